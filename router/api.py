@@ -1,0 +1,33 @@
+"""All that a plugin imports; floor 2, re-exports only."""
+
+from router.contracts import Clock, HttpClient, HttpResponse, Result, Sink, SinkContext
+from router.core.responses import check_response
+from router.errors import PartialError, PermanentError, SinkError, TransientError
+from router.events import Event, json_line, json_lines
+from router.hookspecs import RegisterSink, hookimpl
+from router.options import Addresses, Html, Secret, SinkOptions, Template, Text
+
+__all__ = [
+    "Addresses",
+    "Clock",
+    "Event",
+    "Html",
+    "HttpClient",
+    "HttpResponse",
+    "PartialError",
+    "PermanentError",
+    "RegisterSink",
+    "Result",
+    "Secret",
+    "Sink",
+    "SinkContext",
+    "SinkError",
+    "SinkOptions",
+    "Template",
+    "Text",
+    "TransientError",
+    "check_response",
+    "hookimpl",
+    "json_line",
+    "json_lines",
+]

@@ -1,0 +1,1 @@
+"""What speaks to Redis; floor 4."""

@@ -1,0 +1,1 @@
+"""The command line; floor 7. One module per group: parses, calls, prints."""

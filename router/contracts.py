@@ -1,0 +1,155 @@
+"""The protocols that floors hand to each other; floor 1."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+from structlog.stdlib import BoundLogger
+
+from router.events import RawBatch
+from router.options import SinkOptions
+
+QueueType = Literal["memory", "redis"]
+Execution = Literal["process"]
+
+Result = Exception | None
+"""How one delivery of a batch ended: None delivered, else what was wrong."""
+
+
+class Clock(Protocol):
+    """Time, as the host sees it; tests hand in one that they move."""
+
+    def now(self) -> float:
+        """Seconds since the epoch, UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+
+
+class HttpResponse(Protocol):
+    """The answer of one HTTP request: `body` holds at most the first 64 KiB."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The decoded body. Raises `ValueError` when it is not JSON."""
+
+
+class HttpClient(Protocol):
+    """The guarded HTTP client of a sink: addresses are checked when they are dialled, redirects are never followed."""
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        json: Any = None,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        allow_private: bool = False,
+    ) -> HttpResponse:
+        """Send one request and return its answer, whatever its status.
+
+        Raises `TransientError` (no connection, no answer), `SinkError` (a certificate that can't be trusted) or
+        `PermanentError` (a private address without `allow_private`). No error names the URL: it may hold a credential.
+        """
+
+
+class SinkContext(Protocol):
+    """What a sink is given to work with."""
+
+    name: str
+    """The sink's name in the configuration."""
+    log: BoundLogger
+    """A logger that knows the sink: `context.log.warning("what happened", detail=…)`."""
+    clock: Clock
+    base: str
+    """The folder that relative paths to be written are in."""
+
+    @property
+    def http(self) -> HttpClient:
+        """The sink's guarded HTTP client, made on first use."""
+
+    async def run_blocking(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a blocking function in a daemon thread of this sink and return what it returns."""
+
+
+class Sink:
+    """A sink with a life: the base for classes (a class that has the methods will do without it).
+
+    `__init__` takes the sink's options as they stand in the configuration, templates unrendered. Define one of
+
+    - `async def deliver(self, event, options)`: return = delivered; raise `TransientError`, `PermanentError`, `SinkError`
+      or `PartialError`;
+    - `async def deliver_batch(self, batch)`: takes (event, options) pairs; returns None when all are delivered, else one
+      `None | Exception` per pair, in order.
+    """
+
+    local: ClassVar[bool] = False
+    """Whether it writes on this machine only, so that `deliver: print` need not hold it back."""
+
+    async def open(self, context: SinkContext) -> None:
+        """Called once before the first delivery, and again after an exception until it succeeds."""
+
+    async def close(self) -> None:
+        """Called once at the end; deliveries have ended."""
+
+
+SinkCallable = Callable[..., Awaitable[None]] | Callable[..., None] | type[Any]
+"""An async function, a plain function, or a class."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkType:
+    """What a plugin registered under a name, and where that came from."""
+
+    name: str
+    sink: SinkCallable
+    options: type[SinkOptions]
+    queue: QueueType
+    concurrency: int
+    batch: int | None
+    execution: Execution | None
+    origin: str
+    """The plugin it came from, as `event-router plugins` names it."""
+
+    @property
+    def local(self) -> bool:
+        """Whether it writes on this machine only."""
+        return bool(getattr(self.sink, "local", False))
+
+
+class Receiver(Protocol):
+    """What a source hands its batches to; never waits."""
+
+    def receive(self, source: str, batches: Sequence[RawBatch]) -> None:
+        """Take raw messages of a source, in the order they came."""
+
+
+class Source(Protocol):
+    """Where events come from: started once, read until stopped."""
+
+    name: str
+
+    async def start(self) -> None:
+        """Connect and subscribe; returns when the server has confirmed everything.
+
+        Raises `UnavailableError` when there is no server within the time allowed, `ConfigError` when it refuses.
+        """
+
+    async def run(self) -> None:
+        """Read and hand on until `stop`; heals every loss by itself."""
+
+    async def stop(self) -> None:
+        """Take no more; returns when the last batch has been handed on."""
+
+
+class DeadLetters(Protocol):
+    """Where dead letters go; never waits and never raises."""
+
+    def add(self, letters: Sequence[Any]) -> None:
+        """Keep these `DeadLetter`s."""

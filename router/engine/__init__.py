@@ -1,0 +1,1 @@
+"""What carries out what `core` decides; floor 5."""

@@ -1,0 +1,196 @@
+"""The error tree and the closed sets of reasons; floor 0, imports nothing of ours.
+
+Two families live here. Configuration problems, each with its place in a file, are for the operator. Failures of a
+delivery (`TransientError`, `PermanentError`, `SinkError`, `PartialError`) are what a sink raises; the host decides what
+follows from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why an event or a delivery ended other than delivered: one closed set for dead letters, logs and metrics."""
+
+    TOO_LARGE = "too_large"
+    DECODE = "decode"
+    FIELD = "field"
+    SCHEMA = "schema"
+    TEMPLATE = "template"
+    ADDRESS = "address"
+    LOOKUP = "lookup"
+    PERMANENT = "permanent"
+    EXHAUSTED = "exhausted"
+    EXPIRED = "expired"
+    POISON = "poison"
+    ORPHANED = "orphaned"
+    PLUGIN = "plugin"
+    UNMATCHED = "unmatched"
+    NO_ADDRESS = "no_address"
+    ONLY_IF = "only_if"
+    DEDUPE = "dedupe"
+    THROTTLE = "throttle"
+    DIGEST = "digest"
+    SILENCE = "silence"
+    INACTIVE = "inactive"
+    CANCELLED = "cancelled"
+    FULL = "full"
+    SHUTDOWN = "shutdown"
+    OUTAGE = "outage"
+    LOST = "lost"
+
+
+DEAD = frozenset(
+    {
+        Reason.TOO_LARGE,
+        Reason.DECODE,
+        Reason.FIELD,
+        Reason.SCHEMA,
+        Reason.TEMPLATE,
+        Reason.ADDRESS,
+        Reason.LOOKUP,
+        Reason.PERMANENT,
+        Reason.EXHAUSTED,
+        Reason.EXPIRED,
+        Reason.POISON,
+        Reason.ORPHANED,
+        Reason.PLUGIN,
+        Reason.UNMATCHED,
+    }
+)
+"""Reasons of dead letters."""
+
+SUPPRESSED = frozenset(
+    {
+        Reason.NO_ADDRESS,
+        Reason.ONLY_IF,
+        Reason.DEDUPE,
+        Reason.THROTTLE,
+        Reason.DIGEST,
+        Reason.SILENCE,
+        Reason.INACTIVE,
+        Reason.CANCELLED,
+        Reason.LOOKUP,
+    }
+)
+"""Reasons of suppressed deliveries."""
+
+DROPPED = frozenset({Reason.FULL, Reason.SHUTDOWN, Reason.OUTAGE, Reason.LOST})
+"""Reasons of dropped deliveries."""
+
+
+class Exit:
+    """Exit codes of the command (sysexits.h where it has one)."""
+
+    OK = 0
+    FINDINGS = 1
+    USAGE = 2
+    UNAVAILABLE = 69
+    CONFIG = 78
+    INTERRUPTED = 130
+
+
+class RouterError(Exception):
+    """The root of every error that event-router raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the configuration, and where it stands.
+
+    `file`, `line` and `column` (1-based) name the place, `path` the key (`sinks.audit.path`), `message` what is wrong
+    and what is allowed. `excerpt` is the faulty line or its corrected form, printed below. `severity` is `error`,
+    `warning` (`check --strict` objects) or `note`.
+    """
+
+    message: str
+    file: str | None = None
+    line: int | None = None
+    column: int | None = None
+    path: str = ""
+    excerpt: str | None = None
+    severity: str = "error"
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+        head = ": ".join(part for part in (place, self.path) if part)
+        text = f"{head}: {self.message}" if head else self.message
+        if self.severity != "error":
+            text = f"{text} [{self.severity}]"
+        return f"{text}\n    {self.excerpt}" if self.excerpt else text
+
+
+@dataclass
+class ConfigError(RouterError):
+    """The configuration can't work; `problems` holds every fault found, not the first alone. Exit code 78."""
+
+    problems: Sequence[Problem] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
+
+
+class UnavailableError(RouterError):
+    """Redis could not be reached within `redis.connect_timeout`. Exit code 69."""
+
+
+class RejectedError(RouterError):
+    """An event that can't be taken: what is wrong with its payload (`reason` is of `DEAD`)."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class DeliveryError(RouterError):
+    """A delivery that did not succeed: the base of what a sink may raise."""
+
+
+class TransientError(DeliveryError):
+    """It may work later: the host tries again.
+
+    `retry_after` is the least delay in seconds that the other side asked for, or None.
+    """
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class PermanentError(DeliveryError):
+    """It will never work for this message: it becomes a dead letter, reason `permanent`."""
+
+
+class SinkError(DeliveryError):
+    """The sink is at fault and not the message (a refused credential, a gone URL): retried slowly, no attempt counted.
+
+    `retry_after` is the least delay in seconds that the other side asked for, or None.
+    """
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class PartialError(DeliveryError):
+    """Some addresses of one delivery failed; those not named have got it.
+
+    `failures` maps an address, as it stood in the options, to its `TransientError` or `PermanentError`. The host makes
+    of each one a delivery of its own.
+    """
+
+    def __init__(self, failures: Mapping[str, TransientError | PermanentError]) -> None:
+        super().__init__("; ".join(f"{address}: {error}" for address, error in failures.items()))
+        self.failures = dict(failures)
+
+
+class TemplateError(RouterError):
+    """A template failed for this event (a missing field, a filter that can't); the text says which and why."""
+
+
+class AddressError(RouterError):
+    """A rendered address is not one (CR, LF, NUL, group syntax, no mailbox)."""

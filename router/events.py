@@ -1,0 +1,146 @@
+"""The values that travel; floor 0, imports no other module of ours.
+
+They are msgspec structs without garbage-collector tracking: one is built in a tenth of a microsecond, and a million of
+them do not slow a collection down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+JSON = "json"
+TEXT = "text"
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """One event as one sink gets it: the message, what we know of it, and which delivery this is.
+
+    `id` is unique and the same in every sink and retry. `received_at` is an aware datetime in UTC. `raw` are the bytes as
+    published. `pattern` is the glob that matched, None for an exact name. `attempt` counts from 1. `address` is set only
+    on a delivery that was split off for one recipient. Before routing, `route` and `sink` are empty.
+    """
+
+    id: str
+    source: str
+    channel: str
+    pattern: str | None
+    received_at: datetime
+    raw: bytes
+    route: str = ""
+    sink: str = ""
+    format: str = JSON
+    headers: Mapping[str, str] | None = None
+    attempt: int = 1
+    address: str | None = None
+    _payload: Any = msgspec.UNSET
+
+    @property
+    def payload(self) -> Any:
+        """The decoded payload: JSON values, or text where the source's format is `text`; decoded on first access.
+
+        Each delivery decodes its own copy, so what one sink does to it no other sink sees.
+        """
+        if self._payload is msgspec.UNSET:
+            msgspec.structs.force_setattr(self, "_payload", decode(self.raw, self.format))
+        return self._payload
+
+    @property
+    def key(self) -> str:
+        """The idempotency key, the same on every attempt: `<event id>:<route>:<sink>`, plus `:<address>` when split."""
+        key = f"{self.id}:{self.route}:{self.sink}"
+        return key if self.address is None else f"{key}:{self.address}"
+
+
+class RawBatch(msgspec.Struct, frozen=True, gc=False):
+    """Raw messages that a source hands over together, all of one channel, in the order they came.
+
+    `channel` and `pattern` are the bytes on the wire; `pattern` is None where the exact name matched.
+    """
+
+    channel: bytes
+    pattern: bytes | None
+    payloads: list[bytes]
+
+
+class DeadLetter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What is kept of an event or a delivery that could not be handled. Times are RFC 3339 in UTC, six decimals."""
+
+    id: str
+    event_id: str
+    reason: str
+    detail: str
+    source: str
+    channel: str
+    received_at: str
+    failed_at: str
+    payload: bytes
+    pattern: str | None = None
+    headers: Mapping[str, str] | None = None
+    route: str | None = None
+    sink: str | None = None
+    address: str | None = None
+    key: str | None = None
+    attempts: int = 0
+
+
+class _Line(msgspec.Struct, gc=False):
+    """The JSON line of an event, its fields in this order."""
+
+    id: str
+    source: str
+    channel: str
+    pattern: str | None
+    received_at: str
+    route: str
+    payload: Any
+
+
+_encode_lines = msgspec.json.Encoder().encode_lines
+_decode_json = msgspec.json.Decoder().decode
+
+
+def decode(raw: bytes, format: str) -> Any:  # noqa: A002  # the word of the configuration
+    """Decode known-good bytes: JSON values for `json`, a str for `text` (UTF-8).
+
+    Raises `msgspec.DecodeError`, `RecursionError` (nested deeper than Python's recursion limit) or `UnicodeDecodeError`.
+    """
+    return raw.decode() if format == TEXT else _decode_json(raw)
+
+
+def timestamp(at: datetime) -> str:
+    """RFC 3339 text of an aware datetime, in UTC with always six decimals."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def text(name: bytes) -> str:
+    """A channel or header name as text: UTF-8, what isn't is backslash-escaped."""
+    return name.decode("utf-8", "backslashreplace")
+
+
+def json_lines(events: Iterable[Event]) -> bytes:
+    """The JSON line of each event, each ended by a newline.
+
+    The payload stands as it was published, byte for byte, where it is JSON on one line; else it is encoded anew.
+    """
+    lines: list[_Line] = []
+    append, raw_json = lines.append, msgspec.Raw
+    last: datetime | None = None
+    received_at = ""
+    for e in events:
+        raw = e.raw
+        if e.received_at is not last:
+            last = e.received_at
+            received_at = timestamp(last)
+        one_line = e.format == JSON and b"\n" not in raw and b"\r" not in raw
+        payload = raw_json(raw) if one_line else e.payload
+        append(_Line(e.id, e.source, e.channel, e.pattern, received_at, e.route, payload))
+    return _encode_lines(lines)
+
+
+def json_line(event: Event) -> bytes:
+    """The JSON line of one event, without the newline: the default body of every sink that sends JSON."""
+    return json_lines([event])[:-1]

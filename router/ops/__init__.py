@@ -1,0 +1,1 @@
+"""The world around: files, environment, logs, systemd, HTTP; floor 4."""
