@@ -1,0 +1,104 @@
+"""JSON Schema on decoded payloads; pure.
+
+`jsonschema-rs` decides: it passes the whole official suite and answers in a quarter of a microsecond. Drafts 4 to 2020-12
+by `$schema`, 2020-12 without; `format` is asserted; patterns run on a linear-time engine; nothing is fetched but what the
+caller's `retrieve` hands over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+
+from router.errors import RouterError
+
+Retrieve = Callable[[str], Any]
+"""Gives the document of a URI. Raises `LookupError` or `ValueError` with a plain sentence when it may not."""
+
+MOST = 20
+"""How many violations are listed of one payload."""
+
+_LONGEST = 500  # characters of one message
+
+
+class SchemaProblem(RouterError):  # noqa: N818  # it is a finding about a file, shown at the place that names the file
+    """A document that is no schema: `pointer` is where in it, `message` what is wrong."""
+
+    def __init__(self, pointer: str, message: str) -> None:
+        super().__init__(f"{pointer or '/'}: {message}")
+        self.pointer = pointer
+        self.message = message
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """One way in which a payload does not fit: JSON pointer (RFC 6901) into the payload, keyword, message.
+
+    `required` points at the field that is missing.
+    """
+
+    pointer: str
+    keyword: str
+    message: str
+
+
+class Schema:
+    """A compiled schema."""
+
+    def __init__(self, validator: jsonschema_rs.Validator) -> None:
+        self.is_valid: Callable[[Any], bool] = validator.is_valid
+        self._iter_errors = validator.iter_errors
+
+    def errors(self, payload: Any) -> list[Violation]:
+        """Every way in which the payload does not fit, at most `MOST`."""
+        found: list[Violation] = []
+        for error in self._iter_errors(payload):
+            found.append(_violation(error))
+            if len(found) == MOST:
+                break
+        return found
+
+
+def compile_schema(document: Any, *, uri: str, retrieve: Retrieve) -> Schema:
+    """Compile a JSON Schema.
+
+    `uri` is the base that its relative `$ref`s are resolved against, `retrieve` gives the documents they name.
+    Raises `SchemaProblem` when it is not a schema or refers to what can't be had.
+    """
+    if not isinstance(document, dict | bool):
+        raise SchemaProblem("", f"a schema is an object or a boolean, not {type(document).__name__}")
+    try:
+        validator = jsonschema_rs.validator_for(
+            document,
+            base_uri=uri,
+            retriever=retrieve,
+            validate_formats=True,
+            pattern_options=jsonschema_rs.RegexOptions(),
+        )
+    except jsonschema_rs.ValidationError as error:
+        raise SchemaProblem(pointer(error.instance_path), _explained(error)) from None
+    except (jsonschema_rs.ReferencingError, ValueError, RecursionError) as error:
+        raise SchemaProblem("", str(error).splitlines()[0][:_LONGEST]) from None
+    return Schema(validator)
+
+
+def pointer(path: list[str | int]) -> str:
+    """A path as a JSON pointer, RFC 6901: empty for the whole document."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def _explained(error: jsonschema_rs.ValidationError) -> str:
+    message = error.message.splitlines()[0][:_LONGEST]
+    if message.endswith('is not a "regex"'):
+        message += " of the linear-time engine (no look-around, no back-references)"
+    return message
+
+
+def _violation(error: jsonschema_rs.ValidationError) -> Violation:
+    path = list(error.instance_path)
+    kind = error.kind
+    if isinstance(kind, jsonschema_rs.ValidationErrorKind.Required):
+        path.append(kind.property)
+    return Violation(pointer(path), kind.name, error.message[:_LONGEST])

@@ -1,0 +1,314 @@
+"""Loads plugins: the built-ins, drop-in folders and installed packages; floor 3.
+
+Each call builds a fresh pluggy manager. Every plugin is loaded on its own and guarded: one that can't be loaded is named
+with its reason and harms no other. Who may write a drop-in file may run code as the router, so files and folders that
+others can write are refused.
+"""
+
+from __future__ import annotations
+
+import grp
+import importlib.metadata
+import importlib.util
+import inspect
+import os
+import pwd
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from router import hookspecs
+from router.contracts import Execution, QueueType, SinkCallable, SinkType
+from router.options import SinkOptions
+
+_MODULE_PREFIX = "event_router_plugin_"
+
+
+class NoOptions(SinkOptions):
+    """The options of a sink that was registered without any: every key is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPlugin:
+    """One plugin: where it came from, what it registered, or why it failed."""
+
+    name: str
+    origin: str
+    """`built-in`, the folder of a drop-in file, or the pip package."""
+    path: Path | None = None
+    version: str | None = None
+    sinks: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plugins:
+    """Everything that was loaded."""
+
+    sinks: dict[str, SinkType] = field(default_factory=dict)
+    loaded: list[LoadedPlugin] = field(default_factory=list)
+
+    @property
+    def failures(self) -> list[LoadedPlugin]:
+        """The plugins that could not be loaded."""
+        return [plugin for plugin in self.loaded if plugin.error]
+
+
+def builtins_folder() -> Path:
+    """The folder of the built-in plugins: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "_data" / "plugins"
+    return installed if installed.is_dir() else package.parent / "plugins"
+
+
+def load_plugins(paths: Sequence[Path] = (), *, entry_points: bool = True) -> Plugins:
+    """Load the built-ins, the drop-in files in the folders `paths`, and installed packages.
+
+    A folder found twice counts once, and one that resolves to the built-ins' is skipped. Never raises for a plugin's
+    fault: see `Plugins.failures`.
+    """
+    plugins = Plugins()
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs.Hooks)
+    builtins = builtins_folder()
+    for file in _files(builtins):
+        _load_file(plugins, manager, file, "built-in")
+    seen = {builtins.resolve()}
+    for folder in paths:
+        resolved = folder.resolve()
+        if resolved in seen:
+            continue
+        seen.add(resolved)
+        refused = _refused(resolved)
+        if refused:
+            plugins.loaded.append(LoadedPlugin(folder.name, str(folder), folder, error=refused))
+            continue
+        for file in _files(folder):
+            _load_drop_in(plugins, manager, file, str(folder))
+    if entry_points:
+        for point in importlib.metadata.entry_points(group=hookspecs.PROJECT):
+            _load_entry_point(plugins, manager, point)
+    return plugins
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The drop-in files of a folder in name order; names that start with `_`, `.` are skipped (so are `..` links)."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        return
+    for entry in entries:
+        if entry.suffix == ".py" and entry.name[0] not in "._":
+            yield entry
+
+
+def _load_drop_in(plugins: Plugins, manager: pluggy.PluginManager, file: Path, origin: str) -> None:
+    refused = _refused(file.resolve(), regular=True)
+    if refused:
+        plugins.loaded.append(LoadedPlugin(file.stem, origin, file, error=refused))
+    else:
+        _load_file(plugins, manager, file, origin)
+
+
+def _load_file(plugins: Plugins, manager: pluggy.PluginManager, file: Path, origin: str) -> None:
+    plugin = LoadedPlugin(file.stem, origin, file)
+    try:
+        module = _import(file)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a plugin raises while it loads is its own fault
+        plugins.loaded.append(replace(plugin, error=_cause(error, file)))
+        return
+    _register(plugins, manager, plugin, module)
+
+
+def _load_entry_point(plugins: Plugins, manager: pluggy.PluginManager, point: importlib.metadata.EntryPoint) -> None:
+    distribution = point.dist
+    origin = f"package {distribution.name}" if distribution else "package"
+    plugin = LoadedPlugin(point.name, origin, version=distribution.version if distribution else None)
+    try:
+        loaded = point.load()
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # as above
+        plugins.loaded.append(replace(plugin, error=_cause(error, None)))
+        return
+    _register(plugins, manager, plugin, loaded)
+
+
+def _import(file: Path) -> ModuleType:
+    """Import a drop-in file under a name that can't shadow any other module, without a `.pyc` beside it."""
+    name = _MODULE_PREFIX + file.stem
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file.name} can't be imported")
+    module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get(name)
+    sys.modules[name] = module  # pydantic looks a model's annotations up in its module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        _restore(name, before)
+        raise
+    return module
+
+
+def _restore(name: str, module: ModuleType | None) -> None:
+    if module is None:
+        del sys.modules[name]
+    else:
+        sys.modules[name] = module
+
+
+def _register(plugins: Plugins, manager: pluggy.PluginManager, plugin: LoadedPlugin, module: Any) -> None:
+    """Add the plugin to the manager, call its own `register_sinks` alone and keep what it registered.
+
+    Whatever it does wrong is noted on it; what it had registered before it failed is taken back.
+    """
+    found: dict[str, SinkType] = {}
+    try:
+        if manager.register(module, name=f"{plugin.origin}/{plugin.name}") is None:
+            raise ValueError("it is loaded already")
+        for implementation in manager.hook.register_sinks.get_hookimpls():
+            if implementation.plugin is module:
+                implementation.function(*_arguments(implementation, plugins, found, plugin))
+        _no_unknown_hooks(module)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # as above
+        if manager.is_registered(module):
+            manager.unregister(module)
+        plugins.loaded.append(replace(plugin, error=_cause(error, plugin.path)))
+        return
+    plugins.sinks.update(found)
+    plugins.loaded.append(replace(plugin, sinks=tuple(found)))
+
+
+def _arguments(
+    implementation: pluggy.HookImpl, plugins: Plugins, found: dict[str, SinkType], plugin: LoadedPlugin
+) -> list[object]:
+    return [_registrar(plugins, found, plugin)] if implementation.argnames else []
+
+
+def _no_unknown_hooks(module: Any) -> None:
+    """Refuse a `@hookimpl` that fits no hook: a misspelt name would never be called."""
+    known = {name for name in vars(hookspecs.Hooks) if not name.startswith("_")}
+    marker = f"{hookspecs.PROJECT}_impl"
+    marked = {name for name, value in vars(module).items() if getattr(value, marker, None)}
+    unknown = sorted(marked - known)
+    if unknown:
+        raise ValueError(f"there is no hook {unknown[0]!r}; the hooks are {', '.join(sorted(known))}")
+
+
+def _registrar(plugins: Plugins, found: dict[str, SinkType], plugin: LoadedPlugin) -> hookspecs.RegisterSink:
+    def register(
+        name: str,
+        sink: SinkCallable,
+        *,
+        options: type[SinkOptions] | None = None,
+        queue: QueueType = "redis",
+        concurrency: int = 4,
+        batch: int | None = None,
+        execution: Execution | None = None,
+    ) -> None:
+        other = plugins.sinks.get(name) or found.get(name)
+        if other:
+            raise ValueError(f"sink type {name!r} is taken: {other.origin} registered it")
+        origin = str(plugin.path) if plugin.path and plugin.origin != "built-in" else f"{plugin.origin} {plugin.name}"
+        kind = SinkType(name, sink, options or NoOptions, queue, concurrency, batch, execution, origin)
+        fault = _fault(kind)
+        if fault:
+            raise ValueError(f"sink type {name!r}: {fault}")
+        found[name] = kind
+
+    return register
+
+
+def _fault(kind: SinkType) -> str | None:
+    """What is wrong with a registration: a plugin may have handed in anything, whatever the annotations say."""
+    sink: Any = kind.sink
+    options: Any = kind.options
+    if not isinstance(kind.name, str) or not kind.name:
+        return "its name is not a text"
+    if not callable(sink):
+        return f"{sink!r} is neither a function nor a class"
+    is_class = inspect.isclass(sink)
+    if is_class and not (hasattr(sink, "deliver") or hasattr(sink, "deliver_batch")):
+        return f"class {sink.__name__} has neither `deliver` nor `deliver_batch`"
+    if not (inspect.isclass(options) and issubclass(options, SinkOptions)):
+        return f"`options` is a subclass of SinkOptions, not {options!r}"
+    if kind.queue not in {"memory", "redis"}:
+        return f"`queue` is 'memory' or 'redis', not {kind.queue!r}"
+    if not _is_count(kind.concurrency):
+        return f"`concurrency` is a whole number above 0, not {kind.concurrency!r}"
+    if kind.batch is not None and not _is_count(kind.batch):
+        return f"`batch` is None or a whole number above 0, not {kind.batch!r}"
+    if kind.execution not in {None, "process"}:
+        return f"`execution` is None or 'process', not {kind.execution!r}"
+    if kind.execution == "process" and (is_class or inspect.iscoroutinefunction(sink)):
+        return "`execution='process'` is for plain functions"
+    return None
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _cause(error: BaseException, file: Path | None) -> str:
+    """One line that says what went wrong and, where it is known, on which line of the plugin."""
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError: {error.msg} (line {error.lineno})"
+    text = str(error).strip().splitlines()
+    message = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    lines = (
+        [
+            frame.lineno
+            for frame in inspect.getinnerframes(error.__traceback__, context=0)
+            if file is not None and frame.filename == str(file)
+        ]
+        if error.__traceback__
+        else []
+    )
+    return f"{message} (line {lines[-1]})" if lines else message
+
+
+def _refused(path: Path, *, regular: bool = False) -> str | None:
+    """Why a drop-in folder or file is not to be trusted, None when it is: others could write it, or own it."""
+    try:
+        info = path.stat()
+    except OSError as error:
+        return f"can't be read: {error.strerror}"
+    if regular and not stat.S_ISREG(info.st_mode):
+        return "is not a regular file"
+    if info.st_uid not in {0, os.geteuid()}:
+        return f"belongs to {_user(info.st_uid)}, who could change it: run `chown {_user(os.geteuid())} {path}`"
+    if info.st_mode & stat.S_IWOTH:
+        return f"can be written by everybody: run `chmod o-w {path}`"
+    if info.st_mode & stat.S_IWGRP and not _alone_in_group(info.st_gid, info.st_uid):
+        return f"can be written by others of group {_group(info.st_gid)}: run `chmod g-w {path}`"
+    return None
+
+
+def _alone_in_group(gid: int, owner: int) -> bool:
+    """Whether no account other than the owner, root and ours is in the group."""
+    trusted = {_user(uid) for uid in (0, owner, os.geteuid())}
+    try:
+        members = set(grp.getgrgid(gid).gr_mem)
+    except KeyError:
+        members = set()
+    members.update(entry.pw_name for entry in pwd.getpwall() if entry.pw_gid == gid)
+    return members <= trusted
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
