@@ -29,11 +29,19 @@ class Clock(Protocol):
 
 
 class HttpResponse(Protocol):
-    """The answer of one HTTP request: `body` holds at most the first 64 KiB."""
+    """The answer of one HTTP request."""
 
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
+    @property
+    def status(self) -> int:
+        """The status code."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers; a name is found however it is written."""
+
+    @property
+    def body(self) -> bytes:
+        """At most the first 64 KiB."""
 
     def json(self) -> Any:
         """The decoded body. Raises `ValueError` when it is not JSON."""

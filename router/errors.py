@@ -188,6 +188,10 @@ class PartialError(DeliveryError):
         self.failures = dict(failures)
 
 
+class PluginError(DeliveryError):
+    """A plugin broke its contract (a wrong result, an async sink without `async`): a dead letter, reason `plugin`."""
+
+
 class TemplateError(RouterError):
     """A template failed for this event (a missing field, a filter that can't); the text says which and why."""
 

@@ -1,0 +1,67 @@
+"""The books: what became of every event and every delivery, in numbers; pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from router.errors import Reason
+
+
+@dataclass(slots=True)
+class SourceBook:
+    """The events of one source: `received = rejected + unmatched + routed`."""
+
+    received: int = 0
+    rejected: Counter[Reason] = field(default_factory=Counter)
+    unmatched: int = 0
+    routed: int = 0
+
+
+@dataclass(slots=True)
+class SinkBook:
+    """The deliveries made for one sink; what is over is delivered, dead-lettered, dropped, suppressed or handed over."""
+
+    accepted: int = 0
+    delivered: int = 0
+    dead_lettered: Counter[Reason] = field(default_factory=Counter)
+    dropped: Counter[Reason] = field(default_factory=Counter)
+    suppressed: Counter[Reason] = field(default_factory=Counter)
+    handed_over: int = 0
+    degraded: int = 0
+    """Delivered with the JSON line in place of a text that could not be rendered; counted in `delivered` too."""
+
+    @property
+    def pending(self) -> int:
+        """Deliveries that are not settled."""
+        over = self.delivered + self.handed_over
+        return self.accepted - over - self.dead_lettered.total() - self.dropped.total() - self.suppressed.total()
+
+
+@dataclass(slots=True)
+class Books:
+    """The books of one router."""
+
+    sources: dict[str, SourceBook]
+    sinks: dict[str, SinkBook]
+
+    def totals(self) -> dict[str, object]:
+        """Sums over all sources and sinks, as the closing line gives them."""
+        sources, sinks = self.sources.values(), self.sinks.values()
+        return {
+            "received": sum(book.received for book in sources),
+            "rejected": _sum(book.rejected for book in sources),
+            "unmatched": sum(book.unmatched for book in sources),
+            "delivered": sum(book.delivered for book in sinks),
+            "dead_lettered": _sum(book.dead_lettered for book in sinks),
+            "dropped": _sum(book.dropped for book in sinks),
+            "suppressed": _sum(book.suppressed for book in sinks),
+        }
+
+
+def _sum(counters: Iterable[Counter[Reason]]) -> dict[str, int]:
+    total: Counter[Reason] = Counter()
+    for counter in counters:
+        total += counter
+    return {str(reason): number for reason, number in sorted(total.items())}

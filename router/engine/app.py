@@ -1,0 +1,291 @@
+"""The life of one router: start, run, drain, end; floor 5."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import importlib.util
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from router.engine.composition import Parts, Printer, compose, surroundings
+from router.engine.stall import StallWatch
+from router.errors import Exit
+from router.ops import systemd
+from router.ops.loading import Loaded
+
+log = structlog.stdlib.get_logger(__name__)
+
+TICK = 0.1
+"""Seconds between two looks at attempts that are over their time."""
+
+STATUS_EVERY = 5.0
+"""Seconds between two STATUS lines for the service manager."""
+
+LETTERS_PATIENCE = 5.0
+"""Seconds that dead letters have to be written at the end, whatever is left of the drain."""
+
+
+def serve(
+    loaded: Loaded,
+    *,
+    instance: str,
+    redis_url: str,
+    printer: Printer,
+    ready: Callable[[], None],
+) -> int:
+    """Run a router until it is told to stop; returns the exit code.
+
+    `redis_url` is the router's own Redis, never `embedded`. `printer` prints one line of data. `ready` is called once
+    every subscription is confirmed. Raises `ConfigError` and `UnavailableError` when it can't start.
+    """
+    timeout = None if systemd.managed() else loaded.config.redis.connect_timeout
+    around = surroundings(
+        instance=instance,
+        redis_url=redis_url,
+        connect_timeout=timeout,
+        printer=printer,
+        waiting=_wait_on,
+    )
+    app = App(loaded, compose(loaded, around), ready)
+    return run_to_end(app.run())
+
+
+def run_to_end(main: Coroutine[Any, Any, int]) -> int:
+    """Run the coroutine on a loop of its own, uvloop's where it is installed.
+
+    What is left running then is cancelled and not waited for: a plugin that swallows that must not hold up the exit.
+    """
+    loop = _new_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(main)
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=1.0))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    if importlib.util.find_spec("uvloop"):
+        import uvloop  # noqa: PLC0415  # an extra
+
+        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        return loop
+    return asyncio.new_event_loop()
+
+
+def _wait_on(why: str) -> None:
+    """Redis isn't there yet: say so, and ask the service manager for patience."""
+    systemd.extend_timeout(30, f"waiting for Redis: {why}")
+
+
+class Stop:
+    """What signals ask for: the first ends the router in order, the second ends it now."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.now = asyncio.Event()
+        self.code = Exit.OK
+
+    def install(self) -> None:
+        """Listen to the signals."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop, Exit.OK)
+        loop.add_signal_handler(signal.SIGINT, self._stop, Exit.INTERRUPTED)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+
+    def uninstall(self) -> None:
+        """Listen no more."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+
+    def _stop(self, code: int) -> None:
+        if self.asked.is_set():
+            self.now.set()
+        else:
+            self.code = code
+        self.asked.set()
+
+    @staticmethod
+    def _hang_up() -> None:
+        log.warning("SIGHUP does nothing: restart the router to apply a changed configuration")
+
+
+class App:
+    """One router from its start to its end."""
+
+    def __init__(self, loaded: Loaded, parts: Parts, ready: Callable[[], None]) -> None:
+        self._parts = parts
+        self._ready = ready
+        self._drain_for = loaded.config.shutdown.drain
+        self._stop = Stop()
+        files = [plugin.path for plugin in loaded.plugins.loaded if plugin.path]
+        self._stall = StallWatch(Path(file) for file in files)
+
+    async def run(self) -> int:
+        """Start, run and end; returns the exit code. Raises `ConfigError` or `UnavailableError` when it can't start."""
+        self._stop.install()
+        ticking = asyncio.create_task(self._tick(), name="tick")
+        try:
+            if not await self._started():
+                return await self._end(self._stop.code)
+            self._announce()
+            return await self._until_stopped()
+        finally:
+            ticking.cancel()
+            self._stall.stop()
+            self._stop.uninstall()
+
+    async def _started(self) -> bool:
+        """Start every part; returns False when a signal came first. Takes back what was started when a part can't."""
+        starting = asyncio.create_task(self._start(), name="start")
+        asked = asyncio.create_task(self._stop.asked.wait())
+        await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting})
+            return False
+        error = starting.exception()
+        if error is not None:
+            await self._take_back()
+            raise error
+        return True
+
+    async def _start(self) -> None:
+        for worker in self._parts.workers.values():
+            worker.start()
+        if self._parts.writer:
+            await self._parts.writer.start()
+        tasks = [asyncio.create_task(source.start()) for source in self._parts.sources.values()]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _take_back(self) -> None:
+        await asyncio.gather(*(source.stop() for source in self._parts.sources.values()))
+        if self._parts.writer:
+            await self._parts.writer.drain(0)
+        await self._close_sinks()
+
+    def _announce(self) -> None:
+        """Everything is confirmed: say so, and tune the garbage collector for what stays."""
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 20)
+        self._stall.start()
+        systemd.ready(self._status())
+        addresses = sorted({source.address for source in self._parts.sources.values()})
+        log.info(
+            "ready",
+            sources=len(self._parts.sources),
+            sinks=len(self._parts.workers),
+            redis=", ".join(addresses),
+            pid=os.getpid(),
+        )
+        self._ready()
+
+    async def _until_stopped(self) -> int:
+        asked = asyncio.create_task(self._stop.asked.wait())
+        sources = [asyncio.create_task(source.run(), name=name) for name, source in self._parts.sources.items()]
+        status = asyncio.create_task(self._tell_status())
+        await asyncio.wait({asked, *sources}, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        status.cancel()
+        code = self._stop.code
+        for source in sources:
+            error = source.exception() if source.done() and not source.cancelled() else None
+            if error is not None:
+                log.critical("a source ended by itself, which is a fault of the router", exc_info=error)
+                code = Exit.FINDINGS
+        return await self._end(code)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            self._stall.beat()
+            for worker in self._parts.workers.values():
+                worker.check()
+
+    async def _tell_status(self) -> None:
+        while systemd.managed():
+            await asyncio.sleep(STATUS_EVERY)
+            systemd.status(self._status())
+
+    def _status(self) -> str:
+        sources = self._parts.sources.values()
+        up = sum(source.up for source in sources)
+        totals = self._parts.books.totals()
+        return f"{up} of {len(sources)} sources up, {totals['received']} received, {totals['delivered']} delivered"
+
+    # The end.
+
+    async def _end(self, code: int) -> int:
+        """Take no more, finish what is in hand within the drain, settle the rest, say what became of everything."""
+        systemd.stopping("draining")
+        log.info("draining", at_most_seconds=self._drain_for)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._drain_for
+        systemd.extend_timeout(self._drain_for + LETTERS_PATIENCE + 5)
+        await asyncio.gather(*(source.stop() for source in self._parts.sources.values()))
+        await self._drained(deadline)
+        await self._close_sinks()
+        if self._parts.writer:
+            patience = 0.2 if self._stop.now.is_set() else max(deadline - loop.time(), LETTERS_PATIENCE)
+            unwritten = await self._parts.writer.drain(patience)
+            if unwritten:
+                log.error("dead letters could not be written and are lost", number=unwritten)
+        self._close_the_books()
+        return code
+
+    async def _drained(self, deadline: float) -> None:
+        """Wait until every queue is empty, the time is up, nothing more can happen in time, or it must end now."""
+        loop = asyncio.get_running_loop()
+        settled = asyncio.gather(*(worker.settled() for worker in self._parts.workers.values()))
+        now = asyncio.create_task(self._stop.now.wait())
+        while not settled.done() and not now.done() and loop.time() < deadline and self._may_settle(deadline):
+            either: set[asyncio.Future[Any]] = {settled, now}
+            await asyncio.wait(either, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
+        settled.cancel()
+        now.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await settled
+
+    def _may_settle(self, deadline: float) -> bool:
+        """Whether something is in hand, waits, or is due again before the deadline (of the event loop's clock)."""
+        left = deadline - asyncio.get_running_loop().time()
+        return any(worker.may_settle_within(left) for worker in self._parts.workers.values())
+
+    async def _close_sinks(self) -> None:
+        workers = self._parts.workers
+        left = await asyncio.gather(*(worker.close() for worker in workers.values()))
+        lost = {name: number for name, number in zip(workers, left, strict=True) if number}
+        if lost:
+            log.error("deliveries existed only in memory and are lost", reason="shutdown", by_sink=lost)
+        for context in self._parts.contexts.values():
+            await context.close()
+
+    def _close_the_books(self) -> None:
+        sources = self._parts.sources.values()
+        log.info(
+            "stopped",
+            **self._parts.books.totals(),
+            gaps=sum(source.gaps for source in sources),
+            gap_seconds=round(sum(source.gap_seconds for source in sources), 1),
+        )

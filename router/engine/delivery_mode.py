@@ -1,0 +1,50 @@
+"""`deliver: print` and `deliver: {only: …}`: what is shown instead of sent; floor 5."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from router.core.matching import any_of
+from router.core.rendering import Rendered
+from router.events import DeadLetter, Event
+
+Show = Callable[[str], Awaitable[None]]
+"""Prints one line for the operator; may wait for a slow terminal."""
+
+
+class DeliveryMode:
+    """Holds deliveries of one sink back and shows who would have got what.
+
+    `only` lists globs of addresses that are sent to all the same; empty for `deliver: print`.
+    """
+
+    def __init__(self, sink: str, kind: str, only: Sequence[str], show: Show) -> None:
+        self._sink = sink
+        self._kind = kind
+        self._allows = any_of(only)
+        self._show = show
+
+    async def allowed(self, event: Event, rendered: Rendered) -> list[str] | None:
+        """The addresses that may be sent to, None when nothing is to be held back; what is held back is shown."""
+        allowed = [address for address in rendered.addresses if self._allows(address.encode())]
+        if allowed and len(allowed) == len(rendered.addresses):
+            return None
+        refused = [address for address in rendered.addresses if address not in allowed]
+        to = f" to {', '.join(refused)}" if refused else ""
+        text = " ".join(rendered.text.split())
+        told = f": {text}" if text else ""
+        await self._show(f"{event.channel} → {event.route} → {self._sink} ({self._kind}){to}{told}")
+        return allowed
+
+
+class ShownLetters:
+    """Dead letters under `deliver: print`: shown, for nothing is written to Redis then."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self._show = show
+
+    def add(self, letters: Sequence[DeadLetter]) -> None:
+        """Show these letters."""
+        for letter in letters:
+            way = " → ".join(part for part in (letter.channel, letter.route, letter.sink) if part)
+            self._show(f"{way} → dead letter ({letter.reason}): {letter.detail}")

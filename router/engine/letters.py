@@ -1,0 +1,69 @@
+"""Makes dead letters of events and deliveries; floor 5."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from router.core.validation import Violation
+from router.errors import Reason
+from router.events import DeadLetter, Event, timestamp
+
+
+def of_raw(
+    event_id: str,
+    raw: bytes,
+    reason: Reason,
+    detail: str,
+    *,
+    source: str,
+    channel: str,
+    pattern: str | None,
+    received_at: datetime,
+) -> DeadLetter:
+    """The letter of an event that was rejected."""
+    at = timestamp(received_at)
+    return DeadLetter(
+        id=event_id,
+        event_id=event_id,
+        reason=reason,
+        detail=detail,
+        source=source,
+        channel=channel,
+        pattern=pattern,
+        received_at=at,
+        failed_at=at,
+        payload=raw,
+    )
+
+
+def of_delivery(letter_id: str, event: Event, reason: Reason, detail: str, *, now: float, attempts: int) -> DeadLetter:
+    """The letter of a delivery that gave up, or of an event without one: then `event.sink` is empty.
+
+    `now` is seconds since the epoch; `attempts` is how often it was tried.
+    """
+    has_sink = bool(event.sink)
+    return DeadLetter(
+        id=letter_id,
+        event_id=event.id,
+        reason=reason,
+        detail=detail,
+        source=event.source,
+        channel=event.channel,
+        pattern=event.pattern,
+        headers=event.headers,
+        route=event.route or None,
+        sink=event.sink or None,
+        address=event.address,
+        key=event.key if has_sink else None,
+        attempts=attempts,
+        received_at=timestamp(event.received_at),
+        failed_at=timestamp(datetime.fromtimestamp(now, UTC)),
+        payload=event.raw,
+    )
+
+
+def violations(found: list[Violation]) -> str:
+    """The `detail` of a payload that does not fit its schema: a JSON list of pointer, keyword and message."""
+    return msgspec.json.encode(found).decode()

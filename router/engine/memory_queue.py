@@ -1,0 +1,197 @@
+"""A bounded queue of deliveries in memory, one for each sink; floor 5.
+
+Deliveries go in and out in lists. Everything that is not settled counts against the bounds: what waits, what is in hand
+and what will be tried again later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+
+from router.config import QueueConfig
+from router.events import Event
+
+Bundle = tuple[list[Event], int]
+"""Deliveries and the bytes of their payloads together."""
+
+
+def size_of(events: list[Event]) -> int:
+    """The bytes of these deliveries' payloads."""
+    return sum([len(event.raw) for event in events])
+
+
+class MemoryQueue:
+    """Deliveries that wait for a sink.
+
+    `now` gives seconds since the epoch: the time that retries are due by. Bounds and policy come from the configuration;
+    `block` drops the newest, for pub/sub can't be held back.
+    """
+
+    def __init__(self, config: QueueConfig, now: Callable[[], float]) -> None:
+        self._max_events = config.max_events
+        self._max_bytes = config.max_bytes
+        self._oldest_goes = config.when_full == "drop-oldest"
+        self._now = now
+        self._bundles: deque[Bundle] = deque()
+        self._later: list[tuple[float, int, Event]] = []
+        self._order = count()
+        self._takers: deque[asyncio.Future[None]] = deque()
+        self._settled = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
+        self.events = 0
+        """Deliveries that are not settled."""
+        self.bytes = 0
+        """Bytes of their payloads."""
+
+    def put(self, events: list[Event], size: int) -> list[Event]:
+        """Take deliveries whose payloads have `size` bytes together; returns those that were dropped for want of room."""
+        if self.events + len(events) <= self._max_events and self.bytes + size <= self._max_bytes:
+            self._append(events, size)
+            return []
+        return self._put_one_by_one(events)
+
+    def _put_one_by_one(self, events: list[Event]) -> list[Event]:
+        dropped: list[Event] = []
+        kept: list[Event] = []
+        for event in events:
+            size = len(event.raw)
+            while self._oldest_goes and not self._has_room(size) and (self._bundles or kept):
+                dropped.append(self._drop_oldest(kept))
+            if self._has_room(size):
+                kept.append(event)
+                self.events += 1
+                self.bytes += size
+            else:
+                dropped.append(event)
+        if kept:
+            self._bundles.append((kept, size_of(kept)))
+            self._wake(1)
+        return dropped
+
+    def _has_room(self, size: int) -> bool:
+        return self.events < self._max_events and self.bytes + size <= self._max_bytes
+
+    def _drop_oldest(self, kept: list[Event]) -> Event:
+        """Take back the delivery that has waited longest, from the queue or from what is just being put."""
+        if self._bundles:
+            bundle, size = self._bundles.popleft()
+            event, rest = bundle[0], bundle[1:]
+            if rest:
+                self._bundles.appendleft((rest, size - len(event.raw)))
+        else:
+            event = kept.pop(0)
+        self.events -= 1
+        self.bytes -= len(event.raw)
+        return event
+
+    def _append(self, events: list[Event], size: int) -> None:
+        """The list is ours from here on."""
+        self._bundles.append((events, size))
+        self.events += len(events)
+        self.bytes += size
+        self._wake(1)
+
+    def _wake(self, takers: int) -> None:
+        while takers and self._takers:
+            taker = self._takers.popleft()
+            if not taker.done():
+                taker.set_result(None)
+                takers -= 1
+
+    async def take(self, most: int) -> Bundle:
+        """The next deliveries, at least one and at most `most`; waits until there are some.
+
+        Settle them, or hand them back by `later`, when they are over.
+        """
+        while not self._bundles:
+            taker = asyncio.get_running_loop().create_future()
+            self._takers.append(taker)
+            try:
+                await taker
+            except asyncio.CancelledError:
+                if taker.done() and not taker.cancelled():
+                    self._wake(1)  # it was woken for nothing: the next one takes what is there
+                raise
+        return self._next(most)
+
+    def _next(self, most: int) -> Bundle:
+        events, size = self._bundles.popleft()
+        if len(events) > most:
+            head, rest = events[:most], events[most:]
+            head_size = size_of(head)
+            self._bundles.appendleft((rest, size - head_size))
+            events, size = head, head_size
+        while self._bundles and len(events) + len(self._bundles[0][0]) <= most:
+            more, more_size = self._bundles.popleft()
+            events += more
+            size += more_size
+        if self._bundles:
+            self._wake(1)
+        return events, size
+
+    def later(self, event: Event, due: float) -> None:
+        """Hand back a delivery that was taken, to be tried again at `due` (seconds since the epoch)."""
+        heapq.heappush(self._later, (due, next(self._order), event))
+        self._set_alarm()
+
+    def split(self, events: list[Event], size: int) -> None:
+        """Count deliveries that were made out of one in hand: they go on by `later` or `settle`, whatever the bounds."""
+        self.events += len(events)
+        self.bytes += size
+
+    def settle(self, events: int, size: int) -> None:
+        """Deliveries that were taken are over: their number, and the bytes of their payloads."""
+        self.events -= events
+        self.bytes -= size
+        if not self.events:
+            self._settled.set()
+
+    def next_due(self) -> float | None:
+        """When the next retry is due, None when none waits."""
+        return self._later[0][0] if self._later else None
+
+    @property
+    def delayed(self) -> int:
+        """Deliveries that wait for their next attempt."""
+        return len(self._later)
+
+    def _set_alarm(self) -> None:
+        if self._alarm:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._later:
+            delay = max(self._later[0][0] - self._now(), 0.0)
+            # Wall-clock time may jump: look again at least once a minute.
+            self._alarm = asyncio.get_running_loop().call_later(min(delay, 60.0), self._due)
+
+    def _due(self) -> None:
+        self._alarm = None
+        now = self._now()
+        while self._later and self._later[0][0] <= now:
+            event = heapq.heappop(self._later)[2]
+            self._bundles.append(([event], len(event.raw)))
+            self._wake(1)
+        self._set_alarm()
+
+    async def settled(self) -> None:
+        """Wait until nothing is left."""
+        while self.events:
+            self._settled.clear()
+            await self._settled.wait()
+
+    def close(self) -> list[Event]:
+        """Give up what waits; returns it. What is in hand is its worker's to settle."""
+        if self._alarm:
+            self._alarm.cancel()
+            self._alarm = None
+        left = [event for events, _ in self._bundles for event in events]
+        left += [event for _, _, event in sorted(self._later, key=lambda entry: entry[:2])]
+        self._bundles.clear()
+        self._later.clear()
+        self.events -= len(left)
+        self.bytes -= size_of(left)
+        return left

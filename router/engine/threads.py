@@ -1,0 +1,86 @@
+"""Daemon threads of one sink, for functions that block; floor 5.
+
+The standard library's executor waits for its threads when the process ends, so one hung function would hold the exit for
+ever. These are daemon threads: a hung one ends with the process, and meanwhile costs only its own sink.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+
+class DaemonThreads:
+    """At most `size` daemon threads, started when they are needed."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self._name = name
+        self._size = size
+        self._started = 0
+        self._idle = 0
+        self._lock = threading.Lock()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+
+    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call the function in a thread and return what it returns, or raise what it raises.
+
+        Cancelled while it waits for a thread, it is never called; cancelled while it runs, its result is dropped.
+        """
+        job = _Job(asyncio.get_running_loop(), function, args)
+        with self._lock:
+            if self._idle <= self._jobs.qsize() and self._started < self._size:
+                self._started += 1
+                threading.Thread(target=self._work, name=f"{self._name}-{self._started}", daemon=True).start()
+        self._jobs.put(job)
+        return await job.future
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            job = self._jobs.get()
+            with self._lock:
+                self._idle -= 1
+            if job is None:
+                return
+            job.run()
+
+    def close(self) -> None:
+        """Let the threads end once they have nothing to do."""
+        for _ in range(self._size):
+            self._jobs.put(None)
+
+
+class _Job:
+    def __init__(self, loop: asyncio.AbstractEventLoop, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.future: asyncio.Future[Any] = loop.create_future()
+        self._loop = loop
+        self._function = function
+        self._args = args
+
+    def run(self) -> None:
+        """Call the function unless nobody waits any more, and hand its outcome to the event loop."""
+        if self.future.cancelled():
+            return
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            result = self._function(*self._args)
+        except BaseException as raised:  # noqa: BLE001  # SystemExit too is the function's outcome, not the thread's end
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._settle, result, error)
+
+    def _settle(self, result: Any, error: BaseException | None) -> None:
+        if self.future.done():
+            return
+        if isinstance(error, Exception):
+            self.future.set_exception(error)
+        elif error is not None:
+            self.future.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
+        else:
+            self.future.set_result(result)
