@@ -1,1 +1,349 @@
-"""Built-in sink: log."""
+"""Built-in sink `log`: one line per event, to a file, a named pipe, stdout or stderr.
+
+A batch is one write. Regular files are written in the event loop, because the page cache takes a batch in microseconds;
+anything that a reader can hold up (a pipe, a terminal, a FIFO) is written in a thread. What a failed or interrupted
+write left behind is known to the byte, so that a retry neither tears a line nor repeats one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import re
+import select
+import stat
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from router.api import (
+    Event,
+    RegisterSink,
+    Result,
+    Sink,
+    SinkContext,
+    SinkError,
+    SinkOptions,
+    Template,
+    TransientError,
+    hookimpl,
+    json_line,
+    json_lines,
+)
+
+FILE_MODE = 0o640
+FOLDER_MODE = 0o750
+DESCRIPTORS = {"stdout": 1, "stderr": 2}
+OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+
+# No waiting helps against these: the configuration names something that can't be a log.
+NOT_A_LOG = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EBADF, errno.EINVAL})
+
+# What ends a line somewhere, steers a terminal, or turns the direction of the text around. Tabs stay.
+UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+REMEMBERED = 10_000
+"""Deliveries that an interrupted write is known to have written: their retry is answered without writing again."""
+
+
+class LogOptions(SinkOptions):
+    """Where the lines go and what they look like."""
+
+    path: str | None = Field(
+        default=None, min_length=1, description="The file; relative to the folder of written files."
+    )
+    target: Literal["stdout", "stderr"] | None = Field(default=None, description="A stream instead of a file.")
+    template: Template | None = Field(
+        default=None, description="One line of text for each event; default: the JSON line."
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        """Exactly one of `path` and `target`, and a path that is one."""
+        if (self.path is None) == (self.target is None):
+            raise ValueError("a log needs either `path` (a file) or `target` (stdout or stderr)")
+        if self.path is not None and ("{{" in self.path or "{%" in self.path):
+            raise ValueError("`path` is one file for all events: it can't hold a template")
+        if self.path is not None and "\0" in self.path:
+            raise ValueError("`path` can't hold a NUL character")
+        return self
+
+
+def one_line(text: str) -> str:
+    r"""`text` with every line break, control character and change of direction written out (`\n`, `\x1b`, `\u2028`)."""
+    return UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def encode(batch: Sequence[tuple[Event, LogOptions]]) -> bytes:
+    """The lines of a batch, each ended by the only newline in it."""
+    events: list[Event] = []
+    for event, options in batch:
+        if options.template is not None:
+            return b"".join(_encode_one(event, options) for event, options in batch)
+        events.append(event)
+    return json_lines(events)
+
+
+def _encode_one(event: Event, options: LogOptions) -> bytes:
+    if options.template is None:
+        return json_line(event) + b"\n"
+    return one_line(options.template).encode("utf-8", "backslashreplace") + b"\n"
+
+
+class _Job:
+    """One batch on its way through a thread to something that may be slow. `written` says how far it has come."""
+
+    def __init__(self, fd: int, data: bytes, lead: int, batch: Sequence[tuple[Event, LogOptions]]) -> None:
+        self.data = data
+        self.lead = lead
+        self.batch = batch
+        self.written = 0
+        self.error: OSError | None = None
+        self.finished = asyncio.Event()
+        self.orphaned = False  # nobody else uses the descriptor any more: the end of the job closes it
+        self._fd = fd
+        self._loop = asyncio.get_running_loop()
+        self._claim = threading.Lock()
+
+    def run(self) -> None:
+        """Write it all, or as far as it goes; in a thread."""
+        if not self._claim.acquire(blocking=False):
+            return
+        view = memoryview(self.data)
+        try:
+            while self.written < len(view):
+                self.written += self._write_some(view[self.written : self.written + 65536])
+        except OSError as error:
+            self.error = error
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever waited
+                self._loop.call_soon_threadsafe(self._finish)
+
+    def abandon(self) -> bool:
+        """Make sure that it never starts; False when it has."""
+        return self._claim.acquire(blocking=False)
+
+    def _write_some(self, data: memoryview) -> int:
+        try:
+            return os.write(self._fd, data)
+        except BlockingIOError:  # somebody who shares this stream has made it non-blocking
+            poll = select.poll()
+            poll.register(self._fd, select.POLLOUT)
+            poll.poll()
+            return 0
+
+    def _finish(self) -> None:
+        self.finished.set()
+        if self.orphaned:
+            os.close(self._fd)
+
+
+class LogSink(Sink):
+    """Writes the lines; see the module."""
+
+    local: ClassVar[bool] = True
+    _context: SinkContext
+
+    def __init__(self, options: LogOptions) -> None:
+        self._options = options
+        self._path: str | None = None
+        self._where: str = options.target or ""
+        self._fd = -1
+        self._identity: tuple[int, int] | None = None
+        self._regular = False
+        self._torn = False  # what is written last does not end a line
+        self._turn = asyncio.Lock()
+        self._job: _Job | None = None  # the last one begun; one that outlives its delivery is settled by the next
+        self._already: set[str] = set()  # keys of deliveries that such a job has written after all
+
+    async def open(self, context: SinkContext) -> None:
+        """Open the file or stream.
+
+        Raises `TransientError` (no right, no folder, no reader) or `SinkError` (it can't be a log).
+        """
+        self._context = context
+        if self._options.path is not None:
+            self._path = self._where = str(Path(context.base, self._options.path))
+        if self._fd < 0:
+            self._open()
+
+    async def deliver_batch(self, batch: Sequence[tuple[Event, LogOptions]]) -> Sequence[Result] | None:
+        """Write the lines of a batch with one call; what did not get through is named one by one."""
+        self._follow()
+        if self._regular:
+            return self._write(batch)
+        async with self._turn:
+            return await self._hand_over(batch)
+
+    async def close(self) -> None:
+        """Close the file. Nothing is held back in between, so there is nothing to flush."""
+        self._close()
+
+    # --- opening and following -----------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        """Open anew when the path names another file than the one that is open: rotated, deleted, or not open yet."""
+        if self._path is not None:
+            try:
+                found = os.stat(self._path)  # noqa: PTH116  # a microsecond; a Path costs three
+            except FileNotFoundError:
+                found = None
+            except OSError as error:
+                raise self._failure(error) from None
+            if found is not None and (found.st_dev, found.st_ino) == self._identity:
+                return
+            if self._identity is not None:
+                self._context.log.debug("the log file was moved or removed: opening it anew", path=self._path)
+        elif self._fd >= 0:
+            return
+        self._close()
+        self._open()
+
+    def _open(self) -> None:
+        try:
+            self._fd = self._open_path(self._path) if self._path else os.dup(DESCRIPTORS[self._where])
+            status = os.fstat(self._fd)
+            self._regular = stat.S_ISREG(status.st_mode)
+            self._identity = (status.st_dev, status.st_ino)
+            if self._path is not None and not self._regular:
+                os.set_blocking(self._fd, True)  # it was opened non-blocking, or a FIFO would have held up the loop
+            self._torn = self._regular and self._path is not None and _ends_torn(self._path, status.st_size)
+        except OSError as error:
+            self._close()
+            raise self._failure(error) from None
+
+    def _open_path(self, path: str) -> int:
+        try:
+            return os.open(path, OPEN, FILE_MODE)
+        except FileNotFoundError:
+            with contextlib.suppress(FileExistsError):
+                Path(path).parent.mkdir(FOLDER_MODE)  # one level: a deeper gap is a mistake in the configuration
+            return os.open(path, OPEN, FILE_MODE)
+
+    def _close(self) -> None:
+        fd, self._fd, self._identity = self._fd, -1, None
+        if fd < 0:
+            return
+        if self._job is not None and not self._job.finished.is_set():
+            self._job.orphaned = True  # a thread is writing to it
+        else:
+            os.close(fd)
+
+    def _failure(self, error: OSError) -> TransientError | SinkError:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        if error.errno == errno.ENXIO:
+            reason = "nothing reads from it"
+        elif error.errno == errno.ENOENT:
+            reason = "its folder does not exist"
+        message = f"can't write {self._where}: {reason}"
+        return SinkError(message) if error.errno in NOT_A_LOG else TransientError(message)
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def _encode(self, batch: Sequence[tuple[Event, LogOptions]]) -> tuple[bytes, int]:
+        """The bytes of a batch, and how many of them end a torn line before it."""
+        data = encode(batch)
+        return (b"\n" + data, 1) if self._torn else (data, 0)
+
+    def _write(self, batch: Sequence[tuple[Event, LogOptions]]) -> Sequence[Result] | None:
+        """Write to a regular file, here and now."""
+        data, lead = self._encode(batch)
+        written, size = 0, len(data)
+        try:
+            written = os.write(self._fd, data)
+            while written < size:
+                written += os.write(self._fd, memoryview(data)[written:])
+        except OSError as error:
+            whole = self._clean_up(data, lead, written)
+            return [None] * whole + [self._failure(error)] * (len(batch) - whole)
+        self._torn = False
+        return None
+
+    def _clean_up(self, data: bytes, lead: int, written: int) -> int:
+        """After a write that ended early: take back a line written in part; returns how many are there as a whole."""
+        if not written:
+            return 0
+        rest = written - (data.rfind(b"\n", 0, written) + 1)
+        self._torn = rest > 0 and not (self._regular and self._take_back(rest))
+        return data.count(b"\n", 0, written) - lead
+
+    def _take_back(self, size: int) -> bool:
+        """Cut the last `size` bytes off the file, unless somebody else has written behind them."""
+        try:
+            end = os.lseek(self._fd, 0, os.SEEK_CUR)
+            if os.fstat(self._fd).st_size != end:
+                return False
+            os.ftruncate(self._fd, end - size)
+            os.lseek(self._fd, end - size, os.SEEK_SET)
+        except OSError:
+            return False
+        return True
+
+    async def _hand_over(self, batch: Sequence[tuple[Event, LogOptions]]) -> Sequence[Result] | None:
+        """Write in a thread, after the job that an interrupted delivery left behind; what that one wrote is done."""
+        await self._settle()
+        if not self._already:
+            return await self._run(batch)
+        done = [event.key in self._already for event, _ in batch]
+        todo = [pair for pair, is_done in zip(batch, done, strict=True) if not is_done]
+        results = await self._run(todo) if todo else None
+        self._already.difference_update(event.key for event, _ in batch)
+        answers = iter(results or [None] * len(todo))
+        return [None if is_done else next(answers) for is_done in done]
+
+    async def _run(self, batch: Sequence[tuple[Event, LogOptions]]) -> Sequence[Result] | None:
+        job = self._job = _Job(self._fd, *self._encode(batch), batch)
+        try:
+            await self._context.run_blocking(job.run)
+        except BaseException:  # a cancelled delivery, a closing thread pool: the job may run on all the same
+            if job.abandon():
+                self._job = None
+            raise
+        whole = self._end(job)
+        return None if job.error is None else [None] * whole + [self._failure(job.error)] * (len(batch) - whole)
+
+    async def _settle(self) -> None:
+        """Wait for a job whose delivery was interrupted, and remember which of its events it wrote."""
+        job = self._job
+        if job is None:
+            return
+        await job.finished.wait()
+        whole = self._end(job)
+        if len(self._already) > REMEMBERED:
+            self._already.clear()
+        self._already.update(event.key for event, _ in job.batch[:whole])
+
+    def _end(self, job: _Job) -> int:
+        """Take the job off the books; returns how many of its events are written."""
+        self._job = None
+        if job.orphaned:
+            return max(job.data.count(b"\n", 0, job.written) - job.lead, 0)
+        if job.error is not None:
+            return self._clean_up(job.data, job.lead, job.written)
+        self._torn = False
+        return len(job.batch)
+
+
+def _ends_torn(path: str, size: int) -> bool:
+    """Whether the file's last line has no end: an earlier process died, or ran out of disk, in the middle of it."""
+    if not size:
+        return False
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False  # not ours to read
+    try:
+        return os.pread(fd, 1, size - 1) not in {b"\n", b""}
+    finally:
+        os.close(fd)
+
+
+@hookimpl
+def register_sinks(register: RegisterSink) -> None:
+    """The type `log`."""
+    register("log", LogSink, options=LogOptions, queue="memory", concurrency=1)

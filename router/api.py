@@ -1,7 +1,8 @@
 """All that a plugin imports; floor 2, re-exports only."""
 
 from router.contracts import Clock, HttpClient, HttpResponse, Result, Sink, SinkContext
-from router.core.responses import check_response
+from router.core.egress import private_host
+from router.core.responses import check_response, quote_response, retry_after
 from router.errors import PartialError, PermanentError, SinkError, TransientError
 from router.events import Event, json_line, json_lines
 from router.hookspecs import RegisterSink, hookimpl
@@ -30,4 +31,7 @@ __all__ = [
     "hookimpl",
     "json_line",
     "json_lines",
+    "private_host",
+    "quote_response",
+    "retry_after",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import durationpy
@@ -27,34 +28,57 @@ from pydantic import (
 from router.options import STRICT
 
 NAME = r"[A-Za-z0-9_.-]{1,64}"
-_UNITLESS = re.compile(r"[0-9.]+")
+_DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+")
+_LONGEST = 100 * 365 * 86400.0
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+_SCHEMES = ("redis", "rediss", "unix")
 _sizes = TypeAdapter(ByteSize)
 
 
 def _duration(value: object) -> float:
-    if isinstance(value, str) and not _UNITLESS.fullmatch(value):
-        try:
-            seconds = durationpy.from_str(value).total_seconds()
-        except durationpy.DurationError:
-            raise ValueError(f"{value!r} is no duration, write for example 500ms, 30s, 5m or 24h") from None
-        if seconds >= 0:
-            return seconds
-    raise ValueError(f"{value!r} is no duration, write a number with its unit: 500ms, 30s, 5m, 24h")
+    if not isinstance(value, str) or not _DURATION.fullmatch(value):
+        raise ValueError(f"{value!r} is no duration, write a number with its unit: 500ms, 30s, 5m, 24h or 7d")
+    try:
+        seconds = durationpy.from_str(value).total_seconds()
+    except (durationpy.DurationError, OverflowError):
+        seconds = _LONGEST + 1
+    if seconds > _LONGEST:
+        raise ValueError(f"{value!r} is longer than 100 years")
+    return seconds
+
+
+def _duration_text(seconds: float) -> str:
+    if seconds != int(seconds):
+        return f"{seconds * 1000:g}ms"
+    unit, size = next(  # 24h and not 1d, 60s and not 1m
+        (unit, size) for unit, size in _UNITS if seconds % size == 0 and (seconds > size or size == 1)
+    )
+    return f"{int(seconds) // size}{unit}"
 
 
 def _size(value: object) -> int:
+    wrong = ValueError(f"{value!r} is no size, write for example 512KiB, 1MiB or 64MiB")
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"{value!r} is no size, write for example 512KiB, 1MiB or 64MiB")
+        raise wrong
     try:
         size = int(_sizes.validate_python(value))
-    except ValidationError:
-        raise ValueError(f"{value!r} is no size, write for example 512KiB, 1MiB or 64MiB") from None
-    if size <= 0:
-        raise ValueError(f"{value!r} is no size, it must be above zero")
+    except (ValidationError, OverflowError, ValueError):
+        raise wrong from None
+    if not 0 < size < 2**63:
+        raise ValueError(f"{value!r} is no size, it must be above zero and below 8 EiB")
     return size
 
 
+def _size_text(size: int) -> str:
+    for unit, factor in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(size)
+
+
 def _zone(value: str) -> str:
+    if value == "UTC":  # needs no time zone database
+        return value
     try:
         ZoneInfo(value)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -62,16 +86,72 @@ def _zone(value: str) -> str:
     return value
 
 
+def _server_url(value: str) -> str:
+    """Check the URL of a Redis server; no message quotes it, for it may hold a password."""
+    if value == "embedded":
+        raise ValueError("`embedded` is for `redis.url` alone; leave `url` out to use that server")
+    return _redis_url(value)
+
+
+def _redis_url(value: str) -> str:
+    if value == "embedded":
+        return value
+    try:
+        url = urlsplit(value)
+        port = url.port
+    except ValueError:
+        raise ValueError("this is no URL: after the host comes a port, a number from 1 to 65535") from None
+    if url.scheme not in _SCHEMES or not value.startswith(f"{url.scheme}://"):
+        raise ValueError("a Redis URL begins with redis://, rediss:// or unix://")
+    if port == 0:
+        raise ValueError("the port must be a number from 1 to 65535")
+    if url.scheme == "unix":
+        if url.path in {"", "/"}:
+            raise ValueError("a unix:// URL needs the path of the socket: unix:///run/redis/redis.sock?db=0")
+    elif not url.hostname:
+        raise ValueError(f"the host is missing: {url.scheme}://HOST:6379/0")
+    elif url.path.strip("/") and not re.fullmatch(r"/\d{1,9}", url.path):
+        raise ValueError("after the `/` comes the database, a number: redis://HOST:6379/0")
+    for database in parse_qs(url.query).get("db", []):
+        if not re.fullmatch(r"\d{1,9}", database):
+            raise ValueError("`db` is the database, a number: ?db=0")
+    return value
+
+
+def _proxy_url(value: str) -> str:
+    try:
+        url = urlsplit(value)
+        good = url.scheme in {"http", "https"} and url.hostname and url.port != 0
+    except ValueError:
+        good = False
+    if value and not good:
+        raise ValueError("a proxy is a URL: http://HOST:3128")
+    return value
+
+
+def _queue(value: object) -> object:
+    """`queue: memory` says the same as `queue: {type: memory}`."""
+    return {"type": value} if isinstance(value, str) else value
+
+
+def _queue_type(value: object) -> object:
+    if value == "redis":
+        raise ValueError("redis queues are not available in this version; write `memory`, or leave `queue` out")
+    return value
+
+
 Duration = Annotated[
     float,
     BeforeValidator(_duration),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9.]+(ns|us|ms|s|m|h|d|w|mm|y)", "examples": ["30s"]}),
+    PlainSerializer(_duration_text, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": rf"^{_DURATION.pattern}$", "examples": ["30s"]}),
 ]
-"""Seconds; written as Go writes them: `500ms`, `30s`, `1m30s`, `24h`."""
+"""Seconds; written as a number with its unit: `500ms`, `30s`, `1m30s`, `24h`, `7d`."""
 
 Size = Annotated[
     int,
     BeforeValidator(_size),
+    PlainSerializer(_size_text, when_used="json"),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string"}], "examples": ["1MiB"]}),
 ]
 """Bytes; a number, or a number with its unit: `64MiB`."""
@@ -79,20 +159,20 @@ Size = Annotated[
 Name = Annotated[str, StringConstraints(pattern=rf"^{NAME}$")]
 Glob = Annotated[str, StringConstraints(min_length=1)]
 Zone = Annotated[str, AfterValidator(_zone)]
+RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+ServerUrl = Annotated[str, AfterValidator(_server_url)]
 
 
 class Model(BaseModel):
-    """The base of every configuration model."""
+    """The base of every configuration model. Defaults are values already: seconds and bytes."""
 
-    model_config = STRICT
+    model_config = {**STRICT, "validate_default": False}
 
 
 class RedisConfig(Model):
     """The router's own Redis: dead letters and, later, queues and state."""
 
-    url: Annotated[str, PlainSerializer(lambda url: url)] = Field(
-        "embedded", description="redis://, rediss://, unix://, or `embedded`"
-    )
+    url: RedisUrl = Field("embedded", description="redis://, rediss://, unix://, or `embedded`")
     key_prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")] = Field(
         "event-router", description="every key the router owns is {key_prefix}:…"
     )
@@ -109,10 +189,10 @@ class PluginsConfig(Model):
 class PubSubSource(Model):
     """A subscription to pub/sub channels by name or glob."""
 
-    type: Literal["pubsub"]
+    type: Literal["pubsub"] = Field(description="what kind of source it is")
     channels: list[Glob] = Field(default_factory=list, description="names and globs")
     patterns: list[Glob] = Field(default_factory=list, description="globs only")
-    url: str | None = Field(None, description="this source's own server; default: redis.url")
+    url: ServerUrl | None = Field(None, description="this source's own server; default: redis.url")
     format: Literal["json", "text"] = Field("json", description="how the payload is read")
     max_bytes: Size = Field(1024**2, description="a larger payload is rejected before it is decoded")
 
@@ -143,9 +223,11 @@ class RetryConfig(Model):
 class QueueConfig(Model):
     """The bound of a sink's queue and what happens when it is full."""
 
-    type: Literal["memory"] = Field("memory", description="where the waiting deliveries are kept")
-    max_events: int = Field(100_000, ge=1)
-    max_bytes: Size = Field(64 * 1024**2)
+    type: Annotated[Literal["memory"], BeforeValidator(_queue_type)] = Field(
+        "memory", description="where the waiting deliveries are kept"
+    )
+    max_events: int = Field(100_000, ge=1, description="how many deliveries may wait")
+    max_bytes: Size = Field(64 * 1024**2, description="how many bytes of payloads may wait")
     when_full: Literal["block", "drop-newest", "drop-oldest"] = Field(
         "block", description="pub/sub can't be held back: for its events `block` drops the newest"
     )
@@ -154,14 +236,16 @@ class QueueConfig(Model):
 class BatchConfig(Model):
     """For sinks that take batches: a batch is what is there, nothing waits for more unless `max_wait` says so."""
 
-    max_events: int = Field(500, ge=1)
-    max_wait: Duration = Field(0.0)
+    max_events: int = Field(500, ge=1, description="the most events in one batch")
+    max_wait: Duration = Field(0.0, description="how long a batch waits to fill")
 
 
 class HttpConfig(Model):
     """How a sink that speaks HTTP reaches the world."""
 
-    proxy: str = Field("", description="http://host:port of a proxy; empty for none")
+    proxy: Annotated[str, AfterValidator(_proxy_url)] = Field(
+        "", description="http://host:port of a proxy; empty for none"
+    )
 
 
 class HostKeys(Model):
@@ -171,12 +255,12 @@ class HostKeys(Model):
     """
 
     type: str = Field(description="which plugin delivers")
-    queue: QueueConfig | None = Field(None, description="`memory`, or a mapping")
+    queue: Annotated[QueueConfig | None, BeforeValidator(_queue)] = Field(None, description="`memory`, or a mapping")
     concurrency: int | None = Field(None, ge=1, le=1000, description="attempts at the same time")
     timeout: Duration = Field(10.0, gt=0, description="one attempt, everything included")
-    retry: RetryConfig = Field(default_factory=RetryConfig)
-    batch: BatchConfig = Field(default_factory=BatchConfig)
-    http: HttpConfig = Field(default_factory=HttpConfig)
+    retry: RetryConfig = Field(default_factory=RetryConfig, description="how a failed attempt is tried again")
+    batch: BatchConfig = Field(default_factory=BatchConfig, description="for sinks that take batches")
+    http: HttpConfig = Field(default_factory=HttpConfig, description="for sinks that speak HTTP")
 
 
 class SinkConfig(Model):
@@ -189,26 +273,26 @@ class SinkConfig(Model):
 class RouteSink(Model):
     """One sink of a route, with the template options that this route overrides (already checked)."""
 
-    sink: str
+    sink: str = Field(description="the name of a sink")
     options: Any = None
 
 
 class RouteConfig(Model):
     """A rule that picks sinks. Every matching route gets the event; `final` stops after itself."""
 
-    id: Name
+    id: Name = Field(description="the route's name, unique")
     sources: list[str] | None = Field(None, description="names of sources; default: all")
     channels: list[Glob] | None = Field(None, description="names or globs of channels; default: all")
-    sinks: list[RouteSink] = Field(min_length=1)
-    final: bool = False
-    enabled: bool = True
+    sinks: list[RouteSink] = Field(min_length=1, description="who gets the event")
+    final: bool = Field(False, description="no later route is asked when this one matched")
+    enabled: bool = Field(True, description="false: as if the route were not there")
 
 
 class DeliverOnly(Model):
     """Send to addresses that match `only`; print what would have gone to the others."""
 
-    only: list[Glob] = Field(min_length=1)
-    others: Literal["print"] = "print"
+    only: list[Glob] = Field(min_length=1, description="globs of the addresses that are sent to")
+    others: Literal["print"] = Field("print", description="what is done with the rest")
 
 
 class ShutdownConfig(Model):
@@ -220,14 +304,20 @@ class ShutdownConfig(Model):
 class RouterConfig(Model):
     """The whole configuration of one router."""
 
-    version: Literal[1]
-    redis: RedisConfig = Field(default_factory=RedisConfig)
-    plugins: PluginsConfig = Field(default_factory=PluginsConfig)
-    sources: dict[Name, PubSubSource] = Field(min_length=1)
-    schemas: list[SchemaConfig] = Field(default_factory=list)
-    sinks: dict[Name, SinkConfig] = Field(min_length=1)
-    routes: list[RouteConfig] = Field(min_length=1)
-    unmatched: Literal["drop", "dead-letter"] | list[RouteSink] = "drop"
-    deliver: Literal["send", "print"] | DeliverOnly = "send"
-    timezone: Zone = "UTC"
-    shutdown: ShutdownConfig = Field(default_factory=ShutdownConfig)
+    version: Literal[1] = Field(description="the version of this format; rises when an old file would change meaning")
+    redis: RedisConfig = Field(default_factory=RedisConfig, description="the router's own Redis")
+    plugins: PluginsConfig = Field(default_factory=PluginsConfig, description="where drop-in plugins are looked for")
+    sources: dict[Name, PubSubSource] = Field(min_length=1, description="where events come from, by name")
+    schemas: list[SchemaConfig] = Field(
+        default_factory=list, description="the JSON Schema of each channel; the first entry that matches counts"
+    )
+    sinks: dict[Name, SinkConfig] = Field(min_length=1, description="where deliveries go, by name")
+    routes: list[RouteConfig] = Field(min_length=1, description="who gets what")
+    unmatched: Literal["drop", "dead-letter"] | list[RouteSink] = Field(
+        "drop", description="what becomes of an event that no route takes: drop, dead-letter, or a list of sinks"
+    )
+    deliver: Literal["send", "print"] | DeliverOnly = Field(
+        "send", description="send, print (show who would get what), or {only: [globs], others: print}"
+    )
+    timezone: Zone = Field("UTC", description="the time zone of the templates' time filters")
+    shutdown: ShutdownConfig = Field(default_factory=ShutdownConfig, description="how the daemon ends")

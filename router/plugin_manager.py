@@ -28,6 +28,7 @@ from router.contracts import Execution, QueueType, SinkCallable, SinkType
 from router.options import SinkOptions
 
 _MODULE_PREFIX = "event_router_plugin_"
+_LONGEST = 300  # characters of a plugin's own error that are shown
 
 
 class NoOptions(SinkOptions):
@@ -258,8 +259,8 @@ def _cause(error: BaseException, file: Path | None) -> str:
     """One line that says what went wrong and, where it is known, on which line of the plugin."""
     if isinstance(error, SyntaxError):
         return f"SyntaxError: {error.msg} (line {error.lineno})"
-    text = str(error).strip().splitlines()
-    message = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    text = "; ".join(str(error).split("\n"))[:_LONGEST].strip("; ")
+    message = f"{type(error).__name__}: {text}" if text else type(error).__name__
     lines = (
         [
             frame.lineno

@@ -1,0 +1,77 @@
+# Two commands are all a fresh machine with Python 3.11+ and make needs: `make run` and `make test`.
+# PYTHON=…  another interpreter, VENV=…  another folder, ARGS=…  more arguments for the command.
+
+VENV ?= .venv
+ifeq ($(origin PYTHON), undefined)
+PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
+endif
+
+BIN := $(VENV)/bin
+# Touched when what it stands for is installed; older than a lock or pyproject.toml, it is installed again.
+RUN := $(VENV)/.installed-run
+DEV := $(VENV)/.installed-dev
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test check format bench lock clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: $(RUN) ## Set up what is missing and run the daemon on config.example.yaml, with a Redis of its own
+	@$(BIN)/event-router run -c config.example.yaml $(ARGS)
+
+demo: $(RUN) ## The tour: sample events, where each goes and why; ends by itself
+	@$(BIN)/event-router demo $(ARGS)
+
+test: $(DEV) ## Set up what is missing and run every test, against real servers that the tests start
+	@$(BIN)/python -m pytest -n auto $(ARGS)
+
+check: $(DEV) ## Lint, format, types and the rules of who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV) ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(DEV) ## Measure: events/s and CPU per event, beside the floor and a plain subscriber
+	@$(BIN)/python benchmarks/bench.py $(ARGS)
+
+lock: $(DEV) ## Resolve the newest versions that pyproject.toml allows into the two locks
+	$(PIP) install uv
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate \
+		--extra embedded --extra speed pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate \
+		--extra dev --constraint requirements.lock --no-emit-package event-router pyproject.toml -o requirements-dev.lock
+
+clean: ## Remove what was installed, cached and built
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		echo "event-router needs Python 3.11 or newer, and $(or $(PYTHON),python3) is not: install one, or name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; \
+		exit 1; \
+	fi
+	@if ! "$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null; then \
+		echo "$(PYTHON) can't make virtual environments: its module venv or ensurepip is missing. On Debian and Ubuntu: apt install python3-venv" >&2; \
+		exit 1; \
+	fi
+	@echo "Setting up $(VENV): once, about a minute" >&2
+	@"$(PYTHON)" -m venv $(VENV)
+
+$(RUN): requirements.lock pyproject.toml | $(BIN)/python
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
+	@$(PIP) install -r requirements.lock
+	@$(PIP) install --no-deps -e .
+	@touch $@
+
+$(DEV): requirements-dev.lock pyproject.toml | $(BIN)/python
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
+	@$(PIP) install -r requirements-dev.lock
+	@$(PIP) install --no-deps -e .
+	@touch $@ $(RUN)

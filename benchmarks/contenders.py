@@ -1,0 +1,54 @@
+"""What the router is measured against, each a program of its own: `python contenders.py NAME PORT SCHEMA OUT`.
+
+`floor` only reads the publishes: a bare loop of sockets and hiredis, the least that any Python program pays. `redis-py` is
+what one writes first: `get_message`, `json`, `jsonschema`, a line in a file.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import hiredis
+import jsonschema
+import redis
+
+CHANNEL = "bench"
+
+
+def floor(port: int, _schema: Path, out: Path) -> None:
+    """Count what is published; the file holds the count."""
+    count = 0
+    with socket.create_connection(("127.0.0.1", port)) as connection, out.open("wb", buffering=0) as file:
+        connection.sendall(b"SUBSCRIBE bench\r\n")
+        reader = hiredis.Reader()
+        while chunk := connection.recv(65536):
+            reader.feed(chunk)
+            while (message := reader.gets()) is not False:
+                count += message[0] == b"message"
+            file.seek(0)
+            file.write(b"%d" % count)
+
+
+def redis_py(port: int, schema: Path, out: Path) -> None:
+    """Validate what is published and write it as lines."""
+    validator = jsonschema.Draft202012Validator(json.loads(schema.read_text()))
+    subscriber = redis.Redis(port=port).pubsub(ignore_subscribe_messages=True)
+    subscriber.subscribe(CHANNEL)
+    with out.open("w", buffering=1) as file:
+        while True:
+            message = subscriber.get_message(timeout=1.0)
+            if message is None:
+                continue
+            payload = json.loads(message["data"])
+            if validator.is_valid(payload):
+                at = datetime.now(UTC).isoformat(timespec="microseconds")
+                file.write(json.dumps({"channel": CHANNEL, "received_at": at, "payload": payload}) + "\n")
+
+
+if __name__ == "__main__":
+    name, port, schema, out = sys.argv[1:]
+    {"floor": floor, "redis-py": redis_py}[name](int(port), Path(schema), Path(out))

@@ -1,0 +1,939 @@
+"""Built-in sink `chat`: Slack, Discord, Microsoft Teams, Mattermost, Telegram and Google Chat.
+
+A message goes by a webhook (`url`) to the place the webhook belongs to, or by a bot (`token`) to whom `to` says: a channel
+or one user. From top to bottom: what text becomes for a service (escaping, mentions, length), the services side by side in
+one table, the options, what an answer means, how a bot reaches an address, and the sink itself.
+
+Sources: the services' own API references (Slack chat.postMessage and incoming webhooks, Discord API v10, Telegram Bot API,
+Mattermost API v4, Google Chat webhooks, Teams Workflows with Adaptive Cards).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import html
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import quote, urlsplit
+
+from pydantic import Field, model_validator
+
+from router.api import (
+    Addresses,
+    Clock,
+    Event,
+    HttpClient,
+    PartialError,
+    PermanentError,
+    RegisterSink,
+    Secret,
+    Sink,
+    SinkContext,
+    SinkError,
+    SinkOptions,
+    Text,
+    TransientError,
+    check_response,
+    hookimpl,
+    json_line,
+    private_host,
+    quote_response,
+    retry_after,
+)
+
+# --- text: what is shown as written, what mentions, what is too long --------------------------------------------------
+
+MARKER = "…"
+BREAK = "\u200b"  # ZERO WIDTH SPACE: nobody sees it, and no service takes what is around it for one word
+
+LINK = re.compile(r"(https?://[^\s<>\[\]()*`|\\\"]+)")
+MARKDOWN = re.compile(
+    r"[\\`*|]"
+    r"|(?<![^\W_])_|_(?![^\W_])"  # within a word it is a letter like any other
+    r"|(?<=~)~|~(?=~)"
+    r"|\](?=[(\[:]|\Z)"  # a link, and the definition of one
+)
+MARKDOWN_LINE = re.compile(
+    r"^([ \t]*(?:\d{1,9}(?=[.)](?:\s|$))|(?=#{1,6}(?:\s|$)|>|[-+](?:[\s#]|$)|---)))", re.MULTILINE
+)
+DISCORD_OBJECT = re.compile(r"<(?=[@#:!/]|a:|t:|id:)")
+SLACK_MENTION = re.compile(r"<(?=@|!(?:here|channel|everyone|group|subteam))", re.IGNORECASE)
+GOOGLE_TAG = re.compile(r"<(?=\S)")
+GOOGLE_MENTION = re.compile(r"<(?=users/)", re.IGNORECASE)
+TELEGRAM_MENTION = re.compile(r"(href\s*=\s*[\"']?)tg:(?://)?user\?id=\d*", re.IGNORECASE)
+EVERYBODY = re.compile(r"(?<![A-Za-z0-9_])@(?=(?:everyone|here|channel|all)\b)", re.IGNORECASE)
+ANYBODY = re.compile(r"(?<![A-Za-z0-9_])@(?=[A-Za-z0-9])")
+# What must not be cut in two: a tag or link, an entity, an escaped character.
+ATOM = re.compile(r"<[^<>]{0,2000}>|&#?\w{1,8};|\\.|.", re.DOTALL)
+TAG = re.compile(r"<(/?)([a-z][a-z0-9-]*)[^<>]*>", re.IGNORECASE)
+
+
+def outside_links(change: Callable[[str], str], text: str) -> str:
+    """The text with `change` made to all of it but its URLs, which would lead elsewhere."""
+    return "".join(part if place % 2 else change(part) for place, part in enumerate(LINK.split(text)))
+
+
+def markdown(text: str) -> str:
+    """Text that a Markdown reader shows as written; only what could be markup gets a backslash."""
+    return outside_links(lambda part: MARKDOWN_LINE.sub(r"\1\\", MARKDOWN.sub(r"\\\g<0>", part)), text)
+
+
+def discord(text: str) -> str:
+    """Text that Discord shows as written: Markdown, and its own `<@…>`, `<#…>`, `<:…>` and `<t:…>`."""
+    return DISCORD_OBJECT.sub(r"\\<", markdown(text))
+
+
+def slack(text: str) -> str:
+    """Text that makes no link and no mention in Slack, by the three entities that Slack asks for."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def google(text: str) -> str:
+    """Text that makes no link and no mention in Google Chat, which knows no escape: an invisible break after `<`."""
+    return GOOGLE_TAG.sub(f"<{BREAK}", text)
+
+
+def as_it_is(text: str) -> str:
+    """The text, for a service that reads no markup unless it is told to."""
+    return text
+
+
+def mute_everybody(text: str) -> str:
+    """The text without `@everyone` and its like."""
+    return outside_links(lambda part: EVERYBODY.sub(f"@{BREAK}", part), text)
+
+
+def mute_slack(text: str) -> str:
+    """The text without Slack's `<!channel>`, `<!subteam^…>` and `<@U…>`, which then show as written."""
+    return mute_everybody(SLACK_MENTION.sub("&lt;", text))
+
+
+def mute_google(text: str) -> str:
+    """The text without Google Chat's `<users/…>`."""
+    return mute_everybody(GOOGLE_MENTION.sub(f"<{BREAK}", text))
+
+
+def mute_telegram(text: str) -> str:
+    """The text without `@name` and without links to a user."""
+    return outside_links(lambda part: ANYBODY.sub(f"@{BREAK}", part), TELEGRAM_MENTION.sub(r"\1#", text))
+
+
+def mute_mattermost(text: str) -> str:
+    """The text without `@name`; `@all` and its like not even within a URL, where Mattermost might see them."""
+    return outside_links(lambda part: ANYBODY.sub(f"@{BREAK}", part), EVERYBODY.sub(f"@{BREAK}", text))
+
+
+def units(text: str) -> int:
+    """The length in UTF-16 units, which is how Telegram counts and never less than how the others do."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def octets(text: str) -> int:
+    """The length in UTF-8 as it stands in JSON, where some characters are written with a backslash."""
+    return len(json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass")) - 2
+
+
+def shorten(text: str, limit: int, size: Callable[[str], int]) -> str:
+    """The text cut to `limit`, a marker at its end; never within a tag, an entity or an escaped character."""
+    if size(text) <= limit:
+        return text
+    room = limit - size(MARKER)
+    kept: list[str] = []
+    for atom in ATOM.finditer(text):
+        room -= size(atom[0])
+        if room < 0:
+            break
+        kept.append(atom[0])
+    return "".join(kept).rstrip() + MARKER
+
+
+def close_tags(text: str) -> str:
+    """The text with every HTML tag closed that a cut has left open."""
+    open_tags: list[str] = []
+    for slash, name in TAG.findall(text):
+        if not slash:
+            open_tags.append(name)
+        elif name in open_tags:
+            del open_tags[len(open_tags) - 1 - open_tags[::-1].index(name) :]
+    return text + "".join(f"</{name}>" for name in reversed(open_tags))
+
+
+# --- the services, side by side ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What tells one service from another.
+
+    `limit` is the longest text in `size`. `plain` makes a text shown as written, `value` an event's value harmless inside
+    the service's own markup, `mute` takes mentions away. `mentions` are the tokens that `allow_mentions` keeps from being
+    escaped. `tags` says that the markup is HTML, which has to be closed where it is cut.
+    """
+
+    limit: int
+    plain: Callable[[str], str]
+    value: Callable[[str], str]
+    mute: Callable[[str], str]
+    mentions: re.Pattern[str] | None = None
+    webhook: bool = True
+    bot: bool = False
+    api: str | None = None
+    size: Callable[[str], int] = units
+    tags: bool = False
+
+
+SERVICES = {
+    "slack": Service(
+        limit=40_000,
+        plain=slack,
+        value=slack,
+        mute=mute_slack,
+        mentions=re.compile(r"(<(?:!(?:here|channel|everyone)|!subteam\^\w+|@\w+)(?:\|[^<>]*)?>)"),
+        bot=True,
+        api="https://slack.com/api",
+    ),
+    "discord": Service(
+        limit=2_000,
+        plain=discord,
+        value=discord,
+        mute=mute_everybody,
+        mentions=re.compile(r"(<(?:@[!&]?|\#)\d+>)"),
+        bot=True,
+        api="https://discord.com/api/v10",
+    ),
+    "teams": Service(limit=20_000, plain=markdown, value=markdown, mute=mute_everybody, size=octets),
+    "mattermost": Service(limit=16_383, plain=markdown, value=markdown, mute=mute_mattermost, bot=True),
+    "telegram": Service(
+        limit=4_096,
+        plain=as_it_is,
+        value=html.escape,
+        mute=mute_telegram,
+        webhook=False,
+        bot=True,
+        api="https://api.telegram.org",
+        tags=True,
+    ),
+    "google-chat": Service(
+        limit=4_096, plain=google, value=google, mute=mute_google, mentions=re.compile(r"(<users/\w+>)")
+    ),
+}
+
+
+def spare(text: str, tokens: re.Pattern[str] | None, change: Callable[[str], str]) -> str:
+    """The text with `change` made to all of it but these tokens."""
+    if tokens is None:
+        return change(text)
+    return "".join(part if place % 2 else change(part) for place, part in enumerate(tokens.split(text)))
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+class ChatOptions(SinkOptions):
+    """Which service, by which way, and what is said."""
+
+    service: Literal["slack", "discord", "teams", "mattermost", "telegram", "google-chat"]
+    url: Secret | None = Field(default=None, description="A webhook, which is a credential.")
+    token: Secret | None = Field(default=None, description="A bot's token; goes with `to`.")
+    to: Addresses = Field(default=Addresses(), description="Channels or users that the bot writes to.")
+    api: str | None = Field(default=None, description="Base URL of the service, where it is not the public one.")
+    text: Annotated[str, Text(escape="escape_value")] | None = Field(
+        default=None, description="The message; the JSON line is the default where no address is a template."
+    )
+    markup: Literal["plain", "native"] = Field(
+        default="plain", description="plain: shown as written. native: the text is the service's own markup."
+    )
+    allow_mentions: bool = Field(default=False, description="Let `@everyone` and its like through, from events too.")
+    allow_private: bool = Field(default=False, description="Let the service be at a private address.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        faults = [*_way_faults(self), *_address_faults(self)]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def escape_value(self, value: str) -> str:
+        """An event's value for `text`: harmless in `native`; in `plain` the whole text is made so when it is sent."""
+        if self.markup == "plain":
+            return value
+        return spare(value[: 2 * self.rules.limit], self.mentions, self.rules.value)  # more is cut off anyway
+
+    def finish(self, text: str) -> str:
+        """The text as it is sent: shown as written where it is `plain`, without mentions, not too long."""
+        rules = self.rules
+        if self.markup == "plain":
+            text = spare(text[: 2 * rules.limit], self.mentions, rules.plain)  # more is cut off anyway
+        if not self.allow_mentions:
+            text = rules.mute(text)
+        short = shorten(text, rules.limit, rules.size)
+        return close_tags(short) if short != text and self.markup == "native" and rules.tags else short
+
+    @property
+    def mentions(self) -> re.Pattern[str] | None:
+        """The mentions that no escaping may touch."""
+        return self.rules.mentions if self.allow_mentions else None
+
+    @property
+    def rules(self) -> Service:
+        """What the service asks for."""
+        return SERVICES[self.service]
+
+    @property
+    def base(self) -> str:
+        """The base URL of the service, without a slash at its end."""
+        return (self.api or self.rules.api or "").strip().rstrip("/").removesuffix("/api/v4")
+
+
+def _way_faults(options: ChatOptions) -> list[str]:
+    """What is wrong with `url`, `token`, `to` and `api` together."""
+    rules, name = options.rules, options.service
+    by_url, by_bot = options.url is not None, options.token is not None or bool(options.to)
+    if by_url and by_bot:
+        return ["give `url` (a webhook) or `token` and `to` (a bot), not both"]
+    if by_url and not rules.webhook:
+        return [f"{name} has no webhooks: give `token` and `to` instead of `url`"]
+    if by_bot and not rules.bot:
+        return [f"{name} is reached by its webhook alone: give `url` instead of `token` and `to`"]
+    if not by_url and not by_bot:
+        ways = [
+            way for way, has in (("`url` (a webhook)", rules.webhook), ("`token` and `to` (a bot)", rules.bot)) if has
+        ]
+        return [f"{name} needs {' or '.join(ways)}"]
+    if by_url:
+        return []
+    missing = [key for key, has in (("token", options.token), ("to", options.to)) if not has]
+    if missing:
+        return [f"`{missing[0]}` is missing: a bot needs `token` and `to`"]
+    return [] if options.base else [f"{name} needs `api`, the address of your server: https://chat.example.org"]
+
+
+def _address_faults(options: ChatOptions) -> list[str]:
+    """What is wrong with the values of `url`, `token`, `to` and `api`, none of them shown."""
+    faults = []
+    for key, secret in (("url", options.url), ("api", options.api)):
+        text = secret.get_secret_value() if isinstance(secret, Secret) else secret
+        if text is not None and (fault := _url_fault(text, options.allow_private)):
+            faults.append(f"`{key}` {fault}")
+    if options.token is not None and not re.fullmatch(r"[!-~]+", options.token.get_secret_value().strip()):
+        faults.append("`token` is empty or has a character that no token has")
+    if options.text is None and any("{{" in address or "{%" in address for address in options.to):
+        faults.append("`to` is a template, so `text` is needed: one user should not get JSON")
+    return faults
+
+
+def _url_fault(text: str, allow_private: bool) -> str | None:
+    try:
+        url = urlsplit(text.strip())
+        host, good = url.hostname or "", url.scheme in {"http", "https"} and url.port != 0
+    except ValueError:
+        host, good = "", False
+    if not good or not host:
+        return "is no http:// or https:// URL"
+    if not allow_private and private_host(host):
+        return f"leads to {host}, a private address; set `allow_private: true` on the sink"
+    return None
+
+
+# --- what an answer means ---------------------------------------------------------------------------------------------
+
+LONGEST_WAIT = 3600.0  # seconds; a larger one in a body was milliseconds, or a mistake
+
+# By Slack's words: what is wrong with the token or the webhook, and what passes. Every other word is the message's fault.
+SLACK_SINK = frozenset(
+    "invalid_auth not_authed invalid_token token_revoked token_expired not_allowed_token_type account_inactive "  # noqa: SIM905  # short
+    "missing_scope no_permission access_denied accesslimited org_login_required ekm_access_denied "
+    "team_access_not_granted two_factor_setup_required enterprise_is_restricted deprecated_endpoint method_deprecated "
+    "no_service no_service_id no_team no_active_hooks team_disabled action_prohibited".split()
+)
+SLACK_AGAIN = frozenset(
+    "ratelimited rate_limited message_limit_exceeded internal_error fatal_error service_unavailable "  # noqa: SIM905  # short
+    "request_timeout rollup_error team_added_to_org".split()
+)
+DISCORD_SINK = frozenset({40001, 40002, 50014})
+DISCORD_AGAIN = frozenset({40003, 40062, 130000})
+DISCORD_NOBODY = frozenset({10003, 10013, 50033})
+
+
+class OutOfReachError(TransientError):
+    """Nothing gets through for now, to whatever address: no connection, or too many requests."""
+
+
+class NobodyError(PermanentError):
+    """The service knows no such address."""
+
+
+class NoPageError(SinkError):
+    """A 404 that is not the service's own: most likely `api` is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An answer as far as it may be shown: without the secrets of the sink, in case the service echoes them."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The body where it is a JSON object, else nothing."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def done(self) -> bool:
+        """Whether the status says success."""
+        return 200 <= self.status < 300
+
+    @property
+    def understood(self) -> bool:
+        """False for a success that some other page than the API's reports: a login, a proxy's greeting."""
+        return not self.done or bool(self.data) or self.body.strip() in {b"", b"ok", b"{}"}
+
+
+Judge = Callable[[Seen, float], None]
+"""Returns for a message that was taken, raises what the answer means else; with the time, for a Retry-After."""
+
+
+def judge_status(seen: Seen, now: float, wait: Any = None) -> None:
+    """By the status alone. `wait` is the delay in seconds that the body asks for, if it does."""
+    try:
+        check_response(seen, now=now)
+    except TransientError as error:
+        asked = error.retry_after if error.retry_after is not None else _seconds(wait)
+        kind = OutOfReachError if seen.status == 429 else TransientError
+        raise kind(str(error), retry_after=asked) from None
+
+
+def judge_webhook(seen: Seen, now: float) -> None:
+    """By the status; the URL is the credential, so a 403 is its refusal."""
+    if seen.status == 403:
+        raise SinkError(quote_response(seen))
+    judge_status(seen, now)
+
+
+def judge_slack_webhook(seen: Seen, now: float) -> None:
+    """Slack says why in one word."""
+    word = seen.data.get("error") or seen.body[:100].decode("utf-8", "replace").strip()
+    if word in SLACK_SINK or seen.data.get("ok") is False:
+        _judge_slack_word(str(word), seen, now)
+    judge_webhook(seen, now)
+
+
+def judge_slack(seen: Seen, now: float) -> None:
+    """The Web API answers 200, and `ok: false` with one word where it refuses."""
+    if not seen.understood:
+        raise TransientError(f"the answer is none of Slack's: {quote_response(seen)}")
+    if seen.data.get("ok") is False:
+        _judge_slack_word(str(seen.data.get("error")), seen, now)
+    judge_status(seen, now)
+
+
+def _judge_slack_word(word: str, seen: Seen, now: float) -> None:
+    wait, message = retry_after(seen.headers, now), f"Slack says {word[:100]}"
+    needed = seen.data.get("needed")
+    if word in SLACK_SINK:
+        raise SinkError(f"{message}: {needed}" if needed else message, retry_after=wait)
+    if "rate" in word and word in SLACK_AGAIN:
+        raise OutOfReachError(message, retry_after=wait)
+    if word in SLACK_AGAIN:
+        raise TransientError(message, retry_after=wait)
+    raise PermanentError(message)
+
+
+def judge_telegram(seen: Seen, now: float) -> None:
+    """The Bot API says `ok`, else a code, a sentence, and what would help."""
+    data = seen.data
+    if seen.done and data.get("ok") is not False:
+        if not seen.understood:
+            raise TransientError(f"the answer is none of Telegram's: {quote_response(seen)}")
+        return
+    told = data.get("parameters")
+    hints: Mapping[str, Any] = told if isinstance(told, dict) else {}
+    code = data.get("error_code")
+    status = code if isinstance(code, int) and 400 <= code < 600 else seen.status if not seen.done else 400
+    described = replace(seen, status=status, body=str(data.get("description") or "").encode() or seen.body)
+    if "migrate_to_chat_id" in hints:
+        raise PermanentError(f"{quote_response(described)}; the group is now {hints['migrate_to_chat_id']}")
+    judge_status(described, now, hints.get("retry_after"))
+
+
+def judge_discord(seen: Seen, now: float) -> None:
+    """By Discord's own code where it says more than the status."""
+    code = seen.data.get("code")
+    if seen.done:
+        return
+    if code in DISCORD_SINK:
+        raise SinkError(quote_response(seen))
+    if code in DISCORD_AGAIN and seen.status != 429:
+        raise TransientError(quote_response(seen), retry_after=_seconds(seen.data.get("retry_after")))
+    if code in DISCORD_NOBODY:
+        raise NobodyError(quote_response(seen))
+    if seen.status == 404:
+        raise NoPageError(quote_response(seen))
+    judge_status(seen, now, seen.data.get("retry_after"))
+
+
+def judge_discord_webhook(seen: Seen, now: float) -> None:
+    """A webhook is known by its URL; what Discord doesn't find is the webhook."""
+    if seen.status == 403:
+        raise SinkError(quote_response(seen))
+    judge_status(seen, now, seen.data.get("retry_after"))
+
+
+def judge_teams(seen: Seen, now: float) -> None:
+    """Older Teams webhooks answer 200 and put the status of the refusal into a sentence."""
+    judge_webhook(seen, now)
+    hidden = re.search(rb"HTTP error (\d{3})", seen.body)
+    if hidden:
+        judge_webhook(replace(seen, status=int(hidden[1])), now)
+
+
+def judge_mattermost_webhook(seen: Seen, now: float) -> None:
+    """A webhook that is gone or switched off is answered with 400 and 501."""
+    if not seen.done and re.search(r"incoming_webhook\.(?:invalid|disabled)", str(seen.data.get("id"))):
+        raise SinkError(quote_response(seen))
+    judge_webhook(seen, now)
+
+
+def judge_mattermost(seen: Seen, now: float) -> None:
+    """A channel that isn't there, and one that the bot is not in, both are 403; an unknown user is 404."""
+    known = bool(seen.data.get("id")) and seen.data.get("id") != "api.context.404.app_error"
+    if seen.status == 404 and not known:
+        raise NoPageError(quote_response(seen))
+    if seen.status in {400, 403, 404}:
+        raise NobodyError(quote_response(seen))
+    judge_status(seen, now)
+
+
+def judge_google(seen: Seen, now: float) -> None:
+    """A wrong key is a 400 at Google."""
+    if seen.status == 400 and b"API key" in seen.body:
+        raise SinkError(quote_response(seen))
+    judge_webhook(seen, now)
+
+
+def _seconds(value: Any) -> float | None:
+    """A delay that a body asks for, bounded; None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        return None
+    return min(float(value), LONGEST_WAIT)
+
+
+# --- the way to the service -------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Api:
+    """Requests to one service, judged; `base` goes before every path."""
+
+    http: HttpClient
+    clock: Clock
+    base: str
+    judge: Judge
+    allow_private: bool
+    headers: Mapping[str, str] = field(default_factory=dict)
+    secrets: Sequence[bytes] = ()
+
+    async def call(self, path: str, payload: Any = None, method: str = "POST") -> dict[str, Any]:
+        """Send and return the answer's JSON object. Raises what the answer means."""
+        try:
+            answer = await self.http.request(
+                method, self.base + path, json=payload, headers=self.headers, allow_private=self.allow_private
+            )
+        except TransientError as error:
+            raise OutOfReachError(str(error), retry_after=error.retry_after) from None
+        seen = Seen(answer.status, answer.headers, self._without_secrets(answer.body))
+        self.judge(seen, self.clock.now())
+        return seen.data
+
+    def _without_secrets(self, body: bytes) -> bytes:
+        for secret in self.secrets:
+            body = body.replace(secret, b"***")
+        return body
+
+
+def secret_parts(options: ChatOptions) -> list[bytes]:
+    """What must not show: the token; the webhook, its path, and each part long enough to be a credential."""
+    found = set()
+    if options.token is not None:
+        found.add(options.token.get_secret_value().strip())
+    if options.url is not None:
+        whole = options.url.get_secret_value().strip()
+        url = urlsplit(whole)
+        parts = re.split(r"[/?&=]", f"{url.path}?{url.query}")
+        found |= {whole, f"{url.path}?{url.query}", url.path, *(part for part in parts if len(part) >= 8)}
+    return sorted((part.encode() for part in found if len(part) > 4), key=len, reverse=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One text on its way to one address. `key` is the same on every attempt."""
+
+    text: str
+    options: ChatOptions
+    key: str = ""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is to be shown as written."""
+        return self.options.markup == "plain"
+
+    @property
+    def nonce(self) -> str:
+        """The key in the 24 characters that services take."""
+        return hashlib.blake2b(self.key.encode(), digest_size=12).hexdigest()
+
+
+# --- webhooks ---------------------------------------------------------------------------------------------------------
+
+CARD_LINES = 100
+
+
+def slack_body(message: Message) -> dict[str, Any]:
+    """Slack reads no `*bold*` where `mrkdwn` is false."""
+    return {"text": message.text, "mrkdwn": False} if message.plain else {"text": message.text}
+
+
+def text_body(message: Message) -> dict[str, Any]:
+    """Mattermost and Google Chat."""
+    return {"text": message.text}
+
+
+def discord_body(message: Message) -> dict[str, Any]:
+    """Discord mentions only whom it is allowed to."""
+    allowed: dict[str, Any] = {} if message.options.allow_mentions else {"allowed_mentions": {"parse": []}}
+    return {"content": message.text, **allowed}
+
+
+def teams_body(message: Message) -> dict[str, Any]:
+    """An Adaptive Card. A text block has no line breaks of its own, so each line of a plain text is a block."""
+    lines = message.text.split("\n") if message.plain else [message.text]
+    if len(lines) > CARD_LINES:
+        lines = [*lines[: CARD_LINES - 1], " ".join(lines[CARD_LINES - 1 :])]
+    card = {
+        "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+        "type": "AdaptiveCard",
+        "version": "1.4",
+        "body": [{"type": "TextBlock", "text": line or BREAK, "wrap": True, "spacing": "None"} for line in lines],
+        "msteams": {"width": "Full"},
+    }
+    content_type = "application/vnd.microsoft.card.adaptive"
+    return {
+        "type": "message",
+        "attachments": [{"contentType": content_type, "contentUrl": None, "content": card}],
+    }
+
+
+WEBHOOKS: dict[str, tuple[Callable[[Message], dict[str, Any]], Judge]] = {
+    "slack": (slack_body, judge_slack_webhook),
+    "discord": (discord_body, judge_discord_webhook),
+    "teams": (teams_body, judge_teams),
+    "mattermost": (text_body, judge_mattermost_webhook),
+    "google-chat": (text_body, judge_google),
+}
+
+
+def webhook_url(options: ChatOptions) -> str:
+    """The webhook. Discord is asked to wait (`wait=true`): else it says yes to a message that it then drops."""
+    url = options.url.get_secret_value().strip() if options.url else ""
+    if options.service != "discord" or "wait=" in urlsplit(url).query:
+        return url
+    return f"{url}{'&' if urlsplit(url).query else '?'}wait=true"
+
+
+# --- bots -------------------------------------------------------------------------------------------------------------
+
+REMEMBERED_CHANNELS = 10_000
+
+
+class Recent(dict[str, Any]):
+    """A mapping that forgets what was put in first once it holds `most`."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.pop(key, None)
+        super().__setitem__(key, value)
+        while len(self) > self.most:
+            del self[next(iter(self))]
+
+
+class SlackBot:
+    """`chat.postMessage`; `to` is a channel's id or name, or a user's id, whom it reaches in a direct message."""
+
+    judge: Judge = staticmethod(judge_slack)
+
+    def __init__(self, api: Api, token: str) -> None:
+        self.api = api
+        api.headers = {"Authorization": f"Bearer {token}"}
+
+    async def send(self, address: str, message: Message) -> None:
+        """Send one message."""
+        await self.api.call("/chat.postMessage", {"channel": address, **slack_body(message)})
+
+
+class TelegramBot:
+    """`sendMessage`; `to` is a chat's id (a user's is its chat's) or a public channel's `@name`."""
+
+    judge: Judge = staticmethod(judge_telegram)
+
+    def __init__(self, api: Api, token: str) -> None:
+        self.api = api
+        self.path = f"/bot{quote(token, safe=':')}/sendMessage"
+
+    async def send(self, address: str, message: Message) -> None:
+        """Send one message."""
+        chat = int(address) if re.fullmatch(r"-?[0-9]{1,18}", address) else address
+        body = {"chat_id": chat, "text": message.text}
+        await self.api.call(self.path, body if message.plain else {**body, "parse_mode": "HTML"})
+
+
+Way = tuple[Callable[[str], Awaitable[str]], str]
+"""How a channel's id is found, and from what."""
+
+
+class ChannelBot:
+    """What Discord and Mattermost share: a user is reached through a channel, whose id has to be asked for first.
+
+    Which channel an address stands for is remembered. An address that does not say what it is is tried both ways.
+    """
+
+    scheme = "Bearer"
+
+    def __init__(self, api: Api, token: str) -> None:
+        self.api = api
+        self.known = Recent(REMEMBERED_CHANNELS)
+        api.headers = {"Authorization": f"{self.scheme} {token}"}
+
+    async def send(self, address: str, message: Message) -> None:
+        """Send one message by the first way that leads anywhere."""
+        refusals: list[NobodyError | NoPageError] = []
+        for find, name in self._ways(address):
+            try:
+                channel = await find(name)
+                await self.post(channel, message)
+            except (NobodyError, NoPageError) as error:
+                self.known.pop(address, None)
+                refusals.append(error)
+            else:
+                self.known[address] = channel
+                return
+        if all(isinstance(refusal, NoPageError) for refusal in refusals):
+            raise SinkError(f"{refusals[-1]}; is `api` the base URL of the service?")
+        raise PermanentError(f"{address} is no user and no channel that the bot can write to: {refusals[-1]}")
+
+    def _ways(self, address: str) -> list[Way]:
+        ways = self.ways(address)
+        return [(itself, self.known[address]), *ways] if address in self.known else ways
+
+    def ways(self, address: str) -> list[Way]:
+        """The ways to try, in order. Raises `PermanentError` for what can be no address."""
+        raise NotImplementedError
+
+    async def post(self, channel: str, message: Message) -> None:
+        """Send one message to a channel."""
+        raise NotImplementedError
+
+
+async def itself(channel: str) -> str:
+    """The id of a channel that is given by its id."""
+    return channel
+
+
+class DiscordBot(ChannelBot):
+    """`to` is `user:ID`, `channel:ID`, or an id alone: a user's if Discord knows such a user, else a channel's."""
+
+    judge: Judge = staticmethod(judge_discord)
+    scheme = "Bot"
+
+    def ways(self, address: str) -> list[Way]:
+        """A user first: reaching one is what an id from an event is for."""
+        known = re.fullmatch(r"(?:(user:|@)|(channel:|#))?([0-9]{1,25})", address)
+        if known is None:
+            raise PermanentError(f"{address} is no id of Discord: write digits, user:ID or channel:ID")
+        user, channel, name = known.groups()
+        ways: list[Way] = [(self.direct, name), (itself, name)]
+        return ways[:1] if user else ways[1:] if channel else ways
+
+    async def direct(self, user: str) -> str:
+        """The channel of the direct messages with a user; Discord makes it once and gives it again."""
+        try:
+            return channel_id(await self.api.call("/users/@me/channels", {"recipient_id": user}))
+        except PermanentError as error:
+            raise NobodyError(str(error)) from None
+
+    async def post(self, channel: str, message: Message) -> None:
+        """Send one message; Discord takes no second one with the same nonce within a few minutes."""
+        once = {"nonce": message.nonce, "enforce_nonce": True}
+        await self.api.call(f"/channels/{channel}/messages", {**discord_body(message), **once})
+
+
+class MattermostBot(ChannelBot):
+    """`to` is `@name`, a mail address, `user:ID`, `channel:ID`, or an id alone: a channel's, or else a user's."""
+
+    judge: Judge = staticmethod(judge_mattermost)
+
+    def __init__(self, api: Api, token: str) -> None:
+        super().__init__(api, token)
+        self.me = ""
+
+    def ways(self, address: str) -> list[Way]:
+        """By what the address looks like."""
+        kind, colon, name = address.partition(":")
+        if address.startswith("@"):
+            return [(self.direct_by_name, address[1:])]
+        if "@" in address:
+            return [(self.direct_by_mail, address)]
+        ways: dict[str, Way] = {"channel": (itself, name if colon else address), "user": (self.direct, name or address)}
+        if colon and kind not in ways:
+            raise PermanentError(f"{address} is no address of Mattermost: write an id, @name, user:ID or channel:ID")
+        return [ways[kind]] if colon else list(ways.values())
+
+    async def direct_by_name(self, name: str) -> str:
+        """The channel of the direct messages with a user, by the user's name."""
+        return await self.direct(channel_id(await self._get(f"/users/username/{quote(name, safe='')}")))
+
+    async def direct_by_mail(self, address: str) -> str:
+        """The same, by the user's mail address."""
+        return await self.direct(channel_id(await self._get(f"/users/email/{quote(address, safe='')}")))
+
+    async def direct(self, user: str) -> str:
+        """The same, by the user's id."""
+        if not self.me:
+            self.me = channel_id(await self._get("/users/me"))
+        return channel_id(await self.api.call("/api/v4/channels/direct", [self.me, user]))
+
+    async def post(self, channel: str, message: Message) -> None:
+        """Send one message; the server takes no second one with the same pending id for half a minute."""
+        body = {"channel_id": channel, "message": message.text, "pending_post_id": message.nonce}
+        await self.api.call("/api/v4/posts", body)
+
+    async def _get(self, path: str) -> dict[str, Any]:
+        return await self.api.call(f"/api/v4{path}", method="GET")
+
+
+def channel_id(answer: Mapping[str, Any]) -> str:
+    """The `id` of what a service found or made."""
+    found = answer.get("id")
+    if not isinstance(found, str | int) or not str(found):
+        raise TransientError("the service's answer has no id in it")
+    return str(found)
+
+
+Bot = SlackBot | TelegramBot | DiscordBot | MattermostBot
+
+BOTS: dict[str, type[Bot]] = {
+    "slack": SlackBot,
+    "telegram": TelegramBot,
+    "discord": DiscordBot,
+    "mattermost": MattermostBot,
+}
+
+
+# --- the sink ---------------------------------------------------------------------------------------------------------
+
+REMEMBERED_DELIVERIES = 1_000
+
+Failure = TransientError | PermanentError
+
+
+class ChatSink(Sink):
+    """Sends each event to a chat: one message by a webhook, or one to each address by a bot."""
+
+    def __init__(self, options: ChatOptions) -> None:
+        self.options = options
+        self.context: SinkContext | None = None
+        self.webhook: Api | None = None
+        self.bot: Bot | None = None
+        # Who has got a delivery that was cut off between two of its addresses: its next attempt leaves them out.
+        self.reached = Recent(REMEMBERED_DELIVERIES)
+
+    async def open(self, context: SinkContext) -> None:
+        """Prepare the way; nothing is sent."""
+        self.context = context
+        options = self.options
+        if options.token is not None:
+            kind = BOTS[options.service]
+            self.bot = kind(self._api(context, options.base, kind.judge), options.token.get_secret_value().strip())
+        else:
+            self.webhook = self._api(context, webhook_url(options), WEBHOOKS[options.service][1])
+
+    def _api(self, context: SinkContext, base: str, judge: Judge) -> Api:
+        options = self.options
+        return Api(context.http, context.clock, base, judge, options.allow_private, secrets=secret_parts(options))
+
+    async def deliver(self, event: Event, options: ChatOptions) -> None:
+        """Send the event to every address of `options`. Raises what kept it from any of them."""
+        text = self._text(event, options)
+        if self.webhook is not None:
+            await self.webhook.call("", WEBHOOKS[options.service][0](Message(text, options)))
+        elif self.bot is not None:
+            await self._to_each(self.bot, event, options, text)
+
+    def _text(self, event: Event, options: ChatOptions) -> str:
+        text = options.text
+        if text is None:
+            text = options.escape_value(json_line(event).decode())
+        if not text.strip():
+            raise PermanentError("the text is empty")
+        finished = options.finish(text)
+        if finished.endswith(MARKER) and not text.endswith(MARKER) and self.context is not None:
+            self.context.log.info("text cut to the service's limit", event_id=event.id, limit=options.rules.limit)
+        return finished
+
+    async def _to_each(self, bot: Bot, event: Event, options: ChatOptions, text: str) -> None:
+        addresses = list(dict.fromkeys(options.to))
+        reached: set[str] = self.reached.pop(event.key, set())
+        failures: dict[str, Failure] = {}
+        try:
+            for address in addresses:
+                if address in reached:
+                    continue
+                failure = _hopeless(failures) or await self._to_one(bot, event, options, text, address)
+                if isinstance(failure, SinkError):
+                    if not reached and not failures:
+                        raise failure
+                    failure = OutOfReachError(str(failure), retry_after=failure.retry_after)
+                if failure is None:
+                    reached.add(address)
+                else:
+                    failures[address] = failure
+        except asyncio.CancelledError:
+            self.reached[event.key] = reached
+            raise
+        if failures:
+            raise failures[addresses[0]] if len(addresses) == 1 else PartialError(failures)
+
+    @staticmethod
+    async def _to_one(
+        bot: Bot, event: Event, options: ChatOptions, text: str, address: str
+    ) -> Failure | SinkError | None:
+        """Send to one address and return what went wrong."""
+        key = f"{event.id}:{event.route}:{event.sink}:{address}"
+        try:
+            await bot.send(address, Message(text, options, key))
+        except (TransientError, PermanentError, SinkError) as error:
+            return error
+        return None
+
+
+def _hopeless(failures: Mapping[str, Failure]) -> Failure | None:
+    """The failure that makes it pointless to try the next address now, if there was one."""
+    return next((failure for failure in failures.values() if isinstance(failure, OutOfReachError)), None)
+
+
+@hookimpl
+def register_sinks(register: RegisterSink) -> None:
+    """Register `chat`."""
+    register("chat", ChatSink, options=ChatOptions)

@@ -1,0 +1,298 @@
+"""How to reach a Redis: options from a URL, connections and clients of redis-py, and its errors in plain words; floor 4.
+
+redis-py's own retries are off everywhere: a command whose answer was lost may have run, so whoever sends it decides
+whether it may be sent again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import redis.exceptions as failures
+from redis.asyncio import ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from router.errors import ConfigError, Problem, RouterError, UnavailableError
+
+SCHEMES = ("redis", "rediss", "unix")
+
+TIMEOUT = 5.0
+"""Seconds that connecting, and the answer of one command, may take."""
+
+SILENCE = 9.0
+"""Seconds without a byte after which a peer is dead; bytes that nobody acknowledges for as long end a TCP connection."""
+
+_PLAIN_OPTIONS = frozenset({"db", "username", "password", "socket_timeout", "socket_connect_timeout"})
+_TLS_OPTIONS = frozenset(
+    {
+        "ssl_ca_certs",
+        "ssl_ca_path",
+        "ssl_cert_reqs",
+        "ssl_certfile",
+        "ssl_check_hostname",
+        "ssl_ciphers",
+        "ssl_keyfile",
+        "ssl_min_version",
+        "ssl_password",
+    }
+)
+
+
+_PASSING = (
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "NOREPLICAS",
+    "READONLY",
+    "OOM",
+    "max number of",
+)
+"""How the answers begin that say `not now`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A Redis server and how to log in there. Printing it shows no credential."""
+
+    shown: str
+    """The address without credentials."""
+    connection_class: type[AbstractConnection] = field(repr=False)
+    options: Mapping[str, Any] = field(repr=False)
+
+    def connection(self, **changes: Any) -> AbstractConnection:
+        """A connection of redis-py's, not yet open; `changes` replace options. It speaks RESP2."""
+        return self.connection_class(**{**self.options, **changes})
+
+    def client(self) -> Redis:
+        """A client with its own pool; the caller closes it."""
+        return Redis.from_pool(ConnectionPool(connection_class=self.connection_class, **self.options))
+
+
+def server(url: str, *, client_name: str = "event-router", database: bool = True) -> Server:
+    """The server that a `redis://`, `rediss://` or `unix://` URL names, every option of it checked.
+
+    `client_name` is what `CLIENT LIST` shows of us. `database` False leaves the database number aside: pub/sub has none.
+    Raises `ConfigError`, whose text never holds a credential.
+    """
+    address = shown(url)
+    options: dict[str, Any] = {**_parsed(url, address)}
+    connection_class = options.pop("connection_class", Connection)
+    _refuse_unknown(url, options, connection_class, address)
+    if not database:
+        options.pop("db", None)
+    options = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, **options}
+    options |= {"client_name": _client_name(client_name), "driver_info": None, "protocol": 2}
+    options["retry"] = Retry(NoBackoff(), 0)
+    if not issubclass(connection_class, UnixDomainSocketConnection):
+        options["socket_keepalive_options"] = _keepalive()
+    _check_tls(connection_class, options, address)
+    return Server(address, connection_class, options)
+
+
+def shown(url: str) -> str:
+    """A Redis URL without its credentials and options, for logs and messages."""
+    try:
+        parts = urlsplit(url)
+        scheme = parts.scheme
+        if scheme not in SCHEMES or parts.fragment:
+            return f"{scheme}://…" if scheme in SCHEMES else "…"
+        if scheme == "unix":
+            return f"unix://{parts.path}"
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "localhost"
+        return f"{scheme}://{host}:{parts.port or 6379}{parts.path.rstrip('/')}"
+    except ValueError:
+        return "…"
+
+
+def explain(error: BaseException, address: str) -> RouterError:
+    """What a failed connection or command means: `ConfigError` where a person must act, else `UnavailableError`."""
+    text = str(error).strip().rstrip(".")
+    match error:
+        case RouterError():
+            return error
+        case failures.AuthenticationError() | failures.AuthorizationError():
+            return _config(f"{address}: {_login(text)}")
+        case failures.NoPermissionError():
+            return _config(f"{address}: Redis refuses it for lack of permission: {text}")
+        case failures.BusyLoadingError():
+            return UnavailableError(f"{address}: Redis is still loading its data")
+        case failures.MasterDownError() | failures.ReadOnlyError() | failures.OutOfMemoryError():
+            return UnavailableError(f"{address}: {text}")
+        case failures.InvalidResponse():
+            return _config(f"{address}: what answers there does not speak the Redis protocol (or wants TLS: rediss://)")
+        case failures.TimeoutError() | TimeoutError():
+            hint = " (does it speak TLS? if not: redis://)" if address.startswith("rediss:") else ""
+            return UnavailableError(f"{address}: no answer in time{hint}")
+        case failures.ResponseError() if needs_a_person(text):
+            return _config(f"{address}: {_first_sentence(text)}")
+    return _network(error, address, text)
+
+
+def needs_a_person(text: str) -> bool:
+    """Whether an error answer of the server (`text` begins with its code) stays the same until somebody acts."""
+    return not text.startswith(_PASSING)
+
+
+def _network(error: BaseException, address: str, text: str) -> RouterError:
+    """The same for errors of the network and of TLS; redis-py hides the real one behind its own."""
+    cause = error if isinstance(error, OSError) else error.__cause__ or error.__context__
+    match cause:
+        case ssl.SSLCertVerificationError():
+            why = f"its certificate can't be trusted: {cause.verify_message}"
+            return _config(f"{address}: {why}; name its authority with ?ssl_ca_certs=FILE")
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):
+            return _config(f"{address}: what answers there does not speak TLS; try redis://")
+        case socket.gaierror():
+            return UnavailableError(f"{address}: the host name can't be resolved")
+        case ConnectionRefusedError():
+            return UnavailableError(f"{address}: connection refused")
+        case FileNotFoundError():
+            return UnavailableError(f"{address}: there is no such socket")
+        case OSError() if cause.strerror and cause.errno:
+            return UnavailableError(f"{address}: {cause.strerror.lower()}")
+    if "Errno 111" in text or "Connect call failed" in text:
+        return UnavailableError(f"{address}: connection refused")
+    return UnavailableError(f"{address}: {_first_sentence(text) or type(error).__name__}")
+
+
+def _parsed(url: str, address: str) -> Mapping[str, Any]:
+    """The options that redis-py reads from the URL. Its own error text may quote the password, so it is not shown."""
+    scheme = url.partition("://")[0]
+    if scheme not in SCHEMES:
+        raise _config(f"this is no Redis URL: it must begin with {', '.join(f'{s}://' for s in SCHEMES)}")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+        if parts.fragment:
+            raise ValueError(url)
+        options: Mapping[str, Any] = parse_url(url)
+    except ValueError as error:
+        cure = "special characters in a password must be percent-encoded (`#` as %23, `/` as %2F, `@` as %40)"
+        raise _config(f"this Redis URL ({address}) can't be read; {cure}") from error
+    number = parts.path.strip("/")
+    if scheme != "unix" and number and not number.isdigit():
+        raise _config(f"{address}: the database must be a number, not {number!r}")
+    if scheme == "unix" and not parts.path:
+        raise _config("unix:// needs the path of a socket: unix:///run/redis/redis.sock")
+    return options
+
+
+def _refuse_unknown(url: str, options: Mapping[str, Any], kind: type[AbstractConnection], address: str) -> None:
+    known = _PLAIN_OPTIONS | (_TLS_OPTIONS if issubclass(kind, SSLConnection) else frozenset())
+    if unknown := sorted(parse_qs(urlsplit(url).query).keys() - known):
+        allowed = ", ".join(sorted(known - {"username", "password"}))
+        raise _config(f"{address}: unknown option {unknown[0]!r} in the URL; allowed are {allowed}")
+    if options.get("db", 0) < 0:
+        raise _config(f"{address}: the database can't be negative")
+
+
+def _check_tls(kind: type[AbstractConnection], options: Mapping[str, Any], address: str) -> None:
+    """Make the TLS context once, now: a certificate file that isn't there would else look like a server that isn't."""
+    if not issubclass(kind, SSLConnection):
+        return
+    try:
+        kind(**options).ssl_context.get()
+    except (OSError, ValueError, failures.RedisError) as error:
+        names = ", ".join(f"{key}={options[key]}" for key in sorted(options) if key in _TLS_OPTIONS - {"ssl_password"})
+        raise _config(f"{address}: TLS can't be set up with {names}: {error}") from error
+
+
+def _keepalive() -> dict[int, int]:
+    """TCP options that find a dead peer: keepalive on an idle connection, a limit on unacknowledged bytes on a busy one.
+
+    Linux has them all, other systems some.
+    """
+    wanted = {
+        "TCP_KEEPIDLE": 5,
+        "TCP_KEEPINTVL": 2,
+        "TCP_KEEPCNT": 2,
+        "TCP_USER_TIMEOUT": int(SILENCE * 1000),
+    }
+    return {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}
+
+
+def _client_name(name: str) -> str:
+    """`name` with what CLIENT SETNAME refuses (anything but visible ASCII) replaced."""
+    return re.sub(r"[^!-~]", "-", name)
+
+
+def _login(text: str) -> str:
+    if "required" in text.lower() or text.startswith("NOAUTH"):
+        return "Redis wants a password: put it into the URL, redis://:PASSWORD@host (or redis://USER:PASSWORD@host)"
+    if "without any password configured" in text or "no password is set" in text:
+        return "Redis has no password, but the URL holds one"
+    return f"Redis refused the login: {_first_sentence(text)}"
+
+
+def _first_sentence(text: str) -> str:
+    return text.partition(". ")[0][:300]
+
+
+def _config(message: str) -> ConfigError:
+    return ConfigError([Problem(message)])
+
+
+async def dial(server: Server) -> AbstractConnection:
+    """Open a connection, log in and have one PING answered.
+
+    Raises redis-py's errors; a server that is loading its data counts as one that isn't there yet. The client name is a
+    courtesy: a user who may not set one is let in without.
+    """
+    try:
+        return await _opened(server.connection())
+    except failures.NoPermissionError:
+        return await _opened(server.connection(client_name=None))
+
+
+async def _opened(connection: AbstractConnection) -> AbstractConnection:
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]
+        await connection.send_command("PING")
+        try:
+            await connection.read_response()
+        except (failures.BusyLoadingError, failures.MasterDownError):
+            raise
+        except failures.ResponseError:
+            pass  # it answered; what it has against PING (no permission, a full disk) does not stop pub/sub
+    except BaseException:
+        await close(connection)
+        raise
+    return connection
+
+
+class Backoff:
+    """Delays between tries: exponential with full jitter, so that many routers do not come back in step."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first = first
+        self._longest = longest
+        self.tries = 0
+        """Delays given since the last `reset`."""
+
+    def next(self) -> float:
+        """Seconds to wait before the next try: a random part of a bound that doubles each time."""
+        bound = min(self._longest, self._first * 2.0 ** min(self.tries, 30))
+        self.tries += 1
+        return random.random() * bound  # noqa: S311  # spreads load, keeps no secret
+
+    def reset(self) -> None:
+        """Begin anew, after a success that lasted."""
+        self.tries = 0
+
+
+async def close(connection: AbstractConnection) -> None:
+    """Close a connection without waiting for the other side."""
+    with contextlib.suppress(failures.RedisError, OSError):
+        await connection.disconnect(nowait=True)

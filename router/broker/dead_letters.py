@@ -1,0 +1,326 @@
+"""The writer of dead letters: takes them without waiting, appends them in batches to one bounded stream; floor 4.
+
+An entry of the stream has the fields of `DeadLetter` by their names, `headers` as a JSON object, `payload` the raw bytes,
+and `version` (1). A field that is None is left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import msgspec
+import structlog
+from redis.asyncio.connection import AbstractConnection
+
+from router.broker import client, keys
+from router.broker.client import Backoff
+from router.contracts import Clock
+from router.errors import ConfigError, UnavailableError
+from router.events import DeadLetter
+
+log = structlog.stdlib.get_logger(__name__)
+
+VERSION = b"1"
+BATCH = 500
+"""Letters that one script call appends at most."""
+
+BATCH_BYTES = 1024**2
+"""Bytes that one script call carries at most; a larger letter travels alone."""
+
+OVERHEAD = 1024
+"""Bytes that a waiting letter takes in memory beside its payload, detail and headers."""
+
+TELL_EVERY = 60.0
+"""Seconds between two log lines that count the same thing."""
+
+# KEYS: the stream, the writer's guard. ARGV: batch number, bound, then each letter: how many words, its fields and values.
+# A batch whose answer was lost is sent again under its number: what the guard remembers is not appended twice. The SET
+# and the trim before the first XADD fail early where they are not allowed, while nothing is appended yet; the SET stands
+# first because a server that is out of memory refuses a script only at its first write, and a trim it never refuses.
+APPEND = """
+local last, told = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+):(%d+)$')
+if last and tonumber(last) >= tonumber(ARGV[1]) then return tonumber(told) end
+redis.call('SET', KEYS[2], (ARGV[1] - 1) .. ':0', 'EX', 86400)
+local evicted = redis.call('XTRIM', KEYS[1], 'MAXLEN', '=', ARGV[2])
+local i = 3
+while i <= #ARGV do
+  redis.call('XADD', KEYS[1], '*', unpack(ARGV, i + 1, i + ARGV[i]))
+  i = i + 1 + ARGV[i]
+end
+evicted = evicted + redis.call('XTRIM', KEYS[1], 'MAXLEN', '=', ARGV[2])
+redis.call('SET', KEYS[2], ARGV[1] .. ':' .. evicted, 'EX', 86400)
+return evicted
+"""
+
+_PROCESS = os.urandom(4).hex()
+_sequence = itertools.count()
+
+
+def letter_id(now: float) -> str:
+    """A new id of a dead letter: unique, and in the order of `now` (seconds since the epoch, to the millisecond)."""
+    return f"{int(now * 1000):012x}-{next(_sequence) & 0xFFFFFFFF:08x}-{_PROCESS}"
+
+
+class Tally:
+    """Counts something and logs it: the first at once, the rest in sums, one line a minute at most."""
+
+    def __init__(self, clock: Clock, message: str) -> None:
+        self.count = 0
+        self._clock = clock
+        self._message = message
+        self._told = 0
+        self._told_at = float("-inf")
+
+    def add(self, number: int) -> None:
+        """Count `number` more."""
+        self.count += number
+        if self._clock.monotonic() - self._told_at >= TELL_EVERY:
+            self.tell()
+
+    def tell(self) -> None:
+        """Log what has not been logged yet."""
+        if self.count > self._told:
+            log.error(self._message, letters=self.count - self._told, in_all=self.count)
+            self._told, self._told_at = self.count, self._clock.monotonic()
+
+
+class DeadLetterWriter:
+    """Appends dead letters to the stream `{prefix}:dead`, which keeps the newest `max_events`.
+
+    While Redis refuses writes the letters wait in memory, `buffer_bytes` of them; what comes on top is dropped and
+    counted (reason `outage`). `connect_timeout` is how long `start` tries to reach Redis, None for ever; `waiting` is told
+    why, each time a try fails. Raises `ConfigError` for a URL that isn't one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock,
+        prefix: str = "event-router",
+        client_name: str = "event-router",
+        max_events: int = 100_000,
+        buffer_bytes: int = 64 * 1024**2,
+        connect_timeout: float | None = 10.0,
+        waiting: Callable[[str], None] | None = None,
+        first_delay: float = 0.1,
+        longest_delay: float = 5.0,
+    ) -> None:
+        self.written = 0
+        """Letters that stand in the stream, or stood there."""
+        self.waiting_bytes = 0
+        """Bytes of memory that waiting letters take."""
+        self.reason: str | None = None
+        """Why letters can't be written; None while they can."""
+        self._server = client.server(url, client_name=client_name)
+        self._stream = keys.dead(prefix)
+        self._guard = keys.dead_batch(prefix, os.urandom(8).hex())
+        self._max_events = max_events
+        self._buffer_bytes = buffer_bytes
+        self._clock = clock
+        self._connect_timeout = connect_timeout
+        self._tell_waiting = waiting
+        self._backoff = Backoff(first_delay, longest_delay)
+        self._letters: deque[DeadLetter] = deque()
+        self._number = 0
+        self._batch: list[DeadLetter] = []
+        self._command: list[bytes | str | int] = []
+        self._connection: AbstractConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._hurry = asyncio.Event()
+        self._down_since = 0.0
+        self._evictions = Tally(clock, "dead letters evicted: the stream is full, its oldest entries made room")
+        self._drops = Tally(clock, "dead letters dropped: more wait for Redis than redis.outage_buffer holds")
+
+    @property
+    def evicted(self) -> int:
+        """Letters that left the stream because it was full."""
+        return self._evictions.count
+
+    @property
+    def dropped(self) -> int:
+        """Letters dropped because the outage buffer was full."""
+        return self._drops.count
+
+    @property
+    def waiting(self) -> int:
+        """Letters that are not in Redis yet."""
+        return len(self._letters) + len(self._batch)
+
+    def add(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep these letters; never waits, never raises."""
+        dropped = 0
+        for letter in letters:
+            size = _size(letter)
+            if self.waiting_bytes + size > self._buffer_bytes:
+                dropped += 1
+                continue
+            self.waiting_bytes += size
+            self._letters.append(letter)
+        if dropped:
+            self._drops.add(dropped)
+        if self._letters:
+            self._idle.clear()
+            self._wake.set()
+
+    async def start(self) -> None:
+        """Reach Redis and begin to write.
+
+        Raises `UnavailableError` when there is no server within `connect_timeout`, `ConfigError` for a refused login.
+        """
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                await self._reach()
+        except TimeoutError as error:
+            why = self.reason or f"{self._server.shown}: no answer in time"
+            raise UnavailableError(f"{why} (dead letters, tried for {self._connect_timeout:g} s)") from error
+        self._task = asyncio.create_task(self._run(), name="dead letters")
+
+    async def drain(self, timeout: float) -> int:  # noqa: ASYNC109  # it returns what is left instead of raising
+        """Write what waits, for `timeout` seconds at most, and end; returns how many letters are left unwritten."""
+        self._hurry.set()
+        if self._task is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._idle.wait()
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        await self._hang_up()
+        self._evictions.tell()
+        self._drops.tell()
+        return self.waiting
+
+    async def _reach(self) -> None:
+        while True:
+            try:
+                self._connection = await client.dial(self._server)
+            except Exception as error:
+                failure = client.explain(error, self._server.shown)
+                if isinstance(failure, ConfigError):
+                    raise failure from error
+                self.reason = str(failure)
+                if self._tell_waiting is not None:
+                    self._tell_waiting(self.reason)
+                await asyncio.sleep(self._backoff.next())
+            else:
+                self.reason = None
+                self._backoff.reset()
+                return
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._take():
+                await self._write()
+            self._idle.set()
+
+    def _take(self) -> bool:
+        """Make the next batch; False when nothing waits."""
+        size = 0
+        while self._letters and len(self._batch) < BATCH:
+            size += _size(self._letters[0])
+            if self._batch and size > BATCH_BYTES:
+                break
+            self._batch.append(self._letters.popleft())
+        if not self._batch:
+            return False
+        self._number += 1
+        self._command = ["EVAL", APPEND, 2, self._stream, self._guard, self._number, self._max_events]
+        for letter in self._batch:
+            words = _words(letter)
+            self._command.append(len(words))
+            self._command += words
+        return True
+
+    async def _write(self) -> None:
+        """Send the batch until Redis has it."""
+        while True:
+            try:
+                evicted = await self._send()
+            except Exception as error:  # noqa: BLE001  # whatever it is, the letters wait and it is tried again
+                await self._hang_up()
+                self._refused(str(client.explain(error, self._server.shown)))
+                await self._pause()
+            else:
+                break
+        self.written += len(self._batch)
+        self.waiting_bytes -= sum(map(_size, self._batch))
+        self._batch, self._command = [], []
+        self._accepted()
+        if evicted:
+            self._evictions.add(evicted)
+
+    async def _send(self) -> int:
+        if self._connection is None:
+            self._connection = await client.dial(self._server)
+        await self._connection.send_command(*self._command)
+        return int(await self._connection.read_response())
+
+    async def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await client.close(connection)
+
+    async def _pause(self) -> None:
+        """Wait before the next try; hardly at all once the router is ending."""
+        delay = self._backoff.next()
+        if self._hurry.is_set():
+            await asyncio.sleep(min(delay, 0.1))
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._hurry.wait()
+
+    def _refused(self, reason: str) -> None:
+        if self.reason is None:
+            self._down_since = self._clock.monotonic()
+        if reason != self.reason:
+            log.error("dead letters can't be written; they wait in memory", reason=reason, waiting=self.waiting)
+        self.reason = reason
+
+    def _accepted(self) -> None:
+        if self.reason is not None:
+            seconds = round(self._clock.monotonic() - self._down_since, 3)
+            log.warning(
+                "dead letters are written again", outage_seconds=seconds, waiting=self.waiting, dropped=self.dropped
+            )
+            self._drops.tell()
+        self.reason = None
+        self._backoff.reset()
+
+
+def _size(letter: DeadLetter) -> int:
+    """About how many bytes of memory a waiting letter takes."""
+    headers = sum(len(name) + len(value) + 100 for name, value in letter.headers.items()) if letter.headers else 0
+    return len(letter.payload) + len(letter.detail) + headers + OVERHEAD
+
+
+def _words(letter: DeadLetter) -> list[bytes]:
+    """The letter as it stands in the stream: field, value, field, value …"""
+    words: list[bytes] = []
+    for name in letter.__struct_fields__:
+        value = getattr(letter, name)
+        if value is not None:
+            words += (name.encode(), _value(value))
+    return [*words, b"version", VERSION]
+
+
+def _value(value: object) -> bytes:
+    match value:
+        case bytes():
+            return value
+        case str():
+            return value.encode("utf-8", "backslashreplace")
+        case int():
+            return b"%d" % value
+    return msgspec.json.encode(value)

@@ -1,0 +1,318 @@
+"""The pub/sub source: subscribes, notices every loss, comes back by itself and says for how long it was deaf; floor 4.
+
+Pub/sub has no memory: what is published while nobody is subscribed is gone. So a gap is never hidden: it is logged when
+it opens and when it closes, counted, and measured from the last byte before it to the last confirmation after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from router.broker import client
+from router.broker.client import SILENCE, TIMEOUT, Backoff, dial
+from router.broker.subscriber import SUBSCRIBE, Subscriber, Subscriptions, Wanted
+from router.contracts import Clock, Receiver
+from router.errors import ConfigError, Problem, RouterError, UnavailableError
+from router.events import RawBatch, text
+
+log = structlog.stdlib.get_logger(__name__)
+
+TRIES_AT_ONCE = 5
+"""Connections that may be opening at the same time: one that hangs does not hold up the next try."""
+
+
+OVERTAKE_AFTER = 1.0
+"""Seconds after which a try that hangs is overtaken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How a source watches its connection; all in seconds."""
+
+    ping_every: float = 1.0
+    dead_after: float = SILENCE
+    """A connection that brought no byte for so long is dead."""
+    first_delay: float = 0.1
+    """The first bound of the delay between tries; it doubles up to `longest_delay`, the delay is a random part of it."""
+    longest_delay: float = 2.0
+    open: float = TIMEOUT
+    """How long one try may take."""
+    stable: float = 1.0
+    """A subscription that lasted so long lets the delays begin anew."""
+    leave: float = 2.0
+    """How long `stop` waits for what the server has sent before it unsubscribed us."""
+
+
+class PubSubSource:
+    """A source that subscribes to names and globs on one server.
+
+    `names` are exact, `globs` in the order of the configuration. `receiver` is called from `start` on, once per chunk of
+    the socket, and never waited for. `connect_timeout` is how long `start` tries, None for ever; `waiting` is told why,
+    each time a try fails. Raises `ConfigError` for a URL that isn't one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        names: Sequence[str],
+        globs: Sequence[str],
+        *,
+        receiver: Receiver,
+        clock: Clock,
+        client_name: str = "event-router",
+        connect_timeout: float | None = 10.0,
+        waiting: Callable[[str], None] | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        self.name = name
+        self.up = False
+        """Whether every subscription is confirmed."""
+        self.reason: str | None = "not started"
+        """Why it is not up."""
+        self.gaps = 0
+        """How often the subscription was lost."""
+        self.gap_seconds = 0.0
+        """How long it was lost, in all gaps that have ended."""
+        self._server = client.server(url, client_name=client_name, database=False)
+        self._subscriptions = Subscriptions(names, globs)
+        self._receiver = receiver
+        self._clock = clock
+        self._connect_timeout = connect_timeout
+        self._waiting = waiting
+        self._timing = timing or Timing()
+        self._backoff = Backoff(self._timing.first_delay, self._timing.longest_delay)
+        self._subscriber: Subscriber | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._started = False
+        self._gap_began: float | None = None
+        self._log = log.bind(source=name, address=self._server.shown)
+
+    @property
+    def address(self) -> str:
+        """The server's address, without credentials."""
+        return self._server.shown
+
+    @property
+    def duplicates(self) -> int:
+        """Copies of events dropped because another subscription of this source brought the same event."""
+        return self._subscriptions.duplicates
+
+    @property
+    def last_byte(self) -> float | None:
+        """When the last byte came (`clock.monotonic`); None before the first connection."""
+        return None if self._subscriber is None else self._subscriber.last_byte
+
+    async def start(self) -> None:
+        """Connect and subscribe; returns when the server has confirmed every name and glob.
+
+        From then on the connection is watched and healed, until `stop`. Raises `UnavailableError` when there is no
+        server within `connect_timeout`, `ConfigError` for a refused login or subscription.
+        """
+        self.reason = f"{self._server.shown}: no answer yet"
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                await self._subscribe()
+        except TimeoutError as error:
+            raise UnavailableError(
+                f"{self.reason} (source {self.name}, tried for {self._connect_timeout:g} s)"
+            ) from error
+        self._started = True
+        self._settle()
+        self._keeper = asyncio.create_task(self._keep(), name=f"source {self.name}")
+
+    async def run(self) -> None:
+        """Return when `stop` has been called; raises what the receiver raised. Cancelling it stops the source."""
+        keeper = self._keeper
+        if keeper is None:
+            raise RuntimeError("start() comes first")
+        try:
+            await asyncio.wait([keeper])
+        except asyncio.CancelledError:
+            await self.stop()
+            raise
+        if not keeper.cancelled():
+            keeper.result()
+
+    async def stop(self) -> None:
+        """Unsubscribe; returns when everything published before that has been handed on."""
+        keeper, self._keeper = self._keeper, None
+        self._started = False
+        if self._subscriber is not None:
+            await self._subscriber.leave(self._timing.leave)
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.wait([keeper])
+        self._end_gap()
+        self.up, self.reason = False, "stopped"
+
+    async def _keep(self) -> None:
+        """Watch the connection and come back after each loss."""
+        while True:
+            assert self._subscriber is not None
+            subscriber, since = self._subscriber, self._clock.monotonic()
+            insisting = asyncio.create_task(self._insist(subscriber))
+            try:
+                why = await subscriber.watch(self._timing.ping_every, self._timing.dead_after)
+            finally:
+                insisting.cancel()
+                await subscriber.close()
+            if subscriber.crash is not None:
+                raise subscriber.crash
+            if self._keeper is None:
+                return
+            if self._clock.monotonic() - since >= self._timing.stable:
+                self._backoff.reset()
+            self._lose(why, subscriber.last_byte)
+            await asyncio.sleep(self._backoff.next())
+            await self._subscribe()
+            self._settle()
+
+    async def _subscribe(self) -> None:
+        """Connect and ask for every subscription, again and again until each has its answer."""
+        while True:
+            subscriber = await self._connect()
+            try:
+                subscriber.subscribe(self._subscriptions.wanted)
+                await subscriber.settled(self._timing.dead_after)
+                why = _unanswered(subscriber)
+                if why is None:
+                    self._judge(subscriber)
+            except BaseException:
+                await subscriber.close()
+                raise
+            self._subscriber = subscriber
+            if why is None:
+                return
+            await subscriber.close()
+            if subscriber.crash is not None:
+                raise subscriber.crash
+            self._note(UnavailableError(f"{self._server.shown}: {why}"))
+            await asyncio.sleep(self._backoff.next())
+
+    def _judge(self, subscriber: Subscriber) -> None:
+        """Raise `ConfigError` for refused subscriptions, at the start; later they are asked for again."""
+        if subscriber.refused and not self._started:
+            problems = [Problem(self._refusal(*one), path=f"sources.{self.name}") for one in subscriber.refused.items()]
+            raise ConfigError(problems)
+
+    def _refusal(self, wanted: Wanted, answer: str) -> str:
+        kind = "channel" if wanted[0] == SUBSCRIBE else "pattern"
+        return f"{self._server.shown} refuses the {kind} {text(wanted[1])!r}: {answer}"
+
+    def _settle(self) -> None:
+        """Take stock once the server has answered: up, or some subscription refused."""
+        assert self._subscriber is not None
+        refused = [self._refusal(*one) for one in self._subscriber.refused.items()]
+        if not refused:
+            self.up, self.reason = True, None
+            self._end_gap()
+            return
+        reason = "; ".join(refused)
+        if reason != self.reason:
+            self._log.error("a subscription was refused; asking again until it is allowed", reason=reason)
+        self.reason = reason
+
+    async def _insist(self, subscriber: Subscriber) -> None:
+        """Ask again for what was refused, while the other subscriptions go on."""
+        while subscriber.refused and not subscriber.lost.done():
+            await asyncio.sleep(self._timing.longest_delay)
+            subscriber.subscribe(tuple(subscriber.refused))
+            await subscriber.settled(self._timing.dead_after)
+            if subscriber.answered.done():
+                self._settle()
+
+    async def _connect(self) -> Subscriber:
+        """The first connection that opens. A try that hangs is overtaken by the next, not waited for."""
+        tries: set[asyncio.Task[Subscriber]] = set()
+        try:
+            while True:
+                if len(tries) < TRIES_AT_ONCE:
+                    tries.add(asyncio.create_task(self._open()))
+                opened = await self._first(tries, self._backoff.next())
+                if opened is not None:
+                    return opened
+        finally:
+            await _discard(tries)
+
+    async def _open(self) -> Subscriber:
+        """One try to connect and log in."""
+        async with asyncio.timeout(self._timing.open):
+            connection = await dial(self._server)
+        try:
+            return Subscriber(connection, self._subscriptions, self._deliver, self._clock)
+        except BaseException:
+            await client.close(connection)
+            raise
+
+    async def _first(self, tries: set[asyncio.Task[Subscriber]], pause: float) -> Subscriber | None:
+        """Take the first success out of `tries`; None when it is time for another try."""
+        now = asyncio.get_running_loop().time
+        begun = now()
+        while True:
+            left = begun + (max(pause, OVERTAKE_AFTER) if tries else pause) - now()
+            if left <= 0:
+                return None
+            if not tries:
+                await asyncio.sleep(left)
+                continue
+            done, _ = await asyncio.wait(tries, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                tries.discard(task)
+                error = task.exception()
+                if error is None:
+                    tries.update(done - {task})
+                    return task.result()
+                self._note(client.explain(error, self._server.shown))
+
+    def _deliver(self, batches: Sequence[RawBatch]) -> None:
+        self._receiver.receive(self.name, batches)
+
+    def _note(self, error: RouterError) -> None:
+        """Keep why a try failed; raise it at the start where only a person can help."""
+        if isinstance(error, ConfigError) and not self._started:
+            raise error
+        reason = str(error)
+        if reason != self.reason:
+            self._log.warning("not subscribed; trying on", reason=reason)
+        self.reason = reason
+        if self._waiting is not None:
+            self._waiting(reason)
+
+    def _lose(self, why: str, last_byte: float) -> None:
+        self.up, self.reason = False, why
+        if self._gap_began is None:
+            self.gaps += 1
+            self._gap_began = last_byte
+            self._log.warning("subscription lost; events published until it is back are missed", reason=why)
+
+    def _end_gap(self) -> None:
+        if self._gap_began is None:
+            return
+        seconds = self._clock.monotonic() - self._gap_began
+        self._gap_began = None
+        self.gap_seconds += seconds
+        if self.up:
+            self._log.warning("subscription is back", gap_seconds=round(seconds, 3), gaps=self.gaps)
+
+
+def _unanswered(subscriber: Subscriber) -> str | None:
+    """Why a new subscription does not stand, None when every part of it has a final answer."""
+    if subscriber.lost.done():
+        return subscriber.lost.result()
+    if not subscriber.answered.done():
+        return "no answer to SUBSCRIBE in time"
+    return next((answer for answer in subscriber.refused.values() if not client.needs_a_person(answer)), None)
+
+
+async def _discard(tries: set[asyncio.Task[Subscriber]]) -> None:
+    """End tries that are no longer wanted, and close what they opened."""
+    for task in tries:
+        task.cancel()
+    for result in await asyncio.gather(*tries, return_exceptions=True):
+        if isinstance(result, Subscriber):
+            await result.close()

@@ -1,0 +1,160 @@
+"""What the commands share: their options, finding and loading the configuration, and how they talk; floor 7."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from router.config import NAME
+from router.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from router.ops.loading import Loaded
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_COLOURS = {"error": "red", "warning": "yellow", "note": "cyan", "good": "green"}
+_PRIORITIES = {"error": "<3>", "warning": "<4>"}
+_PLACES = (Path("config.yaml"), Path("/etc/event-router/config.yaml"))
+
+
+def config_option(function: Function) -> Function:
+    """`-c FILE`, for every command that reads a configuration."""
+    return click.option(
+        "-c",
+        "--config",
+        "config",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        envvar="EVENT_ROUTER_CONFIG",
+        show_envvar=True,
+        help="The configuration; else ./config.yaml, else /etc/event-router/config.yaml.",
+    )(function)
+
+
+def env_file_option(function: Function) -> Function:
+    """`--env-file FILE`: more variables for `${…}`; those of the environment win."""
+    return click.option(
+        "--env-file",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        envvar="EVENT_ROUTER_ENV_FILE",
+        show_envvar=True,
+        help="Lines NAME=value for the ${…} of the configuration.",
+    )(function)
+
+
+def instance_option(function: Function) -> Function:
+    """`--instance NAME`: tells the routers of one host apart."""
+    return click.option(
+        "--instance",
+        metavar="NAME",
+        default="default",
+        callback=_name,
+        envvar="EVENT_ROUTER_INSTANCE",
+        show_envvar=True,
+        help="Tells the routers of one host apart.",
+    )(function)
+
+
+def json_option(function: Function) -> Function:
+    """`--json`: for programs."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def _name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not re.fullmatch(NAME, value):
+        raise click.BadParameter(f"{value!r} is no name: 1 to 64 of A-Z a-z 0-9 _ . -")
+    return value
+
+
+def find_config(given: Path | None) -> Path:
+    """The configuration to use: the one given, else the first of the usual places that exists.
+
+    Raises `ConfigError` that names every place looked at.
+    """
+    if given is not None:
+        return given
+    for place in _PLACES:
+        if place.exists():
+            return place
+    looked = ["$EVENT_ROUTER_CONFIG (not set)", *(str(place.absolute()) for place in _PLACES)]
+    raise ConfigError([Problem(f"no configuration: looked at {', '.join(looked)}; name one with `-c FILE`")])
+
+
+def load_config(config: Path | None, env_file: Path | None, **options: Any) -> Loaded:
+    """Find and load the configuration; `options` are those of `router.ops.loading.load`."""
+    from router.ops.loading import load
+
+    return load(find_config(config), environ=os.environ, env_file=env_file, **options)
+
+
+def tell(text: str, colour: str | None = None) -> None:
+    """A line of talk, on stderr; `colour` (error, warning, note, good) paints its first word."""
+    head, space, rest = text.partition(" ") if colour else ("", "", text)
+    _talk(f"{click.style(head, fg=_COLOURS[colour], bold=True)}{space}{rest}" if colour else text, colour)
+
+
+def _talk(text: str, severity: str | None) -> None:
+    """Print on stderr, with the priority before each line when that is the journal."""
+    from router.ops.logs import colours, journal
+
+    if journal(os.environ, 2):
+        priority = _PRIORITIES.get(severity or "", "<6>")
+        text = "\n".join(f"{priority}{line}" for line in text.splitlines())
+    click.echo(text, err=True, color=colours(os.environ, 2))
+
+
+def print_json(document: Any, *, indent: int = 0) -> None:
+    """Print data as JSON: one line, or indented for people."""
+    import msgspec
+
+    encoded = msgspec.json.encode(document)
+    click.echo(msgspec.json.format(encoded, indent=indent) if indent else encoded)
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table: drawn to the width of a terminal, or plain and as wide as it must be for a pipe."""
+    import sys
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    terminal = sys.stdout.isatty()
+    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_escaped(cell) for cell in row))
+    Console(width=None if terminal else 10_000, highlight=False).print(table, crop=False)
+
+
+def _escaped(cell: str) -> str:
+    from rich.markup import escape
+
+    return escape(cell)
+
+
+def say_problems(problems: Iterable[Problem], *, err: bool = True) -> None:
+    """Print problems one a line, with the faulty line below; on stderr, or as data on stdout."""
+    from router.ops.logs import colours
+
+    for problem in problems:
+        if err:
+            _talk(_styled(problem), problem.severity)
+        else:
+            click.echo(_styled(problem), color=colours(os.environ, 1))
+
+
+def _styled(problem: Problem) -> str:
+    text = str(problem)
+    place = ":".join(str(part) for part in (problem.file, problem.line, problem.column) if part is not None)
+    if place and text.startswith(place):
+        return click.style(place, fg=_COLOURS.get(problem.severity), bold=True) + text.removeprefix(place)
+    return text

@@ -1,0 +1,68 @@
+"""`event-router plugins`; floor 7."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from router.cli.common import config_option, env_file_option, json_option, print_json, show_table, tell
+from router.errors import ConfigError, Exit
+
+if TYPE_CHECKING:
+    from router.plugin_manager import LoadedPlugin, Plugins
+
+
+@click.command()
+@config_option
+@env_file_option
+@json_option
+def plugins(config: Path | None, env_file: Path | None, *, as_json: bool) -> int:
+    """What is loaded, from where, and what failed.
+
+    Without a configuration: the built-ins and the installed packages. Exit code 1 when a plugin failed.
+    """
+    found = loaded_plugins(config, env_file)
+    if as_json:
+        print_json([_document(plugin) for plugin in found.loaded])
+    else:
+        show_table(("name", "sinks", "from", "version", "status"), [_row(plugin) for plugin in found.loaded])
+        for plugin in found.failures:
+            tell(f"{plugin.path or plugin.name}: {plugin.error}", "error")
+    return Exit.FINDINGS if found.failures else Exit.OK
+
+
+def loaded_plugins(config: Path | None, env_file: Path | None) -> Plugins:
+    """The plugins of a configuration, even of a faulty one; the built-ins and packages where there is none."""
+    from router.cli.common import find_config, load_config
+    from router.plugin_manager import load_plugins
+
+    try:
+        path = find_config(config)
+    except ConfigError:
+        return load_plugins()
+    try:
+        return load_config(path, env_file, placeholders=True).plugins
+    except ConfigError:
+        if not path.is_file():
+            raise
+        folder = path.absolute().parent / "plugins"
+        tell(f"{path} has faults (`event-router check {path}` names them): its plugins.paths are left out", "warning")
+        return load_plugins([folder] if folder.is_dir() else [])
+
+
+def _document(plugin: LoadedPlugin) -> dict[str, Any]:
+    return {
+        "name": plugin.name,
+        "origin": plugin.origin,
+        "path": str(plugin.path) if plugin.path else None,
+        "version": plugin.version,
+        "sinks": list(plugin.sinks),
+        "error": plugin.error,
+    }
+
+
+def _row(plugin: LoadedPlugin) -> tuple[str, ...]:
+    status = "failed" if plugin.error else "ok"
+    return plugin.name, ", ".join(plugin.sinks) or "-", plugin.origin, plugin.version or "-", status

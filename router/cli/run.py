@@ -1,0 +1,221 @@
+"""`event-router run`; floor 7."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+import structlog
+
+from router.cli.common import config_option, env_file_option, find_config, instance_option, tell
+from router.errors import ConfigError, Exit, Problem
+from router.version import __version__
+
+if TYPE_CHECKING:
+    from router.broker.embedded import Embedded
+    from router.ops.loading import Loaded
+    from router.ops.logs import Logs
+
+EMBEDDED = "embedded"
+
+
+@click.command()
+@config_option
+@env_file_option
+@instance_option
+@click.option(
+    "--deliver",
+    type=click.Choice(["print"]),
+    envvar="EVENT_ROUTER_DELIVER",
+    show_envvar=True,
+    help="Show who would get what; send nothing and write nothing to Redis.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    envvar="EVENT_ROUTER_LOG_LEVEL",
+    show_envvar=True,
+    help="From where on the log says something.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "console", "json"]),
+    default="auto",
+    show_default=True,
+    envvar="EVENT_ROUTER_LOG_FORMAT",
+    show_envvar=True,
+    help="Lines for people on a terminal and JSON elsewhere, or always one of them.",
+)
+def run(
+    config: Path | None,
+    env_file: Path | None,
+    instance: str,
+    *,
+    deliver: str | None,
+    log_level: str,
+    log_format: str,
+) -> int:
+    """The daemon: read, validate, route, deliver; until SIGTERM or Ctrl-C, which let it finish what is in hand.
+
+    Without a `redis.url` it starts a Redis of its own on this machine.
+    """
+    from router.ops import logs
+
+    active = logs.configure(level=log_level, format=cast("logs.Format", log_format))
+    path = find_config(config)
+    try:
+        return _run(path, env_file, instance, deliver, active)
+    finally:
+        active.flush()
+
+
+def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, active: Logs) -> int:
+    from router.cli.common import load_config
+    from router.engine.app import serve
+    from router.ops.state import InstanceLock, state_directory
+
+    loaded = load_config(path, env_file, deliver=deliver)
+    active.hide(loaded.secrets)
+    _log_problems(loaded)
+    embedded = loaded.config.redis.url == EMBEDDED
+    if embedded:
+        _refuse_forgotten_url(loaded, env_file)
+    state = state_directory(os.environ)
+    signal.signal(signal.SIGTERM, _ended)
+    with InstanceLock(state, instance), _redis(loaded, state) as url, _printer(active) as printer:
+
+        def ready() -> None:
+            if embedded or sys.stderr.isatty():
+                active.flush()
+                _welcome(loaded, path, url, embedded=embedded)
+
+        return serve(loaded, instance=instance, redis_url=url, printer=printer, ready=ready)
+
+
+def _ended(_number: int, _frame: object) -> None:
+    """SIGTERM before the daemon serves: end, and let the embedded server end too."""
+    raise SystemExit(Exit.OK)
+
+
+def _log_problems(loaded: Loaded) -> None:
+    """Warnings are for whoever runs it; notes are what `check` says."""
+    log = structlog.stdlib.get_logger(__name__)
+    for problem in loaded.problems:
+        say = log.warning if problem.severity == "warning" else log.debug
+        place = ":".join(str(part) for part in (problem.file, problem.line, problem.column) if part is not None)
+        about = {"place": place, "key": problem.path}
+        say(problem.message, **{name: value for name, value in about.items() if value})
+
+
+def _refuse_forgotten_url(loaded: Loaded, env_file: Path | None) -> None:
+    """Under a service manager the embedded server is used only where the file asks for it in so many words."""
+    from router.ops import systemd
+    from router.ops.loading import effective
+
+    if not systemd.managed():
+        return
+    if "url" in loaded.config.redis.model_fields_set:
+        import yaml
+
+        shown = yaml.safe_load(effective(loaded.path, environ=os.environ, env_file=env_file))
+        if shown["redis"]["url"] == EMBEDDED:
+            return
+    message = (
+        "no Redis is named, and a service would listen to an embedded one that nobody publishes to: set REDIS_URL "
+        "(in /etc/event-router/environment) or `redis: {url: redis://HOST:6379}`; `redis: {url: embedded}` if you mean it"
+    )
+    raise ConfigError([Problem(message, file=str(loaded.path), path="redis.url")])
+
+
+@contextmanager
+def _redis(loaded: Loaded, state: Path) -> Iterator[str]:
+    """The address of the router's own Redis: the configured one, or the embedded server, which lives meanwhile."""
+    if loaded.config.redis.url != EMBEDDED:
+        yield loaded.config.redis.url
+        return
+    from router.broker.embedded import PORT, Embedded, foreign_redis_on_6379
+
+    server = Embedded(state)
+    running = server.ensure()
+    try:
+        if running.port != PORT and foreign_redis_on_6379():
+            tell(
+                f"note: another Redis answers on port {PORT}, and it is not the one that is listened to; "
+                f"to listen to it: REDIS_URL=redis://127.0.0.1:{PORT} {' '.join(map(shlex.quote, _words()))}",
+                "note",
+            )
+        with _supervised(server):
+            yield running.url
+    finally:
+        server.stop()
+
+
+@contextmanager
+def _supervised(server: Embedded) -> Iterator[None]:
+    """Meanwhile a thread starts the embedded server again when it dies."""
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(server.supervise())
+
+    def watch() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            loop.run_until_complete(task)
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+    thread = threading.Thread(target=watch, name="embedded", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join(5.0)
+
+
+def _words() -> list[str]:
+    from router.cli.samples import ourselves
+
+    return [*ourselves(), *sys.argv[1:]]
+
+
+@contextmanager
+def _printer(active: Logs) -> Iterator[Callable[[str], None]]:
+    """What prints a line on stdout: in a thread of its own, without secrets and without control characters."""
+    from router.ops.logs import Writer, harmless
+
+    writer = Writer(1, lost_line=lambda count: f"({count} lines are not shown: stdout was not read)")
+    writer.start()
+    try:
+        yield lambda line: writer.put(harmless(active.redactor.text(line)))
+    finally:
+        writer.stop(timeout=5.0)
+
+
+def _welcome(loaded: Loaded, config: Path, url: str, *, embedded: bool) -> None:
+    """Where it listens, what it reads, and how to try it."""
+    from router.broker.client import shown
+    from router.cli.samples import publish_lines
+
+    tell(f"event-router {__version__} listens at {shown(url)}{' (embedded Valkey)' if embedded else ''}", "good")
+    for name, source in loaded.config.sources.items():
+        place = f" at {shown(source.url)}" if source.url else ""
+        tell(f"  {name}: {', '.join((*source.channels, *source.patterns))}{place}")
+    lines = publish_lines(loaded, url, config)
+    if lines:
+        tell("Publish one from another terminal, either way:")
+        for line in lines:
+            tell(f"  {line}")
+    if loaded.config.deliver == "print":
+        tell("deliver: print shows here who would get what, and sends nothing.")
+    tell("Ctrl-C ends it.")

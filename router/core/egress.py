@@ -1,0 +1,74 @@
+"""Which addresses a sink may dial: only those of the public internet; floor 2, pure.
+
+A URL can name the same machine in many ways, so the judgement is made on the address itself, after every way of writing
+it has been undone: IPv4 in IPv6 (RFC 4291 section 2.5.5), 6to4 (RFC 3056), NAT64 (RFC 6052), and the numbers that
+`inet_aton` takes for IPv4 (`127.1`, `0x7f000001`, `017700000001`, `2130706433`).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+
+_UNICAST = IPv6Network("2000::/3")
+_NAT64 = IPv6Network("64:ff9b::/96")
+
+
+def private_address(address: str) -> bool:
+    """Whether an IP address, as a resolver or a socket gives it, is not one of the public internet.
+
+    Loopback, link-local, private, shared (CGNAT), reserved, documentation and multicast ranges all are private here, and
+    so is text that is no address.
+    """
+    try:
+        return not _public(ip_address(address))
+    except ValueError:
+        return True
+
+
+def private_host(host: str) -> bool:
+    """Whether the host of a URL, as written, is a private address or this machine's own name.
+
+    A name other than `localhost` is not: what it stands for is known, and judged, when it is dialled.
+    """
+    name = host.strip("[]").rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    literal = _literal(name)
+    return literal is not None and not _public(literal)
+
+
+def _public(address: IPv4Address | IPv6Address) -> bool:
+    if isinstance(address, IPv4Address):
+        return address.is_global and not address.is_multicast
+    if address.ipv4_mapped:
+        return _public(address.ipv4_mapped)
+    if address.sixtofour:
+        return _public(address.sixtofour)
+    if address in _NAT64:
+        return _public(IPv4Address(int(address) & 0xFFFFFFFF))
+    return address in _UNICAST and address.is_global
+
+
+def _literal(host: str) -> IPv4Address | IPv6Address | None:
+    with suppress(ValueError):
+        return ip_address(host)
+    with suppress(ValueError):
+        return _numeric(host)
+    return None
+
+
+def _numeric(host: str) -> IPv4Address:
+    """An IPv4 address as inet_aton(3) reads it: one to four numbers, the last one filling what is left."""
+    *firsts, last = [_number(part) for part in host.split(".")]
+    if len(firsts) > 3 or any(first > 255 for first in firsts) or last >= 256 ** (4 - len(firsts)):
+        raise ValueError(host)
+    return IPv4Address(sum(first << (24 - 8 * place) for place, first in enumerate(firsts)) + last)
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isalnum()):
+        raise ValueError(text)
+    if text.startswith("0x"):
+        return int(text[2:] or "0", 16)
+    return int(text, 8 if text.startswith("0") else 10)

@@ -1,0 +1,211 @@
+"""What can be said of a template before any event: its syntax, filters, tests, names and files; floor 2.
+
+Jinja stops at the first fault; here all of them are found, each with its line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from jinja2 import Environment, TemplateSyntaxError, meta, nodes
+
+from router.core.rendering.filters import EACH, zone
+from router.core.rendering.values import EVENT_FIELDS
+from router.options import TemplateFile
+
+NAMES = frozenset({"payload", "event", "route", "sink"})
+"""What a template knows."""
+
+_INSTEAD = {
+    "safe": "`markup`",
+    "tojson": "`json`",
+    "urlize": "your own text around `{{ … | url }}`",
+    "strftime": "`time`",
+    "date": "`time`",
+    "datetime": "`time`",
+}
+_FIRST_ARGUMENT = {"map": "filter", "select": "test", "reject": "test"}
+_SECOND_ARGUMENT = {"selectattr": "test", "rejectattr": "test"}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with a template: what, and on which line of it (None when that says nothing)."""
+
+    message: str
+    line: int | None
+
+
+@dataclass(slots=True)
+class Source:
+    """A template that was read: its trees by file name (None for its own text) and what they use."""
+
+    trees: dict[str | None, nodes.Template] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    names: frozenset[str] = frozenset()
+    faults: list[Fault] = field(default_factory=list)
+
+    @property
+    def tree(self) -> nodes.Template:
+        """The template's own tree."""
+        return self.trees[None]
+
+
+def read(text: str, environment: Environment) -> Source:
+    """Parse a template and every file it includes, and find all that is wrong with them.
+
+    `text` is a `TemplateFile` where it stands in one: only that can include others.
+    """
+    source = Source()
+    own = text.name if isinstance(text, TemplateFile) else None
+    waiting: list[tuple[str | None, str]] = [(None, text)]
+    while waiting:
+        name, content = waiting.pop(0)
+        place = _place(own if name is None else name)
+        try:
+            tree = source.trees[name] = environment.parse(content)
+        except TemplateSyntaxError as error:
+            source.faults.append(place(_syntax(error), error.lineno))
+            continue
+        except RecursionError:
+            source.faults.append(place("it is nested too deeply", None))
+            continue
+        for line, message in _unknown(tree, environment):
+            source.faults.append(place(message, line))
+        for line, referred in _references(tree):
+            if referred is None:
+                source.faults.append(place("the name of an included file is written out, in quotes", line))
+            elif referred not in source.texts:
+                try:
+                    source.texts[referred] = _read_file(text, referred)
+                except (ValueError, OSError) as error:
+                    source.faults.append(place(f"{referred}: {error}", line))
+                    source.texts[referred] = ""
+                else:
+                    waiting.append((referred, source.texts[referred]))
+    _names(source, own)
+    return source
+
+
+def _place(file: str | None) -> Callable[[str, int | None], Fault]:
+    """How a fault says where it is: by its line, or in words where it stands in another file than the configuration."""
+    if file is None:
+        return Fault
+    return lambda message, line: Fault(f"{file}:{line}: {message}" if line else f"{file}: {message}", None)
+
+
+def _read_file(text: str, name: str) -> str:
+    if not isinstance(text, TemplateFile):
+        raise ValueError("only a template in a file of its own (`{file: …}`) can include others")  # noqa: TRY004  # as a missing file is
+    return text.read(name)
+
+
+def _syntax(error: TemplateSyntaxError) -> str:
+    message = (error.message or "").removesuffix(".")
+    return f"{message[:1].lower()}{message[1:]}" if message[1:2].islower() else message
+
+
+def _references(tree: nodes.Template) -> Iterator[tuple[int, str | None]]:
+    """The files that a template names, None for a name that is only known when it runs."""
+    kinds = (nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
+    for node in tree.find_all(kinds):
+        named: nodes.Expr = node.template  # type: ignore[attr-defined]  # each of these has one
+        for one in named.items if isinstance(named, nodes.List | nodes.Tuple) else [named]:
+            yield node.lineno, _constant([one], 0)
+
+
+def _unknown(tree: nodes.Template, environment: Environment) -> Iterator[tuple[int, str]]:
+    """Filters and tests that are not there, zones that are none, and what can't be used here."""
+    for filter_ in tree.find_all(nodes.Filter):
+        yield from _known("filter", filter_.name, environment.filters, filter_)
+        kind = _FIRST_ARGUMENT.get(filter_.name) or _SECOND_ARGUMENT.get(filter_.name)
+        place = 1 if filter_.name in _SECOND_ARGUMENT else 0
+        named = _constant(filter_.args, place)
+        if kind and named is not None:
+            yield from _known(kind, named, environment.filters if kind == "filter" else environment.tests, filter_)
+        given = _constant(filter_.args, 0)
+        if filter_.name == "local" and given is not None:
+            try:
+                zone(given)
+            except ValueError as error:
+                yield filter_.lineno, str(error)
+    for test in tree.find_all(nodes.Test):
+        yield from _known("test", test.name, environment.tests, test)
+    for scope in tree.find_all(nodes.ScopedEvalContextModifier):
+        yield scope.lineno, "`autoescape` can't be switched here; let one value through with `| markup`"
+
+
+def _constant(arguments: list[nodes.Expr], place: int) -> str | None:
+    argument = arguments[place] if len(arguments) > place else None
+    return argument.value if isinstance(argument, nodes.Const) and isinstance(argument.value, str) else None
+
+
+def _known(kind: str, name: str, table: Iterable[str], node: nodes.Expr) -> Iterator[tuple[int, str]]:
+    known = [each for each in table if each != EACH]
+    if name not in known:
+        hint = f" (write {_INSTEAD[name]})" if kind == "filter" and name in _INSTEAD else did_you_mean(name, known)
+        yield node.lineno, f"there is no {kind} `{name}`{hint}"
+        if isinstance(node, nodes.Filter | nodes.Test) and node.name == name:
+            node.name = known[0]  # what comes next would stop at it
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest known name as ` (did you mean …?)`, or nothing."""
+    near = get_close_matches(name, sorted(known), n=1)
+    return f" (did you mean `{near[0]}`?)" if near else ""
+
+
+def _names(source: Source, own: str | None) -> None:
+    """Find which names the templates use, and those that nobody defines.
+
+    A name that one of the files sets is known in all of them: an included file sees the names of the one around it.
+    """
+    stored = {
+        node.name for tree in source.trees.values() for node in tree.find_all(nodes.Name) if node.ctx != "load"
+    } | {node.name for tree in source.trees.values() for node in tree.find_all(nodes.Macro)}
+    used: set[str] = set()
+    for name, tree in source.trees.items():
+        place = _place(own if name is None else name)
+        try:
+            undeclared = meta.find_undeclared_variables(tree)
+        except TemplateSyntaxError as error:
+            source.faults.append(place(_syntax(error), error.lineno))
+            continue
+        used |= undeclared
+        if "event" not in stored:
+            source.faults += [place(message, line) for line, message in _event_fields(tree)]
+        for unknown in sorted(undeclared - NAMES - stored):
+            lines = [node.lineno for node in tree.find_all(nodes.Name) if node.name == unknown]
+            hint = did_you_mean(unknown, NAMES) or f", a template knows {', '.join(sorted(NAMES))}"
+            source.faults.append(place(f"there is no `{unknown}`{hint}", min(lines, default=None)))
+    source.names = frozenset(used)
+
+
+def _event_fields(tree: nodes.Template) -> Iterator[tuple[int, str]]:
+    """What is asked of the event that no event has."""
+    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
+        chain = _chain(node)
+        if chain is not None and len(chain) == 2 and chain[0] == "event" and chain[1] not in EVENT_FIELDS:
+            hint = did_you_mean(str(chain[1]), EVENT_FIELDS) or f", it has {', '.join(sorted(EVENT_FIELDS))}"
+            yield node.lineno, f"an event has no `{chain[1]}`{hint}"
+
+
+def chains(source: Source) -> frozenset[tuple[object, ...]]:
+    """Every path that the templates ask for, such as `("payload", "order", "total")`, for a message to name it."""
+    found = (_chain(node) for tree in source.trees.values() for node in tree.find_all((nodes.Getattr, nodes.Getitem)))
+    return frozenset(chain for chain in found if chain is not None)
+
+
+def _chain(node: nodes.Node) -> tuple[object, ...] | None:
+    if isinstance(node, nodes.Name):
+        return (node.name,)
+    if isinstance(node, nodes.Getattr):
+        key: object = node.attr
+    elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+        key = node.arg.value
+    else:
+        return None
+    before = _chain(node.node)
+    return None if before is None else (*before, key)

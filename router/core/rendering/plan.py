@@ -1,0 +1,347 @@
+"""A sink's options compiled to a plan, and the plan carried out for one delivery; floor 2.
+
+What is left to do for each delivery is one function for each template and for the containers around it; nothing is
+validated again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import msgspec
+from jinja2.defaults import DEFAULT_NAMESPACE
+from jinja2.sandbox import safe_range
+from pydantic import BaseModel
+
+from router.core.rendering.addresses import checked, split
+from router.core.rendering.templates import (
+    BrokenTemplateError,
+    Compiled,
+    CompiledAddresses,
+    TemplateEnvironment,
+    is_template,
+    literal,
+)
+from router.core.rendering.values import EventFields, Run, current
+from router.core.rendering.walk import Marker, Part, Path, walk
+from router.errors import AddressError, Reason, RouterError, TemplateError
+from router.events import Event, json_line
+from router.options import Addresses, Escape, Html, SinkOptions, Template, Text
+
+_C = TypeVar("_C", bound=Compiled)
+
+
+def _where(path: Path) -> str:
+    """A place in the options as messages name it: `headers.X-A`, `to.0`."""
+    return ".".join(map(str, path))
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateFault:
+    """One thing wrong with the templates of a sink's options.
+
+    `path` leads from the options to the string (`("headers", "X-A")`). `line` counts from 1 within that string; it is
+    None where the place stands in the message instead (a file: `mail/order.html:3: …`) or where there is none.
+    """
+
+    path: Path
+    message: str
+    line: int | None
+
+
+class TemplateFaults(RouterError):  # noqa: N818  # it is a list of them
+    """Options whose templates or literal addresses can't work: `faults` has all of them, in the order of the fields."""
+
+    def __init__(self, faults: Sequence[TemplateFault]) -> None:
+        super().__init__("\n".join(f"{_where(fault.path)}: {fault.message}" for fault in faults))
+        self.faults = list(faults)
+
+
+class Rendered(msgspec.Struct, frozen=True):
+    """The options of one delivery.
+
+    `options` hold plain values. `addresses` are all recipients, each once. `suppressed` says why nobody is to get it
+    (then the options are not rendered). `degraded` says which text could not be made and why, where the JSON line stands
+    in its place. `text` is the message for people, to show what would be sent: empty where the options have none.
+    """
+
+    options: SinkOptions
+    addresses: tuple[str, ...] = ()
+    suppressed: Reason | None = None
+    degraded: str | None = None
+    text: str = ""
+
+
+class Fields(msgspec.Struct, frozen=True):
+    """The names of the options' fields that name recipients, and of those that hold a message; empty ones left out."""
+
+    addresses: tuple[str, ...]
+    texts: tuple[str, ...]
+
+
+class _Delivery:
+    """What the parts of a plan work on."""
+
+    __slots__ = ("addresses", "degraded", "event", "names", "text")
+
+    def __init__(self, event: Event, names: dict[str, Any]) -> None:
+        self.event = event
+        self.names = names
+        self.addresses: dict[Path, list[str]] = {}
+        self.degraded: list[str] = []
+        self.text = ""
+
+
+class _AddressField:
+    """One field of addresses: its items, each a list of literal ones or a template."""
+
+    def __init__(self, path: Path, marker: Addresses, items: list[list[str] | CompiledAddresses]) -> None:
+        self.path = path
+        self.marker = marker
+        self.items = items
+        self.templates = [item for item in items if not isinstance(item, list)]
+        literal = (one for item in items if isinstance(item, list) for one in item)
+        self.literal = [] if self.templates else checked(literal, marker)
+
+    def find(self, delivery: _Delivery) -> list[str]:
+        """The addresses for this delivery. Raises `TemplateError` or `AddressError`."""
+        if not self.templates:
+            return self.literal
+        try:
+            return checked((one for item in self.items for one in self._of(item, delivery)), self.marker)
+        except AddressError as error:
+            raise AddressError(f"{_where(self.path)}: {error}") from None
+
+    def _of(self, item: list[str] | CompiledAddresses, delivery: _Delivery) -> list[str]:
+        if isinstance(item, list):
+            return item
+        try:
+            return item.addresses(delivery.names)
+        except AddressError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever a template runs into is this delivery's failure
+            raise TemplateError(f"{_where(self.path)}: {item.explain(error, delivery.names)}") from None
+
+    def __call__(self, delivery: _Delivery) -> list[str]:
+        return delivery.addresses[self.path]
+
+
+class _TextField:
+    """One template that gives text; `replaceable` where the JSON line may stand for it, `shown` for the message."""
+
+    def __init__(self, path: Path, template: Compiled, escape: Callable[[str], str]) -> None:
+        self.path = path
+        self.template = template
+        self.escape = escape
+        self.replaceable = False
+        self.shown = False
+
+    def __call__(self, delivery: _Delivery) -> str:
+        """The text. Raises `TemplateError` where the template fails and nothing may stand for it."""
+        try:
+            text = self.template.render(delivery.names)
+        except Exception as error:  # noqa: BLE001  # whatever a template runs into is this delivery's failure
+            text = self._replaced(error, delivery)
+        if self.shown:
+            delivery.text = text
+        return text
+
+    def _replaced(self, error: Exception, delivery: _Delivery) -> str:
+        why = f"{_where(self.path)}: {self.template.explain(error, delivery.names)}"
+        if not self.replaceable:
+            raise TemplateError(why) from None
+        try:
+            line = self.escape(json_line(delivery.event).decode())
+        except Exception:  # noqa: BLE001  # the sink's own escaping is a plugin's
+            raise TemplateError(why) from None
+        delivery.degraded.append(why)
+        return line
+
+
+class OptionsTemplate:
+    """The options of one sink (and route), ready to be rendered.
+
+    `static` is set where nothing has a template: the one object that every delivery shares, its addresses normalised.
+    `templated_address` says whether a recipient comes from a template. `fields` names what to show.
+    """
+
+    static: SinkOptions | None
+    templated_address: bool
+    fields: Fields
+
+    def __init__(self, compiler: _Compiler, whole: Part) -> None:
+        self._options: SinkOptions = whole.value
+        self._make = whole.make
+        self._addresses = compiler.addresses
+        self._recipients = [each.path for each in compiler.addresses if each.marker.recipients]
+        self._names = frozenset[str]().union(*(template.names for template in compiler.templates))
+        self._text = compiler.shown
+        self.static = None if compiler.templates else whole.value
+        self.templated_address = compiler.templated_address
+        self.fields = compiler.fields
+        self._globals = {**DEFAULT_NAMESPACE, "range": safe_range}
+        self._shared = self._literally()
+
+    def _literally(self) -> Rendered | None:
+        if self.static is None:
+            return None
+        found = {each.path: each.literal for each in self._addresses}
+        return Rendered(self.static, self._all(found), text=self._text)
+
+    def _all(self, found: dict[Path, list[str]]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(address for path in self._recipients for address in found[path]))
+
+    def render(self, event: Event, now: float) -> Rendered:
+        """The options for one delivery; `now` is seconds since the epoch.
+
+        Raises `TemplateError` (a template failed for this event) or `AddressError` (an address is none).
+        """
+        if self._shared is not None and event.address is None:
+            return self._shared
+        delivery = _Delivery(event, self._scope(event))
+        token = current.set(Run(now))
+        try:
+            return self._render(delivery)
+        finally:
+            current.reset(token)
+
+    def _render(self, delivery: _Delivery) -> Rendered:
+        found = delivery.addresses
+        for each in self._addresses:
+            found[each.path] = each.find(delivery)
+        only = delivery.event.address
+        if only is not None:
+            for path in self._recipients:
+                found[path] = [address for address in found[path] if address == only]
+        addresses = self._all(found)
+        if not addresses and (self.templated_address or (only is not None and self.fields.addresses)):
+            return Rendered(self._options, suppressed=Reason.NO_ADDRESS)
+        delivery.text = self._text
+        options = self._make(delivery) if self._make is not None else self._options
+        return Rendered(options, addresses, None, "; ".join(delivery.degraded) or None, delivery.text)
+
+    def _scope(self, event: Event) -> dict[str, Any]:
+        """The names that the templates use; a payload that none of them reads is not decoded."""
+        scope, names = self._globals.copy(), self._names
+        scope["route"] = event.route
+        scope["sink"] = event.sink
+        if "event" in names:
+            scope["event"] = EventFields(event)
+        if "payload" in names:
+            try:
+                scope["payload"] = event.payload
+            except (ValueError, RecursionError) as error:
+                raise TemplateError(f"the payload can't be decoded: {error}") from None
+        return scope
+
+
+class _Compiler:
+    """The state of one `compile_options`."""
+
+    def __init__(self, options: SinkOptions, environment: TemplateEnvironment) -> None:
+        self.options = options
+        self.environment = environment
+        self.faults: list[TemplateFault] = []
+        self.templates: list[Compiled] = []
+        self.addresses: list[_AddressField] = []
+        self.texts: list[tuple[Path, Template, _TextField | str]] = []
+
+    @property
+    def templated_address(self) -> bool:
+        return any(each.templates for each in self.addresses if each.marker.recipients)
+
+    @property
+    def fields(self) -> Fields:
+        addresses = dict.fromkeys(str(each.path[0]) for each in self.addresses if each.marker.recipients and each.items)
+        texts = dict.fromkeys(str(path[0]) for path, _, text in self.texts if text)
+        return Fields(tuple(addresses), tuple(texts))
+
+    @property
+    def shown(self) -> str:
+        """The literal text of the message for people; marks the template that gives it otherwise."""
+        order = sorted(self.texts, key=lambda each: isinstance(each[1], Html))
+        chosen = next((text for _, _, text in order if text), "")
+        if isinstance(chosen, str):
+            return chosen
+        chosen.shown = True
+        return ""
+
+    def compile(self) -> OptionsTemplate:
+        whole = walk(self.options, self.leaf)
+        if self.faults:
+            raise TemplateFaults(self.faults)
+        for _, marker, text in self.texts:
+            if isinstance(text, _TextField) and not self.templated_address:
+                text.replaceable = isinstance(marker, Text)
+        return OptionsTemplate(self, whole)
+
+    def leaf(self, marker: Marker, value: Any, path: Path, model: BaseModel) -> Part:
+        if isinstance(marker, Addresses):
+            return self._address(marker, value, path)
+        return self._text(marker, value, path, model)
+
+    def _address(self, marker: Addresses, values: list[str], path: Path) -> Part:
+        items: list[list[str] | CompiledAddresses] = []
+        for place, value in enumerate(values):
+            try:
+                if is_template(value):
+                    items.append(self._add(CompiledAddresses(value, self.environment.addresses())))
+                else:
+                    items.append(checked(split(value), marker))
+            except BrokenTemplateError as error:
+                self._broken((*path, place), error)
+            except AddressError as error:
+                self.faults.append(TemplateFault((*path, place), str(error), None))
+        found = _AddressField(path, marker, items)
+        self.addresses.append(found)
+        return Part(found.literal, found)
+
+    def _text(self, marker: Template, value: str, path: Path, model: BaseModel) -> Part:
+        try:
+            escape = None if marker.escape is None else _function(marker.escape, model, self.options)
+            field = self._field(marker, value, path, escape) if is_template(value) else literal(value)
+        except BrokenTemplateError as error:
+            self._broken(path, error)
+            return Part(value, None)
+        except (AttributeError, TypeError) as error:
+            self.faults.append(TemplateFault(path, f"its type says how to escape it, but {error}", None))
+            return Part(value, None)
+        if isinstance(marker, Text):
+            self.texts.append((path, marker, field))
+        if isinstance(field, str):
+            return Part(value if type(value) is str else field, None)
+        return Part(value, field)
+
+    def _field(self, marker: Template, value: str, path: Path, escape: Callable[[str], str] | None) -> _TextField:
+        if escape is not None:
+            sandbox = self.environment.escaping(escape)
+        else:
+            sandbox = self.environment.html() if marker.autoescape else self.environment.plain()
+        return _TextField(path, self._add(Compiled(value, sandbox)), sandbox.escaped)
+
+    def _add(self, template: _C) -> _C:
+        self.templates.append(template)
+        return template
+
+    def _broken(self, path: Path, error: BrokenTemplateError) -> None:
+        self.faults += [TemplateFault(path, fault.message, fault.line) for fault in error.faults]
+
+
+def _function(escape: Escape, model: BaseModel, options: SinkOptions) -> Callable[[str], str]:
+    """The function of a marker's `escape`: itself, or a method of the model that holds the field, or of the options."""
+    if not isinstance(escape, str):
+        return escape
+    method = getattr(model if hasattr(model, escape) else options, escape)
+    if not callable(method):
+        raise TypeError(f"`{escape}` is no method")
+    return cast("Callable[[str], str]", method)
+
+
+def compile_options(options: SinkOptions, environment: TemplateEnvironment) -> OptionsTemplate:
+    """Compile every template of a sink's options and normalise its literal addresses.
+
+    Raises `TemplateFaults` with everything that is wrong.
+    """
+    return _Compiler(options, environment).compile()

@@ -1,0 +1,185 @@
+"""One template compiled to a function of the names it is rendered with; floor 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+from zoneinfo import ZoneInfo
+
+from jinja2 import Template, TemplateSyntaxError, nodes
+from jinja2.runtime import Context
+
+from router.core.rendering.addresses import listed, split, value_text
+from router.core.rendering.checking import Fault, Source, chains, read
+from router.core.rendering.sandbox import Sandbox
+from router.core.rendering.values import MAX_OUTPUT, MissingError, dotted, too_long
+from router.options import TemplateFile
+
+Names = Mapping[str, Any]
+"""What a template is rendered with."""
+
+_MARKS = ("{{", "{%", "{#")
+_RESULT = "_result_"  # the name that a sole expression is kept under
+_CAUSE = 200  # characters of what Python says; it may quote the payload
+
+
+class BrokenTemplateError(Exception):
+    """A template that can't be compiled: `faults` has everything found."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__("; ".join(fault.message for fault in faults))
+        self.faults = faults
+
+
+class TemplateEnvironment:
+    """What templates of one configuration share: the time zone, and an environment for each way of escaping.
+
+    `timezone` is the name of the zone that the time filters use. Raises `ZoneInfoNotFoundError` for an unknown one.
+    """
+
+    def __init__(self, *, timezone: str = "UTC") -> None:
+        self._zone = ZoneInfo(timezone)
+        self._made: dict[object, Sandbox] = {}
+
+    def plain(self) -> Sandbox:
+        """Values stand as they are."""
+        return self._once("plain", lambda: Sandbox(self._zone))
+
+    def html(self) -> Sandbox:
+        """Values are HTML-escaped."""
+        return self._once("html", lambda: Sandbox(self._zone, html=True))
+
+    def addresses(self) -> Sandbox:
+        """Values with a control character are refused."""
+        return self._once("addresses", lambda: Sandbox(self._zone, show=value_text))
+
+    def escaping(self, escape: Callable[[str], str]) -> Sandbox:
+        """Values are escaped by a sink's own function."""
+        return Sandbox(self._zone, escape)
+
+    def _once(self, key: object, make: Callable[[], Sandbox]) -> Sandbox:
+        sandbox = self._made.get(key)
+        if sandbox is None:
+            sandbox = self._made[key] = make()
+        return sandbox
+
+
+def is_template(text: str) -> bool:
+    """Whether a text has anything to render."""
+    return any(mark in text for mark in _MARKS)
+
+
+def literal(text: str) -> str:
+    """A text that is no template; a file's last line end goes, as a template's does."""
+    return str(text).removesuffix("\n") if isinstance(text, TemplateFile) else str(text)
+
+
+class Compiled:
+    """A compiled template: `render(names)` gives its text, `names` says which of the known names it uses.
+
+    Raises `BrokenTemplateError`.
+    """
+
+    def __init__(self, text: str, sandbox: Sandbox) -> None:
+        source = _checked(text, sandbox)
+        self.names = source.names
+        self._chains = chains(source)
+        self._sandbox = sandbox.with_files(source.texts) if source.texts else sandbox
+        self._template = self._compile(source.tree)
+
+    def _compile(self, tree: nodes.Template) -> Template:
+        try:
+            code = self._sandbox.compile(tree)
+        except (TemplateSyntaxError, SyntaxError, RecursionError, MemoryError) as error:
+            raise BrokenTemplateError(
+                [Fault(f"it can't be compiled: {error}", getattr(error, "lineno", None))]
+            ) from None
+        return Template.from_code(self._sandbox, code, {})
+
+    def render(self, names: Names) -> str:
+        """The text. Raises whatever the template runs into."""
+        pieces: list[str] = []
+        size = 0
+        for piece in self._run(names)[1]:
+            size += len(piece)
+            if size > MAX_OUTPUT:
+                too_long()
+            pieces.append(piece)
+        return "".join(pieces)
+
+    def _run(self, names: Names) -> tuple[Context, Iterator[str]]:
+        context = self._sandbox.context_class(self._sandbox, cast("dict[str, Any]", names), None, self._template.blocks)
+        return context, self._template.root_render_func(context)
+
+    def explain(self, error: Exception, names: Names) -> str:
+        """What went wrong, in a few words, without quoting the payload at length."""
+        if isinstance(error, MissingError):
+            return f"{self._path(error, names)} is missing"
+        if isinstance(error, RecursionError):
+            return "it calls itself for ever, or what it shows is nested too deeply"
+        if isinstance(error, MemoryError):
+            return "it needs too much memory"
+        said = " ".join(str(error).split())
+        if " " not in said:
+            said = f"{type(error).__name__}: {said}"
+        return said if len(said) <= _CAUSE else f"{said[:_CAUSE]}…"
+
+    def _path(self, error: MissingError, names: Names) -> str:
+        """What was missing, as the template asks for it."""
+        name = error.names[0]
+        asked = sorted({chain[: chain.index(name, 1) + 1] for chain in self._chains if name in chain[1:]}, key=str)
+        there = [chain for chain in asked if _found(chain[:-1], names) is error.obj]
+        path = (there or asked or [error.names[:1]])[0]
+        return dotted(path)
+
+
+class CompiledAddresses(Compiled):
+    """A compiled template of addresses: `addresses(names)` gives them, not yet checked.
+
+    A template that is one `{{ … }}` alone may give a list, everything else a comma list.
+    """
+
+    def _compile(self, tree: nodes.Template) -> Template:
+        expression = _sole_expression(tree)
+        self._whole = expression is not None
+        if expression is not None:
+            result = nodes.Assign(nodes.Name(_RESULT, "store"), expression, lineno=1)
+            tree = nodes.Template([result], lineno=1)
+        return super()._compile(tree)
+
+    def addresses(self, names: Names) -> list[str]:
+        """The addresses. Raises `AddressError`, and whatever the template runs into."""
+        if not self._whole:
+            return split(self.render(names))
+        context, steps = self._run(names)
+        for _ in steps:
+            pass  # it has nothing to say, it sets the result
+        return listed(context.vars[_RESULT])
+
+
+def _checked(text: str, sandbox: Sandbox) -> Source:
+    source = read(text, sandbox)
+    if source.faults:
+        raise BrokenTemplateError(source.faults)
+    return source
+
+
+def _sole_expression(tree: nodes.Template) -> nodes.Expr | None:
+    """The expression of a template that is nothing but `{{ … }}`, white space around it aside."""
+    if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
+        return None
+    parts = [
+        part for part in tree.body[0].nodes if not (isinstance(part, nodes.TemplateData) and not part.data.strip())
+    ]
+    return parts[0] if len(parts) == 1 and not isinstance(parts[0], nodes.TemplateData) else None
+
+
+def _found(path: tuple[object, ...], names: Names) -> object:
+    """What stands at a path of the names, or a new object that is nothing else."""
+    value: Any = names
+    for name in path:
+        try:
+            value = value[name]
+        except (TypeError, LookupError):
+            return object()
+    return value

@@ -1,0 +1,166 @@
+"""Where the templates of an options model stand: its fields walked along their types and values; floor 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from router.options import Addresses, Template
+
+Path = tuple[str | int, ...]
+"""Where a value stands in the options: `("headers", "X-A")`, `("to", 0)`."""
+
+Marker = Template | Addresses
+"""What a field's type says of it."""
+
+Make = Callable[[Any], Any]
+"""What makes a value for one delivery, from whatever the caller hands on."""
+
+
+class Part(NamedTuple):
+    """A value of the options: as it stands where nothing has to be made, and what makes it for a delivery (or None)."""
+
+    value: Any
+    make: Make | None
+
+
+Leaf = Callable[[Marker, Any, Path, BaseModel], Part]
+"""What is done with a marked value: its marker, the value, its path, and the model that holds it."""
+
+
+def walk(model: BaseModel, leaf: Leaf) -> Part:
+    """Walk the fields of a model, hand every marked value to `leaf`, and build the whole from the parts."""
+    return _Walk(leaf).model(model, ())
+
+
+class _Walk:
+    """One walk; `part` and what it calls take a value, its type, and the model whose field it is in."""
+
+    def __init__(self, leaf: Leaf) -> None:
+        self._leaf = leaf
+
+    def model(self, model: BaseModel, path: Path) -> Part:
+        parts = {
+            name: self.part(
+                Annotated[info.annotation, None, *info.metadata], getattr(model, name), (*path, name), model
+            )
+            for name, info in type(model).model_fields.items()
+        }
+        changed = {name: part.value for name, part in parts.items() if part.value is not getattr(model, name)}
+        makers = [(name, part.make) for name, part in parts.items() if part.make is not None]
+        copy = _copier(model, changed)
+        static = copy({}) if changed else model
+        return Part(static, _making(copy, makers) if makers else None)
+
+    def part(self, annotation: Any, value: Any, path: Path, model: BaseModel) -> Part:
+        kind, marker = _kind(annotation)
+        if marker is not None and _marks(marker, value):
+            return self._leaf(marker, value, path, model)
+        if get_origin(kind) in _UNIONS:
+            return self.part(_arm(kind, value), value, path, model)
+        if isinstance(value, BaseModel):
+            return self.model(value, path)
+        if type(value) in {list, tuple}:
+            return self._sequence(kind, value, path, model)
+        if type(value) is dict:
+            return self._mapping(kind, value, path, model)
+        return Part(value, None)
+
+    def _sequence(self, kind: Any, values: Sequence[Any], path: Path, model: BaseModel) -> Part:
+        items = zip(_items(kind, len(values)), values, strict=True)
+        parts = [self.part(item, value, (*path, place), model) for place, (item, value) in enumerate(items)]
+        make = list if isinstance(values, list) else tuple
+        changed = any(part.value is not value for part, value in zip(parts, values, strict=True))
+        static = make(part.value for part in parts) if changed else values
+        if all(part.make is None for part in parts):
+            return Part(static, None)
+        return Part(
+            static, lambda delivery: make(part.value if part.make is None else part.make(delivery) for part in parts)
+        )
+
+    def _mapping(self, kind: Any, values: dict[Any, Any], path: Path, model: BaseModel) -> Part:
+        types = get_args(kind)
+        of = types[1] if len(types) == 2 else None
+        parts = {key: self.part(of, value, (*path, key), model) for key, value in values.items()}
+        changed = any(part.value is not values[key] for key, part in parts.items())
+        static = {key: part.value for key, part in parts.items()} if changed else values
+        makers = [(key, part.make) for key, part in parts.items() if part.make is not None]
+        return Part(static, _making(lambda made: {**static, **made}, makers) if makers else None)
+
+
+def _making(build: Callable[[dict[Any, Any]], Any], makers: list[tuple[Any, Make]]) -> Make:
+    return lambda delivery: build({name: make(delivery) for name, make in makers})
+
+
+def _copier(model: BaseModel, changed: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], BaseModel]:
+    """What copies a model with some fields replaced: unlike `model_copy`, without what the model has cached since."""
+    kind = type(model)
+    fields = {**{name: getattr(model, name) for name in kind.model_fields}, **changed}
+    was_set, extra, private = model.model_fields_set, model.__pydantic_extra__, model.__pydantic_private__
+    set_ = object.__setattr__
+
+    def copy(values: Mapping[str, Any]) -> BaseModel:
+        new = kind.__new__(kind)
+        set_(new, "__dict__", {**fields, **values})
+        set_(new, "__pydantic_fields_set__", was_set)
+        set_(new, "__pydantic_extra__", extra)
+        set_(new, "__pydantic_private__", private)
+        return new
+
+    return copy
+
+
+_UNIONS = (Union, UnionType)
+
+
+def _kind(annotation: Any) -> tuple[Any, Marker | None]:
+    """A type without `Annotated` and aliases around it, and the marker that it carries; the outermost counts."""
+    metadata: tuple[Any, ...] = ()
+    while get_origin(annotation) is Annotated or hasattr(annotation, "__value__"):
+        if get_origin(annotation) is Annotated:
+            metadata = (*annotation.__metadata__, *metadata)
+            annotation = annotation.__origin__
+        else:
+            annotation = annotation.__value__
+    return annotation, _marker((annotation, *metadata))
+
+
+def _marker(marks: Sequence[Any]) -> Marker | None:
+    for mark in reversed(marks):
+        if isinstance(mark, Template | Addresses):
+            return mark
+        if isinstance(mark, type) and issubclass(mark, Template | Addresses):
+            return mark()
+    return None
+
+
+def _marks(marker: Marker, value: Any) -> bool:
+    return isinstance(value, str if isinstance(marker, Template) else list)
+
+
+def _arm(union: Any, value: Any) -> Any:
+    """The type of a union that a value is of; a marked one first."""
+    fitting = [arm for arm in get_args(union) if _fits(arm, value)]
+    marked = [arm for arm in fitting if _kind(arm)[1] is not None]
+    return next(iter(marked or fitting), None)
+
+
+def _fits(arm: Any, value: Any) -> bool:
+    kind, marker = _kind(arm)
+    if marker is not None:
+        return _marks(marker, value)
+    if get_origin(kind) in _UNIONS:
+        return any(_fits(inner, value) for inner in get_args(kind))
+    plain = get_origin(kind) or kind
+    return isinstance(plain, type) and isinstance(value, plain)
+
+
+def _items(kind: Any, count: int) -> list[Any]:
+    """The types of a sequence's values."""
+    types = get_args(kind)
+    if get_origin(kind) is tuple and not (len(types) == 2 and types[1] is Ellipsis):
+        return list(types)
+    return [types[0] if types else None] * count

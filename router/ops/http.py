@@ -1,0 +1,356 @@
+"""The guarded HTTP client that sinks are given; floor 4.
+
+What leaves this machine on behalf of an event goes through here. The address is checked when it is dialled, so that a
+name that resolves to something else a moment later gains nothing; redirects are never followed, cookies never kept, no
+more than 64 KiB of an answer is read, and no error carries the URL, which may be a credential.
+
+aiohttp is imported by the first request, not with this module: a command that sends nothing starts without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import threading
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from router.core.egress import private_address, private_host
+from router.errors import DeliveryError, PermanentError, SinkError, TransientError
+from router.version import __version__
+
+if TYPE_CHECKING:
+    import ssl
+
+    import aiohttp
+    import yarl
+    from aiohttp.abc import AbstractResolver, ResolveResult
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds for resolving, connecting and the TLS handshake; the time of the whole attempt is the host's."""
+
+MAX_BODY = 64 * 1024
+"""Bytes of an answer that are read."""
+
+_CURE = "set `allow_private: true` on the sink"
+_AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
+_SPACE = re.compile(r"\s")
+_UNSAFE = re.compile(r"[\r\n\0]")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer of one request: `headers` find a name however it is written, `body` is at most the first 64 KiB."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The decoded body. Raises `ValueError` when it is not JSON."""
+        try:
+            return msgspec.json.decode(self.body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            raise ValueError("the answer is not JSON") from None
+
+
+class GuardedClient:
+    """The HTTP client of one sink. Its connections are kept between requests; `close` ends them.
+
+    `proxy` is an `http://` or `https://` URL, with a user and password where it wants them; an empty one is none. A proxy
+    dials and resolves by itself, so then only hosts that are written as addresses are checked here. `connect_timeout` is
+    in seconds. `ssl_context` replaces the system's trust.
+    """
+
+    def __init__(
+        self,
+        *,
+        proxy: str | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._proxy = proxy or None
+        self._connect_timeout = connect_timeout
+        self._ssl = ssl_context
+        # One pool for each way of dialling: a connection made with leave must not serve a request that has none.
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        json: Any = None,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        allow_private: bool = False,
+    ) -> Answer:
+        """Send one request and return its answer, whatever its status.
+
+        `json` is encoded as the body, else `data` is the body as it is. Safe to cancel: the connection is then closed.
+
+        Raises `TransientError` (no connection, no whole answer), `SinkError` (a certificate that can't be trusted, a
+        proxy that wants a password) or `PermanentError` (a private address without `allow_private`, a URL or header that
+        can't be). No error names the URL.
+        """
+        failure: DeliveryError
+        try:
+            fields = _headers(headers, json is not None)
+            body = data if json is None else _encode(json)
+            target, authorization = _url(url, "the URL")
+            fields = authorization | fields
+            if not allow_private and private_host(target.raw_host or ""):
+                raise _private(target.raw_host or "")
+            session = self._session(guarded=not (allow_private or self._proxy))
+            proxy = _through(self._proxy, target, fields)
+            return await _exchange(session, method, target, data=body, headers=fields, **proxy)
+        except DeliveryError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever the client raises, it is rebuilt without the URL
+            failure = _rebuilt(error, self._connect_timeout)
+        raise failure  # outside the handler, so that the cause, which knows the URL, does not travel along
+
+    async def close(self) -> None:
+        """End the connections. A later request opens new ones."""
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            await session.close()
+
+    def _session(self, *, guarded: bool) -> aiohttp.ClientSession:
+        session = self._sessions.get(guarded)
+        if session is None:
+            session = self._sessions[guarded] = self._new_session(guarded=guarded)
+        return session
+
+    def _new_session(self, *, guarded: bool) -> aiohttp.ClientSession:
+        import aiohttp  # noqa: PLC0415  # see the module's docstring
+
+        connector = aiohttp.TCPConnector(
+            limit=0,  # the sink's concurrency is the limit
+            resolver=cast("AbstractResolver", _Resolver(guarded=guarded)),
+            socket_factory=_guarded_socket if guarded else None,
+            ssl=self._ssl or True,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout),
+            auto_decompress=False,  # the bound on what is read holds for what arrives
+            headers={"User-Agent": f"event-router/{__version__}", "Accept-Encoding": "identity"},
+        )
+
+
+class _PrivateAddressError(OSError):
+    """An address that must not be dialled; an OSError, because that is what the layers between let through."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self.address = address
+
+
+class _Resolver:
+    """Names to addresses in a daemon thread of each lookup, all of them checked.
+
+    The loop's own executor has few threads and is shared: a name server that hangs would hold up the other sinks, and the
+    exit of the process. aiohttp asks for a name once at a time and keeps the answer for ten seconds.
+    """
+
+    def __init__(self, *, guarded: bool) -> None:
+        self._guarded = guarded
+
+    async def resolve(self, host: str, port: int = 0, family: int = socket.AF_UNSPEC) -> list[ResolveResult]:
+        """The addresses of a name. Raises OSError when it has none, or when one is private and must not be."""
+        found = await _in_thread(host, port, family)
+        if self._guarded:
+            for *_, address in found:
+                _refuse_private(address[0])
+        return [
+            {"hostname": host, "host": _scoped(address), "port": port, "family": kind, "proto": proto, "flags": 0}
+            for kind, _, proto, _, address in found
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+async def _in_thread(host: str, port: int, family: int) -> list[_AddressInfo]:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[list[_AddressInfo]] = loop.create_future()
+
+    def settle(found: Sequence[Any], error: OSError | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(list(found))
+        else:
+            future.set_exception(error)
+
+    def work() -> None:
+        found: Sequence[Any] = ()
+        error: OSError | None = None
+        try:
+            found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        except OSError as raised:
+            error = raised
+        except UnicodeError:
+            error = OSError("not a host name")
+        with suppress(RuntimeError):  # the loop has ended meanwhile, nobody waits
+            loop.call_soon_threadsafe(settle, found, error)
+
+    threading.Thread(target=work, name="resolve", daemon=True).start()
+    return await future
+
+
+def _scoped(address: tuple[Any, ...]) -> str:
+    """The address as text, with its zone where it has one (IPv6 link-local)."""
+    has_zone = len(address) == 4 and address[3]
+    return f"{address[0]}%{address[3]}" if has_zone else str(address[0])
+
+
+def _guarded_socket(info: tuple[Any, ...]) -> socket.socket:
+    """The last look before dialling; addresses written in the URL meet no resolver and are seen here alone."""
+    family, kind, proto, _, address = info
+    _refuse_private(address[0])
+    return socket.socket(family, kind, proto)
+
+
+def _refuse_private(address: Any) -> None:
+    if private_address(str(address)):
+        raise _PrivateAddressError(str(address))
+
+
+def _private(address: str) -> PermanentError:
+    return PermanentError(f"{address} is a private address; {_CURE}")
+
+
+def _headers(headers: Mapping[str, str] | None, is_json: bool) -> dict[str, str]:
+    fields = {"Content-Type": "application/json"} if is_json else {}
+    for name, value in (headers or {}).items():
+        if _UNSAFE.search(name) or _UNSAFE.search(value):
+            raise PermanentError("a header holds a line break or a NUL")
+        fields[name] = value
+    return fields
+
+
+def _encode(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, RecursionError):
+        raise PermanentError("the body can't be encoded as JSON") from None
+
+
+def _url(text: str, what: str) -> tuple[yarl.URL, dict[str, str]]:
+    """The URL without the credentials it may hold, and these as a header (RFC 7617)."""
+    import yarl  # noqa: PLC0415  # comes with aiohttp, see the module's docstring
+
+    try:
+        url = yarl.URL(text.strip())
+        good = url.scheme in {"http", "https"} and bool(url.raw_host) and url.port and not _SPACE.search(text.strip())
+    except (ValueError, TypeError):
+        good = False
+    if not good:
+        raise PermanentError(f"{what} is no http:// or https:// URL")
+    if url.user is None and url.password is None:
+        return url, {}
+    pair = f"{url.user or ''}:{url.password or ''}".encode()
+    return url.with_user(None), {"Authorization": f"Basic {b64encode(pair).decode()}"}
+
+
+def _through(proxy: str | None, target: yarl.URL, fields: dict[str, str]) -> dict[str, Any]:
+    """What the request needs for its proxy, whose credentials go into the CONNECT, or into `fields` where there is none."""
+    if proxy is None:
+        return {}
+    url, authorization = _url(proxy, "the proxy's URL")
+    credentials = {f"Proxy-{name}": value for name, value in authorization.items()}
+    if target.scheme == "http":
+        fields.update(credentials)
+    return {"proxy": url, "proxy_headers": credentials}
+
+
+async def _exchange(session: aiohttp.ClientSession, method: str, url: yarl.URL, **more: Any) -> Answer:
+    async with session.request(method, url, allow_redirects=False, **more) as response:
+        return Answer(response.status, response.headers, await _read(response))
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """The body up to the bound; the connection of a longer one is closed, not read to its end."""
+    body = bytearray()
+    while len(body) < MAX_BODY:
+        chunk = await response.content.read(MAX_BODY - len(body))
+        if not chunk:
+            return bytes(body)
+        body += chunk
+    if not response.content.at_eof():
+        response.close()
+    return bytes(body)
+
+
+def _rebuilt(error: Exception, connect_timeout: float) -> DeliveryError:
+    """What went wrong, in words of ours: the client's own text may hold the URL."""
+    import aiohttp  # noqa: PLC0415  # see the module's docstring
+
+    refused = _find(error, _PrivateAddressError)
+    if refused is not None:
+        return _private(refused.address)
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return SinkError(f"the server's certificate can't be trusted: {_certificate_fault(error)}")
+        case aiohttp.ClientConnectorDNSError():
+            return TransientError("the host name can't be resolved")
+        case aiohttp.ClientProxyConnectionError():
+            return TransientError(f"no connection to the proxy: {_cause(error)}")
+        case aiohttp.ClientConnectorSSLError():
+            return TransientError("the TLS handshake failed")
+        case aiohttp.ClientConnectorError():
+            return TransientError(f"no connection: {_cause(error)}")
+        case aiohttp.ClientHttpProxyError(status=407):
+            return SinkError("the proxy wants other credentials (HTTP 407)")
+        case aiohttp.ClientHttpProxyError():
+            return TransientError(f"the proxy refused with HTTP {error.status}")
+        case aiohttp.InvalidURL():
+            return PermanentError("the URL can't be used")
+    return TransientError(_in_short(error, connect_timeout))
+
+
+def _in_short(error: Exception, connect_timeout: float) -> str:
+    import aiohttp  # noqa: PLC0415  # see the module's docstring
+
+    match error:
+        case TimeoutError():
+            return f"no connection within {connect_timeout:g} s"
+        case aiohttp.ServerDisconnectedError():
+            return "the server closed the connection without an answer"
+        case aiohttp.ClientPayloadError():
+            return "the connection ended in mid-answer"
+        case aiohttp.ClientResponseError():
+            return "the answer is not HTTP"
+        case OSError():
+            return f"the connection broke: {_cause(error)}"
+    return f"the request failed ({type(error).__name__})"
+
+
+def _cause(error: BaseException) -> str:
+    """The system's name of the fault (`connection refused`), without the address that asyncio adds to it."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number).lower() if isinstance(number, int) and number > 0 else "unknown cause"
+
+
+def _certificate_fault(error: Exception) -> str:
+    told = getattr(getattr(error, "certificate_error", None), "verify_message", "")
+    return str(told).rstrip(".") or "the check failed"
+
+
+def _find(error: BaseException | None, kind: type[_PrivateAddressError]) -> _PrivateAddressError | None:
+    """An error of this kind among the causes; the chain is short, the bound is for one that bites its tail."""
+    for _ in range(10):
+        if error is None or isinstance(error, kind):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

@@ -1,0 +1,59 @@
+"""A configuration in the making; floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as MappingType
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from router.config import (
+    DeliverOnly,
+    PluginsConfig,
+    PubSubSource,
+    RedisConfig,
+    RouteConfig,
+    RouteSink,
+    SchemaConfig,
+    ShutdownConfig,
+)
+from router.ops.loading.nodes import Entry, Mapping, Node, Scalar
+from router.ops.loading.problems import Problems
+from router.ops.loading.schema_files import SchemaEntry
+from router.ops.loading.sinks import CheckedSink, TemplateReader
+from router.plugin_manager import Plugins
+
+
+@dataclass(slots=True)
+class Draft:
+    """The merged tree of a configuration, and what has been found sound of it so far."""
+
+    root: Mapping
+    problems: Problems
+    plugins: Plugins
+    environ: MappingType[str, str]
+    files: set[Path]
+    secrets: set[str]
+    reader: TemplateReader = field(default_factory=TemplateReader)
+    redis: RedisConfig = field(default_factory=RedisConfig)
+    plugin_paths: PluginsConfig = field(default_factory=PluginsConfig)
+    sources: dict[str, PubSubSource] = field(default_factory=dict)
+    schemas: list[tuple[SchemaConfig, SchemaEntry, Node]] = field(default_factory=list)
+    sinks: dict[str, CheckedSink] = field(default_factory=dict)
+    routes: list[RouteConfig] = field(default_factory=list)
+    places: dict[tuple[str, str | None], Mapping] = field(default_factory=dict)
+    """The options of (sink, route) where the route overrides some."""
+    unmatched: Literal["drop", "dead-letter"] | list[RouteSink] = "drop"
+    deliver: Literal["send", "print"] | DeliverOnly = "send"
+    timezone: str = "UTC"
+    shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)
+
+    def entries(self, section: str) -> dict[str, Entry]:
+        """The entries of a section that is a mapping; none where it is not."""
+        node = self.root.get(section)
+        return node.entries if isinstance(node, Mapping) else {}
+
+
+def word(node: Node | None) -> str | None:
+    """The text of a scalar, None where it is none."""
+    return node.value if isinstance(node, Scalar) and isinstance(node.value, str) else None

@@ -1,0 +1,194 @@
+"""The effective configuration as YAML: includes and defaults merged in, `${…}` kept, literal secrets hidden; floor 4."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping as MappingType
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import yaml
+from pydantic import BaseModel
+
+from router.config import HostKeys, QueueConfig, RedisConfig, SchemaConfig
+from router.ops.loading import shapes
+from router.ops.loading.draft import Draft
+from router.ops.loading.loader import check
+from router.ops.loading.nodes import Mapping, Node, Scalar, Sequence
+from router.ops.loading.sinks import CheckedSink, url_secrets
+from router.ops.loading.yaml_nodes import resolve
+
+HIDDEN = "***"
+
+_RELATIVE_FILE = re.compile(r"\$\{file:([^/}][^}]*)\}")
+
+
+def effective(path: Path, *, environ: MappingType[str, str], env_file: Path | None = None) -> str:
+    """The configuration in one file, with every default that counts, as YAML that loads again from the same folder.
+
+    Needs no secrets. Raises `ConfigError` with every problem found.
+    """
+    draft = check(path, environ=environ, env_file=env_file, placeholders=True)
+    draft.problems.check()
+    return dump(_Printer(draft).document())
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that YAML 1.2 would read as something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # the same list twice is written twice
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text.rstrip("\n") and text == text.strip("\n ") + "\n" else None
+    if not isinstance(resolve(text), str):
+        style = '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def dump(document: Any) -> str:
+    """YAML of plain values, keys in their order."""
+    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
+class _Printer:
+    """Lays what the file says over what the models fill in."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._root = draft.root
+        self._home = draft.root.mark.file.folder
+
+    def document(self) -> dict[str, Any]:
+        """The whole configuration as plain values."""
+        draft, root = self._draft, self._root
+        document: dict[str, Any] = {
+            "version": 1,
+            "redis": self._model(draft.redis, root.get("redis"), RedisConfig),
+        }
+        paths = draft.plugin_paths.paths
+        if paths:
+            node = root.get("plugins")
+            assert isinstance(node, Mapping)
+            document["plugins"] = {"paths": [self._path(item) for item in self._items(node.get("paths"))]}
+        sources = root.get("sources")
+        document["sources"] = {
+            name: self._model(source, self._below(sources, name), type(source))
+            for name, source in draft.sources.items()
+        }
+        if draft.schemas:
+            document["schemas"] = [self._schema(config, item) for config, _, item in draft.schemas]
+        document["sinks"] = {name: self._sink(sink) for name, sink in draft.sinks.items()}
+        document["routes"] = [self._route(route, item) for route, item in self._routes()]
+        for key in ("unmatched", "deliver", "timezone"):
+            node = root.get(key)
+            filled = {"unmatched": "drop", "deliver": "send", "timezone": "UTC"}[key]
+            document[key] = filled if node is None else self._raw(node, None)
+        document["shutdown"] = self._model(draft.shutdown, root.get("shutdown"), type(draft.shutdown))
+        return document
+
+    def _routes(self) -> Any:
+        return zip(self._draft.routes, self._items(self._root.get("routes")), strict=True)
+
+    def _route(self, route: BaseModel, item: Node) -> dict[str, Any]:
+        dumped = route.model_dump(mode="json", exclude_none=True, include={"id", "final", "enabled"})
+        raw = self._raw(item, type(route))
+        assert isinstance(raw, dict)
+        order = ("id", "sources", "channels", "sinks", "final", "enabled")
+        return {key: raw.get(key, dumped.get(key)) for key in order if key in raw or key in dumped}
+
+    def _schema(self, config: SchemaConfig, item: Node) -> dict[str, Any]:
+        shown = self._model(config, item, SchemaConfig)
+        named = self._below(item, "file")
+        assert named is not None
+        return {**shown, "file": self._path(named)}
+
+    def _sink(self, sink: CheckedSink) -> dict[str, Any]:
+        config, kind = sink.config, sink.type
+        assert config is not None
+        host = config.host
+        filled = host.model_copy(
+            update={"queue": host.queue or QueueConfig(), "concurrency": host.concurrency or kind.concurrency}
+        )
+        names = shapes.fields(kind.options)
+        secret = {key for key, field in names.items() if shapes.anywhere(shapes.of_field(field), shapes.is_secret)}
+        options = config.options.model_dump(mode="json", by_alias=True, exclude_none=True)
+        plain = {key: value for key, value in options.items() if key not in secret}
+        dumped = {**filled.model_dump(mode="json", exclude_none=True), **plain}
+        shown = self._over(dumped, sink.keys, HostKeys | kind.options)
+        assert isinstance(shown, dict)
+        return {"type": shown.pop("type"), **shown}
+
+    def _model(self, model: BaseModel, node: Node | None, shape: shapes.Shape) -> Any:
+        return self._over(model.model_dump(mode="json", by_alias=True, exclude_none=True), node, shape)
+
+    def _over(self, filled: Any, node: Node | None, shape: shapes.Shape) -> Any:
+        """What the node says, and below it what only the model has."""
+        if node is None:
+            return filled
+        if isinstance(node, Mapping) and isinstance(filled, dict):
+            written = {
+                key: self._over(filled.get(key), entry.node, shapes.at(shape, [key]))
+                for key, entry in node.entries.items()
+            }
+            return {**written, **{key: value for key, value in filled.items() if key not in written}}
+        if isinstance(filled, dict) and isinstance(node, Scalar):  # a short form, such as `queue: memory`
+            return filled
+        return self._raw(node, shape)
+
+    def _raw(self, node: Node, shape: shapes.Shape) -> Any:
+        """What stands in the file, secrets hidden and paths made relative to the main file."""
+        if isinstance(node, Mapping):
+            if set(node.entries) == {"file"} and isinstance(node.get("file"), Scalar):
+                return {"file": self._path(node.entries["file"].node)}
+            return {key: self._raw(entry.node, shapes.at(shape, [key])) for key, entry in node.entries.items()}
+        if isinstance(node, Sequence):
+            return [self._raw(item, shapes.at(shape, [index])) for index, item in enumerate(node.items)]
+        assert isinstance(node, Scalar)
+        if not isinstance(node.value, str) and "$" not in node.text:
+            return node.value
+        if not node.expanded and node.text:
+            return _hidden(node.text, secret=shape is not None and shapes.is_secret(shape))
+        if node.mark.file.folder != self._home:
+            return _RELATIVE_FILE.sub(lambda found: "${file:" + self._relative(node, found[1]) + "}", node.text)
+        return node.text
+
+    def _path(self, node: Node) -> Any:
+        """A path that is read, relative to the main file."""
+        text = node.text if isinstance(node, Scalar) else ""
+        if isinstance(node, Scalar) and node.mark.file.folder != self._home and not text.startswith(("/", "${")):
+            return self._relative(node, text)
+        return text
+
+    def _relative(self, node: Node, text: str) -> str:
+        return os.path.relpath(node.mark.file.folder / text, self._home)
+
+    @staticmethod
+    def _below(node: Node | None, key: str) -> Node | None:
+        return node.get(key) if isinstance(node, Mapping) else None
+
+    @staticmethod
+    def _items(node: Node | None) -> list[Node]:
+        return node.items if isinstance(node, Sequence) else []
+
+
+def _hidden(text: str, *, secret: bool) -> str:
+    """A text written in the file, with what is secret in it hidden: all of it, or the password of a URL."""
+    if not secret and not url_secrets(text):
+        return text
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        return HIDDEN
+    if not url.scheme or not url.netloc:
+        return HIDDEN
+    user, _, host = url.netloc.rpartition("@")
+    shown = f"{user.partition(':')[0]}:{HIDDEN}@{host}" if user else host
+    return urlunsplit((url.scheme, shown, f"/{HIDDEN}", "", "")) if secret else urlunsplit(url._replace(netloc=shown))

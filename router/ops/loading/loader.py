@@ -1,0 +1,362 @@
+"""The way from a file to a configuration that can work; floor 4.
+
+Read, include, expand, load plugins, then check section by section. Every step goes on after a fault, so that all of them
+are reported together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping as MappingType
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from router.config import (
+    DeliverOnly,
+    HostKeys,
+    Model,
+    PluginsConfig,
+    PubSubSource,
+    RedisConfig,
+    RouterConfig,
+    SchemaConfig,
+    Zone,
+)
+from router.contracts import SinkType
+from router.core.rendering import OptionsTemplate, TemplateEnvironment
+from router.errors import ConfigError, Problem
+from router.ops.loading import compiling, expand, includes, schema_files, typed, yaml_nodes
+from router.ops.loading.draft import Draft, word
+from router.ops.loading.lint import look_around
+from router.ops.loading.nodes import Mapping, Mark, Node, Scalar, Sequence, name_paths, scalars
+from router.ops.loading.placeholders import URL, WORD, Settler
+from router.ops.loading.problems import Problems, did_you_mean, unknown
+from router.ops.loading.routes import RouteChecker
+from router.ops.loading.schema_files import SchemaEntry
+from router.ops.loading.sinks import check_defaults, check_name, check_sinks, secrets_of, url_secrets
+from router.plugin_manager import Plugins, load_plugins
+
+SECTIONS = (
+    "version",
+    "include",
+    "redis",
+    "plugins",
+    "sources",
+    "schemas",
+    "defaults",
+    "sinks",
+    "routes",
+    "unmatched",
+    "deliver",
+    "timezone",
+    "shutdown",
+)
+"""The keys of a configuration."""
+
+_OPTIONAL = ("redis", "plugins", "schemas", "defaults", "shutdown")
+_SHORT = 8  # a default written in the file that is shorter is no secret: redacting it would black out common words
+_DELIVER = ("send", "print", "{only: [globs], others: print}")
+
+M = TypeVar("M", bound=Model)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration that can work, and everything that was read for it."""
+
+    path: Path
+    """The file, absolute."""
+    config: RouterConfig
+    plugins: Plugins
+    types: MappingType[str, SinkType]
+    """The type of each configured sink, by the sink's name."""
+    schemas: tuple[SchemaEntry, ...]
+    """In the order of the configuration: the first that matches a channel counts."""
+    templates: MappingType[tuple[str, str | None], OptionsTemplate]
+    """The compiled options by (sink, route id); route None for the sink's own, as `unmatched` uses them."""
+    environment: TemplateEnvironment
+    problems: tuple[Problem, ...]
+    """Warnings and notes."""
+    files: frozenset[Path]
+    """Every file that was read, for whoever watches them."""
+    secrets: frozenset[str]
+    """What must never be shown."""
+    write_base: Path
+    """The folder that relative paths to be written are in."""
+
+
+def load(
+    path: Path,
+    *,
+    environ: MappingType[str, str],
+    env_file: Path | None = None,
+    placeholders: bool = False,
+    deliver: str | None = None,
+) -> Loaded:
+    """Load a configuration and everything it names.
+
+    `environ` are the environment variables; those of `env_file` stand behind them. With `placeholders` an unset
+    variable in a secret or a URL is a note and not an error. `deliver` (`send` or `print`) overrides the file's.
+    Raises `ConfigError` with every problem found.
+    """
+    draft = check(path, environ=environ, env_file=env_file, placeholders=placeholders)
+    environment = TemplateEnvironment(timezone=draft.timezone)
+    templates = compiling.compiled(draft, environment)
+    draft.problems.check()
+    look_around(draft)
+    if deliver is not None:
+        draft.deliver = "print" if deliver == "print" else "send"
+    absolute = path.absolute()
+    logs = draft.environ.get("LOGS_DIRECTORY", "").split(":", maxsplit=1)[0]  # systemd lists several with colons
+    return Loaded(
+        path=absolute,
+        config=_assembled(draft),
+        plugins=draft.plugins,
+        types={name: sink.type for name, sink in draft.sinks.items()},
+        schemas=tuple(entry for _, entry, _ in draft.schemas),
+        templates=templates,
+        environment=environment,
+        problems=draft.problems.all(),
+        files=frozenset(Path(os.path.normpath(file)) for file in draft.files | draft.reader.files),
+        secrets=frozenset(_secrets(draft)),
+        write_base=Path(logs).absolute() if logs else absolute.parent,
+    )
+
+
+def check(
+    path: Path,
+    *,
+    environ: MappingType[str, str],
+    env_file: Path | None = None,
+    placeholders: bool = False,
+) -> Draft:
+    """Read a configuration and check every section, as `load` does, short of compiling templates.
+
+    Raises `ConfigError` only when nothing of the file can be read; else the draft has the problems.
+    """
+    problems = Problems()
+    absolute = path.absolute()
+    files = {absolute}
+    if env_file is not None:
+        environ = {**expand.env_file(env_file, problems), **environ}
+        files.add(env_file.absolute())
+    root = yaml_nodes.read(absolute, str(path), problems)
+    if root is None:
+        raise ConfigError(problems.all())
+    expander = expand.Expander(environ, problems)
+    name_paths(root)
+    expander.tree(root)
+    files.update(includes.merge(root, expander, problems))
+    name_paths(root)
+    settler = Settler(problems, placeholders=placeholders)
+    plugins = load_plugins(_plugin_folders(root, problems, settler))
+    draft = Draft(root, problems, plugins, environ, files, expander.secrets)
+    _settle(draft, settler)
+    _sections(draft)
+    return draft
+
+
+def _plugin_folders(root: Mapping, problems: Problems, settler: Settler) -> list[Path]:
+    """The folders of drop-in plugins: `plugins/` beside the configuration if there is one, and `plugins.paths`."""
+    beside = root.mark.file.folder / "plugins"
+    folders = [beside] if beside.is_dir() else []
+    node = root.get("plugins")
+    if not isinstance(node, Mapping):
+        return folders
+    settler.settle(node, PluginsConfig)
+    paths = node.get("paths")
+    for item in paths.items if isinstance(paths, Sequence) else []:
+        named = word(item)
+        if not named or item.faulty:
+            continue
+        folder = item.mark.file.folder / named
+        if folder.is_dir():
+            folders.append(folder)
+        else:
+            problems.add(f"there is no folder {folder}", item)
+    return folders
+
+
+def _settle(draft: Draft, settler: Settler) -> None:
+    """Decide about what `${…}` could not give, by the type of the field it stands in."""
+    types = draft.plugins.sinks
+    for section, entry in draft.root.entries.items():
+        node = entry.node
+        if section == "redis":
+            settler.settle(node, RedisConfig, server=True)
+        elif section == "sources":
+            settler.settle(node, dict[str, PubSubSource], server=True)
+        elif section in {"sinks", "defaults"} and isinstance(node, Mapping):
+            for name, sink in node.entries.items():
+                of_sink = word(sink.node.get("type")) if isinstance(sink.node, Mapping) else None
+                kind = types.get(name if section == "defaults" else of_sink or "")
+                settler.settle(sink.node, HostKeys | kind.options if kind else HostKeys)
+        else:
+            settler.settle(node, None)
+
+
+def _sections(draft: Draft) -> None:
+    root, problems = draft.root, draft.problems
+    typed.unknown_keys(root, SECTIONS, problems)
+    for key in _OPTIONAL:  # a section whose lines are all commented out
+        found = root.get(key)
+        if isinstance(found, Scalar) and found.value is None and found.cut is None:
+            del root.entries[key]
+    _version(root, problems)
+    draft.redis = _simple(draft, "redis", draft.redis)
+    draft.plugin_paths = _simple(draft, "plugins", draft.plugin_paths)
+    draft.shutdown = _simple(draft, "shutdown", draft.shutdown)
+    _timezone(draft)
+    _sources(draft)
+    _schemas(draft)
+    _sinks(draft)
+    _routes(draft)
+    _deliver(draft)
+
+
+def _required(draft: Draft, key: str, what: str) -> Node | None:
+    node = draft.root.get(key)
+    if node is None and not any(did_you_mean(other, [key]) for other in draft.root.entries if other not in SECTIONS):
+        draft.problems.add(f"`{key}` is required: {what}", Mark(draft.root.mark.file, 1, 1), path=key)
+    return node
+
+
+def _version(root: Mapping, problems: Problems) -> None:
+    node = root.get("version")
+    if node is None:
+        problems.add("`version` is required: write `version: 1`", Mark(root.mark.file, 1, 1), path="version")
+        return
+    value = node.value if isinstance(node, Scalar) else None
+    if isinstance(node, Scalar) and node.expanded and isinstance(value, str):
+        value = yaml_nodes.resolve(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        problems.add(typed.expected("the number 1", node), node)
+    elif value != 1:
+        problems.add(f"this event-router reads version 1, not {value}", node)
+
+
+def _simple(draft: Draft, key: str, default: M) -> M:
+    """A section that is a plain model; the default where it is left out or wrong."""
+    entry = draft.root.entries.get(key)
+    node = typed.mapping(entry.node if entry else None, draft.problems)
+    found = typed.check(type(default), node, draft.problems, at=entry) if node is not None else None
+    return default if found is None else found
+
+
+class _Zoned(Model):
+    timezone: Zone
+
+
+def _timezone(draft: Draft) -> None:
+    entry = draft.root.entries.get("timezone")
+    if entry is not None:
+        zoned = typed.check(_Zoned, Mapping(entry.mark, {"timezone": entry}), draft.problems)
+        if zoned is not None:
+            draft.timezone = zoned.timezone
+
+
+def _sources(draft: Draft) -> None:
+    problems = draft.problems
+    node = typed.mapping(_required(draft, "sources", "where events come from, by name"), problems)
+    if node is None:
+        return
+    if not node.entries:
+        problems.add("must not be empty: at least one source is needed", node)
+    for name, entry in node.entries.items():
+        check_name("source", name, entry, problems)
+        keys = typed.mapping(entry.node, problems)
+        if keys is None:
+            continue
+        kind = keys.get("type")
+        said = word(kind)
+        if kind is not None and said not in {None, "pubsub"}:
+            problems.add(unknown("type of source", str(said), ["pubsub"]), kind)
+            continue
+        source = typed.check(PubSubSource, keys, problems, at=entry)
+        if source is not None:
+            draft.sources[name] = source
+
+
+def _schemas(draft: Draft) -> None:
+    problems = draft.problems
+    node = typed.sequence(draft.root.get("schemas"), problems)
+    for item in node.items if node is not None else ():
+        keys = typed.mapping(item, problems)
+        config = typed.check(SchemaConfig, keys, problems) if keys is not None else None
+        named = keys.get("file") if keys is not None else None
+        if config is not None and named is not None:
+            entry = schema_files.compiled(config, named, problems, draft.files)
+            if entry is not None:
+                draft.schemas.append((config, entry, item))
+
+
+def _sinks(draft: Draft) -> None:
+    root, problems = draft.root, draft.problems
+    defaults = typed.mapping(root.get("defaults"), problems)
+    if defaults is not None:
+        check_defaults(defaults, draft.plugins, problems, draft.reader)
+    node = typed.mapping(_required(draft, "sinks", "where deliveries go, by name"), problems)
+    if node is not None:
+        draft.sinks = check_sinks(node, defaults, draft.plugins, problems, draft.reader)
+
+
+def _routes(draft: Draft) -> None:
+    names = (list(draft.entries("sources")), list(draft.entries("sinks")))
+    checker = RouteChecker(*names, draft.sinks, draft.problems, draft.reader)
+    node = typed.sequence(_required(draft, "routes", "who gets what, a list"), draft.problems)
+    if node is not None:
+        draft.routes = checker.routes(node)
+        draft.places = checker.places
+    unmatched = draft.root.get("unmatched")
+    if unmatched is not None:
+        draft.unmatched = checker.unmatched(unmatched)
+
+
+def _deliver(draft: Draft) -> None:
+    entry = draft.root.entries.get("deliver")
+    if entry is None:
+        return
+    if isinstance(entry.node, Mapping):
+        draft.deliver = typed.check(DeliverOnly, entry.node, draft.problems, at=entry) or "print"
+        return
+    said = word(entry.node)
+    known: dict[str | None, Literal["send", "print"]] = {"send": "send", "print": "print"}
+    if said in known:
+        draft.deliver = known[said]
+    elif said is not None:
+        draft.problems.add(unknown("word", said, _DELIVER), entry.node)
+    else:
+        draft.problems.add(typed.expected(" or ".join(_DELIVER), entry.node), entry.node)
+
+
+def _secrets(draft: Draft) -> set[str]:
+    """What must never be shown, placeholders and short defaults excepted."""
+    found = set(draft.secrets)
+    for sink in draft.sinks.values():
+        if sink.config is not None:
+            found |= secrets_of(sink.config.options) | secrets_of(sink.config.host)
+    harmless = {WORD, URL}
+    for scalar in scalars(draft.root):
+        if isinstance(scalar.value, str):
+            found |= url_secrets(scalar.value)
+            if scalar.default and len(scalar.value) < _SHORT:
+                harmless.add(scalar.value)
+    return {secret for secret in found if secret.strip()} - harmless
+
+
+def _assembled(draft: Draft) -> RouterConfig:
+    sinks: dict[str, Any] = {name: sink.config for name, sink in draft.sinks.items()}
+    return RouterConfig.model_construct(
+        version=1,
+        redis=draft.redis,
+        plugins=draft.plugin_paths,
+        sources=draft.sources,
+        schemas=[config for config, _, _ in draft.schemas],
+        sinks=sinks,
+        routes=draft.routes,
+        unmatched=draft.unmatched,
+        deliver=draft.deliver,
+        timezone=draft.timezone,
+        shutdown=draft.shutdown,
+    )

@@ -1,0 +1,166 @@
+"""The parsed configuration with the place of every value; floor 4.
+
+A file becomes a tree of `Scalar`, `Mapping` and `Sequence`. Each node knows the file, line and column it stands at, so
+that whatever is found wrong with it later can say where.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_WORD = re.compile(r"[A-Za-z0-9_*-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file that was read: its name as the user would write it, where it is, and its lines."""
+
+    name: str
+    path: Path
+    lines: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """What relative paths in this file are relative to."""
+        return self.path.parent
+
+    def line(self, number: int) -> str:
+        """The line of that number, counted from 1; empty when there is none."""
+        return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place in a file; line and column count from 1."""
+
+    file: SourceFile
+    line: int
+    column: int
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """What every node has. `path` is set once files are merged. `faulty`: reported already, so say no more about it."""
+
+    mark: Mark
+    path: str = field(default="", kw_only=True)
+    faulty: bool = field(default=False, kw_only=True)
+
+
+@dataclass(slots=True, eq=False)
+class Scalar(Node):
+    """A single value.
+
+    `text` is what stood in the file, `${…}` unexpanded. `style` is None for plain, else the sign that began it (`'`, `"`,
+    `|`, `>`). `cut` is the comment that may be the rest of the value. `expanded` means that it held `${…}`; then
+    `unset` has what could not be had, and `default` says that a default written here was used.
+    """
+
+    value: Any
+    text: str
+    style: str | None = None
+    cut: str | None = None
+    expanded: bool = False
+    default: bool = False
+    unset: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A key of a mapping: its own place, and the value."""
+
+    mark: Mark
+    node: Node
+
+
+@dataclass(slots=True, eq=False)
+class Mapping(Node):
+    """A mapping; keys are text and unique."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+
+    def get(self, key: str) -> Node | None:
+        """The value of a key, or None."""
+        entry = self.entries.get(key)
+        return entry.node if entry else None
+
+
+@dataclass(slots=True, eq=False)
+class Sequence(Node):
+    """A list."""
+
+    items: list[Node] = field(default_factory=list)
+
+
+def plain(node: Node) -> Any:
+    """The values alone: dicts, lists, scalars."""
+    if isinstance(node, Mapping):
+        return {key: plain(entry.node) for key, entry in node.entries.items()}
+    if isinstance(node, Sequence):
+        return [plain(item) for item in node.items]
+    assert isinstance(node, Scalar)
+    return node.value
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """The node and all below it, in order."""
+    yield node
+    if isinstance(node, Mapping):
+        for entry in node.entries.values():
+            yield from walk(entry.node)
+    elif isinstance(node, Sequence):
+        for item in node.items:
+            yield from walk(item)
+
+
+def scalars(node: Node) -> Iterator[Scalar]:
+    """Every scalar of the tree."""
+    return (found for found in walk(node) if isinstance(found, Scalar))
+
+
+def child_path(path: str, key: str | int) -> str:
+    """The path of a key or an index below `path`: `sinks.audit`, `routes[0]`."""
+    if isinstance(key, int):
+        return f"{path}[{key}]"
+    word = key if _WORD.fullmatch(key) else f'"{key}"' if key.isprintable() else repr(key)
+    return f"{path}.{word}" if path else word
+
+
+def name_paths(node: Node, path: str = "") -> None:
+    """Write into each node the path it stands at."""
+    node.path = path
+    if isinstance(node, Mapping):
+        for key, entry in node.entries.items():
+            name_paths(entry.node, child_path(path, key))
+    elif isinstance(node, Sequence):
+        for index, item in enumerate(node.items):
+            name_paths(item, child_path(path, index))
+
+
+def describe(node: Node) -> str:
+    """What a value is, in words: `the number 25`, `a list`."""
+    if isinstance(node, Mapping):
+        return "a mapping"
+    if isinstance(node, Sequence):
+        return "a list"
+    assert isinstance(node, Scalar)
+    value = node.value
+    if value is None:
+        return "empty"
+    if isinstance(value, bool):
+        return f"the truth value {str(value).lower()}"
+    if isinstance(value, int | float):
+        return f"the number {node.text[:50]}"
+    if node.expanded and not node.default:
+        return f"the text that {quoted(node.text)[1:-1]} gives"  # it may be a secret
+    return f"the text {quoted(str(value))}"
+
+
+def quoted(text: str, longest: int = 60) -> str:
+    """The text as it is shown in a message: on one line, shortened, in double quotes."""
+    shown = text if len(text) <= longest else text[: longest - 1] + "…"
+    return '"' + "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown) + '"'

@@ -1,0 +1,219 @@
+"""The configuration's JSON Schema, for editors; floor 4.
+
+Draft-07, because that is what the YAML language server reads. Built from the models that check the configuration, with
+the options of every loaded sink; every value may also be a text that holds `${…}`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from router.config import NAME, DeliverOnly, HostKeys, PubSubSource, RouteConfig, RouterConfig, SchemaConfig
+from router.contracts import SinkType
+from router.ops.loading import shapes
+from router.ops.loading.sinks import ALL
+from router.plugin_manager import Plugins
+
+Json = dict[str, Any]
+
+_EXPRESSION: Json = {"type": "string", "pattern": r"\$"}
+_NOISE = frozenset({"title", "discriminator", "writeOnly", "default"})
+_SCALARS = frozenset({"integer", "number", "boolean", "null"})
+_PLAIN_TEXT = frozenset({"type", "description", "examples", "default"})
+_ANNOTATIONS = ("description", "examples", "default")
+
+
+def config_schema(plugins: Plugins) -> Json:
+    """The draft-07 JSON Schema of a configuration, with the options of every sink in `plugins`."""
+    fields = {key: field.description or "" for key, field in RouterConfig.model_fields.items()}
+    host = _properties(HostKeys)
+    host["queue"] = {
+        "description": host["queue"]["description"],
+        "anyOf": [{"enum": ["memory"]}, *host["queue"].get("anyOf", [])],
+    }
+    kinds = {name: _kind(kind, host) for name, kind in sorted(plugins.sinks.items())}
+    simple = {key: _described(_expanded(RouterConfig)["properties"][key], fields[key]) for key in _SIMPLE}
+    properties: Json = {
+        "version": simple["version"],
+        "include": _described(_strings(), "files to merge into this one: a glob or a list of them"),
+        "redis": _or_empty(simple["redis"]),
+        "plugins": _or_empty(simple["plugins"]),
+        "sources": _described(_named(_model(PubSubSource)), fields["sources"]),
+        "schemas": _or_empty(_described({"type": "array", "items": _model(SchemaConfig)}, fields["schemas"])),
+        "defaults": _or_empty(_defaults(kinds, host)),
+        "sinks": _described(_named(_sink(kinds)), fields["sinks"]),
+        "routes": _described({"type": "array", "minItems": 1, "items": _route(plugins)}, fields["routes"]),
+        "unmatched": _described({"anyOf": [_choice("drop", "dead-letter"), _list()]}, fields["unmatched"]),
+        "deliver": _described({"anyOf": [_choice("send", "print"), _model(DeliverOnly)]}, fields["deliver"]),
+        "timezone": simple["timezone"],
+        "shutdown": _or_empty(simple["shutdown"]),
+    }
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "event-router configuration",
+        "type": "object",
+        "properties": properties,
+        "required": ["version"],
+        "anyOf": [{"required": ["include"]}, {"required": ["sources", "sinks", "routes"]}],
+        "additionalProperties": False,
+    }
+
+
+_SIMPLE = ("version", "redis", "plugins", "timezone", "shutdown")
+
+
+def _expanded(model: type[BaseModel]) -> Json:
+    """The schema of a model, references replaced by what they refer to, with `${…}` allowed."""
+    schema = model.model_json_schema(by_alias=True)
+    expanded = _inlined(schema, schema.get("$defs", {}), ())
+    assert isinstance(expanded, dict)
+    return expanded
+
+
+def _inlined(schema: Any, definitions: Json, open_: tuple[str, ...]) -> Any:
+    """A schema without `$ref` (draft-07 ignores what stands beside one) and with expressions allowed."""
+    if isinstance(schema, list):
+        return [_inlined(item, definitions, open_) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        name = str(schema["$ref"]).rsplit("/", 1)[-1]
+        if name in open_:  # a model that contains itself
+            return {}
+        beside = {key: value for key, value in schema.items() if key != "$ref"}
+        return {**_inlined(definitions[name], definitions, (*open_, name)), **_cleaned(beside, definitions, open_)}
+    return _loosened(_cleaned(schema, definitions, open_))
+
+
+def _cleaned(schema: Json, definitions: Json, open_: tuple[str, ...]) -> Json:
+    found: Json = {}
+    for key, value in schema.items():
+        if key == "$defs" or (key in _NOISE and not isinstance(value, dict)):
+            continue
+        if key in {"properties", "patternProperties"}:
+            found[key] = {name: _inlined(inner, definitions, open_) for name, inner in value.items()}
+        elif key == "prefixItems":  # draft-07 has the list in `items`
+            found["items"] = [_inlined(item, definitions, open_) for item in value]
+        elif key in {"default", "examples", "enum", "const"}:
+            found[key] = value
+        else:
+            found[key] = _inlined(value, definitions, open_)
+    return found
+
+
+def _loosened(schema: Json) -> Json:
+    """Allow a text with `${…}` where the schema wants a scalar of another kind or a text of some form."""
+    kind = schema.get("type")
+    is_scalar = kind in _SCALARS or "enum" in schema or "const" in schema
+    is_formed = kind == "string" and set(schema) - _PLAIN_TEXT
+    if not is_scalar and not is_formed:
+        return schema
+    inner = {key: value for key, value in schema.items() if key not in _ANNOTATIONS}
+    around = {key: value for key, value in schema.items() if key in _ANNOTATIONS}
+    return {**around, "anyOf": [inner, _EXPRESSION]}
+
+
+def _properties(model: type[BaseModel]) -> Json:
+    properties: Json = _expanded(model).get("properties", {})
+    return properties
+
+
+def _model(model: type[BaseModel]) -> Json:
+    """The schema of a mapping that a model checks."""
+    schema = _expanded(model)
+    found: Json = {"type": "object", "properties": schema.get("properties", {}), "additionalProperties": False}
+    return {**found, "required": schema["required"]} if schema.get("required") else found
+
+
+def _described(schema: Json, description: str) -> Json:
+    return {"description": description, **schema} if description else schema
+
+
+def _or_empty(schema: Json) -> Json:
+    """A section may stand there with all its lines commented out."""
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+def _choice(*words: str) -> Json:
+    return {"anyOf": [{"enum": list(words)}, _EXPRESSION]}
+
+
+def _list() -> Json:
+    return {"type": "array", "minItems": 1, "items": {"type": "string"}}
+
+
+def _strings() -> Json:
+    return {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+
+
+def _named(schema: Json) -> Json:
+    return {
+        "type": "object",
+        "minProperties": 1,
+        "propertyNames": {"pattern": f"^{NAME}$"},
+        "additionalProperties": schema,
+    }
+
+
+def _kind(kind: SinkType, host: Json) -> Json:
+    """The keys of one type of sink."""
+    options = {
+        key: schema if schema.get("description") else _described(schema, f"an option of the {kind.name} sink")
+        for key, schema in _properties(kind.options).items()
+    }
+    return {**options, **host}
+
+
+def _sink(kinds: Json) -> Json:
+    """A sink: which keys it has follows from its type. None is required: `defaults` may give it."""
+    cases = [
+        {
+            "if": {"properties": {"type": {"const": name}}, "required": ["type"]},
+            "then": {"properties": keys, "additionalProperties": False},
+        }
+        for name, keys in kinds.items()
+    ]
+    which = _described(_choice(*kinds), "which plugin delivers")
+    schema: Json = {"type": "object", "properties": {"type": which}, "required": ["type"]}
+    return {**schema, "allOf": cases} if cases else schema
+
+
+def _defaults(kinds: Json, host: Json) -> Json:
+    def keys(properties: Json, description: str) -> Json:
+        without = {key: value for key, value in properties.items() if key != "type"}
+        return {"description": description, "type": "object", "properties": without, "additionalProperties": False}
+
+    properties = {name: keys(found, f"defaults of every {name} sink") for name, found in kinds.items()}
+    properties[ALL] = keys(host, "defaults of every sink")
+    return {
+        "description": "keys that sinks share, by type or for `all`; a sink's own win",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+def _route(plugins: Plugins) -> Json:
+    """A route; an entry of `sinks` may override any template option of any type."""
+    overrides: Json = {"sink": {"type": "string", "description": "the name of a sink"}}
+    for kind in plugins.sinks.values():
+        schemas = _properties(kind.options)
+        for key, field in shapes.fields(kind.options).items():
+            if shapes.anywhere(shapes.of_field(field), shapes.is_template):
+                overrides[key] = _either(overrides.get(key), schemas[key])
+    entry = {"type": "object", "properties": overrides, "required": ["sink"], "additionalProperties": False}
+    route = _model(RouteConfig)
+    sinks = {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string"}, entry]}}
+    description = route["properties"]["sinks"].get("description", "")
+    return {**route, "properties": {**route["properties"], "sinks": _described(sinks, description)}}
+
+
+def _either(first: Json | None, second: Json) -> Json:
+    described = (
+        _described(second, "overrides the sink's option of that name") if "description" not in second else second
+    )
+    if first is None or first == described:
+        return described
+    return {"description": first.get("description", ""), "anyOf": [first, described]}

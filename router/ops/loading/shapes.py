@@ -1,0 +1,105 @@
+"""What a pydantic model expects at a place: which keys, and whether a secret or a template; floor 4."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from router.options import Addresses, Template
+
+Shape = Any
+"""A type annotation, as `typing` has it."""
+
+
+def leaves(shape: Shape) -> Iterator[Any]:
+    """The single types of an annotation, unions and `Annotated` taken apart; markers come along as instances."""
+    origin: Any = get_origin(shape)
+    if origin is Annotated:
+        inner, *markers = get_args(shape)
+        yield from leaves(inner)
+        yield from markers
+    elif origin in {Union, types.UnionType}:
+        for part in get_args(shape):
+            yield from leaves(part)
+    else:
+        yield shape
+
+
+def fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a model by the key that the configuration uses for them."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def of_field(field: FieldInfo) -> Shape:
+    """The annotation of a field, with the markers that pydantic keeps apart."""
+    return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+
+
+def models(shape: Shape) -> list[type[BaseModel]]:
+    """The models among the types of an annotation."""
+    return [leaf for leaf in leaves(shape) if isinstance(leaf, type) and issubclass(leaf, BaseModel)]
+
+
+def below(shape: Shape, key: str | int) -> Shape | None:
+    """What an annotation expects under a key or an index, None when it expects nothing there."""
+    found: list[Shape] = []
+    for leaf in leaves(shape):
+        origin, arguments = get_origin(leaf), get_args(leaf)
+        if isinstance(leaf, type) and issubclass(leaf, BaseModel):
+            field = fields(leaf).get(str(key)) or leaf.model_fields.get(str(key))
+            if field is not None and isinstance(key, str):
+                found.append(of_field(field))
+        elif isinstance(leaf, type) and issubclass(leaf, Addresses) and isinstance(key, int):
+            found.append(leaf)
+        elif isinstance(key, int) and origin in {list, tuple, set, frozenset} and arguments:
+            found.append(arguments[0])
+        elif isinstance(key, str) and isinstance(origin, type) and issubclass(origin, dict) and len(arguments) == 2:
+            found.append(arguments[1])
+    if not found:
+        return None
+    return found[0] if len(found) == 1 else Union[tuple(found)]  # noqa: UP007  # built at run time
+
+
+def at(shape: Shape, location: Iterable[str | int]) -> Shape:
+    """What stands at a location; parts that lead nowhere (the tags pydantic gives to a union's branches) are skipped."""
+    for part in location:
+        deeper = below(shape, part)
+        shape = shape if deeper is None else deeper
+    return shape
+
+
+def keys(shape: Shape) -> list[str]:
+    """The keys that the models of an annotation take."""
+    return [key for model in models(shape) for key in fields(model)]
+
+
+def is_secret(shape: Shape) -> bool:
+    """Whether a secret stands there."""
+    return any(isinstance(leaf, type) and issubclass(leaf, SecretStr) for leaf in leaves(shape))
+
+
+def is_template(shape: Shape) -> bool:
+    """Whether a template or addresses stand there."""
+    kinds = (Template, Addresses)
+    return any(
+        isinstance(leaf, kinds) or (isinstance(leaf, type) and issubclass(leaf, kinds)) for leaf in leaves(shape)
+    )
+
+
+def anywhere(shape: Shape, test: Callable[[Shape], bool], depth: int = 8) -> bool:
+    """Whether `test` holds for the annotation or for anything inside it."""
+    if test(shape):
+        return True
+    if depth == 0:
+        return False
+    inner: list[Shape] = []
+    for leaf in leaves(shape):
+        if isinstance(leaf, type) and issubclass(leaf, BaseModel):
+            inner.extend(of_field(field) for field in fields(leaf).values())
+        else:
+            inner.extend(part for part in get_args(leaf) if part is not Ellipsis)
+    return any(anywhere(part, test, depth - 1) for part in inner)

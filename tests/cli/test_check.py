@@ -1,0 +1,114 @@
+"""`event-router check`: verdicts, exit codes, the summary, and that it needs nothing."""
+
+import json
+import os
+import time
+
+import pytest
+
+from tests.support.process import ROOT, run
+
+UNKNOWN_KEY = "version: 1\nsources:\n  web: {type: pubsub, chanels: [a]}\n"
+
+
+def test_a_good_file_is_ok_and_says_what_it_does(folder):
+    done = run("check", "config.yaml", cwd=folder, env={"REDIS_URL": "redis://u:s3cret@h:6379"})
+    assert done.code == 0, done.out + done.err
+    assert "config.yaml: ok" in done.out
+    assert "at most once" in done.out
+    assert "everything: every event -> audit" in done.out
+    assert f"writes {folder}/audit.jsonl" in done.out
+    assert "redis://h:6379" in done.out
+    assert "s3cret" not in done.out
+    assert done.err == ""
+
+
+def test_the_example_is_ok_from_anywhere(tmp_path):
+    done = run("check", ROOT / "config.example.yaml", cwd=tmp_path)
+    assert done.code == 0, done.out
+    assert "deliver   print" in done.out
+
+
+def test_it_needs_no_variable_for_a_url(folder):
+    done = run("check", cwd=folder)
+    assert done.code == 0, done.out
+    assert "REDIS_URL" in done.out
+    assert "[note]" in done.out
+
+
+def test_faults_are_78_with_place_and_cure(tmp_path):
+    (tmp_path / "bad.yaml").write_text(UNKNOWN_KEY)
+    done = run("check", "bad.yaml", cwd=tmp_path)
+    assert done.code == 78
+    assert 'bad.yaml:3:23: sources.web.chanels: unknown key "chanels"' in done.out
+    assert "did you mean `channels`?" in done.out
+    assert "bad.yaml: can't work" in done.out
+
+
+def test_a_missing_file_is_78(tmp_path):
+    done = run("check", "nowhere.yaml", cwd=tmp_path)
+    assert done.code == 78
+    assert "nowhere.yaml" in done.out
+
+
+def test_several_files_are_all_checked(folder):
+    (folder / "bad.yaml").write_text(UNKNOWN_KEY)
+    done = run("check", "config.yaml", "bad.yaml", "nowhere.yaml", cwd=folder)
+    assert done.code == 78
+    for part in ("config.yaml: ok", "bad.yaml: can't work", "nowhere.yaml: can't work"):
+        assert part in done.out
+
+
+def test_json(folder):
+    (folder / "bad.yaml").write_text(UNKNOWN_KEY)
+    done = run("check", "--json", "config.yaml", "bad.yaml", cwd=folder)
+    assert done.code == 78
+    good, bad = json.loads(done.out)
+    assert (good["file"], good["ok"], bad["ok"], bad["summary"]) == ("config.yaml", True, False, None)
+    assert good["summary"]["sinks"]["audit"]["path"] == str(folder / "audit.jsonl")
+    assert good["summary"]["sinks"]["audit"]["writable"] is True
+    assert good["summary"]["sources"]["shell"]["channels"] == ["command"]
+    problem = next(each for each in bad["problems"] if each["path"] == "sources.web.chanels")
+    assert (problem["severity"], problem["file"], problem["line"], problem["column"]) == ("error", "bad.yaml", 3, 23)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_is_said(folder):
+    (folder / "locked").mkdir(mode=0o500)
+    done = run("check", cwd=folder, env={"LOGS_DIRECTORY": str(folder / "locked")})
+    assert "MAY NOT" in done.out
+
+
+def test_a_file_in_the_way_of_a_log_is_said(folder):
+    (folder / "file").write_text("")
+    done = run("check", cwd=folder, env={"LOGS_DIRECTORY": str(folder / "file")})
+    assert f"{folder}/file/audit.jsonl, WHICH THIS USER MAY NOT" in done.out
+
+
+def test_only_strict_objects_to_warnings(folder):
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("sinks:\n", "sinks:\n  unused: {type: log, path: x}\n", 1))
+    lenient, strict = run("check", cwd=folder), run("check", "--strict", cwd=folder)
+    assert "[warning]" in lenient.out
+    assert (lenient.code, strict.code) == (0, 1)
+    (folder / "config.yaml").write_text(text)
+    assert run("check", "--strict", cwd=folder).code == 0
+
+
+def test_an_env_file_gives_variables(folder):
+    (folder / "env").write_text("REDIS_URL=redis://from-env-file:1\n")
+    done = run("check", "--env-file", "env", cwd=folder)
+    assert "redis://from-env-file:1" in done.out
+    done = run("check", "--env-file", "nowhere", cwd=folder)
+    assert done.code == 78
+    assert "nowhere" in done.out
+
+
+def test_it_answers_at_once(folder):
+    """Half a second on an idle machine: the best of five tries on a busy one, with a margin."""
+    took = []
+    for _ in range(5):
+        started = time.monotonic()
+        assert run("check", cwd=folder).code == 0
+        took.append(time.monotonic() - started)
+    assert min(took) < 1.0

@@ -1,0 +1,134 @@
+"""The top of the command line, as a process: help, version, usage errors, how it ends."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from router.cli.main import COMMANDS, cli
+from router.version import __version__
+from tests.support.process import COMMAND, environment, run
+
+
+def test_help_shows_the_four_groups_with_their_commands(tmp_path):
+    done = run("--help", cwd=tmp_path)
+    assert done.code == 0
+    places = [done.out.index(f"{group}:\n") for group in ("Try", "Operate", "Write", "Install")]
+    assert places == sorted(places)
+    for group in COMMANDS.values():
+        for name, entry in group.items():
+            assert f"  {name}" in done.out
+            assert entry.help in " ".join(done.out.split())
+
+
+def test_each_command_is_described_alike_in_both_helps():
+    for group in COMMANDS.values():
+        for name in group:
+            command = cli.get_command(None, name)
+            assert command.name == name
+            own = (command.help or "").strip()
+            assert own, name
+
+
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_version(tmp_path, flag):
+    done = run(flag, cwd=tmp_path)
+    assert (done.code, done.out) == (0, f"event-router {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["chekc"], "Did you mean 'check'?"),
+        (["pubish", "a", "b"], "Did you mean 'publish'?"),
+        (["frobnicate"], "The commands are demo, run, publish"),
+        (["--verson"], "--version"),
+        (["check", "--jsno"], "--json"),
+        (["publish"], "Missing argument 'CHANNEL'"),
+        (["run", "--deliver", "send"], "'print'"),
+        (["run", "--instance", "a b"], "'a b' is no name"),
+        (["run", "--instance", "x" * 65], "is no name"),
+        (["run", "surplus"], "unexpected extra argument"),
+        (["completion", "tcsh"], "'bash', 'zsh', 'fish'"),
+    ],
+)
+def test_a_wrong_command_line_is_2_with_a_hint(tmp_path, arguments, hint):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.code == 2
+    assert hint in done.err
+    assert done.out == ""
+
+
+def test_no_arguments_show_the_help(tmp_path):
+    done = run(cwd=tmp_path)
+    assert done.code == 2
+    assert "Try:" in done.out + done.err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(tmp_path, shell):
+    done = run("completion", shell, cwd=tmp_path)
+    assert done.code == 0
+    assert "_EVENT_ROUTER_COMPLETE" in done.out
+
+
+def test_the_shell_completes_commands_and_options(tmp_path):
+    done = run(
+        cwd=tmp_path,
+        env={"_EVENT_ROUTER_COMPLETE": "bash_complete", "COMP_WORDS": "event-router ch", "COMP_CWORD": "1"},
+    )
+    assert done.out.splitlines() == ["plain,check"]
+    done = run(
+        cwd=tmp_path,
+        env={"_EVENT_ROUTER_COMPLETE": "bash_complete", "COMP_WORDS": "event-router check --s", "COMP_CWORD": "2"},
+    )
+    assert done.out.splitlines() == ["plain,--strict"]
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["check"], ["publish", "a", "{}"], ["config"]])
+def test_without_a_configuration_every_place_is_named(tmp_path, arguments):
+    if Path("/etc/event-router/config.yaml").exists():
+        pytest.skip("this machine has one")
+    done = run(*arguments, cwd=tmp_path)
+    assert done.code == 78
+    for place in ("$EVENT_ROUTER_CONFIG", str(tmp_path / "config.yaml"), "/etc/event-router/config.yaml", "-c FILE"):
+        assert place in done.err
+
+
+@pytest.mark.parametrize("arguments", [["plugins"], ["--help"], ["config", "schema"]])
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path, arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    os.close(writer)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+    assert done.returncode in {0, 1}
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_standard_stream_is_no_traceback(tmp_path, closed):
+    """The descriptor is opened on /dev/null, so that no socket gets its number."""
+    script = f"import os,sys; os.close({closed}); os.execv(sys.executable, [sys.executable, '-m', 'router.cli.main', '--help'])"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr

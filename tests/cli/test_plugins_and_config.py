@@ -1,0 +1,115 @@
+"""`event-router plugins`, `config` and `config schema`."""
+
+import json
+
+import jsonschema
+import pytest
+import yaml
+
+from tests.support.process import ROOT, run
+
+PAGER = """
+from router.api import SinkOptions, hookimpl
+
+class PagerOptions(SinkOptions):
+    number: str
+
+async def pager(event, options):
+    ...
+
+@hookimpl
+def register_sinks(register):
+    register("pager", pager, options=PagerOptions)
+"""
+
+
+@pytest.fixture
+def drop_in(folder):
+    (folder / "plugins").mkdir()
+    (folder / "plugins" / "pager.py").write_text(PAGER)
+    return folder
+
+
+def test_plugins_lists_built_ins_without_a_configuration(tmp_path):
+    done = run("plugins", cwd=tmp_path)
+    assert done.code == 0, done.err
+    for name in ("log", "email", "chat"):
+        assert f"\n{name} " in done.out
+    assert done.out.splitlines()[0].split() == ["name", "sinks", "from", "version", "status"]
+
+
+def test_plugins_shows_drop_ins_with_their_place(drop_in):
+    done = run("plugins", cwd=drop_in)
+    assert done.code == 0, done.err
+    (line,) = [line for line in done.out.splitlines() if line.startswith("pager")]
+    assert line.split() == ["pager", "pager", str(drop_in / "plugins"), "-", "ok"]
+
+
+def test_plugins_json(drop_in):
+    done = run("plugins", "--json", "-c", "config.yaml", cwd=drop_in)
+    by_name = {plugin["name"]: plugin for plugin in json.loads(done.out)}
+    assert by_name["pager"] == {
+        "name": "pager",
+        "origin": str(drop_in / "plugins"),
+        "path": str(drop_in / "plugins" / "pager.py"),
+        "version": None,
+        "sinks": ["pager"],
+        "error": None,
+    }
+    assert by_name["log"]["origin"] == "built-in"
+
+
+def test_a_failed_plugin_is_1_and_named_with_its_cause(drop_in):
+    (drop_in / "plugins" / "broken.py").write_text("import nothing_of_that_name\n")
+    done = run("plugins", cwd=drop_in)
+    assert done.code == 1
+    assert "broken.py: ModuleNotFoundError: No module named 'nothing_of_that_name' (line 1)" in done.err
+    assert "pager" in done.out
+
+
+def test_plugins_works_beside_a_faulty_configuration(drop_in):
+    (drop_in / "config.yaml").write_text("version: 2\n")
+    done = run("plugins", cwd=drop_in)
+    assert done.code == 0
+    assert "pager" in done.out
+    assert "has faults" in done.err
+
+
+def test_plugins_of_a_configuration_that_is_not_there_is_78(tmp_path):
+    done = run("plugins", "-c", "nowhere.yaml", cwd=tmp_path)
+    assert done.code == 78
+    assert "nowhere.yaml" in done.err
+
+
+def test_config_prints_the_effective_configuration_without_values(folder):
+    done = run("config", cwd=folder, env={"REDIS_URL": "redis://:s3cret@h:1"})
+    assert done.code == 0, done.err
+    assert "s3cret" not in done.out + done.err
+    shown = yaml.safe_load(done.out)
+    assert shown["redis"]["url"] == "${REDIS_URL}"
+    assert shown["sources"]["web-app"]["channels"] == ["notification", "orders.*"]
+
+
+def test_config_of_a_faulty_file_is_78(folder):
+    (folder / "config.yaml").write_text("version: 2\n")
+    done = run("config", cwd=folder)
+    assert done.code == 78
+    assert "config.yaml:1:10" in done.err
+
+
+def test_config_schema_is_a_draft_07_schema_that_the_example_fits(tmp_path):
+    done = run("config", "schema", cwd=tmp_path)
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    jsonschema.Draft7Validator.check_schema(document)
+    assert "draft-07" in document["$schema"]
+    example = yaml.safe_load((ROOT / "config.example.yaml").read_text())
+    assert list(jsonschema.Draft7Validator(document).iter_errors(example)) == []
+    example["sinks"]["audit"]["pth"] = example["sinks"]["audit"].pop("path")
+    assert list(jsonschema.Draft7Validator(document).iter_errors(example))
+
+
+def test_config_schema_has_the_options_of_drop_ins(drop_in):
+    done = run("config", "schema", cwd=drop_in)
+    assert "pager" in done.out
+    assert "number" in done.out

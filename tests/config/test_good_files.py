@@ -1,0 +1,273 @@
+"""Files that load, what becomes of them, and what the effective configuration and the editor schema make of them."""
+
+import json
+import os
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from router.core.rendering import OptionsTemplate
+from router.errors import ConfigError
+from router.ops.loading import config_schema, effective, load
+from router.plugin_manager import load_plugins
+
+HERE = Path(__file__).parent
+GOOD = sorted((HERE / "good").glob("*.yaml"))
+EXAMPLE = HERE.parent.parent / "config.example.yaml"
+
+
+def plain_yaml(text):
+    """YAML as an editor reads it: 1.2, nothing expanded."""
+    from router.ops.loading.nodes import SourceFile, plain
+    from router.ops.loading.problems import Problems
+    from router.ops.loading.yaml_nodes import parse
+
+    problems = Problems()
+    tree = parse(text, SourceFile("text.yaml", Path("text.yaml")), problems)
+    assert problems.all() == ()
+    return plain(tree)
+
+
+@pytest.fixture(scope="module")
+def everything():
+    return load(HERE / "good" / "everything.yaml", environ={})
+
+
+@pytest.mark.parametrize("file", [*GOOD, EXAMPLE], ids=lambda file: file.stem)
+def test_it_loads_without_a_warning(file):
+    loaded = load(file, environ={})
+    assert [str(problem) for problem in loaded.problems if problem.severity != "note"] == []
+    assert loaded.path == file.absolute()
+    assert file.absolute() in loaded.files
+    assert loaded.write_base == file.absolute().parent
+    for route in loaded.config.routes:
+        for target in route.sinks:
+            assert isinstance(loaded.templates[target.sink, route.id], OptionsTemplate)
+
+
+def test_defaults_go_below_the_sinks_own_keys_and_mappings_merge(everything):
+    sinks = everything.config.sinks
+    assert sinks["user-mail"].host.retry.initial == 2.0
+    assert sinks["user-mail"].host.retry.max_age == 12 * 3600
+    assert sinks["user-mail"].host.timeout == 15.0
+    assert sinks["user-mail"].options.host == "smtp.example.org"
+    assert sinks["user-mail"].options.password.get_secret_value() == "of the mail server"
+    assert sinks["pager"].options.headers == {"X-Shop": "books", "X-Kind": "{{ payload.kind }}"}
+    assert sinks["audit"].host.concurrency == 1
+
+
+def test_expanded_scalars_are_read_by_the_type_of_their_field(everything):
+    options = everything.config.sinks["pager"].options
+    assert (options.level, options.urgent, options.factor) == (7, True, 0.5)
+    assert everything.config.sinks["pager"].host.timeout == 90.0
+    assert options.token.get_secret_value() == "the token of the pager"
+    assert options.text == "Costs ${{ payload.price }}, #{{ payload.id }}: see the shop"
+
+
+def test_yaml_1_2_scalars_stay_text(everything):
+    window = everything.config.sinks["pager"].options.window
+    assert (window.start, window.till) == ("12:30:45", "010")
+
+
+def test_what_is_written_before_a_comment_is_kept(everything):
+    assert everything.config.sinks["user-mail"].options.subject == "News for you"
+    assert everything.config.sinks["user-mail"].options.username == "shop"
+
+
+def test_included_files_are_merged_in_name_order_and_read_from_their_own_folder(everything):
+    config = everything.config
+    assert [route.id for route in config.routes] == ["everything", "urgent", "shell"]
+    assert config.sinks["shell-mail"].options.text.startswith("Hello {{ payload.name")
+    assert [entry.channels for entry in everything.schemas][-1] == ["local"]
+    assert {file.name for file in everything.files} >= {
+        "everything.yaml",
+        "10-shell.yaml",
+        "20-shell-mail.yaml",
+        "hello.txt",
+        "footer.txt",
+        "order.schema.json",
+        "common.json",
+    }
+
+
+def test_schemas_keep_their_order_and_refer_to_their_folder(everything):
+    first, second, off, _ = everything.schemas
+    assert (first.mode, second.mode, off.mode) == ("enforce", "warn", "off")
+    assert first.schema.is_valid({"user": 42})
+    assert not first.schema.is_valid({"user": "42"})
+    assert off.schema is None
+
+
+def test_a_route_overrides_templates_alone(everything):
+    [_, target] = everything.config.routes[1].sinks
+    assert target.options.text == "URGENT {{ payload.message }}"
+    assert target.options.to == ["7"]
+    assert target.options.level == 7
+    assert everything.config.routes[0].sinks[0].options is None
+    assert everything.templates["pager", "urgent"] is not everything.templates["pager", None]
+    assert everything.templates["audit", "everything"] is everything.templates["audit", None]
+
+
+def test_secrets_are_gathered(everything):
+    assert everything.secrets == {"the token of the pager", "of the mail server", "pw-of-redis"}
+
+
+def test_notes_name_memory_queues_and_databases(everything):
+    notes = [str(problem) for problem in everything.problems]
+    assert any("kept in memory" in note and "pager, shell-mail" in note for note in notes)
+    assert sum("ignores the database number" in note for note in notes) == 2
+
+
+def test_deliver_can_be_overridden(everything):
+    assert everything.config.deliver.only == ["*@example.org"]
+    assert load(everything.path, environ={}, deliver="print").config.deliver == "print"
+    assert load(everything.path, environ={}, deliver="send").config.deliver == "send"
+
+
+@pytest.mark.parametrize("file", [*GOOD, EXAMPLE], ids=lambda file: file.stem)
+def test_the_effective_configuration_loads_again_to_the_same(file):
+    text = effective(file, environ={})
+    again = file.with_name(f".effective-{os.getpid()}-{file.name}")
+    try:
+        again.write_text(text)
+        first, second = load(file, environ={}), load(again, environ={})
+        assert effective(again, environ={}) == text
+    finally:
+        again.unlink(missing_ok=True)
+    assert [r.model_dump() for r in second.config.routes] == [r.model_dump() for r in first.config.routes]
+    assert second.config.sources == first.config.sources
+    assert second.config.redis == first.config.redis
+    for name, sink in first.config.sinks.items():
+        other = second.config.sinks[name]
+        assert other.options.model_dump() == sink.options.model_dump()  # each load has its own classes
+        assert other.host.timeout == sink.host.timeout
+        assert other.host.retry == sink.host.retry
+
+
+def test_the_effective_configuration_keeps_expressions_and_fills_in_defaults():
+    shown = plain_yaml(effective(HERE / "good" / "everything.yaml", environ={"REDIS_URL": "redis://:hidden@cache"}))
+    assert shown["redis"]["url"] == "${REDIS_URL:-embedded}"
+    assert shown["sinks"]["pager"]["token"] == "${file:secret.txt}"
+    assert shown["sinks"]["pager"]["text"].startswith("Costs $${{")
+    assert shown["sinks"]["pager"]["queue"]["max_events"] == 100_000
+    assert shown["sinks"]["pager"]["concurrency"] == 4
+    assert shown["sinks"]["user-mail"]["retry"] == {
+        "initial": "2s",
+        "max_delay": "5m",
+        "max_age": "12h",
+        "attempts": 3,
+    }
+    assert shown["sinks"]["shell-mail"]["text"] == {"file": "hello.txt"}
+    assert shown["shutdown"] == {"drain": "30s"}
+    assert "defaults" not in shown
+    assert "include" not in shown
+
+
+def test_the_effective_configuration_hides_literal_secrets(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "version: 1\n"
+        "redis: {url: 'redis://shop:word-of-redis@cache:6379/0'}\n"
+        f"plugins: {{paths: ['{HERE / 'plugins'}']}}\n"
+        "sources: {web: {type: pubsub, channels: [a]}}\n"
+        "sinks: {page: {type: pager, to: a, text: b, token: word-of-pager, url: 'https://hooks.example.org/T/word'}}\n"
+        "routes: [{id: a, sinks: [page]}]\n"
+    )
+    text = effective(file, environ={})
+    assert "word" not in text
+    shown = plain_yaml(text)
+    assert shown["redis"]["url"] == "redis://shop:***@cache:6379/0"
+    assert shown["sinks"]["page"]["token"] == "***"
+    assert shown["sinks"]["page"]["url"] == "https://hooks.example.org/***"
+    loaded = load(file, environ={})
+    assert [problem.message for problem in loaded.problems if problem.severity == "warning"] == [
+        "a secret stands here in clear; write ${NAME}, ${file:/path} or ${cred:name}",
+    ] * 2
+    assert loaded.secrets == {"word-of-redis", "word-of-pager", "https://hooks.example.org/T/word"}
+    for secret in loaded.secrets:
+        assert secret not in repr(loaded.config.sinks)
+
+
+def test_effective_raises_what_load_raises(tmp_path):
+    with pytest.raises(ConfigError, match="can't read"):
+        effective(tmp_path / "none.yaml", environ={})
+
+
+@pytest.fixture(scope="module")
+def schema():
+    return config_schema(load_plugins([HERE / "plugins"], entry_points=False))
+
+
+def test_the_editor_schema_is_draft_07(schema):
+    jsonschema.Draft7Validator.check_schema(schema)
+    text = json.dumps(schema)
+    for keyword in ("unevaluated", "prefixItems", '"$ref"', '"$defs"'):
+        assert keyword not in text
+
+
+@pytest.mark.parametrize("file", [*GOOD, EXAMPLE], ids=lambda file: file.stem)
+def test_the_editor_schema_accepts_what_loads(schema, file):
+    errors = list(jsonschema.Draft7Validator(schema).iter_errors(plain_yaml(file.read_text())))
+    assert errors == []
+    shown = plain_yaml(effective(file, environ={}))
+    assert list(jsonschema.Draft7Validator(schema).iter_errors(shown)) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"skins": {}},
+        {"version": 2},
+        {"version": "1"},
+        {"sinks": {"audit": {"type": "lgo"}}},
+        {"sinks": {"audit": {"type": "log", "pth": "x"}}},
+        {"sinks": {"audit": {"type": "log", "concurrency": "4"}}},
+        {"sinks": {"page": {"type": "pager", "urgent": "no"}}},
+        {"sinks": {"a b": {"type": "log"}}},
+        {"sources": {"web": {"type": "pubsub", "chanels": []}}},
+        {"routes": [{"id": "a", "sinks": []}]},
+        {"routes": [{"id": "a", "sinks": [{"sink": "a", "timeout": "5s"}]}]},
+        {"defaults": {"log": {"pth": "x"}}},
+        {"shutdown": {"drain": "30"}},
+        {"deliver": "prnt"},
+    ],
+    ids=json.dumps,
+)
+def test_the_editor_schema_refuses_slips(schema, change):
+    good = yaml.safe_load((HERE / "good" / "minimal.yaml").read_text())
+    validator = jsonschema.Draft7Validator(schema)
+    assert validator.is_valid(good)
+    assert not validator.is_valid({**good, **change})
+
+
+def test_every_key_of_the_editor_schema_is_described(schema):
+    bare = []
+
+    def look(properties, path):
+        for key, inner in properties.items():
+            if not inner.get("description"):
+                bare.append(f"{path}.{key}")
+            look(inner.get("properties", {}), f"{path}.{key}")
+
+    look(schema["properties"], "")
+    for case in schema["properties"]["sinks"]["additionalProperties"]["allOf"]:
+        look(case["then"]["properties"], "sink")
+    look(schema["properties"]["sources"]["additionalProperties"]["properties"], "source")
+    look(schema["properties"]["routes"]["items"]["properties"], "route")
+    assert [key for key in bare if ".window" not in key] == []  # a model inside a plugin's options is the plugin's own
+
+
+def test_every_scalar_may_be_an_expression(schema):
+    document = {
+        "version": "${V:-1}",
+        "redis": {"url": "${A}", "connect_timeout": "${B}", "outage_buffer": "${C}"},
+        "sources": {"web": {"type": "${T}", "channels": ["${D}"], "format": "${E}", "max_bytes": "${F}"}},
+        "sinks": {"page": {"type": "pager", "to": "${G}", "level": "${H}", "urgent": "${I}", "concurrency": "${J}"}},
+        "routes": [{"id": "${K}", "sinks": ["page"], "enabled": "${L}", "final": "${M}"}],
+        "deliver": "${N}",
+        "timezone": "${O}",
+        "shutdown": {"drain": "${P}"},
+    }
+    assert list(jsonschema.Draft7Validator(schema).iter_errors(document)) == []

@@ -1,0 +1,62 @@
+"""Fixtures that every test may ask for: real servers, a clock."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.redis import KINDS, RedisServer, binary
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    def now(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+@pytest.fixture
+def clock() -> SystemClock:
+    return SystemClock()
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path is short enough for a unix socket in it."""
+    with tempfile.TemporaryDirectory(prefix="er-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def start_server(short_path: Path) -> Iterator[Callable[..., RedisServer]]:
+    """Start a server: `start_server(kind="valkey", options={…}, tls=False)`. All are ended after the test."""
+    servers: list[RedisServer] = []
+
+    def start(kind: str = "valkey", **how: object) -> RedisServer:
+        if binary(kind) is None:
+            pytest.skip("redis-server is not installed on this machine")
+        servers.append(RedisServer(kind, short_path / str(len(servers)), **how))  # type: ignore[arg-type]
+        return servers[-1].start()
+
+    yield start
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of server: a test that asks for it runs on every one."""
+    return str(request.param)
+
+
+@pytest.fixture
+def redis_server(kind: str, start_server: Callable[..., RedisServer]) -> RedisServer:
+    """A server of each kind, fresh for this test."""
+    return start_server(kind)

@@ -1,0 +1,70 @@
+"""Bytes that are, and are not, payloads."""
+
+import pytest
+
+from router import events
+from router.core.decoding import decode, rejection
+from router.errors import Reason, RejectedError
+
+LIMIT = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("raw", "part"),
+    [
+        (b"", "empty"),
+        (b" \n", "white space"),
+        (b"{", "byte 1"),
+        (b"{}x", "trailing"),
+        (b"\xff\xfe", "invalid"),
+        (b'{"a": "\xff"}', "UTF-8"),
+        (b"\xef\xbb\xbf{}", "byte 0"),
+        (b"NaN", "byte 0"),
+        (b"-Infinity", "malformed"),
+        (b"1e999", "range"),
+        (b'"\\ud800"', ""),
+        (b'"a\x00"', "malformed"),
+        pytest.param(b"[" * 200_000, "deeply", id="deep"),
+        pytest.param(b"1" * 4301, "range", id="4301 digits"),
+        (b"{'a': 1}", "malformed"),
+    ],
+)
+def test_what_is_no_json_is_rejected(raw, part):
+    error = rejection(raw, events.JSON, LIMIT)
+    assert error is not None
+    assert error.reason is Reason.DECODE
+    assert part in error.detail
+    with pytest.raises(RejectedError):
+        decode(raw, events.JSON, LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("raw", "payload"),
+    [
+        (b"{}", {}),
+        (b"null", None),
+        (b' [1, "a"] ', [1, "a"]),
+        (b'{"role": "a", "role": "b"}', {"role": "b"}),
+        (b'"\\u0000"', "\x00"),
+        pytest.param(b"9" * 4300, int("9" * 4300), id="4300 digits"),
+        (str(2**70).encode(), 2**70),
+    ],
+)
+def test_json(raw, payload):
+    assert decode(raw, events.JSON, LIMIT) == payload
+
+
+def test_text_is_any_utf8():
+    assert decode(b"whoami", events.TEXT, LIMIT) == "whoami"
+    assert decode(b"", events.TEXT, LIMIT) == ""
+    error = rejection(b"\xffx", events.TEXT, LIMIT)
+    assert error is not None
+    assert error.reason is Reason.DECODE
+
+
+def test_size_is_asked_before_anything_else():
+    error = rejection(b"{broken", events.JSON, 3)
+    assert error is not None
+    assert error.reason is Reason.TOO_LARGE
+    assert "7 bytes" in error.detail
+    assert rejection(b"[1]", events.JSON, 3) is None

@@ -1,0 +1,174 @@
+"""What a template can't do: reach into objects, change the event, fill the memory, go on for ever."""
+
+from __future__ import annotations
+
+from time import process_time
+from typing import Any
+
+import pytest
+
+from router.core.rendering import TemplateFaults
+from router.errors import TemplateError
+from tests.support.rendering import NOW, chat, compiled, event, html, subject
+
+BIG = "a" * 500_000
+PAYLOAD: dict[str, Any] = {
+    "x": "text",
+    "f": "{0.__class__} %s",
+    "list": [1, 2],
+    "map": {"a": 1},
+    "huge": 10**9,
+    "digits": 10**4000,
+    "big": BIG,
+    "many": list(range(50_000)),
+}
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ payload.x.__class__ }}",
+        "{{ payload.x['__class__'] }}",
+        "{{ payload['__class__'] }}",
+        "{{ payload.x.format }}",
+        "{{ payload.x.format(1) }}",
+        "{{ payload.f.format(payload) }}",
+        "{{ payload.f.format_map(payload) }}",
+        "{{ '{0.__class__}'.format(1) }}",
+        "{{ payload.x.encode() }}",
+        "{{ payload.x.join(payload.list) }}",
+        "{{ payload.x.translate(payload.map) }}",
+        "{{ payload.x.ljust(10) }}{{ payload.x.zfill(10) }}",
+        "{{ ().__class__.__mro__ }}",
+        "{{ payload.list.append(3) }}",
+        "{{ payload.list.__class__ }}",
+        "{{ payload.map.pop('a') }}",
+        "{{ payload.update({}) }}",
+        "{{ event['_event' if payload.x else ''] }}",
+        "{{ event['_payload' if payload.x else ''] }}",
+        "{{ event['__class__' if payload.x else ''] }}",
+        "{{ event.received_at.__class__ }}",
+        "{{ event.received_at.replace(year=1) }}",
+        "{{ event.received_at.tzinfo }}",
+        "{{ self.__init__ }}",
+        "{{ self._TemplateReference__context }}",
+        "{{ range.__class__ }}",
+        "{{ dict.fromkeys(payload.list) }}",
+        "{{ cycler.__init__.__globals__ }}",
+        "{{ namespace.__init__ }}",
+        "{{ joiner.__init__ }}",
+        "{% macro m() %}{% endmacro %}{{ m._func }}",
+        "{% macro m() %}{% endmacro %}{{ m.__call__ }}",
+        "{% macro m() %}{% endmacro %}{{ m }}",
+        "{% for a in payload.list %}{{ loop._iterable }}{% endfor %}",
+        "{{ payload.list | map(attribute='__class__') | list }}",
+        "{{ payload.list | sort(attribute='__class__') }}",
+        "{{ ['a'] | map(attribute='format') | list }}",
+        "{{ payload.list | groupby('__class__') }}",
+        "{{ payload.x() }}",
+        "{{ range }}{{ payload.x.upper }}",
+    ],
+)
+def test_no_way_into_objects(template: str) -> None:
+    before = event(PAYLOAD)
+    with pytest.raises(TemplateError):
+        compiled(subject=template).render(before, NOW)
+    assert before.payload == PAYLOAD
+
+
+@pytest.mark.parametrize("value", ["{{ 7 * 7 }}", "{% for a in b %}", "{#", "{{ payload }}", "{0.__class__}", "%(x)s"])
+def test_data_of_an_event_is_never_a_template(value: str) -> None:
+    for template in (
+        "{{ payload.x }}",
+        "{{ '%s' | format(payload.x) }}",
+        "{% set y %}{{ payload.x }}{% endset %}{{ y }}",
+    ):
+        assert subject(template, {"x": value}) == value
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 'x' * 10 ** 9 }}",
+        "{{ payload.huge * 'x' }}",
+        "{{ [1] * payload.huge }}",
+        "{{ payload.huge * payload.list }}",
+        "{{ 10 ** (10 ** 10) }}",
+        "{{ 2 ** payload.huge }}",
+        "{{ payload.huge ** payload.huge }}",
+        "{{ payload.digits * payload.digits * payload.digits * payload.digits * payload.digits }}",
+        "{{ payload.digits * 10 ** 300 }}",
+        "{{ 'x' | center(payload.huge) }}",
+        "{{ 'x' | center(width=payload.huge) }}",
+        "{{ 'x' | indent(payload.huge, true) }}",
+        "{{ 'x' | indent(payload.huge * 1.0) }}",
+        "{{ 'x\n' * 9999 | indent(900) }}",
+        "{{ ('x\n' * 9999) | indent(900) }}",
+        "{{ ('x\n' * 9999) | indent(payload.big) }}",
+        "{{ [1] | batch(payload.huge, 'x') | list }}",
+        "{{ [1] | slice(payload.huge) | list }}",
+        "{{ 1.5 | round(payload.huge, 'floor') }}",
+        "{{ '%999999999d' % 1 }}",
+        "{{ '%.999999999f' % 1 }}",
+        "{{ '%*d' | format(payload.huge, 1) }}",
+        "{{ '%(a)999999999d' | format(a=1) }}",
+        "{{ range(payload.huge) | list }}",
+        "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}",
+        "{% for i in payload.many %}{% for j in payload.many %}{% endfor %}{% endfor %}",
+        "{% for i in payload.many | map('string') %}{% for j in payload.many %}{% endfor %}{% endfor %}",
+        "{% for i in payload.many %}{{ payload.big }}{% endfor %}",
+        "{% for i in payload.many %}" + "x" * 10_000 + "{% endfor %}",
+        "{% macro m() %}{% for i in payload.many %}{{ payload.big }}{% endfor %}{% endmacro %}{{ m() }}",
+        "{% set y %}{% for i in payload.many %}{{ payload.big }}{% endfor %}{% endset %}{{ y }}",
+        "{% set n = namespace(a='xx') %}{% for i in range(99) %}{% set n.a = n.a ~ n.a %}{% endfor %}",
+        "{% set n = namespace(a='xx') %}{% for i in range(99) %}{% set n.a = n.a + n.a %}{% endfor %}",
+        "{% set n = namespace(a='xx') %}{% for i in range(99) %}{% set n.a = [n.a, n.a] | join %}{% endfor %}",
+        "{% set n = namespace(a=[1, 2]) %}{% for i in range(99) %}{% set n.a = n.a + n.a %}{% endfor %}",
+        "{% set n = namespace(a=9) %}{% for i in range(99) %}{% set n.a = n.a * n.a %}{% endfor %}",
+        "{{ payload.many | join(payload.big) }}",
+        "{{ payload.big | replace('a', payload.big) }}",
+        "{{ payload.big.replace('a', payload.big) }}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{% macro m(n) %}{% if n > 0 %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+        "{% for i in [1, 2] recursive %}{% if loop.depth < 60 %}{{ loop([1, 2]) }}{% endif %}{% endfor %}",
+    ],
+)
+@pytest.mark.parametrize("kind", [subject, html, chat])
+def test_no_template_fills_the_memory_or_goes_on_for_ever(kind: Any, template: str) -> None:
+    started = process_time()
+    with pytest.raises((TemplateError, AssertionError)) as caught:
+        kind(template, PAYLOAD)
+    assert process_time() - started < 3
+    assert len(str(caught.value)) < 400
+
+
+def test_what_fits_the_bounds_is_fine() -> None:
+    assert len(subject("{{ payload.big }}{{ payload.big }}", PAYLOAD)) == 1_000_000
+    assert len(subject("{% for i in payload.many %}{{ i }}{% endfor %}", PAYLOAD)) == 238_890
+    assert subject("{{ payload.digits * 10 ** 200 }}", PAYLOAD) == "1" + "0" * 4200
+    assert subject("{{ 'x' | center(5) }}{{ '%5.1f' | format(1) }}{{ 1.25 | round(1) }}") == "  x    1.01.2"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ payload | attr('items') }}", "there is no filter `attr`"),
+        ("{{ payload.x | safe }}", "there is no filter `safe` (write `markup`)"),
+        ("{{ payload.x | tojson }}", "there is no filter `tojson` (write `json`)"),
+        ("{{ payload.x | xmlattr }}", "there is no filter `xmlattr`"),
+        ("{{ payload.x | urlize }}", "there is no filter `urlize`"),
+        ("{{ payload.x | map('attr', 'y') }}", "there is no filter `attr`"),
+        ("{{ payload.x | random }}", "there is no filter `random`"),
+        ("{{ lipsum() }}", "there is no `lipsum`"),
+        ("{% debug %}", "encountered unknown tag 'debug'"),
+        ("{% include 'x' %}", "only a template in a file of its own"),
+        ("{% include payload.x %}", "is written out, in quotes"),
+        ("{% extends payload.x %}", "is written out, in quotes"),
+        ("{% import payload.x as y %}", "is written out, in quotes"),
+        ("{% autoescape false %}{{ payload.x }}{% endautoescape %}", "`autoescape` can't be switched here"),
+    ],
+)
+def test_what_a_template_may_not_say(template: str, message: str) -> None:
+    with pytest.raises(TemplateFaults) as caught:
+        compiled(html=template)
+    assert message in caught.value.faults[0].message

@@ -1,0 +1,191 @@
+"""From raw messages to deliveries: every event ends in exactly one place."""
+
+import json
+
+import pytest
+
+from router.config import RouteConfig, RouteSink
+from router.core.books import Books, SinkBook, SourceBook
+from router.core.ids import Ids
+from router.core.routing import Routing, schema_rule
+from router.core.validation import compile_schema
+from router.engine.clock import SystemClock
+from router.engine.pipeline import MOST_PLANS, Lane, Pipeline
+from router.errors import Reason
+from router.events import JSON, TEXT, RawBatch
+from tests.support.engine import Letters
+
+SCHEMA = compile_schema(
+    {"type": "object", "required": ["user_id", "message"], "properties": {"user_id": {"type": "integer"}}},
+    uri="schema:///n.json",
+    retrieve=lambda _uri: None,
+)
+
+
+class Run:
+    """A pipeline with sinks `log` and `mail` that keep what they are handed."""
+
+    def __init__(
+        self, routes=None, *, mode="enforce", unmatched=(), keep_unmatched=False, max_bytes=1000, text=False
+    ):
+        self.inboxes = {"log": [], "mail": []}
+        self.puts = []
+        self.letters = Letters()
+        self.books = Books({"web": SourceBook()}, {name: SinkBook() for name in self.inboxes})
+        routes = routes or [RouteConfig(id="all", sinks=[RouteSink(sink="log")])]
+        rules = [schema_rule(["notification"], mode, SCHEMA, "n.json")]
+        self.pipeline = Pipeline(
+            lanes=[Lane("web", TEXT if text else JSON, max_bytes)],
+            routing=Routing(routes, rules, unmatched),
+            inboxes={name: self._put(name) for name in self.inboxes},
+            dead_letters=self.letters,
+            books=self.books,
+            clock=SystemClock(),
+            ids=Ids("test"),
+            keep_unmatched=keep_unmatched,
+        )
+
+    def _put(self, name):
+        def put(events, size):
+            assert size == sum(len(event.raw) for event in events)
+            self.puts.append(name)
+            self.inboxes[name] += events
+
+        return put
+
+    def receive(self, *payloads, channel=b"notification", pattern=None):
+        self.pipeline.receive("web", [RawBatch(channel, pattern, list(payloads))])
+
+    @property
+    def book(self):
+        return self.books.sources["web"]
+
+
+GOOD = b'{"user_id": 42, "message": "hi"}'
+
+
+def test_a_good_event_goes_to_its_sink():
+    run = Run()
+    run.receive(GOOD)
+    (event,) = run.inboxes["log"]
+    assert (event.source, event.channel, event.pattern, event.route, event.sink) == (
+        "web",
+        "notification",
+        None,
+        "all",
+        "log",
+    )
+    assert event.raw == GOOD
+    assert event.received_at.utcoffset().total_seconds() == 0
+    assert (run.book.received, run.book.routed, run.book.unmatched) == (1, 1, 0)
+
+
+def test_a_bad_event_is_a_letter_that_names_every_error_and_its_neighbours_are_delivered():
+    run = Run()
+    run.receive(*[GOOD] * 500, b'{"user_id": "42"}', *[GOOD] * 500)
+    assert len(run.inboxes["log"]) == 1000
+    (letter,) = run.letters.kept
+    assert (letter.reason, letter.source, letter.channel, letter.payload) == (
+        "schema",
+        "web",
+        "notification",
+        b'{"user_id": "42"}',
+    )
+    assert {(one["pointer"], one["keyword"]) for one in json.loads(letter.detail)} == {
+        ("/user_id", "type"),
+        ("/message", "required"),
+    }
+    assert run.book.rejected == {Reason.SCHEMA: 1}
+    assert run.book.received == 1001 == run.book.routed + run.book.rejected.total()
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [(b"{", "decode"), (b"", "decode"), (b"\xff", "decode"), (b'"' + b"x" * 1000 + b'"', "too_large")],
+)
+def test_what_can_not_be_read_is_a_letter(raw, reason):
+    run = Run()
+    run.receive(GOOD, raw, GOOD)
+    assert [letter.reason for letter in run.letters.kept] == [reason]
+    assert run.letters.kept[0].payload == raw
+    assert len(run.inboxes["log"]) == 2
+
+
+def test_text_needs_no_json():
+    run = Run(text=True)
+    run.receive(b"whoami", channel=b"command")
+    assert [event.payload for event in run.inboxes["log"]] == ["whoami"]
+
+
+@pytest.mark.parametrize("mode", ["warn", "off"])
+def test_a_schema_that_does_not_enforce_lets_pass(mode):
+    run = Run(mode=mode)
+    run.receive(b'{"user_id": "42"}', b"{broken")
+    assert len(run.inboxes["log"]) == 1
+    assert [letter.reason for letter in run.letters.kept] == ["decode"]
+
+
+def test_fan_out_keeps_the_order_and_the_id():
+    routes = [
+        RouteConfig(id="first", sinks=[RouteSink(sink="log"), RouteSink(sink="mail")]),
+        RouteConfig(id="second", sinks=[RouteSink(sink="log")]),
+    ]
+    run = Run(routes)
+    run.receive(b'{"user_id": 1, "message": ""}', b'{"user_id": 2, "message": ""}')
+    mails = run.inboxes["mail"]
+    assert [event.payload["user_id"] for event in mails] == [1, 2]
+    logs = {(event.id, event.route) for event in run.inboxes["log"]}
+    assert logs == {(mail.id, route) for mail in mails for route in ("first", "second")}
+    assert run.book.routed == 2
+
+
+def test_one_sink_is_handed_the_events_of_several_channels_together_and_in_order():
+    run = Run()
+    batches = [RawBatch(channel, None, [b"%d" % n]) for n, channel in enumerate([b"a", b"b", b"a", b"c"])]
+    run.pipeline.receive("web", batches)
+    assert [event.payload for event in run.inboxes["log"]] == [0, 1, 2, 3]
+    assert run.puts == ["log"]
+
+
+def test_the_pattern_that_matched_is_on_the_event():
+    run = Run()
+    run.receive(b"1", channel=b"orders.new", pattern=b"orders.*")
+    assert run.inboxes["log"][0].pattern == "orders.*"
+
+
+def test_unmatched_is_counted():
+    run = Run([RouteConfig(id="x", channels=["x"], sinks=[RouteSink(sink="log")])])
+    run.receive(b"1", b"2", channel=b"y")
+    assert (run.book.received, run.book.unmatched, run.book.routed) == (2, 2, 0)
+    assert run.letters.kept == []
+
+
+def test_unmatched_may_be_kept():
+    run = Run([RouteConfig(id="x", channels=["x"], sinks=[RouteSink(sink="log")])], keep_unmatched=True)
+    run.receive(b"1", channel=b"y")
+    (letter,) = run.letters.kept
+    assert (letter.reason, letter.sink, letter.route, letter.key) == ("unmatched", None, None, None)
+
+
+def test_unmatched_may_have_sinks():
+    routes = [RouteConfig(id="x", channels=["x"], sinks=[RouteSink(sink="log")])]
+    run = Run(routes, unmatched=[RouteSink(sink="mail")])
+    run.receive(b"1", channel=b"y")
+    assert [event.route for event in run.inboxes["mail"]] == ["unmatched"]
+    assert run.book.unmatched == 1
+
+
+def test_plans_are_bounded_however_many_channels_a_pattern_matches():
+    run = Run()
+    for n in range(MOST_PLANS + 50):
+        run.receive(b"1", channel=b"c%d" % n)
+    assert len(run.pipeline._plans["web"]) == MOST_PLANS
+    assert len(run.inboxes["log"]) == MOST_PLANS + 50
+
+
+def test_ids_are_unique_across_letters_and_events():
+    run = Run()
+    for _ in range(3):
+        run.receive(GOOD, b"{", GOOD)
+    ids = [event.id for event in run.inboxes["log"]] + [letter.event_id for letter in run.letters.kept]
+    assert len(set(ids)) == 9

@@ -1,0 +1,433 @@
+"""One sink at work: what becomes of deliveries that succeed, fail, hang, raise and split."""
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from router.errors import PartialError, PermanentError, Reason, SinkError, TransientError
+from router.options import Addresses, SinkOptions, Template, Text
+from tests.support.engine import bench, make_event, until
+
+
+class Recorder:
+    """An async sink that keeps what it got and does what it is told first."""
+
+    def __init__(self, *outcomes):
+        self.outcomes = list(outcomes)
+        self.got = []
+
+    async def __call__(self, event, options):
+        self.got.append((event, options))
+        outcome = self.outcomes.pop(0) if self.outcomes else None
+        if outcome is not None:
+            raise outcome
+
+    @property
+    def ids(self):
+        return [event.id for event, _ in self.got]
+
+
+async def test_deliveries_come_in_order():
+    sink = Recorder()
+    async with bench(sink) as at:
+        events = [make_event() for _ in range(50)]
+        at.put(*events)
+        await at.settled()
+    assert sink.ids == [event.id for event in events]
+    assert (at.book.accepted, at.book.delivered, at.book.pending) == (50, 50, 0)
+
+
+async def test_a_transient_failure_is_tried_again_with_the_next_attempt_and_the_same_key():
+    sink = Recorder(TransientError("not now"), TransientError("not now"))
+    async with bench(sink) as at:
+        at.put(make_event())
+        await at.settled()
+    assert [event.attempt for event, _ in sink.got] == [1, 2, 3]
+    assert len({event.key for event, _ in sink.got}) == 1
+    assert at.book.delivered == 1
+    assert at.letters.kept == []
+
+
+async def test_a_permanent_failure_is_a_dead_letter_at_once():
+    sink = Recorder(PermanentError("no such user"))
+    async with bench(sink) as at:
+        event = make_event(b'{"a": 1}')
+        at.put(event, make_event())
+        await at.settled()
+    (letter,) = at.letters.kept
+    assert (letter.reason, letter.detail, letter.attempts) == ("permanent", "no such user", 1)
+    assert (letter.event_id, letter.sink, letter.route, letter.key) == (event.id, "s", "r", event.key)
+    assert letter.payload == b'{"a": 1}'
+    assert at.book.dead_lettered == {Reason.PERMANENT: 1}
+    assert at.book.delivered == 1
+
+
+async def test_attempts_end_as_exhausted():
+    sink = Recorder(*[TransientError("down")] * 9)
+    async with bench(sink, retry={"initial": "1ms", "attempts": 3}) as at:
+        at.put(make_event())
+        await at.settled()
+    assert len(sink.got) == 3
+    assert [(letter.reason, letter.attempts) for letter in at.letters.kept] == [("exhausted", 3)]
+
+
+async def test_a_sink_at_fault_counts_no_attempt():
+    sink = Recorder(*[SinkError("HTTP 401")] * 4)
+    async with bench(sink, retry={"initial": "1ms", "max_delay": "1ms", "attempts": 1}) as at:
+        at.put(make_event())
+        await at.settled()
+    assert [event.attempt for event, _ in sink.got] == [1, 1, 1, 1, 1]
+    assert at.book.delivered == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("bug"), SystemExit(3), asyncio.CancelledError(), KeyboardInterrupt()])
+async def test_whatever_a_plugin_raises_fails_this_delivery_alone(error):
+    sink = Recorder(error)
+    async with bench(sink, retry={"initial": "1ms", "attempts": 1}) as at:
+        at.put(make_event(), make_event())
+        await at.settled()
+    assert at.book.delivered == 1
+    assert len(at.letters.kept) == 1
+    assert at.letters.kept[0].reason in {"plugin", "exhausted"}
+
+
+async def test_a_hanging_attempt_ends_at_its_timeout_and_others_go_on():
+    started = []
+
+    async def hangs(event, options):
+        started.append(event)
+        if len(started) == 1:
+            await asyncio.sleep(3600)
+
+    async with bench(hangs, timeout="100ms") as at:
+        at.put(make_event(), make_event())
+        began = time.monotonic()
+        await at.settled()
+    assert time.monotonic() - began < 5
+    assert at.book.delivered == 2
+    assert len(started) == 3
+
+
+async def test_a_plugin_that_swallows_its_cancellation_is_left_behind():
+    release = asyncio.Event()
+    calls = []
+
+    async def stubborn(event, options):
+        calls.append(event.id)
+        if len(calls) == 1:
+            while not release.is_set():
+                try:
+                    await release.wait()
+                except asyncio.CancelledError:
+                    continue
+
+    async with bench(stubborn, timeout="50ms") as at:
+        first, second = make_event(), make_event()
+        at.put(first, second)
+        await at.settled()
+        assert at.book.delivered == 2
+        assert calls == [first.id, second.id, first.id]
+        release.set()
+        await asyncio.sleep(0)
+    assert at.book.delivered == 2
+
+
+async def test_a_plain_function_runs_in_a_daemon_thread():
+    threads = []
+
+    def blocks(event, options):
+        threads.append(threading.current_thread())
+        time.sleep(0.01)
+
+    async with bench(blocks, concurrency=2) as at:
+        at.put(*[make_event() for _ in range(6)])
+        await at.settled()
+    assert at.book.delivered == 6
+    assert len(set(threads)) == 2
+    assert all(thread.daemon for thread in threads)
+    assert threading.main_thread() not in threads
+
+
+async def test_a_plain_function_that_hangs_harms_itself_alone():
+    release = threading.Event()
+
+    def hangs(event, options):
+        release.wait(30)
+
+    sink = Recorder()
+    async with bench(hangs, timeout="50ms") as stuck, bench(sink) as other:
+        stuck.put(*[make_event() for _ in range(3)])
+        other.put(*[make_event() for _ in range(1000)])
+        await other.settled()
+        assert other.book.delivered == 1000
+        assert stuck.book.delivered == 0
+        release.set()
+
+
+async def test_def_that_returns_a_coroutine_is_the_plugins_fault():
+    async def inner():
+        """Never awaited."""
+
+    def wrong(event, options):
+        return inner()
+
+    async with bench(wrong) as at:
+        at.put(make_event())
+        await at.settled()
+    assert [letter.reason for letter in at.letters.kept] == ["plugin"]
+    assert "async def" in at.letters.kept[0].detail
+
+
+async def test_a_third_parameter_named_context_gets_it():
+    names = []
+
+    async def sink(event, options, context):
+        names.append(context.name)
+
+    async with bench(sink, name="pager") as at:
+        at.put(make_event())
+        await at.settled()
+    assert names == ["pager"]
+
+
+class Batches:
+    """A class that takes batches and answers each as it is told."""
+
+    results = None
+
+    def __init__(self, options):
+        self.batches = []
+        type(self).made = self
+
+    async def deliver_batch(self, batch):
+        self.batches.append([event for event, _ in batch])
+        results, type(self).results = type(self).results, None
+        return results
+
+
+async def test_batches_hold_what_is_there():
+    async with bench(Batches, batch=4, start=False) as at:
+        events = [make_event() for _ in range(10)]
+        at.put(*events)
+        at.worker.start()
+        await at.settled()
+    assert [len(batch) for batch in Batches.made.batches] == [4, 4, 2]
+    assert [event for batch in Batches.made.batches for event in batch] == events
+
+
+async def test_max_wait_fills_a_batch():
+    async with bench(Batches, batch=3) as at:
+        at.worker._max_wait = 5.0
+        at.put(make_event())
+        await asyncio.sleep(0)
+        at.put(make_event(), make_event())
+        await at.settled()
+    assert [len(batch) for batch in Batches.made.batches] == [3]
+
+
+async def test_one_result_for_each_event_of_a_batch():
+    async with bench(Batches, start=False) as at:
+        Batches.results = [None, PermanentError("no"), TransientError("later")]
+        events = [make_event() for _ in range(3)]
+        at.put(*events)
+        at.worker.start()
+        await at.settled()
+    assert at.book.delivered == 2
+    assert [letter.event_id for letter in at.letters.kept] == [events[1].id]
+    assert [event.id for event in Batches.made.batches[1]] == [events[2].id]
+
+
+@pytest.mark.parametrize("results", [[], [None], "wrong", 42, [1, 2]])
+async def test_a_wrong_answer_of_a_batch_is_the_plugins_fault(results):
+    async with bench(Batches, start=False) as at:
+        Batches.results = results
+        at.put(make_event(), make_event())
+        at.worker.start()
+        await at.settled()
+    assert at.book.dead_lettered == {Reason.PLUGIN: 2}
+
+
+async def test_opening_is_tried_until_it_succeeds_and_nothing_is_lost():
+    opened = []
+
+    class Opens:
+        def __init__(self, options):
+            pass
+
+        async def open(self, context):
+            opened.append(context.name)
+            if len(opened) < 2:
+                raise OSError("not yet")
+
+        async def deliver(self, event, options):
+            assert len(opened) == 2
+
+        async def close(self):
+            opened.append("closed")
+
+    async with bench(Opens, concurrency=3) as at:
+        at.put(*[make_event() for _ in range(5)])
+        await at.settled()
+        assert at.book.delivered == 5
+    assert opened == ["s", "s", "closed"]
+
+
+class To(SinkOptions):
+    to: Addresses = Addresses()
+    text: Text = Text()
+    subject: Template = Template()
+
+
+async def test_options_are_rendered_for_each_delivery_and_routes_override_them():
+    sink = Recorder()
+    options = To(to="{{ payload.to }}", text="{{ payload.m }}")
+    urgent = To(to="{{ payload.to }}", text="URGENT {{ payload.m }}")
+    async with bench(sink, options=options, overrides={"urgent": urgent}) as at:
+        at.put(make_event(b'{"to": 42, "m": "hi"}'), make_event(b'{"to": 43, "m": "now"}', route="urgent"))
+        await at.settled()
+    assert [(options.to, options.text) for _, options in sink.got] == [(["42"], "hi"), (["43"], "URGENT now")]
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [(b'{"to": "1"}', "template"), (b'{"m": "x"}', "template"), (b'{"to": "x\\r\\nBcc: y", "m": "x"}', "address")],
+)
+async def test_what_can_not_be_rendered_is_a_dead_letter(raw, reason):
+    sink = Recorder()
+    async with bench(sink, options=To(to="{{ payload.to }}", text="{{ payload.m }}")) as at:
+        at.put(make_event(raw), make_event(b'{"to": "2", "m": "good"}'))
+        await at.settled()
+    assert [letter.reason for letter in at.letters.kept] == [reason]
+    assert at.letters.kept[0].attempts == 0
+    assert [options.to for _, options in sink.got] == [["2"]]
+
+
+async def test_an_empty_address_is_suppressed_and_counted():
+    sink = Recorder()
+    async with bench(sink, options=To(to="{{ payload.to | default('') }}", text="x")) as at:
+        at.put(make_event(b"{}"), make_event(b'{"to": null}'))
+        await at.settled()
+    assert sink.got == []
+    assert at.book.suppressed == {Reason.NO_ADDRESS: 2}
+    assert at.letters.kept == []
+
+
+async def test_a_text_that_fails_for_a_team_is_replaced_by_the_json_line_and_counted():
+    sink = Recorder()
+    async with bench(sink, options=To(to=["ops"], text="{{ payload.m }}")) as at:
+        at.put(make_event(b'{"a": 1}'))
+        await at.settled()
+    ((_, options),) = sink.got
+    assert '"payload":{"a": 1}' in options.text
+    assert at.book.degraded == 1
+    assert at.book.delivered == 1
+
+
+async def test_addresses_that_failed_are_deliveries_of_their_own():
+    failures = {"b": TransientError("later"), "c": PermanentError("no such user")}
+    sink = Recorder(PartialError(failures))
+    async with bench(sink, options=To(to=["a", "b", "c"], text="x")) as at:
+        event = make_event()
+        at.put(event)
+        await at.settled()
+    assert [options.to for _, options in sink.got] == [["a", "b", "c"], ["b"]]
+    again = sink.got[1][0]
+    assert (again.address, again.key, again.attempt) == ("b", f"{event.key}:b", 2)
+    (letter,) = at.letters.kept
+    assert (letter.reason, letter.address, letter.key) == ("permanent", "c", f"{event.key}:c")
+    book = at.book
+    assert (book.accepted, book.delivered, book.handed_over, book.pending) == (3, 1, 1, 0)
+
+
+async def test_a_full_queue_drops_and_counts_by_channel():
+    async with bench(Recorder(), queue={"max_events": 2}, start=False) as at:
+        at.put(*[make_event() for _ in range(5)])
+        at.put(make_event(channel="other"))
+        assert at.book.dropped == {Reason.FULL: 4}
+        assert at.worker.channels_dropped == {"c": 3, "other": 1}
+        at.worker.start()
+        await at.settled()
+    assert at.book.pending == 0
+
+
+async def test_what_is_not_settled_at_the_end_is_dropped_by_shutdown():
+    async def hangs(event, options):
+        await asyncio.sleep(3600)
+
+    async with bench(hangs) as at:
+        at.put(*[make_event() for _ in range(3)])
+        await until(lambda: at.worker._slots[0].hand)
+        assert await at.worker.close() == 3
+        assert at.book.dropped == {Reason.SHUTDOWN: 3}
+        assert at.book.pending == 0
+
+
+async def test_deliver_print_shows_and_sends_nothing():
+    sink = Recorder()
+    async with bench(sink, options=To(to="{{ payload.to }}", text="Hello\n{{ payload.m }}"), only=[]) as at:
+        at.put(make_event(b'{"to": 42, "m": "you"}'))
+        await at.settled()
+    assert sink.got == []
+    assert at.shown == ["c → r → s (test) to 42: Hello you"]
+    assert at.book.delivered == 1
+
+
+async def test_deliver_only_sends_to_those_and_shows_the_others():
+    sink = Recorder()
+    options = To(to="{{ payload.to }}", text="x")
+    async with bench(sink, options=options, only=["*@example.org"]) as at:
+        at.put(make_event(b'{"to": ["a@example.org", "b@elsewhere.net"]}'), make_event(b'{"to": "c@example.org"}'))
+        await at.settled()
+    assert sorted(options.to for _, options in sink.got) == [["a@example.org"], ["c@example.org"]]
+    assert at.shown == ["c → r → s (test) to b@elsewhere.net: x"]
+    assert at.book.pending == 0
+
+
+PROCESS_PLUGIN = """
+import os, time
+from router.api import PermanentError, PartialError, SinkOptions, Template, TransientError, hookimpl
+
+class Options(SinkOptions):
+    path: Template
+
+def work(event, options):
+    what = event.payload
+    if what == "exit" and event.attempt == 1:
+        os._exit(9)
+    if what == "hang" and event.attempt == 1:
+        time.sleep(60)
+    if what == "permanent":
+        raise PermanentError("never")
+    if what == "wait" and event.attempt == 1:
+        raise TransientError("later", retry_after=0.01)
+    with open(options.path, "a") as file:
+        file.write(f"{os.getpid()} {what} {event.attempt}\\n")
+
+@hookimpl
+def register_sinks(register):
+    register("work", work, options=Options, execution="process")
+"""
+
+
+async def test_a_process_serves_crashes_and_is_killed_alone(tmp_path: Path):
+    from router.plugin_manager import load_plugins
+
+    folder = tmp_path / "plugins"
+    folder.mkdir(mode=0o755)
+    (folder / "work.py").write_text(PROCESS_PLUGIN)
+    (folder / "work.py").chmod(0o644)
+    kind = load_plugins([folder], entry_points=False).sinks["work"]
+    out = tmp_path / "out"
+    options = kind.options.model_validate({"path": f"{out}{{{{ '' }}}}"})
+    async with bench(
+        kind.sink, options=options, execution="process", origin=kind.origin, name="work", timeout="5s"
+    ) as at:
+        for what in ("good", "exit", "permanent", "wait", "hang"):
+            at.put(make_event(f'"{what}"'.encode()))
+        await at.settled(60)
+    lines = sorted(line.split(" ", 1)[1] for line in out.read_text().splitlines())
+    assert lines == ["exit 2", "good 1", "hang 2", "wait 2"]
+    assert [letter.detail for letter in at.letters.kept] == ["never"]

@@ -1,0 +1,76 @@
+"""sd_notify: what is sent, and that nothing ever goes wrong by it."""
+
+import socket
+import time
+
+import pytest
+
+from router.ops import systemd
+from tests.support.process import NotifySocket
+
+
+@pytest.fixture
+def manager(tmp_path, monkeypatch):
+    listener = NotifySocket(tmp_path / "notify.sock")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(listener.path))
+    yield listener
+    listener.close()
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda: systemd.ready("12 routes"), "READY=1\nSTATUS=12 routes"),
+        (lambda: systemd.stopping("draining"), "STOPPING=1\nSTATUS=draining"),
+        (lambda: systemd.status("waiting for Redis"), "STATUS=waiting for Redis"),
+        (lambda: systemd.extend_timeout(1.5), "EXTEND_TIMEOUT_USEC=1500000"),
+        (lambda: systemd.extend_timeout(20, "waiting"), "EXTEND_TIMEOUT_USEC=20000000\nSTATUS=waiting"),
+        (lambda: systemd.status("two\nlines\rREADY=1"), "STATUS=two lines READY=1"),
+        (lambda: systemd.status("sur\udc80rogate"), "STATUS=sur\\udc80rogate"),
+    ],
+)
+def test_each_call_is_one_datagram(manager, call, expected):
+    assert call()
+    manager.wait(expected.splitlines()[0])
+    assert manager.messages == [expected]
+
+
+def test_an_abstract_socket_is_reached(monkeypatch):
+    name = f"event-router-test-{time.monotonic_ns()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(f"\0{name}")
+        listener.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
+        assert systemd.ready("up")
+        assert listener.recv(1024) == b"READY=1\nSTATUS=up"
+
+
+@pytest.mark.parametrize(
+    "address", ["", "relative/path", "/nowhere/at/all.sock", "@nobody-listens-here", "/" + "x" * 300, "vsock:2:1234"]
+)
+def test_without_a_manager_nothing_happens(monkeypatch, address):
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    assert systemd.ready("up") is False
+
+
+def test_a_manager_that_does_not_read_holds_up_for_a_second_at_most(tmp_path, monkeypatch):
+    path = tmp_path / "full.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(path))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        monkeypatch.setattr(systemd, "_PATIENCE", 0.05)
+        sent = 0
+        while systemd.status("x" * 1000):
+            sent += 1
+            assert sent < 100_000
+        started = time.monotonic()
+        assert systemd.status("one more") is False
+        assert time.monotonic() - started < 5
+
+
+def test_managed_says_whether_a_manager_waits(monkeypatch):
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    assert not systemd.managed()
+    assert systemd.ready("up") is False
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+    assert systemd.managed()

@@ -1,0 +1,143 @@
+"""Parts of the engine for tests: a worker around a sink of the test's own, and what came of its deliveries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from router.config import HostKeys
+from router.contracts import SinkType
+from router.core.books import SinkBook
+from router.core.ids import Ids
+from router.core.rendering import TemplateEnvironment, compile_options
+from router.engine.calls import Caller
+from router.engine.clock import SystemClock
+from router.engine.context import Context
+from router.engine.delivery_mode import DeliveryMode
+from router.engine.memory_queue import size_of
+from router.engine.threads import DaemonThreads
+from router.engine.worker import SinkWorker
+from router.events import DeadLetter, Event
+from router.options import SinkOptions
+from router.plugin_manager import NoOptions
+
+_numbers = count(1)
+
+
+def make_event(raw: bytes = b"{}", **fields: Any) -> Event:
+    """An event on its way to sink `s` by route `r`; each call has an id of its own."""
+    values: dict[str, Any] = {
+        "id": f"e{next(_numbers)}",
+        "source": "web",
+        "channel": "c",
+        "pattern": None,
+        "received_at": datetime(2026, 1, 2, tzinfo=UTC),
+        "raw": raw,
+        "route": "r",
+        "sink": "s",
+    }
+    return Event(**{**values, **fields})
+
+
+class Letters:
+    """Keeps dead letters in a list."""
+
+    def __init__(self) -> None:
+        self.kept: list[DeadLetter] = []
+
+    def add(self, letters: list[DeadLetter]) -> None:
+        self.kept += letters
+
+
+@dataclass
+class Bench:
+    """One worker under test."""
+
+    worker: SinkWorker
+    letters: Letters
+    book: SinkBook
+    shown: list[str] = field(default_factory=list)
+
+    def put(self, *events: Event) -> None:
+        self.worker.put(list(events), size_of(list(events)))
+
+    async def settled(self, seconds: float = 10) -> None:
+        async with asyncio.timeout(seconds):
+            await self.worker.settled()
+
+
+async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    """Wait until the condition holds; fails when it does not within `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def bench(
+    sink: Any,
+    *,
+    options: SinkOptions | None = None,
+    overrides: dict[str, SinkOptions] | None = None,
+    concurrency: int = 1,
+    batch: int = 500,
+    execution: Any = None,
+    origin: str = "test",
+    name: str = "s",
+    only: list[str] | None = None,
+    start: bool = True,
+    **keys: Any,
+) -> AsyncIterator[Bench]:
+    """A running worker around `sink`; `keys` are its host keys, quick retries unless they say otherwise.
+
+    `only` makes it a sink under `deliver: {only: …}`, an empty list one under `deliver: print`.
+    """
+    keys = {"timeout": "5s", "retry": {"initial": "1ms", "max_delay": "10ms"}, **keys}
+    given = options or NoOptions()
+    kind = SinkType(name, sink, type(given), "memory", concurrency, None, execution, origin)
+    clock = SystemClock()
+    threads = DaemonThreads("test", concurrency)
+    context = Context(name, clock=clock, base=Path("/nowhere"), proxy="", threads=threads)
+    environment = TemplateEnvironment()
+    templates = {route: compile_options(each, environment) for route, each in (overrides or {}).items()}
+    letters, book = Letters(), SinkBook()
+    shown: list[str] = []
+
+    async def show(line: str) -> None:
+        shown.append(line)
+
+    worker = SinkWorker(
+        name,
+        keys=HostKeys.model_validate({"type": name, **keys}),
+        concurrency=concurrency,
+        batch=batch,
+        caller=Caller(kind, given, context, threads),
+        templates={**templates, None: compile_options(given, environment)},
+        mode=None if only is None else DeliveryMode(name, "test", only, show),
+        book=book,
+        dead_letters=letters,
+        clock=clock,
+        ids=Ids("test"),
+        chance=lambda: 0.5,
+    )
+    if start:
+        worker.start()
+    ticking = asyncio.create_task(_tick(worker))
+    try:
+        yield Bench(worker, letters, book, shown)
+    finally:
+        ticking.cancel()
+        await worker.close()
+        await context.close()
+
+
+async def _tick(worker: SinkWorker) -> None:
+    while True:
+        await asyncio.sleep(0.01)
+        worker.check()

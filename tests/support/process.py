@@ -1,0 +1,219 @@
+"""Runs the real command as a process: its output with deadlines, its signals, and a stand-in for the service manager."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+COMMAND = (sys.executable, "-m", "router.cli.main")
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 30.0  # seconds; two busy cores start a daemon in two
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """A clean environment: nothing of the caller's but the path, and its state and home under `home`."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "EVENT_ROUTER_CI_RUN") if name in os.environ}
+    return (
+        kept | {"HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "PYTHONPATH": str(ROOT)} | dict(extra or {})
+    )
+
+
+def run(
+    *arguments: str | Path,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    stdin: str = "",
+    timeout: float = PATIENCE,
+) -> Finished:
+    """Run the command to its end in the folder `cwd`, which is its home too."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        cwd=cwd,
+        env=environment(cwd, env),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert "Traceback (most recent call last)" not in done.stderr, done.stderr
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def wait_until(condition: Callable[[], object], what: str, timeout: float = PATIENCE) -> None:
+    """Return when the condition holds; fail, saying what was waited for, after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout} s for {what}"
+        time.sleep(0.01)
+
+
+class NotifySocket:
+    """The service manager's end of `$NOTIFY_SOCKET`: keeps every datagram."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.messages: list[str] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while data := self._socket.recv(65536):
+            self.messages.append(data.decode())
+
+    def seen(self, assignment: str) -> bool:
+        """Whether a datagram with this line has come."""
+        return any(assignment in message.splitlines() for message in self.messages)
+
+    def wait(self, assignment: str, timeout: float = PATIENCE) -> None:
+        """Return when it has come."""
+        wait_until(lambda: self.seen(assignment), f"{assignment} among {self.messages}", timeout)
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as waker:
+            waker.sendto(b"", str(self.path))
+        self._thread.join(PATIENCE)
+        self._socket.close()
+
+
+class Process:
+    """The command while it runs. A context manager: at the end it is stopped, by force if need be.
+
+    With `notify` it runs as under a service manager, whose end is `self.notify`.
+    """
+
+    def __init__(
+        self, *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, notify: bool = False
+    ) -> None:
+        self.arguments: Sequence[str] = [*COMMAND, *map(str, arguments)]
+        self.notify: NotifySocket | None = None
+        variables = environment(cwd, env)
+        if notify:
+            self.notify = NotifySocket(cwd / f"notify-{time.monotonic_ns()}.sock")
+            variables["NOTIFY_SOCKET"] = str(self.notify.path)
+        self._out: list[str] = []
+        self._err: list[str] = []
+        self._process = subprocess.Popen(
+            self.arguments,
+            cwd=cwd,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._process.stdout
+        assert self._process.stderr
+        self._readers = [
+            threading.Thread(target=self._read, args=(stream, lines), daemon=True)
+            for stream, lines in ((self._process.stdout, self._out), (self._process.stderr, self._err))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @staticmethod
+    def _read(stream: IO[str], lines: list[str]) -> None:
+        lines.extend(stream)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def out(self) -> str:
+        """What came on stdout so far."""
+        return "".join(self._out)
+
+    @property
+    def err(self) -> str:
+        """What came on stderr so far."""
+        return "".join(self._err)
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_for(self, pattern: str, *, stream: str = "err", timeout: float = PATIENCE) -> re.Match[str]:
+        """Wait for what the pattern matches in `err` or `out`, and return the match."""
+        deadline = time.monotonic() + timeout
+        while True:
+            ended = not self.running
+            found = re.search(pattern, getattr(self, stream))
+            if found:
+                return found
+            story = f"\n--- out\n{self.out}\n--- err\n{self.err}"
+            assert not (ended and self._drained()), f"ended with {self._process.returncode} before {pattern!r}{story}"
+            assert time.monotonic() < deadline, f"waited {timeout} s for {pattern!r}{story}"
+            time.sleep(0.01)
+
+    def _drained(self) -> bool:
+        for reader in self._readers:
+            reader.join(1.0)
+        return True
+
+    def wait_ready(self, timeout: float = PATIENCE) -> None:
+        """Wait until the daemon has told the service manager that it is ready; only with `notify`."""
+        assert self.notify
+        deadline = time.monotonic() + timeout
+        while not self.notify.seen("READY=1"):
+            assert self.running, f"ended with {self._process.returncode} before READY\n{self.err}"
+            assert time.monotonic() < deadline, f"waited {timeout} s for READY\n{self.err}"
+            time.sleep(0.01)
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        """Wait for the end and return the exit code (negative: a signal's number)."""
+        code = self._process.wait(timeout)
+        self._drained()
+        return code
+
+    def stop(self, timeout: float = PATIENCE) -> int:
+        """SIGTERM, then `wait`."""
+        self.signal()
+        return self.wait(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.running:
+            self.signal(signal.SIGTERM)
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(10)
+        self._drained()
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream:
+                stream.close()
+        if self.notify:
+            self.notify.close()

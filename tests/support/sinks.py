@@ -1,0 +1,162 @@
+"""Helpers for tests of sinks: load a type as the router does, build events, render options and deliver."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from router.contracts import Sink, SinkType
+from router.core.rendering import TemplateEnvironment, compile_options
+from router.events import Event
+from router.options import SinkOptions
+from router.plugin_manager import load_plugins
+
+RECEIVED = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
+
+
+@cache
+def built_ins() -> Mapping[str, SinkType]:
+    """The types of the built-in sinks, loaded by the plugin manager."""
+    return load_plugins(entry_points=False).sinks
+
+
+def sink_type(name: str) -> SinkType:
+    """One built-in type."""
+    return built_ins()[name]
+
+
+def make_event(payload: Any = None, **fields: Any) -> Event:
+    """An event as the sink gets it; `payload` is encoded unless `raw` is given."""
+    raw = fields.pop("raw", None)
+    if raw is None:
+        raw = payload.encode() if fields.get("format") == "text" else msgspec.json.encode(payload)
+    defaults: dict[str, Any] = {
+        "id": "e-1",
+        "source": "web-app",
+        "channel": "notification",
+        "pattern": None,
+        "received_at": RECEIVED,
+        "route": "notify",
+        "sink": "sink-under-test",
+    }
+    return Event(raw=raw, **(defaults | fields))
+
+
+class RealClock:
+    """The machine's clock."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        return time.monotonic()
+
+
+class FakeContext:
+    """A `SinkContext` with real threads and a real clock; logs go to `logged`."""
+
+    def __init__(self, base: Path | str = ".", name: str = "sink-under-test", http: Any = None) -> None:
+        self.name = name
+        self.base = str(base)
+        self.clock = RealClock()
+        self.logged: list[dict[str, Any]] = []
+        self.log = structlog.wrap_logger(None, processors=[self._keep], wrapper_class=structlog.stdlib.BoundLogger)
+        self._http = http
+
+    @property
+    def http(self) -> Any:
+        """The HTTP client that the test handed in."""
+        assert self._http is not None, "this test gives the sink no HTTP client"
+        return self._http
+
+    async def run_blocking(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run in a daemon thread; a cancelled wait leaves the thread running."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def settle(result: Any, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        def run() -> None:
+            result, failure = None, None
+            try:
+                result = function(*args)
+            except BaseException as error:  # noqa: BLE001  # it is raised where it is awaited
+                failure = error
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(settle, result, failure)
+
+        threading.Thread(target=run, daemon=True).start()
+        return await future
+
+    def _keep(self, _logger: Any, level: str, entry: Any) -> Any:
+        self.logged.append({"level": level, **entry})
+        raise structlog.DropEvent
+
+
+def validate(kind: str, values: Mapping[str, Any]) -> SinkOptions:
+    """The options of a built-in type, validated as the loader does. Raises pydantic's `ValidationError`."""
+    return sink_type(kind).options.model_validate(dict(values))
+
+
+class OpenSink:
+    """A sink that is open, and its templates compiled."""
+
+    def __init__(self, kind: str, values: Mapping[str, Any], context: FakeContext) -> None:
+        self.type = sink_type(kind)
+        self.context = context
+        self.unrendered = validate(kind, values)
+        self.templates = compile_options(self.unrendered, TemplateEnvironment())
+        self.sink: Sink = self.type.sink(self.unrendered)  # type: ignore[assignment,call-arg,arg-type]
+
+    def render(self, event: Event) -> Any:
+        """The options for one event, as the host renders them."""
+        if self.templates.static is not None:
+            return self.templates.static
+        return self.templates.render(event, RECEIVED.timestamp()).options
+
+    async def deliver(self, event: Event) -> None:
+        """Deliver one event."""
+        await self.sink.deliver(event, self.render(event))  # type: ignore[attr-defined]
+
+    async def deliver_batch(self, events: Sequence[Event]) -> Any:
+        """Deliver a batch; returns what the sink says of it."""
+        return await self.sink.deliver_batch([(e, self.render(e)) for e in events])  # type: ignore[attr-defined]
+
+
+@contextlib.asynccontextmanager
+async def open_sink(
+    kind: str, values: Mapping[str, Any], *, base: Path | str = ".", context: FakeContext | None = None
+) -> AsyncIterator[OpenSink]:
+    """An open sink of a built-in type; closed at the end."""
+    opened = OpenSink(kind, values, context or FakeContext(base))
+    await opened.sink.open(opened.context)  # type: ignore[arg-type]
+    try:
+        yield opened
+    finally:
+        await opened.sink.close()
+
+
+async def until(condition: Callable[[], Any], *, seconds: float = 10.0) -> None:
+    """Wait for a condition; fails when it does not hold in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        await asyncio.sleep(0.005)

@@ -1,0 +1,111 @@
+"""The documentation keeps up with the command line, and its snippets of YAML can be loaded."""
+
+import re
+import shutil
+
+import click
+import pytest
+import yaml
+
+from router.cli.main import cli
+from router.cli.samples import publish_lines
+from router.ops.loading import load
+from router.plugin_manager import load_plugins
+from tests.support.process import ROOT
+
+REFERENCE = (ROOT / "docs" / "cli.md").read_text()
+
+
+def commands(group, prefix=()):
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        yield (*prefix, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*prefix, name))
+
+
+ALL = list(commands(cli))
+
+
+@pytest.mark.parametrize(("words", "command"), ALL, ids=[" ".join(words) for words, _ in ALL])
+def test_every_command_and_option_is_in_the_reference(words, command):
+    assert f"\n## {' '.join(words)}\n" in REFERENCE
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            for name in parameter.opts:
+                assert f"{name}" in REFERENCE, name
+            if parameter.envvar:
+                assert f"`{parameter.envvar}`" in REFERENCE
+
+
+def test_every_option_of_the_reference_exists():
+    known = {option for _, command in ALL for each in command.params for option in each.opts}
+    known |= {"--version", "-V", "--help", "-h"}
+    mentioned = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", REFERENCE))
+    assert {word for word in mentioned if word.startswith("--")} <= known
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/cli.md", "docs/operations.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(page):
+    path = ROOT / page
+    for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+        file, _, anchor = target.partition("#")
+        if target.startswith("http"):
+            continue
+        found = (path.parent / file).resolve() if file else path
+        assert found.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", found.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, target
+
+
+def snippets(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/cli.md", "docs/operations.md"])
+def test_snippets_of_yaml_load(page):
+    for snippet in snippets(page, "yaml"):
+        yaml.safe_load(snippet)
+
+
+BASE = """
+version: 1
+sources:
+  web-app: {type: pubsub, channels: [notification, "orders.*"]}
+sinks:
+  audit: {type: log, path: audit.jsonl}
+  ops-mail: {type: email, host: smtp.example.org, from: a@example.org, to: b@example.org, subject: News, text: "hi"}
+  ops-chat: {type: chat, service: slack, url: "https://hooks.slack.com/services/T/B/x", text: "hi"}
+routes:
+  - {id: all, sinks: [audit]}
+"""
+
+
+@pytest.mark.parametrize("snippet", snippets("README.md", "yaml"), ids=lambda text: text.split(":")[0])
+def test_snippets_of_the_readme_are_configurations_that_work(tmp_path, snippet):
+    shutil.copytree(ROOT / "schemas", tmp_path / "schemas")
+    base, written = yaml.safe_load(BASE), yaml.safe_load(snippet)
+    document = base | written | {"sinks": base["sinks"] | written.get("sinks", {})}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    loaded = load(path, environ={}, placeholders=True)
+    assert {route.id for route in loaded.config.routes} == {route["id"] for route in document["routes"]}
+
+
+def test_the_plugin_of_the_readme_loads(tmp_path):
+    (snippet,) = snippets("README.md", "python")
+    (tmp_path / "pager.py").write_text(snippet)
+    plugins = load_plugins([tmp_path])
+    assert plugins.failures == []
+    assert "pager" in plugins.sinks
+
+
+def test_the_readme_shows_what_run_says():
+    example = (ROOT / "README.md").read_text()
+    loaded = load(ROOT / "config.example.yaml", environ={})
+    by_client, by_us = publish_lines(loaded, "redis://127.0.0.1:6379", "config.example.yaml")
+    assert by_client in example
+    assert by_us.partition(" publish ")[2] in example

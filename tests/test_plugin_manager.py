@@ -1,0 +1,196 @@
+"""Plugins: found, guarded, named when they fail."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from router.plugin_manager import builtins_folder, load_plugins
+
+GOOD = """
+from router.api import SinkOptions, hookimpl
+
+class PagerOptions(SinkOptions):
+    number: str
+
+async def pager(event, options):
+    pass
+
+@hookimpl
+def register_sinks(register):
+    register("pager", pager, options=PagerOptions, queue="memory", concurrency=2, batch=7)
+"""
+
+SINK = "from router.api import hookimpl\n\nasync def sink(event, options): ...\n\n@hookimpl\ndef register_sinks(register):\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "plugins"
+    made.mkdir()
+    made.chmod(0o755)
+    return made
+
+
+def drop_in(folder, text, name="pager.py"):
+    file = folder / name
+    file.write_text(text)
+    file.chmod(0o644)
+    return file
+
+
+def load(*folders):
+    return load_plugins(folders, entry_points=False)
+
+
+def failure(plugins):
+    (failed,) = plugins.failures
+    return failed
+
+
+def test_a_drop_in_registers_its_sink(folder):
+    file = drop_in(folder, GOOD)
+    plugins = load(folder)
+    kind = plugins.sinks["pager"]
+    assert (kind.queue, kind.concurrency, kind.batch, kind.origin) == ("memory", 2, 7, str(file))
+    assert kind.options.__name__ == "PagerOptions"
+    assert plugins.failures == []
+
+
+def test_builtins_are_there_and_load_like_any_other():
+    plugins = load()
+    assert {"log", "email", "chat"} <= set(plugins.sinks)
+    assert plugins.failures == []
+
+
+def test_builtins_import_the_api_alone():
+    for file in builtins_folder().glob("*.py"):
+        code = (
+            "import sys, ast, pathlib\n"
+            f"tree = ast.parse(pathlib.Path({str(file)!r}).read_text())\n"
+            "names = [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]\n"
+            "names += [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]\n"
+            "print(*sorted({n for n in names if n.split('.')[0] == 'router'}))\n"
+        )
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+        assert found == ["router.api"], file.name
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("import nothing_of_that_name\n", "No module named 'nothing_of_that_name' (line 1)"),
+        ("x = (\n", "SyntaxError"),
+        ("\n\nraise RuntimeError('broken')\n", "RuntimeError: broken (line 3)"),
+        ("import sys\nsys.exit(3)\n", "SystemExit"),
+        (SINK + "    register('a')\n", "TypeError"),
+        (SINK + "    register('a', 42)\n", "neither a function nor a class"),
+        (SINK + "    register('a', sink, queue='disk')\n", "'memory' or 'redis'"),
+        (SINK + "    register('a', sink, concurrency=0)\n", "above 0"),
+        (SINK + "    register('a', sink, concurrency=True)\n", "above 0"),
+        (SINK + "    register('a', sink, batch='many')\n", "above 0"),
+        (SINK + "    register('a', sink, options=dict)\n", "subclass of SinkOptions"),
+        (SINK + "    register('a', sink, execution='rocket')\n", "'process'"),
+        (SINK + "    register('a', sink, execution='process')\n", "plain functions"),
+        (SINK + "    register('', sink)\n", "name"),
+        (SINK + "    register('log', sink)\n", "built-in log"),
+        (SINK + "    register('a', sink)\n    register('a', sink)\n", "taken"),
+        (SINK + "    register('a', sink)\n    raise OSError('half way')\n", "half way"),
+        ("from router.api import hookimpl\n\n@hookimpl\ndef register_snks(register): ...\n", "no hook 'register_snks'"),
+        ("from router.api import hookimpl\n\n@hookimpl\ndef register_sinks(registrar): ...\n", "registrar"),
+        (
+            "from router.api import hookimpl\nclass A: ...\n\n@hookimpl\ndef register_sinks(register): register('a', A)\n",
+            "A has neither",
+        ),
+    ],
+)
+def test_a_broken_plugin_is_named_and_harms_no_other(folder, text, part):
+    drop_in(folder, text, "broken.py")
+    drop_in(folder, GOOD)
+    plugins = load(folder)
+    failed = failure(plugins)
+    assert failed.name == "broken"
+    assert part in (failed.error or "")
+    assert "\n" not in (failed.error or "")
+    assert "a" not in plugins.sinks
+    assert {"pager", "log"} <= set(plugins.sinks)
+
+
+def test_two_plugins_of_one_name_say_who_was_first(folder, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir(mode=0o755)
+    first = drop_in(folder, GOOD)
+    drop_in(other, GOOD, "second.py")
+    assert str(first) in (failure(load(folder, other)).error or "")
+
+
+def test_a_folder_found_twice_counts_once(folder, tmp_path):
+    drop_in(folder, GOOD)
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    plugins = load(folder, link, builtins_folder())
+    assert plugins.failures == []
+    assert [plugin.name for plugin in plugins.loaded].count("pager") == 1
+    assert [plugin.name for plugin in plugins.loaded].count("log") == 1
+
+
+@pytest.mark.parametrize("name", ["_private.py", ".hidden.py", "..data.py", "notes.txt"])
+def test_some_names_are_skipped(folder, name):
+    drop_in(folder, "raise RuntimeError\n", name)
+    assert load(folder).failures == []
+
+
+def test_what_everybody_can_write_is_refused_with_its_cure(folder):
+    file = drop_in(folder, GOOD)
+    file.chmod(0o646)
+    error = failure(load(folder)).error or ""
+    assert f"chmod o-w {file}" in error
+    file.chmod(0o644)
+    folder.chmod(0o757)
+    assert f"chmod o-w {folder}" in (failure(load(folder)).error or "")
+    folder.chmod(0o755)
+    assert "pager" in load(folder).sinks
+
+
+def test_a_link_is_judged_by_its_target(folder, tmp_path):
+    elsewhere = drop_in(tmp_path, GOOD, "target.py")
+    (folder / "pager.py").symlink_to(elsewhere)
+    assert "pager" in load(folder).sinks
+    elsewhere.chmod(0o666)
+    assert "chmod" in (failure(load(folder)).error or "")
+
+
+def test_a_fifo_is_no_plugin(folder):
+    os.mkfifo(folder / "pipe.py")
+    assert failure(load(folder)).error == "is not a regular file"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away needs root")
+def test_a_file_of_somebody_else_is_refused(folder):
+    file = drop_in(folder, GOOD)
+    os.chown(file, 65534, 65534)
+    assert "chown" in (failure(load(folder)).error or "")
+
+
+def test_each_load_is_fresh(folder):
+    drop_in(folder, GOOD)
+    first, second = load(folder), load(folder)
+    assert first.sinks["pager"].options is not second.sinks["pager"].options
+
+
+def test_an_entry_point_is_loaded_like_a_file(tmp_path, monkeypatch):
+    package = tmp_path / "site"
+    info = package / "pager_sink-1.2.dist-info"
+    info.mkdir(parents=True)
+    (package / "pager_sink.py").write_text(GOOD)
+    (package / "broken_sink.py").write_text("raise OSError('no')\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pager-sink\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("[event_router]\npager = pager_sink\nbroken = broken_sink\n")
+    monkeypatch.syspath_prepend(package)
+    plugins = load_plugins()
+    assert "pager" in plugins.sinks
+    loaded = next(plugin for plugin in plugins.loaded if plugin.name == "pager")
+    assert (loaded.origin, loaded.version) == ("package pager-sink", "1.2")
+    assert "OSError: no" in (failure(plugins).error or "")
