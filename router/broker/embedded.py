@@ -59,7 +59,10 @@ MISSING = (
 
 
 class Running(msgspec.Struct, frozen=True):
-    """A running embedded server, as `embedded.json` tells of it. `run_id` is the server's own mark of this start."""
+    """A running embedded server, as `embedded.json` tells of it.
+
+    `run_id` is the server's own mark of this start, empty until it has answered.
+    """
 
     host: str
     port: int
@@ -79,8 +82,8 @@ def find(state: Path) -> Running | None:
     except (OSError, msgspec.DecodeError):
         return None
     info = _info(noted.port)
-    alive = info.get("run_id") == noted.run_id and info.get("process_id") == str(noted.pid)
-    return noted if alive else None
+    alive = info.get("process_id") == str(noted.pid) and noted.run_id in {"", info["run_id"]}
+    return msgspec.structs.replace(noted, run_id=info["run_id"]) if alive else None
 
 
 def foreign_redis_on_6379(port: int = PORT) -> bool:
@@ -118,6 +121,9 @@ class Embedded:
         try:
             self.running = self._found_or_started([self._port, *[0] * 9])
         except BaseException:
+            if self._process is not None and self._process.poll() is None:
+                self._process.terminate()  # interrupted while it started
+                self._process.wait(STOP)
             self._leave()
             raise
         return self.running
@@ -197,6 +203,8 @@ class Embedded:
                 pass_fds=[lock],
                 umask=0o077,
             )
+        # Noted before it answers: a router that is killed now leaves it to the next one all the same.
+        self._note(Running(HOST, port, self._process.pid, ""))
         info = self._ready(port)
         if info is None:
             said = output.read_bytes()[begin:].decode(errors="replace")
@@ -204,9 +212,12 @@ class Embedded:
                 return None
             raise _problem(_explained(said, self._folder))
         running = Running(HOST, port, self._process.pid, info["run_id"])
-        _write(self._state / "embedded.json", msgspec.json.encode(running) + b"\n")
+        self._note(running)
         self.adopted = False
         return running
+
+    def _note(self, running: Running) -> None:
+        _write(self._state / "embedded.json", msgspec.json.encode(running) + b"\n")
 
     def _ready(self, port: int) -> dict[str, str] | None:
         """What our new server tells of itself once it has loaded its data; None when it ended instead."""

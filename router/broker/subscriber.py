@@ -38,7 +38,7 @@ MOMENT = 0.01
 STANDSTILL = 0.25
 """Seconds that a timer may be late before it counts as the event loop standing still."""
 
-MESSAGE, PMESSAGE, ERROR = b"message", b"pmessage", b"error"
+MESSAGE, PMESSAGE, PONG, ERROR = b"message", b"pmessage", b"pong", b"error"
 SUBSCRIBE, PSUBSCRIBE = b"subscribe", b"psubscribe"
 UNSUBSCRIBE, PUNSUBSCRIBE = b"unsubscribe", b"punsubscribe"
 
@@ -245,6 +245,10 @@ class Subscriber(asyncio.BufferedProtocol):
         append: Callable[[bytes], None] = batches.append  # type: ignore[assignment]  # replaced before its first use
         exact = wild = pattern = extra = extra_pattern = None
         subscriptions = self._subscriptions
+        if batches:  # the run goes on from the slice before
+            last = batches[-1]
+            append, pattern = last.payloads.append, last.pattern
+            exact, wild = (last.channel, None) if pattern is None else (None, last.channel)
         while (message := gets()) is not False:
             if len(message) == 3:
                 kind, name, payload = message
@@ -291,6 +295,8 @@ class Subscriber(asyncio.BufferedProtocol):
         asked = self._expected.popleft()
         if asked is not PINGED:
             self._answer(asked, kind, reply)
+        elif kind not in {PONG, ERROR}:
+            raise ValueError(f"{reply!r:.100} where the answer to PING was due")
 
     def _answer(self, asked: Wanted, kind: bytes, reply: list[Any]) -> None:
         if kind == ERROR:
@@ -303,6 +309,9 @@ class Subscriber(asyncio.BufferedProtocol):
 
     def _leaving(self, kind: bytes, reply: list[Any]) -> None:
         """Take an answer while unsubscribing: the last one counts no subscription, or is a refusal."""
+        if self._expected and kind not in {UNSUBSCRIBE, PUNSUBSCRIBE}:
+            self._expected.popleft()
+            return
         over = kind == ERROR or (kind == PUNSUBSCRIBE and reply[2] == 0)
         if over and self._left is not None and not self._left.done():
             self._left.set_result(None)

@@ -44,6 +44,7 @@ def test_there_are_enough_of_them():
 CORRECTED = {
     "template-unquoted": 'template: "{{ payload.message }}"',
     "template-unquoted-with-text": 'template: "{{ payload.message }} and more"',
+    "template-after-brackets": 'template: "[{{ event.channel }}] {{ payload.message }}"',
     "template-unquoted-in-braces": 'audit: {type: log, path: audit.jsonl, template: "Hi {{ payload.name }}"}',
     "template-unquoted-in-list": 'to: ["{{ payload.mail }}", ops@example.org]',
     "expression-unquoted-in-braces": 'audit: {type: log, path: "${LOG:-audit.jsonl}"}',

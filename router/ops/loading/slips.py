@@ -37,6 +37,7 @@ _STARTS = {
 BRACES = "`{{` unquoted begins a mapping in YAML; put the template in quotes"
 EXPRESSION = "inside `{…}` or `[…]`, `${…}` must be quoted"
 COLON = "`: ` inside an unquoted value begins a mapping in YAML; quote the value"
+BRACKETS = "a value that starts with `[` or `{` is a list or a mapping in YAML; quote it"
 LIST = "a list can't begin on the line of its key; write each `- ` on a line of its own below, indented"
 COMMENT = "` #` begins a comment in YAML, so the value ends before it; quote the value"
 NO_SPACE = "a space is missing after `:`"
@@ -187,6 +188,29 @@ def _piece(line: str, at: int, *, key: bool) -> tuple[int, bool]:
     return at, False
 
 
+def after_brackets(line: str, column: int) -> str | None:
+    """The line with the whole value quoted, where text follows the bracket that closes the one at a column (from 0).
+
+    `subject: [{{ event.channel }}] {{ payload.message }}`: YAML takes the beginning for a list.
+    """
+    if line[column : column + 1] not in {"[", "{"}:  # an anchor or a tag comes first
+        return None
+    depth, at = 0, column
+    while at < len(line):
+        skipped = _QUOTED.match(line, at) or _ATOM.match(line, at)
+        if skipped and at > column:
+            at = skipped.end()
+            continue
+        depth += (line[at] in "[{") - (line[at] in "]}")
+        at += 1
+        if depth == 0:
+            break
+    rest = line[at:]
+    if depth or not rest.strip() or rest.lstrip()[0] in "#:" or line.startswith("{{", column):
+        return None
+    return corrected(line, column, len(_COMMENT.sub("", line).rstrip()))
+
+
 def explain(value: Value) -> str | None:
     """Why an unquoted value is not read as meant, or None when nothing is wrong with it."""
     text = value.text
@@ -237,15 +261,13 @@ def space_after_colon(line: str) -> str | None:
 
 def of_error(lines: Sequence[str], error: MarkedYAMLError) -> Slip:
     """What the operator did, from what the parser says and the lines around."""
-    mark = error.problem_mark or error.context_mark
-    line = min(mark.line, len(lines) - 1) if mark else 0
-    column = mark.column if mark else 0
-    context = error.context_mark
+    line, column = _place(lines, error.problem_mark or error.context_mark) or (0, 0)
+    context = _place(lines, error.context_mark)
     told = f"{error.context or ''} {error.problem or ''}"
     return (
         _tab(lines, line)
-        or _marked_value(lines, line, column, context.line if context and "flow" in told else None)
-        or _spaces(lines, line, context.line if context else line)
+        or _marked_value(lines, line, column, context[0] if context and "flow" in told else None)
+        or _spaces(lines, line, context[0] if context else line)
         or _open_quote(lines, line, context, told)
         or _after_quote(lines, line)
         or _open_bracket(lines, line, context, told)
@@ -253,6 +275,14 @@ def of_error(lines: Sequence[str], error: MarkedYAMLError) -> Slip:
         or _indentation(lines, line, told)
         or Slip(line + 1, column + 1, _plainly(told))
     )
+
+
+def _place(lines: Sequence[str], mark: object) -> tuple[int, int] | None:
+    """Line and column of a parser's mark, which may lie behind the end."""
+    if mark is None:
+        return None
+    line, column = getattr(mark, "line", 0), getattr(mark, "column", 0)
+    return (line, column) if line < len(lines) else (len(lines) - 1, len(lines[-1]))
 
 
 def _tab(lines: Sequence[str], line: int) -> Slip | None:
@@ -309,10 +339,10 @@ def _value_start(text: str) -> int:
     return start + len(text[start:]) - len(text[start:].lstrip())
 
 
-def _open_quote(lines: Sequence[str], line: int, context: object, told: str) -> Slip | None:
+def _open_quote(lines: Sequence[str], line: int, context: tuple[int, int] | None, told: str) -> Slip | None:
     """A quote that is never closed; the parser may notice only lines later, where the next one is opened."""
     if "quoted scalar" in told and context is not None:
-        number, column = getattr(context, "line", 0), getattr(context, "column", 0)
+        number, column = context
         first = next((n for n in range(number + 1) if _opens(lines[n])), number)
         return _quote_slip(lines, first, column if first == number else _value_start(lines[first]))
     first = next((n for n in range(max(0, line - 20), line + 1) if n < line and _opens(lines[n])), -1)
@@ -345,15 +375,16 @@ def _after_quote(lines: Sequence[str], line: int) -> Slip | None:
     return Slip(line + 1, found.end() + 1, message, fixed, sure=True)
 
 
-def _open_bracket(lines: Sequence[str], line: int, context: object, told: str) -> Slip | None:
+def _open_bracket(lines: Sequence[str], line: int, context: tuple[int, int] | None, told: str) -> Slip | None:
     if "flow" not in told or context is None:
         return None
-    number, column = getattr(context, "line", 0), getattr(context, "column", 0)
+    number, column = context
     opened, closing = ("{", "}") if "flow mapping" in told else ("[", "]")
     text = lines[number].rstrip()
     bare = _QUOTED.sub("", text)
     fixed = text + closing if bare.count(opened) == bare.count(closing) + 1 and number < line else None
-    where = "" if number == line else f", noticed in line {line + 1}"
+    at_end = line == len(lines) - 1 and not lines[line]
+    where = "" if number == line else ", noticed at the end of the file" if at_end else f", noticed in line {line + 1}"
     message = f"the `{opened}` that is opened here is not closed, or a comma is missing{where}"
     return Slip(number + 1, column + 1, message, fixed)
 

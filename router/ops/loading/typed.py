@@ -187,7 +187,7 @@ def _report(
         if not node.faulty:
             problems.add(_missing(model, fault), place, path=child_path(node.path, fault.key))
     elif kind in {"value_error", "assertion_error"} and not location and fault.entry:
-        if not strangers and not node.faulty:
+        if not strangers and not any(below.faulty for below in walk(node)):
             problems.add(_sentence(error), fault.entry.mark, path=node.path)
     else:
         if isinstance(node, Mapping) and set(node.entries) == {"file"} and kind == "value_error":

@@ -83,6 +83,8 @@ def parse(text: str, file: SourceFile, problems: Problems) -> Mapping | None:
             return builder.document("\n".join(lines))
         except _StopError:
             return None
+        except _SlipError as error:
+            slip = error.slip
         except yaml.MarkedYAMLError as error:
             slip = slips.of_error(lines, error)
         except yaml.YAMLError as error:
@@ -142,6 +144,14 @@ def _place(file: SourceFile, before: str) -> Mark:
 
 class _StopError(Exception):
     """The rest of the file can't be understood; the reason is among the problems."""
+
+
+class _SlipError(Exception):
+    """A slip that the parser would tell badly."""
+
+    def __init__(self, slip: slips.Slip) -> None:
+        super().__init__(slip.message)
+        self.slip = slip
 
 
 class _Builder:
@@ -205,6 +215,8 @@ class _Builder:
         anchor: str | None = event.anchor
         if anchor is not None:
             self._anchors[anchor] = None
+        if isinstance(event, yaml.CollectionStartEvent) and event.flow_style and not self._open:
+            self._brackets(event)
         if isinstance(event, yaml.ScalarEvent):
             node: Node = self._scalar(event)
         elif event.tag is not None:
@@ -344,6 +356,13 @@ class _Builder:
         mark = self._mark(event.start_mark)
         self._add(slips.BRACES, event.start_mark, _shown(fixed))
         return Scalar(mark, value.text if value else "", value.text if value else "", faulty=True)
+
+    def _brackets(self, event: Any) -> None:
+        """`[{{ a }}] b`: text after what YAML takes for a list or a mapping."""
+        mark = event.start_mark
+        fixed = slips.after_brackets(self._file.line(mark.line + 1), mark.column)
+        if fixed is not None:
+            raise _SlipError(slips.Slip(mark.line + 1, mark.column + 1, slips.BRACKETS, fixed, sure=True))
 
     def _skip(self) -> None:
         """Pass over the rest of the collection that has just begun."""

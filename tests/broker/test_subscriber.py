@@ -1,0 +1,182 @@
+"""What the parser makes of bytes that no healthy server sends, and of chunks cut anywhere: against a scripted peer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+import structlog.testing
+
+from tests.broker.conftest import until
+
+CONFIRMED = b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n"
+
+
+def message(payload: bytes) -> bytes:
+    return b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$%d\r\n%s\r\n" % (len(payload), payload)
+
+
+class Peer:
+    """Answers the handshake, then says to each SUBSCRIBE what the test wants."""
+
+    def __init__(self) -> None:
+        self.say: Callable[[asyncio.StreamWriter], Awaitable[None]]
+        self.answer_pings = True
+        self.parting = b""
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pings = 0
+        try:
+            while line := await reader.readline():
+                word = line.strip().upper()
+                if word == b"SETNAME":
+                    writer.write(b"+OK\r\n")
+                elif word == b"PING":
+                    pings += 1
+                    if self.answer_pings or pings == 1:
+                        writer.write(b"+PONG\r\n")
+                elif word == b"SUBSCRIBE":
+                    await self.say(writer)
+                elif word == b"UNSUBSCRIBE":
+                    writer.write(self.parting)
+                elif word == b"PUNSUBSCRIBE":
+                    writer.write(b"*3\r\n$12\r\npunsubscribe\r\n$-1\r\n:0\r\n")
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+async def peer():
+    one = Peer()
+    async with await asyncio.start_server(one.serve, "127.0.0.1", 0) as listener:
+        one.port = listener.sockets[0].getsockname()[1]
+        yield one
+
+
+def saying(*chunks: bytes, pause: float = 0.0) -> Callable[[asyncio.StreamWriter], Awaitable[None]]:
+    async def say(writer: asyncio.StreamWriter) -> None:
+        for chunk in chunks:
+            writer.write(chunk)
+            await writer.drain()
+            await asyncio.sleep(pause)
+
+    return say
+
+
+async def test_a_message_may_be_cut_anywhere(peer, source, recorder):
+    stream = CONFIRMED + message(b"one") + message(b"") + message(b"\r\n") + message(b"two")
+    peer.say = saying(*(stream[i : i + 1] for i in range(len(stream))), pause=0.001)
+    await source(f"redis://127.0.0.1:{peer.port}", ["a"]).start()
+    await until(lambda: recorder.payloads == [b"one", b"", b"\r\n", b"two"])
+
+
+async def test_messages_between_confirmations_are_not_lost(peer, source, recorder):
+    second = CONFIRMED.replace(b"$1\r\na", b"$1\r\nb")
+    answers = iter([saying(CONFIRMED + message(b"early")), saying(message(b"between") + second)])
+
+    async def say(writer: asyncio.StreamWriter) -> None:
+        await next(answers)(writer)
+
+    peer.say = say
+    await source(f"redis://127.0.0.1:{peer.port}", ["a", "b"]).start()
+    assert recorder.payloads == [b"early", b"between"]
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"?what\r\n",
+        b":5\r\n",
+        b"$-1\r\n",
+        b"*0\r\n",
+        b"*1\r\n:1\r\n",
+        b"*3\r\n$3\r\nfoo\r\n$1\r\na\r\n:1\r\n",
+        b"+OK\r\n+OK\r\n",
+    ],
+)
+async def test_nonsense_ends_the_connection_after_what_came_before_it(peer, source, recorder, nonsense):
+    peer.answer_pings = False
+    peer.say = saying(CONFIRMED, message(b"good") + nonsense, pause=0.05)
+    web = source(f"redis://127.0.0.1:{peer.port}", ["a"])
+    await web.start()
+    with structlog.testing.capture_logs() as logs:
+        await until(lambda: web.gaps)
+    assert recorder.payloads[0] == b"good"
+    assert "what is not pub/sub" in logs[0]["reason"]
+
+
+async def test_a_wrong_confirmation_is_none(peer, source):
+    peer.say = saying(CONFIRMED.replace(b"$1\r\na", b"$1\r\nx"))
+    heard: list[str] = []
+    web = source(f"redis://127.0.0.1:{peer.port}", ["a"], connect_timeout=None, waiting=heard.append)
+    starting = asyncio.create_task(web.start())
+    await until(lambda: heard)
+    assert "what is not pub/sub" in heard[0]
+    starting.cancel()
+    await asyncio.wait([starting])
+
+
+async def test_a_subscription_that_the_server_ends_is_a_loss(peer, source):
+    peer.say = saying(CONFIRMED, b"", b"*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n", pause=0.03)
+    web = source(f"redis://127.0.0.1:{peer.port}", ["a"])
+    await web.start()
+    await until(lambda: web.gaps >= 1)
+
+
+async def test_a_subscribe_without_an_answer_is_tried_again(peer, source):
+    peer.say = saying()
+    heard: list[str] = []
+    web = source(f"redis://127.0.0.1:{peer.port}", ["a"], waiting=heard.append)
+    starting = asyncio.create_task(web.start())
+    await until(lambda: heard)
+    assert "no answer to SUBSCRIBE in time" in heard[0]
+    peer.say = saying(CONFIRMED)
+    await starting
+    assert web.up
+
+
+async def test_refused_for_now_is_tried_again(peer, source):
+    peer.say = saying(b"-LOADING Redis is loading the dataset in memory\r\n")
+    heard: list[str] = []
+    web = source(f"redis://127.0.0.1:{peer.port}", ["a"], waiting=heard.append)
+    starting = asyncio.create_task(web.start())
+    await until(lambda: heard)
+    assert "LOADING" in heard[0]
+    peer.say = saying(CONFIRMED)
+    await starting
+
+
+async def test_a_refused_ping_is_a_sign_of_life_too(peer, source):
+    async def say(writer: asyncio.StreamWriter) -> None:
+        writer.write(CONFIRMED)
+        for _ in range(30):
+            await asyncio.sleep(0.05)
+            writer.write(b"-NOPERM no PING for you\r\n")
+
+    peer.say = say
+    web = source(f"redis://127.0.0.1:{peer.port}", ["a"])
+    await web.start()
+    await asyncio.sleep(1.0)
+    assert (web.up, web.gaps) == (True, 0)
+
+
+async def test_a_run_goes_on_over_the_slices_of_a_chunk(peer, source, recorder):
+    peer.say = saying(CONFIRMED + message(b"x" * 100) * 5000)
+    await source(f"redis://127.0.0.1:{peer.port}", ["a"]).start()
+    await until(lambda: len(recorder.payloads) == 5000)
+    assert len(recorder.batches) == recorder.calls
+
+
+async def test_stop_takes_what_comes_before_the_last_confirmation(peer, source, recorder):
+    peer.answer_pings = False
+    peer.say = saying(CONFIRMED)
+    peer.parting = b"-NOPERM no PING for you\r\n" + message(b"late") + b"*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n"
+    web = source(f"redis://127.0.0.1:{peer.port}", ["a"])
+    await web.start()
+    await asyncio.sleep(0.02)
+    await web.stop()
+    assert recorder.payloads == [b"late"]

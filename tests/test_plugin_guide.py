@@ -1,0 +1,56 @@
+"""The plugin guide says what is true: its hooks are all of them, its plugins work."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from router import api, hookspecs
+from router.plugin_manager import load_plugins
+
+GUIDE = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text()
+PLUGINS = [
+    block for block in re.findall(r"^```python\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL) if "@hookimpl" in block
+]
+
+
+def hooks():
+    return {name: spec for name, spec in vars(hookspecs.Hooks).items() if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("name", hooks())
+def test_every_hook_stands_in_the_guide_with_its_arguments(name):
+    arguments = ", ".join(list(inspect.signature(hooks()[name]).parameters)[1:])
+    assert f"### `{name}({arguments})`" in GUIDE
+
+
+def test_the_signature_of_register_stands_in_the_guide():
+    signature = inspect.signature(hookspecs.RegisterSink.__call__, eval_str=False)
+    shown = []
+    for parameter in list(signature.parameters.values())[1:]:
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            if "*" not in shown:
+                shown.append("*")
+            default = f'"{parameter.default}"' if isinstance(parameter.default, str) else parameter.default
+            shown.append(f"{parameter.name}={default}")
+        else:
+            shown.append(parameter.name)
+    assert f"`register({', '.join(shown)})`" in GUIDE
+
+
+@pytest.mark.parametrize("number", range(len(PLUGINS)))
+def test_the_plugins_of_the_guide_load(tmp_path, number):
+    folder = tmp_path / "plugins"
+    folder.mkdir(mode=0o755)
+    (folder / "example.py").write_text(PLUGINS[number])
+    (folder / "example.py").chmod(0o644)
+    plugins = load_plugins([folder], entry_points=False)
+    assert plugins.failures == []
+    assert {"shout", "archive"} & set(plugins.sinks)
+
+
+def test_everything_a_plugin_may_import_is_exported_and_documented():
+    for name in api.__all__:
+        assert hasattr(api, name)
+        assert f"`{name}" in GUIDE or f" {name}" in GUIDE
