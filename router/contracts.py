@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
-
-from structlog.stdlib import BoundLogger
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from router.events import RawBatch
 from router.options import SinkOptions
+
+if TYPE_CHECKING:
+    from structlog.stdlib import BoundLogger  # takes 50 ms to import, which `check` can do without
 
 QueueType = Literal["memory", "redis"]
 Execution = Literal["process"]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import hiredis
 import msgspec
 import structlog
 from redis.asyncio.connection import AbstractConnection
@@ -26,6 +26,7 @@ from router.events import DeadLetter
 log = structlog.stdlib.get_logger(__name__)
 
 VERSION = b"1"
+Word = str | bytes | int
 BATCH = 500
 """Letters that one script call appends at most."""
 
@@ -57,13 +58,7 @@ redis.call('SET', KEYS[2], ARGV[1] .. ':' .. evicted, 'EX', 86400)
 return evicted
 """
 
-_PROCESS = os.urandom(4).hex()
-_sequence = itertools.count()
-
-
-def letter_id(now: float) -> str:
-    """A new id of a dead letter: unique, and in the order of `now` (seconds since the epoch, to the millisecond)."""
-    return f"{int(now * 1000):012x}-{next(_sequence) & 0xFFFFFFFF:08x}-{_PROCESS}"
+_FIELDS = DeadLetter.__struct_fields__
 
 
 class Tally:
@@ -129,7 +124,7 @@ class DeadLetterWriter:
         self._letters: deque[DeadLetter] = deque()
         self._number = 0
         self._batch: list[DeadLetter] = []
-        self._command: list[bytes | str | int] = []
+        self._command = b""
         self._connection: AbstractConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -235,11 +230,12 @@ class DeadLetterWriter:
         if not self._batch:
             return False
         self._number += 1
-        self._command = ["EVAL", APPEND, 2, self._stream, self._guard, self._number, self._max_events]
+        command: list[Word] = ["EVAL", APPEND, 2, self._stream, self._guard, self._number, self._max_events]
         for letter in self._batch:
             words = _words(letter)
-            self._command.append(len(words))
-            self._command += words
+            command.append(len(words))
+            command += words
+        self._command = _pack(command)
         return True
 
     async def _write(self) -> None:
@@ -255,7 +251,7 @@ class DeadLetterWriter:
                 break
         self.written += len(self._batch)
         self.waiting_bytes -= sum(map(_size, self._batch))
-        self._batch, self._command = [], []
+        self._batch, self._command = [], b""
         self._accepted()
         if evicted:
             self._evictions.add(evicted)
@@ -263,7 +259,7 @@ class DeadLetterWriter:
     async def _send(self) -> int:
         if self._connection is None:
             self._connection = await client.dial(self._server)
-        await self._connection.send_command(*self._command)
+        await self._connection.send_packed_command(self._command)
         return int(await self._connection.read_response())
 
     async def _hang_up(self) -> None:
@@ -305,22 +301,18 @@ def _size(letter: DeadLetter) -> int:
     return len(letter.payload) + len(letter.detail) + headers + OVERHEAD
 
 
-def _words(letter: DeadLetter) -> list[bytes]:
+def _words(letter: DeadLetter) -> list[Word]:
     """The letter as it stands in the stream: field, value, field, value …"""
-    words: list[bytes] = []
-    for name in letter.__struct_fields__:
-        value = getattr(letter, name)
+    words: list[Word] = ["version", VERSION]
+    for name, value in zip(_FIELDS, msgspec.structs.astuple(letter), strict=True):
         if value is not None:
-            words += (name.encode(), _value(value))
-    return [*words, b"version", VERSION]
+            words += (name, msgspec.json.encode(value) if isinstance(value, Mapping) else value)
+    return words
 
 
-def _value(value: object) -> bytes:
-    match value:
-        case bytes():
-            return value
-        case str():
-            return value.encode("utf-8", "backslashreplace")
-        case int():
-            return b"%d" % value
-    return msgspec.json.encode(value)
+def _pack(words: Sequence[Word]) -> bytes:
+    """A command as the bytes to send. What is no valid Unicode (a lone surrogate) is backslash-escaped."""
+    try:
+        return bytes(hiredis.pack_command(tuple(words)))  # type: ignore[arg-type]  # its stub knows one word only
+    except UnicodeEncodeError:
+        return _pack([word.encode("utf-8", "backslashreplace") if isinstance(word, str) else word for word in words])

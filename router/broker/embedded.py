@@ -167,7 +167,10 @@ class Embedded:
         if self._process is not None:
             self._process.poll()
         with _opened(self._folder / "server.lock") as lock:
-            return not _locked(lock)
+            if not _locked(lock):
+                return True
+            _unlock(lock)
+            return False
 
     def _found_or_started(self, ports: list[int]) -> Running:
         """The running server, else a new one on the first of `ports` (0: any) that can be had."""
@@ -247,6 +250,7 @@ class Embedded:
     def _leave(self) -> None:
         users, self._users = self._users, None
         if users is not None:
+            _unlock(users)
             os.close(users)
 
     def _end(self) -> None:
@@ -367,6 +371,11 @@ def _locked(file: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _unlock(file: int) -> None:
+    """Give a lock back now: a child that is just being made would hold it for a moment longer than we do."""
+    fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -18,7 +18,7 @@ from router.contracts import Clock, DeadLetters
 from router.core import decoding
 from router.core.books import Books, SourceBook
 from router.core.ids import Ids
-from router.core.routing import Plan, Routing, SchemaRule
+from router.core.routing import Routing, SchemaRule, Target
 from router.engine import letters
 from router.engine.notes import Notes
 from router.errors import Reason
@@ -40,18 +40,35 @@ class Lane(msgspec.Struct, frozen=True):
     format: str
     max_bytes: int
 
+    @property
+    def decode(self) -> Callable[[bytes], Any]:
+        """The decoder of its format."""
+        return events.DECODERS[self.format]
+
 
 class _Prepared(msgspec.Struct, frozen=True, eq=False):
     """The plan of a channel with everything the loop needs at hand.
 
-    `accepts` is None where every payload fits. `route` and `sink` are the first delivery's, empty where there is none.
+    Of several subscriptions that match a channel one always wins, so `pattern` is the channel's as well. `accepts` is None
+    where every payload fits. `route` and `sink` are the first delivery's, empty where there is none; `others` the rest.
     """
 
     channel: str
-    plan: Plan
+    pattern: str | None
+    schema: SchemaRule | None
+    matched: bool
     accepts: Callable[[Any], bool] | None
     route: str
     sink: str
+    others: tuple[Target, ...]
+
+
+class _Moment(NamedTuple):
+    """What all events of one chunk share."""
+
+    now: float
+    received_at: datetime
+    prefix: str
 
 
 class Pipeline:
@@ -89,42 +106,44 @@ class Pipeline:
         plans = self._plans[source]
         book = self._books.sources[source]
         now = self._clock.now()
-        received_at = datetime.fromtimestamp(now, UTC)
-        prefix = self._ids.prefix(now)
+        moment = _Moment(now, datetime.fromtimestamp(now, UTC), self._ids.prefix(now))
         ready: dict[str, list[Event]] = {}
         sizes: dict[str, int] = {}
         for batch in batches:
-            prepared = plans.get(batch.channel) or self._prepare(lane, batch.channel)
-            accepted, size = self._accept(lane, prepared, batch, received_at, prefix)
+            prepared = plans.get(batch.channel) or self._prepare(lane, batch)
+            accepted, size = self._accept(lane, prepared, batch.payloads, moment)
             book.received += len(batch.payloads)
             if not accepted:
                 continue
-            if prepared.plan.matched:
+            if prepared.matched:
                 book.routed += len(accepted)
             else:
                 self._unmatched(book, prepared, accepted, now)
-            for sink, deliveries in self._deliveries(prepared, accepted):
-                if sink in ready:
-                    ready[sink] += deliveries
-                    sizes[sink] += size
-                else:
-                    ready[sink] = deliveries
-                    sizes[sink] = size
+            sink = prepared.sink
+            if sink in ready:
+                ready[sink] += accepted
+                sizes[sink] += size
+            elif sink:
+                ready[sink] = accepted
+                sizes[sink] = size
+            if prepared.others:
+                self._fan_out(prepared.others, tuple(accepted), size, ready, sizes)
         for sink, deliveries in ready.items():
             self._inboxes[sink](deliveries, sizes[sink])
 
     def _accept(
-        self, lane: Lane, prepared: _Prepared, batch: RawBatch, received_at: datetime, prefix: str
+        self, lane: Lane, prepared: _Prepared, payloads: list[bytes], moment: _Moment
     ) -> tuple[list[Event], int]:
         """The first delivery of every good message, and the bytes of their payloads; the others become dead letters."""
-        payloads = batch.payloads
+        size = sum(map(len, payloads))
         refused: list[bytes] = []
-        if max(map(len, payloads)) > lane.max_bytes:
+        if size > lane.max_bytes and max(map(len, payloads)) > lane.max_bytes:
             refused = [raw for raw in payloads if len(raw) > lane.max_bytes]
             payloads = [raw for raw in payloads if len(raw) <= lane.max_bytes]
-        source, format_, channel, route, sink = lane.name, lane.format, prepared.channel, prepared.route, prepared.sink
-        pattern = None if batch.pattern is None else events.text(batch.pattern)
-        decode, accepts, count = events.DECODERS[format_], prepared.accepts, self._ids.count
+            size = sum(map(len, payloads))
+        source, format_, channel, pattern = lane.name, lane.format, prepared.channel, prepared.pattern
+        route, sink, decode, accepts = prepared.route, prepared.sink, lane.decode, prepared.accepts
+        received_at, prefix, count = moment.received_at, moment.prefix, self._ids.count
         accepted: list[Event] = []
         append, make = accepted.append, Event
         for raw in payloads:
@@ -133,53 +152,55 @@ class Pipeline:
                     decode(raw)
                 elif not accepts(decode(raw)):
                     refused.append(raw)
+                    size -= len(raw)
                     continue
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 refused.append(raw)
+                size -= len(raw)
                 continue
             count += 1
             append(make(f"{prefix}{count}", source, channel, pattern, received_at, raw, route, sink, format_))
         self._ids.count = count
-        size = sum(map(len, payloads))
         if refused:
-            size -= sum(len(raw) for raw in refused if len(raw) <= lane.max_bytes)
-            self._reject(lane, prepared, refused, pattern, received_at)
+            self._reject(lane, prepared, refused, received_at)
         return accepted, size
 
-    def _deliveries(self, prepared: _Prepared, accepted: list[Event]) -> list[tuple[str, list[Event]]]:
-        """The deliveries by sink, in route order: the first is at hand, the others are copies of it."""
-        targets = prepared.plan.targets
-        if not targets:
-            return []
-        found = [(prepared.sink, accepted)]
-        for target in targets[1:]:
+    @staticmethod
+    def _fan_out(
+        targets: tuple[Target, ...],
+        accepted: tuple[Event, ...],
+        size: int,
+        ready: dict[str, list[Event]],
+        sizes: dict[str, int],
+    ) -> None:
+        """Add the deliveries beyond the first: copies of it, bound for other sinks or by other routes."""
+        for target in targets:
             route, sink = target.route, target.sink
-            found.append(
-                (
-                    sink,
-                    [
-                        Event(e.id, e.source, e.channel, e.pattern, e.received_at, e.raw, route, sink, e.format)
-                        for e in accepted
-                    ],
-                )
-            )
-        return found
+            copies = [
+                Event(e.id, e.source, e.channel, e.pattern, e.received_at, e.raw, route, sink, e.format)
+                for e in accepted
+            ]
+            ready.setdefault(sink, []).extend(copies)
+            sizes[sink] = sizes.get(sink, 0) + size
 
-    def _prepare(self, lane: Lane, channel: bytes) -> _Prepared:
-        plan = self._routing.plan(lane.name, channel)
-        first = plan.targets[0] if plan.targets else None
-        name = events.text(channel)
+    def _prepare(self, lane: Lane, batch: RawBatch) -> _Prepared:
+        plan = self._routing.plan(lane.name, batch.channel)
+        first = plan.targets[0] if plan.targets else Target("", "")
+        name = events.text(batch.channel)
         prepared = _Prepared(
             channel=name,
-            plan=plan,
+            pattern=None if batch.pattern is None else events.text(batch.pattern),
+            schema=plan.schema,
+            matched=plan.matched,
             accepts=self._accepts(lane, name, plan.schema),
-            route=first.route if first else "",
-            sink=first.sink if first else "",
+            route=first.route,
+            sink=first.sink,
+            others=plan.targets[1:],
         )
         plans = self._plans[lane.name]
         if len(plans) >= MOST_PLANS:
             del plans[next(iter(plans))]
-        plans[channel] = prepared
+        plans[batch.channel] = prepared
         return prepared
 
     def _accepts(self, lane: Lane, channel: str, rule: SchemaRule | None) -> Callable[[Any], bool] | None:
@@ -199,9 +220,7 @@ class Pipeline:
 
         return accepts_all
 
-    def _reject(
-        self, lane: Lane, prepared: _Prepared, refused: list[bytes], pattern: str | None, received_at: datetime
-    ) -> None:
+    def _reject(self, lane: Lane, prepared: _Prepared, refused: list[bytes], received_at: datetime) -> None:
         """Make dead letters of messages that can't be taken."""
         now = self._clock.now()
         found: list[DeadLetter] = []
@@ -227,7 +246,7 @@ class Pipeline:
                     detail,
                     source=lane.name,
                     channel=prepared.channel,
-                    pattern=pattern,
+                    pattern=prepared.pattern,
                     received_at=received_at,
                 )
             )
@@ -238,7 +257,7 @@ class Pipeline:
         error = decoding.rejection(raw, lane.format, lane.max_bytes)
         if error:
             return error.reason, error.detail, error.detail
-        rule = prepared.plan.schema
+        rule = prepared.schema
         assert rule is not None
         assert rule.schema is not None
         found = rule.schema.errors(events.decode(raw, lane.format))
@@ -247,7 +266,7 @@ class Pipeline:
 
     def _unmatched(self, book: SourceBook, prepared: _Prepared, accepted: list[Event], now: float) -> None:
         book.unmatched += len(accepted)
-        if prepared.plan.targets:
+        if prepared.sink:
             return
         first = accepted[0]
         message = "no route takes the events of this channel"

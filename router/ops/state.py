@@ -78,6 +78,7 @@ class InstanceLock:
         file, self._file = self._file, None
         if file is not None:
             os.ftruncate(file, 0)
+            fcntl.flock(file, fcntl.LOCK_UN)  # a child that is just being made holds the open file too, for a moment
             os.close(file)
 
 

@@ -285,6 +285,24 @@ def test_a_killed_router_leaves_its_server_to_the_next(example):
     assert not port_answers(port)
 
 
+def test_ctrl_c_while_it_starts_leaves_nothing_behind(example):
+    folder = example / "state" / "event-router" / "embedded"
+    with Process("run", "-c", "config.example.yaml", cwd=example) as daemon:
+        wait_until((folder / "server.lock").exists, "the start of the embedded server")
+        daemon.signal(signal.SIGINT)
+        assert daemon.wait() == 130
+        assert "Traceback" not in daemon.err
+    left = [each for each in Path("/proc").glob("[0-9]*/cwd") if points_at(each, folder)]
+    assert left == []
+
+
+def points_at(link, folder):
+    try:
+        return link.readlink() == folder
+    except OSError:  # another's process, or one that has just ended
+        return False
+
+
 def test_on_a_terminal_it_speaks_to_people(example):
     ours, theirs = pty.openpty()
     process = subprocess.Popen(

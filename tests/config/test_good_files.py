@@ -1,7 +1,7 @@
 """Files that load, what becomes of them, and what the effective configuration and the editor schema make of them."""
 
 import json
-import os
+import shutil
 from pathlib import Path
 
 import jsonschema
@@ -16,6 +16,7 @@ from router.plugin_manager import load_plugins
 HERE = Path(__file__).parent
 GOOD = sorted((HERE / "good").glob("*.yaml"))
 EXAMPLE = HERE.parent.parent / "config.example.yaml"
+(HERE / "good" / "secret.txt").chmod(0o600)  # git keeps no more of the mode than whether it is a program
 
 
 def plain_yaml(text):
@@ -127,15 +128,18 @@ def test_deliver_can_be_overridden(everything):
 
 
 @pytest.mark.parametrize("file", [*GOOD, EXAMPLE], ids=lambda file: file.stem)
-def test_the_effective_configuration_loads_again_to_the_same(file):
+def test_the_effective_configuration_loads_again_to_the_same(file, tmp_path):
+    folder = tmp_path / "good"
+    shutil.copytree(HERE / "plugins", tmp_path / "plugins")
+    if file == EXAMPLE:
+        shutil.copytree(file.parent / "schemas", folder / "schemas")
+    else:
+        shutil.copytree(file.parent, folder)
+    again = folder / "effective.yaml"
     text = effective(file, environ={})
-    again = file.with_name(f".effective-{os.getpid()}-{file.name}")
-    try:
-        again.write_text(text)
-        first, second = load(file, environ={}), load(again, environ={})
-        assert effective(again, environ={}) == text
-    finally:
-        again.unlink(missing_ok=True)
+    again.write_text(text)
+    first, second = load(file, environ={}), load(again, environ={})
+    assert effective(again, environ={}) == text
     assert [r.model_dump() for r in second.config.routes] == [r.model_dump() for r in first.config.routes]
     assert second.config.sources == first.config.sources
     assert second.config.redis == first.config.redis
@@ -271,3 +275,43 @@ def test_every_scalar_may_be_an_expression(schema):
         "shutdown": {"drain": "${P}"},
     }
     assert list(jsonschema.Draft7Validator(schema).iter_errors(document)) == []
+
+
+PAGE = (HERE.parent.parent / "docs" / "configuration.md").read_text()
+
+
+def test_every_key_is_documented(schema):
+    properties = schema["properties"]
+    keys = set(properties)
+    for section in ("redis", "plugins", "shutdown"):
+        keys |= set(properties[section]["properties"])
+    keys |= set(properties["sources"]["additionalProperties"]["properties"])
+    keys |= set(properties["schemas"]["items"]["properties"])
+    keys |= set(properties["routes"]["items"]["properties"])
+    keys |= set(properties["defaults"]["properties"]["all"]["properties"])
+    keys |= set(properties["defaults"]["properties"]["all"]["properties"]["retry"]["properties"])
+    missing = [key for key in sorted(keys) if f"{key}:" not in PAGE and f"`{key}`" not in PAGE]
+    assert missing == []
+
+
+def test_the_examples_of_the_page_load(tmp_path):
+    import re
+
+    for folder, name, text in (
+        ("schemas", "notification.schema.json", "{}"),
+        ("schemas", "order.schema.json", "{}"),
+        ("mail", "ops.txt", "{{ payload.message }}"),
+        ("routes.d", "none.yaml", "routes: [{id: more, sinks: [audit]}]"),
+        ("creds", "smtp", "secret"),
+    ):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / name).write_text(text)
+    (tmp_path / "creds" / "smtp").chmod(0o600)
+    (tmp_path / "more-plugins").mkdir()
+    examples = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert len(examples) == 2
+    for number, example in enumerate(examples):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(example)
+        loaded = load(file, environ={"CREDENTIALS_DIRECTORY": str(tmp_path / "creds")})
+        assert [str(problem) for problem in loaded.problems if problem.severity != "note"] == []

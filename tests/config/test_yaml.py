@@ -100,9 +100,9 @@ def test_a_byte_order_mark_is_no_fault(tmp_path):
     ids=["bomb", "recursive", "forty-levels", "wide", "brackets", "braces", "dashes"],
 )
 def test_bombs_are_refused_at_once(text):
-    started = time.perf_counter()
+    started = time.process_time()
     root, problems = tree(text)
-    assert time.perf_counter() - started < 0.5  # 0.1 s on an idle machine
+    assert time.process_time() - started < 0.25  # 0.1 s on an idle machine
     assert root is None
     assert problems
 

@@ -139,6 +139,15 @@ def test_fan_out_keeps_the_order_and_the_id():
     assert run.book.routed == 2
 
 
+def test_several_routes_to_the_same_sinks_make_one_delivery_each():
+    routes = [RouteConfig(id=f"r{n}", sinks=[RouteSink(sink="log"), RouteSink(sink="mail")]) for n in range(3)]
+    run = Run(routes)
+    run.receive(GOOD, GOOD)
+    for name in ("log", "mail"):
+        assert sorted(event.route for event in run.inboxes[name]) == ["r0", "r0", "r1", "r1", "r2", "r2"]
+        assert len({event.key for event in run.inboxes[name]}) == 6
+
+
 def test_one_sink_is_handed_the_events_of_several_channels_together_and_in_order():
     run = Run()
     batches = [RawBatch(channel, None, [b"%d" % n]) for n, channel in enumerate([b"a", b"b", b"a", b"c"])]

@@ -11,8 +11,8 @@ from tests.support.process import NotifySocket
 
 @pytest.fixture
 def manager(tmp_path, monkeypatch):
-    listener = NotifySocket(tmp_path / "notify.sock")
-    monkeypatch.setenv("NOTIFY_SOCKET", str(listener.path))
+    listener = NotifySocket(str(tmp_path / "notify.sock"))
+    monkeypatch.setenv("NOTIFY_SOCKET", listener.address)
     yield listener
     listener.close()
 

@@ -32,7 +32,7 @@ class Finished:
 
 def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """A clean environment: nothing of the caller's but the path, and its state and home under `home`."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "EVENT_ROUTER_CI_RUN") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
     return (
         kept | {"HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "PYTHONPATH": str(ROOT)} | dict(extra or {})
     )
@@ -69,13 +69,17 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = PATI
 
 
 class NotifySocket:
-    """The service manager's end of `$NOTIFY_SOCKET`: keeps every datagram."""
+    """The service manager's end of `$NOTIFY_SOCKET`: keeps every datagram.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    `address` is a path, or a name of the abstract namespace after an `@`, which no temporary folder makes too long.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
         self.messages: list[str] = []
+        self._name = f"\0{address[1:]}" if address.startswith("@") else address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
+        self._socket.bind(self._name)
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
@@ -93,7 +97,7 @@ class NotifySocket:
 
     def close(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as waker:
-            waker.sendto(b"", str(self.path))
+            waker.sendto(b"", self._name)
         self._thread.join(PATIENCE)
         self._socket.close()
 
@@ -111,8 +115,8 @@ class Process:
         self.notify: NotifySocket | None = None
         variables = environment(cwd, env)
         if notify:
-            self.notify = NotifySocket(cwd / f"notify-{time.monotonic_ns()}.sock")
-            variables["NOTIFY_SOCKET"] = str(self.notify.path)
+            self.notify = NotifySocket(f"@event-router-test-{os.getpid()}-{time.monotonic_ns()}")
+            variables["NOTIFY_SOCKET"] = self.notify.address
         self._out: list[str] = []
         self._err: list[str] = []
         self._process = subprocess.Popen(

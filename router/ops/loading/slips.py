@@ -206,7 +206,7 @@ def after_brackets(line: str, column: int) -> str | None:
         if depth == 0:
             break
     rest = line[at:]
-    if depth or not rest.strip() or rest.lstrip()[0] in "#:" or line.startswith("{{", column):
+    if depth or not rest.strip(" \t]}") or rest.lstrip()[0] in "#:" or line.startswith("{{", column):
         return None
     return corrected(line, column, len(_COMMENT.sub("", line).rstrip()))
 
@@ -245,12 +245,6 @@ def value_at(line: str, column: int, flow: str = "") -> Value | None:
         if found:
             return found
     return None
-
-
-def quoted_at(line: str, column: int) -> str | None:
-    """The line with the value that begins at a column (from 0) quoted."""
-    value = value_at(line, column)
-    return corrected(line, value.start, value.end) if value else None
 
 
 def space_after_colon(line: str) -> str | None:

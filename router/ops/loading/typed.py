@@ -14,7 +14,18 @@ from pydantic_core import ErrorDetails
 
 from router.config import NAME
 from router.ops.loading import shapes, slips
-from router.ops.loading.nodes import Entry, Mapping, Mark, Node, Scalar, Sequence, child_path, describe, plain, quoted
+from router.ops.loading.nodes import (
+    Entry,
+    Mapping,
+    Mark,
+    Node,
+    Scalar,
+    Sequence,
+    child_path,
+    describe,
+    plain,
+    walk,
+)
 from router.ops.loading.problems import Problems, did_you_mean, unknown
 from router.ops.loading.yaml_nodes import resolve
 
@@ -330,17 +341,3 @@ def text(node: Node | None, problems: Problems) -> str | None:
         return None
     problems.add(expected("a text", node), node)
     return None
-
-
-__all__ = [
-    "PlacedName",
-    "check",
-    "data",
-    "expected",
-    "mapping",
-    "quoted",
-    "sequence",
-    "text",
-    "unknown_key",
-    "unknown_keys",
-]
