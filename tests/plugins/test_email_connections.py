@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import Any
 
 import pytest
 
 from router.errors import PermanentError, SinkError, TransientError
-from tests.support.sinks import make_event, open_sink, sink_type, until
+from tests.support.sinks import make_event, open_sink, plugin_module, until
 from tests.support.smtp import Authority, Postbox, authority, silence, smtp_server, talking_server
 
 TEAM = {"from": "shop@example.org", "to": "ops@example.org", "text": "Hello"}
@@ -228,7 +227,7 @@ async def test_a_cancelled_delivery_leaves_no_connection_behind():
 
 
 async def test_an_idle_connection_is_closed_with_quit(monkeypatch):
-    module = sys.modules[sink_type("email").options.__module__]
+    module = plugin_module("email")
     monkeypatch.setattr(module.Connections, "IDLE", 0.05)
     async with smtp_server() as box, open_sink("email", at(box)) as sink:
         await sink.deliver(make_event({}))
@@ -238,7 +237,7 @@ async def test_an_idle_connection_is_closed_with_quit(monkeypatch):
 
 
 async def test_closing_does_not_wait_for_a_server_that_hangs(monkeypatch):
-    module = sys.modules[sink_type("email").options.__module__]
+    module = plugin_module("email")
     monkeypatch.setattr(module.Connections, "QUIT", 0.1)
 
     async def script(reader, writer):

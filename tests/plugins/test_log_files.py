@@ -10,7 +10,6 @@ import os
 import resource
 import stat
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 
 from router.errors import SinkError, TransientError
 from router.events import json_line
-from tests.support.sinks import make_event, open_sink, sink_type
+from tests.support.sinks import make_event, open_sink, plugin_module
 
 
 def events(start: int, count: int = 1, size: int = 10):
@@ -108,7 +107,7 @@ async def test_an_error_of_the_system_is_transient(tmp_path, monkeypatch):
             raise PermissionError(errno.EACCES, "Permission denied")
 
         with monkeypatch.context() as patched:
-            patched.setattr(sys.modules[sink_type("log").options.__module__].os, "open", refuse)
+            patched.setattr(plugin_module("log").os, "open", refuse)
             with pytest.raises(TransientError, match="Permission denied"):
                 await sink.deliver_batch(events(0))
         await sink.deliver_batch(events(0))
@@ -260,7 +259,7 @@ async def test_a_line_torn_before_another_writers_is_ended(tmp_path, monkeypatch
     """When somebody else has written behind the torn line it can't be cut off any more."""
     file = tmp_path / "audit.jsonl"
     batch = events(1, 3)
-    module_os = sys.modules[sink_type("log").options.__module__].os
+    module_os = plugin_module("log").os
     real = os.write
 
     async with open_sink("log", {"path": str(file)}) as sink:

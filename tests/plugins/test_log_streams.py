@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import struct
-import sys
 import termios
 import threading
 from collections import Counter
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from router.errors import SinkError, TransientError
-from tests.support.sinks import make_event, open_sink, sink_type, until
+from tests.support.sinks import make_event, open_sink, plugin_module, until
 
 
 def events(start: int, count: int = 1, size: int = 100):
@@ -147,7 +146,7 @@ async def test_writes_to_the_streams_of_the_process(target, capfd):
 def stdout_pipe(monkeypatch):
     """Stdout is a pipe; gives its reading end."""
     reading, writing = os.pipe()
-    module = sys.modules[sink_type("log").options.__module__]
+    module = plugin_module("log")
     monkeypatch.setitem(module.DESCRIPTORS, "stdout", writing)
     yield reading
     os.close(writing)
@@ -163,7 +162,7 @@ async def test_stdout_whose_reader_went_away_is_transient(stdout_pipe):
 
 async def test_a_non_blocking_stdout_gets_everything(stdout_pipe):
     reader = Reader(stdout_pipe)
-    module = sys.modules[sink_type("log").options.__module__]
+    module = plugin_module("log")
     os.set_blocking(module.DESCRIPTORS["stdout"], False)
     async with open_sink("log", {"target": "stdout"}) as sink:
         task = asyncio.create_task(sink.deliver_batch(events(0, 2000)))
@@ -175,7 +174,7 @@ async def test_a_non_blocking_stdout_gets_everything(stdout_pipe):
 
 
 async def test_a_closed_stdout_is_the_sinks_fault(monkeypatch):
-    module = sys.modules[sink_type("log").options.__module__]
+    module = plugin_module("log")
     monkeypatch.setitem(module.DESCRIPTORS, "stdout", 999_999)
     with pytest.raises(SinkError, match="Bad file descriptor"):
         async with open_sink("log", {"target": "stdout"}):

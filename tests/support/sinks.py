@@ -30,6 +30,24 @@ def built_ins() -> Mapping[str, SinkType]:
     return load_plugins(entry_points=False).sinks
 
 
+class _Module:
+    """The globals that a plugin's functions see, as attributes: the module in `sys.modules` may be a later load's."""
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        object.__setattr__(self, "_names", names)
+
+    def __getattr__(self, name: str) -> Any:
+        return self._names[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._names[name] = value
+
+
+def plugin_module(name: str) -> Any:
+    """The module of a built-in sink, to look into and to patch."""
+    return _Module(sink_type(name).sink.__init__.__globals__)
+
+
 def sink_type(name: str) -> SinkType:
     """One built-in type."""
     return built_ins()[name]
