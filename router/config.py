@@ -6,7 +6,8 @@ Durations are seconds (float), sizes are bytes (int). A sink's own options are n
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from ipaddress import ip_address
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -25,13 +26,15 @@ from pydantic import (
     model_validator,
 )
 
-from router.options import STRICT
+from router.options import STRICT, Secret
 
 NAME = r"[A-Za-z0-9_.-]{1,64}"
 _DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+")
 _LONGEST = 100 * 365 * 86400.0
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 _SCHEMES = ("redis", "rediss", "unix")
+OFF = "off"
+"""What `admin` and its `listen` say when the router is not to be watched over HTTP."""
 _sizes = TypeAdapter(ByteSize)
 
 
@@ -126,6 +129,60 @@ def _proxy_url(value: str) -> str:
         good = False
     if value and not good:
         raise ValueError("a proxy is a URL: http://HOST:3128")
+    return value
+
+
+class Address(NamedTuple):
+    """Where the admin side listens: the path of a unix socket, else a host and its port."""
+
+    path: str | None
+    host: str = ""
+    port: int = 0
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.path is not None or self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:  # a name: what it resolves to may change
+            return False
+
+    def __str__(self) -> str:
+        """As it is written in the configuration."""
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def address(listen: str) -> Address:
+    """Take `HOST:PORT` or `unix:/path` apart. Raises `ValueError` for anything else."""
+    if listen.startswith("unix:"):
+        path = "/" + listen.removeprefix("unix:").removeprefix("//").lstrip("/")
+        if not listen.startswith(("unix:/", "unix:///")) or path == "/":
+            raise ValueError("a socket is written with its whole path: unix:/run/event-router/admin.sock")
+        return Address(path)
+    try:
+        parts = urlsplit(f"//{listen}")
+        host, port = parts.hostname, parts.port
+        plain = parts.netloc == listen and "@" not in listen
+    except ValueError:
+        host, port, plain = None, None, False
+    if not plain or not host or not port:
+        raise ValueError("write HOST:PORT (127.0.0.1:9464, or 0.0.0.0:9464 for every address), unix:/path, or `off`")
+    return Address(None, host, port)
+
+
+def _listen(value: str) -> str:
+    if value != OFF:
+        address(value)
+    return value
+
+
+def _token(value: Secret) -> Secret:
+    if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+        raise ValueError("a token is printable ASCII without spaces, at least one character: a header carries it")
     return value
 
 
@@ -295,6 +352,26 @@ class DeliverOnly(Model):
     others: Literal["print"] = Field("print", description="what is done with the rest")
 
 
+class AdminConfig(Model):
+    """Where the router is watched over HTTP."""
+
+    listen: Annotated[str, AfterValidator(_listen)] | None = Field(
+        None, description="HOST:PORT, unix:/path, or `off`; default: a socket in the state directory, for `status`"
+    )
+    token: Annotated[Secret, AfterValidator(_token)] | None = Field(
+        None, description="what a client has to show (Authorization: Bearer …); required where others can reach it"
+    )
+
+    @model_validator(mode="after")
+    def _guarded(self) -> AdminConfig:
+        if self.listen not in {None, OFF} and self.token is None and not address(str(self.listen)).local:
+            raise ValueError(
+                f"other machines can reach {self.listen}: add `token` (such as \"${{cred:admin}}\"), "
+                "or listen at 127.0.0.1:PORT"
+            )
+        return self
+
+
 class ShutdownConfig(Model):
     """How the daemon ends."""
 
@@ -320,4 +397,7 @@ class RouterConfig(Model):
         "send", description="send, print (show who would get what), or {only: [globs], others: print}"
     )
     timezone: Zone = Field("UTC", description="the time zone of the templates' time filters")
+    admin: AdminConfig = Field(
+        default_factory=AdminConfig, description="where the router is watched over HTTP: {listen: HOST:PORT}, or `off`"
+    )
     shutdown: ShutdownConfig = Field(default_factory=ShutdownConfig, description="how the daemon ends")

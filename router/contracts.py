@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from router.events import RawBatch
+from router.errors import Reason
+from router.events import DeadLetter, Event, Outcome, RawBatch
 from router.options import SinkOptions
 
 if TYPE_CHECKING:
@@ -132,6 +133,58 @@ class SinkType:
         return bool(getattr(self.sink, "local", False))
 
 
+class Receipt(Protocol):
+    """What a source that acknowledges hears of the entries it handed over, each by its position in the batch.
+
+    An entry is complete, and acknowledged, when all that was expected of it is over.
+    """
+
+    def expect(self, position: int, deliveries: int) -> None:
+        """So many deliveries (or dead letters) were made of it; 0 = complete at once. Called once for each position."""
+
+    def add(self, position: int, deliveries: int) -> None:
+        """One of its deliveries was split: so many more have to be over."""
+
+    def settle(self, position: int) -> None:
+        """One of its deliveries is over."""
+
+
+class Queue(Protocol):
+    """Where the deliveries of one sink wait; it keeps the sink's book of what becomes of them."""
+
+    @property
+    def events(self) -> int:
+        """Deliveries that are not settled, as far as this router knows."""
+
+    @property
+    def delayed(self) -> int:
+        """Those of them that wait for their next attempt."""
+
+    def put(self, events: list[Event], size: int) -> None:
+        """Take deliveries whose payloads have `size` bytes together. Never waits: what has no room is dropped, counted."""
+
+    async def take(self, most: int) -> tuple[list[Event], int]:
+        """The next deliveries, at least one and at most `most`, and their bytes; waits until there are some."""
+
+    def later(self, event: Event, due: float) -> None:
+        """Hand back a delivery that was taken, to be tried again at `due` (seconds since the epoch)."""
+
+    def split(self, event: Event, parts: list[Event]) -> None:
+        """A delivery in hand was handed over to `parts`, which are in hand now instead of it."""
+
+    def settle(self, events: Sequence[Event], size: int, outcome: Outcome, reason: Reason | None = None) -> None:
+        """Deliveries in hand are over, all in the same way; `size` are the bytes of their payloads."""
+
+    async def settled(self) -> None:
+        """Wait until nothing is left that this router could deliver."""
+
+    def next_due(self) -> float | None:
+        """When the next delayed delivery is due (seconds since the epoch), None when none waits."""
+
+    def close(self, hand: Sequence[Event]) -> int:
+        """End: `hand` are deliveries in hand that will not be settled. Returns how many are lost with this process."""
+
+
 class Receiver(Protocol):
     """What a source hands its batches to; never waits."""
 
@@ -156,9 +209,12 @@ class Source(Protocol):
     async def stop(self) -> None:
         """Take no more; returns when the last batch has been handed on."""
 
+    async def close(self) -> None:
+        """After the drain: acknowledge what is complete, close the connections."""
+
 
 class DeadLetters(Protocol):
     """Where dead letters go; never waits and never raises."""
 
-    def add(self, letters: Sequence[Any]) -> None:
-        """Keep these `DeadLetter`s."""
+    def add(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep these letters."""

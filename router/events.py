@@ -8,12 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 import msgspec
 
+
+class Outcome(StrEnum):
+    """How a delivery is over: one closed set for books, logs and metrics."""
+
+    DELIVERED = "delivered"
+    DEAD_LETTERED = "dead_lettered"
+    DROPPED = "dropped"
+    SUPPRESSED = "suppressed"
+    HANDED_OVER = "handed_over"
+
+
 JSON = "json"
 TEXT = "text"
+
+
+class History(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a delivery that has failed: when first (seconds since the epoch), how often it was called, why."""
+
+    first_failed_at: float
+    calls: int
+    last_error: str = ""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -37,6 +57,11 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     attempt: int = 1
     address: str | None = None
     _payload: Any = msgspec.UNSET
+    _history: History | None = None
+    _receipt: Any = None
+    """What the source wants to hear when the delivery is over (`contracts.Receipt`); None where nobody waits."""
+    _position: int = 0
+    """Which entry of the receipt it is."""
 
     @property
     def payload(self) -> Any:
@@ -58,12 +83,17 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 class RawBatch(msgspec.Struct, frozen=True, gc=False):
     """Raw messages that a source hands over together, all of one channel, in the order they came.
 
-    `channel` and `pattern` are the bytes on the wire; `pattern` is None where the exact name matched.
+    `channel` and `pattern` are the bytes on the wire; `pattern` is None where the exact name matched. `ids` (of events)
+    and `headers` stand parallel to the payloads; without ids the events get some of ours. `receipt`
+    (`contracts.Receipt`) is what a source that acknowledges wants to hear of, by position.
     """
 
     channel: bytes
     pattern: bytes | None
     payloads: list[bytes]
+    ids: list[str] | None = None
+    headers: list[dict[str, str] | None] | None = None
+    receipt: Any = None
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -85,6 +115,8 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     address: str | None = None
     key: str | None = None
     attempts: int = 0
+    written: Callable[[], None] | None = None
+    """Called once it stands in the stream; not a part of what is written."""
 
 
 class _Line(msgspec.Struct, gc=False):

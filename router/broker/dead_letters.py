@@ -249,10 +249,13 @@ class DeadLetterWriter:
                 await self._pause()
             else:
                 break
-        self.written += len(self._batch)
-        self.waiting_bytes -= sum(map(_size, self._batch))
-        self._batch, self._command = [], b""
+        batch, self._batch, self._command = self._batch, [], b""
+        self.written += len(batch)
+        self.waiting_bytes -= sum(map(_size, batch))
         self._accepted()
+        for letter in batch:
+            if letter.written is not None:
+                letter.written()
         if evicted:
             self._evictions.add(evicted)
 

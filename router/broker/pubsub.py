@@ -150,6 +150,9 @@ class PubSubSource:
         self._end_gap()
         self.up, self.reason = False, "stopped"
 
+    async def close(self) -> None:
+        """Nothing is left to do: nobody waits for acknowledgements here."""
+
     async def _keep(self) -> None:
         """Watch the connection and come back after each loss."""
         while True:

@@ -5,6 +5,7 @@ Commands live in modules of their own and are imported when they are called, so 
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -110,9 +111,16 @@ def _guarded(arguments: Sequence[str] | None) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has seen enough
-        _discard_stdout()
+    except SystemExit as ended:
+        if ended.code != 1:
+            raise
+        _discard_stdout()  # click's and rich's way to say that the reader of our output has seen enough
         return Exit.OK
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _discard_stdout()
+        return _told(RouterError(f"can't write what there is to say: {error.strerror}"))
     except RouterError as error:
         return _told(error)
     return returned if isinstance(returned, int) else Exit.OK

@@ -7,6 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from router.errors import Reason
+from router.events import Outcome
+
+CHANNELS = 1_000
+"""Channels whose drops are counted each for itself."""
+
+OTHER = "other"
+"""The rest of them."""
 
 
 @dataclass(slots=True)
@@ -31,6 +38,32 @@ class SinkBook:
     handed_over: int = 0
     degraded: int = 0
     """Delivered with the JSON line in place of a text that could not be rendered; counted in `delivered` too."""
+    dropped_by_channel: Counter[str] = field(default_factory=Counter)
+    """Drops of the first `CHANNELS` channels, the rest under `OTHER`."""
+
+    def settle(self, number: int, outcome: Outcome, reason: Reason | None = None) -> None:
+        """So many deliveries are over, all in the same way. `reason` goes with all outcomes but delivered, handed over."""
+        if outcome is Outcome.DELIVERED:
+            self.delivered += number
+        elif outcome is Outcome.HANDED_OVER:
+            self.handed_over += number
+        else:
+            assert reason is not None
+            self._counters()[outcome][reason] += number
+
+    def drop(self, channels: Iterable[str], reason: Reason) -> None:
+        """Deliveries are dropped, one for each of these channels."""
+        for channel, number in Counter(channels).items():
+            self.dropped[reason] += number
+            known = channel in self.dropped_by_channel or len(self.dropped_by_channel) < CHANNELS
+            self.dropped_by_channel[channel if known else OTHER] += number
+
+    def _counters(self) -> dict[Outcome, Counter[Reason]]:
+        return {
+            Outcome.DEAD_LETTERED: self.dead_lettered,
+            Outcome.DROPPED: self.dropped,
+            Outcome.SUPPRESSED: self.suppressed,
+        }
 
     @property
     def pending(self) -> int:

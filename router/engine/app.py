@@ -183,6 +183,7 @@ class App:
         if self._parts.writer:
             await self._parts.writer.drain(0)
         await self._close_sinks()
+        await asyncio.gather(*(source.close() for source in self._parts.sources.values()))
 
     def _announce(self) -> None:
         """Everything is confirmed: say so, and tune the garbage collector for what stays."""
@@ -251,6 +252,7 @@ class App:
             unwritten = await self._parts.writer.drain(patience)
             if unwritten:
                 log.error("dead letters could not be written and are lost", number=unwritten)
+        await asyncio.gather(*(source.close() for source in self._parts.sources.values()))
         self._close_the_books()
         return code
 

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import structlog
+
 from router.broker.dead_letters import DeadLetterWriter
 from router.broker.pubsub import PubSubSource
-from router.config import DeliverOnly
+from router.config import DeliverOnly, QueueConfig
 from router.config import PubSubSource as PubSubConfig
 from router.contracts import Clock, DeadLetters, SinkType
 from router.core.books import Books, SinkBook, SourceBook
@@ -21,10 +23,15 @@ from router.engine.calls import Caller
 from router.engine.clock import SystemClock
 from router.engine.context import Context
 from router.engine.delivery_mode import DeliveryMode, ShownLetters
+from router.engine.memory_queue import MemoryQueue
+from router.engine.notes import Notes
 from router.engine.pipeline import Lane, Pipeline
 from router.engine.threads import DaemonThreads
 from router.engine.worker import SinkWorker
+from router.errors import Reason
 from router.ops.loading import Loaded
+
+log = structlog.stdlib.get_logger(__name__)
 
 Printer = Callable[[str], None]
 """Prints one line of data for the operator."""
@@ -85,7 +92,7 @@ def compose(loaded: Loaded, around: Surroundings) -> Parts:
     pipeline = Pipeline(
         lanes=[Lane(name, source.format, source.max_bytes) for name, source in config.sources.items()],
         routing=_routing(loaded),
-        inboxes={name: worker.put for name, worker in workers.items()},
+        inboxes={name: worker.queue.put for name, worker in workers.items()},
         dead_letters=letters,
         books=books,
         clock=around.clock,
@@ -177,12 +184,22 @@ def _worker(
         caller=Caller(kind, sink.options, context, threads),
         templates={route: template for (owner, route), template in loaded.templates.items() if owner == name},
         mode=mode,
+        queue=_queue(name, sink.host.queue or QueueConfig(), book, context.clock),
         book=book,
         dead_letters=letters,
         clock=context.clock,
         ids=ids,
         chance=random.random,
     )
+
+
+def _queue(name: str, config: QueueConfig, book: SinkBook, clock: Clock) -> MemoryQueue:
+    notes = Notes(log.bind(sink=name), clock)
+
+    def full(dropped: int) -> None:
+        notes.say("the queue is full: deliveries are dropped", number=dropped, reason=str(Reason.FULL))
+
+    return MemoryQueue(config, now=clock.now, book=book, full=full)
 
 
 def _batch(loaded: Loaded, name: str, kind: SinkType) -> int:

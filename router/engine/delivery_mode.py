@@ -48,3 +48,5 @@ class ShownLetters:
         for letter in letters:
             way = " → ".join(part for part in (letter.channel, letter.route, letter.sink) if part)
             self._show(f"{way} → dead letter ({letter.reason}): {letter.detail}")
+            if letter.written is not None:
+                letter.written()

@@ -11,33 +11,6 @@ from router.errors import Reason
 from router.events import DeadLetter, Event, timestamp
 
 
-def of_raw(
-    event_id: str,
-    raw: bytes,
-    reason: Reason,
-    detail: str,
-    *,
-    source: str,
-    channel: str,
-    pattern: str | None,
-    received_at: datetime,
-) -> DeadLetter:
-    """The letter of an event that was rejected."""
-    at = timestamp(received_at)
-    return DeadLetter(
-        id=event_id,
-        event_id=event_id,
-        reason=reason,
-        detail=detail,
-        source=source,
-        channel=channel,
-        pattern=pattern,
-        received_at=at,
-        failed_at=at,
-        payload=raw,
-    )
-
-
 def of_delivery(letter_id: str, event: Event, reason: Reason, detail: str, *, now: float, attempts: int) -> DeadLetter:
     """The letter of a delivery that gave up, or of an event without one: then `event.sink` is empty.
 

@@ -9,50 +9,76 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 
 from router.config import QueueConfig
-from router.events import Event
+from router.core.books import SinkBook
+from router.errors import Reason
+from router.events import Event, Outcome
 
 Bundle = tuple[list[Event], int]
 """Deliveries and the bytes of their payloads together."""
 
 
-def size_of(events: list[Event]) -> int:
+def size_of(events: Sequence[Event]) -> int:
     """The bytes of these deliveries' payloads."""
     return sum([len(event.raw) for event in events])
 
 
 class MemoryQueue:
-    """Deliveries that wait for a sink.
+    """Implements `contracts.Queue`: the deliveries of one sink in memory, lost when the process dies.
 
-    `now` gives seconds since the epoch: the time that retries are due by. Bounds and policy come from the configuration;
-    `block` drops the newest, for pub/sub can't be held back.
+    `now` gives seconds since the epoch: the time that retries are due by. `book` is the sink's, kept here. `full` is told
+    how many deliveries were dropped for want of room.
     """
 
-    def __init__(self, config: QueueConfig, now: Callable[[], float]) -> None:
+    def __init__(
+        self, config: QueueConfig, *, now: Callable[[], float], book: SinkBook, full: Callable[[int], None]
+    ) -> None:
         self._max_events = config.max_events
         self._max_bytes = config.max_bytes
+        self._blocks = config.when_full == "block"
         self._oldest_goes = config.when_full == "drop-oldest"
         self._now = now
+        self._book = book
+        self._full = full
         self._bundles: deque[Bundle] = deque()
         self._later: list[tuple[float, int, Event]] = []
         self._order = count()
         self._takers: deque[asyncio.Future[None]] = deque()
         self._settled = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
+        self._acknowledged = False  # whether any delivery came from a source that waits to hear of it
         self.events = 0
         """Deliveries that are not settled."""
         self.bytes = 0
         """Bytes of their payloads."""
 
-    def put(self, events: list[Event], size: int) -> list[Event]:
-        """Take deliveries whose payloads have `size` bytes together; returns those that were dropped for want of room."""
-        if self.events + len(events) <= self._max_events and self.bytes + size <= self._max_bytes:
-            self._append(events, size)
-            return []
-        return self._put_one_by_one(events)
+    def put(self, events: list[Event], size: int) -> None:
+        """Take deliveries whose payloads have `size` bytes together; the list is the queue's from here on.
+
+        What has no room is dropped, and counted. A source that acknowledges is held back by what it has in flight, so what
+        comes from one always has room where `when_full` is `block`.
+        """
+        self._book.accepted += len(events)
+        acknowledged = events[0]._receipt is not None
+        self._acknowledged |= acknowledged
+        has_room = self.events + len(events) <= self._max_events and self.bytes + size <= self._max_bytes
+        if has_room or (self._blocks and acknowledged):
+            self._bundles.append((events, size))
+            self.events += len(events)
+            self.bytes += size
+            self._wake(1)
+            return
+        dropped = self._put_one_by_one(events)
+        if dropped:
+            self._drop(dropped, Reason.FULL)
+            self._full(len(dropped))
+
+    def _drop(self, events: list[Event], reason: Reason) -> None:
+        self._book.drop((event.channel for event in events), reason)
+        _tell(events)
 
     def _put_one_by_one(self, events: list[Event]) -> list[Event]:
         dropped: list[Event] = []
@@ -87,13 +113,6 @@ class MemoryQueue:
         self.events -= 1
         self.bytes -= len(event.raw)
         return event
-
-    def _append(self, events: list[Event], size: int) -> None:
-        """The list is ours from here on."""
-        self._bundles.append((events, size))
-        self.events += len(events)
-        self.bytes += size
-        self._wake(1)
 
     def _wake(self, takers: int) -> None:
         while takers and self._takers:
@@ -138,17 +157,24 @@ class MemoryQueue:
         heapq.heappush(self._later, (due, next(self._order), event))
         self._set_alarm()
 
-    def split(self, events: list[Event], size: int) -> None:
-        """Count deliveries that were made out of one in hand: they go on by `later` or `settle`, whatever the bounds."""
-        self.events += len(events)
-        self.bytes += size
+    def split(self, event: Event, parts: list[Event]) -> None:
+        """A delivery in hand was handed over to `parts`, which are in hand now instead of it, whatever the bounds."""
+        self._book.accepted += len(parts)
+        self.events += len(parts)
+        self.bytes += size_of(parts)
+        if event._receipt is not None:
+            event._receipt.add(event._position, len(parts))
+        self.settle([event], len(event.raw), Outcome.HANDED_OVER)
 
-    def settle(self, events: int, size: int) -> None:
-        """Deliveries that were taken are over: their number, and the bytes of their payloads."""
-        self.events -= events
+    def settle(self, events: Sequence[Event], size: int, outcome: Outcome, reason: Reason | None = None) -> None:
+        """Deliveries in hand are over, all in the same way; `size` are the bytes of their payloads."""
+        self._book.settle(len(events), outcome, reason)
+        self.events -= len(events)
         self.bytes -= size
         if not self.events:
             self._settled.set()
+        if self._acknowledged:
+            _tell(events)
 
     def next_due(self) -> float | None:
         """When the next retry is due, None when none waits."""
@@ -183,15 +209,30 @@ class MemoryQueue:
             self._settled.clear()
             await self._settled.wait()
 
-    def close(self) -> list[Event]:
-        """Give up what waits; returns it. What is in hand is its worker's to settle."""
+    def close(self, hand: Sequence[Event]) -> int:
+        """End: what waits and what is in `hand` is dropped, reason `shutdown`; returns how many that are.
+
+        What a source waits to hear of is not lost: it stays with the source, and is not counted here.
+        """
         if self._alarm:
             self._alarm.cancel()
             self._alarm = None
         left = [event for events, _ in self._bundles for event in events]
-        left += [event for _, _, event in sorted(self._later, key=lambda entry: entry[:2])]
+        left += [event for _, _, event in self._later]
+        left += hand
         self._bundles.clear()
         self._later.clear()
         self.events -= len(left)
         self.bytes -= size_of(left)
-        return left
+        lost = [event for event in left if event._receipt is None]
+        self._book.drop((event.channel for event in lost), Reason.SHUTDOWN)
+        self._settled.set()
+        return len(lost)
+
+
+def _tell(events: Sequence[Event]) -> None:
+    """Tell the sources that wait for it that these deliveries are over."""
+    for event in events:
+        receipt = event._receipt
+        if receipt is not None:
+            receipt.settle(event._position)

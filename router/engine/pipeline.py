@@ -6,15 +6,17 @@ known for a channel is computed once and kept in a plan, what can be done for a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import msgspec
 import structlog
 
 from router import events
-from router.contracts import Clock, DeadLetters
+from router.contracts import Clock, DeadLetters, Receipt
 from router.core import decoding
 from router.core.books import Books, SourceBook
 from router.core.ids import Ids
@@ -22,7 +24,7 @@ from router.core.routing import Routing, SchemaRule, Target
 from router.engine import letters
 from router.engine.notes import Notes
 from router.errors import Reason
-from router.events import DeadLetter, Event, RawBatch
+from router.events import Event, RawBatch
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -111,14 +113,17 @@ class Pipeline:
         sizes: dict[str, int] = {}
         for batch in batches:
             prepared = plans.get(batch.channel) or self._prepare(lane, batch)
-            accepted, size = self._accept(lane, prepared, batch.payloads, moment)
             book.received += len(batch.payloads)
+            if batch.receipt is None:
+                accepted, size = self._accept(lane, prepared, batch.payloads, moment)
+            else:
+                accepted, size = self._accept_acknowledged(lane, prepared, batch, moment)
             if not accepted:
                 continue
             if prepared.matched:
                 book.routed += len(accepted)
             else:
-                self._unmatched(book, prepared, accepted, now)
+                self._unmatched(book, prepared, accepted)
             sink = prepared.sink
             if sink in ready:
                 ready[sink] += accepted
@@ -165,6 +170,57 @@ class Pipeline:
             self._reject(lane, prepared, refused, received_at)
         return accepted, size
 
+    def _accept_acknowledged(
+        self, lane: Lane, prepared: _Prepared, batch: RawBatch, moment: _Moment
+    ) -> tuple[list[Event], int]:
+        """The same for a source that waits to hear of each entry: `_accept` with ids, headers and a receipt."""
+        receipt: Receipt = batch.receipt
+        payloads = batch.payloads
+        deliveries = self._expected(prepared)
+        decode, accepts = lane.decode, prepared.accepts
+        ids = batch.ids or [self._ids.next(moment.now) for _ in payloads]
+        headers: Iterable[dict[str, str] | None] = batch.headers or repeat(None)
+        source, format_, channel, pattern = lane.name, lane.format, prepared.channel, prepared.pattern
+        route, sink, received_at, max_bytes = prepared.route, prepared.sink, moment.received_at, lane.max_bytes
+        accepted: list[Event] = []
+        append, make = accepted.append, Event
+        size = 0
+        for position, (raw, id_, header) in enumerate(zip(payloads, ids, headers, strict=False)):
+            try:
+                good = len(raw) <= max_bytes and (accepts is None or accepts(decode(raw)))
+                if good and accepts is None:
+                    decode(raw)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                good = False
+            event = make(
+                id_,
+                source,
+                channel,
+                pattern,
+                received_at,
+                raw,
+                route,
+                sink,
+                format_,
+                header,
+                _receipt=receipt,
+                _position=position,
+            )
+            if good:
+                size += len(raw)
+                receipt.expect(position, deliveries)
+                append(event)
+            else:
+                receipt.expect(position, 1)
+                self._reject_entry(lane, prepared, event)
+        return accepted, size
+
+    def _expected(self, prepared: _Prepared) -> int:
+        """How many things have to be over before an entry is complete: its deliveries, or its dead letter."""
+        if prepared.sink:
+            return 1 + len(prepared.others)
+        return int(self._keep_unmatched)
+
     @staticmethod
     def _fan_out(
         targets: tuple[Target, ...],
@@ -177,7 +233,20 @@ class Pipeline:
         for target in targets:
             route, sink = target.route, target.sink
             copies = [
-                Event(e.id, e.source, e.channel, e.pattern, e.received_at, e.raw, route, sink, e.format)
+                Event(
+                    e.id,
+                    e.source,
+                    e.channel,
+                    e.pattern,
+                    e.received_at,
+                    e.raw,
+                    route,
+                    sink,
+                    e.format,
+                    e.headers,
+                    _receipt=e._receipt,
+                    _position=e._position,
+                )
                 for e in accepted
             ]
             ready.setdefault(sink, []).extend(copies)
@@ -223,34 +292,35 @@ class Pipeline:
     def _reject(self, lane: Lane, prepared: _Prepared, refused: list[bytes], received_at: datetime) -> None:
         """Make dead letters of messages that can't be taken."""
         now = self._clock.now()
-        found: list[DeadLetter] = []
-        rejected = self._books.sources[lane.name].rejected
         for raw in refused:
-            reason, detail, told = self._fault(lane, prepared, raw)
-            rejected[reason] += 1
-            self._notes.say(
-                "event rejected",
-                lane.name,
-                prepared.channel,
-                reason,
-                source=lane.name,
-                channel=prepared.channel,
-                reason=str(reason),
-                detail=told,
+            event = Event(
+                self._ids.next(now), lane.name, prepared.channel, prepared.pattern, received_at, raw, format=lane.format
             )
-            found.append(
-                letters.of_raw(
-                    self._ids.next(now),
-                    raw,
-                    reason,
-                    detail,
-                    source=lane.name,
-                    channel=prepared.channel,
-                    pattern=prepared.pattern,
-                    received_at=received_at,
-                )
-            )
-        self._dead_letters.add(found)
+            self._reject_entry(lane, prepared, event)
+
+    def _reject_entry(self, lane: Lane, prepared: _Prepared, event: Event) -> None:
+        """Make a dead letter of an event that can't be taken."""
+        reason, detail, told = self._fault(lane, prepared, event.raw)
+        self._books.sources[lane.name].rejected[reason] += 1
+        self._notes.say(
+            "event rejected",
+            lane.name,
+            prepared.channel,
+            reason,
+            source=lane.name,
+            channel=prepared.channel,
+            reason=str(reason),
+            detail=told,
+        )
+        self._keep(msgspec.structs.replace(event, route="", sink=""), reason, detail)
+
+    def _keep(self, event: Event, reason: Reason, detail: str) -> None:
+        """Add the letter of an event that gets no further; the source hears of it when it is written."""
+        letter = letters.of_delivery(event.id, event, reason, detail, now=self._clock.now(), attempts=0)
+        receipt, position = event._receipt, event._position
+        if receipt is not None:
+            letter = msgspec.structs.replace(letter, written=partial(receipt.settle, position))
+        self._dead_letters.add([letter])
 
     def _fault(self, lane: Lane, prepared: _Prepared, raw: bytes) -> tuple[Reason, str, str]:
         """Why a message was refused: reason, the letter's detail, and what may be logged of it (no payload)."""
@@ -264,7 +334,7 @@ class Pipeline:
         told = ", ".join(f"{violation.pointer or '/'} {violation.keyword}" for violation in found)
         return Reason.SCHEMA, letters.violations(found), told
 
-    def _unmatched(self, book: SourceBook, prepared: _Prepared, accepted: list[Event], now: float) -> None:
+    def _unmatched(self, book: SourceBook, prepared: _Prepared, accepted: list[Event]) -> None:
         book.unmatched += len(accepted)
         if prepared.sink:
             return
@@ -272,10 +342,5 @@ class Pipeline:
         message = "no route takes the events of this channel"
         self._notes.say(message, first.source, prepared.channel, source=first.source, channel=prepared.channel)
         if self._keep_unmatched:
-            detail = "no route takes this channel"
-            self._dead_letters.add(
-                [
-                    letters.of_delivery(event.id, event, Reason.UNMATCHED, detail, now=now, attempts=0)
-                    for event in accepted
-                ]
-            )
+            for event in accepted:
+                self._keep(event, Reason.UNMATCHED, "no route takes this channel")

@@ -63,7 +63,7 @@ class StallWatch:
                 self._say()
 
     def _say(self) -> None:
-        frame = sys._current_frames().get(self._watched)  # noqa: SLF001  # the documented way to see another thread's stack
+        frame = sys._current_frames().get(self._watched)  # the documented way to see another thread's stack
         place = _innermost(frame, self._plugins)
         if place is None:
             log.error("the event loop is blocked", at=_shown(frame))

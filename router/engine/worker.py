@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import repeat
 from typing import Any
 
 import msgspec
 import structlog
 
-from router.config import HostKeys, QueueConfig
-from router.contracts import Clock, DeadLetters, Result
+from router.config import HostKeys
+from router.contracts import Clock, DeadLetters, Queue, Result
 from router.core import retry
 from router.core.books import SinkBook
 from router.core.ids import Ids
@@ -24,10 +25,10 @@ from router.core.rendering import OptionsTemplate
 from router.engine import letters
 from router.engine.calls import Caller
 from router.engine.delivery_mode import DeliveryMode
-from router.engine.memory_queue import MemoryQueue, size_of
+from router.engine.memory_queue import size_of
 from router.engine.notes import Notes
 from router.errors import AddressError, PartialError, Reason, RouterError, SinkError, TemplateError, TransientError
-from router.events import Event
+from router.events import Event, History, Outcome
 from router.ops.logs import Repeating
 
 log = structlog.stdlib.get_logger(__name__)
@@ -40,13 +41,6 @@ REOPEN = retry.RetryPolicy(initial=1.0, max_delay=30.0)
 
 Chance = Callable[[], float]
 Pair = tuple[Event, Any]
-
-
-class History(msgspec.Struct):
-    """What is known of a delivery that has failed before: seconds since the epoch, and how often it was called."""
-
-    first_failed_at: float
-    calls: int
 
 
 class Slot:
@@ -81,6 +75,7 @@ class SinkWorker:
         caller: Caller,
         templates: Mapping[str | None, OptionsTemplate],
         mode: DeliveryMode | None,
+        queue: Queue,
         book: SinkBook,
         dead_letters: DeadLetters,
         clock: Clock,
@@ -89,8 +84,7 @@ class SinkWorker:
     ) -> None:
         self.name = name
         self.book = book
-        self.queue = MemoryQueue(keys.queue or QueueConfig(), clock.now)
-        self.channels_dropped: dict[str, int] = {}
+        self.queue = queue
         self._caller = caller
         self._most = batch if caller.takes_batches else 1
         self._concurrency = concurrency
@@ -106,10 +100,10 @@ class SinkWorker:
         self._clock = clock
         self._ids = ids
         self._chance = chance
-        self._histories: dict[str, History] = {}
         self._slots: list[Slot] = []
         self._left_behind: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
+        self._parted = False  # whether any delivery was ever split by address
         self._open = False
         self._closing = False
         self._log = log.bind(sink=name)
@@ -119,13 +113,6 @@ class SinkWorker:
     def start(self) -> None:
         """Start the workers."""
         self._slots = [self._start_slot() for _ in range(self._concurrency)]
-
-    def put(self, events: list[Event], size: int) -> None:
-        """Take deliveries whose payloads have `size` bytes together. Never waits: what has no room is dropped, counted."""
-        self.book.accepted += len(events)
-        dropped = self.queue.put(events, size)
-        if dropped:
-            self._drop(dropped, Reason.FULL)
 
     def check(self) -> None:
         """Look after attempts that are over their time; called several times a second."""
@@ -150,20 +137,17 @@ class SinkWorker:
         return self.queue.events > self.queue.delayed or (due is not None and due <= self._clock.now() + seconds)
 
     async def close(self) -> int:
-        """End the workers and close the sink; returns how many deliveries were not settled (dropped, `shutdown`)."""
+        """End the workers and close the sink; returns how many deliveries are lost (dropped, `shutdown`)."""
         self._closing = True
-        left = self.queue.close()
-        for slot in self._slots:
-            left += slot.hand
-            if slot.task:
-                slot.task.cancel()
+        hand = [event for slot in self._slots for event in slot.hand]
+        lost = self.queue.close(hand)
         tasks = [slot.task for slot in self._slots if slot.task]
+        for task in tasks:
+            task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=GRACE)
-        if left:
-            self._drop(left, Reason.SHUTDOWN)
         await self._close_sink()
-        return len(left)
+        return lost
 
     async def _close_sink(self) -> None:
         if not self._open:
@@ -296,7 +280,7 @@ class SinkWorker:
 
     async def _pairs(self, slot: Slot, events: list[Event]) -> list[Pair]:
         """Each delivery with its rendered options; those that can't or need not be sent are settled here."""
-        if self._shared is not None and self._mode is None and not self._histories:
+        if self._shared is not None and self._mode is None and not self._parted:
             return list(zip(events, repeat(self._shared), strict=False))
         pairs: list[Pair] = []
         for place, event in enumerate(events):
@@ -322,8 +306,7 @@ class SinkWorker:
             self._give_up(event, Reason.ADDRESS, str(error))
             return None
         if rendered.suppressed:
-            self.book.suppressed[rendered.suppressed] += 1
-            self._over(event)
+            self._settle(event, Outcome.SUPPRESSED, rendered.suppressed)
             return None
         if rendered.degraded:
             self.book.degraded += 1
@@ -338,19 +321,14 @@ class SinkWorker:
 
     def _hold_back(self, event: Event, allowed: list[str]) -> None:
         """What was shown counts as delivered; an address that may be sent to goes on as a delivery of its own."""
-        if allowed:
-            for part in self._parts(event, allowed):
-                self.queue.later(part, self._clock.now())
-        else:
-            self.book.delivered += 1
-        self._over(event)
+        if not allowed:
+            self._settle(event, Outcome.DELIVERED)
+            return
+        for part in self._parts(event, allowed):
+            self.queue.later(part, self._clock.now())
 
-    def _delivered(self, events: list[Event], size: int) -> None:
-        self.book.delivered += len(events)
-        self.queue.settle(len(events), size)
-        if self._histories:
-            for event in events:
-                self._histories.pop(event.key, None)
+    def _delivered(self, events: Sequence[Event], size: int) -> None:
+        self.queue.settle(events, size, Outcome.DELIVERED)
         if self._fault.active:
             self._fault.ended("the sink delivers again")
 
@@ -374,8 +352,8 @@ class SinkWorker:
             self._split(event, error, chance)
             return
         now = self._clock.now()
-        history = self._histories.setdefault(event.key, History(now, 0))
-        history.calls += 1
+        before = event._history
+        history = History(before.first_failed_at if before else now, (before.calls if before else 0) + 1, _told(error))
         decision = retry.decide(
             self._policy,
             attempt=event.attempt,
@@ -385,13 +363,15 @@ class SinkWorker:
             chance=chance,
         )
         if isinstance(decision, retry.GiveUp):
-            self._give_up(event, decision.reason, _told(error))
+            self._give_up(event, decision.reason, history.last_error, attempts=history.calls)
             return
         message = "the sink is at fault, not the message" if isinstance(error, SinkError) else "delivery failed"
         retry_in = round(decision.due - now, 1)
-        self._fault.happened(message, error=_told(error), attempt=event.attempt, retry_in=retry_in, **_about(event))
-        again = msgspec.structs.replace(event, attempt=event.attempt + 1) if decision.counted else event
-        self.queue.later(again, decision.due)
+        self._fault.happened(
+            message, error=history.last_error, attempt=event.attempt, retry_in=retry_in, **_about(event)
+        )
+        attempt = event.attempt + decision.counted
+        self.queue.later(msgspec.structs.replace(event, attempt=attempt, _history=history), decision.due)
 
     def _split(self, event: Event, error: PartialError, chance: float) -> None:
         """Make a delivery of its own of each address that failed; the others have got it."""
@@ -404,37 +384,31 @@ class SinkWorker:
             return
         for part, failure in zip(self._parts(event, error.failures), error.failures.values(), strict=True):
             self._fail(part, failure, chance)
-        self._over(event)
 
     def _parts(self, event: Event, addresses: Iterable[str]) -> list[Event]:
         """A delivery of its own for each of these addresses; the whole is handed over to them."""
+        self._parted = True
         parts = [msgspec.structs.replace(event, address=address) for address in addresses]
-        self.book.handed_over += 1
-        self.book.accepted += len(parts)
-        self.queue.split(parts, size_of(parts))
+        self.queue.split(event, parts)
         return parts
 
-    def _give_up(self, event: Event, reason: Reason, detail: str) -> None:
+    def _give_up(self, event: Event, reason: Reason, detail: str, *, attempts: int | None = None) -> None:
+        """Make a dead letter; the delivery is over when that is written, for sources that wait to hear of it."""
         now = self._clock.now()
-        history = self._histories.get(event.key)
-        attempts = history.calls if history else 0
-        letter_id = self._ids.next(now)
-        self._dead_letters.add([letters.of_delivery(letter_id, event, reason, detail, now=now, attempts=attempts)])
-        self.book.dead_lettered[reason] += 1
+        if attempts is None:
+            history = event._history
+            attempts = history.calls if history else 0
+        letter = letters.of_delivery(self._ids.next(now), event, reason, detail, now=now, attempts=attempts)
         self._notes.say("delivery given up", reason, event.route, error=detail, reason=str(reason), **_about(event))
-        self._over(event)
+        settle = partial(self._settle, event, Outcome.DEAD_LETTERED, reason)
+        if event._receipt is None:
+            self._dead_letters.add([letter])
+            settle()
+        else:
+            self._dead_letters.add([msgspec.structs.replace(letter, written=settle)])
 
-    def _over(self, event: Event) -> None:
-        self._histories.pop(event.key, None)
-        self.queue.settle(1, len(event.raw))
-
-    def _drop(self, events: list[Event], reason: Reason) -> None:
-        self.book.dropped[reason] += len(events)
-        for event in events:
-            self._histories.pop(event.key, None)
-            self.channels_dropped[event.channel] = self.channels_dropped.get(event.channel, 0) + 1
-        if reason is Reason.FULL:
-            self._notes.say("the queue is full: deliveries are dropped", number=len(events), reason=str(reason))
+    def _settle(self, event: Event, outcome: Outcome, reason: Reason | None = None) -> None:
+        self.queue.settle([event], len(event.raw), outcome, reason)
 
 
 def _shared(templates: Iterable[OptionsTemplate]) -> Any:

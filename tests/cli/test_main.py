@@ -132,3 +132,25 @@ def test_a_closed_standard_stream_is_no_traceback(tmp_path, closed):
     )
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["config", "schema"], ["completion", "bash"]])
+def test_a_reader_that_has_seen_enough_is_no_fault(tmp_path, arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        done = subprocess.run(
+            [*COMMAND, *arguments], cwd=tmp_path, env=environment(), stdout=pipe, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["config", "schema"]])
+def test_a_full_disk_behind_stdout_is_told_in_a_line(tmp_path, arguments):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, *arguments], cwd=tmp_path, env=environment(), stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"event-router: can't write what there is to say: No space left on device\n"

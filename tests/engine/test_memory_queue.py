@@ -5,7 +5,10 @@ import asyncio
 import pytest
 
 from router.config import QueueConfig
+from router.core.books import CHANNELS, OTHER, SinkBook
 from router.engine.memory_queue import MemoryQueue, size_of
+from router.errors import Reason
+from router.events import Outcome
 from tests.support.engine import make_event
 
 
@@ -17,12 +20,41 @@ class Now:
         return self.seconds
 
 
-def queue(now=None, **config):
-    return MemoryQueue(QueueConfig(**config), now or Now())
+class Waiting(MemoryQueue):
+    """A queue that remembers what it was told to drop."""
+
+    def __init__(self, now=None, **config):
+        self.book = SinkBook()
+        self.told = []
+        self.gone = []
+        super().__init__(QueueConfig(**config), now=now or Now(), book=self.book, full=self.told.append)
+
+    def _drop(self, events, reason):
+        self.gone += events
+        super()._drop(events, reason)
+
+
+queue = Waiting
 
 
 def put(queue, events):
-    return queue.put(list(events), size_of(events))
+    """Put events; returns those dropped for it."""
+    queue.gone.clear()
+    queue.put(list(events), size_of(events))
+    assert queue.book.accepted == queue.events + queue.book.dropped.total() + queue.book.delivered
+    return list(queue.gone)
+
+
+class Receipt:
+    def __init__(self):
+        self.settled = []
+        self.added = []
+
+    def settle(self, position):
+        self.settled.append(position)
+
+    def add(self, position, deliveries):
+        self.added.append((position, deliveries))
 
 
 def events(number, raw=b"{}"):
@@ -41,7 +73,8 @@ async def test_what_goes_in_comes_out_in_order_in_batches_of_at_most_so_many():
         taken += batch
     assert taken == some
     assert waiting.events == 10
-    waiting.settle(10, size_of(some))
+    waiting.settle(some, size_of(some), Outcome.DELIVERED)
+    assert waiting.book.delivered == 10
     assert (waiting.events, waiting.bytes) == (0, 0)
 
 
@@ -145,18 +178,69 @@ async def test_settled_waits_for_everything():
     put(waiting, some)
     done = asyncio.create_task(waiting.settled())
     await waiting.take(2)
-    waiting.settle(1, 2)
+    waiting.settle(some[:1], 2, Outcome.DELIVERED)
     await asyncio.sleep(0)
     assert not done.done()
-    waiting.settle(1, 2)
+    waiting.settle(some[1:], 2, Outcome.DEAD_LETTERED, Reason.PERMANENT)
     async with asyncio.timeout(5):
         await done
 
 
-async def test_close_gives_back_what_waits():
+async def test_close_drops_what_is_left_and_counts_it():
     waiting, some = queue(), events(3)
     put(waiting, some)
     await waiting.take(1)
     waiting.later(some[0], 5000.0)
-    assert waiting.close() == [*some[1:], some[0]]
+    hand, _ = await waiting.take(1)
+    assert waiting.close(hand) == 3
     assert (waiting.events, waiting.bytes) == (0, 0)
+    assert waiting.book.dropped == {Reason.SHUTDOWN: 3}
+    assert waiting.book.pending == 0
+
+
+async def test_sources_that_wait_for_it_hear_when_a_delivery_is_over():
+    receipt = Receipt()
+    waiting, some = queue(), [make_event(_receipt=receipt, _position=n) for n in range(3)]
+    put(waiting, some)
+    await waiting.take(3)
+    waiting.settle(some[:2], 4, Outcome.DELIVERED)
+    assert receipt.settled == [0, 1]
+    assert waiting.close(some[2:]) == 0
+    assert receipt.settled == [0, 1]
+    assert waiting.book.dropped == {}
+
+
+def test_block_drops_nothing_of_a_source_that_can_be_held_back():
+    receipt = Receipt()
+    waiting = queue(max_events=2)
+    assert put(waiting, [make_event(_receipt=receipt, _position=n) for n in range(5)]) == []
+    assert waiting.events == 5
+
+
+@pytest.mark.parametrize("policy", ["drop-newest", "drop-oldest"])
+def test_the_other_policies_drop_and_say_so(policy):
+    receipt = Receipt()
+    waiting = queue(max_events=2, when_full=policy)
+    put(waiting, [make_event(_receipt=receipt, _position=n) for n in range(5)])
+    assert len(receipt.settled) == 3
+    assert waiting.told == [3]
+
+
+async def test_a_split_delivery_is_handed_over_to_its_parts():
+    receipt = Receipt()
+    waiting, whole = queue(), make_event(_receipt=receipt, _position=4)
+    put(waiting, [whole])
+    await waiting.take(1)
+    parts = [make_event(_receipt=receipt, _position=4) for _ in range(2)]
+    waiting.split(whole, parts)
+    assert (receipt.added, receipt.settled) == ([(4, 2)], [4])
+    assert (waiting.events, waiting.book.accepted, waiting.book.handed_over) == (2, 3, 1)
+
+
+def test_drops_are_counted_for_so_many_channels_and_the_rest_together():
+    book = SinkBook()
+    book.drop([f"c{n}" for n in range(CHANNELS + 5)] + ["c0"], Reason.FULL)
+    assert book.dropped == {Reason.FULL: CHANNELS + 6}
+    assert book.dropped_by_channel["c0"] == 2
+    assert book.dropped_by_channel[OTHER] == 5
+    assert len(book.dropped_by_channel) == CHANNELS + 1

@@ -190,6 +190,49 @@ def test_plans_are_bounded_however_many_channels_a_pattern_matches():
     assert len(run.inboxes["log"]) == MOST_PLANS + 50
 
 
+class Receipt:
+    """What a source that acknowledges would hear."""
+
+    def __init__(self):
+        self.expected = {}
+        self.settled = []
+
+    def expect(self, position, deliveries):
+        assert position not in self.expected
+        self.expected[position] = deliveries
+
+    def settle(self, position):
+        self.settled.append(position)
+
+
+def test_a_source_that_acknowledges_hears_of_every_entry():
+    run = Run([RouteConfig(id="r", channels=["notification"], sinks=[RouteSink(sink="log"), RouteSink(sink="mail")])])
+    receipt = Receipt()
+    batch = RawBatch(
+        b"notification",
+        None,
+        [GOOD, b"{", b'"' + b"x" * 2000 + b'"', b'{"user_id": "1"}'],
+        ids=["s/1-0", "s/2-0", "s/3-0", "s/4-0"],
+        headers=[{"traceparent": "x"}, None, None, None],
+        receipt=receipt,
+    )
+    run.pipeline.receive("web", [batch, RawBatch(b"elsewhere", None, [b"1"], receipt=(other := Receipt()))])
+    assert receipt.expected == {0: 2, 1: 1, 2: 1, 3: 1}
+    assert other.expected == {0: 0}
+    log, mail = run.inboxes["log"][0], run.inboxes["mail"][0]
+    assert (log.id, log.headers, log._receipt, log._position) == ("s/1-0", {"traceparent": "x"}, receipt, 0)
+    assert (mail.id, mail.headers, mail._receipt, mail._position) == ("s/1-0", {"traceparent": "x"}, receipt, 0)
+    assert [(letter.event_id, letter.reason) for letter in run.letters.kept] == [
+        ("s/2-0", "decode"),
+        ("s/3-0", "too_large"),
+        ("s/4-0", "schema"),
+    ]
+    assert receipt.settled == []
+    for letter in run.letters.kept:
+        letter.written()
+    assert receipt.settled == [1, 2, 3]
+
+
 def test_ids_are_unique_across_letters_and_events():
     run = Run()
     for _ in range(3):

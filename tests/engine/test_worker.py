@@ -347,7 +347,7 @@ async def test_a_full_queue_drops_and_counts_by_channel():
         at.put(*[make_event() for _ in range(5)])
         at.put(make_event(channel="other"))
         assert at.book.dropped == {Reason.FULL: 4}
-        assert at.worker.channels_dropped == {"c": 3, "other": 1}
+        assert at.book.dropped_by_channel == {"c": 3, "other": 1}
         at.worker.start()
         await at.settled()
     assert at.book.pending == 0

@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from router.config import HostKeys
+from router.config import HostKeys, QueueConfig
 from router.contracts import SinkType
 from router.core.books import SinkBook
 from router.core.ids import Ids
@@ -20,7 +20,7 @@ from router.engine.calls import Caller
 from router.engine.clock import SystemClock
 from router.engine.context import Context
 from router.engine.delivery_mode import DeliveryMode
-from router.engine.memory_queue import size_of
+from router.engine.memory_queue import MemoryQueue, size_of
 from router.engine.threads import DaemonThreads
 from router.engine.worker import SinkWorker
 from router.events import DeadLetter, Event
@@ -65,7 +65,7 @@ class Bench:
     shown: list[str] = field(default_factory=list)
 
     def put(self, *events: Event) -> None:
-        self.worker.put(list(events), size_of(list(events)))
+        self.worker.queue.put(list(events), size_of(list(events)))
 
     async def settled(self, seconds: float = 10) -> None:
         async with asyncio.timeout(seconds):
@@ -112,13 +112,16 @@ async def bench(
     async def show(line: str) -> None:
         shown.append(line)
 
+    host = HostKeys.model_validate({"type": name, **keys})
+    full: list[int] = []
     worker = SinkWorker(
         name,
-        keys=HostKeys.model_validate({"type": name, **keys}),
+        keys=host,
         concurrency=concurrency,
         batch=batch,
         caller=Caller(kind, given, context, threads),
         templates={**templates, None: compile_options(given, environment)},
+        queue=MemoryQueue(host.queue or QueueConfig(), now=clock.now, book=book, full=full.append),
         mode=None if only is None else DeliveryMode(name, "test", only, show),
         book=book,
         dead_letters=letters,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from router.config import (
+    AdminConfig,
     DeliverOnly,
     PluginsConfig,
     PubSubSource,
@@ -46,6 +47,7 @@ class Draft:
     unmatched: Literal["drop", "dead-letter"] | list[RouteSink] = "drop"
     deliver: Literal["send", "print"] | DeliverOnly = "send"
     timezone: str = "UTC"
+    admin: AdminConfig = field(default_factory=AdminConfig)
     shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)
 
     def entries(self, section: str) -> dict[str, Entry]:

@@ -91,6 +91,7 @@ class _Printer:
             node = root.get(key)
             filled = {"unmatched": "drop", "deliver": "send", "timezone": "UTC"}[key]
             document[key] = filled if node is None else self._raw(node, None)
+        document["admin"] = self._model(draft.admin, root.get("admin"), type(draft.admin))
         document["shutdown"] = self._model(draft.shutdown, root.get("shutdown"), type(draft.shutdown))
         return document
 

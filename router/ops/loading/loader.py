@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from router.config import (
+    OFF,
+    AdminConfig,
     DeliverOnly,
     HostKeys,
     Model,
@@ -50,11 +52,12 @@ SECTIONS = (
     "unmatched",
     "deliver",
     "timezone",
+    "admin",
     "shutdown",
 )
 """The keys of a configuration."""
 
-_OPTIONAL = ("redis", "plugins", "schemas", "defaults", "shutdown")
+_OPTIONAL = ("redis", "plugins", "schemas", "defaults", "admin", "shutdown")
 _SHORT = 8  # a default written in the file that is shorter is no secret: redacting it would black out common words
 _DELIVER = ("send", "print", "{only: [globs], others: print}")
 
@@ -185,6 +188,8 @@ def _settle(draft: Draft, settler: Settler) -> None:
         node = entry.node
         if section == "redis":
             settler.settle(node, RedisConfig, server=True)
+        elif section == "admin":
+            settler.settle(node, AdminConfig)
         elif section == "sources":
             settler.settle(node, dict[str, PubSubSource], server=True)
         elif section in {"sinks", "defaults"} and isinstance(node, Mapping):
@@ -206,6 +211,7 @@ def _sections(draft: Draft) -> None:
     _version(root, problems)
     draft.redis = _simple(draft, "redis", draft.redis)
     draft.plugin_paths = _simple(draft, "plugins", draft.plugin_paths)
+    draft.admin = _admin(draft)
     draft.shutdown = _simple(draft, "shutdown", draft.shutdown)
     _timezone(draft)
     _sources(draft)
@@ -242,6 +248,18 @@ def _simple(draft: Draft, key: str, default: M) -> M:
     node = typed.mapping(entry.node if entry else None, draft.problems)
     found = typed.check(type(default), node, draft.problems, at=entry) if node is not None else None
     return default if found is None else found
+
+
+def _admin(draft: Draft) -> AdminConfig:
+    """The section `admin`: a mapping, or the word `off`."""
+    node = draft.root.get("admin")
+    said = word(node)
+    if said == OFF:
+        return AdminConfig(listen=OFF)
+    if said is not None:
+        draft.problems.add(unknown("word", said, [OFF, "{listen: HOST:PORT}"]), node)
+        return draft.admin
+    return _simple(draft, "admin", draft.admin)
 
 
 class _Zoned(Model):
@@ -332,7 +350,7 @@ def _deliver(draft: Draft) -> None:
 
 def _secrets(draft: Draft) -> set[str]:
     """What must never be shown, placeholders and short defaults excepted."""
-    found = set(draft.secrets)
+    found = set(draft.secrets) | secrets_of(draft.admin)
     for sink in draft.sinks.values():
         if sink.config is not None:
             found |= secrets_of(sink.config.options) | secrets_of(sink.config.host)
@@ -358,5 +376,6 @@ def _assembled(draft: Draft) -> RouterConfig:
         unmatched=draft.unmatched,
         deliver=draft.deliver,
         timezone=draft.timezone,
+        admin=draft.admin,
         shutdown=draft.shutdown,
     )

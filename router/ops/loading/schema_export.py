@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from router.config import NAME, DeliverOnly, HostKeys, PubSubSource, RouteConfig, RouterConfig, SchemaConfig
+from router.config import NAME, OFF, DeliverOnly, HostKeys, PubSubSource, RouteConfig, RouterConfig, SchemaConfig
 from router.contracts import SinkType
 from router.ops.loading import shapes
 from router.ops.loading.sinks import ALL
@@ -48,6 +48,7 @@ def config_schema(plugins: Plugins) -> Json:
         "unmatched": _described({"anyOf": [_choice("drop", "dead-letter"), _list()]}, fields["unmatched"]),
         "deliver": _described({"anyOf": [_choice("send", "print"), _model(DeliverOnly)]}, fields["deliver"]),
         "timezone": simple["timezone"],
+        "admin": _described({"anyOf": [_choice(OFF), simple["admin"], {"type": "null"}]}, fields["admin"]),
         "shutdown": _or_empty(simple["shutdown"]),
     }
     return {
@@ -61,7 +62,7 @@ def config_schema(plugins: Plugins) -> Json:
     }
 
 
-_SIMPLE = ("version", "redis", "plugins", "timezone", "shutdown")
+_SIMPLE = ("version", "redis", "plugins", "timezone", "admin", "shutdown")
 
 
 def _expanded(model: type[BaseModel]) -> Json:
