@@ -16,6 +16,7 @@ import structlog
 
 from router.engine.composition import Parts, Printer, compose, surroundings
 from router.engine.stall import StallWatch
+from router.engine.worker import SinkWorker
 from router.errors import Exit
 from router.ops import systemd
 from router.ops.loading import Loaded
@@ -149,6 +150,9 @@ class App:
             self._stall.stop()
             self._stop.uninstall()
 
+    def _workers(self) -> list[SinkWorker]:
+        return [sink.worker for sink in self._parts.sinks.values()]
+
     async def _started(self) -> bool:
         """Start every part; returns False when a signal came first. Takes back what was started when a part can't."""
         starting = asyncio.create_task(self._start(), name="start")
@@ -166,10 +170,10 @@ class App:
         return True
 
     async def _start(self) -> None:
-        for worker in self._parts.workers.values():
+        for worker in self._workers():
             worker.start()
-        if self._parts.writer:
-            await self._parts.writer.start()
+        if self._parts.shared.writer:
+            await self._parts.shared.writer.start()
         tasks = [asyncio.create_task(source.start()) for source in self._parts.sources.values()]
         try:
             await asyncio.gather(*tasks)
@@ -180,8 +184,8 @@ class App:
 
     async def _take_back(self) -> None:
         await asyncio.gather(*(source.stop() for source in self._parts.sources.values()))
-        if self._parts.writer:
-            await self._parts.writer.drain(0)
+        if self._parts.shared.writer:
+            await self._parts.shared.writer.drain(0)
         await self._close_sinks()
         await asyncio.gather(*(source.close() for source in self._parts.sources.values()))
 
@@ -196,7 +200,7 @@ class App:
         log.info(
             "ready",
             sources=len(self._parts.sources),
-            sinks=len(self._parts.workers),
+            sinks=len(self._parts.sinks),
             redis=", ".join(addresses),
             pid=os.getpid(),
         )
@@ -221,7 +225,7 @@ class App:
         while True:
             await asyncio.sleep(TICK)
             self._stall.beat()
-            for worker in self._parts.workers.values():
+            for worker in self._workers():
                 worker.check()
 
     async def _tell_status(self) -> None:
@@ -232,7 +236,7 @@ class App:
     def _status(self) -> str:
         sources = self._parts.sources.values()
         up = sum(source.up for source in sources)
-        totals = self._parts.books.totals()
+        totals = self._parts.shared.books.totals()
         return f"{up} of {len(sources)} sources up, {totals['received']} received, {totals['delivered']} delivered"
 
     # The end.
@@ -247,9 +251,9 @@ class App:
         await asyncio.gather(*(source.stop() for source in self._parts.sources.values()))
         await self._drained(deadline)
         await self._close_sinks()
-        if self._parts.writer:
+        if self._parts.shared.writer:
             patience = 0.2 if self._stop.now.is_set() else max(deadline - loop.time(), LETTERS_PATIENCE)
-            unwritten = await self._parts.writer.drain(patience)
+            unwritten = await self._parts.shared.writer.drain(patience)
             if unwritten:
                 log.error("dead letters could not be written and are lost", number=unwritten)
         await asyncio.gather(*(source.close() for source in self._parts.sources.values()))
@@ -259,7 +263,7 @@ class App:
     async def _drained(self, deadline: float) -> None:
         """Wait until every queue is empty, the time is up, nothing more can happen in time, or it must end now."""
         loop = asyncio.get_running_loop()
-        settled = asyncio.gather(*(worker.settled() for worker in self._parts.workers.values()))
+        settled = asyncio.gather(*(worker.settled() for worker in self._workers()))
         now = asyncio.create_task(self._stop.now.wait())
         while not settled.done() and not now.done() and loop.time() < deadline and self._may_settle(deadline):
             either: set[asyncio.Future[Any]] = {settled, now}
@@ -272,22 +276,22 @@ class App:
     def _may_settle(self, deadline: float) -> bool:
         """Whether something is in hand, waits, or is due again before the deadline (of the event loop's clock)."""
         left = deadline - asyncio.get_running_loop().time()
-        return any(worker.may_settle_within(left) for worker in self._parts.workers.values())
+        return any(worker.may_settle_within(left) for worker in self._workers())
 
     async def _close_sinks(self) -> None:
-        workers = self._parts.workers
-        left = await asyncio.gather(*(worker.close() for worker in workers.values()))
-        lost = {name: number for name, number in zip(workers, left, strict=True) if number}
+        sinks = self._parts.sinks
+        left = await asyncio.gather(*(sink.worker.close() for sink in sinks.values()))
+        lost = {name: number for name, number in zip(sinks, left, strict=True) if number}
         if lost:
             log.error("deliveries existed only in memory and are lost", reason="shutdown", by_sink=lost)
-        for context in self._parts.contexts.values():
-            await context.close()
+        for sink in sinks.values():
+            await sink.context.close()
 
     def _close_the_books(self) -> None:
         sources = self._parts.sources.values()
         log.info(
             "stopped",
-            **self._parts.books.totals(),
+            **self._parts.shared.books.totals(),
             gaps=sum(source.gaps for source in sources),
             gap_seconds=round(sum(source.gap_seconds for source in sources), 1),
         )

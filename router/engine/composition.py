@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,9 +12,9 @@ import structlog
 
 from router.broker.dead_letters import DeadLetterWriter
 from router.broker.pubsub import PubSubSource
-from router.config import DeliverOnly, QueueConfig
+from router.config import BatchConfig, DeliverOnly, QueueConfig
 from router.config import PubSubSource as PubSubConfig
-from router.contracts import Clock, DeadLetters, SinkType
+from router.contracts import Clock, DeadLetters, Queue, Receiver, SinkType
 from router.core.books import Books, SinkBook, SourceBook
 from router.core.ids import Ids
 from router.core.matching import is_glob
@@ -29,6 +29,7 @@ from router.engine.pipeline import Lane, Pipeline
 from router.engine.threads import DaemonThreads
 from router.engine.worker import SinkWorker
 from router.errors import Reason
+from router.events import RawBatch
 from router.ops.loading import Loaded
 
 log = structlog.stdlib.get_logger(__name__)
@@ -52,16 +53,47 @@ class Surroundings:
     clock: Clock
 
 
+class Intake:
+    """What the sources hand their batches to: the pipeline of the configuration that is in force."""
+
+    def __init__(self) -> None:
+        self.pipeline: Pipeline | None = None
+
+    def receive(self, source: str, batches: Sequence[RawBatch]) -> None:
+        """Implements `contracts.Receiver`."""
+        assert self.pipeline is not None
+        self.pipeline.receive(source, batches)
+
+
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """What stays the same as long as the process lives, whatever is reloaded."""
+
+    around: Surroundings
+    books: Books
+    ids: Ids
+    intake: Intake
+    letters: DeadLetters
+    writer: DeadLetterWriter | None
+    """None under `deliver: print`: then nothing is written to Redis."""
+
+
+@dataclass(slots=True)
 class Parts:
     """The parts of one router, joined."""
 
-    books: Books
-    sources: Mapping[str, PubSubSource]
-    workers: Mapping[str, SinkWorker]
-    contexts: Mapping[str, Context]
-    writer: DeadLetterWriter | None
-    """None under `deliver: print`: then nothing is written to Redis."""
+    loaded: Loaded
+    shared: Shared
+    sources: dict[str, PubSubSource]
+    sinks: dict[str, SinkPart]
+
+
+@dataclass(frozen=True, slots=True)
+class SinkPart:
+    """One sink: its worker, with the queue, and what the plugin was given to work with."""
+
+    worker: SinkWorker
+    context: Context
 
 
 def compose(loaded: Loaded, around: Surroundings) -> Parts:
@@ -69,38 +101,63 @@ def compose(loaded: Loaded, around: Surroundings) -> Parts:
 
     Raises `ConfigError` for a Redis URL that isn't one, and whatever a plugin's class raises when it is made.
     """
-    config = loaded.config
-    writer = None if config.deliver == "print" else _writer(loaded, around)
+    writer = None if loaded.config.deliver == "print" else _writer(loaded, around)
     letters: DeadLetters = writer or ShownLetters(around.printer)
-    books = Books({name: SourceBook() for name in config.sources}, {name: SinkBook() for name in config.sinks})
-    ids = Ids(os.urandom(5).hex())
-    contexts: dict[str, Context] = {}
-    workers: dict[str, SinkWorker] = {}
-    for name in config.sinks:
-        context, threads = _context(name, loaded, around)
-        contexts[name] = context
-        workers[name] = _worker(
-            name,
-            loaded,
-            context,
-            threads,
-            mode=_mode(name, loaded, context, around),
-            book=books.sinks[name],
-            letters=letters,
-            ids=ids,
-        )
-    pipeline = Pipeline(
+    shared = Shared(around, Books({}, {}), Ids(os.urandom(5).hex()), Intake(), letters, writer)
+    sinks = {name: sink_part(name, loaded, shared) for name in loaded.config.sinks}
+    sources = {name: source_part(name, loaded, shared) for name in loaded.config.sources}
+    shared.intake.pipeline = pipeline_of(loaded, shared, sinks)
+    return Parts(loaded, shared, sources, sinks)
+
+
+def pipeline_of(loaded: Loaded, shared: Shared, sinks: Mapping[str, SinkPart]) -> Pipeline:
+    """The pipeline of a configuration, in front of these sinks."""
+    config = loaded.config
+    return Pipeline(
         lanes=[Lane(name, source.format, source.max_bytes) for name, source in config.sources.items()],
         routing=_routing(loaded),
-        inboxes={name: worker.queue.put for name, worker in workers.items()},
-        dead_letters=letters,
-        books=books,
-        clock=around.clock,
-        ids=ids,
+        inboxes={name: sink.worker.queue.put for name, sink in sinks.items()},
+        dead_letters=shared.letters,
+        books=shared.books,
+        clock=shared.around.clock,
+        ids=shared.ids,
         keep_unmatched=config.unmatched == "dead-letter",
     )
-    sources = {name: _source(name, source, pipeline, around) for name, source in config.sources.items()}
-    return Parts(books, sources, workers, contexts, writer)
+
+
+def sink_part(name: str, loaded: Loaded, shared: Shared, queue: Queue | None = None) -> SinkPart:
+    """One sink, not yet started; with a `queue` that another worker leaves behind, or else an empty one.
+
+    Raises whatever the plugin's class raises when it is made.
+    """
+    sink, kind = loaded.config.sinks[name], loaded.types[name]
+    book = shared.books.sinks.setdefault(name, SinkBook())
+    concurrency = sink.host.concurrency or kind.concurrency
+    clock = shared.around.clock
+    threads = DaemonThreads(f"sink {name}", concurrency)
+    context = Context(name, clock=clock, base=loaded.write_base, proxy=sink.host.http.proxy, threads=threads)
+    worker = SinkWorker(
+        name,
+        keys=sink.host,
+        concurrency=concurrency,
+        batch=_batch(sink.host.batch, kind),
+        caller=Caller(kind, sink.options, context, threads),
+        templates={route: template for (owner, route), template in loaded.templates.items() if owner == name},
+        mode=_mode(name, loaded, context, shared.around),
+        queue=queue or _queue(name, sink.host.queue or QueueConfig(), book, clock),
+        book=book,
+        dead_letters=shared.letters,
+        clock=clock,
+        ids=shared.ids,
+        chance=random.random,
+    )
+    return SinkPart(worker, context)
+
+
+def source_part(name: str, loaded: Loaded, shared: Shared) -> PubSubSource:
+    """One source, not yet started."""
+    shared.books.sources.setdefault(name, SourceBook())
+    return _source(name, loaded.config.sources[name], shared.intake, shared.around)
 
 
 def surroundings(
@@ -139,57 +196,17 @@ def _routing(loaded: Loaded) -> Routing:
     return Routing(config.routes, schemas, unmatched)
 
 
-def _source(name: str, config: PubSubConfig, pipeline: Pipeline, around: Surroundings) -> PubSubSource:
+def _source(name: str, config: PubSubConfig, receiver: Receiver, around: Surroundings) -> PubSubSource:
     return PubSubSource(
         name,
         config.url or around.redis_url,
         [channel for channel in config.channels if not is_glob(channel)],
         [channel for channel in config.channels if is_glob(channel)] + config.patterns,
-        receiver=pipeline,
+        receiver=receiver,
         clock=around.clock,
         client_name=_client_name(around),
         connect_timeout=around.connect_timeout,
         waiting=around.waiting,
-    )
-
-
-def _concurrency(name: str, loaded: Loaded) -> int:
-    return loaded.config.sinks[name].host.concurrency or loaded.types[name].concurrency
-
-
-def _context(name: str, loaded: Loaded, around: Surroundings) -> tuple[Context, DaemonThreads]:
-    threads = DaemonThreads(f"sink {name}", _concurrency(name, loaded))
-    proxy = loaded.config.sinks[name].host.http.proxy
-    return Context(name, clock=around.clock, base=loaded.write_base, proxy=proxy, threads=threads), threads
-
-
-def _worker(
-    name: str,
-    loaded: Loaded,
-    context: Context,
-    threads: DaemonThreads,
-    *,
-    mode: DeliveryMode | None,
-    book: SinkBook,
-    letters: DeadLetters,
-    ids: Ids,
-) -> SinkWorker:
-    sink = loaded.config.sinks[name]
-    kind = loaded.types[name]
-    return SinkWorker(
-        name,
-        keys=sink.host,
-        concurrency=_concurrency(name, loaded),
-        batch=_batch(loaded, name, kind),
-        caller=Caller(kind, sink.options, context, threads),
-        templates={route: template for (owner, route), template in loaded.templates.items() if owner == name},
-        mode=mode,
-        queue=_queue(name, sink.host.queue or QueueConfig(), book, context.clock),
-        book=book,
-        dead_letters=letters,
-        clock=context.clock,
-        ids=ids,
-        chance=random.random,
     )
 
 
@@ -202,9 +219,8 @@ def _queue(name: str, config: QueueConfig, book: SinkBook, clock: Clock) -> Memo
     return MemoryQueue(config, now=clock.now, book=book, full=full)
 
 
-def _batch(loaded: Loaded, name: str, kind: SinkType) -> int:
+def _batch(configured: BatchConfig, kind: SinkType) -> int:
     """Events a call: what the configuration says, else what the plugin says, else the default."""
-    configured = loaded.config.sinks[name].host.batch
     return configured.max_events if "max_events" in configured.model_fields_set or not kind.batch else kind.batch
 
 
