@@ -8,6 +8,7 @@ others can write are refused.
 from __future__ import annotations
 
 import grp
+import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
@@ -46,6 +47,8 @@ class LoadedPlugin:
     version: str | None = None
     sinks: tuple[str, ...] = ()
     error: str | None = None
+    digest: str | None = None
+    """SHA-256 of the file as it was loaded, to tell whether it has changed since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ def _load_drop_in(plugins: Plugins, manager: pluggy.PluginManager, file: Path, o
 def _load_file(plugins: Plugins, manager: pluggy.PluginManager, file: Path, origin: str) -> None:
     plugin = LoadedPlugin(file.stem, origin, file)
     try:
+        plugin = replace(plugin, digest=hashlib.sha256(file.read_bytes()).hexdigest())
         module = _import(file)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a plugin raises while it loads is its own fault
         plugins.loaded.append(replace(plugin, error=_cause(error, file)))
