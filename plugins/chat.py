@@ -433,11 +433,12 @@ def judge_slack(seen: Seen, now: float) -> None:
     if not seen.understood:
         raise TransientError(f"the answer is none of Slack's: {quote_response(seen)}")
     if seen.data.get("ok") is False:
-        _judge_slack_word(str(seen.data.get("error")), seen, now)
+        _judge_slack_word(str(seen.data.get("error") or "no, and not why"), seen, now)
     judge_status(seen, now)
 
 
 def _judge_slack_word(word: str, seen: Seen, now: float) -> None:
+    """Raises what the word means; returns for one that means nothing by itself beside a status that does."""
     wait, message = retry_after(seen.headers, now), f"Slack says {word[:100]}"
     needed = seen.data.get("needed")
     if word in SLACK_SINK:
@@ -446,7 +447,8 @@ def _judge_slack_word(word: str, seen: Seen, now: float) -> None:
         raise OutOfReachError(message, retry_after=wait)
     if word in SLACK_AGAIN:
         raise TransientError(message, retry_after=wait)
-    raise PermanentError(message)
+    if seen.done or seen.status == 400:
+        raise PermanentError(message)
 
 
 def judge_telegram(seen: Seen, now: float) -> None:

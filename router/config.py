@@ -114,10 +114,18 @@ def _redis_url(value: str) -> str:
     elif not url.hostname:
         raise ValueError(f"the host is missing: {url.scheme}://HOST:6379/0")
     elif url.path.strip("/") and not re.fullmatch(r"/\d{1,9}", url.path):
-        raise ValueError("after the `/` comes the database, a number: redis://HOST:6379/0")
+        raise ValueError(
+            "after the `/` comes the database, a number: redis://HOST:6379/0 (a `/` in a password is written %2F, a `#` %23)"
+        )
     for database in parse_qs(url.query).get("db", []):
         if not re.fullmatch(r"\d{1,9}", database):
             raise ValueError("`db` is the database, a number: ?db=0")
+    return value
+
+
+def _dotted(value: str) -> str:
+    if not re.fullmatch(r"[^.\s]+(\.[^.\s]+)*", value):
+        raise ValueError(f"{value!r} is no path in a payload, write names with dots between them: order.id")
     return value
 
 
@@ -159,8 +167,8 @@ class Address(NamedTuple):
 def address(listen: str) -> Address:
     """Take `HOST:PORT` or `unix:/path` apart. Raises `ValueError` for anything else."""
     if listen.startswith("unix:"):
-        path = "/" + listen.removeprefix("unix:").removeprefix("//").lstrip("/")
-        if not listen.startswith(("unix:/", "unix:///")) or path == "/":
+        path = listen.removeprefix("unix:").removeprefix("//")
+        if not path.startswith("/") or path == "/":
             raise ValueError("a socket is written with its whole path: unix:/run/event-router/admin.sock")
         return Address(path)
     try:
@@ -186,15 +194,54 @@ def _token(value: Secret) -> Secret:
     return value
 
 
+def _different(names: list[str]) -> list[str]:
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise ValueError(f"{name!r} stands here twice; once is enough")
+    return names
+
+
+class Rate(NamedTuple):
+    """At most so many in so many seconds."""
+
+    number: int
+    seconds: float
+
+
+_RATE = re.compile(r"([1-9][0-9]{0,5})/(s|min|h)")
+_PERIODS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+def _rate(value: object) -> object:
+    if isinstance(value, Rate):
+        return value
+    found = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f"{value!r} is no rate, write how many in which time: 10/s, 30/min or 100/h (up to 999999)")
+    return Rate(int(found[1]), _PERIODS[found[2]])
+
+
+def _rate_text(rate: Rate) -> str:
+    return f"{rate.number}/{next(unit for unit, seconds in _PERIODS.items() if seconds == rate.seconds)}"
+
+
+def _expires(value: object) -> object:
+    """A duration, or a template that gives a time: what has a `{{` is none."""
+    if isinstance(value, str) and "{{" in value:
+        return value
+    try:
+        return _duration(value)
+    except ValueError as error:
+        raise ValueError(f'{error}; or a template that gives a time: "{{{{ payload.expires_at }}}}"') from None
+
+
+def _expires_text(value: float | str) -> str:
+    return value if isinstance(value, str) else _duration_text(value)
+
+
 def _queue(value: object) -> object:
     """`queue: memory` says the same as `queue: {type: memory}`."""
     return {"type": value} if isinstance(value, str) else value
-
-
-def _queue_type(value: object) -> object:
-    if value == "redis":
-        raise ValueError("redis queues are not available in this version; write `memory`, or leave `queue` out")
-    return value
 
 
 Duration = Annotated[
@@ -213,8 +260,27 @@ Size = Annotated[
 ]
 """Bytes; a number, or a number with its unit: `64MiB`."""
 
+RateLimit = Annotated[
+    Rate,
+    BeforeValidator(_rate),
+    PlainSerializer(_rate_text, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": f"^{_RATE.pattern}$", "examples": ["30/min"]}),
+]
+"""So many in a time: `10/s`, `30/min`, `100/h`."""
+
+Expires = Annotated[
+    float | str,
+    BeforeValidator(_expires),
+    PlainSerializer(_expires_text, when_used="json"),
+    WithJsonSchema(
+        {"type": "string", "pattern": rf"^{_DURATION.pattern}$|\{{\{{", "examples": ["15m", "{{ payload.expires_at }}"]}
+    ),
+]
+"""Seconds, or a template that gives a time."""
+
 Name = Annotated[str, StringConstraints(pattern=rf"^{NAME}$")]
 Glob = Annotated[str, StringConstraints(min_length=1)]
+Key = Annotated[str, StringConstraints(min_length=1)]
 Zone = Annotated[str, AfterValidator(_zone)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 ServerUrl = Annotated[str, AfterValidator(_server_url)]
@@ -227,7 +293,7 @@ class Model(BaseModel):
 
 
 class RedisConfig(Model):
-    """The router's own Redis: dead letters and, later, queues and state."""
+    """The router's own Redis: dead letters, and queues."""
 
     url: RedisUrl = Field("embedded", description="redis://, rediss://, unix://, or `embedded`")
     key_prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")] = Field(
@@ -243,21 +309,91 @@ class PluginsConfig(Model):
     paths: list[str] = Field(default_factory=list, description="folders of drop-in .py files")
 
 
-class PubSubSource(Model):
+class Reading(Model):
+    """What every source says of its server and its messages."""
+
+    type: str = Field(description="what kind of source it is")
+    url: ServerUrl | None = Field(None, description="this source's own server; default: redis.url")
+    format: Literal["json", "text", "cloudevents"] = Field("json", description="how a message is read")
+    id: Annotated[str, AfterValidator(_dotted)] | None = Field(
+        None, description="the dotted path in the payload where the event's id stands; default: an id of ours"
+    )
+    max_bytes: Size = Field(1024**2, description="a larger payload is rejected before it is decoded")
+
+    @model_validator(mode="after")
+    def _has_fields(self) -> Reading:
+        if self.id is not None and self.format == "text":
+            raise ValueError("`id` is a path in a JSON payload, and `format: text` has none; leave one of them out")
+        return self
+
+
+class PubSubConfig(Reading):
     """A subscription to pub/sub channels by name or glob."""
 
     type: Literal["pubsub"] = Field(description="what kind of source it is")
     channels: list[Glob] = Field(default_factory=list, description="names and globs")
     patterns: list[Glob] = Field(default_factory=list, description="globs only")
-    url: ServerUrl | None = Field(None, description="this source's own server; default: redis.url")
-    format: Literal["json", "text"] = Field("json", description="how the payload is read")
-    max_bytes: Size = Field(1024**2, description="a larger payload is rejected before it is decoded")
+
+    @property
+    def reads(self) -> list[str]:
+        """The names and globs of the channels it reads."""
+        return [*self.channels, *self.patterns]
 
     @model_validator(mode="after")
-    def _some(self) -> PubSubSource:
+    def _some(self) -> PubSubConfig:
         if not self.channels and not self.patterns:
             raise ValueError("a pubsub source needs at least one entry in `channels` or `patterns`")
         return self
+
+
+class ClaimConfig(Model):
+    """When the unfinished work of a router that is gone is taken over."""
+
+    idle: Duration = Field(60.0, gt=0, description="entries nobody has touched for so long are taken over")
+
+
+class StreamConfig(Reading):
+    """A consumer group on one or more streams: an entry is acknowledged when all that came of it is over."""
+
+    type: Literal["stream"] = Field(description="what kind of source it is")
+    streams: Annotated[list[Key], AfterValidator(_different)] = Field(
+        min_length=1, description="the keys of the streams, exact names"
+    )
+    group: Key = Field("event-router", description="the consumer group; it is made when it is not there")
+    start: Literal["new", "oldest"] = Field("new", description="where a group that is made begins to read")
+    payload_field: Key = Field("payload", description="the field of an entry that holds the payload")
+    claim: ClaimConfig = Field(
+        default_factory=ClaimConfig, description="when the work of a router that is gone is taken over"
+    )
+    max_deliveries: int = Field(5, ge=1, description="an entry that ended the process so often is a dead letter")
+    max_in_flight: int = Field(1000, ge=1, le=100_000, description="how many entries may be unfinished at a time")
+
+    @property
+    def reads(self) -> list[str]:
+        """The names of the channels it reads."""
+        return self.streams
+
+
+class ListConfig(Reading):
+    """Lists that are taken from item by item: an item is removed when all that came of it is over."""
+
+    type: Literal["list"] = Field(description="what kind of source it is")
+    keys: Annotated[list[Key], AfterValidator(_different)] = Field(
+        min_length=1, description="the keys of the lists, exact names"
+    )
+    lease: Duration = Field(60.0, ge=1, description="the items of a router not heard of for so long are put back")
+    max_deliveries: int = Field(5, ge=1, description="an item that ended the process so often is a dead letter")
+    max_in_flight: int = Field(100, ge=1, le=1000, description="how many items may be unfinished at a time")
+
+    @property
+    def reads(self) -> list[str]:
+        """The names of the channels it reads."""
+        return self.keys
+
+
+SourceConfig = PubSubConfig | StreamConfig | ListConfig
+SOURCES: dict[str, type[SourceConfig]] = {"pubsub": PubSubConfig, "stream": StreamConfig, "list": ListConfig}
+"""The models of the types of source."""
 
 
 class SchemaConfig(Model):
@@ -280,14 +416,33 @@ class RetryConfig(Model):
 class QueueConfig(Model):
     """The bound of a sink's queue and what happens when it is full."""
 
-    type: Annotated[Literal["memory"], BeforeValidator(_queue_type)] = Field(
-        "memory", description="where the waiting deliveries are kept"
+    type: Literal["memory", "redis"] | None = Field(
+        None, description="where the waiting deliveries are kept; default: what the plugin says"
     )
     max_events: int = Field(100_000, ge=1, description="how many deliveries may wait")
     max_bytes: Size = Field(64 * 1024**2, description="how many bytes of payloads may wait")
     when_full: Literal["block", "drop-newest", "drop-oldest"] = Field(
         "block", description="pub/sub can't be held back: for its events `block` drops the newest"
     )
+
+    @model_validator(mode="after")
+    def _redis_keeps_the_oldest(self) -> QueueConfig:
+        if self.type == "redis":
+            check_queue(self, "redis")
+        return self
+
+
+class BreakerConfig(Model):
+    """When a sink that fails is left alone, and for how long."""
+
+    failures: int = Field(5, ge=1, description="transient failures in a row that open it; a permanent one is none")
+    reset: Duration = Field(30.0, gt=0, description="how long no attempt is made; then one is, as a probe")
+
+
+def check_queue(config: QueueConfig, kind: str) -> None:
+    """Raise `ValueError` where a queue of this kind can't be as it is configured."""
+    if kind == "redis" and config.when_full == "drop-oldest":
+        raise ValueError("`drop-oldest` is for memory queues alone; in Redis write `block` or `drop-newest`")
 
 
 class BatchConfig(Model):
@@ -312,11 +467,19 @@ class HostKeys(Model):
     """
 
     type: str = Field(description="which plugin delivers")
-    queue: Annotated[QueueConfig | None, BeforeValidator(_queue)] = Field(None, description="`memory`, or a mapping")
+    queue: Annotated[QueueConfig | None, BeforeValidator(_queue)] = Field(
+        None, description="`memory`, `redis`, or a mapping"
+    )
     concurrency: int | None = Field(None, ge=1, le=1000, description="attempts at the same time")
     timeout: Duration = Field(10.0, gt=0, description="one attempt, everything included")
     retry: RetryConfig = Field(default_factory=RetryConfig, description="how a failed attempt is tried again")
+    breaker: BreakerConfig = Field(default_factory=BreakerConfig, description="when a sink that fails is left alone")
     batch: BatchConfig = Field(default_factory=BatchConfig, description="for sinks that take batches")
+    rate: RateLimit | None = Field(None, description="the most deliveries in any second, minute or hour")
+    fallback: list[str] = Field(default_factory=list, description="sinks that get what this one gives up")
+    order_by: Annotated[str, StringConstraints(min_length=1)] | None = Field(
+        None, description="an expression: deliveries for which it gives the same keep their order"
+    )
     http: HttpConfig = Field(default_factory=HttpConfig, description="for sinks that speak HTTP")
 
 
@@ -340,6 +503,9 @@ class RouteConfig(Model):
     id: Name = Field(description="the route's name, unique")
     sources: list[str] | None = Field(None, description="names of sources; default: all")
     channels: list[Glob] | None = Field(None, description="names or globs of channels; default: all")
+    expires: Expires | None = Field(
+        None, description="what is not delivered by then is a dead letter: a duration, or a template that gives a time"
+    )
     sinks: list[RouteSink] = Field(min_length=1, description="who gets the event")
     final: bool = Field(False, description="no later route is asked when this one matched")
     enabled: bool = Field(True, description="false: as if the route were not there")
@@ -350,6 +516,23 @@ class DeliverOnly(Model):
 
     only: list[Glob] = Field(min_length=1, description="globs of the addresses that are sent to")
     others: Literal["print"] = Field("print", description="what is done with the rest")
+
+
+class NotifyConfig(Model):
+    """Who is told of new dead letters: one summary per interval, nothing where nothing happened."""
+
+    sinks: list[str] = Field(
+        min_length=1, description="names of sinks; each renders the summary with its own templates"
+    )
+    every: Duration = Field(900.0, gt=0, description="one summary per interval that had dead letters")
+
+
+class DeadLettersConfig(Model):
+    """How many dead letters are kept, for how long, and who is told of them."""
+
+    max_events: int = Field(100_000, ge=1, description="how many letters are kept; the oldest make room")
+    max_age: Duration = Field(30 * 86400.0, gt=0, description="how long a letter is kept")
+    notify: NotifyConfig | None = Field(None, description="who is told: {sinks: [ops-chat], every: 15m}")
 
 
 class AdminConfig(Model):
@@ -366,7 +549,7 @@ class AdminConfig(Model):
     def _guarded(self) -> AdminConfig:
         if self.listen not in {None, OFF} and self.token is None and not address(str(self.listen)).local:
             raise ValueError(
-                f"other machines can reach {self.listen}: add `token` (such as \"${{cred:admin}}\"), "
+                f'other machines can reach {self.listen}: add `token` (such as "${{cred:admin}}"), '
                 "or listen at 127.0.0.1:PORT"
             )
         return self
@@ -384,7 +567,7 @@ class RouterConfig(Model):
     version: Literal[1] = Field(description="the version of this format; rises when an old file would change meaning")
     redis: RedisConfig = Field(default_factory=RedisConfig, description="the router's own Redis")
     plugins: PluginsConfig = Field(default_factory=PluginsConfig, description="where drop-in plugins are looked for")
-    sources: dict[Name, PubSubSource] = Field(min_length=1, description="where events come from, by name")
+    sources: dict[Name, SourceConfig] = Field(min_length=1, description="where events come from, by name")
     schemas: list[SchemaConfig] = Field(
         default_factory=list, description="the JSON Schema of each channel; the first entry that matches counts"
     )
@@ -397,6 +580,9 @@ class RouterConfig(Model):
         "send", description="send, print (show who would get what), or {only: [globs], others: print}"
     )
     timezone: Zone = Field("UTC", description="the time zone of the templates' time filters")
+    dead_letters: DeadLettersConfig = Field(
+        default_factory=DeadLettersConfig, description="how many dead letters are kept, for how long, who is told"
+    )
     admin: AdminConfig = Field(
         default_factory=AdminConfig, description="where the router is watched over HTTP: {listen: HOST:PORT}, or `off`"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from router.errors import Reason
 from router.events import DeadLetter, Event, Outcome, RawBatch
@@ -148,6 +148,42 @@ class Receipt(Protocol):
     def settle(self, position: int) -> None:
         """One of its deliveries is over."""
 
+    def returned(self, position: int) -> None:
+        """An attempt of one of its deliveries came back and will be repeated: it did not end the process."""
+
+
+class Removal(NamedTuple):
+    """How an entry is taken from its source, in the router's own Redis.
+
+    `kind` is `xack` (`key` and `group` of a stream, `item` the entry's id) or `lrem` (`key` of a list, no group, `item` as
+    it stands there).
+    """
+
+    kind: Literal["xack", "lrem"]
+    key: str | bytes
+    group: str | bytes
+    item: str | bytes
+
+
+@runtime_checkable
+class RemovableReceipt(Receipt, Protocol):
+    """A receipt whose entries may leave their source in the very step that makes their deliveries durable."""
+
+    def open(self, position: int) -> int:
+        """How many of its deliveries are not over."""
+
+    def removal(self, position: int) -> Removal | None:
+        """How the entry is taken from its source; None where that is another server."""
+
+    def handed_over(self, position: int) -> None:
+        """One of its deliveries is over: it stands in a Redis queue, and its entry has left the source already."""
+
+    def marked(self, position: int, mark: str) -> None:
+        """Its deliveries to Redis queues stand there, but others are open.
+
+        Whoever acknowledges the entry then removes the field `mark` of the hash `keys.handed` in the same step.
+        """
+
 
 class Queue(Protocol):
     """Where the deliveries of one sink wait; it keeps the sink's book of what becomes of them."""
@@ -165,6 +201,9 @@ class Queue(Protocol):
 
     async def take(self, most: int) -> tuple[list[Event], int]:
         """The next deliveries, at least one and at most `most`, and their bytes; waits until there are some."""
+
+    def keep(self, event: Event) -> bool:
+        """Whether a delivery in hand that is not being attempted may stay there for long; else hand it back by `later`."""
 
     def later(self, event: Event, due: float) -> None:
         """Hand back a delivery that was taken, to be tried again at `due` (seconds since the epoch)."""
@@ -191,11 +230,30 @@ class Receiver(Protocol):
     def receive(self, source: str, batches: Sequence[RawBatch]) -> None:
         """Take raw messages of a source, in the order they came."""
 
+    def refuse(self, source: str, batch: RawBatch, reason: Reason, detail: str) -> None:
+        """Make dead letters of entries that the source can't hand on (`poison`, `field`): received, and rejected."""
+
 
 class Source(Protocol):
     """Where events come from: started once, read until stopped."""
 
     name: str
+    up: bool
+    """Whether it reads."""
+    reason: str | None
+    """Why it does not."""
+    gaps: int
+    """How often events may have been missed; only pub/sub misses any."""
+    gap_seconds: float
+    """For how long, in all."""
+
+    @property
+    def address(self) -> str:
+        """The server's address, without credentials."""
+
+    @property
+    def duplicates(self) -> int:
+        """Copies of events that were dropped because another subscription of this source brought the same event."""
 
     async def start(self) -> None:
         """Connect and subscribe; returns when the server has confirmed everything.

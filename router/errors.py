@@ -166,7 +166,7 @@ class PermanentError(DeliveryError):
 
 
 class SinkError(DeliveryError):
-    """The sink is at fault and not the message (a refused credential, a gone URL): retried slowly, no attempt counted.
+    """The sink is at fault and not the message (a refused credential, a gone URL): its breaker opens, no attempt counts.
 
     `retry_after` is the least delay in seconds that the other side asked for, or None.
     """

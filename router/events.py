@@ -26,6 +26,8 @@ class Outcome(StrEnum):
 
 JSON = "json"
 TEXT = "text"
+CLOUDEVENTS = "cloudevents"
+"""How a source's messages are read. An event's payload is JSON or text: of a CloudEvent it is the data."""
 
 
 class History(msgspec.Struct, frozen=True, gc=False):

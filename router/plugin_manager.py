@@ -7,6 +7,7 @@ others can write are refused.
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import hashlib
 import importlib.metadata
@@ -153,7 +154,8 @@ def _import(file: Path) -> ModuleType:
     before = sys.modules.get(name)
     sys.modules[name] = module  # pydantic looks a model's annotations up in its module
     try:
-        spec.loader.exec_module(module)
+        with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints must not get into our data
+            spec.loader.exec_module(module)
     except BaseException:
         _restore(name, before)
         raise

@@ -206,7 +206,8 @@ async def test_a_sink_that_hangs_and_one_that_raises_leave_a_third_untouched(red
     plugins.mkdir(mode=0o755)
     (plugins / "faulty.py").write_text(FAULTY)
     (plugins / "faulty.py").chmod(0o644)
-    sinks = {"hanging": {"type": "hangs"}, "raising": {"type": "raises"}, "audit": AUDIT}
+    sinks = {name: {"type": kind, "queue": "memory"} for name, kind in (("hanging", "hangs"), ("raising", "raises"))}
+    sinks["audit"] = AUDIT
     async with daemon(redis_server, tmp_path, setup(sinks, shutdown={"drain": "1s"})) as router:
         router.publish("notification", *[{"user_id": n + 1, "message": "x"} for n in range(10_000)])
         await router.until(lambda: router.count() >= 10_000)
@@ -257,7 +258,9 @@ async def test_sigterm_finishes_what_is_in_hand(redis_server, tmp_path):
 async def test_a_second_signal_ends_it_now(redis_server, tmp_path, number, code):
     async with stand_in() as bot:
         bot.default = Reply(how="hang")
-        async with daemon(redis_server, tmp_path, setup({"chat": telegram(bot.url, timeout="60s")})) as router:
+        async with daemon(
+            redis_server, tmp_path, setup({"chat": telegram(bot.url, timeout="60s", queue="memory")})
+        ) as router:
             router.publish("notification", PAYLOAD)
             await router.until(lambda: bot.requests)
             router.process.signal(number)

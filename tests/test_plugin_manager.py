@@ -174,6 +174,13 @@ def test_a_file_of_somebody_else_is_refused(folder):
     assert "chown" in (failure(load(folder)).error or "")
 
 
+def test_what_a_plugin_prints_does_not_get_into_our_data(folder, capsys):
+    drop_in(folder, "print('hello')\n" + GOOD)
+    assert "pager" in load(folder).sinks
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "hello\n")
+
+
 def test_each_load_is_fresh(folder):
     drop_in(folder, GOOD)
     first, second = load(folder), load(folder)

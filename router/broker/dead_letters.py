@@ -39,26 +39,36 @@ OVERHEAD = 1024
 TELL_EVERY = 60.0
 """Seconds between two log lines that count the same thing."""
 
-# KEYS: the stream, the writer's guard. ARGV: batch number, bound, then each letter: how many words, its fields and values.
+LOOK_EVERY = 60.0
+"""Seconds between two looks for letters that are too old, where no new ones come; a tenth of the age where that is less."""
+
+# KEYS: the stream, the writer's guard. ARGV: batch number, most letters, longest age in milliseconds, then each letter:
+# how many words, its fields and values. The age is measured by the server's clock, which made the ids of the entries.
 # A batch whose answer was lost is sent again under its number: what the guard remembers is not appended twice. The SET
 # and the trim before the first XADD fail early where they are not allowed, while nothing is appended yet; the SET stands
 # first because a server that is out of memory refuses a script only at its first write, and a trim it never refuses.
+# A batch without letters, sent now and then, writes only where a letter is too old.
 APPEND = """
-local last, told = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+):(%d+)$')
-if last and tonumber(last) >= tonumber(ARGV[1]) then return tonumber(told) end
-redis.call('SET', KEYS[2], (ARGV[1] - 1) .. ':0', 'EX', 86400)
-local evicted = redis.call('XTRIM', KEYS[1], 'MAXLEN', '=', ARGV[2])
-local i = 3
+local last, full, old = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+):(%d+):(%d+)$')
+if last and tonumber(last) >= tonumber(ARGV[1]) then return {tonumber(full), tonumber(old)} end
+local now = redis.call('TIME')
+local oldest = math.max(now[1] * 1000 + math.floor(now[2] / 1000) - ARGV[3], 0)
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+if #ARGV == 3 and not (first and tonumber(string.match(first[1], '^%d+')) < oldest) then return {0, 0} end
+redis.call('SET', KEYS[2], (ARGV[1] - 1) .. ':0:0', 'EX', 86400)
+old = redis.call('XTRIM', KEYS[1], 'MINID', '=', string.format('%.0f', oldest))
+full = redis.call('XTRIM', KEYS[1], 'MAXLEN', '=', ARGV[2])
+local i = 4
 while i <= #ARGV do
   redis.call('XADD', KEYS[1], '*', unpack(ARGV, i + 1, i + ARGV[i]))
   i = i + 1 + ARGV[i]
 end
-evicted = evicted + redis.call('XTRIM', KEYS[1], 'MAXLEN', '=', ARGV[2])
-redis.call('SET', KEYS[2], ARGV[1] .. ':' .. evicted, 'EX', 86400)
-return evicted
+full = full + redis.call('XTRIM', KEYS[1], 'MAXLEN', '=', ARGV[2])
+redis.call('SET', KEYS[2], ARGV[1] .. ':' .. full .. ':' .. old, 'EX', 86400)
+return {full, old}
 """
 
-_FIELDS = DeadLetter.__struct_fields__
+_FIELDS = tuple(name for name in DeadLetter.__struct_fields__ if name != "written")
 
 
 class Tally:
@@ -85,7 +95,7 @@ class Tally:
 
 
 class DeadLetterWriter:
-    """Appends dead letters to the stream `{prefix}:dead`, which keeps the newest `max_events`.
+    """Appends dead letters to the stream `{prefix}:dead`, which keeps the newest `max_events`, each for `max_age` seconds.
 
     While Redis refuses writes the letters wait in memory, `buffer_bytes` of them; what comes on top is dropped and
     counted (reason `outage`). `connect_timeout` is how long `start` tries to reach Redis, None for ever; `waiting` is told
@@ -100,6 +110,7 @@ class DeadLetterWriter:
         prefix: str = "event-router",
         client_name: str = "event-router",
         max_events: int = 100_000,
+        max_age: float = 30 * 86400.0,
         buffer_bytes: int = 64 * 1024**2,
         connect_timeout: float | None = 10.0,
         waiting: Callable[[str], None] | None = None,
@@ -116,6 +127,8 @@ class DeadLetterWriter:
         self._stream = keys.dead(prefix)
         self._guard = keys.dead_batch(prefix, os.urandom(8).hex())
         self._max_events = max_events
+        self._max_age = int(max_age * 1000)
+        self._look_every = min(LOOK_EVERY, max_age / 10)
         self._buffer_bytes = buffer_bytes
         self._clock = clock
         self._connect_timeout = connect_timeout
@@ -133,12 +146,18 @@ class DeadLetterWriter:
         self._hurry = asyncio.Event()
         self._down_since = 0.0
         self._evictions = Tally(clock, "dead letters evicted: the stream is full, its oldest entries made room")
+        self._expiries = Tally(clock, "dead letters evicted: they are older than dead_letters.max_age")
         self._drops = Tally(clock, "dead letters dropped: more wait for Redis than redis.outage_buffer holds")
 
     @property
     def evicted(self) -> int:
         """Letters that left the stream because it was full."""
         return self._evictions.count
+
+    @property
+    def expired(self) -> int:
+        """Letters that left the stream because of their age."""
+        return self._expiries.count
 
     @property
     def dropped(self) -> int:
@@ -177,6 +196,7 @@ class DeadLetterWriter:
         except TimeoutError as error:
             why = self.reason or f"{self._server.shown}: no answer in time"
             raise UnavailableError(f"{why} (dead letters, tried for {self._connect_timeout:g} s)") from error
+        self._idle.clear()
         self._task = asyncio.create_task(self._run(), name="dead letters")
 
     async def drain(self, timeout: float) -> int:  # noqa: ASYNC109  # it returns what is left instead of raising
@@ -186,11 +206,13 @@ class DeadLetterWriter:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await self._idle.wait()
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            while not self._task.done():  # a cancellation that meets an answer on its way may be lost
+                self._task.cancel()
+                await asyncio.wait([self._task], timeout=0.5)
             self._task = None
         await self._hang_up()
         self._evictions.tell()
+        self._expiries.tell()
         self._drops.tell()
         return self.waiting
 
@@ -213,11 +235,17 @@ class DeadLetterWriter:
 
     async def _run(self) -> None:
         while True:
-            await self._wake.wait()
+            if not self._wake.is_set():
+                self._idle.clear()
+                self._make([])  # it brings no letters, but those that are too old go
+                await self._write()
             self._wake.clear()
             while self._take():
                 await self._write()
             self._idle.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._look_every):
+                    await self._wake.wait()
 
     def _take(self) -> bool:
         """Make the next batch; False when nothing waits."""
@@ -229,20 +257,25 @@ class DeadLetterWriter:
             self._batch.append(self._letters.popleft())
         if not self._batch:
             return False
+        self._make(self._batch)
+        return True
+
+    def _make(self, batch: Sequence[DeadLetter]) -> None:
+        """Make the command that appends a batch."""
         self._number += 1
-        command: list[Word] = ["EVAL", APPEND, 2, self._stream, self._guard, self._number, self._max_events]
-        for letter in self._batch:
+        bounds = (self._number, self._max_events, self._max_age)
+        command: list[Word] = ["EVAL", APPEND, 2, self._stream, self._guard, *bounds]
+        for letter in batch:
             words = _words(letter)
             command.append(len(words))
             command += words
         self._command = _pack(command)
-        return True
 
     async def _write(self) -> None:
         """Send the batch until Redis has it."""
         while True:
             try:
-                evicted = await self._send()
+                full, old = await self._send()
             except Exception as error:  # noqa: BLE001  # whatever it is, the letters wait and it is tried again
                 await self._hang_up()
                 self._refused(str(client.explain(error, self._server.shown)))
@@ -256,14 +289,17 @@ class DeadLetterWriter:
         for letter in batch:
             if letter.written is not None:
                 letter.written()
-        if evicted:
-            self._evictions.add(evicted)
+        if full:
+            self._evictions.add(full)
+        if old:
+            self._expiries.add(old)
 
-    async def _send(self) -> int:
+    async def _send(self) -> tuple[int, int]:
         if self._connection is None:
             self._connection = await client.dial(self._server)
         await self._connection.send_packed_command(self._command)
-        return int(await self._connection.read_response())
+        full, old = await self._connection.read_response()
+        return int(full), int(old)
 
     async def _hang_up(self) -> None:
         connection, self._connection = self._connection, None
@@ -307,7 +343,8 @@ def _size(letter: DeadLetter) -> int:
 def _words(letter: DeadLetter) -> list[Word]:
     """The letter as it stands in the stream: field, value, field, value …"""
     words: list[Word] = ["version", VERSION]
-    for name, value in zip(_FIELDS, msgspec.structs.astuple(letter), strict=True):
+    for name in _FIELDS:
+        value = getattr(letter, name)
         if value is not None:
             words += (name, msgspec.json.encode(value) if isinstance(value, Mapping) else value)
     return words

@@ -14,3 +14,47 @@ def dead(prefix: str) -> str:
 def dead_batch(prefix: str, appender: str) -> str:
     """What a writer of dead letters last appended (`<batch number>:<evicted>`), so that a batch sent twice counts once."""
     return f"{{{prefix}}}:dead:batch:{appender}"
+
+
+def queue(prefix: str, sink: str) -> str:
+    """The stream of what waits for a sink."""
+    return f"{{{prefix}}}:queue:{sink}"
+
+
+def later(prefix: str, sink: str) -> str:
+    """What is due later for a sink, by its time (milliseconds since the epoch, of the server's clock)."""
+    return f"{{{prefix}}}:later:{sink}"
+
+
+def books(prefix: str, sink: str) -> str:
+    """What became of a sink's deliveries, counted by the scripts that append and settle."""
+    return f"{{{prefix}}}:books:{sink}"
+
+
+def hand_over(prefix: str, appender: str) -> str:
+    """What an appender last handed over (`<batch number>:<answer>`), so that a batch sent twice is appended once."""
+    return f"{{{prefix}}}:hand-over:{appender}"
+
+
+def handed(prefix: str) -> str:
+    """The events that stand in their Redis queues, but whose entries their source could not acknowledge yet."""
+    return f"{{{prefix}}}:handed-over"
+
+
+def beside_list(prefix: str, key: str, what: str, *owner: str) -> str:
+    """A key of ours that goes with a list a source reads, in the list's own cluster slot.
+
+    `what` is `processing`, `settled` and `lease` (of the `owner`, a consumer), `returned`, `counts` or `consumers`. The
+    list's hash tag stands in front, or the whole key where it has none. (A key with a brace that is no tag has no
+    neighbours that can be named; that matters in a cluster only.)
+    """
+    begin = key.find("{")
+    end = key.find("}", begin + 1) if begin >= 0 else -1
+    tag = key[begin + 1 : end] if end > begin + 1 else ""
+    names = (prefix, what, *owner) if not tag else (prefix, key, what, *owner)
+    return ":".join((f"{{{tag or key}}}", *names))
+
+
+def replay(prefix: str) -> str:
+    """The stream of dead letters that are to go again, and wait for a router to take them."""
+    return f"{{{prefix}}}:replay"

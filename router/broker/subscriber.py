@@ -164,8 +164,6 @@ class Subscriber(asyncio.BufferedProtocol):
         heard, pardon, next_ping = self.last_byte, 0.0, self._monotonic()
         while not self.lost.done():
             now = self._monotonic()
-            if self.last_byte != heard:
-                heard, pardon = self.last_byte, 0.0
             if now >= heard + pardon + dead_after and not self.readable():
                 self.abort(f"no byte from the server for {now - heard:.1f} s")
                 break
@@ -174,7 +172,10 @@ class Subscriber(asyncio.BufferedProtocol):
                 next_ping = now + ping_every
             due = max(min(next_ping, heard + pardon + dead_after), now + MOMENT)
             await asyncio.wait([self.lost], timeout=due - now)
-            late = self._monotonic() - due
+            now = self._monotonic()
+            if self.last_byte != heard:
+                heard, pardon = self.last_byte, 0.0
+            late = min(now - due, now - heard)  # of the standstill only what came after that byte
             if late > STANDSTILL:
                 pardon += late
         return self.lost.result()

@@ -13,14 +13,22 @@ from router.cli.common import config_option, env_file_option, find_config, json_
 from router.errors import ConfigError, Exit, Problem
 
 if TYPE_CHECKING:
+    from router.config import SourceConfig
     from router.ops.loading import Loaded
 
-PUBSUB_PROMISE = "at most once: Redis keeps nothing for who is away; gaps are noticed, measured and reported"
-MEMORY_PROMISE = "memory: what waits is lost if the process dies"
+PROMISES = {
+    "pubsub": "at most once: Redis keeps nothing for who is away; gaps are noticed, measured and reported",
+    "stream": "at least once: an entry is acknowledged when all that came of it is over",
+    "list": "at least once: an item is removed when all that came of it is over",
+}
+QUEUE_PROMISES = {
+    "memory": "memory: what waits is lost if the process dies",
+    "redis": "redis: what waits outlives the process",
+}
 
 
 @click.command()
-@click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(path_type=Path, readable=False))
 @config_option
 @env_file_option
 @json_option
@@ -69,10 +77,9 @@ def summary(loaded: Loaded) -> dict[str, Any]:
         "sources": {
             name: {
                 "type": source.type,
-                "channels": source.channels,
-                "patterns": source.patterns,
+                **_reads(source),
                 "url": _server(source.url) if source.url else None,
-                "promise": PUBSUB_PROMISE,
+                "promise": PROMISES[source.type],
             }
             for name, source in config.sources.items()
         },
@@ -97,6 +104,15 @@ def summary(loaded: Loaded) -> dict[str, Any]:
     }
 
 
+def _reads(source: SourceConfig) -> dict[str, list[str] | str]:
+    """What a source reads, under the keys of the configuration."""
+    if source.type == "pubsub":
+        return {"channels": source.channels, "patterns": source.patterns}
+    if source.type == "stream":
+        return {"streams": source.streams, "group": source.group}
+    return {"keys": source.keys}
+
+
 def _server(url: str) -> str:
     if url == "embedded":
         return url
@@ -108,7 +124,11 @@ def _server(url: str) -> str:
 def _sink(loaded: Loaded, name: str) -> dict[str, Any]:
     kind = loaded.types[name]
     path = getattr(loaded.config.sinks[name].options, "path", None) if kind.local else None
-    document: dict[str, Any] = {"type": kind.name, "origin": kind.origin, "queue": MEMORY_PROMISE}
+    queue = loaded.config.sinks[name].host.queue
+    where = (queue and queue.type) or kind.queue
+    if loaded.config.deliver == "print":
+        where = "memory"
+    document: dict[str, Any] = {"type": kind.name, "origin": kind.origin, "queue": QUEUE_PROMISES[where]}
     if isinstance(path, str):
         file = loaded.write_base / path
         document |= {"path": str(file), "writable": may_write(file)}
@@ -116,10 +136,10 @@ def _sink(loaded: Loaded, name: str) -> dict[str, Any]:
 
 
 def may_write(file: Path) -> bool:
-    """Whether this user may write the file, or make it: in the nearest of its folders that exists."""
+    """Whether this user may write the file, or make it, and its folder if that alone is missing, as the log sink does."""
     if file.exists():
         return os.access(file, os.W_OK) and not file.is_dir()
-    folder = next((each for each in file.parents if each.exists()), file.parent)
+    folder = file.parent if file.parent.exists() else file.parent.parent
     return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
@@ -180,9 +200,13 @@ def _lines(summary: dict[str, Any]) -> list[tuple[str, list[str]]]:
 def _source_lines(name: str, source: dict[str, Any]) -> list[str]:
     place = f" at {source['url']}" if source["url"] else ""
     return [
-        f"{name}: {source['type']}{place}, {_list(source['channels'] + source['patterns'])}",
+        f"{name}: {source['type']}{place}, {_list(_names(source))}",
         f"  {source['promise']}",
     ]
+
+
+def _names(source: dict[str, Any]) -> list[str]:
+    return [name for key in ("channels", "patterns", "streams", "keys") for name in source.get(key, [])]
 
 
 def _route_line(route: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from router.config import NAME
-from router.errors import ConfigError, Problem
+from router.errors import ConfigError, Problem, UnavailableError
 
 if TYPE_CHECKING:
     from router.ops.loading import Loaded
@@ -30,7 +30,7 @@ def config_option(function: Function) -> Function:
         "--config",
         "config",
         metavar="FILE",
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, readable=False),
         envvar="EVENT_ROUTER_CONFIG",
         show_envvar=True,
         help="The configuration; else ./config.yaml, else /etc/event-router/config.yaml.",
@@ -42,7 +42,7 @@ def env_file_option(function: Function) -> Function:
     return click.option(
         "--env-file",
         metavar="FILE",
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, readable=False),
         envvar="EVENT_ROUTER_ENV_FILE",
         show_envvar=True,
         help="Lines NAME=value for the ${…} of the configuration.",
@@ -92,6 +92,23 @@ def load_config(config: Path | None, env_file: Path | None, **options: Any) -> L
     from router.ops.loading import load
 
     return load(find_config(config), environ=os.environ, env_file=env_file, **options)
+
+
+def embedded_url() -> str:
+    """The address of the embedded server that `run` started. Raises `UnavailableError` when there is none."""
+    from router.broker.embedded import find
+    from router.ops.state import state_directory
+
+    running = find(state_directory(os.environ))
+    if running is None:
+        raise UnavailableError("the embedded server is not running: start `event-router run` first, or set REDIS_URL")
+    return running.url
+
+
+def redis_url(loaded: Loaded) -> str:
+    """The address of the router's own Redis. Raises `UnavailableError` when that is an embedded one that doesn't run."""
+    url = loaded.config.redis.url
+    return embedded_url() if url == "embedded" else url
 
 
 def tell(text: str, colour: str | None = None) -> None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.common import config_option, env_file_option, load_config, tell
-from router.errors import Exit, RejectedError, UnavailableError
+from router.cli.common import config_option, embedded_url, env_file_option, load_config, tell
+from router.errors import Exit, RejectedError
 
 if TYPE_CHECKING:
-    from router.config import PubSubSource
+    from router.config import SourceConfig
     from router.ops.loading import Loaded
 
 
@@ -30,6 +30,8 @@ def publish(channel: str, payload: str, config: Path | None, env_file: Path | No
     PAYLOAD `-` is read from stdin, without the newline at its end. It goes to the Redis of the first source that reads
     CHANNEL. Exit code 1 when the payload does not fit: nothing is published then.
     """
+    from router.cli.samples import publish_command
+
     loaded = load_config(config, env_file)
     raw = _stdin() if payload == "-" else os.fsencode(payload)
     source = _source(loaded, channel)
@@ -38,9 +40,15 @@ def publish(channel: str, payload: str, config: Path | None, env_file: Path | No
     if not no_check and not _fits(loaded, source, channel, raw):
         return Exit.FINDINGS
     url = (source.url if source else None) or loaded.config.redis.url
-    address, receivers = asyncio.run(_publish(url, channel, raw))
-    click.echo(f"published on {channel} at {address}: {receivers} subscriber{'s' * (receivers != 1)} received it")
-    if not receivers:
+    address, answer = asyncio.run(_publish(url, publish_command(source, os.fsencode(channel), raw)))
+    if isinstance(answer, bytes):
+        click.echo(f"added to the stream {channel} at {address}: entry {answer.decode()}")
+        return Exit.OK
+    if source is not None and source.type == "list":
+        click.echo(f"pushed to the list {channel} at {address}: {answer} item{'s' * (answer != 1)} wait there")
+        return Exit.OK
+    click.echo(f"published on {channel} at {address}: {answer} subscriber{'s' * (answer != 1)} received it")
+    if not answer:
         tell("warning: nobody was subscribed, so this event is gone; is `event-router run` running?", "warning")
     return Exit.OK
 
@@ -50,24 +58,24 @@ def _stdin() -> bytes:
     return raw.removesuffix(b"\n").removesuffix(b"\r")
 
 
-def _source(loaded: Loaded, channel: str) -> PubSubSource | None:
+def _source(loaded: Loaded, channel: str) -> SourceConfig | None:
     """The first source that reads the channel."""
     from router.core.matching import any_of
 
     wanted = os.fsencode(channel)
     for source in loaded.config.sources.values():
-        if any_of([*source.channels, *source.patterns])(wanted):
+        if any_of(source.reads)(wanted) if source.type == "pubsub" else wanted in map(os.fsencode, source.reads):
             return source
     return None
 
 
-def _fits(loaded: Loaded, source: PubSubSource | None, channel: str, raw: bytes) -> bool:
+def _fits(loaded: Loaded, source: SourceConfig | None, channel: str, raw: bytes) -> bool:
     """Whether the router would take the payload; says why not."""
     from router.cli.samples import schema_for
-    from router.config import PubSubSource
+    from router.config import PubSubConfig
     from router.core.decoding import decode
 
-    read = source or PubSubSource(type="pubsub", channels=[channel])
+    read = source or PubSubConfig(type="pubsub", channels=[channel])
     try:
         decoded = decode(raw, read.format, read.max_bytes)
     except RejectedError as error:
@@ -86,28 +94,17 @@ def _fits(loaded: Loaded, source: PubSubSource | None, channel: str, raw: bytes)
     return not enforced
 
 
-async def _publish(url: str, channel: str, raw: bytes) -> tuple[str, int]:
-    """Publish and return the address that was published to, and the number of subscribers that received it."""
+async def _publish(url: str, command: list[bytes]) -> tuple[str, int | bytes]:
+    """Send the command and return the address that it went to, and what the server answered."""
     from redis.exceptions import RedisError
 
     from router.broker import client
 
-    server = client.server(_embedded() if url == "embedded" else url, client_name="event-router-publish")
+    server = client.server(embedded_url() if url == "embedded" else url, client_name="event-router-publish")
     connection = server.client()
     try:
-        return server.shown, await connection.publish(os.fsencode(channel), raw)
+        return server.shown, await connection.execute_command(*command)  # type: ignore[no-untyped-call]
     except (OSError, RedisError, TimeoutError) as error:
         raise client.explain(error, server.shown) from None
     finally:
         await connection.aclose()
-
-
-def _embedded() -> str:
-    """The address of the embedded server that `run` started. Raises `UnavailableError` when there is none."""
-    from router.broker.embedded import find
-    from router.ops.state import state_directory
-
-    running = find(state_directory(os.environ))
-    if running is None:
-        raise UnavailableError("the embedded server is not running: start `event-router run` first, or set REDIS_URL")
-    return running.url

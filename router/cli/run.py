@@ -82,6 +82,7 @@ def run(
 
 
 def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, active: Logs) -> int:
+    from router.admin.server import admin_side
     from router.cli.common import load_config
     from router.engine.app import serve
     from router.ops.state import InstanceLock, state_directory
@@ -101,7 +102,8 @@ def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, 
                 active.flush()
                 _welcome(loaded, path, url, embedded=embedded)
 
-        return serve(loaded, instance=instance, redis_url=url, printer=printer, ready=ready)
+        admin = admin_side(loaded.config.admin, state, instance)
+        return serve(loaded, instance=instance, redis_url=url, printer=printer, ready=ready, admin=admin)
 
 
 def _ended(_number: int, _frame: object) -> None:
@@ -210,7 +212,7 @@ def _welcome(loaded: Loaded, config: Path, url: str, *, embedded: bool) -> None:
     tell(f"event-router {__version__} listens at {shown(url)}{' (embedded Valkey)' if embedded else ''}", "good")
     for name, source in loaded.config.sources.items():
         place = f" at {shown(source.url)}" if source.url else ""
-        tell(f"  {name}: {', '.join((*source.channels, *source.patterns))}{place}")
+        tell(f"  {name}: {', '.join(source.reads)}{place}")
     lines = publish_lines(loaded, url, config)
     if lines:
         tell("Publish one from another terminal, either way:")

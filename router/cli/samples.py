@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -16,7 +17,7 @@ import msgspec
 from router.core.matching import any_of, is_glob
 
 if TYPE_CHECKING:
-    from router.config import PubSubSource
+    from router.config import SourceConfig
     from router.ops.loading import Loaded, SchemaEntry
 
 _DEEPEST = 6
@@ -120,11 +121,11 @@ _MAKERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
 }
 
 
-def first_channel(loaded: Loaded) -> tuple[PubSubSource, str] | None:
+def first_channel(loaded: Loaded) -> tuple[SourceConfig, str] | None:
     """The first plain channel that a source reads; else a name that its first simple glob matches; and that source."""
-    reads = [(each, name) for each in loaded.config.sources.values() for name in (*each.channels, *each.patterns)]
+    reads = [(each, name) for each in loaded.config.sources.values() for name in each.reads]
     for source, name in reads:
-        if not is_glob(name):
+        if source.type != "pubsub" or not is_glob(name):
             return source, name
     simple = ((source, name.replace("*", "test")) for source, name in reads if not set(name) & set("?[\\"))
     return next(simple, None)
@@ -139,10 +140,20 @@ def publish_lines(loaded: Loaded, redis_url: str, config: Path) -> list[str]:
     payload = "hello" if source.format == "text" else sample(loaded, channel)
     if payload is None:
         return []
+    if source.format == "cloudevents":
+        payload = f'{{"specversion": "1.0", "id": "1", "source": "/sample", "type": "sample", "data": {payload}}}'
     words = f"{shlex.quote(channel)} {shlex.quote(payload)}"
     client = _redis_cli(source.url or redis_url)
     where = "" if config == Path("config.yaml") else f" -c {shlex.quote(str(config))}"
-    return [*([f"{client} publish {words}"] if client else []), f"{shlex.join(ourselves())} publish{where} {words}"]
+    command = shlex.join(map(os.fsdecode, publish_command(source, channel.encode(), payload.encode())))
+    return [*([f"{client} {command}"] if client else []), f"{shlex.join(ourselves())} publish{where} {words}"]
+
+
+def publish_command(source: SourceConfig | None, channel: bytes, payload: bytes) -> list[bytes]:
+    """The Redis command, as words, by which an event reaches a source: PUBLISH where none is named."""
+    if source is not None and source.type == "stream":
+        return [b"xadd", channel, b"*", source.payload_field.encode(), payload]
+    return [b"publish" if source is None or source.type == "pubsub" else b"lpush", channel, payload]
 
 
 def _redis_cli(url: str) -> str | None:

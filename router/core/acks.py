@@ -33,6 +33,10 @@ class Ledger:
         """A delivery of this entry was split: so many more have to be over."""
         self._open[position] += deliveries
 
+    def open(self, position: int) -> int:
+        """How many deliveries of this entry are not over."""
+        return self._open[position]
+
     def settle(self, position: int) -> bool:
         """One delivery of this entry is over; returns whether the entry is complete now.
 

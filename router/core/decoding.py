@@ -2,12 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
 from router import events
+from router.core.cloudevents import open_envelope
+from router.core.ids import portable
 from router.errors import Reason, RejectedError
+
+
+class Message(NamedTuple):
+    """A message that was read.
+
+    `data` are the bytes of the payload (of a CloudEvent its data), to be read as `format` says. `id` is the event's where
+    the message has one; `headers` are what came with it.
+    """
+
+    payload: Any
+    data: bytes
+    format: str
+    id: str | None
+    headers: dict[str, str] | None
+
+
+def read(raw: bytes, format: str, max_bytes: int, id_path: Sequence[str] = ()) -> Message:  # noqa: A002  # the configuration's word
+    """Read one message of a source; `id_path` leads to the event's id in the payload, empty where there is none.
+
+    Raises `RejectedError` (`too_large`, `decode`).
+    """
+    if len(raw) > max_bytes:
+        raise RejectedError(Reason.TOO_LARGE, f"{len(raw)} bytes are over max_bytes {max_bytes}")
+    data, id_, headers = raw, None, None
+    try:
+        if format == events.CLOUDEVENTS:
+            id_, headers, data, format = open_envelope(raw)  # noqa: A001  # the configuration's word
+        payload = events.decode(data, format)
+    except UnicodeDecodeError as error:
+        raise RejectedError(Reason.DECODE, f"not UTF-8: {error.reason} at byte {error.start}") from None
+    except msgspec.DecodeError as error:
+        raise RejectedError(Reason.DECODE, f"not JSON: {_told(error, data)}") from None
+    except RecursionError:
+        raise RejectedError(Reason.DECODE, "not JSON that can be handled: nested too deeply") from None
+    return Message(payload, data, format, (_id(payload, id_path) if id_path else None) or id_, headers)
 
 
 def rejection(raw: bytes, format: str, max_bytes: int) -> RejectedError | None:  # noqa: A002  # the configuration's word
@@ -15,17 +53,16 @@ def rejection(raw: bytes, format: str, max_bytes: int) -> RejectedError | None: 
 
     Asked only after decoding has failed or the size is over `max_bytes`, so it may be slow.
     """
-    if len(raw) > max_bytes:
-        return RejectedError(Reason.TOO_LARGE, f"{len(raw)} bytes are over max_bytes {max_bytes}")
     try:
-        events.decode(raw, format)
-    except UnicodeDecodeError as error:
-        return RejectedError(Reason.DECODE, f"not UTF-8: {error.reason} at byte {error.start}")
-    except msgspec.DecodeError as error:
-        return RejectedError(Reason.DECODE, f"not JSON: {_told(error, raw)}")
-    except RecursionError:
-        return RejectedError(Reason.DECODE, "not JSON that can be handled: nested too deeply")
+        read(raw, format, max_bytes)
+    except RejectedError as error:
+        return error
     return None
+
+
+def decode(raw: bytes, format: str, max_bytes: int) -> Any:  # noqa: A002  # the configuration's word
+    """The payload of these bytes. Raises `RejectedError` (`too_large`, `decode`)."""
+    return read(raw, format, max_bytes).payload
 
 
 def _told(error: Exception, raw: bytes) -> str:
@@ -35,9 +72,12 @@ def _told(error: Exception, raw: bytes) -> str:
     return f"{message} (byte {len(raw)})" if message.endswith("truncated") else message
 
 
-def decode(raw: bytes, format: str, max_bytes: int) -> Any:  # noqa: A002  # the configuration's word
-    """The payload of these bytes. Raises `RejectedError` (`too_large`, `decode`)."""
-    error = rejection(raw, format, max_bytes)
-    if error:
-        raise error
-    return events.decode(raw, format)
+def _id(payload: Any, path: Sequence[str]) -> str | None:
+    """The id that stands in a payload: a text that is not empty, or an integer; None when there is neither."""
+    for name in path:
+        if not isinstance(payload, dict) or name not in payload:
+            return None
+        payload = payload[name]
+    if isinstance(payload, bool) or not isinstance(payload, str | int) or payload == "":
+        return None
+    return portable(str(payload))

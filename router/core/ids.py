@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
+LONGEST = 200
+"""Bytes an id may have."""
+
+
+def portable(text: str) -> str:
+    """An id from outside as the router carries it: as it is, or its SHA-256 in hex.
+
+    Ids stand in mail headers, HTTP headers and log lines, so one that is empty, longer than `LONGEST` or not printable
+    ASCII is replaced. Equal ids stay equal.
+    """
+    if 0 < len(text) <= LONGEST and text.isascii() and text.isprintable():
+        return text
+    return sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+
 
 class Ids:
     """Makes ids of one router: milliseconds since the epoch, a word that no other process has, a count.

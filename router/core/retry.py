@@ -10,9 +10,6 @@ import msgspec
 
 from router.errors import DeliveryError, PermanentError, PluginError, Reason, SinkError, TransientError
 
-SINK_FAULT_DELAY = 30.0
-"""Seconds between attempts while the sink is at fault."""
-
 LONGEST_ASKED = 3600.0
 """Seconds: a longer Retry-After is not believed (some services have sent milliseconds)."""
 
@@ -27,10 +24,13 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
 
 class RetryAt(msgspec.Struct, frozen=True):
-    """Try again at `due` (seconds since the epoch). `counted`: whether the attempt that failed counts as one."""
+    """Try again at `due` (seconds since the epoch)."""
 
     due: float
-    counted: bool
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """The sink is at fault: keep it in hand until the breaker lets it through again. No attempt is counted."""
 
 
 class GiveUp(msgspec.Struct, frozen=True):
@@ -41,7 +41,7 @@ class GiveUp(msgspec.Struct, frozen=True):
 
 def decide(
     policy: RetryPolicy, *, attempt: int, first_failed_at: float, error: Exception, now: float, chance: float
-) -> RetryAt | GiveUp:
+) -> RetryAt | Hold | GiveUp:
     """What to do after attempt number `attempt` (from 1) failed with `error`.
 
     `first_failed_at` and `now` are seconds since the epoch, `chance` is a random number in [0, 1). An exception that no
@@ -58,14 +58,16 @@ def decide(
     last = first_failed_at + policy.max_age
     if now >= last:
         return gives_up
-    bound = _bound(policy, attempt) if counted else min(SINK_FAULT_DELAY, policy.max_delay)
-    delay = bound * chance if counted else bound * (0.5 + chance / 2)
-    asked = error.retry_after if isinstance(error, TransientError | SinkError) else None
+    if not counted:
+        return Hold()
+    wait = delay(policy, attempt, chance)
+    asked = error.retry_after if isinstance(error, TransientError) else None
     if asked is not None:
-        delay = max(delay, min(asked, LONGEST_ASKED))
-    return RetryAt(min(now + delay, last), counted)
+        wait = max(wait, min(asked, LONGEST_ASKED))
+    return RetryAt(min(now + wait, last))
 
 
-def _bound(policy: RetryPolicy, attempt: int) -> float:
-    """The longest delay after this attempt; the exponent is capped, for `2.0 ** 1024` is an error."""
-    return float(min(policy.max_delay, policy.initial * 2.0 ** min(attempt - 1, 60)))
+def delay(policy: RetryPolicy, attempt: int, chance: float) -> float:
+    """Seconds until the next attempt after this one failed: a random part of a bound that doubles each time."""
+    # The exponent is capped, for `2.0 ** 1024` is an error.
+    return float(min(policy.max_delay, policy.initial * 2.0 ** min(attempt - 1, 60))) * chance

@@ -55,14 +55,26 @@ class _Rule(msgspec.Struct, frozen=True):
 
 
 class Routing:
-    """The routes and schemas of a configuration, compiled."""
+    """The routes and schemas of a configuration, compiled. `fallbacks` are the sinks that stand in for others."""
 
     def __init__(
-        self, routes: Iterable[RouteConfig], schemas: Sequence[SchemaRule], unmatched: Sequence[RouteSink] = ()
+        self,
+        routes: Sequence[RouteConfig],
+        schemas: Sequence[SchemaRule],
+        unmatched: Sequence[RouteSink] = (),
+        fallbacks: Iterable[str] = (),
     ) -> None:
+        self._routes = {route.id: {entry.sink for entry in route.sinks} for route in routes}
+        self._routes[UNMATCHED] = self._routes.get(UNMATCHED, set()) | {entry.sink for entry in unmatched}
+        self._fallbacks = frozenset(fallbacks)
         self._rules = [_rule(route) for route in routes if route.enabled]
         self._schemas = schemas
         self._unmatched = tuple(Target(UNMATCHED, entry.sink) for entry in unmatched)
+
+    def knows(self, route: str, sink: str) -> bool:
+        """Whether this route may have made a delivery to this sink: by itself, or by way of a fallback."""
+        targets = self._routes.get(route)
+        return targets is not None and (sink in targets or sink in self._fallbacks)
 
     def plan(self, source: str, channel: bytes) -> Plan:
         """The plan of a channel: the first schema whose names or globs match, every route until a `final` one."""

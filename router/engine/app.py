@@ -14,8 +14,10 @@ from typing import Any
 
 import structlog
 
+from router.broker.queue import RedisQueue
 from router.engine.composition import Parts, Printer, compose, surroundings
 from router.engine.stall import StallWatch
+from router.engine.status import Admin, Watch
 from router.engine.worker import SinkWorker
 from router.errors import Exit
 from router.ops import systemd
@@ -40,11 +42,13 @@ def serve(
     redis_url: str,
     printer: Printer,
     ready: Callable[[], None],
+    admin: Callable[[Watch], Admin] | None = None,
 ) -> int:
     """Run a router until it is told to stop; returns the exit code.
 
     `redis_url` is the router's own Redis, never `embedded`. `printer` prints one line of data. `ready` is called once
-    every subscription is confirmed. Raises `ConfigError` and `UnavailableError` when it can't start.
+    every subscription is confirmed. `admin` makes the side that answers who watches it, None for none. Raises
+    `ConfigError` and `UnavailableError` when it can't start.
     """
     timeout = None if systemd.managed() else loaded.config.redis.connect_timeout
     around = surroundings(
@@ -54,7 +58,7 @@ def serve(
         printer=printer,
         waiting=_wait_on,
     )
-    app = App(loaded, compose(loaded, around), ready)
+    app = App(loaded, compose(loaded, around), ready, admin)
     return run_to_end(app.run())
 
 
@@ -128,9 +132,17 @@ class Stop:
 class App:
     """One router from its start to its end."""
 
-    def __init__(self, loaded: Loaded, parts: Parts, ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        parts: Parts,
+        ready: Callable[[], None],
+        admin: Callable[[Watch], Admin] | None = None,
+    ) -> None:
         self._parts = parts
         self._ready = ready
+        self._watch = Watch(parts)
+        self._admin = admin(self._watch) if admin else None
         self._drain_for = loaded.config.shutdown.drain
         self._stop = Stop()
         files = [plugin.path for plugin in loaded.plugins.loaded if plugin.path]
@@ -141,11 +153,17 @@ class App:
         self._stop.install()
         ticking = asyncio.create_task(self._tick(), name="tick")
         try:
+            if self._admin:
+                self._watch.start()
+                await self._admin.start()
             if not await self._started():
                 return await self._end(self._stop.code)
             self._announce()
             return await self._until_stopped()
         finally:
+            if self._admin:
+                await self._admin.close()
+                await self._watch.close()
             ticking.cancel()
             self._stall.stop()
             self._stop.uninstall()
@@ -174,6 +192,12 @@ class App:
             worker.start()
         if self._parts.shared.writer:
             await self._parts.shared.writer.start()
+        for queue in self._redis_queues():
+            queue.start()
+        if self._parts.shared.replays:
+            self._parts.shared.replays.start()
+        if self._parts.shared.durable and self._redis_queues():
+            self._parts.shared.durable.durability.start()
         tasks = [asyncio.create_task(source.start()) for source in self._parts.sources.values()]
         try:
             await asyncio.gather(*tasks)
@@ -182,12 +206,28 @@ class App:
                 task.cancel()
             await asyncio.wait(tasks)
 
+    def _redis_queues(self) -> list[RedisQueue]:
+        return [worker.queue for worker in self._workers() if isinstance(worker.queue, RedisQueue)]
+
+    async def _stop_sources(self) -> None:
+        stops = [source.stop() for source in self._parts.sources.values()]
+        if self._parts.shared.replays:
+            stops.append(self._parts.shared.replays.stop())
+        await asyncio.gather(*stops)
+
+    async def _close_sources(self) -> None:
+        closes = [source.close() for source in self._parts.sources.values()]
+        if self._parts.shared.replays:
+            closes.append(self._parts.shared.replays.close())
+        await asyncio.gather(*closes)
+
     async def _take_back(self) -> None:
-        await asyncio.gather(*(source.stop() for source in self._parts.sources.values()))
+        await self._stop_sources()
         if self._parts.shared.writer:
             await self._parts.shared.writer.drain(0)
         await self._close_sinks()
-        await asyncio.gather(*(source.close() for source in self._parts.sources.values()))
+        await self._close_queues(0.2)
+        await self._close_sources()
 
     def _announce(self) -> None:
         """Everything is confirmed: say so, and tune the garbage collector for what stays."""
@@ -195,6 +235,7 @@ class App:
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
         self._stall.start()
+        self._watch.phase = "running"
         systemd.ready(self._status())
         addresses = sorted({source.address for source in self._parts.sources.values()})
         log.info(
@@ -243,20 +284,25 @@ class App:
 
     async def _end(self, code: int) -> int:
         """Take no more, finish what is in hand within the drain, settle the rest, say what became of everything."""
+        self._watch.phase = "draining"
         systemd.stopping("draining")
         log.info("draining", at_most_seconds=self._drain_for)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._drain_for
         systemd.extend_timeout(self._drain_for + LETTERS_PATIENCE + 5)
-        await asyncio.gather(*(source.stop() for source in self._parts.sources.values()))
+        await self._stop_sources()
+        self._parts.shared.notes.flush()
         await self._drained(deadline)
+        await self._hand_over_the_rest(0.2 if self._stop.now.is_set() else max(deadline - loop.time(), 1.0))
         await self._close_sinks()
+        patience = 0.2
         if self._parts.shared.writer:
             patience = 0.2 if self._stop.now.is_set() else max(deadline - loop.time(), LETTERS_PATIENCE)
             unwritten = await self._parts.shared.writer.drain(patience)
             if unwritten:
                 log.error("dead letters could not be written and are lost", number=unwritten)
-        await asyncio.gather(*(source.close() for source in self._parts.sources.values()))
+        await self._close_queues(patience)
+        await self._close_sources()
         self._close_the_books()
         return code
 
@@ -268,8 +314,10 @@ class App:
         while not settled.done() and not now.done() and loop.time() < deadline and self._may_settle(deadline):
             either: set[asyncio.Future[Any]] = {settled, now}
             await asyncio.wait(either, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
-        settled.cancel()
         now.cancel()
+        while not settled.done():  # one cancellation may be lost in the Redis client
+            settled.cancel()
+            await asyncio.wait({settled}, timeout=TICK)
         with contextlib.suppress(asyncio.CancelledError):
             await settled
 
@@ -286,6 +334,19 @@ class App:
             log.error("deliveries existed only in memory and are lost", reason="shutdown", by_sink=lost)
         for sink in sinks.values():
             await sink.context.close()
+
+    async def _hand_over_the_rest(self, patience: float) -> None:
+        """See what is on its way to the Redis queues safely there; say what could not be."""
+        if self._parts.shared.durable is None:
+            return
+        lost = await self._parts.shared.durable.handover.close(patience)
+        if lost:
+            log.error("deliveries could not be queued in Redis and are lost", reason="shutdown", by_sink=lost)
+
+    async def _close_queues(self, patience: float) -> None:
+        await asyncio.gather(*(queue.end(patience) for queue in self._redis_queues()))
+        if self._parts.shared.durable:
+            await self._parts.shared.durable.durability.close()
 
     def _close_the_books(self) -> None:
         sources = self._parts.sources.values()

@@ -4,33 +4,45 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import msgspec
 import structlog
 
+from router.broker import client, keys
 from router.broker.dead_letters import DeadLetterWriter
+from router.broker.durability import Durability
+from router.broker.lists import ListSource
 from router.broker.pubsub import PubSubSource
-from router.config import BatchConfig, DeliverOnly, QueueConfig
-from router.config import PubSubSource as PubSubConfig
-from router.contracts import Clock, DeadLetters, Queue, Receiver, SinkType
+from router.broker.queue import RedisQueue, Solitude
+from router.broker.streams import StreamSource
+from router.config import BatchConfig, DeliverOnly, ListConfig, PubSubConfig, QueueConfig, SourceConfig, StreamConfig
+from router.contracts import Clock, DeadLetters, Queue, SinkType, Source
 from router.core.books import Books, SinkBook, SourceBook
+from router.core.expressions import Expiry
 from router.core.ids import Ids
 from router.core.matching import is_glob
 from router.core.routing import Routing, schema_rule
+from router.engine import letters
 from router.engine.calls import Caller
 from router.engine.clock import SystemClock
 from router.engine.context import Context
 from router.engine.delivery_mode import DeliveryMode, ShownLetters
+from router.engine.handover import Handover
+from router.engine.letter_notes import LetterNotes
 from router.engine.memory_queue import MemoryQueue
 from router.engine.notes import Notes
 from router.engine.pipeline import Lane, Pipeline
+from router.engine.replays import Replays
 from router.engine.threads import DaemonThreads
 from router.engine.worker import SinkWorker
 from router.errors import Reason
-from router.events import RawBatch
+from router.events import Event, Outcome, RawBatch
 from router.ops.loading import Loaded
+from router.ops.metrics import SinkMeter
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -64,6 +76,67 @@ class Intake:
         assert self.pipeline is not None
         self.pipeline.receive(source, batches)
 
+    def refuse(self, source: str, batch: RawBatch, reason: Reason, detail: str) -> None:
+        """Implements `contracts.Receiver`."""
+        assert self.pipeline is not None
+        self.pipeline.refuse(source, batch, reason, detail)
+
+    def hand_over(self, sink: str, event: Event) -> None:
+        """Put a delivery that another sink gave up into the queue of its fallback. Raises `KeyError` without that sink."""
+        assert self.pipeline is not None
+        self.pipeline.hand_over(sink, event)
+
+
+class Durable:
+    """What all Redis queues of one router share."""
+
+    def __init__(self, loaded: Loaded, around: Surroundings, letters: DeadLetters, ids: Ids) -> None:
+        redis = loaded.config.redis
+        self.server = client.server(around.redis_url, client_name=_client_name(around))
+        self.prefix = redis.key_prefix
+        self.consumer = _consumer(around)
+        self.solitude = Solitude()
+        self.clock = around.clock
+        self.handover = Handover(self.server, prefix=self.prefix, clock=around.clock, buffer_bytes=redis.outage_buffer)
+        self.durability = Durability(self.server)
+        self._letters = letters
+        self._ids = ids
+
+    def queue(self, name: str, loaded: Loaded, book: SinkBook) -> RedisQueue:
+        """The queue of one sink, not yet started."""
+        sink, kind = loaded.config.sinks[name], loaded.types[name]
+        routes = frozenset(route for owner, route in loaded.templates if owner == name and route is not None)
+        inbox = self.handover.inbox(name, sink.host.queue or QueueConfig(), book, routes)
+        concurrency = sink.host.concurrency or kind.concurrency
+        batch = _batch(sink.host.batch, kind) if hasattr(kind.sink, "deliver_batch") else 2
+        queue = RedisQueue(
+            name,
+            self.server,
+            prefix=self.prefix,
+            consumer=self.consumer,
+            append=inbox.put,
+            waiting=inbox.count,
+            give_up=lambda event, reason, detail: self._give_up(queue, event, reason, detail),
+            book=book,
+            clock=self.clock,
+            solitude=self.solitude,
+            hold=max(batch * concurrency, 10),
+            idle=max(60.0, 2 * sink.host.timeout),
+            overriding=routes,
+        )
+        return queue
+
+    def _give_up(self, queue: Queue, event: Event, reason: Reason, detail: str) -> None:
+        """Make a dead letter of what never gets to the worker; it leaves the queue when that is written."""
+        now = self.clock.now()
+        attempts = event._history.calls if event._history else 0
+        letter = letters.of_delivery(self._ids.next(now), event, reason, detail, now=now, attempts=attempts)
+        over = partial(queue.settle, [event], len(event.raw), Outcome.DEAD_LETTERED, reason)
+        log.warning(
+            "delivery given up", sink=event.sink, route=event.route, event_id=event.id, reason=str(reason), error=detail
+        )
+        self._letters.add([msgspec.structs.replace(letter, written=over)])
+
 
 @dataclass(frozen=True, slots=True)
 class Shared:
@@ -71,11 +144,18 @@ class Shared:
 
     around: Surroundings
     books: Books
+    meters: dict[str, SinkMeter]
+    """By sink, as the books."""
     ids: Ids
     intake: Intake
     letters: DeadLetters
     writer: DeadLetterWriter | None
     """None under `deliver: print`: then nothing is written to Redis."""
+    durable: Durable | None
+    """What the Redis queues share; None under `deliver: print`."""
+    notes: LetterNotes
+    replays: Replays | None
+    """What takes the dead letters that are to go again; None under `deliver: print`."""
 
 
 @dataclass(slots=True)
@@ -84,7 +164,7 @@ class Parts:
 
     loaded: Loaded
     shared: Shared
-    sources: dict[str, PubSubSource]
+    sources: dict[str, Source]
     sinks: dict[str, SinkPart]
 
 
@@ -102,8 +182,19 @@ def compose(loaded: Loaded, around: Surroundings) -> Parts:
     Raises `ConfigError` for a Redis URL that isn't one, and whatever a plugin's class raises when it is made.
     """
     writer = None if loaded.config.deliver == "print" else _writer(loaded, around)
-    letters: DeadLetters = writer or ShownLetters(around.printer)
-    shared = Shared(around, Books({}, {}), Ids(os.urandom(5).hex()), Intake(), letters, writer)
+    ids = Ids(os.urandom(5).hex())
+    intake = Intake()
+    notes = kept = LetterNotes(
+        writer or ShownLetters(around.printer),
+        intake.hand_over,
+        clock=around.clock,
+        ids=ids,
+        notify=loaded.config.dead_letters.notify if writer else None,
+        config_file=loaded.path,
+    )
+    replays = _replays(loaded, around, intake, kept) if writer else None
+    durable = Durable(loaded, around, kept, ids) if writer else None
+    shared = Shared(around, Books({}, {}), {}, ids, intake, kept, writer, durable, notes, replays)
     sinks = {name: sink_part(name, loaded, shared) for name in loaded.config.sinks}
     sources = {name: source_part(name, loaded, shared) for name in loaded.config.sources}
     shared.intake.pipeline = pipeline_of(loaded, shared, sinks)
@@ -114,7 +205,7 @@ def pipeline_of(loaded: Loaded, shared: Shared, sinks: Mapping[str, SinkPart]) -
     """The pipeline of a configuration, in front of these sinks."""
     config = loaded.config
     return Pipeline(
-        lanes=[Lane(name, source.format, source.max_bytes) for name, source in config.sources.items()],
+        lanes=[_lane(name, source) for name, source in config.sources.items()],
         routing=_routing(loaded),
         inboxes={name: sink.worker.queue.put for name, sink in sinks.items()},
         dead_letters=shared.letters,
@@ -144,20 +235,29 @@ def sink_part(name: str, loaded: Loaded, shared: Shared, queue: Queue | None = N
         caller=Caller(kind, sink.options, context, threads),
         templates={route: template for (owner, route), template in loaded.templates.items() if owner == name},
         mode=_mode(name, loaded, context, shared.around),
-        queue=queue or _queue(name, sink.host.queue or QueueConfig(), book, clock),
+        queue=queue or _queue(name, loaded, shared),
         book=book,
         dead_letters=shared.letters,
         clock=clock,
         ids=shared.ids,
         chance=random.random,
+        meter=shared.meters.setdefault(name, SinkMeter()),
+        expires=_expires(name, loaded),
+        order_by=loaded.order_by.get(name),
+        hand_over=shared.intake.hand_over,
     )
     return SinkPart(worker, context)
 
 
-def source_part(name: str, loaded: Loaded, shared: Shared) -> PubSubSource:
+def source_part(name: str, loaded: Loaded, shared: Shared) -> Source:
     """One source, not yet started."""
     shared.books.sources.setdefault(name, SourceBook())
-    return _source(name, loaded.config.sources[name], shared.intake, shared.around)
+    config = loaded.config.sources[name]
+    if isinstance(config, StreamConfig):
+        return _stream(name, config, loaded, shared)
+    if isinstance(config, ListConfig):
+        return _list(name, config, loaded, shared)
+    return _pubsub(name, config, shared)
 
 
 def surroundings(
@@ -183,9 +283,27 @@ def _writer(loaded: Loaded, around: Surroundings) -> DeadLetterWriter:
         clock=around.clock,
         prefix=redis.key_prefix,
         client_name=_client_name(around),
+        max_events=loaded.config.dead_letters.max_events,
+        max_age=loaded.config.dead_letters.max_age,
         buffer_bytes=redis.outage_buffer,
         connect_timeout=around.connect_timeout,
         waiting=around.waiting,
+    )
+
+
+def _replays(loaded: Loaded, around: Surroundings, intake: Intake, letters: DeadLetters) -> Replays:
+    def way() -> Pipeline:
+        assert intake.pipeline is not None
+        return intake.pipeline
+
+    return Replays(
+        around.redis_url,
+        prefix=loaded.config.redis.key_prefix,
+        consumer=_consumer(around),
+        client_name=_client_name(around),
+        way=way,
+        dead_letters=letters,
+        clock=around.clock,
     )
 
 
@@ -193,16 +311,22 @@ def _routing(loaded: Loaded) -> Routing:
     config = loaded.config
     schemas = [schema_rule(entry.channels, entry.mode, entry.schema, entry.file) for entry in loaded.schemas]
     unmatched = config.unmatched if isinstance(config.unmatched, list) else []
-    return Routing(config.routes, schemas, unmatched)
+    fallbacks = [name for sink in config.sinks.values() for name in sink.host.fallback]
+    return Routing(config.routes, schemas, unmatched, fallbacks)
 
 
-def _source(name: str, config: PubSubConfig, receiver: Receiver, around: Surroundings) -> PubSubSource:
+def _lane(name: str, source: SourceConfig) -> Lane:
+    return Lane(name, source.format, source.max_bytes, tuple(source.id.split(".")) if source.id else ())
+
+
+def _pubsub(name: str, config: PubSubConfig, shared: Shared) -> PubSubSource:
+    around = shared.around
     return PubSubSource(
         name,
         config.url or around.redis_url,
         [channel for channel in config.channels if not is_glob(channel)],
         [channel for channel in config.channels if is_glob(channel)] + config.patterns,
-        receiver=receiver,
+        receiver=shared.intake,
         clock=around.clock,
         client_name=_client_name(around),
         connect_timeout=around.connect_timeout,
@@ -210,13 +334,75 @@ def _source(name: str, config: PubSubConfig, receiver: Receiver, around: Surroun
     )
 
 
-def _queue(name: str, config: QueueConfig, book: SinkBook, clock: Clock) -> MemoryQueue:
+def _stream(name: str, config: StreamConfig, loaded: Loaded, shared: Shared) -> StreamSource:
+    around = shared.around
+    own = config.url in {None, around.redis_url}
+    return StreamSource(
+        name,
+        config.url or around.redis_url,
+        config.streams,
+        group=config.group,
+        consumer=_consumer(around),
+        receiver=shared.intake,
+        clock=around.clock,
+        start=config.start,
+        payload_field=config.payload_field,
+        claim_idle=config.claim.idle,
+        max_deliveries=config.max_deliveries,
+        max_in_flight=config.max_in_flight,
+        client_name=_client_name(around),
+        connect_timeout=around.connect_timeout,
+        waiting=around.waiting,
+        observe=loaded.config.deliver == "print",
+        marks=keys.handed(loaded.config.redis.key_prefix) if own else None,
+    )
+
+
+def _list(name: str, config: ListConfig, loaded: Loaded, shared: Shared) -> ListSource:
+    around = shared.around
+    return ListSource(
+        name,
+        config.url or around.redis_url,
+        config.keys,
+        consumer=_consumer(around),
+        receiver=shared.intake,
+        clock=around.clock,
+        max_in_flight=config.max_in_flight,
+        max_deliveries=config.max_deliveries,
+        lease=config.lease,
+        prefix=loaded.config.redis.key_prefix,
+        client_name=_client_name(around),
+        connect_timeout=around.connect_timeout,
+        waiting=around.waiting,
+        observe=loaded.config.deliver == "print",
+    )
+
+
+def _consumer(around: Surroundings) -> str:
+    """Our name among those that share work: the same after a restart, another on another machine."""
+    return f"{socket.gethostname()}-{around.instance}"
+
+
+def _queue(name: str, loaded: Loaded, shared: Shared) -> Queue:
+    """The queue of a sink: in Redis unless the configuration or the plugin wants it in memory, or nothing is sent."""
+    config, book = loaded.config.sinks[name].host.queue or QueueConfig(), shared.books.sinks[name]
+    if (config.type or loaded.types[name].queue) == "redis" and shared.durable is not None:
+        return shared.durable.queue(name, loaded, book)
+    clock = shared.around.clock
     notes = Notes(log.bind(sink=name), clock)
 
     def full(dropped: int) -> None:
         notes.say("the queue is full: deliveries are dropped", number=dropped, reason=str(Reason.FULL))
 
     return MemoryQueue(config, now=clock.now, book=book, full=full)
+
+
+def _expires(name: str, loaded: Loaded) -> Mapping[str, Expiry]:
+    """When the deliveries of this sink expire, by route: every route may send some by way of a fallback."""
+    if any(name in sink.host.fallback for sink in loaded.config.sinks.values()):
+        return loaded.expires
+    routes = [route.id for route in loaded.config.routes if any(entry.sink == name for entry in route.sinks)]
+    return {route: loaded.expires[route] for route in routes if route in loaded.expires}
 
 
 def _batch(configured: BatchConfig, kind: SinkType) -> int:

@@ -152,8 +152,16 @@ class MemoryQueue:
             self._wake(1)
         return events, size
 
+    def keep(self, event: Event) -> bool:
+        """It may stay in hand for as long as it takes."""
+        if event._receipt is not None:
+            event._receipt.returned(event._position)
+        return True
+
     def later(self, event: Event, due: float) -> None:
         """Hand back a delivery that was taken, to be tried again at `due` (seconds since the epoch)."""
+        if event._receipt is not None:
+            event._receipt.returned(event._position)
         heapq.heappush(self._later, (due, next(self._order), event))
         self._set_alarm()
 

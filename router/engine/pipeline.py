@@ -23,7 +23,7 @@ from router.core.ids import Ids
 from router.core.routing import Routing, SchemaRule, Target
 from router.engine import letters
 from router.engine.notes import Notes
-from router.errors import Reason
+from router.errors import Reason, RejectedError
 from router.events import Event, RawBatch
 
 log = structlog.stdlib.get_logger(__name__)
@@ -36,11 +36,20 @@ Put = Callable[[list[Event], int], None]
 
 
 class Lane(msgspec.Struct, frozen=True):
-    """A source as the pipeline sees it: how its payloads are read."""
+    """A source as the pipeline sees it: how its payloads are read.
+
+    `id_path` leads to the event's id in the payload, empty where the configuration names none.
+    """
 
     name: str
     format: str
     max_bytes: int
+    id_path: tuple[str, ...] = ()
+
+    @property
+    def plain(self) -> bool:
+        """Whether a message is its payload and nothing of the event stands in it: the fast way."""
+        return self.format != events.CLOUDEVENTS and not self.id_path
 
     @property
     def decode(self) -> Callable[[bytes], Any]:
@@ -104,17 +113,49 @@ class Pipeline:
 
     def receive(self, source: str, batches: Sequence[RawBatch]) -> None:
         """Take raw messages of a source, in the order they came. Never waits, never raises for a payload."""
-        lane = self._lanes[source]
-        plans = self._plans[source]
-        book = self._books.sources[source]
         now = self._clock.now()
         moment = _Moment(now, datetime.fromtimestamp(now, UTC), self._ids.prefix(now))
+        self._take(self._lanes[source], self._plans[source], batches, moment)
+
+    def again(self, source: str, batch: RawBatch, received_at: datetime) -> None:
+        """Take messages of one channel that came before, at `received_at`: they go the whole way.
+
+        What is planned for them is not kept: by now the channel may come from another subscription. Raises `KeyError`
+        when there is no such source.
+        """
+        lane = self._lanes[source]
+        now = self._clock.now()
+        moment = _Moment(now, received_at, self._ids.prefix(now))
+        self._take(lane, {batch.channel: self._planned(lane, batch)}, [batch], moment)
+
+    def deliver(self, events: Sequence[Event]) -> None:
+        """Put deliveries that were made before into the queues of their sinks. Raises `KeyError` without such a sink."""
+        by_sink: dict[str, list[Event]] = {}
+        for event in events:
+            by_sink.setdefault(event.sink, []).append(event)
+        for sink, deliveries in by_sink.items():
+            self._inboxes[sink](deliveries, sum(len(event.raw) for event in deliveries))
+
+    def format_of(self, source: str) -> str | None:
+        """How the payloads of a source are read, None when there is no such source."""
+        lane = self._lanes.get(source)
+        return lane.format if lane else None
+
+    def leads(self, route: str, sink: str) -> bool:
+        """Whether a delivery by this route to this sink is one that the configuration still knows."""
+        return sink in self._inboxes and self._routing.knows(route, sink)
+
+    def _take(self, lane: Lane, plans: Mapping[bytes, _Prepared], batches: Sequence[RawBatch], moment: _Moment) -> None:
+        book = self._books.sources[lane.name]
         ready: dict[str, list[Event]] = {}
         sizes: dict[str, int] = {}
         for batch in batches:
             prepared = plans.get(batch.channel) or self._prepare(lane, batch)
             book.received += len(batch.payloads)
-            if batch.receipt is None:
+            whole: list[bytes] | None = None
+            if not lane.plain:
+                accepted, size, whole = self._accept_read(lane, prepared, batch, moment)
+            elif batch.receipt is None:
                 accepted, size = self._accept(lane, prepared, batch.payloads, moment)
             else:
                 accepted, size = self._accept_acknowledged(lane, prepared, batch, moment)
@@ -123,7 +164,7 @@ class Pipeline:
             if prepared.matched:
                 book.routed += len(accepted)
             else:
-                self._unmatched(book, prepared, accepted)
+                self._unmatched(book, prepared, accepted, whole)
             sink = prepared.sink
             if sink in ready:
                 ready[sink] += accepted
@@ -135,6 +176,35 @@ class Pipeline:
                 self._fan_out(prepared.others, tuple(accepted), size, ready, sizes)
         for sink, deliveries in ready.items():
             self._inboxes[sink](deliveries, sizes[sink])
+
+    def refuse(self, source: str, batch: RawBatch, reason: Reason, detail: str) -> None:
+        """Make dead letters of entries that the source itself can't hand on. Never waits; the receipt hears of each."""
+        lane = self._lanes[source]
+        self._books.sources[source].received += len(batch.payloads)
+        prepared = self._plans[source].get(batch.channel) or self._prepare(lane, batch)
+        now = self._clock.now()
+        received_at = datetime.fromtimestamp(now, UTC)
+        for position, raw in enumerate(batch.payloads):
+            id_ = batch.ids[position] if batch.ids else self._ids.next(now)
+            headers = batch.headers[position] if batch.headers else None
+            if batch.receipt is not None:
+                batch.receipt.expect(position, 1)
+            event = Event(
+                id_,
+                source,
+                prepared.channel,
+                prepared.pattern,
+                received_at,
+                raw,
+                headers=headers,
+                _receipt=batch.receipt,
+                _position=position,
+            )
+            self._refuse(lane, event, reason, detail, detail)
+
+    def hand_over(self, sink: str, event: Event) -> None:
+        """Put a delivery that another sink gave up into the queue of this one. Raises `KeyError` without that sink."""
+        self._inboxes[sink]([event], len(event.raw))
 
     def _accept(
         self, lane: Lane, prepared: _Prepared, payloads: list[bytes], moment: _Moment
@@ -215,6 +285,59 @@ class Pipeline:
                 self._reject_entry(lane, prepared, event)
         return accepted, size
 
+    def _accept_read(
+        self, lane: Lane, prepared: _Prepared, batch: RawBatch, moment: _Moment
+    ) -> tuple[list[Event], int, list[bytes]]:
+        """The same for messages in which more than the payload stands: one by one, of any kind of source.
+
+        Returns the messages as published too: a letter of an event that gets no further holds the whole one.
+        """
+        receipt: Receipt | None = batch.receipt
+        deliveries = self._expected(prepared)
+        ids: Iterable[str | None] = batch.ids or repeat(None)
+        headers: Iterable[dict[str, str] | None] = batch.headers or repeat(None)
+        accepted: list[Event] = []
+        whole: list[bytes] = []
+        size = 0
+        for position, (raw, id_, header) in enumerate(zip(batch.payloads, ids, headers, strict=False)):
+            event = Event(
+                id_ or self._ids.next(moment.now),
+                lane.name,
+                prepared.channel,
+                prepared.pattern,
+                moment.received_at,
+                raw,
+                prepared.route,
+                prepared.sink,
+                headers=header,
+                _receipt=receipt,
+                _position=position,
+            )
+            read = self._read(lane, prepared, event)
+            if receipt is not None:
+                receipt.expect(position, 1 if read is None else deliveries)
+            if read is None:
+                self._reject_entry(lane, prepared, event)
+                continue
+            size += len(read.raw)
+            accepted.append(read)
+            whole.append(raw)
+        return accepted, size, whole
+
+    @staticmethod
+    def _read(lane: Lane, prepared: _Prepared, event: Event) -> Event | None:
+        """The event with what stands in its message; None when it can't be taken."""
+        try:
+            message = decoding.read(event.raw, lane.format, lane.max_bytes, lane.id_path)
+        except RejectedError:
+            return None
+        if prepared.accepts is not None and not prepared.accepts(message.payload):
+            return None
+        headers = {**(event.headers or {}), **(message.headers or {})} or None
+        return msgspec.structs.replace(
+            event, id=message.id or event.id, raw=message.data, format=message.format, headers=headers
+        )
+
     def _expected(self, prepared: _Prepared) -> int:
         """How many things have to be over before an entry is complete: its deliveries, or its dead letter."""
         if prepared.sink:
@@ -253,10 +376,19 @@ class Pipeline:
             sizes[sink] = sizes.get(sink, 0) + size
 
     def _prepare(self, lane: Lane, batch: RawBatch) -> _Prepared:
+        """Make the plan of a channel, and keep it."""
+        prepared = self._planned(lane, batch)
+        plans = self._plans[lane.name]
+        if len(plans) >= MOST_PLANS:
+            del plans[next(iter(plans))]
+        plans[batch.channel] = prepared
+        return prepared
+
+    def _planned(self, lane: Lane, batch: RawBatch) -> _Prepared:
         plan = self._routing.plan(lane.name, batch.channel)
         first = plan.targets[0] if plan.targets else Target("", "")
         name = events.text(batch.channel)
-        prepared = _Prepared(
+        return _Prepared(
             channel=name,
             pattern=None if batch.pattern is None else events.text(batch.pattern),
             schema=plan.schema,
@@ -266,11 +398,6 @@ class Pipeline:
             sink=first.sink,
             others=plan.targets[1:],
         )
-        plans = self._plans[lane.name]
-        if len(plans) >= MOST_PLANS:
-            del plans[next(iter(plans))]
-        plans[batch.channel] = prepared
-        return prepared
 
     def _accepts(self, lane: Lane, channel: str, rule: SchemaRule | None) -> Callable[[Any], bool] | None:
         if rule is None or rule.schema is None:
@@ -300,15 +427,18 @@ class Pipeline:
 
     def _reject_entry(self, lane: Lane, prepared: _Prepared, event: Event) -> None:
         """Make a dead letter of an event that can't be taken."""
-        reason, detail, told = self._fault(lane, prepared, event.raw)
+        self._refuse(lane, event, *self._fault(lane, prepared, event.raw))
+
+    def _refuse(self, lane: Lane, event: Event, reason: Reason, detail: str, told: str) -> None:
+        """Count it, keep its letter, and log what may be `told`."""
         self._books.sources[lane.name].rejected[reason] += 1
         self._notes.say(
             "event rejected",
             lane.name,
-            prepared.channel,
+            event.channel,
             reason,
             source=lane.name,
-            channel=prepared.channel,
+            channel=event.channel,
             reason=str(reason),
             detail=told,
         )
@@ -330,11 +460,14 @@ class Pipeline:
         rule = prepared.schema
         assert rule is not None
         assert rule.schema is not None
-        found = rule.schema.errors(events.decode(raw, lane.format))
+        found = rule.schema.errors(decoding.decode(raw, lane.format, lane.max_bytes))
         told = ", ".join(f"{violation.pointer or '/'} {violation.keyword}" for violation in found)
         return Reason.SCHEMA, letters.violations(found), told
 
-    def _unmatched(self, book: SourceBook, prepared: _Prepared, accepted: list[Event]) -> None:
+    def _unmatched(
+        self, book: SourceBook, prepared: _Prepared, accepted: list[Event], whole: list[bytes] | None
+    ) -> None:
+        """Count events that no route takes. `whole` are their messages as published, None where those are the payloads."""
         book.unmatched += len(accepted)
         if prepared.sink:
             return
@@ -342,5 +475,6 @@ class Pipeline:
         message = "no route takes the events of this channel"
         self._notes.say(message, first.source, prepared.channel, source=first.source, channel=prepared.channel)
         if self._keep_unmatched:
-            for event in accepted:
-                self._keep(event, Reason.UNMATCHED, "no route takes this channel")
+            messages = whole or [event.raw for event in accepted]
+            for event, raw in zip(accepted, messages, strict=True):
+                self._keep(msgspec.structs.replace(event, raw=raw), Reason.UNMATCHED, "no route takes this channel")

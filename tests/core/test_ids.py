@@ -1,6 +1,10 @@
 """Ids: unique, and in order."""
 
-from router.core.ids import Ids
+import hashlib
+
+import pytest
+
+from router.core.ids import Ids, portable
 
 
 def test_ids_are_unique_and_sort_by_time():
@@ -19,3 +23,13 @@ def test_an_id_is_short_printable_ascii():
     assert made.isascii()
     assert made.isprintable()
     assert len(made) <= 200
+
+
+@pytest.mark.parametrize("text", ["a", "billing/1-0", "/shop#A 1", "x" * 200, "~!"])
+def test_an_id_that_can_be_carried_stays(text):
+    assert portable(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "x" * 201, "größe", "a\nb", "a\x7f", "\ud800"])
+def test_any_other_is_its_digest(text):
+    assert portable(text) == hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()

@@ -49,9 +49,13 @@ class Receipt:
     def __init__(self):
         self.settled = []
         self.added = []
+        self.came_back = []
 
     def settle(self, position):
         self.settled.append(position)
+
+    def returned(self, position):
+        self.came_back.append(position)
 
     def add(self, position, deliveries):
         self.added.append((position, deliveries))
@@ -244,3 +248,13 @@ def test_drops_are_counted_for_so_many_channels_and_the_rest_together():
     assert book.dropped_by_channel["c0"] == 2
     assert book.dropped_by_channel[OTHER] == 5
     assert len(book.dropped_by_channel) == CHANNELS + 1
+
+
+async def test_a_source_hears_of_an_attempt_that_came_back_to_be_repeated():
+    receipt = Receipt()
+    waiting, event = queue(), make_event(_receipt=receipt, _position=4)
+    waiting.put([event], 2)
+    await waiting.take(1)
+    waiting.later(event, 1001.0)
+    assert (receipt.came_back, receipt.settled) == ([4], [])
+    waiting.close([])

@@ -12,7 +12,7 @@ from router.core.validation import compile_schema
 from router.engine.clock import SystemClock
 from router.engine.pipeline import MOST_PLANS, Lane, Pipeline
 from router.errors import Reason
-from router.events import JSON, TEXT, RawBatch
+from router.events import CLOUDEVENTS, JSON, TEXT, RawBatch
 from tests.support.engine import Letters
 
 SCHEMA = compile_schema(
@@ -25,7 +25,18 @@ SCHEMA = compile_schema(
 class Run:
     """A pipeline with sinks `log` and `mail` that keep what they are handed."""
 
-    def __init__(self, routes=None, *, mode="enforce", unmatched=(), keep_unmatched=False, max_bytes=1000, text=False):
+    def __init__(
+        self,
+        routes=None,
+        *,
+        mode="enforce",
+        unmatched=(),
+        keep_unmatched=False,
+        max_bytes=1000,
+        text=False,
+        format=JSON,  # noqa: A002  # the configuration's word
+        id_path=(),
+    ):
         self.inboxes = {"log": [], "mail": []}
         self.puts = []
         self.letters = Letters()
@@ -33,7 +44,7 @@ class Run:
         routes = routes or [RouteConfig(id="all", sinks=[RouteSink(sink="log")])]
         rules = [schema_rule(["notification"], mode, SCHEMA, "n.json")]
         self.pipeline = Pipeline(
-            lanes=[Lane("web", TEXT if text else JSON, max_bytes)],
+            lanes=[Lane("web", TEXT if text else format, max_bytes, id_path)],
             routing=Routing(routes, rules, unmatched),
             inboxes={name: self._put(name) for name in self.inboxes},
             dead_letters=self.letters,
@@ -239,3 +250,87 @@ def test_ids_are_unique_across_letters_and_events():
         run.receive(GOOD, b"{", GOOD)
     ids = [event.id for event in run.inboxes["log"]] + [letter.event_id for letter in run.letters.kept]
     assert len(set(ids)) == 9
+
+
+class Waiting:
+    """A receipt that keeps what it hears."""
+
+    def __init__(self):
+        self.expected = {}
+        self.settled = []
+
+    def expect(self, position, deliveries):
+        assert position not in self.expected
+        self.expected[position] = deliveries
+
+    def settle(self, position):
+        self.settled.append(position)
+
+
+def envelope(id_, data=GOOD, more=b""):
+    return b'{"specversion":"1.0","id":"%s","source":"/s","type":"t"%s,"data":%s}' % (id_, more, data)
+
+
+def test_a_cloudevent_is_its_data():
+    run = Run(format=CLOUDEVENTS)
+    run.receive(
+        envelope(b"1"), b"{}", envelope(b"2", b'{"user_id": "no"}'), envelope(b"3", more=b',"traceparent":"tp"')
+    )
+    first, second = run.inboxes["log"]
+    assert (first.id, first.raw, first.format, first.payload["user_id"]) == ("/s#1", GOOD, JSON, 42)
+    assert second.headers["traceparent"] == "tp"
+    assert second.headers["ce-id"] == "3"
+    assert [letter.reason for letter in run.letters.kept] == [Reason.DECODE, Reason.SCHEMA]
+    assert run.letters.kept[1].payload == envelope(b"2", b'{"user_id": "no"}')
+    assert (run.book.received, run.book.routed, run.book.rejected.total()) == (4, 2, 2)
+
+
+def test_the_letter_of_an_unmatched_cloudevent_holds_the_whole_message():
+    run = Run(
+        [RouteConfig(id="r", channels=["other"], sinks=[RouteSink(sink="log")])],
+        format=CLOUDEVENTS,
+        keep_unmatched=True,
+    )
+    run.receive(envelope(b"1"))
+    (letter,) = run.letters.kept
+    assert (letter.reason, letter.payload, letter.event_id) == (Reason.UNMATCHED, envelope(b"1"), "/s#1")
+
+
+def test_cloudevents_of_a_source_that_waits():
+    run = Run(format=CLOUDEVENTS)
+    receipt = Waiting()
+    batch = RawBatch(b"notification", None, [envelope(b"1"), b"[]"], ["s/1-0", "s/2-0"], [{"a": "b"}, None], receipt)
+    run.pipeline.receive("web", [batch])
+    (event,) = run.inboxes["log"]
+    assert (event.id, event.headers["a"], event.headers["type"]) == ("/s#1", "b", "t")
+    assert (event._receipt, event._position) == (receipt, 0)
+    assert receipt.expected == {0: 1, 1: 1}
+    (letter,) = run.letters.kept
+    assert letter.event_id == "s/2-0"
+    letter.written()
+    assert receipt.settled == [1]
+
+
+def test_an_id_in_the_payload():
+    run = Run(mode="off", id_path=("order", "id"))
+    run.receive(b'{"order": {"id": "A-1"}}', b"{}")
+    first, second = run.inboxes["log"]
+    assert first.id == "A-1"
+    assert second.id.startswith("0")
+
+
+def test_what_a_source_refuses_is_received_and_rejected():
+    run = Run()
+    receipt = Waiting()
+    batch = RawBatch(b"jobs", None, [b"one", b"two"], headers=[{"a": "b"}, None], receipt=receipt)
+    run.pipeline.refuse("web", batch, Reason.POISON, "again and again")
+    assert (run.book.received, run.book.rejected) == (2, {Reason.POISON: 2})
+    assert [(letter.payload, letter.reason, letter.detail) for letter in run.letters.kept] == [
+        (b"one", "poison", "again and again"),
+        (b"two", "poison", "again and again"),
+    ]
+    assert run.letters.kept[0].headers == {"a": "b"}
+    assert receipt.expected == {0: 1, 1: 1}
+    for letter in run.letters.kept:
+        letter.written()
+    assert receipt.settled == [0, 1]

@@ -135,6 +135,18 @@ async def test_a_plugin_that_swallows_its_cancellation_is_left_behind():
     assert at.book.delivered == 2
 
 
+async def test_a_plugin_that_never_awaits_gives_others_their_turn():
+    async def computes(event, options):
+        time.sleep(0.006)  # noqa: ASYNC251  # on purpose
+
+    other = Recorder()
+    async with bench(computes) as greedy, bench(other) as at:
+        greedy.put(*[make_event() for _ in range(300)])
+        at.put(*[make_event() for _ in range(20)])
+        await at.settled()
+        assert greedy.book.delivered < 100
+
+
 async def test_a_plain_function_runs_in_a_daemon_thread():
     threads = []
 
@@ -359,7 +371,7 @@ async def test_what_is_not_settled_at_the_end_is_dropped_by_shutdown():
 
     async with bench(hangs) as at:
         at.put(*[make_event() for _ in range(3)])
-        await until(lambda: at.worker._slots[0].hand)
+        await until(lambda: at.worker.in_hand)
         assert await at.worker.close() == 3
         assert at.book.dropped == {Reason.SHUTDOWN: 3}
         assert at.book.pending == 0

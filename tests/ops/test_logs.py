@@ -258,10 +258,10 @@ def test_a_terminal_gets_console_lines(terminal, environ, coloured):
 
 def test_no_event_can_forge_a_line_of_a_terminal(terminal):
     active = logs.configure(environ={"NO_COLOR": "1"}, descriptor=terminal.writer)
-    logger().info("channel", channel="x\n22:00:00 [error] forged\x1b[2J\x9b0m\u2028")
+    logger().info("channel", channel="x\n22:00:00 [error] forged\x1b[2J\x9b0m\u2028\u202e\u2066")
     text = terminal.text(active)
     assert text.count("\n") == 1
-    assert not {"\x1b", "\x9b", "\u2028"} & set(text)
+    assert not {"\x1b", "\x9b", "\u2028", "\u202e", "\u2066"} & set(text)
 
 
 def test_json_on_a_terminal_when_asked(terminal):

@@ -14,6 +14,7 @@ from typing import Any
 from router.config import HostKeys, QueueConfig
 from router.contracts import SinkType
 from router.core.books import SinkBook
+from router.core.expressions import Expiry, Expression
 from router.core.ids import Ids
 from router.core.rendering import TemplateEnvironment, compile_options
 from router.engine.calls import Caller
@@ -92,13 +93,16 @@ async def bench(
     name: str = "s",
     only: list[str] | None = None,
     start: bool = True,
+    expires: dict[str, float | str] | None = None,
+    hand_over: Callable[[str, Event], None] | None = None,
     **keys: Any,
 ) -> AsyncIterator[Bench]:
     """A running worker around `sink`; `keys` are its host keys, quick retries unless they say otherwise.
 
-    `only` makes it a sink under `deliver: {only: …}`, an empty list one under `deliver: print`.
+    `only` makes it a sink under `deliver: {only: …}`, an empty list one under `deliver: print`. `expires` is by route.
     """
-    keys = {"timeout": "5s", "retry": {"initial": "1ms", "max_delay": "10ms"}, **keys}
+    quick = {"timeout": "5s", "retry": {"initial": "1ms", "max_delay": "10ms"}, "breaker": {"reset": "10ms"}}
+    keys = {**quick, **keys}
     given = options or NoOptions()
     kind = SinkType(name, sink, type(given), "memory", concurrency, None, execution, origin)
     clock = SystemClock()
@@ -128,6 +132,9 @@ async def bench(
         clock=clock,
         ids=Ids("test"),
         chance=lambda: 0.5,
+        expires={route: Expiry(after, environment) for route, after in (expires or {}).items()},
+        order_by=None if host.order_by is None else Expression(host.order_by, environment),
+        hand_over=hand_over,
     )
     if start:
         worker.start()

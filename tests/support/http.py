@@ -110,13 +110,13 @@ class StandIn:
 
 
 @asynccontextmanager
-async def stand_in(tls: ssl.SSLContext | None = None) -> AsyncIterator[StandIn]:
-    """A stand-in on a free port of 127.0.0.1, ended with its handlers when the block is left."""
+async def stand_in(tls: ssl.SSLContext | None = None, *, port: int = 0) -> AsyncIterator[StandIn]:
+    """A stand-in on a port of 127.0.0.1, a free one by default, ended with its handlers when the block is left."""
     server = StandIn()
     runner = web.ServerRunner(web.Server(server.handle), shutdown_timeout=0.1)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        await web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls).start()
         port = runner.addresses[0][1]
         server.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
         yield server

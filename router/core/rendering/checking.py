@@ -143,7 +143,7 @@ def _constant(arguments: list[nodes.Expr], place: int) -> str | None:
 
 
 def _known(kind: str, name: str, table: Iterable[str], node: nodes.Expr) -> Iterator[tuple[int, str]]:
-    known = [each for each in table if each != EACH]
+    known = [each for each in table if each != EACH and not each.startswith("_")]
     if name not in known:
         hint = f" (write {_INSTEAD[name]})" if kind == "filter" and name in _INSTEAD else did_you_mean(name, known)
         yield node.lineno, f"there is no {kind} `{name}`{hint}"

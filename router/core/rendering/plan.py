@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import msgspec
-from jinja2.defaults import DEFAULT_NAMESPACE
-from jinja2.sandbox import safe_range
 from pydantic import BaseModel
 
 from router.core.rendering.addresses import checked, split
+from router.core.rendering.scope import scope
 from router.core.rendering.templates import (
     BrokenTemplateError,
     Compiled,
@@ -24,7 +23,7 @@ from router.core.rendering.templates import (
     is_template,
     literal,
 )
-from router.core.rendering.values import EventFields, Run, current
+from router.core.rendering.values import Run, current
 from router.core.rendering.walk import Marker, Part, Path, walk
 from router.errors import AddressError, Reason, RouterError, TemplateError
 from router.events import Event, json_line
@@ -181,7 +180,6 @@ class OptionsTemplate:
         self.static = None if compiler.templates else whole.value
         self.templated_address = compiler.templated_address
         self.fields = compiler.fields
-        self._globals = {**DEFAULT_NAMESPACE, "range": safe_range}
         self._shared = self._literally()
 
     def _literally(self) -> Rendered | None:
@@ -200,7 +198,7 @@ class OptionsTemplate:
         """
         if self._shared is not None and event.address is None:
             return self._shared
-        delivery = _Delivery(event, self._scope(event))
+        delivery = _Delivery(event, scope(event, self._names))
         token = current.set(Run(now))
         try:
             return self._render(delivery)
@@ -221,20 +219,6 @@ class OptionsTemplate:
         delivery.text = self._text
         options = self._make(delivery) if self._make is not None else self._options
         return Rendered(options, addresses, None, "; ".join(delivery.degraded) or None, delivery.text)
-
-    def _scope(self, event: Event) -> dict[str, Any]:
-        """The names that the templates use; a payload that none of them reads is not decoded."""
-        scope, names = self._globals.copy(), self._names
-        scope["route"] = event.route
-        scope["sink"] = event.sink
-        if "event" in names:
-            scope["event"] = EventFields(event)
-        if "payload" in names:
-            try:
-                scope["payload"] = event.payload
-            except (ValueError, RecursionError) as error:
-                raise TemplateError(f"the payload can't be decoded: {error}") from None
-        return scope
 
 
 class _Compiler:

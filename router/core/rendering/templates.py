@@ -11,6 +11,7 @@ from jinja2.runtime import Context
 
 from router.core.rendering.addresses import listed, split, value_text
 from router.core.rendering.checking import Fault, Source, chains, read
+from router.core.rendering.lenient import Lenient
 from router.core.rendering.sandbox import Sandbox
 from router.core.rendering.values import MAX_OUTPUT, MissingError, dotted, too_long
 from router.options import TemplateFile
@@ -52,6 +53,10 @@ class TemplateEnvironment:
     def addresses(self) -> Sandbox:
         """Values with a control character are refused."""
         return self._once("addresses", lambda: Sandbox(self._zone, show=value_text))
+
+    def expressions(self) -> Sandbox:
+        """What is missing is falsy, and unlike values compare as false."""
+        return self._once("expressions", lambda: Lenient(self._zone))
 
     def escaping(self, escape: Callable[[str], str]) -> Sandbox:
         """Values are escaped by a sink's own function."""
@@ -140,7 +145,7 @@ class CompiledAddresses(Compiled):
     """
 
     def _compile(self, tree: nodes.Template) -> Template:
-        expression = _sole_expression(tree)
+        expression = sole_expression(tree)
         self._whole = expression is not None
         if expression is not None:
             result = nodes.Assign(nodes.Name(_RESULT, "store"), expression, lineno=1)
@@ -164,7 +169,7 @@ def _checked(text: str, sandbox: Sandbox) -> Source:
     return source
 
 
-def _sole_expression(tree: nodes.Template) -> nodes.Expr | None:
+def sole_expression(tree: nodes.Template) -> nodes.Expr | None:
     """The expression of a template that is nothing but `{{ … }}`, white space around it aside."""
     if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
         return None

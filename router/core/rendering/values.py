@@ -25,10 +25,10 @@ MAX_STEPS = 100_000
 MAX_BITS = 65_536
 """The largest number that `*` and `**` may make, in bits."""
 
-EVENT_FIELDS = frozenset(Event.__struct_fields__) - {"_payload"} | {"key", "payload"}
+EVENT_FIELDS = frozenset(name for name in Event.__struct_fields__ if not name.startswith("_")) | {"key", "payload"}
 """What a template can ask of an event."""
 
-_PLAIN_FIELDS = tuple(name for name in Event.__struct_fields__ if name not in {"raw", "headers", "_payload"})
+_PLAIN_FIELDS = tuple(EVENT_FIELDS - {"raw", "headers", "key", "payload"})
 _SMALL = 256  # a shorter value is not worth counting: a loop of them ends at MAX_STEPS
 
 

@@ -9,14 +9,15 @@ from typing import Literal
 
 from router.config import (
     AdminConfig,
+    DeadLettersConfig,
     DeliverOnly,
     PluginsConfig,
-    PubSubSource,
     RedisConfig,
     RouteConfig,
     RouteSink,
     SchemaConfig,
     ShutdownConfig,
+    SourceConfig,
 )
 from router.ops.loading.nodes import Entry, Mapping, Node, Scalar
 from router.ops.loading.problems import Problems
@@ -38,7 +39,7 @@ class Draft:
     reader: TemplateReader = field(default_factory=TemplateReader)
     redis: RedisConfig = field(default_factory=RedisConfig)
     plugin_paths: PluginsConfig = field(default_factory=PluginsConfig)
-    sources: dict[str, PubSubSource] = field(default_factory=dict)
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
     schemas: list[tuple[SchemaConfig, SchemaEntry, Node]] = field(default_factory=list)
     sinks: dict[str, CheckedSink] = field(default_factory=dict)
     routes: list[RouteConfig] = field(default_factory=list)
@@ -47,6 +48,7 @@ class Draft:
     unmatched: Literal["drop", "dead-letter"] | list[RouteSink] = "drop"
     deliver: Literal["send", "print"] | DeliverOnly = "send"
     timezone: str = "UTC"
+    dead_letters: DeadLettersConfig = field(default_factory=DeadLettersConfig)
     admin: AdminConfig = field(default_factory=AdminConfig)
     shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)
 

@@ -91,6 +91,7 @@ class _Printer:
             node = root.get(key)
             filled = {"unmatched": "drop", "deliver": "send", "timezone": "UTC"}[key]
             document[key] = filled if node is None else self._raw(node, None)
+        document["dead_letters"] = self._model(draft.dead_letters, root.get("dead_letters"), type(draft.dead_letters))
         document["admin"] = self._model(draft.admin, root.get("admin"), type(draft.admin))
         document["shutdown"] = self._model(draft.shutdown, root.get("shutdown"), type(draft.shutdown))
         return document
@@ -102,7 +103,7 @@ class _Printer:
         dumped = route.model_dump(mode="json", exclude_none=True, include={"id", "final", "enabled"})
         raw = self._raw(item, type(route))
         assert isinstance(raw, dict)
-        order = ("id", "sources", "channels", "sinks", "final", "enabled")
+        order = ("id", "sources", "channels", "expires", "sinks", "final", "enabled")
         return {key: raw.get(key, dumped.get(key)) for key in order if key in raw or key in dumped}
 
     def _schema(self, config: SchemaConfig, item: Node) -> dict[str, Any]:
@@ -115,9 +116,9 @@ class _Printer:
         config, kind = sink.config, sink.type
         assert config is not None
         host = config.host
-        filled = host.model_copy(
-            update={"queue": host.queue or QueueConfig(), "concurrency": host.concurrency or kind.concurrency}
-        )
+        queue = host.queue or QueueConfig()
+        queue = queue.model_copy(update={"type": queue.type or kind.queue})
+        filled = host.model_copy(update={"queue": queue, "concurrency": host.concurrency or kind.concurrency})
         names = shapes.fields(kind.options)
         secret = {key for key, field in names.items() if shapes.anywhere(shapes.of_field(field), shapes.is_secret)}
         options = config.options.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs, urlsplit
 
+from router.config import PubSubConfig, StreamConfig
 from router.core.matching import glob, is_glob
 from router.ops.loading.draft import Draft
 from router.ops.loading.nodes import Mapping
@@ -17,8 +18,9 @@ def look_around(draft: Draft) -> None:
     _unused(draft)
     _schemas_without_channel(draft)
     _broken_plugins(draft)
-    _memory_queues(draft)
     _databases(draft)
+    _exact_names(draft)
+    _claims(draft)
 
 
 def _unused(draft: Draft) -> None:
@@ -29,13 +31,18 @@ def _unused(draft: Draft) -> None:
     used = {target.sink for route in draft.routes for target in route.sinks}
     if isinstance(draft.unmatched, list):
         used.update(target.sink for target in draft.unmatched)
+    if draft.dead_letters.notify is not None:
+        used.update(draft.dead_letters.notify.sinks)
+    for sink in draft.sinks.values():
+        if sink.config is not None:
+            used.update(sink.config.host.fallback)
     for name, entry in draft.entries("sinks").items():
         if name not in used:
             draft.problems.warn("no route uses this sink", entry.mark, path=entry.node.path)
 
 
 def _schemas_without_channel(draft: Draft) -> None:
-    names = [name for source in draft.sources.values() for name in (*source.channels, *source.patterns)]
+    names = [name for source in draft.sources.values() for name in source.reads]
     for config, _, node in draft.schemas:
         if not any(_may_meet(channel, name) for channel in config.channels for name in names):
             draft.problems.warn("no source listens to a channel of this schema", node)
@@ -54,27 +61,38 @@ def _broken_plugins(draft: Draft) -> None:
         draft.problems.warn(f"the plugin {plugin.name} ({place}) could not be loaded: {plugin.error}")
 
 
-def _memory_queues(draft: Draft) -> None:
-    """Name the sinks whose plugin wants a queue in Redis: they have one in memory."""
-    names = [
-        name
-        for name, sink in draft.sinks.items()
-        if sink.type.queue == "redis" and sink.config is not None and sink.config.host.queue is None
-    ]
-    if names:
-        message = f"what waits for these sinks is kept in memory and is lost if the process dies: {', '.join(names)}"
-        draft.problems.add(message, severity="note")
-
-
 def _databases(draft: Draft) -> None:
     for name, source in draft.sources.items():
-        if _database(source.url or draft.redis.url) in {"", "0"}:
+        if not isinstance(source, PubSubConfig) or _database(source.url or draft.redis.url) in {"", "0"}:
             continue
         entry = draft.entries("sources")[name]
         own = entry.node.get("url") if isinstance(entry.node, Mapping) else None
         message = "pub/sub ignores the database number: events published in any database arrive"
         mark = own.mark if own is not None else entry.mark
         draft.problems.add(message, mark, path=entry.node.path, severity="note")
+
+
+def _exact_names(draft: Draft) -> None:
+    """Name the streams and lists that look like patterns: they are read by their exact names."""
+    for name, source in draft.sources.items():
+        if isinstance(source, PubSubConfig):
+            continue
+        for read in source.reads:
+            if is_glob(read):
+                entry = draft.entries("sources")[name]
+                message = f"{read!r} is read by its exact name: only pubsub knows patterns"
+                draft.problems.warn(message, entry.mark, path=entry.node.path)
+
+
+def _claims(draft: Draft) -> None:
+    """Name the streams whose entries another router may take over while a slow attempt is still on its way."""
+    timeouts = [sink.config.host.timeout for sink in draft.sinks.values() if sink.config is not None]
+    longest = max(timeouts, default=0.0)
+    for name, source in draft.sources.items():
+        if isinstance(source, StreamConfig) and source.claim.idle < 2 * longest:
+            entry = draft.entries("sources")[name]
+            message = f"claim.idle should be at least twice the longest timeout of a sink ({longest:g} s)"
+            draft.problems.warn(message, entry.mark, path=entry.node.path)
 
 
 def _database(url: str) -> str:

@@ -14,29 +14,31 @@ from typing import Any, Literal, TypeVar
 
 from router.config import (
     OFF,
+    SOURCES,
     AdminConfig,
     DeliverOnly,
     HostKeys,
     Model,
     PluginsConfig,
-    PubSubSource,
     RedisConfig,
     RouterConfig,
     SchemaConfig,
+    SourceConfig,
     Zone,
 )
 from router.contracts import SinkType
+from router.core.expressions import Expiry, Expression
 from router.core.rendering import OptionsTemplate, TemplateEnvironment
 from router.errors import ConfigError, Problem
-from router.ops.loading import compiling, expand, includes, schema_files, typed, yaml_nodes
+from router.ops.loading import compiling, conduct, expand, includes, schema_files, typed, yaml_nodes
 from router.ops.loading.draft import Draft, word
 from router.ops.loading.lint import look_around
-from router.ops.loading.nodes import Mapping, Mark, Node, Scalar, Sequence, name_paths, scalars
+from router.ops.loading.nodes import Mapping, Mark, Node, Scalar, Sequence, name_paths, quoted, scalars
 from router.ops.loading.placeholders import URL, WORD, Settler
 from router.ops.loading.problems import Problems, did_you_mean, unknown
 from router.ops.loading.routes import RouteChecker
 from router.ops.loading.schema_files import SchemaEntry
-from router.ops.loading.sinks import check_defaults, check_name, check_sinks, secrets_of, url_secrets
+from router.ops.loading.sinks import check_defaults, check_name, check_sinks, no_type, secrets_of, url_secrets
 from router.plugin_manager import Plugins, load_plugins
 
 SECTIONS = (
@@ -52,12 +54,13 @@ SECTIONS = (
     "unmatched",
     "deliver",
     "timezone",
+    "dead_letters",
     "admin",
     "shutdown",
 )
 """The keys of a configuration."""
 
-_OPTIONAL = ("redis", "plugins", "schemas", "defaults", "admin", "shutdown")
+_OPTIONAL = ("redis", "plugins", "schemas", "defaults", "dead_letters", "admin", "shutdown")
 _SHORT = 8  # a default written in the file that is shorter is no secret: redacting it would black out common words
 _DELIVER = ("send", "print", "{only: [globs], others: print}")
 
@@ -78,6 +81,10 @@ class Loaded:
     """In the order of the configuration: the first that matches a channel counts."""
     templates: MappingType[tuple[str, str | None], OptionsTemplate]
     """The compiled options by (sink, route id); route None for the sink's own, as `unmatched` uses them."""
+    order_by: MappingType[str, Expression]
+    """The compiled `order_by` by sink, of those that have one."""
+    expires: MappingType[str, Expiry]
+    """The compiled `expires` by route id, of those that have one."""
     environment: TemplateEnvironment
     problems: tuple[Problem, ...]
     """Warnings and notes."""
@@ -106,6 +113,7 @@ def load(
     draft = check(path, environ=environ, env_file=env_file, placeholders=placeholders)
     environment = TemplateEnvironment(timezone=draft.timezone)
     templates = compiling.compiled(draft, environment)
+    order_by, expires = conduct.order_by(draft, environment), conduct.expires(draft, environment)
     draft.problems.check()
     look_around(draft)
     if deliver is not None:
@@ -119,6 +127,8 @@ def load(
         types={name: sink.type for name, sink in draft.sinks.items()},
         schemas=tuple(entry for _, entry, _ in draft.schemas),
         templates=templates,
+        order_by=order_by,
+        expires=expires,
         environment=environment,
         problems=draft.problems.all(),
         files=frozenset(Path(os.path.normpath(file)) for file in draft.files | draft.reader.files),
@@ -191,7 +201,7 @@ def _settle(draft: Draft, settler: Settler) -> None:
         elif section == "admin":
             settler.settle(node, AdminConfig)
         elif section == "sources":
-            settler.settle(node, dict[str, PubSubSource], server=True)
+            settler.settle(node, dict[str, SourceConfig], server=True)
         elif section in {"sinks", "defaults"} and isinstance(node, Mapping):
             for name, sink in node.entries.items():
                 of_sink = word(sink.node.get("type")) if isinstance(sink.node, Mapping) else None
@@ -219,6 +229,7 @@ def _sections(draft: Draft) -> None:
     _sinks(draft)
     _routes(draft)
     _deliver(draft)
+    _dead_letters(draft)
 
 
 def _required(draft: Draft, key: str, what: str) -> Node | None:
@@ -262,6 +273,25 @@ def _admin(draft: Draft) -> AdminConfig:
     return _simple(draft, "admin", draft.admin)
 
 
+def _dead_letters(draft: Draft) -> None:
+    """The section `dead_letters`; whom it notifies must be there, and once is enough."""
+    draft.dead_letters = _simple(draft, "dead_letters", draft.dead_letters)
+    section = draft.root.get("dead_letters")
+    notify = section.get("notify") if isinstance(section, Mapping) else None
+    names = notify.get("sinks") if isinstance(notify, Mapping) else None
+    known = list(draft.entries("sinks"))
+    seen: set[str] = set()
+    for item in names.items if isinstance(names, Sequence) else []:
+        name = word(item)
+        if name is None or item.faulty:
+            continue
+        if name not in known:
+            draft.problems.add(unknown("sink", name, known), item)
+        elif name in seen:
+            draft.problems.add(f"the sink {quoted(name)} stands here twice; once is enough", item)
+        seen.add(name)
+
+
 class _Zoned(Model):
     timezone: Zone
 
@@ -286,12 +316,16 @@ def _sources(draft: Draft) -> None:
         keys = typed.mapping(entry.node, problems)
         if keys is None:
             continue
-        kind = keys.get("type")
-        said = word(kind)
-        if kind is not None and said not in {None, "pubsub"}:
-            problems.add(unknown("type of source", str(said), ["pubsub"]), kind)
+        if "type" not in keys.entries:
+            no_type(keys, entry, problems, "what kind of source it is")
             continue
-        source = typed.check(PubSubSource, keys, problems, at=entry)
+        kind = typed.text(keys.get("type"), problems)
+        if kind is None:
+            continue
+        if kind not in SOURCES:
+            problems.add(unknown("type of source", kind, tuple(SOURCES)), keys.entries["type"].node)
+            continue
+        source = typed.check(SOURCES[kind], keys, problems, at=entry)
         if source is not None:
             draft.sources[name] = source
 
@@ -317,6 +351,7 @@ def _sinks(draft: Draft) -> None:
     node = typed.mapping(_required(draft, "sinks", "where deliveries go, by name"), problems)
     if node is not None:
         draft.sinks = check_sinks(node, defaults, draft.plugins, problems, draft.reader)
+        conduct.check_fallbacks(draft)
 
 
 def _routes(draft: Draft) -> None:
@@ -376,6 +411,7 @@ def _assembled(draft: Draft) -> RouterConfig:
         unmatched=draft.unmatched,
         deliver=draft.deliver,
         timezone=draft.timezone,
+        dead_letters=draft.dead_letters,
         admin=draft.admin,
         shutdown=draft.shutdown,
     )

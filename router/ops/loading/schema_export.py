@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from router.config import NAME, OFF, DeliverOnly, HostKeys, PubSubSource, RouteConfig, RouterConfig, SchemaConfig
+from router.config import NAME, OFF, SOURCES, DeliverOnly, HostKeys, RouteConfig, RouterConfig, SchemaConfig
 from router.contracts import SinkType
 from router.ops.loading import shapes
 from router.ops.loading.sinks import ALL
@@ -31,7 +31,7 @@ def config_schema(plugins: Plugins) -> Json:
     host = _properties(HostKeys)
     host["queue"] = {
         "description": host["queue"]["description"],
-        "anyOf": [{"enum": ["memory"]}, *host["queue"].get("anyOf", [])],
+        "anyOf": [{"enum": ["memory", "redis"]}, *host["queue"].get("anyOf", [])],
     }
     kinds = {name: _kind(kind, host) for name, kind in sorted(plugins.sinks.items())}
     simple = {key: _described(_expanded(RouterConfig)["properties"][key], fields[key]) for key in _SIMPLE}
@@ -40,7 +40,7 @@ def config_schema(plugins: Plugins) -> Json:
         "include": _described(_strings(), "files to merge into this one: a glob or a list of them"),
         "redis": _or_empty(simple["redis"]),
         "plugins": _or_empty(simple["plugins"]),
-        "sources": _described(_named(_model(PubSubSource)), fields["sources"]),
+        "sources": _described(_named(_source()), fields["sources"]),
         "schemas": _or_empty(_described({"type": "array", "items": _model(SchemaConfig)}, fields["schemas"])),
         "defaults": _or_empty(_defaults(kinds, host)),
         "sinks": _described(_named(_sink(kinds)), fields["sinks"]),
@@ -48,6 +48,7 @@ def config_schema(plugins: Plugins) -> Json:
         "unmatched": _described({"anyOf": [_choice("drop", "dead-letter"), _list()]}, fields["unmatched"]),
         "deliver": _described({"anyOf": [_choice("send", "print"), _model(DeliverOnly)]}, fields["deliver"]),
         "timezone": simple["timezone"],
+        "dead_letters": _or_empty(simple["dead_letters"]),
         "admin": _described({"anyOf": [_choice(OFF), simple["admin"], {"type": "null"}]}, fields["admin"]),
         "shutdown": _or_empty(simple["shutdown"]),
     }
@@ -62,7 +63,7 @@ def config_schema(plugins: Plugins) -> Json:
     }
 
 
-_SIMPLE = ("version", "redis", "plugins", "timezone", "admin", "shutdown")
+_SIMPLE = ("version", "redis", "plugins", "timezone", "dead_letters", "admin", "shutdown")
 
 
 def _expanded(model: type[BaseModel]) -> Json:
@@ -169,16 +170,24 @@ def _kind(kind: SinkType, host: Json) -> Json:
 
 def _sink(kinds: Json) -> Json:
     """A sink: which keys it has follows from its type. None is required: `defaults` may give it."""
-    cases = [
-        {
-            "if": {"properties": {"type": {"const": name}}, "required": ["type"]},
-            "then": {"properties": keys, "additionalProperties": False},
-        }
-        for name, keys in kinds.items()
-    ]
-    which = _described(_choice(*kinds), "which plugin delivers")
+    cases: Json = {name: {"properties": keys, "additionalProperties": False} for name, keys in kinds.items()}
+    return _by_type(cases, "which plugin delivers")
+
+
+def _source() -> Json:
+    """A source: which keys it has follows from its type."""
+    return _by_type({name: _model(model) for name, model in SOURCES.items()}, "what kind of source it is")
+
+
+def _by_type(cases: Json, description: str) -> Json:
+    """A mapping whose `type` decides which of the schemas it must fit."""
+    which = _described(_choice(*cases), description)
     schema: Json = {"type": "object", "properties": {"type": which}, "required": ["type"]}
-    return {**schema, "allOf": cases} if cases else schema
+    chosen = [
+        {"if": {"properties": {"type": {"const": name}}, "required": ["type"]}, "then": case}
+        for name, case in cases.items()
+    ]
+    return {**schema, "allOf": chosen} if chosen else schema
 
 
 def _defaults(kinds: Json, host: Json) -> Json:

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, SecretStr
 
-from router.config import NAME, HostKeys, SinkConfig
+from router.config import NAME, HostKeys, SinkConfig, check_queue
 from router.contracts import SinkType
 from router.ops.loading import shapes, slips, typed
 from router.ops.loading.nodes import Entry, Mapping, Node, Scalar, Sequence, child_path, quoted
@@ -143,7 +143,7 @@ def check_sinks(
         if keys is None:
             continue
         if "type" not in keys.entries:
-            _no_type(keys, entry, problems)
+            no_type(keys, entry, problems, "which plugin delivers")
             continue
         kind = typed.text(keys.get("type"), problems)
         if kind is None:
@@ -157,13 +157,13 @@ def check_sinks(
     return found
 
 
-def _no_type(keys: Mapping, entry: Entry, problems: Problems) -> None:
-    """Report that `type` is missing, or the key that was meant to be it."""
+def no_type(keys: Mapping, entry: Entry, problems: Problems, what: str) -> None:
+    """Report that `type`, which says `what`, is missing, or the key that was meant to be it."""
     meant = next((key for key in keys.entries if did_you_mean(key, ["type"])), None)
     if meant is not None:
         typed.unknown_key(meant, keys.entries[meant], ["type"], problems)
     elif not keys.faulty:
-        problems.add("`type` is required: which plugin delivers", entry.mark, path=child_path(keys.path, "type"))
+        problems.add(f"`type` is required: {what}", entry.mark, path=child_path(keys.path, "type"))
 
 
 def _with_defaults(keys: Mapping, kind: str, defaults: Mapping | None, sink_type: SinkType) -> Mapping:
@@ -197,6 +197,7 @@ def _checked(sink: CheckedSink, problems: Problems, reader: TemplateReader) -> S
     host_part = {key: entry for key, entry in keys.entries.items() if key in HOST_KEYS}
     rest = {key: entry for key, entry in keys.entries.items() if key in allowed and key not in HOST_KEYS}
     host = typed.check(HostKeys, _part(keys, host_part), problems, at=sink.entry)
+    _check_queue(host, sink, problems)
     part = _part(keys, rest)
     concerns: Callable[[Node, str | None], bool]
     if strangers:  # what is unknown may be what is missing: say nothing of the whole
@@ -217,6 +218,17 @@ def _checked(sink: CheckedSink, problems: Problems, reader: TemplateReader) -> S
     if host is None or options is None or strangers or any(entry.node.faulty for entry in keys.entries.values()):
         return None
     return SinkConfig(host=host, options=options)
+
+
+def _check_queue(host: HostKeys | None, sink: CheckedSink, problems: Problems) -> None:
+    """Report a queue that can't be where the plugin wants it; where the sink itself says so its own model does."""
+    node = sink.keys.get("queue")
+    if host is None or host.queue is None or host.queue.type is not None or node is None:
+        return
+    try:
+        check_queue(host.queue, sink.type.queue)
+    except ValueError as error:
+        problems.add(str(error), node)
 
 
 def look_for_cuts(node: Node, shape: shapes.Shape, problems: Problems) -> None:

@@ -1,0 +1,1 @@
+"""The HTTP side: who watches a running router asks here; floor 6."""

@@ -1,0 +1,141 @@
+"""The sockets of the admin side, at both ends; floor 6.
+
+A unix socket is there for its owner alone (mode 0600) from the moment it exists. One that a dead process left behind is
+replaced, a living one never. Its path may be longer than the hundred bytes the kernel takes: then it is reached through a
+descriptor of its folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from router.config import Address
+from router.errors import ConfigError, Problem
+
+LONGEST = 107
+"""Bytes of a path that fit into a `sockaddr_un` (unix(7))."""
+
+BACKLOG = 64
+
+
+def default_address(state: Path, instance: str) -> Address:
+    """Where a router listens whose configuration says nothing: a unix socket in its state directory."""
+    return Address(str(state / f"{instance}.sock"))
+
+
+class Listener:
+    """A socket that listens at an address; `address` is the real one where the port was 0.
+
+    Raises `ConfigError` when it can't.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._path = None if address.path is None else Path(address.path)
+        self._inode: int | None = None
+        self._held = contextlib.ExitStack()
+        try:
+            self.socket = self._unix(self._path) if self._path else _tcp(address)
+        except OSError as error:
+            self._held.close()
+            raise _problem(address, error) from error
+        except BaseException:
+            self._held.close()
+            raise
+        self.socket.setblocking(False)
+        self.address = address if self._path else address._replace(port=self.socket.getsockname()[1])
+
+    def _unix(self, path: Path) -> socket.socket:
+        name = self._held.enter_context(_name(path))
+        _make_room(path, name)
+        listening = socket.socket(socket.AF_UNIX)
+        try:
+            os.fchmod(
+                listening.fileno(), 0o600
+            )  # Linux gives the file this mode: nobody else gets in before the next line
+            listening.bind(name)
+            path.chmod(0o600)
+            listening.listen(BACKLOG)
+            self._inode = path.stat().st_ino
+        except BaseException:
+            listening.close()
+            raise
+        return listening
+
+    def close(self) -> None:
+        """Close it, and remove the file if it is still ours."""
+        self.socket.close()
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                if self._path.stat().st_ino == self._inode:
+                    self._path.unlink()
+        self._held.close()
+
+
+def connect(address: Address, timeout: float) -> socket.socket:
+    """Connect to an address within `timeout` seconds, which every later operation may take too. Raises `OSError`."""
+    if address.path is None:
+        return socket.create_connection((address.host, address.port), timeout)
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(timeout)
+        with _name(Path(address.path)) as name:
+            connection.connect(name)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def _name(path: Path) -> Iterator[str]:
+    """A name for the path that fits into a socket address."""
+    if len(os.fsencode(path)) <= LONGEST:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+def _make_room(path: Path, name: str) -> None:
+    """Remove what a dead process left there. Raises `ConfigError` for what must stay."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise _said(f"{path} exists and is no socket; remove it, or choose another path")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        answer = probe.connect_ex(name)
+    if answer == errno.ECONNREFUSED:
+        path.unlink(missing_ok=True)
+    elif answer != errno.ENOENT:
+        raise _said(f"another process listens at {path}; stop it, or choose another path")
+
+
+def _tcp(address: Address) -> socket.socket:
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, place = min(found, key=lambda entry: entry[0])  # IPv4 first: `localhost` is 127.0.0.1
+    dual = address.host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server((str(place[0]), int(place[1])), family=family, backlog=BACKLOG, dualstack_ipv6=dual)
+
+
+def _problem(address: Address, error: OSError) -> ConfigError:
+    # `create_server` puts the address into the error's text, where it stands already.
+    by_number = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+    why = (by_number or str(error)).lower()
+    cure = "; another program has it: choose another port" if error.errno == errno.EADDRINUSE else ""
+    return _said(f"can't listen at {address}: {why}{cure}")
+
+
+def _said(message: str) -> ConfigError:
+    return ConfigError([Problem(message, path="admin.listen")])

@@ -1,0 +1,69 @@
+"""Whether a Redis keeps what it is given: its eviction policy and its append-only file, asked every minute; floor 4."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from redis import exceptions as failures
+
+from router.broker.client import Server
+from router.broker.link import Link, cancelled
+
+log = structlog.stdlib.get_logger(__name__)
+
+EVERY = 60.0
+"""Seconds between two questions."""
+
+
+class Durability:
+    """Watches the server that holds Redis queues. What is wrong is a warning, never a refusal."""
+
+    def __init__(self, server: Server, *, every: float = EVERY) -> None:
+        self.warnings: tuple[str, ...] = ()
+        """What endangers the queues, as of the last answer."""
+        self._link = Link(server)
+        self._every = every
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._task = asyncio.create_task(self._ask(), name="durability")
+
+    async def close(self) -> None:
+        """Ask no more."""
+        task, self._task = self._task, None
+        if task is not None:
+            await cancelled([task])
+        await self._link.close()
+
+    async def _ask(self) -> None:
+        while True:
+            try:
+                found = judge(await self._info())
+            except (failures.RedisError, OSError, ValueError):
+                pass  # those who carry work tell of that
+            else:
+                for warning in found:
+                    if warning not in self.warnings:
+                        log.warning(warning)
+                self.warnings = found
+            await asyncio.sleep(self._every)
+
+    async def _info(self) -> dict[str, str]:
+        answers = [await self._link.call("INFO", section) for section in ("memory", "persistence")]
+        lines = [line for answer in answers for line in answer.decode().splitlines()]
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def judge(info: dict[str, str]) -> tuple[str, ...]:
+    """What in a server's INFO endangers what its queues hold."""
+    found = []
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        found.append(
+            f"Redis may evict the queues when its memory is full: set maxmemory-policy noeviction, not {policy}"
+        )
+    if info.get("aof_enabled") == "0":
+        found.append("Redis may lose the queues when it restarts: switch its append-only file on (appendonly yes)")
+    return tuple(found)

@@ -1,0 +1,96 @@
+"""One connection that sends commands and scripts, one at a time, and knows when it is broken; floor 4.
+
+Nothing is sent twice here: who sends decides whether that is safe. All scripts of the queues may be sent again, for
+each guards what it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+from redis import exceptions as failures
+from redis.asyncio.connection import AbstractConnection
+
+from router.broker import client
+from router.broker.client import Server
+
+Word = str | bytes | int
+
+
+class Script:
+    """A Lua script and the digest that the server knows it by."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class Link:
+    """A connection to a server that opens when it is needed. `patience` is how long an answer may take, in seconds."""
+
+    def __init__(self, server: Server, patience: float = client.TIMEOUT) -> None:
+        self._server = server
+        self._patience = patience
+        self._connection: AbstractConnection | None = None
+        self._turn = asyncio.Lock()
+
+    async def call(self, *words: Word) -> Any:
+        """Send one command and return its answer.
+
+        Raises redis-py's errors; after any but an error answer of the server the connection is a new one next time.
+        """
+        return await self._send(_pack(words))
+
+    async def script(self, script: Script, keys: Sequence[str], words: Sequence[Word]) -> Any:
+        """Run a script; sends its text where the server has forgotten it."""
+        rest = (len(keys), *keys, *words)
+        try:
+            return await self._send(_pack(("EVALSHA", script.digest, *rest)))
+        except failures.NoScriptError:
+            return await self._send(_pack(("EVAL", script.text, *rest)))
+
+    async def _send(self, command: bytes) -> Any:
+        async with self._turn:
+            try:
+                async with asyncio.timeout(self._patience):  # redis-py's own `timeout=` gives None in place of an error
+                    if self._connection is None:
+                        self._connection = await client.dial(self._server)
+                    await self._connection.send_packed_command(command)
+                    return await self._connection.read_response(timeout=2 * self._patience)
+            except failures.ResponseError as error:
+                if isinstance(error, failures.AuthenticationError | failures.ReadOnlyError):
+                    await self._hang_up()  # another server may answer at this address by now
+                raise
+            except BaseException:
+                await self._hang_up()
+                raise
+
+    async def close(self) -> None:
+        """Hang up; what waits for an answer gets none."""
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await client.close(connection)
+
+
+def _pack(words: Sequence[Word]) -> bytes:
+    return bytes(hiredis.pack_command(tuple(words)))  # type: ignore[arg-type]  # its stub knows one word only
+
+
+async def cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks that send commands, and wait for their end.
+
+    Once may not be enough: `asyncio.wait_for`, which redis-py sends with, eats a cancellation that comes together with
+    what it waits for (https://github.com/python/cpython/issues/86296).
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=0.1)

@@ -1,0 +1,327 @@
+"""What a list source keeps in Redis, and the scripts that move items from list to list; floor 4.
+
+An item is always in exactly one list: the source's, a consumer's processing list, or `returned`, where the items of a
+consumer that is gone wait to be taken again. It leaves only when it is settled. All names lie in the cluster slot of the
+source's list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from redis import exceptions as failures
+
+from router.broker import client, keys
+from router.broker.client import Server
+from router.broker.link import Link, Script
+
+BLOCK = 1.0
+"""Seconds that one wait for an item takes at most."""
+
+MOST_BYTES = 8 * 1024**2
+"""Bytes that one script call takes at most, and an item more."""
+
+FEW = 10
+"""Items in hand at the same time, once a process that had one of them in hand has died."""
+
+ALONE = 2
+"""Deaths after which an item is taken alone."""
+
+REMEMBERED = 7 * 86400
+"""Seconds that the count of an item's deaths is kept at least."""
+
+# All lists are read from the right, where `LPUSH` leaves the oldest item. KEYS: the source's list, returned, processing,
+# counts. ARGV: room, in hand, deaths from which an item is taken alone, few, bytes. Returns how long the processing list
+# was, whether an item waits until less is in hand, what is wrong with the source's list, then each item and its count.
+TAKE = Script(
+    """
+local reply = {redis.call('LLEN', KEYS[3]), 0, ''}
+local room, held, bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[5])
+local function took(item, count)
+  reply[#reply + 1] = item
+  reply[#reply + 1] = count
+  held, room, bytes = held + 1, room - 1, bytes - #item
+end
+while room > 0 and bytes > 0 do
+  local item = redis.call('LINDEX', KEYS[2], -1)
+  if not item then break end
+  local count = tonumber(redis.call('HGET', KEYS[4], redis.sha1hex(item))) or 0
+  if count > 0 then
+    local most = tonumber(ARGV[4])
+    if count >= tonumber(ARGV[3]) then most = 1 end
+    if held >= most then
+      reply[2] = 1
+      return reply
+    end
+    room = math.min(room, most - held)
+  end
+  redis.call('LMOVE', KEYS[2], KEYS[3], 'RIGHT', 'LEFT')
+  took(item, count)
+end
+while room > 0 and bytes > 0 do
+  local item = redis.pcall('LMOVE', KEYS[1], KEYS[3], 'RIGHT', 'LEFT')
+  if not item then break end
+  if type(item) == 'table' then
+    reply[3] = item.err
+    break
+  end
+  took(item, 0)
+end
+return reply
+"""
+)
+
+# KEYS: processing, settled, returned, counts. ARGV: the process, batch number, items. Sent again after a lost answer, the
+# batch is found under its number and removes nothing more: an equal item may still be in hand. What a peer has put back
+# meanwhile is removed there. The number is written last, as only the first write of a script is refused for want of memory.
+REMOVE = Script(
+    """
+local me = ARGV[1] .. ':' .. ARGV[2] .. ':'
+local last = redis.call('GET', KEYS[2]) or ''
+if string.sub(last, 1, #me) == me then return tonumber(string.sub(last, #me + 1)) end
+local counted = redis.call('EXISTS', KEYS[4]) == 1
+local removed = 0
+for i = 3, #ARGV do
+  local found = redis.call('LREM', KEYS[1], -1, ARGV[i])
+  if found == 0 then redis.call('LREM', KEYS[3], -1, ARGV[i]) end
+  removed = removed + found
+  if counted then redis.call('HDEL', KEYS[4], redis.sha1hex(ARGV[i])) end
+end
+redis.call('SET', KEYS[2], me .. removed, 'EX', 86400)
+return removed
+"""
+)
+
+# KEYS: processing, returned, counts, lease, consumers, settled. ARGV: how often an item may end a process, seconds that is
+# remembered, the consumer if it is a peer: then nothing happens while it holds its lease. Only what was alone in hand is
+# counted beyond the most; equal items share one count, which goes up once. Returns how many items were put back, or -1.
+RECOVER = Script(
+    """
+local peer = ARGV[3] ~= ''
+if peer and redis.call('EXISTS', KEYS[4]) == 1 then return -1 end
+local number = redis.call('LLEN', KEYS[1])
+local seen = {}
+for _ = 1, number do
+  local item = redis.call('LINDEX', KEYS[1], 0)
+  local name = redis.sha1hex(item)
+  if not seen[name] then
+    seen[name] = true
+    local count = tonumber(redis.call('HGET', KEYS[3], name)) or 0
+    if number == 1 or count < tonumber(ARGV[1]) then redis.call('HINCRBY', KEYS[3], name, 1) end
+  end
+  redis.call('LMOVE', KEYS[1], KEYS[2], 'LEFT', 'RIGHT')
+end
+if number > 0 then redis.call('EXPIRE', KEYS[3], ARGV[2]) end
+if peer then
+  redis.call('SREM', KEYS[5], ARGV[3])
+  redis.call('DEL', KEYS[6])
+end
+return number
+"""
+)
+
+# KEYS: processing, returned. ARGV: what is in hand. What stands in the processing list beyond that came by an answer that
+# was lost: it is put back. Returns how long the list is now.
+RECONCILE = Script(
+    """
+local held = {}
+for i = 1, #ARGV do held[ARGV[i]] = (held[ARGV[i]] or 0) + 1 end
+local number = redis.call('LLEN', KEYS[1])
+local kept = 0
+for _ = 1, number do
+  local item = redis.call('LINDEX', KEYS[1], 0)
+  if (held[item] or 0) > 0 then
+    held[item] = held[item] - 1
+    redis.call('LMOVE', KEYS[1], KEYS[1], 'LEFT', 'RIGHT')
+    kept = kept + 1
+  else
+    redis.call('LMOVE', KEYS[1], KEYS[2], 'LEFT', 'RIGHT')
+  end
+end
+return kept
+"""
+)
+
+# KEYS: processing, source, returned, counts, lease, consumers, settled. ARGV: the consumer. Everything in hand goes back in
+# its order, to the source's list where that can take it. Returns how much that was.
+LEAVE = Script(
+    """
+local number = redis.call('LLEN', KEYS[1])
+local kind = redis.call('TYPE', KEYS[2]).ok
+for _ = 1, number do
+  local target = KEYS[2]
+  if kind ~= 'list' and kind ~= 'none' then target = KEYS[3] end
+  if redis.call('HEXISTS', KEYS[4], redis.sha1hex(redis.call('LINDEX', KEYS[1], 0))) == 1 then target = KEYS[3] end
+  redis.call('LMOVE', KEYS[1], target, 'LEFT', 'RIGHT')
+end
+redis.call('DEL', KEYS[5], KEYS[7])
+redis.call('SREM', KEYS[6], ARGV[1])
+return number
+"""
+)
+
+
+# KEYS: counts. ARGV: the item.
+FORGIVE = Script("return redis.call('HDEL', KEYS[1], redis.sha1hex(ARGV[1]))")
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The keys that go with one list, as one consumer uses them."""
+
+    source: str
+    processing: str
+    settled: str
+    """The consumer's last removal: `<process>:<batch number>:<removed>`."""
+    lease: str
+    returned: str
+    counts: str
+    """How often an item was in hand when its process died, by its SHA-1."""
+    consumers: str
+
+
+def names(prefix: str, key: str, consumer: str) -> Names:
+    """The names of the keys that go with the list `key`."""
+    return Names(
+        source=key,
+        processing=keys.beside_list(prefix, key, "processing", consumer),
+        settled=keys.beside_list(prefix, key, "settled", consumer),
+        lease=keys.beside_list(prefix, key, "lease", consumer),
+        returned=keys.beside_list(prefix, key, "returned"),
+        counts=keys.beside_list(prefix, key, "counts"),
+        consumers=keys.beside_list(prefix, key, "consumers"),
+    )
+
+
+class Taken(NamedTuple):
+    """What one call of `take` brought: items with the deaths counted against them, the oldest first.
+
+    `listed` is how long the processing list was before. `held_back` tells that an item waits until less is in hand.
+    `fault` is what Redis has against the source's list, empty where nothing.
+    """
+
+    listed: int
+    held_back: bool
+    fault: str
+    items: list[tuple[bytes, int]]
+
+
+class Waiter(Link):
+    """A connection for `BLMOVE`, which knows its number on the server."""
+
+    def __init__(self, server: Server, patience: float) -> None:
+        super().__init__(server, patience)
+        self.client_id: int | None = None
+        """For `CLIENT UNBLOCK`; None where it may not be asked for."""
+        self._known: object = None
+
+    async def move(self, source: str, target: str, seconds: float) -> bytes | None:
+        """Wait for an item and move it from the right end of one list to the left end of the other."""
+        if self._connection is None or self._connection is not self._known:
+            try:
+                self.client_id = int(await self.call("CLIENT", "ID"))
+            except failures.NoPermissionError:
+                self.client_id = None
+            self._known = self._connection
+        answer = await self.call("BLMOVE", source, target, "RIGHT", "LEFT", str(seconds))
+        return None if answer is None else bytes(answer)
+
+
+class ListStore:
+    """The commands of one consumer of lists on one server. Raises redis-py's errors; nothing is tried twice here.
+
+    `process` is a word that no other process has. Not for use by several tasks at once, but for `wait` and `unblock`.
+    """
+
+    def __init__(self, server: Server, *, consumer: str, process: str, prefix: str, max_deliveries: int) -> None:
+        self._server = server
+        self.consumer = consumer
+        self._process = process
+        self._prefix = prefix
+        self._max_deliveries = max_deliveries
+        self._alone = min(ALONE, max_deliveries)
+        self._link = Link(server)
+        self._waiting: dict[str, Waiter] = {}
+
+    def names(self, key: str, consumer: str | None = None) -> Names:
+        """The keys that go with a list, as this consumer, or another, uses them."""
+        return names(self._prefix, key, consumer or self.consumer)
+
+    def most(self, deaths: int) -> int | None:
+        """How many items may be in hand together with one that has ended so many processes; None when it has not."""
+        if not deaths:
+            return None
+        return 1 if deaths >= self._alone else FEW
+
+    async def take(self, at: Names, room: int, held: int) -> Taken:
+        """Move up to `room` items into the processing list; `held` are in hand already."""
+        where = (at.source, at.returned, at.processing, at.counts)
+        limits = (room, held, self._alone, FEW, MOST_BYTES)
+        listed, held_back, fault, *items = await self._link.script(TAKE, where, limits)
+        pairs = list(zip(items[::2], items[1::2], strict=True))
+        return Taken(listed, bool(held_back), fault.decode("utf-8", "backslashreplace"), pairs)
+
+    async def wait(self, at: Names, seconds: float = BLOCK) -> bytes | None:
+        """Wait for an item, on a connection of its own; None when none came."""
+        waiter = self._waiting.setdefault(at.source, Waiter(self._server, client.TIMEOUT + BLOCK))
+        return await waiter.move(at.source, at.processing, seconds)
+
+    async def unblock(self, sources: Sequence[str]) -> None:
+        """End waits for items early; where that fails they end by themselves within `BLOCK` seconds."""
+        for source in sources:
+            waiter = self._waiting.get(source)
+            if waiter is not None and waiter.client_id is not None:
+                with contextlib.suppress(failures.ResponseError):
+                    await self._link.call("CLIENT", "UNBLOCK", waiter.client_id)
+
+    async def remove(self, at: Names, number: int, items: Sequence[bytes]) -> int:
+        """Remove settled items, one for each given; the same batch may be sent again under its number.
+
+        Returns how many were still in the processing list.
+        """
+        where = (at.processing, at.settled, at.returned, at.counts)
+        return int(await self._link.script(REMOVE, where, (self._process, number, *items)))
+
+    async def recover(self, at: Names, peer: str = "") -> int:
+        """Put back what was in hand when its consumer died: this one at its start, or a peer without a lease.
+
+        Returns how many items that were, -1 when the peer holds its lease.
+        """
+        where = (at.processing, at.returned, at.counts, at.lease, at.consumers, at.settled)
+        return int(await self._link.script(RECOVER, where, (self._max_deliveries, REMEMBERED, peer)))
+
+    async def reconcile(self, at: Names, held: Sequence[bytes]) -> int:
+        """Put back what stands in the processing list and is not in hand; returns how long that is now."""
+        return int(await self._link.script(RECONCILE, (at.processing, at.returned), held))
+
+    async def forgive(self, at: Names, item: bytes) -> None:
+        """Forget the deaths counted against an item."""
+        await self._link.script(FORGIVE, (at.counts,), (item,))
+
+    async def renew(self, at: Names, lease: float) -> str | None:
+        """Hold the lease for so many seconds more; returns the process that held it before, None when nobody did."""
+        await self._link.call("SADD", at.consumers, self.consumer)
+        before = await self._link.call("SET", at.lease, self._process, "PX", int(lease * 1000), "GET")
+        return None if before is None else bytes(before).decode("ascii", "backslashreplace")
+
+    async def consumers(self, at: Names) -> list[str]:
+        """Who takes items of the list, or has not been seen to end."""
+        return sorted(bytes(member).decode() for member in await self._link.call("SMEMBERS", at.consumers))
+
+    async def dead_peers(self, at: Names) -> list[str]:
+        """The other consumers of the list that hold no lease."""
+        peers = [name for name in await self.consumers(at) if name != self.consumer]
+        return [peer for peer in peers if not await self._link.call("EXISTS", self.names(at.source, peer).lease)]
+
+    async def leave(self, at: Names) -> int:
+        """Put back everything in hand and give up the lease; returns how many items that were."""
+        where = (at.processing, at.source, at.returned, at.counts, at.lease, at.consumers, at.settled)
+        return int(await self._link.script(LEAVE, where, (self.consumer,)))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for link in (self._link, *self._waiting.values()):
+            await link.close()

@@ -1,0 +1,223 @@
+"""What a stream source has in hand of each stream, and the receipts that say when an entry is over; floor 4."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from router.contracts import Removal
+from router.core.acks import Ledger
+from router.core.ids import LONGEST, portable
+from router.events import text
+
+ID_LENGTH = 41
+"""Characters of the longest entry id: two numbers of 64 bits."""
+
+
+class Stream:
+    """One stream of a source: what is in hand of it, and what is known of its group."""
+
+    def __init__(self, key: str, group: str, awake: Callable[[], None], *, removable: bool = False) -> None:
+        self.key = key.encode()
+        self.group = group
+        self.removable = removable
+        """Whether it is in the router's own Redis, where a script may acknowledge what it hands over."""
+        self.name = text(self.key)
+        self.done: list[bytes] = []
+        """Complete, to be acknowledged."""
+        self.sent: list[bytes] = []
+        """Complete, the acknowledgement not confirmed."""
+        self.marks: dict[bytes, str] = {}
+        """Entries marked as handed over in part: the field of the hash of marks to be removed with the acknowledgement."""
+        self.stale: list[str] = []
+        """Such fields that nothing is acknowledged with any more."""
+        self.returned: list[bytes] = []
+        """Recovered entries whose attempt came back, to be tried again: their count is to be set back."""
+        self.elder: Stream | None = None
+        """The same stream in the hand of a source that this one replaces."""
+        self.batches: set[Entries] = set()
+        """Those with entries that are not complete."""
+        self.known = False
+        """Whether the group was there once."""
+        self.last = b"0-0"
+        """The last entry delivered to us, or to the group before us."""
+        self.replayed: bytes | None = None
+        """Up to this id the group, made anew, brings entries again that are still in hand; None: it does not."""
+        self.added: int | None = None
+        """How many entries were ever added to it; None where the server does not say."""
+        self.peers = False
+        """Whether others read with the same group, at the last look."""
+        self.lowest: bytes | None = None
+        """The oldest pending entry of the whole group, at the last look."""
+        self.group_last = b"0-0"
+        """The last entry delivered to the whole group, at the last look."""
+        self._prefix = f"{self.name}/"
+        self._plain = self._prefix == portable(self._prefix) and len(self._prefix) + ID_LENGTH <= LONGEST
+        self._awake = awake
+        self._asleep = True
+
+    def event_ids(self, ids: list[str]) -> list[str]:
+        """The ids of events for the ids of entries."""
+        prefix = self._prefix
+        if self._plain:
+            return [prefix + one for one in ids]
+        return [portable(prefix + one) for one in ids]
+
+    @property
+    def unsettled(self) -> int:
+        """Entries that are not complete."""
+        return sum([batch.left for batch in self.batches])
+
+    @property
+    def unacknowledged(self) -> int:
+        """Entries that are complete and not acknowledged."""
+        return len(self.done) + len(self.sent)
+
+    def open(self, since: float | None = None) -> list[bytes]:
+        """The entries that are not complete; with `since` only those in hand since before that."""
+        return [one for batch in self.batches if since is None or batch.since <= since for one in batch.ids if one]
+
+    def hand(self) -> set[bytes]:
+        """Everything that is not acknowledged."""
+        elder = self.elder.hand() if self.elder is not None else ()
+        return {*self.open(), *self.done, *self.sent, *elder}
+
+    def forget(self) -> None:
+        """The stream is another one now: what is in hand is still delivered, but there is nothing to acknowledge."""
+        for batch in self.batches:
+            batch.disown()
+        self.batches = set()
+        self.done, self.sent, self.returned = [], [], []
+        self.stale += self.marks.values()
+        self.marks = {}
+        self.last = self.group_last = b"0-0"
+        self.lowest = self.replayed = None
+
+    def stir(self) -> None:
+        """Something is complete: wake who waits for it, once per turn of the event loop."""
+        if self._asleep:
+            self._asleep = False
+            asyncio.get_running_loop().call_soon(self._stirred)
+
+    def _stirred(self) -> None:
+        self._asleep = True
+        self._awake()
+
+
+class Entries:
+    """Implements `contracts.RemovableReceipt` for entries that were read together.
+
+    `ids` are those of the entries, by position; empty once an entry is complete.
+    """
+
+    __slots__ = ("_ledger", "_stream", "ids", "since")
+
+    def __init__(self, stream: Stream, ids: list[bytes], since: float) -> None:
+        self.ids = ids
+        self.since = since
+        """When they came into our hand (monotonic seconds)."""
+        self._stream: Stream | None = stream
+        self._ledger = Ledger(len(ids))
+        stream.batches.add(self)
+
+    @property
+    def left(self) -> int:
+        """Entries that are not complete."""
+        return self._ledger.left
+
+    def expect(self, position: int, deliveries: int) -> None:
+        """Implements `contracts.Receipt`."""
+        if self._ledger.expect(position, deliveries):
+            self._complete(position)
+
+    def add(self, position: int, deliveries: int) -> None:
+        """Implements `contracts.Receipt`."""
+        self._ledger.add(position, deliveries)
+
+    def settle(self, position: int) -> None:
+        """Implements `contracts.Receipt`."""
+        if self._ledger.settle(position):
+            self._complete(position)
+
+    def returned(self, position: int) -> None:
+        """Implements `contracts.Receipt`: for an entry that never was in doubt it means nothing."""
+
+    def open(self, position: int) -> int:
+        """Implements `contracts.RemovableReceipt`."""
+        return self._ledger.open(position)
+
+    def removal(self, position: int) -> Removal | None:
+        """Implements `contracts.RemovableReceipt`."""
+        stream = self._stream
+        if stream is None or not stream.removable or not self.ids[position]:
+            return None
+        return Removal("xack", stream.key, stream.group, self.ids[position])
+
+    def handed_over(self, position: int) -> None:
+        """Implements `contracts.RemovableReceipt`."""
+        if self._ledger.settle(position):
+            self._complete(position, acknowledged=True)
+
+    def marked(self, position: int, mark: str) -> None:
+        """Implements `contracts.RemovableReceipt`."""
+        if self._stream is not None and self.ids[position]:
+            self._stream.marks[self.ids[position]] = mark
+
+    def disown(self) -> None:
+        """The stream that they came from is gone."""
+        self._stream = None
+
+    def _complete(self, position: int, *, acknowledged: bool = False) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        if not acknowledged:
+            stream.done.append(self.ids[position])
+        self.ids[position] = b""
+        if not self._ledger.left:
+            stream.batches.discard(self)
+        stream.stir()
+
+
+class Recovered(Entries):
+    """Entries that were delivered before: `tried` is set when an attempt of each delivery of theirs has come back."""
+
+    __slots__ = ("_untried", "tried")
+
+    def __init__(self, stream: Stream, ids: list[bytes], since: float) -> None:
+        super().__init__(stream, ids, since)
+        self.tried = asyncio.Event()
+        self._untried = [1] * len(ids)
+
+    def expect(self, position: int, deliveries: int) -> None:
+        """Implements `contracts.Receipt`."""
+        self._untried[position] = deliveries
+        super().expect(position, deliveries)
+        self._look()
+
+    def settle(self, position: int) -> None:
+        """Implements `contracts.Receipt`."""
+        super().settle(position)
+        self._came_back(position)
+
+    def handed_over(self, position: int) -> None:
+        """Implements `contracts.RemovableReceipt`."""
+        super().handed_over(position)
+        self._came_back(position)
+
+    def returned(self, position: int) -> None:
+        """Implements `contracts.Receipt`."""
+        self._came_back(position)
+
+    def _came_back(self, position: int) -> None:
+        if not self._untried[position]:
+            return
+        self._untried[position] -= 1
+        if not self._untried[position] and self._stream is not None and self.ids[position]:
+            self._stream.returned.append(self.ids[position])
+            self._stream.stir()
+        self._look()
+
+    def _look(self) -> None:
+        if not any(self._untried):
+            self.tried.set()

@@ -1,0 +1,216 @@
+"""What a stream source does for the entries in its hand: acknowledges, renews, sets counts back; floor 4.
+
+All of it may be sent twice, so what had no answer is simply sent again. A connection of its own does it: reading blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+import structlog
+from redis import exceptions as failures
+
+from router.broker import client
+from router.broker.client import Backoff
+from router.broker.link import Link, Script
+from router.broker.stream_entries import Stream
+from router.contracts import Clock
+
+CHUNK = 1000
+"""Ids that one command carries at most."""
+
+LAST_PATIENCE = 1.0
+"""Seconds that a command under way has to notice that its connection is closed."""
+
+SLOW_DOWN = 0.002
+"""Seconds between two rounds of acknowledgements: what completes meanwhile travels together."""
+
+# KEYS: the stream, the hash of marks. ARGV: the group, then id and mark of each entry.
+UNMARK = Script("""
+for i = 2, #ARGV, 2 do
+  redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
+  redis.call('HDEL', KEYS[2], ARGV[i + 1])
+end
+return 1
+""")
+
+
+class Keeper:
+    """Acknowledges what is complete as soon as it is, and renews the rest every `renew_every` seconds.
+
+    `acknowledged` is called when some of it has been. `shown` is the server's address, for messages.
+    `marks` is the hash of entries handed over in part; None where the streams are on another server than that.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        streams: Sequence[Stream],
+        group: str,
+        consumer: str,
+        *,
+        renew_every: float,
+        acknowledged: Callable[[], None],
+        clock: Clock,
+        source: str,
+        shown: str,
+        marks: str | None = None,
+    ) -> None:
+        self._link = link
+        self._streams = streams
+        self._group = group
+        self._consumer = consumer
+        self._renew_every = renew_every
+        self._acknowledged = acknowledged
+        self._clock = clock
+        self._shown = shown
+        self._marks = marks
+        self._backoff = Backoff(0.1, 2.0)
+        self._work = asyncio.Event()
+        self._ending = False
+        self._over = asyncio.Event()
+        self._renew_at = clock.monotonic() + renew_every
+        self._task: asyncio.Task[None] | None = None
+        self._reason: str | None = None
+        self._log = structlog.stdlib.get_logger(__name__).bind(source=source, address=shown)
+
+    def start(self) -> None:
+        """Begin; from now on `wake` is listened to."""
+        self._task = asyncio.create_task(self._run(), name="stream keeper")
+
+    def wake(self) -> None:
+        """Something is complete."""
+        self._work.set()
+
+    async def close(self, wait_for: float) -> None:
+        """Acknowledge what is complete and give back the rest uncounted, within `wait_for` seconds; then hang up.
+
+        It is asked to end, not cancelled: a command on its way would swallow that. With 0 it ends as it is.
+        """
+        task, self._task = self._task, None
+        if task is None:
+            return
+        if wait_for > 0:
+            self._ending = True
+            self.wake()
+            await asyncio.wait([task], timeout=wait_for)
+        self._over.set()
+        self.wake()
+        await self._link.close()
+        await asyncio.wait([task], timeout=LAST_PATIENCE)
+        number = sum(stream.unacknowledged for stream in self._streams)
+        if number and wait_for > 0:
+            message = "entries could not be acknowledged: they will be delivered again"
+            self._log.error(message, number=number, reason=self._reason)
+
+    async def _run(self) -> None:
+        while not self._over.is_set():
+            try:
+                await self._acknowledge()
+                await self._set_back()
+                if self._clock.monotonic() >= self._renew_at:
+                    await self._renew()
+                    self._renew_at = self._clock.monotonic() + self._renew_every
+                if self._ending:
+                    await self._give_back()
+                    return
+            except (failures.RedisError, OSError, TimeoutError) as error:
+                self._failed(str(client.explain(error, self._shown)))
+                await self._pause(self._backoff.next())
+                continue
+            self._succeeded()
+            if any(stream.unacknowledged or stream.returned for stream in self._streams):
+                await self._pause(SLOW_DOWN)
+            else:
+                await self._wait()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not once it is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+
+    async def _wait(self) -> None:
+        """Until something is complete, or until it is time to renew."""
+        self._work.clear()
+        if self._ending or self._over.is_set():
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, self._renew_at - self._clock.monotonic())):
+                await self._work.wait()
+
+    async def _acknowledge(self) -> None:
+        for stream in self._streams:
+            stream.sent += stream.done
+            stream.done = []
+            while stream.sent:
+                ids = stream.sent[:CHUNK]
+                await self._on_a_stream("XACK", stream.key, self._group, *await self._unmarked(stream, ids))
+                del stream.sent[: len(ids)]
+                self._acknowledged()
+            if stream.stale and self._marks is not None:
+                stale = stream.stale[:CHUNK]
+                await self._link.call("HDEL", self._marks, *stale)
+                del stream.stale[: len(stale)]
+
+    async def _unmarked(self, stream: Stream, ids: list[bytes]) -> list[bytes]:
+        """Acknowledge the marked ones among the entries, each with its mark in one step; returns the others."""
+        marked = {one: stream.marks[one] for one in ids if one in stream.marks} if stream.marks else {}
+        if not marked or self._marks is None:
+            return ids
+        words = [word for pair in marked.items() for word in pair]
+        await self._link.script(UNMARK, [stream.name, self._marks], [self._group, *words])
+        for one in marked:
+            stream.marks.pop(one, None)
+        # The first of them is named again: the command must name one.
+        return [one for one in ids if one not in marked] or ids[:1]
+
+    async def _set_back(self) -> None:
+        """What was recovered and has come back from its attempt is innocent."""
+        for stream in self._streams:
+            ids, stream.returned = stream.returned, []
+            try:
+                await self._uncount(stream, ids)
+            except BaseException:
+                stream.returned += ids
+                raise
+
+    async def _renew(self) -> None:
+        for stream in self._streams:
+            ids = stream.open(self._clock.monotonic() - self._renew_every / 2)
+            for first in range(0, len(ids), CHUNK):
+                chunk = ids[first : first + CHUNK]
+                await self._on_a_stream("XCLAIM", stream.key, self._group, self._consumer, 0, *chunk, "JUSTID")
+
+    async def _give_back(self) -> None:
+        """What is left at an orderly end was not attempted to the death: it does not count."""
+        for stream in self._streams:
+            await self._uncount(stream, stream.open())
+
+    async def _uncount(self, stream: Stream, ids: Sequence[bytes]) -> None:
+        for first in range(0, len(ids), CHUNK):
+            chunk = ids[first : first + CHUNK]
+            await self._on_a_stream(
+                "XCLAIM", stream.key, self._group, self._consumer, 0, *chunk, "RETRYCOUNT", 0, "JUSTID"
+            )
+
+    async def _on_a_stream(self, *words: str | bytes | int) -> None:
+        """Send a command; where the group is gone there is nothing to be done, and the reader will find out."""
+        try:
+            await self._link.call(*words)
+        except failures.ResponseError as error:
+            if not str(error).startswith(("NOGROUP", "WRONGTYPE")):
+                raise
+
+    def _failed(self, reason: str) -> None:
+        if reason != self._reason:
+            self._log.warning("entries can't be acknowledged; trying on", reason=reason)
+        self._reason = reason
+
+    def _succeeded(self) -> None:
+        if self._reason is not None:
+            self._log.warning("entries are acknowledged again")
+        self._reason = None
+        self._backoff.reset()

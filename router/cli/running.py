@@ -1,0 +1,63 @@
+"""Finds the router that runs on this machine; floor 7."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from router.admin.client import Client
+from router.admin.sockets import default_address
+from router.cli.common import find_config, load_config, tell
+from router.config import OFF, AdminConfig, address
+from router.errors import ConfigError, UnavailableError
+from router.ops.state import state_path
+
+SERVICE_STATE = Path("/var/lib/event-router")
+"""The state directory of the shipped unit: root, who has none of the service's variables, finds the service there."""
+
+
+def running(config: Path | None, env_file: Path | None, instance: str) -> Client:
+    """A client of the router that runs under this name.
+
+    A configuration that is named says where it listens; else the sockets of the state directories are tried first, then
+    the configuration that would be found. Raises `UnavailableError` when none runs.
+    """
+    sockets = [Client(default_address(state, instance)) for state in _states()]
+    if config is None:
+        for client in sockets:
+            if client.answers():
+                return client
+    named = _named(config, env_file)
+    if named.listen == OFF:
+        raise UnavailableError("the configuration says `admin: off`: that router can't be asked")
+    if named.listen is not None:
+        return Client(address(named.listen), named.token.get_secret_value() if named.token else None)
+    for client in sockets:
+        if client.answers():
+            return client
+    tried = ", ".join(str(client.address.path) for client in sockets)
+    raise UnavailableError(f"no router runs here under the name {instance!r} (nobody listens at {tried})")
+
+
+def _states() -> Iterator[Path]:
+    """The state directories that may have the socket, the likeliest first."""
+    with contextlib.suppress(ConfigError):
+        yield state_path(os.environ)
+    yield SERVICE_STATE
+
+
+def _named(config: Path | None, env_file: Path | None) -> AdminConfig:
+    """The section `admin` of the configuration; the default where there is none, or none that can be read."""
+    try:
+        path = find_config(config)
+    except ConfigError:
+        return AdminConfig()
+    try:
+        return load_config(path, env_file, placeholders=True).config.admin
+    except ConfigError as error:
+        if config is not None and not path.is_file():
+            raise
+        tell(f"warning: {path} has faults ({error.problems[0]}); looking in the state directory", "warning")
+        return AdminConfig()

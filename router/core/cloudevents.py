@@ -1,0 +1,117 @@
+"""CloudEvents 1.0 in structured JSON: the envelope opened, its data kept byte for byte; pure.
+
+The envelope is a JSON object with the context attributes `specversion`, `id`, `source`, `type` and the event's content in
+`data` (a JSON value) or `data_base64` (https://github.com/cloudevents/spec, version 1.0.2, JSON event format).
+"""
+
+from __future__ import annotations
+
+import binascii
+from typing import Any, NamedTuple
+
+import msgspec
+
+from router.core.ids import portable
+from router.errors import Reason, RejectedError
+from router.events import JSON, TEXT, decode
+
+VERSION = "1.0"
+REQUIRED = ("specversion", "id", "source", "type")
+_CONTENT = frozenset({"data", "data_base64"})
+
+_open = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class Opened(NamedTuple):
+    """What an envelope holds.
+
+    `id` is the event's, `<source>#<id>`. `headers` are the attributes as text, and the bare id as `ce-id`. `data` are the
+    bytes of the content, to be read as `format` (`json` or `text`) says.
+    """
+
+    id: str
+    headers: dict[str, str]
+    data: bytes
+    format: str
+
+
+def open_envelope(raw: bytes) -> Opened:
+    """Open an envelope. Its data is not looked into: whether it is good JSON is for the decoder to say.
+
+    Raises `RejectedError` (`decode`) for what is no CloudEvent, `msgspec.DecodeError`, `UnicodeDecodeError` or
+    `RecursionError` for what is no JSON.
+    """
+    try:
+        fields = _open(raw)
+    except msgspec.ValidationError:
+        raise _wrong("a structured CloudEvent is a JSON object, and this is none") from None
+    attributes = {name: text for name, value in fields.items() if (text := _attribute(name, value)) is not None}
+    _check_required(attributes)
+    data, format_ = _content(fields, attributes.get("datacontenttype"))
+    id_ = attributes["id"]
+    return Opened(portable(f"{attributes['source']}#{id_}"), attributes | {"ce-id": id_}, data, format_)
+
+
+def _wrong(detail: str) -> RejectedError:
+    return RejectedError(Reason.DECODE, f"not a CloudEvent: {detail}")
+
+
+def _attribute(name: str, raw: msgspec.Raw) -> str | None:
+    """An attribute as text; None for the content, and for null, which the specification reads as absent."""
+    if name in _CONTENT:
+        return None
+    value: Any = decode(bytes(raw), JSON)
+    if value is None or isinstance(value, str):
+        return value
+    if name in REQUIRED:
+        raise _wrong(f"`{name}` must be a string")
+    if isinstance(value, dict | list):
+        raise _wrong(f"the attribute {name!r} must be a string, a number, true or false")
+    return bytes(raw).decode()
+
+
+def _check_required(attributes: dict[str, str]) -> None:
+    if missing := [f"`{name}`" for name in REQUIRED if name not in attributes]:
+        raise _wrong(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
+    if attributes["specversion"] != VERSION:
+        raise _wrong(f"`specversion` is {attributes['specversion'][:20]!r}, and only {VERSION!r} is known")
+    if empty := [f"`{name}`" for name in REQUIRED if not attributes[name]]:
+        raise _wrong(f"{', '.join(empty)} must not be empty")
+
+
+def _content(fields: dict[str, msgspec.Raw], kind: str | None) -> tuple[bytes, str]:
+    """The bytes of the data, and how they are read. No data at all is null."""
+    data = _present(fields.get("data"))
+    encoded = _present(fields.get("data_base64"))
+    if encoded is not None:
+        if data is not None:
+            raise _wrong("it has both `data` and `data_base64`")
+        return _decoded(encoded), JSON if _is_json(kind) else TEXT
+    if data is None:
+        return b"null", JSON
+    if data[:1] == b'"' and not _is_json(kind):  # the content itself, as a JSON string: `datacontenttype` is no JSON
+        return decode(data, JSON).encode(), TEXT
+    return data, JSON
+
+
+def _present(raw: msgspec.Raw | None) -> bytes | None:
+    """The bytes of a member; None when it is absent, or null."""
+    return None if raw is None or bytes(raw) == b"null" else bytes(raw)
+
+
+def _decoded(encoded: bytes) -> bytes:
+    text = decode(encoded, JSON)
+    if not isinstance(text, str):
+        raise _wrong("`data_base64` must be a string")
+    try:
+        return binascii.a2b_base64(text.encode(), strict_mode=True) if text else b""
+    except binascii.Error as error:
+        raise _wrong(f"`data_base64` is no base64: {str(error).lower()}") from None
+
+
+def _is_json(kind: str | None) -> bool:
+    """Whether a media type is JSON; an absent one is, by the specification."""
+    if kind is None:
+        return True
+    subtype = kind.partition(";")[0].strip().lower().rpartition("/")[2]
+    return subtype == "json" or subtype.endswith("+json")

@@ -1,0 +1,138 @@
+"""What a delivery is written as in a Redis queue: msgpack with a version; pure.
+
+A record holds the event with its bytes as published, never a rendered text: rendering uses the configuration of the time
+it is delivered. When it is due stands beside it, in the sorted set that holds it until then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from router.events import Event, History
+
+VERSION = 1
+"""Rises when an older router could not read a record any more."""
+
+LONGEST_ERROR = 1000
+"""Characters of the last error that travel with a delivery."""
+
+
+class UnknownRecordError(Exception):
+    """This router can't read the record: it is of a newer version, or not one of ours. It must be left alone."""
+
+
+class _Record(msgspec.Struct, array_like=True, gc=False):
+    """The fields in the order they are written; new ones are added at the end."""
+
+    version: int
+    id: str
+    received_at: float
+    raw: bytes
+    route: str
+    overridden: bool
+    """Whether the route replaced options of the sink: without the route its text or address would be another."""
+    source: str
+    channel: str
+    pattern: str | None
+    format: str
+    headers: Mapping[str, str] | None = None
+    attempt: int = 1
+    address: str | None = None
+    first_failed_at: float = 0.0
+    calls: int = 0
+    last_error: str = ""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Record).decode
+_decode_any = msgspec.msgpack.Decoder().decode
+
+
+def pack(events: Sequence[Event], overriding: AbstractSet[str] = frozenset()) -> list[bytes]:
+    """The record of each delivery. `overriding` are the routes that replace options of the sink."""
+    at: datetime | None = None
+    received_at = 0.0
+    packed: list[bytes] = []
+    append, record, encode = packed.append, _Record, _encode
+    for e in events:
+        if e.received_at is not at:
+            at = e.received_at
+            received_at = at.timestamp()
+        route, history = e.route, e._history
+        made = record(
+            VERSION, e.id, received_at, e.raw, route, route in overriding, e.source, e.channel, e.pattern, e.format
+        )
+        if history is not None or e.headers or e.attempt != 1 or e.address is not None:
+            _add_the_rest(made, e, history)
+        append(encode(made))
+    return packed
+
+
+def _add_the_rest(record: _Record, event: Event, history: History | None) -> None:
+    record.headers, record.attempt, record.address = event.headers, event.attempt, event.address
+    if history is not None:
+        record.first_failed_at, record.calls = history.first_failed_at, history.calls
+        # A lone surrogate, which an error may quote, is no text that can be written.
+        record.last_error = history.last_error[:LONGEST_ERROR].encode("utf-8", "backslashreplace").decode()
+
+
+class Reader:
+    """Reads the records of one sink. `overriding` are the routes that replace options of the sink now."""
+
+    def __init__(self, sink: str, overriding: AbstractSet[str] = frozenset()) -> None:
+        self._sink = sink
+        self._overriding = overriding
+        self._stamp = 0.0
+        self._at = datetime.fromtimestamp(0, UTC)
+
+    def read(self, data: bytes, receipt: Any) -> tuple[Event, bool]:
+        """The delivery, and whether it is an orphan: its route replaced options of the sink and does so no more.
+
+        `receipt` becomes the event's, the record's size its position. Raises `UnknownRecordError`.
+        """
+        try:
+            r = _decode(data)
+        except msgspec.DecodeError as error:
+            raise UnknownRecordError(_why(data, error)) from None
+        if r.version > VERSION:
+            raise UnknownRecordError(_newer(r.version))
+        if r.received_at != self._stamp:  # the events of a batch share one object, which the log sink makes use of
+            self._stamp = r.received_at
+            self._at = datetime.fromtimestamp(r.received_at, UTC)
+        history = History(r.first_failed_at, r.calls, r.last_error) if r.calls else None
+        event = Event(
+            r.id,
+            r.source,
+            r.channel,
+            r.pattern,
+            self._at,
+            r.raw,
+            r.route,
+            self._sink,
+            r.format,
+            r.headers,
+            r.attempt,
+            r.address,
+            _history=history,
+            _receipt=receipt,
+            _position=len(data),
+        )
+        return event, r.overridden and r.route not in self._overriding
+
+
+def _why(data: bytes, error: msgspec.DecodeError) -> str:
+    with contextlib.suppress(msgspec.DecodeError):
+        match _decode_any(data):
+            case [int(version), *_] if version > VERSION:
+                return _newer(version)
+    return f"this is no record of a delivery: {error}"
+
+
+def _newer(version: int) -> str:
+    return f"the record is of version {version}, this router reads up to {VERSION}: it waits for a newer one"

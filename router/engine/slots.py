@@ -1,0 +1,154 @@
+"""The tasks that call one sink, and the end of calls that take too long; floor 5.
+
+A call is awaited in the task that makes it: a timer and a task for each would double what a small batch costs. Somebody
+looks at the deadlines several times a second; a call that is late is cancelled, and a task whose plugin swallows that is
+left behind and replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from router.contracts import Clock
+from router.core.breaker import Ticket
+from router.errors import TransientError
+from router.events import Event
+
+GRACE = 1.0
+"""Seconds that a cancelled call has to come back before its task is left behind."""
+
+R = TypeVar("R")
+
+
+class Slot:
+    """One task: what it has in hand, by which ticket it tries that, and until when its call may take (monotonic)."""
+
+    __slots__ = ("abandoned", "deadline", "expired", "hand", "task", "ticket")
+
+    def __init__(self, ticket: Ticket) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.hand: list[Event] = []
+        self.ticket = ticket
+        self.deadline: float | None = None
+        self.expired = False
+        self.abandoned = False
+
+
+class AbandonedError(BaseException):
+    """This task has been replaced: it has nothing to say any more."""
+
+
+class Slots:
+    """The slots of one sink. `work` is what each does for ever; `left_behind` is told of one that was replaced."""
+
+    def __init__(
+        self,
+        name: str,
+        number: int,
+        *,
+        timeout: float,
+        clock: Clock,
+        work: Callable[[Slot], Coroutine[Any, Any, None]],
+        left_behind: Callable[[Slot], None],
+    ) -> None:
+        self._name = name
+        self._number = number
+        self._timeout = timeout
+        self._clock = clock
+        self._work = work
+        self._left_behind = left_behind
+        self._slots: list[Slot] = []
+        self._lost: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    def start(self) -> None:
+        """Start the tasks."""
+        self._slots = [self._start_one() for _ in range(self._number)]
+
+    def _start_one(self) -> Slot:
+        slot = Slot(Ticket(0, probe=False))
+        slot.task = asyncio.create_task(self._run(slot), name=f"sink {self._name}")
+        return slot
+
+    async def _run(self, slot: Slot) -> None:
+        with contextlib.suppress(AbandonedError):
+            await self._work(slot)
+
+    @property
+    def hand(self) -> list[Event]:
+        """All that is in hand."""
+        return [event for slot in self._slots for event in slot.hand]
+
+    @property
+    def calling(self) -> bool:
+        """Whether a call is under way."""
+        return any(slot.deadline is not None for slot in self._slots)
+
+    def check(self) -> None:
+        """Look after calls that are over their time."""
+        now = self._clock.monotonic()
+        for place, slot in enumerate(self._slots):
+            if slot.deadline is None or now < slot.deadline or slot.task is None:
+                continue
+            if not slot.expired:
+                slot.expired = True
+                slot.deadline = now + GRACE
+                slot.task.cancel()
+            else:
+                self._slots[place] = self._replace(slot)
+
+    def _replace(self, slot: Slot) -> Slot:
+        """Leave a task behind whose plugin does not come back, and start another."""
+        slot.abandoned = True
+        slot.deadline = None
+        if slot.task:
+            self._lost.add(slot.task)
+            slot.task.add_done_callback(self._lost.discard)
+        self._left_behind(slot)
+        return self._start_one()
+
+    async def call(self, slot: Slot, call: Awaitable[R]) -> R:
+        """Await a call of the plugin for at most `timeout`. Raises what it raises, `TransientError` when it is late."""
+        slot.expired = False
+        slot.deadline = self._clock.monotonic() + self._timeout
+        try:
+            result = await call
+        except asyncio.CancelledError:
+            if slot.abandoned:
+                raise AbandonedError from None
+            if self._closing:
+                raise
+            if slot.expired and slot.task:
+                slot.task.uncancel()
+                raise self.late() from None
+            raise TransientError("the plugin cancelled itself") from None
+        except BaseException as error:
+            if slot.abandoned:
+                raise AbandonedError from None
+            if not isinstance(error, Exception):
+                raise RuntimeError(f"{type(error).__name__}: {error}") from error  # noqa: TRY004  # SystemExit ends a delivery, not us
+            raise
+        else:
+            if slot.abandoned:
+                raise AbandonedError
+            if slot.expired and slot.task:
+                slot.task.uncancel()
+            return result
+        finally:
+            slot.deadline = None
+
+    def late(self) -> TransientError:
+        """What a call that took too long fails with."""
+        return TransientError(f"timed out after {self._timeout:g} s")
+
+    async def close(self) -> None:
+        """End the tasks."""
+        self._closing = True
+        tasks = [slot.task for slot in self._slots if slot.task]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=GRACE)

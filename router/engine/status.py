@@ -1,0 +1,148 @@
+"""What a running router looks like, for whoever watches it; floor 5."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Protocol
+
+from router.broker.pulse import Pulse
+from router.core.status import (
+    LoadStatus,
+    Phase,
+    RedisStatus,
+    SharedQueue,
+    SinkStatus,
+    Snapshot,
+    SourceStatus,
+)
+from router.engine.composition import Parts, SinkPart
+from router.errors import Reason
+from router.ops.metrics import Measured
+from router.version import __version__
+
+REFRESH = 1.0
+"""Seconds that the queues which others share have to tell their books."""
+
+
+class Admin(Protocol):
+    """The admin side of a router; it lives on the floor above, so whoever starts the router hands it in."""
+
+    async def start(self) -> None:
+        """Begin to answer. Raises `ConfigError` when it can't."""
+
+    async def close(self) -> None:
+        """Answer no more."""
+
+
+class Watch:
+    """Implements `core.status.View` for these parts; `phase` and `config` are set by whoever lets the router live."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._clock = parts.shared.around.clock
+        self._began = self._clock.monotonic()
+        around = parts.shared.around
+        name = f"event-router:{around.instance}"
+        self._pulse = Pulse(around.redis_url, client_name=name) if parts.shared.writer else None
+        self.phase: Phase = "starting"
+        self.config = LoadStatus(self._clock.now())
+
+    def start(self) -> None:
+        """Begin to look after what the parts don't notice by themselves."""
+        if self._pulse is not None:
+            self._pulse.start()
+
+    async def close(self) -> None:
+        """Look no more."""
+        if self._pulse is not None:
+            await self._pulse.close()
+
+    @property
+    def measured(self) -> Measured:
+        """What a scrape of the metrics reads."""
+        shared = self._parts.shared
+        return Measured(shared.books, shared.meters, self.snapshot)
+
+    def snapshot(self) -> Snapshot:
+        """The router now."""
+        parts = self._parts
+        return Snapshot(
+            version=__version__,
+            instance=parts.shared.around.instance,
+            pid=os.getpid(),
+            uptime=self._clock.monotonic() - self._began,
+            phase=self.phase,
+            redis=self._redis(),
+            config=self.config,
+            sources={name: self._source(name) for name in parts.sources},
+            sinks={name: self._sink(name, sink) for name, sink in parts.sinks.items()},
+            notices=parts.shared.durable.durability.warnings if parts.shared.durable else (),
+        )
+
+    async def refresh(self) -> None:
+        """Let queues that others share fetch their books; those that don't in time show what they last knew."""
+        queues = [sink.worker.queue for sink in self._parts.sinks.values()]
+        asked = [asyncio.create_task(queue.refresh()) for queue in queues if isinstance(queue, SharedQueue)]
+        if not asked:
+            return
+        done, late = await asyncio.wait(asked, timeout=REFRESH)
+        for task in late:
+            task.cancel()
+        for task in done:
+            task.exception()  # the queue itself says what is wrong with it, and goes on trying
+
+    def _redis(self) -> RedisStatus | None:
+        pulse, writer = self._pulse, self._parts.shared.writer
+        if pulse is None or writer is None:
+            return None
+        queues = [sink.worker.queue for sink in self._parts.sinks.values()]
+        blocked = [queue.reason for queue in queues if isinstance(queue, SharedQueue)]
+        reason = next(filter(None, (pulse.reason, writer.reason, *blocked)), None)
+        return RedisStatus(pulse.address, reason is None, reason)
+
+    def _source(self, name: str) -> SourceStatus:
+        source, book = self._parts.sources[name], self._parts.shared.books.sources[name]
+        return SourceStatus(
+            type=self._parts.loaded.config.sources[name].type,
+            up=source.up,
+            reason=source.reason,
+            address=source.address,
+            gaps=source.gaps,
+            gap_seconds=source.gap_seconds,
+            duplicates=getattr(source, "duplicates", 0),  # only subscriptions can bring an event twice
+            received=book.received,
+            rejected=_by_reason(book.rejected),
+            unmatched=book.unmatched,
+            routed=book.routed,
+        )
+
+    def _sink(self, name: str, sink: SinkPart) -> SinkStatus:
+        worker = sink.worker
+        queue = worker.queue
+        kind, book, pending = "memory", worker.book, queue.events
+        if isinstance(queue, SharedQueue):
+            kind, book, pending = "redis", queue.shared_book, queue.held
+        return SinkStatus(
+            type=self._parts.loaded.types[name].name,
+            queue=kind,
+            fault=worker.fault,
+            breaker_open=worker.breaker_open,
+            pending=pending,
+            delayed=queue.delayed,
+            in_hand=worker.in_hand,
+            waiting=max(queue.events - pending, 0),
+            accepted=book.accepted,
+            delivered=book.delivered,
+            dead_lettered=_by_reason(book.dead_lettered),
+            dropped=_by_reason(book.dropped),
+            suppressed=_by_reason(book.suppressed),
+            handed_over=book.handed_over,
+            degraded=worker.book.degraded,
+            dropped_by_channel=dict(worker.book.dropped_by_channel),
+        )
+
+
+def _by_reason(counter: Mapping[Reason, int]) -> dict[str, int]:
+    return {str(reason): number for reason, number in sorted(counter.items()) if number}

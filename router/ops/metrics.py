@@ -1,0 +1,249 @@
+"""Metrics for Prometheus; floor 4.
+
+Counts are not kept twice: at each scrape they are read off the books. What no book has, attempts and durations, a
+`SinkMeter` counts in plain integers, a fraction of a microsecond a call: the client library's own histogram takes two, and
+can't take many equal values at once. That library is imported at the first scrape.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import accumulate, groupby
+from typing import TYPE_CHECKING, Any
+
+from router.core.books import Books, SinkBook
+from router.core.status import Snapshot
+from router.errors import DEAD, DROPPED, SUPPRESSED, Reason
+from router.events import Outcome
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+PREFIX = "event_router_"
+
+CALL_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Bounds of how long a call of a sink takes."""
+
+AGE_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0)
+"""Bounds of how old an event is when a sink has it: from milliseconds to the age at which retries end."""
+
+REJECTED = frozenset({Reason.TOO_LARGE, Reason.DECODE, Reason.FIELD, Reason.SCHEMA, Reason.POISON})
+"""Reasons of rejected events."""
+
+_OF_SINKS: Mapping[Outcome, frozenset[Reason]] = {
+    Outcome.DEAD_LETTERED: DEAD - {Reason.TOO_LARGE, Reason.DECODE, Reason.FIELD, Reason.SCHEMA, Reason.UNMATCHED},
+    Outcome.DROPPED: DROPPED,
+    Outcome.SUPPRESSED: SUPPRESSED,
+}
+
+RESULTS = ("delivered", "transient", "permanent", "sink_fault", "partial")
+"""How an attempt can end."""
+
+
+class Histogram:
+    """Counts values by the smallest of `bounds` they do not exceed; bounds ascend."""
+
+    __slots__ = ("_bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        """How many values fell below each bound and above the one before; the last: above all."""
+        self.sum = 0.0
+
+    def observe(self, value: float, count: int = 1) -> None:
+        """Count a value, `count` times over."""
+        self.counts[bisect_left(self._bounds, value)] += count
+        self.sum += value * count
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """The cumulative buckets, as the exposition format has them."""
+        bounds = [*map(repr, self._bounds), "+Inf"]
+        return list(zip(bounds, map(float, accumulate(self.counts)), strict=True))
+
+
+class SinkMeter:
+    """What the worker of one sink tells of its attempts."""
+
+    __slots__ = ("ages", "attempts", "seconds")
+
+    def __init__(self) -> None:
+        self.attempts: Counter[str] = Counter(dict.fromkeys(RESULTS, 0))
+        self.seconds = Histogram(CALL_SECONDS)
+        self.ages = Histogram(AGE_SECONDS)
+
+    def attempt(self, result: str, count: int = 1) -> None:
+        """So many attempts ended with this result, one of `RESULTS`."""
+        self.attempts[result] += count
+
+    def called(self, seconds: float) -> None:
+        """The sink was called, for one delivery or a batch, and took so long."""
+        self.seconds.observe(seconds)
+
+    def aged(self, seconds: float, count: int) -> None:
+        """So many events that were received together are so old now that the sink has them."""
+        self.ages.observe(max(seconds, 0.0), count)
+
+    def delivered(self, received_at: Iterable[datetime], now: float) -> None:
+        """Deliveries have succeeded, of events received at these times; `now` is in seconds since the epoch."""
+        total = 0
+        for at, group in groupby(received_at):
+            count = len(list(group))
+            total += count
+            self.aged(now - at.timestamp(), count)
+        self.attempts["delivered"] += total
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a scrape reads: this process's own books, its meters by sink, and the router as a whole."""
+
+    books: Books
+    meters: Mapping[str, SinkMeter]
+    snapshot: Callable[[], Snapshot]
+
+
+class Exposition:
+    """Renders the metrics of one router."""
+
+    def __init__(self, measured: Measured) -> None:
+        from prometheus_client import CollectorRegistry, ProcessCollector  # noqa: PLC0415  # takes a tenth of a second
+
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Collector(measured))
+        ProcessCollector(registry=self._registry)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """The metrics, and their content type: OpenMetrics where the `Accept` header asks for it, else plain text."""
+        from prometheus_client.exposition import choose_encoder  # noqa: PLC0415  # as above
+
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+
+class _Collector:
+    """Reads the numbers off the books when a scrape asks for them."""
+
+    def __init__(self, measured: Measured) -> None:
+        self._measured = measured
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric family of the router."""
+        snapshot = self._measured.snapshot()
+        yield from _of_router(snapshot)
+        yield from _of_sources(snapshot, self._measured.books)
+        yield from _of_sinks(snapshot, self._measured.books)
+        yield from _of_meters(self._measured.meters)
+
+
+Row = tuple[tuple[str, ...], float]
+
+
+def _counter(name: str, help: str, labels: tuple[str, ...], rows: Iterable[Row]) -> Metric:  # noqa: A002  # its name in the format
+    from prometheus_client.core import CounterMetricFamily  # noqa: PLC0415  # imported by then
+
+    return _filled(CounterMetricFamily(PREFIX + name, help, labels=labels), rows)
+
+
+def _gauge(name: str, help: str, labels: tuple[str, ...], rows: Iterable[Row]) -> Metric:  # noqa: A002  # as above
+    from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415  # as above
+
+    return _filled(GaugeMetricFamily(PREFIX + name, help, labels=labels), rows)
+
+
+def _filled(family: Any, rows: Iterable[Row]) -> Metric:
+    for values, number in rows:
+        family.add_metric(values, number)
+    filled: Metric = family
+    return filled
+
+
+def _of_router(snapshot: Snapshot) -> Iterator[Metric]:
+    yield _gauge("build_info", "Which event-router this is.", ("version",), [((snapshot.version,), 1)])
+    yield _gauge("ready", "Whether the router is ready, as /readyz says.", (), [((), snapshot.ready)])
+    yield _gauge("books_balanced", "Whether every event and delivery is accounted for.", (), [((), snapshot.balanced)])
+    config = snapshot.config
+    yield _gauge(
+        "config_last_reload_successful",
+        "Whether the configuration on disk was taken when it was last loaded.",
+        (),
+        [((), config.error is None)],
+    )
+    yield _gauge(
+        "config_last_reload_success_timestamp_seconds",
+        "When a configuration was last loaded with success.",
+        (),
+        [((), config.succeeded_at)],
+    )
+
+
+def _of_sources(snapshot: Snapshot, books: Books) -> Iterator[Metric]:
+    own, of_source = books.sources, ("source",)
+    received = [((name,), float(book.received)) for name, book in own.items()]
+    yield _counter("events_received", "Events that came from a source.", of_source, received)
+    rejected = [
+        ((name, reason), number) for name, book in own.items() for reason, number in _complete(book.rejected, REJECTED)
+    ]
+    yield _counter("events_rejected", "Events that could not be taken, by reason.", ("source", "reason"), rejected)
+    unmatched = [((name,), float(book.unmatched)) for name, book in own.items()]
+    yield _counter("events_unmatched", "Events that no route took.", of_source, unmatched)
+    sources = snapshot.sources
+    yield _gauge("source_up", "Whether a source is heard.", of_source, [((n,), s.up) for n, s in sources.items()])
+    deaf = {name: source for name, source in sources.items() if source.type == "pubsub"}
+    gaps = [((name,), float(source.gaps)) for name, source in deaf.items()]
+    yield _counter("pubsub_gaps", "How often a subscription was lost.", of_source, gaps)
+    seconds = [((name,), source.gap_seconds) for name, source in deaf.items()]
+    yield _counter("pubsub_gap_seconds", "How long subscriptions were lost.", of_source, seconds)
+
+
+def _of_sinks(snapshot: Snapshot, books: Books) -> Iterator[Metric]:
+    rows = [((name, *labels), number) for name, book in books.sinks.items() for labels, number in _outcomes(book)]
+    labels = ("sink", "outcome", "reason")
+    yield _counter("deliveries", "Deliveries that are over, by outcome and reason.", labels, rows)
+    waiting = [((name,), float(sink.pending)) for name, sink in snapshot.sinks.items()]
+    opened = [((name,), float(sink.breaker_open)) for name, sink in snapshot.sinks.items()]
+    yield _gauge("breaker_open", "Whether a sink is left alone because it fails.", ("sink",), opened)
+    yield _gauge("queue_events", "Deliveries that a sink's queue holds, those in hand included.", ("sink",), waiting)
+
+
+def _outcomes(book: SinkBook) -> Iterator[Row]:
+    yield (str(Outcome.DELIVERED), ""), book.delivered
+    yield (str(Outcome.HANDED_OVER), ""), book.handed_over
+    counted = {
+        Outcome.DEAD_LETTERED: book.dead_lettered,
+        Outcome.DROPPED: book.dropped,
+        Outcome.SUPPRESSED: book.suppressed,
+    }
+    for outcome, counter in counted.items():
+        for reason, number in _complete(counter, _OF_SINKS[outcome]):
+            yield (str(outcome), reason), number
+
+
+def _complete(counter: Mapping[Reason, int], known: frozenset[Reason]) -> list[tuple[str, int]]:
+    """Every reason with its number, 0 too: a series that begins at 1 hides its first event from `increase()`."""
+    return [(str(reason), counter.get(reason, 0)) for reason in sorted(known | counter.keys())]
+
+
+def _of_meters(meters: Mapping[str, SinkMeter]) -> Iterator[Metric]:
+    attempts = [
+        ((name, result), float(number)) for name, meter in meters.items() for result, number in meter.attempts.items()
+    ]
+    help_ = "Attempts to deliver, by how they ended."
+    yield _counter("delivery_attempts", help_, ("sink", "result"), attempts)
+    calls = {name: meter.seconds for name, meter in meters.items()}
+    yield _histogram("delivery_seconds", "How long a call of a sink takes, one delivery or a batch.", calls)
+    ages = {name: meter.ages for name, meter in meters.items()}
+    yield _histogram("event_age_seconds", "How old an event is when a sink has it.", ages)
+
+
+def _histogram(name: str, help: str, by_sink: Mapping[str, Histogram]) -> Metric:  # noqa: A002  # as above
+    from prometheus_client.core import HistogramMetricFamily  # noqa: PLC0415  # as above
+
+    family = HistogramMetricFamily(PREFIX + name, help, labels=("sink",))
+    for sink, histogram in by_sink.items():
+        family.add_metric((sink,), histogram.buckets(), histogram.sum)
+    return family

@@ -1,0 +1,403 @@
+"""The Redis queue of one sink, on real servers."""
+
+import asyncio
+import dataclasses
+import time
+
+import pytest
+import structlog
+
+from router.errors import Reason
+from router.events import History, Outcome
+from tests.support.engine import make_event
+from tests.support.proxy import DOWN, Proxy
+from tests.support.queues import QUICK, Line
+
+STREAM = "{event-router}:queue:s"
+LATER = "{event-router}:later:s"
+BOOKS = "{event-router}:books:s"
+
+
+@pytest.fixture
+async def line():
+    """Make a started line: `line(url, **changes)`; each is ended after the test."""
+    made: list[Line] = []
+
+    def make(url: str, **changes) -> Line:
+        made.append(Line(url, **changes).start())
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.die()
+
+
+def numbered(count, begin=0):
+    return [make_event(b"%d" % number) for number in range(begin, begin + count)]
+
+
+def raws(events):
+    return [int(event.raw) for event in events]
+
+
+async def test_deliveries_come_in_order_and_leave_nothing_behind(redis_server, line):
+    one = line(redis_server.url)
+    events = numbered(2345)
+    for begin in range(0, 2345, 100):
+        one.put(*events[begin : begin + 100])
+    taken = []
+    while len(taken) < 2345:
+        got = await one.take(7)
+        assert len(got) <= 7
+        one.deliver(got)
+        taken += got
+    assert raws(taken) == list(range(2345))
+    assert [event.id for event in taken] == [event.id for event in events]
+    book = await one.refreshed()
+    assert (book.accepted, book.delivered, book.pending, one.queue.held) == (2345, 2345, 0, 0)
+    assert redis_server.do("XLEN", STREAM) == 0
+    assert redis_server.do("XPENDING", STREAM, "event-router")["pending"] == 0
+    assert redis_server.do("HGET", BOOKS, "bytes") == b"0"
+    assert (one.book.accepted, one.book.delivered) == (2345, 2345)
+
+
+async def test_each_outcome_is_counted_with_its_reason(redis_server, line):
+    one = line(redis_server.url)
+    one.put(*numbered(4))
+    a, b, c, d = await one.take_all(4)
+    one.deliver([a])
+    one.queue.settle([b], 1, Outcome.SUPPRESSED, Reason.NO_ADDRESS)
+    one.queue.settle([c], 1, Outcome.DEAD_LETTERED, Reason.TEMPLATE)
+    one.queue.settle([d], 1, Outcome.HANDED_OVER)
+    book = await one.refreshed()
+    assert (book.delivered, book.handed_over, book.pending) == (1, 1, 0)
+    assert book.suppressed == {Reason.NO_ADDRESS: 1}
+    assert book.dead_lettered == {Reason.TEMPLATE: 1}
+
+
+async def test_what_is_taken_ahead_is_bounded(redis_server, line):
+    one = line(redis_server.url, hold=10)
+    one.put(*numbered(100))
+    await one.take(1)
+    await one.until(lambda: one.queue._ready >= 9)
+    assert redis_server.do("XPENDING", STREAM, "event-router")["pending"] <= 20
+
+
+@pytest.mark.parametrize("when_full", ["block", "drop-newest"])
+async def test_pubsub_events_beyond_the_bound_are_dropped_and_counted(redis_server, line, when_full):
+    one = line(redis_server.url, config={"max_events": 30, "when_full": when_full})
+    one.put(*[make_event(b"%d" % number, channel=f"c{number % 2}") for number in range(100)])
+    await one.until(lambda: not one.inbox.waiting)
+    taken = await one.take_all(30)
+    assert raws(taken) == list(range(30))
+    book = await one.refreshed()
+    assert (book.accepted, book.dropped, book.pending) == (100, {Reason.FULL: 70}, 30)
+    assert book.dropped_by_channel == {"c0": 35, "c1": 35}
+    one.deliver(taken)
+    await one.refreshed()
+    one.put(*numbered(1))
+    assert len(await one.take()) == 1
+
+
+async def test_bytes_bound_the_queue_too(redis_server, line):
+    one = line(redis_server.url, config={"max_bytes": 50_000})
+    one.put(*[make_event(b'"%s"' % (b"x" * 10_000)) for _ in range(10)])
+    await one.until(lambda: not one.inbox.waiting)
+    book = await one.refreshed()
+    assert (book.accepted, book.dropped.total(), redis_server.do("XLEN", STREAM)) == (10, 6, 4)
+
+
+async def test_a_retry_comes_when_it_is_due_and_remembers_its_history(redis_server, line):
+    one = line(redis_server.url)
+    one.put(make_event(b"1", headers={"a": "b"}))
+    (event,) = await one.take()
+    import msgspec
+
+    began = time.time()
+    again = msgspec.structs.replace(event, attempt=2, _history=History(began, 1, "no answer"))
+    one.queue.later(again, began + 0.3)
+    await one.until(lambda: redis_server.do("ZCARD", LATER) == 1)
+    await one.refreshed()
+    assert (one.queue.delayed, one.queue.shared_book.pending) == (1, 1)
+    assert one.queue.next_due() == pytest.approx(began + 0.3, abs=0.1)
+    (back,) = await one.take()
+    assert time.time() - began >= 0.29
+    assert (back.id, back.attempt, back._history, back.headers) == (event.id, 2, again._history, {"a": "b"})
+    one.deliver([back])
+    book = await one.refreshed()
+    assert (book.accepted, book.delivered, book.pending) == (1, 1, 0)
+    assert redis_server.do("HGET", BOOKS, "bytes") == b"0"
+
+
+async def test_a_retry_outlives_the_router(redis_server, line):
+    one = line(redis_server.url)
+    one.put(make_event(b"1"))
+    (event,) = await one.take()
+    one.queue.later(event, time.time() + 0.5)
+    await one.until(lambda: redis_server.do("ZCARD", LATER) == 1)
+    await one.die()
+    two = line(redis_server.url)
+    (back,) = await two.take()
+    assert back.id == event.id
+
+
+async def test_an_event_split_by_address_becomes_a_delivery_for_each(redis_server, line):
+    import msgspec
+
+    one = line(redis_server.url)
+    one.put(make_event(b"1"))
+    (event,) = await one.take()
+    parts = [msgspec.structs.replace(event, address=address) for address in ("a@x", "b@x", "c@x")]
+    one.queue.split(event, parts)
+    one.queue.later(parts[0], time.time())
+    one.queue.later(parts[1], time.time() + 0.05)
+    assert redis_server.do("ZCARD", LATER) == 0, "the whole is given up only when each part is safe"
+    one.queue.settle([parts[2]], 1, Outcome.DEAD_LETTERED, Reason.PERMANENT)
+    back = await one.take_all(2)
+    assert sorted((each.address, each.key) for each in back) == [
+        (address, f"{event.id}:r:s:{address}") for address in ("a@x", "b@x")
+    ]
+    one.deliver(back)
+    book = await one.refreshed()
+    assert (book.accepted, book.handed_over, book.delivered, book.pending) == (4, 1, 2, 0)
+    assert book.dead_lettered == {Reason.PERMANENT: 1}
+
+
+async def test_the_books_hold_across_routers(redis_server, line):
+    one = line(redis_server.url)
+    one.put(*numbered(10))
+    one.deliver((await one.take_all(10))[:6])
+    await one.refreshed()
+    await one.die()
+    two = line(redis_server.url)
+    two.put(*numbered(5))
+    await two.deliver_all(9)
+    book = await two.refreshed()
+    assert (book.accepted, book.delivered, book.pending) == (15, 15, 0)
+
+
+async def test_two_routers_share_the_work_and_deliver_nothing_twice(redis_server, line):
+    one, two = line(redis_server.url, hold=20), line(redis_server.url, consumer="two", hold=20)
+    one.put(*numbered(500))
+    two.put(*numbered(500, 500))
+    taken = {one: [], two: []}
+
+    async def work(line_):
+        while sum(map(len, taken.values())) < 1000:
+            try:
+                events = await line_.take(10, within=0.3)
+            except TimeoutError:
+                continue
+            taken[line_] += raws(events)
+            await asyncio.sleep(0.001)
+            line_.deliver(events)
+
+    await asyncio.gather(work(one), work(two))
+    assert sorted(taken[one] + taken[two]) == list(range(1000))
+    assert min(map(len, taken.values())) > 100
+    await two.refreshed()
+    book = await one.refreshed()
+    assert (book.accepted, book.delivered) == (1000, 1000)
+
+
+async def test_one_router_finishes_what_another_left(redis_server, line):
+    one, two = line(redis_server.url, idle=0.4), line(redis_server.url, consumer="two", idle=0.4)
+    one.put(*numbered(50))
+    await one.until(lambda: one.queue._held or two.queue._held)
+    first, second = (one, two) if one.queue._held else (two, one)
+    held = await first.take_all(len(first.queue._held))
+    await first.die()
+    began = time.monotonic()
+    taken = await second.take_all(50)
+    assert sorted(raws(taken)) == list(range(50))
+    assert held
+    assert time.monotonic() - began < 2
+    second.deliver(taken)
+    assert (await second.refreshed()).pending == 0
+
+
+async def test_what_is_in_hand_for_long_is_renewed(redis_server, line):
+    one = line(redis_server.url, idle=0.3)
+    one.put(*numbered(3))
+    held = await one.take_all(3)
+    two = line(redis_server.url, consumer="two", idle=0.3)
+    with pytest.raises(TimeoutError):
+        await two.take(within=1.0)
+    one.deliver(held)
+    assert (await one.refreshed()).delivered == 3
+
+
+async def test_a_router_that_slept_does_not_deliver_what_a_peer_took_over(redis_server, line):
+    async with Proxy(redis_server.port) as proxy:
+        one = line(proxy.url, idle=0.3, hold=10)
+        one.put(*numbered(5))
+        await one.until(lambda: len(one.queue._held) == 5)
+        proxy.refuse = True
+        proxy.reset()
+        two = line(redis_server.url, consumer="two", idle=0.3)
+        taken = await two.take_all(5)
+        two.deliver(taken)
+        await two.refreshed()
+        await two.die()
+        taking = asyncio.create_task(one.take(within=10))
+        await asyncio.sleep(0.1)
+        assert not taking.done(), "it can't know whether they are still its own"
+        proxy.refuse = False
+        one.put(make_event(b"77"))
+        assert raws(await taking) == [77]
+
+
+async def test_a_settlement_whose_answer_is_lost_counts_once(redis_server, line):
+    async with Proxy(redis_server.port) as proxy:
+        one = line(f"{proxy.url}?socket_timeout=0.3", timing=dataclasses.replace(QUICK, tick=60))
+        one.queue._writing._patience = 0.3
+        one.put(*numbered(21))
+        known, *taken = await one.take_all(21)
+        one.deliver([known])  # from here on the server knows the script
+        await one.refreshed()
+        proxy.blackhole(DOWN)
+        one.deliver(taken[:10])
+        one.queue.later(taken[10], time.time() + 3600)
+        await one.until(lambda: redis_server.do("XLEN", STREAM) == 10)
+        proxy.heal()
+        proxy.cut()
+        await one.until(lambda: redis_server.do("ZCARD", LATER) == 1)
+        one.deliver(taken[11:])
+        book = await one.refreshed()
+        assert (book.accepted, book.delivered, book.pending) == (21, 20, 1)
+        assert redis_server.do("ZCARD", LATER) == 1
+
+
+async def test_entries_whose_answer_is_lost_are_found_again(redis_server, line):
+    async with Proxy(redis_server.port) as proxy:
+        one = line(proxy.url)
+        await one.until(lambda: redis_server.do("EXISTS", STREAM))
+        one.queue._reading._patience = 0.3
+        await asyncio.sleep(0.15)
+        proxy.blackhole(DOWN)
+        two = Line(redis_server.url)
+        two.put(*numbered(5))
+        await one.until(lambda: redis_server.do("XPENDING", STREAM, "event-router")["pending"] == 5)
+        proxy.heal()
+        proxy.cut()
+        assert raws(await one.take_all(5)) == list(range(5))
+        await two.die()
+
+
+@pytest.mark.parametrize("command", ["FLUSHALL", f"DEL {STREAM}", f"XGROUP DESTROY {STREAM} event-router"])
+async def test_a_queue_that_vanishes_is_told_and_heals(redis_server, line, command):
+    one = line(redis_server.url)
+    one.put(*numbered(10))
+    taken = await one.take_all(10)
+    one.deliver(taken[:4])
+    await one.refreshed()
+    lost = 0 if "DESTROY" in command else 6
+    with structlog.testing.capture_logs() as logs:
+        redis_server.do(*command.split(" "))
+        await one.until(lambda: one.queue.shared_book.dropped[Reason.LOST] == lost)
+        one.deliver(taken[4:])
+        one.put(*numbered(20, 100))
+        again = await one.take_all(20)
+        one.deliver(again)
+        book = await one.refreshed()
+    assert sorted(raws(again)) == list(range(100, 120))
+    assert (book.accepted, book.delivered, book.pending) == (30, 30 - lost, 0)
+    errors = [entry for entry in logs if entry["log_level"] == "error"]
+    assert [entry.get("number") for entry in errors] == [lost] * bool(lost)
+
+
+async def test_two_routers_count_a_loss_once(redis_server, line):
+    one, two = line(redis_server.url), line(redis_server.url, consumer="two")
+    one.put(*numbered(10))
+    await one.until(lambda: not one.inbox.waiting)
+    await one.queue.refresh()
+    await two.queue.refresh()
+    redis_server.do("FLUSHALL")
+    for _ in range(3):
+        await one.queue.refresh()
+        await two.queue.refresh()
+    for each in (one, two):
+        book = each.queue.shared_book
+        assert (book.accepted, book.dropped, book.pending) == (10, {Reason.LOST: 10}, 0)
+
+
+async def test_a_record_of_a_newer_router_stays_pending(redis_server, line):
+    import msgspec
+
+    newer = msgspec.msgpack.encode([99, "something new"])
+    redis_server.do("XADD", STREAM, "*", "d", newer)
+    one = line(redis_server.url)
+    with structlog.testing.capture_logs() as logs:
+        one.put(*numbered(3))
+        taken = await one.take_all(3)
+        one.deliver(taken)
+        book = await one.refreshed()
+    assert raws(taken) == [0, 1, 2]
+    assert (book.pending, redis_server.do("XLEN", STREAM)) == (1, 1)
+    assert sum("can't be read" in entry["event"] for entry in logs) == 1
+    await asyncio.wait_for(one.queue.settled(), 3)
+    await one.end()
+    assert redis_server.do("XLEN", STREAM) == 1
+
+
+async def test_an_orphan_of_a_route_that_is_gone_is_given_up(redis_server, line):
+    one = line(redis_server.url, overriding=frozenset({"r"}))
+    one.put(make_event(b"1"))
+    await one.until(lambda: not one.inbox.waiting)
+    await one.die()
+    two = line(redis_server.url, consumer="two", idle=0.1)
+    await two.until(lambda: two.given_up)
+    assert [reason for _, reason in two.given_up] == [Reason.ORPHANED]
+
+
+async def test_memory_runs_out_and_comes_back(start_server, kind, line):
+    server = start_server(kind, options={"maxmemory": "100mb", "maxmemory-policy": "noeviction"})
+    one = line(server.url)
+    one.put(*numbered(10))
+    taken = await one.take_all(10)
+    server.do("CONFIG", "SET", "maxmemory", "1")
+    one.put(*numbered(100, 10))
+    await one.until(lambda: one.handover.reason is not None)
+    assert "maxmemory" in one.handover.reason
+    one.deliver(taken[:5])
+    one.queue.later(taken[5], time.time())
+    await one.until(lambda: server.do("XLEN", STREAM) in {4, 5})  # settling needs no memory
+    server.do("CONFIG", "SET", "maxmemory", "0")
+    rest = await one.take_all(101)
+    assert sorted(raws(rest)) == [5, *range(10, 110)]
+    one.deliver(taken[6:] + rest)
+    book = await one.refreshed()
+    assert (book.accepted, book.delivered, book.pending) == (110, 110, 0)
+
+
+async def test_the_end_leaves_what_waits_and_takes_nothing_back(redis_server, line):
+    one = line(redis_server.url, hold=10)
+    one.put(*numbered(100))
+    hand = await one.take(5)
+    one.queue.later(hand[0], time.time() + 3600)
+    settled = asyncio.create_task(one.queue.settled())
+    await asyncio.sleep(0.05)
+    assert not settled.done(), "some are in hand"
+    one.deliver(hand[1:])
+    await asyncio.wait_for(settled, 3)
+    assert one.queue.close([]) == 0
+    await one.end()
+    two = line(redis_server.url)
+    rest = await two.deliver_all(95)
+    book = await two.refreshed()
+    assert (book.accepted, book.delivered, book.pending) == (100, 99, 1)
+    assert sorted(raws(rest)) == list(range(5, 100))
+
+
+async def test_the_end_delivers_what_stands_ready(redis_server, line):
+    one = line(redis_server.url)
+    one.put(*numbered(300))
+
+    async def work():
+        while True:
+            one.deliver(await one.take(within=60))
+
+    working = asyncio.create_task(work())
+    await asyncio.wait_for(one.queue.settled(), 3)
+    working.cancel()
+    assert one.book.delivered == 300

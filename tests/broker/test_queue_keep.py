@@ -1,0 +1,81 @@
+"""What stays in hand for long, for its sink is at fault or others of its key come first, holds up nobody else."""
+
+import pytest
+
+from router.engine.ordered import Ordered
+from router.errors import Reason
+from router.events import Outcome
+from tests.support.engine import make_event
+from tests.support.queues import Line
+
+
+@pytest.fixture
+async def line():
+    made: list[Line] = []
+
+    def make(url: str, **changes) -> Line:
+        made.append(Line(url, **changes).start())
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.die()
+
+
+def numbered(*numbers):
+    return [make_event(b"%d" % number) for number in numbers]
+
+
+async def test_what_is_taken_over_and_kept_does_not_stop_new_deliveries(redis_server, line):
+    first = line(redis_server.url)
+    first.put(*numbered(1, 2, 3))
+    await first.take_all(3)
+    await first.die()
+    again = line(redis_server.url)
+    old = await again.take_all(3)
+    assert all(again.queue.keep(event) for event in old)
+    again.put(*numbered(4))
+    (new,) = await again.take()
+    assert new.raw == b"4"
+    again.deliver([new, *old])
+    book = await again.refreshed()
+    assert (book.delivered, book.pending) == (4, 0)
+    assert not again.queue._kept
+
+
+async def test_one_that_must_be_alone_may_not_stay(redis_server, line):
+    one = line(redis_server.url)
+    one.put(*numbered(1, 2))
+    alone, other = await one.take_all(2)
+    await one.queue._solitude.enter(alone._receipt)
+    assert not one.queue.keep(alone)
+    assert one.queue.keep(other)
+    one.queue.later(alone, 0.0)
+    (back,) = await one.take()
+    assert back.raw == alone.raw
+    assert one.queue.keep(back)
+
+
+async def test_lanes_on_a_redis_queue(redis_server, line):
+    one = line(redis_server.url)
+    now = 1000.0
+    lanes = Ordered(one.queue, key=lambda event: "odd" if int(event.raw) % 2 else None, now=lambda: now)
+    one.put(*numbered(1, 2, 3, 4, 5))
+    got = []
+    while len(got) < 3:
+        got += (await lanes.take(5))[0]
+    assert [event.raw for event in got] == [b"1", b"2", b"4"]
+    lanes.later(got[0], 2000.0)
+    lanes.settle(got[1:], 2, Outcome.DELIVERED)
+    assert lanes.delayed == 3
+    now = 2000.0
+    lanes._due()
+    ((first,), _) = await lanes.take(5)
+    lanes.settle([first], 1, Outcome.DEAD_LETTERED, Reason.PERMANENT)
+    for number in (b"3", b"5"):
+        ((event,), _) = await lanes.take(5)
+        assert event.raw == number
+        lanes.settle([event], 1, Outcome.DELIVERED)
+    book = await one.refreshed()
+    assert (book.delivered, book.dead_lettered, book.pending) == (4, {Reason.PERMANENT: 1}, 0)
+    lanes.close([])

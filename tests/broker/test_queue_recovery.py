@@ -1,0 +1,145 @@
+"""What becomes of deliveries that were in hand when a router died."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from router.broker.queue import Solitude
+from router.errors import Reason
+from tests.support.engine import make_event
+from tests.support.queues import Line
+
+STREAM = "{event-router}:queue:s"
+
+
+@pytest.fixture
+async def line():
+    made: list[Line] = []
+
+    def make(url: str, **changes) -> Line:
+        made.append(Line(url, **changes).start())
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.die()
+
+
+async def put(one, count, begin=0):
+    one.put(*[make_event(b"%d" % number) for number in range(begin, begin + count)])
+    await one.until(lambda: not one.inbox.waiting)
+
+
+async def test_recovered_batches_shrink_to_one_and_what_kills_alone_is_poison(redis_server, line):
+    one = line(redis_server.url)
+    await put(one, 300)
+    await one.take_all(300)
+    await one.die()
+    sizes = []
+    delivered = []
+    for _ in range(20):
+        run = line(redis_server.url)
+        try:
+            while True:
+                events = await run.take(within=0.5)
+                sizes.append(len(events))
+                if any(event.raw == b"137" for event in events):
+                    break  # the plugin ends the process
+                run.deliver(events)
+                delivered += [int(event.raw) for event in events]
+                await run.refreshed()
+        except TimeoutError:
+            book = await run.refreshed()
+            await run.die()
+            break
+        await run.die()
+    assert sorted(delivered) == [number for number in range(300) if number != 137]
+    assert [(event.raw, reason) for event, reason in run.given_up] == [(b"137", Reason.POISON)]
+    assert book.dead_lettered == {Reason.POISON: 1}
+    assert book.pending == 0
+    assert sizes[0] == 100
+    assert 10 in sizes
+    assert sizes[-1] == 1
+
+
+async def test_a_restart_is_no_attempt(redis_server, line):
+    one = line(redis_server.url)
+    await put(one, 5)
+    for _ in range(8):
+        assert len(await one.take_all(5)) == 5
+        await one.end()
+        one = line(redis_server.url)
+    await one.deliver_all(5)
+    assert not one.given_up
+
+
+async def test_an_attempt_that_returns_sets_the_count_back(redis_server, line):
+    one = line(redis_server.url)
+    await put(one, 1)
+    for _ in range(3):
+        for _ in range(2):
+            await one.take()
+            await one.die()
+            one = line(redis_server.url)
+        (event,) = await one.take()
+        one.queue.later(msgspec.structs.replace(event, attempt=event.attempt + 1), 0)
+    (event,) = await one.take()
+    assert event.attempt == 4
+    assert not one.given_up
+
+
+async def test_only_one_suspect_of_a_whole_router_is_in_hand(redis_server, line):
+    for sink in ("a", "b"):
+        one = line(redis_server.url, sink=sink)
+        await put(one, 1)
+        await one.take()
+        await one.die()
+        for _ in range(2):
+            one = line(redis_server.url, sink=sink)
+            await one.take()
+            await one.die()
+    solitude = Solitude()
+    a, b = (line(redis_server.url, sink=sink, solitude=solitude) for sink in ("a", "b"))
+    taking = {asyncio.create_task(each.take()): each for each in (a, b)}
+    done, left = await asyncio.wait(taking, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.sleep(0.1)
+    (first,), (second,) = done, left
+    assert not second.done()
+    taking[first].deliver(first.result())
+    assert len(await second) == 1
+
+
+async def test_twenty_thousand_events_and_several_kills(redis_server, line):
+    total = 20_000
+    feeder = Line(redis_server.url)
+    events = [make_event(b"%d" % number) for number in range(total)]
+    for begin in range(0, total, 500):
+        feeder.put(*events[begin : begin + 500])
+    seen: list[int] = []
+    in_hand = 0
+    for kill in range(6):
+        run = line(redis_server.url)
+        goal = total * (kill + 1) // 6
+        while len(seen) < goal and kill < 5:
+            got = await run.take(100)
+            seen += [int(event.raw) for event in got]
+            run.deliver(got)
+        if kill < 5:
+            in_hand += len(run.queue._held)
+            await run.die()
+    while run.queue.shared_book.delivered < total:
+        try:
+            got = await run.take(100, within=0.5)
+        except TimeoutError:
+            await run.refreshed()
+            continue
+        seen += [int(event.raw) for event in got]
+        run.deliver(got)
+        await asyncio.sleep(0)
+    assert set(seen) == set(range(total))
+    assert len(seen) - total <= in_hand
+    book = await run.refreshed()
+    assert (book.accepted, book.delivered, book.pending) == (total, total, 0)
+    assert redis_server.do("XLEN", STREAM) == 0
+    await feeder.die()

@@ -1,0 +1,270 @@
+"""The stream source when the server, the network or somebody at the keyboard takes something away from under it."""
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+import pytest
+
+from tests.broker.conftest import until
+from tests.support.proxy import UP, Proxy
+from tests.support.streams import QUICK, Desk, add, pending, running
+
+
+@pytest.fixture
+def desk():
+    return Desk()
+
+
+def lines(log, part):
+    return [one for one in log if part in one["event"]]
+
+
+@pytest.fixture
+def log():
+    from structlog.testing import capture_logs
+
+    with capture_logs() as found:
+        yield found
+
+
+@pytest.mark.parametrize("how", ["FLUSHALL", "DEL"])
+async def test_a_lost_stream_is_read_from_its_beginning(redis_server, desk, clock, log, how):
+    add(redis_server, "billing", b"1", b"2")
+    async with running(redis_server.url, ["billing"], desk, clock, start="new", claim_idle=0.6) as source:
+        add(redis_server, "billing", b"3")
+        await until(lambda: desk.payloads == [b"3"])
+        await until(lambda: not pending(redis_server, "billing"))
+        with redis_server.client() as client:  # in one go: the new entry is there before anybody can notice
+            pipeline = client.pipeline()
+            pipeline.execute_command(*(["FLUSHALL"] if how == "FLUSHALL" else ["DEL", "billing"]))
+            pipeline.xadd("billing", {"payload": b"4"})
+            pipeline.execute()
+        await until(lambda: desk.payloads == [b"3", b"4"])
+        await until(lambda: source.up)
+        assert source.resets == 1
+        assert len(lines(log, "the group is made anew")) == 1
+        add(redis_server, "billing", b"5")
+        await until(lambda: len(desk.payloads) == 3)
+
+
+async def test_a_lost_stream_that_begins_with_small_ids_again_is_read_whole(redis_server, desk, clock):
+    async with running(redis_server.url, ["billing"], desk, clock):
+        redis_server.do("XADD", "billing", "100-1", "payload", "old")
+        await until(lambda: desk.payloads == [b"old"])
+        with redis_server.client() as client:
+            pipeline = client.pipeline()
+            pipeline.delete("billing")
+            pipeline.xadd("billing", {"payload": b"new"}, id="1-1")
+            pipeline.execute()
+        await until(lambda: desk.payloads == [b"old", b"new"])
+        await until(lambda: not pending(redis_server, "billing"))
+
+
+async def test_what_is_in_hand_of_a_lost_stream_acknowledges_nothing_of_the_new_one(redis_server, desk, clock):
+    desk.hold = True
+    redis_server.do("XADD", "billing", "0-1", "payload", "older")
+    async with running(redis_server.url, ["billing"], desk, clock, start="new", claim_idle=0.6) as source:
+        redis_server.do("XADD", "billing", "1-1", "payload", "old")
+        await until(lambda: desk.payloads == [b"old"] and source._streams[0].added == 2)
+        redis_server.do("DEL", "billing")
+        redis_server.do("XADD", "billing", "1-1", "payload", "new")
+        await until(lambda: desk.payloads == [b"old", b"new"])
+        desk.settle(b"old")
+        add(redis_server, "billing", b"more")
+        await until(lambda: len(desk.payloads) == 3)
+        desk.settle(b"more")
+        await until(lambda: list(pending(redis_server, "billing")) == ["1-1"])
+        desk.settle()
+        await until(lambda: not pending(redis_server, "billing"))
+
+
+async def test_a_lost_group_goes_on_where_it_was(redis_server, desk, clock, log):
+    add(redis_server, "billing", *[b"%d" % n for n in range(500)])
+    async with running(redis_server.url, ["billing"], desk, clock) as source:
+        await until(lambda: len(desk.payloads) == 500)
+        await until(lambda: not pending(redis_server, "billing"))
+        redis_server.do("XGROUP", "DESTROY", "billing", "g")
+        add(redis_server, "billing", *[b"%d" % n for n in range(500, 600)])
+        await until(lambda: len(desk.payloads) >= 600)
+        await until(lambda: not pending(redis_server, "billing"))
+        assert desk.payloads == [b"%d" % n for n in range(600)]
+        assert source.resets == 1
+        assert len(lines(log, "the consumer group was gone")) == 1
+
+
+async def test_a_lost_group_brings_back_what_is_unsettled_and_what_is_in_hand_is_not_sent_again(
+    redis_server, desk, clock
+):
+    desk.hold = True
+    ids = add(redis_server, "billing", *[b"%d" % n for n in range(10)])
+    async with running(redis_server.url, ["billing"], desk, clock, crash=True):
+        await until(lambda: len(desk.held) == 10)
+        desk.settle(*[b"%d" % n for n in range(5)])
+        await until(lambda: len(pending(redis_server, "billing")) == 5)
+        redis_server.do("XGROUP", "DESTROY", "billing", "g")
+        with redis_server.client() as client:
+            await until(lambda: client.xinfo_groups("billing"))
+        await until(lambda: len(pending(redis_server, "billing")) == 5)
+        desk.settle(b"5")
+        await until(lambda: list(pending(redis_server, "billing")) == ids[6:])
+        assert len(desk.payloads) == 10
+    again = Desk()
+    async with running(redis_server.url, ["billing"], again, clock):
+        await until(lambda: again.payloads == [b"6", b"7", b"8", b"9"])
+
+
+async def test_what_a_peer_had_in_hand_comes_back_with_the_group(redis_server, desk, clock):
+    peer = Desk()
+    peer.hold = True
+    add(redis_server, "billing", b"of the peer")
+    async with running(redis_server.url, ["billing"], peer, clock, consumer="peer", crash=True):
+        await until(lambda: peer.held)
+    async with running(redis_server.url, ["billing"], desk, clock, claim_idle=3.0):
+        add(redis_server, "billing", b"mine")
+        await until(lambda: desk.payloads == [b"mine"])
+        await asyncio.sleep(1.2)  # one look around
+        redis_server.do("XGROUP", "DESTROY", "billing", "g")
+        await until(lambda: b"of the peer" in desk.payloads)
+
+
+async def test_a_group_destroyed_again_and_again_costs_no_hot_loop(redis_server, desk, clock):
+    async with running(redis_server.url, ["billing"], desk, clock) as source:
+        await until(lambda: source.up)
+        before = redis_server.do("INFO", "commandstats").get("cmdstat_xgroup|create", {"calls": 1})["calls"]
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            redis_server.do("XGROUP", "DESTROY", "billing", "g")
+            await asyncio.sleep(0.001)
+        made = redis_server.do("INFO", "commandstats")["cmdstat_xgroup|create"]["calls"] - before
+        assert made < 60
+        add(redis_server, "billing", b"1")
+        await until(lambda: desk.payloads == [b"1"])
+
+
+async def test_a_restart_of_an_empty_server(redis_server, desk, clock, log):
+    streams = ["a", "b"]
+    async with running(redis_server.url, streams, desk, clock) as source:
+        add(redis_server, "a", b"1")
+        await until(lambda: desk.payloads == [b"1"])
+        redis_server.kill()
+        await until(lambda: not source.up)
+        assert "connection refused" in (source.reason or "") or source.reason
+        redis_server.start()
+        add(redis_server, "a", b"2")
+        add(redis_server, "b", b"3")
+        await until(lambda: len(desk.payloads) == 3)
+        assert (source.up, source.resets) == (True, 2)
+    assert len(lines(log, "reading again")) == 1
+    assert len(lines(log, "not reading")) <= 2  # the connection broke, then nobody answered
+
+
+async def test_a_key_that_became_something_else_is_a_state_and_not_the_end(redis_server, desk, clock, log):
+    async with running(redis_server.url, ["billing"], desk, clock) as source:
+        redis_server.do("DEL", "billing")
+        redis_server.do("SET", "billing", "x")
+        await until(lambda: not source.up and "is no stream" in (source.reason or ""))
+        redis_server.do("DEL", "billing")
+        add(redis_server, "billing", b"1")
+        await until(lambda: desk.payloads == [b"1"])
+        await until(lambda: source.up)
+    assert len(lines(log, "not reading")) <= 2
+
+
+async def test_a_killed_connection_loses_and_repeats_nothing(redis_server, desk, clock):
+    async with running(redis_server.url, ["billing"], desk, clock):
+        for n in range(20):
+            add(redis_server, "billing", *[b"%d" % m for m in range(n * 100, n * 100 + 100)])
+            redis_server.do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await asyncio.sleep(0.02)
+        await until(lambda: len(desk.payloads) >= 2000, 20)
+        await until(lambda: not pending(redis_server, "billing"))
+    assert sorted(desk.payloads) == sorted(b"%d" % n for n in range(2000))
+
+
+async def test_a_lost_reply_is_read_again(redis_server, desk, clock):
+    timing = replace(QUICK, block=1.5, dead_after=2.0)
+    async with (
+        Proxy(redis_server.port) as proxy,
+        running(proxy.url, ["billing"], desk, clock, timing=timing) as source,
+    ):
+        await until(lambda: redis_server.do("INFO", "clients")["blocked_clients"])
+        proxy.blackhole("down")
+        add(redis_server, "billing", *[b"%d" % n for n in range(50)])
+        await until(lambda: pending(redis_server, "billing"))
+        assert desk.payloads == []
+        await until(lambda: not source.up)
+        proxy.heal()
+        await until(lambda: len(desk.payloads) == 50)
+        await until(lambda: not pending(redis_server, "billing"))
+        assert desk.payloads == [b"%d" % n for n in range(50)]
+
+
+async def test_lost_acknowledgements_are_sent_again(redis_server, desk, clock):
+    desk.hold = True
+    add(redis_server, "billing", *[b"%d" % n for n in range(50)])
+    async with Proxy(redis_server.port) as proxy, running(proxy.url, ["billing"], desk, clock):
+        await until(lambda: len(desk.held) == 50)
+        proxy.blackhole(UP)
+        desk.settle()
+        await asyncio.sleep(0.2)
+        assert len(pending(redis_server, "billing")) == 50
+        proxy.heal()
+        proxy.reset()
+        await until(lambda: not pending(redis_server, "billing"))
+        await asyncio.sleep(0.2)
+    assert len(desk.payloads) == 50
+
+
+async def test_a_server_that_stands_still_is_noticed_and_nothing_is_lost(redis_server, desk, clock, log):
+    async with running(redis_server.url, ["billing"], desk, clock) as source:
+        add(redis_server, "billing", b"1")
+        await until(lambda: desk.payloads)
+        redis_server.pause()
+        try:
+            await until(lambda: not source.up, 3)
+            assert "no answer in time" in (source.reason or "")
+        finally:
+            redis_server.resume()
+        add(redis_server, "billing", b"2")
+        await until(lambda: desk.payloads == [b"1", b"2"])
+        await until(lambda: source.up)
+    assert len(lines(log, "not reading")) == 1
+
+
+async def test_a_dead_path_does_not_hold_the_end_up(redis_server, desk, clock):
+    async with Proxy(redis_server.port) as proxy:
+        async with running(proxy.url, ["billing"], desk, clock) as source:
+            await until(lambda: source.up)
+            proxy.blackhole()
+            begun = time.monotonic()
+            await source.stop()
+        assert time.monotonic() - begun < 4
+
+
+async def test_resets_without_end_follow_the_backoff(redis_server, desk, clock):
+    add(redis_server, "billing", b"1")
+    async with Proxy(redis_server.port) as proxy, running(proxy.url, ["billing"], desk, clock):
+        await until(lambda: desk.payloads)
+        before = proxy.accepted
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            proxy.reset()
+            await asyncio.sleep(0.02)
+        assert proxy.accepted - before < 60  # two connections, delays of up to 0.2 s
+        add(redis_server, "billing", b"2")
+        await until(lambda: desk.payloads == [b"1", b"2"])
+
+
+async def test_a_receiver_that_fails_ends_the_source_and_is_named(redis_server, desk, clock):
+    class Broken(Desk):
+        def receive(self, source, batches):
+            raise RuntimeError("a fault of ours")
+
+    add(redis_server, "billing", b"1")
+    async with AsyncExitStack() as stack:
+        source = await stack.enter_async_context(running(redis_server.url, ["billing"], Broken(), clock))
+        await until(source._ended.is_set)
+        with pytest.raises(RuntimeError, match="a fault of ours"):
+            await stack.aclose()

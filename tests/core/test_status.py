@@ -1,0 +1,86 @@
+"""What a snapshot says of itself: the balance of the books, readiness, warnings."""
+
+from dataclasses import replace
+
+import pytest
+
+from router.core.status import Fault, LoadStatus, RedisStatus, document
+from tests.support.status import SINK, SNAPSHOT, SOURCE
+
+
+def test_what_is_accounted_for_balances():
+    assert (SOURCE.difference, SINK.difference) == (0, 0)
+    assert SNAPSHOT.balanced
+    assert (SNAPSHOT.ready, SNAPSHOT.reasons, SNAPSHOT.warnings) == (True, (), ())
+
+
+@pytest.mark.parametrize("column", ["received", "unmatched", "routed"])
+def test_each_column_of_a_source_counts(column):
+    source = replace(SOURCE, **{column: getattr(SOURCE, column) + 1})
+    assert abs(source.difference) == 1
+    snapshot = replace(SNAPSHOT, sources={"web": source})
+    assert not snapshot.balanced
+    assert snapshot.differences == (f"source web by {source.difference}",)
+    assert snapshot.warnings == (f"the books do not balance: source web by {source.difference}",)
+
+
+@pytest.mark.parametrize("column", ["accepted", "delivered", "handed_over", "pending"])
+def test_each_column_of_a_sink_counts(column):
+    sink = replace(SINK, **{column: getattr(SINK, column) + 2})
+    assert abs(sink.difference) == 2
+    assert replace(SNAPSHOT, sinks={"audit": sink}).differences == (f"sink audit by {sink.difference}",)
+
+
+@pytest.mark.parametrize("column", ["dead_lettered", "dropped", "suppressed"])
+def test_each_reason_of_a_sink_counts(column):
+    assert replace(SINK, **{column: {**getattr(SINK, column), "lost": 5}}).difference == -5
+    assert replace(SOURCE, rejected={}).difference == 5
+
+
+@pytest.mark.parametrize("column", ["delayed", "in_hand", "waiting", "degraded"])
+def test_what_is_a_part_of_another_column_is_not_counted_again(column):
+    assert replace(SINK, **{column: 0}).difference == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "reasons"),
+    [
+        ({"phase": "starting"}, ("the router is starting",)),
+        ({"phase": "draining"}, ("the router is draining",)),
+        ({"redis": RedisStatus("redis://a:6379", up=False, reason="refused")}, ("redis: refused",)),
+        ({"redis": None}, ()),
+        ({"sources": {"web": replace(SOURCE, up=False, reason="deaf")}}, ("source web: deaf",)),
+        ({"sources": {"web": replace(SOURCE, up=False)}}, ("source web: not subscribed",)),
+    ],
+)
+def test_why_it_is_not_ready(change, reasons):
+    snapshot = replace(SNAPSHOT, **change)
+    assert snapshot.reasons == reasons
+    assert snapshot.ready is (not reasons)
+    assert document(snapshot)["ready"] is (not reasons)
+
+
+def test_a_sink_at_fault_and_a_refused_configuration_are_warnings():
+    sinks = {"audit": replace(SINK, fault=Fault(5.0, "disk full"))}
+    snapshot = replace(SNAPSHOT, sinks=sinks, config=LoadStatus(1.0, "line 3"), notices=("no AOF",))
+    assert snapshot.ready
+    assert snapshot.warnings == (
+        "sink audit: disk full",
+        "the configuration on disk was not taken: line 3",
+        "no AOF",
+    )
+
+
+def test_the_document():
+    told = document(SNAPSHOT)
+    book = told["books"]["sinks"]["audit"]
+    over = ("delivered", "dead_lettered", "dropped", "suppressed", "handed_over", "pending")
+    assert book["accepted"] == sum(book[column] for column in over) == 21
+    assert book["by_reason"]["dead_lettered"] == {"permanent": 1, "exhausted": 1}
+    source = told["books"]["sources"]["web"]
+    assert source["received"] == source["rejected"] + source["unmatched"] + source["routed"] == 20
+    assert source["by_reason"] == {"rejected": {"schema": 4, "decode": 1}}
+    assert (told["balanced"], book["balanced"], source["balanced"]) == (True, True, True)
+    assert told["sinks"]["audit"]["dropped_by_channel"] == {"orders": 3}
+    assert told["sources"]["web"]["duplicates"] == 3
+    assert told["uptime"] == 61.235

@@ -1,0 +1,256 @@
+"""Handing deliveries over to Redis queues: once, in order, with bounded memory."""
+
+import asyncio
+
+import pytest
+import structlog
+
+from router.contracts import Removal
+from router.core.records import pack
+from router.errors import Reason
+from router.events import Outcome
+from tests.support.engine import make_event
+from tests.support.proxy import DOWN, Proxy
+from tests.support.queues import Line
+
+STREAM = "{event-router}:queue:s"
+MARKS = "{event-router}:handed-over"
+
+
+@pytest.fixture
+async def line():
+    made: list[Line] = []
+
+    def make(url: str, **changes) -> Line:
+        made.append(Line(url, **changes))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.die()
+
+
+class Receipt:
+    """Keeps what it is told; `removal` is what it offers the script."""
+
+    def __init__(self):
+        self.over = []
+
+    def expect(self, position, deliveries): ...
+
+    def add(self, position, deliveries): ...
+
+    def returned(self, position): ...
+
+    def settle(self, position):
+        self.over.append(position)
+
+
+class Removable(Receipt):
+    def __init__(self, removals, deliveries=1):
+        super().__init__()
+        self.removals = removals
+        self.deliveries = deliveries
+        self.handed = []
+        self.marks = []
+
+    def open(self, position):
+        return self.deliveries
+
+    def removal(self, position):
+        return self.removals[position]
+
+    def handed_over(self, position):
+        self.handed.append(position)
+
+    def marked(self, position, mark):
+        self.marks.append((position, mark))
+
+
+def entries(count, receipt, **fields):
+    return [make_event(b"%d" % n, _receipt=receipt, _position=n, **fields) for n in range(count)]
+
+
+def appended(server, stream=STREAM):
+    return server.do("XLEN", stream)
+
+
+async def test_a_batch_whose_answer_is_lost_is_appended_once(redis_server, line):
+    async with Proxy(redis_server.port) as proxy:
+        one = line(f"{proxy.url}?socket_timeout=0.3")
+        one.put(make_event(b"known"))
+        await one.until(lambda: not one.inbox.waiting)
+        (lane,) = one.handover._lanes.values()
+        lane._link._patience = 0.3
+        proxy.blackhole(DOWN)
+        one.put(*[make_event(b"%d" % n) for n in range(10)])
+        await one.until(lambda: appended(redis_server) == 11)
+        assert one.inbox.waiting == 10
+        proxy.heal()
+        proxy.cut()
+        await one.until(lambda: not one.inbox.waiting)
+        one.put(make_event(b"next"))
+        await one.until(lambda: not one.inbox.waiting)
+    assert appended(redis_server) == 12
+    assert redis_server.do("HGET", "{event-router}:books:s", "accepted") == b"12"
+
+
+async def test_an_outage_is_bounded_in_memory_and_its_drops_are_counted(redis_server, line):
+    sample = make_event(b"00", id="e" * 10, channel="c0")
+    one = line(redis_server.url, outage_buffer=100 * len(pack([sample])[0]))
+    redis_server.pause()
+    with structlog.testing.capture_logs() as logs:
+        for n in range(250):
+            one.put(make_event(b"%02d" % (n % 100), id=f"e{n:09}", channel=f"c{n % 2}"))
+        assert (one.inbox.waiting, one.book.dropped) == (100, {Reason.OUTAGE: 150})
+        assert one.book.dropped_by_channel == {"c0": 75, "c1": 75}
+        redis_server.resume()
+        await one.until(lambda: not one.inbox.waiting)
+    assert appended(redis_server) == 100
+    assert one.handover.waiting_bytes == 0
+    one.start()
+    await one.refreshed()
+    one.put(make_event())
+    await one.until(lambda: not one.inbox.waiting)
+    book = await one.refreshed()
+    assert (book.accepted, book.dropped, book.pending) == (251, {Reason.OUTAGE: 150}, 101)
+    assert sum("outage buffer is full" in entry["event"] for entry in logs) == 1
+
+
+async def test_deliveries_wait_through_a_restart_of_redis(start_server, kind, line):
+    server = start_server(kind, options={"appendonly": "yes"})
+    one = line(server.url)
+    one.put(make_event(b"0"))
+    await one.until(lambda: not one.inbox.waiting)
+    server.stop()
+    with structlog.testing.capture_logs() as logs:
+        for n in range(1, 1500):
+            one.put(make_event(b"%d" % n))
+        await one.until(lambda: one.handover.reason)
+        server.start()
+        await one.until(lambda: not one.inbox.waiting)
+    assert appended(server) == 1500
+    assert len(logs) == 2
+    one.start()
+    assert [int(event.raw) for event in await one.take_all(1500)] == list(range(1500))
+
+
+async def test_an_acknowledged_entry_is_over_once_it_is_appended(redis_server, line):
+    one = line(redis_server.url)
+    receipt = Receipt()
+    one.put(*entries(1200, receipt))
+    await one.until(lambda: not one.inbox.waiting)
+    assert receipt.over == list(range(1200))
+    assert appended(redis_server) == 1200
+
+
+async def test_a_full_queue_holds_acknowledged_sources_back_and_nobody_else(redis_server, line):
+    one = line(redis_server.url, config={"max_events": 30})
+    two = line(redis_server.url, sink="other", handover=one.handover)
+    receipt = Receipt()
+    with structlog.testing.capture_logs() as logs:
+        one.put(*entries(100, receipt, source="stream"))
+        await one.until(lambda: len(receipt.over) == 30)
+        two.put(make_event(source="web"))
+        await one.until(lambda: not two.inbox.waiting)
+        assert receipt.over == list(range(30))
+        one.start()
+        taken = await one.deliver_all(100)
+        await one.until(lambda: not one.inbox.waiting)
+    assert [int(event.raw) for event in taken] == list(range(100))
+    assert receipt.over == list(range(100))
+    assert (await one.refreshed()).dropped == {}
+    assert sum("held back" in entry["event"] for entry in logs) == 1
+
+
+async def test_a_queue_that_drops_does_so_for_acknowledged_sources_too(redis_server, line):
+    one = line(redis_server.url, config={"max_events": 30, "when_full": "drop-newest"})
+    receipt = Receipt()
+    one.put(*entries(100, receipt, channel="orders"))
+    await one.until(lambda: not one.inbox.waiting)
+    assert receipt.over == list(range(100))
+    assert appended(redis_server) == 30
+    assert one.book.dropped_by_channel == {"orders": 70}
+
+
+def pending_stream(server, count):
+    server.do("XGROUP", "CREATE", "in", "g", "0", "MKSTREAM")
+    ids = [server.do("XADD", "in", "*", "payload", n) for n in range(count)]
+    server.do("XREADGROUP", "GROUP", "g", "c", "COUNT", count, "STREAMS", "in", ">")
+    return ids
+
+
+async def test_the_script_acknowledges_what_it_appends_and_skips_what_somebody_else_had(redis_server, line):
+    one = line(redis_server.url)
+    ids = pending_stream(redis_server, 5)
+    redis_server.do("XACK", "in", "g", ids[2])
+    receipt = Removable([Removal("xack", "in", "g", id_) for id_ in ids])
+    one.put(*entries(5, receipt))
+    await one.until(lambda: not one.inbox.waiting)
+    assert receipt.handed == [0, 1, 2, 3, 4]
+    assert receipt.over == []
+    assert appended(redis_server) == 4
+    assert redis_server.do("XPENDING", "in", "g")["pending"] == 0
+
+
+async def test_the_script_removes_list_items_one_for_one(redis_server, line):
+    one = line(redis_server.url)
+    redis_server.do("RPUSH", "hand", "same", "same", "other")
+    receipt = Removable([Removal("lrem", "hand", "", item) for item in ("same", "same", "other", "gone")])
+    one.put(*entries(4, receipt))
+    await one.until(lambda: not one.inbox.waiting)
+    assert appended(redis_server) == 3
+    assert redis_server.do("LLEN", "hand") == 0
+
+
+async def test_an_entry_with_other_deliveries_open_is_marked_and_appended_once(redis_server, line):
+    one = line(redis_server.url)
+    ids = pending_stream(redis_server, 1)
+    for _ in range(2):  # the second time as after a crash before it was acknowledged
+        receipt = Removable([Removal("xack", "in", "g", ids[0])], deliveries=2)
+        one.put(*entries(1, receipt, id="in/1-1"))
+        await one.until(lambda: not one.inbox.waiting)
+        assert (receipt.over, receipt.handed, receipt.marks) == ([0], [], [(0, "in/1-1")])
+    assert appended(redis_server) == 1
+    assert redis_server.do("HEXISTS", MARKS, "in/1-1")
+    assert redis_server.do("XPENDING", "in", "g")["pending"] == 1
+
+
+async def test_an_entry_goes_to_all_its_queues_or_to_none(redis_server, line):
+    one = line(redis_server.url, config={"max_events": 3})
+    two = line(redis_server.url, sink="other", handover=one.handover)
+    ids = pending_stream(redis_server, 5)
+    receipt = Removable([Removal("xack", "in", "g", id_) for id_ in ids], deliveries=2)
+    events = entries(5, receipt)
+    one.put(*events)
+    two.put(*events)
+    await one.until(lambda: appended(redis_server) == 3)
+    assert appended(redis_server, "{event-router}:queue:other") == 3
+    assert redis_server.do("XPENDING", "in", "g")["pending"] == 2
+    one.start()
+    one.deliver(await one.take_all(3))
+    await one.until(lambda: not one.inbox.waiting)
+    assert appended(redis_server, "{event-router}:queue:other") == 5
+    assert sorted(receipt.handed) == sorted([*range(5), *range(5)])
+
+
+async def test_what_could_not_be_handed_over_is_lost_and_told(redis_server, line):
+    one = line(redis_server.url)
+    redis_server.kill()
+    one.put(make_event(), make_event())
+    receipt = Receipt()
+    one.put(*entries(3, receipt, source="stream"))
+    async with asyncio.timeout(5):
+        assert await one.handover.close(0.2) == {"s": 2}, "the others stay with their source"
+    assert one.book.dropped == {Reason.SHUTDOWN: 2}
+    assert receipt.over == []
+
+
+def test_outcomes_are_counters_of_the_books():
+    assert {str(outcome) for outcome in Outcome} == {
+        "delivered",
+        "dead_lettered",
+        "dropped",
+        "suppressed",
+        "handed_over",
+    }

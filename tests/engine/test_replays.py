@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+
+from router.contracts import RemovableReceipt, Removal
+from router.engine.clock import SystemClock
+from router.engine.replays import At, Replayer
+from router.errors import Reason
+from router.events import Event, RawBatch
+from tests.support.engine import Letters
+
+AT = "2026-01-02T03:04:05.000006Z"
+
+
+class Receipt:
+    """Keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[object, ...]] = []
+
+    def expect(self, position: int, deliveries: int) -> None:
+        self.heard.append(("expect", position, deliveries))
+
+    def add(self, position: int, deliveries: int) -> None:
+        self.heard.append(("add", position, deliveries))
+
+    def settle(self, position: int) -> None:
+        self.heard.append(("settle", position))
+
+    def returned(self, position: int) -> None:
+        self.heard.append(("returned", position))
+
+
+class Removable(Receipt):
+    def open(self, position: int) -> int:
+        return position + 10
+
+    def removal(self, position: int) -> Removal | None:
+        return Removal("xack", "stream", "group", f"{position}-0")
+
+    def handed_over(self, position: int) -> None:
+        self.heard.append(("handed_over", position))
+
+    def marked(self, position: int, mark: str) -> None:
+        self.heard.append(("marked", position, mark))
+
+
+class Way:
+    """A pipeline that knows the source `web` (json) and `shell` (text), and route `r` to sink `s`."""
+
+    def __init__(self) -> None:
+        self.whole: list[tuple[str, RawBatch, datetime]] = []
+        self.delivered: list[Event] = []
+
+    def again(self, source: str, batch: RawBatch, received_at: datetime) -> None:
+        self.whole.append((source, batch, received_at))
+
+    def deliver(self, events: Sequence[Event]) -> None:
+        self.delivered += events
+
+    def format_of(self, source: str) -> str | None:
+        return {"web": "json", "shell": "text", "ce": "cloudevents"}.get(source)
+
+    def leads(self, route: str, sink: str) -> bool:
+        return (route, sink) == ("r", "s")
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.way = Way()
+        self.letters = Letters()
+        self.replayer = Replayer(lambda: self.way, self.letters, SystemClock())
+        self.receipt = Receipt()
+
+    def give(self, *entries: dict[str, str], payload: bytes = b'{"a":1}') -> None:
+        self.replayer.receive("replay", [self.batch(*entries, payload=payload)])
+
+    def batch(self, *entries: dict[str, str], payload: bytes = b"{}") -> RawBatch:
+        return RawBatch(
+            b"{x}:replay", None, [payload] * len(entries), ["x"] * len(entries), list(entries), self.receipt
+        )
+
+
+def entry(**changes: str) -> dict[str, str]:
+    fields = {"id": "l", "event_id": "e", "reason": "exhausted", "detail": "503", "source": "web", "channel": "c"}
+    times = {"received_at": AT, "failed_at": AT, "attempts": "7", "version": "1", "redis-id": "1-0"}
+    return fields | times | changes
+
+
+TO_SINK = {"route": "r", "sink": "s"}
+
+
+def test_a_letter_with_a_sink_is_that_delivery_with_attempts_from_the_beginning():
+    bench = Bench()
+    bench.give(entry(**TO_SINK), entry(**TO_SINK, address="a@b", pattern="c*", headers='{"h":"1"}'))
+    first, second = bench.way.delivered
+    assert (first.id, first.key, first.attempt, first.payload) == ("e", "e:r:s", 1, {"a": 1})
+    assert first.received_at == datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+    assert (second.address, second.pattern, second.headers) == ("a@b", "c*", {"h": "1"})
+    assert first._history is None
+    assert bench.receipt.heard == [("expect", 0, 1), ("expect", 1, 1)]
+    second._receipt.settle(second._position)
+    assert bench.receipt.heard[-1] == ("settle", 1)
+
+
+def test_a_letter_without_a_sink_goes_the_whole_way_as_it_came():
+    bench = Bench()
+    bench.give(entry(), entry(pattern="c*", headers='{"h":"1"}'))
+    (source, batch, received_at), (_, second, _) = bench.way.whole
+    assert (source, batch.channel, batch.pattern, batch.payloads, batch.ids) == ("web", b"c", None, [b'{"a":1}'], ["e"])
+    assert received_at == datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+    assert (second.pattern, second.headers) == (b"c*", [{"h": "1"}])
+    second.receipt.expect(0, 3)
+    assert bench.receipt.heard == [("expect", 1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "gone"),
+    [
+        ({"route": "r", "sink": "other"}, "no route 'r' leads to a sink 'other'"),
+        ({"route": "other", "sink": "s"}, "no route 'other' leads to a sink 's'"),
+        ({"source": "other"}, "there is no source 'other'"),
+    ],
+)
+def test_what_the_configuration_no_longer_knows_is_a_dead_letter_again(changes, gone):
+    bench = Bench()
+    bench.give(entry(**changes))
+    (letter,) = bench.letters.kept
+    assert (letter.id, letter.event_id, letter.reason, letter.attempts) == ("l", "e", "orphaned", 7)
+    assert letter.detail == f"can't be replayed: {gone} (before: exhausted: 503)"
+    assert letter.failed_at > AT
+    assert bench.receipt.heard == [("expect", 0, 1)], "it is over when the letter is written"
+    letter.written()
+    assert bench.receipt.heard[-1] == ("settle", 0)
+
+
+def test_a_letter_of_a_newer_router_stays_pending():
+    bench = Bench()
+    bench.give(entry(version="2"), entry(**TO_SINK))
+    assert len(bench.way.delivered) == 1
+    assert bench.receipt.heard == [("expect", 1, 1)]
+
+
+def test_what_the_stream_source_refuses_is_a_letter_again_with_all_its_fields():
+    bench = Bench()
+    bench.replayer.refuse(
+        "replay", bench.batch(entry(**TO_SINK, address="a@b"), payload=b"\xff"), Reason.POISON, "5 times"
+    )
+    (letter,) = bench.letters.kept
+    assert (letter.reason, letter.detail, letter.sink, letter.address, letter.payload) == (
+        *("poison", "5 times", "s", "a@b", b"\xff"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "payload", "seen"),
+    [
+        ("web", b"42", 42),
+        ("shell", b"42", "42"),
+        ("ce", b"42", 42),
+        ("ce", b"hello", "hello"),
+        ("gone", b'{"a":1}', {"a": 1}),
+        ("gone", b"{", "{"),
+    ],
+)
+def test_a_payload_is_read_as_its_source_reads_it(source, payload, seen):
+    bench = Bench()
+    bench.give(entry(**TO_SINK, source=source), payload=payload)
+    assert bench.way.delivered[0].payload == seen
+
+
+def test_an_entry_of_a_batch_is_removable_where_the_batch_is():
+    plain, removable = At(Receipt(), 3), At(Removable(), 3)
+    assert isinstance(plain, RemovableReceipt)
+    assert plain.removal(0) is None
+    assert removable.removal(0) == Removal("xack", "stream", "group", "3-0")
+    assert removable.open(0) == 13
+    removable.handed_over(0)
+    removable.marked(0, "e")
+    removable.returned(0)
+    removable.add(0, 2)
+    assert removable._receipt.heard == [("handed_over", 3), ("marked", 3, "e"), ("returned", 3), ("add", 3, 2)]

@@ -1,0 +1,164 @@
+"""What a router's parts look like from outside."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from router.core.books import Books, SinkBook, SourceBook
+from router.core.status import Fault, SharedQueue
+from router.engine import status
+from router.engine.clock import SystemClock
+from router.engine.status import Watch
+from router.errors import PartialError, PermanentError, Reason, SinkError, TransientError
+from router.events import Outcome
+from tests.support.engine import bench, make_event
+
+
+class Queue:
+    """A queue that others share; `refresh` is what the test says."""
+
+    def __init__(self, refresh):
+        self.reason = None
+        self.shared_book = SinkBook()
+        self.held = 0
+        self.events = 0
+        self.delayed = 0
+        self._refresh = refresh
+
+    async def refresh(self):
+        await self._refresh(self)
+
+
+def parts(queue, *, book=None, writer=None):
+    """As much of a router as a watch looks at."""
+    worker = SimpleNamespace(
+        queue=queue,
+        book=book or SinkBook(degraded=1),
+        fault=Fault(5.0, "full"),
+        in_hand=1,
+        breaker_open=True,
+    )
+    source = SimpleNamespace(up=True, reason=None, address="redis://a", gaps=1, gap_seconds=2.0)
+    around = SimpleNamespace(clock=SystemClock(), instance="default", redis_url="redis://127.0.0.1:1")
+    books = Books({"web": SourceBook(received=1, routed=1)}, {"mail": worker.book})
+    shared = SimpleNamespace(around=around, books=books, meters={}, writer=writer, durable=None)
+    loaded = SimpleNamespace(
+        config=SimpleNamespace(sources={"web": SimpleNamespace(type="stream")}),
+        types={"mail": SimpleNamespace(name="email")},
+    )
+    return SimpleNamespace(
+        loaded=loaded, shared=shared, sources={"web": source}, sinks={"mail": SimpleNamespace(worker=worker)}
+    )
+
+
+async def test_the_book_of_a_shared_queue_is_everybodys_and_of_one_moment():
+    async def refresh(queue):
+        await asyncio.sleep(0)
+        queue.shared_book.accepted, queue.shared_book.delivered, queue.held = 10, 6, 4
+
+    queue = Queue(refresh)
+    assert isinstance(queue, SharedQueue)
+    queue.events = 7
+    watch = Watch(parts(queue))
+    await watch.refresh()
+    sink = watch.snapshot().sinks["mail"]
+    assert (sink.queue, sink.accepted, sink.delivered, sink.pending, sink.waiting) == ("redis", 10, 6, 4, 3)
+    assert (sink.difference, sink.in_hand, sink.degraded, sink.breaker_open) == (0, 1, 1, True)
+    assert sink.fault == Fault(5.0, "full")
+
+
+async def test_the_book_of_a_memory_queue_is_our_own():
+    book = SinkBook(accepted=9)
+    book.settle(4, Outcome.DELIVERED)
+    book.drop(["a", "b"], Reason.FULL)
+    watch = Watch(parts(SimpleNamespace(events=3, delayed=2), book=book))
+    sink = watch.snapshot().sinks["mail"]
+    assert (sink.queue, sink.pending, sink.delayed, sink.waiting, sink.difference) == ("memory", 3, 2, 0, 0)
+    assert (sink.dropped, sink.dropped_by_channel) == ({"full": 2}, {"a": 1, "b": 1})
+
+
+async def test_a_queue_that_does_not_answer_holds_nobody_up(monkeypatch):
+    monkeypatch.setattr(status, "REFRESH", 0.05)
+    cancelled = []
+
+    async def hang(_queue):
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    async with asyncio.timeout(5):
+        await Watch(parts(Queue(hang))).refresh()
+        while not cancelled:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_queue_that_fails_is_its_own_trouble():
+    async def fail(_queue):
+        raise OSError("gone")
+
+    await Watch(parts(Queue(fail))).refresh()
+
+
+async def test_a_router_that_writes_nothing_has_no_redis_of_its_own():
+    watch = Watch(parts(SimpleNamespace(events=0, delayed=0)))
+    snapshot = watch.snapshot()
+    assert snapshot.redis is None
+    assert snapshot.reasons == ("the router is starting",)
+    watch.phase = "running"
+    assert watch.snapshot().ready
+    watch.start()
+    await watch.close()
+
+
+@pytest.mark.parametrize(
+    ("of_writer", "of_queue", "expected"),
+    [(None, None, None), ("no room", None, "no room"), (None, "read-only", "read-only")],
+)
+async def test_redis_is_down_for_whoever_notices_first(of_writer, of_queue, expected):
+    queue = Queue(None)
+    queue.reason = of_queue
+    found = Watch(parts(queue, writer=SimpleNamespace(reason=of_writer))).snapshot().redis
+    assert (found.address, found.up, found.reason) == ("redis://127.0.0.1:1", expected is None, expected)
+
+
+@pytest.mark.parametrize(
+    ("error", "result"),
+    [
+        (TransientError("later"), "transient"),
+        (ValueError("accident"), "transient"),
+        (PermanentError("never"), "permanent"),
+        (SinkError("refused"), "sink_fault"),
+        (PartialError({"a@example.org": TransientError("later")}), "partial"),
+    ],
+)
+async def test_attempts_are_counted_by_their_result(error, result):
+    raised = asyncio.Event()
+
+    async def sink(_event, _options):
+        raised.set()
+        raise error
+
+    async with bench(sink) as tried:
+        tried.put(make_event())
+        async with asyncio.timeout(5):
+            await raised.wait()
+            while not tried.worker._meter.attempts[result]:
+                await asyncio.sleep(0.005)
+        assert tried.worker._meter.attempts["delivered"] == 0
+        assert sum(tried.worker._meter.seconds.counts) >= 1
+
+
+async def test_a_delivery_is_an_attempt_a_call_and_an_age():
+    async def sink(_event, _options):
+        pass
+
+    async with bench(sink) as tried:
+        tried.put(*[make_event() for _ in range(5)])
+        await tried.settled()
+        meter = tried.worker._meter
+        assert meter.attempts == {**meter.attempts, "delivered": 5, "transient": 0}
+        assert sum(meter.seconds.counts) == 5
+        assert sum(meter.ages.counts) == 5

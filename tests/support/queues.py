@@ -1,0 +1,121 @@
+"""Redis queues for tests: quick ones, with what hands deliveries over to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from router.broker import client
+from router.broker.link import cancelled
+from router.broker.queue import RedisQueue, Solitude, Timing
+from router.config import QueueConfig
+from router.core.books import SinkBook
+from router.engine.clock import SystemClock
+from router.engine.handover import Handover
+from router.engine.memory_queue import size_of
+from router.errors import Reason
+from router.events import Event, Outcome
+
+QUICK = Timing(block=0.1, tick=0.02, claim=0.05, linger=0.2, first_delay=0.01, longest_delay=0.1)
+PREFIX = "event-router"
+
+
+class Line:
+    """One router's queue of sink `s`, and the way into it."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        consumer: str = "one",
+        config: dict[str, Any] | None = None,
+        sink: str = "s",
+        handover: Handover | None = None,
+        outage_buffer: int = 64 * 1024**2,
+        overriding: frozenset[str] = frozenset(),
+        **options: Any,
+    ) -> None:
+        clock = SystemClock()
+        server = client.server(url)
+        self.book = SinkBook()
+        self.handover = handover or Handover(
+            server, prefix=PREFIX, clock=clock, buffer_bytes=outage_buffer, first_delay=0.01, longest_delay=0.1
+        )
+        self.inbox = self.handover.inbox(sink, QueueConfig(**(config or {})), self.book, overriding)
+        self.given_up: list[tuple[Event, Reason]] = []
+        self.queue = RedisQueue(
+            sink,
+            server,
+            prefix=PREFIX,
+            consumer=consumer,
+            append=self.inbox.put,
+            waiting=self.inbox.count,
+            give_up=self._give_up,
+            book=self.book,
+            clock=clock,
+            overriding=overriding,
+            **{"solitude": Solitude(), "timing": QUICK, "idle": 60.0, **options},
+        )
+
+    def _give_up(self, event: Event, reason: Reason, detail: str) -> None:
+        assert detail
+        self.given_up.append((event, reason))
+        self.queue.settle([event], len(event.raw), Outcome.DEAD_LETTERED, reason)
+
+    def start(self) -> Line:
+        self.queue.start()
+        return self
+
+    def put(self, *events: Event) -> None:
+        self.queue.put(list(events), size_of(events))
+
+    async def take(self, most: int = 500, within: float = 5.0) -> list[Event]:
+        async with asyncio.timeout(within):
+            return (await self.queue.take(most))[0]
+
+    async def take_all(self, number: int, within: float = 10.0) -> list[Event]:
+        """Take this many, without settling any."""
+        taken: list[Event] = []
+        async with asyncio.timeout(within):
+            while len(taken) < number:
+                taken += (await self.queue.take(500))[0]
+        return taken
+
+    async def deliver_all(self, number: int, within: float = 10.0) -> list[Event]:
+        """Take and settle this many."""
+        taken: list[Event] = []
+        async with asyncio.timeout(within):
+            while len(taken) < number:
+                events = (await self.queue.take(500))[0]
+                self.deliver(events)
+                taken += events
+        return taken
+
+    def deliver(self, events: Sequence[Event]) -> None:
+        self.queue.settle(events, size_of(events), Outcome.DELIVERED)
+
+    async def until(self, condition: Callable[[], object], within: float = 10.0) -> None:
+        async with asyncio.timeout(within):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+    async def refreshed(self) -> SinkBook:
+        """The shared book, with everything in it that was settled."""
+        await self.until(lambda: not self.queue._done and not self.queue._deferred)
+        await self.queue.refresh()
+        return self.queue.shared_book
+
+    async def die(self) -> None:
+        """End as kill -9 would: Redis hears nothing of it."""
+        await cancelled([*self.queue._tasks, *(lane._task for lane in self.handover._lanes.values())])
+        self.queue._tasks = []
+        await self.queue._reading.close()
+        await self.queue._writing.close()
+        for lane in self.handover._lanes.values():
+            await lane._link.close()
+
+    async def end(self) -> None:
+        """End in order."""
+        await self.handover.close(1.0)
+        await self.queue.end(1.0)
