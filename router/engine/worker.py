@@ -51,8 +51,9 @@ from router.ops.metrics import SinkMeter
 
 log = structlog.stdlib.get_logger(__name__)
 
-TURN = 0.005
-"""Seconds that a worker may go on without giving others their turn."""
+TURN = 0.05
+"""Seconds that a worker may go on without giving others their turn: one turn of the event loop may read thousands of
+events, so in a flood a worker has to get more done between two of them."""
 
 REOPEN = retry.RetryPolicy(initial=1.0, max_delay=30.0)
 """How often opening a sink is tried again; for ever, whatever its age."""
