@@ -33,6 +33,9 @@ log = structlog.stdlib.get_logger(__name__)
 BATCH = 500
 """Deliveries that one script call appends at most."""
 
+FLOOD = 5_000
+"""The same for what was published: one turn of the event loop may read thousands of events, and brings one answer."""
+
 BATCH_BYTES = 1024**2
 """Bytes that one script call carries at most; a larger one travels alone."""
 
@@ -288,10 +291,10 @@ class _PlainLane(_Lane):
         batch: dict[Inbox, _Chunk] = {}
         count = total = 0
         chunks = self._chunks
-        while chunks and count < BATCH and total < BATCH_BYTES:
+        while chunks and count < FLOOD and total < BATCH_BYTES:
             chunk = chunks.popleft()
-            if count + len(chunk.records) > BATCH or total + chunk.size > BATCH_BYTES:
-                chunk, rest = chunk.split(BATCH - count, BATCH_BYTES - total, must=not count)
+            if count + len(chunk.records) > FLOOD or total + chunk.size > BATCH_BYTES:
+                chunk, rest = chunk.split(FLOOD - count, BATCH_BYTES - total, must=not count)
                 if rest.records:
                     chunks.appendleft(rest)
                 if not chunk.records:
