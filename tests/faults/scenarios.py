@@ -17,7 +17,6 @@ from tests.support.redis import RedisServer
 
 STREAM = "billing"
 SINKS = ["first", "second", "third"]
-MEMORY = {"type": "memory", "max_events": 1_000_000, "max_bytes": "1GiB"}
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,9 @@ SMALL = Scale(events=3_000, faults=3, outage=2.0)
 FULL = Scale(events=100_000, faults=10, outage=60.0)
 
 
-def stream_config(**keys: Any) -> dict[str, Any]:
+def stream_config(queue: str = "redis", **keys: Any) -> dict[str, Any]:
     """A stream to three recording sinks, retried quickly."""
-    sink = {"type": "record", "retry": {"initial": "50ms", "max_delay": "1s"}, "timeout": "5s"}
+    sink = {"type": "record", "retry": {"initial": "50ms", "max_delay": "1s"}, "timeout": "5s", "queue": queue}
     return {
         "sources": {"billing": {"type": "stream", "streams": [STREAM], "start": "oldest", "claim": {"idle": "15s"}}},
         "sinks": {name: dict(sink) for name in SINKS},
@@ -101,8 +100,7 @@ def refused(folder: Path, server: RedisServer, recorder: Recorder, scale: Scale)
     """One sink's credential is refused for a while: nothing of it becomes a dead letter, everything arrives."""
     end = time.monotonic() + scale.outage
     recorder.answer = lambda sink, _number: "refused" if sink == "second" and time.monotonic() < end else "ok"
-    config = stream_config()
-    routers = Routers(folder, server, recorder, config)
+    routers = Routers(folder, server, recorder, stream_config())
     events = min(scale.events, 5_000)
     try:
         daemon = routers.start()
@@ -152,8 +150,8 @@ def flushed(folder: Path, server: RedisServer, recorder: Recorder, scale: Scale)
 
 
 def taken_over(folder: Path, server: RedisServer, recorder: Recorder, scale: Scale) -> Verdict:
-    """One of two routers is killed with work in hand: the other delivers it."""
-    routers = Routers(folder, server, recorder, stream_config())
+    """One of two routers is killed with work in hand: the other delivers it within `claim.idle`."""
+    routers = Routers(folder, server, recorder, stream_config("memory"))
     events = min(scale.events, 2_000)
     try:
         first = routers.start("one")
@@ -171,8 +169,7 @@ def taken_over(folder: Path, server: RedisServer, recorder: Recorder, scale: Sca
 
 def poisoned(folder: Path, server: RedisServer, recorder: Recorder, scale: Scale) -> Verdict:
     """One event ends the process whenever it is delivered: it alone becomes a dead letter."""
-    config = stream_config()
-    routers = Routers(folder, server, recorder, config)
+    routers = Routers(folder, server, recorder, stream_config("memory"))
     events = min(scale.events, 1_000)
     try:
         add(server, range(events // 2))
