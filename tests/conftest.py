@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.support.redis import KINDS, RedisServer, binary
 
@@ -20,6 +22,18 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+
+@pytest.fixture(autouse=True)
+def fresh_logging() -> Iterator[None]:
+    """Undo what a test configured of logging: a logger that was used meanwhile would keep it for the tests that follow."""
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()
+        for name, module in list(sys.modules.items()):
+            log = getattr(module, "log", None) if name.startswith("router.") else None
+            if log is not None:
+                vars(log).pop("bind", None)
 
 
 @pytest.fixture
