@@ -179,8 +179,9 @@ class Group:
         """Our own pending entries that are not in hand, page by page."""
         start = "-"
         while True:
+            hand = stream.hand()  # what is acknowledged while the answer is on its way may still stand in it
             rows = await self._link.call("XPENDING", stream.key, self._group, start, "+", PAGE, self._consumer)
-            hand = stream.hand()
+            hand |= stream.hand()
             yield [Pending(row[0], row[3]) for row in rows if row[0] not in hand]
             if len(rows) < PAGE:
                 return

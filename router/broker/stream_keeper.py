@@ -40,7 +40,7 @@ return 1
 class Keeper:
     """Acknowledges what is complete as soon as it is, and renews the rest every `renew_every` seconds.
 
-    `acknowledged` is called when some of it has been. `shown` is the server's address, for messages.
+    `acknowledged` is called when some of it has been, or its count was set back. `shown` is the server's address, for messages.
     `marks` is the hash of entries handed over in part; None where the streams are on another server than that.
     """
 
@@ -107,13 +107,14 @@ class Keeper:
 
     async def _run(self) -> None:
         while not self._over.is_set():
+            ending = self._ending  # what became complete while a round was under way needs another one
             try:
                 await self._acknowledge()
                 await self._set_back()
                 if self._clock.monotonic() >= self._renew_at:
                     await self._renew()
                     self._renew_at = self._clock.monotonic() + self._renew_every
-                if self._ending:
+                if ending:
                     await self._give_back()
                     return
             except (failures.RedisError, OSError, TimeoutError) as error:
@@ -170,12 +171,12 @@ class Keeper:
     async def _set_back(self) -> None:
         """What was recovered and has come back from its attempt is innocent."""
         for stream in self._streams:
-            ids, stream.returned = stream.returned, []
-            try:
-                await self._uncount(stream, ids)
-            except BaseException:
-                stream.returned += ids
-                raise
+            returned = stream.returned  # another list when the stream is forgotten meanwhile
+            ids = list(returned)
+            await self._uncount(stream, ids)
+            del returned[: len(ids)]
+            if ids:
+                self._acknowledged()
 
     async def _renew(self) -> None:
         for stream in self._streams:

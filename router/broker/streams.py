@@ -449,10 +449,14 @@ class StreamSource:
                     stream.stir()
 
     async def _empty_hand(self) -> None:
-        """Wait until nothing is in hand, so that what comes next is alone there; not for what waits for a retry."""
+        """Wait until nothing is in hand, so that what comes next is alone there; not for what waits for a retry.
+
+        What is complete counts as in hand until Redis knows it: were its count to stand while the next one ends the
+        process, again and again, it would be found guilty in that one's place.
+        """
 
         async def emptied() -> None:
-            while any(stream.unsettled for stream in self._streams):
+            while any(stream.unsettled or stream.unacknowledged or stream.returned for stream in self._streams):
                 self._freed.clear()
                 await self._freed.wait()
 

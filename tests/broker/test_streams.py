@@ -385,6 +385,99 @@ async def test_a_user_may_read_with_the_commands_the_documentation_names(redis_s
         await until(lambda: len(desk.payloads) == 2)
 
 
+class Slowly:
+    """A link whose `XACK` waits until it is let go; what the others send goes through."""
+
+    def __init__(self, link):
+        self._link = link
+        self.go = asyncio.Event()
+        self.held = 0
+
+    async def call(self, *words):
+        if words[0] == "XACK" and not self.go.is_set():
+            self.held += 1
+            await self.go.wait()
+        return await self._link.call(*words)
+
+    async def script(self, *words):
+        return await self._link.script(*words)
+
+    async def close(self):
+        await self._link.close()
+
+
+async def test_what_completes_while_an_acknowledgement_is_on_its_way_is_acknowledged_at_the_end(
+    redis_server, desk, clock
+):
+    desk.hold = True
+    add(redis_server, "billing", b"1", b"2")
+    async with running(redis_server.url, ["billing"], desk, clock) as source:
+        source._keeper._link = link = Slowly(source._keeper._link)
+        await until(lambda: len(desk.held) == 2)
+        desk.settle(b"1")
+        await until(lambda: link.held)
+        desk.settle(b"2")
+        await source.stop()
+        closing = asyncio.create_task(source.close())
+        await until(lambda: source._keeper._ending)
+        link.go.set()
+        await closing
+    assert pending(redis_server, "billing") == {}
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+async def test_a_suspicious_entry_waits_until_redis_knows_what_became_of_the_one_before(
+    redis_server, desk, clock, comes_back
+):
+    entries = add(redis_server, "billing", b"1", b"2")
+    redis_server.do("XGROUP", "CREATE", "billing", "g", "0")
+    redis_server.do("XREADGROUP", "GROUP", "g", "me", "STREAMS", "billing", ">")
+    for entry in entries:
+        set_count(redis_server, entry, 3)
+    desk.hold = True
+    async with running(redis_server.url, ["billing"], desk, clock) as source:
+        source._keeper._link = link = Slowly(source._keeper._link)
+        taken: list[bool] = []
+        take = source._group.take
+
+        async def taking(stream, ids):
+            taken.append(bool(stream.unacknowledged or stream.returned))
+            return await take(stream, ids)
+
+        source._group.take = taking
+        await until(lambda: desk.held)
+        if comes_back:
+            desk.come_back()
+        desk.settle()
+        await until(lambda: link.held)
+        link.go.set()
+        await until(lambda: desk.payloads == [b"1", b"2"])
+        assert taken[-1] is False
+        desk.settle()
+        await until(lambda: not pending(redis_server, "billing"))
+
+
+async def test_an_entry_acknowledged_while_its_answer_is_on_the_way_is_not_pending(redis_server, desk, clock):
+    desk.hold = True
+    add(redis_server, "billing", b"1")
+    async with running(redis_server.url, ["billing"], desk, clock) as source:
+        await until(lambda: desk.held)
+        stream, link = source._by_key[b"billing"], source._group._link
+        call = link.call
+
+        async def slow(*words):
+            answer = await call(*words)
+            if words[0] == "XPENDING":
+                desk.settle()
+                await until(lambda: not stream.hand())
+            return answer
+
+        link.call = slow
+        found = [page async for page in source._group.pending(stream)]
+        link.call = call
+    assert found == [[]]
+
+
 async def test_no_server_within_the_time(desk, clock):
     source = StreamSource(
         "billing",

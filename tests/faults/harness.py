@@ -185,9 +185,11 @@ def recording() -> Iterator[Recorder]:
         recorder.stop()
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
-    """Wait for a condition of the outside world."""
+def until(
+    condition: Callable[[], object], what: str, seconds: float = 60, told: Callable[[], str] = lambda: "nothing more"
+) -> None:
+    """Wait for a condition of the outside world; `told` says what there is to see when it does not come."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+        assert time.monotonic() < end, f"waited {seconds} s for {what}: {told()}"
         time.sleep(0.02)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.harness import Recorder, Routers, Verdict, until, verdict
+from tests.support.process import Process
 from tests.support.redis import RedisServer
 
 STREAM = "billing"
@@ -182,13 +183,25 @@ def poisoned(folder: Path, server: RedisServer, recorder: Recorder, scale: Scale
                 time.sleep(0.02)
             if daemon.running:
                 break
-        until(lambda: _done(server, recorder, events), "the poison alone a dead letter")
+        until(
+            lambda: _done(server, recorder, events),
+            "the poison alone a dead letter",
+            told=lambda: _told(server, recorder, daemon),
+        )
         daemon.stop(60)
         letters = server.do("XRANGE", "{event-router}:dead", "-", "+")
         assert len(letters) == 1, letters
         return verdict(recorder, events, SINKS)
     finally:
         routers.stop_all()
+
+
+def _told(server: RedisServer, recorder: Recorder, daemon: Process) -> str:
+    """What there is to see when a scenario does not end."""
+    counts = {sink: recorder.count(sink) for sink in SINKS}
+    pending = server.do("XPENDING", STREAM, "event-router", "-", "+", 20)
+    letters = server.do("XRANGE", "{event-router}:dead", "-", "+")
+    return f"delivered {counts}, pending {pending}, letters {letters}, the daemon said:\n{daemon.err}"
 
 
 def _done(server: RedisServer, recorder: Recorder, events: int) -> bool:
