@@ -105,7 +105,7 @@ class Durable:
     def queue(self, name: str, loaded: Loaded, book: SinkBook) -> RedisQueue:
         """The queue of one sink, not yet started."""
         sink, kind = loaded.config.sinks[name], loaded.types[name]
-        routes = frozenset(route for owner, route in loaded.templates if owner == name and route is not None)
+        routes = loaded.overriding(name)
         inbox = self.handover.inbox(name, sink.host.queue or QueueConfig(), book, routes)
         concurrency = sink.host.concurrency or kind.concurrency
         batch = _batch(sink.host.batch, kind) if hasattr(kind.sink, "deliver_batch") else 2
