@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Protocol
 
+from router.broker.orphans import Orphans
 from router.broker.pulse import Pulse
 from router.core.status import (
     LoadStatus,
@@ -46,6 +47,9 @@ class Watch:
         around = parts.shared.around
         name = f"event-router:{around.instance}"
         self._pulse = Pulse(around.redis_url, client_name=name) if parts.shared.writer else None
+        durable = parts.shared.durable
+        self.orphans = Orphans(durable.server, prefix=durable.prefix, served=self._served) if durable else None
+        """What waits in Redis for sinks that are gone; None where nothing of ours is in Redis."""
         self.phase: Phase = "starting"
         self.config = LoadStatus(self._clock.now())
 
@@ -53,11 +57,15 @@ class Watch:
         """Begin to look after what the parts don't notice by themselves."""
         if self._pulse is not None:
             self._pulse.start()
+        if self.orphans is not None:
+            self.orphans.start()
 
     async def close(self) -> None:
         """Look no more."""
         if self._pulse is not None:
             await self._pulse.close()
+        if self.orphans is not None:
+            await self.orphans.close()
 
     @property
     def measured(self) -> Measured:
@@ -78,7 +86,8 @@ class Watch:
             config=self.config,
             sources={name: self._source(name) for name in parts.sources},
             sinks={name: self._sink(name, sink) for name, sink in parts.sinks.items()},
-            notices=parts.shared.durable.durability.warnings if parts.shared.durable else (),
+            notices=self._notices(),
+            orphaned=self.orphans.waiting if self.orphans else {},
         )
 
     async def refresh(self) -> None:
@@ -92,6 +101,18 @@ class Watch:
             task.cancel()
         for task in done:
             task.exception()  # the queue itself says what is wrong with it, and goes on trying
+
+    def _served(self) -> frozenset[str]:
+        """The sinks that work off queues in Redis."""
+        parts = self._parts.sinks.items()
+        return frozenset(name for name, sink in parts if isinstance(sink.worker.queue, SharedQueue))
+
+    def _notices(self) -> tuple[str, ...]:
+        durable = self._parts.shared.durable
+        return (
+            *(durable.durability.warnings if durable else ()),
+            *(self.orphans.warnings if self.orphans else ()),
+        )
 
     def _redis(self) -> RedisStatus | None:
         pulse, writer = self._pulse, self._parts.shared.writer
