@@ -63,6 +63,14 @@ class Orphans:
             await cancelled([task])
         await self._queues.close()
 
+    async def refresh(self) -> None:
+        """Count anew in the queues that the last look found. Raises what `Queues` raises."""
+        before = self._found
+        if before:
+            found = await self._queues.waiting(before)
+            if self._found is before:  # no look came in between
+                self._found = found
+
     async def look(self, *, pause: float = 0.0) -> Mapping[str, int]:
         """Look now; says what waits. Raises what `Queues` raises."""
         before = self.waiting

@@ -94,6 +94,8 @@ class Watch:
         """Let queues that others share fetch their books; those that don't in time show what they last knew."""
         queues = [sink.worker.queue for sink in self._parts.sinks.values()]
         asked = [asyncio.create_task(queue.refresh()) for queue in queues if isinstance(queue, SharedQueue)]
+        if self.orphans is not None:
+            asked.append(asyncio.create_task(self.orphans.refresh()))
         if not asked:
             return
         done, late = await asyncio.wait(asked, timeout=REFRESH)

@@ -399,7 +399,8 @@ async def test_a_router_delivers_what_was_moved_and_says_what_is_left_behind(red
         assert [line["id"] for line in router.lines("kept.jsonl")] == [f"e-{n}" for n in range(300)]
         assert {line["route"] for line in router.lines("kept.jsonl")} == {"notify"}
         await router.until(lambda: desk.book("kept")["delivered"] == 300)
-        assert client.get("/api/status")["balanced"]
+        told = client.get("/api/status")
+        assert (told["balanced"], told["orphaned"]) == (True, {"audit": 1})
         assert await router.stop() == 0
     assert router.closing()["dropped"] == {}
 

@@ -115,13 +115,17 @@ async def test_a_router_that_writes_nothing_has_no_redis_of_its_own():
     await watch.close()
 
 
+async def no_news(_queue):
+    pass
+
+
 async def test_what_waits_for_sinks_that_are_gone_is_told(start_server):
     server = start_server("valkey")
     for sink in ("mail", "old-mail"):
         server.do("XADD", f"{{shop}}:queue:{sink}", "*", "d", "x")
     durability = SimpleNamespace(warnings=("no AOF",))
     durable = SimpleNamespace(server=client.server(server.url), prefix="shop", durability=durability)
-    watched = parts(Queue(None))
+    watched = parts(Queue(no_news))
     watched.shared.durable = durable
     watch = Watch(watched)
     assert watch.snapshot().orphaned == {}
@@ -130,6 +134,9 @@ async def test_what_waits_for_sinks_that_are_gone_is_told(start_server):
     snapshot = watch.snapshot()
     assert snapshot.orphaned == {"old-mail": 1}
     assert snapshot.notices == ("no AOF", warning("old-mail", 1))
+    server.do("XADD", "{shop}:queue:old-mail", "*", "d", "x")
+    await watch.refresh()
+    assert watch.snapshot().orphaned == {"old-mail": 2}
     watched.sinks["old-mail"] = watched.sinks["mail"]  # as a reload does
     watched.loaded.types["old-mail"] = watched.loaded.types["mail"]
     assert watch.snapshot().orphaned == {}
