@@ -270,7 +270,7 @@ class DeadLetterWriter:
         bounds = (self._number, self._max_events, self._max_age)
         command: list[Word] = ["EVAL", APPEND, 2, self._stream, self._guard, *bounds]
         for letter in batch:
-            words = _words(letter)
+            words = words_of(letter)
             command.append(len(words))
             command += words
         self._command = _pack(command)
@@ -344,7 +344,7 @@ def _size(letter: DeadLetter) -> int:
     return len(letter.payload) + len(letter.detail) + headers + OVERHEAD
 
 
-def _words(letter: DeadLetter) -> list[Word]:
+def words_of(letter: DeadLetter) -> list[Word]:
     """The letter as it stands in the stream: field, value, field, value …"""
     words: list[Word] = ["version", VERSION]
     for name in _FIELDS:

@@ -6,6 +6,11 @@ All begin with the prefix in braces: Redis Cluster then keeps them in one slot, 
 from __future__ import annotations
 
 
+def owned(prefix: str) -> str:
+    """A glob that every key of the router's own matches; a prefix has no character that means anything in one."""
+    return f"{{{prefix}}}:*"
+
+
 def dead(prefix: str) -> str:
     """The stream of dead letters."""
     return f"{{{prefix}}}:dead"

@@ -43,31 +43,32 @@ class Link:
 
         Raises redis-py's errors; after any but an error answer of the server the connection is a new one next time.
         """
-        return await self._send(_pack(words))
+        async with self._turn:
+            return await self._send(_pack(words))
 
     async def script(self, script: Script, keys: Sequence[str], words: Sequence[Word]) -> Any:
-        """Run a script; sends its text where the server has forgotten it."""
+        """Run a script; sends its text where the server has forgotten it, before anything else is sent."""
         rest = (len(keys), *keys, *words)
-        try:
-            return await self._send(_pack(("EVALSHA", script.digest, *rest)))
-        except failures.NoScriptError:
-            return await self._send(_pack(("EVAL", script.text, *rest)))
-
-    async def _send(self, command: bytes) -> Any:
         async with self._turn:
             try:
-                async with asyncio.timeout(self._patience):  # redis-py's own `timeout=` gives None in place of an error
-                    if self._connection is None:
-                        self._connection = await client.dial(self._server)
-                    await self._connection.send_packed_command(command)
-                    return await self._connection.read_response(timeout=2 * self._patience)
-            except failures.ResponseError as error:
-                if isinstance(error, failures.AuthenticationError | failures.ReadOnlyError):
-                    await self._hang_up()  # another server may answer at this address by now
-                raise
-            except BaseException:
-                await self._hang_up()
-                raise
+                return await self._send(_pack(("EVALSHA", script.digest, *rest)))
+            except failures.NoScriptError:
+                return await self._send(_pack(("EVAL", script.text, *rest)))
+
+    async def _send(self, command: bytes) -> Any:
+        try:
+            async with asyncio.timeout(self._patience):  # redis-py's own `timeout=` gives None in place of an error
+                if self._connection is None:
+                    self._connection = await client.dial(self._server)
+                await self._connection.send_packed_command(command)
+                return await self._connection.read_response(timeout=2 * self._patience)
+        except failures.ResponseError as error:
+            if isinstance(error, failures.AuthenticationError | failures.ReadOnlyError):
+                await self._hang_up()  # another server may answer at this address by now
+            raise
+        except BaseException:
+            await self._hang_up()
+            raise
 
     async def close(self) -> None:
         """Hang up; what waits for an answer gets none."""

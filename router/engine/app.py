@@ -8,7 +8,7 @@ import gc
 import importlib.util
 import os
 import signal
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,10 +119,6 @@ def _plugin_files(loaded: Loaded) -> Iterator[Path]:
     return (plugin.path for plugin in loaded.plugins.loaded if plugin.path)
 
 
-async def _nothing_waits(_names: frozenset[str]) -> Mapping[str, int]:
-    return {}
-
-
 class Signals:
     """What signals ask for: the first ends the router in order, the second ends it now; SIGHUP calls `hang_up`."""
 
@@ -170,7 +166,7 @@ class App:
         self._stop = Signals(self._hang_up)
         self._stall = StallWatch(_plugin_files(parts.loaded))
         self._running = Running()
-        reloader = Reloader(parts, self._running, load, took=self._took, waiting=_nothing_waits)
+        reloader = Reloader(parts, self._running, load, took=self._took)
         self._reloads = Reloads(reloader, self._status)
         self._watch = Watch(parts, self._reloads)
         self._admin = admin(self._watch) if admin else None
@@ -182,6 +178,8 @@ class App:
     def _took(self, loaded: Loaded) -> None:
         """Another configuration is in force."""
         self._stall.know(_plugin_files(loaded))
+        if self._watch.orphans is not None:
+            self._watch.orphans.hurry()
 
     async def run(self) -> int:
         """Start, run and end; returns the exit code. Raises `ConfigError` or `UnavailableError` when it can't start."""

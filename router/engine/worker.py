@@ -140,7 +140,7 @@ class SinkWorker:
         expires: Mapping[str, Expiry],
         gone: AbstractSet[str] = frozenset(),
     ) -> Preparing:
-        """Render by these templates from now on. Routes that had some before, or are in `gone`, and have none now are gone."""
+        """Render by these templates from now on. Routes that had their own before, or are in `gone`, and are not there now are gone."""
         self.gone = frozenset((self.overriding | self.gone | gone) - templates.keys())
         self._templates = templates
         # It may have been split here, or earlier, by whoever queued it or had it replayed.
@@ -159,7 +159,8 @@ class SinkWorker:
     @property
     def overriding(self) -> frozenset[str]:
         """The routes that have options of their own."""
-        return frozenset(route for route in self._templates if route is not None)
+        own = self._templates.get(None)
+        return frozenset(route for route, template in self._templates.items() if route and template is not own)
 
     def start(self) -> None:
         """Start the workers."""
