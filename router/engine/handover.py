@@ -21,7 +21,7 @@ from router.broker.client import Backoff, Server
 from router.broker.link import Link, Script, Word, cancelled
 from router.broker.queue_scripts import APPEND, APPEND_ENTRIES
 from router.config import QueueConfig
-from router.contracts import Clock, RemovableReceipt, Removal
+from router.contracts import Clock, ListRemoval, RemovableReceipt, Removal
 from router.core.books import SinkBook
 from router.core.records import pack
 from router.engine.notes import Notes
@@ -159,6 +159,7 @@ class _Lane:
         self.idle = asyncio.Event()
         self.idle.set()
         self._handover = handover
+        self._source = source
         self._link = Link(handover.server)
         self._guard = keys.hand_over(handover.prefix, os.urandom(8).hex())
         self._number = 0
@@ -359,7 +360,7 @@ class _AcknowledgedLane(_Lane):
         # An entry's deliveries to several sinks come one after another: they are gathered by receipt and position.
         self._entries: dict[tuple[int, int], list[tuple[Inbox, Event]]] = {}
         self._batch: list[list[tuple[Inbox, Event]]] = []
-        self._ends: list[Callable[[Any, int], None]] = []
+        self._ends: list[Callable[[Event, int], None]] = []
 
     def put(self, inbox: Inbox, events: list[Event], size: int) -> None:  # noqa: ARG002  # its source bounds what waits
         entries = self._entries
@@ -400,24 +401,26 @@ class _AcknowledgedLane(_Lane):
                 words += (numbers[inbox], pack([event], inbox.overriding)[0])
         self._words = words
 
-    def _removal(self, event: Event, deliveries: int) -> tuple[Word, Word, Word, Word]:
-        """How the script takes the entry from its source, and (in `_ends`) what its receipt hears then."""
+    def _removal(self, event: Event, deliveries: int) -> tuple[Word, ...]:
+        """What the script does to the entry itself, and (in `_ends`) what its receipt hears then."""
         receipt, position = event._receipt, event._position
         if _is_removable(type(receipt), receipt):
-            removal: Removal | None = receipt.removal(position)
-            if removal is not None and receipt.open(position) == deliveries:
-                self._ends.append(_handed_over)
-                return removal.kind, removal.key, removal.group, removal.item
+            removal: Removal | ListRemoval | None = receipt.removal(
+                position, whole=receipt.open(position) == deliveries
+            )
             if removal is not None:
-                self._ends.append(_marked(event.id))
-                return "mark", "", "", event.id
+                self._ends.append(_ENDS[removal.kind])
+                return removal
         self._ends.append(_settled)
         return "", "", "", ""
 
     def _over(self, answer: bytes) -> bool:
-        done, stuck, *dropped = answer.split()
+        done, stuck, absent, *dropped = answer.split()
         number = int(done)
         over, rest = self._batch[:number], self._batch[number:]
+        if absent != b"0":
+            message = "not queued here: another router has taken these entries over, or Redis has lost them"
+            self._handover.notes.say(message, self._source, source=self._source, number=int(absent))
         for place in dropped:
             self._count_drop(place.decode())
         for deliveries, end in zip(over, self._ends, strict=False):
@@ -467,9 +470,15 @@ def _handed_over(event: Event, deliveries: int) -> None:
         event._receipt.handed_over(event._position)
 
 
-def _marked(mark: str) -> Callable[[Any, int], None]:
-    def end(event: Event, deliveries: int) -> None:
-        event._receipt.marked(event._position, mark)
-        _settled(event, deliveries)
+def _marked(event: Event, deliveries: int) -> None:
+    event._receipt.marked(event._position)
+    _settled(event, deliveries)
 
-    return end
+
+_ENDS: dict[str, Callable[[Event, int], None]] = {
+    "xack": _handed_over,
+    "lrem": _handed_over,
+    "mark": _marked,
+    "half": _marked,
+    "none": _settled,
+}
