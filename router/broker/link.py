@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import hiredis
@@ -83,7 +83,7 @@ def _pack(words: Sequence[Word]) -> bytes:
     return bytes(hiredis.pack_command(tuple(words)))  # type: ignore[arg-type]  # its stub knows one word only
 
 
-async def cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks that send commands, and wait for their end.
 
     Once may not be enough: `asyncio.wait_for`, which redis-py sends with, eats a cancellation that comes together with

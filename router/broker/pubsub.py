@@ -14,6 +14,7 @@ import structlog
 
 from router.broker import client
 from router.broker.client import SILENCE, TIMEOUT, Backoff, dial
+from router.broker.link import cancelled
 from router.broker.subscriber import SUBSCRIBE, Subscriber, Subscriptions, Wanted
 from router.contracts import Clock, Receiver
 from router.errors import ConfigError, Problem, RouterError, UnavailableError
@@ -145,8 +146,7 @@ class PubSubSource:
         if self._subscriber is not None:
             await self._subscriber.leave(self._timing.leave)
         if keeper is not None:
-            keeper.cancel()
-            await asyncio.wait([keeper])
+            await cancelled([keeper])
         self._end_gap()
         self.up, self.reason = False, "stopped"
 
@@ -314,8 +314,7 @@ def _unanswered(subscriber: Subscriber) -> str | None:
 
 async def _discard(tries: set[asyncio.Task[Subscriber]]) -> None:
     """End tries that are no longer wanted, and close what they opened."""
+    await cancelled(tries)
     for task in tries:
-        task.cancel()
-    for result in await asyncio.gather(*tries, return_exceptions=True):
-        if isinstance(result, Subscriber):
-            await result.close()
+        if not task.cancelled() and task.exception() is None:
+            await task.result().close()

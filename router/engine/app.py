@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from router.broker.link import cancelled
 from router.broker.queue import RedisQueue
 from router.engine.composition import Parts, Printer, compose, surroundings
 from router.engine.stall import StallWatch
@@ -178,8 +179,7 @@ class App:
         await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
         if not starting.done():
-            starting.cancel()
-            await asyncio.wait({starting})
+            await cancelled([starting])
             return False
         error = starting.exception()
         if error is not None:
@@ -202,9 +202,7 @@ class App:
         try:
             await asyncio.gather(*tasks)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            await cancelled(tasks)
 
     def _redis_queues(self) -> list[RedisQueue]:
         return [worker.queue for worker in self._workers() if isinstance(worker.queue, RedisQueue)]
