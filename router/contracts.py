@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -205,6 +205,22 @@ class RemovableReceipt(Receipt, Protocol):
         """
 
 
+class Sign(NamedTuple):
+    """What one part of the router is at, for who asks whether it gets on.
+
+    `since` says since when (seconds that never go back), None where it waits for what need not come. It may take `limit`
+    seconds; longer, and the part hangs. So does one that has `ended` though it never should.
+    """
+
+    part: str
+    doing: str
+    """In words that go before `for 31 s`."""
+    since: float | None
+    limit: float = 30.0
+    """More than a command to Redis takes at most, with all its timeouts."""
+    ended: bool = False
+
+
 class Queue(Protocol):
     """Where the deliveries of one sink wait; it keeps the sink's book of what becomes of them."""
 
@@ -270,6 +286,9 @@ class Source(Protocol):
     @property
     def address(self) -> str:
         """The server's address, without credentials."""
+
+    def signs(self) -> Iterable[Sign]:
+        """What it is at. A server that is away and asked again and again is no hang."""
 
     @property
     def duplicates(self) -> int:

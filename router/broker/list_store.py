@@ -291,6 +291,13 @@ class ListStore:
         """The keys that go with a list, as this consumer, or another, uses them."""
         return names(self._prefix, key, consumer or self.consumer)
 
+    @property
+    def since(self) -> float | None:
+        """Since when the command under way for the longest is (`time.monotonic`); None when none is."""
+        return min(
+            (link.since for link in (self._link, *self._waiting.values()) if link.since is not None), default=None
+        )
+
     def most(self, deaths: int) -> int | None:
         """How many items may be in hand together with one that has ended so many processes; None when it has not."""
         if not deaths:

@@ -19,10 +19,10 @@ from redis import exceptions as failures
 
 from router.broker import client
 from router.broker.client import Backoff
-from router.broker.link import cancelled
+from router.broker.link import COMMAND, cancelled
 from router.broker.list_items import Item, List, Receipt
 from router.broker.list_store import BLOCK, ListStore, Taken
-from router.contracts import Clock, Receiver
+from router.contracts import Clock, Receiver, Sign
 from router.errors import ConfigError, Problem, Reason, RouterError, UnavailableError
 from router.events import RawBatch
 
@@ -123,6 +123,10 @@ class ListSource:
     def address(self) -> str:
         """The server's address, without credentials."""
         return self._server.shown
+
+    def signs(self) -> list[Sign]:
+        """Implements `contracts.Source`."""
+        return [Sign(f"source {self.name}", COMMAND, self._store.since)]
 
     def _store_of(self, consumer: str) -> ListStore:
         return ListStore(

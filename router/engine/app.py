@@ -19,6 +19,7 @@ from router.broker.queue import RedisQueue
 from router.engine.composition import Parts, Printer, compose, surroundings
 from router.engine.stall import StallWatch
 from router.engine.status import Admin, Watch
+from router.engine.watchdog import Watchdog, signs_of
 from router.engine.worker import SinkWorker
 from router.errors import Exit
 from router.ops import systemd
@@ -148,6 +149,8 @@ class App:
         self._stop = Stop()
         files = [plugin.path for plugin in loaded.plugins.loaded if plugin.path]
         self._stall = StallWatch(Path(file) for file in files)
+        self._watchdog = Watchdog(lambda: signs_of(self._parts), parts.shared.around.clock, asked=systemd.watchdog())
+        self._watch.hanging = lambda: self._watchdog.warnings
 
     async def run(self) -> int:
         """Start, run and end; returns the exit code. Raises `ConfigError` or `UnavailableError` when it can't start."""
@@ -166,6 +169,7 @@ class App:
                 await self._admin.close()
                 await self._watch.close()
             ticking.cancel()
+            await self._watchdog.stop()
             self._stall.stop()
             self._stop.uninstall()
 
@@ -233,6 +237,7 @@ class App:
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
         self._stall.start()
+        self._watchdog.start()
         self._watch.phase = "running"
         systemd.ready(self._status())
         addresses = sorted({source.address for source in self._parts.sources.values()})

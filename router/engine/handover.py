@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -18,10 +18,10 @@ import structlog
 
 from router.broker import client, keys
 from router.broker.client import Backoff, Server
-from router.broker.link import Link, Script, Word, cancelled
+from router.broker.link import COMMAND, Link, Script, Word, cancelled
 from router.broker.queue_scripts import APPEND, APPEND_ENTRIES
 from router.config import QueueConfig
-from router.contracts import Clock, ListRemoval, RemovableReceipt, Removal
+from router.contracts import Clock, ListRemoval, RemovableReceipt, Removal, Sign
 from router.core.books import SinkBook
 from router.core.records import pack
 from router.engine.notes import Notes
@@ -130,6 +130,10 @@ class Handover:
         self._lanes.clear()
         return lost
 
+    def signs(self) -> list[Sign]:
+        """What it is at, of each source."""
+        return [sign for lane in self._lanes.values() for sign in lane.signs()]
+
     def backoff(self) -> Backoff:
         """Delays between two tries."""
         return Backoff(*self._delays)
@@ -171,6 +175,13 @@ class _Lane:
     def put(self, inbox: Inbox, events: list[Event], size: int) -> None:
         """Take deliveries."""
         raise NotImplementedError
+
+    def signs(self) -> Iterator[Sign]:
+        """What it is at."""
+        part = f"queueing of source {self._source}"
+        yield Sign(part, COMMAND, self._link.since)
+        if self._task.done():
+            yield Sign(part, "its task has ended by itself", None, ended=True)
 
     async def close(self) -> dict[str, int]:
         """End; returns what is lost with this process, by sink."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from router.broker.pulse import Pulse
@@ -47,6 +47,8 @@ class Watch:
         name = f"event-router:{around.instance}"
         self._pulse = Pulse(around.redis_url, client_name=name) if parts.shared.writer else None
         self.phase: Phase = "starting"
+        self.hanging: Callable[[], tuple[str, ...]] = tuple
+        """Says which parts hang; set like `phase`."""
         self.config = LoadStatus(self._clock.now())
 
     def start(self) -> None:
@@ -78,7 +80,7 @@ class Watch:
             config=self.config,
             sources={name: self._source(name) for name in parts.sources},
             sinks={name: self._sink(name, sink) for name, sink in parts.sinks.items()},
-            notices=parts.shared.durable.durability.warnings if parts.shared.durable else (),
+            notices=(*self.hanging(), *(parts.shared.durable.durability.warnings if parts.shared.durable else ())),
         )
 
     async def refresh(self) -> None:
