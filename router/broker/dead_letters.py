@@ -19,6 +19,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from router.broker import client, keys
 from router.broker.client import Backoff
+from router.broker.link import cancelled
 from router.contracts import Clock
 from router.errors import ConfigError, UnavailableError
 from router.events import DeadLetter
@@ -210,9 +211,7 @@ class DeadLetterWriter:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await self._idle.wait()
-            while not self._task.done():  # a cancellation that meets an answer on its way may be lost
-                self._task.cancel()
-                await asyncio.wait([self._task], timeout=0.5)
+            await cancelled([self._task])
             self._task = None
         await self._hang_up()
         self._evictions.tell()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import hiredis
 from redis import exceptions as failures
@@ -20,6 +21,9 @@ from router.broker.client import Server
 
 Word = str | bytes | int
 
+COMMAND = "a command to Redis neither ends nor fails"
+"""What a part that hangs in a `Link` is at (`contracts.Sign`)."""
+
 
 class Script:
     """A Lua script and the digest that the server knows it by."""
@@ -29,6 +33,23 @@ class Script:
         self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
+class _Turn(asyncio.Lock):
+    """Who may use the connection; knows since when somebody does."""
+
+    since: float | None = None
+
+    async def acquire(self) -> Literal[True]:
+        """As the lock's."""
+        await super().acquire()
+        self.since = time.monotonic()
+        return True
+
+    def release(self) -> None:
+        """As the lock's."""
+        self.since = None
+        super().release()
+
+
 class Link:
     """A connection to a server that opens when it is needed. `patience` is how long an answer may take, in seconds."""
 
@@ -36,7 +57,12 @@ class Link:
         self._server = server
         self._patience = patience
         self._connection: AbstractConnection | None = None
-        self._turn = asyncio.Lock()
+        self._turn = _Turn()
+
+    @property
+    def since(self) -> float | None:
+        """Since when a command is under way (`time.monotonic`); None when none is."""
+        return self._turn.since
 
     async def call(self, *words: Word) -> Any:
         """Send one command and return its answer.
@@ -84,7 +110,7 @@ def _pack(words: Sequence[Word]) -> bytes:
     return bytes(hiredis.pack_command(tuple(words)))  # type: ignore[arg-type]  # its stub knows one word only
 
 
-async def cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks that send commands, and wait for their end.
 
     Once may not be enough: `asyncio.wait_for`, which redis-py sends with, eats a cancellation that comes together with

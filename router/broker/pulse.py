@@ -12,6 +12,7 @@ from redis import exceptions as failures
 from redis.asyncio.connection import AbstractConnection
 
 from router.broker import client
+from router.broker.link import cancelled
 
 EVERY = 1.0
 """Seconds between two questions."""
@@ -44,8 +45,7 @@ class Pulse:
         """Ask no more."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+            await cancelled([task])
         await self._hang_up()
 
     async def _ask(self) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +22,9 @@ from redis import exceptions as failures
 
 from router.broker import client, keys
 from router.broker.client import Backoff, Server
-from router.broker.link import Link, Word, cancelled
+from router.broker.link import COMMAND, Link, Word, cancelled
 from router.broker.queue_scripts import DEFER, RECOVER, RENEW, SETTLE, TICK
-from router.contracts import Clock
+from router.contracts import Clock, Sign
 from router.core.books import SinkBook
 from router.core.records import Reader, UnknownRecordError, pack
 from router.errors import Reason
@@ -429,6 +429,14 @@ class RedisQueue:
             "keep": self._keep(),
         }
         self._tasks = [asyncio.create_task(job, name=f"queue {self._sink}: {name}") for name, job in jobs.items()]
+
+    def signs(self) -> Iterator[Sign]:
+        """What it is at."""
+        part = f"queue of {self._sink}"
+        yield Sign(part, COMMAND, self._reading.since)
+        yield Sign(f"{part}: keeper", COMMAND, self._writing.since)
+        if not self._ending and any(task.done() for task in self._tasks):
+            yield Sign(part, "a task has ended by itself", None, ended=True)
 
     async def end(self, patience: float) -> None:
         """After the drain: tell Redis what is over, set free what is left, read the books once more, hang up."""

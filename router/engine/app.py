@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from router.broker.link import cancelled
 from router.broker.queue import RedisQueue
 from router.engine.composition import Parts, Printer, compose, surroundings
 from router.engine.reload import Load, Reloader
@@ -21,6 +22,7 @@ from router.engine.reloads import Reloads
 from router.engine.running import Running
 from router.engine.stall import StallWatch
 from router.engine.status import Admin, Watch
+from router.engine.watchdog import Watchdog, signs_of
 from router.engine.worker import SinkWorker
 from router.errors import Exit
 from router.ops import systemd
@@ -170,6 +172,8 @@ class App:
         self._reloads = Reloads(reloader, self._status)
         self._watch = Watch(parts, self._reloads)
         self._admin = admin(self._watch) if admin else None
+        self._watchdog = Watchdog(lambda: signs_of(self._parts), parts.shared.around.clock, asked=systemd.watchdog())
+        self._watch.hanging = lambda: self._watchdog.warnings
         self._watch_files = watch_files
 
     def _hang_up(self) -> None:
@@ -198,6 +202,7 @@ class App:
                 await self._admin.close()
                 await self._watch.close()
             ticking.cancel()
+            await self._watchdog.stop()
             self._stall.stop()
             self._stop.uninstall()
 
@@ -211,8 +216,7 @@ class App:
         await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
         if not starting.done():
-            starting.cancel()
-            await asyncio.wait({starting})
+            await cancelled([starting])
             return False
         error = starting.exception()
         if error is not None:
@@ -235,9 +239,7 @@ class App:
         try:
             await asyncio.gather(*tasks)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            await cancelled(tasks)
 
     def _redis_queues(self) -> list[RedisQueue]:
         return [worker.queue for worker in self._workers() if isinstance(worker.queue, RedisQueue)]
@@ -268,6 +270,7 @@ class App:
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
         self._stall.start()
+        self._watchdog.start()
         self._watch.phase = "running"
         systemd.ready(self._status())
         addresses = sorted({source.address for source in self._parts.every_source()})

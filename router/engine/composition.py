@@ -406,6 +406,7 @@ def _list(name: str, config: ListConfig, loaded: Loaded, shared: Shared, intake:
         max_deliveries=config.max_deliveries,
         lease=config.lease,
         prefix=loaded.config.redis.key_prefix,
+        removable=config.url in {None, around.redis_url},
         client_name=_client_name(around),
         connect_timeout=around.connect_timeout,
         waiting=around.waiting,

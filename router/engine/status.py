@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -55,6 +55,8 @@ class Watch:
         self.orphans = Orphans(durable.server, prefix=durable.prefix, served=self._served) if durable else None
         """What waits in Redis for sinks that are gone; None where nothing of ours is in Redis."""
         self.phase: Phase = "starting"
+        self.hanging: Callable[[], tuple[str, ...]] = tuple
+        """Says which parts hang; set like `phase`."""
 
     def start(self) -> None:
         """Begin to look after what the parts don't notice by themselves."""
@@ -130,6 +132,7 @@ class Watch:
     def _notices(self) -> tuple[str, ...]:
         durable = self._parts.shared.durable
         return (
+            *self.hanging(),
             *(durable.durability.warnings if durable else ()),
             *(self.orphans.warnings if self.orphans else ()),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from itertools import repeat
@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from router.config import HostKeys
-from router.contracts import Clock, DeadLetters, Queue, Result
+from router.contracts import Clock, DeadLetters, Queue, Result, Sign
 from router.core import retry
 from router.core.books import SinkBook
 from router.core.breaker import Ticket
@@ -169,6 +169,10 @@ class SinkWorker:
     def check(self) -> None:
         """Look after attempts that are over their time; called several times a second."""
         self._slots.check()
+
+    def signs(self) -> Iterator[Sign]:
+        """What it is at."""
+        return self._slots.signs()
 
     @property
     def in_hand(self) -> int:
