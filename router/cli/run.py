@@ -206,8 +206,8 @@ def _printer(active: Logs) -> Iterator[Callable[[str], None]]:
 
 def _welcome(loaded: Loaded, config: Path, url: str, *, embedded: bool) -> None:
     """Where it listens, what it reads, and how to try it."""
-    from router.broker.client import shown
     from router.cli.samples import publish_lines
+    from router.redis_url import shown
 
     tell(f"event-router {__version__} listens at {shown(url)}{' (embedded Valkey)' if embedded else ''}", "good")
     for name, source in loaded.config.sources.items():

@@ -25,6 +25,8 @@ import structlog
 from structlog.stdlib import BoundLogger
 from structlog.typing import EventDict, Processor
 
+from router.ops.terminal import colours, journal, terminal
+
 Format = Literal["auto", "console", "json"]
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -330,32 +332,6 @@ def flush(timeout: float = 1.0) -> None:
         _active.flush(timeout)
 
 
-def journal(environ: Mapping[str, str], descriptor: int) -> bool:
-    """Whether the descriptor is the journal: `$JOURNAL_STREAM` names its device and inode (systemd.exec(5))."""
-    device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
-    try:
-        found = os.fstat(descriptor)
-        return (found.st_dev, found.st_ino) == (int(device), int(inode))
-    except (OSError, ValueError):
-        return False
-
-
-def colours(environ: Mapping[str, str], descriptor: int) -> bool:
-    """Whether to colour what goes to the descriptor: NO_COLOR forbids, FORCE_COLOR demands, else a terminal decides."""
-    if environ.get("NO_COLOR"):
-        return False
-    if environ.get("FORCE_COLOR"):
-        return True
-    return _terminal(descriptor) and environ.get("TERM") != "dumb"
-
-
-def _terminal(descriptor: int) -> bool:
-    try:
-        return os.isatty(descriptor)
-    except OSError:
-        return False
-
-
 def _renderers(format: Format, redactor: Redactor, environ: Mapping[str, str], descriptor: int) -> list[Processor]:  # noqa: A002
     common: list[Processor] = [
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -365,7 +341,7 @@ def _renderers(format: Format, redactor: Redactor, environ: Mapping[str, str], d
         _no_payloads,
         redactor,
     ]
-    if format == "console" or (format == "auto" and _terminal(descriptor)):
+    if format == "console" or (format == "auto" and terminal(descriptor)):
         console = structlog.dev.ConsoleRenderer(
             colors=colours(environ, descriptor), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
         )

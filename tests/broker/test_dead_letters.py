@@ -8,7 +8,8 @@ import time
 import pytest
 import structlog.testing
 
-from router.broker import client, keys
+from router import redis_url
+from router.broker import keys
 from router.broker.dead_letters import BATCH, OVERHEAD, DeadLetterWriter, Tally
 from router.errors import ConfigError, UnavailableError
 from router.events import DeadLetter
@@ -297,7 +298,7 @@ async def test_start_waits_for_a_server_that_comes_later(start_server, kind, clo
     await until(lambda: len(heard) > 2)
     server.start()
     await starting
-    assert set(heard) == {f"{client.shown(server.url)}: connection refused"}
+    assert set(heard) == {f"{redis_url.shown(server.url)}: connection refused"}
     assert await dead.drain(1) == 0
 
 

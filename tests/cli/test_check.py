@@ -124,7 +124,8 @@ def test_it_answers_at_once(folder):
     assert min(took) < 0.5
 
 
-def test_it_imports_nothing_that_it_does_not_need(folder):
+@pytest.mark.parametrize("url", ["embedded", "redis://localhost:6379"])
+def test_it_imports_nothing_that_it_does_not_need(folder, url):
     script = (
         "import sys\nfrom router.cli.main import main\ntry:\n    main(['check', 'config.yaml'])\n"
         "except SystemExit as ended:\n    print(ended.code, *sys.modules, file=sys.stderr)\n"
@@ -132,7 +133,7 @@ def test_it_imports_nothing_that_it_does_not_need(folder):
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=folder,
-        env=environment(folder, {"REDIS_URL": "embedded"}),
+        env=environment(folder, {"REDIS_URL": url}),
         capture_output=True,
         text=True,
         timeout=30,
@@ -140,4 +141,4 @@ def test_it_imports_nothing_that_it_does_not_need(folder):
     )
     code, *modules = done.stderr.split()
     assert code == "0"
-    assert not {"aiohttp", "redis", "uvloop", "jsonschema", "rich.live"} & set(modules)
+    assert not {"aiohttp", "redis", "uvloop", "jsonschema", "rich", "structlog"} & set(modules)
