@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -313,23 +312,15 @@ def test_a_large_file_is_refused(tmp_path):
     assert "larger than 4 MiB" in problem
 
 
-def test_loading_is_quick_and_imports_little():
+def test_loading_imports_little():
     code = (
-        "import sys, time\n"
+        "import sys\n"
         "from pathlib import Path\n"
         "from router.ops.loading import load\n"
         "load(Path('config.example.yaml'), environ={}, placeholders=True)\n"
-        "print(time.process_time(), *sorted({'redis', 'aiohttp', 'jsonschema'} & set(sys.modules)))\n"
+        "print(*sorted({'redis', 'aiohttp', 'jsonschema', 'structlog', 'rich'} & set(sys.modules)))\n"
     )
-    best, heavy = 9.0, []
-    for _ in range(5):
-        run = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HERE.parent.parent
-        )
-        took, *heavy = run.stdout.split()
-        best = min(best, float(took))
-        if best < 0.4:
-            break
-        time.sleep(0.2)  # the machine is busy with something else
-    assert heavy == []
-    assert best < 0.5
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HERE.parent.parent
+    )
+    assert run.stdout.split() == []
