@@ -204,7 +204,7 @@ class DeadLetterWriter:
         self._hurry.set()
         if self._task is not None:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout(timeout if self.waiting else 0):  # removing what is too old can wait
                     await self._idle.wait()
             while not self._task.done():  # a cancellation that meets an answer on its way may be lost
                 self._task.cancel()
