@@ -212,11 +212,13 @@ def test_warnings(write, tmp_path):
     )
     text = file.read_text().replace("sinks: [audit, page]", "sources: [web-app], sinks: [audit]")
     text = text.replace("sinks:\n  audit", "  idle: {type: pubsub, patterns: ['idle.*']}\nsinks:\n  audit")
+    text = text.replace("sinks: [audit]", "channels: [“notification”], sinks: [audit]")
     file.write_text(text)
     warnings = [str(problem) for problem in load(file, environ={}).problems if problem.severity == "warning"]
     assert [warning.removeprefix(f"{file}:") for warning in warnings] == [
         "5:3: sources.idle: no route takes the events of this source [warning]",
         "8:3: sinks.page: no route uses this sink [warning]",
+        "14:49: routes[0].channels[0]: the quotes “ and ” are a part of the text; YAML's are \" and ' [warning]",
         '15:10: include: no file matches "none.d/*.yaml" [warning]',
         "18:5: schemas[1]: no source listens to a channel of this schema [warning]",
     ]
