@@ -44,7 +44,7 @@ bench: $(DEV) ## Measure: events/s and CPU per event, beside the floor and a pla
 lock: $(DEV) ## Resolve the newest versions that pyproject.toml allows into the two locks
 	$(PIP) install uv
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate \
-		--extra embedded --extra speed pyproject.toml -o requirements.lock
+		--extra embedded --extra speed --extra watch pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate \
 		--extra dev --constraint requirements.lock --no-emit-package event-router pyproject.toml -o requirements-dev.lock
 

@@ -208,6 +208,9 @@ class Queue(Protocol):
     def later(self, event: Event, due: float) -> None:
         """Hand back a delivery that was taken, to be tried again at `due` (seconds since the epoch)."""
 
+    def give_back(self, events: Sequence[Event]) -> None:
+        """Hand back deliveries that were taken and not attempted: they are the next to be taken, in this order."""
+
     def split(self, event: Event, parts: list[Event]) -> None:
         """A delivery in hand was handed over to `parts`, which are in hand now instead of it."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
 
 class Reason(StrEnum):
@@ -125,9 +126,13 @@ class Problem:
 
 @dataclass
 class ConfigError(RouterError):
-    """The configuration can't work; `problems` holds every fault found, not the first alone. Exit code 78."""
+    """The configuration can't work; `problems` holds every fault found, not the first alone. Exit code 78.
+
+    `files` are those that were read before it was found out: changing one of them may mend it.
+    """
 
     problems: Sequence[Problem] = field(default_factory=list)
+    files: frozenset[Path] = frozenset()
 
     def __str__(self) -> str:
         return "\n".join(str(problem) for problem in self.problems)

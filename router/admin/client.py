@@ -35,20 +35,31 @@ class Client:
 
         Raises `UnavailableError` when none answers, `RouterError` for an answer that is no success.
         """
-        connection = _Connection(self.address)
+        return self._decoded(*self._ask("GET", path, PATIENCE))
+
+    def post(self, path: str, patience: float, *, refusal: int | None = None) -> Any:
+        """What the router says when it is asked to do this; it may take `patience` seconds.
+
+        `refusal` is the status of an answer that is no success and yet worth reading. Raises as `get` does.
+        """
+        status, body = self._ask("POST", path, patience)
+        return self._decoded(http.client.OK if status == refusal else status, body)
+
+    def _ask(self, method: str, path: str, patience: float) -> tuple[int, bytes]:
+        connection = _Connection(self.address, patience)
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         try:
-            connection.request("GET", path, headers=headers)
+            connection.request(method, path, headers=headers)
             answer = connection.getresponse()
             body = answer.read()
         except TimeoutError as error:
-            raise UnavailableError(f"the router at {self.address} does not answer within {PATIENCE:g} s") from error
+            raise UnavailableError(f"the router at {self.address} does not answer within {patience:g} s") from error
         except (OSError, http.client.HTTPException) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise UnavailableError(f"no router answers at {self.address}: {why.lower()}") from error
         finally:
             connection.close()
-        return self._decoded(answer.status, body)
+        return answer.status, body
 
     def _decoded(self, status: int, body: bytes) -> Any:
         try:
@@ -69,8 +80,8 @@ class Client:
 class _Connection(http.client.HTTPConnection):
     """HTTP over a socket of ours."""
 
-    def __init__(self, address: Address) -> None:
-        super().__init__("localhost", timeout=PATIENCE)
+    def __init__(self, address: Address, patience: float) -> None:
+        super().__init__("localhost", timeout=patience)
         self._address = address
 
     def connect(self) -> None:

@@ -27,6 +27,7 @@ from router.ops.metrics import Exposition, Measured
 if TYPE_CHECKING:
     from aiohttp import web  # takes half a second to import, which only a router that serves has to spend
 
+    from router.engine.reload import Reloaded
     from router.engine.status import Watch
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -44,6 +45,8 @@ MOST_HEADER = 8_192
 
 MOST_HEADERS = 64
 
+RELOAD = "/api/reload"
+
 _JSON = "application/json"
 _silent = logging.getLogger(f"{__name__}.aiohttp")
 _silent.setLevel(logging.CRITICAL + 1)  # a malformed request is its sender's business; our own faults are logged below
@@ -53,11 +56,19 @@ class AdminServer:
     """Serves a router's state at one address.
 
     `token` is what a TCP client has to show, None for no token; a unix socket is guarded by its mode and asks for none.
-    Where it is not `required`, a router that can't listen says so and does its work.
+    `reload` has the configuration loaded again. Where it is not `required`, a router that can't listen says so and does
+    its work.
     """
 
     def __init__(
-        self, address: Address, *, token: str | None, view: View, measured: Measured, required: bool = True
+        self,
+        address: Address,
+        *,
+        token: str | None,
+        view: View,
+        measured: Measured,
+        reload: Callable[[str], Awaitable[Reloaded]] | None = None,
+        required: bool = True,
     ) -> None:
         self._required = required
         self.address = address
@@ -66,6 +77,7 @@ class AdminServer:
         self._judges_host = address.path is None and token is None
         self._view = view
         self._measured = measured
+        self._reload = reload
         self._exposition: Exposition | None = None
         self._listener: Listener | None = None
         self._runner: web.AppRunner | None = None
@@ -94,6 +106,8 @@ class AdminServer:
         app = web.Application(middlewares=[guard], client_max_size=MOST_HEADER)
         for path, handler in self._routes().items():
             app.router.add_get(path, handler)
+        if self._reload is not None:
+            app.router.add_post(RELOAD, self._reloaded)
         self._runner = web.AppRunner(
             app,
             handle_signals=False,
@@ -148,6 +162,9 @@ class AdminServer:
         if self._judges_host and not _names_this_machine(request.host):
             # A web page whose name is made to resolve to 127.0.0.1 (DNS rebinding) sends its own name.
             return _fault(421, f"this address answers to 127.0.0.1, ::1 and localhost, not to {request.host!r}")
+        if request.method == "POST" and "Origin" in request.headers:
+            # Only web pages send one: a page must not do what the user whose browser shows it may.
+            return _fault(403, "this is not for web pages")
         if not self._allowed(request) and request.path not in {"/livez", "/readyz"}:
             answer = _fault(401, "a token is needed: Authorization: Bearer TOKEN")
             answer.headers["WWW-Authenticate"] = "Bearer"
@@ -155,7 +172,7 @@ class AdminServer:
         try:
             response = await handler(request)
         except web.HTTPNotFound:
-            return _fault(404, f"there is nothing here; there is {', '.join(self._routes())}")
+            return _fault(404, f"there is nothing here; there is {', '.join(self._routes())}, and POST {RELOAD}")
         except web.HTTPMethodNotAllowed as error:
             answer = _fault(
                 405, f"{error.method} is not allowed here, {' and '.join(sorted(error.allowed_methods))} is"
@@ -193,6 +210,14 @@ class AdminServer:
     async def _status(self, _request: web.Request) -> web.StreamResponse:
         await self._view.refresh()
         return _answer(document(self._view.snapshot()))
+
+    async def _reloaded(self, _request: web.Request) -> web.StreamResponse:
+        """200 with what changed, or 422 with what is wrong with the configuration on disk: then nothing did."""
+        assert self._reload is not None
+        result = await self._reload("HTTP")
+        problems = [msgspec.to_builtins(problem) for problem in result.problems]
+        told = {"ok": result.ok, "changed": result.changed, "problems": problems, "waiting": dict(result.waiting)}
+        return _answer(told, 200 if result.ok else 422)
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         from aiohttp import web  # noqa: PLC0415  # see above
@@ -250,6 +275,8 @@ def admin_side(config: AdminConfig, state: Path, instance: str) -> Callable[[Wat
 
     def made(watch: Watch) -> AdminServer:
         required = config.listen is not None
-        return AdminServer(place, token=token, view=watch, measured=watch.measured, required=required)
+        return AdminServer(
+            place, token=token, view=watch, measured=watch.measured, reload=watch.reload, required=required
+        )
 
     return made

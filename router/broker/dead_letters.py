@@ -126,10 +126,7 @@ class DeadLetterWriter:
         self._server = client.server(url, client_name=client_name)
         self._stream = keys.dead(prefix)
         self._guard = keys.dead_batch(prefix, os.urandom(8).hex())
-        self._max_events = max_events
-        self._max_age = int(max_age * 1000)
-        self._look_every = min(LOOK_EVERY, max_age / 10)
-        self._buffer_bytes = buffer_bytes
+        self.configure(max_events=max_events, max_age=max_age, buffer_bytes=buffer_bytes)
         self._clock = clock
         self._connect_timeout = connect_timeout
         self._tell_waiting = waiting
@@ -148,6 +145,13 @@ class DeadLetterWriter:
         self._evictions = Tally(clock, "dead letters evicted: the stream is full, its oldest entries made room")
         self._expiries = Tally(clock, "dead letters evicted: they are older than dead_letters.max_age")
         self._drops = Tally(clock, "dead letters dropped: more wait for Redis than redis.outage_buffer holds")
+
+    def configure(self, *, max_events: int, max_age: float, buffer_bytes: int) -> None:
+        """Take other bounds from the next batch on; they mean what they mean to the class."""
+        self._max_events = max_events
+        self._max_age = int(max_age * 1000)
+        self._look_every = min(LOOK_EVERY, max_age / 10)
+        self._buffer_bytes = buffer_bytes
 
     @property
     def evicted(self) -> int:

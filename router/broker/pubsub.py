@@ -86,6 +86,7 @@ class PubSubSource:
         self._waiting = waiting
         self._timing = timing or Timing()
         self._backoff = Backoff(self._timing.first_delay, self._timing.longest_delay)
+        self._following: Subscriptions | None = None
         self._subscriber: Subscriber | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._started = False
@@ -153,6 +154,53 @@ class PubSubSource:
     async def close(self) -> None:
         """Nothing is left to do: nobody waits for acknowledgements here."""
 
+    # Another configuration, without a gap.
+
+    async def prepare(self, names: Sequence[str], globs: Sequence[str]) -> None:
+        """Subscribe to what comes new, beside what there is: what it brings is dropped until `switch`.
+
+        Raises `UnavailableError` when the source is not connected, `ConfigError` for a refused subscription; then it is
+        as it was.
+        """
+        following = Subscriptions(names, globs)
+        subscriber = self._subscriber
+        if subscriber is None or subscriber.lost.done():
+            raise UnavailableError(f"source {self.name} is not connected: {self.reason}")
+        added = [one for one in following.wanted if one not in self._subscriptions.wanted]
+        if added:
+            subscriber.subscribe(added)
+            await subscriber.settled(self._timing.dead_after)
+        if why := _unanswered(subscriber):
+            raise UnavailableError(f"source {self.name}: {self._server.shown}: {why}")
+        refused = {one: answer for one in added if (answer := subscriber.refused.pop(one, None)) is not None}
+        if refused:
+            subscriber.unsubscribe(one for one in added if one not in refused)
+            problems = [Problem(self._refusal(*one), path=f"sources.{self.name}") for one in refused.items()]
+            raise ConfigError(problems)
+        self._following = following
+
+    def switch(self) -> None:
+        """Take from now on what `prepare` was told; nothing of what stays is missed or comes twice."""
+        following, self._following = self._following, None
+        if following is None:
+            return
+        self._subscriptions = following  # a connection that is made anew asks for these
+        subscriber = self._subscriber
+        if subscriber is None or subscriber.lost.done():
+            return
+        subscriber.switch(following)
+        for one in subscriber.refused.keys() - set(following.wanted):
+            del subscriber.refused[one]
+        if subscriber.answered.done():
+            self._settle()
+
+    def give_up(self) -> None:
+        """Forget what `prepare` was told."""
+        following, self._following = self._following, None
+        subscriber = self._subscriber
+        if following is not None and subscriber is not None and not subscriber.lost.done():
+            subscriber.unsubscribe([one for one in following.wanted if one not in self._subscriptions.wanted])
+
     async def _keep(self) -> None:
         """Watch the connection and come back after each loss."""
         while True:
@@ -180,7 +228,7 @@ class PubSubSource:
         while True:
             subscriber = await self._connect()
             try:
-                subscriber.subscribe(self._subscriptions.wanted)
+                subscriber.subscribe(subscriber.subscriptions.wanted)
                 await subscriber.settled(self._timing.dead_after)
                 why = _unanswered(subscriber)
                 if why is None:
@@ -188,6 +236,9 @@ class PubSubSource:
             except BaseException:
                 await subscriber.close()
                 raise
+            if subscriber.subscriptions is not self._subscriptions:  # switched meanwhile
+                await subscriber.close()
+                continue
             self._subscriber = subscriber
             if why is None:
                 return

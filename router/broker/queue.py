@@ -81,6 +81,13 @@ class _Split(msgspec.Struct, eq=False):
     records: list[tuple[float, bytes]]
 
 
+def _entry(event: Event) -> bytes:
+    """The entry that a delivery in hand came from."""
+    receipt = event._receipt
+    entry: bytes = receipt.whole.entry if isinstance(receipt, _Part) else receipt
+    return entry
+
+
 class Solitude:
     """Lets one suspicious delivery of a whole router be in hand at a time; all queues of a router share one."""
 
@@ -149,11 +156,9 @@ class RedisQueue:
         self._book = book
         self._clock = clock
         self._solitude = solitude
-        self._hold = min(hold, MOST)
-        self._idle = idle
         self._max_deliveries = max_deliveries
-        self._reader = Reader(sink, overriding)
-        self._overriding = overriding
+        self._room = asyncio.Event()
+        self.configure(hold=hold, idle=idle, overriding=overriding)
         self._timing = timing = timing or Timing()
         self._server = server
         self._reading = Link(server, timing.block + client.TIMEOUT)
@@ -177,7 +182,6 @@ class RedisQueue:
         self._ending = False
         self._ended_at = 0.0
         self._changed = asyncio.Event()  # something was settled or put off
-        self._room = asyncio.Event()
         self._wake = asyncio.Event()  # the keeper has something to look at
         self._quiet = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -311,8 +315,7 @@ class RedisQueue:
 
     def keep(self, event: Event) -> bool:
         """Whether a delivery in hand may stay there for long: not one that must be alone in hand, all others wait for it."""
-        receipt = event._receipt
-        entry = receipt.whole.entry if isinstance(receipt, _Part) else receipt
+        entry = _entry(event)
         if self._solitude.holds(entry):
             return False
         self._kept.add(entry)
@@ -328,6 +331,23 @@ class RedisQueue:
             self._part_over(event._receipt, record=(delay, record))
             return
         self._defer(event._receipt, event._position, {}, [(delay, record)])
+
+    def give_back(self, events: Sequence[Event]) -> None:
+        """Hand back deliveries that were taken and not attempted: they are the next to be taken, in this order."""
+        if not events:
+            return
+        self._kept.difference_update(map(_entry, events))
+        self._bundles.appendleft(_Bundle(list(events)))
+        self._ready += len(events)
+        self._wake_taker()
+
+    def configure(self, *, hold: int, idle: float, overriding: AbstractSet[str]) -> None:
+        """Take other limits from now on; they mean what they mean to the class."""
+        self._hold = min(hold, MOST)
+        self._idle = idle
+        self._overriding = overriding
+        self._reader = Reader(self._sink, overriding)
+        self._room.set()
 
     def split(self, event: Event, parts: list[Event]) -> None:
         """A delivery in hand was handed over to `parts`; its entry gives way to theirs once each is put off or over."""

@@ -33,8 +33,8 @@ class Stream:
         """Such fields that nothing is acknowledged with any more."""
         self.returned: list[bytes] = []
         """Recovered entries whose attempt came back, to be tried again: their count is to be set back."""
-        self.elder: Stream | None = None
-        """The same stream in the hand of a source that this one replaces."""
+        self.elders: list[Stream] = []
+        """The same stream in the hands of sources that this one replaces, as long as there is anything in them."""
         self.batches: set[Entries] = set()
         """Those with entries that are not complete."""
         self.known = False
@@ -78,9 +78,14 @@ class Stream:
         return [one for batch in self.batches if since is None or batch.since <= since for one in batch.ids if one]
 
     def hand(self) -> set[bytes]:
-        """Everything that is not acknowledged."""
-        elder = self.elder.hand() if self.elder is not None else ()
-        return {*self.open(), *self.done, *self.sent, *elder}
+        """Everything that is not acknowledged. The sources that this one replaces have stopped by then."""
+        hand = {*self.open(), *self.done, *self.sent}
+        for elder in list(self.elders):
+            left = {*elder.open(), *elder.done, *elder.sent}
+            if not left:
+                self.elders.remove(elder)
+            hand |= left
+        return hand
 
     def forget(self) -> None:
         """The stream is another one now: what is in hand is still delivered, but there is nothing to acknowledge."""

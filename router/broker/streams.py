@@ -151,15 +151,23 @@ class StreamSource:
         """An entry has no copies."""
         return 0
 
-    def succeed(self, other: StreamSource) -> None:
-        """Take the place of a source that has stopped: what it still has in hand is not taken again.
+    @property
+    def in_flight(self) -> int:
+        """Entries that are not complete."""
+        return sum(stream.unsettled for stream in self._streams)
 
-        It goes on acknowledging and renewing that until it is closed.
+    def succeed(self, other: StreamSource) -> None:
+        """Take the place of a source that has stopped, or will before this one runs: what it has in hand is not taken again.
+
+        It goes on acknowledging and renewing that until it is closed. There may be several; those of another server, group
+        or consumer mean nothing here.
         """
         if (other.address, other._words) != (self.address, self._words):  # another server, group or consumer
             return
         for stream in self._streams:
-            stream.elder = other._by_key.get(stream.key)
+            elder = other._by_key.get(stream.key)
+            if elder is not None:
+                stream.elders.append(elder)
 
     # Its life.
 

@@ -48,6 +48,11 @@ Wanted = tuple[bytes, bytes]
 PINGED: Wanted = (b"ping", b"")
 """Stands for a PING among the commands that are to be answered."""
 
+FENCE: Wanted = (b"ping", b"fence")
+"""Stands for a PING at whose answer other subscriptions come into force."""
+
+_ENDS = {SUBSCRIBE: UNSUBSCRIBE, PSUBSCRIBE: PUNSUBSCRIBE}
+
 
 class Subscriptions:
     """What a source subscribes to, in order of priority: exact names, then globs in the order of the configuration.
@@ -56,10 +61,12 @@ class Subscriptions:
     """
 
     def __init__(self, names: Iterable[str], globs: Iterable[str]) -> None:
-        self._names = dict.fromkeys(name.encode() for name in names)
+        exact = dict.fromkeys(name.encode() for name in names)
+        self.names = frozenset(exact)
+        """The exact names."""
         self._globs = {text.encode(): glob(text) for text in globs}
         self.wanted: tuple[Wanted, ...] = (
-            *((SUBSCRIBE, name) for name in self._names),
+            *((SUBSCRIBE, name) for name in exact),
             *((PSUBSCRIBE, pattern) for pattern in self._globs),
         )
         """In the order to subscribe: with the winner always first, no event is missed while the rest is confirmed."""
@@ -69,7 +76,7 @@ class Subscriptions:
         """Copies dropped so far."""
 
     def _winner(self, channel: bytes) -> bytes | None:
-        if channel in self._names:
+        if channel in self.names:
             return None
         return next((pattern for pattern, matches in self._globs.items() if matches(channel)), None)
 
@@ -97,7 +104,8 @@ class Subscriber(asyncio.BufferedProtocol):
         """Done when the connection is gone; its result says why."""
         self.answered: asyncio.Future[None] = loop.create_future()
         """Done when the server has answered every subscription asked for; `refused` says how."""
-        self._subscriptions = subscriptions
+        self.subscriptions = subscriptions
+        """Those in force: which copies count."""
         self._deliver = deliver
         self._monotonic = clock.monotonic
         self._connection = connection
@@ -107,6 +115,8 @@ class Subscriber(asyncio.BufferedProtocol):
         self._expected: deque[Wanted] = deque()
         self._unanswered = 0
         self._left: asyncio.Future[None] | None = None
+        self._next: Subscriptions | None = None
+        self._fenced = False  # whether other subscriptions came into force in the chunk at hand
         self._transport = self._take_over(connection)
 
     def _take_over(self, connection: AbstractConnection) -> asyncio.Transport:
@@ -130,6 +140,31 @@ class Subscriber(asyncio.BufferedProtocol):
         self._unanswered += len(wanted)
         self._expected.extend(wanted)
         self._transport.write(b"".join(map(_pack, wanted)))
+
+    def unsubscribe(self, unwanted: Iterable[Wanted]) -> None:
+        """Give these subscriptions up."""
+        commands = [(_ENDS[kind], name) for kind, name in unwanted]
+        self._expected.extend(commands)
+        self._transport.write(b"".join(map(_pack, commands)))
+
+    def switch(self, subscriptions: Subscriptions) -> None:
+        """Have other subscriptions decide which copies count, and give up what they do not want.
+
+        They come into force at one place in the stream of messages, the answer to a PING: what was published is on one
+        side of it with all its copies, so it is neither missed nor taken twice. What comes new is subscribed already.
+        """
+        unwanted = [one for one in self.subscriptions.wanted if one not in subscriptions.wanted]
+        self._next = subscriptions
+        self._expected.append(FENCE)
+        self._transport.write(b"PING\r\n")
+        self.unsubscribe(unwanted)
+
+    def _cross(self) -> None:
+        """The fence is reached."""
+        assert self._next is not None
+        self._next.duplicates += self.subscriptions.duplicates
+        self.subscriptions = self._next
+        self._fenced = True
 
     async def settled(self, patience: float) -> None:
         """Wait until the server has answered every subscription, or is lost, for `patience` seconds at most."""
@@ -203,6 +238,7 @@ class Subscriber(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take the bytes of one chunk."""
         self.last_byte = self._monotonic()
+        self._fenced = False
         batches: list[RawBatch] = []
         failure: Exception | None = None
         try:
@@ -245,8 +281,8 @@ class Subscriber(asyncio.BufferedProtocol):
         gets = self._gets
         append: Callable[[bytes], None] = batches.append  # type: ignore[assignment]  # replaced before its first use
         exact = wild = pattern = extra = extra_pattern = None
-        subscriptions = self._subscriptions
-        if batches:  # the run goes on from the slice before
+        subscriptions = self.subscriptions
+        if batches and not self._fenced:  # the run goes on from the slice before
             last = batches[-1]
             append, pattern = last.payloads.append, last.pattern
             exact, wild = (last.channel, None) if pattern is None else (None, last.channel)
@@ -257,6 +293,9 @@ class Subscriber(asyncio.BufferedProtocol):
                     append(payload)
                     continue
                 if kind == MESSAGE:
+                    if name not in subscriptions.names:  # subscribed already, or still, while others are in force
+                        subscriptions.duplicates += 1
+                        continue
                     run = [payload]
                     append = run.append
                     exact, wild = name, None
@@ -281,6 +320,9 @@ class Subscriber(asyncio.BufferedProtocol):
                     batches.append(RawBatch(name, glob_, run))
                     continue
             self._control(message)
+            if subscriptions is not self.subscriptions:
+                subscriptions = self.subscriptions
+                exact = wild = pattern = extra = extra_pattern = None
 
     def _control(self, reply: Any) -> None:
         """Take an answer to a command: they come in the order of the commands."""
@@ -289,15 +331,21 @@ class Subscriber(asyncio.BufferedProtocol):
             self._leaving(kind, reply)
             return
         if kind in {UNSUBSCRIBE, PUNSUBSCRIBE}:
-            self.abort("the server ended a subscription")
+            if self._expected and self._expected[0] == (kind, reply[1]):
+                self._expected.popleft()
+            else:
+                self.abort("the server ended a subscription")
             return
         if not self._expected:
             raise ValueError(f"{reply!r:.100} where nothing was asked")
         asked = self._expected.popleft()
-        if asked is not PINGED:
+        if asked[0] != PINGED[0]:
             self._answer(asked, kind, reply)
-        elif kind not in {PONG, ERROR}:
+            return
+        if kind not in {PONG, ERROR}:
             raise ValueError(f"{reply!r:.100} where the answer to PING was due")
+        if asked is FENCE:
+            self._cross()
 
     def _answer(self, asked: Wanted, kind: bytes, reply: list[Any]) -> None:
         if kind == ERROR:

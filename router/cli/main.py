@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     },
     "Operate": {
         "check": Entry("check:check", "Everything that can be known of a configuration without sending."),
+        "reload": Entry("reload:reload", "Load the configuration again, and say what changed."),
         "status": Entry("status:status", "How the running router does: sources, sinks, queues and the books."),
         "dlq": Entry("dlq:dlq", "The dead letters: look at them, send them again, remove them."),
     },

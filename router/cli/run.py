@@ -40,6 +40,7 @@ EMBEDDED = "embedded"
     show_envvar=True,
     help="Show who would get what; send nothing and write nothing to Redis.",
 )
+@click.option("--watch", "watches", is_flag=True, help="Reload when a file behind the configuration changes.")
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
@@ -64,10 +65,13 @@ def run(
     instance: str,
     *,
     deliver: str | None,
+    watches: bool,
     log_level: str,
     log_format: str,
 ) -> int:
     """The daemon: read, validate, route, deliver; until SIGTERM or Ctrl-C, which let it finish what is in hand.
+
+    SIGHUP, or the command `reload`, has it load its configuration again.
 
     Without a `redis.url` it starts a Redis of its own on this machine.
     """
@@ -76,20 +80,28 @@ def run(
     active = logs.configure(level=log_level, format=cast("logs.Format", log_format))
     path = find_config(config)
     try:
-        return _run(path, env_file, instance, deliver, active)
+        return _run(path, env_file, instance, deliver, active, watches=watches)
     finally:
         active.flush()
 
 
-def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, active: Logs) -> int:
+def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, active: Logs, *, watches: bool) -> int:
     from router.admin.server import admin_side
     from router.cli.common import load_config
     from router.engine.app import serve
     from router.ops.state import InstanceLock, state_directory
+    from router.ops.watching import available
 
-    loaded = load_config(path, env_file, deliver=deliver)
-    active.hide(loaded.secrets)
-    _log_problems(loaded)
+    if watches and not available():
+        raise click.UsageError("--watch needs a library that is not installed: pip install 'event-router[watch]'")
+
+    def load() -> Loaded:
+        loaded = load_config(path, env_file, deliver=deliver)
+        active.hide(loaded.secrets)
+        _log_problems(loaded)
+        return loaded
+
+    loaded = load()
     embedded = loaded.config.redis.url == EMBEDDED
     if embedded:
         _refuse_forgotten_url(loaded, env_file)
@@ -103,7 +115,16 @@ def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, 
                 _welcome(loaded, path, url, embedded=embedded)
 
         admin = admin_side(loaded.config.admin, state, instance)
-        return serve(loaded, instance=instance, redis_url=url, printer=printer, ready=ready, admin=admin)
+        return serve(
+            loaded,
+            instance=instance,
+            redis_url=url,
+            printer=printer,
+            ready=ready,
+            load=load,
+            admin=admin,
+            watch_files=watches,
+        )
 
 
 def _ended(_number: int, _frame: object) -> None:

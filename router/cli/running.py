@@ -18,14 +18,14 @@ SERVICE_STATE = Path("/var/lib/event-router")
 """The state directory of the shipped unit: root, who has none of the service's variables, finds the service there."""
 
 
-def running(config: Path | None, env_file: Path | None, instance: str) -> Client:
+def running(config: Path | None, env_file: Path | None, instance: str, *, may_be_faulty: bool = False) -> Client:
     """A client of the router that runs under this name.
 
-    A configuration that is named says where it listens; else the sockets of the state directories are tried first, then
+    A configuration that is named says where it listens, unless it `may_be_faulty`; else the sockets of the state directories are tried first, then
     the configuration that would be found. Raises `UnavailableError` when none runs.
     """
     sockets = [Client(default_address(state, instance)) for state in _states()]
-    if config is None:
+    if config is None or may_be_faulty:
         for client in sockets:
             if client.answers():
                 return client

@@ -58,6 +58,10 @@ class SinkBook:
             known = channel in self.dropped_by_channel or len(self.dropped_by_channel) < CHANNELS
             self.dropped_by_channel[channel if known else OTHER] += number
 
+    def forget(self, pending: int) -> None:
+        """What is open is somebody else's from now on, but for this many deliveries."""
+        self.accepted += pending - self.pending
+
     def _counters(self) -> dict[Outcome, Counter[Reason]]:
         return {
             Outcome.DEAD_LETTERED: self.dead_lettered,

@@ -71,10 +71,10 @@ class Expression:
         return None if isinstance(found, Missing) else found
 
     def key(self, event: Event, now: float) -> str | None:
-        """Its value as a text, to be compared with others; None where it is falsy."""
+        """Its value as a text, to be compared with others; None where it is missing, null, false or empty."""
         found = self.value(event, now)
         try:
-            return text(found) if found else None
+            return None if found is None or found is False or found == "" else text(found)
         except Exception:  # noqa: BLE001  # as above
             return None
 

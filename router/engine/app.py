@@ -8,7 +8,7 @@ import gc
 import importlib.util
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ import structlog
 
 from router.broker.queue import RedisQueue
 from router.engine.composition import Parts, Printer, compose, surroundings
+from router.engine.reload import Load, Reloader
+from router.engine.reloads import Reloads
+from router.engine.running import Running
 from router.engine.stall import StallWatch
 from router.engine.status import Admin, Watch
 from router.engine.worker import SinkWorker
@@ -42,23 +45,32 @@ def serve(
     redis_url: str,
     printer: Printer,
     ready: Callable[[], None],
+    load: Load,
     admin: Callable[[Watch], Admin] | None = None,
+    watch_files: bool = False,
 ) -> int:
     """Run a router until it is told to stop; returns the exit code.
 
     `redis_url` is the router's own Redis, never `embedded`. `printer` prints one line of data. `ready` is called once
     every subscription is confirmed. `admin` makes the side that answers who watches it, None for none. Raises
-    `ConfigError` and `UnavailableError` when it can't start.
+    `ConfigError` and `UnavailableError` when it can't start. `load` reads the configuration anew when that is
+    asked for; with `watch_files` a changed file asks for it.
     """
     timeout = None if systemd.managed() else loaded.config.redis.connect_timeout
+    patience = Patience()
+
+    def started() -> None:
+        patience.over = True
+        ready()
+
     around = surroundings(
         instance=instance,
         redis_url=redis_url,
         connect_timeout=timeout,
         printer=printer,
-        waiting=_wait_on,
+        waiting=patience,
     )
-    app = App(loaded, compose(loaded, around), ready, admin)
+    app = App(compose(loaded, around), started, load, admin, watch_files=watch_files)
     return run_to_end(app.run())
 
 
@@ -91,18 +103,34 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
-def _wait_on(why: str) -> None:
-    """Redis isn't there yet: say so, and ask the service manager for patience."""
-    systemd.extend_timeout(30, f"waiting for Redis: {why}")
-
-
-class Stop:
-    """What signals ask for: the first ends the router in order, the second ends it now."""
+class Patience:
+    """Asks the service manager for patience while the router starts and Redis isn't there yet."""
 
     def __init__(self) -> None:
+        self.over = False
+
+    def __call__(self, why: str) -> None:
+        """This is why it waits."""
+        if not self.over:
+            systemd.extend_timeout(30, f"waiting for Redis: {why}")
+
+
+def _plugin_files(loaded: Loaded) -> Iterator[Path]:
+    return (plugin.path for plugin in loaded.plugins.loaded if plugin.path)
+
+
+async def _nothing_waits(_names: frozenset[str]) -> Mapping[str, int]:
+    return {}
+
+
+class Signals:
+    """What signals ask for: the first ends the router in order, the second ends it now; SIGHUP calls `hang_up`."""
+
+    def __init__(self, hang_up: Callable[[], None]) -> None:
         self.asked = asyncio.Event()
         self.now = asyncio.Event()
         self.code = Exit.OK
+        self._hang_up = hang_up
 
     def install(self) -> None:
         """Listen to the signals."""
@@ -124,29 +152,36 @@ class Stop:
             self.code = code
         self.asked.set()
 
-    @staticmethod
-    def _hang_up() -> None:
-        log.warning("SIGHUP does nothing: restart the router to apply a changed configuration")
-
 
 class App:
     """One router from its start to its end."""
 
     def __init__(
         self,
-        loaded: Loaded,
         parts: Parts,
         ready: Callable[[], None],
+        load: Load,
         admin: Callable[[Watch], Admin] | None = None,
+        *,
+        watch_files: bool = False,
     ) -> None:
         self._parts = parts
         self._ready = ready
-        self._watch = Watch(parts)
+        self._stop = Signals(self._hang_up)
+        self._stall = StallWatch(_plugin_files(parts.loaded))
+        self._running = Running()
+        reloader = Reloader(parts, self._running, load, took=self._took, waiting=_nothing_waits)
+        self._reloads = Reloads(reloader, self._status)
+        self._watch = Watch(parts, self._reloads)
         self._admin = admin(self._watch) if admin else None
-        self._drain_for = loaded.config.shutdown.drain
-        self._stop = Stop()
-        files = [plugin.path for plugin in loaded.plugins.loaded if plugin.path]
-        self._stall = StallWatch(Path(file) for file in files)
+        self._watch_files = watch_files
+
+    def _hang_up(self) -> None:
+        self._reloads.ask("SIGHUP")
+
+    def _took(self, loaded: Loaded) -> None:
+        """Another configuration is in force."""
+        self._stall.know(_plugin_files(loaded))
 
     async def run(self) -> int:
         """Start, run and end; returns the exit code. Raises `ConfigError` or `UnavailableError` when it can't start."""
@@ -169,7 +204,7 @@ class App:
             self._stop.uninstall()
 
     def _workers(self) -> list[SinkWorker]:
-        return [sink.worker for sink in self._parts.sinks.values()]
+        return [sink.worker for sink in self._parts.every_part()]
 
     async def _started(self) -> bool:
         """Start every part; returns False when a signal came first. Takes back what was started when a part can't."""
@@ -198,7 +233,7 @@ class App:
             self._parts.shared.replays.start()
         if self._parts.shared.durable and self._redis_queues():
             self._parts.shared.durable.durability.start()
-        tasks = [asyncio.create_task(source.start()) for source in self._parts.sources.values()]
+        tasks = [asyncio.create_task(source.start()) for source in self._parts.every_source()]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -210,13 +245,13 @@ class App:
         return [worker.queue for worker in self._workers() if isinstance(worker.queue, RedisQueue)]
 
     async def _stop_sources(self) -> None:
-        stops = [source.stop() for source in self._parts.sources.values()]
+        stops = [self._running.stop(source) for source in self._parts.every_source()]
         if self._parts.shared.replays:
             stops.append(self._parts.shared.replays.stop())
         await asyncio.gather(*stops)
 
     async def _close_sources(self) -> None:
-        closes = [source.close() for source in self._parts.sources.values()]
+        closes = [source.close() for source in self._parts.every_source()]
         if self._parts.shared.replays:
             closes.append(self._parts.shared.replays.close())
         await asyncio.gather(*closes)
@@ -237,7 +272,7 @@ class App:
         self._stall.start()
         self._watch.phase = "running"
         systemd.ready(self._status())
-        addresses = sorted({source.address for source in self._parts.sources.values()})
+        addresses = sorted({source.address for source in self._parts.every_source()})
         log.info(
             "ready",
             sources=len(self._parts.sources),
@@ -248,19 +283,17 @@ class App:
         self._ready()
 
     async def _until_stopped(self) -> int:
-        asked = asyncio.create_task(self._stop.asked.wait())
-        sources = [asyncio.create_task(source.run(), name=name) for name, source in self._parts.sources.items()]
-        status = asyncio.create_task(self._tell_status())
-        await asyncio.wait({asked, *sources}, return_when=asyncio.FIRST_COMPLETED)
-        asked.cancel()
-        status.cancel()
-        code = self._stop.code
-        for source in sources:
-            error = source.exception() if source.done() and not source.cancelled() else None
-            if error is not None:
-                log.critical("a source ended by itself, which is a fault of the router", exc_info=error)
-                code = Exit.FINDINGS
-        return await self._end(code)
+        ends = [asyncio.create_task(end.wait()) for end in (self._stop.asked, self._running.crashed)]
+        for source in self._parts.every_source():
+            self._running.start(source)
+        others = [asyncio.create_task(self._tell_status())]
+        self._reloads.start()
+        if self._watch_files:
+            others.append(asyncio.create_task(self._reloads.watch_files()))
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in (*ends, *others):
+            task.cancel()
+        return await self._end(Exit.FINDINGS if self._running.crashed.is_set() else self._stop.code)
 
     async def _tick(self) -> None:
         while True:
@@ -275,7 +308,7 @@ class App:
             systemd.status(self._status())
 
     def _status(self) -> str:
-        sources = self._parts.sources.values()
+        sources = [part.source for part in self._parts.sources.values()]
         up = sum(source.up for source in sources)
         totals = self._parts.shared.books.totals()
         return f"{up} of {len(sources)} sources up, {totals['received']} received, {totals['delivered']} delivered"
@@ -286,13 +319,16 @@ class App:
         """Take no more, finish what is in hand within the drain, settle the rest, say what became of everything."""
         self._watch.phase = "draining"
         systemd.stopping("draining")
-        log.info("draining", at_most_seconds=self._drain_for)
+        drain_for = self._parts.loaded.config.shutdown.drain
+        log.info("draining", at_most_seconds=drain_for)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._drain_for
-        systemd.extend_timeout(self._drain_for + LETTERS_PATIENCE + 5)
+        deadline = loop.time() + drain_for
+        systemd.extend_timeout(drain_for + LETTERS_PATIENCE + 5)
+        await self._reloads.stop()
         await self._stop_sources()
         self._parts.shared.notes.flush()
         await self._drained(deadline)
+        await self._reloads.close()
         await self._hand_over_the_rest(0.2 if self._stop.now.is_set() else max(deadline - loop.time(), 1.0))
         await self._close_sinks()
         patience = 0.2
@@ -327,12 +363,15 @@ class App:
         return any(worker.may_settle_within(left) for worker in self._workers())
 
     async def _close_sinks(self) -> None:
-        sinks = self._parts.sinks
-        left = await asyncio.gather(*(sink.worker.close() for sink in sinks.values()))
-        lost = {name: number for name, number in zip(sinks, left, strict=True) if number}
+        sinks = self._parts.every_part()
+        left = await asyncio.gather(*(sink.worker.close() for sink in sinks))
+        lost: dict[str, int] = {}
+        for sink, number in zip(sinks, left, strict=True):
+            if number:
+                lost[sink.worker.name] = lost.get(sink.worker.name, 0) + number
         if lost:
             log.error("deliveries existed only in memory and are lost", reason="shutdown", by_sink=lost)
-        for sink in sinks.values():
+        for sink in sinks:
             await sink.context.close()
 
     async def _hand_over_the_rest(self, patience: float) -> None:
@@ -349,7 +388,7 @@ class App:
             await self._parts.shared.durable.durability.close()
 
     def _close_the_books(self) -> None:
-        sources = self._parts.sources.values()
+        sources = self._parts.every_source()
         log.info(
             "stopped",
             **self._parts.shared.books.totals(),

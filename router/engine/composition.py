@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -25,13 +26,15 @@ from router.core.books import Books, SinkBook, SourceBook
 from router.core.expressions import Expiry
 from router.core.ids import Ids
 from router.core.matching import is_glob
+from router.core.rendering import OptionsTemplate
 from router.core.routing import Routing, schema_rule
 from router.engine import letters
 from router.engine.calls import Caller
 from router.engine.clock import SystemClock
 from router.engine.context import Context
 from router.engine.delivery_mode import DeliveryMode, ShownLetters
-from router.engine.handover import Handover
+from router.engine.handover import Handover, Inbox
+from router.engine.intake import Intake, Way
 from router.engine.letter_notes import LetterNotes
 from router.engine.memory_queue import MemoryQueue
 from router.engine.notes import Notes
@@ -39,8 +42,8 @@ from router.engine.pipeline import Lane, Pipeline
 from router.engine.replays import Replays
 from router.engine.threads import DaemonThreads
 from router.engine.worker import SinkWorker
-from router.errors import Reason
-from router.events import Event, Outcome, RawBatch
+from router.errors import ConfigError, Problem, Reason
+from router.events import Event, Outcome
 from router.ops.loading import Loaded
 from router.ops.metrics import SinkMeter
 
@@ -65,28 +68,6 @@ class Surroundings:
     clock: Clock
 
 
-class Intake:
-    """What the sources hand their batches to: the pipeline of the configuration that is in force."""
-
-    def __init__(self) -> None:
-        self.pipeline: Pipeline | None = None
-
-    def receive(self, source: str, batches: Sequence[RawBatch]) -> None:
-        """Implements `contracts.Receiver`."""
-        assert self.pipeline is not None
-        self.pipeline.receive(source, batches)
-
-    def refuse(self, source: str, batch: RawBatch, reason: Reason, detail: str) -> None:
-        """Implements `contracts.Receiver`."""
-        assert self.pipeline is not None
-        self.pipeline.refuse(source, batch, reason, detail)
-
-    def hand_over(self, sink: str, event: Event) -> None:
-        """Put a delivery that another sink gave up into the queue of its fallback. Raises `KeyError` without that sink."""
-        assert self.pipeline is not None
-        self.pipeline.hand_over(sink, event)
-
-
 class Durable:
     """What all Redis queues of one router share."""
 
@@ -101,14 +82,12 @@ class Durable:
         self.durability = Durability(self.server)
         self._letters = letters
         self._ids = ids
+        self._inboxes: dict[str, Inbox] = {}
 
     def queue(self, name: str, loaded: Loaded, book: SinkBook) -> RedisQueue:
         """The queue of one sink, not yet started."""
-        sink, kind = loaded.config.sinks[name], loaded.types[name]
-        routes = frozenset(route for owner, route in loaded.templates if owner == name and route is not None)
-        inbox = self.handover.inbox(name, sink.host.queue or QueueConfig(), book, routes)
-        concurrency = sink.host.concurrency or kind.concurrency
-        batch = _batch(sink.host.batch, kind) if hasattr(kind.sink, "deliver_batch") else 2
+        config, limits = _limits(name, loaded)
+        inbox = self._inboxes[name] = self.handover.inbox(name, config, book, limits.overriding)
         queue = RedisQueue(
             name,
             self.server,
@@ -120,11 +99,17 @@ class Durable:
             book=book,
             clock=self.clock,
             solitude=self.solitude,
-            hold=max(batch * concurrency, 10),
-            idle=max(60.0, 2 * sink.host.timeout),
-            overriding=routes,
+            hold=limits.hold,
+            idle=limits.idle,
+            overriding=limits.overriding,
         )
         return queue
+
+    def configure(self, queue: RedisQueue, name: str, loaded: Loaded) -> None:
+        """Give the queue of a sink the limits of another configuration."""
+        config, limits = _limits(name, loaded)
+        self._inboxes[name].configure(config, limits.overriding)
+        queue.configure(hold=limits.hold, idle=limits.idle, overriding=limits.overriding)
 
     def _give_up(self, queue: Queue, event: Event, reason: Reason, detail: str) -> None:
         """Make a dead letter of what never gets to the worker; it leaves the queue when that is written."""
@@ -138,6 +123,23 @@ class Durable:
         self._letters.add([msgspec.structs.replace(letter, written=over)])
 
 
+class _Limits(NamedTuple):
+    """What the Redis queue of one sink is told of its configuration, as `RedisQueue` knows it."""
+
+    hold: int
+    idle: float
+    overriding: frozenset[str]
+
+
+def _limits(name: str, loaded: Loaded) -> tuple[QueueConfig, _Limits]:
+    """The bounds of a sink's queue, and its limits in Redis."""
+    host, kind = loaded.config.sinks[name].host, loaded.types[name]
+    routes = frozenset(route for owner, route in loaded.templates if owner == name and route is not None)
+    concurrency = host.concurrency or kind.concurrency
+    batch = _batch(host.batch, kind) if hasattr(kind.sink, "deliver_batch") else 2
+    return host.queue or QueueConfig(), _Limits(max(batch * concurrency, 10), max(60.0, 2 * host.timeout), routes)
+
+
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What stays the same as long as the process lives, whatever is reloaded."""
@@ -147,7 +149,7 @@ class Shared:
     meters: dict[str, SinkMeter]
     """By sink, as the books."""
     ids: Ids
-    intake: Intake
+    way: Way
     letters: DeadLetters
     writer: DeadLetterWriter | None
     """None under `deliver: print`: then nothing is written to Redis."""
@@ -160,18 +162,45 @@ class Shared:
 
 @dataclass(slots=True)
 class Parts:
-    """The parts of one router, joined."""
+    """The parts of one router, joined. A reload puts others in their place."""
 
     loaded: Loaded
     shared: Shared
-    sources: dict[str, Source]
+    sources: dict[str, SourcePart]
     sinks: dict[str, SinkPart]
+    leaving_sources: list[Source] = field(default_factory=list)
+    """Those that a reload took out and that have something in hand still."""
+    leaving_sinks: dict[str, SinkPart] = field(default_factory=dict)
+    """Those that a reload took out of the configuration and that have something to do still."""
+    retiring: list[SinkPart] = field(default_factory=list)
+    """Those that make room for others of their name, or for nobody."""
+
+    def every_source(self) -> list[Source]:
+        """Those in force, and those that leave."""
+        return [*(part.source for part in self.sources.values()), *self.leaving_sources]
+
+    def every_sink(self) -> dict[str, SinkPart]:
+        """Those in force, and those that leave."""
+        return {**self.leaving_sinks, **self.sinks}
+
+    def every_part(self) -> list[SinkPart]:
+        """The sinks in force, and all whose workers have not ended."""
+        return [*self.retiring, *self.sinks.values()]
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePart:
+    """One source, and what it hands its batches to."""
+
+    source: Source
+    intake: Intake
 
 
 @dataclass(frozen=True, slots=True)
 class SinkPart:
-    """One sink: its worker, with the queue, and what the plugin was given to work with."""
+    """One sink of a type: its worker, with the queue, and what the plugin was given to work with."""
 
+    type: str
     worker: SinkWorker
     context: Context
 
@@ -179,25 +208,27 @@ class SinkPart:
 def compose(loaded: Loaded, around: Surroundings) -> Parts:
     """Build everything; connect to nothing.
 
-    Raises `ConfigError` for a Redis URL that isn't one, and whatever a plugin's class raises when it is made.
+    Raises `ConfigError` for a Redis URL that isn't one, and for a plugin's class that can't be made.
     """
     writer = None if loaded.config.deliver == "print" else _writer(loaded, around)
     ids = Ids(os.urandom(5).hex())
-    intake = Intake()
+    way = Way()
     notes = kept = LetterNotes(
         writer or ShownLetters(around.printer),
-        intake.hand_over,
+        way.hand_over,
         clock=around.clock,
         ids=ids,
         notify=loaded.config.dead_letters.notify if writer else None,
         config_file=loaded.path,
     )
-    replays = _replays(loaded, around, intake, kept) if writer else None
+    replays = _replays(loaded, around, way, kept) if writer else None
     durable = Durable(loaded, around, kept, ids) if writer else None
-    shared = Shared(around, Books({}, {}), {}, ids, intake, kept, writer, durable, notes, replays)
+    shared = Shared(around, Books({}, {}), {}, ids, way, kept, writer, durable, notes, replays)
     sinks = {name: sink_part(name, loaded, shared) for name in loaded.config.sinks}
     sources = {name: source_part(name, loaded, shared) for name in loaded.config.sources}
-    shared.intake.pipeline = pipeline_of(loaded, shared, sinks)
+    way.pipeline = pipeline_of(loaded, shared, sinks)
+    for source in sources.values():
+        source.intake.open(way.pipeline)
     return Parts(loaded, shared, sources, sinks)
 
 
@@ -219,9 +250,10 @@ def pipeline_of(loaded: Loaded, shared: Shared, sinks: Mapping[str, SinkPart]) -
 def sink_part(name: str, loaded: Loaded, shared: Shared, queue: Queue | None = None) -> SinkPart:
     """One sink, not yet started; with a `queue` that another worker leaves behind, or else an empty one.
 
-    Raises whatever the plugin's class raises when it is made.
+    Raises `ConfigError` when the plugin's class can't be made.
     """
     sink, kind = loaded.config.sinks[name], loaded.types[name]
+    queue = queue or _queue(name, loaded, shared)
     book = shared.books.sinks.setdefault(name, SinkBook())
     concurrency = sink.host.concurrency or kind.concurrency
     clock = shared.around.clock
@@ -232,32 +264,32 @@ def sink_part(name: str, loaded: Loaded, shared: Shared, queue: Queue | None = N
         keys=sink.host,
         concurrency=concurrency,
         batch=_batch(sink.host.batch, kind),
-        caller=Caller(kind, sink.options, context, threads),
-        templates={route: template for (owner, route), template in loaded.templates.items() if owner == name},
+        caller=_caller(name, loaded, context, threads),
+        templates=templates_of(name, loaded),
         mode=_mode(name, loaded, context, shared.around),
-        queue=queue or _queue(name, loaded, shared),
+        queue=queue,
         book=book,
         dead_letters=shared.letters,
         clock=clock,
         ids=shared.ids,
         chance=random.random,
         meter=shared.meters.setdefault(name, SinkMeter()),
-        expires=_expires(name, loaded),
+        expires=expires_of(name, loaded),
         order_by=loaded.order_by.get(name),
-        hand_over=shared.intake.hand_over,
+        hand_over=shared.way.hand_over,
     )
-    return SinkPart(worker, context)
+    return SinkPart(kind.name, worker, context)
 
 
-def source_part(name: str, loaded: Loaded, shared: Shared) -> Source:
-    """One source, not yet started."""
+def source_part(name: str, loaded: Loaded, shared: Shared) -> SourcePart:
+    """One source, not yet started, and its intake, not yet opened."""
     shared.books.sources.setdefault(name, SourceBook())
-    config = loaded.config.sources[name]
+    config, intake = loaded.config.sources[name], Intake()
     if isinstance(config, StreamConfig):
-        return _stream(name, config, loaded, shared)
+        return SourcePart(_stream(name, config, loaded, shared, intake), intake)
     if isinstance(config, ListConfig):
-        return _list(name, config, loaded, shared)
-    return _pubsub(name, config, shared)
+        return SourcePart(_list(name, config, loaded, shared, intake), intake)
+    return SourcePart(_pubsub(name, config, shared, intake), intake)
 
 
 def surroundings(
@@ -291,17 +323,13 @@ def _writer(loaded: Loaded, around: Surroundings) -> DeadLetterWriter:
     )
 
 
-def _replays(loaded: Loaded, around: Surroundings, intake: Intake, letters: DeadLetters) -> Replays:
-    def way() -> Pipeline:
-        assert intake.pipeline is not None
-        return intake.pipeline
-
+def _replays(loaded: Loaded, around: Surroundings, way: Way, letters: DeadLetters) -> Replays:
     return Replays(
         around.redis_url,
         prefix=loaded.config.redis.key_prefix,
         consumer=_consumer(around),
         client_name=_client_name(around),
-        way=way,
+        way=way.now,
         dead_letters=letters,
         clock=around.clock,
     )
@@ -319,14 +347,19 @@ def _lane(name: str, source: SourceConfig) -> Lane:
     return Lane(name, source.format, source.max_bytes, tuple(source.id.split(".")) if source.id else ())
 
 
-def _pubsub(name: str, config: PubSubConfig, shared: Shared) -> PubSubSource:
+def subscriptions_of(config: PubSubConfig) -> tuple[list[str], list[str]]:
+    """The names and the globs that a source subscribes to."""
+    names = [channel for channel in config.channels if not is_glob(channel)]
+    return names, [channel for channel in config.channels if is_glob(channel)] + config.patterns
+
+
+def _pubsub(name: str, config: PubSubConfig, shared: Shared, intake: Intake) -> PubSubSource:
     around = shared.around
     return PubSubSource(
         name,
         config.url or around.redis_url,
-        [channel for channel in config.channels if not is_glob(channel)],
-        [channel for channel in config.channels if is_glob(channel)] + config.patterns,
-        receiver=shared.intake,
+        *subscriptions_of(config),
+        receiver=intake,
         clock=around.clock,
         client_name=_client_name(around),
         connect_timeout=around.connect_timeout,
@@ -334,7 +367,7 @@ def _pubsub(name: str, config: PubSubConfig, shared: Shared) -> PubSubSource:
     )
 
 
-def _stream(name: str, config: StreamConfig, loaded: Loaded, shared: Shared) -> StreamSource:
+def _stream(name: str, config: StreamConfig, loaded: Loaded, shared: Shared, intake: Intake) -> StreamSource:
     around = shared.around
     own = config.url in {None, around.redis_url}
     return StreamSource(
@@ -343,7 +376,7 @@ def _stream(name: str, config: StreamConfig, loaded: Loaded, shared: Shared) -> 
         config.streams,
         group=config.group,
         consumer=_consumer(around),
-        receiver=shared.intake,
+        receiver=intake,
         clock=around.clock,
         start=config.start,
         payload_field=config.payload_field,
@@ -358,14 +391,14 @@ def _stream(name: str, config: StreamConfig, loaded: Loaded, shared: Shared) -> 
     )
 
 
-def _list(name: str, config: ListConfig, loaded: Loaded, shared: Shared) -> ListSource:
+def _list(name: str, config: ListConfig, loaded: Loaded, shared: Shared, intake: Intake) -> ListSource:
     around = shared.around
     return ListSource(
         name,
         config.url or around.redis_url,
         config.keys,
         consumer=_consumer(around),
-        receiver=shared.intake,
+        receiver=intake,
         clock=around.clock,
         max_in_flight=config.max_in_flight,
         max_deliveries=config.max_deliveries,
@@ -383,10 +416,29 @@ def _consumer(around: Surroundings) -> str:
     return f"{socket.gethostname()}-{around.instance}"
 
 
+def _caller(name: str, loaded: Loaded, context: Context, threads: DaemonThreads) -> Caller:
+    try:
+        return Caller(loaded.types[name], loaded.config.sinks[name].options, context, threads)
+    except (Exception, SystemExit) as error:
+        kind = loaded.types[name]
+        why = f"its plugin ({kind.origin}) can't make it: {type(error).__name__}: {error}"
+        raise ConfigError([Problem(why, file=str(loaded.path), path=f"sinks.{name}")]) from error
+
+
+def is_durable(name: str, loaded: Loaded, shared: Shared) -> bool:
+    """Whether the queue of a sink is in Redis: unless the configuration or the plugin wants it in memory, or nothing is sent."""
+    config = loaded.config.sinks[name].host.queue
+    kind = (config and config.type) or loaded.types[name].queue
+    return kind == "redis" and shared.durable is not None
+
+
 def _queue(name: str, loaded: Loaded, shared: Shared) -> Queue:
-    """The queue of a sink: in Redis unless the configuration or the plugin wants it in memory, or nothing is sent."""
-    config, book = loaded.config.sinks[name].host.queue or QueueConfig(), shared.books.sinks[name]
-    if (config.type or loaded.types[name].queue) == "redis" and shared.durable is not None:
+    config, book = (
+        loaded.config.sinks[name].host.queue or QueueConfig(),
+        shared.books.sinks.setdefault(name, SinkBook()),
+    )
+    if is_durable(name, loaded, shared):
+        assert shared.durable is not None
         return shared.durable.queue(name, loaded, book)
     clock = shared.around.clock
     notes = Notes(log.bind(sink=name), clock)
@@ -397,7 +449,12 @@ def _queue(name: str, loaded: Loaded, shared: Shared) -> Queue:
     return MemoryQueue(config, now=clock.now, book=book, full=full)
 
 
-def _expires(name: str, loaded: Loaded) -> Mapping[str, Expiry]:
+def templates_of(name: str, loaded: Loaded) -> Mapping[str | None, OptionsTemplate]:
+    """The compiled options of a sink by route, and by None for any other route."""
+    return {route: template for (owner, route), template in loaded.templates.items() if owner == name}
+
+
+def expires_of(name: str, loaded: Loaded) -> Mapping[str, Expiry]:
     """When the deliveries of this sink expire, by route: every route may send some by way of a fallback."""
     if any(name in sink.host.fallback for sink in loaded.config.sinks.values()):
         return loaded.expires

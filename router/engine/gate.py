@@ -11,7 +11,7 @@ from router.contracts import Clock
 from router.core.breaker import Breaker, State, Ticket, Verdict, asked, verdict
 from router.engine.trouble import Trouble
 
-CURE = "correct the sink's credential or address and restart, or wait until the other side has"
+CURE = "correct the sink's credential or address and reload, or wait until the other side has"
 """What an operator can do about a sink at fault."""
 
 

@@ -54,11 +54,16 @@ class Inbox:
     ) -> None:
         self.sink = sink
         self.book = book
-        self.overriding = overriding
         self.waiting = 0
         """Deliveries that are not in Redis yet."""
-        self.bounds: tuple[int, int, int] = (config.max_events, config.max_bytes, int(config.when_full != "block"))
+        self.bounds = (0, 0, 0)
         self._handover = handover
+        self.configure(config, overriding)
+
+    def configure(self, config: QueueConfig, overriding: AbstractSet[str]) -> None:
+        """Take other bounds, and other routes that override, from the next batch on."""
+        self.bounds = (config.max_events, config.max_bytes, int(config.when_full != "block"))
+        self.overriding = overriding
 
     def put(self, events: list[Event], size: int) -> None:
         """Take deliveries of one source. Never waits."""

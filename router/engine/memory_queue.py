@@ -36,10 +36,7 @@ class MemoryQueue:
     def __init__(
         self, config: QueueConfig, *, now: Callable[[], float], book: SinkBook, full: Callable[[int], None]
     ) -> None:
-        self._max_events = config.max_events
-        self._max_bytes = config.max_bytes
-        self._blocks = config.when_full == "block"
-        self._oldest_goes = config.when_full == "drop-oldest"
+        self.configure(config)
         self._now = now
         self._book = book
         self._full = full
@@ -165,6 +162,38 @@ class MemoryQueue:
         heapq.heappush(self._later, (due, next(self._order), event))
         self._set_alarm()
 
+    def give_back(self, events: Sequence[Event]) -> None:
+        """Hand back deliveries that were taken and not attempted: they are the next to be taken, in this order."""
+        if events:
+            self._bundles.appendleft((list(events), size_of(events)))
+            self._wake(1)
+
+    def configure(self, config: QueueConfig) -> None:
+        """Take other bounds from now on; what is there stays."""
+        self._max_events = config.max_events
+        self._max_bytes = config.max_bytes
+        self._blocks = config.when_full == "block"
+        self._oldest_goes = config.when_full == "drop-oldest"
+
+    def empty(self) -> list[Event]:
+        """Take out everything that waits, whenever it is due; what is in hand is not. Settle it, or hand it over."""
+        left = [event for events, _ in self._bundles for event in events]
+        left += [event for _, _, event in sorted(self._later)]
+        self._bundles.clear()
+        self._later.clear()
+        self._set_alarm()
+        return left
+
+    def leave(self) -> list[Event]:
+        """Take out everything that waits, for another queue of the sink: it is handed over, and no source is told yet."""
+        left = self.empty()
+        self._book.settle(len(left), Outcome.HANDED_OVER)
+        self.events -= len(left)
+        self.bytes -= size_of(left)
+        if not self.events:
+            self._settled.set()
+        return left
+
     def split(self, event: Event, parts: list[Event]) -> None:
         """A delivery in hand was handed over to `parts`, which are in hand now instead of it, whatever the bounds."""
         self._book.accepted += len(parts)
@@ -222,14 +251,7 @@ class MemoryQueue:
 
         What a source waits to hear of is not lost: it stays with the source, and is not counted here.
         """
-        if self._alarm:
-            self._alarm.cancel()
-            self._alarm = None
-        left = [event for events, _ in self._bundles for event in events]
-        left += [event for _, _, event in self._later]
-        left += hand
-        self._bundles.clear()
-        self._later.clear()
+        left = [*self.empty(), *hand]
         self.events -= len(left)
         self.bytes -= size_of(left)
         lost = [event for event in left if event._receipt is None]

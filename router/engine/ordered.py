@@ -171,12 +171,26 @@ class Ordered:
         dues = [due for due in (self._queue.next_due(), self._later[0][0] if self._later else None) if due is not None]
         return min(dues, default=None)
 
+    async def retire(self, hand: Sequence[Event]) -> None:
+        """Give back to the queue what is in `hand` and what is kept here, and end; the order of each lane stays.
+
+        What waits for its next attempt goes back as due: behind it in its lane may wait more.
+        """
+        self._cancel()
+        if self._feeding is not None:
+            await asyncio.wait([self._feeding])
+        self._queue.give_back([*hand, *self._kept()])
+
     def close(self, hand: Sequence[Event]) -> int:
         """End; what is kept here ends with what is in `hand`."""
+        self._cancel()
+        return self._queue.close([*hand, *self._kept()])
+
+    def _cancel(self) -> None:
         for pending in (self._alarm, self._feeding):
             if pending is not None:
                 pending.cancel()
-        return self._queue.close([*hand, *self._kept()])
 
     def _kept(self) -> list[Event]:
-        return [*self._ready, *(event for _, _, event in self._later), *self._lanes]
+        """What goes first in its lane, then what waits behind it."""
+        return [*self._ready, *(event for _, _, event in sorted(self._later)), *self._lanes]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,7 +51,8 @@ class Preparing:
     """Prepares the deliveries of one sink.
 
     `templates` gives the compiled options by route, and by None for any other route; `expires` until when the deliveries
-    of a route are worth making.
+    of a route are worth making. `gone` are routes that had options of their own and are no more: what they sent is not
+    for the sink's own templates.
     """
 
     def __init__(
@@ -62,18 +64,22 @@ class Preparing:
         book: SinkBook,
         clock: Clock,
         notes: Notes,
+        gone: AbstractSet[str] = frozenset(),
     ) -> None:
+        self._gone = gone
         self._templates = templates
         self._expires = expires
         self._mode = mode
         self._book = book
         self._clock = clock
         self._notes = notes
-        self.shared = None if mode is not None or expires else _shared(templates.values())
+        self.shared = None if mode is not None or expires or gone else _shared(templates.values())
         """The one options object of all whole deliveries; None where routes, events or time make a difference."""
 
     async def prepare(self, event: Event) -> Prepared:
         """What is to become of a delivery now."""
+        if event.route in self._gone:
+            return Dead(Reason.ORPHANED, f"the route {event.route} had options of its own and is gone")
         try:
             late = self._late(event)
             return late or await self._rendered(event)

@@ -17,6 +17,9 @@ from router.core.breaker import Ticket
 from router.errors import TransientError
 from router.events import Event
 
+TICK = 0.1
+"""Seconds between two looks at tasks that are to end."""
+
 GRACE = 1.0
 """Seconds that a cancelled call has to come back before its task is left behind."""
 
@@ -63,6 +66,8 @@ class Slots:
         self._slots: list[Slot] = []
         self._lost: set[asyncio.Task[None]] = set()
         self._closing = False
+        self.retiring = False
+        """Whether the calls under way are the last ones."""
 
     def start(self) -> None:
         """Start the tasks."""
@@ -90,7 +95,7 @@ class Slots:
     def check(self) -> None:
         """Look after calls that are over their time."""
         now = self._clock.monotonic()
-        for place, slot in enumerate(self._slots):
+        for slot in list(self._slots):
             if slot.deadline is None or now < slot.deadline or slot.task is None:
                 continue
             if not slot.expired:
@@ -98,17 +103,17 @@ class Slots:
                 slot.deadline = now + GRACE
                 slot.task.cancel()
             else:
-                self._slots[place] = self._replace(slot)
+                self._replace(slot)
 
-    def _replace(self, slot: Slot) -> Slot:
-        """Leave a task behind whose plugin does not come back, and start another."""
+    def _replace(self, slot: Slot) -> None:
+        """Leave a task behind whose plugin does not come back, and start another unless the sink retires."""
         slot.abandoned = True
         slot.deadline = None
         if slot.task:
             self._lost.add(slot.task)
             slot.task.add_done_callback(self._lost.discard)
         self._left_behind(slot)
-        return self._start_one()
+        self._slots[self._slots.index(slot)] = slot if self.retiring else self._start_one()
 
     async def call(self, slot: Slot, call: Awaitable[R]) -> R:
         """Await a call of the plugin for at most `timeout`. Raises what it raises, `TransientError` when it is late."""
@@ -143,6 +148,24 @@ class Slots:
     def late(self) -> TransientError:
         """What a call that took too long fails with."""
         return TransientError(f"timed out after {self._timeout:g} s")
+
+    async def retire(self) -> list[Event]:
+        """Start no call any more; returns, when those under way are over, what is in hand and was not attempted.
+
+        `check` has to be called on until then: it ends calls that take too long.
+        """
+        self.retiring = True
+        while True:
+            tasks = [slot.task for slot in self._slots if slot.task and not slot.abandoned and not slot.task.done()]
+            if not tasks:
+                break
+            for slot in self._slots:
+                if slot.task in tasks and slot.deadline is None:
+                    slot.task.cancel()  # it waits for something that is not a call
+            await asyncio.wait(tasks, timeout=TICK)
+        hand = self.hand
+        self._slots = []
+        return hand
 
     async def close(self) -> None:
         """End the tasks."""

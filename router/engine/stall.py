@@ -30,11 +30,16 @@ class StallWatch:
     """
 
     def __init__(self, plugins: Iterable[Path]) -> None:
-        self._plugins = {str(path) for path in plugins}
+        self._plugins: set[str] = set()
+        self.know(plugins)
         self._beat = time.monotonic()
         self._watched = threading.get_ident()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="stall watch", daemon=True)
+
+    def know(self, plugins: Iterable[Path]) -> None:
+        """These are the files of the plugins from now on."""
+        self._plugins = {str(path) for path in plugins}
 
     def start(self) -> None:
         """Start watching the loop of the calling thread."""

@@ -9,7 +9,6 @@ from typing import Protocol
 
 from router.broker.pulse import Pulse
 from router.core.status import (
-    LoadStatus,
     Phase,
     RedisStatus,
     SharedQueue,
@@ -18,6 +17,8 @@ from router.core.status import (
     SourceStatus,
 )
 from router.engine.composition import Parts, SinkPart
+from router.engine.reload import Reloaded
+from router.engine.reloads import Reloads
 from router.errors import Reason
 from router.ops.metrics import Measured
 from router.version import __version__
@@ -37,17 +38,17 @@ class Admin(Protocol):
 
 
 class Watch:
-    """Implements `core.status.View` for these parts; `phase` and `config` are set by whoever lets the router live."""
+    """Implements `core.status.View` for these parts; `phase` is set by whoever lets the router live."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, reloads: Reloads) -> None:
         self._parts = parts
+        self._reloads = reloads
         self._clock = parts.shared.around.clock
         self._began = self._clock.monotonic()
         around = parts.shared.around
         name = f"event-router:{around.instance}"
         self._pulse = Pulse(around.redis_url, client_name=name) if parts.shared.writer else None
         self.phase: Phase = "starting"
-        self.config = LoadStatus(self._clock.now())
 
     def start(self) -> None:
         """Begin to look after what the parts don't notice by themselves."""
@@ -75,15 +76,19 @@ class Watch:
             uptime=self._clock.monotonic() - self._began,
             phase=self.phase,
             redis=self._redis(),
-            config=self.config,
+            config=self._reloads.last,
             sources={name: self._source(name) for name in parts.sources},
-            sinks={name: self._sink(name, sink) for name, sink in parts.sinks.items()},
+            sinks={name: self._sink(sink) for name, sink in parts.every_sink().items()},
             notices=parts.shared.durable.durability.warnings if parts.shared.durable else (),
         )
 
+    async def reload(self, why: str) -> Reloaded:
+        """Have the configuration loaded again; returns what came of it."""
+        return await self._reloads.reload(why)
+
     async def refresh(self) -> None:
         """Let queues that others share fetch their books; those that don't in time show what they last knew."""
-        queues = [sink.worker.queue for sink in self._parts.sinks.values()]
+        queues = [sink.worker.queue for sink in self._parts.every_sink().values()]
         asked = [asyncio.create_task(queue.refresh()) for queue in queues if isinstance(queue, SharedQueue)]
         if not asked:
             return
@@ -103,7 +108,7 @@ class Watch:
         return RedisStatus(pulse.address, reason is None, reason)
 
     def _source(self, name: str) -> SourceStatus:
-        source, book = self._parts.sources[name], self._parts.shared.books.sources[name]
+        source, book = self._parts.sources[name].source, self._parts.shared.books.sources[name]
         return SourceStatus(
             type=self._parts.loaded.config.sources[name].type,
             up=source.up,
@@ -118,14 +123,15 @@ class Watch:
             routed=book.routed,
         )
 
-    def _sink(self, name: str, sink: SinkPart) -> SinkStatus:
+    @staticmethod
+    def _sink(sink: SinkPart) -> SinkStatus:
         worker = sink.worker
         queue = worker.queue
         kind, book, pending = "memory", worker.book, queue.events
         if isinstance(queue, SharedQueue):
             kind, book, pending = "redis", queue.shared_book, queue.held
         return SinkStatus(
-            type=self._parts.loaded.types[name].name,
+            type=sink.type,
             queue=kind,
             fault=worker.fault,
             breaker_open=worker.breaker_open,

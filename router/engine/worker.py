@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from itertools import repeat
 from operator import attrgetter
@@ -98,6 +99,8 @@ class SinkWorker:
         self.queue = queue
         self._line: Queue | Ordered = queue if order_by is None else _ordered(queue, order_by, clock)
         self._caller = caller
+        self._mode = mode
+        self._templates: Mapping[str | None, OptionsTemplate] = {}
         self._pace = None if keys.rate is None else Pace(*keys.rate)
         self._most = _most(batch if caller.takes_batches else 1, self._pace)
         self._timeout = keys.timeout
@@ -112,15 +115,16 @@ class SinkWorker:
         self._ids = ids
         self._chance = chance
         self._meter = meter or SinkMeter()
-        # Whether a delivery may be for one address alone: split here, or earlier, by whoever queued it or had it replayed.
-        self._parted = any(template.fields.addresses for template in templates.values())
+        self._parted = False  # whether a delivery may be for one address alone
         self._opener: Slot | None = None
         self._open = asyncio.Event()
         self._log = log.bind(sink=name)
         self._trouble = Trouble(self._log, clock)
         self._notes = Notes(self._log, clock)
         self._gate = Gate(keys.breaker, clock=clock, trouble=self._trouble, waiting=lambda: queue.events)
-        self._preparing = Preparing(templates, expires or {}, mode=mode, book=book, clock=clock, notes=self._notes)
+        self.gone: frozenset[str] = frozenset()
+        """Routes that had options of their own and are no more."""
+        self._preparing = self.use(templates, expires or {})
         self._slots = Slots(
             name,
             concurrency,
@@ -129,6 +133,33 @@ class SinkWorker:
             work=self._work,
             left_behind=self._left_behind,
         )
+
+    def use(
+        self,
+        templates: Mapping[str | None, OptionsTemplate],
+        expires: Mapping[str, Expiry],
+        gone: AbstractSet[str] = frozenset(),
+    ) -> Preparing:
+        """Render by these templates from now on. Routes that had some before, or are in `gone`, and have none now are gone."""
+        self.gone = frozenset((self.overriding | self.gone | gone) - templates.keys())
+        self._templates = templates
+        # It may have been split here, or earlier, by whoever queued it or had it replayed.
+        self._parted |= any(template.fields.addresses for template in templates.values())
+        self._preparing = Preparing(
+            templates,
+            expires,
+            mode=self._mode,
+            book=self.book,
+            clock=self._clock,
+            notes=self._notes,
+            gone=self.gone,
+        )
+        return self._preparing
+
+    @property
+    def overriding(self) -> frozenset[str]:
+        """The routes that have options of their own."""
+        return frozenset(route for route in self._templates if route is not None)
 
     def start(self) -> None:
         """Start the workers."""
@@ -166,6 +197,23 @@ class SinkWorker:
         due = self._line.next_due()
         return self._line.events > self._line.delayed or (due is not None and due <= self._clock.now() + seconds)
 
+    async def retire(self) -> None:
+        """Make room for another worker of the same queue: finish the calls under way, give back the rest, close the sink.
+
+        A call takes at most `timeout`; `check` has to be called on until then.
+        """
+        hand = await self._slots.retire()
+        if isinstance(self._line, Ordered):
+            await self._line.retire(hand)
+        else:
+            self.queue.give_back(hand)
+        await self._close_sink()
+
+    def orphan(self, events: Iterable[Event]) -> None:
+        """Make dead letters of deliveries in hand, for their sink is gone from the configuration."""
+        for event in events:
+            self._give_up(event, Reason.ORPHANED, f"the sink {self.name} is gone from the configuration")
+
     async def close(self) -> int:
         """End the workers and close the sink; returns how many deliveries are lost (dropped, `shutdown`)."""
         lost = self._line.close(self._slots.hand)
@@ -176,6 +224,7 @@ class SinkWorker:
     async def _close_sink(self) -> None:
         if not self._open.is_set():
             return
+        self._open.clear()
         try:
             async with asyncio.timeout(self._timeout):
                 await self._caller.close()
@@ -187,7 +236,7 @@ class SinkWorker:
     async def _work(self, slot: Slot) -> None:
         await self._opened(slot)
         turn_began = self._clock.monotonic()
-        while True:
+        while not self._slots.retiring:
             if self._clock.monotonic() - turn_began > TURN:
                 await asyncio.sleep(0)  # a plugin that never awaits would keep the loop until its queue is empty
                 turn_began = self._clock.monotonic()
@@ -197,7 +246,9 @@ class SinkWorker:
             if self._max_wait and len(slot.hand) < self._most:
                 size += await self._wait_for_more(slot)
             slot.hand = await self._attempt(slot, slot.hand, size)
-            while slot.hand:  # the sink is at fault: what it failed with stays first in line
+            while (
+                slot.hand and not self._slots.retiring
+            ):  # the sink is at fault: what it failed with stays first in line
                 slot.hand = await self._attempt(slot, slot.hand, size_of(slot.hand))
 
     async def _wait_for_more(self, slot: Slot) -> int:

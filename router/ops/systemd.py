@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 
 SOCKET = "NOTIFY_SOCKET"
 _PATIENCE = 1.0  # seconds that a manager too busy to read may hold us up
@@ -38,6 +39,15 @@ def notify(*assignments: str) -> bool:
 def ready(status: str) -> bool:
     """Say that the service is up; `status` is one line for `systemctl status`."""
     return notify("READY=1", f"STATUS={status}")
+
+
+def reloading(status: str) -> bool:
+    """Say that the configuration is being loaded again; `ready` has to follow, whatever comes of it.
+
+    The time stands in the same datagram, or the manager takes no notice (sd_notify(3), MONOTONIC_USEC).
+    """
+    microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    return notify("RELOADING=1", f"MONOTONIC_USEC={microseconds}", f"STATUS={status}")
 
 
 def stopping(status: str) -> bool:

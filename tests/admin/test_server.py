@@ -14,7 +14,8 @@ from router.admin.client import Client
 from router.admin.server import MOST_CONNECTIONS, AdminServer, admin_side
 from router.config import Address, AdminConfig
 from router.core.books import Books
-from router.errors import ConfigError, RouterError, UnavailableError
+from router.engine.reload import Reloaded
+from router.errors import ConfigError, Problem, RouterError, UnavailableError
 from router.ops.metrics import Measured
 from tests.support.status import SINK, SNAPSHOT, SOURCE
 
@@ -28,12 +29,17 @@ class Router:
     def __init__(self):
         self.now = SNAPSHOT
         self.refreshed = 0
+        self.comes = Reloaded({"sinks": {"added": ["a"]}}, (), {"gone": 3})
 
     def snapshot(self):
         return self.now
 
     async def refresh(self):
         self.refreshed += 1
+
+    async def reload(self, why):
+        self.asked_by = why
+        return self.comes
 
     @property
     def measured(self):
@@ -51,7 +57,7 @@ async def serve(router):
     async with contextlib.AsyncExitStack() as servers:
 
         async def serving(address=LOOPBACK, token=None):
-            server = AdminServer(address, token=token, view=router, measured=router.measured)
+            server = AdminServer(address, token=token, view=router, measured=router.measured, reload=router.reload)
             await server.start()
             servers.push_async_callback(server.close)
             return server
@@ -129,6 +135,49 @@ async def test_what_is_not_there(serve, method, path, status, said):
     found, _, body = await answer(await serve(), path, method)
     assert found == status
     assert said in json.loads(body)["error"]
+
+
+async def test_a_reload_says_what_changed(serve, router):
+    status, _, body = await answer(await serve(), "/api/reload", "POST")
+    assert status == 200
+    assert json.loads(body) == {
+        "ok": True,
+        "changed": {"sinks": {"added": ["a"]}},
+        "problems": [],
+        "waiting": {"gone": 3},
+    }
+    assert router.asked_by == "HTTP"
+
+
+async def test_a_reload_that_was_refused_says_why(serve, router):
+    router.comes = Reloaded(None, (Problem("no", "config.yaml", 3, 1, "sinks"),))
+    status, _, body = await answer(await serve(), "/api/reload", "POST")
+    told = json.loads(body)
+    assert (status, told["ok"], told["changed"]) == (422, False, None)
+    assert told["problems"] == [
+        {
+            "message": "no",
+            "file": "config.yaml",
+            "line": 3,
+            "column": 1,
+            "path": "sinks",
+            "excerpt": None,
+            "severity": "error",
+        }
+    ]
+
+
+async def test_a_web_page_reloads_nothing(serve, router):
+    headers = {"Origin": "http://127.0.0.1:9464"}
+    status, _, body = await answer(await serve(), "/api/reload", "POST", headers=headers)
+    assert (status, json.loads(body)) == (403, {"error": "this is not for web pages"})
+    assert not hasattr(router, "asked_by")
+
+
+async def test_a_reload_needs_the_token(serve, router):
+    status, _, _ = await answer(await serve(token=TOKEN), "/api/reload", "POST")
+    assert status == 401
+    assert not hasattr(router, "asked_by")
 
 
 async def test_head_has_no_body(serve):

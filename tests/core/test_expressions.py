@@ -52,11 +52,12 @@ def test_an_expression_gives_its_value_or_nothing(source, value):
         ("payload.nothing", None),
         ("payload.none", None),
         ("''", None),
-        ("0", None),
+        ("0", "0"),
+        ("1 > 2", None),
         ("range", None),
     ],
 )
-def test_keys_compare_as_text_and_falsy_is_none(source, key):
+def test_keys_compare_as_text_and_nothing_is_none(source, key):
     assert Expression(source, ENVIRONMENT).key(EVENT, 0.0) == key
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from router.core.books import Books, SinkBook, SourceBook
-from router.core.status import Fault, SharedQueue
+from router.core.status import Fault, LoadStatus, SharedQueue
 from router.engine import status
 from router.engine.clock import SystemClock
 from router.engine.status import Watch
@@ -43,13 +43,23 @@ def parts(queue, *, book=None, writer=None):
     around = SimpleNamespace(clock=SystemClock(), instance="default", redis_url="redis://127.0.0.1:1")
     books = Books({"web": SourceBook(received=1, routed=1)}, {"mail": worker.book})
     shared = SimpleNamespace(around=around, books=books, meters={}, writer=writer, durable=None)
-    loaded = SimpleNamespace(
-        config=SimpleNamespace(sources={"web": SimpleNamespace(type="stream")}),
-        types={"mail": SimpleNamespace(name="email")},
-    )
+    loaded = SimpleNamespace(config=SimpleNamespace(sources={"web": SimpleNamespace(type="stream")}))
+    sinks = {"mail": SimpleNamespace(type="email", worker=worker)}
     return SimpleNamespace(
-        loaded=loaded, shared=shared, sources={"web": source}, sinks={"mail": SimpleNamespace(worker=worker)}
+        loaded=loaded,
+        shared=shared,
+        sources={"web": SimpleNamespace(source=source)},
+        sinks=sinks,
+        every_sink=lambda: sinks,
     )
+
+
+def watch(*args, **how):
+    return watch(*args, **how), SimpleNamespace(last=LoadStatus(1.0))
+
+
+def watching(*args, **how):
+    return Watch(parts(*args, **how), SimpleNamespace(last=LoadStatus(1.0)))
 
 
 async def test_the_book_of_a_shared_queue_is_everybodys_and_of_one_moment():
@@ -60,7 +70,7 @@ async def test_the_book_of_a_shared_queue_is_everybodys_and_of_one_moment():
     queue = Queue(refresh)
     assert isinstance(queue, SharedQueue)
     queue.events = 7
-    watch = Watch(parts(queue))
+    watch = watching(queue)
     await watch.refresh()
     sink = watch.snapshot().sinks["mail"]
     assert (sink.queue, sink.accepted, sink.delivered, sink.pending, sink.waiting) == ("redis", 10, 6, 4, 3)
@@ -72,7 +82,7 @@ async def test_the_book_of_a_memory_queue_is_our_own():
     book = SinkBook(accepted=9)
     book.settle(4, Outcome.DELIVERED)
     book.drop(["a", "b"], Reason.FULL)
-    watch = Watch(parts(SimpleNamespace(events=3, delayed=2), book=book))
+    watch = watching(SimpleNamespace(events=3, delayed=2), book=book)
     sink = watch.snapshot().sinks["mail"]
     assert (sink.queue, sink.pending, sink.delayed, sink.waiting, sink.difference) == ("memory", 3, 2, 0, 0)
     assert (sink.dropped, sink.dropped_by_channel) == ({"full": 2}, {"a": 1, "b": 1})
@@ -90,7 +100,7 @@ async def test_a_queue_that_does_not_answer_holds_nobody_up(monkeypatch):
             raise
 
     async with asyncio.timeout(5):
-        await Watch(parts(Queue(hang))).refresh()
+        await watching(Queue(hang)).refresh()
         while not cancelled:
             await asyncio.sleep(0.01)
 
@@ -99,11 +109,11 @@ async def test_a_queue_that_fails_is_its_own_trouble():
     async def fail(_queue):
         raise OSError("gone")
 
-    await Watch(parts(Queue(fail))).refresh()
+    await watching(Queue(fail)).refresh()
 
 
 async def test_a_router_that_writes_nothing_has_no_redis_of_its_own():
-    watch = Watch(parts(SimpleNamespace(events=0, delayed=0)))
+    watch = watching(SimpleNamespace(events=0, delayed=0))
     snapshot = watch.snapshot()
     assert snapshot.redis is None
     assert snapshot.reasons == ("the router is starting",)
@@ -120,7 +130,7 @@ async def test_a_router_that_writes_nothing_has_no_redis_of_its_own():
 async def test_redis_is_down_for_whoever_notices_first(of_writer, of_queue, expected):
     queue = Queue(None)
     queue.reason = of_queue
-    found = Watch(parts(queue, writer=SimpleNamespace(reason=of_writer))).snapshot().redis
+    found = watching(queue, writer=SimpleNamespace(reason=of_writer)).snapshot().redis
     assert (found.address, found.up, found.reason) == ("redis://127.0.0.1:1", expected is None, expected)
 
 

@@ -17,6 +17,16 @@ def manager(tmp_path, monkeypatch):
     listener.close()
 
 
+def test_a_reload_tells_its_time_in_the_same_datagram(manager):
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    assert systemd.reloading("reading")
+    manager.wait("RELOADING=1")
+    [message] = manager.messages
+    reloading, moment, status = message.splitlines()
+    assert (reloading, status) == ("RELOADING=1", "STATUS=reading")
+    assert before <= int(moment.removeprefix("MONOTONIC_USEC=")) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+
+
 @pytest.mark.parametrize(
     ("call", "expected"),
     [

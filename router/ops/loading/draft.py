@@ -35,6 +35,7 @@ class Draft:
     plugins: Plugins
     environ: MappingType[str, str]
     files: set[Path]
+    folders: set[Path]
     secrets: set[str]
     reader: TemplateReader = field(default_factory=TemplateReader)
     redis: RedisConfig = field(default_factory=RedisConfig)

@@ -30,11 +30,12 @@ _DEPTH = 10
 
 @dataclass(slots=True)
 class Expander:
-    """Expands the `${…}` of scalars; `secrets` gathers what came from files and credentials."""
+    """Expands the `${…}` of scalars; `secrets` gathers what came from files and credentials, `files` which those are."""
 
     environ: Mapping[str, str]
     problems: Problems
     secrets: set[str] = field(default_factory=set)
+    files: set[Path] = field(default_factory=set)
 
     def tree(self, root: Node) -> None:
         """Expand every scalar of the tree in place."""
@@ -135,6 +136,7 @@ class _Run:
 
     def _read(self, path: Path, shown: str) -> str | None:
         """The text of a secret's file without the newline at its end; None where it can't be had."""
+        self.expander.files.add(path.absolute())
         try:
             if not path.is_file():
                 raise FileNotFoundError(2, "No such file" if not path.exists() else "it is not a file")

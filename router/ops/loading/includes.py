@@ -36,6 +36,19 @@ def merge(root: Mapping, expander: Expander, problems: Problems) -> list[Path]:
     return read
 
 
+def folders(root: Mapping) -> set[Path]:
+    """The folders in which another file may come to match `include`."""
+    entry = root.entries.get("include")
+    if entry is None:
+        return set()
+    node = entry.node
+    items = node.items if isinstance(node, Sequence) else [node]
+    patterns = [item for item in items if isinstance(item, Scalar) and isinstance(item.value, str)]
+    globs = [item for item in patterns if glob.has_magic(str(item.value))]
+    parents = {(item.mark.file.folder / str(item.value)).parent for item in globs}
+    return {Path(os.path.normpath(parent)) for parent in parents if not glob.has_magic(str(parent))}
+
+
 def _found(node: Node, problems: Problems) -> list[tuple[Path, str, Scalar]]:
     """The files that are named, in order: path, name in messages, and what names them."""
     items = node.items if isinstance(node, Sequence) else [node]

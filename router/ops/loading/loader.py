@@ -89,7 +89,9 @@ class Loaded:
     problems: tuple[Problem, ...]
     """Warnings and notes."""
     files: frozenset[Path]
-    """Every file that was read, for whoever watches them."""
+    """Every file that was read, for whoever watches them; those of plugins are in `plugins`."""
+    folders: frozenset[Path]
+    """Folders in which a new file may belong to the configuration: those of plugins and of `include`."""
     secrets: frozenset[str]
     """What must never be shown."""
     write_base: Path
@@ -114,7 +116,12 @@ def load(
     environment = TemplateEnvironment(timezone=draft.timezone)
     templates = compiling.compiled(draft, environment)
     order_by, expires = conduct.order_by(draft, environment), conduct.expires(draft, environment)
-    draft.problems.check()
+    files = frozenset(Path(os.path.normpath(file)) for file in draft.files | draft.reader.files)
+    try:
+        draft.problems.check()
+    except ConfigError as error:
+        error.files = files
+        raise
     look_around(draft)
     if deliver is not None:
         draft.deliver = "print" if deliver == "print" else "send"
@@ -131,7 +138,8 @@ def load(
         expires=expires,
         environment=environment,
         problems=draft.problems.all(),
-        files=frozenset(Path(os.path.normpath(file)) for file in draft.files | draft.reader.files),
+        files=files,
+        folders=frozenset(draft.folders),
         secrets=frozenset(_secrets(draft)),
         write_base=Path(logs).absolute() if logs else absolute.parent,
     )
@@ -160,11 +168,13 @@ def check(
     expander = expand.Expander(environ, problems)
     name_paths(root)
     expander.tree(root)
-    files.update(includes.merge(root, expander, problems))
+    folders = includes.folders(root)
+    files.update(includes.merge(root, expander, problems), expander.files)
     name_paths(root)
     settler = Settler(problems, placeholders=placeholders)
-    plugins = load_plugins(_plugin_folders(root, problems, settler))
-    draft = Draft(root, problems, plugins, environ, files, expander.secrets)
+    drop_ins = _plugin_folders(root, problems, settler)
+    plugins = load_plugins(drop_ins)
+    draft = Draft(root, problems, plugins, environ, files, folders | set(drop_ins), expander.secrets)
     _settle(draft, settler)
     _sections(draft)
     return draft

@@ -1,0 +1,432 @@
+"""Another configuration for a router that runs; floor 5.
+
+Everything new is built and connected first, and any fault leaves all as it was. Then it is put in place in one step of
+the event loop. What is the same goes on untouched: sources keep their sockets, sinks their workers. What goes away
+finishes behind the scenes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from router.broker.lists import ListSource
+from router.broker.pubsub import PubSubSource
+from router.broker.queue import RedisQueue
+from router.broker.streams import StreamSource
+from router.config import PubSubConfig, QueueConfig
+from router.contracts import Queue, Source
+from router.core.status import LoadStatus
+from router.engine.changes import Changes, changes
+from router.engine.composition import (
+    Parts,
+    SinkPart,
+    SourcePart,
+    expires_of,
+    is_durable,
+    pipeline_of,
+    sink_part,
+    source_part,
+    subscriptions_of,
+    templates_of,
+)
+from router.engine.memory_queue import MemoryQueue
+from router.engine.running import Running
+from router.engine.succession import Succession, start
+from router.engine.threads import DaemonThreads
+from router.errors import ConfigError, Problem, UnavailableError
+from router.ops.loading import Loaded
+from router.ops.watching import states
+
+log = structlog.stdlib.get_logger(__name__)
+
+LOADING = 60.0
+"""Seconds that reading the configuration may take: a plugin that blocks while it is imported must not be waited for."""
+
+LOOK = 0.1
+"""Seconds between two looks whether a source that leaves has anything in hand."""
+
+Load = Callable[[], Loaded]
+"""Reads the configuration anew. Raises `ConfigError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What came of a reload: what changed, or why nothing did.
+
+    `waiting` are deliveries in Redis whose sink is gone, by sink.
+    """
+
+    changed: Mapping[str, Any] | None = None
+    problems: tuple[Problem, ...] = ()
+    waiting: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the configuration was taken."""
+        return self.changed is not None
+
+
+@dataclass(slots=True)
+class _Plan:
+    """Another configuration, built and connected, and not in force."""
+
+    loaded: Loaded
+    changes: Changes
+    sinks: dict[str, SinkPart] = field(default_factory=dict)
+    new_sinks: dict[str, SinkPart] = field(default_factory=dict)
+    sources: dict[str, SourcePart] = field(default_factory=dict)
+    new_sources: dict[str, SourcePart] = field(default_factory=dict)
+    prepared: list[PubSubSource] = field(default_factory=list)
+
+
+class Reloader:
+    """Puts other configurations in force, one after another. `took` is told of each that is.
+
+    `load` is called in a thread. `waiting` counts the deliveries in Redis whose sink is not among the names it is given.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        running: Running,
+        load: Load,
+        *,
+        took: Callable[[Loaded], None],
+        waiting: Callable[[frozenset[str]], Awaitable[Mapping[str, int]]],
+    ) -> None:
+        self._parts = parts
+        self._running = running
+        self._load = load
+        self._took = took
+        self._waiting = waiting
+        self._clock = parts.shared.around.clock
+        self.status = LoadStatus(self._clock.now())
+        """When a configuration was last taken, and why the last one was not."""
+        self._digests = _digests(parts.loaded)
+        self._others: frozenset[Path] = frozenset()
+        self.seen = states(self.files)
+        """How the files were when they were last read."""
+        self._lock = asyncio.Lock()
+        self._successions: dict[str, Succession] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """Everything that a change of may mean another configuration: in force, and of one that was not taken."""
+        return frozenset(self._digests) | self._parts.loaded.folders | self._others
+
+    def _look(self, read: frozenset[Path]) -> None:
+        """Remember how the files are that were read for a configuration which is not in force."""
+        self._others = read
+        self.seen = states(self.files)
+
+    async def reload(self) -> Reloaded:
+        """Load the configuration anew and put it in force; never raises for a fault of it.
+
+        One that can't work leaves everything as it was. Several calls are worked off one after another.
+        """
+        async with self._lock:
+            try:
+                loaded, digests = await self._read()
+                self._look(frozenset(digests) | loaded.folders)
+                plan = _Plan(loaded, changes(self._parts.loaded, loaded))
+                await self._build(plan)
+            except ConfigError as error:
+                if error.files:
+                    self._look(error.files)
+                return self._refused(error.problems)
+            except UnavailableError as error:
+                return self._refused([Problem(str(error), file=str(self._parts.loaded.path))])
+            except Exception as error:
+                log.exception("a reload failed, which is a fault of the router")
+                return self._refused([Problem(f"a fault of the router, its log says more: {error!r}")])
+            names = self._names(digests)
+            await self._swap(plan)
+            self._digests, self._others = digests, frozenset()
+            self.seen = {file: self.seen[file] for file in self.files}
+            self.status = LoadStatus(self._clock.now())
+            changed = plan.changes.document(names)
+            log.info("the configuration is in force", **_told(plan.changes, names))
+            return Reloaded(changed, tuple(loaded.problems), await self._count())
+
+    async def _count(self) -> Mapping[str, int]:
+        """How many deliveries wait for sinks that are gone; nothing where Redis does not say."""
+        durable = frozenset(n for n, part in self._parts.sinks.items() if isinstance(part.worker.queue, RedisQueue))
+        with contextlib.suppress(Exception):
+            return await self._waiting(durable)
+        return {}
+
+    def _refused(self, problems: Any) -> Reloaded:
+        found = tuple(problems)
+        for problem in found:
+            log.error("the configuration was not taken; the one before stays in force", problem=str(problem))
+        first = str(found[0]) if found else "unknown"
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        self.status = LoadStatus(self.status.succeeded_at, f"{first}{more}")
+        return Reloaded(None, found)
+
+    # Building, while the old configuration is in force.
+
+    async def _read(self) -> tuple[Loaded, dict[Path, str]]:
+        threads = DaemonThreads("reload", 1)
+        try:
+            async with asyncio.timeout(LOADING):
+                loaded: Loaded = await threads.run(self._load)
+                return loaded, await threads.run(_digests, loaded)
+        except TimeoutError:
+            message = f"it could not be read within {LOADING:g} s; does a plugin block while it is imported?"
+            raise ConfigError([Problem(message, file=str(self._parts.loaded.path))]) from None
+        finally:
+            threads.close()
+
+    def _names(self, digests: Mapping[Path, str]) -> list[str]:
+        """The files behind the configuration that are not what they were, as the configuration would name them."""
+        base = self._parts.loaded.path.parent
+        files = {file for file in {*digests, *self._digests} if digests.get(file) != self._digests.get(file)}
+        return [str(file.relative_to(base)) if file.is_relative_to(base) else str(file) for file in sorted(files)]
+
+    async def _build(self, plan: _Plan) -> None:
+        """Make and connect what is new. Takes everything back where something can't."""
+        try:
+            for name in plan.loaded.config.sinks:
+                self._make_sink(plan, name)
+            for name in plan.loaded.config.sources:
+                self._make_source(plan, name)
+            await self._connect(plan)
+        except BaseException:
+            await self._take_back(plan)
+            raise
+
+    def _make_sink(self, plan: _Plan, name: str) -> None:
+        before = self._parts.sinks.get(name)
+        if before is not None and name in plan.changes.sinks.kept:
+            plan.sinks[name] = before
+            return
+        part = sink_part(name, plan.loaded, self._parts.shared, self._queue_of(name, plan.loaded))
+        plan.sinks[name] = plan.new_sinks[name] = part
+
+    def _queue_of(self, name: str, loaded: Loaded) -> Queue | None:
+        """The queue that a new worker goes on with: of the sink of its name, as long as it may be of the same kind."""
+        part = self._parts.every_sink().get(name)
+        if part is None:
+            return None
+        queue = part.worker.queue
+        if name in self._parts.leaving_sinks and isinstance(queue, RedisQueue):
+            return None  # it is being closed, with everything that stands in Redis
+        return queue if isinstance(queue, RedisQueue) == is_durable(name, loaded, self._parts.shared) else None
+
+    def _make_source(self, plan: _Plan, name: str) -> None:
+        before = self._parts.sources.get(name)
+        if before is not None and (name in plan.changes.sources.kept or name in plan.changes.switched):
+            plan.sources[name] = before
+            return
+        part = source_part(name, plan.loaded, self._parts.shared)
+        if isinstance(part.source, StreamSource):
+            for other in self._parts.every_source():
+                if isinstance(other, StreamSource) and not self._goes_on(plan, other):
+                    part.source.succeed(other)
+        plan.sources[name] = plan.new_sources[name] = part
+
+    def _goes_on(self, plan: _Plan, source: Source) -> bool:
+        return any(
+            part.source is source for name, part in self._parts.sources.items() if name in plan.changes.sources.kept
+        )
+
+    async def _connect(self, plan: _Plan) -> None:
+        limit = plan.loaded.config.redis.connect_timeout
+        steps: list[Callable[[], Awaitable[None]]] = [part.source.start for part in plan.new_sources.values()]
+        for name in plan.changes.switched:
+            source, config = plan.sources[name].source, plan.loaded.config.sources[name]
+            assert isinstance(source, PubSubSource)
+            assert isinstance(config, PubSubConfig)
+            plan.prepared.append(source)
+            steps.append(partial(source.prepare, *subscriptions_of(config)))
+        tasks = [asyncio.create_task(_run(step)) for step in steps]
+        if not tasks:
+            return
+        try:
+            async with asyncio.timeout(limit):
+                await asyncio.gather(*tasks)
+        except TimeoutError:
+            reasons = [str(part.source.reason) for part in plan.new_sources.values() if not part.source.up]
+            raise UnavailableError("; ".join(reasons) or f"Redis does not answer within {limit:g} s") from None
+        finally:
+            await _ended(tasks)
+
+    async def _take_back(self, plan: _Plan) -> None:
+        """It does not come into force: let go of what was made for it."""
+        for source in plan.prepared:
+            source.give_up()
+        for name, part in plan.new_sources.items():
+            await part.source.stop()
+            await part.source.close()
+            if name not in self._parts.sources:
+                self._parts.shared.books.sources.pop(name, None)
+        for name, sink in plan.new_sinks.items():
+            await sink.context.close()
+            if name not in self._parts.every_sink():
+                self._parts.shared.books.sinks.pop(name, None)
+                self._parts.shared.meters.pop(name, None)
+
+    # Putting in force.
+
+    async def _swap(self, plan: _Plan) -> None:
+        parts, loaded = self._parts, plan.loaded
+        pipeline = pipeline_of(loaded, parts.shared, plan.sinks)
+        old_sources = [part for name, part in parts.sources.items() if plan.sources.get(name) is not part]
+        old_names = {name for name in parts.sources if name in plan.sources}
+        sources_left = asyncio.Event()
+        # From here to the end of this block nothing waits: there is no moment between the two configurations.
+        self._pass_on_sinks(plan, sources_left)
+        parts.shared.way.pipeline = pipeline
+        for name, part in parts.sources.items():
+            if name in old_names and part in old_sources:
+                part.intake.open(pipeline)  # what it still brings goes the new way; of a source that is gone, the old
+        for part in plan.sources.values():
+            part.intake.open(pipeline)
+        for source in plan.prepared:
+            source.switch()
+        parts.leaving_sources += [part.source for part in old_sources]
+        parts.loaded, parts.sources, parts.sinks = loaded, plan.sources, plan.sinks
+        self._configure(loaded)
+        self._took(loaded)
+        # Behind the scenes again.
+        await asyncio.gather(*(self._running.stop(part.source) for part in old_sources))
+        sources_left.set()
+        for part in plan.new_sources.values():
+            self._running.start(part.source)
+        for part in old_sources:
+            self._in_background(self._see_off(part.source))
+
+    def _pass_on_sinks(self, plan: _Plan, sources_left: asyncio.Event) -> None:
+        """Let workers that are not the same make room, and give the others what they render by."""
+        parts, loaded = self._parts, plan.loaded
+        for name, part in plan.sinks.items():
+            before = parts.every_sink().get(name)
+            if before is part:
+                part.worker.use(templates_of(name, loaded), expires_of(name, loaded))
+                self._bound(name, part, loaded)
+                continue
+            if before is not None:
+                gone = before.worker.gone | before.worker.overriding
+                part.worker.use(templates_of(name, loaded), expires_of(name, loaded), gone)
+                if part.worker.queue is before.worker.queue:
+                    self._bound(name, part, loaded)
+            self._succeed(name, before, part, sources_left)
+        for name in parts.sinks.keys() - plan.sinks.keys():
+            parts.leaving_sinks[name] = parts.sinks[name]
+            self._succeed(name, parts.sinks[name], None, sources_left)
+
+    def _succeed(self, name: str, old: SinkPart | None, new: SinkPart | None, sources_left: asyncio.Event) -> None:
+        parts, before = self._parts, self._successions.get(name)
+        if new is not None and name in parts.leaving_sinks:
+            del parts.leaving_sinks[name]
+            if before is not None and not before.done and before.old is old:
+                before.name(new)
+                return
+        if old is None:
+            assert new is not None
+            start(new)
+            return
+        patience = parts.loaded.config.shutdown.drain
+        running = None if before is None or before.done else before
+        succession = Succession(name, old, new, patience=patience, sources_left=sources_left, before=running)
+        self._successions[name] = succession
+        parts.retiring.append(old)
+        self._in_background(self._forget(name, succession))
+
+    async def _forget(self, name: str, succession: Succession) -> None:
+        await succession.wait()
+        parts = self._parts
+        parts.retiring = [part for part in parts.retiring if part is not succession.old]
+        if parts.leaving_sinks.get(name) is succession.old:
+            del parts.leaving_sinks[name]
+        if self._successions.get(name) is succession:
+            del self._successions[name]
+
+    def _bound(self, name: str, part: SinkPart, loaded: Loaded) -> None:
+        """Give a queue that goes on the limits of this configuration."""
+        queue, durable = part.worker.queue, self._parts.shared.durable
+        if isinstance(queue, MemoryQueue):
+            queue.configure(loaded.config.sinks[name].host.queue or QueueConfig())
+        elif isinstance(queue, RedisQueue) and durable is not None:
+            durable.configure(queue, name, loaded)
+
+    def _configure(self, loaded: Loaded) -> None:
+        """What has no parts of its own."""
+        shared, config = self._parts.shared, loaded.config
+        letters, buffer = config.dead_letters, config.redis.outage_buffer
+        if shared.writer is not None:
+            shared.writer.configure(max_events=letters.max_events, max_age=letters.max_age, buffer_bytes=buffer)
+            shared.notes.configure(letters.notify)
+        if shared.durable is not None:
+            shared.durable.handover.buffer_bytes = buffer
+
+    async def _see_off(self, source: Source) -> None:
+        """Close a source that has stopped when nothing of it is in hand any more."""
+        while isinstance(source, StreamSource | ListSource) and source.in_flight:  # noqa: ASYNC110  # seldom, and nobody waits
+            await asyncio.sleep(LOOK)
+        await source.close()
+        self._parts.leaving_sources = [one for one in self._parts.leaving_sources if one is not source]
+
+    def _in_background(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def close(self) -> None:
+        """The router ends: what makes room ends with it, and is its own again."""
+        for succession in self._successions.values():
+            succession.cancel()
+        await _ended(list(self._leaving))
+
+
+async def _run(step: Callable[[], Awaitable[None]]) -> None:
+    await step()
+
+
+async def _ended(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel what has not ended, and wait for all; one cancellation may be lost in the Redis client."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=LOOK)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # it was told by whoever awaited it
+
+
+def _digests(loaded: Loaded) -> dict[Path, str]:
+    """The digest of every file behind a configuration, plugins included; empty for one that is gone meanwhile."""
+    found: dict[Path, str] = {}
+    for file in {*loaded.files, *(plugin.path for plugin in loaded.plugins.loaded if plugin.path is not None)}:
+        try:
+            found[file] = hashlib.sha256(file.read_bytes()).hexdigest()
+        except OSError:
+            found[file] = ""
+    return found
+
+
+def _told(found: Changes, files: list[str]) -> dict[str, str]:
+    """What the log says of changes: `added a, changed b`, by kind, where there are any."""
+    kinds = {"sources": found.sources, "sinks": found.sinks, "routes": found.routes}
+    told = {}
+    for kind, difference in kinds.items():
+        parts = {"added": difference.added, "changed": difference.changed, "removed": difference.removed}
+        if difference.any:
+            told[kind] = "; ".join(f"{what} {', '.join(names)}" for what, names in parts.items() if names)
+    if found.sections:
+        told["sections"] = ", ".join(found.sections)
+    if files:
+        told["files"] = ", ".join(files)
+    return told

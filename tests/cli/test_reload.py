@@ -1,0 +1,88 @@
+"""`event-router reload` on a router that runs, and where none does."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support.daemon import daemon
+from tests.support.process import run
+from tests.support.redis import free_port
+
+LOG = {"type": "log", "path": "audit.jsonl"}
+CONFIG = {
+    "sources": {"web": {"type": "pubsub", "channels": ["a"]}},
+    "sinks": {"audit": LOG},
+    "routes": [{"id": "all", "sinks": ["audit"]}],
+}
+
+
+@pytest.fixture
+def server(start_server):
+    return start_server()
+
+
+def write(router, **changes):
+    setup = {"version": 1, "redis": {"url": router.server.url}, **CONFIG, **changes}
+    (router.folder / "config.yaml").write_text(json.dumps(setup))
+
+
+async def test_what_changed_is_said(server, tmp_path):
+    async with daemon(server, tmp_path, CONFIG) as router:
+        done = run("reload", cwd=tmp_path)
+        assert (done.code, done.out) == (0, "reloaded: nothing has changed\n")
+        write(
+            router,
+            sources={"web": {"type": "pubsub", "channels": ["a", "b"]}},
+            sinks={"audit": LOG, "more": {**LOG, "path": "more.jsonl"}},
+            routes=[{"id": "all", "sinks": ["audit", "more"]}],
+            unmatched="dead-letter",
+        )
+        done = run("reload", "-c", "config.yaml", cwd=tmp_path)
+        assert done.code == 0, done.err
+        assert done.out.splitlines() == [
+            "reloaded:",
+            "  sources: web changed",
+            "  sinks: more added (1 untouched)",
+            "  routes: all changed",
+            "  sections: unmatched",
+            "  files: config.yaml",
+        ]
+        write(router)
+        told = json.loads(run("reload", "--json", cwd=tmp_path).out)
+        assert told["ok"] is True
+        assert told["changed"]["sinks"] == {"added": [], "changed": [], "removed": ["more"], "kept": 1}
+        assert told["changed"]["files"] == ["config.yaml"]
+
+
+async def test_what_is_wrong_is_said_as_check_says_it(server, tmp_path):
+    async with daemon(server, tmp_path, CONFIG) as router:
+        write(router, sinks={"audit": {**LOG, "pth": "x"}})
+        done = run("reload", "-c", "config.yaml", cwd=tmp_path)
+        assert (done.code, done.out) == (78, "")
+        assert 'sinks.audit.pth: unknown key "pth"' in done.err
+        assert done.err.endswith("refused: the configuration in force stays\n")
+        assert "looking in the state directory" not in done.err
+        told = json.loads(run("reload", "--json", cwd=tmp_path).out)
+        assert (told["ok"], told["changed"]) == (False, None)
+        assert [problem["path"] for problem in told["problems"]] == ["sinks.audit.pth"]
+        state = json.loads(run("status", "--json", cwd=tmp_path).out)
+        assert "sinks.audit.pth" in state["config"]["error"]
+        assert any("the configuration on disk was not taken" in warning for warning in state["warnings"])
+        assert state["ready"] is True
+        write(router)
+        assert run("reload", cwd=tmp_path).code == 0
+        assert json.loads(run("status", "--json", cwd=tmp_path).out)["config"]["error"] is None
+
+
+async def test_the_router_that_listens_at_a_port_is_asked_there(server, tmp_path):
+    port = free_port()
+    async with daemon(server, tmp_path, {**CONFIG, "admin": {"listen": f"127.0.0.1:{port}"}}):
+        assert run("reload", "-c", "config.yaml", cwd=tmp_path).out == "reloaded: nothing has changed\n"
+
+
+def test_where_no_router_runs(tmp_path):
+    done = run("reload", cwd=tmp_path)
+    assert done.code == 69
+    assert "no router runs here under the name 'default'" in done.err
