@@ -95,9 +95,12 @@ def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, 
     if watches and not available():
         raise click.UsageError("--watch needs a library that is not installed: pip install 'event-router[watch]'")
 
+    secrets: set[str] = set()
+
     def load() -> Loaded:
         loaded = load_config(path, env_file, deliver=deliver)
-        active.hide(loaded.secrets)
+        secrets.update(loaded.secrets)  # an old one may be in force still, or in an answer on its way
+        active.hide(secrets)
         _log_problems(loaded)
         return loaded
 

@@ -326,6 +326,11 @@ def configure(
     return _active
 
 
+def redacted(text: str) -> str:
+    """The text without what the log hides, for texts that go elsewhere; as it is where no log was configured."""
+    return text if _active is None else _active.redactor.text(text)
+
+
 def flush(timeout: float = 1.0) -> None:
     """Wait until what was logged is written, at most `timeout` seconds; call it before `os._exit`."""
     if _active is not None:
