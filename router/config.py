@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from ipaddress import ip_address
 from typing import Annotated, Any, Literal, NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import durationpy
@@ -26,13 +26,13 @@ from pydantic import (
     model_validator,
 )
 
+from router import redis_url
 from router.options import STRICT, Secret
 
 NAME = r"[A-Za-z0-9_.-]{1,64}"
 _DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+")
 _LONGEST = 100 * 365 * 86400.0
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
-_SCHEMES = ("redis", "rediss", "unix")
 OFF = "off"
 """What `admin` and its `listen` say when the router is not to be watched over HTTP."""
 _sizes = TypeAdapter(ByteSize)
@@ -97,29 +97,9 @@ def _server_url(value: str) -> str:
 
 
 def _redis_url(value: str) -> str:
-    if value == "embedded":
-        return value
-    try:
-        url = urlsplit(value)
-        port = url.port
-    except ValueError:
-        raise ValueError("this is no URL: after the host comes a port, a number from 1 to 65535") from None
-    if url.scheme not in _SCHEMES or not value.startswith(f"{url.scheme}://"):
-        raise ValueError("a Redis URL begins with redis://, rediss:// or unix://")
-    if port == 0:
-        raise ValueError("the port must be a number from 1 to 65535")
-    if url.scheme == "unix":
-        if url.path in {"", "/"}:
-            raise ValueError("a unix:// URL needs the path of the socket: unix:///run/redis/redis.sock?db=0")
-    elif not url.hostname:
-        raise ValueError(f"the host is missing: {url.scheme}://HOST:6379/0")
-    elif url.path.strip("/") and not re.fullmatch(r"/\d{1,9}", url.path):
-        raise ValueError(
-            "after the `/` comes the database, a number: redis://HOST:6379/0 (a `/` in a password is written %2F, a `#` %23)"
-        )
-    for database in parse_qs(url.query).get("db", []):
-        if not re.fullmatch(r"\d{1,9}", database):
-            raise ValueError("`db` is the database, a number: ?db=0")
+    wrong = None if value == "embedded" else redis_url.fault(value)
+    if wrong:
+        raise ValueError(wrong)
     return value
 
 

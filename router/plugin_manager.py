@@ -15,12 +15,14 @@ import importlib.util
 import inspect
 import os
 import pwd
+import signal
 import stat
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 import pluggy
@@ -31,6 +33,13 @@ from router.options import SinkOptions
 
 _MODULE_PREFIX = "event_router_plugin_"
 _LONGEST = 300  # characters of a plugin's own error that are shown
+
+PATIENCE = 10.0
+"""Seconds that one plugin may take to load."""
+
+
+class TooSlowError(BaseException):
+    """A plugin takes too long to load; no `except Exception` of its own holds this up."""
 
 
 class NoOptions(SinkOptions):
@@ -114,7 +123,10 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _load_drop_in(plugins: Plugins, manager: pluggy.PluginManager, file: Path, origin: str) -> None:
-    refused = _refused(file.resolve(), regular=True)
+    target = file.resolve()
+    refused = _refused(target, regular=True)
+    if refused is None and target.parent != file.parent.resolve():
+        refused = _refused(target.parent, sticky=True)
     if refused:
         plugins.loaded.append(LoadedPlugin(file.stem, origin, file, error=refused))
     else:
@@ -126,7 +138,9 @@ def _load_file(plugins: Plugins, manager: pluggy.PluginManager, file: Path, orig
     try:
         plugin = replace(plugin, digest=hashlib.sha256(file.read_bytes()).hexdigest())
         module = _import(file)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a plugin raises while it loads is its own fault
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  # whatever a plugin raises while it loads is its own fault
         plugins.loaded.append(replace(plugin, error=_cause(error, file)))
         return
     _register(plugins, manager, plugin, module)
@@ -137,8 +151,11 @@ def _load_entry_point(plugins: Plugins, manager: pluggy.PluginManager, point: im
     origin = f"package {distribution.name}" if distribution else "package"
     plugin = LoadedPlugin(point.name, origin, version=distribution.version if distribution else None)
     try:
-        loaded = point.load()
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # as above
+        with _guard():
+            loaded = point.load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  # as above
         plugins.loaded.append(replace(plugin, error=_cause(error, None)))
         return
     _register(plugins, manager, plugin, loaded)
@@ -154,12 +171,36 @@ def _import(file: Path) -> ModuleType:
     before = sys.modules.get(name)
     sys.modules[name] = module  # pydantic looks a model's annotations up in its module
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints must not get into our data
+        with _guard():
             spec.loader.exec_module(module)
     except BaseException:
         _restore(name, before)
         raise
     return module
+
+
+@contextlib.contextmanager
+def _guard() -> Iterator[None]:
+    """Meanwhile code of a plugin runs: what it prints must not get into our data, and it is interrupted when it blocks.
+
+    Only the main thread can be interrupted; in another one it has all the time it wants.
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        handler = signal.signal(signal.SIGALRM, _too_slow)
+        timer = signal.setitimer(signal.ITIMER_REAL, PATIENCE, 1.0)  # again each second, should the plugin catch it
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, handler)
+            signal.setitimer(signal.ITIMER_REAL, *timer)
+
+
+def _too_slow(_number: int, _frame: FrameType | None) -> None:
+    raise TooSlowError(f"it takes longer than {PATIENCE:g} s to load")
 
 
 def _restore(name: str, module: ModuleType | None) -> None:
@@ -178,11 +219,16 @@ def _register(plugins: Plugins, manager: pluggy.PluginManager, plugin: LoadedPlu
     try:
         if manager.register(module, name=f"{plugin.origin}/{plugin.name}") is None:
             raise ValueError("it is loaded already")
-        for implementation in manager.hook.register_sinks.get_hookimpls():
-            if implementation.plugin is module:
-                implementation.function(*_arguments(implementation, plugins, found, plugin))
+        with _guard():
+            for implementation in manager.hook.register_sinks.get_hookimpls():
+                if implementation.plugin is module:
+                    implementation.function(*_arguments(implementation, plugins, found, plugin))
         _no_unknown_hooks(module)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # as above
+        if not manager.get_hookcallers(module):
+            raise ValueError(_unmarked(module))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  # as above
         if manager.is_registered(module):
             manager.unregister(module)
         plugins.loaded.append(replace(plugin, error=_cause(error, plugin.path)))
@@ -197,9 +243,21 @@ def _arguments(
     return [_registrar(plugins, found, plugin)] if implementation.argnames else []
 
 
+def _unmarked(module: Any) -> str:
+    """Why a plugin that loads well does nothing."""
+    names = [name for name in sorted(_known_hooks()) if callable(getattr(module, name, None))]
+    if names:
+        return f"`{names[0]}` lacks `@hookimpl`: write that above it (from router.api import hookimpl)"
+    return f"no function is marked with `@hookimpl`; the hooks are {', '.join(sorted(_known_hooks()))}"
+
+
+def _known_hooks() -> set[str]:
+    return {name for name in vars(hookspecs.Hooks) if not name.startswith("_")}
+
+
 def _no_unknown_hooks(module: Any) -> None:
     """Refuse a `@hookimpl` that fits no hook: a misspelt name would never be called."""
-    known = {name for name in vars(hookspecs.Hooks) if not name.startswith("_")}
+    known = _known_hooks()
     marker = f"{hookspecs.PROJECT}_impl"
     marked = {name for name, value in vars(module).items() if getattr(value, marker, None)}
     unknown = sorted(marked - known)
@@ -279,8 +337,11 @@ def _cause(error: BaseException, file: Path | None) -> str:
     return f"{message} (line {lines[-1]})" if lines else message
 
 
-def _refused(path: Path, *, regular: bool = False) -> str | None:
-    """Why a drop-in folder or file is not to be trusted, None when it is: others could write it, or own it."""
+def _refused(path: Path, *, regular: bool = False, sticky: bool = False) -> str | None:
+    """Why a drop-in folder or file is not to be trusted, None when it is: others could write it, or own it.
+
+    `sticky`: a folder of which a single file counts may have that bit, for then nobody can replace a file of ours.
+    """
     try:
         info = path.stat()
     except OSError as error:
@@ -289,6 +350,8 @@ def _refused(path: Path, *, regular: bool = False) -> str | None:
         return "is not a regular file"
     if info.st_uid not in {0, os.geteuid()}:
         return f"belongs to {_user(info.st_uid)}, who could change it: run `chown {_user(os.geteuid())} {path}`"
+    if sticky and info.st_mode & stat.S_ISVTX:
+        return None
     if info.st_mode & stat.S_IWOTH:
         return f"can be written by everybody: run `chmod o-w {path}`"
     if info.st_mode & stat.S_IWGRP and not _alone_in_group(info.st_gid, info.st_uid):

@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from router import plugin_manager
 from router.plugin_manager import builtins_folder, load_plugins
 
 GOOD = """
@@ -85,6 +87,9 @@ def test_builtins_import_the_api_alone():
         ("x = (\n", "SyntaxError"),
         ("\n\nraise RuntimeError('broken')\n", "RuntimeError: broken (line 3)"),
         ("import sys\nsys.exit(3)\n", "SystemExit"),
+        ("class Panic(BaseException): ...\n\nraise Panic('all is lost')\n", "Panic: all is lost (line 3)"),
+        ("def register_sinks(register):\n    register('a', print)\n", "`register_sinks` lacks `@hookimpl`"),
+        ("def helper(): ...\n", "no function is marked with `@hookimpl`; the hooks are register_sinks"),
         (SINK + "    register('a')\n", "TypeError"),
         (SINK + "    register('a', 42)\n", "neither a function nor a class"),
         (SINK + "    register('a', sink, queue='disk')\n", "'memory' or 'redis'"),
@@ -160,6 +165,48 @@ def test_a_link_is_judged_by_its_target(folder, tmp_path):
     assert "pager" in load(folder).sinks
     elsewhere.chmod(0o666)
     assert "chmod" in (failure(load(folder)).error or "")
+
+
+def test_a_link_into_a_folder_that_others_can_write_is_refused(folder, tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    (folder / "pager.py").symlink_to(drop_in(shared, GOOD))
+    assert f"chmod o-w {shared}" in (failure(load(folder)).error or "")
+    shared.chmod(0o1777)  # as /tmp: nobody can replace the file of another
+    assert "pager" in load(folder).sinks
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("import time\n\ntime.sleep(600)\n", 3),
+        ("while True:\n    try:\n        pass\n    except Exception:\n        pass\n", None),
+        (SINK + "    import threading\n    threading.Event().wait()\n", 8),
+    ],
+)
+def test_a_plugin_that_blocks_while_it_loads_is_interrupted_and_named(folder, monkeypatch, text, line):
+    monkeypatch.setattr(plugin_manager, "PATIENCE", 1.5)  # the built-ins load under it too
+    drop_in(folder, text, "slow.py")
+    drop_in(folder, GOOD)
+    plugins = load(folder)
+    failed = failure(plugins)
+    assert failed.name == "slow"
+    assert "TooSlowError: it takes longer than 1.5 s to load" in (failed.error or "")
+    assert line is None or f"(line {line})" in (failed.error or "")
+    assert "pager" in plugins.sinks
+
+
+def test_a_plugin_loads_in_another_thread_too(folder):
+    drop_in(folder, GOOD)
+    with ThreadPoolExecutor(1) as pool:
+        assert "pager" in pool.submit(load, folder).result().sinks
+
+
+def test_an_interrupt_from_the_keyboard_is_no_fault_of_a_plugin(folder):
+    drop_in(folder, "raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        load(folder)
 
 
 def test_a_fifo_is_no_plugin(folder):

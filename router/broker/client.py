@@ -14,7 +14,6 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import redis.exceptions as failures
 from redis.asyncio import ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
@@ -22,9 +21,9 @@ from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from router import redis_url
 from router.errors import ConfigError, Problem, RouterError, UnavailableError
-
-SCHEMES = ("redis", "rediss", "unix")
+from router.redis_url import shown
 
 TIMEOUT = 5.0
 """Seconds that connecting, and the answer of one command, may take."""
@@ -32,21 +31,7 @@ TIMEOUT = 5.0
 SILENCE = 9.0
 """Seconds without a byte after which a peer is dead; bytes that nobody acknowledges for as long end a TCP connection."""
 
-_PLAIN_OPTIONS = frozenset({"db", "username", "password", "socket_timeout", "socket_connect_timeout"})
-_TLS_OPTIONS = frozenset(
-    {
-        "ssl_ca_certs",
-        "ssl_ca_path",
-        "ssl_cert_reqs",
-        "ssl_certfile",
-        "ssl_check_hostname",
-        "ssl_ciphers",
-        "ssl_keyfile",
-        "ssl_min_version",
-        "ssl_password",
-    }
-)
-
+_NAMED_TLS_OPTIONS = frozenset(redis_url.TLS_OPTIONS) - {"ssl_password"}
 
 _PASSING = (
     "LOADING",
@@ -89,7 +74,6 @@ def server(url: str, *, client_name: str = "event-router", database: bool = True
     address = shown(url)
     options: dict[str, Any] = {**_parsed(url, address)}
     connection_class = options.pop("connection_class", Connection)
-    _refuse_unknown(url, options, connection_class, address)
     if not database:
         options.pop("db", None)
     options = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, **options}
@@ -99,21 +83,6 @@ def server(url: str, *, client_name: str = "event-router", database: bool = True
         options["socket_keepalive_options"] = _keepalive()
     _check_tls(connection_class, options, address)
     return Server(address, connection_class, options)
-
-
-def shown(url: str) -> str:
-    """A Redis URL without its credentials and options, for logs and messages."""
-    try:
-        parts = urlsplit(url)
-        scheme = parts.scheme
-        if scheme not in SCHEMES or parts.fragment:
-            return f"{scheme}://…" if scheme in SCHEMES else "…"
-        if scheme == "unix":
-            return f"unix://{parts.path}"
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "localhost"
-        return f"{scheme}://{host}:{parts.port or 6379}{parts.path.rstrip('/')}"
-    except ValueError:
-        return "…"
 
 
 def explain(error: BaseException, address: str) -> RouterError:
@@ -169,33 +138,14 @@ def _network(error: BaseException, address: str, text: str) -> RouterError:
 
 def _parsed(url: str, address: str) -> Mapping[str, Any]:
     """The options that redis-py reads from the URL. Its own error text may quote the password, so it is not shown."""
-    scheme = url.partition("://")[0]
-    if scheme not in SCHEMES:
-        raise _config(f"this is no Redis URL: it must begin with {', '.join(f'{s}://' for s in SCHEMES)}")
+    wrong = redis_url.fault(url)
+    if wrong:
+        raise _config(f"{address}: {wrong}")
     try:
-        parts = urlsplit(url)
-        _ = parts.port
-        if parts.fragment:
-            raise ValueError(url)
         options: Mapping[str, Any] = parse_url(url)
     except ValueError as error:
-        cure = "special characters in a password must be percent-encoded (`#` as %23, `/` as %2F, `@` as %40)"
-        raise _config(f"this Redis URL ({address}) can't be read; {cure}") from error
-    number = parts.path.strip("/")
-    if scheme != "unix" and number and not number.isdigit():
-        raise _config(f"{address}: the database must be a number, not {number!r}")
-    if scheme == "unix" and not parts.path:
-        raise _config("unix:// needs the path of a socket: unix:///run/redis/redis.sock")
+        raise _config(f"{address}: this URL can't be read{redis_url.ENCODED}") from error
     return options
-
-
-def _refuse_unknown(url: str, options: Mapping[str, Any], kind: type[AbstractConnection], address: str) -> None:
-    known = _PLAIN_OPTIONS | (_TLS_OPTIONS if issubclass(kind, SSLConnection) else frozenset())
-    if unknown := sorted(parse_qs(urlsplit(url).query).keys() - known):
-        allowed = ", ".join(sorted(known - {"username", "password"}))
-        raise _config(f"{address}: unknown option {unknown[0]!r} in the URL; allowed are {allowed}")
-    if options.get("db", 0) < 0:
-        raise _config(f"{address}: the database can't be negative")
 
 
 def _check_tls(kind: type[AbstractConnection], options: Mapping[str, Any], address: str) -> None:
@@ -205,7 +155,7 @@ def _check_tls(kind: type[AbstractConnection], options: Mapping[str, Any], addre
     try:
         kind(**options).ssl_context.get()
     except (OSError, ValueError, failures.RedisError) as error:
-        names = ", ".join(f"{key}={options[key]}" for key in sorted(options) if key in _TLS_OPTIONS - {"ssl_password"})
+        names = ", ".join(f"{key}={options[key]}" for key in sorted(options) if key in _NAMED_TLS_OPTIONS)
         raise _config(f"{address}: TLS can't be set up with {names}: {error}") from error
 
 

@@ -209,7 +209,7 @@ class DeadLetterWriter:
         self._hurry.set()
         if self._task is not None:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout(timeout if self.waiting else 0):  # removing what is too old can wait
                     await self._idle.wait()
             await cancelled([self._task])
             self._task = None

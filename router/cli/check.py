@@ -120,7 +120,7 @@ def _reads(source: SourceConfig) -> dict[str, list[str] | str]:
 def _server(url: str) -> str:
     if url == "embedded":
         return url
-    from router.broker.client import shown
+    from router.redis_url import shown
 
     return shown(url)
 
@@ -184,7 +184,7 @@ def _print(report: Report) -> None:
 
 
 def _coloured() -> bool:
-    from router.ops.logs import colours
+    from router.ops.terminal import colours
 
     return colours(os.environ, 1)
 

@@ -128,7 +128,7 @@ def tell(text: str, colour: str | None = None) -> None:
 
 def _talk(text: str, severity: str | None) -> None:
     """Print on stderr, with the priority before each line when that is the journal."""
-    from router.ops.logs import colours, journal
+    from router.ops.terminal import colours, journal
 
     if journal(os.environ, 2):
         priority = _PRIORITIES.get(severity or "", "<6>")
@@ -169,7 +169,7 @@ def _escaped(cell: str) -> str:
 
 def say_problems(problems: Iterable[Problem], *, err: bool = True) -> None:
     """Print problems one a line, with the faulty line below; on stderr, or as data on stdout."""
-    from router.ops.logs import colours
+    from router.ops.terminal import colours
 
     for problem in problems:
         if err:

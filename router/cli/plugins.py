@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,8 @@ def plugins(config: Path | None, env_file: Path | None, *, as_json: bool) -> int
 
 def loaded_plugins(config: Path | None, env_file: Path | None) -> Plugins:
     """The plugins of a configuration, even of a faulty one; the built-ins and packages where there is none."""
-    from router.cli.common import find_config, load_config
+    from router.cli.common import find_config
+    from router.ops.loading.loader import check
     from router.plugin_manager import load_plugins
 
     try:
@@ -43,12 +45,12 @@ def loaded_plugins(config: Path | None, env_file: Path | None) -> Plugins:
     except ConfigError:
         return load_plugins()
     try:
-        return load_config(path, env_file, placeholders=True).plugins
+        return check(path, environ=os.environ, env_file=env_file, placeholders=True).plugins
     except ConfigError:
         if not path.is_file():
             raise
         folder = path.absolute().parent / "plugins"
-        tell(f"{path} has faults (`event-router check {path}` names them): its plugins.paths are left out", "warning")
+        tell(f"{path} can't be read (`event-router check {path}` says why): its plugins.paths are left out", "warning")
         return load_plugins([folder] if folder.is_dir() else [])
 
 

@@ -95,9 +95,12 @@ def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, 
     if watches and not available():
         raise click.UsageError("--watch needs a library that is not installed: pip install 'event-router[watch]'")
 
+    secrets: set[str] = set()
+
     def load() -> Loaded:
         loaded = load_config(path, env_file, deliver=deliver)
-        active.hide(loaded.secrets)
+        secrets.update(loaded.secrets)  # an old one may be in force still, or in an answer on its way
+        active.hide(secrets)
         _log_problems(loaded)
         return loaded
 
@@ -227,8 +230,8 @@ def _printer(active: Logs) -> Iterator[Callable[[str], None]]:
 
 def _welcome(loaded: Loaded, config: Path, url: str, *, embedded: bool) -> None:
     """Where it listens, what it reads, and how to try it."""
-    from router.broker.client import shown
     from router.cli.samples import publish_lines
+    from router.redis_url import shown
 
     tell(f"event-router {__version__} listens at {shown(url)}{' (embedded Valkey)' if embedded else ''}", "good")
     for name, source in loaded.config.sources.items():

@@ -21,6 +21,15 @@ Retrieve = Callable[[str], Any]
 MOST = 20
 """How many violations are listed of one payload."""
 
+DRAFTS = (
+    "http://json-schema.org/draft-04/schema#",
+    "http://json-schema.org/draft-06/schema#",
+    "http://json-schema.org/draft-07/schema#",
+    "https://json-schema.org/draft/2019-09/schema",
+    "https://json-schema.org/draft/2020-12/schema",
+)
+"""What `$schema` may say; without one it is the last."""
+
 _LONGEST = 500  # characters of one message
 
 
@@ -78,6 +87,8 @@ def compile_schema(document: Any, *, uri: str, retrieve: Retrieve) -> Schema:
             pattern_options=jsonschema_rs.RegexOptions(),
         )
     except jsonschema_rs.ValidationError as error:
+        if error.message.startswith("Unknown meta-schema") and isinstance(document, dict):
+            raise SchemaProblem("/$schema", f"this draft is not known, allowed: {', '.join(DRAFTS)}") from None
         raise SchemaProblem(pointer(error.instance_path), _explained(error)) from None
     except (jsonschema_rs.ReferencingError, ValueError, RecursionError) as error:
         raise SchemaProblem("", str(error).splitlines()[0][:_LONGEST]) from None

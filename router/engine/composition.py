@@ -46,6 +46,7 @@ from router.engine.worker import SinkWorker
 from router.errors import ConfigError, Problem, Reason
 from router.events import Event, Outcome
 from router.ops.loading import Loaded
+from router.ops.logs import redacted
 from router.ops.metrics import SinkMeter
 
 log = structlog.stdlib.get_logger(__name__)
@@ -279,6 +280,7 @@ def sink_part(name: str, loaded: Loaded, shared: Shared, queue: Queue | None = N
         expires=expires_of(name, loaded),
         order_by=loaded.order_by.get(name),
         hand_over=shared.way.hand_over,
+        redact=redacted,
     )
     return SinkPart(kind.name, worker, context)
 

@@ -437,6 +437,7 @@ class Pipeline:
             lane.name,
             event.channel,
             reason,
+            event_id=event.id,
             source=lane.name,
             channel=event.channel,
             reason=str(reason),
@@ -473,7 +474,8 @@ class Pipeline:
             return
         first = accepted[0]
         message = "no route takes the events of this channel"
-        self._notes.say(message, first.source, prepared.channel, source=first.source, channel=prepared.channel)
+        about = {"event_id": first.id, "source": first.source, "channel": prepared.channel}
+        self._notes.say(message, first.source, prepared.channel, **about)
         if self._keep_unmatched:
             messages = whole or [event.raw for event in accepted]
             for event, raw in zip(accepted, messages, strict=True):

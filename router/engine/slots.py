@@ -29,13 +29,16 @@ GRACE = 1.0
 OVERDUE = 10.0
 """Seconds after which a call that is over its time should have ended long ago, or been replaced."""
 
+STOOD = 0.5
+"""Seconds between two looks at deadlines from which on the event loop stood still meanwhile."""
+
 R = TypeVar("R")
 
 
 class Slot:
     """One task: what it has in hand, by which ticket it tries that, and until when its call may take (monotonic)."""
 
-    __slots__ = ("abandoned", "deadline", "expired", "hand", "task", "ticket")
+    __slots__ = ("abandoned", "deadline", "expired", "hand", "spared", "task", "ticket")
 
     def __init__(self, ticket: Ticket) -> None:
         self.task: asyncio.Task[None] | None = None
@@ -43,6 +46,7 @@ class Slot:
         self.ticket = ticket
         self.deadline: float | None = None
         self.expired = False
+        self.spared = False
         self.abandoned = False
 
 
@@ -72,6 +76,7 @@ class Slots:
         self._slots: list[Slot] = []
         self._lost: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._looked: float | None = None
         self.retiring = False
         """Whether the calls under way are the last ones."""
 
@@ -113,12 +118,21 @@ class Slots:
                 yield Sign(part, "a call is over its time and can't be ended", slot.deadline, OVERDUE)
 
     def check(self) -> None:
-        """Look after calls that are over their time."""
+        """Look after calls that are over their time.
+
+        When the loop stood still (a plugin blocked it), what came back meanwhile has not been heard: each call that seems
+        late is spared once.
+        """
         now = self._clock.monotonic()
+        stood = self._looked is not None and now - self._looked > STOOD
+        self._looked = now
         for slot in list(self._slots):
             if slot.deadline is None or now < slot.deadline or slot.task is None:
                 continue
-            if not slot.expired:
+            if stood and not slot.spared and not slot.expired:
+                slot.spared = True
+                slot.deadline = now + GRACE
+            elif not slot.expired:
                 slot.expired = True
                 slot.deadline = now + GRACE
                 slot.task.cancel()
@@ -137,7 +151,7 @@ class Slots:
 
     async def call(self, slot: Slot, call: Awaitable[R]) -> R:
         """Await a call of the plugin for at most `timeout`. Raises what it raises, `TransientError` when it is late."""
-        slot.expired = False
+        slot.expired = slot.spared = False
         slot.deadline = self._clock.monotonic() + self._timeout
         try:
             result = await call

@@ -6,18 +6,14 @@ second.
 
 from __future__ import annotations
 
-import re
-
 from structlog.stdlib import BoundLogger
 
 from router.contracts import Clock
 from router.core.status import Fault
+from router.engine.notes import kind
 
 PAUSE = 1.0
 """The least seconds between two lines about failures of the same sink."""
-
-_VARIES = re.compile(r"[0-9a-fA-F-]{8,}|\d+")
-"""What makes alike texts differ: numbers and ids."""
 
 
 class Trouble:
@@ -43,16 +39,16 @@ class Trouble:
     def happened(self, message: str, error: str, **fields: object) -> None:
         """It failed; the error is its answer. Logged when that is another kind of error than the last line told."""
         now = self._count(f"{message}: {error}")
-        kind = _kind(message, error)
-        if kind == self._kind or now < self._quiet_until:
+        of_this = kind(f"{message}: {error}")
+        if of_this == self._kind or now < self._quiet_until:
             return
-        self._kind, self._quiet_until = kind, now + PAUSE
+        self._kind, self._quiet_until = of_this, now + PAUSE
         self._log.warning(message, error=error, **fields)
 
     def stopped(self, message: str, error: str, **fields: object) -> None:
         """Its deliveries wait from now on; always logged."""
         now = self._count(error)
-        self._kind, self._quiet_until = _kind(message, error), now + PAUSE
+        self._kind, self._quiet_until = kind(f"{message}: {error}"), now + PAUSE
         self._log.error(message, error=error, **fields)
 
     def _count(self, why: str) -> float:
@@ -70,7 +66,3 @@ class Trouble:
             self._kind = ""
             seconds = round(self._clock.monotonic() - self._began, 1)
             self._log.info(message, times=self._times, seconds=seconds, **fields)
-
-
-def _kind(message: str, error: str) -> str:
-    return _VARIES.sub("#", f"{message}: {error}")

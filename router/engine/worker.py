@@ -70,7 +70,8 @@ class SinkWorker:
 
     `templates` gives the compiled options by route, and by None for any other route; `expires` until when the deliveries
     of a route are worth making; `order_by` the key of those that keep their order. `mode` holds back what
-    `deliver: print` must not send. `hand_over` puts deliveries into the queues of the sink's fallbacks.
+    `deliver: print` must not send. `hand_over` puts deliveries into the queues of the sink's fallbacks. `redact` takes
+    secrets out of what is told of failures.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class SinkWorker:
         expires: Mapping[str, Expiry] | None = None,
         order_by: Expression | None = None,
         hand_over: HandOver | None = None,
+        redact: Callable[[str], str] = str,
     ) -> None:
         self.name = name
         self.book = book
@@ -110,6 +112,7 @@ class SinkWorker:
         self._max_wait = keys.batch.max_wait if caller.takes_batches else 0.0
         self._fallback = keys.fallback if hand_over is not None else []
         self._hand_over = hand_over
+        self._redact = redact
         self._dead_letters = dead_letters
         self._clock = clock
         self._ids = ids
@@ -234,7 +237,7 @@ class SinkWorker:
             async with asyncio.timeout(self._timeout):
                 await self._caller.close()
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # its end must not hold up ours
-            self._log.warning("the sink did not close", error=_told(error))
+            self._log.warning("the sink did not close", error=self._told(error))
 
     # One slot.
 
@@ -279,7 +282,7 @@ class SinkWorker:
                 await self._slots.call(slot, self._caller.open())
             except Exception as error:  # noqa: BLE001  # whatever a plugin raises, it is tried again
                 attempt += 1
-                self._trouble.happened("the sink can't be opened", _told(error))
+                self._trouble.happened("the sink can't be opened", self._told(error))
                 await asyncio.sleep(retry.delay(REOPEN, attempt, self._chance()))
             else:
                 self._open.set()
@@ -388,7 +391,7 @@ class SinkWorker:
             self._line.settle(delivered, size_of(delivered), Outcome.DELIVERED)
         if fault is not None or not delivered:
             error = fault or failed[0][1]
-            self._gate.report(ticket, error, _told(error))
+            self._gate.report(ticket, error, self._told(error))
         else:
             self._gate.report(ticket, None)
         for _, result in failed:
@@ -398,7 +401,7 @@ class SinkWorker:
 
     def _failed(self, ticket: Ticket, events: Sequence[Event], error: Exception) -> list[Event]:
         """All of these failed together: they get one delay, and keep their order. Returns what stays in hand."""
-        self._gate.report(ticket, error, _told(error))
+        self._gate.report(ticket, error, self._told(error))
         self._meter.attempt(_result(error), len(events))
         chance = self._chance()
         return [kept for event in events for kept in self._fail(event, error, chance)]
@@ -409,7 +412,9 @@ class SinkWorker:
             return self._split(event, error, chance)
         now = self._clock.now()
         before = event._history
-        history = History(before.first_failed_at if before else now, (before.calls if before else 0) + 1, _told(error))
+        history = History(
+            before.first_failed_at if before else now, (before.calls if before else 0) + 1, self._told(error)
+        )
         decision = retry.decide(
             self._policy,
             attempt=event.attempt,
@@ -463,6 +468,7 @@ class SinkWorker:
         if attempts is None:
             history = event._history
             attempts = history.calls if history else 0
+        detail = self._redact(detail)
         letter = letters.of_delivery(self._ids.next(now), event, reason, detail, now=now, attempts=attempts)
         self._notes.say("delivery given up", reason, event.route, error=detail, reason=str(reason), **about(event))
         settle = partial(self._settle, event, Outcome.DEAD_LETTERED, reason)
@@ -471,6 +477,16 @@ class SinkWorker:
         else:
             self._dead_letters.add([letter])
             settle()
+
+    def _told(self, error: BaseException) -> str:
+        """What is said of a failure, in logs, letters and status alike: its text, with the class where it is an accident.
+
+        A plugin's words, or the other side's, may hold a credential.
+        """
+        text = self._redact(str(error))
+        if isinstance(error, RouterError):
+            return text or type(error).__name__
+        return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
     def _relayed(self, event: Event, reason: Reason, detail: str) -> bool:
         """Hand it over to the fallbacks; returns whether one of them took it."""
@@ -507,11 +523,3 @@ def _result(error: Exception) -> str:
     if isinstance(error, SinkError):
         return "sink_fault"
     return "permanent" if isinstance(error, PermanentError | PluginError) else "transient"
-
-
-def _told(error: BaseException) -> str:
-    """What is said of a failure: its text where a sink chose it, with the class where it is an accident."""
-    text = str(error)
-    if isinstance(error, RouterError):
-        return text or type(error).__name__
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -25,6 +25,8 @@ import structlog
 from structlog.stdlib import BoundLogger
 from structlog.typing import EventDict, Processor
 
+from router.ops.terminal import colours, journal, terminal
+
 Format = Literal["auto", "console", "json"]
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -324,36 +326,15 @@ def configure(
     return _active
 
 
+def redacted(text: str) -> str:
+    """The text without what the log hides, for texts that go elsewhere; as it is where no log was configured."""
+    return text if _active is None else _active.redactor.text(text)
+
+
 def flush(timeout: float = 1.0) -> None:
     """Wait until what was logged is written, at most `timeout` seconds; call it before `os._exit`."""
     if _active is not None:
         _active.flush(timeout)
-
-
-def journal(environ: Mapping[str, str], descriptor: int) -> bool:
-    """Whether the descriptor is the journal: `$JOURNAL_STREAM` names its device and inode (systemd.exec(5))."""
-    device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
-    try:
-        found = os.fstat(descriptor)
-        return (found.st_dev, found.st_ino) == (int(device), int(inode))
-    except (OSError, ValueError):
-        return False
-
-
-def colours(environ: Mapping[str, str], descriptor: int) -> bool:
-    """Whether to colour what goes to the descriptor: NO_COLOR forbids, FORCE_COLOR demands, else a terminal decides."""
-    if environ.get("NO_COLOR"):
-        return False
-    if environ.get("FORCE_COLOR"):
-        return True
-    return _terminal(descriptor) and environ.get("TERM") != "dumb"
-
-
-def _terminal(descriptor: int) -> bool:
-    try:
-        return os.isatty(descriptor)
-    except OSError:
-        return False
 
 
 def _renderers(format: Format, redactor: Redactor, environ: Mapping[str, str], descriptor: int) -> list[Processor]:  # noqa: A002
@@ -365,7 +346,7 @@ def _renderers(format: Format, redactor: Redactor, environ: Mapping[str, str], d
         _no_payloads,
         redactor,
     ]
-    if format == "console" or (format == "auto" and _terminal(descriptor)):
+    if format == "console" or (format == "auto" and terminal(descriptor)):
         console = structlog.dev.ConsoleRenderer(
             colors=colours(environ, descriptor), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
         )

@@ -14,23 +14,6 @@ from router.errors import ConfigError, UnavailableError
 SECRET = "hunter2"
 
 
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("redis://cache", "redis://cache:6379"),
-        (f"redis://:{SECRET}@cache:6380/3", "redis://cache:6380/3"),
-        (f"rediss://user:{SECRET}@cache/?ssl_password={SECRET}", "rediss://cache:6379"),
-        (f"redis://[::1]:7000/0?password={SECRET}", "redis://[::1]:7000/0"),
-        (f"unix:///run/redis.sock?db=2&password={SECRET}", "unix:///run/redis.sock"),
-        (f"redis://:{SECRET}/x@cache", "…"),
-        (f"redis://:{SECRET}#x@cache", "redis://…"),
-        (f"http://{SECRET}", "…"),
-    ],
-)
-def test_an_address_is_shown_without_credentials(url, shown):
-    assert client.shown(url) == shown
-
-
 def test_options_come_from_the_url():
     options = client.server("redis://bob:p%23w@cache:6380/3?socket_timeout=2", client_name="event-router:a b").options
     wanted = {"host": "cache", "port": 6380, "db": 3, "username": "bob", "password": "p#w", "socket_timeout": 2.0}
@@ -57,19 +40,14 @@ def test_unacknowledged_bytes_and_silence_end_a_tcp_connection():
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        (f"http://{SECRET}", "must begin with redis://, rediss://, unix://"),
-        (f"redis://:{SECRET}#x@cache", "percent-encoded"),
-        (f"redis://:{SECRET}/x@cache", "percent-encoded"),
-        (f"redis://:{SECRET}@cache:port", "percent-encoded"),
-        (f"redis://:{SECRET}@cache/first", "the database must be a number, not 'first'"),
-        (f"redis://:{SECRET}@cache?db=-1", "can't be negative"),
+        (f"http://{SECRET}", "begins with redis://, rediss:// or unix://"),
+        (f"redis://:{SECRET}#x@cache", "`#` is written %23"),
         (f"redis://:{SECRET}@cache?sokcet_timeout=3", "unknown option 'sokcet_timeout'"),
-        (f"redis://:{SECRET}@cache?ssl_ca_certs=x", "unknown option 'ssl_ca_certs'"),
+        (f"rediss://:{SECRET}@cache?ssl_password=a&ssl_ca_certs=b&x=c", "unknown option 'x'"),
         (
             f"rediss://:{SECRET}@cache?ssl_ca_certs=/does/not/exist",
             "TLS can't be set up with ssl_ca_certs=/does/not/exist",
         ),
-        ("unix://", "needs the path"),
     ],
 )
 def test_a_faulty_url_is_a_config_error_without_the_password(url, said):

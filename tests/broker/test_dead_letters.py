@@ -8,7 +8,8 @@ import time
 import pytest
 import structlog.testing
 
-from router.broker import client, keys
+from router import redis_url
+from router.broker import keys
 from router.broker.dead_letters import BATCH, OVERHEAD, DeadLetterWriter, Tally
 from router.errors import ConfigError, UnavailableError
 from router.events import DeadLetter
@@ -260,6 +261,14 @@ async def test_drain_writes_what_waits(redis_server, writer):
     assert payloads(redis_server) == list(range(1234))
 
 
+async def test_drain_waits_for_no_redis_when_there_is_nothing_to_write(redis_server, writer):
+    redis_server.do("ACL", "SETUSER", "reader", "on", ">pw", "~*", "-@all", "+ping")
+    dead = await writer(f"redis://reader:pw@127.0.0.1:{redis_server.port}")
+    await until(lambda: dead.reason is not None)  # it may not look for letters that are too old
+    async with asyncio.timeout(5):
+        assert await dead.drain(60) == 0
+
+
 async def test_drain_says_what_is_left(redis_server, writer):
     dead = await writer(redis_server.url, longest_delay=60.0, first_delay=60.0)
     redis_server.kill()
@@ -297,7 +306,7 @@ async def test_start_waits_for_a_server_that_comes_later(start_server, kind, clo
     await until(lambda: len(heard) > 2)
     server.start()
     await starting
-    assert set(heard) == {f"{client.shown(server.url)}: connection refused"}
+    assert set(heard) == {f"{redis_url.shown(server.url)}: connection refused"}
     assert await dead.drain(1) == 0
 
 

@@ -67,12 +67,23 @@ def test_a_failed_plugin_is_1_and_named_with_its_cause(drop_in):
     assert "pager" in done.out
 
 
-def test_plugins_works_beside_a_faulty_configuration(drop_in):
-    (drop_in / "config.yaml").write_text("version: 2\n")
+def test_plugins_of_a_faulty_configuration_are_all_shown(drop_in):
+    """It is what one calls when a type of sink is missing: the reason must not be left out."""
+    (drop_in / "more").mkdir()
+    (drop_in / "more").chmod(0o777)
+    (drop_in / "config.yaml").write_text("version: 2\nplugins: {paths: [more]}\nsinks: {fax: {type: fax}}\n")
+    done = run("plugins", cwd=drop_in)
+    assert done.code == 1
+    assert "pager" in done.out
+    assert f"chmod o-w {drop_in}/more" in done.err
+
+
+def test_plugins_works_beside_what_is_no_configuration(drop_in):
+    (drop_in / "config.yaml").write_text("version: [\n")
     done = run("plugins", cwd=drop_in)
     assert done.code == 0
     assert "pager" in done.out
-    assert "has faults" in done.err
+    assert "its plugins.paths are left out" in done.err
 
 
 def test_plugins_of_a_configuration_that_is_not_there_is_78(tmp_path):

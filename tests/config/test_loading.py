@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -213,11 +212,13 @@ def test_warnings(write, tmp_path):
     )
     text = file.read_text().replace("sinks: [audit, page]", "sources: [web-app], sinks: [audit]")
     text = text.replace("sinks:\n  audit", "  idle: {type: pubsub, patterns: ['idle.*']}\nsinks:\n  audit")
+    text = text.replace("sinks: [audit]", "channels: [“notification”], sinks: [audit]")
     file.write_text(text)
     warnings = [str(problem) for problem in load(file, environ={}).problems if problem.severity == "warning"]
     assert [warning.removeprefix(f"{file}:") for warning in warnings] == [
         "5:3: sources.idle: no route takes the events of this source [warning]",
         "8:3: sinks.page: no route uses this sink [warning]",
+        "14:49: routes[0].channels[0]: the quotes “ and ” are a part of the text; YAML's are \" and ' [warning]",
         '15:10: include: no file matches "none.d/*.yaml" [warning]',
         "18:5: schemas[1]: no source listens to a channel of this schema [warning]",
     ]
@@ -313,23 +314,15 @@ def test_a_large_file_is_refused(tmp_path):
     assert "larger than 4 MiB" in problem
 
 
-def test_loading_is_quick_and_imports_little():
+def test_loading_imports_little():
     code = (
-        "import sys, time\n"
+        "import sys\n"
         "from pathlib import Path\n"
         "from router.ops.loading import load\n"
         "load(Path('config.example.yaml'), environ={}, placeholders=True)\n"
-        "print(time.process_time(), *sorted({'redis', 'aiohttp', 'jsonschema'} & set(sys.modules)))\n"
+        "print(*sorted({'redis', 'aiohttp', 'jsonschema', 'structlog', 'rich'} & set(sys.modules)))\n"
     )
-    best, heavy = 9.0, []
-    for _ in range(5):
-        run = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HERE.parent.parent
-        )
-        took, *heavy = run.stdout.split()
-        best = min(best, float(took))
-        if best < 0.4:
-            break
-        time.sleep(0.2)  # the machine is busy with something else
-    assert heavy == []
-    assert best < 0.5
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HERE.parent.parent
+    )
+    assert run.stdout.split() == []

@@ -78,7 +78,7 @@ def test_format_is_asserted(format, bad):  # noqa: A002
         ([], "", "list"),
         ({"type": "strin"}, "/type", "strin"),
         ({"properties": {"a": {"minLength": "x"}}}, "/properties/a/minLength", "integer"),
-        ({"$schema": "http://json-schema.org/draft-99/schema"}, "", "draft-99"),
+        ({"$schema": "http://json-schema.org/draft-99/schema"}, "/$schema", "draft-07/schema#"),
         ({"$ref": "#/definitions/nowhere"}, "", "nowhere"),
         ({"$ref": "http://127.0.0.1:1/x.json"}, "", "outside"),
         ({"$ref": "file:///etc/passwd"}, "", "outside"),

@@ -94,6 +94,41 @@ async def test_whatever_a_plugin_raises_fails_this_delivery_alone(error):
     assert at.letters.kept[0].reason in {"plugin", "exhausted"}
 
 
+async def test_what_came_back_while_another_blocked_the_loop_is_no_timeout():
+    calls, began = [], asyncio.Event()
+
+    async def answers(event, options, context):
+        calls.append(event.attempt)
+        began.set()
+        await context.run_blocking(time.sleep, 0.05)
+
+    async with bench(answers, timeout="300ms") as at:
+        at.put(make_event())
+        await began.wait()
+        await asyncio.sleep(0.02)  # the ticker has looked
+        time.sleep(1.0)  # noqa: ASYNC251  # as a plugin does that blocks the loop
+        await at.settled()
+    assert calls == [1]
+    assert at.book.delivered == 1
+
+
+async def test_what_does_not_come_back_after_the_loop_was_blocked_ends_at_its_timeout():
+    calls = []
+
+    async def hangs(event, options):
+        calls.append(event.attempt)
+        if event.attempt == 1:
+            await asyncio.Event().wait()
+
+    async with bench(hangs, timeout="200ms") as at:
+        at.put(make_event())
+        await until(lambda: calls)
+        await asyncio.sleep(0.02)  # the ticker has looked
+        time.sleep(1.0)  # noqa: ASYNC251  # as above
+        await at.settled()
+    assert calls == [1, 2]
+
+
 async def test_a_hanging_attempt_ends_at_its_timeout_and_others_go_on():
     started = []
 

@@ -10,17 +10,29 @@ from urllib.parse import parse_qs, urlsplit
 from router.config import PubSubConfig, StreamConfig
 from router.core.matching import glob, is_glob
 from router.ops.loading.draft import Draft
-from router.ops.loading.nodes import Mapping
+from router.ops.loading.nodes import Mapping, scalars
+
+_OPENING = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"
+_CLOSING = "\u201c\u201d\u2018\u2019\u00ab\u00bb"
 
 
 def look_around(draft: Draft) -> None:
     """Add the warnings and notes to a draft without errors."""
+    _typographic_quotes(draft)
     _unused(draft)
     _schemas_without_channel(draft)
     _broken_plugins(draft)
     _databases(draft)
     _exact_names(draft)
     _claims(draft)
+
+
+def _typographic_quotes(draft: Draft) -> None:
+    """A word processor's quotes are no quotes of YAML's: they are a part of the text."""
+    for scalar in scalars(draft.root):
+        if not scalar.style and scalar.text[:1] in _OPENING and scalar.text[-1:] in _CLOSING and len(scalar.text) > 1:
+            message = f"the quotes {scalar.text[0]} and {scalar.text[-1]} are a part of the text; YAML's are \" and '"
+            draft.problems.warn(message, scalar)
 
 
 def _unused(draft: Draft) -> None:

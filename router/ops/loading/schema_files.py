@@ -26,6 +26,7 @@ SCHEME = "schema://"
 
 _TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 _REF = re.compile(r'"\$ref"\s*:\s*"([^"]*)"')
+_DANGLING = re.compile(r"Pointer '(.*)' does not exist")
 _LARGEST = 16 * 1024**2
 
 
@@ -56,12 +57,37 @@ def compiled(config: SchemaConfig, node: Node, problems: Problems, files: set[Pa
     try:
         schema = compile_schema(document, uri=uri, retrieve=folder.retriever(own))
     except SchemaProblem as problem:
-        where = _reference(text, own, folder.asked) if folder.refused else _where(text, problem.pointer)
-        pointer = f"{problem.pointer}: " if problem.pointer else ""
-        told = folder.refused or _type_of(document, problem.pointer) or problem.message
-        problems.add(f"{config.file}{where}: {pointer}this is no usable JSON Schema: {told}", node)
+        if folder.refused:
+            told = f"{_reference(text, own, folder.asked)}: {_UNUSABLE}: {folder.refused}"
+        else:
+            told = _referred(folder, own) or _told(text, document, problem)
+        problems.add(f"{config.file}{told}", node)
         return None
     return SchemaEntry(config.channels, config.file, config.mode, schema)
+
+
+_UNUSABLE = "this is no usable JSON Schema"
+
+
+def _told(text: str, document: Any, problem: SchemaProblem) -> str:
+    """The place of a fault in a schema's own file, and what it is."""
+    dangling = _DANGLING.fullmatch(problem.message)
+    found = next((ref for ref in _REF.finditer(text) if dangling and ref[1].endswith(f"#{dangling[1]}")), None)
+    if found:
+        return f"{_line_and_column(text, found.start(1) - 1)}: {_UNUSABLE}: $ref to {found[1]}: there is no such place"
+    pointer = f"{problem.pointer}: " if problem.pointer else ""
+    what = _type_of(document, problem.pointer) or problem.message
+    return f"{_where(text, problem.pointer)}: {pointer}{_UNUSABLE}: {what}"
+
+
+def _referred(folder: _Folder, own: str) -> str | None:
+    """What is wrong with a file that the schema refers to, where it is that file which is no schema by itself."""
+    for uri, (name, text, document) in list(folder.documents.items()):
+        try:
+            compile_schema(document, uri=uri, retrieve=folder.retriever(own))
+        except SchemaProblem as problem:
+            return f": $ref to {name}{_told(text, document, problem)}"
+    return None
 
 
 def _type_of(document: Any, pointer: str) -> str | None:
@@ -74,7 +100,11 @@ def _type_of(document: Any, pointer: str) -> str | None:
             document = document[int(key)] if isinstance(document, list) else document[key]
         except (KeyError, ValueError, IndexError, TypeError):
             return None
-    return unknown("type", document, _TYPES) if isinstance(document, str) and document not in _TYPES else None
+    named = document if isinstance(document, list) else [document]
+    wrong = next((one for one in named if one not in _TYPES), None)
+    if isinstance(wrong, str):
+        return unknown("type", wrong, _TYPES)
+    return f"a type is one of {', '.join(_TYPES)}, or a list of some" if wrong is not None else None
 
 
 def _own_uri(document: Any) -> str | None:
@@ -101,6 +131,8 @@ class _Folder:
         self._files = files
         self.refused = ""
         """Why the last reference could not be followed."""
+        self.documents: dict[str, tuple[str, str, Any]] = {}
+        """The name, the text and the contents of each file that was referred to, by URI."""
 
     def text(self, path: Path) -> str:
         """The text of a file. Raises `_UnusableError`."""
@@ -151,9 +183,12 @@ class _Folder:
         if not resolved.is_relative_to(self._root):
             raise ValueError(f"$ref to {name}: it leaves the folder of the schema")
         try:
-            return _decode(self.text(resolved))
+            text = self.text(resolved)
+            document = _decode(text)
         except _UnusableError as error:
             raise ValueError(f"$ref to {name}{error.place}: {error}") from None
+        self.documents[urldefrag(uri).url] = (name, text, document)
+        return document
 
 
 def _decode(text: str) -> Any:
@@ -179,9 +214,13 @@ def _reference(text: str, base: str, asked: str) -> str:
         if target and asked.startswith(
             (target, urljoin(base.replace(SCHEME, "http://", 1), target).replace("http://", SCHEME, 1))
         ):
-            before = text[: found.start(1) - 1]
-            return f":{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+            return _line_and_column(text, found.start(1) - 1)
     return ""
+
+
+def _line_and_column(text: str, at: int) -> str:
+    before = text[:at]
+    return f":{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
 
 
 def _where(text: str, pointer: str) -> str:

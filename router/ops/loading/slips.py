@@ -16,7 +16,7 @@ from yaml import MarkedYAMLError
 from router.ops.loading.nodes import child_path
 
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\']|\'\')*\'')
-_KEY = re.compile(r'(?:"(?:[^"\\]|\\.)*"|\'(?:[^\']|\'\')*\'|[^\s\[\]{}"\'#&*!|>%@`,][^#:]*?)\s*:(?=\s|$)')
+_KEY = re.compile(r'(?:"(?:[^"\\]|\\.)*"|\'(?:[^\']|\'\')*\'|[^\s\[\]{}"\'#&*!|>%@`,][^#:]*?)\s*:(?=[ \t]|$)')
 _DASHES = re.compile(r"\s*(?:-\s+)*")
 _COMMENT = re.compile(r"\s+#.*$")
 _ATOM = re.compile(r"\{\{.*?\}\}|\$\{[^}]*\}")
@@ -25,6 +25,8 @@ _NO_DASH_SPACE = re.compile(r"(\s*)-([A-Za-z_{\[\"'][^\n]*)$")
 _ALIAS = re.compile(r"\*[A-Za-z0-9_-]+$")
 _ANCHOR = re.compile(r"&[A-Za-z0-9_-]+(\s|$)")
 _INDENT = re.compile(r"[ \t]*")
+_NO_COLON = re.compile(r"(\s*(?:- +)*)([A-Za-z_][\w.-]*)(?::?\u00a0+|\s*=\s*|\s+)(\S.*)")
+_ESCAPE = re.compile(r'\\(?:[^0abtnvfre "/\\N_LPxuU]|x(?![0-9A-Fa-f]{2})|u(?![0-9A-Fa-f]{4})|U(?![0-9A-Fa-f]{8}))')
 
 _STARTS = {
     "*": "a value that starts with `*` is an alias in YAML; quote it",
@@ -33,7 +35,12 @@ _STARTS = {
     "@": "a value can't start with `@` in YAML; quote it",
     "`": "a value can't start with a backtick in YAML; quote it",
     "%": "a value can't start with `%` in YAML; quote it",
+    ",": "a value can't start with `,` in YAML; quote it",
+    "]": "a value can't start with `]` in YAML; quote it",
+    "}": "a value can't start with `}` in YAML; quote it",
 }
+QUESTION = "`? ` begins a key in YAML; quote the value"
+BLOCK = "`>` and `|` begin a block of lines in YAML, and nothing may follow them on theirs; quote the value"
 BRACES = "`{{` unquoted begins a mapping in YAML; put the template in quotes"
 EXPRESSION = "inside `{…}` or `[…]`, `${…}` must be quoted"
 COLON = "`: ` inside an unquoted value begins a mapping in YAML; quote the value"
@@ -41,6 +48,9 @@ BRACKETS = "a value that starts with `[` or `{` is a list or a mapping in YAML; 
 LIST = "a list can't begin on the line of its key; write each `- ` on a line of its own below, indented"
 COMMENT = "` #` begins a comment in YAML, so the value ends before it; quote the value"
 NO_SPACE = "a space is missing after `:`"
+NO_DASH_SPACE = "a space is missing after `-`"
+AFTER_QUOTE = "there is text after the closing quote; quote the whole value, with the other kind of quotes"
+NO_COLON = "after a key comes `: `, a colon and a space"
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +236,8 @@ def explain(value: Value) -> str | None:
         return LIST
     if text[:1] in _STARTS:
         return _STARTS[text[0]]
+    if text == "?" or text.startswith("? "):
+        return QUESTION
     if ": " in text or text.endswith(":"):
         return COLON
     if text.startswith("#") or re.search(r"\s#\S", text):
@@ -253,6 +265,12 @@ def space_after_colon(line: str) -> str | None:
     return f"{found[1]}{found[2]}: {found[3]}" if found else None
 
 
+def space_after_dash(line: str) -> str | None:
+    """The line with the space that is missing after its `-`, None when none is missing."""
+    found = _NO_DASH_SPACE.match(line)
+    return f"{found[1]}- {found[2]}" if found else None
+
+
 def of_error(lines: Sequence[str], error: MarkedYAMLError) -> Slip:
     """What the operator did, from what the parser says and the lines around."""
     line, column = _place(lines, error.problem_mark or error.context_mark) or (0, 0)
@@ -261,9 +279,13 @@ def of_error(lines: Sequence[str], error: MarkedYAMLError) -> Slip:
     return (
         _tab(lines, line)
         or _marked_value(lines, line, column, context[0] if context and "flow" in told else None)
+        or _block(lines, context, told)
         or _spaces(lines, line, context[0] if context else line)
+        or _no_colon(lines, line, context, told)
+        or _escape(lines, context, told)
         or _open_quote(lines, line, context, told)
         or _after_quote(lines, line)
+        or _quotes_in_brackets(lines[line], line, column, told)
         or _open_bracket(lines, line, context, told)
         or _closed_twice(lines, line)
         or _indentation(lines, line, told)
@@ -316,11 +338,66 @@ def _spaces(lines: Sequence[str], line: int, context: int) -> Slip | None:
         fixed = space_after_colon(lines[number])
         if fixed and number >= line - 1:
             return Slip(number + 1, fixed.index(": ") + 1, NO_SPACE, fixed, sure=True)
-        dash = _NO_DASH_SPACE.match(lines[number])
-        if dash and number == line:
-            fixed = f"{dash[1]}- {dash[2]}"
-            return Slip(number + 1, len(dash[1]) + 1, "a space is missing after `-`", fixed, sure=True)
+        fixed = space_after_dash(lines[number])
+        if fixed and number == line:
+            return Slip(number + 1, fixed.index("-") + 1, NO_DASH_SPACE, fixed, sure=True)
     return None
+
+
+def _block(lines: Sequence[str], context: tuple[int, int] | None, told: str) -> Slip | None:
+    """`> 100 orders`, `| hello`: YAML expects nothing behind the sign but lines below."""
+    if "block scalar" not in told or "comment or line break" not in told or context is None:
+        return None
+    number, column = context
+    fixed = corrected(lines[number], column, len(_COMMENT.sub("", lines[number]).rstrip()))
+    return Slip(number + 1, column + 1, BLOCK, fixed, sure=True)
+
+
+def _no_colon(lines: Sequence[str], line: int, context: tuple[int, int] | None, told: str) -> Slip | None:
+    """A line that is no `key: value`; the parser notices on the next one."""
+    if "could not find expected ':'" in told and context is not None:
+        number = context[0]
+    elif "mapping values" in told and (above := _line_above(lines, line)) is not None:
+        number = above
+    else:
+        return None
+    found = _NO_COLON.fullmatch(lines[number].rstrip())
+    if number != line and (context is None or context[0] != number) and not (found and _alike(lines, number, line)):
+        return None
+    fixed = f"{found[1]}{found[2]}: {found[3]}" if found else None
+    return Slip(number + 1, _key_start(lines[number]) + 1, NO_COLON, fixed, sure=True)
+
+
+def _line_above(lines: Sequence[str], line: int) -> int | None:
+    """The nearest line above that says something."""
+    says = (n for n in range(line - 1, -1, -1) if lines[n].strip() and not lines[n].lstrip().startswith("#"))
+    return next(says, None)
+
+
+def _key_start(text: str) -> int:
+    found = _DASHES.match(text)
+    return found.end() if found else 0
+
+
+def _alike(lines: Sequence[str], first: int, second: int) -> bool:
+    """Whether the second line has a key, where the first, which has none, should have one."""
+    start = _key_start(lines[first])
+    return start == _key_start(lines[second]) and not _KEY.match(lines[first], start)
+
+
+def _escape(lines: Sequence[str], context: tuple[int, int] | None, told: str) -> Slip | None:
+    """A backslash in double quotes that begins no escape of YAML's."""
+    if "quoted scalar" not in told or context is None or not ("escape" in told or "hexdecimal" in told):
+        return None
+    number, column = context
+    text = lines[number]
+    whole = _QUOTED.match(text, column)
+    wrong = _ESCAPE.search(text, column)
+    if not whole or not wrong:
+        return None
+    fixed = text[:column] + "'" + whole[0][1:-1].replace("'", "''") + "'" + text[whole.end() :]
+    message = f"`{wrong[0][:2]}` is no escape in double quotes; in single quotes a backslash is a backslash"
+    return Slip(number + 1, wrong.start() + 1, message, fixed, sure=True)
 
 
 def _value_start(text: str) -> int:
@@ -363,17 +440,33 @@ def _after_quote(lines: Sequence[str], line: int) -> Slip | None:
     if not found or not text[found.end() :].strip() or text[found.end()] == ":":
         return None
     whole = text[start:]
-    inner = whole[1:-1] if whole[-1] == whole[0] and whole.count(whole[0]) % 2 else whole
-    fixed = text[:start] + ("'" + inner.replace("'", "''") + "'" if '"' in inner else f'"{inner}"')
-    message = "there is text after the closing quote; quote the whole value, with the other kind of quotes"
-    return Slip(line + 1, found.end() + 1, message, fixed, sure=True)
+    # `"a "b" c"` was to be one value, `"a" and "b"` has quotes of its own.
+    around = whole[-1] == whole[0] and (whole.count(whole[0]) % 2 == 1 or not text[found.end()].isspace())
+    fixed = text[:start] + quote(whole[1:-1] if around else whole)
+    return Slip(line + 1, found.end() + 1, AFTER_QUOTE, fixed, sure=True)
+
+
+def _quotes_in_brackets(text: str, line: int, column: int, told: str) -> Slip | None:
+    """The same inside `{…}` or `[…]`: `{text: "{{ payload.name | default("you") }}"}`."""
+    first = next((found for found in _QUOTED.finditer(text) if found.end() == column), None)
+    if "flow" not in told or first is None or text[column : column + 1].isspace():
+        return None
+    for found in re.finditer(first[0][0], text[column:]):
+        end = column + found.end()
+        inner = text[first.start() + 1 : end - 1]
+        if inner.count("{{") == inner.count("}}") and re.match(r"\s*([,\]}]|$)", text[end:]):
+            fixed = text[: first.start()] + quote(inner) + text[end:]
+            return Slip(line + 1, column + 1, AFTER_QUOTE, fixed, sure=True)
+    return None
 
 
 def _open_bracket(lines: Sequence[str], line: int, context: tuple[int, int] | None, told: str) -> Slip | None:
     if "flow" not in told or context is None:
         return None
     number, column = context
-    opened, closing = ("{", "}") if "flow mapping" in told else ("[", "]")
+    if lines[number][column : column + 1] not in {"[", "{"}:
+        number, column = _last_opened(lines, number) or context
+    opened, closing = ("{", "}") if lines[number][column : column + 1] == "{" else ("[", "]")
     text = lines[number].rstrip()
     bare = _QUOTED.sub("", text)
     fixed = text + closing if bare.count(opened) == bare.count(closing) + 1 and number < line else None
@@ -381,6 +474,19 @@ def _open_bracket(lines: Sequence[str], line: int, context: tuple[int, int] | No
     where = "" if number == line else ", noticed at the end of the file" if at_end else f", noticed in line {line + 1}"
     message = f"the `{opened}` that is opened here is not closed, or a comma is missing{where}"
     return Slip(number + 1, column + 1, message, fixed)
+
+
+def _last_opened(lines: Sequence[str], line: int) -> tuple[int, int] | None:
+    """Where the innermost bracket begins that is open at the end of a line."""
+    stack: list[tuple[int, int]] = []
+    for number in range(line + 1):
+        bare = _QUOTED.sub(lambda found: "_" * len(found[0]), _COMMENT.sub("", lines[number]))
+        for column, sign in enumerate(bare):
+            if sign in "[{":
+                stack.append((number, column))
+            elif sign in "]}" and stack:
+                stack.pop()
+    return stack[-1] if stack else None
 
 
 def _closed_twice(lines: Sequence[str], line: int) -> Slip | None:
@@ -397,10 +503,8 @@ def _closed_twice(lines: Sequence[str], line: int) -> Slip | None:
 def _indentation(lines: Sequence[str], line: int, told: str) -> Slip | None:
     if not any(words in told for words in ("mapping values", "expected key", "block collection", "block mapping")):
         return None
-    before = next(
-        (n for n in range(line - 1, -1, -1) if lines[n].strip() and not lines[n].lstrip().startswith("#")), -1
-    )
-    if before < 0:
+    before = _line_above(lines, line)
+    if before is None:
         return None
     wanted = (_INDENT.match(lines[before]) or [""])[0]
     text = lines[line].lstrip()

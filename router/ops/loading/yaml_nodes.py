@@ -318,6 +318,8 @@ class _Builder:
             return None
         text: str = event.value
         is_plain = event.implicit[0] and not event.style
+        if is_plain and text.startswith("-"):
+            self._dash(event)
         if is_plain and text == "<<":
             message = "YAML's merge key `<<` is not supported; what sinks share goes under `defaults:`"
             self._add(message, event.start_mark)
@@ -327,6 +329,14 @@ class _Builder:
             self._add(f"a key must be text, not {shown}; quote it: {slips.quote(text)}", event.start_mark)
             return None
         return text
+
+    def _dash(self, event: Any) -> None:
+        """`-{id: a}`, `-id: a`: without its space YAML reads the dash as a part of the key."""
+        mark = event.start_mark
+        line = self._file.line(mark.line + 1)
+        fixed = slips.space_after_dash(line)
+        if fixed is not None and not line[: mark.column].strip():
+            raise _SlipError(slips.Slip(mark.line + 1, mark.column + 1, slips.NO_DASH_SPACE, fixed, sure=True))
 
     def _no_space(self, node: Mapping, key: Any, value: Any) -> bool:
         """`{type:pubsub}`: YAML reads a key without a value. Reported, and read as it was meant."""
