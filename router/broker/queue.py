@@ -174,6 +174,7 @@ class RedisQueue:
         self._deferred: list[list[Word]] = []
         self._deferred_ids: list[bytes] = []
         self._renewed_at = 0.0
+        self._ticking = asyncio.Lock()
         self._epoch = ""
         self._counters: dict[str, int] = {}
         self._delayed = 0
@@ -686,6 +687,10 @@ class RedisQueue:
 
     async def _tick(self) -> int:
         """Move what is due, read the books; returns how many were moved."""
+        async with self._ticking:  # what this one says was read last has to be what the one before it read
+            return await self._tick_alone()
+
+    async def _tick_alone(self) -> int:
         words: list[Word] = [0 if self._ending else MOVES, self._epoch, os.urandom(8).hex()]
         for name, number in self._counters.items():
             words += (name, number)

@@ -37,7 +37,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "status": Entry("status:status", "How the running router does: sources, sinks, queues and the books."),
         "dlq": Entry("dlq:dlq", "The dead letters: look at them, send them again, remove them."),
         "queue": Entry(
-            "queue:queue", "What waits for sinks in Redis, those that are gone too: look at it, move it, give it up."
+            "queue:queue", "What waits in Redis, for sinks that are gone too: list it, move it, give it up."
         ),
     },
     "Write": {
