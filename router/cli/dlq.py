@@ -16,6 +16,7 @@ import click
 
 from router.cli.common import (
     config_option,
+    console,
     env_file_option,
     json_option,
     load_config,
@@ -396,10 +397,10 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
     if not sys.stderr.isatty():
         yield lambda _number: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+    screen = console(width=110, err=True)
+    with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=screen) as bar:
         task = bar.add_task("", total=total)
         yield lambda number: bar.advance(task, number)
 
