@@ -72,9 +72,16 @@ ATOM = re.compile(r"<[^<>]{0,2000}>|&#?\w{1,8};|\\.|.", re.DOTALL)
 TAG = re.compile(r"<(/?)([a-z][a-z0-9-]*)[^<>]*>", re.IGNORECASE)
 
 
+def spare(text: str, tokens: re.Pattern[str] | None, change: Callable[[str], str]) -> str:
+    """The text with `change` made to all of it but these tokens, which are the pattern's one group."""
+    if tokens is None:
+        return change(text)
+    return "".join(part if place % 2 else change(part) for place, part in enumerate(tokens.split(text)))
+
+
 def outside_links(change: Callable[[str], str], text: str) -> str:
     """The text with `change` made to all of it but its URLs, which would lead elsewhere."""
-    return "".join(part if place % 2 else change(part) for place, part in enumerate(LINK.split(text)))
+    return spare(text, LINK, change)
 
 
 def markdown(text: str) -> str:
@@ -221,13 +228,6 @@ SERVICES = {
         limit=4_096, plain=google, value=google, mute=mute_google, mentions=re.compile(r"(<users/\w+>)")
     ),
 }
-
-
-def spare(text: str, tokens: re.Pattern[str] | None, change: Callable[[str], str]) -> str:
-    """The text with `change` made to all of it but these tokens."""
-    if tokens is None:
-        return change(text)
-    return "".join(part if place % 2 else change(part) for place, part in enumerate(tokens.split(text)))
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
@@ -414,10 +414,10 @@ def judge_status(seen: Seen, now: float, wait: Any = None) -> None:
 
 
 def judge_webhook(seen: Seen, now: float) -> None:
-    """By the status; the URL is the credential, so a 403 is its refusal."""
+    """By the status; the URL is the credential, so a 403 is its refusal. Discord's body says how long to wait."""
     if seen.status == 403:
         raise SinkError(quote_response(seen))
-    judge_status(seen, now)
+    judge_status(seen, now, seen.data.get("retry_after"))
 
 
 def judge_slack_webhook(seen: Seen, now: float) -> None:
@@ -481,13 +481,6 @@ def judge_discord(seen: Seen, now: float) -> None:
         raise NobodyError(quote_response(seen))
     if seen.status == 404:
         raise NoPageError(quote_response(seen))
-    judge_status(seen, now, seen.data.get("retry_after"))
-
-
-def judge_discord_webhook(seen: Seen, now: float) -> None:
-    """A webhook is known by its URL; what Discord doesn't find is the webhook."""
-    if seen.status == 403:
-        raise SinkError(quote_response(seen))
     judge_status(seen, now, seen.data.get("retry_after"))
 
 
@@ -637,7 +630,7 @@ def teams_body(message: Message) -> dict[str, Any]:
 
 WEBHOOKS: dict[str, tuple[Callable[[Message], dict[str, Any]], Judge]] = {
     "slack": (slack_body, judge_slack_webhook),
-    "discord": (discord_body, judge_discord_webhook),
+    "discord": (discord_body, judge_webhook),
     "teams": (teams_body, judge_teams),
     "mattermost": (text_body, judge_mattermost_webhook),
     "google-chat": (text_body, judge_google),

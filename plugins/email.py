@@ -608,9 +608,8 @@ class EmailSink(Sink):
                 drop(smtp)
                 raise
             else:
-                await self._put_back(
-                    smtp, clean=len(failed) < len(group)
-                )  # a mail that was taken leaves nothing behind
+                taken = len(failed) < len(group)  # a mail that was taken leaves nothing behind
+                await self._put_back(smtp, clean=taken)
                 return failed
 
     async def _put_back(self, smtp: aiosmtplib.SMTP, *, clean: bool) -> None:

@@ -21,8 +21,9 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 import pluggy
@@ -161,10 +162,20 @@ def _load_entry_point(plugins: Plugins, manager: pluggy.PluginManager, point: im
     _register(plugins, manager, plugin, loaded)
 
 
+class _Uncached(SourceFileLoader):
+    """Compiles the file itself: a `.pyc` beside it is neither read, for nobody judged who wrote it, nor written."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The code of the module."""
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 def _import(file: Path) -> ModuleType:
-    """Import a drop-in file under a name that can't shadow any other module, without a `.pyc` beside it."""
+    """Import a file under a name that can't shadow any other module."""
     name = _MODULE_PREFIX + file.stem
-    spec = importlib.util.spec_from_file_location(name, file)
+    loader = None if file.parent == builtins_folder() else _Uncached(name, str(file))
+    spec = importlib.util.spec_from_file_location(name, file, loader=loader)
     if spec is None or spec.loader is None:
         raise ImportError(f"{file.name} can't be imported")
     module = importlib.util.module_from_spec(spec)

@@ -8,10 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 
 from tests.support.redis import KINDS, RedisServer, binary
+
+# How long an example takes says how busy the machine is. What is too slow hangs, and the limit of each test ends that.
+hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("suite")
 
 
 class SystemClock:

@@ -9,6 +9,7 @@ import yaml
 
 from router.cli.main import cli
 from router.cli.samples import publish_lines
+from router.errors import ConfigError
 from router.ops.loading import load
 from router.plugin_manager import load_plugins
 from tests.support.process import ROOT
@@ -46,10 +47,13 @@ def test_every_option_of_the_reference_exists():
     assert {word for word in mentioned if word.startswith("--")} <= known
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/cli.md", "docs/operations.md", "CONTRIBUTING.md"])
+PAGES = [path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     path = ROOT / page
-    for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+    for target in re.findall(r"\]\(([^)]+)\)", re.sub(r"```.*?```|`[^`\n]*`", "", path.read_text(), flags=re.DOTALL)):
         file, _, anchor = target.partition("#")
         if target.startswith("http"):
             continue
@@ -109,3 +113,13 @@ def test_the_readme_shows_what_run_says():
     by_client, by_us = publish_lines(loaded, "redis://127.0.0.1:6379", "config.example.yaml")
     assert by_client in example
     assert by_us.partition(" publish ")[2] in example
+
+
+def test_the_readme_shows_what_check_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (shown,) = re.findall(r"^config\.yaml:.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    file = tmp_path / "config.yaml"
+    file.write_text("version: 1\nsources:\n  web: {type: pubsub, chanels: [notification]}\n")
+    with pytest.raises(ConfigError) as raised:
+        load(file.relative_to(tmp_path), environ={})
+    assert shown in str(raised.value).splitlines()

@@ -1,6 +1,8 @@
 """Plugins: found, guarded, named when they fail."""
 
+import importlib.util
 import os
+import py_compile
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -207,6 +209,21 @@ def test_an_interrupt_from_the_keyboard_is_no_fault_of_a_plugin(folder):
     drop_in(folder, "raise KeyboardInterrupt\n")
     with pytest.raises(KeyboardInterrupt):
         load(folder)
+
+
+def test_a_compiled_file_beside_a_drop_in_is_neither_read_nor_written(folder):
+    file = drop_in(folder, GOOD)
+    other = drop_in(folder.parent, GOOD.replace("pager", "rogue"), "other.py")
+    planted = Path(importlib.util.cache_from_source(str(file)))
+    planted.parent.mkdir()
+    code = Path(py_compile.compile(str(other), doraise=True)).read_bytes()
+    stamp = int(file.stat().st_mtime).to_bytes(4, "little") + (file.stat().st_size).to_bytes(4, "little")
+    planted.write_bytes(code[:8] + stamp + code[16:])
+    assert "pager" in load(folder).sinks
+    assert "rogue" not in load(folder).sinks
+    planted.unlink()
+    assert "pager" in load(folder).sinks
+    assert not planted.exists()
 
 
 def test_a_fifo_is_no_plugin(folder):

@@ -38,13 +38,13 @@ async def test_no_secret_in_logs_letters_and_status(redis_server, tmp_path):
     for name, value in (("key", "first-secret"), ("header", "second-secret")):
         (tmp_path / name).write_text(value)
     async with stand_in() as chat:
-        chat.default = Reply(status=400, body=b'{"ok": false, "error": "no", "said": "third-secret/echo"}')
+        chat.default = Reply(status=400, body=b'{"ok": false, "error": "no", "said": "/hooks/third-secret"}')
         sinks = {
             "talker": {"type": "talker", "key": "${file:key}", "header": "${file:header}", **QUICK},
             "hook": {
                 "type": "chat",
                 "service": "discord",
-                "url": f"{chat.url}/third-secret",
+                "url": f"{chat.url}/hooks/third-secret",
                 "text": "hi",
                 "allow_private": True,
                 "queue": "memory",

@@ -14,6 +14,8 @@ from router.config import NAME
 from router.errors import ConfigError, Problem, UnavailableError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from router.ops.loading import Loaded
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -144,12 +146,29 @@ def print_json(document: Any, *, indent: int = 0) -> None:
     click.echo(msgspec.json.format(encoded, indent=indent) if indent else encoded)
 
 
+def console(*, width: int, err: bool = False, markup: bool = True) -> Console:
+    """What prints tables, bars and colours; `width` where nobody watches. Without colours it sends no bold either."""
+    import sys
+
+    from rich.console import Console
+
+    from router.ops.terminal import colours
+
+    stream, descriptor = (sys.stderr, 2) if err else (sys.stdout, 1)
+    return Console(
+        stderr=err,
+        width=None if stream.isatty() else width,
+        highlight=False,
+        markup=markup,
+        color_system="auto" if colours(os.environ, descriptor) else None,
+    )
+
+
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table: drawn to the width of a terminal, or plain and as wide as it must be for a pipe."""
     import sys
 
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     terminal = sys.stdout.isatty()
@@ -158,7 +177,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(_escaped(cell) for cell in row))
-    Console(width=None if terminal else 10_000, highlight=False).print(table, crop=False)
+    console(width=10_000).print(table, crop=False)
 
 
 def _escaped(cell: str) -> str:

@@ -94,17 +94,16 @@ def demo() -> int:
     Starts a Redis and the daemon in a temporary folder, publishes sample events and shows what becomes of each. Touches
     neither your state directory nor port 6379, and sends nothing.
     """
-    from rich.console import Console
-
     from router.broker.embedded import Embedded
+    from router.cli.common import console
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+    screen = console(width=110)
     with tempfile.TemporaryDirectory(prefix="event-router-demo-") as name:
         folder = Path(name)
         server = Embedded(folder / "state", port=0)
         try:
             url = server.ensure().url
-            _tour(console, folder, url)
+            _tour(screen, folder, url)
         finally:
             server.stop()
     return Exit.OK

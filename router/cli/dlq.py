@@ -14,6 +14,7 @@ import click
 
 from router.cli.common import (
     config_option,
+    console,
     env_file_option,
     json_option,
     load_config,

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from router.cli.common import show_table, tell
+from router.cli.common import console, show_table, tell
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -46,10 +46,10 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
     if not sys.stderr.isatty():
         yield lambda _number: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+    screen = console(width=110, err=True)
+    with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=screen) as bar:
         task = bar.add_task("", total=total)
         yield lambda number: bar.advance(task, number)
 

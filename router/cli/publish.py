@@ -45,7 +45,9 @@ def publish(channel: str, payload: str, config: Path | None, env_file: Path | No
         click.echo(f"added to the stream {channel} at {address}: entry {answer.decode()}")
         return Exit.OK
     if source is not None and source.type == "list":
-        click.echo(f"pushed to the list {channel} at {address}: {answer} item{'s' * (answer != 1)} wait there")
+        click.echo(
+            f"pushed to the list {channel} at {address}: {answer} item{'s wait' if answer != 1 else ' waits'} there"
+        )
         return Exit.OK
     click.echo(f"published on {channel} at {address}: {answer} subscriber{'s' * (answer != 1)} received it")
     if not answer:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from router.cli.common import config_option, env_file_option, instance_option, json_option, print_json
+from router.cli.common import config_option, console, env_file_option, instance_option, json_option, print_json
 from router.errors import Exit, UnavailableError
 
 if TYPE_CHECKING:
@@ -201,9 +201,7 @@ def _table(*columns: str) -> Table:
 
 
 def _console() -> Console:
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 10_000, highlight=False, markup=False)
+    return console(width=10_000, markup=False)
 
 
 def _number(number: int) -> str:

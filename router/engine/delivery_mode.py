@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from router.core.matching import any_of
 from router.core.rendering import Rendered
+from router.errors import Reason
 from router.events import DeadLetter, Event
 
 Show = Callable[[str], Awaitable[None]]
@@ -35,6 +36,10 @@ class DeliveryMode:
         told = f": {text}" if text else ""
         await self._show(f"{event.channel} → {event.route} → {self._sink} ({self._kind}){to}{told}")
         return allowed
+
+    async def nobody(self, event: Event, reason: Reason) -> None:
+        """Show that nobody would get this delivery."""
+        await self._show(f"{event.channel} → {event.route} → {self._sink} ({self._kind}) → suppressed ({reason})")
 
 
 class ShownLetters:

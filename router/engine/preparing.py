@@ -102,6 +102,8 @@ class Preparing:
             return Send(template.static)
         rendered = template.render(event, self._clock.now())
         if rendered.suppressed:
+            if self._mode is not None:
+                await self._mode.nobody(event, rendered.suppressed)
             return Suppressed(rendered.suppressed)
         if rendered.degraded:
             self._book.degraded += 1

@@ -378,12 +378,17 @@ async def test_a_user_may_read_with_the_commands_the_documentation_names(redis_s
     commands = "+xgroup +xreadgroup +xack +xpending +xclaim +xautoclaim +xrange +xinfo +ping +client"
     redis_server.do("ACL", "SETUSER", "app", "on", ">pw", "~billing", *commands.split())
     add(redis_server, "billing", b"1")
-    async with running(f"redis://app:pw@127.0.0.1:{redis_server.port}", ["billing"], desk, clock, claim_idle=0.3):
+    url = f"redis://app:pw@127.0.0.1:{redis_server.port}"
+    async with running(url, ["billing"], desk, clock, claim_idle=0.3) as source:
         await until(lambda: desk.payloads)
         await until(lambda: not pending(redis_server, "billing"))
-        await asyncio.sleep(0.5)
+        claims = redis_server.do("INFO", "commandstats")["cmdstat_xautoclaim"]
+        await until(lambda: redis_server.do("INFO", "commandstats")["cmdstat_xautoclaim"] != claims)
         add(redis_server, "billing", b"2")
         await until(lambda: len(desk.payloads) == 2)
+        assert (source.up, source.reason) == (True, None)
+        refused = {name for name, stat in redis_server.do("INFO", "commandstats").items() if stat["rejected_calls"]}
+        assert refused <= {"cmdstat_eval", "cmdstat_evalsha", "cmdstat_script|load"}  # only to clear away old names
 
 
 class Slowly:

@@ -1,12 +1,15 @@
 """`event-router plugins`, `config` and `config schema`."""
 
 import json
+import os
+import pty
+import subprocess
 
 import jsonschema
 import pytest
 import yaml
 
-from tests.support.process import ROOT, run
+from tests.support.process import COMMAND, PATIENCE, ROOT, environment, run
 
 PAGER = """
 from router.api import SinkOptions, hookimpl
@@ -124,3 +127,24 @@ def test_config_schema_has_the_options_of_drop_ins(drop_in):
     done = run("config", "schema", cwd=drop_in)
     assert "pager" in done.out
     assert "number" in done.out
+
+
+@pytest.mark.parametrize(("env", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+@pytest.mark.parametrize("command", [["plugins"], ["check", "config.yaml"]])
+def test_a_terminal_gets_colours_unless_it_wants_none(drop_in, command, env, coloured):
+    ours, theirs = pty.openpty()
+    subprocess.run(
+        [*COMMAND, *command],
+        cwd=drop_in,
+        env=environment(drop_in, {"TERM": "xterm", "REDIS_URL": "redis://127.0.0.1:1", **env}),
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+        check=False,
+        timeout=PATIENCE,
+    )
+    os.close(theirs)
+    seen = os.read(ours, 65536)
+    os.close(ours)
+    assert seen
+    assert (b"\x1b" in seen) is coloured

@@ -163,6 +163,19 @@ token: "${PAGER_TOKEN}"
     http: {proxy: "${PROXY}"}"""
 
 
+def test_what_of_a_webhook_is_a_secret_by_itself(write, tmp_path):
+    sink = "  hook: {type: chat, service: discord, url: '${HOOK}', text: hi}\n"
+    file = write()
+    file.write_text(file.read_text().replace("sinks:\n", f"sinks:\n{sink}"))
+    loaded = load(file, environ={"HOOK": "https://discord.example/api/webhooks/12345/abcdefghijklmnopq?wait=true"})
+    assert loaded.secrets == {
+        "https://discord.example/api/webhooks/12345/abcdefghijklmnopq?wait=true",
+        "/api/webhooks/12345/abcdefghijklmnopq?wait=true",
+        "/api/webhooks/12345/abcdefghijklmnopq",
+        "abcdefghijklmnopq",
+    }
+
+
 def test_placeholders_stand_for_secrets_and_urls(write):
     file = write(PLACEHELD, 'redis: {url: "redis://:${PW}@cache:${PORT}/0"}\n')
     assert len(problems_of(file)) == 5

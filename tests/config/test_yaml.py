@@ -229,7 +229,6 @@ SECTIONS = st.dictionaries(
 )
 RELAXED = settings(
     max_examples=150,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

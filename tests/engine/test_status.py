@@ -56,10 +56,6 @@ def parts(queue, *, book=None, writer=None):
     )
 
 
-def watch(*args, **how):
-    return watch(*args, **how), SimpleNamespace(last=LoadStatus(1.0))
-
-
 def watching(*args, **how):
     return Watch(parts(*args, **how), SimpleNamespace(last=LoadStatus(1.0)))
 
@@ -108,10 +104,13 @@ async def test_a_queue_that_does_not_answer_holds_nobody_up(monkeypatch):
 
 
 async def test_a_queue_that_fails_is_its_own_trouble():
-    async def fail(_queue):
+    async def fail(queue):
+        queue.shared_book.accepted = 3
         raise OSError("gone")
 
-    await watching(Queue(fail)).refresh()
+    watch = watching(Queue(fail))
+    await watch.refresh()
+    assert watch.snapshot().sinks["mail"].accepted == 3  # it was asked, and what it knows is shown
 
 
 async def test_a_router_that_writes_nothing_has_no_redis_of_its_own():

@@ -415,11 +415,12 @@ async def test_what_is_not_settled_at_the_end_is_dropped_by_shutdown():
 async def test_deliver_print_shows_and_sends_nothing():
     sink = Recorder()
     async with bench(sink, options=To(to="{{ payload.to }}", text="Hello\n{{ payload.m }}"), only=[]) as at:
-        at.put(make_event(b'{"to": 42, "m": "you"}'))
+        at.put(make_event(b'{"to": 42, "m": "you"}'), make_event(b'{"to": "", "m": "nobody"}'))
         await at.settled()
     assert sink.got == []
-    assert at.shown == ["c → r → s (test) to 42: Hello you"]
+    assert at.shown == ["c → r → s (test) to 42: Hello you", "c → r → s (test) → suppressed (no_address)"]
     assert at.book.delivered == 1
+    assert at.book.suppressed == {Reason.NO_ADDRESS: 1}
 
 
 async def test_deliver_only_sends_to_those_and_shows_the_others():

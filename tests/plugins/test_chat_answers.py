@@ -205,7 +205,7 @@ ALL = [(service, webhook) for service in WEBHOOKS] + [(service, bot) for service
 
 @pytest.mark.parametrize(("service", "way"), ALL)
 @pytest.mark.parametrize("how", ["json", "text"])
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(status=st.sampled_from([200, 302, 400, 401, 403, 404, 410, 429, 500, 503]))
 async def test_no_error_shows_a_secret_even_if_the_service_repeats_it(service, way, how, status):
     async with posted(service, way) as (server, sink):

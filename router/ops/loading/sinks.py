@@ -27,6 +27,8 @@ HOST_KEYS = tuple(shapes.fields(HostKeys))
 _DEFAULT_KEYS = tuple(key for key in HOST_KEYS if key != "type")
 _NAME = re.compile(NAME)
 _LARGEST = 1024**2
+_LEAST_PATH = 8  # characters; a shorter path may be a word like any other
+_LEAST_PART = 16
 
 
 @dataclass(slots=True)
@@ -265,7 +267,7 @@ def secrets_of(value: Any) -> set[str]:
     """The texts of every secret in an options model."""
     if isinstance(value, SecretStr):
         text = value.get_secret_value()
-        return {text, *url_secrets(text)}
+        return {text, *url_secrets(text), *_webhook(text)}
     if isinstance(value, BaseModel):
         return set().union(*(secrets_of(part) for part in vars(value).values()))
     if isinstance(value, dict):
@@ -273,6 +275,19 @@ def secrets_of(value: Any) -> set[str]:
     if isinstance(value, list | tuple):
         return set().union(*(secrets_of(part) for part in value))
     return url_secrets(value) if isinstance(value, str) else set()
+
+
+def _webhook(url: str) -> set[str]:
+    """What in a URL that is a secret as a whole is one by itself: its path, and each part long enough for a credential."""
+    try:
+        parts = urlsplit(url.strip())
+    except ValueError:
+        return set()
+    if parts.scheme not in {"http", "https"}:
+        return set()
+    target = f"{parts.path}?{parts.query}"
+    whole = {text for text in (target.rstrip("?/"), parts.path.rstrip("/")) if len(text) >= _LEAST_PATH}
+    return whole | {part for part in re.split(r"[/?&=]", target) if len(part) >= _LEAST_PART}
 
 
 def url_secrets(url: str) -> set[str]:
