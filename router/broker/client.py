@@ -292,6 +292,12 @@ class Backoff:
         self.tries = 0
 
 
+def hung_up(connection: AbstractConnection) -> bool:
+    """Whether the other side has ended this connection, as far as is known here without asking."""
+    reader = connection._reader  # noqa: SLF001  # redis-py finds out when it reads the answer to a command
+    return reader is None or reader.at_eof() or reader.exception() is not None
+
+
 async def close(connection: AbstractConnection) -> None:
     """Close a connection without waiting for the other side."""
     with contextlib.suppress(failures.RedisError, OSError):

@@ -57,6 +57,8 @@ class Link:
         async with self._turn:
             try:
                 async with asyncio.timeout(self._patience):  # redis-py's own `timeout=` gives None in place of an error
+                    if self._connection is not None and client.hung_up(self._connection):
+                        await self._hang_up()  # while nobody used it: no command of ours is in doubt
                     if self._connection is None:
                         self._connection = await client.dial(self._server)
                     await self._connection.send_packed_command(command)

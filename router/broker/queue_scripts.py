@@ -78,14 +78,18 @@ local told = table.concat(kept, ' ')
 # holds the source back. After the queues each entry: how it is removed from its source ('' not here, `xack`: the key and
 # group of a stream and the id, `lrem`: the key of a list, nothing, the item; `mark`: nothing, nothing, the event's id), what
 # belongs to that, how many deliveries, and of each the number of its queue and its record.
-# An entry that was not there to be removed is not appended: somebody else has had it. The first entry that a holding
-# queue has no room for ends the batch.
+# An entry that was not there to be removed is not appended: somebody else has had it. But where the whole group is gone
+# nobody has had anything. The first entry that a holding queue has no room for ends the batch.
 # Answer: how many entries are over with, the number of the queue that was full (0: none), and which deliveries were
 # dropped, each as entry/queue (from 1).
 APPEND_ENTRIES = Script(
     _GUARD
     + _OPEN_QUEUES
     + """
+local function group_is_gone(key, group)
+  local answer = redis.pcall('XPENDING', key, group)
+  return answer.err and string.find(answer.err, 'NOGROUP', 1, true)
+end
 local done, stuck, dropped, started = 0, 0, {}, false
 local marks = KEYS[#KEYS]
 while at <= #ARGV do
@@ -108,7 +112,7 @@ while at <= #ARGV do
     started = true
   end
   local ours = true
-  if kind == 'xack' then ours = redis.call('XACK', key, group, item) == 1
+  if kind == 'xack' then ours = redis.call('XACK', key, group, item) == 1 or group_is_gone(key, group)
   elseif kind == 'lrem' then ours = redis.call('LREM', key, 1, item) == 1
   elseif kind == 'mark' then ours = redis.call('HSETNX', marks, item, ARGV[1]) == 1
   end
