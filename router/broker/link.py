@@ -61,7 +61,8 @@ class Link:
                         await self._hang_up()  # while nobody used it: no command of ours is in doubt
                     if self._connection is None:
                         self._connection = await client.dial(self._server)
-                    await self._connection.send_packed_command(command)
+                    with client.broken():
+                        await self._connection.send_packed_command(command)
                     return await self._connection.read_response(timeout=2 * self._patience)
             except failures.ResponseError as error:
                 if isinstance(error, failures.AuthenticationError | failures.ReadOnlyError):

@@ -32,3 +32,26 @@ async def test_one_that_ends_under_a_command_is_an_error_for_nobody_knows_whethe
     with pytest.raises(failures.ConnectionError):
         await asking
     assert await link.call("PING") == b"PONG"
+
+
+async def test_a_connection_that_ends_while_it_is_written_to_is_broken_and_nothing_worse(redis_server, link):
+    await link.call("PING")
+
+    async def closed(_command):
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    link._connection.send_packed_command = closed  # as uvloop has it
+    with pytest.raises(failures.ConnectionError, match="was closed"):
+        await link.call("PING")
+    assert await link.call("PING") == b"PONG"
+
+
+async def test_a_mistake_of_ours_stays_what_it_is(redis_server, link):
+    await link.call("PING")
+
+    async def mistaken(_command):
+        raise RuntimeError("await wasn't used with future")
+
+    link._connection.send_packed_command = mistaken
+    with pytest.raises(RuntimeError, match="await"):
+        await link.call("PING")
