@@ -84,9 +84,12 @@ class Link:
     async def _send(self, command: bytes) -> Any:
         try:
             async with asyncio.timeout(self._patience):  # redis-py's own `timeout=` gives None in place of an error
+                if self._connection is not None and client.hung_up(self._connection):
+                    await self._hang_up()  # while nobody used it: no command of ours is in doubt
                 if self._connection is None:
                     self._connection = await client.dial(self._server)
-                await self._connection.send_packed_command(command)
+                with client.broken():
+                    await self._connection.send_packed_command(command)
                 return await self._connection.read_response(timeout=2 * self._patience)
         except failures.ResponseError as error:
             if isinstance(error, failures.AuthenticationError | failures.ReadOnlyError):

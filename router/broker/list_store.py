@@ -261,7 +261,7 @@ class Waiter(Link):
 
     async def move(self, source: str, target: str, seconds: float) -> bytes | None:
         """Wait for an item and move it from the right end of one list to the left end of the other."""
-        if self._connection is None or self._connection is not self._known:
+        if self._connection is None or self._connection is not self._known or client.hung_up(self._connection):
             try:
                 self.client_id = int(await self.call("CLIENT", "ID"))
             except failures.NoPermissionError:

@@ -61,6 +61,8 @@ class Pulse:
             await asyncio.sleep(self._every)
 
     async def _ping(self) -> None:
+        if self._connection is not None and client.hung_up(self._connection):
+            await self._hang_up()  # whoever ended it (a timeout, CLIENT KILL), the server may well be there
         if self._connection is None:
             self._connection = await client.dial(self._server)
             return

@@ -77,7 +77,8 @@ local told = table.concat(kept, ' ')
 # The same for entries of a source that acknowledges. For each queue 1 says that it drops what has no room, 0 that it
 # holds the source back. After the queues each entry: what is done to itself ('' nothing, it is just appended), with the
 # words that belong to that (`contracts.Removal`, `ListRemoval`), how many deliveries, and of each the number of its queue and its
-# record. An entry that was not there to be removed is not appended: somebody else has had it. Nor is one that was handed
+# record. An entry that was not there to be removed is not appended: somebody else has had it;
+# but where the whole group is gone nobody has had anything. Nor is one that was handed
 # over before, as the hash of marks says for streams and the place where it stands for lists. The first entry that a
 # holding queue has no room for ends the batch.
 # Answer: how many entries are over with, the number of the queue that was full (0: none), how many entries were not there
@@ -86,6 +87,10 @@ APPEND_ENTRIES = Script(
     _GUARD
     + _OPEN_QUEUES
     + """
+local function group_is_gone(key, group)
+  local answer = redis.pcall('XPENDING', key, group)
+  return answer.err and string.find(answer.err, 'NOGROUP', 1, true)
+end
 local done, stuck, absent, dropped, started = 0, 0, 0, {}, false
 local marks = KEYS[#KEYS]
 local marked = redis.call('EXISTS', marks) == 1
@@ -117,7 +122,7 @@ while at <= #ARGV do
   end
   local there, ours = true, true
   if kind == 'xack' then
-    there = redis.call('XACK', key, group, item) == 1
+    there = redis.call('XACK', key, group, item) == 1 or group_is_gone(key, group)
     ours = not marked or redis.call('HDEL', marks, key .. ' ' .. group .. ' ' .. item) == 0
   elseif kind == 'mark' then
     ours = redis.call('HSETNX', marks, key .. ' ' .. group .. ' ' .. item, ARGV[1]) == 1

@@ -43,6 +43,10 @@ class Stream:
         """The last entry delivered to us, or to the group before us."""
         self.replayed: bytes | None = None
         """Up to this id the group, made anew, brings entries again that are still in hand; None: it does not."""
+        self.withheld: set[bytes] = set()
+        """Such entries, left out because they were in hand."""
+        self.doubtful = False
+        """Whether one of them was handed over since: before it was brought again, that did nothing, and it is pending."""
         self.added: int | None = None
         """How many entries were ever added to it; None where the server does not say."""
         self.peers = False
@@ -101,6 +105,7 @@ class Stream:
         self.marks = {}
         self.last = self.group_last = b"0-0"
         self.lowest = self.replayed = None
+        self.withheld.clear()
 
     def stir(self) -> None:
         """Something is complete: wake who waits for it, once per turn of the event loop."""
@@ -182,6 +187,9 @@ class Entries:
             return
         if not acknowledged:
             stream.done.append(self.ids[position])
+        if stream.withheld and self.ids[position] in stream.withheld:
+            stream.withheld.remove(self.ids[position])
+            stream.doubtful |= acknowledged
         self.ids[position] = b""
         if not self._ledger.left:
             stream.batches.discard(self)

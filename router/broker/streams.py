@@ -306,6 +306,10 @@ class StreamSource:
             now = self._clock.monotonic()
             if now >= self._next_look:
                 await self._look_around(now)
+            for stream in self._streams:
+                if stream.doubtful:
+                    stream.doubtful = False
+                    await self._recover(stream)
             room = self._room()
             if room:
                 await self._read(room)
@@ -372,7 +376,10 @@ class StreamSource:
         if claims.parse(entries[-1][0]) >= claims.parse(stream.replayed):
             stream.replayed = None
         hand = stream.hand()
-        return [entry for entry in entries if entry[0] not in hand]
+        fresh = [entry for entry in entries if entry[0] not in hand]
+        if len(fresh) < len(entries):
+            stream.withheld |= hand & {entry[0] for entry in entries}
+        return fresh
 
     # Handing on.
 

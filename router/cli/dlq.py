@@ -14,7 +14,6 @@ import click
 
 from router.cli.common import (
     config_option,
-    console,
     env_file_option,
     json_option,
     load_config,

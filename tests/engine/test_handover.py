@@ -197,6 +197,18 @@ async def test_the_script_acknowledges_what_it_appends_and_skips_what_somebody_e
     assert redis_server.do("XPENDING", "in", "g")["pending"] == 0
 
 
+@pytest.mark.parametrize("how", [("XGROUP", "DESTROY", "in", "g"), ("DEL", "in")])
+async def test_entries_of_a_group_that_is_gone_are_appended_for_nobody_else_can_have_them(redis_server, line, how):
+    one = line(redis_server.url)
+    ids = pending_stream(redis_server, 5)
+    redis_server.do(*how)
+    receipt = Removable([Removal("xack", "in", "g", id_) for id_ in ids])
+    one.put(*entries(5, receipt))
+    await one.until(lambda: not one.inbox.waiting)
+    assert receipt.handed == [0, 1, 2, 3, 4]
+    assert appended(redis_server) == 5
+
+
 def in_hand(*items):
     return [ListRemoval("lrem", "hand", "settled", item, "deaths") for item in items]
 

@@ -7,8 +7,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
-
 from tests.faults.harness import Recorder, Routers, recording, until, verdict
+
 from tests.support.redis import RedisServer
 
 EVENTS = 4_000
