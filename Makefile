@@ -14,7 +14,7 @@ DEV := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format bench lock clean
+.PHONY: help run demo test faults check format bench lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +27,9 @@ demo: $(RUN) ## The tour: sample events, where each goes and why; ends by itself
 
 test: $(DEV) ## Set up what is missing and run every test, against real servers that the tests start
 	@$(BIN)/python -m pytest -n auto $(ARGS)
+
+faults: $(DEV) ## Every fault scenario in full, half an hour, and the tables of docs/reliability.md; ARGS='--only killed' for some
+	@$(BIN)/python -m tests.faults.report --write $(ARGS)
 
 check: $(DEV) ## Lint, format, types and the rules of who imports whom
 	$(BIN)/ruff check .

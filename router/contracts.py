@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -153,16 +153,33 @@ class Receipt(Protocol):
 
 
 class Removal(NamedTuple):
-    """How an entry is taken from its source, in the router's own Redis.
+    """What the script that appends an entry's deliveries to Redis queues does to the entry itself, in the same step.
 
-    `kind` is `xack` (`key` and `group` of a stream, `item` the entry's id) or `lrem` (`key` of a list, no group, `item` as
-    it stands there).
+    `kind` says what, and with it whether the deliveries are appended:
+
+    - `xack`: acknowledges the entry `item` of the stream `key` for the `group`; appends if it was pending and not marked.
+    - `mark`: marks it (the same words) as handed over, and appends if it was not.
+    - `half`: moves `item` from the list `key` to the list `group`; appends if it was there.
+    - `none`: nothing; its deliveries stand in their queues already and are not appended.
     """
 
-    kind: Literal["xack", "lrem"]
+    kind: Literal["xack", "mark", "half", "none"]
     key: str | bytes
     group: str | bytes
     item: str | bytes
+
+
+class ListRemoval(NamedTuple):
+    """The same for an item that leaves its list: counts it in the hash `settled`, forgets its deaths in the hash `deaths`.
+
+    Appends if it was there.
+    """
+
+    kind: Literal["lrem"]
+    key: str | bytes
+    settled: str | bytes
+    item: str | bytes
+    deaths: str | bytes
 
 
 @runtime_checkable
@@ -172,17 +189,36 @@ class RemovableReceipt(Receipt, Protocol):
     def open(self, position: int) -> int:
         """How many of its deliveries are not over."""
 
-    def removal(self, position: int) -> Removal | None:
-        """How the entry is taken from its source; None where that is another server."""
+    def removal(self, position: int, *, whole: bool) -> Removal | ListRemoval | None:
+        """What becomes of the entry when its deliveries to Redis queues stand there; None where it is on another server.
+
+        `whole` says that those are all that is open of it. Else it stays, and is known as handed over in part.
+        """
 
     def handed_over(self, position: int) -> None:
         """One of its deliveries is over: it stands in a Redis queue, and its entry has left the source already."""
 
-    def marked(self, position: int, mark: str) -> None:
-        """Its deliveries to Redis queues stand there, but others are open.
+    def marked(self, position: int) -> None:
+        """Its deliveries to Redis queues stand there, and it is known as handed over in part.
 
-        Whoever acknowledges the entry then removes the field `mark` of the hash `keys.handed` in the same step.
+        Whoever takes it from its source later makes that forgotten in the same step.
         """
+
+
+class Sign(NamedTuple):
+    """What one part of the router is at, for who asks whether it gets on.
+
+    `since` says since when (seconds that never go back), None where it waits for what need not come. It may take `limit`
+    seconds; longer, and the part hangs. So does one that has `ended` though it never should.
+    """
+
+    part: str
+    doing: str
+    """In words that go before `for 31 s`."""
+    since: float | None
+    limit: float = 30.0
+    """More than a command to Redis takes at most, with all its timeouts."""
+    ended: bool = False
 
 
 class Queue(Protocol):
@@ -253,6 +289,9 @@ class Source(Protocol):
     @property
     def address(self) -> str:
         """The server's address, without credentials."""
+
+    def signs(self) -> Iterable[Sign]:
+        """What it is at. A server that is away and asked again and again is no hang."""
 
     @property
     def duplicates(self) -> int:

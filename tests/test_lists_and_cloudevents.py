@@ -122,6 +122,42 @@ async def test_what_kills_the_process_is_found_and_its_neighbours_are_delivered(
         assert [key for key in client.keys("*jobs*") if b"consumers" not in key] == []
 
 
+FLAKY = """
+from router.api import TransientError, hookimpl
+
+tried = set()
+
+def flaky(event, options):
+    if event.id not in tried:
+        tried.add(event.id)
+        raise TransientError("not now")
+
+@hookimpl
+def register_sinks(register):
+    register("flaky", flaky)
+"""
+
+
+async def test_what_is_tried_again_stays_in_hand_until_it_is_delivered(redis_server, tmp_path):
+    folder = tmp_path / "a"
+    (folder / "plugins").mkdir(parents=True)
+    (folder / "plugins" / "flaky.py").write_text(FLAKY)
+    config = setup({"type": "list", "keys": ["jobs"]})
+    config["sinks"]["flaky"] = {
+        "type": "flaky",
+        "queue": "memory",
+        "retry": {"initial": "100ms"},
+        "breaker": {"failures": 1000},
+    }
+    config["routes"] = [{"id": "all", "sinks": ["audit", "flaky"]}]
+    with redis_server.client() as client:
+        client.lpush("jobs", *jobs(*range(1, 51)))
+        async with daemon(redis_server, folder, config) as running:
+            await running.until(lambda: client.llen("jobs") == 0 and client.keys("*processing*") == [])
+            assert await running.stop() == 0
+            assert running.closing()["delivered"] == 100
+
+
 async def test_from_a_list_through_redis_queues_nothing_is_lost_or_left(redis_server, tmp_path):
     total = 1000
     config = setup({"type": "list", "keys": ["jobs"]})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,6 @@ from router.ops.metrics import Exposition, Measured
 if TYPE_CHECKING:
     from aiohttp import web  # takes half a second to import, which only a router that serves has to spend
 
-    from router.engine.reload import Reloaded
     from router.engine.status import Watch
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -56,7 +55,7 @@ class AdminServer:
     """Serves a router's state at one address.
 
     `token` is what a TCP client has to show, None for no token; a unix socket is guarded by its mode and asks for none.
-    `reload` has the configuration loaded again. Where it is not `required`, a router that can't listen says so and does
+    `reload` has the configuration loaded again and says what came of it, with an `ok`. Where it is not `required`, a router that can't listen says so and does
     its work.
     """
 
@@ -67,7 +66,7 @@ class AdminServer:
         token: str | None,
         view: View,
         measured: Measured,
-        reload: Callable[[str], Awaitable[Reloaded]] | None = None,
+        reload: Callable[[str], Awaitable[Mapping[str, Any]]] | None = None,
         required: bool = True,
     ) -> None:
         self._required = required
@@ -214,10 +213,8 @@ class AdminServer:
     async def _reloaded(self, _request: web.Request) -> web.StreamResponse:
         """200 with what changed, or 422 with what is wrong with the configuration on disk: then nothing did."""
         assert self._reload is not None
-        result = await self._reload("HTTP")
-        problems = [msgspec.to_builtins(problem) for problem in result.problems]
-        told = {"ok": result.ok, "changed": result.changed, "problems": problems, "waiting": dict(result.waiting)}
-        return _answer(told, 200 if result.ok else 422)
+        told = await self._reload("HTTP")
+        return _answer(told, 200 if told["ok"] else 422)
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         from aiohttp import web  # noqa: PLC0415  # see above

@@ -11,7 +11,7 @@ import random
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -208,8 +208,9 @@ async def dial(server: Server) -> AbstractConnection:
 
 async def _opened(connection: AbstractConnection) -> AbstractConnection:
     try:
-        await connection.connect()  # type: ignore[no-untyped-call]
-        await connection.send_command("PING")
+        with broken():
+            await connection.connect()  # type: ignore[no-untyped-call]
+            await connection.send_command("PING")
         try:
             await connection.read_response()
         except (failures.BusyLoadingError, failures.MasterDownError):
@@ -240,6 +241,28 @@ class Backoff:
     def reset(self) -> None:
         """Begin anew, after a success that lasted."""
         self.tries = 0
+
+
+def hung_up(connection: AbstractConnection) -> bool:
+    """Whether the other side has ended this connection, as far as is known here without asking."""
+    reader, writer = connection._reader, connection._writer  # noqa: SLF001  # redis-py finds out when it reads an answer
+    if reader is None or writer is None or writer.transport.is_closing():
+        return True
+    return reader.at_eof() or reader.exception() is not None
+
+
+@contextlib.contextmanager
+def broken() -> Iterator[None]:
+    """Raise redis-py's `ConnectionError` for a connection that ends while it is written to.
+
+    uvloop raises a bare `RuntimeError` then, until it has told the reader of it, and redis-py lets that through.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "closed" not in str(error):
+            raise
+        raise failures.ConnectionError("the connection was closed") from error
 
 
 async def close(connection: AbstractConnection) -> None:

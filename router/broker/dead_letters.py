@@ -19,6 +19,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from router.broker import client, keys
 from router.broker.client import Backoff
+from router.broker.link import cancelled
 from router.contracts import Clock
 from router.errors import ConfigError, UnavailableError
 from router.events import DeadLetter
@@ -210,9 +211,7 @@ class DeadLetterWriter:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout if self.waiting else 0):  # removing what is too old can wait
                     await self._idle.wait()
-            while not self._task.done():  # a cancellation that meets an answer on its way may be lost
-                self._task.cancel()
-                await asyncio.wait([self._task], timeout=0.5)
+            await cancelled([self._task])
             self._task = None
         await self._hang_up()
         self._evictions.tell()
@@ -270,7 +269,7 @@ class DeadLetterWriter:
         bounds = (self._number, self._max_events, self._max_age)
         command: list[Word] = ["EVAL", APPEND, 2, self._stream, self._guard, *bounds]
         for letter in batch:
-            words = _words(letter)
+            words = words_of(letter)
             command.append(len(words))
             command += words
         self._command = _pack(command)
@@ -344,7 +343,7 @@ def _size(letter: DeadLetter) -> int:
     return len(letter.payload) + len(letter.detail) + headers + OVERHEAD
 
 
-def _words(letter: DeadLetter) -> list[Word]:
+def words_of(letter: DeadLetter) -> list[Word]:
     """The letter as it stands in the stream: field, value, field, value …"""
     words: list[Word] = ["version", VERSION]
     for name in _FIELDS:

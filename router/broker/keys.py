@@ -6,6 +6,11 @@ All begin with the prefix in braces: Redis Cluster then keeps them in one slot, 
 from __future__ import annotations
 
 
+def owned(prefix: str) -> str:
+    """A glob that every key of the router's own matches; a prefix has no character that means anything in one."""
+    return f"{{{prefix}}}:*"
+
+
 def dead(prefix: str) -> str:
     """The stream of dead letters."""
     return f"{{{prefix}}}:dead"
@@ -37,15 +42,15 @@ def hand_over(prefix: str, appender: str) -> str:
 
 
 def handed(prefix: str) -> str:
-    """The events that stand in their Redis queues, but whose entries their source could not acknowledge yet."""
+    """The entries of streams that stand in their Redis queues, but that their source could not acknowledge yet."""
     return f"{{{prefix}}}:handed-over"
 
 
 def beside_list(prefix: str, key: str, what: str, *owner: str) -> str:
     """A key of ours that goes with a list a source reads, in the list's own cluster slot.
 
-    `what` is `processing`, `settled` and `lease` (of the `owner`, a consumer), `returned`, `counts` or `consumers`. The
-    list's hash tag stands in front, or the whole key where it has none. (A key with a brace that is no tag has no
+    `what` is `processing`, `handed`, `settled` and `lease` (of the `owner`, a consumer), `returned`, `returned-handed`,
+    `counts` or `consumers`. The list's hash tag stands in front, or the whole key where it has none. (A key with a brace that is no tag has no
     neighbours that can be named; that matters in a cluster only.)
     """
     begin = key.find("{")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import hiredis
 from redis import exceptions as failures
@@ -20,6 +21,9 @@ from router.broker.client import Server
 
 Word = str | bytes | int
 
+COMMAND = "a command to Redis neither ends nor fails"
+"""What a part that hangs in a `Link` is at (`contracts.Sign`)."""
+
 
 class Script:
     """A Lua script and the digest that the server knows it by."""
@@ -29,6 +33,23 @@ class Script:
         self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
+class _Turn(asyncio.Lock):
+    """Who may use the connection; knows since when somebody does."""
+
+    since: float | None = None
+
+    async def acquire(self) -> Literal[True]:
+        """As the lock's."""
+        await super().acquire()
+        self.since = time.monotonic()
+        return True
+
+    def release(self) -> None:
+        """As the lock's."""
+        self.since = None
+        super().release()
+
+
 class Link:
     """A connection to a server that opens when it is needed. `patience` is how long an answer may take, in seconds."""
 
@@ -36,38 +57,47 @@ class Link:
         self._server = server
         self._patience = patience
         self._connection: AbstractConnection | None = None
-        self._turn = asyncio.Lock()
+        self._turn = _Turn()
+
+    @property
+    def since(self) -> float | None:
+        """Since when a command is under way (`time.monotonic`); None when none is."""
+        return self._turn.since
 
     async def call(self, *words: Word) -> Any:
         """Send one command and return its answer.
 
         Raises redis-py's errors; after any but an error answer of the server the connection is a new one next time.
         """
-        return await self._send(_pack(words))
+        async with self._turn:
+            return await self._send(_pack(words))
 
     async def script(self, script: Script, keys: Sequence[str], words: Sequence[Word]) -> Any:
-        """Run a script; sends its text where the server has forgotten it."""
+        """Run a script; sends its text where the server has forgotten it, before anything else is sent."""
         rest = (len(keys), *keys, *words)
-        try:
-            return await self._send(_pack(("EVALSHA", script.digest, *rest)))
-        except failures.NoScriptError:
-            return await self._send(_pack(("EVAL", script.text, *rest)))
-
-    async def _send(self, command: bytes) -> Any:
         async with self._turn:
             try:
-                async with asyncio.timeout(self._patience):  # redis-py's own `timeout=` gives None in place of an error
-                    if self._connection is None:
-                        self._connection = await client.dial(self._server)
+                return await self._send(_pack(("EVALSHA", script.digest, *rest)))
+            except failures.NoScriptError:
+                return await self._send(_pack(("EVAL", script.text, *rest)))
+
+    async def _send(self, command: bytes) -> Any:
+        try:
+            async with asyncio.timeout(self._patience):  # redis-py's own `timeout=` gives None in place of an error
+                if self._connection is not None and client.hung_up(self._connection):
+                    await self._hang_up()  # while nobody used it: no command of ours is in doubt
+                if self._connection is None:
+                    self._connection = await client.dial(self._server)
+                with client.broken():
                     await self._connection.send_packed_command(command)
-                    return await self._connection.read_response(timeout=2 * self._patience)
-            except failures.ResponseError as error:
-                if isinstance(error, failures.AuthenticationError | failures.ReadOnlyError):
-                    await self._hang_up()  # another server may answer at this address by now
-                raise
-            except BaseException:
-                await self._hang_up()
-                raise
+                return await self._connection.read_response(timeout=2 * self._patience)
+        except failures.ResponseError as error:
+            if isinstance(error, failures.AuthenticationError | failures.ReadOnlyError):
+                await self._hang_up()  # another server may answer at this address by now
+            raise
+        except BaseException:
+            await self._hang_up()
+            raise
 
     async def close(self) -> None:
         """Hang up; what waits for an answer gets none."""
@@ -83,7 +113,7 @@ def _pack(words: Sequence[Word]) -> bytes:
     return bytes(hiredis.pack_command(tuple(words)))  # type: ignore[arg-type]  # its stub knows one word only
 
 
-async def cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks that send commands, and wait for their end.
 
     Once may not be enough: `asyncio.wait_for`, which redis-py sends with, eats a cancellation that comes together with

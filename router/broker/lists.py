@@ -1,6 +1,7 @@
 """The list source: takes items out of lists without ever holding the only copy of one; floor 4.
 
-An item is moved to this consumer's processing list, handed on, and removed when everything that came of it is over. The
+An item is moved to this consumer's processing list, handed on, and removed when everything that came of it is over: by
+us, or, where it goes to Redis queues alone and the list is in the same Redis, by the script that appends it there. The
 processing list is short, so that a removal and a look through it are quick, and it is guarded by a lease: when that runs
 out, any other router that reads the list puts the items back.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import structlog
@@ -18,9 +19,10 @@ from redis import exceptions as failures
 
 from router.broker import client
 from router.broker.client import Backoff
-from router.broker.list_store import BLOCK, ListStore
-from router.contracts import Clock, Receiver
-from router.core.acks import Ledger
+from router.broker.link import COMMAND, cancelled
+from router.broker.list_items import Item, List, Receipt
+from router.broker.list_store import BLOCK, ListStore, Taken
+from router.contracts import Clock, Receiver, Sign
 from router.errors import ConfigError, Problem, Reason, RouterError, UnavailableError
 from router.events import RawBatch
 
@@ -44,76 +46,14 @@ _ours: set[str] = set()
 CONFUSED = "another router runs under this name and takes the same items: give each its own --instance"
 
 
-class _Item:
-    """An item in hand."""
-
-    __slots__ = ("most", "payload", "since")
-
-    def __init__(self, payload: bytes, most: int | None, since: float) -> None:
-        self.payload = payload
-        self.most = most
-        """How many items may be in hand together with it, None where that does not matter."""
-        self.since = since
-
-
-class _List:
-    """One of the lists, and what is in hand of it."""
-
-    def __init__(self, key: str, store: ListStore) -> None:
-        self.channel = key.encode()
-        self.names = store.names(key)
-        self.recovered = False
-        """Whether what the last run left in hand was put back."""
-        self.items: dict[int, _Item] = {}
-        """What should stand in the processing list, by a number of ours."""
-        self.listed = 0
-        """How long the processing list should be."""
-        self.strange = False
-        """Whether it was not, and has to be looked through."""
-        self.settled: list[int] = []
-        self.removing: list[int] = []
-        """The batch of settled items that is being removed."""
-        self.batch = 0
-        self.fault: str | None = None
-        """What is wrong with the list itself."""
-        self.again_at = 0.0
-        self.suspects: dict[str, float] = {}
-        """Peers without a lease, and since when."""
-
-
-class _Receipt:
-    """Implements `contracts.Receipt` for one batch."""
-
-    __slots__ = ("_ledger", "_list", "_numbers", "_over")
-
-    def __init__(self, each: _List, numbers: list[int], over: Callable[[_List, int], None]) -> None:
-        self._ledger = Ledger(len(numbers))
-        self._list = each
-        self._numbers = numbers
-        self._over = over
-
-    def expect(self, position: int, deliveries: int) -> None:
-        """So many deliveries were made of it; 0 = complete at once."""
-        if self._ledger.expect(position, deliveries):
-            self._over(self._list, self._numbers[position])
-
-    def add(self, position: int, deliveries: int) -> None:
-        """One of its deliveries was split."""
-        self._ledger.add(position, deliveries)
-
-    def settle(self, position: int) -> None:
-        """One of its deliveries is over."""
-        if self._ledger.settle(position):
-            self._over(self._list, self._numbers[position])
-
-
 class ListSource:
     """A source that takes items from the right end of lists on one server, where `LPUSH` leaves the oldest.
 
     `keys` are the lists' names. `consumer` is the same after every start and like no other router's. At most
     `max_in_flight` items are in hand, of all lists together. An item that was alone in hand when its process died, more
     than `max_deliveries` times, is refused as `poison`. The items of a router not heard of for `lease` seconds are put
-    back by any other. `prefix` stands in the names of the keys that are the router's own. `connect_timeout` is how long
+    back by any other. `prefix` stands in the names of the keys that are the router's own. `removable` says whether the lists
+    are in the router's own Redis, where an item leaves in the step that appends it to Redis queues. `connect_timeout` is how long
     `start` tries, None for ever; `waiting` is told why, each time a try fails. `observe` takes nothing at all. Raises
     `ConfigError` for a URL that isn't one.
     """
@@ -131,6 +71,7 @@ class ListSource:
         max_deliveries: int = 5,
         lease: float = 60.0,
         prefix: str = "event-router",
+        removable: bool = False,
         client_name: str = "event-router",
         connect_timeout: float | None = 10.0,
         waiting: Callable[[str], None] | None = None,
@@ -153,9 +94,10 @@ class ListSource:
         self._consumer = f"{name}:{consumer}"
         self._keys = list(keys)
         self._prefix = prefix
+        self._removable = removable
         self._max_deliveries = max_deliveries
         self._store = self._store_of(self._consumer)
-        self._lists: list[_List] = []
+        self._lists: list[List] = []
         self._receiver = receiver
         self._clock = clock
         self._max_in_flight = max_in_flight
@@ -168,7 +110,7 @@ class ListSource:
         self._lock = asyncio.Lock()
         self._numbers = 0
         self._renewed = float("-inf")
-        self._first: _List | None = None  # a list whose next item waits until less is in hand: nobody overtakes it
+        self._first: List | None = None  # a list whose next item waits until less is in hand: nobody overtakes it
         self._room = asyncio.Event()
         self._over = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -181,6 +123,10 @@ class ListSource:
     def address(self) -> str:
         """The server's address, without credentials."""
         return self._server.shown
+
+    def signs(self) -> list[Sign]:
+        """Implements `contracts.Source`."""
+        return [Sign(f"source {self.name}", COMMAND, self._store.since)]
 
     def _store_of(self, consumer: str) -> ListStore:
         return ListStore(
@@ -208,7 +154,7 @@ class ListSource:
             return
         self.reason = f"{self._server.shown}: no answer yet"
         self._store = self._store_of(self._claim_name())
-        self._lists = [_List(key, self._store) for key in self._keys]
+        self._lists = [self._list(key) for key in self._keys]
         try:
             async with asyncio.timeout(self._connect_timeout):
                 await self._begin()
@@ -217,10 +163,14 @@ class ListSource:
                 f"{self.reason} (source {self.name}, tried for {self._connect_timeout:g} s)"
             ) from error
         self._helpers = [
-            asyncio.create_task(self._remove_settled(), name=f"source {self.name}: removals"),
+            asyncio.create_task(self._tell(), name=f"source {self.name}: removals"),
             asyncio.create_task(self._keep_leases(), name=f"source {self.name}: leases"),
         ]
         self._reader = asyncio.create_task(self._read(), name=f"source {self.name}")
+
+    def _list(self, key: str) -> List:
+        names = self._store.names(key)
+        return List(names, removable=self._removable, over=self._over.set, freed=self._room.set)
 
     def _claim_name(self) -> str:
         """Our name, and while another source of this process has it (one that a reload replaces), another one."""
@@ -264,7 +214,7 @@ class ListSource:
         """Remove what is settled, put the rest back at the end it was taken from, close the connections."""
         try:
             async with asyncio.timeout(LEAVE_WITHIN):
-                while self._helpers and any(each.settled or each.removing for each in self._lists):
+                while self._helpers and any(each.innocent or each.settled or each.removing for each in self._lists):
                     self._room.clear()
                     await self._room.wait()
                 await self._end_helpers()
@@ -280,10 +230,7 @@ class ListSource:
 
     async def _end_helpers(self) -> None:
         helpers, self._helpers = self._helpers, []
-        for task in helpers:
-            task.cancel()
-        if helpers:
-            await asyncio.wait(helpers)
+        await cancelled(helpers)
 
     async def _leave(self) -> None:
         for each in [each for each in self._lists if each.recovered]:
@@ -317,7 +264,7 @@ class ListSource:
                 self._well()
                 return
 
-    async def _recover(self, each: _List) -> None:
+    async def _recover(self, each: List) -> None:
         """Put back what the last run of this router left in hand, under whichever of its names."""
         number = 0
         for consumer in await self._store.consumers(each.names):
@@ -366,62 +313,62 @@ class ListSource:
         self._lists.append(self._lists.pop(0))
         return taken
 
-    async def _take_from(self, each: _List, room: int) -> bool:
+    async def _take_from(self, each: List, room: int) -> bool:
         async with self._lock:
-            answer = await self._store.take(each.names, room, self.in_flight)
-            self._compare(each, answer.listed)
+            held = len(each.items)
+            answer = await self._store.take(each.names, room, self._suspicious())
+            self._compare(each, answer, held)
             each.listed = answer.listed + len(answer.items)
             self._first = each if answer.held_back else None
             self._judge_list(each, answer.fault)
             self._hand_on(each, answer.items)
             if each.strange:
-                each.listed = await self._store.reconcile(each.names, [item.payload for item in each.items.values()])
+                each.listed = await self._store.reconcile(each.names, *each.standing())
                 each.strange = False
         return bool(answer.items)
 
-    def _compare(self, each: _List, listed: int) -> None:
-        """Notice that the processing list is not as it should be: an answer was lost, or somebody else has changed it."""
-        if listed == each.listed:
-            return
-        each.strange = True
-        self._renewed = float("-inf")  # our lease may be gone as well
-        if listed < each.listed:
+    def _compare(self, each: List, answer: Taken, held: int) -> None:
+        """See whether our lists are as they should be, and say what is missing."""
+        missing = each.compare(answer, held)
+        if each.strange:
+            self._renewed = float("-inf")  # our lease may be gone as well
+        if missing:
             message = "items in hand are gone from Redis: a peer took them over, or they were deleted"
-            self._log.warning(message, key=each.names.source, number=each.listed - listed)
+            self._log.warning(message, key=each.names.source, number=missing)
 
     def _space(self) -> int:
         """How many items may be taken."""
-        most = self._max_in_flight
-        for each in self._lists:
-            for item in each.items.values():
-                if item.most is not None:
-                    most = min(most, item.most)
-        return most - self.in_flight
+        room = self._max_in_flight - self.in_flight
+        bounds = [item.most for each in self._lists for item in each.items.values() if item.most is not None]
+        return min(room, min(bounds) - self._suspicious()) if bounds else room
 
-    def _hold(self, each: _List, items: Iterable[tuple[bytes, int]]) -> list[int]:
+    def _suspicious(self) -> int:
+        """How many items in hand may end this process, as far as is known."""
+        return sum(not item.proven for each in self._lists for item in each.items.values())
+
+    def _hold(self, each: List, items: Sequence[tuple[bytes, int, bool]]) -> list[int]:
         now = self._clock.monotonic()
         numbers = []
-        for payload, deaths in items:
+        for payload, deaths, handed in items:
             self._numbers += 1
             numbers.append(self._numbers)
-            each.items[self._numbers] = _Item(payload, self._store.most(deaths), now)
+            each.items[self._numbers] = Item(payload, self._store.most(deaths), now, handed=handed)
         return numbers
 
-    def _hand_on(self, each: _List, items: Sequence[tuple[bytes, int]]) -> None:
-        """Hand on what stands in the processing list now."""
+    def _hand_on(self, each: List, items: Sequence[tuple[bytes, int, bool]]) -> None:
+        """Hand on what stands in our lists now."""
         good: tuple[list[bytes], list[int]] = ([], [])
-        for number, (payload, deaths) in zip(self._hold(each, items), items, strict=True):
+        for number, (payload, deaths, _) in zip(self._hold(each, items), items, strict=True):
             if deaths > self._max_deliveries:
-                receipt = _Receipt(each, [number], self._settle)
                 detail = f"the router died {deaths} times while it had this item in hand"
-                batch = RawBatch(each.channel, None, [payload], receipt=receipt)
+                batch = RawBatch(each.channel, None, [payload], receipt=Receipt(each, [number]))
                 self._receiver.refuse(self.name, batch, Reason.POISON, detail)
             else:
                 good[0].append(payload)
                 good[1].append(number)
         if good[0]:
-            receipt = _Receipt(each, good[1], self._settle)
-            self._receiver.receive(self.name, [RawBatch(each.channel, None, good[0], receipt=receipt)])
+            batch = RawBatch(each.channel, None, good[0], receipt=Receipt(each, good[1]))
+            self._receiver.receive(self.name, [batch])
 
     async def _wait(self, seconds: float = BLOCK) -> None:
         """Wait until something can be taken, or something has happened, for `seconds` at most."""
@@ -441,7 +388,7 @@ class ListSource:
         for task in tasks:
             task.result()
 
-    async def _wait_for(self, each: _List, seconds: float) -> None:
+    async def _wait_for(self, each: List, seconds: float) -> None:
         """Wait for an item of one list and hand it on."""
         try:
             payload = await self._store.wait(each.names, seconds)
@@ -453,9 +400,9 @@ class ListSource:
             return
         if payload is not None:
             each.listed += 1
-            self._hand_on(each, [(payload, 0)])
+            self._hand_on(each, [(payload, 0, False)])
 
-    async def _unblock(self, lists: Sequence[_List]) -> None:
+    async def _unblock(self, lists: Sequence[List]) -> None:
         try:
             async with asyncio.timeout(BLOCK), self._lock:
                 await self._store.unblock([each.names.source for each in lists])
@@ -464,20 +411,20 @@ class ListSource:
 
     # Settling.
 
-    def _settle(self, each: _List, number: int) -> None:
-        each.settled.append(number)
-        self._over.set()
-
-    async def _remove_settled(self) -> None:
-        """Remove what is settled, a batch at a time, each again and again until Redis has answered."""
+    async def _tell(self) -> None:
+        """Tell Redis what is over, a batch at a time, each again and again until it has answered."""
         backoff = Backoff(0.05, self._longest_delay)
         while True:
             await self._over.wait()
             self._over.clear()
             for each in list(self._lists):
-                while each.removing or each.settled:
+                while each.innocent or each.removing or each.settled:
                     try:
-                        await self._remove(each)
+                        if each.innocent:
+                            await self._forgive(each, each.innocent[0])
+                            del each.innocent[0]
+                        else:
+                            await self._remove(each)
                     except (failures.RedisError, OSError, TimeoutError) as error:
                         self._note(client.explain(_plain(error), self._server.shown))
                         await asyncio.sleep(backoff.next())
@@ -485,17 +432,27 @@ class ListSource:
                         backoff.reset()
                         self._room.set()
 
-    async def _remove(self, each: _List) -> None:
+    async def _remove(self, each: List) -> None:
         async with self._lock:
             if not each.removing:
                 each.removing, each.settled = each.settled, []
                 each.batch += 1
-            payloads = [each.items[number].payload for number in each.removing]
-            removed = await self._store.remove(each.names, each.batch, payloads)
-            each.listed -= removed
+            items = [each.items[number] for number in each.removing]
+            handed = [item.payload for item in items if item.handed]
+            others = [item.payload for item in items if not item.handed]
+            each.listed -= await self._store.remove(each.names, each.batch, others, handed)
             for number in each.removing:
                 del each.items[number]
             each.removing = []
+
+    async def _forgive(self, each: List, number: int) -> None:
+        """Let others come beside an item that did not end the process after all."""
+        item = each.items.get(number)
+        if item is None or item.most is None:
+            return
+        async with self._lock:
+            await self._store.forgive(each.names, item.payload)
+        item.most = None
 
     # Leases.
 
@@ -508,7 +465,7 @@ class ListSource:
                     async with self._lock:
                         await self._renew()
                 for each in list(self._lists):
-                    await self._forgive(each)
+                    await self._forgive_survivors(each)
                     await self._look_at_peers(each)
             except (failures.RedisError, OSError, TimeoutError) as error:
                 # Who could not be watched all the time is not suspect.
@@ -525,7 +482,7 @@ class ListSource:
                 self._log.error(CONFUSED, key=each.names.source)
         self._renewed = now
 
-    async def _look_at_peers(self, each: _List) -> None:
+    async def _look_at_peers(self, each: List) -> None:
         async with self._lock:
             dead = await self._store.dead_peers(each.names)
         now = self._clock.monotonic()
@@ -540,19 +497,18 @@ class ListSource:
                 message = "the items of a router that is gone were put back"
                 self._log.warning(message, key=each.names.source, consumer=peer, number=number)
 
-    async def _forgive(self, each: _List) -> None:
-        """Let others come beside an item that did not end the process after all, though it has been in hand for long."""
+    async def _forgive_survivors(self, each: List) -> None:
+        """What has been in hand for long did not end the process before."""
         now = self._clock.monotonic()
-        for item in list(each.items.values()):
-            if item.most is not None and now - item.since >= SURVIVED:
-                async with self._lock:
-                    await self._store.forgive(each.names, item.payload)
-                item.most = None
+        for number, item in list(each.items.items()):
+            if not item.proven and now - item.since >= SURVIVED:
+                item.proven = True
+                await self._forgive(each, number)
                 self._room.set()
 
     # How it is.
 
-    def _judge_list(self, each: _List, fault: str) -> None:
+    def _judge_list(self, each: List, fault: str) -> None:
         """Keep what Redis has against a list; it is asked again in a while."""
         if fault:
             fault = f"{_inner(fault)} (the list {each.names.source!r})"

@@ -14,8 +14,9 @@ import structlog
 
 from router.broker import client
 from router.broker.client import SILENCE, TIMEOUT, Backoff, dial
+from router.broker.link import cancelled
 from router.broker.subscriber import SUBSCRIBE, Subscriber, Subscriptions, Wanted
-from router.contracts import Clock, Receiver
+from router.contracts import Clock, Receiver, Sign
 from router.errors import ConfigError, Problem, RouterError, UnavailableError
 from router.events import RawBatch, text
 
@@ -89,6 +90,7 @@ class PubSubSource:
         self._following: Subscriptions | None = None
         self._subscriber: Subscriber | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._tried = 0.0  # when something was last done for a connection
         self._started = False
         self._gap_began: float | None = None
         self._log = log.bind(source=name, address=self._server.shown)
@@ -107,6 +109,14 @@ class PubSubSource:
     def last_byte(self) -> float | None:
         """When the last byte came (`clock.monotonic`); None before the first connection."""
         return None if self._subscriber is None else self._subscriber.last_byte
+
+    def signs(self) -> list[Sign]:
+        """Implements `contracts.Source`."""
+        if self._keeper is None:
+            return []
+        return [
+            Sign(f"source {self.name}", "nothing is heard and nothing tried", max(self._tried, self.last_byte or 0.0))
+        ]
 
     async def start(self) -> None:
         """Connect and subscribe; returns when the server has confirmed every name and glob.
@@ -146,8 +156,7 @@ class PubSubSource:
         if self._subscriber is not None:
             await self._subscriber.leave(self._timing.leave)
         if keeper is not None:
-            keeper.cancel()
-            await asyncio.wait([keeper])
+            await cancelled([keeper])
         self._end_gap()
         self.up, self.reason = False, "stopped"
 
@@ -305,9 +314,10 @@ class PubSubSource:
 
     async def _first(self, tries: set[asyncio.Task[Subscriber]], pause: float) -> Subscriber | None:
         """Take the first success out of `tries`; None when it is time for another try."""
-        now = asyncio.get_running_loop().time
+        now = self._clock.monotonic
         begun = now()
         while True:
+            self._tried = now()
             left = begun + (max(pause, OVERTAKE_AFTER) if tries else pause) - now()
             if left <= 0:
                 return None
@@ -365,8 +375,7 @@ def _unanswered(subscriber: Subscriber) -> str | None:
 
 async def _discard(tries: set[asyncio.Task[Subscriber]]) -> None:
     """End tries that are no longer wanted, and close what they opened."""
+    await cancelled(tries)
     for task in tries:
-        task.cancel()
-    for result in await asyncio.gather(*tries, return_exceptions=True):
-        if isinstance(result, Subscriber):
-            await result.close()
+        if not task.cancelled() and task.exception() is None:
+            await task.result().close()

@@ -12,6 +12,7 @@ from redis import exceptions as failures
 from redis.asyncio.connection import AbstractConnection
 
 from router.broker import client
+from router.broker.link import cancelled
 
 EVERY = 1.0
 """Seconds between two questions."""
@@ -44,8 +45,7 @@ class Pulse:
         """Ask no more."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+            await cancelled([task])
         await self._hang_up()
 
     async def _ask(self) -> None:
@@ -61,6 +61,8 @@ class Pulse:
             await asyncio.sleep(self._every)
 
     async def _ping(self) -> None:
+        if self._connection is not None and client.hung_up(self._connection):
+            await self._hang_up()  # whoever ended it (a timeout, CLIENT KILL), the server may well be there
         if self._connection is None:
             self._connection = await client.dial(self._server)
             return

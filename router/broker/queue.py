@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +22,9 @@ from redis import exceptions as failures
 
 from router.broker import client, keys
 from router.broker.client import Backoff, Server
-from router.broker.link import Link, Word, cancelled
+from router.broker.link import COMMAND, Link, Word, cancelled
 from router.broker.queue_scripts import DEFER, RECOVER, RENEW, SETTLE, TICK
-from router.contracts import Clock
+from router.contracts import Clock, Sign
 from router.core.books import SinkBook
 from router.core.records import Reader, UnknownRecordError, pack
 from router.errors import Reason
@@ -54,6 +54,8 @@ class Timing:
     """Between two looks for what a dead peer left."""
     linger: float = 1.0
     """How long the end still takes what stands in the queue already."""
+    alone: float = 30.0
+    """How long others may take to finish what they have in hand, so that a suspicious delivery is alone."""
     first_delay: float = 0.1
     longest_delay: float = 2.0
 
@@ -89,26 +91,63 @@ def _entry(event: Event) -> bytes:
 
 
 class Solitude:
-    """Lets one suspicious delivery of a whole router be in hand at a time; all queues of a router share one."""
+    """Lets one suspicious delivery of a whole router be in hand at a time; all queues of a router share one.
+
+    A *strict* one is alone with nothing at all beside it: what it is tried for may find it guilty.
+    """
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._entry: object = None
+        self._queues: set[RedisQueue] = set()
+        self._strict: RedisQueue | None = None
+        self._opened = asyncio.Event()
+        self._finished = asyncio.Event()
 
-    async def enter(self, entry: object) -> None:
-        """Wait for the others; then this one is alone."""
+    def join(self, queue: RedisQueue) -> None:
+        """A queue that holds back while another one is strictly alone."""
+        self._queues.add(queue)
+
+    def part(self, queue: RedisQueue) -> None:
+        """It is there no more."""
+        self._queues.discard(queue)
+
+    def shuts_out(self, queue: RedisQueue) -> bool:
+        """Whether a queue may hand nothing out at present."""
+        return self._strict is not None and self._strict is not queue
+
+    def finished(self) -> None:
+        """A queue that is shut out has less in hand than before."""
+        self._finished.set()
+
+    async def opened(self) -> None:
+        """Wait until it may again."""
+        while self._strict is not None:
+            await self._opened.wait()
+
+    async def enter(self) -> None:
+        """Wait for the others that are suspicious; then this one is the only one of that kind."""
         await self._lock.acquire()
-        self._entry = entry
 
-    def holds(self, entry: object) -> bool:
-        """Whether it is this one that is alone."""
-        return self._entry is not None and self._entry == entry
+    async def shut(self, queue: RedisQueue, patience: float) -> bool:
+        """Hold back every other queue, and wait until none has anything in hand, for `patience` seconds at most.
 
-    def leave(self, entry: object) -> None:
+        Comes after `enter`; returns whether it is strictly alone now.
+        """
+        self._strict = queue
+        self._opened.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while any(other.at_work for other in self._queues if other is not queue):
+                    self._finished.clear()
+                    await self._finished.wait()
+                return True
+        return False
+
+    def leave(self) -> None:
         """It is over."""
-        if self._entry is not None and self._entry == entry:
-            self._entry = None
-            self._lock.release()
+        self._strict = None
+        self._opened.set()
+        self._lock.release()
 
 
 class RedisQueue:
@@ -156,6 +195,7 @@ class RedisQueue:
         self._book = book
         self._clock = clock
         self._solitude = solitude
+        self._single: bytes | None = None  # the entry for which this queue is alone
         self._max_deliveries = max_deliveries
         self._room = asyncio.Event()
         self.configure(hold=hold, idle=idle, overriding=overriding)
@@ -174,6 +214,7 @@ class RedisQueue:
         self._deferred: list[list[Word]] = []
         self._deferred_ids: list[bytes] = []
         self._renewed_at = 0.0
+        self._ticking = asyncio.Lock()
         self._epoch = ""
         self._counters: dict[str, int] = {}
         self._delayed = 0
@@ -207,6 +248,11 @@ class RedisQueue:
         """When the next delayed delivery is due (seconds since the epoch), None when none waits."""
         return None if self._ending else self._due
 
+    @property
+    def at_work(self) -> bool:
+        """Whether a worker has a delivery in hand that does not merely wait there, or Redis does not know its end yet."""
+        return len(self._held) > self._ready + len(self._unreadable) + len(self._kept)
+
     def put(self, events: list[Event], size: int) -> None:
         """Hand deliveries over to Redis. Never waits."""
         self._append(events, size)
@@ -216,6 +262,8 @@ class RedisQueue:
         while True:
             if not self._bundles:
                 await self._woken()
+            elif self._solitude.shuts_out(self):
+                await self._solitude.opened()
             elif self._clock.monotonic() - self._renewed_at > self._idle * 0.9:
                 await self._renew_overdue()
             elif self._bundles[0].count is not None:
@@ -257,25 +305,40 @@ class RedisQueue:
         return events
 
     async def _alone(self) -> Event | None:
-        """Take the one that must be alone in hand: first its count is raised, for it may be the last thing we do."""
+        """Take the one that must be alone in hand: first its count is raised, for it may be the last thing we do.
+
+        The count that would find it guilty is not given where another delivery might be to blame.
+        """
         bundle = self._bundles.popleft()
         event = bundle.events[0]
         entry = event._receipt
-        await self._solitude.enter(entry)
+        assert bundle.count is not None
+        count = bundle.count + 1
         try:
-            assert bundle.count is not None
-            await self._raise_count(entry, bundle.count + 1)
+            await self._be_alone(entry)
+            if count < self._max_deliveries or await self._solitude.shut(self, self._timing.alone):
+                await self._raise_count(entry, count)
         except BaseException:
-            self._solitude.leave(entry)
+            self._leave_alone(entry)
             self._bundles.appendleft(bundle)
             self._wake_taker()
             raise
         self._ready -= 1
         self._room.set()
         if entry not in self._held:  # a peer has taken it over meanwhile
-            self._solitude.leave(entry)
+            self._leave_alone(entry)
             return None
         return event
+
+    async def _be_alone(self, entry: bytes) -> None:
+        await self._solitude.enter()
+        self._single = entry
+
+    def _leave_alone(self, *entries: bytes) -> None:
+        """End the solitude if it was for one of these. Entries of other queues have the same ids."""
+        if self._single is not None and self._single in entries:
+            self._single = None
+            self._solitude.leave()
 
     async def _raise_count(self, entry: bytes, count: int) -> None:
         backoff = self._new_backoff()
@@ -316,9 +379,11 @@ class RedisQueue:
     def keep(self, event: Event) -> bool:
         """Whether a delivery in hand may stay there for long: not one that must be alone in hand, all others wait for it."""
         entry = _entry(event)
-        if self._solitude.holds(entry):
+        if self._single == entry:
             return False
         self._kept.add(entry)
+        if self._solitude.shuts_out(self):
+            self._solitude.finished()
         if self._nothing_at_work():
             self._quiet.set()
         return True
@@ -423,12 +488,21 @@ class RedisQueue:
 
     def start(self) -> None:
         """Begin to read. Redis need not be there."""
+        self._solitude.join(self)
         jobs: dict[str, Coroutine[Any, Any, None]] = {
             "read": self._read(),
             "settle": self._flush_for_ever(),
             "keep": self._keep(),
         }
         self._tasks = [asyncio.create_task(job, name=f"queue {self._sink}: {name}") for name, job in jobs.items()]
+
+    def signs(self) -> Iterator[Sign]:
+        """What it is at."""
+        part = f"queue of {self._sink}"
+        yield Sign(part, COMMAND, self._reading.since)
+        yield Sign(f"{part}: keeper", COMMAND, self._writing.since)
+        if not self._ending and any(task.done() for task in self._tasks):
+            yield Sign(part, "a task has ended by itself", None, ended=True)
 
     async def end(self, patience: float) -> None:
         """After the drain: tell Redis what is over, set free what is left, read the books once more, hang up."""
@@ -440,6 +514,9 @@ class RedisQueue:
                 await self._writing.script(RENEW, [self._stream], [GROUP, self._consumer, round(self._idle * 1000), 0])
                 await self._tick()
         await self._stop_tasks()
+        if self._single is not None:
+            self._leave_alone(self._single)
+        self._solitude.part(self)
         await self._reading.close()
         await self._writing.close()
 
@@ -554,7 +631,7 @@ class RedisQueue:
                 continue
             break
         if kind == b"poison":
-            self._poison(entries)
+            await self._poison(entries)
             return True
         if not entries:
             return False
@@ -572,15 +649,25 @@ class RedisQueue:
             self._quiet.clear()
             await self._quiet.wait()
 
-    def _poison(self, entries: list[Any]) -> None:
+    async def _poison(self, entries: list[Any]) -> None:
+        """Make dead letters, one at a time and with nothing beside it that may end the process.
+
+        A letter that is written and whose entry is not yet settled would be written again after that.
+        """
         for id_, fields, count in entries:
+            await self._be_alone(id_)
+            await self._solitude.shut(self, self._timing.alone)
             self._held.add(id_)
             try:
                 event, _ = self._reader.read(fields[1], id_)
             except UnknownRecordError as error:
                 self._cannot_read(id_, error)
-                continue
-            self._give_up(event, Reason.POISON, f"alone in hand when the router died; delivered {count} times")
+            else:
+                self._give_up(event, Reason.POISON, f"alone in hand when the router died; delivered {count} times")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._timing.alone):
+                        await self._solitude.opened()
+            self._leave_alone(id_)
 
     # Settling.
 
@@ -632,8 +719,9 @@ class RedisQueue:
     def _let_go(self, ids: list[bytes]) -> None:
         self._held.difference_update(ids)
         self._kept.difference_update(ids)
-        for entry in ids:
-            self._solitude.leave(entry)
+        self._leave_alone(*ids)
+        if self._solitude.shuts_out(self):
+            self._solitude.finished()
         if self._nothing_at_work():
             self._quiet.set()
 
@@ -678,6 +766,10 @@ class RedisQueue:
 
     async def _tick(self) -> int:
         """Move what is due, read the books; returns how many were moved."""
+        async with self._ticking:  # what this one says was read last has to be what the one before it read
+            return await self._tick_alone()
+
+    async def _tick_alone(self) -> int:
         words: list[Word] = [0 if self._ending else MOVES, self._epoch, os.urandom(8).hex()]
         for name, number in self._counters.items():
             words += (name, number)

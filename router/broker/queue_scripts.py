@@ -75,31 +75,44 @@ local told = table.concat(kept, ' ')
 )
 
 # The same for entries of a source that acknowledges. For each queue 1 says that it drops what has no room, 0 that it
-# holds the source back. After the queues each entry: how it is removed from its source ('' not here, `xack`: the key and
-# group of a stream and the id, `lrem`: the key of a list, nothing, the item; `mark`: nothing, nothing, the event's id), what
-# belongs to that, how many deliveries, and of each the number of its queue and its record.
-# An entry that was not there to be removed is not appended: somebody else has had it. The first entry that a holding
-# queue has no room for ends the batch.
-# Answer: how many entries are over with, the number of the queue that was full (0: none), and which deliveries were
-# dropped, each as entry/queue (from 1).
+# holds the source back. After the queues each entry: what is done to itself ('' nothing, it is just appended), with the
+# words that belong to that (`contracts.Removal`, `ListRemoval`), how many deliveries, and of each the number of its queue and its
+# record. An entry that was not there to be removed is not appended: somebody else has had it;
+# but where the whole group is gone nobody has had anything. Nor is one that was handed
+# over before, as the hash of marks says for streams and the place where it stands for lists. The first entry that a
+# holding queue has no room for ends the batch.
+# Answer: how many entries are over with, the number of the queue that was full (0: none), how many entries were not there
+# any more, and which deliveries were dropped, each as entry/queue (from 1).
 APPEND_ENTRIES = Script(
     _GUARD
     + _OPEN_QUEUES
     + """
-local done, stuck, dropped, started = 0, 0, {}, false
+local function group_is_gone(key, group)
+  local answer = redis.pcall('XPENDING', key, group)
+  return answer.err and string.find(answer.err, 'NOGROUP', 1, true)
+end
+local done, stuck, absent, dropped, started = 0, 0, 0, {}, false
 local marks = KEYS[#KEYS]
+local marked = redis.call('EXISTS', marks) == 1
 while at <= #ARGV do
-  local kind, key, group, item, n = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4])
-  local first = at + 5
+  local kind, key, group, item = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local deaths
+  if kind == 'lrem' then
+    deaths = ARGV[at + 4]
+    at = at + 1
+  end
+  local n, first = tonumber(ARGV[at + 4]), at + 5
   at = first + 2 * n
-  local sums = {}
-  for i = first, at - 1, 2 do
-    local number = tonumber(ARGV[i])
-    local q, sum = queues[number], sums[number] or {0, 0}
-    sum = {sum[1] + 1, sum[2] + #ARGV[i + 1]}
-    sums[number] = sum
-    if not q.drops and (q.accepted + sum[1] > q.events_left or q.bytes + sum[2] > q.bytes_left) then
-      stuck = number
+  if kind ~= 'none' then
+    local sums = {}
+    for i = first, at - 1, 2 do
+      local number = tonumber(ARGV[i])
+      local q, sum = queues[number], sums[number] or {0, 0}
+      sum = {sum[1] + 1, sum[2] + #ARGV[i + 1]}
+      sums[number] = sum
+      if not q.drops and (q.accepted + sum[1] > q.events_left or q.bytes + sum[2] > q.bytes_left) then
+        stuck = number
+      end
     end
   end
   if stuck > 0 then break end
@@ -107,13 +120,27 @@ while at <= #ARGV do
     redis.call('SET', KEYS[1], (ARGV[1] - 1) .. ':', 'EX', 86400)
     started = true
   end
-  local ours = true
-  if kind == 'xack' then ours = redis.call('XACK', key, group, item) == 1
-  elseif kind == 'lrem' then ours = redis.call('LREM', key, 1, item) == 1
-  elseif kind == 'mark' then ours = redis.call('HSETNX', marks, item, ARGV[1]) == 1
+  local there, ours = true, true
+  if kind == 'xack' then
+    there = redis.call('XACK', key, group, item) == 1 or group_is_gone(key, group)
+    ours = not marked or redis.call('HDEL', marks, key .. ' ' .. group .. ' ' .. item) == 0
+  elseif kind == 'mark' then
+    ours = redis.call('HSETNX', marks, key .. ' ' .. group .. ' ' .. item, ARGV[1]) == 1
+  elseif kind == 'lrem' then
+    there = redis.call('LREM', key, -1, item) == 1
+    if there then
+      redis.call('HINCRBY', group, 'gone', 1)
+      if redis.call('EXISTS', deaths) == 1 then redis.call('HDEL', deaths, redis.sha1hex(item)) end
+    end
+  elseif kind == 'half' then
+    there = redis.call('LREM', key, -1, item) == 1
+    if there then redis.call('LPUSH', group, item) end
+  elseif kind == 'none' then
+    ours = false
   end
+  if not there then absent = absent + 1 end
   done = done + 1
-  if ours then
+  if there and ours then
     for i = first, at - 1, 2 do
       local q, size = queues[tonumber(ARGV[i])], #ARGV[i + 1]
       if q.accepted + 1 > q.events_left or q.bytes + size > q.bytes_left then
@@ -127,7 +154,7 @@ while at <= #ARGV do
     end
   end
 end
-local told = done .. ' ' .. stuck .. ' ' .. table.concat(dropped, ' ')
+local told = done .. ' ' .. stuck .. ' ' .. absent .. ' ' .. table.concat(dropped, ' ')
 if done == 0 then return told end
 """
     + _CLOSE_QUEUES

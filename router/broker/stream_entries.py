@@ -27,9 +27,9 @@ class Stream:
         """Complete, to be acknowledged."""
         self.sent: list[bytes] = []
         """Complete, the acknowledgement not confirmed."""
-        self.marks: dict[bytes, str] = {}
+        self.marks: dict[bytes, bytes] = {}
         """Entries marked as handed over in part: the field of the hash of marks to be removed with the acknowledgement."""
-        self.stale: list[str] = []
+        self.stale: list[bytes] = []
         """Such fields that nothing is acknowledged with any more."""
         self.returned: list[bytes] = []
         """Recovered entries whose attempt came back, to be tried again: their count is to be set back."""
@@ -43,6 +43,10 @@ class Stream:
         """The last entry delivered to us, or to the group before us."""
         self.replayed: bytes | None = None
         """Up to this id the group, made anew, brings entries again that are still in hand; None: it does not."""
+        self.withheld: set[bytes] = set()
+        """Such entries, left out because they were in hand."""
+        self.doubtful = False
+        """Whether one of them was handed over since: before it was brought again, that did nothing, and it is pending."""
         self.added: int | None = None
         """How many entries were ever added to it; None where the server does not say."""
         self.peers = False
@@ -62,6 +66,10 @@ class Stream:
         if self._plain:
             return [prefix + one for one in ids]
         return [portable(prefix + one) for one in ids]
+
+    def mark(self, entry: bytes) -> None:
+        """It is marked as handed over in part. The field says what is: others may read the stream, by other groups too."""
+        self.marks[entry] = b" ".join((self.key, self.group.encode(), entry))
 
     @property
     def unsettled(self) -> int:
@@ -97,6 +105,7 @@ class Stream:
         self.marks = {}
         self.last = self.group_last = b"0-0"
         self.lowest = self.replayed = None
+        self.withheld.clear()
 
     def stir(self) -> None:
         """Something is complete: wake who waits for it, once per turn of the event loop."""
@@ -151,22 +160,22 @@ class Entries:
         """Implements `contracts.RemovableReceipt`."""
         return self._ledger.open(position)
 
-    def removal(self, position: int) -> Removal | None:
+    def removal(self, position: int, *, whole: bool) -> Removal | None:
         """Implements `contracts.RemovableReceipt`."""
         stream = self._stream
         if stream is None or not stream.removable or not self.ids[position]:
             return None
-        return Removal("xack", stream.key, stream.group, self.ids[position])
+        return Removal("xack" if whole else "mark", stream.key, stream.group, self.ids[position])
 
     def handed_over(self, position: int) -> None:
         """Implements `contracts.RemovableReceipt`."""
         if self._ledger.settle(position):
             self._complete(position, acknowledged=True)
 
-    def marked(self, position: int, mark: str) -> None:
+    def marked(self, position: int) -> None:
         """Implements `contracts.RemovableReceipt`."""
         if self._stream is not None and self.ids[position]:
-            self._stream.marks[self.ids[position]] = mark
+            self._stream.mark(self.ids[position])
 
     def disown(self) -> None:
         """The stream that they came from is gone."""
@@ -178,6 +187,9 @@ class Entries:
             return
         if not acknowledged:
             stream.done.append(self.ids[position])
+        if stream.withheld and self.ids[position] in stream.withheld:
+            stream.withheld.remove(self.ids[position])
+            stream.doubtful |= acknowledged
         self.ids[position] = b""
         if not self._ledger.left:
             stream.batches.discard(self)

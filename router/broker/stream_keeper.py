@@ -76,6 +76,11 @@ class Keeper:
         self._reason: str | None = None
         self._log = structlog.stdlib.get_logger(__name__).bind(source=source, address=shown)
 
+    @property
+    def since(self) -> float | None:
+        """Since when a command is under way (`time.monotonic`); None when none is."""
+        return self._link.since
+
     def start(self) -> None:
         """Begin; from now on `wake` is listened to."""
         self._task = asyncio.create_task(self._run(), name="stream keeper")

@@ -18,11 +18,11 @@ from redis import exceptions as failures
 
 from router.broker import client
 from router.broker.client import SILENCE, Backoff
-from router.broker.link import Link
+from router.broker.link import COMMAND, Link
 from router.broker.stream_entries import Entries, Recovered, Stream
 from router.broker.stream_group import Entry, Group, Loss, Refused
 from router.broker.stream_keeper import Keeper
-from router.contracts import Clock, Receiver
+from router.contracts import Clock, Receiver, Sign
 from router.core import claims
 from router.core.claims import Pending, Take
 from router.errors import ConfigError, Problem, Reason, UnavailableError
@@ -155,6 +155,11 @@ class StreamSource:
     def in_flight(self) -> int:
         """Entries that are not complete."""
         return sum(stream.unsettled for stream in self._streams)
+
+    def signs(self) -> list[Sign]:
+        """Implements `contracts.Source`."""
+        part = f"source {self.name}"
+        return [Sign(part, COMMAND, self._link.since), Sign(f"{part}: keeper", COMMAND, self._keeper.since)]
 
     def succeed(self, other: StreamSource) -> None:
         """Take the place of a source that has stopped, or will before this one runs: what it has in hand is not taken again.
@@ -301,6 +306,10 @@ class StreamSource:
             now = self._clock.monotonic()
             if now >= self._next_look:
                 await self._look_around(now)
+            for stream in self._streams:
+                if stream.doubtful:
+                    stream.doubtful = False
+                    await self._recover(stream)
             room = self._room()
             if room:
                 await self._read(room)
@@ -367,7 +376,10 @@ class StreamSource:
         if claims.parse(entries[-1][0]) >= claims.parse(stream.replayed):
             stream.replayed = None
         hand = stream.hand()
-        return [entry for entry in entries if entry[0] not in hand]
+        fresh = [entry for entry in entries if entry[0] not in hand]
+        if len(fresh) < len(entries):
+            stream.withheld |= hand & {entry[0] for entry in entries}
+        return fresh
 
     # Handing on.
 

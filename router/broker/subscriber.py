@@ -139,7 +139,7 @@ class Subscriber(asyncio.BufferedProtocol):
             self.answered = asyncio.get_running_loop().create_future()
         self._unanswered += len(wanted)
         self._expected.extend(wanted)
-        self._transport.write(b"".join(map(_pack, wanted)))
+        self._write(b"".join(map(_pack, wanted)))
 
     def unsubscribe(self, unwanted: Iterable[Wanted]) -> None:
         """Give these subscriptions up."""
@@ -174,7 +174,12 @@ class Subscriber(asyncio.BufferedProtocol):
     def ping(self) -> None:
         """Ask for a sign of life."""
         self._expected.append(PINGED)
-        self._transport.write(b"PING\r\n")
+        self._write(b"PING\r\n")
+
+    def _write(self, data: bytes) -> None:
+        """Send; nothing once the connection is closing, of which we are about to be told (uvloop would raise)."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def readable(self) -> bool:
         """Whether the socket holds something that the event loop has not come to read yet."""
@@ -219,7 +224,7 @@ class Subscriber(asyncio.BufferedProtocol):
         """Unsubscribe and hand on everything published before the server did so, for `patience` seconds at most."""
         if not self.lost.done():
             self._left = asyncio.get_running_loop().create_future()
-            self._transport.write(b"UNSUBSCRIBE\r\nPUNSUBSCRIBE\r\n")
+            self._write(b"UNSUBSCRIBE\r\nPUNSUBSCRIBE\r\n")
             ends: list[asyncio.Future[Any]] = [self._left, self.lost]
             await asyncio.wait(ends, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         await self.close()

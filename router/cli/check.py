@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from router.cli.common import config_option, env_file_option, find_config, json_option, print_json, say_problems
+from router.cli.durability import warnings
 from router.errors import ConfigError, Exit, Problem
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ QUEUE_PROMISES = {
 def check(files: tuple[Path, ...], config: Path | None, env_file: Path | None, *, as_json: bool, strict: bool) -> int:
     """Everything that can be known of a configuration without sending: syntax, schemas, templates, plugins.
 
-    Needs no secrets and no Redis. Exit code 78 on an error, 1 when only `--strict` objects.
+    Needs no secrets and no Redis; where one answers at once it is asked whether it keeps the queues. Exit code 78 on an error, 1 when only `--strict` objects.
     """
     reports = [_report(path, env_file) for path in files or (find_config(config),)]
     if as_json:
@@ -66,7 +67,10 @@ def _report(path: Path, env_file: Path | None) -> Report:
         loaded = load(path, environ=os.environ, env_file=env_file, placeholders=True)
     except ConfigError as error:
         return Report(path, error.problems, None)
-    return Report(path, loaded.problems, loaded)
+    endangered = [
+        Problem(warning, file=str(path), path="redis.url", severity="warning") for warning in warnings(loaded)
+    ]
+    return Report(path, [*loaded.problems, *endangered], loaded)
 
 
 def summary(loaded: Loaded) -> dict[str, Any]:

@@ -113,6 +113,15 @@ def redis_url(loaded: Loaded) -> str:
     return embedded_url() if url == "embedded" else url
 
 
+def redis_queues(loaded: Loaded) -> frozenset[str]:
+    """The sinks that have their queue in Redis, whatever `deliver` says."""
+    config, types = loaded.config, loaded.types
+    kinds = {
+        name: (sink.host.queue and sink.host.queue.type) or types[name].queue for name, sink in config.sinks.items()
+    }
+    return frozenset(name for name, kind in kinds.items() if kind == "redis")
+
+
 def tell(text: str, colour: str | None = None) -> None:
     """A line of talk, on stderr; `colour` (error, warning, note, good) paints its first word."""
     head, space, rest = text.partition(" ") if colour else ("", "", text)

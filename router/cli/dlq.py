@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,15 +14,14 @@ import click
 
 from router.cli.common import (
     config_option,
-    console,
     env_file_option,
     json_option,
     load_config,
     print_json,
     redis_url,
-    show_table,
     tell,
 )
+from router.cli.many import ago, agreed, dry_run_option, print_table, progress, yes_option
 from router.errors import DEAD, Exit, RouterError
 
 if TYPE_CHECKING:
@@ -35,9 +32,6 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-ASK_ABOVE = 100
-"""Letters above which a person is asked first."""
-
 AT_ONCE = 100
 """Letters that one script call moves or removes."""
 
@@ -46,9 +40,6 @@ RATE = 2000
 
 TAKEN_WITHIN = 3.0
 """Seconds to wait for a running router to take what is to be replayed."""
-
-MOST_IN_TABLE = 2000
-"""Letters up to which the table on a terminal is drawn; more are printed plainly."""
 
 _DETAIL = 60  # characters of the detail in the table
 
@@ -107,16 +98,6 @@ def filters(function: Function) -> Function:
     return found
 
 
-def yes_option(function: Function) -> Function:
-    """`--yes`: nobody is asked."""
-    return click.option("--yes", is_flag=True, help=f"Don't ask; else above {ASK_ABOVE} on a terminal.")(function)
-
-
-def dry_run_option(function: Function) -> Function:
-    """`--dry-run`: only say what would be done."""
-    return click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")(function)
-
-
 # list and show
 
 
@@ -143,7 +124,7 @@ async def _list(loaded: Loaded, wanted: Wanted) -> int:
                 rows.append(_row(kept.letter, now))
         waiting = await store.waiting()
     if rows:
-        _print_table(_COLUMNS, [tuple(map(clean, row)) for row in rows])
+        print_table(_COLUMNS, [tuple(map(clean, row)) for row in rows])
         tell(f"{_number(len(rows))}")
     elif not wanted.as_json:
         tell("no dead letter matches" if _filtered(wanted) else "there are no dead letters")
@@ -249,7 +230,7 @@ async def _purge(loaded: Loaded, wanted: Wanted, *, dry_run: bool, yes: bool) ->
         tell(f"{'would remove' if dry_run else 'removing'} {chosen.summary(now)}")
         if dry_run:
             return chosen.tell_all("would_purge", wanted)
-        if not _agreed(len(chosen.letters), "Remove them for good?", yes=yes):
+        if not agreed(len(chosen.letters), "Remove them for good?", yes=yes):
             return Exit.FINDINGS
         done = await _carry_out(chosen, store.remove, "purged", wanted, rate=None)
     tell(f"removed {_number(done)}{_gone(chosen, done)}", "good")
@@ -302,7 +283,7 @@ async def _replay(loaded: Loaded, wanted: Wanted, *, rate: int, dry_run: bool, y
         tell(f"{'would replay' if dry_run else 'replaying'} {chosen.summary(now)}, {recipients.summary()}")
         if dry_run:
             return chosen.tell_all("would_replay", wanted)
-        if not _agreed(len(chosen.letters), "Send them again?", yes=yes):
+        if not agreed(len(chosen.letters), "Send them again?", yes=yes):
             return Exit.FINDINGS
         done = await _carry_out(chosen, store.replay, "replayed", wanted, rate=rate)
         tell(f"on their way: {_number(done)}{_gone(chosen, done)}", "good")
@@ -377,7 +358,7 @@ async def _carry_out(
     done = 0
     began = time.monotonic()
     at_once = AT_ONCE if rate is None else max(1, min(AT_ONCE, rate // 10))
-    with _progress(len(chosen.letters)) as advance:
+    with progress(len(chosen.letters)) as advance:
         for first in range(0, len(chosen.letters), at_once):
             batch = chosen.letters[first : first + at_once]
             if rate is not None:
@@ -389,30 +370,6 @@ async def _carry_out(
                     _tell_one(letter, outcome if there else "gone")
             advance(len(batch))
     return done
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda _number: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    screen = console(width=110, err=True)
-    with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=screen) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda number: bar.advance(task, number)
-
-
-def _agreed(number: int, question: str, *, yes: bool) -> bool:
-    """Whether a person agrees, who is asked above `ASK_ABOVE` on a terminal."""
-    if yes or number <= ASK_ABOVE or not sys.stdin.isatty():
-        return True
-    if click.confirm(question, err=True):
-        return True
-    tell("nothing was done")
-    return False
 
 
 def _none(wanted: Wanted) -> int:
@@ -566,17 +523,4 @@ def _ago(failed_at: str, now: float) -> str:
         seconds = max(now - datetime.fromisoformat(failed_at).timestamp(), 0.0)
     except ValueError:
         return "?"
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= size:
-            return f"{int(seconds // size)}{unit}"
-    return f"{int(seconds)}s"
-
-
-def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table: drawn on a terminal where it is not too long, else in plain columns, with nothing folded."""
-    if sys.stdout.isatty() and len(rows) <= MOST_IN_TABLE:
-        show_table(columns, rows)
-        return
-    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
-    for cells in (columns, *rows):
-        click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip())
+    return ago(seconds)

@@ -36,6 +36,9 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "reload": Entry("reload:reload", "Load the configuration again, and say what changed."),
         "status": Entry("status:status", "How the running router does: sources, sinks, queues and the books."),
         "dlq": Entry("dlq:dlq", "The dead letters: look at them, send them again, remove them."),
+        "queue": Entry(
+            "queue:queue", "What waits in Redis, for sinks that are gone too: list it, move it, give it up."
+        ),
     },
     "Write": {
         "plugins": Entry("plugins:plugins", "What is loaded, from where, and what failed."),

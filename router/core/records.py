@@ -7,6 +7,8 @@ it is delivered. When it is due stands beside it, in the sorted set that holds i
 from __future__ import annotations
 
 import contextlib
+import re
+import struct
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
@@ -124,6 +126,34 @@ class Reader:
             _position=len(data),
         )
         return event, r.overridden and r.route not in self._overriding
+
+
+HEAD = 256
+"""Bytes at the beginning of a record that are enough for `received_at`: an id has 200 at most."""
+
+
+LATEST = 253402300800.0
+"""Seconds since the epoch at which years have five digits, which no date of ours can hold."""
+
+
+def received_at(head: bytes) -> float | None:
+    """When the event of a record was received (seconds since the epoch), read off the record's first `HEAD` bytes.
+
+    None where this is no record.
+    """
+    found = _HEAD.match(head)
+    if found is None:
+        return None
+    length = found[1][0] - 0xA0 if found[1] else found[2][0]
+    number = head[found.end() + length :][:9]
+    if len(number) < 9 or number[0] != 0xCB:
+        return None
+    at: float = struct.unpack(">d", number[1:])[0]
+    return at if 0 <= at < LATEST else None
+
+
+# msgpack: an array (its length in the byte, or in the next two), a small number, the length of a short or longer text.
+_HEAD = re.compile(rb"(?:[\x93-\x9f]|\xdc..)[\x00-\x7f](?:([\xa0-\xbf])|\xd9(.))", re.DOTALL)
 
 
 def _why(data: bytes, error: msgspec.DecodeError) -> str:

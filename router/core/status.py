@@ -13,7 +13,7 @@ from router.core.books import SinkBook
 
 Phase = Literal["starting", "running", "draining"]
 Counts = Mapping[str, int]
-"""Numbers by reason, or by channel."""
+"""Numbers by reason, by channel, or by sink."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +117,8 @@ class Snapshot:
     sinks: Mapping[str, SinkStatus]
     notices: tuple[str, ...] = field(default=())
     """What an operator should know beside the state of sources and sinks."""
+    orphaned: Counts = field(default_factory=dict)
+    """How many deliveries wait in Redis queues that no sink works off, by the names of their sinks."""
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -200,6 +202,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
         "balanced": snapshot.balanced,
         "redis": redis and {"address": redis.address, "up": redis.up, "reason": redis.reason},
         "config": {"loaded_at": config.succeeded_at, "error": config.error},
+        "orphaned": dict(snapshot.orphaned),
         "sources": {name: _source(source) for name, source in snapshot.sources.items()},
         "sinks": {name: _sink(sink) for name, sink in snapshot.sinks.items()},
         "books": {

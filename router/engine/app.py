@@ -8,12 +8,13 @@ import gc
 import importlib.util
 import os
 import signal
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from router.broker.link import cancelled
 from router.broker.queue import RedisQueue
 from router.engine.composition import Parts, Printer, compose, surroundings
 from router.engine.reload import Load, Reloader
@@ -21,6 +22,7 @@ from router.engine.reloads import Reloads
 from router.engine.running import Running
 from router.engine.stall import StallWatch
 from router.engine.status import Admin, Watch
+from router.engine.watchdog import Watchdog, signs_of
 from router.engine.worker import SinkWorker
 from router.errors import Exit
 from router.ops import systemd
@@ -119,10 +121,6 @@ def _plugin_files(loaded: Loaded) -> Iterator[Path]:
     return (plugin.path for plugin in loaded.plugins.loaded if plugin.path)
 
 
-async def _nothing_waits(_names: frozenset[str]) -> Mapping[str, int]:
-    return {}
-
-
 class Signals:
     """What signals ask for: the first ends the router in order, the second ends it now; SIGHUP calls `hang_up`."""
 
@@ -170,10 +168,12 @@ class App:
         self._stop = Signals(self._hang_up)
         self._stall = StallWatch(_plugin_files(parts.loaded))
         self._running = Running()
-        reloader = Reloader(parts, self._running, load, took=self._took, waiting=_nothing_waits)
+        reloader = Reloader(parts, self._running, load, took=self._took)
         self._reloads = Reloads(reloader, self._status)
         self._watch = Watch(parts, self._reloads)
         self._admin = admin(self._watch) if admin else None
+        self._watchdog = Watchdog(lambda: signs_of(self._parts), parts.shared.around.clock, asked=systemd.watchdog())
+        self._watch.hanging = lambda: self._watchdog.warnings
         self._watch_files = watch_files
 
     def _hang_up(self) -> None:
@@ -182,6 +182,8 @@ class App:
     def _took(self, loaded: Loaded) -> None:
         """Another configuration is in force."""
         self._stall.know(_plugin_files(loaded))
+        if self._watch.orphans is not None:
+            self._watch.orphans.hurry()
 
     async def run(self) -> int:
         """Start, run and end; returns the exit code. Raises `ConfigError` or `UnavailableError` when it can't start."""
@@ -200,6 +202,7 @@ class App:
                 await self._admin.close()
                 await self._watch.close()
             ticking.cancel()
+            await self._watchdog.stop()
             self._stall.stop()
             self._stop.uninstall()
 
@@ -213,8 +216,7 @@ class App:
         await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
         if not starting.done():
-            starting.cancel()
-            await asyncio.wait({starting})
+            await cancelled([starting])
             return False
         error = starting.exception()
         if error is not None:
@@ -237,9 +239,7 @@ class App:
         try:
             await asyncio.gather(*tasks)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            await cancelled(tasks)
 
     def _redis_queues(self) -> list[RedisQueue]:
         return [worker.queue for worker in self._workers() if isinstance(worker.queue, RedisQueue)]
@@ -270,6 +270,7 @@ class App:
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
         self._stall.start()
+        self._watchdog.start()
         self._watch.phase = "running"
         systemd.ready(self._status())
         addresses = sorted({source.address for source in self._parts.every_source()})

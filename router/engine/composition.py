@@ -19,6 +19,7 @@ from router.broker.durability import Durability
 from router.broker.lists import ListSource
 from router.broker.pubsub import PubSubSource
 from router.broker.queue import RedisQueue, Solitude
+from router.broker.queues import idle_of
 from router.broker.streams import StreamSource
 from router.config import BatchConfig, DeliverOnly, ListConfig, PubSubConfig, QueueConfig, SourceConfig, StreamConfig
 from router.contracts import Clock, DeadLetters, Queue, SinkType, Source
@@ -135,10 +136,11 @@ class _Limits(NamedTuple):
 def _limits(name: str, loaded: Loaded) -> tuple[QueueConfig, _Limits]:
     """The bounds of a sink's queue, and its limits in Redis."""
     host, kind = loaded.config.sinks[name].host, loaded.types[name]
-    routes = frozenset(route for owner, route in loaded.templates if owner == name and route is not None)
     concurrency = host.concurrency or kind.concurrency
     batch = _batch(host.batch, kind) if hasattr(kind.sink, "deliver_batch") else 2
-    return host.queue or QueueConfig(), _Limits(max(batch * concurrency, 10), max(60.0, 2 * host.timeout), routes)
+    return host.queue or QueueConfig(), _Limits(
+        max(batch * concurrency, 10), idle_of(host.timeout), loaded.overriding(name)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,6 +408,7 @@ def _list(name: str, config: ListConfig, loaded: Loaded, shared: Shared, intake:
         max_deliveries=config.max_deliveries,
         lease=config.lease,
         prefix=loaded.config.redis.key_prefix,
+        removable=config.url in {None, around.redis_url},
         client_name=_client_name(around),
         connect_timeout=around.connect_timeout,
         waiting=around.waiting,

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -18,10 +18,10 @@ import structlog
 
 from router.broker import client, keys
 from router.broker.client import Backoff, Server
-from router.broker.link import Link, Script, Word, cancelled
+from router.broker.link import COMMAND, Link, Script, Word, cancelled
 from router.broker.queue_scripts import APPEND, APPEND_ENTRIES
 from router.config import QueueConfig
-from router.contracts import Clock, RemovableReceipt, Removal
+from router.contracts import Clock, ListRemoval, RemovableReceipt, Removal, Sign
 from router.core.books import SinkBook
 from router.core.records import pack
 from router.engine.notes import Notes
@@ -135,6 +135,10 @@ class Handover:
         self._lanes.clear()
         return lost
 
+    def signs(self) -> list[Sign]:
+        """What it is at, of each source."""
+        return [sign for lane in self._lanes.values() for sign in lane.signs()]
+
     def backoff(self) -> Backoff:
         """Delays between two tries."""
         return Backoff(*self._delays)
@@ -164,6 +168,7 @@ class _Lane:
         self.idle = asyncio.Event()
         self.idle.set()
         self._handover = handover
+        self._source = source
         self._link = Link(handover.server)
         self._guard = keys.hand_over(handover.prefix, os.urandom(8).hex())
         self._number = 0
@@ -175,6 +180,13 @@ class _Lane:
     def put(self, inbox: Inbox, events: list[Event], size: int) -> None:
         """Take deliveries."""
         raise NotImplementedError
+
+    def signs(self) -> Iterator[Sign]:
+        """What it is at."""
+        part = f"queueing of source {self._source}"
+        yield Sign(part, COMMAND, self._link.since)
+        if self._task.done():
+            yield Sign(part, "its task has ended by itself", None, ended=True)
 
     async def close(self) -> dict[str, int]:
         """End; returns what is lost with this process, by sink."""
@@ -364,7 +376,7 @@ class _AcknowledgedLane(_Lane):
         # An entry's deliveries to several sinks come one after another: they are gathered by receipt and position.
         self._entries: dict[tuple[int, int], list[tuple[Inbox, Event]]] = {}
         self._batch: list[list[tuple[Inbox, Event]]] = []
-        self._ends: list[Callable[[Any, int], None]] = []
+        self._ends: list[Callable[[Event, int], None]] = []
 
     def put(self, inbox: Inbox, events: list[Event], size: int) -> None:  # noqa: ARG002  # its source bounds what waits
         entries = self._entries
@@ -405,24 +417,26 @@ class _AcknowledgedLane(_Lane):
                 words += (numbers[inbox], pack([event], inbox.overriding)[0])
         self._words = words
 
-    def _removal(self, event: Event, deliveries: int) -> tuple[Word, Word, Word, Word]:
-        """How the script takes the entry from its source, and (in `_ends`) what its receipt hears then."""
+    def _removal(self, event: Event, deliveries: int) -> tuple[Word, ...]:
+        """What the script does to the entry itself, and (in `_ends`) what its receipt hears then."""
         receipt, position = event._receipt, event._position
         if _is_removable(type(receipt), receipt):
-            removal: Removal | None = receipt.removal(position)
-            if removal is not None and receipt.open(position) == deliveries:
-                self._ends.append(_handed_over)
-                return removal.kind, removal.key, removal.group, removal.item
+            removal: Removal | ListRemoval | None = receipt.removal(
+                position, whole=receipt.open(position) == deliveries
+            )
             if removal is not None:
-                self._ends.append(_marked(event.id))
-                return "mark", "", "", event.id
+                self._ends.append(_ENDS[removal.kind])
+                return removal
         self._ends.append(_settled)
         return "", "", "", ""
 
     def _over(self, answer: bytes) -> bool:
-        done, stuck, *dropped = answer.split()
+        done, stuck, absent, *dropped = answer.split()
         number = int(done)
         over, rest = self._batch[:number], self._batch[number:]
+        if absent != b"0":
+            message = "not queued here: another router has taken these entries over, or Redis has lost them"
+            self._handover.notes.say(message, self._source, source=self._source, number=int(absent))
         for place in dropped:
             self._count_drop(place.decode())
         for deliveries, end in zip(over, self._ends, strict=False):
@@ -472,9 +486,15 @@ def _handed_over(event: Event, deliveries: int) -> None:
         event._receipt.handed_over(event._position)
 
 
-def _marked(mark: str) -> Callable[[Any, int], None]:
-    def end(event: Event, deliveries: int) -> None:
-        event._receipt.marked(event._position, mark)
-        _settled(event, deliveries)
+def _marked(event: Event, deliveries: int) -> None:
+    event._receipt.marked(event._position)
+    _settled(event, deliveries)
 
-    return end
+
+_ENDS: dict[str, Callable[[Event, int], None]] = {
+    "xack": _handed_over,
+    "lrem": _handed_over,
+    "mark": _marked,
+    "half": _marked,
+    "none": _settled,
+}

@@ -37,6 +37,16 @@ def of_delivery(letter_id: str, event: Event, reason: Reason, detail: str, *, no
     )
 
 
+def of_waiting(letter_id: str, event: Event, reason: Reason, why: str, *, now: float) -> DeadLetter:
+    """The letter of a delivery that is given up where it waits; what it last failed with stands behind `why`.
+
+    `now` is seconds since the epoch.
+    """
+    history = event._history
+    detail = f"{why} (last error: {history.last_error})" if history and history.last_error else why
+    return of_delivery(letter_id, event, reason, detail, now=now, attempts=history.calls if history else 0)
+
+
 def violations(found: list[Violation]) -> str:
     """The `detail` of a payload that does not fit its schema: a JSON list of pointer, keyword and message."""
     return msgspec.json.encode(found).decode()

@@ -8,7 +8,6 @@ finishes behind the scenes.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -60,14 +59,10 @@ Load = Callable[[], Loaded]
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """What came of a reload: what changed, or why nothing did.
-
-    `waiting` are deliveries in Redis whose sink is gone, by sink.
-    """
+    """What came of a reload: what changed, or why nothing did."""
 
     changed: Mapping[str, Any] | None = None
     problems: tuple[Problem, ...] = ()
-    waiting: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -89,10 +84,7 @@ class _Plan:
 
 
 class Reloader:
-    """Puts other configurations in force, one after another. `took` is told of each that is.
-
-    `load` is called in a thread. `waiting` counts the deliveries in Redis whose sink is not among the names it is given.
-    """
+    """Puts other configurations in force, one after another. `took` is told of each that is; `load` is called in a thread."""
 
     def __init__(
         self,
@@ -101,13 +93,11 @@ class Reloader:
         load: Load,
         *,
         took: Callable[[Loaded], None],
-        waiting: Callable[[frozenset[str]], Awaitable[Mapping[str, int]]],
     ) -> None:
         self._parts = parts
         self._running = running
         self._load = load
         self._took = took
-        self._waiting = waiting
         self._clock = parts.shared.around.clock
         self.status = LoadStatus(self._clock.now())
         """When a configuration was last taken, and why the last one was not."""
@@ -156,14 +146,7 @@ class Reloader:
             self.status = LoadStatus(self._clock.now())
             changed = plan.changes.document(names)
             log.info("the configuration is in force", **_told(plan.changes, names))
-            return Reloaded(changed, tuple(loaded.problems), await self._count())
-
-    async def _count(self) -> Mapping[str, int]:
-        """How many deliveries wait for sinks that are gone; nothing where Redis does not say."""
-        durable = frozenset(n for n, part in self._parts.sinks.items() if isinstance(part.worker.queue, RedisQueue))
-        with contextlib.suppress(Exception):
-            return await self._waiting(durable)
-        return {}
+            return Reloaded(changed, tuple(loaded.problems))
 
     def _refused(self, problems: Any) -> Reloaded:
         found = tuple(problems)

@@ -20,9 +20,9 @@ import structlog
 from router import events
 from router.broker import client, keys
 from router.broker.letters import GROUP, letter_of, newer
-from router.broker.link import Link, Script
+from router.broker.link import Link, Script, cancelled
 from router.broker.streams import StreamSource
-from router.contracts import Clock, DeadLetters, Receipt, RemovableReceipt, Removal
+from router.contracts import Clock, DeadLetters, ListRemoval, Receipt, RemovableReceipt, Removal
 from router.core.letter_filter import received_at
 from router.errors import ConfigError, Reason, UnavailableError
 from router.events import DeadLetter, Event, RawBatch
@@ -117,7 +117,7 @@ class Replays:
             return
         await self.source.stop()
         if not self._started:
-            await _ended(self._task)
+            await cancelled([self._task])
         await asyncio.wait([self._task])
 
     async def close(self) -> None:
@@ -145,7 +145,7 @@ class Replays:
         except Exception:
             log.exception("replaying dead letters ended by itself, which is a fault of the router")
         finally:
-            await _ended(sweeping)
+            await cancelled([sweeping])
 
     async def _keep_sweeping(self) -> None:
         while True:
@@ -156,13 +156,6 @@ class Replays:
 
     async def _sweep(self) -> int:
         return int(await self._sweeper.script(SWEEP, [self._stream], [GROUP]))
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    """End a task; a cancellation that meets an answer of the server on its way may be lost, so until it is over."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=0.2)
 
 
 class Replayer:
@@ -260,19 +253,19 @@ class At:
         """Implements `contracts.RemovableReceipt`."""
         return self._removable.open(self._position) if self._removable else 0
 
-    def removal(self, _position: int) -> Removal | None:
+    def removal(self, _position: int, *, whole: bool) -> Removal | ListRemoval | None:
         """Implements `contracts.RemovableReceipt`."""
-        return self._removable.removal(self._position) if self._removable else None
+        return self._removable.removal(self._position, whole=whole) if self._removable else None
 
     def handed_over(self, _position: int) -> None:
         """Implements `contracts.RemovableReceipt`."""
         assert self._removable is not None
         self._removable.handed_over(self._position)
 
-    def marked(self, _position: int, mark: str) -> None:
+    def marked(self, _position: int) -> None:
         """Implements `contracts.RemovableReceipt`."""
         assert self._removable is not None
-        self._removable.marked(self._position, mark)
+        self._removable.marked(self._position)
 
 
 def _letters(batch: RawBatch) -> list[DeadLetter | None]:

@@ -8,20 +8,26 @@ left behind and replaced.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
-from router.contracts import Clock
+import structlog
+
+from router.contracts import Clock, Sign
 from router.core.breaker import Ticket
 from router.errors import TransientError
 from router.events import Event
+
+log = structlog.stdlib.get_logger(__name__)
 
 TICK = 0.1
 """Seconds between two looks at tasks that are to end."""
 
 GRACE = 1.0
 """Seconds that a cancelled call has to come back before its task is left behind."""
+
+OVERDUE = 10.0
+"""Seconds after which a call that is over its time should have ended long ago, or been replaced."""
 
 STOOD = 0.5
 """Seconds between two looks at deadlines from which on the event loop stood still meanwhile."""
@@ -84,8 +90,13 @@ class Slots:
         return slot
 
     async def _run(self, slot: Slot) -> None:
-        with contextlib.suppress(AbandonedError):
+        try:
             await self._work(slot)
+        except AbandonedError:
+            pass
+        except Exception:
+            log.critical("a worker ended by itself, which is a fault of the router", sink=self._name, exc_info=True)
+            raise
 
     @property
     def hand(self) -> list[Event]:
@@ -96,6 +107,15 @@ class Slots:
     def calling(self) -> bool:
         """Whether a call is under way."""
         return any(slot.deadline is not None for slot in self._slots)
+
+    def signs(self) -> Iterator[Sign]:
+        """What the slots are at. One that waits, for work or for its sink, and one within its time are well."""
+        part = f"sink {self._name}"
+        for slot in self._slots:
+            if slot.task is not None and slot.task.done() and not self._closing:
+                yield Sign(part, "a worker has ended by itself", None, ended=True)
+            elif slot.deadline is not None:
+                yield Sign(part, "a call is over its time and can't be ended", slot.deadline, OVERDUE)
 
     def check(self) -> None:
         """Look after calls that are over their time.

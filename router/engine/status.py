@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
+import msgspec
+
+from router.broker.orphans import Orphans
 from router.broker.pulse import Pulse
 from router.core.status import (
     Phase,
@@ -17,9 +21,8 @@ from router.core.status import (
     SourceStatus,
 )
 from router.engine.composition import Parts, SinkPart
-from router.engine.reload import Reloaded
 from router.engine.reloads import Reloads
-from router.errors import Reason
+from router.errors import Reason, RouterError
 from router.ops.metrics import Measured
 from router.version import __version__
 
@@ -48,17 +51,26 @@ class Watch:
         around = parts.shared.around
         name = f"event-router:{around.instance}"
         self._pulse = Pulse(around.redis_url, client_name=name) if parts.shared.writer else None
+        durable = parts.shared.durable
+        self.orphans = Orphans(durable.server, prefix=durable.prefix, served=self._served) if durable else None
+        """What waits in Redis for sinks that are gone; None where nothing of ours is in Redis."""
         self.phase: Phase = "starting"
+        self.hanging: Callable[[], tuple[str, ...]] = tuple
+        """Says which parts hang; set like `phase`."""
 
     def start(self) -> None:
         """Begin to look after what the parts don't notice by themselves."""
         if self._pulse is not None:
             self._pulse.start()
+        if self.orphans is not None:
+            self.orphans.start()
 
     async def close(self) -> None:
         """Look no more."""
         if self._pulse is not None:
             await self._pulse.close()
+        if self.orphans is not None:
+            await self.orphans.close()
 
     @property
     def measured(self) -> Measured:
@@ -79,17 +91,31 @@ class Watch:
             config=self._reloads.last,
             sources={name: self._source(name) for name in parts.sources},
             sinks={name: self._sink(sink) for name, sink in parts.every_sink().items()},
-            notices=parts.shared.durable.durability.warnings if parts.shared.durable else (),
+            notices=self._notices(),
+            orphaned=self.orphans.waiting if self.orphans else {},
         )
 
-    async def reload(self, why: str) -> Reloaded:
-        """Have the configuration loaded again; returns what came of it."""
-        return await self._reloads.reload(why)
+    async def reload(self, why: str) -> Mapping[str, Any]:
+        """Have the configuration loaded again; returns what came of it, as plain values."""
+        result = await self._reloads.reload(why)
+        if result.ok and self.orphans is not None:
+            # Those who carry work tell of a Redis that does not answer.
+            with contextlib.suppress(RouterError, TimeoutError):
+                async with asyncio.timeout(REFRESH):
+                    await self.orphans.look()
+        return {
+            "ok": result.ok,
+            "changed": result.changed,
+            "problems": [msgspec.to_builtins(problem) for problem in result.problems],
+            "waiting": dict(self.orphans.waiting) if self.orphans else {},
+        }
 
     async def refresh(self) -> None:
         """Let queues that others share fetch their books; those that don't in time show what they last knew."""
         queues = [sink.worker.queue for sink in self._parts.every_sink().values()]
         asked = [asyncio.create_task(queue.refresh()) for queue in queues if isinstance(queue, SharedQueue)]
+        if self.orphans is not None:
+            asked.append(asyncio.create_task(self.orphans.refresh()))
         if not asked:
             return
         done, late = await asyncio.wait(asked, timeout=REFRESH)
@@ -97,6 +123,19 @@ class Watch:
             task.cancel()
         for task in done:
             task.exception()  # the queue itself says what is wrong with it, and goes on trying
+
+    def _served(self) -> frozenset[str]:
+        """The sinks that work off queues in Redis."""
+        parts = self._parts.sinks.items()
+        return frozenset(name for name, sink in parts if isinstance(sink.worker.queue, SharedQueue))
+
+    def _notices(self) -> tuple[str, ...]:
+        durable = self._parts.shared.durable
+        return (
+            *self.hanging(),
+            *(durable.durability.warnings if durable else ()),
+            *(self.orphans.warnings if self.orphans else ()),
+        )
 
     def _redis(self) -> RedisStatus | None:
         pulse, writer = self._pulse, self._parts.shared.writer

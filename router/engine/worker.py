@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from itertools import repeat
@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from router.config import HostKeys
-from router.contracts import Clock, DeadLetters, Queue, Result
+from router.contracts import Clock, DeadLetters, Queue, Result, Sign
 from router.core import retry
 from router.core.books import SinkBook
 from router.core.breaker import Ticket
@@ -143,7 +143,7 @@ class SinkWorker:
         expires: Mapping[str, Expiry],
         gone: AbstractSet[str] = frozenset(),
     ) -> Preparing:
-        """Render by these templates from now on. Routes that had some before, or are in `gone`, and have none now are gone."""
+        """Render by these templates from now on. Routes that had their own before, or are in `gone`, and are not there now are gone."""
         self.gone = frozenset((self.overriding | self.gone | gone) - templates.keys())
         self._templates = templates
         # It may have been split here, or earlier, by whoever queued it or had it replayed.
@@ -162,7 +162,8 @@ class SinkWorker:
     @property
     def overriding(self) -> frozenset[str]:
         """The routes that have options of their own."""
-        return frozenset(route for route in self._templates if route is not None)
+        own = self._templates.get(None)
+        return frozenset(route for route, template in self._templates.items() if route and template is not own)
 
     def start(self) -> None:
         """Start the workers."""
@@ -171,6 +172,10 @@ class SinkWorker:
     def check(self) -> None:
         """Look after attempts that are over their time; called several times a second."""
         self._slots.check()
+
+    def signs(self) -> Iterator[Sign]:
+        """What it is at."""
+        return self._slots.signs()
 
     @property
     def in_hand(self) -> int:

@@ -60,6 +60,20 @@ def status(text: str) -> bool:
     return notify(f"STATUS={text}")
 
 
+def watchdog() -> float | None:
+    """Seconds within which the manager wants to hear `alive`, again and again; None where it does not (sd_watchdog_enabled(3))."""
+    asked = os.environ.get("WATCHDOG_USEC", "")
+    of = os.environ.get("WATCHDOG_PID", str(os.getpid()))
+    if not managed() or not asked.isdecimal() or int(asked) == 0 or of != str(os.getpid()):
+        return None
+    return int(asked) / 1_000_000
+
+
+def alive() -> bool:
+    """Say that every part of the service gets on."""
+    return notify("WATCHDOG=1")
+
+
 def extend_timeout(seconds: float, text: str | None = None) -> bool:
     """Ask for this much more time to start or to stop, counted from now, with a new status line if `text` is given."""
     assignments = [f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}"]

@@ -10,6 +10,7 @@ import pytest
 from router.broker import keys
 from router.broker import lists as lists_module
 from router.broker.client import server
+from router.broker.link import cancelled
 from router.broker.list_store import ListStore, names
 from router.broker.lists import ListSource
 from router.errors import ConfigError, Reason, UnavailableError
@@ -73,9 +74,7 @@ async def make(clock):
 
 async def die(source):
     """End a source as kill -9 would: nothing is put back, no lease is given up."""
-    for task in (source._reader, *source._helpers):
-        task.cancel()
-    await asyncio.wait([source._reader, *source._helpers])
+    await cancelled([source._reader, *source._helpers])
     source._reader, source._helpers = None, []
     for each in source._lists:
         each.recovered = False
@@ -347,7 +346,7 @@ async def test_the_rights_that_the_documentation_names_are_enough(redis_server, 
         await until(lambda: source.in_flight == 1)
         await die(source)
         await make(url, "jobs", hand=other, consumer="b").start()
-        await until(lambda: other.payloads == [b"2"])
+        await until(lambda: other.payloads == [b"2"], within=15)
         await until(lambda: not left(client))
         assert client.acl_log() == []
 

@@ -36,6 +36,16 @@ async def test_it_follows_the_server(redis_server):
         await until(lambda: watched.reason is None)
 
 
+async def test_a_connection_that_was_ended_says_nothing_of_the_server(redis_server):
+    async with pulse(redis_server.url) as watched:
+        for _ in range(3):
+            await until(lambda: b"name=event-router " in redis_server.do("CLIENT", "LIST"))
+            told = asyncio.create_task(until(lambda: watched.reason, 0.3))
+            redis_server.do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            with pytest.raises(TimeoutError):
+                await told
+
+
 async def test_a_server_that_hangs_is_not_there(start_server, monkeypatch):
     monkeypatch.setattr("router.broker.pulse.PATIENCE", 0.2)
     server = start_server()

@@ -306,6 +306,23 @@ async def test_a_queue_that_vanishes_is_told_and_heals(redis_server, line, comma
     assert [entry.get("number") for entry in errors] == [lost] * bool(lost)
 
 
+async def test_a_look_at_the_books_hands_on_what_the_one_before_it_read(redis_server, line):
+    """Else what was delivered in between counts as lost when the server's data vanishes."""
+    one = Line(redis_server.url)
+    one.put(*numbered(10))
+    await one.until(lambda: not one.inbox.waiting)
+    send, said = one.queue._writing.script, []
+
+    async def spied(script, keys, words):
+        said.append(words[3:])
+        return await send(script, keys, words)
+
+    one.queue._writing.script = spied
+    await asyncio.gather(one.queue.refresh(), one.queue.refresh())
+    assert said == [[], ["accepted", 10]]
+    await one.die()
+
+
 async def test_two_routers_count_a_loss_once(redis_server, line):
     one, two = line(redis_server.url), line(redis_server.url, consumer="two")
     one.put(*numbered(10))

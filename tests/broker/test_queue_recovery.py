@@ -1,14 +1,17 @@
 """What becomes of deliveries that were in hand when a router died."""
 
 import asyncio
+from dataclasses import replace
 
 import msgspec
 import pytest
 
-from router.broker.queue import Solitude
+from router.broker.queue import GROUP, Solitude
 from router.errors import Reason
+from router.events import Outcome
 from tests.support.engine import make_event
-from tests.support.queues import Line
+from tests.support.queues import QUICK, Line
+from tests.support.streams import pending
 
 STREAM = "{event-router}:queue:s"
 
@@ -108,6 +111,97 @@ async def test_only_one_suspect_of_a_whole_router_is_in_hand(redis_server, line)
     assert not second.done()
     taking[first].deliver(first.result())
     assert len(await second) == 1
+
+
+async def _suspicious(line, url, sink, deaths):
+    """One delivery of a sink that was alone in hand at so many deaths of its router, but for the first three."""
+    one = line(url, sink=sink)
+    await put(one, 1)
+    for _ in range(deaths):
+        await one.take()
+        await one.die()
+        one = line(url, sink=sink)
+    await one.die()
+
+
+async def test_a_settled_entry_of_one_queue_does_not_end_the_solitude_of_another(redis_server, line):
+    for sink in ("a", "b"):
+        await _suspicious(line, redis_server.url, sink, 3)
+    solitude = Solitude()
+    a = line(redis_server.url, sink="a", solitude=solitude)
+    (event,) = await a.take()
+    b = line(redis_server.url, sink="b", solitude=solitude)
+    taking = asyncio.create_task(b.take())
+    b.queue._let_go([event._receipt])  # its own entry of the same event: it has the same id
+    done, _ = await asyncio.wait([taking], timeout=0.3)
+    assert not done
+    a.deliver([event])
+    assert len(await taking) == 1
+
+
+async def test_while_a_letter_of_a_poisonous_one_is_written_nothing_suspicious_is_tried(redis_server, line):
+    await _suspicious(line, redis_server.url, "a", 5)
+    await _suspicious(line, redis_server.url, "b", 3)
+    solitude = Solitude()
+    letters = []
+    a = Line(redis_server.url, sink="a", solitude=solitude)
+    a.queue._give_up = lambda event, reason, _detail: letters.append((event, reason))
+    a.start()
+    await a.until(lambda: letters)
+    b = line(redis_server.url, sink="b", solitude=solitude)
+    taking = asyncio.create_task(b.take())
+    done, _ = await asyncio.wait([taking], timeout=0.3)
+    assert not done
+    ((event, reason),) = letters
+    a.queue.settle([event], len(event.raw), Outcome.DEAD_LETTERED, reason)  # it is written
+    assert len(await taking) == 1
+    await a.die()
+
+
+async def test_where_it_may_be_found_guilty_a_delivery_is_alone_in_the_whole_router(redis_server, line):
+    await _suspicious(line, redis_server.url, "a", 4)
+    solitude = Solitude()
+    b = line(redis_server.url, sink="b", solitude=solitude)
+    await put(b, 1)
+    (busy,) = await b.take()
+    a = line(redis_server.url, sink="a", solitude=solitude)
+    trying = asyncio.create_task(a.take())
+    await b.until(lambda: solitude.shuts_out(b.queue))
+    await put(b, 1)
+    waiting = asyncio.create_task(b.take())
+    done, _ = await asyncio.wait([trying, waiting], timeout=0.3)
+    assert not done
+    b.deliver([busy])
+    (suspect,) = await trying
+    done, _ = await asyncio.wait([waiting], timeout=0.3)
+    assert not done
+    a.deliver([suspect])
+    assert len(await waiting) == 1
+
+
+async def test_what_others_do_not_finish_is_not_waited_for_for_ever_and_finds_nobody_guilty(redis_server, line):
+    await _suspicious(line, redis_server.url, "a", 4)
+    solitude = Solitude()
+    b = line(redis_server.url, sink="b", solitude=solitude)
+    await put(b, 1)
+    await b.take()  # and it hangs
+    a = line(redis_server.url, sink="a", solitude=solitude, timing=replace(QUICK, alone=0.1))
+    await a.take()
+    assert [count for _, count in pending(redis_server, "{event-router}:queue:a", GROUP).values()] == [
+        4
+    ]  # had it died now, who could say of what
+
+
+async def test_a_queue_that_ends_leaves_nobody_waiting(redis_server, line):
+    for sink in ("a", "b"):
+        await _suspicious(line, redis_server.url, sink, 3)
+    solitude = Solitude()
+    a = line(redis_server.url, sink="a", solitude=solitude)
+    await a.take()
+    b = line(redis_server.url, sink="b", solitude=solitude)
+    taking = asyncio.create_task(b.take())
+    await a.end()
+    assert len(await taking) == 1
 
 
 async def test_twenty_thousand_events_and_several_kills(redis_server, line):

@@ -519,7 +519,8 @@ async def test_what_a_queue_has_taken_together_with_its_entry_is_not_acknowledge
         await until(lambda: desk.held)
         receipt, position, _ = desk.held.pop()
         assert receipt.open(position) == 1
-        assert receipt.removal(position) == ("xack", b"billing", "g", entry.encode())
+        assert receipt.removal(position, whole=False) == ("mark", b"billing", "g", entry.encode())
+        assert receipt.removal(position, whole=True) == ("xack", b"billing", "g", entry.encode())
         redis_server.do("XACK", "billing", "g", entry)
         receipt.handed_over(position)
         add(redis_server, "billing", b"2")
@@ -530,11 +531,11 @@ async def test_what_a_queue_has_taken_together_with_its_entry_is_not_acknowledge
 async def test_a_mark_goes_with_the_acknowledgement(redis_server, desk, clock):
     desk.hold = True
     entries = add(redis_server, "billing", b"1", b"2")
-    redis_server.do("HSET", "{r}:handed", f"billing/{entries[0]}", "x", "another", "x")
+    redis_server.do("HSET", "{r}:handed", f"billing g {entries[0]}", "x", "another", "x")
     async with running(redis_server.url, ["billing"], desk, clock, marks="{r}:handed"):
         await until(lambda: len(desk.held) == 2)
         receipt, position, _ = desk.held[0]
-        receipt.marked(position, f"billing/{entries[0]}")
+        receipt.marked(position)
         desk.settle()
         await until(lambda: not pending(redis_server, "billing"))
         assert redis_server.do("HGETALL", "{r}:handed") == {b"another": b"x"}
@@ -547,7 +548,7 @@ async def test_a_stream_on_another_server_is_not_taken_from_by_a_queue(start_ser
     async with running(server.url, ["billing"], desk, clock):
         await until(lambda: desk.held)
         receipt, position, _ = desk.held[0]
-        assert receipt.removal(position) is None
+        assert receipt.removal(position, whole=True) is None
 
 
 async def test_a_source_that_replaces_another_leaves_what_that_has_in_hand(redis_server, desk, clock):

@@ -115,6 +115,26 @@ async def test_a_lost_group_brings_back_what_is_unsettled_and_what_is_in_hand_is
         await until(lambda: again.payloads == [b"6", b"7", b"8", b"9"])
 
 
+async def test_what_was_handed_over_before_a_new_group_brought_it_is_delivered_again(redis_server, desk, clock):
+    desk.hold = True
+    ids = add(redis_server, "billing", b"0", b"1", b"2")
+    async with running(redis_server.url, ["billing"], desk, clock, marks="{r}:handed"):
+        await until(lambda: len(desk.held) == 3)
+        redis_server.do("XGROUP", "DESTROY", "billing", "g")
+        add(redis_server, "billing", b"3")
+        await until(lambda: len(desk.held) == 4)
+        assert len(pending(redis_server, "billing")) == 4
+        redis_server.do("XACK", "billing", "g", ids[0])  # by the script that appended it
+        for receipt, position, _ in desk.held[:2]:
+            receipt.handed_over(position)  # the other one's script ran when the group did not know it yet
+        del desk.held[:2]
+        await until(lambda: len(desk.payloads) == 5)
+        assert desk.payloads[4] == b"1"
+        desk.settle()
+        await until(lambda: not pending(redis_server, "billing"))
+        assert len(desk.payloads) == 5
+
+
 async def test_what_a_peer_had_in_hand_comes_back_with_the_group(redis_server, desk, clock):
     peer = Desk()
     peer.hold = True

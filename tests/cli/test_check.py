@@ -1,13 +1,19 @@
 """`event-router check`: verdicts, exit codes, the summary, and that it needs nothing."""
 
+import contextlib
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
+from router.cli import durability
+from router.ops.loading import load
 from tests.support.process import ROOT, environment, run
 
 UNKNOWN_KEY = "version: 1\nsources:\n  web: {type: pubsub, chanels: [a]}\n"
@@ -155,3 +161,82 @@ def test_it_imports_nothing_that_it_does_not_need(folder, url):
     code, *modules = done.stderr.split()
     assert code == "0"
     assert not {"aiohttp", "redis", "uvloop", "jsonschema", "rich", "structlog"} & set(modules)
+
+
+# The Redis that holds the queues, where it answers.
+
+LOST, EVICTED = "Redis may lose the queues when it restarts", "set maxmemory-policy noeviction, not allkeys-lru"
+
+
+def queue_in_redis(folder):
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("path: audit.jsonl}", "path: audit.jsonl, queue: redis}"))
+
+
+def test_a_redis_that_may_lose_its_queues_is_a_warning(folder, redis_server):
+    queue_in_redis(folder)
+    redis_server.do("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    env = {"REDIS_URL": redis_server.url}
+    lenient, strict = run("check", cwd=folder, env=env), run("check", "--strict", "--json", cwd=folder, env=env)
+    assert (lenient.code, strict.code) == (0, 1)
+    assert f"config.yaml: redis.url: {LOST}" in lenient.out
+    assert EVICTED in lenient.out
+    assert "ok, 2 warnings" in lenient.out
+    (report,) = json.loads(strict.out)
+    assert [(each["severity"], each["path"]) for each in report["problems"]] == [("warning", "redis.url")] * 2
+    redis_server.do("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    redis_server.do("CONFIG", "SET", "appendonly", "yes")
+    assert run("check", "--strict", cwd=folder, env=env).code == 0
+
+
+def test_a_redis_that_holds_no_queue_is_not_asked(folder, server):
+    env = {"REDIS_URL": server.url}
+    assert run("check", "--strict", cwd=folder, env=env).code == 0
+    queue_in_redis(folder)
+    assert run("check", "--strict", cwd=folder, env=env).code == 1
+    (folder / "config.yaml").write_text((folder / "config.yaml").read_text() + "deliver: print\n")
+    assert run("check", "--strict", cwd=folder, env=env).code == 0
+
+
+@pytest.mark.parametrize("answer", [None, "refused", "silence", "nonsense", "password"])
+def test_one_that_does_not_tell_at_once_is_passed_over(folder, server, answer):
+    queue_in_redis(folder)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}"
+        if answer == "silence":
+            listener.listen()
+        if answer == "nonsense":
+            listener.listen()
+            threading.Thread(target=babble, args=(listener,), daemon=True).start()
+        if answer == "password":
+            server.do("CONFIG", "SET", "requirepass", "x")
+            url = server.url
+        done = run("check", "--strict", cwd=folder, env={} if answer is None else {"REDIS_URL": url})
+    assert (done.code, done.err) == (0, "")
+    assert "warning" not in done.out
+
+
+def babble(listener):
+    with contextlib.suppress(OSError):
+        peer, _ = listener.accept()
+        with peer:
+            peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def test_it_does_not_wait_for_a_server_that_is_silent(folder, monkeypatch):
+    """Not even for a name that can't be looked up, which knows no limit of its own."""
+    queue_in_redis(folder)
+    asked, over = threading.Event(), threading.Event()
+
+    def endless(*_, **__):
+        asked.set()
+        over.wait(60)
+
+    monkeypatch.setattr(socket, "getaddrinfo", endless)
+    loaded = load(folder / "config.yaml", environ={"REDIS_URL": "redis://nobody.example:6379"})
+    began = time.monotonic()
+    assert durability.warnings(loaded) == ()
+    assert asked.is_set()
+    assert time.monotonic() - began < 5  # it would be sixty
+    over.set()

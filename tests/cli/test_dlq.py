@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import pty
 import re
-import select
-import subprocess
 import time
 from datetime import UTC, datetime
 
 import pytest
 
 from tests.support.daemon import DEAD, daemon
-from tests.support.process import COMMAND, Process, environment, run, wait_until
+from tests.support.process import Process, run, wait_until
 from tests.support.smtp import smtp_server
+from tests.support.terminal import Terminal
 
 REPLAY = "{event-router}:replay"
 CONFIG = {
@@ -505,41 +502,6 @@ async def test_a_letter_of_one_address_reaches_that_address_alone(redis_server, 
             await router.until(lambda: redis_server.do("XLEN", REPLAY) == 0)
             await router.stop()
     assert box.reached == ["two@example.org"]
-
-
-class Terminal:
-    """The command on a terminal: all it shows, and what is typed."""
-
-    def __init__(self, *words, cwd):
-        self.shown = b""
-        self._master, slave = pty.openpty()
-        variables = {**environment(cwd), "TERM": "xterm", "COLUMNS": "120"}
-        self._process = subprocess.Popen(
-            [*COMMAND, *words], cwd=cwd, env=variables, stdin=slave, stdout=slave, stderr=slave
-        )
-        os.close(slave)
-
-    def until(self, text):
-        while text.encode() not in self.shown:
-            self._read()
-
-    def type(self, text):
-        os.write(self._master, text.encode())
-
-    def end(self):
-        with contextlib.suppress(OSError):
-            while True:
-                self._read()
-        os.close(self._master)
-        return self._process.wait(30)
-
-    def _read(self):
-        ready, _, _ = select.select([self._master], [], [], 30)
-        assert ready, self.shown
-        data = os.read(self._master, 65536)
-        if not data:
-            raise OSError
-        self.shown += data
 
 
 @pytest.mark.parametrize("command", ["purge", "replay"])

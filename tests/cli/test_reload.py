@@ -56,6 +56,31 @@ async def test_what_changed_is_said(server, tmp_path):
         assert told["changed"]["files"] == ["config.yaml"]
 
 
+async def test_what_waits_for_a_sink_that_is_gone_is_said(server, tmp_path):
+    mail = {
+        "type": "email",
+        "host": "127.0.0.1",
+        "port": free_port(),
+        "from": "a@b.c",
+        "to": "d@e.f",
+        "subject": "s",
+        "text": "t",
+    }
+    setup = {"sinks": {"audit": LOG, "mail": mail}, "routes": [{"id": "all", "sinks": ["audit", "mail"]}]}
+    async with daemon(server, tmp_path, {**CONFIG, **setup}) as router:
+        router.publish("a", {"n": 1}, {"n": 2})
+        await router.until(lambda: server.do("HGET", "{event-router}:books:mail", "accepted") == b"2")
+        write(router)
+        done = run("reload", cwd=tmp_path)
+        assert done.code == 0, done.err
+        assert "  sinks: mail removed (1 untouched)\n" in done.out
+        assert "2 deliveries wait for mail, which is gone: event-router queue list" in done.err
+        assert router.letters() == []
+        write(router, **setup)
+        assert run("reload", cwd=tmp_path).code == 0
+        assert json.loads(run("reload", "--json", cwd=tmp_path).out)["waiting"] == {}
+
+
 async def test_what_is_wrong_is_said_as_check_says_it(server, tmp_path):
     async with daemon(server, tmp_path, CONFIG) as router:
         write(router, sinks={"audit": {**LOG, "pth": "x"}})

@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from router.core.records import LONGEST_ERROR, VERSION, Reader, UnknownRecordError, pack
+from router.core.ids import LONGEST
+from router.core.records import HEAD, LONGEST_ERROR, VERSION, Reader, UnknownRecordError, pack, received_at
 from router.events import History
 from tests.support.engine import make_event
 
@@ -74,3 +75,28 @@ def test_fields_that_a_later_router_of_the_same_version_added_do_no_harm():
 def test_garbage_is_no_record(data):
     with pytest.raises(UnknownRecordError, match="no record of a delivery"):
         Reader("s").read(data, None)
+
+
+@pytest.mark.parametrize("length", [1, 31, 32, LONGEST])
+def test_when_an_event_was_received_stands_in_the_head_of_its_record(length):
+    event = make_event(id="i" * length, headers={"a": "b"}, raw=b"x" * 1000)
+    (record,) = pack([event])
+    assert received_at(record[:HEAD]) == event.received_at.timestamp()
+    longer = msgspec.msgpack.encode([*msgspec.msgpack.decode(record), *["later"] * 5])
+    assert received_at(longer[:HEAD]) == event.received_at.timestamp()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"hello",
+        b"\x9a\x01",
+        b"\x9a\x01\xa1x",
+        b"\x9a\x01\xa1x\xcb",
+        b"\x9a\x01\xa1x\xc0",
+        b"\x9a\x01\xa1x\xcb\x7f" + b"\xff" * 7,
+    ],
+)
+def test_a_head_of_something_else_says_nothing(data):
+    assert received_at(data) is None

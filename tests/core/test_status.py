@@ -84,3 +84,5 @@ def test_the_document():
     assert told["sinks"]["audit"]["dropped_by_channel"] == {"orders": 3}
     assert told["sources"]["web"]["duplicates"] == 3
     assert told["uptime"] == 61.235
+    assert told["orphaned"] == {}
+    assert document(replace(SNAPSHOT, orphaned={"gone": 3}))["orphaned"] == {"gone": 3}

@@ -1,11 +1,12 @@
 """Handing deliveries over to Redis queues: once, in order, with bounded memory."""
 
 import asyncio
+import hashlib
 
 import pytest
 import structlog
 
-from router.contracts import Removal
+from router.contracts import ListRemoval, Removal
 from router.core.records import pack
 from router.errors import Reason
 from router.events import Outcome
@@ -47,9 +48,12 @@ class Receipt:
 
 
 class Removable(Receipt):
-    def __init__(self, removals, deliveries=1):
+    """Offers `removals` where all that is open is handed over, `partly` where other deliveries are open too."""
+
+    def __init__(self, removals, deliveries=1, partly=None):
         super().__init__()
         self.removals = removals
+        self.partly = partly or removals
         self.deliveries = deliveries
         self.handed = []
         self.marks = []
@@ -57,14 +61,14 @@ class Removable(Receipt):
     def open(self, position):
         return self.deliveries
 
-    def removal(self, position):
-        return self.removals[position]
+    def removal(self, position, *, whole):
+        return self.removals[position] if whole else self.partly[position]
 
     def handed_over(self, position):
         self.handed.append(position)
 
-    def marked(self, position, mark):
-        self.marks.append((position, mark))
+    def marked(self, position):
+        self.marks.append(position)
 
 
 def entries(count, receipt, **fields):
@@ -193,27 +197,110 @@ async def test_the_script_acknowledges_what_it_appends_and_skips_what_somebody_e
     assert redis_server.do("XPENDING", "in", "g")["pending"] == 0
 
 
+@pytest.mark.parametrize("how", [("XGROUP", "DESTROY", "in", "g"), ("DEL", "in")])
+async def test_entries_of_a_group_that_is_gone_are_appended_for_nobody_else_can_have_them(redis_server, line, how):
+    one = line(redis_server.url)
+    ids = pending_stream(redis_server, 5)
+    redis_server.do(*how)
+    receipt = Removable([Removal("xack", "in", "g", id_) for id_ in ids])
+    one.put(*entries(5, receipt))
+    await one.until(lambda: not one.inbox.waiting)
+    assert receipt.handed == [0, 1, 2, 3, 4]
+    assert appended(redis_server) == 5
+
+
+def in_hand(*items):
+    return [ListRemoval("lrem", "hand", "settled", item, "deaths") for item in items]
+
+
 async def test_the_script_removes_list_items_one_for_one(redis_server, line):
     one = line(redis_server.url)
     redis_server.do("RPUSH", "hand", "same", "same", "other")
-    receipt = Removable([Removal("lrem", "hand", "", item) for item in ("same", "same", "other", "gone")])
+    receipt = Removable(in_hand("same", "same", "other", "gone"))
     one.put(*entries(4, receipt))
     await one.until(lambda: not one.inbox.waiting)
     assert appended(redis_server) == 3
     assert redis_server.do("LLEN", "hand") == 0
+    assert redis_server.do("HGET", "settled", "gone") == b"3"
+    assert receipt.handed == [0, 1, 2, 3]
+
+
+async def test_the_deaths_of_an_item_are_forgotten_when_it_is_handed_over(redis_server, line):
+    one = line(redis_server.url)
+    redis_server.do("RPUSH", "hand", "a")
+    for item in ("a", "gone"):
+        redis_server.do("HSET", "deaths", hashlib.sha1(item.encode()).hexdigest(), 2)
+    one.put(*entries(2, Removable(in_hand("a", "gone"))))
+    await one.until(lambda: not one.inbox.waiting)
+    assert redis_server.do("HKEYS", "deaths") == [hashlib.sha1(b"gone").hexdigest().encode()]
+
+
+async def test_a_script_sent_twice_does_not_remove_an_equal_item(redis_server, line):
+    async with Proxy(redis_server.port) as proxy:
+        one = line(f"{proxy.url}?socket_timeout=0.3")
+        one.put(*entries(1, Receipt(), source="jobs"))
+        await one.until(lambda: not one.inbox.waiting)
+        (lane,) = one.handover._lanes.values()
+        lane._link._patience = 0.3
+        redis_server.do("RPUSH", "hand", "same")
+        receipt = Removable(in_hand("same"))
+        proxy.blackhole(DOWN)
+        one.put(*entries(1, receipt, source="jobs"))
+        await one.until(lambda: appended(redis_server) == 2)
+        redis_server.do("RPUSH", "hand", "same")
+        proxy.heal()
+        proxy.cut()
+        await one.until(lambda: receipt.handed)
+    assert appended(redis_server) == 2
+    assert redis_server.do("LLEN", "hand") == 1
+
+
+async def test_an_item_with_other_deliveries_open_is_moved_and_appended_once(redis_server, line):
+    one = line(redis_server.url)
+    redis_server.do("RPUSH", "hand", "x", "x")
+    half = [Removal("half", "hand", "handed", "x")] * 3
+    receipt = Removable(in_hand("x", "x", "x"), deliveries=2, partly=half)
+    one.put(*entries(3, receipt))
+    await one.until(lambda: not one.inbox.waiting)
+    assert (receipt.over, receipt.handed, receipt.marks) == ([0, 1, 2], [], [0, 1, 2])
+    assert appended(redis_server) == 2
+    assert redis_server.do("LRANGE", "handed", 0, -1) == [b"x", b"x"]
+    assert redis_server.do("EXISTS", "hand", "settled", MARKS) == 0
+    again = Removable([Removal("none", "", "", "")])
+    one.put(*entries(1, again))
+    await one.until(lambda: not one.inbox.waiting)
+    assert (again.over, again.handed, again.marks) == ([0], [], [])
+    assert appended(redis_server) == 2
 
 
 async def test_an_entry_with_other_deliveries_open_is_marked_and_appended_once(redis_server, line):
     one = line(redis_server.url)
     ids = pending_stream(redis_server, 1)
-    for _ in range(2):  # the second time as after a crash before it was acknowledged
-        receipt = Removable([Removal("xack", "in", "g", ids[0])], deliveries=2)
-        one.put(*entries(1, receipt, id="in/1-1"))
+    for deliveries in (2, 2, 1):  # the later times as after a crash before it was acknowledged
+        receipt = Removable(
+            [Removal("xack", "in", "g", ids[0])], deliveries, partly=[Removal("mark", "in", "g", ids[0])]
+        )
+        assert redis_server.do("XPENDING", "in", "g")["pending"] == 1
+        one.put(*entries(1, receipt))
         await one.until(lambda: not one.inbox.waiting)
-        assert (receipt.over, receipt.handed, receipt.marks) == ([0], [], [(0, "in/1-1")])
+        if deliveries == 2:
+            assert (receipt.over, receipt.handed, receipt.marks) == ([0], [], [0])
+            assert redis_server.do("HKEYS", MARKS) == [b"in g " + ids[0]]
+    assert receipt.handed == [0]
     assert appended(redis_server) == 1
-    assert redis_server.do("HEXISTS", MARKS, "in/1-1")
-    assert redis_server.do("XPENDING", "in", "g")["pending"] == 1
+    assert redis_server.do("EXISTS", MARKS) == 0
+    assert redis_server.do("XPENDING", "in", "g")["pending"] == 0
+
+
+async def test_marks_are_of_entries_whatever_the_ids_of_their_events(redis_server, line):
+    """Two groups read one stream, and a payload names the id of an event: each entry is appended for each of them."""
+    one = line(redis_server.url)
+    ids = pending_stream(redis_server, 2)
+    for group in ("g", "h"):
+        marks = [Removal("mark", "in", group, id_) for id_ in ids]
+        one.put(*entries(2, Removable(marks, deliveries=2), id="order-17", source=group))
+    await one.until(lambda: not one.inbox.waiting)
+    assert appended(redis_server) == 4
 
 
 async def test_an_entry_goes_to_all_its_queues_or_to_none(redis_server, line):

@@ -38,14 +38,14 @@ class Removable(Receipt):
     def open(self, position: int) -> int:
         return position + 10
 
-    def removal(self, position: int) -> Removal | None:
+    def removal(self, position: int, *, whole: bool) -> Removal | None:
         return Removal("xack", "stream", "group", f"{position}-0")
 
     def handed_over(self, position: int) -> None:
         self.heard.append(("handed_over", position))
 
-    def marked(self, position: int, mark: str) -> None:
-        self.heard.append(("marked", position, mark))
+    def marked(self, position: int) -> None:
+        self.heard.append(("marked", position))
 
 
 class Way:
@@ -175,11 +175,11 @@ def test_a_payload_is_read_as_its_source_reads_it(source, payload, seen):
 def test_an_entry_of_a_batch_is_removable_where_the_batch_is():
     plain, removable = At(Receipt(), 3), At(Removable(), 3)
     assert isinstance(plain, RemovableReceipt)
-    assert plain.removal(0) is None
-    assert removable.removal(0) == Removal("xack", "stream", "group", "3-0")
+    assert plain.removal(0, whole=True) is None
+    assert removable.removal(0, whole=True) == Removal("xack", "stream", "group", "3-0")
     assert removable.open(0) == 13
     removable.handed_over(0)
-    removable.marked(0, "e")
+    removable.marked(0)
     removable.returned(0)
     removable.add(0, 2)
-    assert removable._receipt.heard == [("handed_over", 3), ("marked", 3, "e"), ("returned", 3), ("add", 3, 2)]
+    assert removable._receipt.heard == [("handed_over", 3), ("marked", 3), ("returned", 3), ("add", 3, 2)]

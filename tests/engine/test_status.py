@@ -5,6 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from router.broker import client
+from router.broker.orphans import warning
 from router.core.books import Books, SinkBook, SourceBook
 from router.core.status import Fault, LoadStatus, SharedQueue
 from router.engine import status
@@ -12,7 +14,7 @@ from router.engine.clock import SystemClock
 from router.engine.status import Watch
 from router.errors import PartialError, PermanentError, Reason, SinkError, TransientError
 from router.events import Outcome
-from tests.support.engine import bench, make_event
+from tests.support.engine import bench, make_event, until
 
 
 class Queue:
@@ -119,6 +121,33 @@ async def test_a_router_that_writes_nothing_has_no_redis_of_its_own():
     watch.phase = "running"
     assert watch.snapshot().ready
     watch.start()
+    await watch.close()
+
+
+async def no_news(_queue):
+    pass
+
+
+async def test_what_waits_for_sinks_that_are_gone_is_told(start_server):
+    server = start_server("valkey")
+    for sink in ("mail", "old-mail"):
+        server.do("XADD", f"{{shop}}:queue:{sink}", "*", "d", "x")
+    durability = SimpleNamespace(warnings=("no AOF",))
+    durable = SimpleNamespace(server=client.server(server.url), prefix="shop", durability=durability)
+    watched = parts(Queue(no_news))
+    watched.shared.durable = durable
+    watch = Watch(watched, SimpleNamespace(last=LoadStatus(1.0)))
+    assert watch.snapshot().orphaned == {}
+    watch.start()
+    await until(lambda: watch.snapshot().orphaned)
+    snapshot = watch.snapshot()
+    assert snapshot.orphaned == {"old-mail": 1}
+    assert snapshot.notices == ("no AOF", warning("old-mail", 1))
+    server.do("XADD", "{shop}:queue:old-mail", "*", "d", "x")
+    await watch.refresh()
+    assert watch.snapshot().orphaned == {"old-mail": 2}
+    watched.sinks["old-mail"] = watched.sinks["mail"]  # as a reload does
+    assert watch.snapshot().orphaned == {}
     await watch.close()
 
 

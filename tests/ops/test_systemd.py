@@ -1,5 +1,6 @@
 """sd_notify: what is sent, and that nothing ever goes wrong by it."""
 
+import os
 import socket
 import time
 
@@ -33,6 +34,7 @@ def test_a_reload_tells_its_time_in_the_same_datagram(manager):
         (lambda: systemd.ready("12 routes"), "READY=1\nSTATUS=12 routes"),
         (lambda: systemd.stopping("draining"), "STOPPING=1\nSTATUS=draining"),
         (lambda: systemd.status("waiting for Redis"), "STATUS=waiting for Redis"),
+        (systemd.alive, "WATCHDOG=1"),
         (lambda: systemd.extend_timeout(1.5), "EXTEND_TIMEOUT_USEC=1500000"),
         (lambda: systemd.extend_timeout(20, "waiting"), "EXTEND_TIMEOUT_USEC=20000000\nSTATUS=waiting"),
         (lambda: systemd.status("two\nlines\rREADY=1"), "STATUS=two lines READY=1"),
@@ -76,6 +78,28 @@ def test_a_manager_that_does_not_read_holds_up_for_a_second_at_most(tmp_path, mo
         started = time.monotonic()
         assert systemd.status("one more") is False
         assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("variables", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "60000000"}, 60.0),
+        ({"WATCHDOG_USEC": "1500000", "WATCHDOG_PID": str(os.getpid())}, 1.5),
+        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": ""}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "-5"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({"WATCHDOG_USEC": "60000000", "NOTIFY_SOCKET": ""}, None),
+    ],
+)
+def test_whether_and_how_often_the_manager_wants_to_hear_that_all_is_well(monkeypatch, variables, seconds):
+    for name in ("WATCHDOG_USEC", "WATCHDOG_PID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ({"NOTIFY_SOCKET": "/run/systemd/notify"} | variables).items():
+        monkeypatch.setenv(name, value)
+    assert systemd.watchdog() == seconds
 
 
 def test_managed_says_whether_a_manager_waits(monkeypatch):

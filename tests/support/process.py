@@ -77,6 +77,8 @@ class NotifySocket:
     def __init__(self, address: str) -> None:
         self.address = address
         self.messages: list[str] = []
+        self.times: list[float] = []
+        """When each came, by the monotonic clock."""
         self._name = f"\0{address[1:]}" if address.startswith("@") else address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self._name)
@@ -85,6 +87,7 @@ class NotifySocket:
 
     def _listen(self) -> None:
         while data := self._socket.recv(65536):
+            self.times.append(time.monotonic())
             self.messages.append(data.decode())
 
     def seen(self, assignment: str) -> bool:

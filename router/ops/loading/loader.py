@@ -97,6 +97,11 @@ class Loaded:
     write_base: Path
     """The folder that relative paths to be written are in."""
 
+    def overriding(self, sink: str) -> frozenset[str]:
+        """The routes that replace options of a sink."""
+        routes = self.config.routes
+        return frozenset(r.id for r in routes for each in r.sinks if each.sink == sink and each.options is not None)
+
 
 def load(
     path: Path,

@@ -1,0 +1,72 @@
+"""What the commands share that deal with many things at once: asking first, a bar, long tables; floor 7."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from router.cli.common import console, show_table, tell
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+ASK_ABOVE = 100
+"""Things above which a person is asked first."""
+
+MOST_IN_TABLE = 2000
+"""Rows up to which the table on a terminal is drawn; more are printed plainly."""
+
+
+def yes_option(function: Function) -> Function:
+    """`--yes`: nobody is asked."""
+    return click.option("--yes", is_flag=True, help=f"Don't ask; else above {ASK_ABOVE} on a terminal.")(function)
+
+
+def dry_run_option(function: Function) -> Function:
+    """`--dry-run`: only say what would be done."""
+    return click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")(function)
+
+
+def agreed(number: int, question: str, *, yes: bool) -> bool:
+    """Whether a person agrees, who is asked above `ASK_ABOVE` on a terminal."""
+    if yes or number <= ASK_ABOVE or not sys.stdin.isatty():
+        return True
+    if click.confirm(question, err=True):
+        return True
+    tell("nothing was done")
+    return False
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _number: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    screen = console(width=110, err=True)
+    with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=screen) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda number: bar.advance(task, number)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table: drawn on a terminal where it is not too long, else in plain columns, with nothing folded."""
+    if sys.stdout.isatty() and len(rows) <= MOST_IN_TABLE:
+        show_table(columns, rows)
+        return
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    for cells in (columns, *rows):
+        click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip())
+
+
+def ago(seconds: float) -> str:
+    """How long ago something was, in its largest unit."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{int(seconds)}s"

@@ -1,0 +1,59 @@
+"""Whatever has a task that talks to Redis ends, though a cancellation of it may be swallowed on its way."""
+
+import asyncio
+
+from router.broker.link import cancelled
+from router.broker.lists import ListSource
+from router.broker.pubsub import PubSubSource
+from router.broker.pulse import Pulse
+
+
+async def deaf(ears=1):
+    """A task that does not hear the first cancellations, as when each meets the answer that is waited for."""
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            if not ears:
+                raise
+            ears -= 1
+
+
+async def heard(task):
+    await asyncio.sleep(0)  # it has to be under way to swallow anything
+    return task
+
+
+async def test_a_task_is_cancelled_until_it_hears():
+    tasks = [await heard(asyncio.create_task(deaf(ears))) for ears in range(3)]
+    async with asyncio.timeout(5):
+        await cancelled(tasks)
+    assert all(task.cancelled() for task in tasks)
+    await cancelled([])
+
+
+async def test_a_list_source(start_server, clock):
+    server = start_server()
+    source = ListSource("in", server.url, ["jobs"], consumer="a", receiver=None, clock=clock)
+    await source.start()
+    source._helpers.append(await heard(asyncio.create_task(deaf())))
+    async with asyncio.timeout(10):
+        await source.stop()
+        await source.close()
+
+
+async def test_a_subscription(start_server, clock):
+    server = start_server()
+    source = PubSubSource("in", server.url, ["jobs"], [], receiver=None, clock=clock)
+    await source.start()
+    await cancelled([source._keeper])
+    source._keeper = await heard(asyncio.create_task(deaf()))
+    async with asyncio.timeout(10):
+        await source.stop()
+
+
+async def test_the_pulse(start_server):
+    pulse = Pulse(start_server().url)
+    pulse._task = await heard(asyncio.create_task(deaf()))
+    async with asyncio.timeout(10):
+        await pulse.close()

@@ -1,0 +1,284 @@
+"""The watchdog at work: what it tells the service manager, what it says of a hang, and what counts as one."""
+
+import asyncio
+import time
+
+import pytest
+import structlog
+
+from router.broker.client import server
+from router.broker.link import COMMAND, Link
+from router.broker.lists import ListSource
+from router.broker.pubsub import PubSubSource
+from router.broker.streams import StreamSource
+from router.contracts import Sign
+from router.core.liveness import Judge
+from router.engine.clock import SystemClock
+from router.engine.slots import Slots
+from router.engine.watchdog import Watchdog
+from router.errors import TransientError
+from tests.broker.conftest import until
+from tests.support.engine import bench, make_event
+from tests.support.process import NotifySocket
+from tests.support.queues import Line
+
+
+@pytest.fixture
+def manager(short_path, monkeypatch):
+    listener = NotifySocket(str(short_path / "notify"))
+    monkeypatch.setenv("NOTIFY_SOCKET", listener.address)
+    yield listener
+    listener.close()
+
+
+def pings(manager):
+    return manager.messages.count("WATCHDOG=1")
+
+
+class Part:
+    """Something to be watched; `doing` has its signs."""
+
+    def __init__(self):
+        self.doing = []
+
+    def signs(self):
+        return self.doing
+
+
+@pytest.fixture
+async def watch(manager):
+    made = []
+
+    def start(part, asked=0.15):
+        made.append(Watchdog(part.signs, SystemClock(), asked=asked))
+        made[-1].start()
+        return made[-1]
+
+    yield start
+    for one in made:
+        await one.stop()
+
+
+async def test_it_tells_while_all_is_well_and_not_while_something_hangs(manager, watch):
+    part = Part()
+    with structlog.testing.capture_logs() as logs:
+        watchdog = watch(part)
+        await until(lambda: pings(manager) >= 3)
+        part.doing = [Sign("source jobs", "a command", time.monotonic() - 20, 10.0)]
+        await until(lambda: watchdog.warnings)
+        before = pings(manager)
+        await asyncio.sleep(0.4)
+        assert pings(manager) == before
+        assert watchdog.warnings == ("source jobs: a command, for 20 s",)
+        part.doing = []
+        await until(lambda: pings(manager) > before)
+        assert watchdog.warnings == ()
+    assert [(entry["log_level"], entry["part"]) for entry in logs] == [
+        ("error", "source jobs"),
+        ("warning", "source jobs"),
+    ]
+    assert "service manager" in logs[0]["event"]
+    assert logs[0]["since"].endswith("Z")
+
+
+async def test_each_hang_is_said_once(manager, watch):
+    part = Part()
+    old = time.monotonic() - 20
+    with structlog.testing.capture_logs() as logs:
+        watchdog = watch(part)
+        part.doing = [Sign("one", "a", old, 1.0)]
+        await until(lambda: len(watchdog.warnings) == 1)
+        part.doing = [Sign("one", "a", old, 1.0), Sign("two", "b", old, 1.0)]
+        await until(lambda: len(watchdog.warnings) == 2)
+        part.doing = [Sign("two", "b", old, 1.0)]
+        await until(lambda: len(watchdog.warnings) == 1)
+        await asyncio.sleep(0.2)
+    assert [(entry["log_level"], entry["part"]) for entry in logs] == [
+        ("error", "one"),
+        ("error", "two"),
+        ("warning", "one"),
+    ]
+
+
+async def test_nobody_who_asks_is_told_nothing_but_a_hang_is_said(manager, watch, monkeypatch):
+    monkeypatch.setattr("router.engine.watchdog.EVERY", 0.05)
+    part = Part()
+    part.doing = [Sign("one", "a", time.monotonic() - 20, 1.0)]
+    with structlog.testing.capture_logs() as logs:
+        watchdog = watch(part, asked=None)
+        await until(lambda: watchdog.warnings)
+        part.doing = []
+        await until(lambda: not watchdog.warnings)
+    assert logs[0]["event"] == "a part of the router hangs"
+    assert manager.messages == []
+
+
+async def test_while_the_event_loop_stands_still_nothing_is_told_and_no_part_is_blamed(manager, watch):
+    part = Part()
+    part.doing = [Sign("one", "a", time.monotonic(), 0.8)]
+    watchdog = watch(part)
+    await until(lambda: pings(manager))
+    before = pings(manager)
+    time.sleep(1.0)  # noqa: ASYNC251  # the loop is to stand still
+    assert pings(manager) <= before + 1
+    await until(lambda: pings(manager) > before + 1)
+    assert watchdog.warnings == ()
+
+
+async def test_a_watchdog_that_can_not_look_tells_nothing(manager):
+    def broken():
+        raise KeyError("sink")
+
+    watchdog = Watchdog(broken, SystemClock(), asked=0.1)
+    with structlog.testing.capture_logs() as logs:
+        watchdog.start()
+        await asyncio.wait([watchdog._task])
+        assert isinstance(watchdog._task.exception(), KeyError)
+        await watchdog.stop()
+    assert manager.messages == []
+    assert logs[0]["log_level"] == "critical"
+
+
+async def test_a_link_knows_since_when_a_command_is_under_way(start_server):
+    redis = start_server()
+    link = Link(server(redis.url))
+    assert link.since is None
+    before = time.monotonic()
+    await link.call("PING")
+    assert link.since is None
+    blocked = asyncio.create_task(link.call("BLPOP", "nothing", "0.3"))
+    behind = asyncio.create_task(link.call("PING"))
+    await until(lambda: link.since is not None)
+    assert before <= link.since <= time.monotonic()
+    first = link.since
+    await blocked
+    await behind
+    assert link.since is None
+    redis.pause()
+    hung = asyncio.create_task(link.call("PING"))
+    await until(lambda: link.since is not None)
+    assert link.since > first
+    hung.cancel()
+    await asyncio.wait([hung])
+    assert link.since is None
+    await link.close()
+
+
+@pytest.mark.timeout(60)
+async def test_a_server_that_does_not_answer_or_is_away_is_no_hang(start_server, clock):
+    """Each try ends by its own timeout, long before the watchdog would call it a hang."""
+
+    class Nobody:
+        def receive(self, source, batches): ...
+
+        def refuse(self, source, batch, reason, detail): ...
+
+    redis = start_server()
+    receiver = Nobody()
+    sources = [
+        PubSubSource("web", redis.url, ["c"], [], receiver=receiver, clock=clock),
+        StreamSource("billing", redis.url, ["s"], group="g", consumer="me", receiver=receiver, clock=clock),
+        ListSource("jobs", redis.url, ["l"], consumer="me", receiver=receiver, clock=clock),
+    ]
+    line = Line(redis.url).start()
+    for source in sources:
+        await source.start()
+    running = [asyncio.create_task(source.run()) for source in sources]
+    line.put(make_event())
+    oldest: dict[str, float] = {}
+
+    async def observe(seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            signs = [sign for source in sources for sign in source.signs()]
+            for sign in [*signs, *line.queue.signs(), *line.handover.signs()]:
+                if sign.since is not None:
+                    oldest[sign.part] = max(oldest.get(sign.part, 0.0), time.monotonic() - sign.since)
+                assert not sign.ended
+            await asyncio.sleep(0.02)
+
+    await observe(2)
+    assert {"source web", "source billing", "source jobs", "queue of s"} <= oldest.keys()
+    assert max(oldest.values()) < 3
+    redis.pause()
+    line.put(make_event())
+    await observe(12)
+    assert not any(source.up for source in sources)
+    redis.kill()
+    await observe(4)
+    assert max(oldest.values()) < 15, oldest
+    redis.start()
+    await until(lambda: all(source.up for source in sources), within=10)
+    for source in sources:
+        await source.stop()
+        await source.close()
+    await asyncio.gather(*running)
+    await line.die()
+
+
+def hangs(one, *, after=0.0):
+    return Judge().look(one.worker.signs(), time.monotonic() + after)
+
+
+async def test_a_sink_that_fails_or_is_late_or_waits_does_not_hang():
+    async def failing(event, options):
+        raise TransientError("no")
+
+    async def late(event, options):
+        await asyncio.sleep(60)
+
+    async def deaf(event, options):
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if over.is_set():
+                    raise
+
+    over = asyncio.Event()
+    for sink in (failing, late, deaf):
+        async with bench(sink, timeout="100ms", breaker={"failures": 2, "reset": "1h"}) as one:
+            assert hangs(one, after=1000) == ()  # nothing to do
+            one.put(make_event())
+            for _ in range(20):
+                assert hangs(one, after=5) == ()
+                await asyncio.sleep(0.02)
+            over.set()
+
+
+async def test_a_call_that_nobody_ends_hangs(monkeypatch):
+    async def late(event, options):
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(Slots, "check", lambda slots: None)
+    async with bench(late, timeout="100ms") as one:
+        one.put(make_event())
+        await until(lambda: one.worker.in_hand)
+        assert hangs(one, after=10) == ()
+        (hang,) = hangs(one, after=11)
+        assert (hang.part, hang.doing) == ("sink s", "a call is over its time and can't be ended")
+
+
+async def test_a_worker_that_ended_by_itself_is_told_and_hangs(monkeypatch):
+    async def sink(event, options): ...
+
+    async with bench(sink) as one:
+        with structlog.testing.capture_logs() as logs:
+            monkeypatch.setattr(one.worker._line, "settle", None)
+            one.put(make_event())
+            await until(lambda: hangs(one))
+        assert logs[0]["log_level"] == "critical"
+        assert logs[0]["sink"] == "s"
+        assert "exc_info" in logs[0]
+        monkeypatch.undo()
+    assert hangs(one) == (), "at its end it is not asked"
+
+
+async def test_a_queue_whose_task_ended_by_itself_hangs(start_server):
+    line = Line(start_server().url).start()
+    await until(lambda: line.queue._tasks)
+    line.queue._tasks[0].cancel()
+    await asyncio.wait(line.queue._tasks[:1])
+    assert [(sign.part, sign.ended) for sign in line.queue.signs() if sign.ended] == [("queue of s", True)]
+    assert COMMAND in {sign.doing for sign in line.queue.signs()}
+    await line.die()

@@ -1,0 +1,119 @@
+"""What is published: numbered events, at a rate, by producers that each know what Redis has taken."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import redis
+
+from tests.faults.recorder import LIST, MILLION, PUBSUB, STREAM, payload
+from tests.support.redis import RedisServer
+
+CHUNK = 500
+"""Events in one command, or pipeline, at most."""
+
+ENTRY_TIME = 1_700_000_000_000
+"""The first part of the ids of entries: they are the producer's, so that one sent twice is added once."""
+
+# KEYS: the list, its counter. ARGV: the first number, then items. Pushes those that were not pushed before.
+PUSH = """
+local first, next = tonumber(ARGV[1]), tonumber(redis.call('GET', KEYS[2]) or ARGV[1])
+for i = 2 + next - first, #ARGV do redis.call('LPUSH', KEYS[1], ARGV[i]) end
+if first + #ARGV - 1 > next then redis.call('SET', KEYS[2], first + #ARGV - 1) end
+"""
+
+
+def numbers(kind: int, events: int, first: int = 0) -> range:
+    """The numbers of so many events of a kind, from the `first` one on."""
+    return range(kind * MILLION + first, kind * MILLION + first + events)
+
+
+class Flow:
+    """Events of one kind on their way into Redis, in a thread; tried again while Redis is not there.
+
+    `rate` is in events per second, None for as fast as it goes.
+    """
+
+    def __init__(self, kind: int, server: RedisServer, key: str, events: range, rate: float | None = None) -> None:
+        self.kind = kind
+        self.events = events
+        self.sent = 0
+        """How many Redis has taken."""
+        self.heard: list[int] = []
+        """Those published while somebody was subscribed (pub/sub)."""
+        self._server = server
+        self._key = key
+        self._rate = rate
+        self._stopped = threading.Event()
+        self._send: Callable[[redis.Redis, range], None] = {STREAM: self._add, LIST: self._push, PUBSUB: self._publish}[
+            kind
+        ]
+        self._thread = threading.Thread(target=self._run, name=f"flow into {key}", daemon=True)
+
+    def start(self) -> Flow:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def wait(self, seconds: float = 300) -> Flow:
+        """Wait until everything is sent."""
+        self._thread.join(seconds)
+        assert not self._thread.is_alive(), f"{self.sent} of {len(self.events)} could be sent to {self._key}"
+        return self
+
+    def stop(self) -> None:
+        """Send no more."""
+        self._stopped.set()
+        self._thread.join(60)
+        self.events = self.events[: self.sent]
+
+    def channel(self, number: int) -> str:
+        """On which channel an event of pub/sub is published: `key` may name several, separated by spaces."""
+        channels = self._key.split(" ")
+        return channels[number % len(channels)]
+
+    @property
+    def running(self) -> bool:
+        """Whether something is left to be sent."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        began = time.monotonic()
+        with self._server.client(socket_timeout=60) as client:
+            while self.sent < len(self.events) and not self._stopped.is_set():
+                most = CHUNK
+                if self._rate is not None:
+                    most = min(most, int((time.monotonic() - began) * self._rate) - self.sent)
+                if most <= 0:
+                    time.sleep(0.01)
+                    continue
+                part = self.events[self.sent : self.sent + most]
+                try:
+                    self._send(client, part)
+                except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError):
+                    time.sleep(0.05)
+                    if (
+                        self.kind != PUBSUB
+                    ):  # what was published may have been heard, and nothing tells: it is not repeated
+                        continue
+                self.sent += len(part)
+
+    def _add(self, client: redis.Redis, part: range) -> None:
+        pipeline = client.pipeline(transaction=False)
+        for number in part:
+            pipeline.xadd(self._key, {"payload": payload(number)}, id=f"{ENTRY_TIME}-{number + 1}")
+        for answer in pipeline.execute(raise_on_error=False):
+            if isinstance(answer, Exception) and "equal or smaller" not in str(answer):
+                raise answer
+
+    def _push(self, client: redis.Redis, part: range) -> None:
+        client.eval(PUSH, 2, self._key, f"{self._key}:pushed", part.start, *map(payload, part))
+
+    def _publish(self, client: redis.Redis, part: range) -> None:
+        pipeline = client.pipeline(transaction=False)
+        for number in part:
+            pipeline.publish(self.channel(number), payload(number))
+        answers = pipeline.execute()
+        self.heard += [number for number, receivers in zip(part, answers, strict=True) if receivers]

@@ -1,0 +1,54 @@
+"""The sink of the fault scenarios, a drop-in plugin: tells a recorder outside of the daemon what it delivers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import zlib
+
+from router.api import Sink, SinkError, SinkOptions, TransientError, hookimpl
+
+
+class RecordOptions(SinkOptions):
+    """Where the recorder listens, and under which name this sink reports."""
+
+    port: int
+    name: str
+
+
+class Record(Sink):
+    """Reports each delivery and does what the recorder answers. A payload whose `n` is `poison` ends the process."""
+
+    def __init__(self, options):
+        self.options = options
+        self.free = []
+
+    async def deliver(self, event, options):
+        number = event.payload["n"]
+        if number == "poison":
+            os._exit(3)
+        connection = self.free.pop() if self.free else await asyncio.open_connection("127.0.0.1", options.port)
+        reader, writer = connection
+        try:
+            writer.write(b"%b %d %d\n" % (options.name.encode(), number, zlib.crc32(event.raw)))
+            answer = (await reader.readline()).strip()
+        except BaseException:
+            writer.close()
+            raise
+        if not answer:
+            writer.close()
+            raise TransientError("the recorder is gone")
+        self.free.append(connection)
+        if answer == b"later":
+            raise TransientError("not now")
+        if answer == b"refused":
+            raise SinkError("the token is refused")
+
+    async def close(self):
+        for _, writer in self.free:
+            writer.close()
+
+
+@hookimpl
+def register_sinks(register):
+    register("record", Record, options=RecordOptions, concurrency=8)

@@ -1,0 +1,122 @@
+"""Connections break: dead without a word, ended by the server, reset again and again."""
+
+from __future__ import annotations
+
+import time
+
+from tests.faults.recorder import PUBSUB, STREAM
+from tests.faults.registry import scenario
+from tests.faults.scenarios.disasters import mixed, up
+from tests.faults.scenarios.kills import after
+from tests.faults.stage import Stage, channels, cpu, every, items, stream
+
+
+@scenario(
+    "The way to Redis of pub/sub, stream and list is dead for 60 s (half-open: no byte, no reset), under load",
+    "noticed within 10 s; heard again within 2 s after the way is back; the gap is reported; stream and list lost 0",
+)
+def half_open(stage: Stage) -> None:
+    events = stage.of(600, 12_000)
+    stage.serve()
+    way = stage.proxy()
+    stage.configure(
+        {"billing": stream(url=way.url), "jobs": items(url=way.url), "web-app": channels(url=way.url)},
+    )
+    router = stage.start()
+    mixed(stage, events, stage.of(100, 150))
+    after(stage, STREAM, 0.1)
+    stage.on_proxy(way.blackhole)
+    began = time.monotonic()
+    before = set(stage.heard())
+    noticed = stage.until(lambda: not up(stage, "web-app"), "the dead subscription to be noticed")
+    stage.figure("noticed after", noticed, 10)
+    time.sleep(max(0.0, began + stage.of(0.0, 60.0) - time.monotonic()))
+    stage.on_proxy(way.heal)
+    deaf = time.monotonic() - began
+    back = stage.until(lambda: up(stage, "web-app"), "the subscription to be back")
+    stage.figure("heard again after", back, 2)
+    for flow in stage.flows:
+        flow.wait()
+    stage.until(lambda: up(stage, "billing", "jobs"), "the others to be up")
+    stage.step("the rest")
+    stage.everything()
+    told = stage.status()["sources"]["web-app"]
+    stage.check(told["gaps"] == 1, f"{told['gaps']} gaps reported, one was")
+    stage.check(told["gap_seconds"] > deaf - 1.5, f"a gap of {told['gap_seconds']} s reported, it was {deaf:.1f} s")
+    stage.figure("deaf", deaf)
+    stage.figure("gap reported", told["gap_seconds"])
+    # What was published in the moment before may have been on its way.
+    early = {number for number in before if number < max(before, default=0) - 50}
+    missed = early - stage.recorder.numbers("first", PUBSUB).keys()
+    stage.check(not missed, f"{len(missed)} events published before the gap did not arrive")
+    stage.finish(router, faults=1)
+
+
+@scenario(
+    "CLIENT KILL of every connection, subscriptions and others, thirty times under load",
+    "each gap is counted, and subscribed again within 1 s; stream and list lost 0, repeated 0",
+)
+def client_killed(stage: Stage) -> None:
+    kills = stage.of(3, 30)
+    stage.serve()
+    stage.configure({"billing": stream(), "jobs": items(), "web-app": channels("notification", "orders.*")})
+    router = stage.start()
+    mixed(stage, stage.of(1_500, 40_000), 500)
+    after(stage, STREAM, 0.05)
+    slowest = 0.0
+    for kill in range(kills):
+        stage.step(f"CLIENT KILL {kill + 1} of {kills}")
+        # Producers are connections too: they try again, and know what Redis has taken.
+        stage.server.do("CLIENT", "KILL", "TYPE", "pubsub")
+        stage.server.do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        seconds = stage.until(
+            lambda kill=kill: stage.status()["sources"]["web-app"]["gaps"] > kill and up(stage, "web-app"),
+            "the subscription to be back",
+        )
+        slowest = max(slowest, seconds)
+        subscribed = stage.server.subscribers("notification"), stage.server.do("PUBSUB", "NUMPAT")
+        stage.check(subscribed == (1, 1), f"subscribed to {subscribed}")
+        time.sleep(stage.of(1.0, 2.0))  # long enough for the connection to count as stable
+    stage.figure("slowest to be subscribed again", slowest, 2)
+    stage.step("the rest")
+    stage.everything()
+    gaps = stage.status()["sources"]["web-app"]["gaps"]
+    stage.check(gaps == kills, f"{gaps} gaps counted, {kills} there were")
+    stage.finish(router, faults=kills)
+
+
+@scenario(
+    "Every connection to Redis, of sources and of queues, is reset every 200 ms for 60 s under load",
+    "stream and list lost 0, repeated 0; no connection is tried more often than it is reset; CPU under 30 %",
+)
+def reset(stage: Stage) -> None:
+    seconds = stage.of(4.0, 60.0)
+    stage.serve()
+    ways = stage.proxy(), stage.proxy()
+    sources, queues = ways
+    url = sources.url
+    stage.configure(
+        {"billing": stream(url=url), "jobs": items(url=url), "web-app": channels(url=url)}, redis={"url": queues.url}
+    )
+    router = stage.start()
+    mixed(stage, stage.of(1_000, 20_000), 200)
+    after(stage, STREAM, 0.05)
+    used, began = cpu(router), time.monotonic()
+    before = [way.accepted for way in ways]
+
+    def break_them() -> None:
+        for way in ways:
+            stage.on_proxy(way.reset)
+
+    with every(0.2, break_them):
+        time.sleep(seconds)
+    took = time.monotonic() - began
+    per_second = [(way.accepted - start) / took for way, start in zip(ways, before, strict=True)]
+    stage.figure("CPU meanwhile", (cpu(router) - used) / took * 100, 30, unit="%")
+    # One of the subscription, two of the stream, two of the list; two of each queue, one of each source into them, four more.
+    stage.figure("connections of sources per second", per_second[0], 5 * 5, unit="")
+    stage.figure("connections of queues per second", per_second[1], 5 * 13, unit="")
+    stage.step("the rest")
+    stage.everything()
+    stage.until(lambda: up(stage, "billing", "jobs", "web-app"), "all to be up")
+    stage.finish(router, faults=int(took / 0.2))

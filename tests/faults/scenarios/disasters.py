@@ -1,0 +1,200 @@
+"""What befalls Redis itself: killed, emptied, flushed, paused, its groups destroyed, its memory full."""
+
+from __future__ import annotations
+
+import time
+
+from tests.faults.recorder import LIST, PUBSUB, STREAM
+from tests.faults.registry import scenario
+from tests.faults.scenarios.kills import after
+from tests.faults.stage import SINKS, Stage, channels, items, sink, stream
+
+ALL = {"billing": stream(), "jobs": items(), "web-app": channels()}
+
+
+def up(stage: Stage, *sources: str) -> bool:
+    """Whether these sources are heard."""
+    told = stage.told("one")
+    return told is not None and all(told["sources"][name]["up"] for name in sources)
+
+
+def down(stage: Stage) -> bool:
+    """Whether `/readyz` says that the router is not ready."""
+    return stage.readyz()[0] == 503
+
+
+def mixed(stage: Stage, events: int, rate: float) -> None:
+    """Load of every kind at once."""
+    stage.flow(STREAM, events, rate=rate)
+    stage.flow(LIST, events // 4, rate=rate / 4)
+    stage.flow(PUBSUB, events // 4, rate=rate / 4)
+
+
+@scenario(
+    "Redis (AOF, synced always) is killed with -9 three times under load and stays away for 10 s",
+    "lost 0, repeated under 1 %; read again within 5 s, and it is said once",
+)
+def redis_killed(stage: Stage) -> None:
+    events, outages = stage.of((1_500, 1), (40_000, 3))
+    stage.serve("always")
+    stage.configure(ALL)
+    router = stage.start()
+    mixed(stage, events, 500)
+    subscribed = slowest = 0.0
+    for outage in range(outages):
+        stage.step(f"outage {outage + 1} of {outages}")
+        after(stage, STREAM, (outage + 1) / (outages + 2))
+        stage.server.kill()
+        time.sleep(stage.of(1.0, 10.0))
+        stage.server.start()
+        opened = time.monotonic()
+        subscribed = max(subscribed, stage.until(lambda: up(stage, "web-app"), "the subscription to be back"))
+        stage.until(lambda: up(stage, *ALL), "all sources to be up")
+        slowest = max(slowest, time.monotonic() - opened)
+    stage.step("the rest")
+    stage.everything()
+    stage.figure("subscribed again after the port opened", subscribed, 5)
+    stage.figure("all read again after the port opened", slowest, 5)
+    stage.finish(router, faults=outages, may_repeat=events / 100)
+
+
+@scenario(
+    "Redis without persistence is restarted empty, under load",
+    "everything that is added afterwards is delivered; read again within 5 s, and each loss is said once",
+)
+def emptied(stage: Stage) -> None:
+    events = stage.of(1_000, 10_000)
+    stage.serve("no")
+    stage.configure(ALL)
+    router = stage.start()
+    mixed(stage, events, 1_000)
+    stage.until(lambda: stage.recorder.count("first") > events // 3, "a third of the events")
+    for flow in stage.flows:
+        flow.stop()
+    before, stage.flows = stage.flows, []
+    stage.server.kill()
+    time.sleep(stage.of(0.5, 5.0))
+    stage.server.start()
+    stage.figure("reading again", stage.until(lambda: up(stage, *ALL), "all sources to be up"), 5)
+    stage.flow(STREAM, events, rate=1_000, first=500_000)
+    stage.flow(LIST, events // 4, rate=250, first=500_000)
+    stage.flow(PUBSUB, events // 4, rate=250, first=500_000)
+    wanted = {flow.kind: set(flow.events) for flow in stage.flows}
+    for flow in stage.flows:
+        flow.wait()
+    stage.until(
+        lambda: all(wanted[kind] <= stage.recorder.numbers(name, kind).keys() for kind in wanted for name in SINKS),
+        "all that was added afterwards",
+    )
+    lines = [line for line in router.err.splitlines() if "was gone; the group is made anew" in line]
+    resets = sum('"source":"billing"' in line for line in lines)
+    stage.check(resets == 1, f"the loss of the stream was said {resets} times")
+    gone = sum(len(flow.events) for flow in before) - sum(
+        stage.recorder.count("first", kind) - len(wanted[kind]) for kind in wanted
+    )
+    stage.figure("events gone with Redis's memory", gone, unit="")
+    stage.finish(router, faults=1, may_repeat=0, exact_books=False, pubsub=True)
+
+
+@scenario("FLUSHALL between two halves of a stream", "healed; lost 0, repeated 0, the books go on")
+def flushed(stage: Stage) -> None:
+    events = stage.of(1_000, 5_000)
+    stage.serve()
+    stage.configure({"billing": stream()})
+    router = stage.start()
+    stage.flow(STREAM, events)
+    stage.everything()
+    stage.until(lambda: not stage.pending() and _settled(stage), "everything to be settled")
+    stage.server.do("FLUSHALL")
+    stage.flow(STREAM, events, first=events)
+    stage.everything()
+    stage.finish(router, faults=1)
+
+
+def _settled(stage: Stage) -> bool:
+    told = stage.status()
+    return all(not book["pending"] for book in told["books"]["sinks"].values())
+
+
+@scenario(
+    "XGROUP DESTROY, once at rest with 1,000 entries of history and then ten times under load",
+    "healed; lost 0, and the history is not sent again: repeated 0",
+)
+def destroyed(stage: Stage) -> None:
+    events, times = stage.of((2_000, 3), (20_000, 10))
+    stage.serve()
+    stage.configure({"billing": stream()})
+    router = stage.start()
+    stage.flow(STREAM, 1_000)
+    stage.everything()
+    stage.server.do("XGROUP", "DESTROY", "billing", "event-router")
+    stage.flow(STREAM, events, rate=1_000, first=1_000)
+    for number in range(times):
+        stage.step(f"XGROUP DESTROY {number + 1} of {times}")
+        after(stage, STREAM, (number + 1) / (times + 2))
+        stage.server.do("XGROUP", "DESTROY", "billing", "event-router")
+    stage.step("the rest")
+    stage.everything()
+    stage.finish(router, faults=times + 1)
+
+
+@scenario(
+    "The same with queues in memory, where an entry is acknowledged when all is over",
+    "healed; lost 0, repeated 0",
+)
+def destroyed_in_memory(stage: Stage) -> None:
+    events, times = stage.of((2_000, 3), (20_000, 10))
+    stage.serve()
+    stage.configure({"billing": stream()}, {name: sink("memory") for name in SINKS})
+    router = stage.start()
+    stage.flow(STREAM, events, rate=1_000)
+    for number in range(times):
+        stage.step(f"XGROUP DESTROY {number + 1} of {times}")
+        after(stage, STREAM, (number + 1) / (times + 2))
+        stage.server.do("XGROUP", "DESTROY", "billing", "event-router")
+    stage.step("the rest")
+    stage.everything()
+    stage.finish(router, faults=times)
+
+
+@scenario(
+    "Redis is stopped (SIGSTOP) for 30 s under load",
+    "noticed within 10 s (`/readyz` 503); all caught up within 10 s afterwards; stream and list lost 0, repeated 0",
+)
+def paused(stage: Stage) -> None:
+    events = stage.of(1_000, 20_000)
+    stage.serve()
+    stage.configure(ALL)
+    router = stage.start()
+    mixed(stage, events, 500)
+    after(stage, STREAM, 0.2)
+    stage.server.pause()
+    began = time.monotonic()
+    try:
+        stage.figure("not ready after", stage.until(lambda: down(stage), "/readyz to say 503"), 10)
+        stage.check(stage.readyz()[1]["reasons"], "/readyz gives no reason")
+        time.sleep(max(0.0, began + stage.of(0.0, 30.0) - time.monotonic()))
+    finally:
+        stage.server.resume()
+    stage.figure("ready again after", stage.until(lambda: not down(stage), "/readyz to say 200"), 10)
+    stage.step("the rest")
+    stage.everything()
+    stage.finish(router, faults=1)
+
+
+@scenario(
+    "CLIENT PAUSE 8000 ALL under load: Redis is slow, not dead",
+    "no connection is given up, no gap; lost 0, repeated 0",
+)
+def asleep(stage: Stage) -> None:
+    events = stage.of(1_000, 10_000)
+    stage.serve()
+    stage.configure(ALL)
+    router = stage.start()
+    mixed(stage, events, 500)
+    after(stage, STREAM, 0.2)
+    stage.server.do("CLIENT", "PAUSE", stage.of(3_000, 8_000), "ALL")
+    stage.everything()
+    gaps = stage.status()["sources"]["web-app"]["gaps"]
+    stage.check(gaps == 0 or not stage.full, f"{gaps} gaps in a subscription that was well")
+    stage.finish(router, faults=1, pubsub=True)

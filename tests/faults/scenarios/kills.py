@@ -1,0 +1,192 @@
+"""The router is killed with -9, again and again."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from tests.faults.recorder import LIST, STREAM
+from tests.faults.registry import scenario
+from tests.faults.stage import SINKS, Stage, items, sink, stream
+from tests.support.process import Process
+
+IN_HAND = 64
+"""What three sinks of eight workers may have in hand at a kill, or settled without Redis knowing it yet."""
+
+
+def after(stage: Stage, kind: int, share: float) -> None:
+    """Wait until the first sink has this share of all events of a kind, however fast the machine is."""
+    wanted = int(share * sum(len(flow.events) for flow in stage.flows if flow.kind == kind))
+    stage.until(lambda: stage.recorder.count("first", kind) >= wanted, f"{share:.0%} of the events")
+
+
+def again(stage: Stage, router: Process) -> tuple[Process, float]:
+    """Kill and start; returns the new one and the seconds from READY to its first delivery."""
+    stage.kill(router)
+    router = stage.start()
+    before = stage.recorder.total("first")
+    began = time.monotonic()
+    stage.until(lambda: stage.recorder.total("first") > before or not stage.flows[0].running, "the first delivery")
+    return router, time.monotonic() - began
+
+
+@scenario(
+    "Stream to three sinks; the router is killed with -9 ten times, and Redis (AOF) twice meanwhile",
+    "lost 0, repeated under 1 %",
+)
+def killed(stage: Stage) -> None:
+    events, kills, outages = stage.of((3_000, 3, 1), (100_000, 10, 2))
+    stage.serve("always")
+    stage.configure({"billing": stream()})
+    router = stage.start()
+    stage.flow(STREAM, events, rate=stage.of(1_500, 2_000))
+    slowest = 0.0
+    for kill in range(kills):
+        stage.step(f"kill {kill + 1} of {kills}")
+        after(stage, STREAM, (kill + 1) / (kills + 2))
+        if kill % (kills // (outages + 1)) == 1:
+            stage.server.kill()
+            time.sleep(stage.of(0.5, 3.0))
+            stage.server.start()
+        router, seconds = again(stage, router)
+        slowest = max(slowest, seconds)
+    stage.step("the rest")
+    stage.everything()
+    stage.figure("first delivery after a start", slowest, 5)
+    may = events / 100 if stage.full else IN_HAND * kills
+    stage.finish(router, faults=kills + outages, may_repeat=may)
+
+
+@scenario(
+    "List to three sinks; the router is killed with -9 ten times",
+    "lost 0, repeated at most what was in hand (100 items) at each kill",
+)
+def killed_on_a_list(stage: Stage) -> None:
+    events, kills = stage.of((1_500, 3), (30_000, 10))
+    stage.serve()
+    stage.configure({"jobs": items()})
+    router = stage.start()
+    stage.flow(LIST, events, rate=stage.of(1_500, 1_000))
+    for kill in range(kills):
+        stage.step(f"kill {kill + 1} of {kills}")
+        after(stage, LIST, (kill + 1) / (kills + 2))
+        stage.kill(router)
+        router = stage.start()
+    stage.step("the rest")
+    stage.everything()
+    stage.finish(router, faults=kills, may_repeat=100 * kills, exact_books=False)
+
+
+@scenario(
+    "Stream and list to three sinks whose queues are in memory; the router is killed with -9 ten times",
+    "lost 0, repeated at most what was in hand (1,000 entries, 100 items) at each kill",
+)
+def killed_in_memory(stage: Stage) -> None:
+    events, kills = stage.of((2_000, 2), (30_000, 10))
+    stage.serve()
+    stage.configure({"billing": stream(), "jobs": items()}, {name: sink("memory") for name in SINKS})
+    router = stage.start()
+    stage.flow(STREAM, events, rate=2_000)
+    stage.flow(LIST, events // 5, rate=400)
+    for kill in range(kills):
+        stage.step(f"kill {kill + 1} of {kills}")
+        after(stage, STREAM, (kill + 1) / (kills + 2))
+        stage.kill(router)
+        router = stage.start()
+    stage.step("the rest")
+    stage.everything()
+    stage.finish(router, faults=kills, may_repeat=1_100 * kills, exact_books=False)
+
+
+@scenario(
+    "Stream at 2,000/s to one sink; the router is killed with -9 four times (the peers' row)",
+    "lost 0, repeated next to nothing",
+)
+def killed_at_a_rate(stage: Stage) -> None:
+    events, kills = stage.of((3_000, 2), (20_000, 4))
+    stage.serve()
+    stage.configure({"billing": stream()}, {"first": sink()})
+    router = stage.start()
+    stage.flow(STREAM, events, rate=2_000)
+    for kill in range(kills):
+        stage.step(f"kill {kill + 1} of {kills}")
+        after(stage, STREAM, (kill + 1) / (kills + 2))
+        stage.kill(router)
+        router = stage.start()
+    stage.everything(["first"])
+    stage.finish(router, faults=kills, may_repeat=IN_HAND * kills, sinks=["first"])
+
+
+def _poisoned(stage: Stage, queue: str, kind: int) -> None:
+    """One event ends the process whenever it is delivered; the router is killed at odd moments besides."""
+    events, deaths = stage.of((200, 0), (1_000, 20))
+    stage.serve()
+    source = {"billing": stream()} if kind == STREAM else {"jobs": items()}
+    stage.configure(source, {name: sink(queue) for name in SINKS})
+    poison = '{"n": "poison"}'
+    stage.flow(kind, events // 2).wait()
+    if kind == STREAM:
+        stage.server.do("XADD", "billing", f"1700000000000-{events // 2 + 1}", "payload", poison)
+        stage.flow(kind, events - events // 2, first=events // 2 + 1).wait()
+    else:
+        stage.server.do("LPUSH", "jobs", poison)
+        stage.flow(kind, events - events // 2, first=events // 2).wait()
+    died = 0
+    while True:
+        stage.step(f"death {died}")
+        router = stage.start(wait=False)
+        enough = stage.recorder.total("first") + 20 if died < deaths else None
+        stage.until(partial(_moves_on, stage, kind, queue, router, enough), "the poison to be found")
+        if router.running and died < deaths:
+            stage.kill(router)
+        elif router.running:
+            break
+        router.wait()
+        stage.killed.add(router)
+        died += 1
+        if died > 60:
+            stage.check(False, "the poison was not found in 60 deaths")
+            return
+    stage.ready(router)
+    stage.everything()
+    stage.figure("times the process ended", died, unit="")
+    # A queue in Redis belongs to one sink: each of the three finds the poison for itself.
+    dead = len(SINKS) if queue == "redis" else 1
+    stage.finish(router, faults=died, may_repeat=150 * died, exact_books=False, dead=dead)
+    for _, letter in stage.server.do("XRANGE", "{event-router}:dead", "-", "+"):
+        stage.check(letter[b"reason"] == b"poison", f"a letter is {letter[b'reason']!r}")
+        stage.check(letter[b"payload"] == poison.encode(), f"an innocent event is poison: {letter[b'payload']!r}")
+
+
+def _moves_on(stage: Stage, kind: int, queue: str, router: Process, enough: int | None) -> bool:
+    """Whether the router has ended, has found the poison, or has delivered enough to be killed."""
+    if not router.running or (enough is not None and stage.recorder.total("first") > enough):
+        return True
+    return _poison_found(stage, kind, queue)
+
+
+def _poison_found(stage: Stage, kind: int, queue: str) -> bool:
+    wanted = len(SINKS) if queue == "redis" else 1
+    return stage.arrived(kind) and stage.server.do("XLEN", "{event-router}:dead") >= wanted
+
+
+@scenario(
+    "One event of a stream ends the process whenever it is delivered, and kill -9 at odd moments besides; queues in memory",
+    "that one is a dead letter (poison), all others are delivered",
+)
+def poisoned(stage: Stage) -> None:
+    _poisoned(stage, "memory", STREAM)
+
+
+@scenario("The same with queues in Redis", "that one is a dead letter (poison) of each sink, all others are delivered")
+def poisoned_in_a_queue(stage: Stage) -> None:
+    _poisoned(stage, "redis", STREAM)
+
+
+@scenario(
+    "The same with an item of a list, queues in memory",
+    "that one is a dead letter (poison), all others are delivered",
+    small=False,
+)
+def poisoned_on_a_list(stage: Stage) -> None:
+    _poisoned(stage, "memory", LIST)

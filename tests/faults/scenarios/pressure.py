@@ -1,0 +1,150 @@
+"""Pub/sub brings more than sinks, queues or Redis can take: what is dropped is counted, exactly."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.faults.flows import Flow
+from tests.faults.recorder import PUBSUB
+from tests.faults.registry import scenario
+from tests.faults.stage import Stage, channels, every, resident, sink
+from tests.support.process import Process
+
+CHANNELS = ["one", "two", "three"]
+
+
+def finish_counting(stage: Stage, router: Process, flow: Flow, sinks: list[str], *, reason: str) -> None:
+    """Compare what was published on each channel with what arrived and what the router says it dropped there."""
+    stage.step("comparing")
+    stage.until(lambda: _received(stage) >= len(flow.heard), "everything heard to be received")
+    stage.until(lambda: all(_over(stage, name) for name in sinks), "the queues to be empty")
+    told = stage.status()
+    found = stage.found
+    received = told["books"]["sources"]["web-app"]["received"]
+    stage.check(received == len(flow.heard), f"{received} received of {len(flow.heard)} that were heard")
+    stage.check(len(flow.heard) == len(flow.events), f"{len(flow.events) - len(flow.heard)} events met no subscription")
+    published = Counter(map(flow.channel, flow.events))
+    for name in sinks:
+        counts = stage.recorder.numbers(name, PUBSUB)
+        arrived = Counter(map(flow.channel, counts))
+        gone = {channel: published[channel] - arrived[channel] for channel in published}
+        dropped = told["sinks"][name]["dropped_by_channel"]
+        stage.check(
+            {channel: number for channel, number in gone.items() if number} == dropped,
+            f"{name}: of each channel did not arrive {gone}, the books say {dropped}",
+        )
+        book = told["books"]["sinks"][name]
+        stage.check(book["by_reason"]["dropped"] == {reason: sum(gone.values())}, f"{name}: {book}, gone {gone}")
+        stage.check(book["accepted"] == len(flow.events), f"{name} accepted {book['accepted']} of {len(flow.events)}")
+        again = counts.total() - len(counts)
+        stage.check(not again, f"{name}: {again} came again")
+        found.delivered[name], found.repeated[name] = len(counts), again
+        found.lost[name] = sum(gone.values()) - sum(dropped.values())
+        stage.figure(f"{name}: dropped and counted", sum(dropped.values()), unit="")
+        stage.check(sum(gone.values()), f"{name}: nothing was dropped, the scenario proves nothing")
+    found.published, found.dropped = len(flow.events), sum(book["dropped"] for book in told["books"]["sinks"].values())
+    found.balanced = told["balanced"]
+    stage.check(told["balanced"], f"the books do not balance: {told['warnings']}")
+    _not_cut_off(stage, told)
+    stage.check(stage.recorder.spoiled == 0, f"{stage.recorder.spoiled} deliveries had other bytes than were published")
+    stage.stop(router)
+    stage.read_logs(1 if not stage.full else 2)
+
+
+def _not_cut_off(stage: Stage, told: dict) -> None:
+    """Neither has the server ended the subscription, nor the router lost it."""
+    with stage.server.client() as client:
+        cut = client.info("stats").get("client_output_buffer_limit_disconnections", 0)
+    gaps = told["sources"]["web-app"]["gaps"]
+    stage.figure("disconnections by the server", cut, 0, unit="")
+    stage.check(gaps == 0, f"{gaps} gaps")
+
+
+def _received(stage: Stage) -> int:
+    return int(stage.status()["books"]["sources"]["web-app"]["received"])
+
+
+def _over(stage: Stage, name: str) -> bool:
+    told = stage.status()
+    return not told["books"]["sinks"][name]["pending"] and not told["sinks"][name]["waiting"]
+
+
+@scenario(
+    "Pub/sub on three channels at ten times the rate of two sinks (queue in memory, queue in Redis), beside a quick one; "
+    "the server cuts off whoever is 1 MB behind",
+    "no disconnection; drops counted exactly for each channel; memory bounded; the quick sink gets everything",
+)
+def slow_sinks(stage: Stage) -> None:
+    events = stage.of(6_000, 180_000)
+    stage.serve(**{"client-output-buffer-limit": "pubsub 1mb 1mb 0"})
+    bound = stage.of(500, 5_000)
+    sinks = {
+        "in-memory": sink({"type": "memory", "max_events": bound}),
+        "in-redis": sink({"type": "redis", "max_events": bound}),
+        "quick": {"type": "log", "path": "quick.jsonl"},
+    }
+    stage.configure({"web-app": channels(*CHANNELS)}, sinks)
+    rate = stage.of(3_000, 3_000)
+    for name in ("in-memory", "in-redis"):  # eight workers each
+        stage.recorder.delay[name] = 8 / (rate / 10)
+    router = stage.start()
+    before, peak = resident(router), [0.0]
+    with every(0.2, lambda: peak.append(resident(router))):
+        flow = stage.flow(PUBSUB, events, rate=rate, key=" ".join(CHANNELS))
+        flow.wait()
+    stage.figure("memory before", before, unit="MiB")
+    stage.figure("memory at most", max(peak), before + 64, unit="MiB")
+    stage.recorder.delay.clear()  # it is over: the rest may be quick
+    lines = stage.config.parent / "quick.jsonl"
+    stage.until(lambda: lines.read_bytes().count(b"\n") >= events, "the quick sink to have everything")
+    stage.check(numbers_in(lines) == list(flow.events), "the quick sink has not got every event once, in order")
+    finish_counting(stage, router, flow, ["in-memory", "in-redis"], reason="full")
+
+
+@scenario(
+    "Redis is out of memory for a while, under load of pub/sub with queues in Redis and an outage buffer of 256 KiB",
+    "what the buffer can't hold is dropped and counted for each channel, exactly; all else arrives once",
+)
+def out_of_memory(stage: Stage) -> None:
+    events = stage.of(4_000, 30_000)
+    stage.serve()
+    own = {"url": stage.server.url, "outage_buffer": "256KiB"}
+    stage.configure({"web-app": channels(*CHANNELS)}, {"first": sink(), "second": sink()}, redis=own)
+    router = stage.start()
+    flow = stage.flow(PUBSUB, events, rate=stage.of(2_000, 1_000), key=" ".join(CHANNELS))
+    stage.until(lambda: stage.recorder.count("first", PUBSUB) > events // 10, "a tenth of the events")
+    stage.server.do("CONFIG", "SET", "maxmemory", "1")
+    stage.until(lambda: flow.sent > events * 0.8, "most of it to be published")
+    stage.server.do("CONFIG", "SET", "maxmemory", "0")
+    flow.wait()
+    finish_counting(stage, router, flow, ["first", "second"], reason="outage")
+
+
+@scenario(
+    "A burst of 100,000 events on one pub/sub channel, as quick as they can be published, to a log (the peers' row)",
+    "lost 0, repeated 0, in order",
+)
+def burst(stage: Stage) -> None:
+    events = stage.of(20_000, 100_000)
+    stage.serve()
+    stage.configure({"web-app": channels()}, {"audit": {"type": "log", "path": "audit.jsonl"}})
+    router = stage.start()
+    lines = stage.config.parent / "audit.jsonl"
+    began = time.monotonic()
+    flow = stage.flow(PUBSUB, events).wait()
+    stage.until(lambda: lines.exists() and lines.read_bytes().count(b"\n") >= events, "all lines")
+    stage.figure("events per second", events / (time.monotonic() - began), unit="")
+    found = numbers_in(lines)
+    stage.found.lost["audit"] = len(set(flow.events) - set(found))
+    stage.found.repeated["audit"] = len(found) - len(set(found))
+    stage.found.delivered["audit"] = len(set(found))
+    stage.check(found == sorted(found), "lines have changed places")
+    stage.finish(router, faults=1, sinks=[], exact_books=False)
+
+
+def numbers_in(*files: Path) -> list[int]:
+    """The numbers of the events in files of a log sink, in their order."""
+    return [json.loads(line)["payload"]["n"] for file in files for line in file.read_bytes().splitlines()]

@@ -1,0 +1,114 @@
+"""The router is told to end: under load, while a sink hangs, and by a second signal."""
+
+from __future__ import annotations
+
+import time
+
+from tests.faults.recorder import LIST, NEVER, OK, PUBSUB, STREAM
+from tests.faults.registry import scenario
+from tests.faults.scenarios.kills import after
+from tests.faults.stage import SINKS, Stage, channels, items, sink, stream
+from tests.support.process import Process
+
+
+@scenario(
+    "Stream, list and pub/sub to three sinks; SIGTERM ten times under load, and a start after each",
+    "lost 0, repeated 0; of pub/sub everything arrives that was published while somebody was subscribed",
+)
+def stopped(stage: Stage) -> None:
+    events, stops = stage.of((2_000, 3), (60_000, 10))
+    stage.serve()
+    stage.configure({"billing": stream(), "jobs": items(), "web-app": channels()})
+    router = stage.start()
+    stage.flow(STREAM, events, rate=1_000)
+    stage.flow(LIST, events // 5, rate=200)
+    stage.flow(PUBSUB, events // 5, rate=200)
+    slowest = 0.0
+    for number in range(stops):
+        stage.step(f"SIGTERM {number + 1} of {stops}")
+        after(stage, STREAM, (number + 1) / (stops + 2))
+        slowest = max(slowest, stage.stop(router))
+        router = stage.start()
+    stage.step("the rest")
+    stage.everything()
+    stage.figure("slowest end", slowest, 20)
+    stage.finish(router, faults=stops, pubsub=True)
+
+
+@scenario(
+    "Stream and list to three sinks whose queues are in memory; SIGTERM ten times under load, and a start after each",
+    "lost 0, repeated 0",
+)
+def stopped_in_memory(stage: Stage) -> None:
+    events, stops = stage.of((2_000, 3), (40_000, 10))
+    stage.serve()
+    stage.configure({"billing": stream(), "jobs": items()}, {name: sink("memory") for name in SINKS})
+    router = stage.start()
+    stage.flow(STREAM, events, rate=1_000)
+    stage.flow(LIST, events // 5, rate=200)
+    for number in range(stops):
+        stage.step(f"SIGTERM {number + 1} of {stops}")
+        after(stage, STREAM, (number + 1) / (stops + 2))
+        stage.stop(router)
+        router = stage.start()
+    stage.step("the rest")
+    stage.everything()
+    stage.finish(router, faults=stops, exact_books=False)
+
+
+def _hung(stage: Stage, queue: str, drain: int, events: int) -> Process:
+    """A router of whose sinks the second hangs, and the two others have delivered everything they can."""
+    stage.serve()
+    sinks = {name: sink(queue, timeout="10m") for name in SINKS}
+    stage.configure({"billing": stream(claim={"idle": "20m"})}, sinks, shutdown={"drain": f"{drain}s"})
+    stage.recorder.answer = lambda name, _number: NEVER if name == "second" else OK
+    router = stage.start()
+    stage.flow(STREAM, events).wait()
+    stage.until(
+        lambda: stage.recorder.count("first") == stage.recorder.count("third") == events, "the two sinks that work"
+    )
+    return router
+
+
+def _hanging(stage: Stage, queue: str, events: int, may_repeat: int) -> None:
+    drain = stage.of(2, 10)
+    router = _hung(stage, queue, drain, events)
+    stage.step("SIGTERM")
+    router.signal()
+    router.wait_for('"draining"', timeout=60)
+    began = time.monotonic()
+    stage.check(router.wait(300) == 0, "SIGTERM did not end in order")
+    off = time.monotonic() - began - drain
+    stage.figure("end, off the drain limit", abs(off), 1)
+    stage.recorder.answer = lambda _name, _number: OK
+    router = stage.start()
+    stage.everything()
+    stage.finish(router, faults=1, may_repeat=may_repeat, exact_books=queue == "redis")
+
+
+@scenario(
+    "SIGTERM while one of three sinks hangs for ever; then it works again, and the router is started",
+    "it ends at the drain limit ± 1 s, what was not finished is delivered after the start, nothing is repeated",
+)
+def hanging(stage: Stage) -> None:
+    _hanging(stage, "redis", stage.of(300, 5_000), 0)
+
+
+@scenario(
+    "The same with queues in memory",
+    "the same; but what the hung sink has not got is repeated to the others, 1,000 entries at most",
+)
+def hanging_in_memory(stage: Stage) -> None:
+    _hanging(stage, "memory", 500, 500)
+
+
+@scenario("A second SIGTERM while a sink hangs", "it ends within 2 s, and nothing is lost after a start")
+def stopped_twice(stage: Stage) -> None:
+    router = _hung(stage, "redis", 60, stage.of(300, 5_000))
+    router.signal()
+    router.wait_for('"draining"', timeout=60)
+    stage.figure("end after the second SIGTERM", stage.stop(router), 2)
+    stage.recorder.answer = lambda _name, _number: OK
+    router = stage.start()
+    stage.everything()
+    stage.finish(router, faults=1)

@@ -1,0 +1,65 @@
+"""One of two routers is killed and never comes back: the other finishes its work."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from tests.faults.recorder import LIST, STREAM
+from tests.faults.registry import scenario
+from tests.faults.stage import SINKS, Stage, items, sink, stream
+
+
+def _taken_over(stage: Stage, kind: int, queue: str, source: dict[str, Any], *, events: int, within: float) -> None:
+    stage.serve()
+    # Slow enough that the one that dies has work in hand: half of the events are with each.
+    for name in SINKS:
+        stage.recorder.delay[name] = 0.02
+    stage.configure({source["type"]: source}, {name: sink(queue) for name in SINKS})
+    first, second = stage.start("one"), stage.start("two")
+    stage.flow(kind, events)
+    stage.until(lambda: _both_work(stage), "both routers to deliver")
+    stage.kill(first)
+    began = time.monotonic()
+    for flow in stage.flows:
+        flow.wait()
+    stage.recorder.delay.clear()
+    stage.everything()
+    seconds = time.monotonic() - began
+    stage.figure("the other's work is done after", seconds, within)
+    may = 1_000 if queue == "memory" and kind == STREAM else 100
+    stage.finish(second, faults=1, may_repeat=may, exact_books=queue == "redis")
+
+
+def _both_work(stage: Stage) -> bool:
+    told = [stage.told("one"), stage.told("two")]
+    return all(
+        one is not None and all(book["delivered"] for book in one["books"]["sinks"].values()) for one in told
+    ) and all(one is not None and any(each["in_hand"] for each in one["sinks"].values()) for one in told)
+
+
+@scenario(
+    "Two routers on a stream, queues in memory; one is killed with -9 and does not come back",
+    "the other has delivered its entries within `claim.idle` + 10 s (15 s + 10 s); lost 0",
+)
+def taken_over(stage: Stage) -> None:
+    source = stream(claim={"idle": stage.of("4s", "15s")}, max_in_flight=100)
+    _taken_over(stage, STREAM, "memory", source, events=stage.of(600, 4_000), within=stage.of(14, 25))
+
+
+@scenario(
+    "Two routers on a list, queues in memory; one is killed with -9 and does not come back",
+    "the other has delivered its items within `lease` + 10 s (15 s + 10 s); lost 0",
+)
+def taken_over_on_a_list(stage: Stage) -> None:
+    source = items(lease=stage.of("3s", "15s"))
+    _taken_over(stage, LIST, "memory", source, events=stage.of(600, 4_000), within=stage.of(13, 25))
+
+
+@scenario(
+    "Two routers share queues in Redis; one is killed with -9 and does not come back",
+    "the other has delivered its work within 60 s + 10 s; lost 0",
+    small=False,
+)
+def taken_over_in_a_queue(stage: Stage) -> None:
+    _taken_over(stage, STREAM, "redis", stream(), events=6_000, within=70)

@@ -1,0 +1,413 @@
+"""Where a scenario plays: a server, routers, producers and a recorder, and the reckoning at the end."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from router.admin.client import Client
+from router.admin.sockets import connect, default_address
+from router.errors import RouterError
+from tests.faults.flows import Flow, numbers
+from tests.faults.judging import Found, judge_books, judge_counts, judge_lines, judge_log
+from tests.faults.recorder import LIST, PUBSUB, STREAM, Outside, Recorder
+from tests.support.process import COMMAND, Process, environment
+from tests.support.proxy import Proxy
+from tests.support.redis import RedisServer, binary
+
+SINKS = ("first", "second", "third")
+KEYS = {STREAM: "billing", LIST: "jobs", PUBSUB: "notification"}
+DEAD = "{event-router}:dead"
+PLUGIN = Path(__file__).with_name("recording_sink.py")
+PATIENCE = 300.0
+"""Seconds that anything may take; machines are busy, and how long things took is a figure, not a deadline."""
+
+Step = Callable[[str], None]
+
+
+class Stuck(Exception):  # noqa: N818  # it tells what did not happen
+    """Something did not happen; the text tells what there is to see."""
+
+
+def sink(queue: str | Mapping[str, Any] = "redis", **keys: Any) -> dict[str, Any]:
+    """A recording sink that is tried again quickly."""
+    quick = {"retry": {"initial": "50ms", "max_delay": "1s"}, "timeout": "5s", "breaker": {"reset": "500ms"}}
+    return {"type": "record", **quick, "queue": queue, **keys}
+
+
+def stream(**keys: Any) -> dict[str, Any]:
+    """The source of kind `STREAM`."""
+    return {"type": "stream", "streams": [KEYS[STREAM]], "start": "oldest", "claim": {"idle": "15s"}, **keys}
+
+
+def items(**keys: Any) -> dict[str, Any]:
+    """The source of kind `LIST`."""
+    return {"type": "list", "keys": [KEYS[LIST]], **keys}
+
+
+def channels(*names: str, **keys: Any) -> dict[str, Any]:
+    """The source of kind `PUBSUB`."""
+    return {"type": "pubsub", "channels": list(names or (KEYS[PUBSUB],)), **keys}
+
+
+class Stage:
+    """One run of one scenario. `full` says whether it is of full size; `step` is told what happens next."""
+
+    def __init__(self, name: str, folder: Path, *, full: bool, step: Step, outside: Outside, kind: str) -> None:
+        self.full = full
+        self.folder = folder
+        self.found = Found(name)
+        self.step = step
+        self.recorder = Recorder()
+        self.server: RedisServer = None  # type: ignore[assignment]  # `serve` comes first
+        self.flows: list[Flow] = []
+        self.routers: list[Process] = []
+        self.killed: set[Process] = set()
+        self._outside = outside
+        self._kind = kind
+        self._proxies: list[Proxy] = []
+        outside.run(self.recorder.start())
+
+    def of(self, small: Any, full: Any) -> Any:
+        """The one or the other, by the size of the run."""
+        return full if self.full else small
+
+    # What there is.
+
+    def serve(self, persistence: str = "everysec", **options: str) -> RedisServer:
+        """Start the server; `persistence` is how often its append-only file is synced, `no` for none."""
+        given = {"appendonly": "no"} if persistence == "no" else {"appendonly": "yes", "appendfsync": persistence}
+        self.server = RedisServer(self._kind, self.folder / "redis", options={**given, **options}).start()
+        return self.server
+
+    def proxy(self) -> Proxy:
+        """A proxy before the server."""
+        self._proxies.append(self._outside.proxy(self.server.port))
+        return self._proxies[-1]
+
+    def on_proxy(self, act: Callable[..., object], *arguments: object) -> None:
+        """Do something to a proxy, on its own event loop."""
+        self._outside.call(act, *arguments)
+
+    def configure(self, sources: Mapping[str, Any], sinks: Mapping[str, Any] | None = None, **keys: Any) -> None:
+        """Write the configuration: every event to every sink, unless `keys` say otherwise."""
+        sinks = {name: sink() for name in SINKS} if sinks is None else sinks
+        told = {
+            name: {**one, "port": self.recorder.port, "name": name} if one["type"] == "record" else dict(one)
+            for name, one in sinks.items()
+        }
+        routes = [{"id": "all", "sinks": list(sinks)}]
+        whole = {"version": 1, "redis": {"url": self.server.url}, "sources": sources, "sinks": told, "routes": routes}
+        home = self.folder / "router"
+        plugins = home / "plugins"
+        plugins.mkdir(mode=0o755, parents=True, exist_ok=True)
+        (plugins / "record.py").write_text(PLUGIN.read_text())
+        (plugins / "record.py").chmod(0o644)
+        self.config.write_text(json.dumps({**whole, **keys}))  # JSON is YAML
+
+    @property
+    def config(self) -> Path:
+        """The file of the configuration."""
+        return self.folder / "router" / "config.yaml"
+
+    # Routers.
+
+    def start(self, instance: str = "one", *, wait: bool = True) -> Process:
+        """Start a router; ready unless told not to wait."""
+        arguments = ("run", "-c", self.config, "--instance", instance)
+        router = Process(*arguments, cwd=self.config.parent, notify=True).__enter__()
+        self.routers.append(router)
+        if wait:
+            self.ready(router)
+        return router
+
+    def ready(self, router: Process) -> None:
+        """Wait until a router is ready."""
+        assert router.notify
+        notify = router.notify
+        self.until(lambda: notify.seen("READY=1") or not router.running, "a router to be ready")
+        if not router.running:
+            raise Stuck(f"the router ended before it was ready\n{router.err}")
+
+    def kill(self, router: Process) -> None:
+        """End a router with kill -9."""
+        router.signal(9)
+        router.wait()
+        self.killed.add(router)
+
+    def stop(self, router: Process, code: int = 0) -> float:
+        """SIGTERM; returns the seconds until the end."""
+        began = time.monotonic()
+        found = router.stop(PATIENCE)
+        seconds = time.monotonic() - began
+        self.check(found == code, f"SIGTERM ended with {found}: {router.err[-2000:]}")
+        return seconds
+
+    def client(self, instance: str = "one") -> Client:
+        """Who asks a running router."""
+        return Client(default_address(self.config.parent / "state" / "event-router", instance))
+
+    def status(self, instance: str = "one") -> dict[str, Any]:
+        """What a running router says of itself."""
+        told: dict[str, Any] = self.client(instance).get("/api/status")
+        return told
+
+    def readyz(self, instance: str = "one") -> tuple[int, dict[str, Any]]:
+        """The answer of `/readyz`: code and body."""
+        connection = http.client.HTTPConnection("localhost", timeout=10)
+        connection.sock = connect(self.client(instance).address, 10)
+        try:
+            connection.request("GET", "/readyz")
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the router's beside it."""
+        home = self.config.parent
+        return subprocess.run(
+            [*COMMAND, *words],
+            cwd=home,
+            env=environment(home),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    # Events.
+
+    def flow(self, kind: int, events: int, *, rate: float | None = None, first: int = 0, key: str = "") -> Flow:
+        """Publish events in the background, from number `first` of their kind on."""
+        self.flows.append(Flow(kind, self.server, key or KEYS[kind], numbers(kind, events, first), rate).start())
+        return self.flows[-1]
+
+    def arrived(self, kind: int, sinks: Sequence[str] = SINKS) -> bool:
+        """Whether every sink has every event that was to be sent of a kind."""
+        wanted = sum(len(flow.events) for flow in self.flows if flow.kind == kind)
+        return all(self.recorder.count(name, kind) >= wanted for name in sinks)
+
+    def heard(self) -> set[int]:
+        """The numbers published while somebody was subscribed."""
+        return {number for flow in self.flows for number in flow.heard}
+
+    def everything(self, sinks: Sequence[str] = SINKS) -> None:
+        """Wait until all flows are sent and every event of streams and lists is at every sink."""
+        for flow in self.flows:
+            flow.wait()
+        kinds = {flow.kind for flow in self.flows} - {PUBSUB}
+        self.until(lambda: all(self.arrived(kind, sinks) for kind in kinds), "every event at every sink")
+
+    # Waiting and judging.
+
+    def until(self, condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> float:
+        """Wait for a condition of the outside world; returns how long that took."""
+        began = time.monotonic()
+        while not condition():
+            if time.monotonic() - began > seconds:
+                raise Stuck(f"waited {seconds:g} s for {what}\n{self.story()}")
+            time.sleep(0.01)
+        return time.monotonic() - began
+
+    def check(self, good: object, problem: str) -> None:
+        """Note a problem, and go on."""
+        if not good:
+            self.found.problems.append(problem)
+
+    def figure(self, name: str, value: float, most: float | None = None, unit: str = "s") -> None:
+        """A measured figure for the table. What is a matter of speed is judged in full runs alone."""
+        shown = f"{value:,.1f}" if value < 10 and value != int(value) else f"{value:,.0f}"
+        bound = "" if most is None else f" (at most {most:g})"
+        self.found.figures[name] = f"{shown} {unit}".strip() + bound
+        if most is not None and value > most and (self.full or unit not in {"s", "%"}):
+            self.check(False, f"{name}: {shown} {unit}, at most {most:g}")
+
+    def finish(
+        self,
+        *routers: Process,
+        faults: int,
+        may_repeat: float = 0,
+        sinks: Sequence[str] = SINKS,
+        pubsub: bool = False,
+        exact_books: bool = True,
+        dead: int = 0,
+    ) -> Found:
+        """Everything is over: compare counts and books, end the routers, read their logs.
+
+        `pubsub` says that what was heard of pub/sub must have arrived; `exact_books` that the sinks' books must say what was
+        published, no more and no less.
+        """
+        found = self.found
+        self.step("comparing")
+        self.until(self._idle, "queues to be empty, and all acknowledged")
+        done = self.command("status", "--json", "--instance", self._instance(routers[-1]))
+        self.check(done.returncode == 0, f"status ended with {done.returncode}: {done.stderr}")
+        told = json.loads(done.stdout)
+        judge_books(found, told)
+        expected = self._expected(pubsub=pubsub)
+        found.published = sum(len(flow.events) for flow in self.flows)
+        for kind, wanted in expected.items():
+            got = {name: self.recorder.numbers(name, kind) for name in sinks}
+            judge_counts(found, got, dict.fromkeys(sinks, wanted), may_repeat)
+        if exact_books:
+            self._exact(told, sinks)
+        for router in routers:
+            self.stop(router)
+        found.dead = int(self.server.do("XLEN", DEAD))
+        self.check(found.dead == dead, f"{found.dead} dead letters, {dead} should be")
+        self.check(not self.recorder.spoiled, f"{self.recorder.spoiled} deliveries had other bytes than were published")
+        self.read_logs(faults)
+        return found
+
+    def read_logs(self, faults: int) -> None:
+        """Judge what all routers said."""
+        times: Counter[str] = Counter()
+        for router in self.routers:
+            times += judge_log(self.found, router.err, killed=router in self.killed)
+        judge_lines(self.found, times, faults)
+
+    def _expected(self, *, pubsub: bool) -> dict[int, set[int]]:
+        expected: dict[int, set[int]] = {}
+        for flow in self.flows:
+            if flow.kind != PUBSUB:
+                expected.setdefault(flow.kind, set()).update(flow.events)
+            elif pubsub:
+                expected.setdefault(PUBSUB, set()).update(flow.heard)
+        return expected
+
+    def _exact(self, told: Mapping[str, Any], sinks: Sequence[str]) -> None:
+        """The books of the sinks know each event once, however often it was tried."""
+        for name in sinks:
+            book = told["books"]["sinks"][name]
+            once = sum(self.recorder.count(name, kind) for kind in (STREAM, LIST, PUBSUB))
+            self.check(book["accepted"] == once, f"the books of {name} accepted {book['accepted']}, {once} arrived")
+            self.check(book["delivered"] == once, f"the books of {name} delivered {book['delivered']}, {once} arrived")
+
+    def _instance(self, router: Process) -> str:
+        return router.arguments[list(router.arguments).index("--instance") + 1]
+
+    def _idle(self) -> bool:
+        running = [router for router in self.routers if router.running]
+        told = [self.told(self._instance(router)) for router in running]
+        over = all(
+            one is not None
+            and all(not book["pending"] for book in one["books"]["sinks"].values())
+            and all(not sink["waiting"] and not sink["in_hand"] for sink in one["sinks"].values())
+            for one in told
+        )
+        return over and not self.pending()
+
+    def told(self, instance: str) -> dict[str, Any] | None:
+        """What a router says, None when it says nothing."""
+        try:
+            return self.status(instance)
+        except RouterError:
+            return None
+
+    def pending(self) -> int:
+        """Entries of the stream, and items of the list, that are not acknowledged."""
+        with self.server.client() as client:
+            try:
+                entries = client.xpending(KEYS[STREAM], "event-router")["pending"]
+            except redis.ResponseError:
+                entries = 0
+            waiting = client.llen(KEYS[LIST])
+            hands = [client.llen(key) for key in client.scan_iter(f"{{{KEYS[LIST]}}}:event-router:processing:*")]
+        return int(entries + waiting + sum(hands))
+
+    def story(self) -> str:
+        """What there is to see when a scenario does not end."""
+        lines = [f"sent {[(flow.kind, flow.sent, len(flow.events)) for flow in self.flows]}"]
+        counts = {f"{sink}/{kind}": len(got) for (sink, kind), got in self.recorder.got.items()}
+        lines.append(f"delivered, by sink and kind: {counts}")
+        for kind, wanted in self._expected(pubsub=False).items():
+            for name in sorted({name for name, _ in self.recorder.got}):
+                missing = sorted(wanted - self.recorder.numbers(name, kind).keys())
+                if missing:
+                    lines.append(f"{name} has not got {len(missing)} of kind {kind}, the first: {missing[:10]}")
+        lines += self._server_story()
+        for router in self.routers:
+            state = "runs" if router.running else "ended"
+            lines.append(f"router {self._instance(router)}, {state}:\n{router.err[-6000:]}")
+        return "\n".join(lines)
+
+    def _server_story(self) -> Iterator[str]:
+        try:
+            with self.server.client(socket_timeout=5) as client:
+                for key in sorted(client.scan_iter("*")):
+                    kind = client.type(key)
+                    size = {b"stream": "XLEN", b"list": "LLEN", b"zset": "ZCARD", b"hash": "HLEN"}.get(kind)
+                    yield f"{key.decode()}: {client.execute_command(size, key) if size else kind.decode()}"
+                    if kind == b"stream" and key != DEAD.encode():
+                        yield from self._pending_story(client, key)
+                letters: Any = client.xrange(DEAD, count=5)
+                yield from (f"letter {letter}" for letter in letters)
+        except redis.RedisError as error:
+            yield f"the server says nothing: {error}"
+
+    def _pending_story(self, client: redis.Redis, key: bytes) -> Iterator[str]:
+        rows: Any = client.xpending_range(key, "event-router", "-", "+", 20)
+        yield from (f"  pending {row}" for row in rows)
+
+    # The end.
+
+    def close(self) -> None:
+        """End everything that was started."""
+        for flow in self.flows:
+            flow.stop()
+        for router in self.routers:
+            router.__exit__(None, None, None)
+        for proxy in self._proxies:
+            self._outside.drop(proxy)
+        if self.server is not None:
+            self.server.kill()
+        self._outside.run(self.recorder.stop())
+
+
+def resident(router: Process, what: str = "VmRSS") -> float:
+    """Memory of a process in MiB: `VmRSS` now, `VmHWM` at most so far. Source: proc(5)."""
+    for line in Path(f"/proc/{router.pid}/status").read_text().splitlines():
+        if line.startswith(what):
+            return int(line.split()[1]) / 1024
+    raise AssertionError(what)
+
+
+def cpu(router: Process) -> float:
+    """Seconds of CPU that a process has used. Source: proc(5)."""
+    fields = Path(f"/proc/{router.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def every(seconds: float, act: Callable[[], object]) -> Iterator[None]:
+    """Meanwhile do something again and again, in a thread."""
+    over = threading.Event()
+
+    def again() -> None:
+        while not over.wait(seconds):
+            act()
+
+    thread = threading.Thread(target=again, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(30)
+
+
+def kinds_of_server() -> list[str]:
+    """The servers that this machine has, Redis first."""
+    return [kind for kind in ("redis", "valkey") if binary(kind)]

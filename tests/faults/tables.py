@@ -1,0 +1,151 @@
+"""The tables of docs/reliability.md: what was measured, and the peers' figures beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tests.faults.registry import Scenario
+
+BEGIN = "<!-- measured: begin; written by `make faults` -->"
+END = "<!-- measured: end -->"
+
+Result = Mapping[str, Any]
+
+
+def document(scenarios: Mapping[str, Scenario], results: Mapping[str, Result]) -> str:
+    """Everything between the markers."""
+    shown = {name: results[name] for name in scenarios if name in results}
+    if not shown:
+        return "\nNothing has been measured yet."
+    parts = [_where(shown), _table(scenarios, shown), "### Beside its peers", PEERS_HEAD, _peers(shown)]
+    return "\n" + "\n\n".join(parts) + "\n"
+
+
+def _where(shown: Mapping[str, Result]) -> str:
+    dates = sorted({result["date"] for result in shown.values()})
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    places = {
+        key: " and ".join(sorted({str(one[key]) for one in shown.values()})) for key in ("server", "python", "cores")
+    }
+    held = sum(not result["problems"] for result in shown.values())
+    minutes = round(sum(result["seconds"] for result in shown.values()) / 60)
+    return (
+        f"Measured {when} with event-router {' and '.join(sorted({one['version'] for one in shown.values()}))}, "
+        f"{places['server']}, Python {places['python']}, on {places['cores']} cores, in {minutes} minutes: "
+        f"{held} of {len(shown)} promises held."
+    )
+
+
+def _table(scenarios: Mapping[str, Scenario], shown: Mapping[str, Result]) -> str:
+    lines = ["| what is done | what is promised | events | lost | repeated | also measured | books | held |"]
+    lines.append("|---|---|--:|--:|--:|---|---|---|")
+    for name, result in shown.items():
+        one = scenarios[name]
+        cells = [
+            one.title,
+            one.promise,
+            f"{result['published']:,}",
+            f"{_most(result['lost']):,}",
+            _share(_most(result["repeated"]), result["published"]),
+            _also(result),
+            "balance" if result["balanced"] else "**do not**",
+            f"**no**: {'; '.join(result['problems'])}" if result["problems"] else "yes",
+        ]
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def _most(by_sink: Mapping[str, int]) -> int:
+    return max(by_sink.values(), default=0)
+
+
+def _share(number: int, published: int) -> str:
+    if not number or not published:
+        return f"{number:,}"
+    return f"{number:,} ({number / published:.2%})"
+
+
+def _also(result: Result) -> str:
+    told = [f"{name} {value}" for name, value in result["figures"].items()]
+    if result["dead"]:
+        told.append(f"dead letters {result['dead']:,}")
+    faults = max(result["faults"], 1)
+    told.append(f"log lines per fault {result['lines'] / faults:.1f}".replace(".0", ""))
+    return "; ".join(told)
+
+
+PEERS_HEAD = (
+    "The same was done to Bento (its head of August 2026) and Vector 0.58, all on one machine, on 2026-11-23. Vector does not "
+    "read streams."
+)
+
+
+def _counts(result: Result) -> str:
+    published = result["published"]
+    again = _most(result["repeated"])
+    repeated = f"{again:,} of {published:,}" if again else "0"
+    return f"lost {_most(result['lost']):,}, repeated {repeated}"
+
+
+def _figure(name: str) -> Callable[[Result], str]:
+    return lambda result: result["figures"].get(name, "not measured").partition(" (at most")[0]
+
+
+def _healed(result: Result) -> str:
+    return f"healed, {_counts(result)}"
+
+
+def _half_open(result: Result) -> str:
+    noticed, back = _figure("noticed after")(result), _figure("heard again after")(result)
+    return f"noticed after {noticed}, heard again {back} after the way was back"
+
+
+def _slow(result: Result) -> str:
+    return f"at a tenth of the rate: {result['dropped']:,} drops, each counted, by channel, and said; the quick sink got all"
+
+
+def _order(result: Result) -> str:
+    return "kept" if not any("places" in problem for problem in result["problems"]) else "**not kept**"
+
+
+NONE = "no such source"
+
+PEERS: tuple[tuple[str, str, str, str, Callable[[Result], str]], ...] = (
+    ("stream at 2,000/s, kill -9 four times", "lost 0, repeated 7,500 of 20,000", NONE, "killed_at_a_rate", _counts),
+    ("stream, SIGTERM (peers: four times, we: ten)", "lost 0, repeated 0", NONE, "stopped", _counts),
+    ("XGROUP DESTROY", "healed, sent all 1,000 of the history again", NONE, "destroyed", _healed),
+    ("FLUSHALL", "healed, lost 0", NONE, "flushed", _healed),
+    (
+        "pub/sub, Redis restarts",
+        "subscribed again at once",
+        "after 0.5 s",
+        "redis_killed",
+        _figure("subscribed again after the port opened"),
+    ),
+    (
+        "pub/sub, half-open connection",
+        "deaf for the whole 90 s watched",
+        "deaf for the whole 90 s watched",
+        "half_open",
+        _half_open,
+    ),
+    (
+        "pub/sub, slow sink",
+        "at a fifth of the rate: 30,086 of 40,000 gone, not a word in its log",
+        "not measured",
+        "slow_sinks",
+        _slow,
+    ),
+    ("pub/sub, burst of 100,000", "27 to 31 gone in each of 12 runs", "none gone", "burst", _counts),
+    ("order of one channel", "events swapped places", "kept", "burst", _order),
+)
+"""Rows of the comparison: the fault, what Bento and Vector did, the scenario of ours, and what to say of it."""
+
+
+def _peers(shown: Mapping[str, Result]) -> str:
+    lines = ["| fault | event-router | Bento | Vector |", "|---|---|---|---|"]
+    for fault, bento, vector, name, say in PEERS:
+        ours = say(shown[name]) if name in shown else "not measured"
+        lines.append(f"| {fault} | {ours} | {bento} | {vector} |")
+    return "\n".join(lines)

@@ -1,0 +1,50 @@
+"""The command on a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import select
+import subprocess
+from pathlib import Path
+
+from tests.support.process import COMMAND, environment
+
+
+class Terminal:
+    """A command that runs on a terminal of its own: all it shows, and what is typed."""
+
+    def __init__(self, *words: str, cwd: Path) -> None:
+        self.shown = b""
+        self._master, slave = pty.openpty()
+        variables = {**environment(cwd), "TERM": "xterm", "COLUMNS": "120"}
+        self._process = subprocess.Popen(
+            [*COMMAND, *words], cwd=cwd, env=variables, stdin=slave, stdout=slave, stderr=slave
+        )
+        os.close(slave)
+
+    def until(self, text: str) -> None:
+        """Wait until this is shown."""
+        while text.encode() not in self.shown:
+            self._read()
+
+    def type(self, text: str) -> None:
+        """Type it."""
+        os.write(self._master, text.encode())
+
+    def end(self) -> int:
+        """Wait for the end and return the exit code."""
+        with contextlib.suppress(OSError):
+            while True:
+                self._read()
+        os.close(self._master)
+        return self._process.wait(30)
+
+    def _read(self) -> None:
+        ready, _, _ = select.select([self._master], [], [], 30)
+        assert ready, self.shown
+        data = os.read(self._master, 65536)
+        if not data:
+            raise OSError
+        self.shown += data
