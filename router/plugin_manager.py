@@ -15,6 +15,7 @@ import importlib.util
 import inspect
 import os
 import pwd
+import re
 import signal
 import stat
 import sys
@@ -27,13 +28,18 @@ from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 import pluggy
+from pydantic import BaseModel
 
 from router import hookspecs
+from router.config import NAME, HostKeys
 from router.contracts import Execution, QueueType, SinkCallable, SinkType
 from router.options import SinkOptions
 
 _MODULE_PREFIX = "event_router_plugin_"
 _LONGEST = 300  # characters of a plugin's own error that are shown
+
+ALL = "all"
+"""The key of `defaults` for every type of sink, which is therefore the name of none."""
 
 PATIENCE = 10.0
 """Seconds that one plugin may take to load."""
@@ -304,8 +310,8 @@ def _fault(kind: SinkType) -> str | None:
     """What is wrong with a registration: a plugin may have handed in anything, whatever the annotations say."""
     sink: Any = kind.sink
     options: Any = kind.options
-    if not isinstance(kind.name, str) or not kind.name:
-        return "its name is not a text"
+    if not isinstance(kind.name, str) or not re.fullmatch(NAME, kind.name) or kind.name == ALL:
+        return f"its name is 1 to 64 of the letters a-z A-Z, digits, `_`, `.` and `-`, and not `{ALL}`"
     if not callable(sink):
         return f"{sink!r} is neither a function nor a class"
     is_class = inspect.isclass(sink)
@@ -313,6 +319,9 @@ def _fault(kind: SinkType) -> str | None:
         return f"class {sink.__name__} has neither `deliver` nor `deliver_batch`"
     if not (inspect.isclass(options) and issubclass(options, SinkOptions)):
         return f"`options` is a subclass of SinkOptions, not {options!r}"
+    taken = sorted(_keys(options) & _keys(HostKeys))
+    if taken:
+        return f"its option `{taken[0]}` has the name of a key of the host's, and would never be set"
     if kind.queue not in {"memory", "redis"}:
         return f"`queue` is 'memory' or 'redis', not {kind.queue!r}"
     if not _is_count(kind.concurrency):
@@ -324,6 +333,11 @@ def _fault(kind: SinkType) -> str | None:
     if kind.execution == "process" and (is_class or inspect.iscoroutinefunction(sink)):
         return "`execution='process'` is for plain functions"
     return None
+
+
+def _keys(model: type[BaseModel]) -> set[str]:
+    """What the fields of a model are called in the configuration."""
+    return {field.alias or name for name, field in model.model_fields.items()}
 
 
 def _is_count(value: object) -> bool:

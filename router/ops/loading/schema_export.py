@@ -13,8 +13,7 @@ from pydantic import BaseModel
 from router.config import NAME, OFF, SOURCES, DeliverOnly, HostKeys, RouteConfig, RouterConfig, SchemaConfig
 from router.contracts import SinkType
 from router.ops.loading import shapes
-from router.ops.loading.sinks import ALL
-from router.plugin_manager import Plugins
+from router.plugin_manager import ALL, Plugins
 
 Json = dict[str, Any]
 

@@ -18,10 +18,7 @@ from router.ops.loading.nodes import Entry, Mapping, Node, Scalar, Sequence, chi
 from router.ops.loading.placeholders import WORD
 from router.ops.loading.problems import Problems, did_you_mean, unknown
 from router.options import TEMPLATE_FILES, TemplateFile
-from router.plugin_manager import Plugins
-
-ALL = "all"
-"""The key of `defaults` for every type of sink."""
+from router.plugin_manager import ALL, Plugins
 
 HOST_KEYS = tuple(shapes.fields(HostKeys))
 _DEFAULT_KEYS = tuple(key for key in HOST_KEYS if key != "type")
