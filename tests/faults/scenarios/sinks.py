@@ -39,13 +39,16 @@ def token_refused(stage: Stage) -> None:
     events, seconds = stage.of((1_000, 2.0), (20_000, 60.0))
     stage.serve()
     stage.configure({"billing": stream()})
-    end = time.monotonic() + seconds
-    stage.recorder.answer = lambda name, _number: REFUSED if name == "second" and time.monotonic() < end else OK
+    refusing = [True]
+    stage.recorder.answer = lambda name, _number: REFUSED if name == "second" and refusing[0] else OK
     router = stage.start()
     stage.flow(STREAM, events, rate=stage.of(1_000, 400))
     stage.until(lambda: stage.recorder.count("first") > 0, "the sinks that work")
     stage.until(lambda: _named(stage), "/readyz to name the sink")
+    end = time.monotonic() + seconds
+    stage.until(lambda: time.monotonic() >= end, "the time of the outage")
     stage.check(stage.readyz()[0] == 200, "a sink at fault is no reason not to be ready")
+    refusing[0] = False
     stage.everything()
     stage.until(lambda: not _named(stage), "/readyz to name it no more")
     stage.finish(router, faults=1)
