@@ -99,7 +99,7 @@ def test_all_faults_at_once() -> None:
         ("{{ }}", "an expression is missing"),
         ("{% if %}{% endif %}", "an expression is missing"),
         ("{{ payload.x == }}", "the expression is not complete"),
-        ("{{ payload.x | truncate(3 }}", "`)` is missing before `}`"),
+        ("{{ payload.x | truncate(3 }}", "`)` is missing"),
         ("{{ payload['x }}", "a quote that is opened is never closed"),
         ('{{ payload["x }}', "a quote that is opened is never closed"),
         ("{{ payload.x payload.y }}", "`payload` can't stand here; an operator, a `|` or the end is missing before it"),

@@ -30,7 +30,7 @@ _PLAIN = (
     (r"unexpected 'end of template'", r"`{{` is not closed: `}}` is missing"),
     (r"tag name expected", r"the name of a tag is missing after `{%`"),
     (r"unexpected '}'", r"`}` alone closes nothing: `{{` is closed by `}}`, `{%` by `%}`"),
-    (r"unexpected '(.)', expected '(.)'", r"`\2` is missing before `\1`"),
+    (r"unexpected '(.)', expected '(.)'", r"`\2` is missing"),
     (r"expected an expression, got 'end of (?:print statement|statement block)'", r"an expression is missing"),
     (r"unexpected 'end of (?:print statement|statement block)'", r"the expression is not complete"),
     (r"expected token 'name', got 'end of .*'", r"a name is missing, of a filter after `|` or of a variable"),
