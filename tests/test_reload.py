@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support.daemon import daemon
+from tests.support.process import Process, run
 from tests.support.proxy import Proxy
 from tests.support.redis import free_port
 from tests.support.streams import pending
@@ -563,6 +564,26 @@ async def test_twenty_reloads_under_load_lose_and_repeat_nothing(server, tmp_pat
             assert got == {(source, number): 1 for source in sources for number in range(events)}
         closing = router.closing()
         assert (closing["gaps"], closing["dropped"], closing["dead_lettered"]) == (0, {}, {})
+
+
+async def test_one_that_is_asked_for_while_the_router_starts_waits_until_it_is_up(server, tmp_path):
+    async with Proxy(server.port) as proxy:
+        proxy.refuse = True
+        folder = tmp_path / "r"
+        folder.mkdir()
+        setup = {"version": 1, "redis": {"url": proxy.url}, **CONFIG}
+        (folder / "config.yaml").write_text(json.dumps(setup))
+        with Process("run", "-c", folder / "config.yaml", cwd=folder, notify=True) as process:
+            await asyncio.to_thread(process.wait_for, "the admin side listens")
+            asking = asyncio.create_task(asyncio.to_thread(run, "reload", "--json", cwd=folder))
+            process.signal(signal.SIGHUP)
+            await asyncio.to_thread(process.notify.wait_part, "waiting for Redis")
+            assert not asking.done()
+            proxy.refuse = False
+            await asyncio.to_thread(process.wait_ready)
+            told = json.loads((await asking).out)
+            assert (told["ok"], told["changed"]["sources"]["kept"]) == (True, 1)
+            assert await asyncio.to_thread(process.stop) == 0
 
 
 # A file that changes.

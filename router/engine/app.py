@@ -190,8 +190,8 @@ class App:
         self._stop.install()
         ticking = asyncio.create_task(self._tick(), name="tick")
         try:
+            self._watch.start()
             if self._admin:
-                self._watch.start()
                 await self._admin.start()
             if not await self._started():
                 return await self._end(self._stop.code)
@@ -200,7 +200,7 @@ class App:
         finally:
             if self._admin:
                 await self._admin.close()
-                await self._watch.close()
+            await self._watch.close()
             ticking.cancel()
             await self._watchdog.stop()
             self._stall.stop()

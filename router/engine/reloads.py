@@ -10,6 +10,7 @@ import structlog
 
 from router.core.status import LoadStatus
 from router.engine.reload import Reloaded, Reloader
+from router.errors import Problem
 from router.ops import systemd
 from router.ops.watching import State, states, stirred
 
@@ -28,6 +29,7 @@ class Reloads:
         self._lock = asyncio.Lock()
         self._asked: str | None = None
         self._wake = asyncio.Event()
+        self._begun = asyncio.Event()
         self._under_way: set[asyncio.Task[Reloaded]] = set()
         self._worker: asyncio.Task[None] | None = None
         self._ending = False
@@ -38,7 +40,8 @@ class Reloads:
         return self._reloader.status
 
     def start(self) -> None:
-        """Begin with what was asked for by now."""
+        """Begin with what was asked for by now: the router is up."""
+        self._begun.set()
         self._worker = asyncio.create_task(self._work(), name="reloads")
 
     def ask(self, why: str) -> None:
@@ -74,9 +77,10 @@ class Reloads:
         return await asyncio.shield(task)
 
     async def _reload(self, why: str) -> Reloaded:
+        await self._begun.wait()
         async with self._lock:
             if self._ending:
-                raise asyncio.CancelledError
+                return Reloaded(problems=(Problem("the router is ending"),))
             log.info("reloading", asked_by=why)
             systemd.reloading("reloading the configuration")
             try:
@@ -93,6 +97,7 @@ class Reloads:
     async def stop(self) -> None:
         """Take no more; a reload under way is let finish, for a while."""
         self._ending = True
+        self._begun.set()
         if self._worker is not None:
             self._worker.cancel()
         if self._under_way:

@@ -306,7 +306,7 @@ async def test_a_queue_that_vanishes_is_told_and_heals(redis_server, line, comma
     assert [entry.get("number") for entry in errors] == [lost] * bool(lost)
 
 
-async def test_a_look_at_the_books_hands_on_what_the_one_before_it_read(redis_server, line):
+async def test_a_look_at_the_books_hands_on_what_the_one_before_it_read(redis_server):
     """Else what was delivered in between counts as lost when the server's data vanishes."""
     one = Line(redis_server.url)
     one.put(*numbered(10))

@@ -18,24 +18,23 @@ Play = Callable[[Stage], None]
 @dataclass(frozen=True)
 class Scenario:
     """A fault. `title` says what is done, `promise` what must come of it. `small` is False where it takes too long for
-    the test suite however small it is, `ready` where the router can't do it yet."""
+    the test suite however small it is."""
 
     name: str
     title: str
     promise: str
     play: Play
     small: bool = True
-    ready: bool = True
 
 
 SCENARIOS: dict[str, Scenario] = {}
 
 
-def scenario(title: str, promise: str, *, small: bool = True, ready: bool = True) -> Callable[[Play], Play]:
+def scenario(title: str, promise: str, *, small: bool = True) -> Callable[[Play], Play]:
     """Enter the function into the list, under its name."""
 
     def enter(play: Play) -> Play:
-        SCENARIOS[play.__name__] = Scenario(play.__name__, title, promise, play, small, ready)
+        SCENARIOS[play.__name__] = Scenario(play.__name__, title, promise, play, small)
         return play
 
     return enter

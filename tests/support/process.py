@@ -98,6 +98,10 @@ class NotifySocket:
         """Return when it has come."""
         wait_until(lambda: self.seen(assignment), f"{assignment} among {self.messages}", timeout)
 
+    def wait_part(self, text: str, timeout: float = PATIENCE) -> None:
+        """Return when a datagram with this text in it has come."""
+        wait_until(lambda: any(text in message for message in self.messages), f"{text} in {self.messages}", timeout)
+
     def close(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as waker:
             waker.sendto(b"", self._name)

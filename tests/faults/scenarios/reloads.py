@@ -16,7 +16,6 @@ from tests.support.process import Process
 @scenario(
     "A hundred reloads (SIGHUP) under load of stream, list and pub/sub, half of them invalid",
     "lost 0, repeated 0, no gap; each answered by RELOADING=1 with MONOTONIC_USEC and then READY=1 with a STATUS",
-    ready=False,  # the router can't reload yet
 )
 def reloaded(stage: Stage) -> None:
     events, reloads = stage.of((2_000, 10), (40_000, 100))
