@@ -40,6 +40,7 @@ from router.engine.letter_notes import LetterNotes
 from router.engine.memory_queue import MemoryQueue
 from router.engine.notes import Notes
 from router.engine.pipeline import Lane, Pipeline
+from router.engine.preparing import about
 from router.engine.replays import Replays
 from router.engine.threads import DaemonThreads
 from router.engine.worker import SinkWorker
@@ -119,9 +120,8 @@ class Durable:
         attempts = event._history.calls if event._history else 0
         letter = letters.of_delivery(self._ids.next(now), event, reason, detail, now=now, attempts=attempts)
         over = partial(queue.settle, [event], len(event.raw), Outcome.DEAD_LETTERED, reason)
-        log.warning(
-            "delivery given up", sink=event.sink, route=event.route, event_id=event.id, reason=str(reason), error=detail
-        )
+        fields = {"sink": event.sink, "attempt": attempts, "reason": str(reason), **about(event)}
+        log.warning("delivery given up", error=detail, **fields)
         self._letters.add([msgspec.structs.replace(letter, written=over)])
 
 

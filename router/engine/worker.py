@@ -470,7 +470,8 @@ class SinkWorker:
             attempts = history.calls if history else 0
         detail = self._redact(detail)
         letter = letters.of_delivery(self._ids.next(now), event, reason, detail, now=now, attempts=attempts)
-        self._notes.say("delivery given up", reason, event.route, error=detail, reason=str(reason), **about(event))
+        fields = {"attempt": attempts, "reason": str(reason), **about(event)}
+        self._notes.say("delivery given up", reason, event.route, error=detail, **fields)
         settle = partial(self._settle, event, Outcome.DEAD_LETTERED, reason)
         if self._waits(event):
             self._dead_letters.add([msgspec.structs.replace(letter, written=settle)])

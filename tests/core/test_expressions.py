@@ -69,7 +69,7 @@ def test_a_payload_that_can_not_be_decoded_has_no_key():
     ("source", "message"),
     [
         ("{{ payload.a }}", "without `{{`"),
-        ("payload.", "expected name or number"),
+        ("payload.", "a name is missing after the `.`"),
         ("paylaod.a", "did you mean `payload`"),
         ("payload.a }} or payload.b", "not one expression"),
         ("payload.a | nope", "no filter `nope`"),

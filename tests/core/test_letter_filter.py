@@ -126,7 +126,7 @@ def test_an_expression_does_not_hold_and_does_not_fail(expression, payload):
 @pytest.mark.parametrize(
     ("expression", "said"),
     [
-        ("payload.", "expected name or number"),
+        ("payload.", "a name is missing after the `.`"),
         ("paylod.x", "did you mean `payload`"),
         ("payload.x | nope", "there is no filter `nope`"),
         ("{{ payload.x }}", "without `{{`"),

@@ -36,11 +36,10 @@ def faults(**options: Any) -> list[TemplateFault]:
         ("{{ event['_event'] }}", 1, "an event has no `_event`"),
         ("{{ event._payload }}", 1, "an event has no `_payload`"),
         ("{{ event.__class__ }}", 1, "an event has no `__class__`, it has address, attempt, channel"),
-        ("{{ payload.x", 1, "unexpected end of template, expected 'end of print statement'"),
-        ("\n{{ payload. }}", 2, "expected name or number"),
-        ("{% if payload.x %}", 1, "unexpected end of template"),
-        ("{% endif %}", 1, "encountered unknown tag 'endif'"),
-        ("{{ payload.x }} {% foo %}", 1, "encountered unknown tag 'foo'"),
+        ("{{ payload.user-id }}", 1, 'there is no `id`, and a key with a hyphen is written payload["user-id"]'),
+        ("{{ payload.a.b-c.d }}", 1, 'there is no `c`, and a key with a hyphen is written payload.a["b-c"]'),
+        ("{{ payload.x - y }}", 1, 'there is no `y`, and a key with a hyphen is written payload["x-y"]'),
+        ("{{ 3 - y }}", 1, "there is no `y`, a template knows event, payload, route, sink"),
         ("{{ 1 | local('Europe/Berln') }}", 1, "there is no time zone 'Europe/Berln'"),
         ("{% block a %}{% endblock %}{% block a %}{% endblock %}", 1, "block 'a' defined twice"),
         ("{{ " + "(" * 2000 + "1" + ")" * 2000 + " }}", None, "it is nested too deeply"),
@@ -77,6 +76,44 @@ def test_all_faults_at_once() -> None:
         (("headers", "X-B"), 1),
     ]
     assert "headers.X-B: there is no `nope`" in str(TemplateFaults(found))
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ payload.x", "`{{` is not closed: `}}` is missing"),
+        ("{{", "`{{` is not closed: `}}` is missing"),
+        ("{{ payload.x }", "`}` alone closes nothing: `{{` is closed by `}}`, `{%` by `%}`"),
+        ("{% if payload.x", "`{%` is not closed: `%}` is missing"),
+        ("{% if payload.x %}", "`{% if %}` is not closed: `{% endif %}` is missing"),
+        ("{% for a in payload.x %}{% if a %}{% endif %}", "`{% for %}` is not closed: `{% endfor %}` is missing"),
+        ("{# payload.x", "`{#` begins a comment and is not closed: `#}` is missing"),
+        ("{% endif %}", "`{% endif %}` closes nothing that is open here"),
+        ("{% if payload.x %}{% endfor %}", "`{% endfor %}` closes nothing that is open here"),
+        ("{% else %}", "`{% else %}` closes nothing that is open here"),
+        ("{% iff payload.x %}", "there is no tag `iff` (did you mean `if`?)"),
+        ("{{ payload.x }} {% quux %}", "there is no tag `quux`"),
+        ("{% %}", "the name of a tag is missing after `{%`"),
+        ("{{ payload. }}", "a name is missing after the `.`"),
+        ("{{ payload.x | }}", "a name is missing, of a filter after `|` or of a variable"),
+        ("{{ }}", "an expression is missing"),
+        ("{% if %}{% endif %}", "an expression is missing"),
+        ("{{ payload.x == }}", "the expression is not complete"),
+        ("{{ payload.x | truncate(3 }}", "`)` is missing"),
+        ("{{ payload['x }}", "a quote that is opened is never closed"),
+        ('{{ payload["x }}', "a quote that is opened is never closed"),
+        ("{{ payload.x payload.y }}", "`payload` can't stand here; an operator, a `|` or the end is missing before it"),
+        ("{% if payload.x = 3 %}{% endif %}", "`=` can't stand here; to compare write `==`"),
+        ("{{ payload.x && payload.y }}", "`&` means nothing in an expression; write `and`"),
+        ("{{ payload.x ? 1 : 2 }}", "`?` means nothing in an expression; write `A if CONDITION else B`"),
+        ("{{ payload.$x }}", "`$` means nothing in an expression"),
+        ("{{ {{ payload.x }} }}", "`{` begins a mapping here, `{key: value}`; inside `{{ … }}` write no second `{{`"),
+        ("{% for x %}{% endfor %}", "`in` is missing: {% for each in payload.list %}"),
+    ],
+)
+def test_a_fault_of_syntax_is_told_in_plain_words_with_its_cure(template: str, message: str) -> None:
+    [fault] = faults(subject=template)
+    assert (fault.message, fault.line) == (message, 1)
 
 
 @pytest.mark.parametrize(

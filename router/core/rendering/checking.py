@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from jinja2 import Environment, TemplateSyntaxError, meta, nodes
 
 from router.core.rendering.filters import EACH, zone
+from router.core.rendering.syntax import plainly
 from router.core.rendering.values import EVENT_FIELDS
 from router.options import TemplateFile
 
@@ -67,7 +68,7 @@ def read(text: str, environment: Environment) -> Source:
         try:
             tree = source.trees[name] = environment.parse(content)
         except TemplateSyntaxError as error:
-            source.faults.append(place(_syntax(error), error.lineno))
+            source.faults.append(place(plainly(error), error.lineno))
             continue
         except RecursionError:
             source.faults.append(place("it is nested too deeply", None))
@@ -100,11 +101,6 @@ def _read_file(text: str, name: str) -> str:
     if not isinstance(text, TemplateFile):
         raise ValueError("only a template in a file of its own (`{file: …}`) can include others")  # noqa: TRY004  # as a missing file is
     return text.read(name)
-
-
-def _syntax(error: TemplateSyntaxError) -> str:
-    message = (error.message or "").removesuffix(".")
-    return f"{message[:1].lower()}{message[1:]}" if message[1:2].islower() else message
 
 
 def _references(tree: nodes.Template) -> Iterator[tuple[int, str | None]]:
@@ -171,16 +167,29 @@ def _names(source: Source, own: str | None) -> None:
         try:
             undeclared = meta.find_undeclared_variables(tree)
         except TemplateSyntaxError as error:
-            source.faults.append(place(_syntax(error), error.lineno))
+            source.faults.append(place(plainly(error), error.lineno))
             continue
         used |= undeclared
         if "event" not in stored:
             source.faults += [place(message, line) for line, message in _event_fields(tree)]
         for unknown in sorted(undeclared - NAMES - stored):
             lines = [node.lineno for node in tree.find_all(nodes.Name) if node.name == unknown]
-            hint = did_you_mean(unknown, NAMES) or f", a template knows {', '.join(sorted(NAMES))}"
+            hint = (
+                did_you_mean(unknown, NAMES)
+                or _hyphen(tree, unknown)
+                or f", a template knows {', '.join(sorted(NAMES))}"
+            )
             source.faults.append(place(f"there is no `{unknown}`{hint}", min(lines, default=None)))
     source.names = frozenset(used)
+
+
+def _hyphen(tree: nodes.Template, name: str) -> str:
+    """`payload.user-id` is a subtraction: how such a key is written, where that is what happened."""
+    for node in tree.find_all(nodes.Sub):
+        left, right = _chain(node.left), _chain(node.right)
+        if left and right and len(left) > 1 and right[0] == name:
+            return f', and a key with a hyphen is written {".".join(map(str, left[:-1]))}["{left[-1]}-{name}"]'
+    return ""
 
 
 def _event_fields(tree: nodes.Template) -> Iterator[tuple[int, str]]:
