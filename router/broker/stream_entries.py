@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from router.contracts import Removal
 from router.core.acks import Ledger
+from router.core.claims import parse
 from router.core.ids import LONGEST, portable
 from router.events import text
 
@@ -41,8 +42,14 @@ class Stream:
         """Whether the group was there once."""
         self.last = b"0-0"
         """The last entry delivered to us, or to the group before us."""
+        self.group_lost = False
+        """Whether the server said that the group is gone, and nobody has looked since."""
+        self.orphans: list[bytes] = []
+        """Entries in hand that a group made anew does not know, and does not bring either: they are to be made pending."""
+        self.restored: set[bytes] = set()
+        """Such entries that are not over. Who handed one over may have done so when it was not pending: it is acknowledged."""
         self.replayed: bytes | None = None
-        """Up to this id the group, made anew, brings entries again that are still in hand; None: it does not."""
+        """Up to this id the group, made anew, brings entries again that may be in hand; None: it does not."""
         self.withheld: set[bytes] = set()
         """Such entries, left out because they were in hand."""
         self.doubtful = False
@@ -96,7 +103,27 @@ class Stream:
         self.marks = {}
         self.last = self.group_last = b"0-0"
         self.lowest = self.replayed = None
+        self.orphans = []
+        self.restored.clear()
         self.withheld.clear()
+
+    def resumed(self, begins: bytes) -> None:
+        """The group was made anew and brings what comes after this id: what is in hand and is not that is an orphan."""
+        self.orphans = []
+        for stream in filter(None, (self, self.elder)):
+            known = [one for one in stream.open() if parse(one) <= parse(begins)]
+            stream.restored.update(known)
+            self.orphans += known
+        self.replayed = self.last if parse(begins) < parse(self.last) else None
+
+    def adopted(self, number: int) -> None:
+        """So many orphans are pending again; one that became over meanwhile was acknowledged too early, and is once more."""
+        chunk, self.orphans = self.orphans[:number], self.orphans[number:]
+        still = {*self.open(), *(self.elder.open() if self.elder is not None else ())}
+        over = [one for one in chunk if one not in still]
+        if over:
+            self.done += over
+            self.stir()
 
     def stir(self) -> None:
         """Something is complete: wake who waits for it, once per turn of the event loop."""
@@ -176,10 +203,13 @@ class Entries:
         stream = self._stream
         if stream is None:
             return
-        if not acknowledged:
-            stream.done.append(self.ids[position])
-        if stream.withheld and self.ids[position] in stream.withheld:
-            stream.withheld.remove(self.ids[position])
+        entry = self.ids[position]
+        if not acknowledged or entry in stream.restored:
+            stream.done.append(entry)
+        if stream.restored:
+            stream.restored.discard(entry)
+        if stream.withheld and entry in stream.withheld:
+            stream.withheld.remove(entry)
             stream.doubtful |= acknowledged
         self.ids[position] = b""
         if not self._ledger.left:

@@ -261,6 +261,8 @@ class StreamSource:
         reason = str(client.explain(error, self._server.shown))
         if isinstance(error, failures.ResponseError) and said.startswith(LOST):
             self.up, self.reason = False, reason
+            for stream in self._streams:
+                stream.group_lost = True
             return
         if isinstance(error, failures.ResponseError) and said.startswith("WRONGTYPE"):
             reason = f"{self._server.shown}: a key of this source holds something that is no stream"
@@ -308,7 +310,7 @@ class StreamSource:
         if lost is None:
             return
         self.resets += 1
-        begins = "at its beginning" if lost is Loss.STREAM else "at the oldest entry that may be unsettled"
+        begins = "at its beginning" if lost is Loss.STREAM else "where nothing is lost"
         self._log.warning(f"{lost} was gone; the group is made anew and begins {begins}", stream=stream.name)
 
     def _room(self) -> int:

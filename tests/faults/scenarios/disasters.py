@@ -93,7 +93,7 @@ def emptied(stage: Stage) -> None:
         stage.recorder.count("first", kind) - len(wanted[kind]) for kind in wanted
     )
     stage.figure("events gone with Redis's memory", gone, unit="")
-    stage.finish(router, faults=1, may_repeat=0, exact_books=False, pubsub=True)
+    stage.finish(router, faults=1, exact_books=False, pubsub=True, read_again=True)
 
 
 @scenario("FLUSHALL between two halves of a stream", "healed; lost 0, repeated 0, the books go on")
