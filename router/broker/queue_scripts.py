@@ -81,7 +81,7 @@ local told = table.concat(kept, ' ')
 # An entry that was not there to be removed is not appended: somebody else has had it. But where the whole group is gone
 # nobody has had anything. The first entry that a holding queue has no room for ends the batch.
 # Answer: how many entries are over with, the number of the queue that was full (0: none), and which deliveries were
-# dropped, each as entry/queue (from 1).
+# dropped, each as entry/queue (from 1), or were not there, as entry/0.
 APPEND_ENTRIES = Script(
     _GUARD
     + _OPEN_QUEUES
@@ -117,6 +117,7 @@ while at <= #ARGV do
   elseif kind == 'mark' then ours = redis.call('HSETNX', marks, item, ARGV[1]) == 1
   end
   done = done + 1
+  if not ours and kind ~= 'mark' then dropped[#dropped + 1] = done .. '/0' end
   if ours then
     for i = first, at - 1, 2 do
       local q, size = queues[tonumber(ARGV[i])], #ARGV[i + 1]

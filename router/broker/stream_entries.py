@@ -18,11 +18,21 @@ ID_LENGTH = 41
 class Stream:
     """One stream of a source: what is in hand of it, and what is known of its group."""
 
-    def __init__(self, key: str, group: str, awake: Callable[[], None], *, removable: bool = False) -> None:
+    def __init__(
+        self,
+        key: str,
+        group: str,
+        awake: Callable[[], None],
+        *,
+        removable: bool = False,
+        undisputed: Callable[[float], bool] = lambda _since: False,
+    ) -> None:
         self.key = key.encode()
         self.group = group
         self.removable = removable
         """Whether it is in the router's own Redis, where a script may acknowledge what it hands over."""
+        self.undisputed = undisputed
+        """Whether nobody can have taken over what is in our hand since then (monotonic seconds)."""
         self.name = text(self.key)
         self.done: list[bytes] = []
         """Complete, to be acknowledged."""
@@ -50,10 +60,6 @@ class Stream:
         """Such entries that are not over. Who handed one over may have done so when it was not pending: it is acknowledged."""
         self.replayed: bytes | None = None
         """Up to this id the group, made anew, brings entries again that may be in hand; None: it does not."""
-        self.withheld: set[bytes] = set()
-        """Such entries, left out because they were in hand."""
-        self.doubtful = False
-        """Whether one of them was handed over since: before it was brought again, that did nothing, and it is pending."""
         self.added: int | None = None
         """How many entries were ever added to it; None where the server does not say."""
         self.peers = False
@@ -105,7 +111,6 @@ class Stream:
         self.lowest = self.replayed = None
         self.orphans = []
         self.restored.clear()
-        self.withheld.clear()
 
     def resumed(self, begins: bytes) -> None:
         """The group was made anew and brings what comes after this id: what is in hand and is not that is an orphan."""
@@ -137,12 +142,12 @@ class Stream:
 
 
 class Entries:
-    """Implements `contracts.RemovableReceipt` for entries that were read together.
+    """Implements `contracts.DisputableReceipt` for entries that were read together.
 
     `ids` are those of the entries, by position; empty once an entry is complete.
     """
 
-    __slots__ = ("_ledger", "_stream", "ids", "since")
+    __slots__ = ("_ledger", "_missing", "_stream", "ids", "since")
 
     def __init__(self, stream: Stream, ids: list[bytes], since: float) -> None:
         self.ids = ids
@@ -150,6 +155,7 @@ class Entries:
         """When they came into our hand (monotonic seconds)."""
         self._stream: Stream | None = stream
         self._ledger = Ledger(len(ids))
+        self._missing: set[int] | None = None
         stream.batches.add(self)
 
     @property
@@ -183,12 +189,21 @@ class Entries:
         stream = self._stream
         if stream is None or not stream.removable or not self.ids[position]:
             return None
+        if self._missing is not None and position in self._missing:
+            return None
         return Removal("xack", stream.key, stream.group, self.ids[position])
 
     def handed_over(self, position: int) -> None:
         """Implements `contracts.RemovableReceipt`."""
         if self._ledger.settle(position):
             self._complete(position, acknowledged=True)
+
+    def missing(self, position: int) -> bool:
+        """Implements `contracts.DisputableReceipt`: if it can't have been taken over, the group was made anew."""
+        if self._stream is not None and not self._stream.undisputed(self.since):
+            return False
+        self._missing = {position} if self._missing is None else self._missing | {position}
+        return True
 
     def marked(self, position: int, mark: str) -> None:
         """Implements `contracts.RemovableReceipt`."""
@@ -208,9 +223,6 @@ class Entries:
             stream.done.append(entry)
         if stream.restored:
             stream.restored.discard(entry)
-        if stream.withheld and entry in stream.withheld:
-            stream.withheld.remove(entry)
-            stream.doubtful |= acknowledged
         self.ids[position] = b""
         if not self._ledger.left:
             stream.batches.discard(self)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.broker.conftest import until
 from tests.support.proxy import UP, Proxy
-from tests.support.streams import QUICK, Desk, add, pending, running
+from tests.support.streams import QUICK, Desk, add, consumers, pending, running
 
 
 @pytest.fixture
@@ -183,25 +183,37 @@ async def test_what_is_over_while_the_group_is_made_anew_is_not_taken_for_unfini
     assert len(desk.payloads) == 3
 
 
-async def test_what_was_handed_over_before_a_new_group_brought_it_is_delivered_again(redis_server, desk, clock):
+async def test_an_entry_that_is_not_pending_is_ours_as_long_as_nobody_can_have_taken_it_over(redis_server, desk, clock):
     desk.hold = True
-    ids = add(redis_server, "billing", b"0", b"1", b"2")
-    async with running(redis_server.url, ["billing"], desk, clock, marks="{r}:handed") as source:
-        await until(lambda: len(desk.held) == 3)
-        source._streams[0].peers = True  # the new group begins where they may have been
-        redis_server.do("XGROUP", "DESTROY", "billing", "g")
-        add(redis_server, "billing", b"3")
-        await until(lambda: len(desk.held) == 4)
-        assert len(pending(redis_server, "billing")) == 4
-        redis_server.do("XACK", "billing", "g", ids[0])  # by the script that appended it
-        for receipt, position, _ in desk.held[:2]:
-            receipt.handed_over(position)  # the other one's script ran when the group did not know it yet
-        del desk.held[:2]
-        await until(lambda: len(desk.payloads) == 5)
-        assert desk.payloads[4] == b"1"
+    add(redis_server, "billing", b"0", b"1")
+    async with running(redis_server.url, ["billing"], desk, clock, marks="{r}:handed", claim_idle=1.0):
+        await until(lambda: len(desk.held) == 2)
+        receipt, position, _ = desk.held[0]
+        assert receipt.removal(position) is not None
+        assert receipt.missing(position)
+        assert receipt.removal(position) is None
+        receipt, position, _ = desk.held[1]
+        await asyncio.sleep(0.9)
+        assert not receipt.missing(position)
+        assert receipt.removal(position) is not None
         desk.settle()
-        await until(lambda: not pending(redis_server, "billing"))
-        assert len(desk.payloads) == 5
+
+
+async def test_where_others_read_too_it_is_known_all_the_time_how_far_the_group_has_come(
+    redis_server, desk, clock, monkeypatch
+):
+    monkeypatch.setattr("router.broker.streams.GLANCE", 0.05)
+    url, other = redis_server.url, Desk()
+    async with (
+        running(url, ["billing"], other, clock, consumer="peer"),
+        running(url, ["billing"], desk, clock) as source,
+    ):
+        (stream,) = source._streams
+        await until(lambda: consumers(redis_server, "billing") == ["me", "peer"])
+        await until(lambda: source._next_look > time.monotonic() + 2)
+        stream.peers = True  # as the next look will say
+        (entry,) = add(redis_server, "billing", b"1")
+        await until(lambda: stream.group_last == entry.encode(), 2)
 
 
 async def test_what_a_peer_had_in_hand_comes_back_with_the_group(redis_server, desk, clock):

@@ -158,6 +158,27 @@ def destroyed_in_memory(stage: Stage) -> None:
 
 
 @scenario(
+    "XGROUP DESTROY ten times, every two seconds, under load of two routers that share the stream",
+    "healed; lost 0, and of the history comes again what the last seconds brought, for nobody knows what the other had in hand",
+)
+def destroyed_for_two(stage: Stage) -> None:
+    events, times, rate = stage.of((2_000, 2, 500), (20_000, 10, 1_000))
+    stage.serve()
+    stage.configure({"billing": stream()})
+    routers = stage.start("one"), stage.start("two")
+    stage.flow(STREAM, events, rate=rate)
+    for number in range(times):
+        stage.step(f"XGROUP DESTROY {number + 1} of {times}")
+        after(stage, STREAM, (number + 1) / (times + 2))
+        time.sleep(stage.of(0.5, 1.0))
+        stage.server.do("XGROUP", "DESTROY", "billing", "event-router")
+    stage.step("the rest")
+    stage.everything()
+    # As many as come in two seconds, and what both have in hand.
+    stage.finish(*routers, faults=times, may_repeat=times * (2 * rate + 2_000), exact_books=False)
+
+
+@scenario(
     "Redis is stopped (SIGSTOP) for 30 s under load",
     "noticed within 10 s (`/readyz` 503); all caught up within 10 s afterwards; stream and list lost 0, repeated 0",
 )
