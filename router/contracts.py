@@ -205,6 +205,17 @@ class RemovableReceipt(Receipt, Protocol):
         """
 
 
+@runtime_checkable
+class DisputableReceipt(RemovableReceipt, Protocol):
+    """One that may know better when an entry was not there to be removed, which says that somebody else has had it."""
+
+    def missing(self, position: int) -> bool:
+        """It was not there. Returns whether nobody else can have had it: then it is to be handed over all the same.
+
+        `removal` gives None for it from then on.
+        """
+
+
 class Sign(NamedTuple):
     """What one part of the router is at, for who asks whether it gets on.
 

@@ -77,12 +77,11 @@ local told = table.concat(kept, ' ')
 # The same for entries of a source that acknowledges. For each queue 1 says that it drops what has no room, 0 that it
 # holds the source back. After the queues each entry: what is done to itself ('' nothing, it is just appended), with the
 # words that belong to that (`contracts.Removal`, `ListRemoval`), how many deliveries, and of each the number of its queue and its
-# record. An entry that was not there to be removed is not appended: somebody else has had it;
-# but where the whole group is gone nobody has had anything. Nor is one that was handed
-# over before, as the hash of marks says for streams and the place where it stands for lists. The first entry that a
-# holding queue has no room for ends the batch.
-# Answer: how many entries are over with, the number of the queue that was full (0: none), how many entries were not there
-# any more, and which deliveries were dropped, each as entry/queue (from 1).
+# record. An entry that was not there to be removed is not appended: somebody else has had it. But where the whole group is
+# gone nobody has had anything. Nor is one appended that was handed over before, as the hash of marks says for streams and the
+# place where it stands for lists. The first entry that a holding queue has no room for ends the batch.
+# Answer: how many entries are over with, the number of the queue that was full (0: none), and which deliveries were
+# dropped, each as entry/queue (from 1), or which entries were not there, as entry/0.
 APPEND_ENTRIES = Script(
     _GUARD
     + _OPEN_QUEUES
@@ -91,7 +90,7 @@ local function group_is_gone(key, group)
   local answer = redis.pcall('XPENDING', key, group)
   return answer.err and string.find(answer.err, 'NOGROUP', 1, true)
 end
-local done, stuck, absent, dropped, started = 0, 0, 0, {}, false
+local done, stuck, dropped, started = 0, 0, {}, false
 local marks = KEYS[#KEYS]
 local marked = redis.call('EXISTS', marks) == 1
 while at <= #ARGV do
@@ -138,8 +137,8 @@ while at <= #ARGV do
   elseif kind == 'none' then
     ours = false
   end
-  if not there then absent = absent + 1 end
   done = done + 1
+  if not there then dropped[#dropped + 1] = done .. '/0' end
   if there and ours then
     for i = first, at - 1, 2 do
       local q, size = queues[tonumber(ARGV[i])], #ARGV[i + 1]
@@ -154,7 +153,7 @@ while at <= #ARGV do
     end
   end
 end
-local told = done .. ' ' .. stuck .. ' ' .. absent .. ' ' .. table.concat(dropped, ' ')
+local told = done .. ' ' .. stuck .. ' ' .. table.concat(dropped, ' ')
 if done == 0 then return told end
 """
     + _CLOSE_QUEUES

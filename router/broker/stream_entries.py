@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from router.contracts import Removal
 from router.core.acks import Ledger
+from router.core.claims import parse
 from router.core.ids import LONGEST, portable
 from router.events import text
 
@@ -17,11 +18,21 @@ ID_LENGTH = 41
 class Stream:
     """One stream of a source: what is in hand of it, and what is known of its group."""
 
-    def __init__(self, key: str, group: str, awake: Callable[[], None], *, removable: bool = False) -> None:
+    def __init__(
+        self,
+        key: str,
+        group: str,
+        awake: Callable[[], None],
+        *,
+        removable: bool = False,
+        undisputed: Callable[[float], bool] = lambda _since: False,
+    ) -> None:
         self.key = key.encode()
         self.group = group
         self.removable = removable
         """Whether it is in the router's own Redis, where a script may acknowledge what it hands over."""
+        self.undisputed = undisputed
+        """Whether nobody can have taken over what is in our hand since then (monotonic seconds)."""
         self.name = text(self.key)
         self.done: list[bytes] = []
         """Complete, to be acknowledged."""
@@ -41,12 +52,14 @@ class Stream:
         """Whether the group was there once."""
         self.last = b"0-0"
         """The last entry delivered to us, or to the group before us."""
+        self.group_lost = False
+        """Whether the server said that the group is gone, and nobody has looked since."""
+        self.orphans: list[bytes] = []
+        """Entries in hand that a group made anew does not know, and does not bring either: they are to be made pending."""
+        self.restored: set[bytes] = set()
+        """Such entries that are not over. Who handed one over may have done so when it was not pending: it is acknowledged."""
         self.replayed: bytes | None = None
-        """Up to this id the group, made anew, brings entries again that are still in hand; None: it does not."""
-        self.withheld: set[bytes] = set()
-        """Such entries, left out because they were in hand."""
-        self.doubtful = False
-        """Whether one of them was handed over since: before it was brought again, that did nothing, and it is pending."""
+        """Up to this id the group, made anew, brings entries again that may be in hand; None: it does not."""
         self.added: int | None = None
         """How many entries were ever added to it; None where the server does not say."""
         self.peers = False
@@ -105,7 +118,26 @@ class Stream:
         self.marks = {}
         self.last = self.group_last = b"0-0"
         self.lowest = self.replayed = None
-        self.withheld.clear()
+        self.orphans = []
+        self.restored.clear()
+
+    def resumed(self, begins: bytes) -> None:
+        """The group was made anew and brings what comes after this id: what is in hand and is not that is an orphan."""
+        self.orphans = []
+        for stream in (self, *self.elders):
+            known = [one for one in stream.open() if parse(one) <= parse(begins)]
+            stream.restored.update(known)
+            self.orphans += known
+        self.replayed = self.last if parse(begins) < parse(self.last) else None
+
+    def adopted(self, number: int) -> None:
+        """So many orphans are pending again; one that became over meanwhile was acknowledged too early, and is once more."""
+        chunk, self.orphans = self.orphans[:number], self.orphans[number:]
+        still = {one for stream in (self, *self.elders) for one in stream.open()}
+        over = [one for one in chunk if one not in still]
+        if over:
+            self.done += over
+            self.stir()
 
     def stir(self) -> None:
         """Something is complete: wake who waits for it, once per turn of the event loop."""
@@ -119,12 +151,12 @@ class Stream:
 
 
 class Entries:
-    """Implements `contracts.RemovableReceipt` for entries that were read together.
+    """Implements `contracts.DisputableReceipt` for entries that were read together.
 
     `ids` are those of the entries, by position; empty once an entry is complete.
     """
 
-    __slots__ = ("_ledger", "_stream", "ids", "since")
+    __slots__ = ("_ledger", "_missing", "_stream", "ids", "since")
 
     def __init__(self, stream: Stream, ids: list[bytes], since: float) -> None:
         self.ids = ids
@@ -132,6 +164,7 @@ class Entries:
         """When they came into our hand (monotonic seconds)."""
         self._stream: Stream | None = stream
         self._ledger = Ledger(len(ids))
+        self._missing: set[int] | None = None
         stream.batches.add(self)
 
     @property
@@ -165,12 +198,21 @@ class Entries:
         stream = self._stream
         if stream is None or not stream.removable or not self.ids[position]:
             return None
+        if self._missing is not None and position in self._missing:
+            return None
         return Removal("xack" if whole else "mark", stream.key, stream.group, self.ids[position])
 
     def handed_over(self, position: int) -> None:
         """Implements `contracts.RemovableReceipt`."""
         if self._ledger.settle(position):
             self._complete(position, acknowledged=True)
+
+    def missing(self, position: int) -> bool:
+        """Implements `contracts.DisputableReceipt`: if it can't have been taken over, the group was made anew."""
+        if self._stream is not None and not self._stream.undisputed(self.since):
+            return False
+        self._missing = {position} if self._missing is None else self._missing | {position}
+        return True
 
     def marked(self, position: int) -> None:
         """Implements `contracts.RemovableReceipt`."""
@@ -185,11 +227,11 @@ class Entries:
         stream = self._stream
         if stream is None:
             return
-        if not acknowledged:
-            stream.done.append(self.ids[position])
-        if stream.withheld and self.ids[position] in stream.withheld:
-            stream.withheld.remove(self.ids[position])
-            stream.doubtful |= acknowledged
+        entry = self.ids[position]
+        if not acknowledged or entry in stream.restored:
+            stream.done.append(entry)
+        if stream.restored:
+            stream.restored.discard(entry)
         self.ids[position] = b""
         if not self._ledger.left:
             stream.batches.discard(self)

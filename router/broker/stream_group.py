@@ -106,9 +106,25 @@ class Group:
             raise
 
     async def heal(self, stream: Stream) -> Loss | None:
-        """Make the group anew where it is lost; returns what was lost, None when all is there."""
-        if await self._last_delivered(stream) is not None:
-            return None
+        """Make the group anew where it is lost; returns what was lost, None when all is there.
+
+        What is in hand stays ours: it is pending in the new group too, or that brings it again.
+        """
+        lost = None
+        if await self._last_delivered(stream) is None:
+            lost = await self._make_anew(stream)
+        if lost is Loss.GROUP or (stream.group_lost and lost is None):
+            begins = await self._last_delivered(stream)
+            if begins is not None:
+                stream.resumed(begins)
+        stream.group_lost = False
+        while stream.orphans:
+            chunk = stream.orphans[:PAGE]
+            await self._link.call("XCLAIM", stream.key, self._group, self._consumer, 0, *chunk, "FORCE", "JUSTID")
+            stream.adopted(len(chunk))
+        return lost
+
+    async def _make_anew(self, stream: Stream) -> Loss:
         about = await self._about(stream)
         lost = Loss.GROUP
         if about is None or claims.is_new(
@@ -130,12 +146,14 @@ class Group:
 
     @staticmethod
     def _resume(stream: Stream) -> bytes:
-        """After which id a group goes on that was lost: what others may have in hand counts too, where there are others."""
-        stream.replayed = stream.last
-        unsettled = stream.hand()
+        """After which id a group that was lost goes on.
+
+        What was delivered to us is over or in our hand. Where there are others nobody knows what they had in hand: from
+        the oldest entry that was pending at the last look, or that we have.
+        """
         if not stream.peers:
-            return claims.resume_after(stream.last, unsettled)
-        return claims.resume_after(stream.group_last, [*unsettled, *filter(None, [stream.lowest])])
+            return stream.last
+        return claims.resume_after(stream.group_last, [*stream.hand(), *filter(None, [stream.lowest])])
 
     async def _last_delivered(self, stream: Stream) -> bytes | None:
         """The last id delivered to the group, None when there is no group."""

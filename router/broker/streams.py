@@ -34,6 +34,9 @@ REDIS_ID = "redis-id"
 POLL = 0.05
 """Seconds between two looks into streams that can't all be waited for together."""
 
+GLANCE = 1.0
+"""Seconds between two looks at how far a group has come that others read with too: so much would come again were it lost."""
+
 LOST = ("NOGROUP", "UNBLOCKED")
 """How the server's answers begin when the group, or the stream with it, is gone."""
 
@@ -105,7 +108,10 @@ class StreamSource:
         self._timing = timing or StreamTiming()
         self._link = Link(self._server, self._timing.dead_after)
         self._freed = asyncio.Event()
-        self._streams = [Stream(key, group, self._stirred, removable=marks is not None) for key in streams]
+        undisputed = self._undisputed
+        self._streams = [
+            Stream(key, group, self._stirred, removable=marks is not None, undisputed=undisputed) for key in streams
+        ]
         self._by_key = {stream.key: stream for stream in self._streams}
         self._group = Group(self._link, group, consumer, start=start, idle=claim_idle)
         self._keeper = Keeper(
@@ -136,7 +142,7 @@ class StreamSource:
         self._ended = asyncio.Event()
         self._crash: Exception | None = None
         self._stuck = False  # whether the attempt of the last suspicious entries did not come back in time
-        self._next_look = self._next_sweep = 0.0
+        self._next_look = self._next_glance = self._next_sweep = 0.0
         self._turn = 0
         self._fruitless = 0  # streams that were looked into in a row and had nothing
         self._log = structlog.stdlib.get_logger(__name__).bind(source=name, address=self._server.shown)
@@ -274,6 +280,8 @@ class StreamSource:
         reason = str(client.explain(error, self._server.shown))
         if isinstance(error, failures.ResponseError) and said.startswith(LOST):
             self.up, self.reason = False, reason
+            for stream in self._streams:
+                stream.group_lost = True
             return
         if isinstance(error, failures.ResponseError) and said.startswith("WRONGTYPE"):
             reason = f"{self._server.shown}: a key of this source holds something that is no stream"
@@ -288,6 +296,10 @@ class StreamSource:
         if not self.up and self.reason is not None and not self.reason.partition(": ")[2].startswith(LOST):
             self._log.warning("reading again")
         self.up, self.reason = True, None
+
+    def _undisputed(self, since: float) -> bool:
+        """Whether what came into our hand then can't have been idle for long enough to be taken over."""
+        return self._clock.monotonic() - since < 0.9 * self._claim_idle
 
     def _stirred(self) -> None:
         """Something is complete: it is to be acknowledged, and there is room for more."""
@@ -306,10 +318,8 @@ class StreamSource:
             now = self._clock.monotonic()
             if now >= self._next_look:
                 await self._look_around(now)
-            for stream in self._streams:
-                if stream.doubtful:
-                    stream.doubtful = False
-                    await self._recover(stream)
+            elif now >= self._next_glance:
+                await self._glance(now)
             room = self._room()
             if room:
                 await self._read(room)
@@ -321,7 +331,7 @@ class StreamSource:
         if lost is None:
             return
         self.resets += 1
-        begins = "at its beginning" if lost is Loss.STREAM else "at the oldest entry that may be unsettled"
+        begins = "at its beginning" if lost is Loss.STREAM else "where nothing is lost"
         self._log.warning(f"{lost} was gone; the group is made anew and begins {begins}", stream=stream.name)
 
     def _room(self) -> int:
@@ -376,10 +386,7 @@ class StreamSource:
         if claims.parse(entries[-1][0]) >= claims.parse(stream.replayed):
             stream.replayed = None
         hand = stream.hand()
-        fresh = [entry for entry in entries if entry[0] not in hand]
-        if len(fresh) < len(entries):
-            stream.withheld |= hand & {entry[0] for entry in entries}
-        return fresh
+        return [entry for entry in entries if entry[0] not in hand]
 
     # Handing on.
 
@@ -518,9 +525,16 @@ class StreamSource:
             message = "pending entries had been trimmed off the stream before they were delivered"
             self._log.error(message, stream=stream.name, number=number, in_all=self.trimmed)
 
+    async def _glance(self, now: float) -> None:
+        self._next_glance = now + GLANCE
+        for stream in self._streams:
+            if stream.peers:
+                await self._group.look(stream)
+
     async def _look_around(self, now: float) -> None:
         """Look what is pending, take over what nobody has touched for long, clear away who is long gone."""
         self._next_look = now + claims.look_every(self._claim_idle)
+        self._next_glance = now + GLANCE
         for stream in self._streams:
             await self._group.look(stream)
             room = self._room()

@@ -21,7 +21,7 @@ from router.broker.client import Backoff, Server
 from router.broker.link import COMMAND, Link, Script, Word, cancelled
 from router.broker.queue_scripts import APPEND, APPEND_ENTRIES
 from router.config import QueueConfig
-from router.contracts import Clock, ListRemoval, RemovableReceipt, Removal, Sign
+from router.contracts import Clock, DisputableReceipt, ListRemoval, RemovableReceipt, Removal, Sign
 from router.core.books import SinkBook
 from router.core.records import pack
 from router.engine.notes import Notes
@@ -431,36 +431,54 @@ class _AcknowledgedLane(_Lane):
         return "", "", "", ""
 
     def _over(self, answer: bytes) -> bool:
-        done, stuck, absent, *dropped = answer.split()
+        done, stuck, *places = answer.split()
         number = int(done)
         over, rest = self._batch[:number], self._batch[number:]
-        if absent != b"0":
-            message = "not queued here: another router has taken these entries over, or Redis has lost them"
-            self._handover.notes.say(message, self._source, source=self._source, number=int(absent))
-        for place in dropped:
-            self._count_drop(place.decode())
+        again = self._judge(places)
         for deliveries, end in zip(over, self._ends, strict=False):
+            event = deliveries[0][1]
+            if (id(event._receipt), event._position) in again:
+                continue
             for inbox, _ in deliveries:
                 inbox.waiting -= 1
                 inbox.book.accepted += 1
-            event = deliveries[0][1]
             end(event, len(deliveries))
+        rest = [*again.values(), *rest]
         if not rest:
             self._batch, self._words = [], []
             return False
-        sink = self._inboxes[int(stuck) - 1].sink
-        self._handover.notes.say("the queue is full: its sources are held back", sink, sink=sink)
-        if not over:
-            return True
+        if int(stuck):
+            sink = self._inboxes[int(stuck) - 1].sink
+            self._handover.notes.say("the queue is full: its sources are held back", sink, sink=sink)
+            if not over:
+                return True
         self._entries = {(id(each[0][1]._receipt), each[0][1]._position): each for each in rest} | self._entries
         self._batch = []
         self._wake.set()
         return False
 
-    def _count_drop(self, place: str) -> None:
-        entry, _, queue = place.partition("/")
-        inbox = self._inboxes[int(queue) - 1]
-        event = next(event for each, event in self._batch[int(entry) - 1] if each is inbox)
+    def _judge(self, places: list[bytes]) -> dict[tuple[int, int], list[tuple[Inbox, Event]]]:
+        """Count drops; returns the entries that were not there to be removed though nobody else can have had them."""
+        again: dict[tuple[int, int], list[tuple[Inbox, Event]]] = {}
+        absent = 0
+        for place in places:
+            entry, _, queue = place.partition(b"/")
+            deliveries = self._batch[int(entry) - 1]
+            if int(queue):
+                self._count_drop(deliveries, self._inboxes[int(queue) - 1])
+                continue
+            event = deliveries[0][1]
+            if isinstance(event._receipt, DisputableReceipt) and event._receipt.missing(event._position):
+                again[id(event._receipt), event._position] = deliveries
+            else:
+                absent += 1
+        if absent:
+            message = "not queued here: another router has taken these entries over, or Redis has lost them"
+            self._handover.notes.say(message, self._source, source=self._source, number=absent)
+        return again
+
+    def _count_drop(self, deliveries: list[tuple[Inbox, Event]], inbox: Inbox) -> None:
+        event = next(event for each, event in deliveries if each is inbox)
         inbox.book.drop([event.channel], Reason.FULL)
         message = "the queue is full: deliveries are dropped"
         self._handover.notes.say(message, inbox.sink, sink=inbox.sink, reason=str(Reason.FULL))

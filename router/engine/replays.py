@@ -22,7 +22,7 @@ from router.broker import client, keys
 from router.broker.letters import GROUP, letter_of, newer
 from router.broker.link import Link, Script, cancelled
 from router.broker.streams import StreamSource
-from router.contracts import Clock, DeadLetters, ListRemoval, Receipt, RemovableReceipt, Removal
+from router.contracts import Clock, DeadLetters, DisputableReceipt, ListRemoval, Receipt, RemovableReceipt, Removal
 from router.core.letter_filter import received_at
 from router.errors import ConfigError, Reason, UnavailableError
 from router.events import DeadLetter, Event, RawBatch
@@ -224,7 +224,7 @@ class Replayer:
 
 
 class At:
-    """Implements `contracts.RemovableReceipt` for one entry of a batch, as if it were the first of its own."""
+    """Implements `contracts.DisputableReceipt` for one entry of a batch, as if it were the first of its own."""
 
     __slots__ = ("_position", "_receipt", "_removable")
 
@@ -266,6 +266,10 @@ class At:
         """Implements `contracts.RemovableReceipt`."""
         assert self._removable is not None
         self._removable.marked(self._position)
+
+    def missing(self, _position: int) -> bool:
+        """Implements `contracts.DisputableReceipt`."""
+        return isinstance(self._removable, DisputableReceipt) and self._removable.missing(self._position)
 
 
 def _letters(batch: RawBatch) -> list[DeadLetter | None]:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.broker.conftest import until
 from tests.support.proxy import UP, Proxy
-from tests.support.streams import QUICK, Desk, add, pending, running
+from tests.support.streams import QUICK, Desk, add, consumers, pending, running
 
 
 @pytest.fixture
@@ -115,24 +115,105 @@ async def test_a_lost_group_brings_back_what_is_unsettled_and_what_is_in_hand_is
         await until(lambda: again.payloads == [b"6", b"7", b"8", b"9"])
 
 
-async def test_what_was_handed_over_before_a_new_group_brought_it_is_delivered_again(redis_server, desk, clock):
+async def test_what_is_over_does_not_come_again_though_something_older_is_not(redis_server, desk, clock):
     desk.hold = True
-    ids = add(redis_server, "billing", b"0", b"1", b"2")
-    async with running(redis_server.url, ["billing"], desk, clock, marks="{r}:handed"):
-        await until(lambda: len(desk.held) == 3)
+    ids = add(redis_server, "billing", *[b"%d" % n for n in range(100)])
+    async with running(redis_server.url, ["billing"], desk, clock):
+        await until(lambda: len(desk.held) == 100)
+        desk.settle(*[b"%d" % n for n in range(1, 50)])
+        await until(lambda: len(pending(redis_server, "billing")) == 51)
         redis_server.do("XGROUP", "DESTROY", "billing", "g")
-        add(redis_server, "billing", b"3")
-        await until(lambda: len(desk.held) == 4)
-        assert len(pending(redis_server, "billing")) == 4
-        redis_server.do("XACK", "billing", "g", ids[0])  # by the script that appended it
-        for receipt, position, _ in desk.held[:2]:
-            receipt.handed_over(position)  # the other one's script ran when the group did not know it yet
-        del desk.held[:2]
-        await until(lambda: len(desk.payloads) == 5)
-        assert desk.payloads[4] == b"1"
+        desk.settle(*[b"%d" % n for n in range(50, 99)])
+        ids += add(redis_server, "billing", b"100")
+        await until(lambda: len(desk.payloads) == 101)
+        assert list(pending(redis_server, "billing")) == [ids[0], ids[99], ids[100]]
         desk.settle()
         await until(lambda: not pending(redis_server, "billing"))
-        assert len(desk.payloads) == 5
+        assert len(desk.payloads) == 101
+
+
+async def test_what_was_handed_over_while_there_was_no_group_does_not_stay_pending(redis_server, desk, clock):
+    desk.hold = True
+    ids = add(redis_server, "billing", b"0", b"1")
+    async with running(redis_server.url, ["billing"], desk, clock, marks="{r}:handed"):
+        await until(lambda: len(desk.held) == 2)
+        redis_server.do("XGROUP", "DESTROY", "billing", "g")
+        with redis_server.client() as client:
+            await until(lambda: client.xinfo_groups("billing"))
+        await until(lambda: list(pending(redis_server, "billing")) == ids)
+        receipt, position, _ = desk.held.pop(0)
+        receipt.handed_over(position)  # by a script that ran before the group was made anew
+        await until(lambda: list(pending(redis_server, "billing")) == ids[1:])
+        assert len(desk.payloads) == 2
+
+
+async def test_a_group_that_somebody_else_made_anew_further_on_costs_nothing_that_is_in_hand(redis_server, desk, clock):
+    desk.hold = True
+    ids = add(redis_server, "billing", b"0", b"1")
+    async with running(redis_server.url, ["billing"], desk, clock) as source:
+        await until(lambda: len(desk.held) == 2)
+        with redis_server.client() as client:
+            pipeline = client.pipeline()
+            pipeline.xgroup_destroy("billing", "g")
+            pipeline.xgroup_create("billing", "g", "$")
+            pipeline.execute()
+        (stream,) = source._streams
+        stream.group_lost = True  # as an answer of the server may have told, or not, in so short a time
+        assert await source._group.heal(stream) is None
+        assert list(pending(redis_server, "billing")) == ids
+        add(redis_server, "billing", b"2")
+        await until(lambda: len(desk.payloads) == 3)
+        desk.settle()
+        await until(lambda: not pending(redis_server, "billing"))
+
+
+async def test_what_is_over_while_the_group_is_made_anew_is_not_taken_for_unfinished(redis_server, desk, clock):
+    desk.hold = True
+    ids = add(redis_server, "billing", *[b"%d" % n for n in range(3)])
+    async with running(redis_server.url, ["billing"], desk, clock) as source:
+        await until(lambda: len(desk.held) == 3)
+        (stream,) = source._streams
+        stream.resumed(ids[2].encode())
+        desk.settle(b"0")
+        await until(lambda: len(pending(redis_server, "billing")) == 2)  # acknowledged before it is made pending again
+        await source._group.heal(stream)
+        await until(lambda: list(pending(redis_server, "billing")) == ids[1:])
+        desk.settle()
+        await until(lambda: not pending(redis_server, "billing"))
+    assert len(desk.payloads) == 3
+
+
+async def test_an_entry_that_is_not_pending_is_ours_as_long_as_nobody_can_have_taken_it_over(redis_server, desk, clock):
+    desk.hold = True
+    add(redis_server, "billing", b"0", b"1")
+    async with running(redis_server.url, ["billing"], desk, clock, marks="{r}:handed", claim_idle=1.0):
+        await until(lambda: len(desk.held) == 2)
+        receipt, position, _ = desk.held[0]
+        assert receipt.removal(position, whole=True) is not None
+        assert receipt.missing(position)
+        assert receipt.removal(position, whole=True) is None
+        receipt, position, _ = desk.held[1]
+        await asyncio.sleep(0.9)
+        assert not receipt.missing(position)
+        assert receipt.removal(position, whole=True) is not None
+        desk.settle()
+
+
+async def test_where_others_read_too_it_is_known_all_the_time_how_far_the_group_has_come(
+    redis_server, desk, clock, monkeypatch
+):
+    monkeypatch.setattr("router.broker.streams.GLANCE", 0.05)
+    url, other = redis_server.url, Desk()
+    async with (
+        running(url, ["billing"], other, clock, consumer="peer"),
+        running(url, ["billing"], desk, clock) as source,
+    ):
+        (stream,) = source._streams
+        await until(lambda: consumers(redis_server, "billing") == ["me", "peer"])
+        await until(lambda: source._next_look > time.monotonic() + 2)
+        stream.peers = True  # as the next look will say
+        (entry,) = add(redis_server, "billing", b"1")
+        await until(lambda: stream.group_last == entry.encode(), 2)
 
 
 async def test_what_a_peer_had_in_hand_comes_back_with_the_group(redis_server, desk, clock):

@@ -197,6 +197,51 @@ async def test_the_script_acknowledges_what_it_appends_and_skips_what_somebody_e
     assert redis_server.do("XPENDING", "in", "g")["pending"] == 0
 
 
+class Disputable(Removable):
+    """Knows that the first ones are its own, whatever Redis says."""
+
+    def __init__(self, removals, ours, **options):
+        super().__init__(removals, **options)
+        self.ours = ours
+        self.asked = []
+
+    def missing(self, position):
+        self.asked.append(position)
+        if position >= self.ours:
+            return False
+        self.removals[position] = None
+        return True
+
+
+async def test_entries_that_were_not_there_and_that_nobody_else_can_have_had_are_appended(redis_server, line):
+    one = line(redis_server.url)
+    two = line(redis_server.url, sink="other", handover=one.handover)
+    ids = pending_stream(redis_server, 6)
+    redis_server.do("XACK", "in", "g", *ids[:4])
+    receipt = Disputable([Removal("xack", "in", "g", id_) for id_ in ids], ours=2, deliveries=2)
+    events = entries(6, receipt)
+    one.put(*events)
+    two.put(*events)
+    await one.until(lambda: not one.inbox.waiting and not two.inbox.waiting)
+    assert receipt.asked == [0, 1, 2, 3]
+    assert sorted(receipt.over) == [0, 0, 1, 1]  # they are acknowledged in the common way
+    assert sorted(receipt.handed) == [2, 2, 3, 3, 4, 4, 5, 5]
+    assert appended(redis_server) == appended(redis_server, "{event-router}:queue:other") == 4
+
+
+async def test_they_wait_for_room_like_any_other(redis_server, line):
+    one = line(redis_server.url, config={"max_events": 2})
+    ids = pending_stream(redis_server, 5)
+    redis_server.do("XACK", "in", "g", *ids)
+    receipt = Disputable([Removal("xack", "in", "g", id_) for id_ in ids], ours=5)
+    one.put(*entries(5, receipt))
+    await one.until(lambda: len(receipt.over) == 2)
+    one.start()
+    await one.deliver_all(5)
+    await one.until(lambda: not one.inbox.waiting)
+    assert receipt.over == [0, 1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("how", [("XGROUP", "DESTROY", "in", "g"), ("DEL", "in")])
 async def test_entries_of_a_group_that_is_gone_are_appended_for_nobody_else_can_have_them(redis_server, line, how):
     one = line(redis_server.url)

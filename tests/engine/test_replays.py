@@ -48,6 +48,12 @@ class Removable(Receipt):
         self.heard.append(("marked", position))
 
 
+class Disputable(Removable):
+    def missing(self, position: int) -> bool:
+        self.heard.append(("missing", position))
+        return True
+
+
 class Way:
     """A pipeline that knows the source `web` (json) and `shell` (text), and route `r` to sink `s`."""
 
@@ -183,3 +189,7 @@ def test_an_entry_of_a_batch_is_removable_where_the_batch_is():
     removable.returned(0)
     removable.add(0, 2)
     assert removable._receipt.heard == [("handed_over", 3), ("marked", 3), ("returned", 3), ("add", 3, 2)]
+    assert not removable.missing(0)
+    disputable = At(Disputable(), 3)
+    assert disputable.missing(0)
+    assert disputable._receipt.heard == [("missing", 3)]

@@ -93,7 +93,7 @@ def emptied(stage: Stage) -> None:
         stage.recorder.count("first", kind) - len(wanted[kind]) for kind in wanted
     )
     stage.figure("events gone with Redis's memory", gone, unit="")
-    stage.finish(router, faults=1, may_repeat=0, exact_books=False, pubsub=True)
+    stage.finish(router, faults=1, exact_books=False, pubsub=True, read_again=True)
 
 
 @scenario("FLUSHALL between two halves of a stream", "healed; lost 0, repeated 0, the books go on")
@@ -155,6 +155,27 @@ def destroyed_in_memory(stage: Stage) -> None:
     stage.step("the rest")
     stage.everything()
     stage.finish(router, faults=times)
+
+
+@scenario(
+    "XGROUP DESTROY ten times, every two seconds, under load of two routers that share the stream",
+    "healed; lost 0, and of the history comes again what the last seconds brought, for nobody knows what the other had in hand",
+)
+def destroyed_for_two(stage: Stage) -> None:
+    events, times, rate = stage.of((2_000, 2, 500), (20_000, 10, 1_000))
+    stage.serve()
+    stage.configure({"billing": stream()})
+    routers = stage.start("one"), stage.start("two")
+    stage.flow(STREAM, events, rate=rate)
+    for number in range(times):
+        stage.step(f"XGROUP DESTROY {number + 1} of {times}")
+        after(stage, STREAM, (number + 1) / (times + 2))
+        time.sleep(stage.of(0.5, 1.0))
+        stage.server.do("XGROUP", "DESTROY", "billing", "event-router")
+    stage.step("the rest")
+    stage.everything()
+    # As many as come in two seconds, and what both have in hand.
+    stage.finish(*routers, faults=times, may_repeat=times * (2 * rate + 2_000), exact_books=False)
 
 
 @scenario(
