@@ -46,7 +46,9 @@ def test_every_option_of_the_reference_exists():
     assert {word for word in mentioned if word.startswith("--")} <= known
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/cli.md", "docs/operations.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/cli.md", "docs/operations.md", "docs/reliability.md", "CONTRIBUTING.md"]
+)
 def test_links_lead_somewhere(page):
     path = ROOT / page
     for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
