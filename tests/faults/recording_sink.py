@@ -14,6 +14,7 @@ class RecordOptions(SinkOptions):
 
     port: int
     name: str
+    deadly: bool = True
 
 
 class Record(Sink):
@@ -26,7 +27,9 @@ class Record(Sink):
     async def deliver(self, event, options):
         number = event.payload["n"]
         if number == "poison":
-            os._exit(3)
+            if options.deadly:
+                os._exit(3)
+            return
         connection = self.free.pop() if self.free else await asyncio.open_connection("127.0.0.1", options.port)
         reader, writer = connection
         try:

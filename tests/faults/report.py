@@ -40,7 +40,10 @@ PAGE = ROOT / "docs" / "reliability.md"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.write and options.scale == "small":
+        parser.error("--write is for full runs: a small one says nothing of times")
     chosen = [SCENARIOS[name] for name in options.only] or list(SCENARIOS.values())
     if options.scale == "small":
         chosen = [one for one in chosen if one.small or options.only]

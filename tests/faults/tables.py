@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tests.faults.registry import Scenario
@@ -50,10 +50,15 @@ def _table(scenarios: Mapping[str, Scenario], shown: Mapping[str, Result]) -> st
             _share(_most(result["repeated"]), result["published"]),
             _also(result),
             "balance" if result["balanced"] else "**do not**",
-            f"**no**: {'; '.join(result['problems'])}" if result["problems"] else "yes",
+            f"**no**: {_first(result['problems'])}" if result["problems"] else "yes",
         ]
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join(lines)
+
+
+def _first(problems: Sequence[str]) -> str:
+    more = len(problems) - 1
+    return problems[0] + (f" (and {more} more)" if more else "")
 
 
 def _most(by_sink: Mapping[str, int]) -> int:

@@ -62,6 +62,12 @@ def test_a_name_that_is_none_is_refused(capsys):
     assert "kiled" in capsys.readouterr().err
 
 
+def test_small_results_are_not_shown(capsys):
+    with pytest.raises(SystemExit):
+        report.main(["--scale", "small", "--write"])
+    assert "full runs" in capsys.readouterr().err
+
+
 # What the checker sees.
 
 

@@ -12,16 +12,15 @@ from tests.faults.stage import Stage, channels, cpu, every, items, stream
 
 
 @scenario(
-    "The way to Redis of pub/sub, stream and list is dead for 60 s (half-open: no byte, no reset), under load",
-    "noticed within 10 s; heard again within 2 s after the way is back; the gap is reported; stream and list lost 0",
+    "The way to Redis, of sources and of queues, is dead for 60 s (half-open: no byte, no reset), under load",
+    "noticed within 10 s; heard again within 2 s after the way is back; the gap is reported; stream and list lost 0, "
+    "repeated 0",
 )
 def half_open(stage: Stage) -> None:
     events = stage.of(600, 12_000)
     stage.serve()
     way = stage.proxy()
-    stage.configure(
-        {"billing": stream(url=way.url), "jobs": items(url=way.url), "web-app": channels(url=way.url)},
-    )
+    stage.configure({"billing": stream(), "jobs": items(), "web-app": channels()}, redis={"url": way.url})
     router = stage.start()
     mixed(stage, events, stage.of(100, 150))
     after(stage, STREAM, 0.1)

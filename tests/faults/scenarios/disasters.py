@@ -67,8 +67,8 @@ def emptied(stage: Stage) -> None:
     stage.serve("no")
     stage.configure(ALL)
     router = stage.start()
-    mixed(stage, events, 1_000)
-    stage.until(lambda: stage.recorder.count("first") > events // 3, "a third of the events")
+    mixed(stage, events, 400)
+    stage.until(lambda: stage.recorder.count("first") > events // 5, "a fifth of the events")
     for flow in stage.flows:
         flow.stop()
     before, stage.flows = stage.flows, []
@@ -205,7 +205,7 @@ def paused(stage: Stage) -> None:
 
 @scenario(
     "CLIENT PAUSE 8000 ALL under load: Redis is slow, not dead",
-    "no connection is given up, no gap; lost 0, repeated 0",
+    "no subscription is given up, no gap; lost 0, repeated 0",
 )
 def asleep(stage: Stage) -> None:
     events = stage.of(1_000, 10_000)

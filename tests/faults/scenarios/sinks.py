@@ -7,7 +7,7 @@ import time
 from tests.faults.recorder import LATER, OK, REFUSED, STREAM
 from tests.faults.registry import scenario
 from tests.faults.scenarios.kills import IN_HAND
-from tests.faults.scenarios.pressure import numbers_in
+from tests.faults.scenarios.pressure import audited, numbers_in
 from tests.faults.stage import Stage, stream
 
 
@@ -85,6 +85,7 @@ def rotated(stage: Stage) -> None:
     stage.found.lost["audit"] = len(set(stage.flows[0].events) - set(found))
     stage.found.repeated["audit"] = len(found) - len(set(found))
     stage.check(sorted(found) == list(stage.flows[0].events), f"lines: {stage.found.lost}, {stage.found.repeated}")
+    audited(stage, len(found))
     stage.finish(router, faults=times, sinks=[])
 
 
