@@ -104,6 +104,12 @@ def said(router, event):
     return [line for line in lines if line["event"] == event]
 
 
+async def told(router, event):
+    """The same, as soon as there is one: READY may be heard before the line that was written earlier."""
+    await router.until(lambda: said(router, event), event)
+    return said(router, event)
+
+
 def lines(router, name):
     file = router.folder / name
     return file.read_text().splitlines() if file.exists() else []
@@ -144,7 +150,7 @@ async def test_a_configuration_is_taken_and_says_so(server, tmp_path):
         assert await reload(router, other) == "1 of 1 sources up, 0 received, 0 delivered"
         router.publish("a", {"n": 1})
         await router.until(lambda: lines(router, "text.log") == ["1"] and router.count() == 1)
-        [line] = said(router, TAKEN)
+        [line] = await told(router, TAKEN)
         assert (line["sinks"], line["routes"], line["files"]) == ("added text", "added text", "config.yaml")
         assert "sources" not in line
 
@@ -361,7 +367,7 @@ async def test_a_sink_that_fails_does_not_hold_a_reload_up_and_its_credential_is
         await router.until(lambda: said(router, "the sink is at fault, not the message: its deliveries wait"))
         token.write_text("right\n")
         await reload(router)
-        [line] = said(router, TAKEN)
+        [line] = await told(router, TAKEN)
         assert (line["sinks"], line["files"]) == ("changed slow", "token")
         await router.until(lambda: sum(numbers(router).values()) == 5)
         await router.stop()
@@ -375,7 +381,7 @@ async def test_a_plugin_that_was_rewritten_is_the_one_that_delivers(server, tmp_
         await reload(router)
         router.publish("a", {"n": 1})
         await router.until(lambda: lines(router, "slow.txt")[-1:] == ["new"])
-        [line] = said(router, TAKEN)
+        [line] = await told(router, TAKEN)
         assert (line["sinks"], line["files"]) == ("changed slow", "plugins/slow.py")
 
 
@@ -399,7 +405,7 @@ async def test_files_behind_the_configuration_count(server, tmp_path):
         await router.until(lambda: lines(router, "audit.jsonl") == ["one 1", "two 3"])
         await router.until(lambda: len(router.letters()) == 1)
         assert router.letters()[0]["reason"] == "schema"
-        [line] = said(router, TAKEN)
+        [line] = await told(router, TAKEN)
         assert line["files"] == "mail/inner.txt, s.json"
         assert "sinks" not in line
 

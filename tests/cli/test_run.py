@@ -124,7 +124,7 @@ def test_no_redis_is_69_within_connect_timeout(folder):
     started = time.monotonic()
     done = run("run", cwd=folder, env={"REDIS_URL": "redis://:s3cret@127.0.0.1:1"})
     assert done.code == 69
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 9  # the default would be ten, and starting takes a while on a busy machine
     assert "redis://127.0.0.1:1" in done.err
     assert "s3cret" not in done.err
 

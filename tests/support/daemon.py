@@ -40,9 +40,10 @@ class Daemon:
             pipeline.execute()
 
     def lines(self, name: str = "audit.jsonl") -> list[dict[str, Any]]:
-        """The lines that a log sink wrote."""
+        """The lines that a log sink wrote; one that is being written does not count yet."""
         file = self.folder / name
-        return [json.loads(line) for line in file.read_bytes().splitlines()] if file.exists() else []
+        written = file.read_bytes() if file.exists() else b""
+        return [json.loads(line) for line in written[: written.rfind(b"\n") + 1].splitlines()]
 
     def count(self, name: str = "audit.jsonl") -> int:
         """How many whole lines a log sink wrote."""
