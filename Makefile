@@ -7,6 +7,9 @@ PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
 endif
 
+# Tests at the same time: most of them wait for processes and servers, so twice as many as there are cores.
+WORKERS ?= $(shell "$(PYTHON)" -c 'import os; print(min(2 * (os.cpu_count() or 1), 16))' 2>/dev/null || echo 2)
+
 BIN := $(VENV)/bin
 # Touched when what it stands for is installed; older than a lock or pyproject.toml, it is installed again.
 RUN := $(VENV)/.installed-run
@@ -26,7 +29,7 @@ demo: $(RUN) ## The tour: sample events, where each goes and why; ends by itself
 	@$(BIN)/event-router demo $(ARGS)
 
 test: $(DEV) ## Set up what is missing and run every test, against real servers that the tests start
-	@$(BIN)/python -m pytest -n auto $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 faults: $(DEV) ## Every fault scenario in full, half an hour, and the tables of docs/reliability.md; ARGS='--only killed' for some
 	@$(BIN)/python -m tests.faults.report --write $(ARGS)

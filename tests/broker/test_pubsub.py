@@ -140,13 +140,14 @@ async def test_client_kill_opens_a_gap_that_is_counted_and_measured(redis_server
     web = source(redis_server.url, ["a", "b"], ["c*"])
     await web.start()
     running = asyncio.create_task(web.run())
+    began = web.last_byte
     for number in range(1, 6):
         redis_server.do("CLIENT", "KILL", "TYPE", "pubsub")
         await until(lambda number=number: web.gaps == number and web.up)
         assert redis_server.do("PUBSUB", "NUMSUB", "a", "b") == [b"a", 1, b"b", 1]
         assert redis_server.do("PUBSUB", "NUMPAT") == 1
         await asyncio.sleep(QUICK.stable)
-    assert 0 < web.gap_seconds < 2
+    assert 0 < web.gap_seconds < time.monotonic() - began - 4 * QUICK.stable
     redis_server.do("PUBLISH", "a", "x")
     await until(lambda: recorder.payloads == [b"x"])
     assert not running.done()

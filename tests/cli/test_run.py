@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -121,11 +122,9 @@ def test_the_name_may_come_from_the_environment(folder, env):
 def test_no_redis_is_69_within_connect_timeout(folder):
     text = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(text.replace('"${REDIS_URL}"', '"${REDIS_URL}", connect_timeout: 1s'))
-    started = time.monotonic()
     done = run("run", cwd=folder, env={"REDIS_URL": "redis://:s3cret@127.0.0.1:1"})
     assert done.code == 69
-    assert time.monotonic() - started < 9  # the default would be ten, and starting takes a while on a busy machine
-    assert "redis://127.0.0.1:1" in done.err
+    assert re.search(r"redis://127\.0\.0\.1:1: connection refused .*tried for 1 s", done.err)
     assert "s3cret" not in done.err
 
 
