@@ -105,6 +105,7 @@ def killed_on_a_mixed_list(stage: Stage) -> None:
 @scenario(
     "Stream and list to three sinks whose queues are in memory; the router is killed with -9 ten times",
     "lost 0, repeated at most what was in hand (1,000 entries, 100 items) at each kill",
+    small=False,
 )
 def killed_in_memory(stage: Stage) -> None:
     events, kills = stage.of((2_000, 2), (30_000, 10))
@@ -196,6 +197,7 @@ def _moves_on(stage: Stage, kind: int, dead: int, router: Process, enough: int |
 @scenario(
     "One event of a stream ends the process whenever it is delivered, and kill -9 at odd moments besides; queues in memory",
     "that one is a dead letter (poison), all others are delivered",
+    small=False,
 )
 def poisoned(stage: Stage) -> None:
     _poisoned(stage, "memory", STREAM)

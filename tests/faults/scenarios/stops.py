@@ -38,6 +38,7 @@ def stopped(stage: Stage) -> None:
 @scenario(
     "Stream and list to three sinks whose queues are in memory; SIGTERM ten times under load, and a start after each",
     "lost 0, repeated 0",
+    small=False,
 )
 def stopped_in_memory(stage: Stage) -> None:
     events, stops = stage.of((2_000, 3), (40_000, 10))
@@ -97,6 +98,7 @@ def hanging(stage: Stage) -> None:
 @scenario(
     "The same with queues in memory",
     "the same; but what the hung sink has not got is repeated to the others, 1,000 entries at most",
+    small=False,
 )
 def hanging_in_memory(stage: Stage) -> None:
     _hanging(stage, "memory", 500, 500)

@@ -50,6 +50,7 @@ def taken_over(stage: Stage) -> None:
 @scenario(
     "Two routers on a list, queues in memory; one is killed with -9 and does not come back",
     "the other has delivered its items within `lease` + 10 s (15 s + 10 s); lost 0",
+    small=False,
 )
 def taken_over_on_a_list(stage: Stage) -> None:
     source = items(lease=stage.of("3s", "15s"))
