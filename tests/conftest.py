@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import time
@@ -17,6 +18,11 @@ from tests.support.redis import KINDS, RedisServer, binary
 # How long an example takes says how busy the machine is. What is too slow hangs, and the limit of each test ends that.
 hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("suite")
+
+# A shell without job control lets what it starts in the background ignore Ctrl-C, and every command that the tests start
+# inherited that. Source: POSIX, Shell Command Language, 2.12.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class SystemClock:

@@ -61,8 +61,16 @@ class Pulse:
             await asyncio.sleep(self._every)
 
     async def _ping(self) -> None:
+        """Ask twice before it is taken for gone: whoever ended one connection under way said nothing of the server."""
+        try:
+            await self._ping_once()
+        except (failures.ConnectionError, OSError):
+            await self._hang_up()
+            await self._ping_once()
+
+    async def _ping_once(self) -> None:
         if self._connection is not None and client.hung_up(self._connection):
-            await self._hang_up()  # whoever ended it (a timeout, CLIENT KILL), the server may well be there
+            await self._hang_up()
         if self._connection is None:
             self._connection = await client.dial(self._server)
             return
