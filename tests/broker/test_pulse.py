@@ -7,6 +7,7 @@ import pytest
 
 from router.broker.pulse import Pulse
 from router.errors import ConfigError
+from tests.support.proxy import DOWN, Proxy
 
 
 @contextlib.asynccontextmanager
@@ -44,6 +45,21 @@ async def test_a_connection_that_was_ended_says_nothing_of_the_server(redis_serv
             redis_server.do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             with pytest.raises(TimeoutError):
                 await told
+
+
+async def test_a_connection_that_was_ended_under_the_question_says_nothing_of_the_server(redis_server):
+    async with Proxy(redis_server.port) as proxy, pulse(proxy.url) as watched:
+        await until(lambda: b"name=event-router " in redis_server.do("CLIENT", "LIST"))
+        proxy.blackhole(DOWN)
+        await until(lambda: proxy.swallowed)  # an answer: its question is under way
+        proxy.heal()
+        proxy.cut()
+
+        def asked_anew():
+            assert watched.reason is None
+            return proxy.accepted == 2
+
+        await until(asked_anew)
 
 
 async def test_a_server_that_hangs_is_not_there(start_server, monkeypatch):

@@ -16,7 +16,7 @@ class Proxy:
     """Listens on a free port of 127.0.0.1 and passes bytes to a server, until told otherwise.
 
     `latency` (seconds) delays every chunk. `hole` names the directions whose bytes are swallowed (connections stay open
-    and new ones are accepted: a dead path without a RST). `refuse` True closes new connections at once.
+    and new ones are accepted: a dead path without a RST), and `swallowed` counts them. `refuse` True closes new connections at once.
     """
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
@@ -25,6 +25,7 @@ class Proxy:
         self.hole: frozenset[str] = frozenset()
         self.refuse = False
         self.accepted = 0
+        self.swallowed = 0
         self._target = (host, port)
         self._listener: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -94,7 +95,9 @@ class Proxy:
         while chunk := await reader.read(65536):
             if self.latency:
                 await asyncio.sleep(self.latency)
-            if direction not in self.hole:
+            if direction in self.hole:
+                self.swallowed += len(chunk)
+            else:
                 writer.write(chunk)
                 await writer.drain()
         if direction not in self.hole:
