@@ -141,7 +141,8 @@ return number
 
 # KEYS: processing, returned, handed, returned-handed, settled. ARGV: how much of what is in hand stands in handed, and how
 # much may be on its way there; then those, these, and the rest. What stands in processing and handed beyond that came by
-# an answer that was lost: it is put back. Returns how many items stand there now, those handed over from there included.
+# an answer that was lost: it is put back. One of the rest may have begun its way to handed since we were asked. Returns how
+# many items stand there now, those handed over from there included.
 RECONCILE = Script(
     """
 local stand, either, rest = {}, {}, {}
@@ -151,11 +152,12 @@ for i = 3, #ARGV do
   if i <= first then held = stand elseif i <= second then held = either end
   held[ARGV[i]] = (held[ARGV[i]] or 0) + 1
 end
-local function look(list, back, own)
+local function look(list, back, first, second, third)
   for _ = 1, redis.call('LLEN', list) do
     local item = redis.call('LINDEX', list, 0)
-    local held = own
-    if (own[item] or 0) == 0 then held = either end
+    local held = first
+    if (held[item] or 0) == 0 then held = second end
+    if (held[item] or 0) == 0 then held = third end
     if (held[item] or 0) > 0 then
       held[item] = held[item] - 1
       redis.call('LMOVE', list, list, 'LEFT', 'RIGHT')
@@ -165,7 +167,7 @@ local function look(list, back, own)
   end
   return redis.call('LLEN', list)
 end
-local kept = look(KEYS[3], KEYS[4], stand) + look(KEYS[1], KEYS[2], rest)
+local kept = look(KEYS[3], KEYS[4], stand, either, rest) + look(KEYS[1], KEYS[2], rest, either, {})
 return kept + tonumber(redis.call('HGET', KEYS[5], 'gone') or '0')
 """
 )

@@ -440,7 +440,8 @@ class ListSource:
             items = [each.items[number] for number in each.removing]
             handed = [item.payload for item in items if item.handed]
             others = [item.payload for item in items if not item.handed]
-            each.listed -= await self._store.remove(each.names, each.batch, others, handed)
+            removed = await self._store.remove(each.names, each.batch, others, handed)
+            each.listed -= removed  # in a step of its own: while that was awaited, an item may have come
             for number in each.removing:
                 del each.items[number]
             each.removing = []

@@ -364,3 +364,40 @@ async def test_an_attempt_that_came_back_shows_an_item_innocent(redis_server, ro
         await until(lambda: not two.source.in_flight)
         assert client.exists(at.counts) == 0
         assert client.xlen(QUEUE) == 30
+
+
+async def test_an_item_that_comes_while_others_are_removed_is_reckoned_with(redis_server, router):
+    with redis_server.client() as client:
+        one = await router(redis_server.url, memory=1)
+        remove = one.source._store.remove
+
+        async def slow(*words):
+            removed = await remove(*words)
+            client.lpush("jobs", b"second")
+            await until(lambda: b"second" in one.received)
+            return removed
+
+        one.source._store.remove = slow
+        client.lpush("jobs", b"first")
+        await until(lambda: client.xlen(QUEUE) == 1 and one.open)
+        one.settle()
+        await until(lambda: client.xlen(QUEUE) == 2)
+        one.source._store.remove = remove
+        client.lpush("jobs", b"third")
+        await until(lambda: client.xlen(QUEUE) == 3 and len(one.open) == 2)
+        one.settle()
+        await until(lambda: not one.source.in_flight)
+        assert one.reconciled == 0, "nothing of it was strange"
+
+
+async def test_an_item_that_is_handed_over_while_the_lists_are_looked_through_stays_in_hand(redis_server, router):
+    with redis_server.client() as client:
+        one = await router(redis_server.url, memory=1)
+        at = names(PREFIX, "jobs", "in:a")
+        client.lpush("jobs", b"first")
+        await until(lambda: client.xlen(QUEUE) == 1 and client.lrange(at.handed, 0, -1) == [b"first"])
+        await one.source._store.reconcile(at, [], [], [b"first"])  # as it was when this was about to be sent
+        assert client.lrange(at.handed, 0, -1) == [b"first"]
+        one.settle()
+        await until(lambda: not one.source.in_flight)
+        assert one.received == [b"first"]
