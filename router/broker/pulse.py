@@ -69,8 +69,6 @@ class Pulse:
             await self._ping_once()
 
     async def _ping_once(self) -> None:
-        if self._connection is not None and client.hung_up(self._connection):
-            await self._hang_up()
         if self._connection is None:
             self._connection = await client.dial(self._server)
             return
