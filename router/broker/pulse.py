@@ -72,7 +72,8 @@ class Pulse:
         if self._connection is None:
             self._connection = await client.dial(self._server)
             return
-        await self._connection.send_command("PING")
+        with client.broken():
+            await self._connection.send_command("PING")
         try:
             await self._connection.read_response()
         except (failures.BusyLoadingError, failures.MasterDownError, failures.AuthenticationError):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 import pytest
+import uvloop
 
 from router.broker.pulse import Pulse
 from router.errors import ConfigError
@@ -60,6 +61,23 @@ async def test_a_connection_that_was_ended_under_the_question_says_nothing_of_th
             return proxy.accepted == 2
 
         await until(asked_anew)
+
+
+def test_so_it_is_on_uvloop(redis_server):
+    """Which raises a bare `RuntimeError` for it."""
+
+    async def scenario():
+        async with Proxy(redis_server.port) as proxy, pulse(proxy.url) as watched:
+            await until(lambda: watched._connection)
+            watched._connection._writer.transport.abort()
+
+            def asked_anew():
+                assert watched.reason is None
+                return proxy.accepted == 2
+
+            await until(asked_anew)
+
+    uvloop.run(scenario())
 
 
 async def test_a_server_that_hangs_is_not_there(start_server, monkeypatch):
