@@ -300,7 +300,8 @@ class DeadLetterWriter:
     async def _send(self) -> tuple[int, int]:
         if self._connection is None:
             self._connection = await client.dial(self._server)
-        await self._connection.send_packed_command(self._command)
+        with client.broken():
+            await self._connection.send_packed_command(self._command)
         full, old = await self._connection.read_response()
         return int(full), int(old)
 
