@@ -24,7 +24,7 @@ from router.errors import UnavailableError
 from router.events import RawBatch
 
 CHUNK = 64 * 1024
-"""Bytes read from the socket at once."""
+"""Bytes read from the socket at once, and in one turn of the event loop."""
 
 SLICE = 16 * 1024
 """Bytes given to the parser at once: it moves what is left each time it has used up a kilobyte, so small is fast."""
@@ -243,6 +243,8 @@ class Subscriber(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take the bytes of one chunk."""
         self.last_byte = self._monotonic()
+        if nbytes == CHUNK:
+            self._let_others_work()
         self._fenced = False
         batches: list[RawBatch] = []
         failure: Exception | None = None
@@ -256,6 +258,21 @@ class Subscriber(asyncio.BufferedProtocol):
             self._hand_on(batches)
         if failure is not None:
             self.abort(f"the server sent what is not pub/sub: {failure}")
+
+    def _let_others_work(self) -> None:
+        """Read on in the next turn of the event loop.
+
+        Under a flood uvloop would take up to 32 chunks in one turn, as libuv does while each fills the buffer: then
+        nothing else is done for some 50 ms, again and again, and what was received is not queued as fast as it comes.
+        """
+        if self._transport.is_closing() or not self._transport.is_reading():
+            return
+        self._transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def eof_received(self) -> None:
         """The server ended the connection."""

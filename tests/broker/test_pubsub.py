@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 
 import pytest
@@ -305,6 +306,28 @@ def test_a_burst_comes_whole_and_in_order(redis_server, clock, runner):
     runner(scenario())
     assert recorder.payloads == [b"%d" % number for number in range(events)]
     assert recorder.calls < events / 20
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run])
+def test_under_a_flood_others_have_their_turn_after_each_chunk(start_server, clock, runner, tls):
+    server, recorder, turns = start_server("redis", tls=tls), Recorder(), [0]
+
+    async def scenario() -> None:
+        web = PubSubSource("web", server.tls_url if tls else server.url, ["a"], [], receiver=recorder, clock=clock)
+        await web.start()
+        with server.client() as redis, redis.pipeline(transaction=False) as pipe:  # nobody reads meanwhile
+            for _ in range(2000):
+                pipe.publish("a", b"x" * 1000)
+            pipe.execute()
+        while turns[-1] < 2000:
+            await asyncio.sleep(0)
+            turns.append(len(recorder.payloads))
+        await web.stop()
+
+    runner(scenario())
+    at_once = [now - before for before, now in itertools.pairwise(turns)]
+    assert max(at_once) * 1000 <= CHUNK
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 8 * 1024**2])
