@@ -7,6 +7,7 @@ to know before that.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from redis import exceptions as failures
 from redis.asyncio.connection import AbstractConnection
@@ -62,11 +63,10 @@ class Pulse:
 
     async def _ping(self) -> None:
         """Ask twice before it is taken for gone: whoever ended one connection under way said nothing of the server."""
-        try:
-            await self._ping_once()
-        except (failures.ConnectionError, OSError):
-            await self._hang_up()
-            await self._ping_once()
+        with contextlib.suppress(failures.ConnectionError, OSError):
+            return await self._ping_once()
+        await self._hang_up()
+        return await self._ping_once()
 
     async def _ping_once(self) -> None:
         if self._connection is None:

@@ -783,6 +783,7 @@ class RedisQueue:
         }
         self._write_book()
         if lost > 0:
+            self._book.settle(lost, Outcome.DROPPED, Reason.LOST)
             message = "deliveries vanished from the queue in Redis: its data was deleted"
             self._log.error(message, number=lost, reason=str(Reason.LOST))
         return int(moved)

@@ -80,6 +80,19 @@ def test_so_it_is_on_uvloop(redis_server):
     uvloop.run(scenario())
 
 
+def test_the_words_are_the_same_on_uvloop(start_server):
+    server = start_server()
+
+    async def scenario():
+        async with pulse(server.url) as watched:
+            await until(lambda: watched._connection)
+            server.kill()
+            await until(lambda: watched.reason)
+            await until(lambda: watched.reason == f"{watched.address}: connection refused")
+
+    uvloop.run(scenario())
+
+
 async def test_a_server_that_hangs_is_not_there(start_server, monkeypatch):
     monkeypatch.setattr("router.broker.pulse.PATIENCE", 0.2)
     server = start_server()

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import time
+from collections import Counter
 
 import pytest
 import structlog
@@ -302,6 +303,7 @@ async def test_a_queue_that_vanishes_is_told_and_heals(redis_server, line, comma
         book = await one.refreshed()
     assert sorted(raws(again)) == list(range(100, 120))
     assert (book.accepted, book.delivered, book.pending) == (30, 30 - lost, 0)
+    assert one.book.dropped == +Counter({Reason.LOST: lost})  # which the closing line shows
     errors = [entry for entry in logs if entry["log_level"] == "error"]
     assert [entry.get("number") for entry in errors] == [lost] * bool(lost)
 
