@@ -227,7 +227,11 @@ class DeadLetterWriter:
                 failure = client.explain(error, self._server.shown)
                 if isinstance(failure, ConfigError):
                     raise failure from error
-                self.reason = str(failure)
+                reason = str(failure)
+                if reason != self.reason:
+                    limit = {} if self._connect_timeout is None else {"seconds_at_most": self._connect_timeout}
+                    log.warning("no Redis yet; trying on", reason=reason, **limit)
+                self.reason = reason
                 if self._tell_waiting is not None:
                     self._tell_waiting(self.reason)
                 await asyncio.sleep(self._backoff.next())

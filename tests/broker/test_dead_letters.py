@@ -302,11 +302,14 @@ async def test_start_waits_for_a_server_that_comes_later(start_server, kind, clo
     server.kill()
     heard: list[str] = []
     dead = DeadLetterWriter(server.url, clock=clock, connect_timeout=None, waiting=heard.append, longest_delay=0.1)
-    starting = asyncio.create_task(dead.start())
-    await until(lambda: len(heard) > 2)
-    server.start()
-    await starting
-    assert set(heard) == {f"{redis_url.shown(server.url)}: connection refused"}
+    with structlog.testing.capture_logs() as logs:
+        starting = asyncio.create_task(dead.start())
+        await until(lambda: len(heard) > 2)
+        server.start()
+        await starting
+    reason = f"{redis_url.shown(server.url)}: connection refused"
+    assert set(heard) == {reason}
+    assert logs == [{"event": "no Redis yet; trying on", "log_level": "warning", "reason": reason}]
     assert await dead.drain(1) == 0
 
 
