@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple
 
 from redis import exceptions as failures
@@ -36,9 +37,11 @@ REMEMBERED = 7 * 86400
 """Seconds that the count of an item's deaths is kept at least."""
 
 # All lists are read from the right, where `LPUSH` leaves the oldest item. KEYS: the source's list, returned, processing,
-# counts, handed, returned-handed, settled. ARGV: room, in hand, deaths from which an item is taken alone, few, bytes.
-# Returns how many items stood in processing and handed, how many were handed over from processing, whether an item waits
-# until less is in hand, what is wrong with the source's list, then each item, its count, and whether it stands in handed.
+# counts, handed, returned-handed, settled. ARGV: room, in hand, deaths from which an item is taken alone, few, bytes, how
+# many deaths make an item a suspect (one more, and it is guilty), what is done with a suspect (`Suspects`).
+# Returns how many items stood in processing and handed, how many were handed over from processing, whether an item waits:
+# 1 until less is in hand, 2 a suspect; what is wrong with the source's list, then each item, its count, and whether it
+# stands in handed.
 TAKE = Script(
     """
 local reply = {
@@ -62,6 +65,13 @@ local function again(from, to, handed)
       if held >= most then
         reply[3] = 1
         return false
+      end
+      if count == tonumber(ARGV[6]) and ARGV[7] == 'wait' then
+        reply[3] = 2
+        return false
+      end
+      if count == tonumber(ARGV[6]) and ARGV[7] == 'lower' then
+        count = redis.call('HINCRBY', KEYS[4], redis.sha1hex(item), -1)
       end
       room = math.min(room, most - held)
     end
@@ -197,6 +207,17 @@ return number
 FORGIVE = Script("return redis.call('HDEL', KEYS[1], redis.sha1hex(ARGV[1]))")
 
 
+class Suspects(StrEnum):
+    """What `take` does with an item that is found guilty if this process dies with it alone in hand."""
+
+    WAIT = "wait"
+    """It stays where it is."""
+    TAKE = "take"
+    """It is taken: nothing else can be to blame."""
+    LOWER = "lower"
+    """It is taken, with one death less counted: another delivery may be to blame."""
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """The keys that go with one list, as one consumer uses them."""
@@ -235,7 +256,8 @@ class Taken(NamedTuple):
     """What one call of `take` brought.
 
     `length` is how many items stood in the consumer's lists before, `gone` how many were handed over from there, ever.
-    `held_back` tells that an item waits until less is in hand. `fault` is what Redis has against the source's list, empty
+    `held_back` tells that an item waits until less is in hand, or, where it is a `suspect`, until there is nothing else that
+    may end the process. `fault` is what Redis has against the source's list, empty
     where nothing. `items` are the oldest first, with the deaths counted against each, and whether its deliveries to Redis
     queues stand there.
     """
@@ -243,6 +265,7 @@ class Taken(NamedTuple):
     length: int
     gone: int
     held_back: bool
+    suspect: bool
     fault: str
     items: list[tuple[bytes, int, bool]]
 
@@ -306,13 +329,13 @@ class ListStore:
             return None
         return 1 if deaths >= self._alone else FEW
 
-    async def take(self, at: Names, room: int, held: int) -> Taken:
+    async def take(self, at: Names, room: int, held: int, suspects: Suspects = Suspects.WAIT) -> Taken:
         """Move up to `room` items into the consumer's lists. `held` are in hand already and may end the process."""
         where = (at.source, at.returned, at.processing, at.counts, at.handed, at.returned_handed, at.settled)
-        limits = (room, held, self._alone, FEW, MOST_BYTES)
+        limits = (room, held, self._alone, FEW, MOST_BYTES, self._max_deliveries, suspects)
         length, gone, held_back, fault, *items = await self._link.script(TAKE, where, limits)
         triples = [(item, deaths, bool(handed)) for item, deaths, handed in zip(*[iter(items)] * 3, strict=True)]
-        return Taken(length, gone, bool(held_back), fault.decode("utf-8", "backslashreplace"), triples)
+        return Taken(length, gone, held_back > 0, held_back == 2, fault.decode("utf-8", "backslashreplace"), triples)
 
     async def wait(self, at: Names, seconds: float = BLOCK) -> bytes | None:
         """Wait for an item, on a connection of its own; None when none came."""

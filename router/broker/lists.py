@@ -21,7 +21,8 @@ from router.broker import client
 from router.broker.client import Backoff
 from router.broker.link import COMMAND, cancelled
 from router.broker.list_items import Item, List, Receipt
-from router.broker.list_store import BLOCK, ListStore, Taken
+from router.broker.list_store import BLOCK, ListStore, Suspects, Taken
+from router.broker.solitude import Solitude, before
 from router.contracts import Clock, Receiver, Sign
 from router.errors import ConfigError, Problem, Reason, RouterError, UnavailableError
 from router.events import RawBatch
@@ -54,8 +55,8 @@ class ListSource:
     than `max_deliveries` times, is refused as `poison`. The items of a router not heard of for `lease` seconds are put
     back by any other. `prefix` stands in the names of the keys that are the router's own. `removable` says whether the lists
     are in the router's own Redis, where an item leaves in the step that appends it to Redis queues. `connect_timeout` is how long
-    `start` tries, None for ever; `waiting` is told why, each time a try fails. `observe` takes nothing at all. Raises
-    `ConfigError` for a URL that isn't one.
+    `start` tries, None for ever; `waiting` is told why, each time a try fails. `observe` takes nothing at all. `solitude` is
+    shared by everything in the process whose deliveries may end it. Raises `ConfigError` for a URL that isn't one.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class ListSource:
         connect_timeout: float | None = 10.0,
         waiting: Callable[[str], None] | None = None,
         observe: bool = False,
+        solitude: Solitude | None = None,
         first_delay: float = 0.1,
         longest_delay: float = 2.0,
     ) -> None:
@@ -110,6 +112,8 @@ class ListSource:
         self._lock = asyncio.Lock()
         self._numbers = 0
         self._renewed = float("-inf")
+        self._solitude = solitude or Solitude()
+        self._suspect: List | None = None  # a list whose next item is found guilty if the process dies with it in hand
         self._first: List | None = None  # a list whose next item waits until less is in hand: nobody overtakes it
         self._room = asyncio.Event()
         self._over = asyncio.Event()
@@ -123,6 +127,11 @@ class ListSource:
     def address(self) -> str:
         """The server's address, without credentials."""
         return self._server.shown
+
+    @property
+    def at_work(self) -> bool:
+        """Implements `solitude.Member`."""
+        return any(item.most is not None for each in self._lists for item in each.items.values())
 
     def signs(self) -> list[Sign]:
         """Implements `contracts.Source`."""
@@ -166,11 +175,12 @@ class ListSource:
             asyncio.create_task(self._tell(), name=f"source {self.name}: removals"),
             asyncio.create_task(self._keep_leases(), name=f"source {self.name}: leases"),
         ]
+        self._solitude.join(self)
         self._reader = asyncio.create_task(self._read(), name=f"source {self.name}")
 
     def _list(self, key: str) -> List:
         names = self._store.names(key)
-        return List(names, removable=self._removable, over=self._over.set, freed=self._room.set)
+        return List(names, removable=self._removable, over=self._over.set, freed=self._freed)
 
     def _claim_name(self) -> str:
         """Our name, and while another source of this process has it (one that a reload replaces), another one."""
@@ -223,6 +233,7 @@ class ListSource:
             why = client.explain(error, self._server.shown)
             self._log.warning("items in hand stay in the processing list until the next start", reason=str(why))
         finally:
+            self._solitude.part(self)
             await self._end_helpers()
             await self._store.close()
             if self._lists:
@@ -291,7 +302,12 @@ class ListSource:
         """Take and hand on, until `stop`; come back after every loss."""
         while not self._stopping.is_set():
             try:
-                if not await self._take() and not self._stopping.is_set():
+                if self._solitude.shuts_out(self):
+                    await before(self._stopping, self._solitude.opened())
+                taken = await self._take()
+                if self._suspect is not None:
+                    await self._try_alone(self._suspect)
+                elif not taken and not self._stopping.is_set():
                     await self._wait()
             except (failures.RedisError, OSError, TimeoutError) as error:
                 self._note(client.explain(_plain(error), self._server.shown))
@@ -313,13 +329,30 @@ class ListSource:
         self._lists.append(self._lists.pop(0))
         return taken
 
-    async def _take_from(self, each: List, room: int) -> bool:
+    async def _try_alone(self, each: List) -> None:
+        """Take a suspect while nothing else in hand may end the process, and wait until it has not.
+
+        Where another delivery might be to blame nobody is found guilty.
+        """
+        async with self._solitude.entered(self._stopping) as alone:
+            if not alone:
+                return
+            shut = await before(self._stopping, self._solitude.shut(self, SURVIVED))
+            if self._stopping.is_set():
+                return
+            await self._take_from(each, 1, Suspects.TAKE if shut else Suspects.LOWER)
+            while self.at_work and not self._stopping.is_set():
+                self._room.clear()
+                await self._pause(self._room, BLOCK)
+
+    async def _take_from(self, each: List, room: int, suspects: Suspects = Suspects.WAIT) -> bool:
         async with self._lock:
             held = len(each.items)
-            answer = await self._store.take(each.names, room, self._suspicious())
+            answer = await self._store.take(each.names, room, self._suspicious(), suspects)
             self._compare(each, answer, held)
             each.listed = answer.listed + len(answer.items)
             self._first = each if answer.held_back else None
+            self._suspect = each if answer.suspect else None
             self._judge_list(each, answer.fault)
             self._hand_on(each, answer.items)
             if each.strange:
@@ -341,6 +374,11 @@ class ListSource:
         room = self._max_in_flight - self.in_flight
         bounds = [item.most for each in self._lists for item in each.items.values() if item.most is not None]
         return min(room, min(bounds) - self._suspicious()) if bounds else room
+
+    def _freed(self) -> None:
+        """Something has left the hand, or may have others beside it."""
+        self._room.set()
+        self._solitude.finished()
 
     def _suspicious(self) -> int:
         """How many items in hand may end this process, as far as is known."""
@@ -430,7 +468,7 @@ class ListSource:
                         await asyncio.sleep(backoff.next())
                     else:
                         backoff.reset()
-                        self._room.set()
+                        self._freed()
 
     async def _remove(self, each: List) -> None:
         async with self._lock:
@@ -505,7 +543,7 @@ class ListSource:
             if not item.proven and now - item.since >= SURVIVED:
                 item.proven = True
                 await self._forgive(each, number)
-                self._room.set()
+                self._freed()
 
     # How it is.
 

@@ -24,6 +24,7 @@ from router.broker import client, keys
 from router.broker.client import Backoff, Server
 from router.broker.link import COMMAND, Link, Word, cancelled
 from router.broker.queue_scripts import DEFER, RECOVER, RENEW, SETTLE, TICK
+from router.broker.solitude import Solitude
 from router.contracts import Clock, Sign
 from router.core.books import SinkBook
 from router.core.records import Reader, UnknownRecordError, pack
@@ -88,66 +89,6 @@ def _entry(event: Event) -> bytes:
     receipt = event._receipt
     entry: bytes = receipt.whole.entry if isinstance(receipt, _Part) else receipt
     return entry
-
-
-class Solitude:
-    """Lets one suspicious delivery of a whole router be in hand at a time; all queues of a router share one.
-
-    A *strict* one is alone with nothing at all beside it: what it is tried for may find it guilty.
-    """
-
-    def __init__(self) -> None:
-        self._lock = asyncio.Lock()
-        self._queues: set[RedisQueue] = set()
-        self._strict: RedisQueue | None = None
-        self._opened = asyncio.Event()
-        self._finished = asyncio.Event()
-
-    def join(self, queue: RedisQueue) -> None:
-        """A queue that holds back while another one is strictly alone."""
-        self._queues.add(queue)
-
-    def part(self, queue: RedisQueue) -> None:
-        """It is there no more."""
-        self._queues.discard(queue)
-
-    def shuts_out(self, queue: RedisQueue) -> bool:
-        """Whether a queue may hand nothing out at present."""
-        return self._strict is not None and self._strict is not queue
-
-    def finished(self) -> None:
-        """A queue that is shut out has less in hand than before."""
-        self._finished.set()
-
-    async def opened(self) -> None:
-        """Wait until it may again."""
-        while self._strict is not None:
-            await self._opened.wait()
-
-    async def enter(self) -> None:
-        """Wait for the others that are suspicious; then this one is the only one of that kind."""
-        await self._lock.acquire()
-
-    async def shut(self, queue: RedisQueue, patience: float) -> bool:
-        """Hold back every other queue, and wait until none has anything in hand, for `patience` seconds at most.
-
-        Comes after `enter`; returns whether it is strictly alone now.
-        """
-        self._strict = queue
-        self._opened.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                while any(other.at_work for other in self._queues if other is not queue):
-                    self._finished.clear()
-                    await self._finished.wait()
-                return True
-        return False
-
-    def leave(self) -> None:
-        """It is over."""
-        self._strict = None
-        self._opened.set()
-        self._lock.release()
 
 
 class RedisQueue:

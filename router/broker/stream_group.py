@@ -205,12 +205,15 @@ class Group:
                 return
             start = f"({rows[-1][0].decode()}"
 
-    async def take(self, stream: Stream, ids: Sequence[bytes]) -> tuple[list[Entry], list[bytes]]:
-        """Deliver pending entries to us once more, which raises their count.
+    async def take(
+        self, stream: Stream, ids: Sequence[bytes], count: int | None = None
+    ) -> tuple[list[Entry], list[bytes]]:
+        """Deliver pending entries to us once more, which raises the count of each, or sets it to `count`.
 
         Returns those that the stream still holds, and the ids of those that it does not.
         """
-        reply = await self._link.call("XCLAIM", stream.key, self._group, self._consumer, 0, *ids)
+        counted: tuple[Word, ...] = () if count is None else ("RETRYCOUNT", count)
+        reply = await self._link.call("XCLAIM", stream.key, self._group, self._consumer, 0, *ids, *counted)
         found = [(entry[0], entry[1]) for entry in reply if entry is not None and entry[1] is not None]
         there = {entry[0] for entry in found}
         missing = [one for one in ids if one not in there]

@@ -19,6 +19,7 @@ from redis import exceptions as failures
 from router.broker import client
 from router.broker.client import SILENCE, Backoff
 from router.broker.link import COMMAND, Link
+from router.broker.solitude import Solitude, before
 from router.broker.stream_entries import Entries, Recovered, Stream
 from router.broker.stream_group import Entry, Group, Loss, Refused
 from router.broker.stream_keeper import Keeper
@@ -66,7 +67,8 @@ class StreamSource:
     `payload_field` is the field that becomes the payload, the others become headers. `claim_idle` (seconds) is after how
     long another router's entries are taken over. `consumer` is our name in the group, the same after a restart. With
     `observe` it only looks on: it reads what is added from now on, without a group, and acknowledges nothing.
-    `marks` names the hash of entries handed over in part, where the streams are in the router's own Redis.
+    `marks` names the hash of entries handed over in part, where the streams are in the router's own Redis. `solitude` is
+    shared by everything in the process whose deliveries may end it.
     `connect_timeout` is how long `start` tries, None for ever; `waiting` is told why, each time a try fails. Raises
     `ConfigError` for a URL that isn't one.
     """
@@ -91,6 +93,7 @@ class StreamSource:
         waiting: Callable[[str], None] | None = None,
         observe: bool = False,
         marks: str | None = None,
+        solitude: Solitude | None = None,
         timing: StreamTiming | None = None,
     ) -> None:
         self.name = name
@@ -141,6 +144,8 @@ class StreamSource:
         self._running = False
         self._ended = asyncio.Event()
         self._crash: Exception | None = None
+        self._solitude = solitude or Solitude()
+        self._trying = False  # whether entries that may end the process are in hand, several together
         self._stuck = False  # whether the attempt of the last suspicious entries did not come back in time
         self._next_look = self._next_glance = self._next_sweep = 0.0
         self._turn = 0
@@ -161,6 +166,11 @@ class StreamSource:
     def in_flight(self) -> int:
         """Entries that are not complete."""
         return sum(stream.unsettled for stream in self._streams)
+
+    @property
+    def at_work(self) -> bool:
+        """Implements `solitude.Member`."""
+        return self._trying
 
     def signs(self) -> list[Sign]:
         """Implements `contracts.Source`."""
@@ -204,10 +214,12 @@ class StreamSource:
         """Read and hand on until `stop`; heals every loss by itself. Raises what the receiver raised."""
         work = self._look_on if self._observe else self._consume
         self._running = True
+        self._solitude.join(self)
         try:
             while not self._stop.is_set():
                 await self._guarded(work)
         finally:
+            self._solitude.part(self)
             self._running = False
             self._ended.set()
 
@@ -461,19 +473,52 @@ class StreamSource:
             room = self._room()
             if not room:
                 await self._wait_for_room(self._claim_idle)
-                continue
-            if take.alone:
-                await self._empty_hand()
-            found, gone = await self._group.take(stream, ids[:room])
-            ids = ids[room:]
-            self._forgotten(stream, gone)
-            entries = self._hand_on(stream, found, Recovered)
-            if isinstance(entries, Recovered) and (take.alone or not self._stuck):
-                came_back = await self._within(entries.tried.wait())
-                self._stuck = not came_back
-                if take.alone and not came_back:
+            elif take.deliveries is not None:
+                await self._try_alone(stream, ids[0], take.deliveries)
+                return
+            elif self._solitude.shuts_out(self):
+                await before(self._stop, self._solitude.opened())
+            else:
+                await self._try_together(stream, ids[:room])
+                ids = ids[room:]
+
+    async def _try_together(self, stream: Stream, ids: list[bytes]) -> None:
+        self._trying = True
+        try:
+            entries = await self._take_again(stream, ids)
+            if entries is not None and not self._stuck:
+                self._stuck = not await self._within(entries.tried.wait())
+        finally:
+            self._trying = False
+            self._solitude.finished()
+
+    async def _try_alone(self, stream: Stream, entry: bytes, deliveries: int) -> None:
+        """Try one while nothing else is in hand that may end the process.
+
+        The count that would find it guilty is not given where another delivery might be to blame.
+        """
+        async with self._solitude.entered(self._stop) as alone:
+            if not alone:
+                return
+            await self._empty_hand()
+            guilty = claims.is_poison(deliveries + 1, self._max_deliveries)
+            patience = claims.patience(self._claim_idle)
+            shut = guilty and await before(self._stop, self._solitude.shut(self, patience))
+            if self._stop.is_set():
+                return
+            entries = await self._take_again(stream, [entry], None if shut or not guilty else deliveries)
+            if entries is not None:
+                self._stuck = not await self._within(entries.tried.wait())
+                if self._stuck:
                     stream.returned += entries.ids  # it lives: whatever it waits for, it is no poison
                     stream.stir()
+
+    async def _take_again(self, stream: Stream, ids: list[bytes], count: int | None = None) -> Recovered | None:
+        """Take pending entries and hand them on; returns the receipt of those that have a payload."""
+        found, gone = await self._group.take(stream, ids, count)
+        self._forgotten(stream, gone)
+        entries = self._hand_on(stream, found, Recovered)
+        return entries if isinstance(entries, Recovered) else None
 
     async def _empty_hand(self) -> None:
         """Wait until nothing is in hand, so that what comes next is alone there; not for what waits for a retry.

@@ -32,8 +32,8 @@ class Take(NamedTuple):
     """Entries to take together."""
 
     ids: list[bytes]
-    alone: bool
-    """Whether nothing else may be in hand meanwhile."""
+    deliveries: int | None = None
+    """Set on one entry that must be alone in hand: how often it was delivered."""
 
 
 def is_poison(deliveries: int, most: int) -> bool:
@@ -45,11 +45,15 @@ def takes(pending: Sequence[Pending]) -> Iterator[Take]:
     """The batches in which to take entries: the harmless first, each kind in its order."""
     groups: dict[int, list[bytes]] = {}
     for entry in pending:
-        groups.setdefault(min(entry.deliveries, ALONE), []).append(entry.id)
+        if entry.deliveries < ALONE:
+            groups.setdefault(entry.deliveries, []).append(entry.id)
     for deliveries in sorted(groups):
-        ids, size = groups[deliveries], SIZES.get(deliveries, 1)
+        ids, size = groups[deliveries], SIZES[deliveries]
         for first in range(0, len(ids), size):
-            yield Take(ids[first : first + size], deliveries >= ALONE)
+            yield Take(ids[first : first + size])
+    for entry in pending:
+        if entry.deliveries >= ALONE:
+            yield Take([entry.id], entry.deliveries)
 
 
 def renew_every(idle: float) -> float:

@@ -18,8 +18,9 @@ from router.broker.dead_letters import DeadLetterWriter
 from router.broker.durability import Durability
 from router.broker.lists import ListSource
 from router.broker.pubsub import PubSubSource
-from router.broker.queue import RedisQueue, Solitude
+from router.broker.queue import RedisQueue
 from router.broker.queues import idle_of
+from router.broker.solitude import Solitude
 from router.broker.streams import StreamSource
 from router.config import BatchConfig, DeliverOnly, ListConfig, PubSubConfig, QueueConfig, SourceConfig, StreamConfig
 from router.contracts import Clock, DeadLetters, Queue, SinkType, Source
@@ -74,12 +75,14 @@ class Surroundings:
 class Durable:
     """What all Redis queues of one router share."""
 
-    def __init__(self, loaded: Loaded, around: Surroundings, letters: DeadLetters, ids: Ids) -> None:
+    def __init__(
+        self, loaded: Loaded, around: Surroundings, letters: DeadLetters, ids: Ids, solitude: Solitude
+    ) -> None:
         redis = loaded.config.redis
         self.server = client.server(around.redis_url, client_name=_client_name(around))
         self.prefix = redis.key_prefix
         self.consumer = _consumer(around)
-        self.solitude = Solitude()
+        self._solitude = solitude
         self.clock = around.clock
         self.handover = Handover(self.server, prefix=self.prefix, clock=around.clock, buffer_bytes=redis.outage_buffer)
         self.durability = Durability(self.server)
@@ -101,7 +104,7 @@ class Durable:
             give_up=lambda event, reason, detail: self._give_up(queue, event, reason, detail),
             book=book,
             clock=self.clock,
-            solitude=self.solitude,
+            solitude=self._solitude,
             hold=limits.hold,
             idle=limits.idle,
             overriding=limits.overriding,
@@ -161,6 +164,8 @@ class Shared:
     notes: LetterNotes
     replays: Replays | None
     """What takes the dead letters that are to go again; None under `deliver: print`."""
+    solitude: Solitude
+    """Of everything whose deliveries may end the process."""
 
 
 @dataclass(slots=True)
@@ -224,9 +229,10 @@ def compose(loaded: Loaded, around: Surroundings) -> Parts:
         notify=loaded.config.dead_letters.notify if writer else None,
         config_file=loaded.path,
     )
-    replays = _replays(loaded, around, way, kept) if writer else None
-    durable = Durable(loaded, around, kept, ids) if writer else None
-    shared = Shared(around, Books({}, {}), {}, ids, way, kept, writer, durable, notes, replays)
+    solitude = Solitude()
+    replays = _replays(loaded, around, way, kept, solitude) if writer else None
+    durable = Durable(loaded, around, kept, ids, solitude) if writer else None
+    shared = Shared(around, Books({}, {}), {}, ids, way, kept, writer, durable, notes, replays, solitude)
     sinks = {name: sink_part(name, loaded, shared) for name in loaded.config.sinks}
     sources = {name: source_part(name, loaded, shared) for name in loaded.config.sources}
     way.pipeline = pipeline_of(loaded, shared, sinks)
@@ -327,7 +333,7 @@ def _writer(loaded: Loaded, around: Surroundings) -> DeadLetterWriter:
     )
 
 
-def _replays(loaded: Loaded, around: Surroundings, way: Way, letters: DeadLetters) -> Replays:
+def _replays(loaded: Loaded, around: Surroundings, way: Way, letters: DeadLetters, solitude: Solitude) -> Replays:
     return Replays(
         around.redis_url,
         prefix=loaded.config.redis.key_prefix,
@@ -336,6 +342,7 @@ def _replays(loaded: Loaded, around: Surroundings, way: Way, letters: DeadLetter
         way=way.now,
         dead_letters=letters,
         clock=around.clock,
+        solitude=solitude,
     )
 
 
@@ -392,6 +399,7 @@ def _stream(name: str, config: StreamConfig, loaded: Loaded, shared: Shared, int
         waiting=around.waiting,
         observe=loaded.config.deliver == "print",
         marks=keys.handed(loaded.config.redis.key_prefix) if own else None,
+        solitude=shared.solitude,
     )
 
 
@@ -413,6 +421,7 @@ def _list(name: str, config: ListConfig, loaded: Loaded, shared: Shared, intake:
         connect_timeout=around.connect_timeout,
         waiting=around.waiting,
         observe=loaded.config.deliver == "print",
+        solitude=shared.solitude,
     )
 
 

@@ -21,6 +21,7 @@ from router import events
 from router.broker import client, keys
 from router.broker.letters import GROUP, letter_of, newer
 from router.broker.link import Link, Script, cancelled
+from router.broker.solitude import Solitude
 from router.broker.streams import StreamSource
 from router.contracts import Clock, DeadLetters, DisputableReceipt, ListRemoval, Receipt, RemovableReceipt, Removal
 from router.core.letter_filter import received_at
@@ -88,6 +89,7 @@ class Replays:
         way: Callable[[], Way],
         dead_letters: DeadLetters,
         clock: Clock,
+        solitude: Solitude | None = None,
     ) -> None:
         self._stream = keys.replay(prefix)
         self.source = StreamSource(
@@ -102,6 +104,7 @@ class Replays:
             marks=keys.handed(prefix),
             client_name=client_name,
             connect_timeout=None,
+            solitude=solitude,
         )
         self._sweeper = Link(client.server(url, client_name=client_name))
         self._task: asyncio.Task[None] | None = None

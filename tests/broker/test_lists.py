@@ -1,6 +1,7 @@
 """The list source on real servers: nothing is lost, equal items are two, a dead router's items come back."""
 
 import asyncio
+import hashlib
 import re
 from collections import Counter
 from pathlib import Path
@@ -13,6 +14,7 @@ from router.broker.client import server
 from router.broker.link import cancelled
 from router.broker.list_store import ListStore, names
 from router.broker.lists import ListSource
+from router.broker.solitude import Solitude
 from router.errors import ConfigError, Reason, UnavailableError
 from tests.broker.conftest import until
 from tests.support.proxy import DOWN, Proxy
@@ -247,6 +249,123 @@ async def test_two_routers_share_a_list_and_one_finishes_the_others_work(redis_s
         assert sorted(second.payloads) == sorted(b"%d" % number for number in range(10))
         await until(lambda: not left(client))
         assert client.smembers(names(PREFIX, "jobs", "").consumers) == {b"in:b"}
+
+
+class Other:
+    """Somebody else in the process who may have deliveries in hand."""
+
+    at_work = False
+
+
+@pytest.fixture
+async def suspect(redis_server, make):
+    """An item that was alone in hand at so many deaths of its router that one more finds it guilty."""
+    with redis_server.client() as client:
+        client.lpush("jobs", b"suspect")
+    for _ in range(2):
+        source = make(redis_server.url, "jobs", hand=(hand := Hand(at_once=False)), max_deliveries=2)
+        await source.start()
+        await until(lambda hand=hand: hand.open)
+        await die(source)
+
+
+def deaths_of(client, payload):
+    return int(client.hget(names(PREFIX, "jobs", "in:a").counts, hashlib.sha1(payload).hexdigest()) or 0)
+
+
+@pytest.mark.usefixtures("suspect")
+async def test_where_it_may_be_found_guilty_an_item_is_alone_in_the_whole_router(redis_server, make):
+    solitude, other, hand = Solitude(), Other(), Hand(at_once=False)
+    other.at_work = True
+    solitude.join(other)
+    source = make(redis_server.url, "jobs", hand=hand, max_deliveries=2, solitude=solitude)
+    await source.start()
+    await until(lambda: solitude.shuts_out(other))
+    with redis_server.client() as client:
+        assert lists(client) == [[], [], [b"suspect"]]
+        other.at_work = False
+        solitude.finished()
+        await until(lambda: hand.open)
+        assert solitude.shuts_out(other)
+        assert deaths_of(client, b"suspect") == 2
+    await die(source)
+    again = make(redis_server.url, "jobs", hand=(judge := Hand()), max_deliveries=2)
+    await again.start()
+    await until(lambda: judge.refused)
+    assert [(payload, reason) for payload, reason, _ in judge.refused] == [(b"suspect", Reason.POISON)]
+
+
+@pytest.mark.usefixtures("suspect")
+async def test_where_others_do_not_finish_no_item_is_found_guilty(redis_server, make, monkeypatch):
+    monkeypatch.setattr(lists_module, "SURVIVED", 0.2)
+    solitude, other, hand = Solitude(), Other(), Hand(at_once=False)
+    other.at_work = True
+    solitude.join(other)
+    source = make(redis_server.url, "jobs", hand=hand, max_deliveries=2, solitude=solitude)
+    await source.start()
+    await until(lambda: hand.open)
+    with redis_server.client() as client:
+        assert deaths_of(client, b"suspect") == 1
+        await die(source)
+        again = make(redis_server.url, "jobs", hand=(judge := Hand()), max_deliveries=2)
+        await again.start()
+        await until(lambda: judge.events)
+        assert not judge.refused
+        await until(lambda: lists(client) == [[], [], []])
+        assert deaths_of(client, b"suspect") == 0
+
+
+@pytest.mark.usefixtures("suspect")
+async def test_a_suspect_that_ends_nothing_makes_room_for_all_others(redis_server, make):
+    solitude, other, hand = Solitude(), Other(), Hand(at_once=False)
+    solitude.join(other)
+    with redis_server.client() as client:
+        client.lpush("jobs", b"good")
+        source = make(redis_server.url, "jobs", hand=hand, max_deliveries=2, solitude=solitude)
+        await source.start()
+        await until(lambda: hand.open)
+        assert hand.payloads == [b"suspect"]
+        hand.settle()
+        await until(lambda: hand.payloads == [b"suspect", b"good"] and not solitude.shuts_out(other))
+
+
+async def test_others_wait_for_an_item_that_may_end_the_process_and_it_for_them(redis_server, make):
+    solitude, other = Solitude(), Other()
+    with redis_server.client() as client:
+        client.lpush("jobs", b"1")
+        one = make(redis_server.url, "jobs", hand=(hand := Hand(at_once=False)))
+        await one.start()
+        await until(lambda: hand.open)
+        await die(one)
+        two = make(redis_server.url, "jobs", hand=(hand := Hand(at_once=False)), solitude=solitude)
+        await two.start()
+        await until(lambda: hand.open)
+        await solitude.enter()
+        alone = asyncio.create_task(solitude.shut(other, 30.0))
+        done, _ = await asyncio.wait([alone], timeout=0.2)
+        assert not done
+        hand.settle()
+        assert await alone
+        await until(lambda: solitude._opened._waiters)
+        client.lpush("jobs", b"2")
+        await asyncio.sleep(0.1)
+        assert client.llen("jobs") == 1
+        solitude.leave()
+        await until(lambda: hand.payloads == [b"1", b"2"])
+
+
+@pytest.mark.usefixtures("suspect")
+async def test_a_list_that_waits_for_solitude_can_be_stopped(redis_server, make):
+    solitude = Solitude()
+    await solitude.enter()
+    source = make(redis_server.url, "jobs", hand=(hand := Hand()), max_deliveries=2, solitude=solitude)
+    await source.start()
+    await until(lambda: solitude._lock._waiters)
+    await source.stop()
+    assert not hand.events
+    solitude.leave()
+    async with asyncio.timeout(1):
+        await solitude.enter()
 
 
 async def test_what_ends_the_process_again_and_again_is_poison_and_its_neighbours_are_not(redis_server, make):

@@ -6,7 +6,8 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from router.broker.queue import GROUP, Solitude
+from router.broker.queue import GROUP
+from router.broker.solitude import Solitude
 from router.errors import Reason
 from router.events import Outcome
 from tests.support.engine import make_event

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from router.broker.solitude import Solitude
 from router.broker.streams import StreamSource
 from router.errors import ConfigError, Reason, UnavailableError
 from tests.broker.conftest import until
@@ -321,6 +322,99 @@ async def test_a_suspicious_entry_is_alone_in_hand(redis_server, desk, clock):
         await until(lambda: desk.payloads == [b"suspicious", b"good"])
 
 
+class Busy:
+    """Somebody else in the process who has deliveries in hand."""
+
+    at_work = True
+
+
+@pytest.fixture
+def pending_one(redis_server):
+    """Make an entry that was delivered so often and is pending."""
+
+    def make(deliveries):
+        [entry] = add(redis_server, "billing", b"1")
+        redis_server.do("XGROUP", "CREATE", "billing", "g", "0")
+        redis_server.do("XREADGROUP", "GROUP", "g", "me", "STREAMS", "billing", ">")
+        set_count(redis_server, entry, deliveries)
+        return entry
+
+    return make
+
+
+async def test_only_one_suspicious_thing_of_a_whole_router_is_in_hand(redis_server, desk, clock, pending_one):
+    entry, solitude = pending_one(3), Solitude()
+    desk.hold = True
+    await solitude.enter()
+    async with running(redis_server.url, ["billing"], desk, clock, solitude=solitude):
+        await until(lambda: solitude._lock._waiters)
+        assert pending(redis_server, "billing") == {entry: ("me", 3)}
+        solitude.leave()
+        await until(lambda: desk.held)
+        other = asyncio.create_task(solitude.enter())
+        done, _ = await asyncio.wait([other], timeout=0.2)
+        assert not done
+        desk.settle()
+        await other
+
+
+async def test_where_it_may_be_found_guilty_an_entry_is_alone_in_the_whole_router(
+    redis_server, desk, clock, pending_one
+):
+    entry, solitude, busy = pending_one(4), Solitude(), Busy()
+    desk.hold = True
+    solitude.join(busy)
+    async with running(redis_server.url, ["billing"], desk, clock, solitude=solitude, claim_idle=60.0):
+        await until(lambda: solitude.shuts_out(busy))
+        assert pending(redis_server, "billing") == {entry: ("me", 4)}
+        busy.at_work = False
+        solitude.finished()
+        await until(lambda: desk.held)
+        assert pending(redis_server, "billing") == {entry: ("me", 5)}
+        assert solitude.shuts_out(busy)
+        desk.settle()
+        await until(lambda: not solitude.shuts_out(busy))
+
+
+async def test_where_others_do_not_finish_nobody_is_found_guilty(redis_server, desk, clock, pending_one):
+    entry, solitude = pending_one(4), Solitude()
+    desk.hold = True
+    solitude.join(Busy())
+    async with running(redis_server.url, ["billing"], desk, clock, solitude=solitude, claim_idle=1.0):
+        await until(lambda: desk.held)
+        assert pending(redis_server, "billing") == {entry: ("me", 4)}
+
+
+async def test_while_another_is_strictly_alone_nothing_is_recovered(redis_server, desk, clock, pending_one):
+    pending_one(1)
+    desk.hold, solitude, other = True, Solitude(), Busy()
+    await solitude.enter()
+    assert await solitude.shut(other, 1.0)
+    async with running(redis_server.url, ["billing"], desk, clock, solitude=solitude):
+        await until(lambda: solitude._opened._waiters)
+        assert not desk.held
+        solitude.leave()
+        await until(lambda: desk.held)
+        await solitude.enter()
+        alone = asyncio.create_task(solitude.shut(other, 30.0))
+        done, _ = await asyncio.wait([alone], timeout=0.2)
+        assert not done, "its attempt may yet end the process"
+        desk.settle()
+        assert await alone
+
+
+async def test_who_waits_for_solitude_can_be_stopped(redis_server, desk, clock, pending_one):
+    pending_one(4)
+    solitude = Solitude()
+    await solitude.enter()
+    async with running(redis_server.url, ["billing"], desk, clock, solitude=solitude):
+        await until(lambda: solitude._lock._waiters)
+    assert not desk.held
+    solitude.leave()
+    async with asyncio.timeout(1):
+        await solitude.enter()
+
+
 async def test_a_suspicious_entry_whose_attempt_hangs_does_not_hold_the_others_up_for_ever(redis_server, desk, clock):
     desk.hold = True
     [entry] = add(redis_server, "billing", b"suspicious")
@@ -446,9 +540,9 @@ async def test_a_suspicious_entry_waits_until_redis_knows_what_became_of_the_one
         taken: list[bool] = []
         take = source._group.take
 
-        async def taking(stream, ids):
+        async def taking(stream, *what):
             taken.append(bool(stream.unacknowledged or stream.returned))
-            return await take(stream, ids)
+            return await take(stream, *what)
 
         source._group.take = taking
         await until(lambda: desk.held)

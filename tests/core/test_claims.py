@@ -11,19 +11,19 @@ def entries(deliveries, number, first=1):
 
 
 def sizes(pending):
-    return [(len(take.ids), take.alone) for take in claims.takes(pending)]
+    return [(len(take.ids), take.deliveries) for take in claims.takes(pending)]
 
 
 @pytest.mark.parametrize(
     ("pending", "expected"),
     [
         ([], []),
-        (entries(0, 3), [(3, False)]),
-        (entries(1, 250), [(100, False), (100, False), (50, False)]),
-        (entries(2, 25), [(10, False), (10, False), (5, False)]),
-        (entries(3, 2), [(1, True), (1, True)]),
-        (entries(7, 1), [(1, True)]),
-        (entries(4, 1) + entries(1, 2, 5) + entries(3, 1, 9), [(2, False), (1, True), (1, True)]),
+        (entries(0, 3), [(3, None)]),
+        (entries(1, 250), [(100, None), (100, None), (50, None)]),
+        (entries(2, 25), [(10, None), (10, None), (5, None)]),
+        (entries(3, 2), [(1, 3), (1, 3)]),
+        (entries(7, 1), [(1, 7)]),
+        (entries(4, 1) + entries(1, 2, 5) + entries(3, 1, 9), [(2, None), (1, 4), (1, 3)]),
     ],
 )
 def test_batches_get_smaller_as_entries_get_more_suspicious(pending, expected):
@@ -32,7 +32,7 @@ def test_batches_get_smaller_as_entries_get_more_suspicious(pending, expected):
 
 def test_the_harmless_come_first_and_each_kind_in_its_order():
     pending = [Pending(b"1-0", 3), Pending(b"2-0", 1), Pending(b"3-0", 2), Pending(b"4-0", 1)]
-    taken = [Take([b"2-0", b"4-0"], alone=False), Take([b"3-0"], alone=False), Take([b"1-0"], alone=True)]
+    taken = [Take([b"2-0", b"4-0"]), Take([b"3-0"]), Take([b"1-0"], deliveries=3)]
     assert list(claims.takes(pending)) == taken
 
 

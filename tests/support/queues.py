@@ -8,7 +8,8 @@ from typing import Any
 
 from router.broker import client
 from router.broker.link import cancelled
-from router.broker.queue import RedisQueue, Solitude, Timing
+from router.broker.queue import RedisQueue, Timing
+from router.broker.solitude import Solitude
 from router.config import QueueConfig
 from router.core.books import SinkBook
 from router.engine.clock import SystemClock
