@@ -9,6 +9,7 @@ from redis import exceptions as failures
 
 from router.broker.client import Server
 from router.broker.link import Link, cancelled
+from router.core.durability import judge
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -54,16 +55,3 @@ class Durability:
         answers = [await self._link.call("INFO", section) for section in ("memory", "persistence")]
         lines = [line for answer in answers for line in answer.decode().splitlines()]
         return dict(line.split(":", 1) for line in lines if ":" in line)
-
-
-def judge(info: dict[str, str]) -> tuple[str, ...]:
-    """What in a server's INFO endangers what its queues hold."""
-    found = []
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        found.append(
-            f"Redis may evict the queues when its memory is full: set maxmemory-policy noeviction, not {policy}"
-        )
-    if info.get("aof_enabled") == "0":
-        found.append("Redis may lose the queues when it restarts: switch its append-only file on (appendonly yes)")
-    return tuple(found)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from router.cli.common import redis_queues
+from router.core.durability import judge
 
 if TYPE_CHECKING:
     from router.ops.loading import Loaded
@@ -38,8 +39,6 @@ def _asked(url: str) -> tuple[str, ...]:
     import redis  # the loop of the daemon's own client would wait for the look-up at its end
     from redis.backoff import NoBackoff
     from redis.retry import Retry
-
-    from router.broker.durability import judge
 
     found: list[str] = []
 

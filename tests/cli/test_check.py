@@ -143,8 +143,11 @@ def test_it_answers_at_once(folder):
     raise AssertionError((took, libraries))
 
 
-@pytest.mark.parametrize("url", ["embedded", "redis://localhost:6379"])
-def test_it_imports_nothing_that_it_does_not_need(folder, url):
+NOT_NEEDED = {"aiohttp", "redis", "uvloop", "jsonschema", "rich", "structlog"}
+
+
+def imported(folder, url):
+    """Those of `NOT_NEEDED` that `check` imports."""
     script = (
         "import sys\nfrom router.cli.main import main\ntry:\n    main(['check', 'config.yaml'])\n"
         "except SystemExit as ended:\n    print(ended.code, *sys.modules, file=sys.stderr)\n"
@@ -160,7 +163,17 @@ def test_it_imports_nothing_that_it_does_not_need(folder, url):
     )
     code, *modules = done.stderr.split()
     assert code == "0"
-    assert not {"aiohttp", "redis", "uvloop", "jsonschema", "rich", "structlog"} & set(modules)
+    return NOT_NEEDED & set(modules)
+
+
+@pytest.mark.parametrize("url", ["embedded", "redis://localhost:6379"])
+def test_it_imports_nothing_that_it_does_not_need(folder, url):
+    assert not imported(folder, url)
+
+
+def test_it_imports_the_client_alone_where_a_redis_holds_queues(folder, server):
+    queue_in_redis(folder)
+    assert imported(folder, server.url) == {"redis"}
 
 
 # The Redis that holds the queues, where it answers.
