@@ -500,18 +500,19 @@ class StreamSource:
         async with self._solitude.entered(self._stop) as alone:
             if not alone:
                 return
-            await self._empty_hand()
-            guilty = claims.is_poison(deliveries + 1, self._max_deliveries)
+            await self._within(self._emptied())
+            decisive = claims.is_poison(deliveries + 1, self._max_deliveries)
             patience = claims.patience(self._claim_idle)
-            shut = guilty and await before(self._stop, self._solitude.shut(self, patience))
+            shut = decisive and await before(self._stop, self._solitude.shut(self, patience))
             if self._stop.is_set():
                 return
-            entries = await self._take_again(stream, [entry], None if shut or not guilty else deliveries)
+            entries = await self._take_again(stream, [entry], None if shut or not decisive else deliveries)
             if entries is not None:
                 self._stuck = not await self._within(entries.tried.wait())
                 if self._stuck:
                     stream.returned += entries.ids  # it lives: whatever it waits for, it is no poison
                     stream.stir()
+                await self._within(self._known())
 
     async def _take_again(self, stream: Stream, ids: list[bytes], count: int | None = None) -> Recovered | None:
         """Take pending entries and hand them on; returns the receipt of those that have a payload."""
@@ -520,22 +521,28 @@ class StreamSource:
         entries = self._hand_on(stream, found, Recovered)
         return entries if isinstance(entries, Recovered) else None
 
-    async def _empty_hand(self) -> None:
-        """Wait until nothing is in hand, so that what comes next is alone there; not for what waits for a retry.
+    async def _emptied(self) -> None:
+        """Wait until nothing is in hand, so that what comes next is alone there."""
+        while any(stream.unsettled for stream in self._streams):
+            self._freed.clear()
+            await self._freed.wait()
+        await self._known()
 
-        What is complete counts as in hand until Redis knows it: were its count to stand while the next one ends the
-        process, again and again, it would be found guilty in that one's place.
+    async def _known(self) -> None:
+        """Wait until Redis knows of every attempt that came back.
+
+        Were the count of such an entry to stand while another one ends the process, again and again, it would be found
+        guilty in that one's place.
         """
-
-        async def emptied() -> None:
-            while any(stream.unsettled or stream.unacknowledged or stream.returned for stream in self._streams):
-                self._freed.clear()
-                await self._freed.wait()
-
-        await self._within(emptied())
+        while any(stream.unacknowledged or stream.returned for stream in self._streams):
+            self._freed.clear()
+            await self._freed.wait()
 
     async def _within(self, what: Awaitable[Any]) -> bool:
-        """Wait for it as long as suspicious entries deserve; returns whether it came. Not any longer once `stop` is called."""
+        """Wait for it as long as suspicious entries deserve; returns whether it came. Not any longer once `stop` is called.
+
+        What waits for a retry may take longer.
+        """
         ends = {asyncio.ensure_future(what), asyncio.ensure_future(self._stop.wait())}
         done, _ = await asyncio.wait(
             ends, timeout=claims.patience(self._claim_idle), return_when=asyncio.FIRST_COMPLETED

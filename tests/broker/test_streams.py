@@ -557,6 +557,25 @@ async def test_a_suspicious_entry_waits_until_redis_knows_what_became_of_the_one
         await until(lambda: not pending(redis_server, "billing"))
 
 
+async def test_others_may_end_the_process_again_when_redis_knows_what_became_of_it(
+    redis_server, desk, clock, pending_one
+):
+    pending_one(4)
+    solitude = Solitude()
+    desk.hold = True
+    async with running(redis_server.url, ["billing"], desk, clock, solitude=solitude) as source:
+        source._keeper._link = link = Slowly(source._keeper._link)
+        await until(lambda: desk.held)
+        desk.settle()
+        await until(lambda: link.held)
+        other = asyncio.create_task(solitude.enter())
+        done, _ = await asyncio.wait([other], timeout=0.2)
+        assert not done
+        link.go.set()
+        await other
+        assert not pending(redis_server, "billing")
+
+
 async def test_an_entry_acknowledged_while_its_answer_is_on_the_way_is_not_pending(redis_server, desk, clock):
     desk.hold = True
     add(redis_server, "billing", b"1")
