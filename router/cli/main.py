@@ -6,10 +6,12 @@ Commands live in modules of their own and are imported when they are called, so 
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import click
@@ -50,6 +52,18 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
 }
 
 
+def _imported(name: str) -> ModuleType:
+    """A module, imported while the garbage collector rests: what it would walk again and again is there to stay."""
+    if name in sys.modules:
+        return sys.modules[name]
+    gc.disable()
+    try:
+        return importlib.import_module(name)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 class Commands(click.Group):
     """The top of the command line, in its four groups."""
 
@@ -62,7 +76,7 @@ class Commands(click.Group):
         for group in COMMANDS.values():
             if cmd_name in group:
                 module, _, attribute = group[cmd_name].place.partition(":")
-                command: click.Command = getattr(importlib.import_module(f"router.cli.{module}"), attribute)
+                command: click.Command = getattr(_imported(f"router.cli.{module}"), attribute)
                 return command
         return None
 
