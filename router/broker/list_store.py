@@ -257,9 +257,8 @@ class Taken(NamedTuple):
 
     `length` is how many items stood in the consumer's lists before, `gone` how many were handed over from there, ever.
     `held_back` tells that an item waits until less is in hand, or, where it is a `suspect`, until there is nothing else that
-    may end the process. `fault` is what Redis has against the source's list, empty
-    where nothing. `items` are the oldest first, with the deaths counted against each, and whether its deliveries to Redis
-    queues stand there.
+    may end the process. `fault` is what Redis has against the source's list, empty where nothing. `items` are the oldest
+    first, with the deaths counted against each, and whether its deliveries to Redis queues stand there.
     """
 
     length: int
@@ -330,7 +329,10 @@ class ListStore:
         return 1 if deaths >= self._alone else FEW
 
     async def take(self, at: Names, room: int, held: int, suspects: Suspects = Suspects.WAIT) -> Taken:
-        """Move up to `room` items into the consumer's lists. `held` are in hand already and may end the process."""
+        """Move up to `room` items into the consumer's lists. `held` are in hand already and may end the process.
+
+        `suspects` says what is done with one that this process must not die with beside anything else.
+        """
         where = (at.source, at.returned, at.processing, at.counts, at.handed, at.returned_handed, at.settled)
         limits = (room, held, self._alone, FEW, MOST_BYTES, self._max_deliveries, suspects)
         length, gone, held_back, fault, *items = await self._link.script(TAKE, where, limits)

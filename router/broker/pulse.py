@@ -63,6 +63,7 @@ class Pulse:
 
     async def _ping(self) -> None:
         """Ask twice before it is taken for gone: whoever ended one connection under way said nothing of the server."""
+        # Not by `except`: raised within it, an error of redis-py's would lose the cause that `explain` reads.
         with contextlib.suppress(failures.ConnectionError, OSError):
             return await self._ping_once()
         await self._hang_up()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -34,6 +35,13 @@ class Recorder:
     @property
     def payloads(self) -> list[bytes]:
         return [payload for b in self.batches for payload in b.payloads]
+
+
+@dataclass(eq=False)
+class Neighbour:
+    """Somebody else in the process (`solitude.Member`), who has deliveries in hand or has not."""
+
+    at_work: bool
 
 
 async def until(condition: Callable[[], Any], within: float = 5.0) -> Any:

@@ -16,7 +16,7 @@ from router.broker.list_store import ListStore, names
 from router.broker.lists import ListSource
 from router.broker.solitude import Solitude
 from router.errors import ConfigError, Reason, UnavailableError
-from tests.broker.conftest import until
+from tests.broker.conftest import Neighbour, until
 from tests.support.proxy import DOWN, Proxy
 
 PREFIX = "event-router"
@@ -251,12 +251,6 @@ async def test_two_routers_share_a_list_and_one_finishes_the_others_work(redis_s
         assert client.smembers(names(PREFIX, "jobs", "").consumers) == {b"in:b"}
 
 
-class Other:
-    """Somebody else in the process who may have deliveries in hand."""
-
-    at_work = False
-
-
 @pytest.fixture
 async def suspect(redis_server, make):
     """An item that was alone in hand at so many deaths of its router that one more finds it guilty."""
@@ -275,8 +269,7 @@ def deaths_of(client, payload):
 
 @pytest.mark.usefixtures("suspect")
 async def test_where_it_may_be_found_guilty_an_item_is_alone_in_the_whole_router(redis_server, make):
-    solitude, other, hand = Solitude(), Other(), Hand(at_once=False)
-    other.at_work = True
+    solitude, other, hand = Solitude(), Neighbour(at_work=True), Hand(at_once=False)
     solitude.join(other)
     source = make(redis_server.url, "jobs", hand=hand, max_deliveries=2, solitude=solitude)
     await source.start()
@@ -298,9 +291,8 @@ async def test_where_it_may_be_found_guilty_an_item_is_alone_in_the_whole_router
 @pytest.mark.usefixtures("suspect")
 async def test_where_others_do_not_finish_no_item_is_found_guilty(redis_server, make, monkeypatch):
     monkeypatch.setattr(lists_module, "SURVIVED", 0.2)
-    solitude, other, hand = Solitude(), Other(), Hand(at_once=False)
-    other.at_work = True
-    solitude.join(other)
+    solitude, hand = Solitude(), Hand(at_once=False)
+    solitude.join(Neighbour(at_work=True))
     source = make(redis_server.url, "jobs", hand=hand, max_deliveries=2, solitude=solitude)
     await source.start()
     await until(lambda: hand.open)
@@ -317,7 +309,7 @@ async def test_where_others_do_not_finish_no_item_is_found_guilty(redis_server, 
 
 @pytest.mark.usefixtures("suspect")
 async def test_a_suspect_that_ends_nothing_makes_room_for_all_others(redis_server, make):
-    solitude, other, hand = Solitude(), Other(), Hand(at_once=False)
+    solitude, other, hand = Solitude(), Neighbour(at_work=False), Hand(at_once=False)
     solitude.join(other)
     with redis_server.client() as client:
         client.lpush("jobs", b"good")
@@ -330,7 +322,7 @@ async def test_a_suspect_that_ends_nothing_makes_room_for_all_others(redis_serve
 
 
 async def test_others_wait_for_an_item_that_may_end_the_process_and_it_for_them(redis_server, make):
-    solitude, other = Solitude(), Other()
+    solitude, other = Solitude(), Neighbour(at_work=False)
     with redis_server.client() as client:
         client.lpush("jobs", b"1")
         one = make(redis_server.url, "jobs", hand=(hand := Hand(at_once=False)))
@@ -348,7 +340,6 @@ async def test_others_wait_for_an_item_that_may_end_the_process_and_it_for_them(
         assert await alone
         await until(lambda: solitude._opened._waiters)
         client.lpush("jobs", b"2")
-        await asyncio.sleep(0.1)
         assert client.llen("jobs") == 1
         solitude.leave()
         await until(lambda: hand.payloads == [b"1", b"2"])

@@ -7,7 +7,7 @@ import pytest
 from router.broker.solitude import Solitude
 from router.broker.streams import StreamSource
 from router.errors import ConfigError, Reason, UnavailableError
-from tests.broker.conftest import until
+from tests.broker.conftest import Neighbour, until
 from tests.support.redis import free_port
 from tests.support.streams import QUICK, Desk, add, consumers, pending, running, set_count
 
@@ -322,12 +322,6 @@ async def test_a_suspicious_entry_is_alone_in_hand(redis_server, desk, clock):
         await until(lambda: desk.payloads == [b"suspicious", b"good"])
 
 
-class Busy:
-    """Somebody else in the process who has deliveries in hand."""
-
-    at_work = True
-
-
 @pytest.fixture
 def pending_one(redis_server):
     """Make an entry that was delivered so often and is pending."""
@@ -361,7 +355,7 @@ async def test_only_one_suspicious_thing_of_a_whole_router_is_in_hand(redis_serv
 async def test_where_it_may_be_found_guilty_an_entry_is_alone_in_the_whole_router(
     redis_server, desk, clock, pending_one
 ):
-    entry, solitude, busy = pending_one(4), Solitude(), Busy()
+    entry, solitude, busy = pending_one(4), Solitude(), Neighbour(at_work=True)
     desk.hold = True
     solitude.join(busy)
     async with running(redis_server.url, ["billing"], desk, clock, solitude=solitude, claim_idle=60.0):
@@ -379,7 +373,7 @@ async def test_where_it_may_be_found_guilty_an_entry_is_alone_in_the_whole_route
 async def test_where_others_do_not_finish_nobody_is_found_guilty(redis_server, desk, clock, pending_one):
     entry, solitude = pending_one(4), Solitude()
     desk.hold = True
-    solitude.join(Busy())
+    solitude.join(Neighbour(at_work=True))
     async with running(redis_server.url, ["billing"], desk, clock, solitude=solitude, claim_idle=1.0):
         await until(lambda: desk.held)
         assert pending(redis_server, "billing") == {entry: ("me", 4)}
@@ -387,7 +381,7 @@ async def test_where_others_do_not_finish_nobody_is_found_guilty(redis_server, d
 
 async def test_while_another_is_strictly_alone_nothing_is_recovered(redis_server, desk, clock, pending_one):
     pending_one(1)
-    desk.hold, solitude, other = True, Solitude(), Busy()
+    desk.hold, solitude, other = True, Solitude(), Neighbour(at_work=False)
     await solitude.enter()
     assert await solitude.shut(other, 1.0)
     async with running(redis_server.url, ["billing"], desk, clock, solitude=solitude):

@@ -32,6 +32,17 @@ def test_each_command_is_described_alike_in_both_helps():
             assert own, name
 
 
+@pytest.mark.parametrize("command", ["check", "no-module"])
+def test_the_garbage_collector_works_again_once_a_command_is_imported(command):
+    script = (
+        "import contextlib, gc\nfrom router.cli import main\n"
+        f"with contextlib.suppress(ImportError):\n    main._imported('router.cli.{command}')\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "True True\n"
+
+
 @pytest.mark.parametrize("flag", ["--version", "-V"])
 def test_version(tmp_path, flag):
     done = run(flag, cwd=tmp_path)
