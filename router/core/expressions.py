@@ -12,10 +12,11 @@ from typing import Any
 from jinja2 import Template, nodes
 
 from router.core.rendering import TemplateEnvironment
+from router.core.rendering.bounds import Run, current
 from router.core.rendering.checking import Fault
 from router.core.rendering.scope import scope
 from router.core.rendering.templates import BrokenTemplateError, Compiled, is_template, sole_expression
-from router.core.rendering.values import Missing, Run, current, text
+from router.core.rendering.values import Missing, text
 from router.errors import TemplateError
 from router.events import Event
 

@@ -12,6 +12,9 @@ from router.errors import TemplateError
 from tests.support.rendering import NOW, chat, compiled, event, html, subject
 
 BIG = "a" * 500_000
+DOUBLED = "{% for i in range(40) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}"
+"""A list of two, each a list of two, and so on: no memory is used until it is written."""
+
 PAYLOAD: dict[str, Any] = {
     "x": "text",
     "f": "{0.__class__} %s",
@@ -21,6 +24,7 @@ PAYLOAD: dict[str, Any] = {
     "digits": 10**4000,
     "big": BIG,
     "many": list(range(50_000)),
+    "characters": "".join(map(chr, range(0x100, 0x200))),
 }
 
 
@@ -131,15 +135,55 @@ def test_data_of_an_event_is_never_a_template(value: str) -> None:
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
         "{% macro m(n) %}{% if n > 0 %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
         "{% for i in [1, 2] recursive %}{% if loop.depth < 60 %}{{ loop([1, 2]) }}{% endif %}{% endfor %}",
+        DOUBLED + "{{ ns.l | json }}",
+        DOUBLED + "{{ ns.l }}",
+        DOUBLED + "{{ '%s' % ns.l }}",
+        DOUBLED + "{{ {'a': ns.l} | json }}",
+        "{% for i in payload.many %}{% set ns.l = [ns.l, payload.big[1:]] %}{% endfor %}",
+        "{{ ([payload.big] * 9999) | map('upper') | list | length }}",
+        "{{ ([payload.big] * 9999) | map('wordwrap', 20) | list | length }}",
+        "{{ ([payload.big] * 9999) | map('trim', 'b') | list | length }}",
+        "{{ (['%s' % payload.big] * 9999) | map('e') | list | length }}",
+        "{% set ns.l = '' %}{% for i in payload.many %}{% set ns.l = [ns.l, payload.big.title()] %}{% endfor %}",
+        "{% set y %}{% for i in payload.many %}" + "x" * 10_000 + "{% endfor %}{% endset %}{{ y | length }}",
+        "{{ '%s' * 999 % payload.list * 999 }}",
+        "{{ ('%(a)s' * 99) | format(a=payload.big) }}",
+        "{{ (payload.big ~ payload.big) | wordwrap(1, true, '-' * 900) }}",
+        "{{ payload.many | time('%c' * 999) }}",
+        "{{ event.received_at | time(payload.big) }}",
+        "{{ event.received_at.strftime(payload.big) }}",
+        "{{ payload.big | trim(payload.characters) }}",
+        "{{ payload.big.strip(payload.characters) }}",
+        "{{ ([[1]] * 9999) | sum(start=[]) }}",
     ],
 )
 @pytest.mark.parametrize("kind", [subject, html, chat])
 def test_no_template_fills_the_memory_or_goes_on_for_ever(kind: Any, template: str) -> None:
     started = process_time()
     with pytest.raises((TemplateError, AssertionError)) as caught:
-        kind(template, PAYLOAD)
+        kind("{% set ns = namespace(l=[]) %}" + template, PAYLOAD)
     assert process_time() - started < 3
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ payload.x % 2 }}",
+        "{{ payload.f % 2 }}",
+        "{{ payload.f | format(2) }}",
+        "{{ ('' ~ payload.f) % 2 }}",
+        "{{ ['%s'] | map('format', 2) | list }}",
+        "{% set f = payload.f %}{{ f % 2 }}",
+    ],
+)
+def test_what_an_event_brings_is_no_format(template: str) -> None:
+    with pytest.raises(TemplateError, match=r'need their text written in place, as in "%\.2f" % payload\.price'):
+        subject(template, PAYLOAD)
+
+
+def test_numbers_have_a_remainder() -> None:
+    assert subject("{{ payload.list[1] % 2 }}{{ 7 % 4 }}{{ '%d' % 7 }}{{ payload.huge % 7 }}", PAYLOAD) == "0376"
 
 
 def test_what_fits_the_bounds_is_fine() -> None:

@@ -29,7 +29,7 @@ CLEAN = [
     "{{ payload.x * 2 }}",
     "{{ '%s' % payload.x }}",
     "{{ '%s' | format(payload.x) }}",
-    "{{ payload.format | format(payload.x) }}",
+    "{{ payload.x.strip('q') ~ payload.x.rpartition('i')[2] ~ payload.x.rsplit('i') }}",
     "{{ ('%s' | markup) % payload.x }}",
     "{{ ('%s' | markup) | format(payload.x) }}",
     "{{ ('%(x)s' | markup) % payload }}",

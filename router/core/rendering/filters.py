@@ -8,21 +8,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from functools import lru_cache, wraps
 from typing import Any
 from urllib.parse import quote
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from jinja2 import pass_context
+from jinja2 import pass_context, pass_environment
 from jinja2.filters import FILTERS, make_attrgetter
 from jinja2.runtime import Context
 from markupsafe import Markup
 
-from router.core.rendering.values import Missing, bounded, current, each, json, text
+from router.core.rendering.bounds import bounded, check_size, counting, current, each
+from router.core.rendering.textual import strip, wordwrap
+from router.core.rendering.values import Missing, json, text
 
 EACH = "each element"
 """The name of the filter that every `for` loop passes through; no template can write it."""
+
+OWN_FORMAT = "_format_"
+OWN_PERCENT = "_percent_"
+"""The names of `format` and of `%` for a text that is written in the template itself; no template can write them."""
+
+SLICE = "_slice_"
+"""The name of the filter that stands for `value[start:stop:step]`."""
 
 MAX_WIDTH = 1000
 """The largest width, precision or count that a filter takes."""
@@ -59,17 +68,14 @@ _KEPT = [
     "slice",
     "sort",
     "striptags",
-    "sum",
     "title",
-    "trim",
     "truncate",
     "unique",
     "upper",
     "urlencode",
     "wordcount",
-    "wordwrap",
 ]  # a list of words
-_OF_TEXT = "capitalize center indent lower striptags title trim truncate upper urlencode wordcount wordwrap".split()  # noqa: SIM905
+_OF_TEXT = "capitalize center indent lower striptags title truncate upper urlencode wordcount".split()  # noqa: SIM905
 _SIZED = ("batch", "center", "indent", "round", "slice")
 _CONVERSION = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\d+|\*)?(?:\.(\d+|\*))?")
 _ZONES = 64  # of a configuration and its events; a zone is a kilobyte
@@ -129,6 +135,13 @@ def ago(_context: Context, value: Any) -> str:
     return f"{span(seconds)} ago" if seconds > 0 else f"in {span(-seconds)}"
 
 
+def strftime(at: date, format: str) -> str:  # noqa: A002  # as Python names it
+    """Return a time as text. Raises `OverflowError` for a format that is too long: some take 256 times its length."""
+    if len(format) > MAX_WIDTH:
+        raise OverflowError(f"a format of a time has at most {MAX_WIDTH:,} characters")
+    return at.strftime(format)
+
+
 def _time_filters(home: tzinfo) -> dict[str, Callable[..., Any]]:
     def local(value: Any, name: str | None = None) -> datetime:
         """A time in the zone of that name, or in the configured one."""
@@ -138,8 +151,7 @@ def _time_filters(home: tzinfo) -> dict[str, Callable[..., Any]]:
     def time(value: Any, format: str = "%Y-%m-%d %H:%M") -> str:  # noqa: A002  # as a template names it
         """A time as text by strftime's format: in the zone that `local` has set, else in the configured one."""
         at = moment(value)
-        at = at if isinstance(at.tzinfo, ZoneInfo) else at.astimezone(home)
-        return at.strftime(format)
+        return strftime(at if isinstance(at.tzinfo, ZoneInfo) else at.astimezone(home), format)
 
     return {"local": local, "time": time}
 
@@ -200,7 +212,7 @@ def _joiner(escaped: Callable[[Iterable[Any], Any], str]) -> Callable[..., str]:
     return join
 
 
-def formatted(template: Any, *args: Any, **kwargs: Any) -> str:
+def _formatted(template: Any, *args: Any, **kwargs: Any) -> str:
     """Python's `%` formatting, of a bounded width: `"%.2f" | format(payload.price)`."""
     if args and kwargs:
         raise TypeError("format takes values by place or by name, not both")
@@ -208,12 +220,27 @@ def formatted(template: Any, *args: Any, **kwargs: Any) -> str:
 
 
 def percent(template: str, values: Any) -> str:
-    """`template % values`. Raises `OverflowError` for a width that would fill the memory."""
-    for width, precision in _CONVERSION.findall(template):
+    """Return `template % values`. Raises `OverflowError` for a width, or a text, that is too long."""
+    conversions = _CONVERSION.findall(template)
+    for width, precision in conversions:
         if "*" in {width, precision} or int(width or 0) > MAX_WIDTH or int(precision or 0) > MAX_WIDTH:
             raise OverflowError(f"a width of % is at most {MAX_WIDTH:,}")
+    bounded(len(template) + len(conversions) * check_size(values))
     filled: str = template % values
     return filled
+
+
+def refuse_format(*_args: Any, **_kwargs: Any) -> str:
+    """Raise `TypeError`: what an event brings is no format, whatever it holds."""
+    raise TypeError('% and format need their text written in place, as in "%.2f" % payload.price')
+
+
+@pass_environment
+def total(environment: Any, values: Any, attribute: str | int | None = None, start: Any = 0) -> Any:
+    """Return the sum of numbers, or of one attribute of each; lists would be copied once for each of them."""
+    if not isinstance(start, int | float):
+        raise TypeError("sum adds numbers")
+    return FILTERS["sum"](environment, values, attribute, start)
 
 
 def url(value: Any) -> str:
@@ -241,20 +268,31 @@ def filters(
     table: dict[str, Callable[..., Any]] = {name: FILTERS[name] for name in _KEPT}
     for name in _SIZED:
         table[name] = _sized(table[name])
-    for name in _OF_TEXT:
+    table["trim"] = strip
+    table["wordwrap"] = wordwrap
+    for name in (*_OF_TEXT, "trim", "wordwrap"):
         table[name] = _of_text(table[name])
-    return {
-        **table,
-        **_time_filters(home),
-        "ago": ago,
-        "e": escape,
-        "escape": escape,
-        "format": formatted,
-        "join": _joiner(joined),
-        "json": json,
-        "markup": mark,
-        "replace": replace,
-        "string": _plainly,
-        "url": url,
-        EACH: _each,
-    }
+    table.update(
+        {
+            **_time_filters(home),
+            "ago": ago,
+            "e": escape,
+            "escape": escape,
+            "format": refuse_format,
+            "join": _joiner(joined),
+            "json": json,
+            "markup": mark,
+            "replace": replace,
+            "string": _plainly,
+            "sum": total,
+            "url": url,
+            OWN_FORMAT: _formatted,
+            OWN_PERCENT: percent,
+            SLICE: _sliced,
+        }
+    )
+    return {**{name: counting(function) for name, function in table.items()}, EACH: _each}
+
+
+def _sliced(value: Any, *bounds: Any) -> Any:
+    return value[slice(*bounds)]

@@ -14,6 +14,7 @@ import msgspec
 from pydantic import BaseModel
 
 from router.core.rendering.addresses import checked, split
+from router.core.rendering.bounds import Run, current
 from router.core.rendering.scope import scope
 from router.core.rendering.templates import (
     BrokenTemplateError,
@@ -23,7 +24,6 @@ from router.core.rendering.templates import (
     is_template,
     literal,
 )
-from router.core.rendering.values import Run, current
 from router.core.rendering.walk import Marker, Part, Path, walk
 from router.errors import AddressError, Reason, RouterError, TemplateError
 from router.events import Event, json_line

@@ -23,8 +23,19 @@ from jinja2.utils import Cycler, Joiner, Namespace
 from jinja2.visitor import NodeTransformer
 from markupsafe import Markup
 
-from router.core.rendering.filters import EACH, filters, percent, replace
-from router.core.rendering.values import MAX_BITS, Missing, bounded, current, each, join, shown, text
+from router.core.rendering.bounds import MAX_BITS, concat, counting, current, each, made, shown
+from router.core.rendering.filters import (
+    EACH,
+    OWN_FORMAT,
+    OWN_PERCENT,
+    SLICE,
+    filters,
+    refuse_format,
+    replace,
+    strftime,
+)
+from router.core.rendering.textual import METHODS
+from router.core.rendering.values import Missing, join, text
 
 _OF_TEXT = frozenset(
     (  # noqa: SIM905  # a list of words
@@ -55,7 +66,8 @@ TemplateReference = environment.reference
 class _Shaping(NodeTransformer):
     """What is changed in every template before it is compiled.
 
-    Loops go over counted items. `{% filter %}` and `{% set x | filter %}` become a set block and an ordinary filter: as
+    Loops go over counted items, and slices are counted. `%` and `format` work on the template's own words alone: a format
+    that an event brings could ask for anything, and takes quadratic time to judge. `{% filter %}` and `{% set x | filter %}` become a set block and an ordinary filter: as
     Jinja compiles them, what the filter returns goes out unescaped.
     """
 
@@ -79,6 +91,25 @@ class _Shaping(NodeTransformer):
         hold, held = self._hold(node.body, node)
         return [hold, nodes.Assign(node.target, _applied(node.filter, held), lineno=node.lineno)]
 
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:  # noqa: N802
+        self.generic_visit(node)
+        if not isinstance(node.arg, nodes.Slice):
+            return node
+        bounds = [part or nodes.Const(None) for part in (node.arg.start, node.arg.stop, node.arg.step)]
+        return nodes.Filter(node.node, SLICE, bounds, [], None, None, lineno=node.lineno)
+
+    def visit_Mod(self, node: nodes.Mod) -> nodes.Expr:  # noqa: N802
+        self.generic_visit(node)
+        if not _own_words(node.left):
+            return node
+        return nodes.Filter(node.left, OWN_PERCENT, [node.right], [], None, None, lineno=node.lineno)
+
+    def visit_Filter(self, node: nodes.Filter) -> nodes.Filter:  # noqa: N802
+        if node.name == "format" and _own_words(node.node):
+            node.name = OWN_FORMAT
+        self.generic_visit(node)
+        return node
+
     def _hold(self, body: list[nodes.Node], at: nodes.Node) -> tuple[nodes.AssignBlock, nodes.Name]:
         self._held += 1
         name = _HELD.format(self._held)
@@ -88,6 +119,13 @@ class _Shaping(NodeTransformer):
 
 def _filter(node: nodes.Node, name: str) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+
+
+def _own_words(node: nodes.Expr | None) -> bool:
+    """Return whether a text stands in the template itself, `| markup` behind it or not."""
+    if isinstance(node, nodes.Filter) and node.name == "markup":
+        return _own_words(node.node)
+    return isinstance(node, nodes.Const) and isinstance(node.value, str)
 
 
 def _applied(chain: nodes.Filter, to: nodes.Expr) -> nodes.Filter:
@@ -147,6 +185,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     intercepted_binops: ClassVar[frozenset[str]] = frozenset({"+", "*", "**", "%"})  # type: ignore[misc]
 
+    concat = staticmethod(concat)
     context_class = _Context
     loop = _Loop
     macro = _Macro
@@ -198,8 +237,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         texts = [text(value) for value in values]
         between = text(separator)
         if self.autoescape and (any(map(self._is_marked, texts)) or self._is_marked(between)):
-            return self.marked(join(map(self.escaped, texts), self.escaped(between)))
-        return join(texts, between)
+            whole = self.marked(join(map(self.escaped, texts), self.escaped(between)))
+        else:
+            whole = join(texts, between)
+        made(whole)
+        return whole
 
     def _is_marked(self, value: str) -> bool:
         return type(value) is self.marked
@@ -222,11 +264,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(obj, Missing):
             return obj.child(attribute)
         if isinstance(obj, str):
+            if attribute in METHODS:
+                return counting(partial(METHODS[attribute], obj))
             if attribute in _OF_TEXT:
-                return getattr(obj, attribute)
+                return counting(getattr(obj, attribute))
             if attribute == "replace":
-                return partial(replace, obj)
+                return counting(partial(replace, obj))
         elif isinstance(obj, date):
+            if attribute == "strftime":
+                return partial(strftime, obj)
             if attribute in _OF_TIME:
                 return getattr(obj, attribute)
         elif isinstance(obj, tuple):
@@ -252,24 +298,24 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """An operator that could fill the memory; everything else runs as Python's own."""
-        _OPERATORS[operator](left, right)
         if operator == "%" and isinstance(left, str):
-            return percent(left, right)
+            return refuse_format()
+        _OPERATORS[operator](left, right)
         return super().call_binop(context, operator, left, right)
 
 
 def _check_sum(left: Any, right: Any) -> None:
     if isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
-        bounded(len(left) + len(right))
+        current.get().make(len(left) + len(right))
 
 
 def _check_product(left: Any, right: Any) -> None:
     if isinstance(left, int) and isinstance(right, int):
         _check_bits(left.bit_length() + right.bit_length())
     elif isinstance(left, int) and isinstance(right, str | list | tuple):
-        bounded(len(right) * left)
+        current.get().make(len(right) * max(left, 0))
     elif isinstance(right, int) and isinstance(left, str | list | tuple):
-        bounded(len(left) * right)
+        current.get().make(len(left) * max(right, 0))
 
 
 def _check_power(left: Any, right: Any) -> None:

@@ -10,10 +10,11 @@ from jinja2 import Template, TemplateSyntaxError, nodes
 from jinja2.runtime import Context
 
 from router.core.rendering.addresses import listed, split, value_text
+from router.core.rendering.bounds import MAX_OUTPUT, too_long
 from router.core.rendering.checking import Fault, Source, chains, read
 from router.core.rendering.lenient import Lenient
 from router.core.rendering.sandbox import Sandbox
-from router.core.rendering.values import MAX_OUTPUT, MissingError, dotted, too_long
+from router.core.rendering.values import MissingError, dotted
 from router.options import TemplateFile
 
 Names = Mapping[str, Any]

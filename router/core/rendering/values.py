@@ -1,12 +1,11 @@
-"""What a value is as text, what a missing one says, and the bounds of one rendering; floor 2."""
+"""The text of a value, and the error of a missing one; floor 2."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from types import GeneratorType
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 from jinja2 import StrictUndefined, UndefinedError
@@ -14,75 +13,13 @@ from jinja2.exceptions import TemplateRuntimeError
 from jinja2.utils import missing as no_object
 from markupsafe import Markup
 
+from router.core.rendering.bounds import bounded, check_size
 from router.events import Event, timestamp
-
-MAX_OUTPUT = 4 * 1024**2
-"""The longest text, in characters, that a template may make, on the way too."""
-
-MAX_STEPS = 100_000
-"""The most rounds that all loops of one rendering may take together."""
-
-MAX_BITS = 65_536
-"""The largest number that `*` and `**` may make, in bits."""
 
 EVENT_FIELDS = frozenset(name for name in Event.__struct_fields__ if not name.startswith("_")) | {"key", "payload"}
 """What a template can ask of an event."""
 
 _PLAIN_FIELDS = tuple(EVENT_FIELDS - {"raw", "headers", "key", "payload"})
-_SMALL = 256  # a shorter value is not worth counting: a loop of them ends at MAX_STEPS
-
-
-class Run:
-    """One rendering: its time, and what it may still use."""
-
-    __slots__ = ("now", "size", "steps")
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-        self.size = 0
-        self.steps = 0
-
-    def step(self, rounds: int) -> None:
-        """Count rounds of a loop. Raises `OverflowError` past `MAX_STEPS`."""
-        self.steps += rounds
-        if self.steps > MAX_STEPS:
-            raise OverflowError(f"its loops take more than {MAX_STEPS:,} rounds")
-
-    def write(self, size: int) -> None:
-        """Count characters that a value has put into the text. Raises `OverflowError` past `MAX_OUTPUT`."""
-        self.size += size
-        if self.size > MAX_OUTPUT:
-            too_long()
-
-
-current: ContextVar[Run] = ContextVar("rendering")
-"""The rendering under way, for the filters that need its time and its bounds."""
-
-
-def too_long() -> NoReturn:
-    """Say that a text got too long."""
-    raise OverflowError(f"it makes more than {MAX_OUTPUT:,} characters")
-
-
-def bounded(size: int) -> None:
-    """Raise `OverflowError` when a text of `size` characters is longer than a template may make."""
-    if size > MAX_OUTPUT:
-        too_long()
-
-
-def each(items: Any) -> Iterable[Any]:
-    """What a loop goes over, its rounds counted."""
-    run = current.get()
-    if isinstance(items, Sized):
-        run.step(len(items))
-        return items  # type: ignore[return-value]  # what can't be iterated says so in the loop itself
-    return _counted(items, run)
-
-
-def _counted(items: Iterable[Any], run: Run) -> Iterator[Any]:
-    for item in items:
-        run.step(1)
-        yield item
 
 
 class MissingError(UndefinedError):
@@ -175,6 +112,7 @@ def json(value: Any) -> str:
     """Compact JSON of a value. Raises as `text` does."""
     if isinstance(value, EventFields):
         value = value.shown()
+    check_size(value)
     return msgspec.json.encode(value, enc_hook=_plain).decode()
 
 
@@ -233,10 +171,3 @@ _TEXTS: dict[type[Any], Callable[[Any], str]] = {
     dict: json,
     datetime: _time,
 }
-
-
-def shown(value: str) -> str:
-    """A value as the result of `{{ … }}` counts it: long ones use up the rendering's bound."""
-    if len(value) > _SMALL:
-        current.get().write(len(value))
-    return value

@@ -1,0 +1,149 @@
+"""The bounds of one rendering: rounds of loops, and the size of what it makes; floor 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextvars import ContextVar
+from functools import wraps
+from types import GeneratorType
+from typing import Any, NoReturn
+
+MAX_OUTPUT = 4 * 1024**2
+"""The longest text, in characters, that a template or one of its steps may make."""
+
+MAX_MADE = 4 * MAX_OUTPUT
+"""The most characters and list items that all steps of one rendering may make together."""
+
+MAX_STEPS = 100_000
+"""The most rounds that all loops of one rendering may take together."""
+
+MAX_BITS = 65_536
+"""The largest number that `*` and `**` may make, in bits."""
+
+_SMALL = 256  # a shorter value is not worth counting: a loop of them ends at MAX_STEPS
+
+
+class Run:
+    """One rendering: its time, and what it may still use."""
+
+    __slots__ = ("made", "now", "size", "steps")
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+        self.size = 0
+        self.made = 0
+        self.steps = 0
+
+    def step(self, rounds: int) -> None:
+        """Count rounds of a loop. Raises `OverflowError` past `MAX_STEPS`."""
+        self.steps += rounds
+        if self.steps > MAX_STEPS:
+            raise OverflowError(f"its loops take more than {MAX_STEPS:,} rounds")
+
+    def write(self, size: int) -> None:
+        """Count characters that a value has put into the text. Raises `OverflowError` past `MAX_OUTPUT`."""
+        self.size += size
+        if self.size > MAX_OUTPUT:
+            too_long()
+
+    def make(self, size: int) -> None:
+        """Count characters or items that a step makes. Raises `OverflowError` past `MAX_OUTPUT`, or `MAX_MADE` in all."""
+        bounded(size)
+        self.made += size
+        if self.made > MAX_MADE:
+            raise OverflowError(f"its steps make more than {MAX_MADE:,} characters and list items together")
+
+
+current: ContextVar[Run] = ContextVar("rendering")
+"""The rendering under way, for the filters that need its time and its bounds."""
+
+
+def too_long() -> NoReturn:
+    """Say that a text got too long."""
+    raise OverflowError(f"it makes more than {MAX_OUTPUT:,} characters")
+
+
+def bounded(size: int) -> None:
+    """Raise `OverflowError` when a text of `size` characters is longer than a template may make."""
+    if size > MAX_OUTPUT:
+        too_long()
+
+
+def shown(value: str) -> str:
+    """Return the result of `{{ … }}`, counted: long ones use up the rendering's bound."""
+    if len(value) > _SMALL:
+        current.get().write(len(value))
+    return value
+
+
+def made(value: Any) -> Any:
+    """Return what a step of a template gives, counted: long texts and lists use up the rendering's bound."""
+    if isinstance(value, str | list | tuple | dict):
+        if len(value) > _SMALL:
+            current.get().make(len(value))
+    elif isinstance(value, GeneratorType):
+        return _counted(value, current.get())
+    return value
+
+
+def counting(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a filter or method count what it gives."""
+
+    @wraps(function)
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        return made(function(*args, **kwargs))
+
+    return counted
+
+
+def concat(pieces: Iterable[str]) -> str:
+    """Join the pieces of a block, of a macro or of `{% set %}`. Raises `OverflowError` when the text is too long."""
+    texts: list[str] = []
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        bounded(size)
+        texts.append(piece)
+    whole = "".join(texts)
+    made(whole)
+    return whole
+
+
+def each(items: Any) -> Iterable[Any]:
+    """Return what a loop goes over, its rounds counted."""
+    run = current.get()
+    if isinstance(items, Sized):
+        run.step(len(items))
+        return items  # type: ignore[return-value]  # what can't be iterated says so in the loop itself
+    return _counted(items, run)
+
+
+def _counted(items: Iterable[Any], run: Run) -> Iterator[Any]:
+    for item in items:
+        run.step(1)
+        yield item
+
+
+def check_size(value: Any) -> int:
+    """Return the characters and items of a value, with all that it holds, each as often as it would be written.
+
+    A list may hold itself many times over: `[a, a]` of `[b, b]` of … doubles with each step and takes no memory until it
+    is written. Raises `OverflowError` past `MAX_OUTPUT`.
+    """
+    size = 0
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            size += len(part)
+        elif isinstance(part, Mapping):
+            size += len(part)
+            bounded(size)
+            waiting += part
+            waiting += part.values()
+        elif isinstance(part, list | tuple):
+            size += len(part)
+            bounded(size)
+            waiting += part
+        bounded(size)
+    return size
