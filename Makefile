@@ -47,11 +47,11 @@ format: $(DEV) ## Format the code and mend what ruff can mend
 bench: $(DEV) ## Measure: events/s and CPU per event, beside the floor and a plain subscriber
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
-lock: $(DEV) ## Resolve the newest versions that pyproject.toml allows into the two locks
+lock: $(DEV) ## Resolve the newest versions that pyproject.toml allows into the two locks, with hashes
 	$(PIP) install uv
-	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate \
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate --generate-hashes \
 		--extra embedded --extra speed --extra watch pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate \
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate --generate-hashes \
 		--extra dev --constraint requirements.lock --no-emit-package event-router pyproject.toml -o requirements-dev.lock
 
 clean: ## Remove what was installed, cached and built
@@ -72,12 +72,12 @@ $(BIN)/python:
 
 $(RUN): requirements.lock pyproject.toml | $(BIN)/python
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
-	@$(PIP) install -r requirements.lock
+	@$(PIP) install --require-hashes -r requirements.lock
 	@$(PIP) install --no-deps -e .
 	@touch $@
 
 $(DEV): requirements-dev.lock pyproject.toml | $(BIN)/python
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
-	@$(PIP) install -r requirements-dev.lock
+	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@$(PIP) install --no-deps -e .
 	@touch $@ $(RUN)
