@@ -730,6 +730,8 @@ def _trust(ca_file: str | None) -> ssl.SSLContext:
     """The system's certificates and our own. Raises `SinkError` when the file is none."""
     context = ssl.create_default_context()
     if ca_file is not None:
+        if not Path(ca_file).is_file():  # reading a named pipe would wait for its writer
+            raise SinkError(f"`ca_file` {ca_file}: there is no such file")
         try:
             context.load_verify_locations(ca_file)
         except OSError as error:  # SSLError is one

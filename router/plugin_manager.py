@@ -33,6 +33,7 @@ from pydantic import BaseModel
 from router import hookspecs
 from router.config import NAME, HostKeys
 from router.contracts import Execution, QueueType, SinkCallable, SinkType
+from router.files import UnreadableError, read_file, resolve_path
 from router.options import SinkOptions
 
 _MODULE_PREFIX = "event_router_plugin_"
@@ -130,7 +131,11 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _load_drop_in(plugins: Plugins, manager: pluggy.PluginManager, file: Path, origin: str) -> None:
-    target = file.resolve()
+    try:
+        target = resolve_path(file)
+    except UnreadableError as error:
+        plugins.loaded.append(LoadedPlugin(file.stem, origin, file, error=f"can't be read: {error}"))
+        return
     refused = _refused(target, regular=True)
     if refused is None and target.parent != file.parent.resolve():
         refused = _refused(target.parent, sticky=True)
@@ -143,7 +148,7 @@ def _load_drop_in(plugins: Plugins, manager: pluggy.PluginManager, file: Path, o
 def _load_file(plugins: Plugins, manager: pluggy.PluginManager, file: Path, origin: str) -> None:
     plugin = LoadedPlugin(file.stem, origin, file)
     try:
-        plugin = replace(plugin, digest=hashlib.sha256(file.read_bytes()).hexdigest())
+        plugin = replace(plugin, digest=hashlib.sha256(read_file(file)).hexdigest())
         module = _import(file)
     except KeyboardInterrupt:
         raise

@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import redis.exceptions as failures
@@ -31,6 +32,7 @@ TIMEOUT = 5.0
 SILENCE = 9.0
 """Seconds without a byte after which a peer is dead; bytes that nobody acknowledges for as long end a TCP connection."""
 
+_TLS_FILES = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
 _NAMED_TLS_OPTIONS = frozenset(redis_url.TLS_OPTIONS) - {"ssl_password"}
 
 _PASSING = (
@@ -153,6 +155,9 @@ def _check_tls(kind: type[AbstractConnection], options: Mapping[str, Any], addre
     if not issubclass(kind, SSLConnection):
         return
     try:
+        for key in sorted(_TLS_FILES & options.keys()):
+            if not Path(options[key]).is_file():  # reading a named pipe would wait for its writer
+                raise ValueError(f"{key}: there is no such file")
         kind(**options).ssl_context.get()
     except (OSError, ValueError, failures.RedisError) as error:
         names = ", ".join(f"{key}={options[key]}" for key in sorted(options) if key in _NAMED_TLS_OPTIONS)

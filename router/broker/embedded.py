@@ -30,6 +30,7 @@ import msgspec
 import structlog
 
 from router.errors import ConfigError, Problem, UnavailableError
+from router.files import UnreadableError, read_file
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -78,8 +79,8 @@ class Running(msgspec.Struct, frozen=True):
 def find(state: Path) -> Running | None:
     """The embedded server of this state directory, if it runs: another server on its port is not taken for it."""
     try:
-        noted = msgspec.json.decode((state / "embedded.json").read_bytes(), type=Running)
-    except (OSError, msgspec.DecodeError):
+        noted = msgspec.json.decode(read_file(state / "embedded.json"), type=Running)
+    except (UnreadableError, msgspec.DecodeError):
         return None
     info = _info(noted.port)
     alive = info.get("process_id") == str(noted.pid) and noted.run_id in {"", info["run_id"]}

@@ -64,7 +64,7 @@ def _report(path: Path, env_file: Path | None) -> Report:
     from router.ops.loading import load
 
     try:
-        loaded = load(path, environ=os.environ, env_file=env_file, placeholders=True)
+        loaded = load(path, environ=os.environ, env_file=env_file, placeholders=True, pipes=True)
     except ConfigError as error:
         return Report(path, error.problems, None)
     endangered = [

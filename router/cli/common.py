@@ -89,11 +89,14 @@ def find_config(given: Path | None) -> Path:
     raise ConfigError([Problem(f"no configuration: looked at {', '.join(looked)}; name one with `-c FILE`")])
 
 
-def load_config(config: Path | None, env_file: Path | None, **options: Any) -> Loaded:
-    """Find and load the configuration; `options` are those of `router.ops.loading.load`."""
+def load_config(config: Path | None, env_file: Path | None, *, pipes: bool = True, **options: Any) -> Loaded:
+    """Find and load the configuration; `options` are those of `router.ops.loading.load`.
+
+    A command reads it once, so a pipe will do; the daemon says otherwise.
+    """
     from router.ops.loading import load
 
-    return load(find_config(config), environ=os.environ, env_file=env_file, **options)
+    return load(find_config(config), environ=os.environ, env_file=env_file, pipes=pipes, **options)
 
 
 def embedded_url() -> str:

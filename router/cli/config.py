@@ -23,7 +23,7 @@ def config(context: click.Context, config: Path | None, env_file: Path | None) -
     if context.invoked_subcommand is None:
         from router.ops.loading import effective
 
-        click.echo(effective(find_config(config), environ=os.environ, env_file=env_file).rstrip())
+        click.echo(effective(find_config(config), environ=os.environ, env_file=env_file, pipes=True).rstrip())
 
 
 @config.command()

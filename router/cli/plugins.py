@@ -45,7 +45,7 @@ def loaded_plugins(config: Path | None, env_file: Path | None) -> Plugins:
     except ConfigError:
         return load_plugins()
     try:
-        return check(path, environ=os.environ, env_file=env_file, placeholders=True).plugins
+        return check(path, environ=os.environ, env_file=env_file, placeholders=True, pipes=True).plugins
     except ConfigError:
         if not path.is_file():
             raise

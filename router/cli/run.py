@@ -98,7 +98,7 @@ def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, 
     secrets: set[str] = set()
 
     def load() -> Loaded:
-        loaded = load_config(path, env_file, deliver=deliver)
+        loaded = load_config(path, env_file, deliver=deliver, pipes=False)
         secrets.update(loaded.secrets)  # an old one may be in force still, or in an answer on its way
         active.hide(secrets)
         _log_problems(loaded)

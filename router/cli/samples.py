@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from router.core.matching import any_of, is_glob
+from router.files import read_file
 
 if TYPE_CHECKING:
     from router.config import SourceConfig
@@ -48,8 +49,8 @@ def sample(loaded: Loaded, channel: str) -> str | None:
     if entry is None or entry.schema is None:
         return '{"message": "hello"}'
     try:
-        document = msgspec.json.decode((loaded.path.parent / entry.file).read_bytes())
-    except (OSError, ValueError):
+        document = msgspec.json.decode(read_file(loaded.path.parent / entry.file))
+    except ValueError:
         return None
     payload = make(document)
     return json.dumps(payload, ensure_ascii=False) if entry.schema.is_valid(payload) else None

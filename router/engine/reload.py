@@ -42,6 +42,7 @@ from router.engine.running import Running
 from router.engine.succession import Succession, start
 from router.engine.threads import DaemonThreads
 from router.errors import ConfigError, Problem, UnavailableError
+from router.files import UnreadableError, read_file
 from router.ops.loading import Loaded
 from router.ops.watching import states
 
@@ -394,8 +395,8 @@ def _digests(loaded: Loaded) -> dict[Path, str]:
     found: dict[Path, str] = {}
     for file in {*loaded.files, *(plugin.path for plugin in loaded.plugins.loaded if plugin.path is not None)}:
         try:
-            found[file] = hashlib.sha256(file.read_bytes()).hexdigest()
-        except OSError:
+            found[file] = hashlib.sha256(read_file(file)).hexdigest()
+        except UnreadableError:
             found[file] = ""
     return found
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 
@@ -55,6 +56,13 @@ def test_a_faulty_url_is_a_config_error_without_the_password(url, said):
         client.server(url)
     assert said in str(caught.value)
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"])
+def test_a_certificate_file_that_is_a_pipe_is_not_waited_for(key, tmp_path):
+    os.mkfifo(tmp_path / "pem")
+    with pytest.raises(ConfigError, match=f"{key}: there is no such file"):
+        client.server(f"rediss://cache?{key}={tmp_path / 'pem'}")
 
 
 def test_a_server_prints_no_credential():

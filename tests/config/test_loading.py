@@ -154,7 +154,7 @@ def test_bad_lines_of_an_env_file_are_named(write, tmp_path):
         f"{env}:4:1: a line of an env file is KEY=VALUE",
     ]
     [problem] = problems_of(write(), env_file=tmp_path / "none")
-    assert "can't read the env file: No such file" in problem
+    assert "can't read the env file: there is no such file" in problem
 
 
 PLACEHELD = """\

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 import pytest
@@ -78,6 +79,12 @@ async def test_a_ca_file_that_is_none(content, tmp_path):
         file.write_text(content)
     with pytest.raises(SinkError, match="`ca_file`"):
         await deliver(at(Postbox(port=1), tls="tls", ca_file=str(file)))
+
+
+async def test_a_ca_file_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "ca.pem")
+    with pytest.raises(SinkError, match="there is no such file"):
+        await deliver(at(Postbox(port=1), tls="tls", ca_file=str(tmp_path / "ca.pem")))
 
 
 async def test_logs_in():

@@ -25,12 +25,12 @@ HIDDEN = "***"
 _RELATIVE_FILE = re.compile(r"\$\{file:([^/}][^}]*)\}")
 
 
-def effective(path: Path, *, environ: MappingType[str, str], env_file: Path | None = None) -> str:
+def effective(path: Path, *, environ: MappingType[str, str], env_file: Path | None = None, pipes: bool = False) -> str:
     """The configuration in one file, with every default that counts, as YAML that loads again from the same folder.
 
     Needs no secrets. Raises `ConfigError` with every problem found.
     """
-    draft = check(path, environ=environ, env_file=env_file, placeholders=True)
+    draft = check(path, environ=environ, env_file=env_file, placeholders=True, pipes=pipes)
     draft.problems.check()
     return dump(_Printer(draft).document())
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from router.files import UnreadableError, read_file
 from router.ops.loading.nodes import Mark, Node, Scalar, SourceFile, quoted, scalars
 from router.ops.loading.problems import Problems
 
@@ -138,18 +139,12 @@ class _Run:
         """The text of a secret's file without the newline at its end; None where it can't be had."""
         self.expander.files.add(path.absolute())
         try:
-            if not path.is_file():
-                raise FileNotFoundError(2, "No such file" if not path.exists() else "it is not a file")
-            with path.open("rb") as stream:
-                data = stream.read(_LARGEST + 1)
-            if len(data) > _LARGEST:
-                raise ValueError("it is larger than 1 MiB")
-            value = data.decode()
+            value = read_file(path, most=_LARGEST).decode()
         except UnicodeDecodeError:
             self._missing(f"{shown} can't be read: it is not UTF-8")
             return None
-        except (OSError, ValueError) as error:
-            self._missing(f"{shown} can't be read: {(isinstance(error, OSError) and error.strerror) or error}")
+        except UnreadableError as error:
+            self._missing(f"{shown} can't be read: {error}")
             return None
         value = value[:-2] if value.endswith("\r\n") else value.removesuffix("\n")
         if value:
@@ -179,14 +174,14 @@ def _short(text: str) -> str:
     return quoted(text, 40)[1:-1]
 
 
-def env_file(path: Path, problems: Problems) -> dict[str, str]:
+def env_file(path: Path, problems: Problems, *, pipes: bool = False) -> dict[str, str]:
     """The variables of an env file: `KEY=VALUE` lines, `#` comments, quotes and `export` optional."""
     file = SourceFile(str(path), path)
     found: dict[str, str] = {}
     try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, ValueError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or "it is not UTF-8"
+        text = read_file(path, most=_LARGEST, pipes=pipes).decode("utf-8-sig")
+    except ValueError as error:
+        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
         problems.add(f"can't read the env file: {reason}", Mark(file, 1, 1))
         return found
     for number, line in enumerate(text.splitlines(), 1):

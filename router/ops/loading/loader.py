@@ -110,14 +110,16 @@ def load(
     env_file: Path | None = None,
     placeholders: bool = False,
     deliver: str | None = None,
+    pipes: bool = False,
 ) -> Loaded:
     """Load a configuration and everything it names.
 
     `environ` are the environment variables; those of `env_file` stand behind them. With `placeholders` an unset
-    variable in a secret or a URL is a note and not an error. `deliver` (`send` or `print`) overrides the file's.
+    variable in a secret or a URL is a note and not an error. `deliver` (`send` or `print`) overrides the file's. With
+    `pipes` the configuration and the env file may be pipes, or `-` for standard input: for commands that read them once.
     Raises `ConfigError` with every problem found.
     """
-    draft = check(path, environ=environ, env_file=env_file, placeholders=placeholders)
+    draft = check(path, environ=environ, env_file=env_file, placeholders=placeholders, pipes=pipes)
     environment = TemplateEnvironment(timezone=draft.timezone)
     templates = compiling.compiled(draft, environment)
     order_by, expires = conduct.order_by(draft, environment), conduct.expires(draft, environment)
@@ -156,6 +158,7 @@ def check(
     environ: MappingType[str, str],
     env_file: Path | None = None,
     placeholders: bool = False,
+    pipes: bool = False,
 ) -> Draft:
     """Read a configuration and check every section, as `load` does, short of compiling templates.
 
@@ -165,9 +168,9 @@ def check(
     absolute = path.absolute()
     files = {absolute}
     if env_file is not None:
-        environ = {**expand.env_file(env_file, problems), **environ}
+        environ = {**expand.env_file(env_file, problems, pipes=pipes), **environ}
         files.add(env_file.absolute())
-    root = yaml_nodes.read(absolute, str(path), problems)
+    root = yaml_nodes.read(absolute, str(path), problems, pipes=pipes)
     if root is None:
         raise ConfigError(problems.all())
     expander = expand.Expander(environ, problems)

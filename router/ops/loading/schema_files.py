@@ -8,26 +8,28 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote, unquote, urldefrag, urljoin
 
 import yaml
 
 from router.config import SchemaConfig
 from router.core.validation import Schema, SchemaProblem, compile_schema
+from router.files import UnreadableError, read_file, resolve_path
 from router.ops.loading.nodes import Node
 from router.ops.loading.problems import Problems, unknown
 
 SCHEME = "schema://"
 """Of the URIs that relative references are resolved against: no scheme that anything could fetch."""
 
+T = TypeVar("T")
+
 _TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 _REF = re.compile(r'"\$ref"\s*:\s*"([^"]*)"')
 _DANGLING = re.compile(r"Pointer '(.*)' does not exist")
-_LARGEST = 16 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,8 @@ def compiled(config: SchemaConfig, node: Node, problems: Problems, files: set[Pa
     if config.mode == "off":
         return SchemaEntry(config.channels, config.file, config.mode, None)
     path = node.mark.file.folder / config.file
-    folder = _Folder(path, files)
     try:
+        folder = _Folder(path, files)
         text = folder.text(path)
         document = _decode(text)
     except _UnusableError as error:
@@ -121,11 +123,19 @@ class _UnusableError(ValueError):
         self.place = place
 
 
+def _usable(function: Callable[[Path], T], path: Path) -> T:
+    """Return what the function makes of the path, with its fault as one of a schema."""
+    try:
+        return function(path)
+    except UnreadableError as error:
+        raise _UnusableError(str(error)) from None
+
+
 class _Folder:
     """The folder of a schema, which its references may not leave."""
 
     def __init__(self, path: Path, files: set[Path]) -> None:
-        self._root = path.parent.resolve()
+        self._root = _usable(resolve_path, path.parent)
         self.base = f"{SCHEME}{quote(self._root.as_posix()).rstrip('/')}/"
         self.asked = ""
         self._files = files
@@ -137,16 +147,7 @@ class _Folder:
     def text(self, path: Path) -> str:
         """The text of a file. Raises `_UnusableError`."""
         self._files.add(path)
-        try:
-            if not path.is_file():
-                raise _UnusableError("there is no such file" if not path.exists() else "this is not a file")
-            data = path.read_bytes()
-        except (OSError, ValueError) as error:
-            if isinstance(error, _UnusableError):
-                raise
-            raise _UnusableError(f"can't be read: {(isinstance(error, OSError) and error.strerror) or error}") from None
-        if len(data) > _LARGEST:
-            raise _UnusableError("larger than 16 MiB")
+        data = _usable(read_file, path)
         try:
             return data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -177,12 +178,9 @@ class _Folder:
             raise ValueError(f"$ref to {uri}: a schema may refer to files of its own folder only, nothing is fetched")
         path = self._root / unquote(name)
         try:
-            resolved = path.resolve()
-        except (OSError, ValueError, RuntimeError):
-            raise ValueError(f"$ref to {name}: there is no such file") from None
-        if not resolved.is_relative_to(self._root):
-            raise ValueError(f"$ref to {name}: it leaves the folder of the schema")
-        try:
+            resolved = _usable(resolve_path, path)
+            if not resolved.is_relative_to(self._root):
+                raise _UnusableError("it leaves the folder of the schema")
             text = self.text(resolved)
             document = _decode(text)
         except _UnusableError as error:

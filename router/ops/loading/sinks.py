@@ -13,6 +13,7 @@ from pydantic import BaseModel, SecretStr
 
 from router.config import NAME, HostKeys, SinkConfig, check_queue
 from router.contracts import SinkType
+from router.files import read_file, resolve_path
 from router.ops.loading import shapes, slips, typed
 from router.ops.loading.nodes import Entry, Mapping, Node, Scalar, Sequence, child_path, quoted
 from router.ops.loading.placeholders import WORD
@@ -54,13 +55,10 @@ class TemplateReader:
             raise ValueError("no file can be named here")  # noqa: TRY004  # pydantic collects ValueError
         file = name.mark.file
         path = file.folder / name
-        root = path.parent.resolve()
 
         def read(included: str) -> str:
-            try:
-                inner = (root / included).resolve()
-            except (OSError, ValueError, RuntimeError):
-                raise ValueError("there is no such file") from None
+            root = resolve_path(path.parent)
+            inner = resolve_path(root / included)
             if not inner.is_relative_to(root):
                 raise ValueError("it is outside the folder of the template")
             return self._text(inner)
@@ -73,15 +71,9 @@ class TemplateReader:
     def _text(self, path: Path) -> str:
         self.files.add(path)
         try:
-            if not path.is_file():
-                raise ValueError("there is no such file" if not path.exists() else "this is not a file")
-            if path.stat().st_size > _LARGEST:
-                raise ValueError("larger than 1 MiB")
-            return path.read_text("utf-8-sig")
+            return read_file(path, most=_LARGEST).decode("utf-8-sig")
         except UnicodeDecodeError:
             raise ValueError("this is not UTF-8") from None
-        except OSError as error:
-            raise ValueError(f"can't be read: {error.strerror}") from None
 
 
 def check_name(kind: str, name: str, entry: Entry, problems: Problems) -> None:

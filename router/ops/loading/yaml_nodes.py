@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from router.files import STDIN, UnreadableError, read_file
 from router.ops.loading import slips
 from router.ops.loading.nodes import (
     Entry,
@@ -63,12 +64,13 @@ def resolve(text: str) -> Any:
     return text
 
 
-def read(path: Path, name: str, problems: Problems, at: Node | None = None) -> Mapping | None:
+def read(path: Path, name: str, problems: Problems, at: Node | None = None, *, pipes: bool = False) -> Mapping | None:
     """Read a file that holds one mapping; None, and the problems say why, where it can't be.
 
-    `name` is how the file is called in messages, `at` what names it, for a file that can't be read.
+    `name` is how the file is called in messages, `at` what names it, for a file that can't be read. With `pipes` a pipe
+    will do, and the name `-` is standard input.
     """
-    text = _text(path, name, problems, at)
+    text = _text(path, name, problems, at, pipes=pipes)
     return None if text is None else parse(text, SourceFile(name, path), problems)
 
 
@@ -106,19 +108,14 @@ def _shown(line: str | None, *, indented: bool = False) -> str | None:
     return None if line is None else f"write: {(line if indented else line.strip())[:300]}"
 
 
-def _text(path: Path, name: str, problems: Problems, at: Node | None) -> str | None:
+def _text(path: Path, name: str, problems: Problems, at: Node | None, *, pipes: bool) -> str | None:
+    stdin = pipes and name == str(STDIN)
     try:
-        with path.open("rb") as stream:
-            data = stream.read(_LARGEST + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        message = f"can't read {name}: {reason}"
-        problems.add(message, at) if at else problems.add(message)
+        data = read_file(STDIN if stdin else path, most=_LARGEST, pipes=pipes)
+    except UnreadableError as error:
+        problems.add(f"can't read {name}: {error}", at)
         return None
     file = SourceFile(name, path)
-    if len(data) > _LARGEST:
-        problems.add("the file is larger than 4 MiB", Mark(file, 1, 1))
-        return None
     if data[:2] in {b"\xff\xfe", b"\xfe\xff"}:
         problems.add("the file is UTF-16; save it as UTF-8", Mark(file, 1, 1))
         return None

@@ -1,0 +1,103 @@
+"""Reading the files that a configuration names, within bounds of size and time; floor 1.
+
+Opening a named pipe waits for its writer, and a device gives bytes for ever. A daemon that reads one by mistake would
+hang, so whatever is opened here is looked at first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+LARGEST = 16 * 1024**2
+"""Bytes that a file may have where its reader says nothing else."""
+
+PATIENCE = 5.0
+"""Seconds that whoever writes into a pipe has to finish."""
+
+STDIN = Path("-")
+"""The name of standard input."""
+
+_CHUNK = 64 * 1024
+
+
+class UnreadableError(ValueError):
+    """A file that can't be read; the text says why, without the name of the file."""
+
+
+def read_file(path: Path, *, most: int = LARGEST, pipes: bool = False) -> bytes:
+    """Return the bytes of a regular file, `most` of them at most. Raises `UnreadableError`.
+
+    With `pipes` a pipe is read too, and `STDIN`; whoever writes into it has `PATIENCE`. A command that reads once can
+    take one. A daemon, which reads again at each reload, can't.
+    """
+    is_stdin = pipes and path == STDIN
+    with _explained():
+        # O_NONBLOCK: else opening a named pipe waits for its writer.
+        file = os.dup(0) if is_stdin else os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(file).st_mode
+            if stat.S_ISREG(mode):
+                data = _whole(file, most)
+            elif is_stdin or (pipes and stat.S_ISFIFO(mode)):
+                data = _piped(file, most)
+            else:
+                raise UnreadableError("this is a pipe, not a file" if stat.S_ISFIFO(mode) else "this is not a file")
+        finally:
+            os.close(file)
+    if len(data) > most:
+        raise UnreadableError(f"larger than {most // 1024**2} MiB")
+    return data
+
+
+def resolve_path(path: Path) -> Path:
+    """Return the path without links and `..`. Raises `UnreadableError` where no file can be there."""
+    with _explained():
+        return path.resolve()
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Raise `UnreadableError` for whatever the system, or its encoding of file names, has against a path."""
+    try:
+        yield
+    except UnreadableError:
+        raise
+    except UnicodeEncodeError as error:
+        reason = f"the encoding of file names, {error.encoding}, has no such name; set LC_ALL=C.UTF-8"
+        raise UnreadableError(reason) from None
+    except (ValueError, RuntimeError):  # a NUL, a circle of links
+        raise UnreadableError("there is no such file") from None
+    except OSError as error:
+        told = {errno.ENOENT: "there is no such file", errno.ENXIO: "this is not a file"}  # ENXIO: a socket
+        raise UnreadableError(told.get(error.errno or 0) or error.strerror or str(error)) from None
+
+
+def _whole(file: int, most: int) -> bytes:
+    """Return what a regular file holds, and a byte more than `most` where it is larger."""
+    data = bytearray()
+    while len(data) <= most and (chunk := os.read(file, most + 1 - len(data))):
+        data += chunk
+    return bytes(data)
+
+
+def _piped(file: int, most: int) -> bytes:
+    """Return what is written into a pipe, as `_whole` does. Raises `UnreadableError` when the end does not come in time."""
+    data = bytearray()
+    waiting = select.poll()
+    waiting.register(file, select.POLLIN)
+    deadline = time.monotonic() + PATIENCE
+    while len(data) <= most:
+        if not waiting.poll(max(deadline - time.monotonic(), 0.0) * 1000):
+            raise UnreadableError(f"this is a pipe, and its end did not come within {PATIENCE:g} s")
+        chunk = os.read(file, _CHUNK)
+        if not chunk:
+            break
+        data += chunk
+    return bytes(data)
