@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import threading
@@ -13,7 +14,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support.daemon import daemon
-from tests.support.process import Process, run
+from tests.support.process import ROOT, Process, run
 from tests.support.proxy import Proxy
 from tests.support.redis import free_port
 from tests.support.streams import pending
@@ -230,6 +231,51 @@ def register_sinks(register):
         assert "can't make it: ValueError: no luck" in await reload(router, setup)
         router.publish("a", {"n": 1})
         await router.until(lambda: router.count() == 1)
+
+
+IMPATIENT = "import router.engine.reload\nrouter.engine.reload.DEADLINE = 1.0\n"
+BLOCKING = """
+import time
+from router.api import hookimpl
+
+@hookimpl
+def register_sinks(register):
+    pass
+
+time.sleep(3600)
+"""
+
+
+async def test_a_reload_that_takes_too_long_is_given_up_and_the_next_one_works(server, tmp_path):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "sitecustomize.py").write_text(IMPATIENT)  # Python imports it at its start
+    setup = config(redis={"url": server.url, "connect_timeout": "1h"})
+    async with daemon(server, tmp_path, setup, PYTHONPATH=f"{tmp_path}:{ROOT}") as router:
+        (tmp_path / "plugins" / "slow.py").write_text(BLOCKING)
+        assert "could not be read within 1 s" in await reload(router)
+        assert "could not be read within 1 s" in await reload(router)
+        (tmp_path / "plugins" / "slow.py").unlink()
+        assert "1 of 1 sources up" in await reload(router, {**setup, "unmatched": "dead-letter"})
+        nobody = f"redis://127.0.0.1:{free_port()}"
+        far = {**CONFIG["sources"], "far": {"type": "pubsub", "channels": ["x"], "url": nobody}}
+        assert "sources.far: " in await reload(router, {**setup, "sources": far})
+        assert "1 of 1 sources up" in await reload(router, setup)
+        router.publish("a", {"n": 1})
+        await router.until(lambda: router.count() == 1)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "more.yaml", "notification.json", "variables.env"])
+async def test_a_named_pipe_in_the_place_of_a_file_is_refused_and_the_next_reload_works(server, tmp_path, name):
+    (tmp_path / "more.yaml").write_text("timezone: UTC\n")
+    (tmp_path / "variables.env").write_text("A=b\n")
+    setup = config(include="more.yaml", schemas=[{"channels": ["a"], "file": "notification.json", "mode": "warn"}])
+    arguments = ("--env-file", str(tmp_path / "variables.env"))
+    async with daemon(server, tmp_path, setup, arguments=arguments) as router:
+        (tmp_path / name).rename(tmp_path / "kept")
+        os.mkfifo(tmp_path / name)
+        assert "this is a pipe, not a file" in await reload(router)
+        (tmp_path / "kept").rename(tmp_path / name)
+        assert "1 of 1 sources up" in await reload(router)
 
 
 # Sources.

@@ -87,3 +87,4 @@ class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         """Connect to the router."""
         self.sock = connect(self._address, PATIENCE)
+        self.sock.settimeout(self.timeout)

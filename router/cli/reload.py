@@ -35,7 +35,7 @@ def reload(config: Path | None, env_file: Path | None, instance: str, *, as_json
     """Have the running router load its configuration again, and say what changed.
 
     It loads the file that it was started with; `-c` only says where it listens. What can't work changes nothing: the
-    configuration in force stays, every fault is named, and the exit code is 78.
+    configuration in force stays, every fault is named, and the exit code is 78, or 69 where a Redis could not be reached.
     """
     from router.admin.server import RELOAD
     from router.cli.running import running
@@ -49,7 +49,9 @@ def reload(config: Path | None, env_file: Path | None, instance: str, *, as_json
             _say(told)
         else:
             tell("refused: the configuration in force stays", "error")
-    return Exit.OK if told["ok"] else Exit.CONFIG
+    if told["ok"]:
+        return Exit.OK
+    return Exit.UNAVAILABLE if told["unavailable"] else Exit.CONFIG
 
 
 def _say(told: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from router.config import Model, PubSubConfig, SourceConfig
-from router.errors import ConfigError, Problem
+from router.errors import ConfigError
 from router.ops.loading import Loaded
 
 _READ_BY_THE_PIPELINE = {"format", "id", "max_bytes"}
@@ -93,10 +93,9 @@ def _refuse(old: Loaded, new: Loaded) -> None:
         "admin": (_plain(before.admin), _plain(now.admin)),
     }
     problems = [
-        Problem(
+        new.placed(
             f"a reload can't change `{path}`: restart the router for it, or take the change back",
-            file=str(new.path),
-            path=path,
+            *path.split("."),
         )
         for path, (then, after) in fixed.items()
         if then != after

@@ -45,7 +45,7 @@ from router.engine.preparing import about
 from router.engine.replays import Replays
 from router.engine.threads import DaemonThreads
 from router.engine.worker import SinkWorker
-from router.errors import ConfigError, Problem, Reason
+from router.errors import ConfigError, Reason
 from router.events import Event, Outcome
 from router.ops.loading import Loaded
 from router.ops.logs import redacted
@@ -436,7 +436,7 @@ def _caller(name: str, loaded: Loaded, context: Context, threads: DaemonThreads)
     except (Exception, SystemExit) as error:
         kind = loaded.types[name]
         why = f"its plugin ({kind.origin}) can't make it: {type(error).__name__}: {error}"
-        raise ConfigError([Problem(why, file=str(loaded.path), path=f"sinks.{name}")]) from error
+        raise ConfigError([loaded.placed(why, "sinks", name)]) from error
 
 
 def is_durable(name: str, loaded: Loaded, shared: Shared) -> bool:

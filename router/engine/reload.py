@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -41,15 +41,17 @@ from router.engine.memory_queue import MemoryQueue
 from router.engine.running import Running
 from router.engine.succession import Succession, start
 from router.engine.threads import DaemonThreads
-from router.errors import ConfigError, Problem, UnavailableError
+from router.errors import ConfigError, Problem, RouterError, UnavailableError
 from router.files import UnreadableError, read_file
 from router.ops.loading import Loaded
 from router.ops.watching import states
 
 log = structlog.stdlib.get_logger(__name__)
 
-LOADING = 60.0
-"""Seconds that reading the configuration may take: a plugin that blocks while it is imported must not be waited for."""
+DEADLINE = 30.0
+"""Seconds that reading the configuration and connecting what is new may take together: a plugin that blocks while it is
+imported, or a Redis that does not answer, must not be waited for.
+"""
 
 LOOK = 0.1
 """Seconds between two looks whether a source that leaves has anything in hand."""
@@ -64,6 +66,8 @@ class Reloaded:
 
     changed: Mapping[str, Any] | None = None
     problems: tuple[Problem, ...] = ()
+    unavailable: bool = False
+    """Whether it was refused because a Redis could not be reached, and not for a fault of the configuration."""
 
     @property
     def ok(self) -> bool:
@@ -126,20 +130,21 @@ class Reloader:
         One that can't work leaves everything as it was. Several calls are worked off one after another.
         """
         async with self._lock:
+            deadline = asyncio.get_running_loop().time() + DEADLINE
             try:
-                loaded, digests = await self._read()
+                loaded, digests = await self._read(deadline)
                 self._look(frozenset(digests) | loaded.folders)
                 plan = _Plan(loaded, changes(self._parts.loaded, loaded))
-                await self._build(plan)
+                await self._build(plan, deadline)
             except ConfigError as error:
                 if error.files:
                     self._look(error.files)
                 return self._refused(error.problems)
-            except UnavailableError as error:
-                return self._refused([Problem(str(error), file=str(self._parts.loaded.path))])
+            except _UnreachableError as error:
+                return self._refused(error.problems, unavailable=True)
             except Exception as error:
                 log.exception("a reload failed, which is a fault of the router")
-                return self._refused([Problem(f"a fault of the router, its log says more: {error!r}")])
+                return self._refused([Problem(f"a fault of the router, its log says more: {type(error).__name__}")])
             names = self._names(digests)
             await self._swap(plan)
             self._digests, self._others = digests, frozenset()
@@ -149,25 +154,25 @@ class Reloader:
             log.info("the configuration is in force", **_told(plan.changes, names))
             return Reloaded(changed, tuple(loaded.problems))
 
-    def _refused(self, problems: Any) -> Reloaded:
+    def _refused(self, problems: Sequence[Problem], *, unavailable: bool = False) -> Reloaded:
         found = tuple(problems)
         for problem in found:
             log.error("the configuration was not taken; the one before stays in force", problem=str(problem))
         first = str(found[0]) if found else "unknown"
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         self.status = LoadStatus(self.status.succeeded_at, f"{first}{more}")
-        return Reloaded(None, found)
+        return Reloaded(None, found, unavailable)
 
     # Building, while the old configuration is in force.
 
-    async def _read(self) -> tuple[Loaded, dict[Path, str]]:
+    async def _read(self, deadline: float) -> tuple[Loaded, dict[Path, str]]:
         threads = DaemonThreads("reload", 1)
         try:
-            async with asyncio.timeout(LOADING):
+            async with asyncio.timeout_at(deadline):
                 loaded: Loaded = await threads.run(self._load)
                 return loaded, await threads.run(_digests, loaded)
         except TimeoutError:
-            message = f"it could not be read within {LOADING:g} s; does a plugin block while it is imported?"
+            message = f"it could not be read within {DEADLINE:g} s; does a plugin block while it is imported?"
             raise ConfigError([Problem(message, file=str(self._parts.loaded.path))]) from None
         finally:
             threads.close()
@@ -178,14 +183,14 @@ class Reloader:
         files = {file for file in {*digests, *self._digests} if digests.get(file) != self._digests.get(file)}
         return [str(file.relative_to(base)) if file.is_relative_to(base) else str(file) for file in sorted(files)]
 
-    async def _build(self, plan: _Plan) -> None:
+    async def _build(self, plan: _Plan, deadline: float) -> None:
         """Make and connect what is new. Takes everything back where something can't."""
         try:
             for name in plan.loaded.config.sinks:
                 self._make_sink(plan, name)
             for name in plan.loaded.config.sources:
                 self._make_source(plan, name)
-            await self._connect(plan)
+            await self._connect(plan, deadline)
         except BaseException:
             await self._take_back(plan)
             raise
@@ -225,24 +230,32 @@ class Reloader:
             part.source is source for name, part in self._parts.sources.items() if name in plan.changes.sources.kept
         )
 
-    async def _connect(self, plan: _Plan) -> None:
-        limit = plan.loaded.config.redis.connect_timeout
-        steps: list[Callable[[], Awaitable[None]]] = [part.source.start for part in plan.new_sources.values()]
+    async def _connect(self, plan: _Plan, deadline: float) -> None:
+        """Connect the new sources, and prepare those that take other channels. Raises `_UnreachableError`, `ConfigError`."""
+        loop = asyncio.get_running_loop()
+        limit = min(plan.loaded.config.redis.connect_timeout, deadline - loop.time())
+        steps: dict[str, Callable[[], Awaitable[None]]] = {
+            name: part.source.start for name, part in plan.new_sources.items()
+        }
         for name in plan.changes.switched:
             source, config = plan.sources[name].source, plan.loaded.config.sources[name]
             assert isinstance(source, PubSubSource)
             assert isinstance(config, PubSubConfig)
             plan.prepared.append(source)
-            steps.append(partial(source.prepare, *subscriptions_of(config)))
-        tasks = [asyncio.create_task(_run(step)) for step in steps]
+            steps[name] = partial(source.prepare, *subscriptions_of(config))
+        tasks = [asyncio.create_task(_run(step, name, plan.loaded)) for name, step in steps.items()]
         if not tasks:
             return
         try:
             async with asyncio.timeout(limit):
                 await asyncio.gather(*tasks)
         except TimeoutError:
-            reasons = [str(part.source.reason) for part in plan.new_sources.values() if not part.source.up]
-            raise UnavailableError("; ".join(reasons) or f"Redis does not answer within {limit:g} s") from None
+            late = [name for name, task in zip(steps, tasks, strict=True) if not task.done() or task.cancelled()]
+            why = {name: plan.sources[name].source.reason or "no answer" for name in late or steps}
+            problems = [
+                plan.loaded.placed(f"{text}, tried for {limit:g} s", "sources", name) for name, text in why.items()
+            ]
+            raise _UnreachableError(problems) from None
         finally:
             await _ended(tasks)
 
@@ -374,8 +387,22 @@ class Reloader:
         await _ended(list(self._leaving))
 
 
-async def _run(step: Callable[[], Awaitable[None]]) -> None:
-    await step()
+class _UnreachableError(RouterError):
+    """A source could not be connected in time; `problems` says which, where it stands, and why."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
+async def _run(step: Callable[[], Awaitable[None]], source: str, loaded: Loaded) -> None:
+    """Take a step for a source, and say of what goes wrong where the source stands."""
+    try:
+        await step()
+    except ConfigError as error:
+        raise ConfigError([loaded.placed(problem.message, "sources", source) for problem in error.problems]) from error
+    except UnavailableError as error:
+        raise _UnreachableError([loaded.placed(str(error), "sources", source)]) from error
 
 
 async def _ended(tasks: list[asyncio.Task[None]]) -> None:

@@ -106,6 +106,7 @@ class Watch:
         return {
             "ok": result.ok,
             "changed": result.changed,
+            "unavailable": result.unavailable,
             "problems": [msgspec.to_builtins(problem) for problem in result.problems],
             "waiting": dict(self.orphans.waiting) if self.orphans else {},
         }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 
 import pytest
 
@@ -99,6 +101,43 @@ async def test_what_is_wrong_is_said_as_check_says_it(server, tmp_path):
         write(router)
         assert run("reload", cwd=tmp_path).code == 0
         assert json.loads(run("status", "--json", cwd=tmp_path).out)["config"]["error"] is None
+
+
+async def test_a_source_that_cannot_be_reached_is_said_by_the_router(server, tmp_path):
+    patient = {"url": server.url, "connect_timeout": "6s"}  # longer than the command waits for a router that is silent
+    async with daemon(server, tmp_path, {**CONFIG, "redis": patient}) as router:
+        nobody = f"127.0.0.1:{free_port()}"
+        sources = {
+            **CONFIG["sources"],
+            "far": {"type": "stream", "streams": ["x"], "url": f"redis://:secret-word@{nobody}"},
+        }
+        write(router, redis=patient, sources=sources)
+        done = await asyncio.to_thread(run, "reload", cwd=tmp_path)
+        assert (done.code, done.out) == (69, "")
+        place, _, rest = done.err.partition(": sources.far: ")
+        assert re.fullmatch(rf"{tmp_path}/config.yaml:1:\d+", place)
+        assert f"redis://{nobody}: connection refused" in rest
+        assert done.err.endswith("refused: the configuration in force stays\n")
+        assert "secret-word" not in done.err
+        told = json.loads((await asyncio.to_thread(run, "reload", "--json", cwd=tmp_path)).out)
+        assert (told["ok"], told["unavailable"], told["problems"][0]["path"]) == (False, True, "sources.far")
+        write(router, redis=patient)
+        assert (await asyncio.to_thread(run, "reload", cwd=tmp_path)).code == 0
+
+
+async def test_a_source_that_redis_refuses_is_a_fault_of_the_configuration(server, tmp_path):
+    async with daemon(server, tmp_path, CONFIG) as router:
+        for kind in (
+            {"type": "pubsub", "channels": ["x"]},
+            {"type": "stream", "streams": ["x"]},
+            {"type": "list", "keys": ["x"]},
+        ):
+            wrong = {**kind, "url": server.url.replace("redis://", "redis://:secret-word@")}
+            write(router, sources={**CONFIG["sources"], "far": wrong})
+            done = await asyncio.to_thread(run, "reload", cwd=tmp_path)
+            assert done.code == 78
+            assert re.match(rf"{tmp_path}/config.yaml:1:\d+: sources.far: .*password", done.err)
+            assert "secret-word" not in done.err
 
 
 async def test_the_router_that_listens_at_a_port_is_asked_there(server, tmp_path):

@@ -33,12 +33,13 @@ from router.errors import ConfigError, Problem
 from router.ops.loading import compiling, conduct, expand, includes, schema_files, typed, yaml_nodes
 from router.ops.loading.draft import Draft, word
 from router.ops.loading.lint import look_around
-from router.ops.loading.nodes import Mapping, Mark, Node, Scalar, Sequence, name_paths, quoted, scalars
+from router.ops.loading.nodes import Mapping, Mark, Node, Scalar, Sequence, child_path, name_paths, quoted, scalars
 from router.ops.loading.placeholders import URL, WORD, Settler
 from router.ops.loading.problems import Problems, did_you_mean, unknown
 from router.ops.loading.routes import RouteChecker
 from router.ops.loading.schema_files import SchemaEntry
 from router.ops.loading.sinks import check_defaults, check_name, check_sinks, no_type, secrets_of, url_secrets
+from router.ops.logs import Redactor
 from router.plugin_manager import Plugins, load_plugins
 
 SECTIONS = (
@@ -97,6 +98,16 @@ class Loaded:
     write_base: Path
     """The folder that relative paths to be written are in."""
 
+    places: MappingType[str, Mark]
+    """Where each section stands, and each key in it, by its path: `redis`, `redis.url`, `sources.orders`."""
+
+    def placed(self, message: str, section: str, key: str = "") -> Problem:
+        """Return a problem without secrets, at the place of a section or of a key in it, as far as it is written."""
+        path = child_path(section, key) if key else section
+        mark = self.places.get(path) or self.places.get(section)
+        file, line, column = (mark.file.name, mark.line, mark.column) if mark else (str(self.path), None, None)
+        return Problem(Redactor(self.secrets).text(message), file, line, column, path)
+
     def overriding(self, sink: str) -> frozenset[str]:
         """The routes that replace options of a sink."""
         routes = self.config.routes
@@ -148,6 +159,7 @@ def load(
         files=files,
         folders=frozenset(draft.folders),
         secrets=frozenset(_secrets(draft)),
+        places=_places(draft.root),
         write_base=Path(logs).absolute() if logs else absolute.parent,
     )
 
@@ -399,6 +411,16 @@ def _deliver(draft: Draft) -> None:
         draft.problems.add(unknown("word", said, _DELIVER), entry.node)
     else:
         draft.problems.add(typed.expected(" or ".join(_DELIVER), entry.node), entry.node)
+
+
+def _places(root: Mapping) -> dict[str, Mark]:
+    """The places of the sections, and of the keys in those that are mappings."""
+    found = {}
+    for name, entry in root.entries.items():
+        found[name] = entry.mark
+        if isinstance(entry.node, Mapping):
+            found.update({below.node.path: below.mark for below in entry.node.entries.values()})
+    return found
 
 
 def _secrets(draft: Draft) -> set[str]:
