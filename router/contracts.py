@@ -252,8 +252,8 @@ class Queue(Protocol):
     def keep(self, event: Event) -> bool:
         """Whether a delivery in hand that is not being attempted may stay there for long; else hand it back by `later`."""
 
-    def later(self, event: Event, due: float) -> None:
-        """Hand back a delivery that was taken, to be tried again at `due` (seconds since the epoch)."""
+    def later(self, event: Event, delay: float) -> None:
+        """Hand back a delivery that was taken, to be tried again after `delay` seconds."""
 
     def give_back(self, events: Sequence[Event]) -> None:
         """Hand back deliveries that were taken and not attempted: they are the next to be taken, in this order."""
@@ -267,8 +267,8 @@ class Queue(Protocol):
     async def settled(self) -> None:
         """Wait until nothing is left that this router could deliver."""
 
-    def next_due(self) -> float | None:
-        """When the next delayed delivery is due (seconds since the epoch), None when none waits."""
+    def due_in(self) -> float | None:
+        """Seconds until the next delayed delivery is due, 0 or less where it is due; None when none waits."""
 
     def close(self, hand: Sequence[Event]) -> int:
         """End: `hand` are deliveries in hand that will not be settled. Returns how many are lost with this process."""

@@ -31,11 +31,17 @@ CLOUDEVENTS = "cloudevents"
 
 
 class History(msgspec.Struct, frozen=True, gc=False):
-    """What is known of a delivery that has failed: when first (seconds since the epoch), how often it was called, why."""
+    """What is known of a delivery that has failed: since when, how often it was called, why.
+
+    Times are seconds since the epoch. `first_failed_at` lies as long before `failed_at`, the last failure, as the delivery
+    was old then (`retry.age`). `planned` is the delay in seconds that was to follow.
+    """
 
     first_failed_at: float
     calls: int
     last_error: str = ""
+    failed_at: float = 0.0
+    planned: float = 0.0
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):

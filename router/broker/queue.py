@@ -23,11 +23,13 @@ from redis import exceptions as failures
 from router.broker import client, keys
 from router.broker.client import Backoff, Server
 from router.broker.link import COMMAND, Link, Word, cancelled
-from router.broker.queue_scripts import DEFER, RECOVER, RENEW, SETTLE, TICK
+from router.broker.queue_scripts import DEFER, RECOVER, RENEW, RESCHEDULE, SETTLE, TICK
 from router.broker.solitude import Solitude
 from router.contracts import Clock, Sign
 from router.core.books import SinkBook
 from router.core.records import Reader, UnknownRecordError, pack
+from router.core.retry import LONGEST_ASKED
+from router.core.server_time import ServerTime
 from router.errors import Reason
 from router.events import Event, Outcome
 
@@ -160,6 +162,7 @@ class RedisQueue:
         self._counters: dict[str, int] = {}
         self._delayed = 0
         self._due: float | None = None
+        self._server_time = ServerTime()
         self._parted = False
         self._ending = False
         self._ended_at = 0.0
@@ -185,9 +188,9 @@ class RedisQueue:
         """Those of them that wait for their next attempt."""
         return 0 if self._ending else self._delayed
 
-    def next_due(self) -> float | None:
-        """When the next delayed delivery is due (seconds since the epoch), None when none waits."""
-        return None if self._ending else self._due
+    def due_in(self) -> float | None:
+        """Seconds until the next delayed delivery is due, None when none waits."""
+        return None if self._ending or self._due is None else self._due - self._clock.monotonic()
 
     @property
     def at_work(self) -> bool:
@@ -329,9 +332,8 @@ class RedisQueue:
             self._quiet.set()
         return True
 
-    def later(self, event: Event, due: float) -> None:
-        """Hand back a delivery that was taken, to be tried again at `due` (seconds since the epoch)."""
-        delay = max(due - self._clock.now(), 0.0)
+    def later(self, event: Event, delay: float) -> None:
+        """Hand back a delivery that was taken, to be tried again after `delay` seconds."""
         (record,) = pack([event], self._overriding)
         if isinstance(event._receipt, _Part):
             self._part_over(event._receipt, record=(delay, record))
@@ -681,6 +683,8 @@ class RedisQueue:
         while True:
             try:
                 moved = await self._tick()
+                if self._server_time.went_back:
+                    await self._reschedule()
                 if self._clock.monotonic() >= renew_at:
                     await self._renew()
                     renew_at = self._clock.monotonic() + self._idle / 3
@@ -695,7 +699,7 @@ class RedisQueue:
     async def _until_next(self) -> None:
         delay = self._timing.tick
         if self._due is not None:
-            delay = min(delay, max(self._due - self._clock.now(), 0.005))
+            delay = min(delay, max(self._due - self._clock.monotonic(), 0.005))
         self._wake.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):
@@ -715,8 +719,9 @@ class RedisQueue:
         for name, number in self._counters.items():
             words += (name, number)
         answer = await self._writing.script(TICK, [self._stream, self._later, self._books], words)
-        moved, due, self.held, self._delayed, lost, books = answer
-        self._due = None if due < 0 else self._clock.now() + float(due) / 1000
+        moved, due, self.held, self._delayed, lost, milliseconds, books = answer
+        self._server_time.heard(milliseconds / 1000, self._clock.monotonic())
+        self._due = None if due < 0 else self._clock.monotonic() + float(due) / 1000
         read = {name.decode(): value for name, value in zip(books[::2], books[1::2], strict=True)}
         self._epoch = read.pop("epoch").decode()
         self._counters = {
@@ -728,6 +733,13 @@ class RedisQueue:
             message = "deliveries vanished from the queue in Redis: its data was deleted"
             self._log.error(message, number=lost, reason=str(Reason.LOST))
         return int(moved)
+
+    async def _reschedule(self) -> None:
+        """See that nothing is due later than its delay from now on: the server's clock went back, or may have before."""
+        passed, longest = 0, round(LONGEST_ASKED * 1000)
+        while (seen := await self._writing.script(RESCHEDULE, [self._later], [passed, MOVES, longest])) > 0:
+            passed += seen
+        self._server_time.went_back = False
 
     def _write_book(self) -> None:
         """Make the shared book say what Redis says."""

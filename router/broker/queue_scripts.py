@@ -177,7 +177,8 @@ return 1
 """)
 
 # KEYS: stream, sorted set, books. ARGV: the group, then for each entry: its id, its bytes, how many counters, (counter,
-# number) of each, how many records follow it, (delay in ms, record) of each. The entry gives way to its records.
+# number) of each, how many records follow it, (delay in ms, record) of each. The entry gives way to its records. A member
+# is named by its entry, its place among the records and its delay, so that RESCHEDULE knows when it can be due at most.
 DEFER = Script("""
 local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -191,7 +192,8 @@ while i <= #ARGV do
   redis.call('XACK', KEYS[1], ARGV[1], id)
   if redis.call('XDEL', KEYS[1], id) == 1 then
     for r = records, i - 1, 2 do
-      redis.call('ZADD', KEYS[2], string.format('%.0f', ms + ARGV[r]), id .. '/' .. (r - records) .. ' ' .. ARGV[r + 1])
+      local name = id .. '/' .. (r - records) .. '/' .. ARGV[r]
+      redis.call('ZADD', KEYS[2], string.format('%.0f', ms + ARGV[r]), name .. ' ' .. ARGV[r + 1])
       bytes = bytes + #ARGV[r + 1]
     end
     for c = first, records - 2, 2 do redis.call('HINCRBY', KEYS[3], ARGV[c], ARGV[c + 1]) end
@@ -205,7 +207,8 @@ return 1
 # them, then those books (counter, number)…
 # 1. Moves what is due back into the stream. 2. Where the books are others than those last read they were lost with the
 # server's data: what they said is added, once for all routers. 3. What the books call pending and is nowhere was lost.
-# Answer: moved, ms until the next is due (-1: none), waiting in stream and sorted set, in the latter, lost, the books.
+# Answer: moved, ms until the next is due (-1: none), waiting in stream and sorted set, in the latter, lost, the time in ms,
+# the books.
 TICK = Script("""
 local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -246,7 +249,21 @@ elseif lost > 0 then redis.call('HSET', KEYS[3], 'bytes', string.format('%.0f', 
 end
 if lost ~= 0 then expected, books = pending() end
 local next_due = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2]
-return {#due, next_due and math.max(0, next_due - ms) or -1, waiting, delayed, lost, books}
+return {#due, next_due and math.max(0, next_due - ms) or -1, waiting, delayed, lost, ms, books}
+""")
+
+# KEYS: sorted set. ARGV: the rank of the first member to look at, how many, and the longest delay in ms of a member whose
+# name says none (an older router's). What is due later than its delay from now on was put off before the server's clock
+# went back: it gets its delay from now on. Those get a lower rank than they had, so none is skipped. Answer: looked at.
+RESCHEDULE = Script("""
+local now = redis.call('TIME')
+local ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local members = redis.call('ZRANGE', KEYS[1], ARGV[1], ARGV[1] + ARGV[2] - 1, 'WITHSCORES')
+for i = 1, #members, 2 do
+  local due = ms + (string.match(members[i], '^[^ /]+/%d+/(%d+) ') or ARGV[3])
+  if tonumber(members[i + 1]) > due then redis.call('ZADD', KEYS[1], string.format('%.0f', due), members[i]) end
+end
+return #members / 2
 """)
 
 # KEYS: stream. ARGV: group, consumer, least idle time in ms (-1: this consumer's own entries), how often an entry may be

@@ -199,7 +199,9 @@ class Queues:
             for (item, _), record in zip(events, pack(fresh, overriding), strict=True):
                 number += 1
                 # A member must be like no other of the sorted set: two sinks may have had the same event at once.
-                words += (item.name, b"%s/%d %s" % (run.encode(), number, record) if place == LATER else record)
+                # Its delay stands third in its name (`queue_scripts.DEFER`) and stays.
+                new = b"/".join((run.encode(), b"%d" % number, *item.name.partition(b" ")[0].split(b"/")[2:]))
+                words += (item.name, b"%s %s" % (new, record) if place == LATER else record)
             return await self._take(MOVE, names, words, len(events)) + unreadable
 
         await self._work_through(name, act, limit, progress)

@@ -49,6 +49,8 @@ class _Record(msgspec.Struct, array_like=True, gc=False):
     first_failed_at: float = 0.0
     calls: int = 0
     last_error: str = ""
+    failed_at: float = 0.0
+    planned: float = 0.0
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -80,6 +82,7 @@ def _add_the_rest(record: _Record, event: Event, history: History | None) -> Non
     record.headers, record.attempt, record.address = event.headers, event.attempt, event.address
     if history is not None:
         record.first_failed_at, record.calls = history.first_failed_at, history.calls
+        record.failed_at, record.planned = history.failed_at, history.planned
         # A lone surrogate, which an error may quote, is no text that can be written.
         record.last_error = history.last_error[:LONGEST_ERROR].encode("utf-8", "backslashreplace").decode()
 
@@ -107,7 +110,9 @@ class Reader:
         if r.received_at != self._stamp:  # the events of a batch share one object, which the log sink makes use of
             self._stamp = r.received_at
             self._at = datetime.fromtimestamp(r.received_at, UTC)
-        history = History(r.first_failed_at, r.calls, r.last_error) if r.calls else None
+        # An older router wrote no time of the last failure: its delivery begins to age anew.
+        failed_at = r.failed_at or r.first_failed_at
+        history = History(r.first_failed_at, r.calls, r.last_error, failed_at, r.planned) if r.calls else None
         event = Event(
             r.id,
             r.source,

@@ -1,4 +1,4 @@
-"""What follows from a failed attempt; pure: time and chance come in as arguments.
+"""What follows from a failed attempt; pure: ages and chance come in as arguments.
 
 Exponential backoff with full jitter: the delay is a random part of a bound that doubles with each attempt, so that many
 deliveries that failed together do not come back together.
@@ -9,9 +9,13 @@ from __future__ import annotations
 import msgspec
 
 from router.errors import DeliveryError, PermanentError, PluginError, Reason, SinkError, TransientError
+from router.events import History
 
 LONGEST_ASKED = 3600.0
 """Seconds: a longer Retry-After is not believed (some services have sent milliseconds)."""
+
+SLACK = 60.0
+"""Seconds that an attempt may come late, beyond twice its planned delay, and still make the delivery older."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
@@ -23,10 +27,10 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     attempts: int | None = None
 
 
-class RetryAt(msgspec.Struct, frozen=True):
-    """Try again at `due` (seconds since the epoch)."""
+class Retry(msgspec.Struct, frozen=True):
+    """Try again after `delay` seconds."""
 
-    due: float
+    delay: float
 
 
 class Hold(msgspec.Struct, frozen=True):
@@ -39,13 +43,24 @@ class GiveUp(msgspec.Struct, frozen=True):
     reason: Reason
 
 
-def decide(
-    policy: RetryPolicy, *, attempt: int, first_failed_at: float, error: Exception, now: float, chance: float
-) -> RetryAt | Hold | GiveUp:
+def age(history: History | None, now: float) -> float:
+    """Return for how many seconds a delivery that fails now has been failing; `now` is seconds since the epoch.
+
+    Only the wall clock is known to all routers and lasts through a restart, and that clock may be set. So what passed since
+    the last failure counts up to twice the delay that was planned then, and `SLACK`: neither a clock that jumps nor a
+    router that was down makes a delivery old.
+    """
+    if history is None:
+        return 0.0
+    passed = min(max(now - history.failed_at, 0.0), 2 * history.planned + SLACK)
+    return history.failed_at - history.first_failed_at + passed
+
+
+def decide(policy: RetryPolicy, *, attempt: int, age: float, error: Exception, chance: float) -> Retry | Hold | GiveUp:
     """What to do after attempt number `attempt` (from 1) failed with `error`.
 
-    `first_failed_at` and `now` are seconds since the epoch, `chance` is a random number in [0, 1). An exception that no
-    sink should raise is taken for a passing fault; one that never passes ends as `plugin`.
+    `age` is for how many seconds the delivery has been failing, `chance` is a random number in [0, 1). An exception that
+    no sink should raise is taken for a passing fault; one that never passes ends as `plugin`.
     """
     if isinstance(error, PermanentError):
         return GiveUp(Reason.PERMANENT)
@@ -55,8 +70,8 @@ def decide(
     gives_up = GiveUp(Reason.EXHAUSTED if isinstance(error, DeliveryError) else Reason.PLUGIN)
     if counted and policy.attempts is not None and attempt >= policy.attempts:
         return gives_up
-    last = first_failed_at + policy.max_age
-    if now >= last:
+    left = policy.max_age - age
+    if left <= 0:
         return gives_up
     if not counted:
         return Hold()
@@ -64,7 +79,7 @@ def decide(
     asked = error.retry_after if isinstance(error, TransientError) else None
     if asked is not None:
         wait = max(wait, min(asked, LONGEST_ASKED))
-    return RetryAt(min(now + wait, last))
+    return Retry(min(wait, left))
 
 
 def delay(policy: RetryPolicy, attempt: int, chance: float) -> float:

@@ -460,7 +460,7 @@ def _queue(name: str, loaded: Loaded, shared: Shared) -> Queue:
     def full(dropped: int) -> None:
         notes.say("the queue is full: deliveries are dropped", number=dropped, reason=str(Reason.FULL))
 
-    return MemoryQueue(config, now=clock.now, book=book, full=full)
+    return MemoryQueue(config, now=clock.monotonic, book=book, full=full)
 
 
 def templates_of(name: str, loaded: Loaded) -> Mapping[str | None, OptionsTemplate]:

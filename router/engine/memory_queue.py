@@ -29,7 +29,7 @@ def size_of(events: Sequence[Event]) -> int:
 class MemoryQueue:
     """Implements `contracts.Queue`: the deliveries of one sink in memory, lost when the process dies.
 
-    `now` gives seconds since the epoch: the time that retries are due by. `book` is the sink's, kept here. `full` is told
+    `now` gives seconds that never go back: the time that retries are due by. `book` is the sink's, kept here. `full` is told
     how many deliveries were dropped for want of room.
     """
 
@@ -155,11 +155,11 @@ class MemoryQueue:
             event._receipt.returned(event._position)
         return True
 
-    def later(self, event: Event, due: float) -> None:
-        """Hand back a delivery that was taken, to be tried again at `due` (seconds since the epoch)."""
+    def later(self, event: Event, delay: float) -> None:
+        """Hand back a delivery that was taken, to be tried again after `delay` seconds."""
         if event._receipt is not None:
             event._receipt.returned(event._position)
-        heapq.heappush(self._later, (due, next(self._order), event))
+        heapq.heappush(self._later, (self._now() + delay, next(self._order), event))
         self._set_alarm()
 
     def give_back(self, events: Sequence[Event]) -> None:
@@ -213,9 +213,9 @@ class MemoryQueue:
         if self._acknowledged:
             _tell(events)
 
-    def next_due(self) -> float | None:
-        """When the next retry is due, None when none waits."""
-        return self._later[0][0] if self._later else None
+    def due_in(self) -> float | None:
+        """Seconds until the next retry is due, None when none waits."""
+        return self._later[0][0] - self._now() if self._later else None
 
     @property
     def delayed(self) -> int:
@@ -228,8 +228,7 @@ class MemoryQueue:
             self._alarm = None
         if self._later:
             delay = max(self._later[0][0] - self._now(), 0.0)
-            # Wall-clock time may jump: look again at least once a minute.
-            self._alarm = asyncio.get_running_loop().call_later(min(delay, 60.0), self._due)
+            self._alarm = asyncio.get_running_loop().call_later(delay, self._due)
 
     def _due(self) -> None:
         self._alarm = None

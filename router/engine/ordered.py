@@ -24,12 +24,12 @@ MOST = 1_000
 AGAIN = 1.0
 """Seconds until the queue gives a delivery again that may not wait here."""
 
-LONGEST = 60.0
-"""Seconds until the wall clock is looked at again, for it may jump."""
-
 
 class Ordered:
-    """Implements what a worker needs of `contracts.Queue`, on top of one; `key` gives the lane of a delivery, or None."""
+    """Implements what a worker needs of `contracts.Queue`, on top of one; `key` gives the lane of a delivery, or None.
+
+    `now` gives seconds that never go back.
+    """
 
     def __init__(self, queue: Queue, *, key: Callable[[Event], str | None], now: Callable[[], float]) -> None:
         self._queue = queue
@@ -92,7 +92,7 @@ class Ordered:
             self._go(event)
             return
         if key in self._lanes and not self._queue.keep(event):
-            self._queue.later(event, self._now() + AGAIN)
+            self._queue.later(event, AGAIN)
             return
         self._keys.setdefault((event.id, event.route), []).append(key)
         if self._lanes.enter(key, event):
@@ -109,13 +109,16 @@ class Ordered:
                 taker.set_result(None)
                 return
 
-    def later(self, event: Event, due: float) -> None:
-        """Keep a delivery to be tried again at `due`; one without a lane, or that may not stay, goes back to the queue."""
+    def later(self, event: Event, delay: float) -> None:
+        """Keep a delivery to be tried again after `delay` seconds.
+
+        One without a lane, or that may not stay, goes back to the queue.
+        """
         if (event.id, event.route) not in self._keys or not self._queue.keep(event):
-            self._queue.later(event, due)
+            self._queue.later(event, delay)
             self._leave(event)
             return
-        heapq.heappush(self._later, (due, next(self._order), event))
+        heapq.heappush(self._later, (self._now() + delay, next(self._order), event))
         self._set_alarm()
 
     def keep(self, event: Event) -> bool:
@@ -153,7 +156,7 @@ class Ordered:
             self._alarm.cancel()
             self._alarm = None
         if self._later:
-            delay = min(max(self._later[0][0] - self._now(), 0.0), LONGEST)
+            delay = max(self._later[0][0] - self._now(), 0.0)
             self._alarm = asyncio.get_running_loop().call_later(delay, self._due)
 
     def _due(self) -> None:
@@ -166,10 +169,10 @@ class Ordered:
         """Wait until nothing is left."""
         await self._queue.settled()
 
-    def next_due(self) -> float | None:
-        """When the next delayed delivery is due, None when none waits."""
-        dues = [due for due in (self._queue.next_due(), self._later[0][0] if self._later else None) if due is not None]
-        return min(dues, default=None)
+    def due_in(self) -> float | None:
+        """Seconds until the next delayed delivery is due, None when none waits."""
+        kept = self._later[0][0] - self._now() if self._later else None
+        return min((due for due in (self._queue.due_in(), kept) if due is not None), default=None)
 
     async def retire(self, hand: Sequence[Event]) -> None:
         """Give back to the queue what is in `hand` and what is kept here, and end; the order of each lane stays.

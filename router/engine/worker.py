@@ -202,8 +202,8 @@ class SinkWorker:
             return True
         if not self._gate.may_pass_within(seconds):
             return False
-        due = self._line.next_due()
-        return self._line.events > self._line.delayed or (due is not None and due <= self._clock.now() + seconds)
+        due = self._line.due_in()
+        return self._line.events > self._line.delayed or (due is not None and due <= seconds)
 
     async def retire(self) -> None:
         """Make room for another worker of the same queue: finish the calls under way, give back the rest, close the sink.
@@ -373,7 +373,7 @@ class SinkWorker:
             self._settle(event, Outcome.DELIVERED)
             return
         for part in self._parts(event, shown.addresses):
-            self._line.later(part, self._clock.now())
+            self._line.later(part, 0.0)
 
     def _delivered(self, ticket: Ticket, events: Sequence[Event], size: int) -> None:
         self._meter.delivered(map(_received_at, events), self._clock.now())
@@ -411,35 +411,23 @@ class SinkWorker:
         if isinstance(error, PartialError):
             return self._split(event, error, chance)
         now = self._clock.now()
-        before = event._history
-        history = History(
-            before.first_failed_at if before else now, (before.calls if before else 0) + 1, self._told(error)
-        )
-        decision = retry.decide(
-            self._policy,
-            attempt=event.attempt,
-            first_failed_at=history.first_failed_at,
-            error=error,
-            now=now,
-            chance=chance,
-        )
+        calls = event._history.calls + 1 if event._history else 1
+        age = retry.age(event._history, now)
+        told = self._told(error)
+        decision = retry.decide(self._policy, attempt=event.attempt, age=age, error=error, chance=chance)
         if isinstance(decision, retry.GiveUp):
-            self._give_up(event, decision.reason, history.last_error, attempts=history.calls)
+            self._give_up(event, decision.reason, told, attempts=calls)
             return []
         if isinstance(decision, retry.Hold):
-            held = msgspec.structs.replace(event, _history=history)
+            held = msgspec.structs.replace(event, _history=History(now - age, calls, told, now, self._gate.reset))
             if self._line.keep(held):
                 return [held]
-            self._line.later(held, now + self._gate.reset)
+            self._line.later(held, self._gate.reset)
             return []
-        self._trouble.happened(
-            "delivery failed",
-            history.last_error,
-            attempt=event.attempt,
-            retry_in=round(decision.due - now, 1),
-            **about(event),
-        )
-        self._line.later(msgspec.structs.replace(event, attempt=event.attempt + 1, _history=history), decision.due)
+        delay = decision.delay
+        self._trouble.happened("delivery failed", told, attempt=event.attempt, retry_in=round(delay, 1), **about(event))
+        history = History(now - age, calls, told, now, delay)
+        self._line.later(msgspec.structs.replace(event, attempt=event.attempt + 1, _history=history), delay)
         return []
 
     def _split(self, event: Event, error: PartialError, chance: float) -> list[Event]:
@@ -509,7 +497,7 @@ class SinkWorker:
 
 
 def _ordered(queue: Queue, order_by: Expression, clock: Clock) -> Ordered:
-    return Ordered(queue, key=lambda event: order_by.key(event, clock.now()), now=clock.now)
+    return Ordered(queue, key=lambda event: order_by.key(event, clock.now()), now=clock.monotonic)
 
 
 def _most(batch: int, pace: Pace | None) -> int:

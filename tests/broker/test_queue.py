@@ -115,12 +115,12 @@ async def test_a_retry_comes_when_it_is_due_and_remembers_its_history(redis_serv
     import msgspec
 
     began = time.time()
-    again = msgspec.structs.replace(event, attempt=2, _history=History(began, 1, "no answer"))
-    one.queue.later(again, began + 0.3)
+    again = msgspec.structs.replace(event, attempt=2, _history=History(began, 1, "no answer", began, 0.3))
+    one.queue.later(again, 0.3)
     await one.until(lambda: redis_server.do("ZCARD", LATER) == 1)
     await one.refreshed()
     assert (one.queue.delayed, one.queue.shared_book.pending) == (1, 1)
-    assert one.queue.next_due() == pytest.approx(began + 0.3, abs=0.1)
+    assert one.queue.due_in() == pytest.approx(0.3, abs=0.25)
     (back,) = await one.take()
     assert time.time() - began >= 0.29
     assert (back.id, back.attempt, back._history, back.headers) == (event.id, 2, again._history, {"a": "b"})
@@ -130,11 +130,32 @@ async def test_a_retry_comes_when_it_is_due_and_remembers_its_history(redis_serv
     assert redis_server.do("HGET", BOOKS, "bytes") == b"0"
 
 
+async def test_a_retry_due_later_than_its_delay_from_now_on_gets_its_delay_anew(redis_server, line):
+    """The server's clock was an hour ahead when these were put off, and has been set right since."""
+    one = line(redis_server.url)
+    one.put(*numbered(250))
+    for event in await one.take_all(250):
+        one.queue.later(event, 0.5 if int(event.raw) % 2 else 1000.0)
+    await one.until(lambda: redis_server.do("ZCARD", LATER) == 250)
+    await one.die()
+    with redis_server.client() as link:
+        for member, due in link.zrange(LATER, 0, -1, withscores=True):
+            link.zadd(LATER, {member: due + 3_600_000})
+        link.zadd(LATER, {b"1-1/0 an older router's": (time.time() + 10 * 3600) * 1000})
+    two = line(redis_server.url)
+    assert sorted(raws(await two.take_all(125))) == [number for number in range(250) if number % 2]
+    with redis_server.client() as link:
+        dues = [due / 1000 - time.time() for _, due in link.zrange(LATER, 0, -1, withscores=True)]
+    assert len(dues) == 126
+    assert all(900 < due <= 1000 for due in dues[:-1])
+    assert 3500 < dues[-1] <= 3600
+
+
 async def test_a_retry_outlives_the_router(redis_server, line):
     one = line(redis_server.url)
     one.put(make_event(b"1"))
     (event,) = await one.take()
-    one.queue.later(event, time.time() + 0.5)
+    one.queue.later(event, 0.5)
     await one.until(lambda: redis_server.do("ZCARD", LATER) == 1)
     await one.die()
     two = line(redis_server.url)
@@ -150,8 +171,8 @@ async def test_an_event_split_by_address_becomes_a_delivery_for_each(redis_serve
     (event,) = await one.take()
     parts = [msgspec.structs.replace(event, address=address) for address in ("a@x", "b@x", "c@x")]
     one.queue.split(event, parts)
-    one.queue.later(parts[0], time.time())
-    one.queue.later(parts[1], time.time() + 0.05)
+    one.queue.later(parts[0], 0.0)
+    one.queue.later(parts[1], 0.05)
     assert redis_server.do("ZCARD", LATER) == 0, "the whole is given up only when each part is safe"
     one.queue.settle([parts[2]], 1, Outcome.DEAD_LETTERED, Reason.PERMANENT)
     back = await one.take_all(2)
@@ -258,7 +279,7 @@ async def test_a_settlement_whose_answer_is_lost_counts_once(redis_server, line)
         await one.refreshed()
         proxy.blackhole(DOWN)
         one.deliver(taken[:10])
-        one.queue.later(taken[10], time.time() + 3600)
+        one.queue.later(taken[10], 3600)
         await one.until(lambda: redis_server.do("XLEN", STREAM) == 10)
         proxy.heal()
         proxy.cut()
@@ -379,7 +400,7 @@ async def test_memory_runs_out_and_comes_back(start_server, kind, line):
     await one.until(lambda: one.handover.reason is not None)
     assert "maxmemory" in one.handover.reason
     one.deliver(taken[:5])
-    one.queue.later(taken[5], time.time())
+    one.queue.later(taken[5], 0.0)
     await one.until(lambda: server.do("XLEN", STREAM) in {4, 5})  # settling needs no memory
     server.do("CONFIG", "SET", "maxmemory", "0")
     rest = await one.take_all(101)
@@ -393,7 +414,7 @@ async def test_the_end_leaves_what_waits_and_takes_nothing_back(redis_server, li
     one = line(redis_server.url, hold=10)
     one.put(*numbered(100))
     hand = await one.take(5)
-    one.queue.later(hand[0], time.time() + 3600)
+    one.queue.later(hand[0], 3600)
     settled = asyncio.create_task(one.queue.settled())
     await asyncio.sleep(0.05)
     assert not settled.done(), "some are in hand"

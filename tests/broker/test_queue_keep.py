@@ -65,7 +65,7 @@ async def test_lanes_on_a_redis_queue(redis_server, line):
     while len(got) < 3:
         got += (await lanes.take(5))[0]
     assert [event.raw for event in got] == [b"1", b"2", b"4"]
-    lanes.later(got[0], 2000.0)
+    lanes.later(got[0], 1000.0)
     lanes.settle(got[1:], 2, Outcome.DELIVERED)
     assert lanes.delayed == 3
     now = 2000.0

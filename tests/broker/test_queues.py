@@ -51,11 +51,11 @@ def numbered(count, begin=0, **fields):
     return [make_event(b"%d" % number, **fields) for number in range(begin, begin + count)]
 
 
-async def defer(one, events, due):
+async def defer(one, events, delay):
     """Take them and put them off."""
     await put(one, *events)
     for event in await one.take_all(len(events)):
-        one.queue.later(event, due)
+        one.queue.later(event, delay)
     await one.refreshed()
 
 
@@ -131,7 +131,7 @@ async def test_queues_are_found_among_many_keys(redis_server, line):
 
 async def test_what_a_queue_holds_is_told_apart(redis_server, line):
     one = line(redis_server.url, sink="old", hold=5).start()
-    await defer(one, numbered(2, received_at=datetime(2026, 1, 1, tzinfo=UTC)), time.time() + 100)
+    await defer(one, numbered(2, received_at=datetime(2026, 1, 1, tzinfo=UTC)), 100)
     await put(one, *numbered(7, received_at=datetime(2026, 2, 1, tzinfo=UTC)))
     await one.until(lambda: one.queue._ready == 5)
     async with queues_of(redis_server) as queues:
@@ -157,7 +157,7 @@ async def test_what_is_no_record_has_no_age(redis_server):
 
 async def test_moved_deliveries_are_delivered_by_the_other_sink_and_both_books_balance(redis_server, line):
     one = line(redis_server.url, sink="old").start()
-    await defer(one, numbered(30, begin=1000), time.time() + 0.2)
+    await defer(one, numbered(30, begin=1000), 0.2)
     await one.end()
     total = 2 * AT_ONCE + 7
     await put(line(redis_server.url, sink="old"), *numbered(total))
@@ -185,7 +185,7 @@ async def test_a_moved_delivery_is_new_to_the_other_sink_but_due_when_it_was(red
     await put(one, make_event(b"1", headers={"a": "b"}, address="a@x"))
     (event,) = await one.take()
     due = time.time() + 100
-    one.queue.later(msgspec.structs.replace(event, attempt=3, _history=History(1.0, 2, "no answer")), due)
+    one.queue.later(msgspec.structs.replace(event, attempt=3, _history=History(1.0, 2, "no answer")), 100)
     await one.refreshed()
     with redis_server.client() as link:
         ((_, score),) = link.zrange(OLD_LATER, 0, -1, withscores=True)
@@ -194,6 +194,7 @@ async def test_a_moved_delivery_is_new_to_the_other_sink_but_due_when_it_was(red
     with redis_server.client() as link:
         ((member, kept),) = link.zrange(NEW_LATER, 0, -1, withscores=True)
     assert kept == score == pytest.approx(due * 1000, abs=2000)
+    assert member.partition(b" ")[0].endswith(b"/100000"), "its delay in milliseconds goes with it"
     moved, orphan = Reader("new").read(member.partition(b" ")[2], None)
     assert (moved.id, moved.sink, moved.headers, moved.address) == (event.id, "new", {"a": "b"}, "a@x")
     assert (moved.attempt, moved._history, orphan) == (1, None, False)
@@ -219,7 +220,7 @@ async def test_the_same_event_that_waits_for_both_sinks_stays_two_deliveries(red
 async def test_it_ends_where_the_other_queue_is_full(start_server, line, bound):
     server = start_server("redis")
     old, new = line(server.url, sink="old").start(), line(server.url, sink="new")
-    await defer(old, numbered(10, begin=100), time.time() + 100)
+    await defer(old, numbered(10, begin=100), 100)
     await old.end()
     await put(line(server.url, sink="old"), *numbered(300))
     await put(new, *numbered(50))
@@ -243,7 +244,7 @@ async def test_it_ends_where_the_other_queue_is_full(start_server, line, bound):
 async def test_a_limit_is_kept_exactly(start_server, line, limit):
     server = start_server("valkey")
     one = line(server.url, sink="old").start()
-    await defer(one, numbered(10), time.time() + 100)
+    await defer(one, numbered(10), 100)
     await one.end()
     await put(line(server.url, sink="old"), *numbered(400))
     async with queues_of(server) as queues:
@@ -409,7 +410,7 @@ async def test_dead_letters_hold_the_delivery_and_the_books_balance(redis_server
     await put(one, make_event(b'{"n": 1}', id="e-1", headers={"a": "b"}, address="a@x", pattern="c*"))
     (event,) = await one.take()
     again = msgspec.structs.replace(event, attempt=3, _history=History(1.0, 2, "503 from the other side"))
-    one.queue.later(again, time.time() + 100)
+    one.queue.later(again, 100)
     await one.refreshed()
     await one.end()
     await put(line(redis_server.url, sink="old"), *numbered(AT_ONCE + 5))
@@ -489,7 +490,7 @@ RULES = (
 )
 async def test_a_missing_permission_moves_nothing(redis_server, line, act, rules):
     one = line(redis_server.url, sink="old").start()
-    await defer(one, numbered(3), time.time() + 100)
+    await defer(one, numbered(3), 100)
     await one.end()
     await put(line(redis_server.url, sink="old"), *numbered(3))
     before = books(redis_server, "old")

@@ -15,7 +15,7 @@ from tests.support.engine import make_event
         {},
         {"raw": b"\xff\x00\r\n", "format": "text", "pattern": "c*"},
         {"headers": {"traceparent": "00-1"}},
-        {"address": "a@b", "attempt": 3, "_history": History(1.5, 2, "no answer")},
+        {"address": "a@b", "attempt": 3, "_history": History(1.5, 2, "no answer", 7.5, 3.0)},
         {"raw": b'{"n": 123456789012345678901234567890}'},
     ],
 )
@@ -26,6 +26,13 @@ def test_a_delivery_comes_back_as_it_was(fields):
     assert msgspec.structs.replace(back, _receipt=None, _position=0) == event
     assert (back._receipt, back._position) == (b"1-0", len(record))
     assert not orphan
+
+
+def test_a_delivery_that_an_older_router_failed_with_begins_to_age_anew():
+    (record,) = pack([make_event(_history=History(1000.0, 2, "no answer", 5000.0, 3.0))])
+    older = msgspec.msgpack.encode(msgspec.msgpack.decode(record)[:-2])
+    event, _ = Reader("s").read(older, None)
+    assert event._history == History(1000.0, 2, "no answer", 1000.0, 0.0)
 
 
 def test_the_sink_is_the_queues_own():

@@ -4,30 +4,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core.retry import LONGEST_ASKED, GiveUp, Hold, RetryAt, RetryPolicy, decide
+from router.core.retry import LONGEST_ASKED, SLACK, GiveUp, Hold, Retry, RetryPolicy, age, decide
 from router.errors import PermanentError, PluginError, Reason, SinkError, TransientError
+from router.events import History
 
 POLICY = RetryPolicy(initial=1.0, max_delay=300.0, max_age=86400.0)
 
 
-def decided(error, *, attempt=1, first=1000.0, now=1000.0, chance=0.5, policy=POLICY):
-    return decide(policy, attempt=attempt, first_failed_at=first, error=error, now=now, chance=chance)
+def decided(error, *, attempt=1, age=0.0, chance=0.5, policy=POLICY):
+    return decide(policy, attempt=attempt, age=age, error=error, chance=chance)
 
 
 @pytest.mark.parametrize(("attempt", "delay"), [(1, 0.5), (2, 1.0), (3, 2.0), (9, 128.0), (10, 150.0), (500, 150.0)])
 def test_the_bound_doubles_up_to_its_limit(attempt, delay):
-    assert decided(TransientError("x"), attempt=attempt) == RetryAt(1000.0 + delay)
+    assert decided(TransientError("x"), attempt=attempt) == Retry(delay)
 
 
 def test_full_jitter_reaches_from_nothing_to_the_bound():
-    assert decided(TransientError("x"), attempt=3, chance=0.0) == RetryAt(1000.0)
-    assert decided(TransientError("x"), attempt=3, chance=0.999) == RetryAt(1003.996)
+    assert decided(TransientError("x"), attempt=3, chance=0.0) == Retry(0.0)
+    assert decided(TransientError("x"), attempt=3, chance=0.999) == Retry(3.996)
 
 
 def test_retry_after_is_the_least_delay_and_clamped():
-    assert decided(TransientError("x", retry_after=60)) == RetryAt(1060.0)
-    assert decided(TransientError("x", retry_after=0.1), attempt=3) == RetryAt(1002.0)
-    assert decided(TransientError("x", retry_after=10**9)) == RetryAt(1000.0 + LONGEST_ASKED)
+    assert decided(TransientError("x", retry_after=60)) == Retry(60.0)
+    assert decided(TransientError("x", retry_after=0.1), attempt=3) == Retry(2.0)
+    assert decided(TransientError("x", retry_after=10**9)) == Retry(LONGEST_ASKED)
 
 
 def test_permanent_gives_up_at_once():
@@ -36,26 +37,26 @@ def test_permanent_gives_up_at_once():
 
 
 def test_age_ends_it_after_one_last_attempt():
-    assert decided(TransientError("x"), attempt=20, now=1000 + 86399, chance=0.9) == RetryAt(1000 + 86400)
-    assert decided(TransientError("x"), attempt=21, now=1000 + 86400) == GiveUp(Reason.EXHAUSTED)
+    assert decided(TransientError("x"), attempt=20, age=86399, chance=0.9) == Retry(1.0)
+    assert decided(TransientError("x"), attempt=21, age=86400) == GiveUp(Reason.EXHAUSTED)
 
 
 def test_attempts_cap_only_where_set():
     capped = RetryPolicy(attempts=3)
-    assert isinstance(decided(TransientError("x"), attempt=2, policy=capped), RetryAt)
+    assert isinstance(decided(TransientError("x"), attempt=2, policy=capped), Retry)
     assert decided(TransientError("x"), attempt=3, policy=capped) == GiveUp(Reason.EXHAUSTED)
-    assert isinstance(decided(TransientError("x"), attempt=1000), RetryAt)
+    assert isinstance(decided(TransientError("x"), attempt=1000), Retry)
 
 
 def test_a_sink_at_fault_holds_the_delivery_and_counts_no_attempt():
     assert decided(SinkError("401"), policy=RetryPolicy(attempts=1)) == Hold()
-    assert decided(SinkError("401"), attempt=500, now=1000 + 86399) == Hold()
-    assert decided(SinkError("401"), now=1000 + 86400) == GiveUp(Reason.EXHAUSTED)
+    assert decided(SinkError("401"), attempt=500, age=86399) == Hold()
+    assert decided(SinkError("401"), age=86400) == GiveUp(Reason.EXHAUSTED)
 
 
 def test_an_unexpected_exception_is_tried_again_and_ends_as_plugin():
-    assert isinstance(decided(KeyError("x")), RetryAt)
-    assert decided(KeyError("x"), now=1000 + 86400) == GiveUp(Reason.PLUGIN)
+    assert isinstance(decided(KeyError("x")), Retry)
+    assert decided(KeyError("x"), age=86400) == GiveUp(Reason.PLUGIN)
 
 
 @given(
@@ -65,9 +66,42 @@ def test_an_unexpected_exception_is_tried_again_and_ends_as_plugin():
     asked=st.none() | st.floats(0, 10**12),
 )
 def test_a_retry_is_never_in_the_past_nor_after_the_last_moment(attempt, age, chance, asked):
-    now = 1000.0 + age
-    decision = decided(TransientError("x", retry_after=asked), attempt=attempt, now=now, chance=chance)
-    if isinstance(decision, RetryAt):
-        assert now <= decision.due <= 1000.0 + POLICY.max_age
+    decision = decided(TransientError("x", retry_after=asked), attempt=attempt, age=age, chance=chance)
+    if isinstance(decision, Retry):
+        assert 0 <= decision.delay <= POLICY.max_age - age
     else:
         assert age >= POLICY.max_age
+
+
+@pytest.mark.parametrize(
+    ("passed", "counted"),
+    [
+        (0, 0),
+        (10, 10),
+        (80, 80),
+        (81, 80),
+        (3_600, 80),
+        (86_400, 80),  # the clock was put forward a day, or the router was down that long
+        (-5, 0),
+        (-86_400, 0),
+    ],
+)
+def test_between_two_attempts_age_grows_by_twice_the_planned_delay_and_a_minute_at_most(passed, counted):
+    failed = History(1000.0, 3, "no", failed_at=1100.0, planned=10.0)
+    assert age(failed, 1100.0 + passed) == 100 + counted
+    assert counted <= 2 * 10 + SLACK
+
+
+def test_a_delivery_that_fails_for_the_first_time_has_no_age():
+    assert age(None, 12345.0) == 0
+
+
+@given(st.lists(st.tuples(st.floats(0, 600), st.floats(-(10**6), 10**6)), min_size=1, max_size=30))
+def test_however_the_clock_jumps_age_is_the_sum_of_what_counts(steps):
+    now, history, old = 1e9, None, 0.0
+    for planned, passed in steps:
+        if history is not None:
+            old += min(max(passed, 0.0), 2 * history.planned + SLACK)
+            now += passed
+        assert age(history, now) == pytest.approx(old, abs=1e-3)
+        history = History(now - age(history, now), 1, "", now, planned)

@@ -622,13 +622,13 @@ class Shared:
     def keep(self, event):
         return self.lets_stay
 
-    def later(self, event, due):
+    def later(self, event, delay):
         self.put_off.append(event)
 
     def settle(self, events, size, outcome, reason=None):
         self.over += [(event.id, outcome) for event in events]
 
-    def next_due(self):
+    def due_in(self):
         return None
 
     def close(self, hand):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from router.config import HostKeys, QueueConfig
-from router.contracts import SinkType
+from router.contracts import Clock, SinkType
 from router.core.books import SinkBook
 from router.core.expressions import Expiry, Expression
 from router.core.ids import Ids
@@ -44,6 +44,17 @@ def make_event(raw: bytes = b"{}", **fields: Any) -> Event:
         "sink": "s",
     }
     return Event(**{**values, **fields})
+
+
+class SetClock(SystemClock):
+    """A wall clock that a test sets; the other one goes on as it does."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+        """Seconds."""
+
+    def now(self) -> float:
+        return super().now() + self.ahead
 
 
 class Letters:
@@ -95,6 +106,7 @@ async def bench(
     start: bool = True,
     expires: dict[str, float | str] | None = None,
     hand_over: Callable[[str, Event], None] | None = None,
+    clock: Clock | None = None,
     **keys: Any,
 ) -> AsyncIterator[Bench]:
     """A running worker around `sink`; `keys` are its host keys, quick retries unless they say otherwise.
@@ -105,7 +117,7 @@ async def bench(
     keys = {**quick, **keys}
     given = options or NoOptions()
     kind = SinkType(name, sink, type(given), "memory", concurrency, None, execution, origin)
-    clock = SystemClock()
+    clock = clock or SystemClock()
     threads = DaemonThreads("test", concurrency)
     context = Context(name, clock=clock, base=Path("/nowhere"), proxy="", threads=threads)
     environment = TemplateEnvironment()
@@ -125,7 +137,7 @@ async def bench(
         batch=batch,
         caller=Caller(kind, given, context, threads),
         templates={**templates, None: compile_options(given, environment)},
-        queue=MemoryQueue(host.queue or QueueConfig(), now=clock.now, book=book, full=full.append),
+        queue=MemoryQueue(host.queue or QueueConfig(), now=clock.monotonic, book=book, full=full.append),
         mode=None if only is None else DeliveryMode(name, "test", only, show),
         book=book,
         dead_letters=letters,
