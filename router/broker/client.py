@@ -23,6 +23,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from router import redis_url
+from router.broker import answers
 from router.errors import ConfigError, Problem, RouterError, UnavailableError
 from router.redis_url import shown
 
@@ -35,19 +36,6 @@ SILENCE = 9.0
 _TLS_FILES = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
 _NAMED_TLS_OPTIONS = frozenset(redis_url.TLS_OPTIONS) - {"ssl_password"}
 
-_PASSING = (
-    "LOADING",
-    "MASTERDOWN",
-    "MISCONF",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-    "NOREPLICAS",
-    "READONLY",
-    "OOM",
-    "max number of",
-)
-"""How the answers begin that say `not now`."""
-
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -55,12 +43,14 @@ class Server:
 
     shown: str
     """The address without credentials."""
+    client_name: str
+    """The name that `CLIENT LIST` shows of our connections."""
     connection_class: type[AbstractConnection] = field(repr=False)
     options: Mapping[str, Any] = field(repr=False)
 
-    def connection(self, **changes: Any) -> AbstractConnection:
-        """A connection of redis-py's, not yet open; `changes` replace options. It speaks RESP2."""
-        return self.connection_class(**{**self.options, **changes})
+    def connection(self) -> AbstractConnection:
+        """A connection of redis-py's, not yet open. It speaks RESP2."""
+        return self.connection_class(**self.options)
 
     def client(self) -> Redis:
         """A client with its own pool; the caller closes it."""
@@ -79,17 +69,17 @@ def server(url: str, *, client_name: str = "event-router", database: bool = True
     if not database:
         options.pop("db", None)
     options = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, **options}
-    options |= {"client_name": _client_name(client_name), "driver_info": None, "protocol": 2}
+    options |= {"client_name": None, "driver_info": None, "protocol": 2}
     options["retry"] = Retry(NoBackoff(), 0)
     if not issubclass(connection_class, UnixDomainSocketConnection):
         options["socket_keepalive_options"] = _keepalive()
     _check_tls(connection_class, options, address)
-    return Server(address, connection_class, options)
+    return Server(address, _client_name(client_name), connection_class, options)
 
 
 def explain(error: BaseException, address: str) -> RouterError:
     """What a failed connection or command means: `ConfigError` where a person must act, else `UnavailableError`."""
-    text = str(error).strip().rstrip(".")
+    text = answers.said(error).rstrip(".")
     match error:
         case RouterError():
             return error
@@ -99,21 +89,15 @@ def explain(error: BaseException, address: str) -> RouterError:
             return _config(f"{address}: Redis refuses it for lack of permission: {text}")
         case failures.BusyLoadingError():
             return UnavailableError(f"{address}: Redis is still loading its data")
-        case failures.MasterDownError() | failures.ReadOnlyError() | failures.OutOfMemoryError():
-            return UnavailableError(f"{address}: {text}")
         case failures.InvalidResponse():
             return _config(f"{address}: what answers there does not speak the Redis protocol (or wants TLS: rediss://)")
         case failures.TimeoutError() | TimeoutError():
             hint = " (does it speak TLS? if not: redis://)" if address.startswith("rediss:") else ""
             return UnavailableError(f"{address}: no answer in time{hint}")
-        case failures.ResponseError() if needs_a_person(text):
-            return _config(f"{address}: {_first_sentence(text)}")
+        case failures.ResponseError():
+            make = UnavailableError if answers.passes(error) else _config
+            return make(f"{address}: {_first_sentence(text)}")
     return _network(error, address, text)
-
-
-def needs_a_person(text: str) -> bool:
-    """Whether an error answer of the server (`text` begins with its code) stays the same until somebody acts."""
-    return not text.startswith(_PASSING)
 
 
 def _network(error: BaseException, address: str, text: str) -> RouterError:
@@ -200,28 +184,25 @@ def _config(message: str) -> ConfigError:
 
 
 async def dial(server: Server) -> AbstractConnection:
-    """Open a connection, log in and have one PING answered.
+    """Open a connection, log in, name it and have one PING answered.
 
-    Raises redis-py's errors; a server that is loading its data counts as one that isn't there yet. The client name is a
-    courtesy: a user who may not set one is let in without.
+    Raises redis-py's errors; a server that is loading its data counts as one that isn't there yet. The name is a courtesy,
+    whatever the server has against it. So is the PING: it was answered, and a user who may not send one, or a full disk,
+    does not stop pub/sub.
     """
-    try:
-        return await _opened(server.connection())
-    except failures.NoPermissionError:
-        return await _opened(server.connection(client_name=None))
-
-
-async def _opened(connection: AbstractConnection) -> AbstractConnection:
+    connection = server.connection()
     try:
         with broken():
             await connection.connect()  # type: ignore[no-untyped-call]
-            await connection.send_command("PING")
-        try:
-            await connection.read_response()
-        except (failures.BusyLoadingError, failures.MasterDownError):
-            raise
-        except failures.ResponseError:
-            pass  # it answered; what it has against PING (no permission, a full disk) does not stop pub/sub
+            for words in (("CLIENT", "SETNAME", server.client_name), ("PING",)):
+                await connection.send_command(*words)
+        for _ in range(2):
+            try:
+                await connection.read_response()
+            except failures.MasterDownError:
+                raise
+            except failures.ResponseError:
+                pass
     except BaseException:
         await close(connection)
         raise

@@ -16,7 +16,7 @@ import hiredis
 from redis import exceptions as failures
 from redis.asyncio.connection import AbstractConnection
 
-from router.broker import client
+from router.broker import answers, client
 from router.broker.client import Server
 
 Word = str | bytes | int
@@ -77,9 +77,19 @@ class Link:
         rest = (len(keys), *keys, *words)
         async with self._turn:
             try:
-                return await self._send(_pack(("EVALSHA", script.digest, *rest)))
-            except failures.NoScriptError:
-                return await self._send(_pack(("EVAL", script.text, *rest)))
+                try:
+                    return await self._send(_pack(("EVALSHA", script.digest, *rest)))
+                except failures.NoScriptError:
+                    return await self._send(_pack(("EVAL", script.text, *rest)))
+            except failures.ResponseError as error:
+                raise answers.plain(error) from error
+
+    async def courtesy(self, *words: Word) -> Any:
+        """Send a command that the router can do without; returns None where the server refuses it, in whatever words."""
+        try:
+            return await self.call(*words)
+        except failures.ResponseError:
+            return None
 
     async def _send(self, command: bytes) -> Any:
         try:

@@ -9,13 +9,10 @@ the cluster slot of the source's list.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
-
-from redis import exceptions as failures
 
 from router.broker import client, keys
 from router.broker.client import Server
@@ -286,10 +283,7 @@ class Waiter(Link):
     async def move(self, source: str, target: str, seconds: float) -> bytes | None:
         """Wait for an item and move it from the right end of one list to the left end of the other."""
         if self._connection is None or self._connection is not self._known or client.hung_up(self._connection):
-            try:
-                self.client_id = int(await self.call("CLIENT", "ID"))
-            except failures.NoPermissionError:
-                self.client_id = None
+            self.client_id = await self.courtesy("CLIENT", "ID")
             self._known = self._connection
         answer = await self.call("BLMOVE", source, target, "RIGHT", "LEFT", str(seconds))
         return None if answer is None else bytes(answer)
@@ -349,8 +343,7 @@ class ListStore:
         for source in sources:
             waiter = self._waiting.get(source)
             if waiter is not None and waiter.client_id is not None:
-                with contextlib.suppress(failures.ResponseError):
-                    await self._link.call("CLIENT", "UNBLOCK", waiter.client_id)
+                await self._link.courtesy("CLIENT", "UNBLOCK", waiter.client_id)
 
     async def remove(self, at: Names, number: int, items: Sequence[bytes], handed: Sequence[bytes] = ()) -> int:
         """Remove settled items, one for each given; the same batch may be sent again under its number.

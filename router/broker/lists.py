@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import structlog
 from redis import exceptions as failures
 
-from router.broker import client
+from router.broker import answers, client
 from router.broker.client import Backoff
 from router.broker.link import COMMAND, cancelled
 from router.broker.list_items import Item, List, Receipt
@@ -264,7 +263,7 @@ class ListSource:
                     await self._wait(0.01)
                 self._judge()
             except (failures.RedisError, OSError, TimeoutError) as error:
-                failure = client.explain(_plain(error), self._server.shown)
+                failure = client.explain(error, self._server.shown)
                 if isinstance(failure, ConfigError):
                     raise failure from error
                 self._note(failure)
@@ -293,7 +292,7 @@ class ListSource:
         problems = [
             Problem(f"{self._server.shown}: {each.fault}", path=f"sources.{self.name}")
             for each in self._lists
-            if each.fault and client.needs_a_person(each.fault) and not each.fault.startswith("WRONGTYPE")
+            if each.fault and not answers.passes(each.fault) and not each.fault.startswith("WRONGTYPE")
         ]
         if problems:
             raise ConfigError(problems)
@@ -310,7 +309,7 @@ class ListSource:
                 elif not taken and not self._stopping.is_set():
                     await self._wait()
             except (failures.RedisError, OSError, TimeoutError) as error:
-                self._note(client.explain(_plain(error), self._server.shown))
+                self._note(client.explain(error, self._server.shown))
                 await self._pause(self._stopping, self._backoff.next())
             else:
                 self._well()
@@ -431,7 +430,7 @@ class ListSource:
         try:
             payload = await self._store.wait(each.names, seconds)
         except failures.ResponseError as error:
-            text = str(_plain(error))
+            text = answers.said(error)
             if not text.startswith("WRONGTYPE"):
                 raise
             self._judge_list(each, text)
@@ -464,7 +463,7 @@ class ListSource:
                         else:
                             await self._remove(each)
                     except (failures.RedisError, OSError, TimeoutError) as error:
-                        self._note(client.explain(_plain(error), self._server.shown))
+                        self._note(client.explain(error, self._server.shown))
                         await asyncio.sleep(backoff.next())
                     else:
                         backoff.reset()
@@ -510,7 +509,7 @@ class ListSource:
                 # Who could not be watched all the time is not suspect.
                 for each in self._lists:
                     each.suspects.clear()
-                self._note(client.explain(_plain(error), self._server.shown))
+                self._note(client.explain(error, self._server.shown))
 
     async def _renew(self) -> None:
         now = self._clock.monotonic()
@@ -550,7 +549,7 @@ class ListSource:
     def _judge_list(self, each: List, fault: str) -> None:
         """Keep what Redis has against a list; it is asked again in a while."""
         if fault:
-            fault = f"{_inner(fault)} (the list {each.names.source!r})"
+            fault = f"{answers.inner(fault)} (the list {each.names.source!r})"
             each.again_at = self._clock.monotonic() + self._longest_delay
             if fault != each.fault:
                 self._log.error("a list can't be read; the others are, and it is asked again", reason=fault)
@@ -585,16 +584,3 @@ class ListSource:
                 await waiting
         except TimeoutError:
             pass
-
-
-def _inner(text: str) -> str:
-    """An error of a script without what the server puts around it: `WRONGTYPE …`, the same from every version."""
-    text = re.sub(r"^(ERR )?Error running script .*?@user_script: ?\d+: -?", "", text)
-    return re.sub(r"^@user_script: ?\d+: -?|,? script: [0-9a-f]{40}.*$", "", text).rstrip(". ")
-
-
-def _plain(error: BaseException) -> BaseException:
-    """The error, what a script's caller was told put as the command itself would have said it."""
-    if type(error) is not failures.ResponseError:
-        return error
-    return failures.ResponseError(_inner(str(error)))

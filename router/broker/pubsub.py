@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from router.broker import client
+from router.broker import answers, client
 from router.broker.client import SILENCE, TIMEOUT, Backoff, dial
 from router.broker.link import cancelled
 from router.broker.subscriber import SUBSCRIBE, Subscriber, Subscriptions, Wanted
@@ -370,7 +370,7 @@ def _unanswered(subscriber: Subscriber) -> str | None:
         return subscriber.lost.result()
     if not subscriber.answered.done():
         return "no answer to SUBSCRIBE in time"
-    return next((answer for answer in subscriber.refused.values() if not client.needs_a_person(answer)), None)
+    return next((answer for answer in subscriber.refused.values() if answers.passes(answer)), None)
 
 
 async def _discard(tries: set[asyncio.Task[Subscriber]]) -> None:

@@ -408,7 +408,7 @@ class RedisQueue:
     async def _unblock(self) -> None:
         """End the read that waits for entries; where that is not allowed it ends by itself a little later."""
         with contextlib.suppress(failures.RedisError, OSError):
-            await self._writing.call("CLIENT", "UNBLOCK", self._reader_id)
+            await self._writing.courtesy("CLIENT", "UNBLOCK", self._reader_id)
 
     def _leave_what_is_ready(self) -> None:
         """What no worker has taken by now stays where it is."""
@@ -477,7 +477,7 @@ class RedisQueue:
             try:
                 if not grouped:
                     await self._make_group()
-                    self._reader_id = await self._reading.call("CLIENT", "ID")
+                    self._reader_id = await self._reading.courtesy("CLIENT", "ID") or 0
                     grouped = True
                 if own:
                     own = await self._recover(own=True)

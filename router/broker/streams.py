@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from redis import exceptions as failures
 
-from router.broker import client
+from router.broker import answers, client
 from router.broker.client import SILENCE, Backoff
 from router.broker.link import COMMAND, Link
 from router.broker.solitude import Solitude, before
@@ -288,7 +288,7 @@ class StreamSource:
 
     async def _lose(self, error: Exception) -> None:
         """Note why it does not read; a lost group is told when it is there again."""
-        said = str(error)
+        said = answers.said(error)
         reason = str(client.explain(error, self._server.shown))
         if isinstance(error, failures.ResponseError) and said.startswith(LOST):
             self.up, self.reason = False, reason
@@ -300,7 +300,7 @@ class StreamSource:
         if self.up or reason != self.reason:
             self._log.warning("not reading; trying on", reason=reason)
         self.up, self.reason = False, reason
-        if not isinstance(error, failures.ResponseError) or not client.needs_a_person(said):
+        if not isinstance(error, failures.ResponseError) or answers.passes(error):
             await self._link.close()
 
     def _settle(self) -> None:

