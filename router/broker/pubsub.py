@@ -1,7 +1,8 @@
 """The pub/sub source: subscribes, notices every loss, comes back by itself and says for how long it was deaf; floor 4.
 
 Pub/sub has no memory: what is published while nobody is subscribed is gone. So a gap is never hidden: it is logged when
-it opens and when it closes, counted, and measured from the last byte before it to the last confirmation after it.
+it opens and when it closes, counted, and measured from the last byte before it to the last confirmation after it. Bytes
+that waited in the socket while the router stood still belong to the gap.
 """
 
 from __future__ import annotations
@@ -227,7 +228,7 @@ class PubSubSource:
                 return
             if self._clock.monotonic() - since >= self._timing.stable:
                 self._backoff.reset()
-            self._lose(why, subscriber.last_byte)
+            self._lose(why, subscriber.complete_until)
             await asyncio.sleep(self._backoff.next())
             await self._subscribe()
             self._settle()
@@ -347,11 +348,11 @@ class PubSubSource:
         if self._waiting is not None:
             self._waiting(reason)
 
-    def _lose(self, why: str, last_byte: float) -> None:
+    def _lose(self, why: str, complete_until: float) -> None:
         self.up, self.reason = False, why
         if self._gap_began is None:
             self.gaps += 1
-            self._gap_began = last_byte
+            self._gap_began = complete_until
             self._log.warning("subscription lost; events published until it is back are missed", reason=why)
 
     def _end_gap(self) -> None:

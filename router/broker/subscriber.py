@@ -51,6 +51,9 @@ PINGED: Wanted = (b"ping", b"")
 FENCE: Wanted = (b"ping", b"fence")
 """Stands for a PING at whose answer other subscriptions come into force."""
 
+PROOF: Wanted = (b"ping", b"proof")
+"""Stands for a PING whose answer proves that all that was sent before it has come."""
+
 _ENDS = {SUBSCRIBE: UNSUBSCRIBE, PSUBSCRIBE: PUNSUBSCRIBE}
 
 
@@ -96,6 +99,8 @@ class Subscriber(asyncio.BufferedProtocol):
         clock: Clock,
     ) -> None:
         self.last_byte = clock.monotonic()
+        self.unproven_since: float | None = None
+        """When the last byte before a silence came, until a PING sent after the silence is answered; else None."""
         self.refused: dict[Wanted, str] = {}
         """Subscriptions that the server refused, with its words."""
         self.crash: Exception | None = None
@@ -117,6 +122,7 @@ class Subscriber(asyncio.BufferedProtocol):
         self._left: asyncio.Future[None] | None = None
         self._next: Subscriptions | None = None
         self._fenced = False  # whether other subscriptions came into force in the chunk at hand
+        self._silence = float("inf")
         self._transport = self._take_over(connection)
 
     def _take_over(self, connection: AbstractConnection) -> asyncio.Transport:
@@ -129,6 +135,15 @@ class Subscriber(asyncio.BufferedProtocol):
         transport.set_protocol(self)
         transport.resume_reading()  # type: ignore[attr-defined]
         return transport  # type: ignore[return-value]
+
+    @property
+    def complete_until(self) -> float:
+        """Until when (`clock.monotonic`) all that was published is known to have come, if the connection is lost now.
+
+        What is read after a silence may have waited in the socket while this process stood still: of when it was sent,
+        and of what the server has dropped since, it says nothing.
+        """
+        return self.last_byte if self.unproven_since is None else self.unproven_since
 
     def subscribe(self, wanted: Iterable[Wanted]) -> None:
         """Ask for these subscriptions, each with a command of its own so that a refusal names its channel."""
@@ -173,7 +188,7 @@ class Subscriber(asyncio.BufferedProtocol):
 
     def ping(self) -> None:
         """Ask for a sign of life."""
-        self._expected.append(PINGED)
+        self._expected.append(PINGED if self.unproven_since is None else PROOF)
         self._write(b"PING\r\n")
 
     def _write(self, data: bytes) -> None:
@@ -201,6 +216,7 @@ class Subscriber(asyncio.BufferedProtocol):
         It is lost too when no byte has come for `dead_after` seconds. Time in which our own event loop stood still is no
         silence of the other side: it is left out, and what waits in the socket is read before anything is judged.
         """
+        self._silence = ping_every + STANDSTILL
         heard, pardon, next_ping = self.last_byte, 0.0, self._monotonic()
         while not self.lost.done():
             now = self._monotonic()
@@ -242,7 +258,10 @@ class Subscriber(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take the bytes of one chunk."""
-        self.last_byte = self._monotonic()
+        now = self._monotonic()
+        if now - self.last_byte > self._silence:
+            self._doubt()
+        self.last_byte = now
         if nbytes == CHUNK:
             self._let_others_work()
         self._fenced = False
@@ -258,6 +277,12 @@ class Subscriber(asyncio.BufferedProtocol):
             self._hand_on(batches)
         if failure is not None:
             self.abort(f"the server sent what is not pub/sub: {failure}")
+
+    def _doubt(self) -> None:
+        """Bytes come after a silence. The next PING proves that nothing is missing; those sent before it do not."""
+        if self.unproven_since is None:
+            self.unproven_since = self.last_byte
+        self._expected = deque(PINGED if asked is PROOF else asked for asked in self._expected)
 
     def _let_others_work(self) -> None:
         """Read on in the next turn of the event loop.
@@ -368,6 +393,8 @@ class Subscriber(asyncio.BufferedProtocol):
             raise ValueError(f"{reply!r:.100} where the answer to PING was due")
         if asked is FENCE:
             self._cross()
+        elif asked is PROOF:
+            self.unproven_since = None
 
     def _answer(self, asked: Wanted, kind: bytes, reply: list[Any]) -> None:
         if kind == ERROR:

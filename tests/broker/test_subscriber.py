@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 import structlog.testing
 
-from tests.broker.conftest import until
+from tests.broker.conftest import QUICK, until
 
 CONFIRMED = b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n"
 
@@ -25,6 +27,7 @@ class Peer:
         self.answer_pings = True
         self.parting = b""
         self.port = 0
+        self.pings = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         pings = 0
@@ -35,6 +38,7 @@ class Peer:
                     writer.write(b"+OK\r\n")
                 elif word == b"PING":
                     pings += 1
+                    self.pings += 1
                     if self.answer_pings or pings == 1:
                         writer.write(b"+PONG\r\n")
                 elif word == b"SUBSCRIBE":
@@ -180,3 +184,85 @@ async def test_stop_takes_what_comes_before_the_last_confirmation(peer, source, 
     await asyncio.sleep(0.02)
     await web.stop()
     assert recorder.payloads == [b"late"]
+
+
+class Standing:
+    """A clock that jumps when the test says so, as the machine's does for a process that stood still."""
+
+    def __init__(self) -> None:
+        self.stood = 0.0
+
+    def now(self) -> float:
+        return time.time() + self.stood
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.stood
+
+
+@pytest.fixture
+def clock() -> Standing:
+    return Standing()
+
+
+@pytest.mark.parametrize("waited", [b"", message(b"late"), message(b"late") * 3 + b"+PONG\r\n"])
+async def test_a_gap_that_began_while_the_router_stood_still_is_measured_from_the_last_byte_before(
+    peer, source, clock, waited
+):
+    writers: list[asyncio.StreamWriter] = []
+
+    async def say(writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        writer.write(CONFIRMED + message(b"good"))
+
+    peer.answer_pings = False
+    peer.say = say
+    web = source(f"redis://127.0.0.1:{peer.port}", ["a"], timing=replace(QUICK, dead_after=1000.0))
+    await web.start()
+    await until(lambda: web.last_byte)
+    clock.stood += 20.0
+    writers[0].write(waited)
+    writers[0].close()  # as a server does to whoever does not read
+    await until(lambda: web.gaps == 1 and web.up)
+    assert 20.0 <= web.gap_seconds < 25.0
+
+
+@pytest.mark.parametrize("silences", [1, 2])
+async def test_a_silence_after_which_a_ping_was_answered_is_no_part_of_a_later_gap(peer, source, clock, silences):
+    writers: list[asyncio.StreamWriter] = []
+
+    async def say(writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        writer.write(CONFIRMED)
+
+    peer.say = say
+    web = source(f"redis://127.0.0.1:{peer.port}", ["a"], timing=replace(QUICK, dead_after=1000.0))
+    await web.start()
+    for _ in range(silences):
+        clock.stood += 20.0
+        asked = peer.pings
+        await until(lambda asked=asked: peer.pings >= asked + 3)  # by then the one sent after the silence is answered
+    writers[0].close()
+    await until(lambda: web.gaps == 1 and web.up)
+    assert web.gap_seconds < 15.0
+
+
+async def test_the_answer_to_a_ping_from_before_a_silence_proves_nothing(peer, source, clock):
+    writers: list[asyncio.StreamWriter] = []
+
+    async def say(writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        writer.write(CONFIRMED)
+
+    peer.answer_pings = False
+    peer.say = say
+    web = source(f"redis://127.0.0.1:{peer.port}", ["a"], timing=replace(QUICK, dead_after=1000.0))
+    await web.start()
+    clock.stood += 20.0
+    writers[0].write(message(b"after the first"))
+    asked = peer.pings
+    await until(lambda: peer.pings >= asked + 2)  # a PING that would prove it is under way
+    clock.stood += 20.0
+    writers[0].write(b"+PONG\r\n" * (peer.pings - 1))
+    writers[0].close()
+    await until(lambda: web.gaps == 1 and web.up)
+    assert web.gap_seconds >= 40.0
