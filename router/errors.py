@@ -201,5 +201,5 @@ class TemplateError(RouterError):
     """A template failed for this event (a missing field, a filter that can't); the text says which and why."""
 
 
-class AddressError(RouterError):
+class AddressError(RouterError, ValueError):
     """A rendered address is not one (CR, LF, NUL, group syntax, no mailbox)."""

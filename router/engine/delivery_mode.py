@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from router.core.mailboxes import matcher
 from router.core.matching import any_of
 from router.core.rendering import Rendered
 from router.errors import Reason
@@ -16,21 +17,29 @@ Show = Callable[[str], Awaitable[None]]
 class DeliveryMode:
     """Holds deliveries of one sink back and shows who would have got what.
 
-    `only` lists globs of addresses that are sent to all the same; empty for `deliver: print`.
+    `only` lists globs of addresses that are sent to all the same; empty for `deliver: print`. The mailbox of a mail
+    address is what they match, any other address is matched as it is written.
     """
 
     def __init__(self, sink: str, kind: str, only: Sequence[str], show: Show) -> None:
         self._sink = sink
         self._kind = kind
         self._allows = any_of(only)
+        self._allows_mail = matcher(only)
         self._show = show
 
-    async def allowed(self, event: Event, rendered: Rendered) -> list[str] | None:
-        """The addresses that may be sent to, None when nothing is to be held back; what is held back is shown."""
-        allowed = [address for address in rendered.addresses if self._allows(address.encode())]
-        if allowed and len(allowed) == len(rendered.addresses):
+    async def allowed(self, event: Event, rendered: Rendered, *, mail: bool) -> list[str] | None:
+        """The addresses that may be sent to, None when nothing is to be held back; what is held back is shown.
+
+        `mail` says that the addresses are those of mail.
+        """
+        allowed: list[str] = []
+        refused: list[str] = []
+        for address in rendered.addresses:
+            allows = self._allows_mail(address) if mail else self._allows(address.encode())
+            (allowed if allows else refused).append(address)
+        if allowed and not refused:
             return None
-        refused = [address for address in rendered.addresses if address not in allowed]
         to = f" to {', '.join(refused)}" if refused else ""
         text = " ".join(rendered.text.split())
         told = f": {text}" if text else ""

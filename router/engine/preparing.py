@@ -110,7 +110,7 @@ class Preparing:
             message = "a text could not be rendered: the JSON line is sent instead"
             self._notes.say(message, event.route, error=rendered.degraded, **about(event))
         if self._mode is not None:
-            allowed = await self._mode.allowed(event, rendered)
+            allowed = await self._mode.allowed(event, rendered, mail=template.mail)
             if allowed is not None:
                 return Shown(allowed)
         return Send(rendered.options)

@@ -4,7 +4,9 @@ import asyncio
 import threading
 import time
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import pytest
 
 from router.errors import PartialError, PermanentError, Reason, SinkError, TransientError
@@ -432,6 +434,48 @@ async def test_deliver_only_sends_to_those_and_shows_the_others():
     assert sorted(options.to for _, options in sink.got) == [["a@example.org"], ["c@example.org"]]
     assert at.shown == ["c → r → s (test) to b@elsewhere.net: x"]
     assert at.book.pending == 0
+
+
+class MailTo(SinkOptions):
+    """Options of a sink that sends mail."""
+
+    to: Annotated[list[str], Addresses(kind="mail")]
+
+
+@pytest.mark.parametrize(
+    ("only", "address", "sent"),
+    [
+        ("*@example.org", "Jane <jane@example.org>", True),
+        ("*@example.org", "JANE@EXAMPLE.ORG", True),
+        ("*@EXAMPLE.org", '"Doe, Jane" <jane@Example.Org>', True),
+        ("*.Example.org", "jane@mail.example.ORG", True),
+        ("jane@example.org", "Jane <jane@example.org>", True),
+        ("jane@example.org", "JANE@example.org", False),
+        ("Jane*", "Jane <x@elsewhere.net>", False),
+        ("*jane@example.org*", '"jane@example.org" <x@elsewhere.net>', False),
+        ("*@example.org", "x@example.org.elsewhere.net", False),
+    ],
+)
+async def test_deliver_only_matches_the_mailbox_of_a_mail_address(only, address, sent):
+    sink = Recorder()
+    async with bench(sink, options=MailTo(to=["{{ payload.to }}"]), only=[only]) as at:
+        at.put(make_event(msgspec.json.encode({"to": address})))
+        await at.settled()
+    assert [options.to for _, options in sink.got] == ([[address]] if sent else [])
+    assert at.shown == ([] if sent else [f"c → r → s (test) to {address}"])
+
+
+async def test_deliver_only_matches_other_addresses_as_they_are_written():
+    sink = Recorder()
+    async with bench(sink, options=To(to="{{ payload.to }}", text="x"), only=["C0*", "*@example.org"]) as at:
+        at.put(
+            *(
+                make_event(msgspec.json.encode({"to": to}))
+                for to in ("C0AB", "c0ab", "A <a@example.org>", "a@example.org")
+            )
+        )
+        await at.settled()
+    assert sorted(options.to for _, options in sink.got) == [["C0AB"], ["a@example.org"]]
 
 
 PROCESS_PLUGIN = """

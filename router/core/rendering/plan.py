@@ -13,7 +13,8 @@ from typing import Any, TypeVar, cast
 import msgspec
 from pydantic import BaseModel
 
-from router.core.rendering.addresses import checked, split
+from router.core.mailboxes import split
+from router.core.rendering.addresses import checked
 from router.core.rendering.bounds import Run, current
 from router.core.rendering.scope import scope
 from router.core.rendering.templates import (
@@ -163,11 +164,13 @@ class OptionsTemplate:
     """The options of one sink (and route), ready to be rendered.
 
     `static` is set where nothing has a template: the one object that every delivery shares, its addresses normalised.
-    `templated_address` says whether a recipient comes from a template. `fields` names what to show.
+    `templated_address` says whether a recipient comes from a template, `mail` whether recipients have mail addresses.
+    `fields` names what to show.
     """
 
     static: SinkOptions | None
     templated_address: bool
+    mail: bool
     fields: Fields
 
     def __init__(self, compiler: _Compiler, whole: Part) -> None:
@@ -175,6 +178,7 @@ class OptionsTemplate:
         self._make = whole.make
         self._addresses = compiler.addresses
         self._recipients = [each.path for each in compiler.addresses if each.marker.recipients]
+        self.mail = any(each.marker.kind == "mail" for each in compiler.addresses if each.marker.recipients)
         self._names = frozenset[str]().union(*(template.names for template in compiler.templates))
         self._text = compiler.shown
         self.static = None if compiler.templates else whole.value

@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 from jinja2 import Template, TemplateSyntaxError, nodes
 from jinja2.runtime import Context
 
-from router.core.rendering.addresses import listed, split, value_text
+from router.core.mailboxes import split
+from router.core.rendering.addresses import listed, value_text
 from router.core.rendering.bounds import MAX_OUTPUT, too_long
 from router.core.rendering.checking import Fault, Source, chains, read
 from router.core.rendering.lenient import Lenient

@@ -1,0 +1,125 @@
+"""Mail addresses as they are written: comma lists taken apart, the name to show and the mailbox; floor 2, pure.
+
+The syntax is RFC 5322 section 3.4 with the text beyond ASCII of RFC 6531 section 3.3, without comments and without the
+group syntax of RFC 5322. Every function takes time in proportion to the length of its text: events bring these texts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from router.core.matching import any_of
+from router.errors import AddressError
+
+LONGEST = 1000
+"""Characters of one address: a display name and a mailbox."""
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_PART = rf'(?:[^",]++|{_QUOTED.pattern})*+'
+_PARTS = re.compile(rf"({_PART})(?:,|\Z)", re.DOTALL)
+_LIST = re.compile(rf"{_PART}(?:,{_PART})*+", re.DOTALL)
+_SHOWN = 80
+
+_ATOM = r"[^\s()<>\[\]:;@\\,.\"]+"
+_LOCAL = rf'(?:{_ATOM}(?:\.{_ATOM})*|"(?:[^"\\]|\\.)*+")'
+_LABEL = r"[^\W_](?:[\w-]{0,61}[^\W_])?"
+_DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Za-z:.]+\])"
+_BARE = re.compile(rf"({_LOCAL})@({_DOMAIN})")
+_NAMED = re.compile(rf'(?:"((?:[^"\\]|\\.)*+)"\s*|([^"()<>\[\]:;@\\,]*+))<({_LOCAL})@({_DOMAIN})>')
+_ESCAPED = re.compile(r"\\(.)")
+_LOCAL_OCTETS = 64  # RFC 5321 section 4.5.3.1.1
+_MAILBOX_OCTETS = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets
+
+
+class Mailbox(msgspec.Struct, frozen=True):
+    """A mail address: the name to show (empty without one), and the two parts of the mailbox as they were written."""
+
+    name: str
+    local: str
+    domain: str
+
+    @property
+    def key(self) -> str:
+        """The text by which two mailboxes are the same: the domain's case says nothing (RFC 5321 section 2.4)."""
+        return f"{self.local}@{self.domain.lower()}"
+
+
+def mailbox(address: str) -> Mailbox:
+    """Take one mail address apart. Raises `AddressError` for text that is none."""
+    check_text(address)
+    if address.endswith(">"):
+        found = _NAMED.fullmatch(address)
+        quoted_name, plain_name, local, domain = found.groups("") if found else ("", "", "", "")
+    else:
+        found = _BARE.fullmatch(address)
+        quoted_name, plain_name, (local, domain) = "", "", found.groups() if found else ("", "")
+    if found is None:
+        check_no_group(address)
+        raise AddressError(f"{quoted(address)} is no mail address")
+    if len(local.encode()) > _LOCAL_OCTETS or len(f"{local}@{domain}".encode()) > _MAILBOX_OCTETS:
+        raise AddressError(f"{quoted(address)} is too long for a mail address")
+    return Mailbox(_ESCAPED.sub(r"\1", quoted_name) if quoted_name else plain_name.strip(), local, domain)
+
+
+def mailboxes(whole: str) -> list[Mailbox]:
+    """Take a comma list of mail addresses apart. Raises `AddressError`, which is a `ValueError`, for text that is none."""
+    return [mailbox(address) for address in split(whole)]
+
+
+def split(whole: str) -> list[str]:
+    """Return the parts of a comma list, stripped, without empty ones. A comma within quotes stays."""
+    closed = '"' in whole and _LIST.fullmatch(whole) is not None  # a quote that is never closed quotes nothing
+    parts = _PARTS.findall(whole) if closed else whole.split(",")
+    return [stripped for part in parts if (stripped := part.strip())]
+
+
+def check_text(address: str) -> None:
+    """Raise `AddressError` for an address, of any kind, that is too long or has a control character in it."""
+    if len(address) > LONGEST:
+        raise AddressError(f"{quoted(address)} is too long for an address")
+    if _CONTROL.search(address):
+        raise AddressError(f"{quoted(address)} has a control character in it")
+
+
+def check_no_group(address: str) -> None:
+    """Raise `AddressError` for the group syntax (`team: a@example.org;`) in an address of any kind."""
+    if ";" in _QUOTED.sub("", address):
+        raise AddressError(f"{quoted(address)} is a group, write the addresses themselves")
+
+
+def has_control(whole: str) -> bool:
+    """Return whether a text has a control character in it, which no address may have."""
+    return _CONTROL.search(whole) is not None
+
+
+def quoted(address: str) -> str:
+    """Return an address as an error shows it: its beginning, control characters escaped."""
+    return repr(address) if len(address) <= _SHOWN else f"{address[:_SHOWN]!r}…"
+
+
+def matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
+    """Return a function that tells whether one of these globs matches the mailbox of a mail address.
+
+    `*@example.org` matches `Jane <jane@EXAMPLE.org>`. Text that is no mail address is matched as it is: a plugin's
+    options may have addresses of several kinds.
+    """
+    matches = any_of(map(_lower_domain, patterns))
+
+    def matched(address: str) -> bool:
+        try:
+            address = mailbox(address).key
+        except AddressError:
+            pass
+        return matches(address.encode())
+
+    return matched
+
+
+def _lower_domain(pattern: str) -> str:
+    """Return the glob with the domain in lower case. Without an `@` the domain is what follows the last star."""
+    head, mark, domain = pattern.rpartition("@" if "@" in pattern else "*")
+    return f"{head}{mark}{domain.lower()}" if mark else pattern
