@@ -219,11 +219,11 @@ class LogSink(Sink):
 
     def _open_path(self, path: str) -> int:
         try:
-            return os.open(path, OPEN, FILE_MODE)
+            return open_trusted(path)
         except FileNotFoundError:
             with contextlib.suppress(FileExistsError):
                 Path(path).parent.mkdir(FOLDER_MODE)  # one level: a deeper gap is a mistake in the configuration
-            return os.open(path, OPEN, FILE_MODE)
+            return open_trusted(path)
 
     def _close(self) -> None:
         fd, self._fd, self._identity = self._fd, -1, None
@@ -240,6 +240,8 @@ class LogSink(Sink):
             reason = "nothing reads from it"
         elif error.errno == errno.ENOENT:
             reason = "its folder does not exist"
+        elif error.errno == errno.ELOOP:
+            reason = "it is a symbolic link that somebody else could have made, or that leads in a circle"
         message = f"can't write {self._where}: {reason}"
         return SinkError(message) if error.errno in NOT_A_LOG else TransientError(message)
 
@@ -327,6 +329,28 @@ class LogSink(Sink):
             return self._clean_up(job.data, job.lead, job.written)
         self._torn = False
         return len(job.batch)
+
+
+def open_trusted(path: str) -> int:
+    """Open a log file and return its descriptor. A link is followed where nobody but the folder's owner, root or we made it.
+
+    In a folder where everybody may make files, such as /tmp, another user could put a link to a file of ours at the path.
+    Raises `OSError`, `ELOOP` for such a link. The rule is that of Linux's `fs.protected_symlinks`, which not every system
+    has.
+    """
+    try:
+        return os.open(path, OPEN | os.O_NOFOLLOW, FILE_MODE)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        link = os.lstat(path)
+        if link.st_uid not in {0, os.geteuid(), Path(path).parent.stat().st_uid}:
+            raise
+    fd = os.open(path, OPEN, FILE_MODE)
+    if not os.path.samestat(link, os.lstat(path)):  # another one was put there meanwhile
+        os.close(fd)
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    return fd
 
 
 def _ends_torn(path: str, size: int) -> bool:

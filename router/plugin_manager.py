@@ -8,16 +8,12 @@ others can write are refused.
 from __future__ import annotations
 
 import contextlib
-import grp
 import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
-import os
-import pwd
 import re
 import signal
-import stat
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -35,6 +31,7 @@ from router.config import NAME, HostKeys
 from router.contracts import Execution, QueueType, SinkCallable, SinkType
 from router.files import UnreadableError, read_file, resolve_path
 from router.options import SinkOptions
+from router.ownership import distrust
 
 _MODULE_PREFIX = "event_router_plugin_"
 _LONGEST = 300  # characters of a plugin's own error that are shown
@@ -107,7 +104,7 @@ def load_plugins(paths: Sequence[Path] = (), *, entry_points: bool = True) -> Pl
         if resolved in seen:
             continue
         seen.add(resolved)
-        refused = _refused(resolved)
+        refused = distrust(resolved)
         if refused:
             plugins.loaded.append(LoadedPlugin(folder.name, str(folder), folder, error=refused))
             continue
@@ -136,9 +133,9 @@ def _load_drop_in(plugins: Plugins, manager: pluggy.PluginManager, file: Path, o
     except UnreadableError as error:
         plugins.loaded.append(LoadedPlugin(file.stem, origin, file, error=f"can't be read: {error}"))
         return
-    refused = _refused(target, regular=True)
+    refused = distrust(target, regular=True)
     if refused is None and target.parent != file.parent.resolve():
-        refused = _refused(target.parent, sticky=True)
+        refused = distrust(target.parent, sticky=True)
     if refused:
         plugins.loaded.append(LoadedPlugin(file.stem, origin, file, error=refused))
     else:
@@ -365,50 +362,3 @@ def _cause(error: BaseException, file: Path | None) -> str:
         else []
     )
     return f"{message} (line {lines[-1]})" if lines else message
-
-
-def _refused(path: Path, *, regular: bool = False, sticky: bool = False) -> str | None:
-    """Why a drop-in folder or file is not to be trusted, None when it is: others could write it, or own it.
-
-    `sticky`: a folder of which a single file counts may have that bit, for then nobody can replace a file of ours.
-    """
-    try:
-        info = path.stat()
-    except OSError as error:
-        return f"can't be read: {error.strerror}"
-    if regular and not stat.S_ISREG(info.st_mode):
-        return "is not a regular file"
-    if info.st_uid not in {0, os.geteuid()}:
-        return f"belongs to {_user(info.st_uid)}, who could change it: run `chown {_user(os.geteuid())} {path}`"
-    if sticky and info.st_mode & stat.S_ISVTX:
-        return None
-    if info.st_mode & stat.S_IWOTH:
-        return f"can be written by everybody: run `chmod o-w {path}`"
-    if info.st_mode & stat.S_IWGRP and not _alone_in_group(info.st_gid, info.st_uid):
-        return f"can be written by others of group {_group(info.st_gid)}: run `chmod g-w {path}`"
-    return None
-
-
-def _alone_in_group(gid: int, owner: int) -> bool:
-    """Whether no account other than the owner, root and ours is in the group."""
-    trusted = {_user(uid) for uid in (0, owner, os.geteuid())}
-    try:
-        members = set(grp.getgrgid(gid).gr_mem)
-    except KeyError:
-        members = set()
-    members.update(entry.pw_name for entry in pwd.getpwall() if entry.pw_gid == gid)
-    return members <= trusted
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def _group(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)

@@ -7,6 +7,9 @@ router that is killed; the next one finds it by `embedded.json` and takes it ove
   servers ever write the same data, whoever started them and however their starters ended;
 - each router that uses the server shares `embedded/users.lock`; the one that leaves last stops the server.
 
+Everybody on the machine may use the server, so that a bare `redis.Redis()` works, but not steer it (`_FORBIDDEN`). The
+router has a user of its own, whose password stands in `embedded.json` (mode 0600); the server is given its hash alone.
+
 Everything here blocks for moments (a start takes about 0.1 s): call it before the event loop runs, or in a thread.
 """
 
@@ -15,9 +18,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import importlib
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -50,6 +55,13 @@ LOADING = 120.0
 STOP = 15.0
 """Seconds that the server has to write its data and end."""
 
+USER = "event-router"
+"""The server's user that routers and commands are."""
+
+# What anybody on the machine could use to open, stop, move or read out the server.
+_FORBIDDEN = ("acl", "config", "module", "debug", "shutdown", "failover", "cluster", "replicaof", "slaveof", "replconf")
+_FORBIDDEN += ("psync", "sync", "save", "bgsave", "bgrewriteaof")
+
 POLL = 0.02
 LOG_BYTES = 1024**2
 
@@ -62,29 +74,39 @@ MISSING = (
 class Running(msgspec.Struct, frozen=True):
     """A running embedded server, as `embedded.json` tells of it.
 
-    `run_id` is the server's own mark of this start, empty until it has answered.
+    `run_id` is the server's own mark of this start, empty until it has answered. `password` is that of `USER`, empty for
+    a server that a version without one has started.
     """
 
     host: str
     port: int
     pid: int
     run_id: str
+    password: str = ""
 
     @property
     def url(self) -> str:
-        """The address as a Redis URL."""
-        return f"redis://{self.host}:{self.port}"
+        """The address as a Redis URL, with the router's user and password."""
+        user = f"{USER}:{self.password}@" if self.password else ""
+        return f"redis://{user}{self.host}:{self.port}"
 
 
 def find(state: Path) -> Running | None:
     """The embedded server of this state directory, if it runs: another server on its port is not taken for it."""
-    try:
-        noted = msgspec.json.decode(read_file(state / "embedded.json"), type=Running)
-    except (UnreadableError, msgspec.DecodeError):
+    noted = _noted(state)
+    if noted is None:
         return None
     info = _info(noted.port)
     alive = info.get("process_id") == str(noted.pid) and noted.run_id in {"", info["run_id"]}
     return msgspec.structs.replace(noted, run_id=info["run_id"]) if alive else None
+
+
+def _noted(state: Path) -> Running | None:
+    """Return what `embedded.json` says, whether that server runs or not."""
+    try:
+        return msgspec.json.decode(read_file(state / "embedded.json"), type=Running)
+    except (UnreadableError, msgspec.DecodeError):
+        return None
 
 
 def foreign_redis_on_6379(port: int = PORT) -> bool:
@@ -193,12 +215,19 @@ class Embedded:
         )
 
     def _try(self, port: int, lock: int) -> Running | None:
-        """Start the server on one port; None when the port is taken."""
+        """Start the server on one port; None when the port is taken.
+
+        The password of a server that died stays: routers that used it connect with it again.
+        """
+        if self._process is not None:
+            self._process.wait(STOP)  # it has ended, else `lock` were not ours
+        noted = _noted(self._state)
+        password = (noted and noted.password) or secrets.token_urlsafe(32)
         output = self._folder / "valkey.log"
         begin = _rotated(output)
         with _opened(output, os.O_APPEND) as file:
             self._process = subprocess.Popen(  # noqa: S603  # our own server, fixed arguments
-                [binary(), *_arguments(self._folder, port)],
+                [binary(), *_arguments(self._folder, port, password)],
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -208,14 +237,14 @@ class Embedded:
                 umask=0o077,
             )
         # Noted before it answers: a router that is killed now leaves it to the next one all the same.
-        self._note(Running(HOST, port, self._process.pid, ""))
+        self._note(Running(HOST, port, self._process.pid, "", password))
         info = self._ready(port)
         if info is None:
             said = output.read_bytes()[begin:].decode(errors="replace")
             if "Address already in use" in said:
                 return None
             raise _problem(_explained(said, self._folder))
-        running = Running(HOST, port, self._process.pid, info["run_id"])
+        running = Running(HOST, port, self._process.pid, info["run_id"], password)
         self._note(running)
         self.adopted = False
         return running
@@ -245,7 +274,9 @@ class Embedded:
     def _join(self) -> None:
         """Become one of the server's users; waits while the last one is just stopping it."""
         if self._users is None:
-            self._users = os.open(self._folder / "users.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._users = os.open(
+                self._folder / "users.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
             fcntl.flock(self._users, fcntl.LOCK_SH)
 
     def _leave(self) -> None:
@@ -255,21 +286,28 @@ class Embedded:
             os.close(users)
 
     def _end(self) -> None:
-        """End the server and wait until its data is written."""
-        running = find(self._state)
-        if running is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(running.pid, signal.SIGTERM)
-        if self._process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP)
-        end = time.monotonic() + STOP
-        while self._alive():
-            if time.monotonic() > end:
-                log.warning("the embedded server is still writing its data; left to end by itself")
+        """End the server and wait until its data is written; one that does not end by itself is killed."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            self._send(number)
+            end = time.monotonic() + STOP
+            while self._alive():
+                if time.monotonic() > end:
+                    break
+                time.sleep(POLL)
+            else:
+                (self._state / "embedded.json").unlink(missing_ok=True)
                 return
-            time.sleep(POLL)
-        (self._state / "embedded.json").unlink(missing_ok=True)
+            log.warning("the embedded server does not end", seconds=STOP, signal=number.name)
+
+    def _send(self, number: signal.Signals) -> None:
+        """Send a signal to the server, whether it answers or not."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+            return
+        noted = _noted(self._state)
+        if noted is not None and (find(self._state) is not None or _works_in(noted.pid, self._folder)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(noted.pid, number)
 
     def _forget(self) -> None:
         """Leave our child running: another router uses it."""
@@ -277,7 +315,15 @@ class Embedded:
             self._process.returncode = 0  # it is not ours to wait for any more
 
 
-def _arguments(folder: Path, port: int) -> list[str]:
+def _works_in(pid: int, folder: Path) -> bool:
+    """Return whether a process has this working directory, as our server has; False where the system can't say."""
+    try:
+        return Path(f"/proc/{pid}/cwd").samefile(folder)
+    except OSError:
+        return False
+
+
+def _arguments(folder: Path, port: int, password: str) -> list[str]:
     options = {
         "bind": HOST,
         "port": str(port),
@@ -292,7 +338,11 @@ def _arguments(folder: Path, port: int) -> list[str]:
         "logfile": "",
         "always-show-logo": "no",
     }
-    return [word for name, value in options.items() for word in (f"--{name}", value)]
+    anybody = ["default", "on", "nopass", "~*", "&*", "+@all", *(f"-{command}" for command in _FORBIDDEN)]
+    # The hash, not the password: everybody on the machine can read a command line.
+    ours = [USER, "on", f"#{hashlib.sha256(password.encode()).hexdigest()}", "~*", "&*", "+@all"]
+    plain = [word for name, value in options.items() for word in (f"--{name}", value)]
+    return [*plain, "--user", *anybody, "--user", *ours]
 
 
 def binary() -> str:
@@ -359,7 +409,7 @@ def _rotated(output: Path) -> int:
 @contextlib.contextmanager
 def _opened(path: Path, flags: int = 0) -> Iterator[int]:
     """A file of ours, made when it isn't there, that nobody else may read."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
     try:
         yield file
     finally:

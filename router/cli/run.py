@@ -89,6 +89,7 @@ def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, 
     from router.admin.server import admin_side
     from router.cli.common import load_config
     from router.engine.app import serve
+    from router.ops.loading.sinks import url_secrets
     from router.ops.state import InstanceLock, state_directory
     from router.ops.watching import available
 
@@ -111,6 +112,8 @@ def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, 
     state = state_directory(os.environ)
     signal.signal(signal.SIGTERM, _ended)
     with InstanceLock(state, instance), _redis(loaded, state) as url, _printer(active) as printer:
+        secrets.update(url_secrets(url))  # of the embedded server: no file names its password
+        active.hide(secrets)
 
         def ready() -> None:
             if embedded or sys.stderr.isatty():
@@ -237,7 +240,8 @@ def _welcome(loaded: Loaded, config: Path, url: str, *, embedded: bool) -> None:
     for name, source in loaded.config.sources.items():
         place = f" at {shown(source.url)}" if source.url else ""
         tell(f"  {name}: {', '.join(source.reads)}{place}")
-    lines = publish_lines(loaded, url, config)
+    # Whoever publishes to the embedded server needs no password.
+    lines = publish_lines(loaded, shown(url) if embedded else url, config)
     if lines:
         tell("Publish one from another terminal, either way:")
         for line in lines:

@@ -10,19 +10,23 @@ from types import TracebackType
 from typing import Self
 
 from router.errors import ConfigError, Problem
+from router.ownership import distrust
 
 
 def state_directory(environ: Mapping[str, str]) -> Path:
     """Where this user's router keeps its state, made (mode 0700) when it isn't there.
 
     `$STATE_DIRECTORY` (systemd may list several: the first), else `$XDG_STATE_HOME/event-router`, else
-    `~/.local/state/event-router`. Raises `ConfigError` when it can't be made or written.
+    `~/.local/state/event-router`. Raises `ConfigError` when it can't be made or written, and when somebody else owns it
+    or may write it: who could would put links in the place of our files, or read what we write.
     """
     path = state_path(environ)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise _problem(f"the state directory {path} can't be made: {_why(error)}; set STATE_DIRECTORY") from error
+    if (why := distrust(path)) is not None:
+        raise _problem(f"the state directory {path} {why}, or set STATE_DIRECTORY")
     if not os.access(path, os.W_OK | os.X_OK):
         raise _problem(f"the state directory {path} can't be written by this user; set STATE_DIRECTORY")
     return path
@@ -56,7 +60,7 @@ class InstanceLock:
     def __enter__(self) -> Self:
         """Raises `ConfigError` when another router runs under the name."""
         try:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise _problem(f"{self.path} can't be opened: {_why(error)}") from error
         try:

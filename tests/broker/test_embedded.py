@@ -39,6 +39,19 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Embedded]]:
         os.kill(left.pid, signal.SIGKILL)
 
 
+@pytest.fixture(scope="module")
+def state(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="module")
+def embedded_server(state) -> Iterator[Running]:
+    """One server for the tests that change nothing of it."""
+    server = Embedded(state, port=0)
+    yield server.ensure()
+    server.stop()
+
+
 def do(running: Running, *command: object) -> object:
     with redis.Redis(port=running.port) as client:
         return client.execute_command(*command)
@@ -55,7 +68,7 @@ def test_it_starts_is_found_and_stops(make, tmp_path):
     running = server.ensure()
     assert not server.adopted
     assert find(tmp_path) == running
-    assert running.url == f"redis://127.0.0.1:{running.port}"
+    assert running.url == f"redis://event-router:{running.password}@127.0.0.1:{running.port}"
     assert do(running, "PING") is True
     server.stop()
     assert find(tmp_path) is None
@@ -65,7 +78,7 @@ def test_it_starts_is_found_and_stops(make, tmp_path):
 
 def test_it_is_private_and_keeps_its_data_safe(make, tmp_path):
     running = make().ensure()
-    with redis.Redis(port=running.port, decode_responses=True) as client:
+    with redis.Redis.from_url(running.url, decode_responses=True) as client:
         names = ("bind", "appendonly", "appendfsync", "save", "maxmemory-policy", "dir")
         config = {name: client.config_get(name)[name] for name in names}
     assert config == {
@@ -79,6 +92,87 @@ def test_it_is_private_and_keeps_its_data_safe(make, tmp_path):
     assert stat.S_IMODE((tmp_path / "embedded").stat().st_mode) == 0o700
     for file in (tmp_path / "embedded").rglob("*"):
         assert not file.stat().st_mode & 0o077, file
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "CONFIG SET bind 0.0.0.0",
+        "CONFIG SET requirepass mine",
+        "CONFIG GET dir",
+        "CONFIG REWRITE",
+        "REPLICAOF 127.0.0.1 1",
+        "SLAVEOF NO ONE",
+        "ACL SETUSER mine on nopass +@all",
+        "ACL LIST",
+        "MODULE LOAD /tmp/mine.so",
+        "SHUTDOWN NOSAVE",
+        "DEBUG SLEEP 0",
+        "FAILOVER",
+        "PSYNC ? -1",
+    ],
+)
+def test_nobody_but_the_router_may_steer_it(embedded_server, command):
+    # MODULE and DEBUG are refused by the server's own settings before its users are looked at.
+    with pytest.raises(redis.exceptions.ResponseError, match="has no permissions|not allowed"):
+        do(embedded_server, *command.split())
+    with redis.Redis.from_url(embedded_server.url) as client:
+        assert client.acl_whoami() == "event-router"
+
+
+def test_whoever_publishes_needs_no_password(embedded_server):
+    with redis.Redis(port=embedded_server.port) as client, client.pubsub() as subscriber:
+        subscriber.subscribe("notification")
+        assert client.publish("notification", "{}") == 1
+        assert client.xadd("stream", {"payload": "{}"})
+        assert client.lpush("list", "{}") == 1
+        assert client.info("server")
+
+
+def test_its_password_is_for_this_user_alone(embedded_server, state):
+    password = embedded_server.password
+    assert len(password) > 40
+    assert stat.S_IMODE((state / "embedded.json").stat().st_mode) == 0o600
+    assert password.encode() not in Path(f"/proc/{embedded_server.pid}/cmdline").read_bytes()
+    files = [file for file in (state / "embedded").rglob("*") if file.is_file()]
+    assert files
+    for file in files:
+        assert password.encode() not in file.read_bytes(), file
+
+
+def test_a_server_that_died_comes_back_with_the_password_that_its_users_know(make):
+    server = make()
+    first = server.ensure()
+    kill(first)
+    server.restart()
+    with redis.Redis.from_url(first.url) as client:
+        assert client.ping()
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+@pytest.mark.parametrize("refusing", ["CONFIG SET requirepass another", "ACL SETUSER default off"])
+def test_a_server_that_does_not_answer_us_is_ended_all_the_same(make, tmp_path, adopted, refusing):
+    server = make()
+    running = server.ensure()
+    if adopted:
+        server, starter = make(), server
+        server.ensure()
+        starter.stop()
+    with redis.Redis.from_url(running.url) as client:
+        client.execute_command(*refusing.split())
+    server.stop()
+    assert not foreign_redis_on_6379(running.port)
+    assert not (tmp_path / "embedded.json").exists()
+
+
+def test_a_server_that_does_not_end_is_killed(make, monkeypatch, tmp_path):
+    monkeypatch.setattr(embedded, "STOP", 0.2)
+    server = make()
+    running = server.ensure()
+    os.kill(running.pid, signal.SIGSTOP)
+    server.stop()
+    assert not Path(f"/proc/{running.pid}/status").exists()
+    assert not (tmp_path / "embedded.json").exists()
 
 
 def test_data_survives_a_stop(make):

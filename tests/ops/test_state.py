@@ -9,6 +9,7 @@ import pytest
 
 from router.errors import ConfigError
 from router.ops.state import InstanceLock, state_directory
+from tests.support.users import NOBODY, as_root
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,31 @@ def test_a_directory_of_somebody_else_is_a_plain_error(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ConfigError, match="can't be written by this user"):
         state_directory({"STATE_DIRECTORY": str(tmp_path)})
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o707])
+def test_a_directory_that_everybody_may_write_is_refused(tmp_path, mode):
+    tmp_path.chmod(mode)
+    with pytest.raises(
+        ConfigError, match=rf"can be written by everybody: run `chmod o-w {tmp_path}`, or set STATE_DIR"
+    ):
+        state_directory({"STATE_DIRECTORY": str(tmp_path)})
+
+
+@as_root
+def test_a_directory_that_somebody_else_owns_is_refused(tmp_path):
+    os.chown(tmp_path, NOBODY, NOBODY)
+    with pytest.raises(ConfigError, match=rf"belongs to .*, who could change it: run `chown .* {tmp_path}`"):
+        state_directory({"STATE_DIRECTORY": str(tmp_path)})
+
+
+def test_a_link_at_the_place_of_the_lock_is_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "default.lock").symlink_to(victim)
+    with pytest.raises(ConfigError, match=r"default\.lock can't be opened"):
+        InstanceLock(tmp_path, "default").__enter__()
+    assert victim.read_text() == "precious"
 
 
 def test_a_second_router_of_the_same_name_is_told_how_to_be_another(tmp_path):

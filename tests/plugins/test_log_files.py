@@ -18,6 +18,7 @@ import pytest
 
 from router.errors import SinkError, TransientError
 from router.events import json_line
+from tests.support.users import NOBODY, as_root
 from tests.support.sinks import make_event, open_sink, plugin_module
 
 
@@ -42,6 +43,45 @@ async def test_makes_the_file_and_its_folder(tmp_path):
     os.umask(umask)
     assert stat.S_IMODE((tmp_path / "logs").stat().st_mode) == 0o750 & ~umask
     assert stat.S_IMODE((tmp_path / "logs/audit.jsonl").stat().st_mode) == 0o640 & ~umask
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o1777, 0o777, 0o755])
+async def test_a_link_that_somebody_else_made_is_not_followed(tmp_path, mode):
+    victim, shared = tmp_path / "victim", tmp_path / "shared"
+    victim.write_bytes(b"precious\n")
+    shared.mkdir()
+    shared.chmod(mode)
+    (shared / "audit.jsonl").symlink_to(victim)
+    os.chown(shared / "audit.jsonl", NOBODY, NOBODY, follow_symlinks=False)
+    # In a sticky folder the kernel may refuse it itself (fs.protected_symlinks).
+    with pytest.raises(
+        (SinkError, TransientError), match="symbolic link that somebody else could have made|Permission"
+    ):
+        async with open_sink("log", {"path": str(shared / "audit.jsonl")}):
+            pass
+    assert victim.read_bytes() == b"precious\n"
+
+
+@pytest.mark.parametrize("mode", [0o1777, 0o755])
+async def test_a_link_of_ours_is_followed(tmp_path, mode):
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(mode)
+    (folder / "audit.jsonl").symlink_to(tmp_path / "real")
+    async with open_sink("log", {"path": str(folder / "audit.jsonl")}) as sink:
+        await sink.deliver_batch(events(0))
+    assert numbers(tmp_path / "real") == [0]
+
+
+@as_root
+async def test_a_link_is_followed_in_the_folder_of_whoever_made_it(tmp_path):
+    (tmp_path / "audit.jsonl").symlink_to(tmp_path / "real")
+    os.chown(tmp_path, NOBODY, NOBODY)
+    os.chown(tmp_path / "audit.jsonl", NOBODY, NOBODY, follow_symlinks=False)
+    async with open_sink("log", {"path": str(tmp_path / "audit.jsonl")}) as sink:
+        await sink.deliver_batch(events(0))
+    assert numbers(tmp_path / "real") == [0]
 
 
 async def test_appends_and_leaves_the_mode_alone(tmp_path):
@@ -80,7 +120,7 @@ async def test_a_folder_that_is_missing_is_waited_for(tmp_path):
     ("make", "says"),
     [
         (lambda path: path.mkdir(), "Is a directory"),
-        (lambda path: path.symlink_to(path), "Too many levels"),
+        (lambda path: path.symlink_to(path), "leads in a circle"),
     ],
 )
 async def test_a_path_that_cannot_be_a_log_is_the_sinks_fault(tmp_path, make, says):
