@@ -59,8 +59,10 @@ USER = "event-router"
 """The server's user that routers and commands are."""
 
 # What anybody on the machine could use to open, stop, move or read out the server.
-_FORBIDDEN = ("acl", "config", "module", "debug", "shutdown", "failover", "cluster", "replicaof", "slaveof", "replconf")
-_FORBIDDEN += ("psync", "sync", "save", "bgsave", "bgrewriteaof")
+_FORBIDDEN = (
+    *("acl", "config", "module", "debug", "shutdown", "failover", "cluster", "replicaof", "slaveof", "replconf"),
+    *("psync", "sync", "save", "bgsave", "bgrewriteaof"),
+)
 
 POLL = 0.02
 LOG_BYTES = 1024**2

@@ -6,6 +6,7 @@ group syntax of RFC 5322. Every function takes time in proportion to the length 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable
 
@@ -110,10 +111,8 @@ def matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
     matches = any_of(map(_lower_domain, patterns))
 
     def matched(address: str) -> bool:
-        try:
+        with contextlib.suppress(AddressError):
             address = mailbox(address).key
-        except AddressError:
-            pass
         return matches(address.encode())
 
     return matched

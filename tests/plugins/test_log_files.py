@@ -18,8 +18,8 @@ import pytest
 
 from router.errors import SinkError, TransientError
 from router.events import json_line
-from tests.support.users import NOBODY, as_root
 from tests.support.sinks import make_event, open_sink, plugin_module
+from tests.support.users import NOBODY, as_root
 
 
 def events(start: int, count: int = 1, size: int = 10):
