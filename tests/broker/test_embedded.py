@@ -114,7 +114,7 @@ def test_it_is_private_and_keeps_its_data_safe(make, tmp_path):
 )
 def test_nobody_but_the_router_may_steer_it(embedded_server, command):
     # MODULE and DEBUG are refused by the server's own settings before its users are looked at.
-    with pytest.raises(redis.exceptions.ResponseError, match="has no permissions|not allowed"):
+    with pytest.raises(redis.exceptions.ResponseError, match=r"has no permissions|not allowed"):
         do(embedded_server, *command.split())
     with redis.Redis.from_url(embedded_server.url) as client:
         assert client.acl_whoami() == "event-router"
