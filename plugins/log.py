@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import re
 import select
 import stat
 import threading
@@ -31,6 +30,7 @@ from router.api import (
     SinkOptions,
     Template,
     TransientError,
+    escape,
     hookimpl,
     json_line,
     json_lines,
@@ -43,9 +43,6 @@ OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.
 
 # No waiting helps against these: the configuration names something that can't be a log.
 NOT_A_LOG = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EBADF, errno.EINVAL})
-
-# What ends a line somewhere, steers a terminal, or turns the direction of the text around. Tabs stay.
-UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 REMEMBERED = 10_000
 """Deliveries that an interrupted write is known to have written: their retry is answered without writing again."""
@@ -74,11 +71,6 @@ class LogOptions(SinkOptions):
         return self
 
 
-def one_line(text: str) -> str:
-    r"""`text` with every line break, control character and change of direction written out (`\n`, `\x1b`, `\u2028`)."""
-    return UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
-
-
 def encode(batch: Sequence[tuple[Event, LogOptions]]) -> bytes:
     """The lines of a batch, each ended by the only newline in it."""
     events: list[Event] = []
@@ -92,7 +84,7 @@ def encode(batch: Sequence[tuple[Event, LogOptions]]) -> bytes:
 def _encode_one(event: Event, options: LogOptions) -> bytes:
     if options.template is None:
         return json_line(event) + b"\n"
-    return one_line(options.template).encode("utf-8", "backslashreplace") + b"\n"
+    return escape(options.template).encode("utf-8", "backslashreplace") + b"\n"
 
 
 class _Job:

@@ -4,6 +4,7 @@ from router.contracts import Clock, HttpClient, HttpResponse, Result, Sink, Sink
 from router.core.egress import private_host
 from router.core.responses import check_response, quote_response, retry_after
 from router.errors import PartialError, PermanentError, SinkError, TransientError
+from router.escaping import escape
 from router.events import Event, json_line, json_lines
 from router.hookspecs import RegisterSink, hookimpl
 from router.options import Addresses, Html, Secret, SinkOptions, Template, Text
@@ -28,6 +29,7 @@ __all__ = [
     "Text",
     "TransientError",
     "check_response",
+    "escape",
     "hookimpl",
     "json_line",
     "json_lines",

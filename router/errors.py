@@ -142,11 +142,19 @@ class UnavailableError(RouterError):
     """Redis could not be reached within `redis.connect_timeout`. Exit code 69."""
 
 
-class RejectedError(RouterError):
+class EventError(RouterError):
+    """A fault of one event. Its text may quote the event; `told` is the same without that, for the log."""
+
+    def __init__(self, detail: str, told: str | None = None) -> None:
+        super().__init__(detail)
+        self.told = detail if told is None else told
+
+
+class RejectedError(EventError):
     """An event that can't be taken: what is wrong with its payload (`reason` is of `DEAD`)."""
 
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
+    def __init__(self, reason: Reason, detail: str, told: str | None = None) -> None:
+        super().__init__(detail, told)
         self.reason = reason
         self.detail = detail
 
@@ -197,9 +205,9 @@ class PluginError(DeliveryError):
     """A plugin broke its contract (a wrong result, an async sink without `async`): a dead letter, reason `plugin`."""
 
 
-class TemplateError(RouterError):
+class TemplateError(EventError):
     """A template failed for this event (a missing field, a filter that can't); the text says which and why."""
 
 
-class AddressError(RouterError, ValueError):
+class AddressError(EventError, ValueError):
     """A rendered address is not one (CR, LF, NUL, group syntax, no mailbox)."""

@@ -22,6 +22,7 @@ from router.admin.sockets import Listener, default_address
 from router.config import OFF, Address, AdminConfig, address
 from router.core.status import View, document
 from router.errors import ConfigError
+from router.escaping import escape_json
 from router.ops.metrics import Exposition, Measured
 
 if TYPE_CHECKING:
@@ -239,7 +240,8 @@ def _answer(told: Any, status: int = 200) -> web.Response:
     from aiohttp import web  # noqa: PLC0415  # see above
 
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-    return web.Response(body=msgspec.json.encode(told), status=status, content_type=_JSON, headers=headers)
+    body = escape_json(msgspec.json.encode(told))
+    return web.Response(body=body, status=status, content_type=_JSON, headers=headers)
 
 
 def _fault(status: int, why: str) -> web.Response:

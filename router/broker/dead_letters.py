@@ -345,7 +345,7 @@ class DeadLetterWriter:
 def _size(letter: DeadLetter) -> int:
     """About how many bytes of memory a waiting letter takes."""
     headers = sum(len(name) + len(value) + 100 for name, value in letter.headers.items()) if letter.headers else 0
-    return len(letter.payload) + len(letter.detail) + headers + OVERHEAD
+    return len(letter.payload) + len(letter.detail) + len(letter.channel) + headers + OVERHEAD
 
 
 def words_of(letter: DeadLetter) -> list[Word]:

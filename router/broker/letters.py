@@ -12,6 +12,8 @@ import msgspec
 
 from router.broker import client, keys
 from router.broker.link import Link, Script, Word
+from router.core.ids import portable
+from router.core.letter_filter import moment_of
 from router.events import DeadLetter
 
 PAGE = 500
@@ -58,6 +60,8 @@ class Kept(NamedTuple):
     letter: DeadLetter
     newer: bool
     """Whether a newer router wrote it: this one does not know what it means."""
+    unreadable: bool
+    """Whether it is no letter of a router: something that stands in its fields can't be."""
 
 
 class LetterStore:
@@ -148,13 +152,36 @@ def _pairs(answer: Sequence[Any]) -> dict[bytes, Any]:
 
 def _kept(entry: bytes, fields: Sequence[bytes]) -> Kept:
     found = _pairs(fields)
-    return Kept(entry.decode(), letter_of(found), newer(found))
+    return Kept(entry.decode(), letter_of(found), newer(found), unreadable(found))
 
 
 def newer(fields: Mapping[bytes, bytes]) -> bool:
     """Whether a router newer than this one wrote the letter."""
-    version = fields.get(b"version", b"1")
-    return not (version.isdigit() and int(version) <= _NEWEST)
+    version = _number(fields.get(b"version", b"1"))
+    return version is not None and version > _NEWEST
+
+
+def unreadable(fields: Mapping[bytes, bytes]) -> bool:
+    """Whether this is no letter, of no router: whoever shares the Redis may have put it there."""
+    if newer(fields):
+        return False
+    letter = letter_of(fields)
+    return (
+        _number(fields.get(b"version", b"1")) is None
+        or b"payload" not in fields
+        or portable(letter.event_id) != letter.event_id
+        or not letter.reason.isidentifier()
+        or not (letter.source and letter.channel)
+        or _number(fields.get(b"attempts", b"0")) is None
+        or (letter.headers is None and b"headers" in fields)
+        or moment_of(letter.received_at) is None
+        or moment_of(letter.failed_at) is None
+    )
+
+
+def _number(digits: bytes) -> int | None:
+    """A number of at most nine digits; None for anything else: Python takes no number of more than 4,300."""
+    return int(digits) if digits.isdigit() and len(digits) < 10 else None
 
 
 def letter_of(fields: Mapping[bytes, bytes]) -> DeadLetter:
@@ -164,7 +191,6 @@ def letter_of(fields: Mapping[bytes, bytes]) -> DeadLetter:
         value = fields.get(name.encode())
         return None if value is None else value.decode("utf-8", "backslashreplace")
 
-    attempts = fields.get(b"attempts", b"0")
     return DeadLetter(
         id=said("id") or "",
         event_id=said("event_id") or "",
@@ -181,7 +207,7 @@ def letter_of(fields: Mapping[bytes, bytes]) -> DeadLetter:
         sink=said("sink"),
         address=said("address"),
         key=said("key"),
-        attempts=int(attempts) if attempts.isdigit() else 0,
+        attempts=_number(fields.get(b"attempts", b"0")) or 0,
     )
 
 
@@ -190,5 +216,5 @@ def _headers(raw: bytes | None) -> dict[str, str] | None:
         return None
     try:
         return msgspec.json.decode(raw, type=dict[str, str])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -31,7 +32,7 @@ from router.core.records import Reader, UnknownRecordError, pack
 from router.core.retry import LONGEST_ASKED
 from router.core.server_time import ServerTime
 from router.errors import Reason
-from router.events import Event, Outcome
+from router.events import Event, Outcome, text
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -40,6 +41,13 @@ GROUP = "event-router"
 
 MOST = 500
 """Entries that one command reads or settles at most."""
+
+TELL_EVERY = 60.0
+"""Seconds between two log lines about entries that can't be read."""
+
+_COUNTERS = frozenset({"accepted", "delivered", "handed_over"})
+_REASONS = frozenset(map(str, Reason))
+_COUNT = re.compile(r"-?[0-9]{1,18}")
 
 MOVES = 100
 """Retries that one script call moves back at most."""
@@ -153,6 +161,7 @@ class RedisQueue:
         self._held: set[bytes] = set()  # read, and not known to be out of the stream
         self._kept: set[bytes] = set()  # in hand, but waiting for its sink or its turn
         self._unreadable: set[bytes] = set()
+        self._unreadable_told_at = float("-inf")
         self._done: dict[str, tuple[list[bytes], int]] = {}
         self._deferred: list[list[Word]] = []
         self._deferred_ids: list[bytes] = []
@@ -560,7 +569,16 @@ class RedisQueue:
 
     def _cannot_read(self, entry: bytes, error: UnknownRecordError) -> None:
         self._unreadable.add(entry)
-        self._log.error("an entry of the queue can't be read; it stays pending", entry=entry.decode(), error=str(error))
+        now = self._clock.monotonic()
+        if now >= self._unreadable_told_at:
+            self._unreadable_told_at = now + TELL_EVERY
+            message = "an entry of the queue can't be read; it stays pending"
+            self._log.error(message, entry=entry.decode(), error=str(error), unreadable=self.unreadable)
+
+    @property
+    def unreadable(self) -> int:
+        """Entries in hand that this router can't read."""
+        return len(self._unreadable)
 
     async def _recover(self, *, own: bool) -> bool:
         """Take over pending entries, own ones or a dead peer's; returns whether there may be more."""
@@ -598,18 +616,19 @@ class RedisQueue:
         A letter that is written and whose entry is not yet settled would be written again after that.
         """
         for id_, fields, count in entries:
+            try:
+                event, _ = self._reader.read(fields[1], id_)
+            except UnknownRecordError as error:  # its count rises as one router after another takes it over
+                self._held.add(id_)
+                self._cannot_read(id_, error)
+                continue
             await self._be_alone(id_)
             await self._solitude.shut(self, self._timing.alone)
             self._held.add(id_)
-            try:
-                event, _ = self._reader.read(fields[1], id_)
-            except UnknownRecordError as error:
-                self._cannot_read(id_, error)
-            else:
-                self._give_up(event, Reason.POISON, f"alone in hand when the router died; delivered {count} times")
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._timing.alone):
-                        await self._solitude.opened()
+            self._give_up(event, Reason.POISON, f"alone in hand when the router died; delivered {count} times")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._timing.alone):
+                    await self._solitude.opened()
             self._leave_alone(id_)
 
     # Settling.
@@ -722,10 +741,12 @@ class RedisQueue:
         moved, due, self.held, self._delayed, lost, milliseconds, books = answer
         self._server_time.heard(milliseconds / 1000, self._clock.monotonic())
         self._due = None if due < 0 else self._clock.monotonic() + float(due) / 1000
-        read = {name.decode(): value for name, value in zip(books[::2], books[1::2], strict=True)}
-        self._epoch = read.pop("epoch").decode()
+        read = {text(name): text(value) for name, value in zip(books[::2], books[1::2], strict=True)}
+        self._epoch = read.pop("epoch")
         self._counters = {
-            name: int(value) for name, value in read.items() if name != "bytes" and not name.startswith("was:")
+            name: int(value)
+            for name, value in read.items()
+            if name != "bytes" and not name.startswith("was:") and _COUNT.fullmatch(value)
         }
         self._write_book()
         if lost > 0:
@@ -748,10 +769,10 @@ class RedisQueue:
         kinds = {"dead_lettered": book.dead_lettered, "dropped": book.dropped, "suppressed": book.suppressed}
         for name, number in self._counters.items():
             outcome, _, reason = name.partition(":")
-            if outcome in kinds:
+            if outcome in kinds and reason in _REASONS:
                 kinds[outcome][Reason(reason)] = number
-            else:
-                setattr(book, outcome, number)
+            elif name in _COUNTERS:
+                setattr(book, name, number)
 
     async def _renew(self) -> None:
         """Say that what is in hand is in good hands; forget what a peer has taken over."""

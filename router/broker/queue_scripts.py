@@ -215,7 +215,7 @@ local ms = now[1] * 1000 + math.floor(now[2] / 1000)
 local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', ms), 'LIMIT', 0, ARGV[1])
 for _, member in ipairs(due) do
   redis.call('ZREM', KEYS[2], member)
-  redis.call('XADD', KEYS[1], '*', 'd', string.sub(member, string.find(member, ' ', 1, true) + 1))
+  redis.call('XADD', KEYS[1], '*', 'd', string.sub(member, (string.find(member, ' ', 1, true) or 0) + 1))
 end
 local epoch = redis.call('HGET', KEYS[3], 'epoch')
 if not epoch then
@@ -230,8 +230,9 @@ local function pending()
   local books = redis.call('HGETALL', KEYS[3])
   for i = 1, #books, 2 do
     local name = books[i]
-    if name == 'accepted' then sum = sum + books[i + 1]
-    elseif name ~= 'bytes' and name ~= 'epoch' and string.sub(name, 1, 4) ~= 'was:' then sum = sum - books[i + 1]
+    local number = string.match(books[i + 1], '^%-?%d+$') or 0  -- whoever shares the Redis may have put something else there
+    if name == 'accepted' then sum = sum + number
+    elseif name ~= 'bytes' and name ~= 'epoch' and string.sub(name, 1, 4) ~= 'was:' then sum = sum - number
     end
   end
   return sum, books

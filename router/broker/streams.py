@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -27,6 +28,7 @@ from router.contracts import Clock, Receiver, Sign
 from router.core import claims
 from router.core.claims import Pending, Take
 from router.errors import ConfigError, Problem, Reason, UnavailableError
+from router.escaping import cut
 from router.events import RawBatch, text
 
 REDIS_ID = "redis-id"
@@ -449,7 +451,7 @@ class StreamSource:
         self._receiver.refuse(self.name, batch, reason, detail)
 
     def _no_field(self, headers: dict[str, str]) -> str:
-        found = ", ".join(repr(name) for name in headers) or "none"
+        found = ", ".join(repr(cut(name, 64)) for name in islice(headers, 10)) or "none"
         return f"the entry has no field {text(self._field)!r}; its fields: {found}"
 
     # Entries that were delivered before.

@@ -11,7 +11,6 @@ import asyncio
 import select
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import hiredis
@@ -19,6 +18,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from router.broker import client
 from router.contracts import Clock
+from router.core.books import LONGEST_CHANNEL
 from router.core.matching import glob
 from router.errors import UnavailableError
 from router.events import RawBatch
@@ -57,6 +57,21 @@ PROOF: Wanted = (b"ping", b"proof")
 _ENDS = {SUBSCRIBE: UNSUBSCRIBE, PSUBSCRIBE: PUNSUBSCRIBE}
 
 
+class Remembered(dict[bytes, bytes | None]):
+    """The winners of the channels seen last, as `find` gives them; a very long name is asked for each time."""
+
+    def __init__(self, find: Callable[[bytes], bytes | None]) -> None:
+        self._find = find
+
+    def __missing__(self, channel: bytes) -> bytes | None:
+        winner = self._find(channel)
+        if len(channel) <= LONGEST_CHANNEL:
+            if len(self) >= REMEMBERED:
+                del self[next(iter(self))]
+            self[channel] = winner
+        return winner
+
+
 class Subscriptions:
     """What a source subscribes to, in order of priority: exact names, then globs in the order of the configuration.
 
@@ -73,7 +88,7 @@ class Subscriptions:
             *((PSUBSCRIBE, pattern) for pattern in self._globs),
         )
         """In the order to subscribe: with the winner always first, no event is missed while the rest is confirmed."""
-        self.winner: Callable[[bytes], bytes | None] = lru_cache(REMEMBERED)(self._winner)
+        self.winner: Callable[[bytes], bytes | None] = Remembered(self._winner).__getitem__
         """The glob whose copy of a channel's events counts; None where the exact name's does."""
         self.duplicates = 0
         """Copies dropped so far."""

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.common import config_option, env_file_option, find_config, json_option, print_json, say_problems
+from router.cli.common import config_option, env_file_option, find_config, json_option, print_json, say, say_problems
 from router.cli.durability import warnings
 from router.errors import ConfigError, Exit, Problem
+from router.escaping import escape
 
 if TYPE_CHECKING:
     from router.config import SourceConfig
@@ -176,11 +177,11 @@ def _print(report: Report) -> None:
     ]
     verdict = "ok" if report.summary else "can't work"
     styled = click.style(verdict, fg="green" if report.summary else "red", bold=True)
-    click.echo(f"{report.path}: {', '.join([styled, *counts])}", color=_coloured())
+    click.echo(f"{escape(str(report.path))}: {', '.join([styled, *counts])}", color=_coloured())
     if report.summary:
         for title, lines in _lines(report.summary):
             for index, line in enumerate(lines):
-                click.echo(f"  {title if index == 0 else '':<9} {line}")
+                say(f"  {title if index == 0 else '':<9} {line}")
 
 
 def _coloured() -> bool:

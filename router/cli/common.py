@@ -12,6 +12,7 @@ import click
 
 from router.config import NAME
 from router.errors import ConfigError, Problem, UnavailableError
+from router.escaping import escape, escape_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -127,8 +128,14 @@ def redis_queues(loaded: Loaded) -> frozenset[str]:
 
 def tell(text: str, colour: str | None = None) -> None:
     """A line of talk, on stderr; `colour` (error, warning, note, good) paints its first word."""
+    text = escape(text, newlines=True)
     head, space, rest = text.partition(" ") if colour else ("", "", text)
     _talk(f"{click.style(head, fg=_COLOURS[colour], bold=True)}{space}{rest}" if colour else text, colour)
+
+
+def say(text: str) -> None:
+    """A line of data on stdout, or several."""
+    click.echo(escape(text, newlines=True))
 
 
 def _talk(text: str, severity: str | None) -> None:
@@ -145,7 +152,7 @@ def print_json(document: Any, *, indent: int = 0) -> None:
     """Print data as JSON: one line, or indented for people."""
     import msgspec
 
-    encoded = msgspec.json.encode(document)
+    encoded = escape_json(msgspec.json.encode(document))
     click.echo(msgspec.json.format(encoded, indent=indent) if indent else encoded)
 
 
@@ -173,20 +180,15 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     terminal = sys.stdout.isatty()
     table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(_escaped(cell) for cell in row))
+        table.add_row(*(Text(escape(cell)) for cell in row))
     console(width=10_000).print(table, crop=False)
-
-
-def _escaped(cell: str) -> str:
-    from rich.markup import escape
-
-    return escape(cell)
 
 
 def say_problems(problems: Iterable[Problem], *, err: bool = True) -> None:
@@ -201,7 +203,7 @@ def say_problems(problems: Iterable[Problem], *, err: bool = True) -> None:
 
 
 def _styled(problem: Problem) -> str:
-    text = str(problem)
+    text = escape(str(problem), newlines=True)
     place = ":".join(str(part) for part in (problem.file, problem.line, problem.column) if part is not None)
     if place and text.startswith(place):
         return click.style(place, fg=_COLOURS.get(problem.severity), bold=True) + text.removeprefix(place)

@@ -23,6 +23,7 @@ from router.cli.common import (
 )
 from router.cli.many import ago, agreed, dry_run_option, print_table, progress, yes_option
 from router.errors import DEAD, Exit, RouterError
+from router.escaping import escape, escape_json
 
 if TYPE_CHECKING:
     from router.broker.letters import Kept, LetterStore
@@ -121,7 +122,7 @@ async def _list(loaded: Loaded, wanted: Wanted) -> int:
             if wanted.as_json:
                 click.echo(clean(_line(kept)))
             else:
-                rows.append(_row(kept.letter, now))
+                rows.append(_row(kept, now))
         waiting = await store.waiting()
     if rows:
         print_table(_COLUMNS, [tuple(map(clean, row)) for row in rows])
@@ -167,6 +168,8 @@ def _page(kept: Kept, now: float) -> Iterator[str]:
 
     letter = kept.letter
     found = faults(letter)
+    if kept.unreadable:
+        yield "This is no letter of event-router; what can be read of it:"
     told = {
         "id": letter.id,
         "entry": kept.entry,
@@ -266,18 +269,19 @@ async def _replay(loaded: Loaded, wanted: Wanted, *, rate: int, dry_run: bool, y
     from router.cli.recipients import Recipients
 
     now = time.time()
-    newer = 0
+    left: Counter[bool] = Counter()  # by whether they are of a newer event-router
     recipients = Recipients(loaded, now)
     async with _store(loaded) as store:
         chosen = Chosen()
         async for kept in _matching(store, wanted, loaded, now):
-            if kept.newer:
-                newer += 1
+            if kept.newer or kept.unreadable:
+                left[kept.newer] += 1
                 continue
             chosen.add(kept)
             recipients.add(kept.letter)
-        if newer:
-            tell(f"warning: {_number(newer)} of a newer event-router stay where they are", "warning")
+        for newer, number in left.items():
+            what = "of a newer event-router stay" if newer else "that can't be read stay"
+            tell(f"warning: {_number(number)} {what} where they are", "warning")
         if not chosen.letters:
             return _none(wanted)
         tell(f"{'would replay' if dry_run else 'replaying'} {chosen.summary(now)}, {recipients.summary()}")
@@ -443,10 +447,10 @@ def _run(main: Any) -> int:
 
 def _cleaner(loaded: Loaded) -> Callable[[str], str]:
     """What takes secrets out of a line, and what could steer a terminal."""
-    from router.ops.logs import Redactor, harmless
+    from router.ops.logs import Redactor
 
     redact = Redactor(loaded.secrets).text
-    return lambda line: harmless(redact(line))
+    return lambda line: escape(redact(line))
 
 
 def _json_cleaner(loaded: Loaded) -> Callable[[str], str]:
@@ -454,22 +458,24 @@ def _json_cleaner(loaded: Loaded) -> Callable[[str], str]:
     from router.ops.logs import Redactor
 
     redact = Redactor(loaded.secrets).text
-    steering = (*range(0x7F, 0xA0), 0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
-    escaped = {code: f"\\u{code:04x}" for code in steering}
-    return lambda line: redact(line).translate(escaped)
+    return lambda line: escape_json(redact(line).encode()).decode()
 
 
 _COLUMNS = ("id", "age", "reason", "source", "channel", "route", "sink", "address", "detail")
 
 
-def _row(letter: DeadLetter, now: float) -> tuple[str, ...]:
+_UNREADABLE = "unreadable"  # in place of a reason
+
+
+def _row(kept: Kept, now: float) -> tuple[str, ...]:
     from router.core.letter_filter import brief
 
+    letter = kept.letter
     detail = " ".join(brief(letter).split())
     return (
-        letter.id,
+        kept.entry if kept.unreadable else letter.id,
         _age(letter, now),
-        letter.reason,
+        _UNREADABLE if kept.unreadable else letter.reason,
         letter.source,
         letter.channel,
         letter.route or "-",
@@ -489,7 +495,8 @@ def _line(kept: Kept) -> str:
     found = faults(letter)
     fields = {name: getattr(letter, name) for name in _FIELDS}
     detail = letter.detail if found is None else found
-    return msgspec.json.encode({**fields, "detail": detail, "payload": content(letter), "entry": kept.entry}).decode()
+    line = {**fields, "detail": detail, "payload": content(letter), "entry": kept.entry}
+    return msgspec.json.encode(line | {_UNREADABLE: True} if kept.unreadable else line).decode()
 
 
 _FIELDS = (
@@ -517,10 +524,7 @@ def _age(letter: DeadLetter, now: float) -> str:
 
 def _ago(failed_at: str, now: float) -> str:
     """How long ago, in its largest unit."""
-    from datetime import datetime
+    from router.core.letter_filter import moment_of
 
-    try:
-        seconds = max(now - datetime.fromisoformat(failed_at).timestamp(), 0.0)
-    except ValueError:
-        return "?"
-    return ago(seconds)
+    at = moment_of(failed_at)
+    return "?" if at is None else ago(max(now - at.timestamp(), 0.0))

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from router.cli.common import console, show_table, tell
+from router.escaping import escape
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -59,6 +60,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if sys.stdout.isatty() and len(rows) <= MOST_IN_TABLE:
         show_table(columns, rows)
         return
+    rows = [[escape(cell) for cell in row] for row in rows]
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     for cells in (columns, *rows):
         click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.common import config_option, embedded_url, env_file_option, load_config, tell
+from router.cli.common import config_option, embedded_url, env_file_option, load_config, say, tell
 from router.errors import Exit, RejectedError
 
 if TYPE_CHECKING:
@@ -42,14 +42,12 @@ def publish(channel: str, payload: str, config: Path | None, env_file: Path | No
     url = (source.url if source else None) or loaded.config.redis.url
     address, answer = asyncio.run(_publish(url, publish_command(source, os.fsencode(channel), raw)))
     if isinstance(answer, bytes):
-        click.echo(f"added to the stream {channel} at {address}: entry {answer.decode()}")
+        say(f"added to the stream {channel} at {address}: entry {answer.decode()}")
         return Exit.OK
     if source is not None and source.type == "list":
-        click.echo(
-            f"pushed to the list {channel} at {address}: {answer} item{'s wait' if answer != 1 else ' waits'} there"
-        )
+        say(f"pushed to the list {channel} at {address}: {answer} item{'s wait' if answer != 1 else ' waits'} there")
         return Exit.OK
-    click.echo(f"published on {channel} at {address}: {answer} subscriber{'s' * (answer != 1)} received it")
+    say(f"published on {channel} at {address}: {answer} subscriber{'s' * (answer != 1)} received it")
     if not answer:
         tell("warning: nobody was subscribed, so this event is gone; is `event-router run` running?", "warning")
     return Exit.OK

@@ -352,7 +352,10 @@ def _tell_left(asked: _Asked, job: _Job, done: Counter[Any], after: Standing) ->
     if done[State.NO_ROOM]:
         tell(f"warning: {_number(after.held)} left: {job.full}", "warning")
     if done[State.UNREADABLE]:
-        tell(f"warning: {_number(done[State.UNREADABLE])} of a newer event-router left as they are", "warning")
+        tell(
+            f"warning: {_number(done[State.UNREADABLE])} that can't be read (of a newer event-router, perhaps) left as they are",
+            "warning",
+        )
     if after.kept:
         tell(
             f"note: {_number(after.kept)} in hand of a router that runs, or that was killed less than "

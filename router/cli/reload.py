@@ -14,6 +14,7 @@ from router.cli.common import (
     instance_option,
     json_option,
     print_json,
+    say,
     say_problems,
     tell,
 )
@@ -56,7 +57,7 @@ def reload(config: Path | None, env_file: Path | None, instance: str, *, as_json
 
 def _say(told: Mapping[str, Any]) -> None:
     lines = list(_lines(told["changed"]))
-    click.echo("\n".join(["reloaded:", *lines]) if lines else "reloaded: nothing has changed")
+    say("\n".join(["reloaded:", *lines]) if lines else "reloaded: nothing has changed")
     for sink, number in told["waiting"].items():
         tell(f"warning: {number:,} deliveries wait for {sink}, which is gone: event-router queue list", "warning")
 

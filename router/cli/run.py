@@ -19,6 +19,7 @@ import structlog
 
 from router.cli.common import config_option, env_file_option, find_config, instance_option, tell
 from router.errors import ConfigError, Exit, Problem
+from router.escaping import escape
 from router.version import __version__
 
 if TYPE_CHECKING:
@@ -221,12 +222,12 @@ def _words() -> list[str]:
 @contextmanager
 def _printer(active: Logs) -> Iterator[Callable[[str], None]]:
     """What prints a line on stdout: in a thread of its own, without secrets and without control characters."""
-    from router.ops.logs import Writer, harmless
+    from router.ops.logs import Writer
 
     writer = Writer(1, lost_line=lambda count: f"({count} lines are not shown: stdout was not read)")
     writer.start()
     try:
-        yield lambda line: writer.put(harmless(active.redactor.text(line)))
+        yield lambda line: writer.put(escape(active.redactor.text(line)))
     finally:
         writer.stop(timeout=5.0)
 

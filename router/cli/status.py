@@ -12,6 +12,7 @@ import click
 
 from router.cli.common import config_option, console, env_file_option, instance_option, json_option, print_json
 from router.errors import Exit, UnavailableError
+from router.escaping import escape
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -130,14 +131,14 @@ def _headline(told: Document) -> Text:
 
     ready = ("ready", "bold green") if told["ready"] else ("not ready", "bold red")
     about = f"{told['instance']}, process {told['pid']}, up {span(told['uptime'])}, "
-    return Text.assemble((f"event-router {told['version']}", "bold"), "  ", _clean(about), ready)
+    return Text.assemble((f"event-router {told['version']}", "bold"), "  ", escape(about), ready)
 
 
 def _complaints(told: Document) -> list[Text]:
     from rich.text import Text
 
-    reasons = [Text.assemble(("  ✗ ", "red"), _clean(reason)) for reason in told["reasons"]]
-    return reasons + [Text.assemble(("  ! ", "yellow"), _clean(warning)) for warning in told["warnings"]]
+    reasons = [Text.assemble(("  ✗ ", "red"), escape(reason)) for reason in told["reasons"]]
+    return reasons + [Text.assemble(("  ! ", "yellow"), escape(warning)) for warning in told["warnings"]]
 
 
 def _sources(told: Document, rates: Rates | None) -> RenderableType:
@@ -225,12 +226,6 @@ def _painted(text: str, style: str) -> Text:
     from rich.text import Text
 
     return Text(text, style=style)
-
-
-def _clean(text: str) -> str:
-    from router.ops.logs import harmless
-
-    return harmless(text)
 
 
 def span(seconds: float) -> str:

@@ -12,6 +12,9 @@ from router.events import Outcome
 CHANNELS = 1_000
 """Channels whose drops are counted each for itself."""
 
+LONGEST_CHANNEL = 1_000
+"""Bytes of the longest name of a channel that anything is remembered by: who publishes may make names of many megabytes."""
+
 OTHER = "other"
 """The rest of them."""
 
@@ -39,7 +42,7 @@ class SinkBook:
     degraded: int = 0
     """Delivered with the JSON line in place of a text that could not be rendered; counted in `delivered` too."""
     dropped_by_channel: Counter[str] = field(default_factory=Counter)
-    """Drops of the first `CHANNELS` channels, the rest under `OTHER`."""
+    """Drops of the first `CHANNELS` channels, the rest under `OTHER`, and so those of very long names."""
 
     def settle(self, number: int, outcome: Outcome, reason: Reason | None = None) -> None:
         """So many deliveries are over, all in the same way. `reason` goes with all outcomes but delivered, handed over."""
@@ -55,7 +58,9 @@ class SinkBook:
         """Deliveries are dropped, one for each of these channels."""
         for channel, number in Counter(channels).items():
             self.dropped[reason] += number
-            known = channel in self.dropped_by_channel or len(self.dropped_by_channel) < CHANNELS
+            known = channel in self.dropped_by_channel or (
+                len(self.dropped_by_channel) < CHANNELS and len(channel) <= LONGEST_CHANNEL
+            )
             self.dropped_by_channel[channel if known else OTHER] += number
 
     def forget(self, pending: int) -> None:

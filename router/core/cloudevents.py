@@ -13,11 +13,13 @@ import msgspec
 
 from router.core.ids import portable
 from router.errors import Reason, RejectedError
+from router.escaping import cut
 from router.events import JSON, TEXT, decode
 
 VERSION = "1.0"
 REQUIRED = ("specversion", "id", "source", "type")
 _CONTENT = frozenset({"data", "data_base64"})
+_SHOWN = 80  # bytes of an attribute's name
 
 _open = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -52,8 +54,8 @@ def open_envelope(raw: bytes) -> Opened:
     return Opened(portable(f"{attributes['source']}#{id_}"), attributes | {"ce-id": id_}, data, format_)
 
 
-def _wrong(detail: str) -> RejectedError:
-    return RejectedError(Reason.DECODE, f"not a CloudEvent: {detail}")
+def _wrong(detail: str, told: str | None = None) -> RejectedError:
+    return RejectedError(Reason.DECODE, f"not a CloudEvent: {detail}", f"not a CloudEvent: {told or detail}")
 
 
 def _attribute(name: str, raw: msgspec.Raw) -> str | None:
@@ -66,7 +68,8 @@ def _attribute(name: str, raw: msgspec.Raw) -> str | None:
     if name in REQUIRED:
         raise _wrong(f"`{name}` must be a string")
     if isinstance(value, dict | list):
-        raise _wrong(f"the attribute {name!r} must be a string, a number, true or false")
+        must = "must be a string, a number, true or false"
+        raise _wrong(f"the attribute {cut(name, _SHOWN)!r} {must}", f"each attribute {must}")
     return bytes(raw).decode()
 
 
@@ -74,7 +77,10 @@ def _check_required(attributes: dict[str, str]) -> None:
     if missing := [f"`{name}`" for name in REQUIRED if name not in attributes]:
         raise _wrong(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
     if attributes["specversion"] != VERSION:
-        raise _wrong(f"`specversion` is {attributes['specversion'][:20]!r}, and only {VERSION!r} is known")
+        only = f"and only {VERSION!r} is known"
+        raise _wrong(
+            f"`specversion` is {attributes['specversion'][:20]!r}, {only}", f"`specversion` is another, {only}"
+        )
     if empty := [f"`{name}`" for name in REQUIRED if not attributes[name]]:
         raise _wrong(f"{', '.join(empty)} must not be empty")
 

@@ -24,6 +24,7 @@ MILLISECONDS = 1e11
 """A number of seconds above this is in milliseconds, as JavaScript's `Date.now()`: in seconds it were the year 5138."""
 
 _RESULT = "_result_"
+_NO_TIME = "expires: the text is no time"
 
 
 class BrokenExpressionError(Exception):
@@ -108,7 +109,7 @@ class Expiry:
         try:
             rendered = self._template.render(names).strip()
         except Exception as error:  # noqa: BLE001  # whatever a template runs into is this delivery's failure
-            raise TemplateError(f"expires: {self._template.explain(error, names)}") from None
+            raise self._template.explain("expires", error, names) from None
         finally:
             current.reset(token)
         return moment(rendered) if rendered else None
@@ -124,7 +125,7 @@ def moment(written: str) -> float:
     except ValueError:
         return _date(written)
     if not 0 <= number < MILLISECONDS * 1000:
-        raise TemplateError(f"expires: {written[:50]!r} is no time")
+        raise TemplateError(f"expires: {written[:50]!r} is no time", _NO_TIME)
     return number / 1000 if number >= MILLISECONDS else number
 
 
@@ -132,8 +133,9 @@ def _date(written: str) -> float:
     try:
         found = datetime.fromisoformat(written)
         if found.tzinfo is None:
-            raise TemplateError(f"expires: {written[:50]!r} has no time zone; end it with Z or +00:00")
+            no_zone = "has no time zone; end it with Z or +00:00"
+            raise TemplateError(f"expires: {written[:50]!r} {no_zone}", f"expires: the time {no_zone}")
         return found.timestamp()
     except (ValueError, OverflowError):
         wrong = f"expires: {written[:50]!r} is no time: write RFC 3339 (2026-01-31T12:00:00Z) or seconds since 1970"
-        raise TemplateError(wrong) from None
+        raise TemplateError(wrong, _NO_TIME) from None

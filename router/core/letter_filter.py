@@ -92,17 +92,26 @@ def failed_at(letter: DeadLetter) -> float:
 
 
 def _time(text: str) -> datetime:
+    return moment_of(text) or datetime.fromtimestamp(0, UTC)
+
+
+def moment_of(text: str) -> datetime | None:
+    """The time that a letter gives; None for what is no time, or none since 1970."""
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
-        return datetime.fromtimestamp(0, UTC)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+        # This fails for the first and the last hours of all years.
+        found = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return found if found.year >= 1970 else None
 
 
 def content(letter: DeadLetter) -> Any:
-    """The payload: JSON values, or text where it is no JSON (what is no UTF-8 is backslash-escaped)."""
+    """The payload: JSON values that can be shown, or text where it is no JSON (what is no UTF-8 is backslash-escaped)."""
     try:
-        return events.decode(letter.payload, events.JSON)
+        found = events.decode(letter.payload, events.JSON)
+        msgspec.json.encode([[[[[found]]]]])  # nested within what shows it, it must not be too deep either
+        return found
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return letter.payload.decode("utf-8", "backslashreplace")
 
@@ -125,13 +134,13 @@ def event_of(letter: DeadLetter) -> Event:
     )
 
 
-def faults(letter: DeadLetter) -> list[dict[str, Any]] | None:
+def faults(letter: DeadLetter) -> list[dict[str, str]] | None:
     """What a schema has against the payload, None where the detail is a text."""
     if letter.reason != "schema":
         return None
     try:
-        found = msgspec.json.decode(letter.detail, type=list[dict[str, Any]])
-    except msgspec.DecodeError:
+        found = msgspec.json.decode(letter.detail, type=list[dict[str, str]])
+    except (msgspec.DecodeError, RecursionError):
         return None
     return found
 

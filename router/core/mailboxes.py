@@ -60,9 +60,9 @@ def mailbox(address: str) -> Mailbox:
         quoted_name, plain_name, (local, domain) = "", "", found.groups() if found else ("", "")
     if found is None:
         check_no_group(address)
-        raise AddressError(f"{quoted(address)} is no mail address")
+        raise refused(address, "is no mail address")
     if len(local.encode()) > _LOCAL_OCTETS or len(f"{local}@{domain}".encode()) > _MAILBOX_OCTETS:
-        raise AddressError(f"{quoted(address)} is too long for a mail address")
+        raise refused(address, "is too long for a mail address")
     return Mailbox(_ESCAPED.sub(r"\1", quoted_name) if quoted_name else plain_name.strip(), local, domain)
 
 
@@ -81,20 +81,25 @@ def split(whole: str) -> list[str]:
 def check_text(address: str) -> None:
     """Raise `AddressError` for an address, of any kind, that is too long or has a control character in it."""
     if len(address) > LONGEST:
-        raise AddressError(f"{quoted(address)} is too long for an address")
+        raise refused(address, "is too long for an address")
     if _CONTROL.search(address):
-        raise AddressError(f"{quoted(address)} has a control character in it")
+        raise refused(address, "has a control character in it")
 
 
 def check_no_group(address: str) -> None:
     """Raise `AddressError` for the group syntax (`team: a@example.org;`) in an address of any kind."""
     if ";" in _QUOTED.sub("", address):
-        raise AddressError(f"{quoted(address)} is a group, write the addresses themselves")
+        raise refused(address, "is a group, write the addresses themselves")
 
 
 def has_control(whole: str) -> bool:
     """Return whether a text has a control character in it, which no address may have."""
     return _CONTROL.search(whole) is not None
+
+
+def refused(address: str, why: str) -> AddressError:
+    """Return the error for an address: its text shows the address, which the log is not told."""
+    return AddressError(f"{quoted(address)} {why}", f"an address {why}")
 
 
 def quoted(address: str) -> str:

@@ -12,17 +12,29 @@ import struct
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from router.events import Event, History
+from router.core.ids import LONGEST
+from router.escaping import cut
+from router.events import Event, History, decode
 
 VERSION = 1
 """Rises when an older router could not read a record any more."""
 
-LONGEST_ERROR = 1000
-"""Characters of the last error that travel with a delivery."""
+LONGEST_ERROR = 1024
+"""Bytes of the last error that travel with a delivery."""
+
+
+LATEST = 253402300800.0
+"""Seconds since the epoch at which years have five digits, which no date of ours can hold."""
+
+MOST_CALLS = 1_000_000_000
+"""Attempts beyond which a number is no count of ours: arithmetic with larger ones overflows."""
+
+Moment = Annotated[float, msgspec.Meta(ge=0, lt=LATEST)]
+Format = Literal["json", "text"]
 
 
 class UnknownRecordError(Exception):
@@ -32,9 +44,9 @@ class UnknownRecordError(Exception):
 class _Record(msgspec.Struct, array_like=True, gc=False):
     """The fields in the order they are written; new ones are added at the end."""
 
-    version: int
-    id: str
-    received_at: float
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST)]
+    received_at: Moment
     raw: bytes
     route: str
     overridden: bool
@@ -42,16 +54,18 @@ class _Record(msgspec.Struct, array_like=True, gc=False):
     source: str
     channel: str
     pattern: str | None
-    format: str
+    format: Format
     headers: Mapping[str, str] | None = None
-    attempt: int = 1
+    attempt: Annotated[int, msgspec.Meta(ge=1, le=MOST_CALLS)] = 1
     address: str | None = None
-    first_failed_at: float = 0.0
-    calls: int = 0
+    first_failed_at: Moment = 0.0
+    calls: Annotated[int, msgspec.Meta(ge=0, le=MOST_CALLS)] = 0
     last_error: str = ""
-    failed_at: float = 0.0
-    planned: float = 0.0
+    failed_at: Moment = 0.0
+    planned: Moment = 0.0
 
+
+_SHOWN = 200  # bytes of what is wrong with a record
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Record).decode
@@ -70,7 +84,16 @@ def pack(events: Sequence[Event], overriding: AbstractSet[str] = frozenset()) ->
             received_at = at.timestamp()
         route, history = e.route, e._history
         made = record(
-            VERSION, e.id, received_at, e.raw, route, route in overriding, e.source, e.channel, e.pattern, e.format
+            VERSION,
+            e.id,
+            received_at,
+            e.raw,
+            route,
+            route in overriding,
+            e.source,
+            e.channel,
+            e.pattern,
+            e.format,  # type: ignore[arg-type]  # of a delivery it is one of the two
         )
         if history is not None or e.headers or e.attempt != 1 or e.address is not None:
             _add_the_rest(made, e, history)
@@ -84,7 +107,7 @@ def _add_the_rest(record: _Record, event: Event, history: History | None) -> Non
         record.first_failed_at, record.calls = history.first_failed_at, history.calls
         record.failed_at, record.planned = history.failed_at, history.planned
         # A lone surrogate, which an error may quote, is no text that can be written.
-        record.last_error = history.last_error[:LONGEST_ERROR].encode("utf-8", "backslashreplace").decode()
+        record.last_error = cut(history.last_error, LONGEST_ERROR).encode("utf-8", "backslashreplace").decode()
 
 
 class Reader:
@@ -103,13 +126,17 @@ class Reader:
         """
         try:
             r = _decode(data)
-        except msgspec.DecodeError as error:
+            if r.version == VERSION:
+                if not (r.id.isascii() and r.id.isprintable()):  # it stands in headers of mails and of HTTP
+                    raise ValueError("its id is not printable ASCII")
+                decode(r.raw, r.format)
+        except Exception as error:  # noqa: BLE001  # whoever shares the Redis may write anything; nothing of it may end a worker
             raise UnknownRecordError(_why(data, error)) from None
         if r.version > VERSION:
             raise UnknownRecordError(_newer(r.version))
         if r.received_at != self._stamp:  # the events of a batch share one object, which the log sink makes use of
-            self._stamp = r.received_at
             self._at = datetime.fromtimestamp(r.received_at, UTC)
+            self._stamp = r.received_at
         # An older router wrote no time of the last failure: its delivery begins to age anew.
         failed_at = r.failed_at or r.first_failed_at
         history = History(r.first_failed_at, r.calls, r.last_error, failed_at, r.planned) if r.calls else None
@@ -137,10 +164,6 @@ HEAD = 256
 """Bytes at the beginning of a record that are enough for `received_at`: an id has 200 at most."""
 
 
-LATEST = 253402300800.0
-"""Seconds since the epoch at which years have five digits, which no date of ours can hold."""
-
-
 def received_at(head: bytes) -> float | None:
     """When the event of a record was received (seconds since the epoch), read off the record's first `HEAD` bytes.
 
@@ -161,12 +184,12 @@ def received_at(head: bytes) -> float | None:
 _HEAD = re.compile(rb"(?:[\x93-\x9f]|\xdc..)[\x00-\x7f](?:([\xa0-\xbf])|\xd9(.))", re.DOTALL)
 
 
-def _why(data: bytes, error: msgspec.DecodeError) -> str:
-    with contextlib.suppress(msgspec.DecodeError):
+def _why(data: bytes, error: Exception) -> str:
+    with contextlib.suppress(Exception):  # what is no list that begins with a number is not of a newer router either
         match _decode_any(data):
             case [int(version), *_] if version > VERSION:
                 return _newer(version)
-    return f"this is no record of a delivery: {error}"
+    return f"this is no record of a delivery: {cut(str(error), _SHOWN)}"
 
 
 def _newer(version: int) -> str:

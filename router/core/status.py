@@ -76,6 +76,10 @@ class SinkStatus:
     degraded: int
     """Of the delivered, those that carried the JSON line in place of a text that could not be rendered."""
     dropped_by_channel: Counts
+    unreadable: int = 0
+    """Entries of the queue in Redis that this router has in hand and can't read: they stay pending."""
+    replaced: int = 0
+    """Workers that ended by a fault of the router and were replaced."""
 
     @property
     def difference(self) -> int:
@@ -143,7 +147,24 @@ class Snapshot:
         """What is not well though the router is ready."""
         faults = [f"sink {name}: {sink.fault.why}" for name, sink in self.sinks.items() if sink.fault is not None]
         failed = [f"the configuration on disk was not taken: {self.config.error}"] if self.config.error else []
-        return (*faults, *failed, *self.notices, *(f"the books do not balance: {line}" for line in self.differences))
+        stuck = [
+            f"sink {name}: {sink.unreadable} of its queue can't be read and stay there: event-router queue list"
+            for name, sink in self.sinks.items()
+            if sink.unreadable
+        ]
+        ended = [
+            f"sink {name}: {sink.replaced} of its workers ended by a fault of the router and were replaced; its log says more"
+            for name, sink in self.sinks.items()
+            if sink.replaced
+        ]
+        return (
+            *faults,
+            *stuck,
+            *ended,
+            *failed,
+            *self.notices,
+            *(f"the books do not balance: {line}" for line in self.differences),
+        )
 
     @property
     def differences(self) -> tuple[str, ...]:
@@ -182,6 +203,10 @@ class SharedQueue(Protocol):
 
     held: int
     """Deliveries that the queue itself held then, whoever has them in hand."""
+
+    @property
+    def unreadable(self) -> int:
+        """Entries in hand that this router can't read."""
 
     async def refresh(self) -> None:
         """Fetch both, of one moment. May raise, may take its time."""
@@ -245,6 +270,8 @@ def _sink(sink: SinkStatus) -> dict[str, Any]:
         "breaker_open": sink.breaker_open,
         "fault": sink.fault and {"since": sink.fault.since, "why": sink.fault.why},
         "dropped_by_channel": dict(sink.dropped_by_channel),
+        "unreadable": sink.unreadable,
+        "replaced": sink.replaced,
     }
 
 

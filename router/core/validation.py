@@ -14,6 +14,7 @@ import jsonschema_rs
 import msgspec
 
 from router.errors import RouterError
+from router.escaping import cut
 
 Retrieve = Callable[[str], Any]
 """Gives the document of a URI. Raises `LookupError` or `ValueError` with a plain sentence when it may not."""
@@ -30,7 +31,15 @@ DRAFTS = (
 )
 """What `$schema` may say; without one it is the last."""
 
-_LONGEST = 500  # characters of one message
+_LONGEST = 500  # characters of what is wrong with a schema
+
+POINTER_BYTES = 256
+"""Bytes of a violation's pointer: a payload makes it as long as it likes with the names of its fields."""
+
+MESSAGE_BYTES = 1024
+"""Bytes of a violation's message, which may quote the payload."""
+
+_PLACE_BYTES = 128
 
 
 class SchemaProblem(RouterError):  # noqa: N818  # it is a finding about a file, shown at the place that names the file
@@ -45,12 +54,14 @@ class SchemaProblem(RouterError):  # noqa: N818  # it is a finding about a file,
 class Violation(msgspec.Struct, frozen=True):
     """One way in which a payload does not fit: JSON pointer (RFC 6901) into the payload, keyword, message.
 
-    `required` points at the field that is missing.
+    `required` points at the field that is missing. `place` is the pointer for the log: a name that the schema does not have
+    comes from the payload and stands there as `*`.
     """
 
     pointer: str
     keyword: str
     message: str
+    place: str
 
 
 class Schema:
@@ -109,7 +120,15 @@ def _explained(error: jsonschema_rs.ValidationError) -> str:
 
 def _violation(error: jsonschema_rs.ValidationError) -> Violation:
     path = list(error.instance_path)
+    known = {*error.schema_path}
     kind = error.kind
     if isinstance(kind, jsonschema_rs.ValidationErrorKind.Required):
         path.append(kind.property)
-    return Violation(pointer(path), kind.name, error.message[:_LONGEST])
+        known.add(kind.property)
+    place = [part if isinstance(part, int) or part in known else "*" for part in path]
+    return Violation(
+        cut(pointer(path), POINTER_BYTES),
+        kind.name,
+        cut(error.message, MESSAGE_BYTES),
+        cut(pointer(place) or "/", _PLACE_BYTES),
+    )

@@ -8,7 +8,11 @@ import msgspec
 
 from router.core.validation import Violation
 from router.errors import Reason
+from router.escaping import cut
 from router.events import DeadLetter, Event, timestamp
+
+DETAIL_BYTES = 8 * 1024
+"""Bytes of a letter's detail: an event must not make a letter many times its own size."""
 
 
 def of_delivery(letter_id: str, event: Event, reason: Reason, detail: str, *, now: float, attempts: int) -> DeadLetter:
@@ -21,7 +25,7 @@ def of_delivery(letter_id: str, event: Event, reason: Reason, detail: str, *, no
         id=letter_id,
         event_id=event.id,
         reason=reason,
-        detail=detail,
+        detail=cut(detail, DETAIL_BYTES),
         source=event.source,
         channel=event.channel,
         pattern=event.pattern,
@@ -48,5 +52,16 @@ def of_waiting(letter_id: str, event: Event, reason: Reason, why: str, *, now: f
 
 
 def violations(found: list[Violation]) -> str:
-    """The `detail` of a payload that does not fit its schema: a JSON list of pointer, keyword and message."""
-    return msgspec.json.encode(found).decode()
+    """The `detail` of a payload that does not fit its schema: a JSON list of pointer, keyword and message.
+
+    It holds the first ones that have room in `DETAIL_BYTES`.
+    """
+    kept: list[bytes] = []
+    left = DETAIL_BYTES - len("[]")
+    for one in found:
+        kept.append(msgspec.json.encode({"pointer": one.pointer, "keyword": one.keyword, "message": one.message}))
+        left -= len(kept[-1]) + len(",")
+        if left < 0:
+            kept.pop()
+            break
+    return f"[{b','.join(kept).decode()}]"

@@ -19,6 +19,9 @@ MOST = 1_000
 QUIET = 60.0
 """Seconds between two lines that say the same."""
 
+LONGEST = 256
+"""Characters of a name (a channel's, say) by which alike messages are told apart."""
+
 KINDS = 10
 """Kinds of errors that are told of one thing in that time."""
 
@@ -52,7 +55,7 @@ class Notes:
         Of the same thing another kind of `error` or `detail` is told at once.
         """
         now = self._clock.monotonic()
-        key = (message, *about)
+        key = (message, *(one[:LONGEST] for one in about))
         before = self._said.get(key)
         why = kind(str(fields.get("error", fields.get("detail", ""))))
         if before is not None and now < before.quiet_until:

@@ -18,9 +18,10 @@ import structlog
 from router import events
 from router.contracts import Clock, DeadLetters, Receipt
 from router.core import decoding
-from router.core.books import Books, SourceBook
+from router.core.books import LONGEST_CHANNEL, Books, SourceBook
 from router.core.ids import Ids
 from router.core.routing import Routing, SchemaRule, Target
+from router.core.validation import Violation
 from router.engine import letters
 from router.engine.notes import Notes
 from router.errors import Reason, RejectedError
@@ -376,12 +377,13 @@ class Pipeline:
             sizes[sink] = sizes.get(sink, 0) + size
 
     def _prepare(self, lane: Lane, batch: RawBatch) -> _Prepared:
-        """Make the plan of a channel, and keep it."""
+        """Make the plan of a channel, and keep it unless the name is very long: producers choose it."""
         prepared = self._planned(lane, batch)
         plans = self._plans[lane.name]
-        if len(plans) >= MOST_PLANS:
-            del plans[next(iter(plans))]
-        plans[batch.channel] = prepared
+        if len(batch.channel) <= LONGEST_CHANNEL:
+            if len(plans) >= MOST_PLANS:
+                del plans[next(iter(plans))]
+            plans[batch.channel] = prepared
         return prepared
 
     def _planned(self, lane: Lane, batch: RawBatch) -> _Prepared:
@@ -409,9 +411,8 @@ class Pipeline:
         def accepts_all(payload: Any) -> bool:
             if not schema.is_valid(payload):
                 found = schema.errors(payload)
-                places = ", ".join(f"{violation.pointer or '/'} {violation.keyword}" for violation in found)
                 message = "event does not fit its schema, mode warn lets it pass"
-                self._notes.say(message, lane.name, channel, source=lane.name, channel=channel, detail=places)
+                self._notes.say(message, lane.name, channel, source=lane.name, channel=channel, detail=_places(found))
             return True
 
         return accepts_all
@@ -457,13 +458,12 @@ class Pipeline:
         """Why a message was refused: reason, the letter's detail, and what may be logged of it (no payload)."""
         error = decoding.rejection(raw, lane.format, lane.max_bytes)
         if error:
-            return error.reason, error.detail, error.detail
+            return error.reason, error.detail, error.told
         rule = prepared.schema
         assert rule is not None
         assert rule.schema is not None
         found = rule.schema.errors(decoding.decode(raw, lane.format, lane.max_bytes))
-        told = ", ".join(f"{violation.pointer or '/'} {violation.keyword}" for violation in found)
-        return Reason.SCHEMA, letters.violations(found), told
+        return Reason.SCHEMA, letters.violations(found), _places(found)
 
     def _unmatched(
         self, book: SourceBook, prepared: _Prepared, accepted: list[Event], whole: list[bytes] | None
@@ -480,3 +480,8 @@ class Pipeline:
             messages = whole or [event.raw for event in accepted]
             for event, raw in zip(accepted, messages, strict=True):
                 self._keep(msgspec.structs.replace(event, raw=raw), Reason.UNMATCHED, "no route takes this channel")
+
+
+def _places(found: Sequence[Violation]) -> str:
+    """What the log says of a payload that does not fit its schema: where, and by which keyword."""
+    return ", ".join(f"{violation.place} {violation.keyword}" for violation in found)

@@ -36,6 +36,8 @@ class Dead(msgspec.Struct, frozen=True):
 
     reason: Reason
     detail: str
+    told: str | None = None
+    """What the log may say where the detail quotes the event."""
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -84,9 +86,9 @@ class Preparing:
             late = self._late(event)
             return late or await self._rendered(event)
         except TemplateError as error:
-            return Dead(Reason.TEMPLATE, str(error))
+            return Dead(Reason.TEMPLATE, str(error), error.told)
         except AddressError as error:
-            return Dead(Reason.ADDRESS, str(error))
+            return Dead(Reason.ADDRESS, str(error), error.told)
 
     def _late(self, event: Event) -> Dead | None:
         expiry = self._expires.get(event.route)

@@ -19,13 +19,16 @@ import structlog
 
 from router import events
 from router.broker import client, keys
-from router.broker.letters import GROUP, letter_of, newer
+from router.broker.dead_letters import Tally
+from router.broker.letters import GROUP, letter_of, newer, unreadable
 from router.broker.link import Link, Script, cancelled
 from router.broker.solitude import Solitude
 from router.broker.streams import StreamSource
 from router.contracts import Clock, DeadLetters, DisputableReceipt, ListRemoval, Receipt, RemovableReceipt, Removal
 from router.core.letter_filter import received_at
+from router.engine.letters import DETAIL_BYTES
 from router.errors import ConfigError, Reason, UnavailableError
+from router.escaping import cut
 from router.events import DeadLetter, Event, RawBatch
 
 log = structlog.stdlib.get_logger(__name__)
@@ -168,6 +171,7 @@ class Replayer:
         self._way = way
         self._dead_letters = dead_letters
         self._clock = clock
+        self._unreadable = Tally(clock, "dead letters to be replayed can't be read: they stay where they are")
 
     def receive(self, source: str, batches: Sequence[RawBatch]) -> None:  # noqa: ARG002  # there is only one
         """Put these letters on their way. Never waits, never raises for a letter."""
@@ -175,17 +179,21 @@ class Replayer:
         deliveries: list[Event] = []
         for batch in batches:
             for position, letter in enumerate(_letters(batch)):
-                if letter is None:
-                    continue  # a newer router's: it stays pending until one comes that knows it
+                if letter is None:  # it stays pending: a newer router may know it
+                    self._unreadable.add(1)
+                    continue
                 receipt = At(batch.receipt, position)
+                payload_format = _format(letter.payload, way.format_of(letter.source))
                 if letter.sink is None:
                     self._go_the_whole_way(way, letter, receipt)
-                elif way.leads(letter.route or "", letter.sink):
-                    receipt.expect(0, 1)
-                    deliveries.append(_delivery(letter, way.format_of(letter.source), receipt))
-                else:
+                elif not way.leads(letter.route or "", letter.sink):
                     gone = f"no route {letter.route!r} leads to a sink {letter.sink!r}"
                     self._orphaned(letter, gone, receipt)
+                elif payload_format is None:
+                    self._back(letter, Reason.DECODE, "can't be replayed: the payload can't be decoded", receipt)
+                else:
+                    receipt.expect(0, 1)
+                    deliveries.append(_delivery(letter, payload_format, receipt))
         if deliveries:
             way.deliver(deliveries)
 
@@ -207,10 +215,11 @@ class Replayer:
 
     def _orphaned(self, letter: DeadLetter, gone: str, receipt: At) -> None:
         before = letter.reason if letter.reason == Reason.ORPHANED else f"{letter.reason}: {letter.detail}"
-        self._back(letter, Reason.ORPHANED, f"can't be replayed: {gone} (before: {before})", receipt)
+        self._back(letter, Reason.ORPHANED, f"can't be replayed: {gone} (before: {before})", receipt, gone)
 
-    def _back(self, letter: DeadLetter, reason: Reason, detail: str, receipt: At) -> None:
-        """It is a dead letter again, under its id; it is over when that is written."""
+    def _back(self, letter: DeadLetter, reason: Reason, detail: str, receipt: At, told: str | None = None) -> None:
+        """It is a dead letter again, under its id; it is over when that is written. The log is `told` no payload."""
+        detail = cut(detail, DETAIL_BYTES)
         receipt.expect(0, 1)
         now = events.timestamp(datetime.fromtimestamp(self._clock.now(), UTC))
         written = partial(receipt.settle, 0)
@@ -221,7 +230,7 @@ class Replayer:
             route=letter.route,
             sink=letter.sink,
             reason=str(reason),
-            detail=detail,
+            detail=told or detail,
         )
         self._dead_letters.add([again])
 
@@ -276,16 +285,17 @@ class At:
 
 
 def _letters(batch: RawBatch) -> list[DeadLetter | None]:
-    """The letters of a batch, None for one that a newer router wrote."""
+    """The letters of a batch, None for one that a newer router wrote, or that is no letter."""
     headers: Sequence[Mapping[str, str] | None] = batch.headers or [None] * len(batch.payloads)
     found: list[DeadLetter | None] = []
     for payload, header in zip(batch.payloads, headers, strict=True):
         fields = {name.encode(): value.encode("utf-8", "surrogateescape") for name, value in (header or {}).items()}
-        found.append(None if newer(fields) else letter_of({**fields, b"payload": payload}))
+        fields[b"payload"] = payload
+        found.append(None if newer(fields) or unreadable(fields) else letter_of(fields))
     return found
 
 
-def _delivery(letter: DeadLetter, source_format: str | None, receipt: At) -> Event:
+def _delivery(letter: DeadLetter, payload_format: str, receipt: At) -> Event:
     """The delivery that the letter is of, its attempts counted anew."""
     return Event(
         letter.event_id,
@@ -296,19 +306,20 @@ def _delivery(letter: DeadLetter, source_format: str | None, receipt: At) -> Eve
         letter.payload,
         letter.route or "",
         letter.sink or "",
-        _format(letter.payload, source_format),
+        payload_format,
         letter.headers,
         address=letter.address,
         _receipt=receipt,
     )
 
 
-def _format(payload: bytes, of_source: str | None) -> str:
-    """How the payload of a delivery is read: as its source's are; where that doesn't say, by what it is."""
-    if of_source in (events.JSON, events.TEXT):
-        return of_source
-    try:
-        events.decode(payload, events.JSON)
-    except (ValueError, RecursionError):
-        return events.TEXT
-    return events.JSON
+def _format(payload: bytes, of_source: str | None) -> str | None:
+    """How the payload of a delivery is read: as its source's are; where that doesn't say, by what it is. None: in no way."""
+    known = (events.JSON, events.TEXT)
+    for one in (of_source,) if of_source in known else known:
+        try:
+            events.decode(payload, one)
+        except (ValueError, RecursionError):
+            continue
+        return one
+    return None

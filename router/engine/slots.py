@@ -2,7 +2,7 @@
 
 A call is awaited in the task that makes it: a timer and a task for each would double what a small batch costs. Somebody
 looks at the deadlines several times a second; a call that is late is cancelled, and a task whose plugin swallows that is
-left behind and replaced.
+left behind and replaced. A task that a fault of ours has ended is replaced too, a little later.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ GRACE = 1.0
 OVERDUE = 10.0
 """Seconds after which a call that is over its time should have ended long ago, or been replaced."""
 
+REPLACED_AFTER = 1.0
+"""Seconds after which a task is replaced that ended by a fault of ours: a fault that repeats must not become a loop."""
+
 STOOD = 0.5
 """Seconds between two looks at deadlines from which on the event loop stood still meanwhile."""
 
@@ -38,7 +41,7 @@ R = TypeVar("R")
 class Slot:
     """One task: what it has in hand, by which ticket it tries that, and until when its call may take (monotonic)."""
 
-    __slots__ = ("abandoned", "deadline", "expired", "hand", "spared", "task", "ticket")
+    __slots__ = ("abandoned", "deadline", "ended_at", "expired", "hand", "spared", "task", "ticket")
 
     def __init__(self, ticket: Ticket) -> None:
         self.task: asyncio.Task[None] | None = None
@@ -48,6 +51,8 @@ class Slot:
         self.expired = False
         self.spared = False
         self.abandoned = False
+        self.ended_at: float | None = None
+        """Since when it is at an end by a fault of ours (monotonic)."""
 
 
 class AbandonedError(BaseException):
@@ -55,7 +60,10 @@ class AbandonedError(BaseException):
 
 
 class Slots:
-    """The slots of one sink. `work` is what each does for ever; `left_behind` is told of one that was replaced."""
+    """The slots of one sink. `work` is what each does for ever.
+
+    `left_behind` is told of one that ended otherwise, with the fault that ended it, or None where its call never came back.
+    """
 
     def __init__(
         self,
@@ -65,7 +73,7 @@ class Slots:
         timeout: float,
         clock: Clock,
         work: Callable[[Slot], Coroutine[Any, Any, None]],
-        left_behind: Callable[[Slot], None],
+        left_behind: Callable[[Slot, Exception | None], None],
     ) -> None:
         self._name = name
         self._number = number
@@ -75,6 +83,9 @@ class Slots:
         self._left_behind = left_behind
         self._slots: list[Slot] = []
         self._lost: set[asyncio.Task[None]] = set()
+        self._stuck: list[Event] = []  # in hand of a slot that is gone, and a fault of ours keeps us from failing them
+        self.replaced = 0
+        """Slots that ended by a fault of ours."""
         self._closing = False
         self._looked: float | None = None
         self.retiring = False
@@ -94,14 +105,23 @@ class Slots:
             await self._work(slot)
         except AbandonedError:
             pass
-        except Exception:
-            log.critical("a worker ended by itself, which is a fault of the router", sink=self._name, exc_info=True)
-            raise
+        except Exception as error:  # whatever it is, the other deliveries of the sink must go on
+            message = "a worker ended by itself, which is a fault of the router; it is replaced"
+            log.critical(message, sink=self._name, exc_info=True)
+            slot.abandoned, slot.deadline = True, None
+            hand = slot.hand
+            try:
+                self._left_behind(slot, error)
+            except Exception:
+                log.critical("what it had in hand stays there", sink=self._name, number=len(hand), exc_info=True)
+                self._stuck += hand
+            self.replaced += 1
+            slot.ended_at = self._clock.monotonic()
 
     @property
     def hand(self) -> list[Event]:
         """All that is in hand."""
-        return [event for slot in self._slots for event in slot.hand]
+        return [*self._stuck, *(event for slot in self._slots for event in slot.hand)]
 
     @property
     def calling(self) -> bool:
@@ -112,7 +132,7 @@ class Slots:
         """What the slots are at. One that waits, for work or for its sink, and one within its time are well."""
         part = f"sink {self._name}"
         for slot in self._slots:
-            if slot.task is not None and slot.task.done() and not self._closing:
+            if slot.task is not None and slot.task.done() and slot.ended_at is None and not self._closing:
                 yield Sign(part, "a worker has ended by itself", None, ended=True)
             elif slot.deadline is not None:
                 yield Sign(part, "a call is over its time and can't be ended", slot.deadline, OVERDUE)
@@ -127,6 +147,8 @@ class Slots:
         stood = self._looked is not None and now - self._looked > STOOD
         self._looked = now
         for slot in list(self._slots):
+            if slot.ended_at is not None and now - slot.ended_at >= REPLACED_AFTER and not self.retiring:
+                self._slots[self._slots.index(slot)] = self._start_one()
             if slot.deadline is None or now < slot.deadline or slot.task is None:
                 continue
             if stood and not slot.spared and not slot.expired:
@@ -146,7 +168,7 @@ class Slots:
         if slot.task:
             self._lost.add(slot.task)
             slot.task.add_done_callback(self._lost.discard)
-        self._left_behind(slot)
+        self._left_behind(slot, None)
         self._slots[self._slots.index(slot)] = slot if self.retiring else self._start_one()
 
     async def call(self, slot: Slot, call: Awaitable[R]) -> R:

@@ -167,9 +167,9 @@ class Watch:
     def _sink(sink: SinkPart) -> SinkStatus:
         worker = sink.worker
         queue = worker.queue
-        kind, book, pending = "memory", worker.book, queue.events
+        kind, book, pending, unreadable = "memory", worker.book, queue.events, 0
         if isinstance(queue, SharedQueue):
-            kind, book, pending = "redis", queue.shared_book, queue.held
+            kind, book, pending, unreadable = "redis", queue.shared_book, queue.held, queue.unreadable
         return SinkStatus(
             type=sink.type,
             queue=kind,
@@ -187,6 +187,8 @@ class Watch:
             handed_over=book.handed_over,
             degraded=worker.book.degraded,
             dropped_by_channel=dict(worker.book.dropped_by_channel),
+            unreadable=unreadable,
+            replaced=worker.replaced,
         )
 
 

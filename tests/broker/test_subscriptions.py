@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from router.broker.subscriber import PSUBSCRIBE, REMEMBERED, SUBSCRIBE, Subscriptions
+from router.broker.subscriber import PSUBSCRIBE, REMEMBERED, SUBSCRIBE, Remembered, Subscriptions
 from tests.broker.conftest import until
 
 
@@ -36,10 +36,21 @@ def test_what_wins_is_subscribed_first_and_once():
 
 
 def test_the_memory_of_winners_is_bounded():
-    subscriptions = Subscriptions([], ["*"])
+    remembered = Remembered(lambda _channel: b"*")
     for number in range(REMEMBERED + 50):
-        subscriptions.winner(b"%d" % number)
-    assert subscriptions.winner.cache_info().currsize == REMEMBERED
+        assert remembered[b"%d" % number] == b"*"
+    assert len(remembered) == REMEMBERED
+    assert b"%d" % (REMEMBERED + 49) in remembered
+
+
+def test_a_very_long_channel_name_is_not_remembered_and_has_its_winner_each_time():
+    asked = []
+    remembered = Remembered(lambda channel: asked.append(channel) or b"*")
+    for _ in range(2):
+        assert remembered[b"x" * 1_000_000] == b"*"
+        assert remembered[b"short"] == b"*"
+    assert list(remembered) == [b"short"]
+    assert len(asked) == 3
 
 
 NAMES = ["notification", "orders.new"]

@@ -2,10 +2,12 @@
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router.core.ids import LONGEST
 from router.core.records import HEAD, LONGEST_ERROR, VERSION, Reader, UnknownRecordError, pack, received_at
-from router.events import History
+from router.events import History, json_lines
 from tests.support.engine import make_event
 
 
@@ -13,7 +15,7 @@ from tests.support.engine import make_event
     "fields",
     [
         {},
-        {"raw": b"\xff\x00\r\n", "format": "text", "pattern": "c*"},
+        {"raw": b"\xc3\xa9\x00\r\n", "format": "text", "pattern": "c*"},
         {"headers": {"traceparent": "00-1"}},
         {"address": "a@b", "attempt": 3, "_history": History(1.5, 2, "no answer", 7.5, 3.0)},
         {"raw": b'{"n": 123456789012345678901234567890}'},
@@ -107,3 +109,105 @@ def test_when_an_event_was_received_stands_in_the_head_of_its_record(length):
 )
 def test_a_head_of_something_else_says_nothing(data):
     assert received_at(data) is None
+
+
+def written(**changes):
+    """The record of a delivery, some of its fields something else."""
+    names = ("version", "id", "received_at", "raw", "route", "overridden", "source", "channel", "pattern", "format")
+    fields = dict(
+        zip((*names, "headers", "attempt", "address", "first_failed_at", "calls", "last_error"), good(), strict=True)
+    )
+    return msgspec.msgpack.encode([*(fields | changes).values()])
+
+
+def good():
+    (record,) = pack([make_event()])
+    return msgspec.msgpack.decode(record)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *[{"received_at": at} for at in (1e300, float("nan"), float("inf"), -1.0, 253402300800.0)],
+        *[{"first_failed_at": at} for at in (1e300, float("nan"), -1.0)],
+        *[{"attempt": number} for number in (0, -1, 2**63, 2**64 - 1)],
+        *[{"calls": number} for number in (-1, 2**63)],
+        *[{"version": version} for version in (0, -1, "1", None)],
+        *[{"format": name} for name in ("xml", "", "cloudevents", "JSON")],
+        *[{"id": id_} for id_ in ("", "x" * 201, "a\r\nBcc: b", "é", "\x1b[2J")],
+        {"raw": b"no json"},
+        {"raw": b'{"a": 1}\n{"forged": true'},
+        {"raw": b"[" * 100_000},
+        {"raw": b"\xff", "format": "text"},
+        {"headers": {"a": 1}},
+        {"headers": [[[]]]},
+    ],
+)
+def test_a_record_that_no_router_writes_is_unreadable_and_the_next_one_is_read(changes):
+    reader = Reader("s")
+    for _ in range(2):
+        with pytest.raises(UnknownRecordError, match="no record of a delivery"):
+            reader.read(written(**changes), b"1-0")
+    assert reader.read(written(), b"2-0")[0].received_at == make_event().received_at
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x91" * 5000 + b"\xc0",
+        b"\x81\xa1a" * 5000 + b"\xc0",
+        b"\x91" * 1_000_000,
+        b"",
+        b"\xc1",
+        b"\xdd\xff\xff\xff\xff",
+        b"\x92\xcf" + b"\xff" * 8,
+    ],
+)
+def test_what_is_nested_or_long_without_end_is_unreadable(data):
+    with pytest.raises(UnknownRecordError):
+        Reader("s").read(data, b"1-0")
+    assert received_at(data[:HEAD]) is None
+
+
+def attempted(data):
+    """What reading says: of every event it can be shown that it is one."""
+    try:
+        event, _ = Reader("s").read(data, b"1-0")
+    except UnknownRecordError:
+        return
+    assert json_lines([event]).count(b"\n") == 1
+    assert event.received_at.timestamp() >= 0
+    pack([event])
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_delivery_or_unreadable(data):
+    attempted(data)
+
+
+values = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=20)
+    | st.binary(max_size=20)
+)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 17), values | st.lists(values, max_size=3)), min_size=1, max_size=3),
+    st.integers(0, 3),
+)
+def test_any_change_of_a_record_is_a_delivery_or_unreadable(changes, added):
+    fields = [*good(), *[None] * added]
+    for place, value in changes:
+        fields[place % len(fields)] = value
+    attempted(msgspec.msgpack.encode(fields))
+
+
+@given(st.integers(0, 400), st.integers(0, 255))
+def test_any_changed_byte_of_a_record_is_a_delivery_or_unreadable(place, byte):
+    data = bytearray(written())
+    data[place % len(data)] = byte
+    attempted(bytes(data))

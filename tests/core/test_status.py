@@ -86,3 +86,12 @@ def test_the_document():
     assert told["uptime"] == 61.235
     assert told["orphaned"] == {}
     assert document(replace(SNAPSHOT, orphaned={"gone": 3}))["orphaned"] == {"gone": 3}
+
+
+def test_what_can_not_be_read_and_workers_that_were_replaced_are_warnings_of_a_router_that_is_ready():
+    told = replace(SNAPSHOT, sinks={"mail": replace(SINK, unreadable=3, replaced=2), "chat": SINK})
+    assert told.ready
+    first, second = told.warnings
+    assert "sink mail: 3 of its queue can't be read" in first
+    assert "sink mail: 2 of its workers ended" in second
+    assert (document(told)["sinks"]["mail"]["unreadable"], document(told)["sinks"]["mail"]["replaced"]) == (3, 2)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from router.core.validation import MOST, SchemaProblem, compile_schema, pointer
+from router.core.validation import MESSAGE_BYTES, MOST, POINTER_BYTES, SchemaProblem, compile_schema, pointer
 
 NOTIFICATION = {
     "type": "object",
@@ -125,3 +125,26 @@ def test_numbers(payload):
 def test_pointer():
     assert pointer(["a/b", 0, "~"]) == "/a~1b/0/~0"
     assert pointer([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("document", "payload", "places"),
+    [
+        (NOTIFICATION, {"user_id": "SECRET", "message": 1}, {"/user_id", "/message"}),
+        ({"additionalProperties": {"type": "string"}}, {"SECRET": 1}, {"/*"}),
+        ({"patternProperties": {"^S": {"items": {"type": "string"}}}}, {"SECRET": ["", 2]}, {"/*/1"}),
+        ({"propertyNames": {"maxLength": 1}}, {"SECRET": 1}, {"/"}),
+        ({"properties": {"a": {"required": ["b"]}}}, {"a": {"SECRET": 1}}, {"/a/b"}),
+    ],
+)
+def test_the_place_for_the_log_has_no_name_that_the_payload_chose(document, payload, places):
+    found = compiled(document).errors(payload)
+    assert {violation.place for violation in found} == places
+
+
+@pytest.mark.parametrize("name", ["k" * 900_000, "ü" * 500_000, "😀~/" * 100_000])
+def test_a_violation_is_small_however_long_the_names_and_values_are(name):
+    (one,) = compiled({"additionalProperties": {"type": "integer"}}).errors({name: name})
+    assert len(one.pointer.encode()) <= POINTER_BYTES
+    assert len(one.message.encode()) <= MESSAGE_BYTES
+    assert one.pointer.startswith("/" + name[0])

@@ -1,14 +1,17 @@
 """From raw messages to deliveries: every event ends in exactly one place."""
 
 import json
+import tracemalloc
 
 import pytest
+from structlog.testing import capture_logs as capturing
 
 from router.config import RouteConfig, RouteSink
 from router.core.books import Books, SinkBook, SourceBook
 from router.core.ids import Ids
 from router.core.routing import Routing, schema_rule
 from router.core.validation import compile_schema
+from router.engine import letters
 from router.engine.clock import SystemClock
 from router.engine.pipeline import MOST_PLANS, Lane, Pipeline
 from router.errors import Reason
@@ -20,6 +23,12 @@ SCHEMA = compile_schema(
     uri="schema:///n.json",
     retrieve=lambda _uri: None,
 )
+
+
+@pytest.fixture
+def capture_logs():
+    with capturing() as lines:
+        yield lines
 
 
 class Run:
@@ -36,13 +45,14 @@ class Run:
         text=False,
         format=JSON,  # noqa: A002  # the configuration's word
         id_path=(),
+        schema=SCHEMA,
     ):
         self.inboxes = {"log": [], "mail": []}
         self.puts = []
         self.letters = Letters()
         self.books = Books({"web": SourceBook()}, {name: SinkBook() for name in self.inboxes})
         routes = routes or [RouteConfig(id="all", sinks=[RouteSink(sink="log")])]
-        rules = [schema_rule(["notification"], mode, SCHEMA, "n.json")]
+        rules = [schema_rule(["notification"], mode, schema, "n.json")]
         self.pipeline = Pipeline(
             lanes=[Lane("web", TEXT if text else format, max_bytes, id_path)],
             routing=Routing(routes, rules, unmatched),
@@ -334,3 +344,56 @@ def test_what_a_source_refuses_is_received_and_rejected():
     for letter in run.letters.kept:
         letter.written()
     assert receipt.settled == [0, 1]
+
+
+STRINGS = compile_schema(
+    {"additionalProperties": {"type": "string"}}, uri="schema:///s.json", retrieve=lambda _uri: None
+)
+
+
+@pytest.mark.parametrize("char", ["k", "ü", '"', "\x01", "😀"])
+@pytest.mark.parametrize("mode", ["enforce", "warn"])
+def test_neither_a_letter_nor_the_log_grows_with_the_names_in_a_payload(char, mode, capture_logs):
+    """Twenty names of 45 KB each: quoted in full they made a letter, and a line of the log, of twenty times the payload."""
+    run = Run(mode=mode, schema=STRINGS, max_bytes=8_000_000)
+    run.receive(json.dumps({f"{n}{char * 45_000}": n for n in range(20)}, ensure_ascii=False).encode())
+    for letter in run.letters.kept:
+        assert len(letter.detail.encode()) <= letters.DETAIL_BYTES
+        found = json.loads(letter.detail)
+        assert {*found[0]} == {"pointer", "keyword", "message"}
+        assert len(found) >= 2
+    assert len(run.letters.kept) == (mode == "enforce")
+    (line,) = capture_logs
+    assert line["detail"] == ", ".join(["/* type"] * 20)
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        {"specversion": "SECRET", "id": "1", "source": "s", "type": "t"},
+        {"specversion": "1.0", "id": "1", "source": "s", "type": "t", "SECRET": []},
+        {"specversion": "1.0", "id": "1", "source": "s", "type": "t", "SECRET" * 100_000: {}},
+    ],
+)
+def test_what_a_message_holds_is_told_in_its_letter_and_not_in_the_log(envelope, capture_logs):
+    run = Run(format=CLOUDEVENTS, max_bytes=2_000_000)
+    run.receive(json.dumps(envelope).encode())
+    (letter,) = run.letters.kept
+    assert "SECRET" in letter.detail
+    assert len(letter.detail) < 300
+    assert "SECRET" not in str(capture_logs)
+    assert capture_logs[0]["detail"].startswith("not a CloudEvent: ")
+
+
+def test_a_long_channel_name_has_no_plan_that_is_kept():
+    """Who publishes on channels that a glob matches chooses their names: ten thousand of a megabyte were remembered."""
+    run = Run()
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            run.receive(GOOD, channel=b"%d" % number + b"x" * 1_000_000)
+            run.inboxes["log"].clear()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 10_000_000

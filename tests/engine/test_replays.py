@@ -193,3 +193,34 @@ def test_an_entry_of_a_batch_is_removable_where_the_batch_is():
     disputable = At(Disputable(), 3)
     assert disputable.missing(0)
     assert disputable._receipt.heard == [("missing", 3)]
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        {"attempts": "9" * 5000},
+        {"version": "9" * 5000},
+        {"received_at": "0001-01-01T00:00:00+14:00"},
+        {"failed_at": "never"},
+        {"headers": "[" * 100_000},
+        {"event_id": "a\r\nBcc: b"},
+        {"reason": ""},
+        {"source": ""},
+    ],
+)
+def test_what_is_no_letter_stays_where_it_is_and_the_others_go_on(junk):
+    bench = Bench()
+    bench.give(entry(**TO_SINK, **junk), entry(**TO_SINK), entry(**junk), entry())
+    assert [event.id for event in bench.way.delivered] == ["e"]
+    assert len(bench.way.whole) == 1
+    assert bench.receipt.heard == [("expect", 1, 1)]
+    assert bench.letters.kept == []
+
+
+@pytest.mark.parametrize("payload", [b"no json", b"\xff", b'{"a":1}\n{"forged":true}', b"[" * 100_000])
+def test_a_payload_that_its_source_could_not_have_had_is_a_dead_letter_again(payload):
+    """The log sink embeds the bytes of a payload in its line."""
+    bench = Bench()
+    bench.give(entry(**TO_SINK), payload=payload)
+    assert bench.way.delivered == []
+    assert [(letter.reason, letter.payload) for letter in bench.letters.kept] == [("decode", payload)]

@@ -26,6 +26,7 @@ class Queue:
         self.held = 0
         self.events = 0
         self.delayed = 0
+        self.unreadable = 0
         self._refresh = refresh
 
     async def refresh(self):
@@ -40,6 +41,7 @@ def parts(queue, *, book=None, writer=None):
         fault=Fault(5.0, "full"),
         in_hand=1,
         breaker_open=True,
+        replaced=0,
     )
     source = SimpleNamespace(up=True, reason=None, address="redis://a", gaps=1, gap_seconds=2.0)
     around = SimpleNamespace(clock=SystemClock(), instance="default", redis_url="redis://127.0.0.1:1")

@@ -3,11 +3,13 @@
 import asyncio
 import threading
 import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import pytest
+import structlog
 
 from router.errors import PartialError, PermanentError, Reason, SinkError, TransientError
 from router.options import Addresses, SinkOptions, Template, Text
@@ -354,6 +356,38 @@ async def test_what_can_not_be_rendered_is_a_dead_letter(raw, reason):
     assert [options.to for _, options in sink.got] == [["2"]]
 
 
+@pytest.mark.parametrize(
+    ("options", "raw"),
+    [
+        (To(to="{{ payload.to }}"), b'{"to": "SECRET;"}'),
+        (To(to="{{ payload.to }}"), b'{"to": "SECRET\\u0007"}'),
+        (To(to="x", subject="{{ payload.to | ago }}"), b'{"to": "SECRET"}'),
+        (To(to="x", subject="{{ payload[payload.to].x }}"), b'{"to": "SECRET"}'),
+        (To(to="x", subject="{{ payload.n.astimezone(payload.to) }}"), b'{"to": "SECRET", "n": "SECRET"}'),
+    ],
+)
+async def test_the_log_is_not_told_what_an_event_brought_to_a_template(options, raw):
+    with structlog.testing.capture_logs() as logs:
+        async with bench(Recorder(), options=options) as at:
+            at.put(make_event(raw))
+            await at.settled()
+    (letter,) = at.letters.kept
+    assert letter.reason in {"template", "address"}
+    (line,) = [line for line in logs if line["event"] == "delivery given up"]
+    assert "SECRET" not in str(line)
+    assert line["error"]
+
+
+@pytest.mark.parametrize("text", ["x" * 1_000_000, "ü" * 1_000_000, "😀" * 1_000_000])
+async def test_a_huge_error_of_a_plugin_is_cut_in_log_letter_and_fault(text):
+    with structlog.testing.capture_logs() as logs:
+        async with bench(Recorder(PermanentError(text), TransientError(text)), retry={"attempts": 1}) as at:
+            at.put(make_event(), make_event())
+            await at.settled()
+    assert [len(letter.detail.encode()) <= 1024 for letter in at.letters.kept] == [True, True]
+    assert len(str(logs)) < 10_000
+
+
 async def test_an_empty_address_is_suppressed_and_counted():
     sink = Recorder()
     async with bench(sink, options=To(to="{{ payload.to | default('') }}", text="x")) as at:
@@ -523,3 +557,60 @@ async def test_a_process_serves_crashes_and_is_killed_alone(tmp_path: Path):
     lines = sorted(line.split(" ", 1)[1] for line in out.read_text().splitlines())
     assert lines == ["exit 2", "good 1", "hang 2", "wait 2"]
     assert [letter.detail for letter in at.letters.kept] == ["never"]
+
+
+class Faulty:
+    """A queue whose `take` fails so often, as if a stored delivery were more than our code can bear."""
+
+    def __init__(self, queue, failures):
+        self._queue = queue
+        self.failures = failures
+
+    def __getattr__(self, name):
+        return getattr(self._queue, name)
+
+    async def take(self, most):
+        if self.failures:
+            self.failures -= 1
+            raise OverflowError("date value out of range")
+        return await self._queue.take(most)
+
+
+async def test_workers_that_a_fault_of_ours_ended_are_replaced_and_counted():
+    sink = Recorder()
+    async with bench(sink, concurrency=4, queue_of=lambda queue: Faulty(queue, 6)) as at:
+        at.put(*[make_event() for _ in range(20)])
+        await at.settled(30)
+        assert at.worker.replaced == 6
+        assert not [sign for sign in at.worker.signs() if sign.ended]
+    assert len(sink.got) == 20
+    assert (at.book.delivered, at.book.pending) == (20, 0)
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+async def test_a_delivery_that_our_code_fails_at_is_given_up_in_the_end_and_the_others_go_on(attempts):
+    """Four stored deliveries of an unknown format ended all four workers of a sink for good."""
+    hostile = [make_event(b'{"to": "1"}', format="xml") for _ in range(4)]
+    good = [make_event(b'{"to": "2"}') for _ in range(2)]
+    sink = Recorder()
+    retries = {"initial": "1ms", "max_delay": "1ms", "attempts": attempts}
+    async with bench(sink, options=To(to="{{ payload.to }}"), concurrency=4, retry=retries) as at:
+        at.put(*hostile, *good)
+        await at.settled(30)
+        assert at.worker.replaced == 4 * attempts
+    assert {(letter.event_id, letter.reason) for letter in at.letters.kept} == {
+        (one.id, "exhausted") for one in hostile
+    }
+    assert at.letters.kept[0].detail == "a fault of the router: KeyError"
+    assert (at.book.delivered, at.book.pending) == (2, 0)
+
+
+async def test_a_delivery_that_can_not_even_be_given_up_stays_in_hand_and_the_books_balance():
+    """Its time is one that no date can hold."""
+    hostile = make_event(route="late", received_at=datetime.min.replace(tzinfo=timezone(timedelta(hours=14))))
+    sink = Recorder()
+    async with bench(sink, expires={"late": 1.0}, retry={"initial": "1ms", "attempts": 1}) as at:
+        at.put(make_event(), hostile, make_event())
+        await until(lambda: at.book.delivered == 2)
+        assert (at.worker.replaced, at.worker.in_hand, at.book.pending) == (1, 1, 1)
+    assert (at.book.pending, at.book.dropped) == (0, {Reason.SHUTDOWN: 1})

@@ -381,3 +381,26 @@ def test_a_repeating_error_is_logged_when_it_changes_and_when_it_ends():
     assert last["times"] == 5
     assert last["sink"] == "audit"
     assert last["seconds"] >= 0
+
+
+HARM = "\x7f\x9b31m\u202e\u2028\u2066\u200f\u061c"
+
+
+def test_no_line_of_json_holds_what_steers_a_terminal_and_it_says_the_same(capture):
+    active = configure(capture)
+    logger().info("event rejected", channel=HARM, detail={HARM: [HARM]}, error=ValueError(HARM))
+    text = capture.text(active)
+    assert not {char for char in HARM if char not in "31m"} & {*text}
+    (line,) = map(json.loads, text.splitlines())
+    assert (line["channel"], line["detail"], line["error"]) == (HARM, {HARM: [HARM]}, HARM)
+
+
+@pytest.mark.parametrize("value", ["k" * 1_000_000, "ü" * 1_000_000, "\x01" * 1_000_000])
+def test_a_field_of_any_length_is_cut(capture, value):
+    """A producer chooses the name of a channel."""
+    active = configure(capture)
+    logger().info("event rejected", channel=value, reason="schema")
+    (line,) = capture.lines(active)
+    assert len(line["channel"].encode()) <= 8 * 1024
+    assert line["channel"].startswith(value[:2000])
+    assert line["reason"] == "schema"

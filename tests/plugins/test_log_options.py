@@ -68,13 +68,15 @@ async def test_the_default_is_the_json_line_with_the_payload_as_published(tmp_pa
         make_event({"a": 'b\n{"id":"forged"}'}),
         make_event({}, channel="chan\nnel", id="i\nd"),
         make_event("", format="text"),
+        make_event(raw='{"a": "\x7f\x9b31m\u2028\u202e\u2066\u200f\u061c"}'.encode()),
+        make_event({"\u202e": "\x85"}, channel="chan\x9b\u2028nel", source="\u202e"),
     ],
 )
 async def test_one_event_is_one_json_line(tmp_path, event):
     (line,) = await lines(tmp_path, {}, event)
     found = json.loads(line)
     assert (found["id"], found["channel"], found["payload"]) == (event.id, event.channel, event.payload)
-    assert "\x1b" not in line
+    assert not {"\x1b", "\x7f", "\x85", "\x9b", "\u2028", "\u202e", "\u2066", "\u200f", "\u061c"} & {*line}
 
 
 @pytest.mark.parametrize(
@@ -82,12 +84,12 @@ async def test_one_event_is_one_json_line(tmp_path, event):
     [
         ("a\nb", r"a\nb"),
         ("a\r\n2026-01-01 forged", r"a\r\n2026-01-01 forged"),
-        ("a\x0bb\x0cc", r"a\x0bb\x0cc"),
-        ("a\x85b\u2028c\u2029d", r"a\x85b\u2028c\u2029d"),
-        ("\x1b[2J\x1b]0;title\x07", r"\x1b[2J\x1b]0;title\x07"),
-        ("\x9b31mred", r"\x9b31mred"),
-        ("back\b\b\b\x7f", r"back\x08\x08\x08\x7f"),
-        ("nul\0", r"nul\x00"),
+        ("a\x0bb\x0cc", r"a\u000bb\u000cc"),
+        ("a\x85b\u2028c\u2029d", r"a\u0085b\u2028c\u2029d"),
+        ("\x1b[2J\x1b]0;title\x07", r"\u001b[2J\u001b]0;title\u0007"),
+        ("\x9b31mred", r"\u009b31mred"),
+        ("back\b\b\b\x7f", r"back\u0008\u0008\u0008\u007f"),
+        ("nul\0", r"nul\u0000"),
         ("\u202egnp.exe\u202c", r"\u202egnp.exe\u202c"),
         ("tab\tstays, ünï 😀 \\n too", "tab\tstays, ünï 😀 \\n too"),
         ("", ""),

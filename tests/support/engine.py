@@ -107,11 +107,12 @@ async def bench(
     expires: dict[str, float | str] | None = None,
     hand_over: Callable[[str, Event], None] | None = None,
     clock: Clock | None = None,
+    queue_of: Callable[[MemoryQueue], Any] = lambda queue: queue,
     **keys: Any,
 ) -> AsyncIterator[Bench]:
     """A running worker around `sink`; `keys` are its host keys, quick retries unless they say otherwise.
 
-    `only` makes it a sink under `deliver: {only: …}`, an empty list one under `deliver: print`. `expires` is by route.
+    `queue_of` may put something around its queue. `only` makes it a sink under `deliver: {only: …}`, an empty list one under `deliver: print`. `expires` is by route.
     """
     quick = {"timeout": "5s", "retry": {"initial": "1ms", "max_delay": "10ms"}, "breaker": {"reset": "10ms"}}
     keys = {**quick, **keys}
@@ -137,7 +138,7 @@ async def bench(
         batch=batch,
         caller=Caller(kind, given, context, threads),
         templates={**templates, None: compile_options(given, environment)},
-        queue=MemoryQueue(host.queue or QueueConfig(), now=clock.monotonic, book=book, full=full.append),
+        queue=queue_of(MemoryQueue(host.queue or QueueConfig(), now=clock.monotonic, book=book, full=full.append)),
         mode=None if only is None else DeliveryMode(name, "test", only, show),
         book=book,
         dead_letters=letters,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from router.core.mailboxes import check_no_group, check_text, has_control, mailbox, quoted, split
+from router.core.mailboxes import check_no_group, check_text, has_control, mailbox, refused, split
 from router.core.rendering.values import Missing, text
 from router.errors import AddressError
 from router.options import Addresses
@@ -21,7 +21,7 @@ def value_text(value: Any) -> str:
     """
     whole = text(value)
     if has_control(whole):
-        raise AddressError(f"{quoted(whole)} has a control character in it")
+        raise refused(whole, "has a control character in it")
     return whole
 
 

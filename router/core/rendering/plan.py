@@ -26,7 +26,7 @@ from router.core.rendering.templates import (
     literal,
 )
 from router.core.rendering.walk import Marker, Part, Path, walk
-from router.errors import AddressError, Reason, RouterError, TemplateError
+from router.errors import AddressError, Reason, RouterError
 from router.events import Event, json_line
 from router.options import Addresses, Escape, Html, SinkOptions, Template, Text
 
@@ -112,7 +112,7 @@ class _AddressField:
         try:
             return checked((one for item in self.items for one in self._of(item, delivery)), self.marker)
         except AddressError as error:
-            raise AddressError(f"{_where(self.path)}: {error}") from None
+            raise AddressError(f"{_where(self.path)}: {error}", f"{_where(self.path)}: {error.told}") from None
 
     def _of(self, item: list[str] | CompiledAddresses, delivery: _Delivery) -> list[str]:
         if isinstance(item, list):
@@ -122,7 +122,7 @@ class _AddressField:
         except AddressError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever a template runs into is this delivery's failure
-            raise TemplateError(f"{_where(self.path)}: {item.explain(error, delivery.names)}") from None
+            raise item.explain(_where(self.path), error, delivery.names) from None
 
     def __call__(self, delivery: _Delivery) -> list[str]:
         return delivery.addresses[self.path]
@@ -149,14 +149,14 @@ class _TextField:
         return text
 
     def _replaced(self, error: Exception, delivery: _Delivery) -> str:
-        why = f"{_where(self.path)}: {self.template.explain(error, delivery.names)}"
+        why = self.template.explain(_where(self.path), error, delivery.names)
         if not self.replaceable:
-            raise TemplateError(why) from None
+            raise why from None
         try:
             line = self.escape(json_line(delivery.event).decode())
         except Exception:  # noqa: BLE001  # the sink's own escaping is a plugin's
-            raise TemplateError(why) from None
-        delivery.degraded.append(why)
+            raise why from None
+        delivery.degraded.append(why.told)
         return line
 
 

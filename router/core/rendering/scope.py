@@ -29,5 +29,5 @@ def scope(event: Event, used: Collection[str]) -> dict[str, Any]:
         try:
             names["payload"] = event.payload
         except (ValueError, RecursionError) as error:
-            raise TemplateError(f"the payload can't be decoded: {error}") from None
+            raise TemplateError(f"the payload can't be decoded: {error}", "the payload can't be decoded") from None
     return names

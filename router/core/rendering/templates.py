@@ -16,6 +16,8 @@ from router.core.rendering.checking import Fault, Source, chains, read
 from router.core.rendering.lenient import Lenient
 from router.core.rendering.sandbox import Sandbox
 from router.core.rendering.values import MissingError, dotted
+from router.errors import TemplateError
+from router.escaping import cut
 from router.options import TemplateFile
 
 Names = Mapping[str, Any]
@@ -23,7 +25,10 @@ Names = Mapping[str, Any]
 
 _MARKS = ("{{", "{%", "{#")
 _RESULT = "_result_"  # the name that a sole expression is kept under
-_CAUSE = 200  # characters of what Python says; it may quote the payload
+_CAUSE = 200  # bytes of what Python says; it may quote the payload
+_MISSING = "a name that the event itself gives is missing (the dead letter says more)"
+_WITHOUT_VALUES = (TypeError, OverflowError, ZeroDivisionError)
+"""Errors whose text names types and sizes and quotes no value."""
 
 
 class BrokenTemplateError(Exception):
@@ -118,26 +123,31 @@ class Compiled:
         context = self._sandbox.context_class(self._sandbox, cast("dict[str, Any]", names), None, self._template.blocks)
         return context, self._template.root_render_func(context)
 
-    def explain(self, error: Exception, names: Names) -> str:
-        """What went wrong, in a few words, without quoting the payload at length."""
+    def explain(self, where: str, error: Exception, names: Names) -> TemplateError:
+        """Return what went wrong at `where` in a few words; the log is told the kind of error where those may quote the event."""
+        said, told = self._cause(error, names)
+        return TemplateError(f"{where}: {cut(said, _CAUSE)}", f"{where}: {cut(told or said, _CAUSE)}")
+
+    def _cause(self, error: Exception, names: Names) -> tuple[str, str | None]:
         if isinstance(error, MissingError):
-            return f"{self._path(error, names)} is missing"
+            path = self._path(error, names)
+            return (f"{path} is missing", None) if path else (f"{dotted(error.names[:1])} is missing", _MISSING)
         if isinstance(error, RecursionError):
-            return "it calls itself for ever, or what it shows is nested too deeply"
+            return "it calls itself for ever, or what it shows is nested too deeply", None
         if isinstance(error, MemoryError):
-            return "it needs too much memory"
+            return "it needs too much memory", None
         said = " ".join(str(error).split())
+        kind = type(error).__name__
         if " " not in said:
-            said = f"{type(error).__name__}: {said}"
-        return said if len(said) <= _CAUSE else f"{said[:_CAUSE]}…"
+            said = f"{kind}: {said}"
+        return said, None if isinstance(error, _WITHOUT_VALUES) else f"{kind} (the dead letter says more)"
 
     def _path(self, error: MissingError, names: Names) -> str:
-        """What was missing, as the template asks for it."""
+        """What was missing, as the template asks for it; empty where the event itself named that."""
         name = error.names[0]
         asked = sorted({chain[: chain.index(name, 1) + 1] for chain in self._chains if name in chain[1:]}, key=str)
         there = [chain for chain in asked if _found(chain[:-1], names) is error.obj]
-        path = (there or asked or [error.names[:1]])[0]
-        return dotted(path)
+        return dotted((there or asked or [()])[0])
 
 
 class CompiledAddresses(Compiled):
