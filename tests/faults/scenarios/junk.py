@@ -9,8 +9,9 @@ from itertools import count
 import msgspec
 
 from router.core.records import pack
+from tests.faults.flows import ENTRY_TIME, numbers
 from tests.faults.judging import judge_counts
-from tests.faults.recorder import LIST, MILLION, STREAM, payload
+from tests.faults.recorder import LIST, STREAM, payload
 from tests.faults.registry import scenario
 from tests.faults.stage import DEAD, KEYS, SINKS, Stage, items, sink, stream
 from tests.support.engine import make_event
@@ -73,8 +74,8 @@ def junk(stage: Stage) -> None:
     stage.configure(
         {"billing": stream(), "jobs": items()}, {name: sink(concurrency=4, timeout="30s") for name in SINKS}
     )
-    replayed = range(STREAM * MILLION + 500_000, STREAM * MILLION + 500_000 + events)
-    spoil(stage, bad)
+    replayed = numbers(STREAM, events, 500_000)
+    spoil(stage, bad, f"{ENTRY_TIME - 1}-{{}}")
     with stage.server.client() as client:
         for number in replayed:
             client.xadd(DEAD, letter(number))  # type: ignore[arg-type]
@@ -84,8 +85,8 @@ def junk(stage: Stage) -> None:
     for flow in stage.flows:
         flow.wait()
     stage.step("more junk, and the other half")
-    spoil(stage, bad)
-    stage.flow(STREAM, events - events // 2, first=events // 2)
+    spoil(stage, bad, f"{ENTRY_TIME}-{{}}")
+    stage.flow(STREAM, events - events // 2, first=10_000)
     stage.flow(LIST, events - events // 2, first=events // 2)
     done = stage.command("dlq", "replay", "--yes")
     stage.check(done.returncode == 0, f"replay ended with {done.returncode}: {done.stderr}")
@@ -94,11 +95,9 @@ def junk(stage: Stage) -> None:
     for flow in stage.flows:
         wanted[flow.kind] |= set(flow.events)
     wanted[STREAM] |= set(replayed)
-    for kind, numbers in wanted.items():
+    for kind, good in wanted.items():
         stage.until(
-            lambda kind=kind, numbers=numbers: all(
-                numbers <= stage.recorder.numbers(name, kind).keys() for name in SINKS
-            ),
+            lambda kind=kind, good=good: all(good <= stage.recorder.numbers(name, kind).keys() for name in SINKS),
             "every good one at every sink",
         )
     stage.until(lambda: all(_left(stage, name) == 3 * 2 * bad for name in SINKS), "nothing but junk to be left")
@@ -109,8 +108,9 @@ def junk(stage: Stage) -> None:
     stage.read_logs(faults=2 * bad)
 
 
-def spoil(stage: Stage, number: int) -> None:
-    """Put junk into every key of the router's."""
+def spoil(stage: Stage, number: int, entry: str) -> None:
+    """Put junk into every key of the router's; `entry` makes the ids of the stream's: each event there has one of its own."""
+    ids = map(entry.format, count(1_000))
     with stage.server.client() as client:
         pipe = client.pipeline(transaction=False)
         for name in SINKS:
@@ -125,8 +125,8 @@ def spoil(stage: Stage, number: int) -> None:
             pipe.xadd(DEAD, one)  # type: ignore[arg-type]
             pipe.xadd(REPLAY, one)  # type: ignore[arg-type]
         for record in records(number):
-            pipe.xadd(KEYS[STREAM], {"payload": record})
-            pipe.xadd(KEYS[STREAM], {"x" * 1000: record})
+            pipe.xadd(KEYS[STREAM], {"payload": record}, id=next(ids))
+            pipe.xadd(KEYS[STREAM], {"x" * 1000: record}, id=next(ids))
             pipe.lpush(KEYS[LIST], record + b"\xff")
         pipe.hset("{event-router}:handed-over", mapping={"junk": "x"})
         pipe.execute()
@@ -141,10 +141,8 @@ def _compare(stage: Stage, wanted: dict[int, set[int]]) -> None:
     """The books, what is ready, and what came to whom."""
     found = stage.found
     found.published = sum(map(len, wanted.values()))
-    for kind, numbers in wanted.items():
-        judge_counts(
-            found, {name: stage.recorder.numbers(name, kind) for name in SINKS}, dict.fromkeys(SINKS, numbers), 0
-        )
+    for kind, good in wanted.items():
+        judge_counts(found, {name: stage.recorder.numbers(name, kind) for name in SINKS}, dict.fromkeys(SINKS, good), 0)
     told = stage.status()
     found.balanced = bool(told["balanced"])
     stage.check(told["balanced"], f"the books do not balance: {told['warnings']}")
