@@ -2,6 +2,7 @@
 
 from router.contracts import Clock, HttpClient, HttpResponse, Result, Sink, SinkContext
 from router.core.egress import private_host
+from router.core.mailboxes import mailboxes
 from router.core.responses import check_response, quote_response, retry_after
 from router.errors import PartialError, PermanentError, SinkError, TransientError
 from router.escaping import escape
@@ -33,6 +34,7 @@ __all__ = [
     "hookimpl",
     "json_line",
     "json_lines",
+    "mailboxes",
     "private_host",
     "quote_response",
     "retry_after",

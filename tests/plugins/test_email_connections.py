@@ -186,18 +186,6 @@ async def test_a_connection_that_the_server_closed_is_replaced():
         assert (len(box.taken), len(box.connections)) == (2, 2)
 
 
-@pytest.mark.parametrize("stage", ["mail", "recipients"])
-async def test_421_on_a_used_connection_costs_no_attempt(stage):
-    async with smtp_server() as box, open_sink("email", at(box)) as sink:
-        await sink.deliver(make_event({}))
-        if stage == "mail":
-            box.mail = ["421 idle for too long"]
-        else:
-            box.recipients = {"ops@example.org": ["421 enough for one connection"]}
-        await sink.deliver(make_event({}, id="e-2"))
-        assert (len(box.taken), len(box.connections)) == (2, 2)
-
-
 async def test_a_server_that_always_closes_is_asked_twice_at_most():
     async with smtp_server() as box, open_sink("email", at(box)) as sink:
         await sink.deliver(make_event({}))

@@ -50,9 +50,9 @@ async def test_a_plain_mail_line_by_line():
         "Date: Mon, 04 May 2026 03:02:01 +0000",
         "Message-ID: <e-1/notify/sink-under-test@example.org>",
         "Auto-Submitted: auto-generated",
+        "MIME-Version: 1.0",
         'Content-Type: text/plain; charset="utf-8"',
         "Content-Transfer-Encoding: 7bit",
-        "MIME-Version: 1.0",
     ]
     assert mail.text() == "Your order is on its way!\r\n"
 
@@ -175,7 +175,7 @@ async def test_a_forged_address_gets_nothing(address):
                 await sink.deliver(make_event(PAYLOAD | {"email": address}))
             # The host refuses it while rendering; the sink would not send it either.
             good = sink.render(make_event(PAYLOAD))
-            with pytest.raises(PermanentError, match="is no mail address"):
+            with pytest.raises(PermanentError, match=r"no mail address|control character|is a group"):
                 await sink.sink.deliver(make_event(PAYLOAD), good.model_copy(update={"to": [address]}))
         assert box.connections == []
 

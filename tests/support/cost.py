@@ -6,12 +6,14 @@ from collections.abc import Callable
 from time import process_time
 from typing import Any
 
+import msgspec
+
 MEBIBYTE = 2**20
 
 
 def mebibyte(pattern: str) -> str:
-    """A text of one mebibyte in UTF-8 made of one pattern again and again."""
-    return pattern * (MEBIBYTE // len(pattern.encode()))
+    """A text of one pattern again and again that is a mebibyte in an event's JSON."""
+    return pattern * (MEBIBYTE // (len(msgspec.json.encode(pattern)) - 2))
 
 
 def cost(function: Callable[..., Any], *args: Any, times: int = 3) -> float:

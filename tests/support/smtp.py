@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ssl
 import warnings
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -51,15 +52,20 @@ Answer = str | Callable[[], Any] | None
 class Postbox:
     """What a server took and what it was told to refuse.
 
-    `recipients` maps an address to the answers to its RCPTs in turn (yes after the last); `mail` and `data` are the
-    answers to MAIL and DATA in turn.
+    `recipients` maps an address to the answers to its RCPTs in turn (yes after the last); `mail`, `data`, `rset` and
+    `ehlo` are the answers to those in turn. `most` is how many MAILs one connection may bring, `full` the answer to more.
     """
 
     taken: list[Received] = field(default_factory=list)
     recipients: dict[str, list[Answer]] = field(default_factory=dict)
     mail: list[Answer] = field(default_factory=list)
     data: list[Answer] = field(default_factory=list)
+    rset: list[Answer] = field(default_factory=list)
     ehlo: list[Answer] = field(default_factory=list)
+    most: int | None = None
+    full: str = "452 4.5.3 too many mails on this connection"
+    names: list[str] = field(default_factory=list)
+    mails: Counter[SMTP] = field(default_factory=Counter)
     commands: list[str] = field(default_factory=list)
     credentials: list[tuple[str, str]] = field(default_factory=list)
     password: str | None = None
@@ -80,28 +86,35 @@ class Postbox:
 
     # --- what aiosmtpd calls -----------------------------------------------------------------------------------
 
+    async def handle_EHLO(self, server, session, envelope, hostname, responses) -> list[str]:  # noqa: N802
+        self.names.append(hostname)
+        session.host_name = hostname
+        refusal = await _next(self.ehlo)
+        return responses if refusal is None else [refusal]
+
     async def handle_MAIL(self, server, session, envelope, address, mail_options) -> str:  # noqa: N802
         self.commands.append(f"MAIL {address}")
-        refusal = await _next(self.mail)
-        if refusal is not None:
-            return refusal
-        envelope.mail_from = address
-        envelope.mail_options.extend(mail_options)
-        return "250 OK"
+        self.mails[server] += 1
+        if self.most is not None and self.mails[server] > self.most:
+            return self.full
+        answer = await _next(self.mail) or "250 OK"
+        if answer.startswith("2"):
+            envelope.mail_from = address
+            envelope.mail_options.extend(mail_options)
+        return answer
 
     async def handle_RCPT(self, server, session, envelope, address, rcpt_options) -> str:  # noqa: N802
         self.commands.append(f"RCPT {address}")
-        refusal = await _next(self.recipients.get(address, []))
-        if refusal is not None:
-            return refusal
-        envelope.rcpt_tos.append(address)
-        return "250 OK"
+        answer = await _next(self.recipients.get(address, [])) or "250 OK"
+        if answer.startswith("2"):
+            envelope.rcpt_tos.append(address)
+        return answer
 
     async def handle_DATA(self, server, session, envelope) -> str:  # noqa: N802
         self.commands.append("DATA")
-        refusal = await _next(self.data)
-        if refusal is not None:
-            return refusal
+        answer = await _next(self.data) or "250 OK: queued"
+        if not answer.startswith("2"):
+            return answer
         self.taken.append(
             Received(
                 envelope.mail_from,
@@ -111,11 +124,11 @@ class Postbox:
                 self.connections.index(server),
             )
         )
-        return "250 OK: queued"
+        return answer
 
     async def handle_RSET(self, server, session, envelope) -> str:  # noqa: N802
         self.commands.append("RSET")
-        return "250 OK"
+        return await _next(self.rset) or "250 OK"
 
     async def handle_QUIT(self, server, session, envelope) -> str:  # noqa: N802
         self.goodbyes += 1
