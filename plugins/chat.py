@@ -15,9 +15,12 @@ import hashlib
 import html
 import json
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal, Self
+from functools import cache
+from operator import gt, sub
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import quote, urlsplit
 
 from pydantic import Field, model_validator
@@ -45,31 +48,47 @@ from router.api import (
     retry_after,
 )
 
+if TYPE_CHECKING:
+    import regex
+
 # --- text: what is shown as written, what mentions, what is too long --------------------------------------------------
 
 MARKER = "…"
 BREAK = "\u200b"  # ZERO WIDTH SPACE: nobody sees it, and no service takes what is around it for one word
 
-LINK = re.compile(r"(https?://[^\s<>\[\]()*`|\\\"]+)")
+LINK = re.compile(r"(https?://(?:(?!&(?:lt|gt|quot|commat|#))[^\s<>\[\]()*`|\\\"])+)")
 MARKDOWN = re.compile(
-    r"[\\`*|]"
-    r"|(?<![^\W_])_|_(?![^\W_])"  # within a word it is a letter like any other
-    r"|(?<=~)~|~(?=~)"
+    r"[\\`*|~]"
+    r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"  # within a word it is a letter like any other
     r"|\](?=[(\[:]|\Z)"  # a link, and the definition of one
+    r"|!(?=\[)|&(?=#?\w{1,31};)"  # an image, an entity
 )
+# Mattermost's reader takes U+2424 for a line break and U+00A0 for a space, so both stand here beside the usual ones.
+LINE = r"(?:^|(?<=[\r\u2424]))"
+LINE_END = r"(?=[\r\n\u2424]|\Z)"
 MARKDOWN_LINE = re.compile(
-    r"^([ \t]*(?:\d{1,9}(?=[.)](?:\s|$))|(?=#{1,6}(?:\s|$)|>|[-+](?:[\s#]|$)|---)))", re.MULTILINE
+    rf"{LINE}([ \t\u00a0]*(?:"
+    rf"\d{{1,9}}(?=[.)](?:[\s\u2424]|\Z))|"  # a numbered list: the point or bracket gets the backslash
+    rf"(?=\#{{1,6}}(?:[\s\u2424]|\Z)|>|[-+](?:[\s\u2424\#]|\Z)|"
+    rf"(?:=+|:?-[-: \t\u00a0]*)[ \t\u00a0]*{LINE_END})))",  # the line under a heading, a rule, the head of a table
+    re.MULTILINE,
 )
-DISCORD_OBJECT = re.compile(r"<(?=[@#:!/]|a:|t:|id:)")
-SLACK_MENTION = re.compile(r"<(?=@|!(?:here|channel|everyone|group|subteam))", re.IGNORECASE)
-GOOGLE_TAG = re.compile(r"<(?=\S)")
+INDENTED = re.compile(rf"{LINE}(?=[ \u00a0]{{0,3}}\t|[ \u00a0]{{4}}|[ \t\u00a0]+\Z)", re.MULTILINE)
+# What the text in front of a value could make of its beginning: a link, an entity, a list, an indented line. A backslash
+# in front would take away the value's own.
+MARKDOWN_START = re.compile(r"\A(?=[ \t\u00a0(\[:\\]|[.)](?:[\s\u2424]|\Z)|#?\w{0,31};)")
+MARKDOWN_END = re.compile(r"(?:!|&#?\w{0,31})\Z")  # an image, an entity
+ENTITY_START = re.compile(r"\A(?=#?\w{0,31};)")
+MARKDOWN_TAG = re.compile(r"<(?![\s\d=-])")
+TEAMS_FUNCTION = re.compile(r"\{(?=\{|\Z)")  # {{DATE(…)}} of Adaptive Cards
+SLACK_MENTION = re.compile(r"<(?=@|!(?:here|channel|everyone|all|group|subteam))", re.IGNORECASE)
+GOOGLE_TAG = re.compile(r"<(?=\S|\Z)")
 GOOGLE_MENTION = re.compile(r"<(?=users/)", re.IGNORECASE)
 TELEGRAM_MENTION = re.compile(r"(href\s*=\s*[\"']?)tg:(?://)?user\?id=\d*", re.IGNORECASE)
-EVERYBODY = re.compile(r"(?<![A-Za-z0-9_])@(?=(?:everyone|here|channel|all)\b)", re.IGNORECASE)
-ANYBODY = re.compile(r"(?<![A-Za-z0-9_])@(?=[A-Za-z0-9])")
-# What must not be cut in two: a tag or link, an entity, an escaped character.
-ATOM = re.compile(r"<[^<>]{0,2000}>|&#?\w{1,8};|\\.|.", re.DOTALL)
-TAG = re.compile(r"<(/?)([a-z][a-z0-9-]*)[^<>]*>", re.IGNORECASE)
+EVERYBODY = re.compile(r"(?<![A-Za-z0-9])@(?=(?:everyone|here|channel|all)\b)", re.IGNORECASE)
+ANYBODY = re.compile(r"(?<![A-Za-z0-9])@(?!\s)")  # at the end of a part too: the name may stand in the next tag
+AT_ENTITY = re.compile(r"(?<!\\)&(?:#0*64|#x0*40|commat);", re.IGNORECASE)
+TELEGRAM_AT = re.compile(r"&(?:#0*64(?![0-9])|#x0*40(?![0-9a-f]));?", re.IGNORECASE)
 
 
 def spare(text: str, tokens: re.Pattern[str] | None, change: Callable[[str], str]) -> str:
@@ -85,13 +104,46 @@ def outside_links(change: Callable[[str], str], text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """Text that a Markdown reader shows as written; only what could be markup gets a backslash."""
-    return outside_links(lambda part: MARKDOWN_LINE.sub(r"\1\\", MARKDOWN.sub(r"\\\g<0>", part)), text)
+    """Return text that a Markdown reader shows as written; only what could be markup gets a backslash."""
+    characters = outside_links(lambda part: MARKDOWN.sub(r"\\\g<0>", part), text)
+    return INDENTED.sub(BREAK, MARKDOWN_LINE.sub(r"\1\\", characters))
 
 
-def discord(text: str) -> str:
-    """Text that Discord shows as written: Markdown, and its own `<@…>`, `<#…>`, `<:…>` and `<t:…>`."""
-    return DISCORD_OBJECT.sub(r"\\<", markdown(text))
+def tagless(text: str) -> str:
+    """Return text that Discord shows as written: Markdown, HTML, and its own `<@…>`, `<#…>`, `<:…>` and `<t:…>`."""
+    return MARKDOWN_TAG.sub(r"\\<", markdown(text))
+
+
+def mattermost(text: str) -> str:
+    """Return text that Mattermost shows as written: Markdown, and Slack's `<https://…|text>`, which webhooks take."""
+    return markdown(text).replace("<", "&lt;")
+
+
+def teams(text: str) -> str:
+    """Return text that Teams shows as written: Markdown, and the functions of Adaptive Cards."""
+    return TEAMS_FUNCTION.sub(f"{{{BREAK}", tagless(text))
+
+
+def apart(escape: Callable[[str], str]) -> Callable[[str], str]:
+    """Return `escape` for one value of a Markdown text, harmless whatever stands in front of it and behind.
+
+    Without the invisible breaks `[ALERT]{{ payload.a }}` with `(https://evil.example)` would be a link.
+    """
+
+    def escape_value(text: str) -> str:
+        return MARKDOWN_END.sub(rf"\g<0>{BREAK}", MARKDOWN_START.sub(BREAK, escape(text)))
+
+    return escape_value
+
+
+def slack_value(text: str) -> str:
+    """Return a value for Slack's mrkdwn, harmless after an `&` of the text too."""
+    return ENTITY_START.sub(BREAK, slack(text))
+
+
+def html_value(text: str) -> str:
+    """Return a value for HTML, harmless after an `&` of the text too."""
+    return ENTITY_START.sub(BREAK, html.escape(text))
 
 
 def slack(text: str) -> str:
@@ -125,47 +177,150 @@ def mute_google(text: str) -> str:
 
 
 def mute_telegram(text: str) -> str:
-    """The text without `@name` and without links to a user."""
-    return outside_links(lambda part: ANYBODY.sub(f"@{BREAK}", part), TELEGRAM_MENTION.sub(r"\1#", text))
+    """The text without `@name`, also as `&#64;name`, and without links to a user."""
+    return mute_names(TELEGRAM_AT.sub("@", TELEGRAM_MENTION.sub(r"\1#", text)))
 
 
 def mute_mattermost(text: str) -> str:
-    """The text without `@name`; `@all` and its like not even within a URL, where Mattermost might see them."""
-    return outside_links(lambda part: ANYBODY.sub(f"@{BREAK}", part), EVERYBODY.sub(f"@{BREAK}", text))
+    """The text without `@name`, `&#64;name` and Slack's `<!all>`; `@all` not even in a URL, where Mattermost might see it."""
+    return mute_names(EVERYBODY.sub(f"@{BREAK}", AT_ENTITY.sub("@", SLACK_MENTION.sub("&lt;", text))))
+
+
+def mute_names(text: str) -> str:
+    """The text without `@name`."""
+    return outside_links(lambda part: ANYBODY.sub(f"@{BREAK}", part), text)
+
+
+# --- length: how a service counts, and where a text may be cut --------------------------------------------------------
+
+TAG = re.compile(r"<(/?)([a-z][a-z0-9-]*+)[^<>]*+>", re.IGNORECASE)
+ENTITY = re.compile(r"&(?:lt|gt|amp|quot|#(\d{1,7})|#x([0-9a-f]{1,6}));", re.IGNORECASE)
+LAST_URL = re.compile(r"(?:https?|ftp)://[^\s<>\"]++\Z", re.IGNORECASE)
 
 
 def units(text: str) -> int:
-    """The length in UTF-16 units, which is how Telegram counts and never less than how the others do."""
+    """Return the length in UTF-16 units, which is how Telegram counts and never less than how the others do."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def octets(text: str) -> int:
-    """The length in UTF-8 as it stands in JSON, where some characters are written with a backslash."""
+    """Return the length in UTF-8 as it stands in JSON, where some characters are written with a backslash."""
     return len(json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass")) - 2
 
 
-def shorten(text: str, limit: int, size: Callable[[str], int]) -> str:
-    """The text cut to `limit`, a marker at its end; never within a tag, an entity or an escaped character."""
-    if size(text) <= limit:
+def visible(text: str) -> int:
+    """Return the length of HTML in UTF-16 units as Telegram counts it: without tags, each entity as its character."""
+    return units(ENTITY.sub(_one_entity, TAG.sub("", text)))
+
+
+def _one_entity(entity: re.Match[str]) -> str:
+    number = int(entity[1]) if entity[1] else int(entity[2], 16) if entity[2] else ord(" ")
+    if not 0 < number < 0x10FFFF:
+        return entity[0]  # shown as it is written
+    return "  " if number > 0xFFFF else " "
+
+
+def html_octets(text: str) -> int:
+    """Return the length of HTML in UTF-8, with room for the end of every tag that it opens."""
+    ends = sum(len(name) + 3 for slash, name in TAG.findall(text) if not slash)
+    return len(text.encode("utf-8", "surrogatepass")) + ends
+
+
+# What is never cut in two besides a URL and a grapheme cluster. None of them looks at a character more than once or
+# twice, whatever follows: a link ends where the next one begins.
+BRACKETS = (r"<[@#:!/a-z][^<>]*+>", r"&(?:amp|lt|gt);")
+MARKDOWN_UNITS = (
+    r"!?\[(?:\\.|[^\[\]\\]|\[(?:\\.|[^\[\]\\])*+\])*+\]\((?:\\.|[^()\\]|\((?:\\.|[^()\\])*+\))*+\)",
+    r"<[@#:!/a-z][^<>]*+>",
+    r"&#?\w{1,31};",
+    r"\\\X",
+)
+HTML_UNITS = (r"<a\b[^<>]*+>(?:[^<]|<(?!/?a\b))*+</a>", r"</?[a-z][^<>]*+>", r"&#?\w{1,31};")
+
+
+@cache
+def pieces(constructs: tuple[str, ...]) -> regex.Pattern[str]:
+    """Return a pattern whose matches are never cut in two: these constructs, a URL, a grapheme cluster."""
+    import regex  # noqa: PLC0415  # a start without a text too long does without it
+
+    whole = "|".join((*constructs, r"(?:https?|ftp)://[^\s<>\"\u200b]++", r"\p{RI}{2}"))  # in a row of flags \X is slow
+    return regex.compile(
+        rf"\p{{Grapheme_Cluster_Break=Prepend}}*+(?:{whole})[\p{{M}}\u200d]*+|\X", regex.DOTALL | regex.IGNORECASE
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How long a text may be: what each measure may come to, and what is never cut in two (`pieces`).
+
+    `html` says that the text is HTML, whose tags have to be closed where it is cut.
+    """
+
+    limits: tuple[tuple[int, Callable[[str], int]], ...]
+    whole: tuple[str, ...] = ()
+    html: bool = False
+
+    @property
+    def reach(self) -> int:
+        """The characters beyond which a text is cut in any case."""
+        return 2 * max(limit for limit, _ in self.limits)
+
+    def fits(self, text: str) -> bool:
+        """Whether the text is not too long."""
+        return all(size(text) <= limit for limit, size in self.limits)
+
+
+def beginning(text: str, most: int) -> str:
+    """Return as much of a text as can be shown at all, its URLs whole, with a marker where that is not all."""
+    if len(text) <= most:
         return text
-    room = limit - size(MARKER)
+    last = max(text.rfind(end, 0, most) for end in ' \t\n"<>') + 1
+    return text[: last if text.find("://", last, most) >= 0 else most] + MARKER
+
+
+def shorten(text: str, length: Length) -> str:
+    """Return the text, cut to its length with a marker at its end. A piece too long by itself is a marker in its place."""
+    if length.fits(text):
+        return text
+    marker = f" {MARKER}"
+    costs = [size(marker) for _, size in length.limits]
+    room = [limit - cost for (limit, _), cost in zip(length.limits, costs, strict=True)]
+    most = room.copy()
     kept: list[str] = []
-    for atom in ATOM.finditer(text):
-        room -= size(atom[0])
-        if room < 0:
+    for match in pieces(length.whole).finditer(text):
+        piece = match[0]
+        needs = [size(piece) for _, size in length.limits]
+        if any(map(gt, needs, most)):
+            piece, needs = marker, costs
+        room = list(map(sub, room, needs))
+        if min(room) < 0:
+            kept = [_ended("".join(kept))]
             break
-        kept.append(atom[0])
-    return "".join(kept).rstrip() + MARKER
+        kept.append(piece)
+    short = "".join(kept)
+    return close_tags(short) if length.html else short
+
+
+def _ended(text: str) -> str:
+    """The text with the marker; a space keeps it from becoming a part of a URL."""
+    text = text.rstrip()
+    if text.endswith(MARKER):
+        return text
+    return f"{text} {MARKER}" if LAST_URL.search(text) else f"{text}{MARKER}"
 
 
 def close_tags(text: str) -> str:
     """The text with every HTML tag closed that a cut has left open."""
     open_tags: list[str] = []
+    number: Counter[str] = Counter()
     for slash, name in TAG.findall(text):
         if not slash:
             open_tags.append(name)
-        elif name in open_tags:
-            del open_tags[len(open_tags) - 1 - open_tags[::-1].index(name) :]
+            number[name] += 1
+        elif number[name]:
+            while (last := open_tags.pop()) != name:
+                number[last] -= 1
+            number[name] -= 1
     return text + "".join(f"</{name}>" for name in reversed(open_tags))
 
 
@@ -176,12 +331,12 @@ def close_tags(text: str) -> str:
 class Service:
     """What tells one service from another.
 
-    `limit` is the longest text in `size`. `plain` makes a text shown as written, `value` an event's value harmless inside
-    the service's own markup, `mute` takes mentions away. `mentions` are the tokens that `allow_mentions` keeps from being
-    escaped. `tags` says that the markup is HTML, which has to be closed where it is cut.
+    `length` is the longest text; `native_length` where the service counts its own markup differently. `plain` makes a
+    text shown as written, `value` an event's value harmless inside the service's own markup, `mute` takes mentions away.
+    `mentions` are the tokens that `allow_mentions` keeps from being escaped.
     """
 
-    limit: int
+    length: Length
     plain: Callable[[str], str]
     value: Callable[[str], str]
     mute: Callable[[str], str]
@@ -189,43 +344,54 @@ class Service:
     webhook: bool = True
     bot: bool = False
     api: str | None = None
-    size: Callable[[str], int] = units
-    tags: bool = False
+    native_length: Length | None = None
 
 
 SERVICES = {
     "slack": Service(
-        limit=40_000,
+        length=Length(((40_000, units),), BRACKETS),
         plain=slack,
-        value=slack,
+        value=slack_value,
         mute=mute_slack,
         mentions=re.compile(r"(<(?:!(?:here|channel|everyone)|!subteam\^\w+|@\w+)(?:\|[^<>]*)?>)"),
         bot=True,
         api="https://slack.com/api",
     ),
     "discord": Service(
-        limit=2_000,
-        plain=discord,
-        value=discord,
+        length=Length(((2_000, units),), MARKDOWN_UNITS),
+        plain=tagless,
+        value=apart(tagless),
         mute=mute_everybody,
         mentions=re.compile(r"(<(?:@[!&]?|\#)\d+>)"),
         bot=True,
         api="https://discord.com/api/v10",
     ),
-    "teams": Service(limit=20_000, plain=markdown, value=markdown, mute=mute_everybody, size=octets),
-    "mattermost": Service(limit=16_383, plain=markdown, value=markdown, mute=mute_mattermost, bot=True),
+    "teams": Service(
+        length=Length(((20_000, octets),), MARKDOWN_UNITS), plain=teams, value=apart(teams), mute=mute_everybody
+    ),
+    "mattermost": Service(
+        length=Length(((16_383, units),), MARKDOWN_UNITS),
+        plain=mattermost,
+        value=apart(mattermost),
+        mute=mute_mattermost,
+        bot=True,
+    ),
     "telegram": Service(
-        limit=4_096,
+        length=Length(((4_096, units),)),
+        native_length=Length(((4_096, visible), (32_768, html_octets)), HTML_UNITS, html=True),
         plain=as_it_is,
-        value=html.escape,
+        value=html_value,
         mute=mute_telegram,
         webhook=False,
         bot=True,
         api="https://api.telegram.org",
-        tags=True,
     ),
     "google-chat": Service(
-        limit=4_096, plain=google, value=google, mute=mute_google, mentions=re.compile(r"(<users/\w+>)")
+        length=Length(((4_096, units),), BRACKETS),
+        plain=google,
+        value=google,
+        mute=mute_google,
+        mentions=re.compile(r"(<users/\w+>)"),
     ),
 }
 
@@ -261,17 +427,24 @@ class ChatOptions(SinkOptions):
         """An event's value for `text`: harmless in `native`; in `plain` the whole text is made so when it is sent."""
         if self.markup == "plain":
             return value
-        return spare(value[: 2 * self.rules.limit], self.mentions, self.rules.value)  # more is cut off anyway
+        return spare(beginning(value, self.length.reach), self.mentions, self.rules.value)
 
-    def finish(self, text: str) -> str:
-        """The text as it is sent: shown as written where it is `plain`, without mentions, not too long."""
-        rules = self.rules
+    def finish(self, text: str) -> tuple[str, bool]:
+        """Return the text as it is sent, and whether it was cut: as written where `plain`, no mentions, not too long."""
+        whole = True
         if self.markup == "plain":
-            text = spare(text[: 2 * rules.limit], self.mentions, rules.plain)  # more is cut off anyway
+            start = beginning(text, self.length.reach)
+            whole, text = start == text, spare(start, self.mentions, self.rules.plain)
         if not self.allow_mentions:
-            text = rules.mute(text)
-        short = shorten(text, rules.limit, rules.size)
-        return close_tags(short) if short != text and self.markup == "native" and rules.tags else short
+            text = self.rules.mute(text)
+        short = shorten(text, self.length)
+        return short, not whole or short != text
+
+    @property
+    def length(self) -> Length:
+        """How long a text may be."""
+        rules = self.rules
+        return (rules.native_length if self.markup == "native" else None) or rules.length
 
     @property
     def mentions(self) -> re.Pattern[str] | None:
@@ -882,9 +1055,10 @@ class ChatSink(Sink):
             text = options.escape_value(json_line(event).decode())
         if not text.strip():
             raise PermanentError("the text is empty")
-        finished = options.finish(text)
-        if finished.endswith(MARKER) and not text.endswith(MARKER) and self.context is not None:
-            self.context.log.info("text cut to the service's limit", event_id=event.id, limit=options.rules.limit)
+        finished, cut = options.finish(text)
+        if cut and self.context is not None:
+            limit = options.length.limits[0][0]
+            self.context.log.info("text cut to the service's limit", event_id=event.id, limit=limit)
         return finished
 
     async def _to_each(self, bot: Bot, event: Event, options: ChatOptions, text: str) -> None:

@@ -24,7 +24,7 @@ def options(service, **more):
 
 def plain(service, text, **more):
     """How a plain text is sent."""
-    return options(service, **more).finish(text)
+    return options(service, **more).finish(text)[0]
 
 
 async def native(service, template, **payload):
@@ -49,6 +49,8 @@ def unescaped(service, text):
     text = text.replace(Z, "")
     if service == "slack":
         return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    if service == "mattermost":
+        text = text.replace("&lt;", "<")
     if service in {"discord", "teams", "mattermost"}:
         return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", text)
     return text
@@ -80,8 +82,11 @@ def test_everyday_text_reads_as_it_was_written(service, text):
         ("discord", "[your bank](https://evil.example)", r"[your bank\](https://evil.example)"),
         ("discord", "[[a]](https://evil.example)", r"[[a]\](https://evil.example)"),
         ("discord", "[a https://b](https://evil.example)", r"[a https://b\](https://evil.example)"),
-        ("discord", "<#1> <:e:2> <t:3> </c:4> <b>", r"\<#1> \<:e:2> \<t:3> \</c:4> <b>"),
+        ("discord", "<#1> <:e:2> <t:3> </c:4> <b>", r"\<#1> \<:e:2> \<t:3> \</c:4> \<b>"),
         ("discord", "C:\\*", r"C:\\\*"),
+        ("discord", "Title\n===\nx\n--\n    code", f"Title\n\\===\nx\n\\--\n{Z}    code"),
+        ("mattermost", "&lt;b&gt; <!all> a < b", r"\&lt;b\&gt; &lt;!all> a &lt; b"),
+        ("teams", "{{DATE(2017-02-14T06:08:39Z,LONG)}}", f"{{{Z}{{DATE(2017-02-14T06:08:39Z,LONG)}}}}"),
         (
             "discord",
             "# H\n> q\n- l\n+ l\n-# s\n  2. x\n#tag -1",
@@ -93,7 +98,7 @@ def test_everyday_text_reads_as_it_was_written(service, text):
             "[a][b]\n[b]: https://evil.example",
             "[a\\][b\\]\n[b\\]: https://evil.example".replace(r"[b\]" + "\n", "[b]\n"),
         ),
-        ("mattermost", "![x](https://evil.example/pixel.png)", r"![x\](https://evil.example/pixel.png)"),
+        ("mattermost", "![x](https://evil.example/pixel.png)", r"\![x\](https://evil.example/pixel.png)"),
         ("mattermost", "|a|b|\n|-|-|", "\\|a\\|b\\|\n\\|-\\|-\\|"),
         ("mattermost", "---\n***", "\\---\n\\*\\*\\*"),
         ("teams", "[a](https://evil.example) *b*", r"[a\](https://evil.example) \*b\*"),
@@ -137,17 +142,27 @@ EVIL = '<https://evil.example|x> [x](https://evil.example) *b* <b> & "'
         (
             "discord",
             "[shop](https://shop.example/) **now** {{ payload.message }}",
-            r'[shop](https://shop.example/) **now** <https://evil.example\|x> [x\](https://evil.example) \*b\* <b> & "',
+            Z.join(
+                (
+                    "[shop](https://shop.example/) **now** ",
+                    r'\<https://evil.example\|x> [x\](https://evil.example) \*b\* \<b> & "',
+                )
+            ),
         ),
         (
             "mattermost",
             "[shop](https://shop.example/) **now** {{ payload.message }}",
-            r'[shop](https://shop.example/) **now** <https://evil.example\|x> [x\](https://evil.example) \*b\* <b> & "',
+            r'[shop](https://shop.example/) **now** &lt;https://evil.example\|x> [x\](https://evil.example) \*b\* &lt;b> & "',
         ),
         (
             "teams",
             "[shop](https://shop.example/) **now** {{ payload.message }}",
-            r'[shop](https://shop.example/) **now** <https://evil.example\|x> [x\](https://evil.example) \*b\* <b> & "',
+            Z.join(
+                (
+                    "[shop](https://shop.example/) **now** ",
+                    r'\<https://evil.example\|x> [x\](https://evil.example) \*b\* \<b> & "',
+                )
+            ),
         ),
         (
             "telegram",
@@ -301,14 +316,14 @@ def test_an_entity_is_not_cut_in_two(extra):
 
 @pytest.mark.parametrize("extra", range(5))
 def test_html_is_closed_where_it_is_cut(extra):
-    text = "x" * extra + "<b>bold <i>" + "y&amp;" * 2_000 + "</i></b><u>never</u>"
-    sent = options("telegram", markup="native").finish(text)
+    text = "x" * extra + "<b>bold <i>" + "y&amp;" * 3_000 + "</i></b><u>never</u>"
+    sent = options("telegram", markup="native").finish(text)[0]
     assert re.fullmatch(r"x*<b>bold <i>(?:y&amp;)*y?…</i></b>", sent)
 
 
 def test_a_link_is_not_cut_in_two():
     link = "<https://shop.example/a/very/long/address|order>"
-    sent = options("slack", markup="native").finish(("y" * 17 + link) * 1_000)
+    sent = options("slack", markup="native").finish(("y" * 17 + link) * 1_000)[0]
     assert re.fullmatch(rf"(?:y{{17}}{re.escape(link)})*y*…", sent)
     assert 39_900 < len(sent) <= 40_000
 
@@ -320,10 +335,18 @@ async def test_a_teams_card_stays_below_its_size():
             assert 19_000 < len(server.last.body) <= 28 * 1024
 
 
-async def test_a_cut_is_logged():
-    async with posted("discord", webhook) as (_server, sink):
-        await sink.deliver(make_event({"message": "x" * 3_000}))
+@pytest.mark.parametrize(
+    ("service", "way", "markup", "text", "limit"),
+    [
+        ("discord", webhook, "plain", "x" * 3_000, 2_000),
+        ("telegram", bot, "native", "<b>" + "x" * 5_000 + "</b>", 4_096),
+        ("slack", webhook, "plain", "xxx https://shop.example/" + "x" * 90_000, 40_000),
+    ],
+)
+async def test_a_cut_is_logged(service, way, markup, text, limit):
+    async with posted(service, way, markup=markup, text="{{ payload.message | markup }}") as (_server, sink):
+        await sink.deliver(make_event({"message": text, "user_id": 1}))
     (line,) = sink.context.logged
     assert line["event_id"] == "e-1"
-    assert line["limit"] == 2_000
+    assert line["limit"] == limit
     assert "xxx" not in str(line)
