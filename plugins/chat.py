@@ -23,7 +23,7 @@ from operator import gt, sub
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from router.api import (
     Addresses,
@@ -414,11 +414,11 @@ class ChatOptions(SinkOptions):
         default="plain", description="plain: shown as written. native: the text is the service's own markup."
     )
     allow_mentions: bool = Field(default=False, description="Let `@everyone` and its like through, from events too.")
-    allow_private: bool = Field(default=False, description="Let the service be at a private address.")
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
-        faults = [*_way_faults(self), *_address_faults(self)]
+    def _complete(self, info: ValidationInfo) -> Self:
+        allow_private = (info.context or {}).get("allow_private", True)  # unknown in `defaults`: the sink may say so
+        faults = [*_way_faults(self), *_address_faults(self, allow_private=allow_private)]
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -485,12 +485,12 @@ def _way_faults(options: ChatOptions) -> list[str]:
     return [] if options.base else [f"{name} needs `api`, the address of your server: https://chat.example.org"]
 
 
-def _address_faults(options: ChatOptions) -> list[str]:
+def _address_faults(options: ChatOptions, *, allow_private: bool) -> list[str]:
     """What is wrong with the values of `url`, `token`, `to` and `api`, none of them shown."""
     faults = []
     for key, secret in (("url", options.url), ("api", options.api)):
         text = secret.get_secret_value() if isinstance(secret, Secret) else secret
-        if text is not None and (fault := _url_fault(text, options.allow_private)):
+        if text is not None and (fault := _url_fault(text.strip(), allow_private)):
             faults.append(f"`{key}` {fault}")
     if options.token is not None and not re.fullmatch(r"[!-~]+", options.token.get_secret_value().strip()):
         faults.append("`token` is empty or has a character that no token has")
@@ -500,8 +500,10 @@ def _address_faults(options: ChatOptions) -> list[str]:
 
 
 def _url_fault(text: str, allow_private: bool) -> str | None:
+    if text and not re.fullmatch(r"[!-~]+", text):
+        return "has a space, a control character or a letter outside ASCII; write it percent-encoded (a host as xn--…)"
     try:
-        url = urlsplit(text.strip())
+        url = urlsplit(text)
         host, good = url.hostname or "", url.scheme in {"http", "https"} and url.port != 0
     except ValueError:
         host, good = "", False
@@ -707,16 +709,13 @@ class Api:
     clock: Clock
     base: str
     judge: Judge
-    allow_private: bool
     headers: Mapping[str, str] = field(default_factory=dict)
     secrets: Sequence[bytes] = ()
 
     async def call(self, path: str, payload: Any = None, method: str = "POST") -> dict[str, Any]:
         """Send and return the answer's JSON object. Raises what the answer means."""
         try:
-            answer = await self.http.request(
-                method, self.base + path, json=payload, headers=self.headers, allow_private=self.allow_private
-            )
+            answer = await self.http.request(method, self.base + path, json=payload, headers=self.headers)
         except TransientError as error:
             raise OutOfReachError(str(error), retry_after=error.retry_after) from None
         seen = Seen(answer.status, answer.headers, self._without_secrets(answer.body))
@@ -1039,7 +1038,7 @@ class ChatSink(Sink):
 
     def _api(self, context: SinkContext, base: str, judge: Judge) -> Api:
         options = self.options
-        return Api(context.http, context.clock, base, judge, options.allow_private, secrets=secret_parts(options))
+        return Api(context.http, context.clock, base, judge, secrets=secret_parts(options))
 
     async def deliver(self, event: Event, options: ChatOptions) -> None:
         """Send the event to every address of `options`. Raises what kept it from any of them."""

@@ -115,7 +115,7 @@ def _proxy_url(value: str) -> str:
         good = url.scheme in {"http", "https"} and url.hostname and url.port != 0
     except ValueError:
         good = False
-    if value and not good:
+    if value and not (good and re.fullmatch(r"[!-~]+", value)):
         raise ValueError("a proxy is a URL: http://HOST:3128")
     return value
 
@@ -461,6 +461,9 @@ class HostKeys(Model):
         None, description="an expression: deliveries for which it gives the same keep their order"
     )
     http: HttpConfig = Field(default_factory=HttpConfig, description="for sinks that speak HTTP")
+    allow_private: bool = Field(
+        False, description="for sinks that speak HTTP: whether they may reach private addresses"
+    )
 
 
 class SinkConfig(Model):

@@ -64,8 +64,12 @@ class HttpClient(Protocol):
     ) -> HttpResponse:
         """Send one request and return its answer, whatever its status.
 
+        The URL goes out as it is written, `%2F` included. `allow_private` lets this request reach a private address; all
+        of a sink's may when the sink's key `allow_private` says so.
+
         Raises `TransientError` (no connection, no answer), `SinkError` (a certificate that can't be trusted) or
-        `PermanentError` (a private address without `allow_private`). No error names the URL: it may hold a credential.
+        `PermanentError` (a private address, a URL with a space or a letter outside ASCII). No error names the URL: it
+        may hold a credential.
         """
 
 

@@ -36,6 +36,12 @@ Validate with `Model.model_validate(data, context={TEMPLATE_FILES: read})`, wher
 it a `{file: …}` is refused.
 """
 
+ALLOW_PRIVATE = "allow_private"
+"""The key of the same context under which stands the sink's host key of that name.
+
+The key is absent where the sink is not known: in `defaults`, and in the process of a sink that runs in one.
+"""
+
 
 class TemplateFile(str):
     """The text of a template that stands in a file, and how the files it includes are read.

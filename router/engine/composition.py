@@ -267,7 +267,7 @@ def sink_part(name: str, loaded: Loaded, shared: Shared, queue: Queue | None = N
     concurrency = sink.host.concurrency or kind.concurrency
     clock = shared.around.clock
     threads = DaemonThreads(f"sink {name}", concurrency)
-    context = Context(name, clock=clock, base=loaded.write_base, proxy=sink.host.http.proxy, threads=threads)
+    context = Context(name, clock=clock, base=loaded.write_base, threads=threads, keys=sink.host)
     worker = SinkWorker(
         name,
         keys=sink.host,

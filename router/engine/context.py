@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from structlog.stdlib import BoundLogger
 
+from router.config import HostKeys
 from router.contracts import Clock, HttpClient
 from router.engine.threads import DaemonThreads
 from router.ops.http import GuardedClient
@@ -17,12 +18,12 @@ from router.ops.http import GuardedClient
 class Context:
     """Implements `contracts.SinkContext` for one sink."""
 
-    def __init__(self, name: str, *, clock: Clock, base: Path, proxy: str, threads: DaemonThreads) -> None:
+    def __init__(self, name: str, *, clock: Clock, base: Path, threads: DaemonThreads, keys: HostKeys) -> None:
         self.name = name
         self.clock = clock
         self.base = str(base)
         self.log: BoundLogger = structlog.stdlib.get_logger("router.sink").bind(sink=name)
-        self._proxy = proxy
+        self._keys = keys
         self._threads = threads
         self._http: GuardedClient | None = None
 
@@ -30,7 +31,7 @@ class Context:
     def http(self) -> HttpClient:
         """The sink's guarded HTTP client, made on first use."""
         if self._http is None:
-            self._http = GuardedClient(proxy=self._proxy)
+            self._http = GuardedClient(proxy=self._keys.http.proxy, allow_private=self._keys.allow_private)
         return self._http
 
     async def run_blocking(self, function: Callable[..., Any], *args: Any) -> Any:

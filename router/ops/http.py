@@ -41,7 +41,7 @@ MAX_BODY = 64 * 1024
 
 _CURE = "set `allow_private: true` on the sink"
 _AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
-_SPACE = re.compile(r"\s")
+_WRITTEN = re.compile(r"[!-~]+")
 _UNSAFE = re.compile(r"[\r\n\0]")
 
 
@@ -66,7 +66,7 @@ class GuardedClient:
 
     `proxy` is an `http://` or `https://` URL, with a user and password where it wants them; an empty one is none. A proxy
     dials and resolves by itself, so then only hosts that are written as addresses are checked here. `connect_timeout` is
-    in seconds. `ssl_context` replaces the system's trust.
+    in seconds. `ssl_context` replaces the system's trust. `allow_private` lets every request reach private addresses.
     """
 
     def __init__(
@@ -75,10 +75,12 @@ class GuardedClient:
         proxy: str | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
         ssl_context: ssl.SSLContext | None = None,
+        allow_private: bool = False,
     ) -> None:
         self._proxy = proxy or None
         self._connect_timeout = connect_timeout
         self._ssl = ssl_context
+        self._allow_private = allow_private
         # One pool for each way of dialling: a connection made with leave must not serve a request that has none.
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
@@ -94,13 +96,15 @@ class GuardedClient:
     ) -> Answer:
         """Send one request and return its answer, whatever its status.
 
-        `json` is encoded as the body, else `data` is the body as it is. Safe to cancel: the connection is then closed.
+        The URL is requested as it is written: a service may have signed it. `json` is encoded as the body, else `data` is
+        the body as it is. Safe to cancel: the connection is then closed.
 
         Raises `TransientError` (no connection, no whole answer), `SinkError` (a certificate that can't be trusted, a
         proxy that wants a password) or `PermanentError` (a private address without `allow_private`, a URL or header that
         can't be). No error names the URL.
         """
         failure: DeliveryError
+        allow_private = allow_private or self._allow_private
         try:
             fields = _headers(headers, json is not None)
             body = data if json is None else _encode(json)
@@ -250,9 +254,11 @@ def _url(text: str, what: str) -> tuple[yarl.URL, dict[str, str]]:
     """The URL without the credentials it may hold, and these as a header (RFC 7617)."""
     import yarl  # noqa: PLC0415  # comes with aiohttp, see the module's docstring
 
+    if not _WRITTEN.fullmatch(text.strip()):
+        raise PermanentError(f"{what} is empty, or has a space, a control character or a letter outside ASCII")
     try:
-        url = yarl.URL(text.strip())
-        good = url.scheme in {"http", "https"} and bool(url.raw_host) and url.port and not _SPACE.search(text.strip())
+        url = yarl.URL(text.strip(), encoded=True)
+        good = url.scheme in {"http", "https"} and bool(url.raw_host) and url.port
     except (ValueError, TypeError):
         good = False
     if not good:

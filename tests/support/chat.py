@@ -29,7 +29,7 @@ def bot(server: StandIn, service: str, to: Any = "{{ payload.user_id }}", **more
 @contextlib.asynccontextmanager
 async def chat(values: dict[str, Any]) -> AsyncIterator[OpenSink]:
     """An open chat sink with a client of its own."""
-    client = GuardedClient()
+    client = GuardedClient(allow_private=values.get("allow_private", False))
     try:
         async with open_sink("chat", values, context=FakeContext(http=client)) as sink:
             yield sink

@@ -120,7 +120,8 @@ async def bench(
     kind = SinkType(name, sink, type(given), "memory", concurrency, None, execution, origin)
     clock = clock or SystemClock()
     threads = DaemonThreads("test", concurrency)
-    context = Context(name, clock=clock, base=Path("/nowhere"), proxy="", threads=threads)
+    host = HostKeys.model_validate({"type": name, **keys})
+    context = Context(name, clock=clock, base=Path("/nowhere"), threads=threads, keys=host)
     environment = TemplateEnvironment()
     templates = {route: compile_options(each, environment) for route, each in (overrides or {}).items()}
     letters, book = Letters(), SinkBook()
@@ -129,7 +130,6 @@ async def bench(
     async def show(line: str) -> None:
         shown.append(line)
 
-    host = HostKeys.model_validate({"type": name, **keys})
     full: list[int] = []
     worker = SinkWorker(
         name,

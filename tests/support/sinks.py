@@ -131,7 +131,8 @@ class FakeContext:
 
 def validate(kind: str, values: Mapping[str, Any]) -> SinkOptions:
     """The options of a built-in type, validated as the loader does. Raises pydantic's `ValidationError`."""
-    return sink_type(kind).options.model_validate(dict(values))
+    own = {key: value for key, value in values.items() if key != "allow_private"}
+    return sink_type(kind).options.model_validate(own, context={"allow_private": values.get("allow_private", False)})
 
 
 class OpenSink:

@@ -131,7 +131,8 @@ class RouteChecker:
         look_for_cuts(Mapping(item.mark, own, path=item.path), model, self._problems)
         if sink.config is None:
             return None
-        return typed.check(model, merged, self._problems, at=Entry(item.mark, merged), context=self._reader.context())
+        context = self._reader.context(sink.config.host)
+        return typed.check(model, merged, self._problems, at=Entry(item.mark, merged), context=context)
 
     def _refuse(self, key: str, entry: Entry, sink: str, allowed: list[str], *, known: bool) -> None:
         if known:

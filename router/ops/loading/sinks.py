@@ -18,7 +18,7 @@ from router.ops.loading import shapes, slips, typed
 from router.ops.loading.nodes import Entry, Mapping, Node, Scalar, Sequence, child_path, quoted
 from router.ops.loading.placeholders import WORD
 from router.ops.loading.problems import Problems, did_you_mean, unknown
-from router.options import TEMPLATE_FILES, TemplateFile
+from router.options import ALLOW_PRIVATE, TEMPLATE_FILES, TemplateFile
 from router.plugin_manager import ALL, Plugins
 
 HOST_KEYS = tuple(shapes.fields(HostKeys))
@@ -46,9 +46,10 @@ class TemplateReader:
 
     files: set[Path] = field(default_factory=set)
 
-    def context(self) -> dict[str, Any]:
-        """The validation context for options models."""
-        return {TEMPLATE_FILES: self._template}
+    def context(self, host: HostKeys | None = None) -> dict[str, Any]:
+        """Return the validation context for an options model; with the host keys it stands beside, where they are known."""
+        known = {} if host is None else {ALLOW_PRIVATE: host.allow_private}
+        return {TEMPLATE_FILES: self._template, **known}
 
     def _template(self, name: str) -> TemplateFile:
         if not isinstance(name, typed.PlacedName):
@@ -202,7 +203,7 @@ def _checked(sink: CheckedSink, problems: Problems, reader: TemplateReader) -> S
         problems,
         at=Entry(sink.entry.mark, part),
         allowed=allowed,
-        context=reader.context(),
+        context=reader.context(host),
         concerns=concerns,
     )
     _literal_secrets(part, model, problems)
