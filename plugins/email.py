@@ -703,6 +703,10 @@ class _LostError(Exception):
     """The connection serves no mail any more, and nothing of this one was sent; the text says why."""
 
 
+class _WornOutError(_LostError):
+    """The server refuses to take another mail on this connection."""
+
+
 class _RefusedError(Exception):
     """The server refuses the mail, for all its recipients."""
 
@@ -778,21 +782,23 @@ class EmailSink(Sink):
         A connection that was left open may have died since, or be worn out: what is lost on it before the mail was handed
         over is sent on a new one, and that is no attempt.
         """
+        fresh = False
         worn: Client | None = None
         while True:
-            smtp = await self._connections.take(fresh=worn is not None)
+            smtp = await self._connections.take(fresh=fresh)
             try:
                 failed = await self._transaction(smtp, mail, group, separate=separate)
             except _LostError as lost:
                 self._connections.leave(smtp)
                 if not smtp.used:
                     return dict.fromkeys((box.text for box in group), TransientError(str(lost)))
-                worn = smtp
+                fresh = True
+                worn = smtp if isinstance(lost, _WornOutError) else None
             except BaseException:
                 drop(smtp)
                 raise
             else:
-                if worn is not None:
+                if worn is not None and smtp.mails:
                     self._connections.worn_out(worn)
                 taken = len(failed) < len(group)  # a mail that was taken leaves nothing behind
                 await self._put_back(smtp, clean=taken)
@@ -852,7 +858,7 @@ class EmailSink(Sink):
         except aiosmtplib.SMTPResponseException as error:
             failure = judge(error, mail.sender)
             only_here = isinstance(failure, TransientError) and _only_here(error)
-            raise _LostError(str(failure)) if only_here else _RefusedError(failure) from None
+            raise _WornOutError(str(failure)) if only_here else _RefusedError(failure) from None
         except (aiosmtplib.SMTPException, OSError):
             raise _LostError(f"{self._connections.server} closed the connection before it had the mail") from None
         return refused

@@ -67,6 +67,27 @@ async def test_a_pause_that_was_too_long_says_nothing_of_a_number_of_mails(answe
         assert len(box.connections) == 2
 
 
+@pytest.mark.parametrize("cut", ["mail", "recipients"])
+async def test_a_connection_that_breaks_says_nothing_of_a_number_of_mails(cut):
+    async with smtp_server() as box, open_sink("email", at(box)) as sink:
+        await sink.deliver(make_event({}))
+        setattr(box, cut, [box.drop_connections] if cut == "mail" else {OPS: [box.drop_connections]})
+        for number in range(5):
+            await sink.deliver(make_event({}, id=f"e-{number}"))
+        assert (len(box.taken), len(box.connections)) == (6, 2)
+
+
+async def test_a_mail_that_the_fresh_connection_refuses_too_says_nothing_of_a_number_of_mails():
+    async with smtp_server() as box, open_sink("email", at(box)) as sink:
+        await sink.deliver(make_event({}))
+        box.mail = ["452 not now", "550 no such sender"]
+        with pytest.raises(PermanentError, match="550 no such sender"):
+            await sink.deliver(make_event({}))
+        for number in range(5):
+            await sink.deliver(make_event({}, id=f"e-{number}"))
+        assert (len(box.taken), len(box.connections)) == (6, 2)
+
+
 @pytest.mark.parametrize("answer", SESSION)
 async def test_on_a_fresh_connection_it_is_about_the_server(answer):
     async with smtp_server() as box, open_sink("email", at(box)) as sink:
