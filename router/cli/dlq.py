@@ -23,7 +23,7 @@ from router.cli.common import (
 )
 from router.cli.many import ago, agreed, dry_run_option, print_table, progress, yes_option
 from router.errors import DEAD, Exit, RouterError
-from router.escaping import escape, escape_json
+from router.escaping import escape
 
 if TYPE_CHECKING:
     from router.broker.letters import Kept, LetterStore
@@ -115,17 +115,17 @@ def list_letters(wanted: Wanted) -> int:
 
 async def _list(loaded: Loaded, wanted: Wanted) -> int:
     now = time.time()
-    clean = _json_cleaner(loaded) if wanted.as_json else _cleaner(loaded)
+    shown = _without_secrets(loaded)
     rows: list[tuple[str, ...]] = []
     async with _store(loaded) as store:
         async for kept in _matching(store, wanted, loaded, now):
             if wanted.as_json:
-                click.echo(clean(_line(kept)))
+                click.echo(_line(shown(kept)))
             else:
-                rows.append(_row(kept, now))
+                rows.append(_row(shown(kept), now))
         waiting = await store.waiting()
     if rows:
-        print_table(_COLUMNS, [tuple(map(clean, row)) for row in rows])
+        print_table(_COLUMNS, [tuple(map(escape, row)) for row in rows])
         tell(f"{_number(len(rows))}")
     elif not wanted.as_json:
         tell("no dead letter matches" if _filtered(wanted) else "there are no dead letters")
@@ -153,12 +153,12 @@ async def _show(loaded: Loaded, letter_id: str, *, as_json: bool) -> int:
         kept = await store.find(letter_id)
     if kept is None:
         raise RouterError(f"there is no dead letter {letter_id!r} (see: event-router dlq list)")
+    kept = _without_secrets(loaded)(kept)
     if as_json:
-        click.echo(_json_cleaner(loaded)(_line(kept)))
+        click.echo(_line(kept))
         return Exit.OK
-    clean = _cleaner(loaded)
     for text in _page(kept, time.time()):
-        click.echo("\n".join(clean(line) for line in text.split("\n")))
+        click.echo(escape(text, newlines=True))
     return Exit.OK
 
 
@@ -445,20 +445,14 @@ def _run(main: Any) -> int:
     return code
 
 
-def _cleaner(loaded: Loaded) -> Callable[[str], str]:
-    """What takes secrets out of a line, and what could steer a terminal."""
-    from router.ops.logs import Redactor
+def _without_secrets(loaded: Loaded) -> Callable[[Kept], Kept]:
+    """Return what hides secrets in the detail of a letter: all else of it are names of ours, or what a producer wrote."""
+    from msgspec.structs import replace
+
+    from router.ops.redaction import Redactor
 
     redact = Redactor(loaded.secrets).text
-    return lambda line: escape(redact(line))
-
-
-def _json_cleaner(loaded: Loaded) -> Callable[[str], str]:
-    """The same for a line of JSON, which stays one."""
-    from router.ops.logs import Redactor
-
-    redact = Redactor(loaded.secrets).text
-    return lambda line: escape_json(redact(line).encode()).decode()
+    return lambda kept: kept._replace(letter=replace(kept.letter, detail=redact(kept.letter.detail)))
 
 
 _COLUMNS = ("id", "age", "reason", "source", "channel", "route", "sink", "address", "detail")

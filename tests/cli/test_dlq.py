@@ -236,6 +236,19 @@ def test_secrets_do_not_show(desk):
         assert "xyzzy42" not in desk.dlq(*words).out
 
 
+def test_a_short_secret_leaves_names_and_payloads_alone(desk):
+    pager = {"type": "chat", "service": "telegram", "token": "${TOKEN}", "to": "1", "text": "x"}
+    desk.write(sinks={**CONFIG["sinks"], "chat": pager})
+    desk.put(letter(1, detail="the key 42 was refused: e", payload={"user_id": 42, "message": "e"}))
+    for token in ("key", "e", "42", "audit", "l-1"):
+        [line] = [json.loads(line) for line in desk.dlq("list", "--json", env={"TOKEN": token}).out.splitlines()]
+        assert line["id"] == "l-1"
+        assert line["sink"] == "audit"
+        assert line["key"] == "e-1:notify:audit"
+        assert line["payload"] == {"user_id": 42, "message": "e"}
+        assert token not in line["detail"].split()
+
+
 def test_purge_removes_what_matches_and_says_so(desk):
     desk.put(*several())
     done = desk.dlq("purge", "--sink", "audit", "--dry-run")

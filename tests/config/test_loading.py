@@ -131,6 +131,16 @@ def test_a_secret_that_every_user_can_read_is_a_warning(write, tmp_path):
     ]
 
 
+def test_a_short_secret_is_a_warning(write, tmp_path):
+    warned = "a secret of fewer than 8 characters is hidden only where it stands as a word of its own"
+    for value, expected in (("1234567", 1), ("12345678", 0)):
+        loaded = load(write('token: "${TOKEN}"'), environ={"TOKEN": value})
+        said = [str(problem) for problem in loaded.problems if warned in problem.message]
+        assert len(said) == expected
+        assert not any(value in line for line in said)
+        assert value in loaded.secrets
+
+
 def test_env_file(write, tmp_path):
     env = tmp_path / "env"
     env.write_text(

@@ -115,7 +115,11 @@ def written(**changes):
     """The record of a delivery, some of its fields something else."""
     names = ("version", "id", "received_at", "raw", "route", "overridden", "source", "channel", "pattern", "format")
     fields = dict(
-        zip((*names, "headers", "attempt", "address", "first_failed_at", "calls", "last_error"), good(), strict=True)
+        zip(
+            (*names, "headers", "attempt", "address", "first_failed_at", "calls", "last_error", "failed_at", "planned"),
+            good(),
+            strict=True,
+        )
     )
     return msgspec.msgpack.encode([*(fields | changes).values()])
 

@@ -39,7 +39,7 @@ from router.ops.loading.problems import Problems, did_you_mean, unknown
 from router.ops.loading.routes import RouteChecker
 from router.ops.loading.schema_files import SchemaEntry
 from router.ops.loading.sinks import check_defaults, check_name, check_sinks, no_type, secrets_of, url_secrets
-from router.ops.logs import Redactor
+from router.ops.redaction import SHORT, Redactor
 from router.plugin_manager import Plugins, load_plugins
 
 SECTIONS = (
@@ -62,7 +62,6 @@ SECTIONS = (
 """The keys of a configuration."""
 
 _OPTIONAL = ("redis", "plugins", "schemas", "defaults", "dead_letters", "admin", "shutdown")
-_SHORT = 8  # a default written in the file that is shorter is no secret: redacting it would black out common words
 _DELIVER = ("send", "print", "{only: [globs], others: print}")
 
 M = TypeVar("M", bound=Model)
@@ -433,8 +432,14 @@ def _secrets(draft: Draft) -> set[str]:
     for scalar in scalars(draft.root):
         if isinstance(scalar.value, str):
             found |= url_secrets(scalar.value)
-            if scalar.default and len(scalar.value) < _SHORT:
+            # Such a default stands in the file for all to read, and is a common word more often than not.
+            if scalar.default and len(scalar.value) < SHORT:
                 harmless.add(scalar.value)
+            elif scalar.value in found and len(scalar.value) < SHORT:
+                draft.problems.warn(
+                    f"a secret of fewer than {SHORT} characters is hidden only where it stands as a word of its own",
+                    scalar,
+                )
     return {secret for secret in found if secret.strip()} - harmless
 
 

@@ -1,0 +1,99 @@
+"""What takes secrets out of the texts that the router writes; floor 4."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from router.errors import Reason
+
+HIDDEN = "***"
+
+SHORT = 8
+"""Characters: a shorter secret is hidden only where it stands as a word of its own, for its letters stand in others."""
+
+_USERINFO = r"(?<=://)[^/\s@?#\"'<>]*(?=@)"
+_ESCAPE = re.compile("%[0-9A-F]{2}")
+_UNTOUCHED = frozenset({"level", "timestamp", "logger", "event_id", "source", "channel", "pattern", "route", "sink"})
+_REASONS = frozenset(map(str, Reason))
+
+
+class Redactor:
+    """Replaces secrets by `***`: what was given to `hide`, in every form, and the user and password of any URL.
+
+    A secret of `SHORT` characters or more is found anywhere: as it is, as JSON and Python write it in a string,
+    percent-encoded, and base64-encoded with whatever stands before it (`Authorization: Basic …` has user and password in one).
+    A shorter one is hidden as a whole word only, and never in the keys of a mapping.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._pattern = self._in_keys = re.compile(_USERINFO)
+        self.hide(secrets)
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Take these secrets instead of those known before; empty ones are ignored."""
+        forms = {form for secret in secrets if secret for form in _forms(secret)}
+        longest_first = sorted(forms, key=len, reverse=True)
+        self._pattern = re.compile("|".join([*map(_sought, longest_first), _USERINFO]))
+        long = [re.escape(form) for form in longest_first if len(form) >= SHORT]
+        self._in_keys = re.compile("|".join([*long, _USERINFO]))
+
+    def text(self, text: str) -> str:
+        """Return the text without secrets."""
+        return self._pattern.sub(HIDDEN, text)
+
+    def value(self, value: Any) -> Any:
+        """Return the value with every text in it redacted; what is neither text, number nor container as its `repr`."""
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, str):
+            return self.text(str(value))
+        if isinstance(value, bytes | bytearray | memoryview):
+            return self.text(bytes(value).decode("utf-8", "backslashreplace"))
+        if isinstance(value, Mapping):
+            return {self._in_keys.sub(HIDDEN, str(key)): self.value(item) for key, item in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.value(item) for item in value]
+        return self.text(str(value) if isinstance(value, BaseException | os.PathLike) else repr(value))
+
+    def __call__(self, _logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """Redact the fields of a log line, as a structlog processor: all but names of ours and the reasons of `errors`."""
+        for key, value in fields.items():
+            if key not in _UNTOUCHED and not (key == "reason" and value in _REASONS):
+                fields[key] = self.value(value)
+        return fields
+
+
+def _sought(form: str) -> str:
+    return re.escape(form) if len(form) >= SHORT else rf"(?<!\w){re.escape(form)}(?!\w)"
+
+
+def _forms(secret: str) -> set[str]:
+    """Return how a secret may be written: a short one as it is and in a string, a long one in every encoding."""
+    forms = {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]}
+    if len(secret) >= SHORT:
+        encoded = secret.encode("utf-8", "surrogateescape")
+        forms |= {quote(encoded), quote(encoded, safe=""), quote_plus(encoded)}
+        forms |= {_ESCAPE.sub(lambda escape: escape[0].lower(), form) for form in forms}
+        forms |= _in_base64(encoded)
+    return forms
+
+
+def _in_base64(secret: bytes) -> set[str]:
+    """Return the characters of base64 that depend on the secret alone, for each of three places where it may begin.
+
+    Base64 writes three bytes as four characters. The first and the last character may hold bits of what stands beside it.
+    """
+    forms = set()
+    for before in range(3):
+        encoded = base64.b64encode(b"\0" * before + secret)
+        begin = (0, 2, 3)[before]
+        end = (before + len(secret)) * 8 // 6
+        inner = encoded[begin:end].decode()
+        forms |= {inner, inner.translate({ord("+"): "-", ord("/"): "_"})}
+    return forms
