@@ -58,7 +58,7 @@ class Report:
     def __init__(self, path: Path, problems: Sequence[Problem], loaded: Loaded | None) -> None:
         self.path = path
         self.problems = problems
-        self.summary = summary(loaded) if loaded else None
+        self.summary = _redacted(summary(loaded), loaded.secrets) if loaded else None
 
 
 def _report(path: Path, env_file: Path | None) -> Report:
@@ -72,6 +72,15 @@ def _report(path: Path, env_file: Path | None) -> Report:
         Problem(warning, file=str(path), path="redis.url", severity="warning") for warning in warnings(loaded)
     ]
     return Report(path, [*loaded.problems, *endangered], loaded)
+
+
+def _redacted(document: dict[str, Any], secrets: frozenset[str]) -> Any:
+    """Return the document without secrets."""
+    if not secrets:
+        return document  # most configurations are checked without: the import takes longer than the check
+    from router.ops.logs import Redactor
+
+    return Redactor(secrets).value(document)
 
 
 def summary(loaded: Loaded) -> dict[str, Any]:

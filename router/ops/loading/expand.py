@@ -94,6 +94,7 @@ class _Run:
             return self._wrong(f"${{{_short(inner)}}} is not understood; {_FORMS}")
         name, rest = found[0], inner[found.end() :]
         value = self.expander.environ.get(name)
+        self._conceal(value, f"${{{name}}}")
         if not rest:
             return (
                 value
@@ -149,7 +150,11 @@ class _Run:
         value = value[:-2] if value.endswith("\r\n") else value.removesuffix("\n")
         if value:
             self.expander.secrets.add(value)
+            self._conceal(value, shown)
         return value
+
+    def _conceal(self, value: str | None, shown: str) -> None:
+        self.expander.problems.concealed.add(value or "", shown, self.scalar)
 
     def _missing(self, message: str) -> str:
         self.scalar.unset.append(message)

@@ -39,7 +39,7 @@ from router.ops.loading.problems import Problems, did_you_mean, unknown
 from router.ops.loading.routes import RouteChecker
 from router.ops.loading.schema_files import SchemaEntry
 from router.ops.loading.sinks import check_defaults, check_name, check_sinks, no_type, secrets_of, url_secrets
-from router.ops.redaction import SHORT, Redactor
+from router.ops.redaction import SHORT
 from router.plugin_manager import Plugins, load_plugins
 
 SECTIONS = (
@@ -102,6 +102,8 @@ class Loaded:
 
     def placed(self, message: str, section: str, key: str = "") -> Problem:
         """Return a problem without secrets, at the place of a section or of a key in it, as far as it is written."""
+        from router.ops.logs import Redactor  # noqa: PLC0415  # a check needs no logging library
+
         path = child_path(section, key) if key else section
         mark = self.places.get(path) or self.places.get(section)
         file, line, column = (mark.file.name, mark.line, mark.column) if mark else (str(self.path), None, None)
@@ -195,6 +197,9 @@ def check(
     plugins = load_plugins(drop_ins)
     draft = Draft(root, problems, plugins, environ, files, folders | set(drop_ins), expander.secrets)
     _settle(draft, settler)
+    for scalar in scalars(root):
+        for password in url_secrets(str(scalar.value)):
+            problems.concealed.add(password)
     _sections(draft)
     return draft
 

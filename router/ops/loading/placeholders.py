@@ -38,8 +38,12 @@ class Settler:
             for index, item in enumerate(node.items):
                 below = None if shape is None else shapes.below(shape, index)
                 self.settle(item, below, key, server=server)
-        elif isinstance(node, Scalar) and node.unset:
-            self._scalar(node, shape, key, server=server)
+        elif isinstance(node, Scalar):
+            if shape is not None and shapes.is_secret(shape) and node.value is not None and not node.expanded:
+                self._problems.concealed.add(str(node.value), at=node)
+                self._problems.concealed.add(node.text, at=node)
+            if node.unset:
+                self._scalar(node, shape, key, server=server)
 
     def _scalar(self, node: Scalar, shape: shapes.Shape, key: str, *, server: bool) -> None:
         is_url = key in _URL_KEYS or key.endswith("_url") or "://" in node.text

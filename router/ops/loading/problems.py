@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterable
 
 from router.errors import ConfigError, Problem
+from router.ops.loading.concealing import Concealment
 from router.ops.loading.nodes import Mark, Node, quoted
 
 _MOST = 200  # problems shown of one configuration
@@ -20,6 +21,8 @@ class Problems:
 
     def __init__(self) -> None:
         self._found: dict[tuple[str | None, int | None, int | None, str], Problem] = {}
+        self.concealed = Concealment()
+        """What no problem may show."""
 
     def add(
         self,
@@ -55,14 +58,16 @@ class Problems:
         return any(problem.severity == "error" for problem in self._found.values())
 
     def all(self) -> tuple[Problem, ...]:
-        """All of them: by file in the order they were first seen, and by place."""
+        """Return all of them without secrets: by file in the order they were first seen, and by place."""
         files = {problem.file: index for index, problem in reversed(list(enumerate(self._found.values())))}
         found = sorted(self._found.values(), key=lambda p: (files[p.file], p.line or 0, p.column or 0))
         left = len(found) - _MOST
-        if left <= 0:
-            return tuple(found)
-        errors = [problem for problem in found if problem.severity == "error"] or found
-        return (*errors[:_MOST], Problem(f"and {len(found) - min(len(errors), _MOST)} more problems"))
+        more = []
+        if left > 0:
+            errors = [problem for problem in found if problem.severity == "error"] or found
+            more = [Problem(f"and {len(found) - min(len(errors), _MOST)} more problems")]
+            found = errors[:_MOST]
+        return (*map(self.concealed.problem, found), *more)
 
     def check(self) -> None:
         """Raise `ConfigError` with everything found when there is an error."""

@@ -16,6 +16,7 @@ import yaml
 
 from router.files import STDIN, UnreadableError, read_file
 from router.ops.loading import slips
+from router.ops.loading.concealing import may_be_secret, without_credentials
 from router.ops.loading.nodes import (
     Entry,
     Mapping,
@@ -105,7 +106,7 @@ def parse(text: str, file: SourceFile, problems: Problems) -> Mapping | None:
 
 def _shown(line: str | None, *, indented: bool = False) -> str | None:
     """A corrected line as it is printed."""
-    return None if line is None else f"write: {(line if indented else line.strip())[:300]}"
+    return None if line is None else f"write: {without_credentials(line if indented else line.strip())[:300]}"
 
 
 def _text(path: Path, name: str, problems: Problems, at: Node | None, *, pipes: bool) -> str | None:
@@ -385,6 +386,7 @@ class _Builder:
         value = slips.value_at(line, event.start_mark.column, self._open[-1:])
         fixed = slips.corrected(line, value.start, value.end) if value and value.text.startswith("!") else None
         shown = (_TAG.match(line, event.start_mark.column) or [quoted(event.tag)])[0]
+        shown = "!…" if may_be_secret(self.path) else shown
         message = f"the tag {shown} is refused: YAML tags are not used here; a text that starts with `!` must be quoted"
         self._add(message, event.start_mark, _shown(fixed))
         node.faulty = True
