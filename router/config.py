@@ -9,7 +9,7 @@ import re
 from ipaddress import ip_address
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import durationpy
 from pydantic import (
@@ -85,6 +85,11 @@ def _zone(value: str) -> str:
     try:
         ZoneInfo(value)
     except (ZoneInfoNotFoundError, ValueError, OSError):
+        if not available_timezones():
+            message = (
+                f"{value!r} is not known: this system has no time zone data; install the package tzdata, or write UTC"
+            )
+            raise ValueError(message) from None
         raise ValueError(f"{value!r} is no time zone, write a name such as UTC or Europe/Berlin") from None
     return value
 
@@ -150,6 +155,8 @@ def address(listen: str) -> Address:
         path = listen.removeprefix("unix:").removeprefix("//")
         if not path.startswith("/") or path == "/":
             raise ValueError("a socket is written with its whole path: unix:/run/event-router/admin.sock")
+        if not redis_url.nameable(path):
+            raise ValueError(redis_url.NO_SUCH_NAME)
         return Address(path)
     try:
         parts = urlsplit(f"//{listen}")

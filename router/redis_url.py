@@ -6,8 +6,9 @@ a part of a URL that may be a password.
 
 from __future__ import annotations
 
+import os
 import re
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 SCHEMES = ("redis", "rediss", "unix")
 SECONDS = ("socket_timeout", "socket_connect_timeout")
@@ -28,6 +29,18 @@ ENCODED = " (in a password `#` is written %23, `/` %2F, `@` %40, `?` %3F, `%` %2
 """How the signs are written that would end a password too early."""
 
 
+NO_SUCH_NAME = "the encoding of file names has no such name; set LC_ALL=C.UTF-8"
+
+
+def nameable(path: str) -> bool:
+    """Whether a file can have this path, in the encoding that the locale has for the names of files."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def fault(url: str) -> str | None:
     """What is wrong with a URL and how it is written, None when nothing is."""
     try:
@@ -45,6 +58,8 @@ def fault(url: str) -> str | None:
     if scheme == "unix":
         if parts.path in {"", "/"}:
             return "a unix:// URL needs the path of the socket: unix:///run/redis/redis.sock?db=0"
+        if not nameable(unquote(parts.path)):
+            return NO_SUCH_NAME
     elif not parts.hostname:
         return f"the host is missing: {scheme}://HOST:6379/0"
     elif parts.path.strip("/") and not re.fullmatch(r"/\d{1,9}", parts.path):

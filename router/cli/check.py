@@ -13,6 +13,7 @@ from router.cli.common import config_option, env_file_option, find_config, json_
 from router.cli.durability import warnings
 from router.errors import ConfigError, Exit, Problem
 from router.escaping import escape
+from router.redis_url import nameable
 
 if TYPE_CHECKING:
     from router.config import SourceConfig
@@ -151,6 +152,8 @@ def _sink(loaded: Loaded, name: str) -> dict[str, Any]:
 
 def may_write(file: Path) -> bool:
     """Whether this user may write the file, or make it, and its folder if that alone is missing, as the log sink does."""
+    if not nameable(str(file)):
+        return False
     if file.exists():
         return os.access(file, os.W_OK) and not file.is_dir()
     folder = file.parent if file.parent.exists() else file.parent.parent

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from datetime import UTC, date, datetime, tzinfo
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache, wraps
 from typing import Any
 from urllib.parse import quote
@@ -81,9 +81,17 @@ _CONVERSION = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\d+|\*)?(?:\.(\d+|\*))?")
 _ZONES = 64  # of a configuration and its events; a zone is a kilobyte
 
 
+CHOSEN_UTC = timezone(timedelta(0), "UTC")
+"""UTC where it was asked for by name. It needs no time zone data, which a slim system lacks. It is another object than
+`datetime.UTC`, so that a time in it is known from one without a zone.
+"""
+
+
 @lru_cache(_ZONES)
 def zone(name: str) -> tzinfo:
-    """The time zone of that name. Raises `ValueError` when there is none."""
+    """Return the time zone of that name. Raises `ValueError` when there is none."""
+    if name == "UTC":
+        return CHOSEN_UTC
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -151,7 +159,8 @@ def _time_filters(home: tzinfo) -> dict[str, Callable[..., Any]]:
     def time(value: Any, format: str = "%Y-%m-%d %H:%M") -> str:  # noqa: A002  # as a template names it
         """A time as text by strftime's format: in the zone that `local` has set, else in the configured one."""
         at = moment(value)
-        return strftime(at if isinstance(at.tzinfo, ZoneInfo) else at.astimezone(home), format)
+        at = at if at.tzinfo is CHOSEN_UTC or isinstance(at.tzinfo, ZoneInfo) else at.astimezone(home)
+        return strftime(at, format)
 
     return {"local": local, "time": time}
 

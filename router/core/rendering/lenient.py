@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from datetime import tzinfo
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from jinja2 import nodes
 from jinja2.visitor import NodeTransformer
@@ -101,7 +101,7 @@ class _Comparing(NodeTransformer):
 class Lenient(Sandbox):
     """The sandbox of an expression; nothing is escaped in it."""
 
-    def __init__(self, zone: ZoneInfo) -> None:
+    def __init__(self, zone: tzinfo) -> None:
         super().__init__(zone)
         self.undefined = Absent
         self.filters.update({_COMPARE.format(name): compare for name, compare in _COMPARISONS.items()})

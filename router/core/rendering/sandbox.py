@@ -9,10 +9,9 @@ Jinja has marked as safe HTML is then no more than text, and is escaped.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import date
+from datetime import date, tzinfo
 from functools import partial
 from typing import Any, ClassVar, Self
-from zoneinfo import ZoneInfo
 
 import markupsafe
 from jinja2 import DictLoader, nodes, pass_context
@@ -196,7 +195,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def __init__(
         self,
-        zone: ZoneInfo,
+        zone: tzinfo,
         escape: Callable[[str], str] | None = None,
         *,
         html: bool = False,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
-from zoneinfo import ZoneInfo
 
 from jinja2 import Template, TemplateSyntaxError, nodes
 from jinja2.runtime import Context
@@ -13,6 +12,7 @@ from router.core.mailboxes import split
 from router.core.rendering.addresses import listed, value_text
 from router.core.rendering.bounds import MAX_OUTPUT, too_long
 from router.core.rendering.checking import Fault, Source, chains, read
+from router.core.rendering.filters import zone
 from router.core.rendering.lenient import Lenient
 from router.core.rendering.sandbox import Sandbox
 from router.core.rendering.values import MissingError, dotted
@@ -42,11 +42,11 @@ class BrokenTemplateError(Exception):
 class TemplateEnvironment:
     """What templates of one configuration share: the time zone, and an environment for each way of escaping.
 
-    `timezone` is the name of the zone that the time filters use. Raises `ZoneInfoNotFoundError` for an unknown one.
+    `timezone` is the name of the zone that the time filters use. Raises `ValueError` for an unknown one.
     """
 
     def __init__(self, *, timezone: str = "UTC") -> None:
-        self._zone = ZoneInfo(timezone)
+        self._zone = zone(timezone)
         self._made: dict[object, Sandbox] = {}
 
     def plain(self) -> Sandbox:
