@@ -23,6 +23,11 @@ def distrust(path: Path, *, regular: bool = False, sticky: bool = False) -> str 
         return "is not a regular file"
     if info.st_uid not in {0, os.geteuid()}:
         return f"belongs to {_user(info.st_uid)}, who could change it: run `chown {_user(os.geteuid())} {path}`"
+    return others_may_write(path, info, sticky=sticky)
+
+
+def others_may_write(path: Path, info: os.stat_result, *, sticky: bool = False) -> str | None:
+    """Return why others may write a file or folder and what to do, None when they may not; `sticky` as for `distrust`."""
     if sticky and info.st_mode & stat.S_ISVTX:
         return None
     if info.st_mode & stat.S_IWOTH:

@@ -6,8 +6,8 @@ a part of a URL that may be a password.
 
 from __future__ import annotations
 
-import os
 import re
+import sys
 from urllib.parse import parse_qs, unquote, urlsplit
 
 SCHEMES = ("redis", "rediss", "unix")
@@ -35,7 +35,7 @@ NO_SUCH_NAME = "the encoding of file names has no such name; set LC_ALL=C.UTF-8"
 def nameable(path: str) -> bool:
     """Whether a file can have this path, in the encoding that the locale has for the names of files."""
     try:
-        os.fsencode(path)
+        path.encode(sys.getfilesystemencoding(), "surrogateescape")
     except UnicodeEncodeError:
         return False
     return True

@@ -9,8 +9,10 @@ from urllib.parse import parse_qs, urlsplit
 
 from router.config import PubSubConfig, StreamConfig
 from router.core.matching import glob, is_glob
+from router.ops.loading.concealing import HIDDEN
 from router.ops.loading.draft import Draft
 from router.ops.loading.nodes import Mapping, scalars
+from router.ops.loading.sinks import IN_CLEAR, url_secrets
 
 _OPENING = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"
 _CLOSING = "\u201c\u201d\u2018\u2019\u00ab\u00bb"
@@ -19,6 +21,7 @@ _CLOSING = "\u201c\u201d\u2018\u2019\u00ab\u00bb"
 def look_around(draft: Draft) -> None:
     """Add the warnings and notes to a draft without errors."""
     _typographic_quotes(draft)
+    _passwords(draft)
     _unused(draft)
     _schemas_without_channel(draft)
     _broken_plugins(draft)
@@ -33,6 +36,14 @@ def _typographic_quotes(draft: Draft) -> None:
         if not scalar.style and scalar.text[:1] in _OPENING and scalar.text[-1:] in _CLOSING and len(scalar.text) > 1:
             message = f"the quotes {scalar.text[0]} and {scalar.text[-1]} are a part of the text; YAML's are \" and '"
             draft.problems.warn(message, scalar)
+
+
+def _passwords(draft: Draft) -> None:
+    """A password in a URL is a secret as the options that hold nothing else are."""
+    for scalar in scalars(draft.root):
+        text = scalar.text if scalar.expanded else str(scalar.value)
+        if any("${" not in each and each != HIDDEN for each in url_secrets(text)):
+            draft.problems.warn(IN_CLEAR, scalar)
 
 
 def _unused(draft: Draft) -> None:

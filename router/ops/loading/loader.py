@@ -33,13 +33,14 @@ from router.errors import ConfigError, Problem
 from router.ops.loading import compiling, conduct, expand, includes, schema_files, typed, yaml_nodes
 from router.ops.loading.draft import Draft, word
 from router.ops.loading.lint import look_around
+from router.ops.loading.modes import look_at_modes
 from router.ops.loading.nodes import Mapping, Mark, Node, Scalar, Sequence, child_path, name_paths, quoted, scalars
 from router.ops.loading.placeholders import URL, WORD, Settler
 from router.ops.loading.problems import Problems, did_you_mean, unknown
 from router.ops.loading.routes import RouteChecker
 from router.ops.loading.schema_files import SchemaEntry
 from router.ops.loading.sinks import check_defaults, check_name, check_sinks, no_type, secrets_of, url_secrets
-from router.ops.redaction import SHORT
+from router.ops.redaction import SHORT, Redactor
 from router.plugin_manager import Plugins, load_plugins
 
 SECTIONS = (
@@ -102,8 +103,6 @@ class Loaded:
 
     def placed(self, message: str, section: str, key: str = "") -> Problem:
         """Return a problem without secrets, at the place of a section or of a key in it, as far as it is written."""
-        from router.ops.logs import Redactor  # noqa: PLC0415  # a check needs no logging library
-
         path = child_path(section, key) if key else section
         mark = self.places.get(path) or self.places.get(section)
         file, line, column = (mark.file.name, mark.line, mark.column) if mark else (str(self.path), None, None)
@@ -146,6 +145,7 @@ def load(
         draft.deliver = "print" if deliver == "print" else "send"
     absolute = path.absolute()
     logs = draft.environ.get("LOGS_DIRECTORY", "").split(":", maxsplit=1)[0]  # systemd lists several with colons
+    secrets = frozenset(_secrets(draft))
     return Loaded(
         path=absolute,
         config=_assembled(draft),
@@ -159,7 +159,7 @@ def load(
         problems=draft.problems.all(),
         files=files,
         folders=frozenset(draft.folders),
-        secrets=frozenset(_secrets(draft)),
+        secrets=secrets,
         places=_places(draft.root),
         write_base=Path(logs).absolute() if logs else absolute.parent,
     )
@@ -193,6 +193,7 @@ def check(
     files.update(includes.merge(root, expander, problems), expander.files)
     name_paths(root)
     settler = Settler(problems, placeholders=placeholders)
+    look_at_modes(files, problems, Mark(root.mark.file, 1, 1))
     drop_ins = _plugin_folders(root, problems, settler)
     plugins = load_plugins(drop_ins)
     draft = Draft(root, problems, plugins, environ, files, folders | set(drop_ins), expander.secrets)

@@ -24,6 +24,7 @@ from router.plugin_manager import ALL, Plugins
 HOST_KEYS = tuple(shapes.fields(HostKeys))
 _DEFAULT_KEYS = tuple(key for key in HOST_KEYS if key != "type")
 _NAME = re.compile(NAME)
+IN_CLEAR = "a secret stands here in clear; write ${NAME}, ${file:/path} or ${cred:name}"
 _LARGEST = 1024**2
 _LEAST_PATH = 8  # characters; a shorter path may be a word like any other
 _LEAST_PART = 16
@@ -250,7 +251,7 @@ def _literal_secrets(node: Node, shape: shapes.Shape, problems: Problems) -> Non
         and not node.expanded
         and node.value not in {None, "", "***"}
     ):
-        problems.warn("a secret stands here in clear; write ${NAME}, ${file:/path} or ${cred:name}", node)
+        problems.warn(IN_CLEAR, node)
 
 
 def secrets_of(value: Any) -> set[str]:
