@@ -158,7 +158,7 @@ def _kept(entry: bytes, fields: Sequence[bytes]) -> Kept:
 def newer(fields: Mapping[bytes, bytes]) -> bool:
     """Whether a router newer than this one wrote the letter."""
     version = _number(fields.get(b"version", b"1"))
-    return version is not None and version > _NEWEST
+    return version is None or version > _NEWEST
 
 
 def unreadable(fields: Mapping[bytes, bytes]) -> bool:
@@ -167,8 +167,7 @@ def unreadable(fields: Mapping[bytes, bytes]) -> bool:
         return False
     letter = letter_of(fields)
     return (
-        _number(fields.get(b"version", b"1")) is None
-        or b"payload" not in fields
+        b"payload" not in fields
         or portable(letter.event_id) != letter.event_id
         or not letter.reason.isidentifier()
         or not (letter.source and letter.channel)

@@ -134,6 +134,8 @@ def good():
     [
         *[{"received_at": at} for at in (1e300, float("nan"), float("inf"), -1.0, 253402300800.0)],
         *[{"first_failed_at": at} for at in (1e300, float("nan"), -1.0)],
+        *[{"planned": at} for at in (1e300, float("nan"), -1.0)],
+        *[{"failed_at": at} for at in (1e300, float("nan"), -1.0)],
         *[{"attempt": number} for number in (0, -1, 2**63, 2**64 - 1)],
         *[{"calls": number} for number in (-1, 2**63)],
         *[{"version": version} for version in (0, -1, "1", None)],
@@ -200,7 +202,7 @@ values = (
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 17), values | st.lists(values, max_size=3)), min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(0, 19), values | st.lists(values, max_size=3)), min_size=1, max_size=3),
     st.integers(0, 3),
 )
 def test_any_change_of_a_record_is_a_delivery_or_unreadable(changes, added):
