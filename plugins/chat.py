@@ -70,7 +70,7 @@ MARKDOWN_LINE = re.compile(
     rf"{LINE}([ \t\u00a0]*(?:"
     rf"\d{{1,9}}(?=[.)](?:[\s\u2424]|\Z))|"  # a numbered list: the point or bracket gets the backslash
     rf"(?=\#{{1,6}}(?:[\s\u2424]|\Z)|>|[-+](?:[\s\u2424\#]|\Z)|"
-    rf"(?:=+|:?-[-: \t\u00a0]*)[ \t\u00a0]*{LINE_END})))",  # the line under a heading, a rule, the head of a table
+    rf"(?:=++[ \t\u00a0]*+|:?-[-: \t\u00a0]*+){LINE_END})))",  # the line under a heading, a rule, the head of a table
     re.MULTILINE,
 )
 INDENTED = re.compile(rf"{LINE}(?=[ \u00a0]{{0,3}}\t|[ \u00a0]{{4}}|[ \t\u00a0]+\Z)", re.MULTILINE)
@@ -195,7 +195,7 @@ def mute_names(text: str) -> str:
 
 TAG = re.compile(r"<(/?)([a-z][a-z0-9-]*+)[^<>]*+>", re.IGNORECASE)
 ENTITY = re.compile(r"&(?:lt|gt|amp|quot|#(\d{1,7})|#x([0-9a-f]{1,6}));", re.IGNORECASE)
-LAST_URL = re.compile(r"(?:https?|ftp)://[^\s<>\"]++\Z", re.IGNORECASE)
+URL_ENDS = ' \t\n"<>'
 
 
 def units(text: str) -> int:
@@ -274,8 +274,13 @@ def beginning(text: str, most: int) -> str:
     """Return as much of a text as can be shown at all, its URLs whole, with a marker where that is not all."""
     if len(text) <= most:
         return text
-    last = max(text.rfind(end, 0, most) for end in ' \t\n"<>') + 1
+    last = last_word(text, most)
     return text[: last if text.find("://", last, most) >= 0 else most] + MARKER
+
+
+def last_word(text: str, end: int) -> int:
+    """Return the place where the last word before `end` begins; it may be a URL."""
+    return max(text.rfind(character, 0, end) for character in URL_ENDS) + 1
 
 
 def shorten(text: str, length: Length) -> str:
@@ -306,7 +311,7 @@ def _ended(text: str) -> str:
     text = text.rstrip()
     if text.endswith(MARKER):
         return text
-    return f"{text} {MARKER}" if LAST_URL.search(text) else f"{text}{MARKER}"
+    return f"{text} {MARKER}" if "://" in text[last_word(text, len(text)) :] else f"{text}{MARKER}"
 
 
 def close_tags(text: str) -> str:

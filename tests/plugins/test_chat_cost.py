@@ -12,6 +12,12 @@ PATTERNS = [
     "<", "<a ", "<a>", "<b></i>", "<a href=", "&#0", "&lt", "[", "[a](", "![", "[\\[", "\\", "*", "_a", "@", "<@a|", "https://",
     "http://a.b/&lt;", "\n", " ", "\n\t", "-", "\n=", "#", "1", "{", "x\u0301", "🇩🇪", "👨\u200d", "href   tg:",
 ]  # fmt: skip
+# A beginning, what is repeated, an end.
+LONG = [
+    ("--", " ", "x"), ("==", " ", "x"), ("-", "- ", "x"), ("", " ", "x"), ("", "1", "."), ("&#", "0", "x"), ("&", "a", ";"), ("href", " ", "x"),
+    ("<a", " ", "x"), ("<a>", "b", "x"), ("<", "a", "x"), ("[", "a", "x"), ("[a](", "b", "x"), ("[", "\\[", "x"), ("x", "\n", "x"),
+    ("https://", "https://", " x"), ("<!", "a", "x"),
+]  # fmt: skip
 EACH = [
     (service, markup, template)
     for service in ("slack", "discord", "teams", "mattermost", "telegram", "google-chat")
@@ -29,8 +35,8 @@ def test_a_mebibyte_of_any_pattern_costs_at_most_ten_times_a_plain_one(service, 
     options = validate("chat", {"service": service, **way, "markup": markup, "text": template})
     compiled = compile_options(options, TemplateEnvironment())
 
-    def cost(pattern, times=1):
-        event = make_event({"m": (pattern * (MIB // len(pattern.encode()) + 1))[:MIB]})
+    def cost(text, times=1):
+        event = make_event({"m": text})
         assert event.payload
         taken = []
         for _ in range(times):
@@ -40,8 +46,12 @@ def test_a_mebibyte_of_any_pattern_costs_at_most_ten_times_a_plain_one(service, 
             taken.append(time.process_time() - start)
         return min(taken)
 
-    cost("some words ")
-    bound = 10 * cost("some words ", 5)
-    for pattern in PATTERNS:
-        spent = cost(pattern)
-        assert spent <= bound or cost(pattern, 3) <= bound, pattern
+    words = "some words " * (MIB // 11)
+    cost(words)
+    bound = 10 * cost(words, 5)
+    repeated = [(pattern * (MIB // len(pattern.encode()) + 1))[:MIB] for pattern in PATTERNS]
+    for text in [
+        *repeated,
+        *(begin + middle * (size // len(middle)) + end for begin, middle, end in LONG for size in (30_000, MIB)),
+    ]:
+        assert cost(text) <= bound or cost(text, 3) <= bound, (text[:20], text[-20:])
