@@ -21,11 +21,7 @@ LONG = [
 EACH = [
     (service, markup, template)
     for service in ("slack", "discord", "teams", "mattermost", "telegram", "google-chat")
-    for markup, template in (
-        ("plain", "{{ payload.m }}"),
-        ("native", "{{ payload.m }}"),
-        ("native", "{{ payload.m | markup }}"),
-    )
+    for markup, template in (("native", "{{ payload.m }}"), ("native", "{{ payload.m | markup }}"))
 ]
 
 
