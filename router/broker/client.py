@@ -100,6 +100,11 @@ def explain(error: BaseException, address: str) -> RouterError:
     return _network(error, address, text)
 
 
+def unexpected(error: BaseException) -> BaseException | None:
+    """Return the error if it is neither Redis's nor the network's: then it is a fault to be looked into, with its traceback."""
+    return None if isinstance(error, failures.RedisError | OSError | TimeoutError) else error
+
+
 def _network(error: BaseException, address: str, text: str) -> RouterError:
     """The same for errors of the network and of TLS; redis-py hides the real one behind its own."""
     cause = error if isinstance(error, OSError) else error.__cause__ or error.__context__

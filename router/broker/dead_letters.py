@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-import hiredis
 import msgspec
 import structlog
-from redis.asyncio.connection import AbstractConnection
+from redis import exceptions as failures
 
 from router.broker import client, keys
 from router.broker.client import Backoff
-from router.broker.link import cancelled
+from router.broker.link import Link, Script, Word, cancelled
+from router.broker.outage import Outage
 from router.contracts import Clock
 from router.errors import ConfigError, UnavailableError
 from router.events import DeadLetter
@@ -27,7 +28,6 @@ from router.events import DeadLetter
 log = structlog.stdlib.get_logger(__name__)
 
 VERSION = b"1"
-Word = str | bytes | int
 BATCH = 500
 """Letters that one script call appends at most."""
 
@@ -49,7 +49,7 @@ LOOK_EVERY = 60.0
 # and the trim before the first XADD fail early where they are not allowed, while nothing is appended yet; the SET stands
 # first because a server that is out of memory refuses a script only at its first write, and a trim it never refuses.
 # A batch without letters, sent now and then, writes only where a letter is too old.
-APPEND = """
+APPEND = Script("""
 local last, full, old = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+):(%d+):(%d+)$')
 if last and tonumber(last) >= tonumber(ARGV[1]) then return {tonumber(full), tonumber(old)} end
 local now = redis.call('TIME')
@@ -67,7 +67,7 @@ end
 full = full + redis.call('XTRIM', KEYS[1], 'MAXLEN', '=', ARGV[2])
 redis.call('SET', KEYS[2], ARGV[1] .. ':' .. full .. ':' .. old, 'EX', 86400)
 return {full, old}
-"""
+""")
 
 _FIELDS = tuple(name for name in DeadLetter.__struct_fields__ if name != "written")
 
@@ -122,8 +122,6 @@ class DeadLetterWriter:
         """Letters that stand in the stream, or stood there."""
         self.waiting_bytes = 0
         """Bytes of memory that waiting letters take."""
-        self.reason: str | None = None
-        """Why letters can't be written; None while they can."""
         self._server = client.server(url, client_name=client_name)
         self._stream = keys.dead(prefix)
         self._guard = keys.dead_batch(prefix, os.urandom(8).hex())
@@ -135,14 +133,13 @@ class DeadLetterWriter:
         self._letters: deque[DeadLetter] = deque()
         self._number = 0
         self._batch: list[DeadLetter] = []
-        self._command = b""
-        self._connection: AbstractConnection | None = None
+        self._link = Link(self._server)
+        self._outage = Outage(clock)
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._hurry = asyncio.Event()
-        self._down_since = 0.0
         self._evictions = Tally(clock, "dead letters evicted: the stream is full, its oldest entries made room")
         self._expiries = Tally(clock, "dead letters evicted: they are older than dead_letters.max_age")
         self._drops = Tally(clock, "dead letters dropped: more wait for Redis than redis.outage_buffer holds")
@@ -153,6 +150,11 @@ class DeadLetterWriter:
         self._max_age = int(max_age * 1000)
         self._look_every = min(LOOK_EVERY, max_age / 10)
         self._buffer_bytes = buffer_bytes
+
+    @property
+    def reason(self) -> str | None:
+        """Why letters can't be written; None while they can."""
+        return self._outage.reason
 
     @property
     def evicted(self) -> int:
@@ -213,7 +215,7 @@ class DeadLetterWriter:
                     await self._idle.wait()
             await cancelled([self._task])
             self._task = None
-        await self._hang_up()
+        await self._link.close()
         self._evictions.tell()
         self._expiries.tell()
         self._drops.tell()
@@ -222,21 +224,20 @@ class DeadLetterWriter:
     async def _reach(self) -> None:
         while True:
             try:
-                self._connection = await client.dial(self._server)
+                await self._link.open()
             except Exception as error:
                 failure = client.explain(error, self._server.shown)
                 if isinstance(failure, ConfigError):
                     raise failure from error
                 reason = str(failure)
-                if reason != self.reason:
+                if self._outage.failed(reason):
                     limit = {} if self._connect_timeout is None else {"seconds_at_most": self._connect_timeout}
                     log.warning("no Redis yet; trying on", reason=reason, **limit)
-                self.reason = reason
                 if self._tell_waiting is not None:
-                    self._tell_waiting(self.reason)
+                    self._tell_waiting(reason)
                 await asyncio.sleep(self._backoff.next())
             else:
-                self.reason = None
+                self._outage.succeeded()
                 self._backoff.reset()
                 return
 
@@ -244,8 +245,7 @@ class DeadLetterWriter:
         while True:
             if not self._wake.is_set():
                 self._idle.clear()
-                self._make([])  # it brings no letters, but those that are too old go
-                await self._write()
+                await self._remove_old()
             self._wake.clear()
             while self._take():
                 await self._write()
@@ -262,57 +262,62 @@ class DeadLetterWriter:
             if self._batch and size > BATCH_BYTES:
                 break
             self._batch.append(self._letters.popleft())
-        if not self._batch:
-            return False
-        self._make(self._batch)
-        return True
+        return bool(self._batch)
 
-    def _make(self, batch: Sequence[DeadLetter]) -> None:
-        """Make the command that appends a batch."""
-        self._number += 1
-        bounds = (self._number, self._max_events, self._max_age)
-        command: list[Word] = ["EVAL", APPEND, 2, self._stream, self._guard, *bounds]
-        for letter in batch:
-            words = words_of(letter)
-            command.append(len(words))
-            command += words
-        self._command = _pack(command)
+    async def _remove_old(self) -> None:
+        """Send a batch without letters: those that are too old go.
+
+        No letter waits, so that Redis can't be used for now is no trouble: the next look removes them. That somebody has to
+        do something, grant a right for example, is told before the first letter needs it.
+        """
+        try:
+            evicted = await self._append(self._next_number(), [])
+        except Exception as error:  # noqa: BLE001  # whatever it is, there is a next look
+            failure = client.explain(error, self._server.shown)
+            if isinstance(failure, ConfigError):
+                self._refused(str(failure))
+        else:
+            self._accepted()
+            self._count(evicted)
 
     async def _write(self) -> None:
         """Send the batch until Redis has it."""
-        while True:
+        number, words = self._next_number(), _words(self._batch)
+        for attempt in itertools.count():
             try:
-                full, old = await self._send()
+                evicted = await self._append(number, words)
             except Exception as error:  # noqa: BLE001  # whatever it is, the letters wait and it is tried again
-                await self._hang_up()
+                if not attempt and isinstance(error, failures.ConnectionError | OSError):
+                    continue  # a connection that ended since the last letter says nothing of the server as it is now
                 self._refused(str(client.explain(error, self._server.shown)))
                 await self._pause()
             else:
                 break
-        batch, self._batch, self._command = self._batch, [], b""
+        batch, self._batch = self._batch, []
         self.written += len(batch)
         self.waiting_bytes -= sum(map(_size, batch))
         self._accepted()
         for letter in batch:
             if letter.written is not None:
                 letter.written()
+        self._count(evicted)
+
+    def _next_number(self) -> int:
+        self._number += 1
+        return self._number
+
+    async def _append(self, number: int, words: Sequence[Word]) -> tuple[int, int]:
+        """Run the script; returns how many letters it evicted because there are too many, and because of their age."""
+        bounds = (number, self._max_events, self._max_age)
+        full, old = await self._link.script(APPEND, (self._stream, self._guard), (*bounds, *words))
+        return int(full), int(old)
+
+    def _count(self, evicted: tuple[int, int]) -> None:
+        full, old = evicted
         if full:
             self._evictions.add(full)
         if old:
             self._expiries.add(old)
-
-    async def _send(self) -> tuple[int, int]:
-        if self._connection is None:
-            self._connection = await client.dial(self._server)
-        with client.broken():
-            await self._connection.send_packed_command(self._command)
-        full, old = await self._connection.read_response()
-        return int(full), int(old)
-
-    async def _hang_up(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await client.close(connection)
 
     async def _pause(self) -> None:
         """Wait before the next try; hardly at all once the router is ending."""
@@ -325,20 +330,15 @@ class DeadLetterWriter:
                 await self._hurry.wait()
 
     def _refused(self, reason: str) -> None:
-        if self.reason is None:
-            self._down_since = self._clock.monotonic()
-        if reason != self.reason:
+        if self._outage.failed(reason):
             log.error("dead letters can't be written; they wait in memory", reason=reason, waiting=self.waiting)
-        self.reason = reason
 
     def _accepted(self) -> None:
-        if self.reason is not None:
-            seconds = round(self._clock.monotonic() - self._down_since, 3)
-            log.warning(
-                "dead letters are written again", outage_seconds=seconds, waiting=self.waiting, dropped=self.dropped
-            )
+        seconds = self._outage.succeeded()
+        if seconds is not None:
+            message = "dead letters are written again"
+            log.warning(message, outage_seconds=round(seconds, 3), waiting=self.waiting, dropped=self.dropped)
             self._drops.tell()
-        self.reason = None
         self._backoff.reset()
 
 
@@ -358,9 +358,11 @@ def words_of(letter: DeadLetter) -> list[Word]:
     return words
 
 
-def _pack(words: Sequence[Word]) -> bytes:
-    """A command as the bytes to send. What is no valid Unicode (a lone surrogate) is backslash-escaped."""
-    try:
-        return bytes(hiredis.pack_command(tuple(words)))  # type: ignore[arg-type]  # its stub knows one word only
-    except UnicodeEncodeError:
-        return _pack([word.encode("utf-8", "backslashreplace") if isinstance(word, str) else word for word in words])
+def _words(letters: Sequence[DeadLetter]) -> list[Word]:
+    """Return what the script is told of the letters. What is no valid Unicode (a lone surrogate) is backslash-escaped."""
+    told: list[Word] = []
+    for letter in letters:
+        words = words_of(letter)
+        told.append(len(words))
+        told += [word.encode("utf-8", "backslashreplace") if isinstance(word, str) else word for word in words]
+    return told

@@ -21,9 +21,10 @@ from router.broker.client import Backoff
 from router.broker.link import COMMAND, cancelled
 from router.broker.list_items import Item, List, Receipt
 from router.broker.list_store import BLOCK, ListStore, Suspects, Taken
+from router.broker.outage import Outage
 from router.broker.solitude import Solitude, before
 from router.contracts import Clock, Receiver, Sign
-from router.errors import ConfigError, Problem, Reason, RouterError, UnavailableError
+from router.errors import ConfigError, Problem, Reason, UnavailableError
 from router.events import RawBatch
 
 log = structlog.stdlib.get_logger(__name__)
@@ -108,6 +109,8 @@ class ListSource:
         self._observe = observe
         self._backoff = Backoff(first_delay, longest_delay)
         self._longest_delay = longest_delay
+        self._outage = Outage(clock)
+        self._answered = False  # whether the server has answered anything in this round
         self._lock = asyncio.Lock()
         self._numbers = 0
         self._renewed = float("-inf")
@@ -194,7 +197,7 @@ class ListSource:
         return f"{self._server.shown} {self._prefix} {consumer}"
 
     async def run(self) -> None:
-        """Return when `stop` has been called; raises what the receiver raised. Cancelling it stops the source."""
+        """Return when `stop` has been called. Cancelling it stops the source."""
         reader = self._reader
         if reader is None:
             await self._stopping.wait()
@@ -266,12 +269,12 @@ class ListSource:
                 failure = client.explain(error, self._server.shown)
                 if isinstance(failure, ConfigError):
                     raise failure from error
-                self._note(failure)
+                self._note(error, "take")
                 if self._waiting is not None:
                     self._waiting(str(failure))
                 await asyncio.sleep(self._backoff.next())
             else:
-                self._well()
+                self._well("take")
                 return
 
     async def _recover(self, each: List) -> None:
@@ -300,6 +303,7 @@ class ListSource:
     async def _read(self) -> None:
         """Take and hand on, until `stop`; come back after every loss."""
         while not self._stopping.is_set():
+            self._answered = False
             try:
                 if self._solitude.shuts_out(self):
                     await before(self._stopping, self._solitude.opened())
@@ -308,11 +312,12 @@ class ListSource:
                     await self._try_alone(self._suspect)
                 elif not taken and not self._stopping.is_set():
                     await self._wait()
-            except (failures.RedisError, OSError, TimeoutError) as error:
-                self._note(client.explain(error, self._server.shown))
+            except Exception as error:  # noqa: BLE001  # one source must not end the others
+                self._note(error, "take")
                 await self._pause(self._stopping, self._backoff.next())
             else:
-                self._well()
+                if self._answered:
+                    self._well("take")
 
     async def _take(self) -> bool:
         """One round of all lists; returns whether anything was taken."""
@@ -348,6 +353,7 @@ class ListSource:
         async with self._lock:
             held = len(each.items)
             answer = await self._store.take(each.names, room, self._suspicious(), suspects)
+            self._answered = True
             self._compare(each, answer, held)
             each.listed = answer.listed + len(answer.items)
             self._first = each if answer.held_back else None
@@ -429,6 +435,7 @@ class ListSource:
         """Wait for an item of one list and hand it on."""
         try:
             payload = await self._store.wait(each.names, seconds)
+            self._answered = True
         except failures.ResponseError as error:
             text = answers.said(error)
             if not text.startswith("WRONGTYPE"):
@@ -462,11 +469,12 @@ class ListSource:
                             del each.innocent[0]
                         else:
                             await self._remove(each)
-                    except (failures.RedisError, OSError, TimeoutError) as error:
-                        self._note(client.explain(error, self._server.shown))
+                    except Exception as error:  # noqa: BLE001  # whatever it is, it is told again
+                        self._note(error, "remove")
                         await asyncio.sleep(backoff.next())
                     else:
                         backoff.reset()
+                        self._well("remove")
                         self._freed()
 
     async def _remove(self, each: List) -> None:
@@ -505,11 +513,13 @@ class ListSource:
                 for each in list(self._lists):
                     await self._forgive_survivors(each)
                     await self._look_at_peers(each)
-            except (failures.RedisError, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is tried again
                 # Who could not be watched all the time is not suspect.
                 for each in self._lists:
                     each.suspects.clear()
-                self._note(client.explain(error, self._server.shown))
+                self._note(error, "renew")
+            else:
+                self._well("renew")
 
     async def _renew(self) -> None:
         now = self._clock.monotonic()
@@ -557,22 +567,25 @@ class ListSource:
             self._log.warning("the list can be read again", key=each.names.source)
         each.fault = fault or None
 
-    def _well(self) -> None:
-        """The server answers: up, unless something is wrong with a list."""
-        self._backoff.reset()
-        faults = [each.fault for each in self._lists if each.fault]
-        if faults:
-            self.up, self.reason = False, f"{self._server.shown}: {'; '.join(faults)}"
+    def _well(self, who: str) -> None:
+        """The server has answered a task; up when it does so to all of them, unless something is wrong with a list."""
+        if who == "take":
+            self._backoff.reset()
+        seconds = self._outage.succeeded(who)
+        if seconds is not None:
+            self._log.warning("the lists are read again", after=self.reason, outage_seconds=round(seconds, 3))
+        if self._outage.reason is not None or self._stopping.is_set():
             return
-        if not self.up and self._reader is not None:
-            self._log.warning("the lists are read again", after=self.reason)
-        self.up, self.reason = True, None
+        faults = [each.fault for each in self._lists if each.fault]
+        self.up = not faults
+        self.reason = f"{self._server.shown}: {'; '.join(faults)}" if faults else None
 
-    def _note(self, error: RouterError) -> None:
+    def _note(self, error: Exception, who: str) -> None:
         """Keep, and log once, why the server can't be used."""
-        reason = str(error)
-        if reason != self.reason and not self._stopping.is_set():
-            self._log.warning("the lists can't be read; trying on", reason=reason)
+        reason = str(client.explain(error, self._server.shown))
+        if self._outage.failed(reason, who) and not self._stopping.is_set():
+            message = "the lists can't be read; trying on"
+            self._log.warning(message, reason=reason, exc_info=client.unexpected(error))
         self.up, self.reason = False, reason
 
     @staticmethod

@@ -16,7 +16,6 @@ import structlog
 from router.broker.client import Backoff, Server
 from router.broker.link import cancelled
 from router.broker.queues import Queues
-from router.errors import RouterError
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -93,7 +92,7 @@ class Orphans:
             began = time.monotonic()
             try:
                 await self.look(pause=PAUSE)
-            except RouterError:  # those who carry work tell of that
+            except Exception:  # noqa: BLE001  # those who carry work tell of that
                 await asyncio.sleep(backoff.next())
             else:
                 backoff.reset()

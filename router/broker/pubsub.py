@@ -138,7 +138,7 @@ class PubSubSource:
         self._keeper = asyncio.create_task(self._keep(), name=f"source {self.name}")
 
     async def run(self) -> None:
-        """Return when `stop` has been called; raises what the receiver raised. Cancelling it stops the source."""
+        """Return when `stop` has been called. Cancelling it stops the source."""
         keeper = self._keeper
         if keeper is None:
             raise RuntimeError("start() comes first")
@@ -222,8 +222,7 @@ class PubSubSource:
             finally:
                 insisting.cancel()
                 await subscriber.close()
-            if subscriber.crash is not None:
-                raise subscriber.crash
+            self._tell_crash(subscriber)
             if self._keeper is None:
                 return
             if self._clock.monotonic() - since >= self._timing.stable:
@@ -253,8 +252,7 @@ class PubSubSource:
             if why is None:
                 return
             await subscriber.close()
-            if subscriber.crash is not None:
-                raise subscriber.crash
+            self._tell_crash(subscriber)
             self._note(UnavailableError(f"{self._server.shown}: {why}"))
             await asyncio.sleep(self._backoff.next())
 
@@ -347,6 +345,12 @@ class PubSubSource:
         self.reason = reason
         if self._waiting is not None:
             self._waiting(reason)
+
+    def _tell_crash(self, subscriber: Subscriber) -> None:
+        """Log what the receiver raised. The connection is made anew: one source must not end the others."""
+        if subscriber.crash is not None:
+            message = "what was received could not be handed on, which is a fault of the router"
+            self._log.critical(message, exc_info=subscriber.crash)
 
     def _lose(self, why: str, complete_until: float) -> None:
         self.up, self.reason = False, why

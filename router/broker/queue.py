@@ -24,6 +24,7 @@ from redis import exceptions as failures
 from router.broker import client, keys
 from router.broker.client import Backoff, Server
 from router.broker.link import COMMAND, Link, Word, cancelled
+from router.broker.outage import Outage
 from router.broker.queue_scripts import DEFER, RECOVER, RENEW, RESCHEDULE, SETTLE, TICK
 from router.broker.solitude import Solitude
 from router.contracts import Clock, Sign
@@ -129,8 +130,6 @@ class RedisQueue:
         overriding: AbstractSet[str] = frozenset(),
         timing: Timing | None = None,
     ) -> None:
-        self.reason: str | None = None
-        """Why the queue can't be read; None while it can."""
         self._sink = sink
         self._stream = keys.queue(prefix, sink)
         self._later = keys.later(prefix, sink)
@@ -145,6 +144,7 @@ class RedisQueue:
         """Deliveries that the queue held then, whoever has them in hand."""
         self._book = book
         self._clock = clock
+        self._outage = Outage(clock)
         self._solitude = solitude
         self._single: bytes | None = None  # the entry for which this queue is alone
         self._max_deliveries = max_deliveries
@@ -182,6 +182,11 @@ class RedisQueue:
         self._reading_ended = False
         self._reader_id = 0
         self._blocked = False
+
+    @property
+    def reason(self) -> str | None:
+        """Why the queue can't be used; None while it can."""
+        return self._outage.reason
 
     # What the worker uses.
 
@@ -300,12 +305,14 @@ class RedisQueue:
                 await self._writing.call(
                     "XCLAIM", self._stream, GROUP, self._consumer, 0, entry, "RETRYCOUNT", count, "JUSTID"
                 )
-                return
             except failures.ResponseError:
                 return  # the group is gone, and the count with it
             except (failures.RedisError, OSError) as error:
-                self._broken(error)
+                self._broken(error, "settle")
                 await asyncio.sleep(backoff.next())
+            else:
+                self._mended("settle")
+                return
 
     def settle(self, events: Sequence[Event], size: int, outcome: Outcome, reason: Reason | None = None) -> None:  # noqa: ARG002  # the books count the bytes of records
         """Deliveries in hand are over, all in the same way."""
@@ -483,23 +490,28 @@ class RedisQueue:
         backoff = self._new_backoff()
         own, grouped, look_at = True, False, 0.0
         while not self._read_enough():
+            answered = False
             try:
                 if not grouped:
                     await self._make_group()
                     self._reader_id = await self._reading.courtesy("CLIENT", "ID") or 0
                     grouped = True
                 if own:
-                    own = await self._recover(own=True)
+                    own = answered = await self._recover(own=True)  # where nothing was found, nothing was written
                 elif self._clock.monotonic() >= look_at and not self._ending:
-                    if not await self._recover(own=False):
+                    answered = await self._recover(own=False)
+                    if not answered:
                         look_at = self._clock.monotonic() + self._timing.claim
                 elif self._ready >= self._hold:
                     self._room.clear()
                     await self._room.wait()
-                elif not await self._read_new() and self._ending:
-                    break
+                else:
+                    found = await self._read_new()
+                    if not found and self._ending:
+                        break
+                    answered = True
             except failures.ResponseError as error:
-                self._broken(error)
+                self._broken(error, "read")
                 if str(error).startswith(("NOGROUP", "UNBLOCKED")):
                     grouped, own = False, True
                     if backoff.tries < 2:
@@ -507,12 +519,13 @@ class RedisQueue:
                         continue
                 await asyncio.sleep(backoff.next())
             except Exception as error:  # noqa: BLE001  # whatever it is, it is tried again
-                self._broken(error)
+                self._broken(error, "read")
                 grouped, own = False, True  # the answer may have held entries that are ours now
                 await asyncio.sleep(backoff.next())
             else:
-                backoff.reset()
-                self._mended()
+                if answered:
+                    backoff.reset()
+                    self._mended("read")
         self._reading_ended = True
         self._quiet.set()
 
@@ -641,11 +654,12 @@ class RedisQueue:
             try:
                 await self._flush()
             except Exception as error:  # noqa: BLE001  # whatever it is, it is tried again
-                self._broken(error)
+                self._broken(error, "settle")
                 self._changed.set()
                 await asyncio.sleep(backoff.next())
             else:
                 backoff.reset()
+                self._mended("settle")
 
     async def _flush(self) -> None:
         """Tell Redis what is over and what is put off. What fails is kept and sent again."""
@@ -708,10 +722,11 @@ class RedisQueue:
                     await self._renew()
                     renew_at = self._clock.monotonic() + self._idle / 3
             except Exception as error:  # noqa: BLE001  # whatever it is, it is tried again
-                self._broken(error)
+                self._broken(error, "keep")
                 await asyncio.sleep(backoff.next())
                 continue
             backoff.reset()
+            self._mended("keep")
             if moved < MOVES:
                 await self._until_next()
 
@@ -802,8 +817,8 @@ class RedisQueue:
         while True:
             try:
                 await self._renew()
-            except (failures.RedisError, OSError) as error:
-                self._broken(error)
+            except Exception as error:  # noqa: BLE001  # a worker waits for it, and must not end by it
+                self._broken(error, "keep")
                 await asyncio.sleep(backoff.next())
             else:
                 return
@@ -813,13 +828,12 @@ class RedisQueue:
     def _new_backoff(self) -> Backoff:
         return Backoff(self._timing.first_delay, self._timing.longest_delay)
 
-    def _broken(self, error: BaseException) -> None:
+    def _broken(self, error: BaseException, who: str) -> None:
         reason = str(client.explain(error, self._server.shown))
-        if self.reason is None:
+        if self._outage.failed(reason, who):
             self._log.warning("the queue in Redis can't be reached; it is tried again", reason=reason)
-        self.reason = reason
 
-    def _mended(self) -> None:
-        if self.reason is not None:
-            self._log.info("the queue in Redis is read again")
-        self.reason = None
+    def _mended(self, who: str) -> None:
+        seconds = self._outage.succeeded(who)
+        if seconds is not None:
+            self._log.info("the queue in Redis is read again", outage_seconds=round(seconds, 3))

@@ -69,8 +69,8 @@ class Group:
         """Send every command that will be needed, in a form that changes nothing. Raises `Refused`."""
         key, group, consumer = stream.key, self._group, self._consumer
         far = 2**53
+        await self._tried(stream, *self._reading_nothing(stream))
         for words in (
-            ("XREADGROUP", "GROUP", group, consumer, "COUNT", 1, "STREAMS", key, LAST_ID),
             ("XACK", key, group, "0-0"),
             ("XPENDING", key, group),
             ("XCLAIM", key, group, consumer, far, "0-0", "JUSTID"),
@@ -81,6 +81,13 @@ class Group:
             ("XINFO", "CONSUMERS", key, group),
         ):
             await self._tried(stream, *words)
+
+    async def try_reading(self, stream: Stream) -> None:
+        """Send a read that brings nothing: a server that answers the questions about a group may yet refuse to read."""
+        await self._link.call(*self._reading_nothing(stream))
+
+    def _reading_nothing(self, stream: Stream) -> tuple[Word, ...]:
+        return ("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", 1, "STREAMS", stream.key, LAST_ID)
 
     async def make(self, stream: Stream) -> None:
         """Make the group where it is not there, and the stream with it. Raises `Refused`."""

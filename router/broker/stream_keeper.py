@@ -15,6 +15,7 @@ from redis import exceptions as failures
 from router.broker import client
 from router.broker.client import Backoff
 from router.broker.link import Link, Script
+from router.broker.outage import Outage
 from router.broker.stream_entries import Stream
 from router.contracts import Clock
 
@@ -73,7 +74,7 @@ class Keeper:
         self._over = asyncio.Event()
         self._renew_at = clock.monotonic() + renew_every
         self._task: asyncio.Task[None] | None = None
-        self._reason: str | None = None
+        self._outage = Outage(clock)
         self._log = structlog.stdlib.get_logger(__name__).bind(source=source, address=shown)
 
     @property
@@ -108,7 +109,7 @@ class Keeper:
         number = sum(stream.unacknowledged for stream in self._streams)
         if number and wait_for > 0:
             message = "entries could not be acknowledged: they will be delivered again"
-            self._log.error(message, number=number, reason=self._reason)
+            self._log.error(message, number=number, reason=self._outage.reason)
 
     async def _run(self) -> None:
         while not self._over.is_set():
@@ -122,7 +123,7 @@ class Keeper:
                 if ending:
                     await self._give_back()
                     return
-            except (failures.RedisError, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001  # whatever it is, all is sent again
                 self._failed(str(client.explain(error, self._shown)))
                 await self._pause(self._backoff.next())
                 continue
@@ -211,12 +212,10 @@ class Keeper:
                 raise
 
     def _failed(self, reason: str) -> None:
-        if reason != self._reason:
+        if self._outage.failed(reason):
             self._log.warning("entries can't be acknowledged; trying on", reason=reason)
-        self._reason = reason
 
     def _succeeded(self) -> None:
-        if self._reason is not None:
+        if self._outage.succeeded() is not None:
             self._log.warning("entries are acknowledged again")
-        self._reason = None
         self._backoff.reset()

@@ -20,6 +20,7 @@ from redis import exceptions as failures
 from router.broker import answers, client
 from router.broker.client import SILENCE, Backoff
 from router.broker.link import COMMAND, Link
+from router.broker.outage import Outage
 from router.broker.solitude import Solitude, before
 from router.broker.stream_entries import Entries, Recovered, Stream
 from router.broker.stream_group import Entry, Group, Loss, Refused
@@ -142,6 +143,7 @@ class StreamSource:
         self._waiting = waiting
         self._observe = observe
         self._backoff = Backoff(self._timing.first_delay, self._timing.longest_delay)
+        self._outage = Outage(clock)
         self._stop = asyncio.Event()
         self._running = False
         self._ended = asyncio.Event()
@@ -213,7 +215,7 @@ class StreamSource:
             self._keeper.start()
 
     async def run(self) -> None:
-        """Read and hand on until `stop`; heals every loss by itself. Raises what the receiver raised."""
+        """Read and hand on until `stop`; heals every loss by itself, and goes on after a fault of its own or the receiver's."""
         work = self._look_on if self._observe else self._consume
         self._running = True
         self._solitude.join(self)
@@ -278,7 +280,7 @@ class StreamSource:
         began = self._clock.monotonic()
         try:
             await work()
-        except (failures.RedisError, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001  # one source must not end the others
             if self._stop.is_set():
                 return
             if self._clock.monotonic() - began >= self._timing.stable:
@@ -299,15 +301,15 @@ class StreamSource:
             return
         if isinstance(error, failures.ResponseError) and said.startswith("WRONGTYPE"):
             reason = f"{self._server.shown}: a key of this source holds something that is no stream"
-        if self.up or reason != self.reason:
-            self._log.warning("not reading; trying on", reason=reason)
+        if self._outage.failed(reason):
+            self._log.warning("not reading; trying on", reason=reason, exc_info=client.unexpected(error))
         self.up, self.reason = False, reason
         if not isinstance(error, failures.ResponseError) or answers.passes(error):
             await self._link.close()
 
     def _settle(self) -> None:
-        """It reads."""
-        if not self.up and self.reason is not None and not self.reason.partition(": ")[2].startswith(LOST):
+        """Redis has answered a read."""
+        if self._outage.succeeded() is not None:
             self._log.warning("reading again")
         self.up, self.reason = True, None
 
@@ -325,6 +327,7 @@ class StreamSource:
     async def _consume(self) -> None:
         for stream in self._streams:
             await self._heal(stream)
+            await self._group.try_reading(stream)
         self._settle()
         for stream in self._streams:
             await self._recover(stream)
@@ -608,7 +611,6 @@ class StreamSource:
     # Looking on.
 
     async def _look_on(self) -> None:
-        self._settle()
         while not self._stop.is_set():
             reply = await self._link.call(
                 "XREAD",
@@ -620,6 +622,7 @@ class StreamSource:
                 *[stream.key for stream in self._streams],
                 *[stream.last for stream in self._streams],
             )
+            self._settle()
             for key, entries in reply or ():
                 stream = self._by_key[key]
                 stream.last = entries[-1][0]

@@ -19,6 +19,7 @@ import structlog
 from router.broker import client, keys
 from router.broker.client import Backoff, Server
 from router.broker.link import COMMAND, Link, Script, Word, cancelled
+from router.broker.outage import Outage
 from router.broker.queue_scripts import APPEND, APPEND_ENTRIES
 from router.config import QueueConfig
 from router.contracts import Clock, DisputableReceipt, ListRemoval, RemovableReceipt, Removal, Sign
@@ -94,15 +95,18 @@ class Handover:
         self.buffer_bytes = buffer_bytes
         self.waiting_bytes = 0
         """Bytes of the records of pub/sub sources that wait; what Python needs around them comes to less than half of that."""
-        self.reason: str | None = None
-        """Why nothing can be handed over; None while it can."""
         self.server = server
         self.prefix = prefix
         self.clock = clock
         self.notes = Notes(log, clock)
         self._delays = first_delay, longest_delay
         self._lanes: dict[tuple[str, bool], _Lane] = {}
-        self._down_since = 0.0
+        self._outage = Outage(clock)
+
+    @property
+    def reason(self) -> str | None:
+        """Why deliveries can't be handed over; None while they can."""
+        return self._outage.reason
 
     def inbox(
         self, sink: str, config: QueueConfig, book: SinkBook, overriding: AbstractSet[str] = frozenset()
@@ -143,20 +147,17 @@ class Handover:
         """Delays between two tries."""
         return Backoff(*self._delays)
 
-    def refused(self, error: BaseException) -> None:
-        """Redis did not take a batch."""
+    def refused(self, error: BaseException, lane: str) -> None:
+        """Redis did not take a batch of a lane, told by its guard."""
         reason = str(client.explain(error, self.server.shown))
-        if self.reason is None:
-            self._down_since = self.clock.monotonic()
+        if self._outage.failed(reason, lane):
             log.error("deliveries can't be queued in Redis; they wait in memory", reason=reason)
-        self.reason = reason
 
-    def accepted(self) -> None:
-        """Redis took a batch."""
-        if self.reason is not None:
-            seconds = round(self.clock.monotonic() - self._down_since, 3)
-            log.warning("deliveries are queued in Redis again", outage_seconds=seconds)
-        self.reason = None
+    def accepted(self, lane: str) -> None:
+        """Redis took a batch of a lane."""
+        seconds = self._outage.succeeded(lane)
+        if seconds is not None:
+            log.warning("deliveries are queued in Redis again", outage_seconds=round(seconds, 3))
 
 
 class _Lane:
@@ -230,12 +231,12 @@ class _Lane:
         words = [self._number, *self._words]
         while True:
             try:
-                answer = await self._link.script(self.script, names, words)
+                again = self._over(await self._link.script(self.script, names, words))
             except Exception as error:  # noqa: BLE001  # whatever it is, the batch waits and is sent again
-                handover.refused(error)
+                handover.refused(error, self._guard)
             else:
-                handover.accepted()
-                if not self._over(answer):
+                handover.accepted(self._guard)
+                if not again:
                     return
             await asyncio.sleep(backoff.next())
 

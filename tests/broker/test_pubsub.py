@@ -5,6 +5,7 @@ import itertools
 import time
 
 import pytest
+import structlog
 import uvloop
 
 from router.broker.client import SILENCE
@@ -425,17 +426,25 @@ async def test_stop_twice_and_before_start_is_harmless(redis_server, source):
     await until(lambda: redis_server.subscribers("a") == 0)
 
 
-async def test_a_receiver_that_fails_ends_run_with_its_error(redis_server, source):
+async def test_a_receiver_that_fails_opens_a_gap_and_ends_nothing(redis_server, source, recorder):
     class Broken:
         def receive(self, source, batches):
-            raise ZeroDivisionError("a bug")
+            if batches[0].payloads == [b"x"]:
+                raise ZeroDivisionError("a bug")
+            recorder.receive(source, batches)
 
     web = source(redis_server.url, ["a"], receiver=Broken())
     await web.start()
     running = asyncio.create_task(web.run())
-    redis_server.do("PUBLISH", "a", "x")
-    with pytest.raises(ZeroDivisionError):
-        await asyncio.wait_for(running, 5)
+    with structlog.testing.capture_logs() as logs:
+        redis_server.do("PUBLISH", "a", "x")
+        await until(lambda: web.gaps == 1 and web.up)
+    assert [type(line["exc_info"]) for line in logs if line["log_level"] == "critical"] == [ZeroDivisionError]
+    redis_server.do("PUBLISH", "a", "y")
+    await until(lambda: recorder.payloads == [b"y"])
+    assert not running.done()
+    await web.stop()
+    await running
 
 
 async def test_run_ends_when_it_is_cancelled(redis_server, source):

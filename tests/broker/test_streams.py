@@ -463,7 +463,7 @@ async def test_a_refused_key_is_named(redis_server, desk, clock):
 
 
 async def test_a_user_may_read_with_the_commands_the_documentation_names(redis_server, desk, clock):
-    commands = "+xgroup +xreadgroup +xack +xpending +xclaim +xautoclaim +xrange +xinfo +ping +client"
+    commands = "+xgroup +xreadgroup +xack +xpending +xclaim +xautoclaim +xrange +xinfo +ping +echo +client"
     redis_server.do("ACL", "SETUSER", "app", "on", ">pw", "~billing", *commands.split())
     add(redis_server, "billing", b"1")
     url = f"redis://app:pw@127.0.0.1:{redis_server.port}"

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import pytest
@@ -358,14 +357,22 @@ async def test_resets_without_end_follow_the_backoff(redis_server, desk, clock):
         await until(lambda: desk.payloads == [b"1", b"2"])
 
 
-async def test_a_receiver_that_fails_ends_the_source_and_is_named(redis_server, desk, clock):
+async def test_a_receiver_that_fails_is_logged_and_the_source_goes_on(redis_server, desk, clock, log):
     class Broken(Desk):
         def receive(self, source, batches):
-            raise RuntimeError("a fault of ours")
+            if b"bad" in batches[0].payloads:
+                raise RuntimeError("a fault of ours")
+            super().receive(source, batches)
 
-    add(redis_server, "billing", b"1")
-    async with AsyncExitStack() as stack:
-        source = await stack.enter_async_context(running(redis_server.url, ["billing"], Broken(), clock))
-        await until(source._ended.is_set)
-        with pytest.raises(RuntimeError, match="a fault of ours"):
-            await stack.aclose()
+    broken = Broken()
+    add(redis_server, "billing", b"bad")
+    async with running(redis_server.url, ["billing"], broken, clock, crash=True) as source:
+        await until(lambda: lines(log, "reading again"))
+        add(redis_server, "billing", b"good")
+        await until(lambda: broken.payloads == [b"good"])
+        await until(lambda: len(pending(redis_server, "billing")) == 1)
+        assert source.up
+    (line,) = lines(log, "not reading")
+    assert isinstance(line["exc_info"], RuntimeError)
+    async with running(redis_server.url, ["billing"], desk, clock):  # what could not be handed on is still pending
+        await until(lambda: desk.payloads == [b"bad"])

@@ -29,6 +29,7 @@ class Proxy:
         self._target = (host, port)
         self._listener: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -71,12 +72,19 @@ class Proxy:
             writer.transport.abort()
         self._writers.clear()
 
+    def inject(self, data: bytes) -> int:
+        """Send every router bytes that the server did not; returns to how many connections."""
+        for writer in self._clients:
+            writer.write(data)
+        return len(self._clients)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         self.accepted += 1
         self._writers.add(writer)
+        self._clients.add(writer)
         other: asyncio.StreamWriter | None = None
         try:
             if not self.refuse:
@@ -86,6 +94,7 @@ class Proxy:
         except (OSError, asyncio.CancelledError):
             pass
         finally:
+            self._clients.discard(writer)
             for each in filter(None, (writer, other)):
                 each.close()
                 self._writers.discard(each)

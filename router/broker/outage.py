@@ -1,0 +1,44 @@
+"""The trouble of one part of the router with Redis: when it begins, why, and when it is over; floor 4."""
+
+from __future__ import annotations
+
+from router.contracts import Clock
+
+KINDS = 10
+"""Reasons that are logged in one outage: they may differ for ever."""
+
+
+class Outage:
+    """The outage as the attempts show it. It is over when each task that failed has had an answer from Redis.
+
+    A part of the router may use Redis in several tasks (`who`), and one of them may be allowed what another one is not.
+    Only an attempt that Redis has answered ends anything: to try again is no success.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._failing: dict[str, str] = {}
+        self._told: set[str] = set()
+        self._since = 0.0
+
+    @property
+    def reason(self) -> str | None:
+        """Why Redis can't be used; None while it can."""
+        return next(reversed(self._failing.values()), None)
+
+    def failed(self, reason: str, who: str = "") -> bool:
+        """Note a failed attempt; return whether it is to be logged, as the first or for a new reason."""
+        if not self._failing:
+            self._since = self._clock.monotonic()
+            self._told.clear()
+        self._failing[who] = reason
+        if reason in self._told or len(self._told) >= KINDS:
+            return False
+        self._told.add(reason)
+        return True
+
+    def succeeded(self, who: str = "") -> float | None:
+        """Note an answer; return how many seconds the outage was, if it is over with this, else None."""
+        if self._failing.pop(who, None) is None or self._failing:
+            return None
+        return self._clock.monotonic() - self._since
