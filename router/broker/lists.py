@@ -358,11 +358,15 @@ class ListSource:
             each.listed = answer.listed + len(answer.items)
             self._first = each if answer.held_back else None
             self._suspect = each if answer.suspect else None
-            self._judge_list(each, answer.fault)
+            passing = answers.passes(answers.inner(answer.fault))
+            if not passing:
+                self._judge_list(each, answer.fault)
             self._hand_on(each, answer.items)
             if each.strange:
                 each.listed = await self._store.reconcile(each.names, *each.standing())
                 each.strange = False
+        if passing:  # the server's trouble, not this list's
+            raise failures.ResponseError(answers.inner(answer.fault))
         return bool(answer.items)
 
     def _compare(self, each: List, answer: Taken, held: int) -> None:

@@ -301,7 +301,8 @@ class StreamSource:
             return
         if isinstance(error, failures.ResponseError) and said.startswith("WRONGTYPE"):
             reason = f"{self._server.shown}: a key of this source holds something that is no stream"
-        if self._outage.failed(reason):
+        ended = self.up and isinstance(error, failures.ConnectionError)  # says nothing of the server: the next try does
+        if not ended and self._outage.failed(reason):
             self._log.warning("not reading; trying on", reason=reason, exc_info=client.unexpected(error))
         self.up, self.reason = False, reason
         if not isinstance(error, failures.ResponseError) or answers.passes(error):
