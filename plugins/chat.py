@@ -499,9 +499,13 @@ def _address_faults(options: ChatOptions, *, allow_private: bool) -> list[str]:
             faults.append(f"`{key}` {fault}")
     if options.token is not None and not re.fullmatch(r"[!-~]+", options.token.get_secret_value().strip()):
         faults.append("`token` is empty or has a character that no token has")
-    if options.text is None and any("{{" in address or "{%" in address for address in options.to):
+    if options.text is None and _templated(options.to):
         faults.append("`to` is a template, so `text` is needed: one user should not get JSON")
     return faults
+
+
+def _templated(addresses: Sequence[str]) -> bool:
+    return any("{{" in address or "{%" in address for address in addresses)
 
 
 def _url_fault(text: str, allow_private: bool) -> str | None:
@@ -583,14 +587,19 @@ Judge = Callable[[Seen, float], None]
 """Returns for a message that was taken, raises what the answer means else; with the time, for a Retry-After."""
 
 
-def judge_status(seen: Seen, now: float, wait: Any = None) -> None:
-    """By the status alone. `wait` is the delay in seconds that the body asks for, if it does."""
+def judge_status(seen: Seen, now: float, wait: Any = None, *, everywhere: bool = False) -> None:
+    """By the status alone. `wait` is the delay in seconds that the body asks for, if it does.
+
+    `everywhere` says that a limit is the whole bot's, and not that of one address.
+    """
     try:
         check_response(seen, now=now)
     except TransientError as error:
-        asked = error.retry_after if error.retry_after is not None else _seconds(wait)
+        said = (retry_after(seen.headers, now), _seconds(wait), error.retry_after)
         kind = OutOfReachError if seen.status == 429 else TransientError
-        raise kind(str(error), retry_after=asked) from None
+        scope = "sink" if everywhere else error.scope
+        asked = next((seconds for seconds in said if seconds is not None), None)
+        raise kind(str(error), retry_after=asked, scope=scope) from None
 
 
 def judge_webhook(seen: Seen, now: float) -> None:
@@ -624,7 +633,7 @@ def _judge_slack_word(word: str, seen: Seen, now: float) -> None:
     if word in SLACK_SINK:
         raise SinkError(f"{message}: {needed}" if needed else message, retry_after=wait)
     if "rate" in word and word in SLACK_AGAIN:
-        raise OutOfReachError(message, retry_after=wait)
+        judge_status(replace(seen, status=429, body=message.encode()), now)
     if word in SLACK_AGAIN:
         raise TransientError(message, retry_after=wait)
     if seen.done or seen.status == 400:
@@ -661,7 +670,10 @@ def judge_discord(seen: Seen, now: float) -> None:
         raise NobodyError(quote_response(seen))
     if seen.status == 404:
         raise NoPageError(quote_response(seen))
-    judge_status(seen, now, seen.data.get("retry_after"))
+    # Discord's documentation, "Rate Limits": a limit is a route's and an address's, unless one of these says otherwise.
+    told = (seen.headers.get("X-RateLimit-Global", ""), seen.headers.get("X-RateLimit-Scope", ""))
+    everywhere = seen.data.get("global") is True or bool({"true", "global"} & {word.strip().lower() for word in told})
+    judge_status(seen, now, seen.data.get("retry_after"), everywhere=everywhere)
 
 
 def judge_teams(seen: Seen, now: float) -> None:
@@ -698,9 +710,9 @@ def judge_google(seen: Seen, now: float) -> None:
 
 def _seconds(value: Any) -> float | None:
     """A delay that a body asks for, bounded; None where it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124  # NaN
         return None
-    return min(float(value), LONGEST_WAIT)
+    return max(0.0, min(float(value), LONGEST_WAIT))
 
 
 # --- the way to the service -------------------------------------------------------------------------------------------
@@ -708,7 +720,10 @@ def _seconds(value: Any) -> float | None:
 
 @dataclass(slots=True)
 class Api:
-    """Requests to one service, judged; `base` goes before every path."""
+    """Requests to one service, judged; `base` goes before every path.
+
+    `one_place` says that all of them are for the same destination, a team's, so that whoever is asked to wait is asked for all.
+    """
 
     http: HttpClient
     clock: Clock
@@ -716,15 +731,27 @@ class Api:
     judge: Judge
     headers: Mapping[str, str] = field(default_factory=dict)
     secrets: Sequence[bytes] = ()
+    one_place: bool = False
+    quiet_until: float = 0.0
 
     async def call(self, path: str, payload: Any = None, method: str = "POST") -> dict[str, Any]:
-        """Send and return the answer's JSON object. Raises what the answer means."""
+        """Send and return the answer's JSON object. Raises what the answer means.
+
+        Another delivery may be between two requests, or two addresses, when the service asks for time: it goes no further.
+        """
+        if (left := self.quiet_until - self.clock.monotonic()) > 0:
+            raise OutOfReachError("not sent: the service has asked for time", retry_after=left, scope="sink")
         try:
             answer = await self.http.request(method, self.base + path, json=payload, headers=self.headers)
         except TransientError as error:
             raise OutOfReachError(str(error), retry_after=error.retry_after) from None
         seen = Seen(answer.status, answer.headers, self._without_secrets(answer.body))
-        self.judge(seen, self.clock.now())
+        try:
+            self.judge(seen, self.clock.now())
+        except OutOfReachError as error:
+            if error.retry_after is not None and (self.one_place or error.scope == "sink"):
+                self.quiet_until = max(self.quiet_until, self.clock.monotonic() + error.retry_after)
+            raise
         return seen.data
 
     def _without_secrets(self, body: bytes) -> bytes:
@@ -1043,7 +1070,8 @@ class ChatSink(Sink):
 
     def _api(self, context: SinkContext, base: str, judge: Judge) -> Api:
         options = self.options
-        return Api(context.http, context.clock, base, judge, secrets=secret_parts(options))
+        one_place = not _templated(options.to)
+        return Api(context.http, context.clock, base, judge, secrets=secret_parts(options), one_place=one_place)
 
     async def deliver(self, event: Event, options: ChatOptions) -> None:
         """Send the event to every address of `options`. Raises what kept it from any of them."""
@@ -1102,8 +1130,15 @@ class ChatSink(Sink):
 
 
 def _hopeless(failures: Mapping[str, Failure]) -> Failure | None:
-    """The failure that makes it pointless to try the next address now, if there was one."""
-    return next((failure for failure in failures.values() if isinstance(failure, OutOfReachError)), None)
+    """The failure that makes it pointless to try the next address now, if there was one.
+
+    A limit of one address stops the others too, for the host has to hear of it before anything else is sent to that
+    address. They come right after.
+    """
+    found = next((failure for failure in failures.values() if isinstance(failure, OutOfReachError)), None)
+    if found is None or found.retry_after is None or found.scope == "sink":
+        return found
+    return OutOfReachError(f"not sent yet, another address was refused: {found}", retry_after=0.0)
 
 
 @hookimpl

@@ -66,6 +66,9 @@ HELO_CURE = "set `helo` to a full name of this machine"
 OUR_NAME = re.compile(r"\b(?:helo|ehlo)\b|fully[- ]qualified host", re.IGNORECASE)
 # The answer that aiosmtplib compares with, by command; those of AUTH are 235.
 EXPECTED = {b"EHLO": 250, b"HELO": 250, b"QUIT": 221}
+# How servers that greylist or limit say when to come again: `in 5 minutes`, `for 300 seconds`, `in 00:05:00`.
+COME_AGAIN = re.compile(r"\b(?:in|for|after) (?:(\d{1,5}) ?([smh])[a-z]{0,6}\b|(\d\d):(\d\d):(\d\d)\b)", re.IGNORECASE)
+UNITS = {"s": 1, "m": 60, "h": 3600}
 ADDRESS_BREAK = ",\r\n "
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -587,7 +590,7 @@ class Connections:
             return SinkError(f"{told} ({HELO_CURE})")
         if 500 <= code < 600:
             return PermanentError(told)
-        return TransientError(told)
+        return TransientError(told, retry_after=announced(error.message))
 
     def _expire(self, smtp: Client) -> None:
         self._idle = [(other, timer) for other, timer in self._idle if other is not smtp]
@@ -654,7 +657,9 @@ class Connections:
             told = self._told(error.code, error.message)
             if isinstance(error, aiosmtplib.SMTPHeloError):
                 told = f"{told} ({HELO_CURE})"
-            return SinkError(told) if 500 <= error.code < 600 else TransientError(told)
+            if 500 <= error.code < 600:
+                return SinkError(told)
+            return TransientError(told, retry_after=announced(error.message), scope="sink")
         if isinstance(error, OSError):  # SMTPConnectError, SMTPServerDisconnected and timeouts are
             return TransientError(f"no connection to {self.server}: {self._clean(str(cause))}")
         return SinkError(f"{self.server}: {self._clean(str(error))}")  # no AUTH, or none that we know
@@ -670,6 +675,17 @@ class Connections:
             text = text.replace(hidden, "***")
         text = " ".join(CONTROL.sub(" ", text).split())
         return text if len(text) <= QUOTED else text[:QUOTED] + "…"
+
+
+def announced(message: str) -> float | None:
+    """The seconds after which a server says that it may be tried again; None where it does not say."""
+    found = COME_AGAIN.search(message[:QUOTED])
+    if found is None:
+        return None
+    number, unit, hours, minutes, seconds = found.groups()
+    if number:
+        return float(number) * UNITS[unit.lower()]
+    return float(hours) * 3600 + float(minutes) * 60 + float(seconds)
 
 
 def _credentials(options: EmailOptions) -> tuple[str, ...]:

@@ -11,6 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal, get_args
+
+Scope = Literal["sink", "address"]
+"""What is left alone where the other side asks for time: the whole sink, or the address of the delivery."""
 
 
 class Reason(StrEnum):
@@ -166,12 +170,18 @@ class DeliveryError(RouterError):
 class TransientError(DeliveryError):
     """It may work later: the host tries again.
 
-    `retry_after` is the least delay in seconds that the other side asked for, or None.
+    `retry_after` says that the other side asked for time, so many seconds, which the host takes for 1 second at least and
+    an hour at most; then no attempt is counted, and none begins until they are over. `scope` says where: `sink` for all
+    deliveries of the sink, `address` for those to the addresses of this one. None leaves it to the host: the address where
+    it comes from a template, else the sink.
     """
 
-    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str = "", *, retry_after: float | None = None, scope: Scope | None = None) -> None:
         super().__init__(message)
+        if scope is not None and scope not in get_args(Scope):
+            raise ValueError(f"scope is {scope!r}, it may be 'sink' or 'address'")
         self.retry_after = retry_after
+        self.scope = scope
 
 
 class PermanentError(DeliveryError):

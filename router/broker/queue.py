@@ -437,6 +437,10 @@ class RedisQueue:
     def _is_quiet(self) -> bool:
         return self._reading_ended and self._nothing_in_hand() and not self._waiting()
 
+    def would_lose(self, hand: Iterable[Event]) -> bool:  # noqa: ARG002  # it stays pending
+        """No delivery of this queue is known to this process alone: each stands in Redis."""
+        return False
+
     def close(self, hand: Sequence[Event]) -> int:  # noqa: ARG002  # it stays pending
         """End: nothing is lost with this process, for it all stands in Redis."""
         self._ending = True

@@ -10,8 +10,8 @@ from enum import Enum, auto
 
 import msgspec
 
-from router.core.retry import LONGEST_ASKED
-from router.errors import DeliveryError, PartialError, PermanentError, PluginError, SinkError, TransientError
+from router.core.retry import asked
+from router.errors import DeliveryError, PartialError, PermanentError, PluginError, SinkError
 
 
 class State(Enum):
@@ -35,21 +35,16 @@ def verdict(error: Exception | None) -> Verdict:
     """What an attempt's result (None: delivered) says about its sink rather than about its message.
 
     An exception that no sink should raise is taken for the message's, unless it tells of the network (`OSError`): a bug
-    that some messages hit must not hold back the others.
+    that some messages hit must not hold back the others. Nor does an answer that asks for time open the breaker: the time
+    is kept to.
     """
     if error is None:
         return Verdict.WORKS
     if isinstance(error, SinkError):
         return Verdict.AT_FAULT
-    if isinstance(error, PermanentError | PartialError | PluginError):
+    if isinstance(error, PermanentError | PartialError | PluginError) or asked(error) is not None:
         return Verdict.NOTHING
     return Verdict.FAILED if isinstance(error, DeliveryError | OSError) else Verdict.NOTHING
-
-
-def asked(error: Exception | None) -> float:
-    """The least delay in seconds that the other side asked for, no longer than is believable; 0 when it did not."""
-    after = error.retry_after if isinstance(error, TransientError | SinkError) else None
-    return min(after, LONGEST_ASKED) if after else 0.0
 
 
 class Ticket(msgspec.Struct, frozen=True):

@@ -11,6 +11,9 @@ import msgspec
 from router.errors import DeliveryError, PermanentError, PluginError, Reason, SinkError, TransientError
 from router.events import History
 
+SHORTEST_ASKED = 1.0
+"""Seconds: a service that asks for less, for nothing or for a time that is over wants to be left alone all the same."""
+
 LONGEST_ASKED = 3600.0
 """Seconds: a longer Retry-After is not believed (some services have sent milliseconds)."""
 
@@ -33,6 +36,12 @@ class Retry(msgspec.Struct, frozen=True):
     delay: float
 
 
+class Wait(msgspec.Struct, frozen=True):
+    """The other side asked for time: try again after `delay` seconds. No attempt is counted."""
+
+    delay: float
+
+
 class Hold(msgspec.Struct, frozen=True):
     """The sink is at fault: keep it in hand until the breaker lets it through again. No attempt is counted."""
 
@@ -41,6 +50,14 @@ class GiveUp(msgspec.Struct, frozen=True):
     """It is over: a dead letter with this reason."""
 
     reason: Reason
+
+
+def asked(error: Exception | None) -> float | None:
+    """Return the seconds that the other side asked for, within what is believable; None where it did not ask."""
+    after: object = error.retry_after if isinstance(error, TransientError | SinkError) else None
+    if isinstance(after, bool) or not isinstance(after, int | float):
+        return None
+    return min(float(after), LONGEST_ASKED) if after > SHORTEST_ASKED else SHORTEST_ASKED  # NaN is not greater
 
 
 def age(history: History | None, now: float) -> float:
@@ -56,7 +73,9 @@ def age(history: History | None, now: float) -> float:
     return history.failed_at - history.first_failed_at + passed
 
 
-def decide(policy: RetryPolicy, *, attempt: int, age: float, error: Exception, chance: float) -> Retry | Hold | GiveUp:
+def decide(
+    policy: RetryPolicy, *, attempt: int, age: float, error: Exception, chance: float
+) -> Retry | Wait | Hold | GiveUp:
     """What to do after attempt number `attempt` (from 1) failed with `error`.
 
     `age` is for how many seconds the delivery has been failing, `chance` is a random number in [0, 1). An exception that
@@ -66,20 +85,19 @@ def decide(policy: RetryPolicy, *, attempt: int, age: float, error: Exception, c
         return GiveUp(Reason.PERMANENT)
     if isinstance(error, PluginError):
         return GiveUp(Reason.PLUGIN)
-    counted = not isinstance(error, SinkError)
+    wait = asked(error)
+    counted = wait is None and not isinstance(error, SinkError)
     gives_up = GiveUp(Reason.EXHAUSTED if isinstance(error, DeliveryError) else Reason.PLUGIN)
     if counted and policy.attempts is not None and attempt >= policy.attempts:
         return gives_up
     left = policy.max_age - age
     if left <= 0:
         return gives_up
-    if not counted:
+    if isinstance(error, SinkError):
         return Hold()
-    wait = delay(policy, attempt, chance)
-    asked = error.retry_after if isinstance(error, TransientError) else None
-    if asked is not None:
-        wait = max(wait, min(asked, LONGEST_ASKED))
-    return Retry(min(wait, left))
+    if wait is not None:
+        return Wait(wait)
+    return Retry(min(delay(policy, attempt, chance), left))
 
 
 def delay(policy: RetryPolicy, attempt: int, chance: float) -> float:

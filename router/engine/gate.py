@@ -1,4 +1,4 @@
-"""The breaker of one sink at work: attempts pass, or wait until they may; floor 5."""
+"""When the attempts of one sink may begin: its breaker at work, and the time that its answers ask for; floor 5."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from router.config import BreakerConfig
 from router.contracts import Clock
-from router.core.breaker import Breaker, State, Ticket, Verdict, asked, verdict
+from router.core.breaker import Breaker, State, Ticket, Verdict, verdict
+from router.core.retry import asked
 from router.engine.trouble import Trouble
 
 CURE = "correct the sink's credential or address and reload, or wait until the other side has"
@@ -26,40 +27,52 @@ class Gate:
         self._trouble = trouble
         self._waiting = waiting
         self._changed = asyncio.Event()
+        self._paused_until = 0.0  # 0 while nobody asked for time
 
     @property
     def ticket(self) -> Ticket | None:
         """The ticket for an attempt now; None while attempts must `enter`."""
-        return self._breaker.ticket
+        return None if self.paused else self._breaker.ticket
 
-    def may_pass_within(self, seconds: float) -> bool:
-        """Whether an attempt may be made within this time, as far as is known now."""
-        if self._breaker.state is State.OPEN:
-            return self._breaker.probe_at <= self._clock.monotonic() + seconds
-        return True
+    @property
+    def open(self) -> bool:
+        """Whether the breaker is open: the sink fails, and is left alone for that."""
+        return self._breaker.ticket is None
 
-    async def paused(self) -> None:
+    @property
+    def paused(self) -> bool:
+        """Whether the other side asked for time and that is not over."""
+        if self._paused_until and self._clock.monotonic() >= self._paused_until:
+            self._paused_until = 0.0
+        return self._paused_until > 0.0
+
+    def pause(self, seconds: float) -> None:
+        """Let no attempt begin for so many seconds: the other side asked for that."""
+        self._paused_until = max(self._paused_until, self._clock.monotonic() + seconds)
+
+    def wait(self) -> float | None:
+        """Seconds until an attempt may be made, None while a probe is under way that decides about it."""
+        if self._breaker.state is State.HALF_OPEN:
+            return None
+        opens_at = self._breaker.probe_at if self._breaker.state is State.OPEN else 0.0
+        return max(max(opens_at, self._paused_until) - self._clock.monotonic(), 0.0)
+
+    async def passable(self) -> None:
         """Wait while no attempt may be made."""
-        while self._breaker.ticket is None and self._delay() != 0.0:
+        while self.ticket is None and self.wait() != 0.0:
             await self._change()
 
     async def enter(self) -> Ticket:
         """Wait until an attempt may be made. The ticket must be reported on, or given back."""
-        while (ticket := self._breaker.enter(self._clock.monotonic())) is None:
+        while self.paused or (ticket := self._breaker.enter(self._clock.monotonic())) is None:
             await self._change()
         return ticket
 
     async def _change(self) -> None:
         changed = self._changed
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._delay()):
+            async with asyncio.timeout(self.wait()):
                 await changed.wait()
-
-    def _delay(self) -> float | None:
-        """Seconds until the next probe, None while one is under way."""
-        if self._breaker.state is State.OPEN:
-            return max(self._breaker.probe_at - self._clock.monotonic(), 0.0)
-        return None
 
     def give_back(self, ticket: Ticket) -> None:
         """No attempt was made after all."""
@@ -69,7 +82,7 @@ class Gate:
     def report(self, ticket: Ticket, error: Exception | None, told: str = "") -> None:
         """Take the result of an attempt: None for delivered. `told` is what is said of the error."""
         says = verdict(error)
-        if self._breaker.report(ticket, says, self._clock.monotonic(), asked(error)):
+        if self._breaker.report(ticket, says, self._clock.monotonic(), asked(error) or 0.0):
             if says is Verdict.WORKS:
                 self._trouble.ended("the sink delivers again", waiting=self._waiting())
             elif says is Verdict.AT_FAULT:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable, Sequence
-from itertools import count
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, count
 
 from router.config import QueueConfig
 from router.core.books import SinkBook
@@ -244,6 +244,12 @@ class MemoryQueue:
         while self.events:
             self._settled.clear()
             await self._settled.wait()
+
+    def would_lose(self, hand: Iterable[Event]) -> bool:
+        """Whether a delivery that waits here, or is in `hand`, is known to this process alone: no source waits for it."""
+        waiting = chain.from_iterable(events for events, _ in self._bundles)
+        later = (event for _, _, event in self._later)
+        return any(event._receipt is None for event in chain(hand, waiting, later))
 
     def close(self, hand: Sequence[Event]) -> int:
         """End: what waits and what is in `hand` is dropped, reason `shutdown`; returns how many that are.

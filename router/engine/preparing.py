@@ -15,6 +15,7 @@ from router.core.expressions import Expiry
 from router.core.rendering import OptionsTemplate
 from router.engine.delivery_mode import DeliveryMode
 from router.engine.notes import Notes
+from router.engine.pausing import Destination
 from router.errors import AddressError, Reason, TemplateError
 from router.events import Event, timestamp
 
@@ -77,6 +78,12 @@ class Preparing:
         self._notes = notes
         self.shared = None if mode is not None or expires or gone else _shared(templates.values())
         """The one options object of all whole deliveries; None where routes, events or time make a difference."""
+
+    def destination(self, event: Event, options: Any) -> Destination:
+        """Where a delivery with these options goes."""
+        template = self._templates.get(event.route) or self._templates[None]
+        addresses = template.recipients(options) if event.address is None else (event.address,)
+        return Destination(addresses, literal=not template.templated_address)
 
     async def prepare(self, event: Event) -> Prepared:
         """What is to become of a delivery now."""

@@ -22,8 +22,8 @@ from router.plugin_manager import load_plugins
 
 _MOST_IDLE = 64  # processes kept for the next delivery; concurrency bounds them first
 
-_Told = tuple[str, str, float | None]
-"""A failure on its way between processes: class name, text, retry_after."""
+_Told = tuple[str, str, dict[str, Any]]
+"""A failure on its way between processes: class name, text, and its other arguments."""
 
 _ERRORS = {kind.__name__: kind for kind in (TransientError, PermanentError, SinkError)}
 
@@ -119,15 +119,12 @@ def _outcome(kind: SinkType, event: Event, options: SinkOptions) -> _Told | dict
 def _told(error: Exception) -> _Told:
     kind = next((known for known in _ERRORS.values() if isinstance(error, known)), None)
     text = str(error) if kind else f"{type(error).__name__}: {error}"
-    return kind.__name__ if kind else "RuntimeError", text, getattr(error, "retry_after", None)
+    more = {name: getattr(error, name) for name in ("retry_after", "scope") if kind and hasattr(error, name)}
+    return kind.__name__ if kind else "RuntimeError", text, more
 
 
 def _error(told: _Told | dict[str, _Told]) -> Exception:
     if isinstance(told, dict):
         return PartialError({address: _error(one) for address, one in told.items()})  # type: ignore[misc]  # told apart by name
-    name, text, retry_after = told
-    if name == PermanentError.__name__:
-        return PermanentError(text)
-    if name in _ERRORS:
-        return _ERRORS[name](text, retry_after=retry_after)  # type: ignore[call-arg]  # the other two take it
-    return RuntimeError(text)
+    name, text, more = told
+    return _ERRORS.get(name, RuntimeError)(text, **more)

@@ -39,9 +39,12 @@ R = TypeVar("R")
 
 
 class Slot:
-    """One task: what it has in hand, by which ticket it tries that, and until when its call may take (monotonic)."""
+    """One task: what it has in hand, by which ticket it tries that, and until when its call may take (monotonic).
 
-    __slots__ = ("abandoned", "deadline", "ended_at", "expired", "hand", "spared", "task", "ticket")
+    `waiting` says that what is in hand waits for its turn: no attempt is made of it, or prepared.
+    """
+
+    __slots__ = ("abandoned", "deadline", "ended_at", "expired", "hand", "spared", "task", "ticket", "waiting")
 
     def __init__(self, ticket: Ticket) -> None:
         self.task: asyncio.Task[None] | None = None
@@ -53,6 +56,15 @@ class Slot:
         self.abandoned = False
         self.ended_at: float | None = None
         """Since when it is at an end by a fault of ours (monotonic)."""
+        self.waiting = False
+
+    async def wait(self, turn: Awaitable[R]) -> R:
+        """Wait for the turn of what is in hand."""
+        self.waiting = True
+        try:
+            return await turn
+        finally:
+            self.waiting = False
 
 
 class AbandonedError(BaseException):
@@ -124,9 +136,9 @@ class Slots:
         return [*self._stuck, *(event for slot in self._slots for event in slot.hand)]
 
     @property
-    def calling(self) -> bool:
-        """Whether a call is under way."""
-        return any(slot.deadline is not None for slot in self._slots)
+    def attempting(self) -> bool:
+        """Whether an attempt is under way, or about to be made."""
+        return any(slot.hand and not slot.waiting for slot in self._slots)
 
     def signs(self) -> Iterator[Sign]:
         """What the slots are at. One that waits, for work or for its sink, and one within its time are well."""

@@ -36,6 +36,7 @@ from router.engine.gate import Gate
 from router.engine.memory_queue import size_of
 from router.engine.notes import Notes
 from router.engine.ordered import Ordered
+from router.engine.pausing import Pausing
 from router.engine.preparing import Dead, Preparing, Send, Shown, Suppressed, about
 from router.engine.relay import HANDED_OVER, HandOver, relay
 from router.engine.slots import Slot, Slots
@@ -128,6 +129,7 @@ class SinkWorker:
         self._trouble = Trouble(self._log, clock)
         self._notes = Notes(self._log, clock)
         self._gate = Gate(keys.breaker, clock=clock, trouble=self._trouble, waiting=lambda: queue.events)
+        self._pausing = Pausing(self._gate, clock)
         self.gone: frozenset[str] = frozenset()
         """Routes that had options of their own and are no more."""
         self._preparing = self.use(templates, expires or {})
@@ -198,17 +200,20 @@ class SinkWorker:
     @property
     def breaker_open(self) -> bool:
         """Whether the sink is left alone at present, because it fails."""
-        return self._gate.ticket is None
+        return self._gate.open
 
     async def settled(self) -> None:
         """Wait until nothing is left."""
         await self._line.settled()
 
     def may_settle_within(self, seconds: float) -> bool:
-        """Whether a delivery waits that may be tried, is in hand, or is due again within this time."""
-        if self._slots.calling:
+        """Whether an end within this time is worth waiting for.
+
+        An attempt under way is; and what this process alone knows of, where it may be tried, or is due again, by then.
+        """
+        if self._slots.attempting:
             return True
-        if not self._gate.may_pass_within(seconds):
+        if not self._line.would_lose(self._slots.hand) or (self._gate.wait() or 0.0) > seconds:
             return False
         due = self._line.due_in()
         return self._line.events > self._line.delayed or (due is not None and due <= seconds)
@@ -257,7 +262,7 @@ class SinkWorker:
                 await asyncio.sleep(0)  # a plugin that never awaits would keep the loop until its queue is empty
                 turn_began = self._clock.monotonic()
             if self._gate.ticket is None:
-                await self._gate.paused()
+                await self._gate.passable()
             slot.hand, size = await self._line.take(self._most)
             if self._max_wait and len(slot.hand) < self._most:
                 size += await self._wait_for_more(slot)
@@ -313,16 +318,24 @@ class SinkWorker:
         while True:
             ticket = self._gate.ticket
             if ticket is None:
-                ticket = await self._gate.enter()
+                events = slot.hand = self._held(events)
+                if not events:
+                    return []
+                size = size_of(events)
+                ticket = await slot.wait(self._gate.enter())
                 paid = 0
             slot.ticket = ticket
             pairs = await self._pairs(slot, events)
+            if self._pausing:
+                pairs = self._not_paused(pairs)
             if len(pairs) < len(events):
                 events = slot.hand = [event for event, _ in pairs]
                 size = size_of(events)
+            if not events or self._gate.paused:  # the other side asked for time meanwhile
+                self._gate.give_back(ticket)
                 if not events:
-                    self._gate.give_back(ticket)
                     return []
+                continue
             if self._pace is None or len(events) <= paid:
                 break
             wait = self._pace.reserve(len(events) - paid, self._clock.monotonic())
@@ -330,7 +343,7 @@ class SinkWorker:
                 break
             paid = len(events)
             self._gate.give_back(ticket)
-            await asyncio.sleep(wait)
+            await slot.wait(asyncio.sleep(wait))
         return await self._called(slot, ticket, pairs, events, size)
 
     async def _called(
@@ -341,6 +354,7 @@ class SinkWorker:
             results = await self._call(slot, pairs)
         except Exception as error:  # noqa: BLE001  # whatever a plugin raises is the failure of these deliveries
             slot.hand = []  # from here on a fault of ours must not have them judged twice
+            self._heed(pairs, repeat(error))
             return self._failed(ticket, events, error)
         finally:
             self._meter.called(self._clock.monotonic() - began)
@@ -348,7 +362,39 @@ class SinkWorker:
         if results is None:
             self._delivered(ticket, events, size)
             return []
+        self._heed(pairs, results)
         return self._sort_out(ticket, events, results)
+
+    def _heed(self, pairs: Iterable[Pair], results: Iterable[Result]) -> None:
+        """Begin no attempt any more that an answer asks not to make: before anybody else has a turn."""
+        for (event, options), error in zip(pairs, results, strict=False):
+            if error is not None:
+                self._pausing.heed(error, self._preparing.destination(event, options))
+
+    def _not_paused(self, pairs: list[Pair]) -> list[Pair]:
+        """Put off what goes to an address that is to be left alone; of several addresses each is then a delivery of its own."""
+        may_go: list[Pair] = []
+        for event, options in pairs:
+            addresses = self._preparing.destination(event, options).addresses
+            left = self._pausing.left(*addresses)
+            if not left:
+                may_go.append((event, options))
+            elif len(addresses) == 1:
+                self._line.later(event, left)
+            else:
+                for part in self._parts(event, addresses):
+                    self._line.later(part, self._pausing.left(str(part.address)))
+        return may_go
+
+    def _held(self, events: list[Event]) -> list[Event]:
+        """What stays in hand until the sink may be tried; what may not stay goes back to its queue."""
+        kept = []
+        for event in events:
+            if self._line.keep(event):
+                kept.append(event)
+            else:
+                self._line.later(event, self._gate.wait() or self._gate.reset)
+        return kept
 
     async def _call(self, slot: Slot, pairs: Sequence[Pair]) -> Sequence[Result] | None:
         if self._caller.takes_batches:
@@ -431,15 +477,14 @@ class SinkWorker:
             self._give_up(event, decision.reason, told, attempts=calls)
             return []
         if isinstance(decision, retry.Hold):
-            held = msgspec.structs.replace(event, _history=History(now - age, calls, told, now, self._gate.reset))
-            if self._line.keep(held):
-                return [held]
-            self._line.later(held, self._gate.reset)
-            return []
+            history = History(now - age, calls, told, now, self._gate.reset)
+            return self._held([msgspec.structs.replace(event, _history=history)])
         delay = decision.delay
-        self._trouble.happened("delivery failed", told, attempt=event.attempt, retry_in=round(delay, 1), **about(event))
+        counted = isinstance(decision, retry.Retry)
+        message = "delivery failed" if counted else "the other side asks for time"
+        self._trouble.happened(message, told, attempt=event.attempt, retry_in=round(delay, 1), **about(event))
         history = History(now - age, calls, told, now, delay)
-        self._line.later(msgspec.structs.replace(event, attempt=event.attempt + 1, _history=history), delay)
+        self._line.later(msgspec.structs.replace(event, attempt=event.attempt + counted, _history=history), delay)
         return []
 
     def _split(self, event: Event, error: PartialError, chance: float) -> list[Event]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core.breaker import Breaker, State, Ticket, Verdict, asked, verdict
+from router.core.breaker import Breaker, State, Ticket, Verdict, verdict
 from router.errors import PartialError, PermanentError, PluginError, SinkError, TransientError
 
 W, F, A, N = Verdict.WORKS, Verdict.FAILED, Verdict.AT_FAULT, Verdict.NOTHING
@@ -27,7 +27,10 @@ def tried(breaker, *verdicts, now=0.0):
         (TransientError("503"), F),
         (ConnectionRefusedError(), F),
         (TimeoutError(), F),
+        (TransientError("429", retry_after=0), N),
+        (TransientError("503", retry_after=30, scope="sink"), N),
         (SinkError("401"), A),
+        (SinkError("401", retry_after=30), A),
         (PermanentError("no such user"), N),
         (PartialError({"a": TransientError("later")}), N),
         (PluginError("no coroutine"), N),
@@ -36,12 +39,6 @@ def tried(breaker, *verdicts, now=0.0):
 )
 def test_what_a_result_says_of_the_sink(error, says):
     assert verdict(error) is says
-
-
-def test_what_the_other_side_asked_for():
-    assert asked(TransientError("x", retry_after=90)) == 90
-    assert asked(SinkError("x", retry_after=10**9)) == 3600
-    assert asked(TransientError("x")) == asked(ValueError()) == asked(None) == 0
 
 
 def test_failures_in_a_row_open_it():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core.responses import check_response, quote_response, retry_after
+from router.core.responses import UNSAID, check_response, quote_response, retry_after
 from router.errors import DeliveryError, PermanentError, SinkError, TransientError
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -103,6 +103,36 @@ def test_retry_after_as_a_date(ahead, seconds):
 
 def test_a_date_without_a_zone_is_utc():
     assert retry_after({"Retry-After": "Sun, 01 Mar 2026 12:00:30 -0000"}, NOW.timestamp()) == 30.0
+
+
+@pytest.mark.parametrize("skew", [-86_400, -3_600, 3_600, 86_400])
+def test_a_date_is_counted_by_the_clock_of_the_server_that_says_it(skew):
+    ours, theirs = NOW.timestamp(), NOW + timedelta(seconds=skew)
+    dates = [format_datetime(theirs + timedelta(seconds=seconds), usegmt=True) for seconds in (0, 90)]
+    assert retry_after({"Date": dates[0], "Retry-After": dates[1]}, ours) == 90.0
+
+
+def test_an_answer_without_a_good_date_is_counted_by_our_clock():
+    date = format_datetime(NOW + timedelta(seconds=90), usegmt=True)
+    assert retry_after({"Date": "today", "Retry-After": date}, NOW.timestamp()) == 90.0
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "literal", "wait", "scope"),
+    [
+        (429, {"Retry-After": "17"}, True, 17.0, None),
+        (429, {}, True, UNSAID, None),
+        (429, {"Retry-After": "soon"}, False, UNSAID, None),
+        (503, {"Retry-After": "17"}, True, 17.0, "sink"),
+        (503, {}, True, None, "sink"),
+        (503, {"Retry-After": "17"}, False, 17.0, None),
+        (500, {"Retry-After": "17"}, True, 17.0, None),
+    ],
+)
+def test_for_how_long_and_whom_an_answer_asks_for_time(status, headers, literal, wait, scope):
+    with pytest.raises(TransientError) as caught:
+        check_response(Response(status, headers), now=0, literal_url=literal)
+    assert (caught.value.retry_after, caught.value.scope) == (wait, scope)
 
 
 def test_no_retry_after():

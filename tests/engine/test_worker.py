@@ -527,8 +527,9 @@ def work(event, options):
         time.sleep(60)
     if what == "permanent":
         raise PermanentError("never")
-    if what == "wait" and event.attempt == 1:
-        raise TransientError("later", retry_after=0.01)
+    if what == "wait" and not os.path.exists(options.path + ".asked"):
+        open(options.path + ".asked", "w").close()
+        raise TransientError("later", retry_after=0.01, scope="sink")
     with open(options.path, "a") as file:
         file.write(f"{os.getpid()} {what} {event.attempt}\\n")
 
@@ -555,7 +556,7 @@ async def test_a_process_serves_crashes_and_is_killed_alone(tmp_path: Path):
             at.put(make_event(f'"{what}"'.encode()))
         await at.settled(60)
     lines = sorted(line.split(" ", 1)[1] for line in out.read_text().splitlines())
-    assert lines == ["exit 2", "good 1", "hang 2", "wait 2"]
+    assert lines == ["exit 2", "good 1", "hang 2", "wait 1"]
     assert [letter.detail for letter in at.letters.kept] == ["never"]
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from router.core.responses import UNSAID
 from router.errors import DeliveryError, PermanentError, SinkError, TransientError
 from tests.support.chat import HOOK, TOKEN, bot, chat, posted, webhook
 from tests.support.http import Reply, stand_in
@@ -50,7 +51,7 @@ WEBHOOKS = ["slack", "discord", "teams", "mattermost", "google-chat"]
     ],
 )  # fmt: skip
 async def test_statuses_of_webhooks(service, status, kind):
-    check(await outcome(service, webhook, Reply(status)), kind)
+    check(await outcome(service, webhook, Reply(status)), kind, wait=UNSAID if status == 429 else None)
 
 
 @pytest.mark.parametrize("service", WEBHOOKS)
@@ -76,11 +77,11 @@ async def test_retry_after_of_webhooks(service):
         ("discord", Reply(429, json={"retry_after": 0.65}), TRANSIENT, "429", 0.65),
         ("discord", Reply(429, json={"retry_after": 64_000}), TRANSIENT, "429", 3600),
         ("discord", Reply(429, json={"retry_after": 900}, headers={"Retry-After": "1"}), TRANSIENT, "429", 1),
-        ("discord", Reply(429, json={"retry_after": -1}), TRANSIENT, "429", None),
-        ("discord", Reply(429, json={"retry_after": "soon"}), TRANSIENT, "429", None),
+        ("discord", Reply(429, json={"retry_after": -1}), TRANSIENT, "429", 0),
+        ("discord", Reply(429, json={"retry_after": "soon"}), TRANSIENT, "429", UNSAID),
         ("discord", Reply(400, json={"code": 50035, "message": "Invalid Form Body"}), PERMANENT, "Invalid Form Body", None),
         ("teams", Reply(200, body=b"1"), None, "", None),
-        ("teams", Reply(200, body=b"Webhook message delivery failed with error: HTTP error 429"), TRANSIENT, "429", None),
+        ("teams", Reply(200, body=b"Webhook message delivery failed with error: HTTP error 429"), TRANSIENT, "429", UNSAID),
         ("teams", Reply(200, body=b"failed ... returned HTTP error 413 with ContextId"), PERMANENT, "413", None),
         ("teams", Reply(200, body=b"failed ... returned HTTP error 404"), SINK, "404", None),
         ("mattermost", Reply(400, json={"id": "web.incoming_webhook.invalid.app_error"}), SINK, "invalid", None),
@@ -175,6 +176,33 @@ def coded(status, code, **more):
 )  # fmt: skip
 async def test_what_bots_are_told(service, reply, kind, says, wait):
     check(await outcome(service, bot, reply), kind, says, wait)
+
+
+@pytest.mark.parametrize(
+    ("service", "reply", "scope"),
+    [
+        ("discord", coded(429, 0, retry_after=1.5), None),
+        ("discord", coded(429, 0, retry_after=1.5, **{"global": False}), None),
+        ("discord", coded(429, 0, retry_after=1.5, **{"global": True}), "sink"),
+        ("discord", Reply(429, headers={"X-RateLimit-Global": "true", "Retry-After": "2"}), "sink"),
+        ("discord", Reply(429, headers={"X-RateLimit-Scope": "global", "Retry-After": "2"}), "sink"),
+        ("discord", Reply(429, headers={"X-RateLimit-Scope": "user", "Retry-After": "2"}), None),
+        ("discord", Reply(429, headers={"X-RateLimit-Scope": "shared", "Retry-After": "2"}), None),
+        ("telegram", telegram(429, "Too Many Requests", retry_after=35), None),
+        ("slack", Reply(429, headers={"Retry-After": "9"}), None),
+        ("mattermost", Reply(503, headers={"Retry-After": "9"}), "sink"),
+    ],
+)
+async def test_a_limit_is_that_of_the_address_unless_the_answer_says_otherwise(service, reply, scope):
+    error = await outcome(service, bot, reply)
+    assert isinstance(error, TransientError)
+    assert error.scope == scope
+
+
+@pytest.mark.parametrize("word", ["ratelimited", "rate_limited"])
+async def test_slack_may_say_that_it_is_too_much_with_a_status_that_does_not(word):
+    error = await outcome("slack", bot, slack(word))
+    check(error, TRANSIENT, word, UNSAID)
 
 
 # --- secrets ----------------------------------------------------------------------------------------------------------

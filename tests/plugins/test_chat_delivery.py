@@ -358,10 +358,39 @@ async def test_after_too_many_requests_the_rest_is_left_for_later():
     assert chat_ids(server) == [1, 2]
     assert {address: error.retry_after for address, error in caught.value.failures.items()} == {
         "2": 13,
-        "3": 13,
-        "4": 13,
-    }
+        "3": 0,
+        "4": 0,
+    }, "they were not sent to, and come right after"
     assert all(isinstance(error, TransientError) for error in caught.value.failures.values())
+
+
+GLOBALLY = Reply(429, json={"message": "You are being rate limited.", "retry_after": 13, "global": True})
+
+
+async def test_what_is_asked_of_the_whole_bot_is_asked_of_the_rest_too():
+    """The first of two requests for each address finds its channel."""
+    found, sent = Reply(json={"id": "7"}), Reply(json={"id": "8"})
+    async with posted("discord", bot, found, sent, found, GLOBALLY, to="{{ payload.ids }}") as (server, sink):
+        with pytest.raises(PartialError) as caught:
+            await sink.deliver(make_event({"ids": ["user:1", "user:2", "user:3"], "message": "hi"}))
+        with pytest.raises(TransientError, match="has asked for time") as refused:
+            await sink.deliver(make_event({"ids": ["user:4"], "message": "hi"}))
+        assert len(server.requests) == 4, "nothing was sent after the answer"
+    assert {address: error.scope for address, error in caught.value.failures.items()} == {
+        "user:2": "sink",
+        "user:3": "sink",
+    }
+    assert refused.value.scope == "sink"
+    assert 0 < refused.value.retry_after <= 13
+
+
+async def test_of_a_team_a_limit_is_asked_of_every_address():
+    async with posted("telegram", bot, OK, LIMITED, to=["1", "2", "3"]) as (server, sink):
+        with pytest.raises(PartialError):
+            await sink.deliver(make_event(ORDER))
+        with pytest.raises(PartialError, match="has asked for time"):
+            await sink.deliver(make_event(ORDER))
+    assert chat_ids(server) == [1, 2]
 
 
 async def test_without_a_connection_the_rest_is_left_for_later():

@@ -92,6 +92,26 @@ async def test_the_only_recipient_refused_is_the_error_itself(answer, kind):
     assert box.taken == []
 
 
+@pytest.mark.parametrize(
+    ("answer", "seconds"),
+    [
+        ("450 4.2.0 Greylisted for 300 seconds (see http://example.org/)", 300),
+        ("451 4.7.1 Please try again in 5 minutes", 300),
+        ("451 4.7.1 Greylisting in action, please come back in 00:05:30", 330),
+        ("450 4.7.1 try after 90s", 90),
+        ("450 4.2.0 mailbox full for 7 users", None),
+        ("451 4.3.0 in trouble, 30 seconds", None),
+        ("450 4.2.0 greylisted", None),
+    ],
+)
+async def test_a_server_may_say_when_to_come_again(answer, seconds):
+    async with smtp_server() as box:
+        box.recipients = {B: [answer]}
+        error = await failure(TEAM, box)
+    assert described(error) == {B: TransientError}
+    assert error.failures[B].retry_after == seconds
+
+
 async def test_all_refused_are_named_one_by_one():
     async with smtp_server() as box:
         box.recipients = {A: ["550 no"], B: ["451 later"], C: ["550 no"]}

@@ -25,7 +25,7 @@ from router.core.rendering.templates import (
     is_template,
     literal,
 )
-from router.core.rendering.walk import Marker, Part, Path, walk
+from router.core.rendering.walk import Marker, Part, Path, follow, walk
 from router.errors import AddressError, Reason, RouterError
 from router.events import Event, json_line
 from router.options import Addresses, Escape, Html, SinkOptions, Template, Text
@@ -185,6 +185,10 @@ class OptionsTemplate:
         self.templated_address = compiler.templated_address
         self.fields = compiler.fields
         self._shared = self._literally()
+
+    def recipients(self, options: Any) -> tuple[str, ...]:
+        """Whom rendered options name, each once."""
+        return self._all({path: follow(options, path) for path in self._recipients})
 
     def _literally(self) -> Rendered | None:
         if self.static is None:

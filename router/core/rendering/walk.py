@@ -31,6 +31,13 @@ Leaf = Callable[[Marker, Any, Path, BaseModel], Part]
 """What is done with a marked value: its marker, the value, its path, and the model that holds it."""
 
 
+def follow(options: Any, path: Path) -> Any:
+    """The value at this place of the options."""
+    for step in path:
+        options = getattr(options, str(step)) if isinstance(options, BaseModel) else options[step]
+    return options
+
+
 def walk(model: BaseModel, leaf: Leaf) -> Part:
     """Walk the fields of a model, hand every marked value to `leaf`, and build the whole from the parts."""
     return _Walk(leaf).model(model, ())
