@@ -265,7 +265,7 @@ class SinkWorker:
                 await self._gate.passable()
             slot.hand, size = await self._line.take(self._most)
             if self._max_wait and len(slot.hand) < self._most:
-                size += await self._wait_for_more(slot)
+                size += await slot.wait(self._wait_for_more(slot))
             slot.hand = await self._attempt(slot, slot.hand, size)
             while (
                 slot.hand and not self._slots.retiring
