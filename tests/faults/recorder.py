@@ -19,6 +19,11 @@ OK, LATER, REFUSED, NEVER = "ok", "later", "refused", "never"
 """What the recorder may answer a sink; `NEVER`: nothing, the sink hangs."""
 
 
+def asks_for(seconds: float) -> str:
+    """The answer of a service that asks for time."""
+    return f"asked {seconds}"
+
+
 def payload(number: int) -> bytes:
     """The event of this number, byte for byte."""
     return b'{"n": %d, "text": "event %d, gr\xc3\xbc\xc3\x9fe"}' % (number, number)

@@ -6,13 +6,14 @@ import asyncio
 import os
 import zlib
 
-from router.api import Sink, SinkError, SinkOptions, TransientError, hookimpl
+from router.api import Addresses, Sink, SinkError, SinkOptions, TransientError, hookimpl
 
 
 class RecordOptions(SinkOptions):
-    """Where the recorder listens, and under which name this sink reports."""
+    """Where the recorder listens, and under which name this sink reports; `to` is whom it pretends to reach."""
 
     port: int
+    to: Addresses = Addresses()
     name: str
     deadly: bool = True
 
@@ -42,6 +43,8 @@ class Record(Sink):
             writer.close()
             raise TransientError("the recorder is gone")
         self.free.append(connection)
+        if answer.startswith(b"asked "):
+            raise TransientError("too many requests", retry_after=float(answer.split()[1]))
         if answer == b"later":
             raise TransientError("not now")
         if answer == b"refused":

@@ -18,23 +18,26 @@ Play = Callable[[Stage], None]
 @dataclass(frozen=True)
 class Scenario:
     """A fault. `title` says what is done, `promise` what must come of it. `small` is False where it takes too long for
-    the test suite however small it is."""
+    the test suite however small it is. `lacks` says what this machine has not that it needs."""
 
     name: str
     title: str
     promise: str
     play: Play
     small: bool = True
+    lacks: Callable[[], str | None] = lambda: None
 
 
 SCENARIOS: dict[str, Scenario] = {}
 
 
-def scenario(title: str, promise: str, *, small: bool = True) -> Callable[[Play], Play]:
+def scenario(
+    title: str, promise: str, *, small: bool = True, lacks: Callable[[], str | None] = lambda: None
+) -> Callable[[Play], Play]:
     """Enter the function into the list, under its name."""
 
     def enter(play: Play) -> Play:
-        SCENARIOS[play.__name__] = Scenario(play.__name__, title, promise, play, small)
+        SCENARIOS[play.__name__] = Scenario(play.__name__, title, promise, play, small, lacks)
         return play
 
     return enter

@@ -53,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     talk = Console(stderr=True)
     results: list[Found] = []
     for number, one in enumerate(chosen, 1):
+        lacking = one.lacks()
+        if lacking:
+            talk.print(f"skipped {one.name}: {lacking}", highlight=False)
+            continue
         with _telling(talk, f"{number}/{len(chosen)} {one.name}") as step:
             found = run(one, full=options.scale == "full", step=step, kind=options.server)
         results.append(found)

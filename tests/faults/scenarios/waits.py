@@ -1,0 +1,190 @@
+"""Deliveries that wait: because the other side asks for time, while clocks are set, and when the router is told to end."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.faults.recorder import LATER, OK, REFUSED, STREAM, asks_for
+from tests.faults.registry import scenario
+from tests.faults.scenarios.kills import IN_HAND
+from tests.faults.stage import SINKS, Stage, sink, stream
+
+AT_ONCE = 4
+"""Attempts of a sink at a time."""
+
+UNDER_WAY = 0.35
+"""Seconds after an answer in which a request may arrive that had begun before."""
+
+
+class Limits:
+    """A service that now and then asks for time, and counts what comes before that is over.
+
+    Sinks and, of the sink `third`, each of five users have a limit of their own. `delay` is how long an answer takes.
+    """
+
+    def __init__(self, seconds: float, every: int, delay: float) -> None:
+        self.windows = 0
+        self.early = 0
+        """Requests that began within a window, more than `UNDER_WAY` after the answer."""
+        self.again = 0
+        """Those of them that were for the very delivery that was asked to wait; a kill is no excuse for them."""
+        self._seconds = seconds
+        self._every = every
+        self._delay = delay
+        self._requests: Counter[str] = Counter()
+        self._asked: dict[str, float] = {}
+        self._events: dict[tuple[str, int], float] = {}
+
+    def answer(self, name: str, number: int) -> str:
+        """What the sink is told."""
+        now = time.monotonic()
+        whose = f"user {number % 5}" if name == "third" else name
+        asked = self._asked.get(whose, 0.0)
+        self.early += asked + UNDER_WAY < now < asked + self._seconds
+        answered = self._events.get((name, number), 0.0)
+        self.again += answered < now < answered + self._seconds
+        self._requests[whose] += 1
+        if self._requests[whose] % self._every or now < asked + self._seconds:
+            return OK
+        self.windows += 1
+        self._asked[whose] = self._events[name, number] = now + self._delay
+        return asks_for(self._seconds)
+
+    def killed(self) -> None:
+        """The router is gone, and what it knew of limits. What it had just been told may not stand in Redis yet."""
+        begun = time.monotonic() - UNDER_WAY
+        self._asked.clear()
+        self._events = {event: answered for event, answered in self._events.items() if answered < begun}
+
+
+@scenario(
+    "Sinks of four attempts at a time are asked for 2 s of time (`Retry-After`), forty times each, one of them for single "
+    "users; in between the router is killed with -9",
+    "no request begins more than 0.35 s after the answer that asked not to; nothing is lost, no attempt is used up",
+)
+def asked_for_time(stage: Stage) -> None:
+    events, seconds, every, delay = stage.of((300, 1.0, 60, 0.01), (4_000, 2.0, 100, 0.03))
+    stage.serve()
+    keys = {"concurrency": AT_ONCE, "retry": {"initial": "50ms", "max_delay": "1s", "attempts": 1}}
+    sinks = {
+        "first": sink(**keys),
+        "second": sink(**keys, order_by="payload.n % 7"),
+        "third": sink(**keys, to="user {{ payload.n % 5 }}"),
+    }
+    stage.configure({"billing": stream()}, sinks)
+    limits = Limits(seconds, every, delay)
+    stage.recorder.answer = limits.answer
+    stage.recorder.delay = dict.fromkeys(SINKS, delay)
+    router = stage.start()
+    stage.flow(STREAM, events)
+    stage.until(lambda: stage.recorder.count("first") > events // 2, "half of the events")
+    stage.kill(router)
+    limits.killed()
+    router = stage.start()
+    stage.everything()
+    stage.finish(router, faults=limits.windows + 1, may_repeat=IN_HAND)
+    stage.figure("windows", limits.windows, unit="")
+    stage.figure("requests within them", limits.early, 0, unit="")
+    stage.figure("of those that were asked to wait", limits.again, 0, unit="")
+    stage.check(limits.windows > 5, "hardly anybody was asked for time: the scenario proves nothing")
+
+
+def _library() -> Path | None:
+    """The library that sets a process's clock. Source: faketime(1)."""
+    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
+
+
+class Clock:
+    """The wall clock of one kind of process, which is set by a file. Source: libfaketime's README."""
+
+    def __init__(self, stage: Stage, name: str) -> None:
+        self._file = stage.folder / f"{name}.time"
+        self.set("+0")
+        stage.env[name] = {
+            # Before jemalloc, which Debian's redis-server has, for that asks for the time before the library is ready.
+            "LD_PRELOAD": f"{_library()}:libc.so.6",
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def set(self, offset: str) -> None:
+        """Set it so far from the true time: `+1h`."""
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{offset}\n")
+        new.replace(self._file)
+
+
+@scenario(
+    "While 100 retries wait the clock is set by +1 h, -1 h and +1 day, and back each time: the router's, that of Redis, both",
+    "no dead letter; each step is followed by retries of all 100 in their time; then everything arrives",
+    lacks=lambda: None if _library() else "libfaketime is not installed",
+)
+def clocks_set(stage: Stage) -> None:
+    events, initial, longest = stage.of((100, "200ms", "500ms"), (100, "2s", "5s"))
+    clocks = {name: Clock(stage, name) for name in ("server", "router")}
+    stage.serve()
+    keys = {"retry": {"initial": initial, "max_delay": longest, "max_age": "24h"}, "breaker": {"failures": 10**6}}
+    stage.configure({"billing": stream()}, {"first": sink(**keys)})
+    tried: Counter[int] = Counter()
+
+    def answer(_name: str, number: int) -> str:
+        tried[number] += 1
+        return LATER
+
+    stage.recorder.answer = answer
+    router = stage.start()
+    stage.flow(STREAM, events).wait()
+    stage.until(lambda: len(tried) == events, "an attempt of each")
+    steps = 0
+    for of in (["router"], ["server"], ["router", "server"]):
+        for offset in ("+1h", "+0", "-1h", "+0", "+1d", "+0"):
+            stage.step(f"{' and '.join(of)}: {offset}")
+            for name in of:
+                clocks[name].set(offset)
+            before = tried.copy()
+            what = f"a retry of each after the clock of {' and '.join(of)} was set to {offset}"
+            stage.until(lambda before=before: all(tried[one] >= before[one] + 2 for one in before), what, 60)
+            steps += 1
+    told = stage.status()["books"]["sinks"]["first"]
+    stage.check(not told["by_reason"]["dead_lettered"], f"{told}")
+    stage.recorder.answer = lambda _name, _number: OK
+    stage.everything(["first"])
+    stage.finish(router, faults=steps, sinks=["first"])
+    stage.figure("steps", steps, unit="")
+    stage.figure("attempts", tried.total(), unit="")
+
+
+@scenario(
+    "SIGTERM while the breaker of one sink is open for five minutes, another is asked for time, and a third waits for its "
+    "rate; after a start all work",
+    "it ends within 3 s, and nothing is lost or repeated",
+)
+def stopped_while_waiting(stage: Stage) -> None:
+    events, seconds = stage.of((200, 8.0), (2_000, 20.0))
+    stage.serve()
+    sinks = {
+        "first": sink(rate=f"{events // 10}/h"),
+        "second": sink(breaker={"reset": "5m"}),
+        "third": sink(concurrency=AT_ONCE),
+    }
+    stage.configure({"billing": stream()}, sinks, shutdown={"drain": "10m"})
+    answers = {"first": OK, "second": REFUSED, "third": asks_for(seconds)}
+    stage.recorder.answer = lambda name, _number: answers[name]
+    router = stage.start()
+    stage.flow(STREAM, events).wait()
+    stage.until(lambda: stage.recorder.count("first") == events // 10, "the rate to be used up")
+    stage.until(lambda: {"second", "third"} <= _waiting(stage), "the two others to wait")
+    stage.figure("end", stage.stop(router), 3)
+    stage.configure({"billing": stream()}, {name: sink() for name in SINKS})
+    stage.recorder.answer = lambda _name, _number: OK
+    router = stage.start()
+    stage.everything()
+    stage.finish(router, faults=2)
+
+
+def _waiting(stage: Stage) -> set[str]:
+    """The sinks that do not deliver, as `/readyz` names them."""
+    return {name for name in SINKS if any(one.startswith(f"sink {name}:") for one in stage.readyz()[1]["warnings"])}
