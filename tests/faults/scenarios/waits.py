@@ -60,12 +60,12 @@ class Limits:
 
 
 @scenario(
-    "Sinks of four attempts at a time are asked for 2 s of time (`Retry-After`), forty times each, one of them for single "
+    "Sinks of four attempts at a time are asked for 2 s of time (`Retry-After`), twenty times each, one of them for single "
     "users; in between the router is killed with -9",
     "no request begins more than 0.35 s after the answer that asked not to; nothing is lost, no attempt is used up",
 )
 def asked_for_time(stage: Stage) -> None:
-    events, seconds, every, delay = stage.of((300, 1.0, 60, 0.01), (4_000, 2.0, 100, 0.03))
+    events, seconds, every, delay = stage.of((300, 1.0, 60, 0.01), (2_000, 2.0, 100, 0.03))
     stage.serve()
     keys = {"concurrency": AT_ONCE, "retry": {"initial": "50ms", "max_delay": "1s", "attempts": 1}}
     sinks = {
