@@ -53,10 +53,17 @@ class Limits:
         return asks_for(self._seconds)
 
     def killed(self) -> None:
-        """The router is gone, and what it knew of limits. What it had just been told may not stand in Redis yet."""
+        """The router is gone, and what it knew of limits.
+
+        What it had just been told may not stand in Redis yet. What `second` keeps in order waits in hand.
+        """
         begun = time.monotonic() - UNDER_WAY
         self._asked.clear()
-        self._events = {event: answered for event, answered in self._events.items() if answered < begun}
+        self._events = {
+            (name, number): answered
+            for (name, number), answered in self._events.items()
+            if answered < begun and name != "second"
+        }
 
 
 @scenario(
