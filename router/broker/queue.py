@@ -25,7 +25,7 @@ from router.broker import client, keys
 from router.broker.client import Backoff, Server
 from router.broker.link import COMMAND, Link, Word, cancelled
 from router.broker.outage import Outage
-from router.broker.queue_scripts import DEFER, RECOVER, RENEW, RESCHEDULE, SETTLE, TICK
+from router.broker.queue_scripts import DEFER, RECOVER, REDATE, RENEW, RESCHEDULE, SETTLE, TICK
 from router.broker.solitude import Solitude
 from router.contracts import Clock, Sign
 from router.core.books import SinkBook
@@ -775,7 +775,11 @@ class RedisQueue:
         return int(moved)
 
     async def _reschedule(self) -> None:
-        """See that nothing is due later than its delay from now on: the server's clock went back, or may have before."""
+        """See that nothing waits for a time that is far off because the server's clock went back, or may have before.
+
+        Nothing is due later than its delay from now on, and what a dead router had in hand is idle from now on.
+        """
+        await self._writing.script(REDATE, [self._stream], [GROUP])
         passed, longest = 0, round(LONGEST_ASKED * 1000)
         while (seen := await self._writing.script(RESCHEDULE, [self._later], [passed, MOVES, longest])) > 0:
             passed += seen

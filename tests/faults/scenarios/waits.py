@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from pathlib import Path
 
 from tests.faults.recorder import LATER, OK, REFUSED, STREAM, asks_for
 from tests.faults.registry import scenario
 from tests.faults.scenarios.kills import IN_HAND
 from tests.faults.stage import SINKS, Stage, sink, stream
+from tests.support.faketime import Clock, lacking
 
 AT_ONCE = 4
 """Attempts of a sink at a time."""
@@ -98,40 +98,15 @@ def asked_for_time(stage: Stage) -> None:
     stage.check(limits.windows > 5, "hardly anybody was asked for time: the scenario proves nothing")
 
 
-def _library() -> Path | None:
-    """The library that sets a process's clock. Source: faketime(1)."""
-    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
-
-
-class Clock:
-    """The wall clock of one kind of process, which is set by a file. Source: libfaketime's README."""
-
-    def __init__(self, stage: Stage, name: str) -> None:
-        self._file = stage.folder / f"{name}.time"
-        self.set("+0")
-        stage.env[name] = {
-            # Before jemalloc, which Debian's redis-server has, for that asks for the time before the library is ready.
-            "LD_PRELOAD": f"{_library()}:libc.so.6",
-            "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
-
-    def set(self, offset: str) -> None:
-        """Set it so far from the true time: `+1h`."""
-        new = self._file.with_suffix(".new")
-        new.write_text(f"{offset}\n")
-        new.replace(self._file)
-
-
 @scenario(
     "While 100 retries wait the clock is set by +1 h, -1 h and +1 day, and back each time: the router's, that of Redis, both",
     "no dead letter; each step is followed by retries of all 100 in their time; then everything arrives",
-    lacks=lambda: None if _library() else "libfaketime is not installed",
+    lacks=lacking,
 )
 def clocks_set(stage: Stage) -> None:
     events, initial, longest = stage.of((100, "200ms", "500ms"), (100, "2s", "5s"))
-    clocks = {name: Clock(stage, name) for name in ("server", "router")}
+    clocks = {name: Clock(stage.folder / f"{name}.time") for name in ("server", "router")}
+    stage.env.update({name: clock.env for name, clock in clocks.items()})
     stage.serve()
     keys = {"retry": {"initial": initial, "max_delay": longest, "max_age": "24h"}, "breaker": {"failures": 10**6}}
     stage.configure({"billing": stream()}, {"first": sink(**keys)})
