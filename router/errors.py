@@ -176,6 +176,9 @@ class TransientError(DeliveryError):
     it comes from a template, else the sink.
     """
 
+    retry_after: float | None = None  # a subclass of a plugin's may forget to call `__init__`
+    scope: Scope | None = None
+
     def __init__(self, message: str = "", *, retry_after: float | None = None, scope: Scope | None = None) -> None:
         super().__init__(message)
         if scope is not None and scope not in get_args(Scope):
@@ -193,6 +196,8 @@ class SinkError(DeliveryError):
 
     `retry_after` is the least delay in seconds that the other side asked for, or None.
     """
+
+    retry_after: float | None = None
 
     def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
         super().__init__(message)

@@ -183,6 +183,19 @@ async def test_the_wait_of_a_message_that_is_refused_holds_nobody_up():
     assert at.book.delivered == 1
 
 
+class Forgetful(TransientError):
+    def __init__(self):
+        pass
+
+
+async def test_an_error_of_a_plugin_that_is_only_half_made_is_an_attempt_like_any_other():
+    service = Service(team=[Forgetful(), Forgetful()])
+    async with bench(service) as at:
+        at.put(make_event())
+        await at.settled()
+    assert service.attempts == {1: 1, 2: 1, 3: 1}
+
+
 def test_a_scope_is_one_of_two():
     assert TransientError("x", retry_after=1, scope="address").scope == "address"
     with pytest.raises(ValueError, match="may be 'sink' or 'address'"):
