@@ -183,13 +183,13 @@ async def test_the_wait_of_a_message_that_is_refused_holds_nobody_up():
     assert at.book.delivered == 1
 
 
-class Forgetful(TransientError):
+class HalfMadeError(TransientError):
     def __init__(self):
         pass
 
 
 async def test_an_error_of_a_plugin_that_is_only_half_made_is_an_attempt_like_any_other():
-    service = Service(team=[Forgetful(), Forgetful()])
+    service = Service(team=[HalfMadeError(), HalfMadeError()])
     async with bench(service) as at:
         at.put(make_event())
         await at.settled()
