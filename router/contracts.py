@@ -274,8 +274,8 @@ class Queue(Protocol):
     def due_in(self) -> float | None:
         """Seconds until the next delayed delivery is due, 0 or less where it is due; None when none waits."""
 
-    def would_lose(self, hand: Iterable[Event]) -> bool:
-        """Whether a delivery that waits here, or is in `hand`, is known to this process alone."""
+    def holds_up(self, hand: Sequence[Event]) -> bool:
+        """Whether an end has to wait for more here than attempts under way; `hand` waits with the workers for its turn."""
 
     def close(self, hand: Sequence[Event]) -> int:
         """End: `hand` are deliveries in hand that will not be settled. Returns how many are lost with this process."""

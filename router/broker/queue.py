@@ -437,9 +437,9 @@ class RedisQueue:
     def _is_quiet(self) -> bool:
         return self._reading_ended and self._nothing_in_hand() and not self._waiting()
 
-    def would_lose(self, hand: Iterable[Event]) -> bool:  # noqa: ARG002  # it stays pending
-        """No delivery of this queue is known to this process alone: each stands in Redis."""
-        return False
+    def holds_up(self, hand: Sequence[Event]) -> bool:
+        """Whether an end has to wait: for a moment, for what is on its way to or from Redis. What waits in `hand` stands there."""
+        return not hand
 
     def close(self, hand: Sequence[Event]) -> int:  # noqa: ARG002  # it stays pending
         """End: nothing is lost with this process, for it all stands in Redis."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, count
 
 from router.config import QueueConfig
@@ -245,8 +245,8 @@ class MemoryQueue:
             self._settled.clear()
             await self._settled.wait()
 
-    def would_lose(self, hand: Iterable[Event]) -> bool:
-        """Whether a delivery that waits here, or is in `hand`, is known to this process alone: no source waits for it."""
+    def holds_up(self, hand: Sequence[Event]) -> bool:
+        """Whether an end has to wait: a delivery here, or in `hand`, is known to this process alone, no source keeps it."""
         waiting = chain.from_iterable(events for events, _ in self._bundles)
         later = (event for _, _, event in self._later)
         return any(event._receipt is None for event in chain(hand, waiting, later))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 
 from router.contracts import Queue
@@ -184,9 +184,9 @@ class Ordered:
             await asyncio.wait([self._feeding])
         self._queue.give_back([*hand, *self._kept()])
 
-    def would_lose(self, hand: Iterable[Event]) -> bool:
+    def holds_up(self, hand: Sequence[Event]) -> bool:
         """As the queue's; what is kept here is in hand for it."""
-        return self._queue.would_lose([*hand, *self._kept()])
+        return self._queue.holds_up([*hand, *self._kept()])
 
     def close(self, hand: Sequence[Event]) -> int:
         """End; what is kept here ends with what is in `hand`."""

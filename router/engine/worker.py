@@ -209,11 +209,11 @@ class SinkWorker:
     def may_settle_within(self, seconds: float) -> bool:
         """Whether an end within this time is worth waiting for.
 
-        An attempt under way is; and what this process alone knows of, where it may be tried, or is due again, by then.
+        An attempt under way is; and what the queue must not leave, where it may be tried, or is due again, by then.
         """
         if self._slots.attempting:
             return True
-        if not self._line.would_lose(self._slots.hand) or (self._gate.wait() or 0.0) > seconds:
+        if not self._line.holds_up(self._slots.hand) or (self._gate.wait() or 0.0) > seconds:
             return False
         due = self._line.due_in()
         return self._line.events > self._line.delayed or (due is not None and due <= seconds)
