@@ -1,5 +1,16 @@
 """The scenarios, by what goes wrong. Importing this package fills the list in `tests.faults.registry`."""
 
-from tests.faults.scenarios import connections, disasters, junk, kills, pressure, reloads, sinks, stops, takeovers, waits
+from tests.faults.scenarios import (
+    connections,
+    disasters,
+    junk,
+    kills,
+    pressure,
+    reloads,
+    sinks,
+    stops,
+    takeovers,
+    waits,
+)
 
 __all__ = ["connections", "disasters", "junk", "kills", "pressure", "reloads", "sinks", "stops", "takeovers", "waits"]
