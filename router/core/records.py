@@ -104,7 +104,8 @@ def pack(events: Sequence[Event], overriding: AbstractSet[str] = frozenset()) ->
 def _add_the_rest(record: _Record, event: Event, history: History | None) -> None:
     record.headers, record.attempt, record.address = event.headers, event.attempt, event.address
     if history is not None:
-        record.first_failed_at, record.calls = history.first_failed_at, history.calls
+        # A clock that says 1970 makes it begin before the epoch, which no record may say.
+        record.first_failed_at, record.calls = max(history.first_failed_at, 0.0), history.calls
         record.failed_at, record.planned = history.failed_at, history.planned
         # A lone surrogate, which an error may quote, is no text that can be written.
         record.last_error = cut(history.last_error, LONGEST_ERROR).encode("utf-8", "backslashreplace").decode()

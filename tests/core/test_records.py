@@ -114,13 +114,8 @@ def test_a_head_of_something_else_says_nothing(data):
 def written(**changes):
     """The record of a delivery, some of its fields something else."""
     names = ("version", "id", "received_at", "raw", "route", "overridden", "source", "channel", "pattern", "format")
-    fields = dict(
-        zip(
-            (*names, "headers", "attempt", "address", "first_failed_at", "calls", "last_error", "failed_at", "planned"),
-            good(),
-            strict=True,
-        )
-    )
+    more = ("headers", "attempt", "address", "first_failed_at", "calls", "last_error", "failed_at", "planned")
+    fields = dict(zip((*names, *more), good(), strict=True))
     return msgspec.msgpack.encode([*(fields | changes).values()])
 
 
@@ -133,9 +128,7 @@ def good():
     "changes",
     [
         *[{"received_at": at} for at in (1e300, float("nan"), float("inf"), -1.0, 253402300800.0)],
-        *[{"first_failed_at": at} for at in (1e300, float("nan"), -1.0)],
-        *[{"planned": at} for at in (1e300, float("nan"), -1.0)],
-        *[{"failed_at": at} for at in (1e300, float("nan"), -1.0)],
+        *[{name: at} for at in (1e300, float("nan"), -1.0) for name in ("first_failed_at", "failed_at", "planned")],
         *[{"attempt": number} for number in (0, -1, 2**63, 2**64 - 1)],
         *[{"calls": number} for number in (-1, 2**63)],
         *[{"version": version} for version in (0, -1, "1", None)],
@@ -202,7 +195,7 @@ values = (
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 19), values | st.lists(values, max_size=3)), min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(0, 17), values | st.lists(values, max_size=3)), min_size=1, max_size=3),
     st.integers(0, 3),
 )
 def test_any_change_of_a_record_is_a_delivery_or_unreadable(changes, added):
