@@ -79,7 +79,7 @@ def _redacted(document: dict[str, Any], secrets: frozenset[str]) -> Any:
     """Return the document without secrets."""
     if not secrets:
         return document  # most configurations are checked without: the import takes longer than the check
-    from router.ops.logs import Redactor
+    from router.ops.redaction import Redactor
 
     return Redactor(secrets).value(document)
 
