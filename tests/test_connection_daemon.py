@@ -1,6 +1,5 @@
 """The connection to Redis in trouble, as the users of the real command see it."""
 
-import asyncio
 import json
 import signal
 import time
@@ -9,6 +8,7 @@ import pytest
 
 from tests.support.daemon import daemon
 from tests.support.proxy import Proxy
+from tests.support.waiting import moment
 
 AUDIT = {"sinks": {"audit": {"type": "log", "path": "audit.jsonl"}}, "routes": [{"id": "all", "sinks": ["audit"]}]}
 
@@ -24,7 +24,7 @@ async def test_a_router_that_was_stopped_for_a_while_says_how_long_it_was_deaf(s
         with server.client() as client:
             while client.publish("notification", b"x" * 100_000):  # until the server gives it up
                 pass
-        await asyncio.sleep(2.0)
+        await moment(2.0)
         stood = time.monotonic() - began
         router.process.signal(signal.SIGCONT)
         await router.until(lambda: "subscription is back" in router.process.err)

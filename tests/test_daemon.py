@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import time
 
 import pytest
 
@@ -104,7 +103,7 @@ async def test_a_thousand_events_for_a_hundred_users_each_in_order(redis_server,
         daemon(redis_server, tmp_path, setup({"chat": telegram(bot.url, concurrency=1)})) as router,
     ):
         router.publish("notification", *events)
-        await router.until(lambda: len(bot.requests) == 1000, seconds=60)
+        await router.until(lambda: len(bot.requests) == 1000)
         await router.stop()
     got = {}
     for seen in bot.requests:
@@ -211,9 +210,7 @@ async def test_a_sink_that_hangs_and_one_that_raises_leave_a_third_untouched(red
     async with daemon(redis_server, tmp_path, setup(sinks, shutdown={"drain": "1s"})) as router:
         router.publish("notification", *[{"user_id": n + 1, "message": "x"} for n in range(10_000)])
         await router.until(lambda: router.count() >= 10_000)
-        began = time.monotonic()
         assert await router.stop() == 0
-        assert time.monotonic() - began < 15
     assert [line["payload"]["user_id"] for line in router.lines()] == list(range(1, 10_001))
     assert router.closing()["dropped"] == {"shutdown": 20_000}
     assert '"hanging":10000' in router.process.err
@@ -223,7 +220,7 @@ async def test_a_sink_that_hangs_and_one_that_raises_leave_a_third_untouched(red
 async def test_a_burst_is_complete_and_in_order(redis_server, tmp_path):
     async with daemon(redis_server, tmp_path, setup({"audit": AUDIT})) as router:
         router.publish("notification", *[{"user_id": n + 1, "message": "x" * 50} for n in range(60_000)])
-        await router.until(lambda: router.count() >= 60_000, seconds=60)
+        await router.until(lambda: router.count() >= 60_000)
         await router.stop()
     assert [line["payload"]["user_id"] for line in router.lines()] == list(range(1, 60_001))
 
@@ -259,16 +256,16 @@ async def test_a_second_signal_ends_it_now(redis_server, tmp_path, number, code)
     async with stand_in() as bot:
         bot.default = Reply(how="hang")
         async with daemon(
-            redis_server, tmp_path, setup({"chat": telegram(bot.url, timeout="60s", queue="memory")})
+            redis_server,
+            tmp_path,
+            setup({"chat": telegram(bot.url, timeout="1h", queue="memory")}, shutdown={"drain": "1h"}),
         ) as router:
             router.publish("notification", PAYLOAD)
             await router.until(lambda: bot.requests)
             router.process.signal(number)
             await router.until(lambda: "draining" in router.process.err)
             router.process.signal(number)
-            began = time.monotonic()
             assert await asyncio.to_thread(router.process.wait) == code
-            assert time.monotonic() - began < 5
     assert router.closing()["dropped"] == {"shutdown": 1}
 
 

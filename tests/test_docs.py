@@ -71,8 +71,8 @@ def snippets(page, language):
 
 @pytest.mark.parametrize("page", ["README.md", "docs/cli.md", "docs/operations.md"])
 def test_snippets_of_yaml_load(page):
-    for snippet in snippets(page, "yaml"):
-        yaml.safe_load(snippet)
+    loaded = [yaml.safe_load(snippet) for snippet in snippets(page, "yaml")]
+    assert loaded
 
 
 BASE = """

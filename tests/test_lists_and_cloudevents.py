@@ -59,7 +59,7 @@ async def test_kill_9_of_one_of_two_loses_nothing(redis_server, tmp_path):
                 if begin == total // 2:
                     await first.until(lambda: first.count("audit.jsonl") and second.count("audit.jsonl"))
                     first.process.signal(signal.SIGKILL)
-            await second.until(lambda: len(_seen(first, second)) == total, "for the other router's items", 30)
+            await second.until(lambda: len(_seen(first, second)) == total, "for the other router's items")
             both = first.count("audit.jsonl") + second.count("audit.jsonl")
             assert total <= both <= total + 50
             await second.until(lambda: client.keys("{jobs}*processing*") == [] and client.llen("jobs") == 0)
@@ -111,7 +111,7 @@ async def test_what_kills_the_process_is_found_and_its_neighbours_are_delivered(
         while not letters:
             try:
                 async with daemon(redis_server, folder, config) as running:
-                    await running.until(lambda r=running: r.letters() and len(_numbers(folder)) == 90, seconds=10)
+                    await running.until(lambda r=running: r.letters() and len(_numbers(folder)) == 90)
                     letters = running.letters()
                     assert await running.stop() == 0
             except AssertionError:

@@ -660,6 +660,7 @@ async def test_with_watch_a_changed_file_is_enough(server, tmp_path):
         await router.until(lambda: lines(router, "audit.jsonl") == ["n 2"])
         (tmp_path / "plugins" / "slow.py").write_text(PLUGIN)
         await router.until(lambda: len(said(router, TAKEN)) == 3)
+        assert lines(router, "audit.jsonl") == ["n 2"]
 
 
 async def test_a_reload_while_redis_is_away_does_what_needs_no_redis(server, tmp_path):

@@ -76,6 +76,7 @@ async def test_kill_9_loses_nothing(server, tmp_path):
             await asyncio.to_thread(router.process.wait)
     async with daemon(server, tmp_path, CONFIG) as router:
         await router.until(lambda: len(delivered(router)) == 5000 and not pending(server, "billing", GROUP))
+        assert set(delivered(router)) == set(range(1, 5001))
 
 
 async def test_what_can_not_be_taken_is_a_dead_letter_and_acknowledged(server, tmp_path):
@@ -148,6 +149,7 @@ async def test_a_durable_queue_takes_the_entries_over(server, tmp_path):
         await asyncio.to_thread(router.process.wait)
     async with daemon(server, tmp_path, config) as router:
         await router.until(lambda: len(delivered(router)) == 2000 and not pending(server, "billing", GROUP))
+        assert set(delivered(router)) == set(range(1, 2001))
 
 
 async def test_sinks_of_both_kinds_under_one_entry(server, tmp_path):

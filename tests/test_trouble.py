@@ -1,11 +1,10 @@
 """Sinks in trouble, on the real daemon: nothing is lost for it, and it is said what to do."""
 
-import asyncio
-
 import pytest
 
 from tests.support.daemon import daemon
 from tests.support.http import Reply, stand_in
+from tests.support.waiting import moment
 
 SOURCES = {"web-app": {"type": "pubsub", "channels": ["notification"]}}
 AUDIT = {"type": "log", "path": "audit.jsonl"}
@@ -68,7 +67,7 @@ async def test_a_sink_that_is_down_for_five_seconds_gets_everything(redis_server
     sinks = {"chat": telegram(url, retry={"initial": "100ms"}, breaker={"reset": "500ms"})}
     async with daemon(redis_server, tmp_path, setup(sinks)) as router:
         router.publish("notification", *events(100))
-        await asyncio.sleep(5)
+        await moment(5.0)
         async with stand_in(port=int(url.rsplit(":", 1)[1])) as bot:
             bot.default = FINE
             await router.until(lambda: len(bot.requests) >= 100, "for everything")

@@ -17,6 +17,7 @@ from router.core.books import Books
 from router.errors import ConfigError, RouterError, UnavailableError
 from router.ops.metrics import Measured
 from tests.support.status import SINK, SNAPSHOT, SOURCE
+from tests.support.waiting import PATIENCE, moment
 
 TOKEN = "word-of-admin"
 LOOPBACK = Address(None, "127.0.0.1", 0)
@@ -246,7 +247,7 @@ async def raw(server, sent):
     reader, writer = await asyncio.open_connection(server.address.host, server.address.port)
     writer.write(sent)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             return await reader.read()
     except ConnectionResetError:
         return b""
@@ -275,33 +276,32 @@ async def test_bad_requests_are_4xx_or_closed_and_not_logged(serve, sent, caplog
     assert (await answer(server, "/livez"))[0] == 200
 
 
-async def test_more_connections_than_allowed_are_closed_at_once(serve):
+async def test_more_connections_than_allowed_are_closed_at_once(serve, monkeypatch):
+    monkeypatch.setattr("router.admin.server.PATIENCE", 1000.0)  # nobody is cut off for being slow
     server = await serve()
     at = server.address
     held = [await asyncio.open_connection(at.host, at.port) for _ in range(MOST_CONNECTIONS)]
     for _, writer in held:
         writer.write(b"GET /livez HTTP/1.1\r\n")  # and never the rest
-    async with asyncio.timeout(5):
-        assert await raw(server, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n") == b""
+    assert await raw(server, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n") == b""
     for _, writer in held:
         writer.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while (await raw(server, b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))[:12] != (
             b"HTTP/1.1 200"
         ):
-            await asyncio.sleep(0.01)
+            await moment(0.01)
 
 
 async def test_who_trickles_bytes_is_cut_off(serve, monkeypatch):
     monkeypatch.setattr("router.admin.server.PATIENCE", 0.3)
     server = await serve()
-    reader, writer = await asyncio.open_connection(server.address.host, server.address.port)
     loop = asyncio.get_running_loop()
     began = loop.time()
+    reader, writer = await asyncio.open_connection(server.address.host, server.address.port)
     writer.write(b"GET /livez HTTP/1.1\r\n")
     with contextlib.suppress(ConnectionError):
         while not reader.at_eof():
-            assert loop.time() - began < 10
             writer.write(b"X: a\r\n")
             await writer.drain()
             with contextlib.suppress(TimeoutError):
@@ -311,10 +311,11 @@ async def test_who_trickles_bytes_is_cut_off(serve, monkeypatch):
     writer.close()
 
 
-async def test_closing_waits_for_no_idle_connection(serve):
+async def test_closing_waits_for_no_idle_connection(serve, monkeypatch):
+    monkeypatch.setattr("router.admin.server.PATIENCE", 1000.0)
     server = await serve()
     reader, writer = await asyncio.open_connection(server.address.host, server.address.port)
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE):
         await server.close()
         assert await reader.read() == b""
     writer.close()

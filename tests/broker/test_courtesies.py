@@ -9,10 +9,10 @@ from router.broker.durability import Durability
 from router.broker.lists import ListSource
 from router.broker.pubsub import PubSubSource
 from router.broker.pulse import Pulse
-from tests.broker.conftest import until
 from tests.support.engine import make_event
 from tests.support.queues import Line
 from tests.support.streams import Desk, add, running
+from tests.support.waiting import until
 
 COURTESIES = ["CLIENT", "INFO", "CONFIG", "PING", "ECHO", "COMMAND"]
 
@@ -79,5 +79,6 @@ async def test_a_connection_may_stay_without_a_name_however_that_is_said(refusal
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
         port = listener.sockets[0].getsockname()[1]
         connection = await client.dial(client.server(f"redis://127.0.0.1:{port}"))
+        assert not client.hung_up(connection)
         await client.close(connection)
         await over.wait()

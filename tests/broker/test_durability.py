@@ -4,7 +4,7 @@ import structlog
 
 from router.broker import client
 from router.broker.durability import Durability
-from tests.broker.conftest import until
+from tests.support.waiting import until
 
 
 async def test_a_server_is_asked_again_and_what_is_new_is_said_once(redis_server):

@@ -19,8 +19,8 @@ import redis
 from router.broker import embedded
 from router.broker.embedded import Embedded, Running, find, foreign_redis_on_6379
 from router.errors import ConfigError, UnavailableError
-from tests.broker.conftest import until
-from tests.support.redis import eventually, free_port
+from tests.support.redis import free_port
+from tests.support.waiting import PATIENCE, until, wait_until
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def do(running: Running, *command: object) -> object:
 
 def kill(running: Running) -> None:
     os.kill(running.pid, signal.SIGKILL)
-    eventually(lambda: foreign_redis_on_6379(running.port) is False)
+    wait_until(lambda: foreign_redis_on_6379(running.port) is False)
 
 
 def test_it_starts_is_found_and_stops(make, tmp_path):
@@ -217,7 +217,7 @@ def test_the_server_outlives_a_router_that_is_killed(make, tmp_path):
         "import pathlib, os, signal; from router.broker.embedded import Embedded;"
         f"Embedded(pathlib.Path({str(tmp_path)!r}), port=0).ensure(); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    router = subprocess.run([sys.executable, "-c", script], check=False, timeout=30)
+    router = subprocess.run([sys.executable, "-c", script], check=False, timeout=PATIENCE)
     assert router.returncode == -signal.SIGKILL
     left = find(tmp_path)
     assert left is not None
@@ -330,7 +330,7 @@ def test_a_server_that_does_not_answer_is_neither_doubled_nor_waited_for_for_eve
             make().ensure()
     finally:
         os.kill(running.pid, signal.SIGCONT)
-    assert eventually(lambda: find(tmp_path)) == running
+    assert wait_until(lambda: find(tmp_path)) == running
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"host": 1}', b'{"host":"127.0.0.1","port":1,"pid":1,"run_id":"x"}'])

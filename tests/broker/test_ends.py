@@ -6,13 +6,14 @@ from router.broker.link import cancelled
 from router.broker.lists import ListSource
 from router.broker.pubsub import PubSubSource
 from router.broker.pulse import Pulse
+from tests.support.waiting import PATIENCE
 
 
 async def deaf(ears=1):
     """A task that does not hear the first cancellations, as when each meets the answer that is waited for."""
     while True:
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             if not ears:
                 raise
@@ -26,7 +27,7 @@ async def heard(task):
 
 async def test_a_task_is_cancelled_until_it_hears():
     tasks = [await heard(asyncio.create_task(deaf(ears))) for ears in range(3)]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await cancelled(tasks)
     assert all(task.cancelled() for task in tasks)
     await cancelled([])
@@ -36,10 +37,11 @@ async def test_a_list_source(start_server, clock):
     server = start_server()
     source = ListSource("in", server.url, ["jobs"], consumer="a", receiver=None, clock=clock)
     await source.start()
-    source._helpers.append(await heard(asyncio.create_task(deaf())))
-    async with asyncio.timeout(10):
+    source._helpers.append(task := await heard(asyncio.create_task(deaf())))
+    async with asyncio.timeout(PATIENCE):
         await source.stop()
         await source.close()
+    assert task.cancelled()
 
 
 async def test_a_subscription(start_server, clock):
@@ -47,13 +49,15 @@ async def test_a_subscription(start_server, clock):
     source = PubSubSource("in", server.url, ["jobs"], [], receiver=None, clock=clock)
     await source.start()
     await cancelled([source._keeper])
-    source._keeper = await heard(asyncio.create_task(deaf()))
-    async with asyncio.timeout(10):
+    source._keeper = task = await heard(asyncio.create_task(deaf()))
+    async with asyncio.timeout(PATIENCE):
         await source.stop()
+    assert task.cancelled()
 
 
 async def test_the_pulse(start_server):
     pulse = Pulse(start_server().url)
-    pulse._task = await heard(asyncio.create_task(deaf()))
-    async with asyncio.timeout(10):
+    pulse._task = task = await heard(asyncio.create_task(deaf()))
+    async with asyncio.timeout(PATIENCE):
         await pulse.close()
+    assert task.cancelled()

@@ -6,7 +6,7 @@ from router.broker.dead_letters import DeadLetterWriter
 from router.broker.letters import PAGE, LetterStore, letter_of, newer
 from router.errors import ConfigError, UnavailableError
 from router.events import DeadLetter
-from tests.broker.conftest import until
+from tests.support.waiting import until
 
 DEAD, REPLAY = "{event-router}:dead", "{event-router}:replay"
 AT = "2026-01-02T03:04:05.000006Z"
@@ -148,7 +148,7 @@ async def test_letters_that_are_too_old_go_without_a_new_one_coming(redis_server
     writer.add([LETTER])
     await until(lambda: writer.written == 1)
     assert redis_server.do("XLEN", DEAD) == 2
-    await until(lambda: writer.expired == 4, within=10)
+    await until(lambda: writer.expired == 4)
     assert (redis_server.do("XLEN", DEAD), writer.evicted) == (0, 0)
     await writer.drain(1)
 

@@ -7,7 +7,7 @@ from redis import exceptions as failures
 
 from router.broker import client
 from router.broker.link import Link, Script
-from tests.broker.conftest import until
+from tests.support.waiting import until
 
 PUSH = Script("return redis.call('RPUSH', KEYS[1], ARGV[1])")
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import re
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from router.broker import keys
 from router.broker import lists as lists_module
 from router.broker.client import server
 from router.broker.link import cancelled
-from router.broker.list_store import ListStore, names
+from router.broker.list_store import BLOCK, ListStore, names
 from router.broker.lists import ListSource
 from router.broker.solitude import Solitude
 from router.errors import ConfigError, Reason, UnavailableError
-from tests.broker.conftest import Neighbour, until
+from tests.broker.conftest import Neighbour
 from tests.support.proxy import DOWN, Proxy
+from tests.support.waiting import PATIENCE, moment, stays, until
 
 PREFIX = "event-router"
 
@@ -63,7 +65,7 @@ async def make(clock):
     made = []
 
     def one(url, *lists, hand, consumer="a", **changes):
-        options = {"lease": 1.5, "connect_timeout": 3.0, "first_delay": 0.02, "longest_delay": 0.2, **changes}
+        options = {"lease": 1.5, "connect_timeout": PATIENCE, "first_delay": 0.02, "longest_delay": 0.2, **changes}
         source = ListSource("in", url, lists, consumer=consumer, receiver=hand, clock=clock, **options)
         made.append(source)
         return source
@@ -195,24 +197,31 @@ async def test_several_lists_and_each_goes_on_at_once(redis_server, make):
     hand = Hand()
     source = make(redis_server.url, "one", "two", "three", hand=hand)
     await source.start()
+    took = []
     with redis_server.client() as client:
         for number in range(10):
             for key in (b"two", b"three", b"one"):
+                began = time.monotonic()
                 client.lpush(key, number)
-                await until(lambda key=key, number=number: (key, b"%d" % number) in hand.events, within=0.9)
+                await until(lambda key=key, number=number: (key, b"%d" % number) in hand.events)
+                took.append(time.monotonic() - began)
     await until(lambda: source.in_flight == 0)
+    assert min(took) < BLOCK / 2, "each waited for a list with nothing in it"
 
 
 async def test_stop_is_prompt(redis_server, make):
-    source = make(redis_server.url, "one", "two", hand=Hand())
-    await source.start()
-    running = asyncio.create_task(source.run())
-    await asyncio.sleep(0.05)
-    begun = asyncio.get_running_loop().time()
-    await source.stop()
-    await source.close()
-    assert asyncio.get_running_loop().time() - begun < 0.5
-    await running
+    took = []
+    for _ in range(5):
+        source = make(redis_server.url, "one", "two", hand=Hand())
+        await source.start()
+        running = asyncio.create_task(source.run())
+        await until(lambda: redis_server.do("INFO", "clients")["blocked_clients"] == 2)
+        began = time.monotonic()
+        await source.stop()
+        await source.close()
+        took.append(time.monotonic() - began)
+        await running
+    assert min(took) < BLOCK / 2, "each waited for lists with nothing in them"
 
 
 async def test_what_the_last_run_left_in_hand_is_taken_again(redis_server, make):
@@ -235,17 +244,14 @@ async def test_two_routers_share_a_list_and_one_finishes_the_others_work(redis_s
     first, second = Hand(at_once=False), Hand()
     with redis_server.client() as client:
         client.lpush("jobs", *range(10))
-        dying = make(redis_server.url, "jobs", hand=first, max_in_flight=5)
+        dying = make(redis_server.url, "jobs", hand=first, max_in_flight=5, lease=3.0)
         await dying.start()
         await until(lambda: len(first.open) == 5)
-        await make(redis_server.url, "jobs", hand=second, consumer="b").start()
+        await make(redis_server.url, "jobs", hand=second, consumer="b", lease=3.0).start()
         await until(lambda: len(second.events) == 5)
-        await asyncio.sleep(2.5)  # longer than the lease: who renews it keeps what is his
-        assert len(second.events) == 5
+        await stays(lambda: len(second.events) == 5, 4.0)  # longer than the lease: who renews it keeps what is his
         await die(dying)
-        begun = asyncio.get_running_loop().time()
         await until(lambda: len(second.events) == 10)
-        assert asyncio.get_running_loop().time() - begun < 1.5 + 10
         assert sorted(second.payloads) == sorted(b"%d" % number for number in range(10))
         await until(lambda: not left(client))
         assert client.smembers(names(PREFIX, "jobs", "").consumers) == {b"in:b"}
@@ -338,9 +344,9 @@ async def test_others_wait_for_an_item_that_may_end_the_process_and_it_for_them(
         assert not done
         hand.settle()
         assert await alone
-        await until(lambda: solitude._opened._waiters)
+        await until(lambda: client.info("clients")["blocked_clients"] == 0)  # it asks for nothing any more
         client.lpush("jobs", b"2")
-        assert client.llen("jobs") == 1
+        await stays(lambda: client.llen("jobs") == 1, 0.2)
         solitude.leave()
         await until(lambda: hand.payloads == [b"1", b"2"])
 
@@ -351,11 +357,10 @@ async def test_a_list_that_waits_for_solitude_can_be_stopped(redis_server, make)
     await solitude.enter()
     source = make(redis_server.url, "jobs", hand=(hand := Hand()), max_deliveries=2, solitude=solitude)
     await source.start()
-    await until(lambda: solitude._lock._waiters)
+    await stays(lambda: not hand.events, 0.2)
     await source.stop()
-    assert not hand.events
     solitude.leave()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE):
         await solitude.enter()
 
 
@@ -369,12 +374,15 @@ async def test_what_ends_the_process_again_and_again_is_poison_and_its_neighbour
             hand = Hand(at_once=False)
             source = make(redis_server.url, "jobs", hand=hand, max_deliveries=4)
             await source.start()
-            while not any(payload == b"poison" for payload, _, _ in hand.open):
-                delivered += [payload for payload, _, _ in hand.open]
+
+            def over(hand=hand):
+                if any(payload == b"poison" for payload, _, _ in hand.open):
+                    return True
+                delivered.extend(payload for payload, _, _ in hand.open)
                 hand.settle()
-                if hand.refused and not left(client):
-                    break
-                await asyncio.sleep(0.002)
+                return hand.refused and not left(client)
+
+            await until(over)
             if hand.refused:
                 break
             deaths += 1
@@ -456,13 +464,13 @@ async def test_the_rights_that_the_documentation_names_are_enough(redis_server, 
         await until(lambda: source.in_flight == 1)
         await die(source)
         await make(url, "jobs", hand=other, consumer="b").start()
-        await until(lambda: other.payloads == [b"2"], within=15)
+        await until(lambda: other.payloads == [b"2"])
         await until(lambda: not left(client))
         assert client.acl_log() == []
 
 
 async def test_no_server_at_the_start(make):
-    source = make("redis://127.0.0.1:1", "jobs", hand=Hand(), connect_timeout=0.3)
+    source = make("redis://127.0.0.1:1", "jobs", hand=Hand(), connect_timeout=1.0)
     with pytest.raises(UnavailableError, match="refused"):
         await source.start()
 
@@ -486,6 +494,7 @@ async def test_a_server_that_is_gone_for_a_while(redis_server, make):
         hand.settle()
         await until(lambda: source.in_flight == 0 and not left(client))
         await until(lambda: client.keys("*lease*"))
+        assert hand.refused == []
 
 
 async def test_cuts_at_any_moment_lose_nothing(redis_server, make):
@@ -499,11 +508,11 @@ async def test_cuts_at_any_moment_lose_nothing(redis_server, make):
             for begin in range(0, total, 100):
                 client.lpush("jobs", *range(begin, begin + 100))
                 proxy.blackhole(DOWN)
-                await asyncio.sleep(0.003)
+                await moment(0.003)
                 proxy.reset()
                 proxy.heal()
-                await asyncio.sleep(0.005)
-            await until(lambda: len(set(hand.payloads)) == total, within=30)
+                await moment(0.005)
+            await until(lambda: len(set(hand.payloads)) == total)
             await until(lambda: not left(client) and not source.in_flight)
             assert len(hand.payloads) == total
         await source.stop()
@@ -563,7 +572,8 @@ async def test_a_source_that_takes_anothers_place_leaves_its_items_alone(redis_s
         await until(lambda: lists(client)[0] == [b"2"])
         third = Hand()
         await make(redis_server.url, "jobs", hand=third).start()
-        await until(lambda: third.payloads == [b"2"] and not left(client))
+        await until(lambda: third.payloads and not left(client))
+        assert third.payloads == [b"2"]
 
 
 async def test_an_outage_longer_than_the_lease_does_not_make_peers_rob_each_other(redis_server, make):
@@ -577,11 +587,10 @@ async def test_an_outage_longer_than_the_lease_does_not_make_peers_rob_each_othe
         two = make(redis_server.url, "jobs", hand=second, consumer="b", lease=3.0)
         await two.start()
         redis_server.pause()
-        await asyncio.sleep(3.5)
+        await moment(3.5)
         redis_server.resume()
         client.lpush("jobs", b"new")
         await until(lambda: len(first.open) + len(second.events) == 6)
-        await asyncio.sleep(3)
-        assert len(first.open) + len(second.events) == 6
+        await stays(lambda: len(first.open) + len(second.events) == 6, 3.0)
         first.settle()
         await until(lambda: not left(client))

@@ -11,10 +11,10 @@ from router.broker import lists as lists_module
 from router.broker.link import cancelled
 from router.broker.list_store import names
 from router.broker.lists import ListSource
-from tests.broker.conftest import until
 from tests.support.engine import make_event
 from tests.support.proxy import DOWN, Proxy
 from tests.support.queues import PREFIX, Line
+from tests.support.waiting import PATIENCE, moment, stays, until
 
 QUEUE = "{event-router}:queue:s"
 
@@ -27,7 +27,13 @@ class Router:
         self.memory = memory
         self.received = []
         self.open = []
-        options = {"lease": 1.5, "connect_timeout": 3.0, "first_delay": 0.02, "longest_delay": 0.2, "removable": True}
+        options = {
+            "lease": 1.5,
+            "connect_timeout": PATIENCE,
+            "first_delay": 0.02,
+            "longest_delay": 0.2,
+            "removable": True,
+        }
         self.source = ListSource(
             "in", url, ["jobs"], consumer=consumer, receiver=self, clock=clock, **(options | changes)
         )
@@ -203,7 +209,7 @@ async def test_the_other_sinks_may_be_done_before_it_is_handed_over(redis_server
         await until(lambda: lists(client)[2] == [b"1"])
         await one.die()
         two = await router(redis_server.url, memory=1, queue={"max_events": 1})
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not two.open:
                 await asyncio.sleep(0)
             two.settle()
@@ -235,7 +241,7 @@ async def test_a_peer_takes_over_what_was_handed_over_in_part(redis_server, rout
         await until(lambda: len(lists(client)[2]) == 3)
         await one.die()
         two = await router(redis_server.url, memory=1, consumer="b")
-        await until(lambda: len(two.open) == 3, within=15)
+        await until(lambda: len(two.open) == 3)
         two.settle()
         await until(lambda: not two.source.in_flight)
         assert client.xlen(QUEUE) == 3
@@ -296,11 +302,11 @@ async def test_cuts_at_any_moment_append_each_item_once(redis_server, router):
                 client.lpush("jobs", *sent[begin : begin + 50])
                 proxy = (of_source, of_queue)[begin // 50 % 2]
                 proxy.blackhole(DOWN)
-                await asyncio.sleep(0.003)
+                await moment(0.003)
                 proxy.reset()
                 proxy.heal()
-                await asyncio.sleep(0.005)
-            await until(lambda: client.xlen(QUEUE) >= total and not one.source.in_flight, within=30)
+                await moment(0.005)
+            await until(lambda: client.xlen(QUEUE) >= total and not one.source.in_flight)
             await until(lambda: lists(client) == [[]] * 5)
             one.line.start()
             taken = await one.line.deliver_all(total)
@@ -318,17 +324,17 @@ async def test_cuts_while_other_sinks_have_items_in_hand(redis_server, router):
                 client.lpush("jobs", *sent[begin : begin + 20])
                 proxy = (of_source, of_queue)[begin // 20 % 2]
                 proxy.blackhole(DOWN)
-                await asyncio.sleep(0.003)
+                await moment(0.003)
                 proxy.reset()
                 proxy.heal()
                 one.settle(15)
-                await asyncio.sleep(0.005)
+                await moment(0.005)
 
             def done():
                 one.settle()
                 return client.xlen(QUEUE) >= total and not one.source.in_flight
 
-            await until(done, within=30)
+            await until(done)
             await until(lambda: lists(client) == [[]] * 5)
             one.line.start()
             taken = await one.line.deliver_all(total)
@@ -349,15 +355,17 @@ async def test_an_attempt_that_came_back_shows_an_item_innocent(redis_server, ro
         deaths = client.hlen(at.counts)
         (_, receipt, position), _ = two.open
         receipt.returned(position)
-        await asyncio.sleep(0.1)
-        assert client.hlen(at.counts) == deaths, "the attempt at the other sink is still out"
+        await stays(lambda: client.hlen(at.counts) == deaths, 0.1)  # the attempt at the other sink is still out
         receipt.returned(position)
         await until(lambda: client.hlen(at.counts) == deaths - 1)
         await until(lambda: two.received == [b"0", b"1"])  # though the first one is still in hand
         receipt.returned(position)
-        while len(two.received) < 30 or two.open:
+
+        def over():
             two.settle()
-            await asyncio.sleep(0.01)
+            return len(two.received) == 30 and not two.open
+
+        await until(over)
         await until(lambda: not two.source.in_flight)
         assert client.exists(at.counts) == 0
         assert client.xlen(QUEUE) == 30

@@ -1,7 +1,5 @@
 """What waits for sinks that are gone is noticed, said once, and not looked for too often."""
 
-import asyncio
-
 import pytest
 import structlog
 
@@ -9,7 +7,7 @@ from router.broker import client, orphans
 from router.broker.orphans import Orphans, warning
 from router.broker.queues import Queues
 from router.errors import UnavailableError
-from tests.broker.conftest import until
+from tests.support.waiting import moment, stays, until
 
 QUEUE = "{event-router}:queue:"
 
@@ -78,7 +76,7 @@ async def test_it_waits_for_redis_and_gets_over_its_end(start_server, watch):
     one.start()
     server.start()
     put(server, "gone", 2)
-    await until(lambda: one.waiting == {"gone": 2}, within=10)
+    await until(lambda: one.waiting == {"gone": 2})
 
 
 async def test_a_large_database_is_looked_through_seldom(start_server, watch, monkeypatch):
@@ -88,7 +86,7 @@ async def test_a_large_database_is_looked_through_seldom(start_server, watch, mo
 
     async def slow(self, *, pause=0.0):
         looks.append(pause)
-        await asyncio.sleep(0.05)
+        await moment(0.05)
         return ["gone"]
 
     monkeypatch.setattr(Queues, "names", slow)
@@ -96,5 +94,4 @@ async def test_a_large_database_is_looked_through_seldom(start_server, watch, mo
     one = watch(server.url, every=0.001)
     one.start()
     await until(lambda: one.waiting)
-    await asyncio.sleep(0.2)  # four looks, if their length did not count
-    assert looks == [orphans.PAUSE]
+    await stays(lambda: looks == [orphans.PAUSE], 0.2)  # four looks, if their length did not count

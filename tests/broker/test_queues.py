@@ -18,6 +18,7 @@ from router.events import History, Outcome
 from tests.support.engine import make_event
 from tests.support.proxy import DOWN, Proxy
 from tests.support.queues import Line
+from tests.support.waiting import PATIENCE, moment
 
 WIDE = Bounds(100_000, 64 * 1024**2)
 PREFIX = "{event-router}"
@@ -133,14 +134,14 @@ async def test_what_a_queue_holds_is_told_apart(redis_server, line):
     one = line(redis_server.url, sink="old", hold=5).start()
     await defer(one, numbered(2, received_at=datetime(2026, 1, 1, tzinfo=UTC)), 100)
     await put(one, *numbered(7, received_at=datetime(2026, 2, 1, tzinfo=UTC)))
-    await one.until(lambda: one.queue._ready == 5)
+    await one.until(lambda: redis_server.do("XPENDING", OLD, "event-router")["pending"] == 5)
     async with queues_of(redis_server) as queues:
         found = await queues.look("old")
         assert found == (2, 2, 5, 5, datetime(2026, 1, 1, tzinfo=UTC).timestamp())
         assert (found.held, found.free) == (9, 4)
         await one.die()
         assert (await queues.look("old")).kept == 5
-        await asyncio.sleep(0.05)
+        await moment(0.1)
         assert (await queues.look("old", idle=0.05)).kept == 0
 
 
@@ -255,7 +256,7 @@ async def test_a_limit_is_kept_exactly(start_server, line, limit):
 async def test_what_a_living_router_has_in_hand_stays_and_is_settled_there(redis_server, line):
     one = line(redis_server.url, sink="old", hold=5).start()
     await put(one, *numbered(20))
-    await one.until(lambda: one.queue._ready == 5)
+    await one.until(lambda: redis_server.do("XPENDING", OLD, "event-router")["pending"] == 5)
     async with queues_of(redis_server) as queues:
         done = await move(queues)
         assert done == {State.TAKEN: 15, State.IN_HAND: 5}
@@ -272,7 +273,7 @@ async def test_what_a_dead_router_had_in_hand_is_taken_when_nobody_has_renewed_i
     await one.die()
     async with queues_of(redis_server) as queues:
         assert await move(queues) == {State.IN_HAND: 8}
-        await asyncio.sleep(0.3)
+        await moment(0.3)
         assert await move(queues, idle=0.2) == {State.TAKEN: 8}
     assert redis_server.do("XPENDING", OLD, "event-router")["pending"] == 0
     assert balance(redis_server, "old") == (0, 0)
@@ -330,7 +331,7 @@ async def test_an_answer_that_is_lost_moves_nothing_twice(redis_server, line):
     total = 2 * AT_ONCE
     await put(line(redis_server.url, sink="old"), *numbered(total))
     done: Counter[State] = Counter()
-    async with Proxy(redis_server.port) as proxy, queues_of(redis_server, proxy.url, patience=0.3) as queues:
+    async with Proxy(redis_server.port) as proxy, queues_of(redis_server, proxy.url, patience=3.0) as queues:
 
         def progress(states):
             done.update(states)
@@ -378,7 +379,7 @@ async def test_what_comes_meanwhile_does_not_keep_it_going(redis_server, line):
             redis_server.do("ZADD", OLD_LATER, "6", b"2-0/%d %s" % (next(more), record))
 
     async with queues_of(redis_server) as queues:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await move(queues, progress=progress)
         assert 0 < (await queues.look("old")).held < 20
 
@@ -464,7 +465,7 @@ async def test_no_letter_is_evicted_for_a_new_one(redis_server, line):
 async def test_letters_leave_alone_what_is_in_hand_and_keep_the_limit(redis_server, line):
     one = line(redis_server.url, sink="old", hold=5).start()
     await put(one, *numbered(20))
-    await one.until(lambda: one.queue._ready == 5)
+    await one.until(lambda: redis_server.do("XPENDING", OLD, "event-router")["pending"] == 5)
     async with queues_of(redis_server) as queues:
         assert (await bury(queues, limit=3))[State.TAKEN] == 3
         assert await bury(queues, make=maker(Reason.EXHAUSTED)) == {State.TAKEN: 12, State.IN_HAND: 5}

@@ -7,9 +7,11 @@ import pytest
 from router.broker.solitude import Solitude
 from router.broker.streams import StreamSource
 from router.errors import ConfigError, Reason, UnavailableError
-from tests.broker.conftest import Neighbour, until
+from tests.broker.conftest import Neighbour
+from tests.support.proxy import Proxy
 from tests.support.redis import free_port
-from tests.support.streams import QUICK, Desk, add, consumers, pending, running, set_count
+from tests.support.streams import QUICK, Desk, Renewals, add, consumers, pending, running, set_count
+from tests.support.waiting import PATIENCE, stays, until
 
 
 @pytest.fixture
@@ -216,10 +218,11 @@ async def test_what_takes_long_is_renewed_and_stays_ours(redis_server, desk, clo
     desk.hold = True
     add(redis_server, "billing", *[b"%d" % n for n in range(50)])
     other = Desk()
-    async with running(redis_server.url, ["billing"], desk, clock, claim_idle=0.6):
+    renewals = Renewals(redis_server, "billing")
+    async with running(redis_server.url, ["billing"], desk, clock, claim_idle=2.0):
         await until(lambda: len(desk.held) == 50)
-        async with running(redis_server.url, ["billing"], other, clock, consumer="peer", claim_idle=0.6):
-            await asyncio.sleep(2.0)  # three times the time after which it would be taken away
+        async with running(redis_server.url, ["billing"], other, clock, consumer="peer", claim_idle=2.0):
+            await until(lambda: renewals.seen() >= 6)  # twice the time after which it would be taken away
             assert other.payloads == []
             desk.settle()
             await until(lambda: not pending(redis_server, "billing"))
@@ -229,8 +232,8 @@ async def test_what_takes_long_is_renewed_and_stays_ours(redis_server, desk, clo
 async def test_two_share_the_work_and_nothing_comes_twice(redis_server, clock):
     one, two = Desk(), Desk()
     async with (
-        running(redis_server.url, ["billing"], one, clock, consumer="one", claim_idle=1.0),
-        running(redis_server.url, ["billing"], two, clock, consumer="two", claim_idle=1.0),
+        running(redis_server.url, ["billing"], one, clock, consumer="one"),
+        running(redis_server.url, ["billing"], two, clock, consumer="two"),
     ):
         for n in range(40):
             add(redis_server, "billing", *[b"%d" % m for m in range(n * 50, n * 50 + 50)])
@@ -265,6 +268,7 @@ async def test_trimmed_entries_of_a_dead_peer_are_counted_too(redis_server, desk
     async with running(redis_server.url, ["billing"], again, clock, claim_idle=0.3) as source:
         await until(lambda: len(again.payloads) == 4 and source.trimmed == 6)
         await until(lambda: not pending(redis_server, "billing"))
+        assert again.payloads == [b"6", b"7", b"8", b"9"]
 
 
 # Poison.
@@ -278,11 +282,14 @@ async def test_what_kills_is_found_and_nobody_else_is(redis_server, clock):
         desk = Desk()
         desk.hold = True
         async with running(redis_server.url, ["billing"], desk, clock, crash=True):
-            while not any(payload == b"30" for _, _, payload in desk.held):
+
+            def over(desk=desk):
+                if any(payload == b"30" for _, _, payload in desk.held):
+                    return True
                 desk.settle()
-                await asyncio.sleep(0.005)
-                if desk.refused and not pending(redis_server, "billing"):
-                    break
+                return desk.refused and not pending(redis_server, "billing")
+
+            await until(over)
         seen += desk.payloads
         if desk.refused:
             break
@@ -316,8 +323,7 @@ async def test_a_suspicious_entry_is_alone_in_hand(redis_server, desk, clock):
     add(redis_server, "billing", b"good")
     async with running(redis_server.url, ["billing"], desk, clock, claim_idle=30.0):
         await until(lambda: desk.held)
-        await asyncio.sleep(0.3)
-        assert desk.payloads == [b"suspicious"]
+        await stays(lambda: desk.payloads == [b"suspicious"], 0.3)
         desk.settle()
         await until(lambda: desk.payloads == [b"suspicious", b"good"])
 
@@ -341,8 +347,7 @@ async def test_only_one_suspicious_thing_of_a_whole_router_is_in_hand(redis_serv
     desk.hold = True
     await solitude.enter()
     async with running(redis_server.url, ["billing"], desk, clock, solitude=solitude):
-        await until(lambda: solitude._lock._waiters)
-        assert pending(redis_server, "billing") == {entry: ("me", 3)}
+        await stays(lambda: pending(redis_server, "billing") == {entry: ("me", 3)}, 0.2)
         solitude.leave()
         await until(lambda: desk.held)
         other = asyncio.create_task(solitude.enter())
@@ -385,8 +390,7 @@ async def test_while_another_is_strictly_alone_nothing_is_recovered(redis_server
     await solitude.enter()
     assert await solitude.shut(other, 1.0)
     async with running(redis_server.url, ["billing"], desk, clock, solitude=solitude):
-        await until(lambda: solitude._opened._waiters)
-        assert not desk.held
+        await stays(lambda: not desk.held, 0.2)
         solitude.leave()
         await until(lambda: desk.held)
         await solitude.enter()
@@ -402,10 +406,9 @@ async def test_who_waits_for_solitude_can_be_stopped(redis_server, desk, clock, 
     solitude = Solitude()
     await solitude.enter()
     async with running(redis_server.url, ["billing"], desk, clock, solitude=solitude):
-        await until(lambda: solitude._lock._waiters)
-    assert not desk.held
+        await stays(lambda: not desk.held, 0.2)
     solitude.leave()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE):
         await solitude.enter()
 
 
@@ -417,8 +420,9 @@ async def test_a_suspicious_entry_whose_attempt_hangs_does_not_hold_the_others_u
     set_count(redis_server, entry, 4)
     add(redis_server, "billing", b"good")
     async with running(redis_server.url, ["billing"], desk, clock, claim_idle=0.4):
-        await until(lambda: desk.payloads == [b"suspicious", b"good"])
+        await until(lambda: len(desk.payloads) == 2)
         await until(lambda: pending(redis_server, "billing")[entry] == ("me", 0))
+        assert desk.payloads == [b"suspicious", b"good"]
 
 
 # Looking on.
@@ -479,42 +483,21 @@ async def test_a_user_may_read_with_the_commands_the_documentation_names(redis_s
         assert refused <= {"cmdstat_eval", "cmdstat_evalsha", "cmdstat_script|load"}  # only to clear away old names
 
 
-class Slowly:
-    """A link whose `XACK` waits until it is let go; what the others send goes through."""
-
-    def __init__(self, link):
-        self._link = link
-        self.go = asyncio.Event()
-        self.held = 0
-
-    async def call(self, *words):
-        if words[0] == "XACK" and not self.go.is_set():
-            self.held += 1
-            await self.go.wait()
-        return await self._link.call(*words)
-
-    async def script(self, *words):
-        return await self._link.script(*words)
-
-    async def close(self):
-        await self._link.close()
-
-
 async def test_what_completes_while_an_acknowledgement_is_on_its_way_is_acknowledged_at_the_end(
     redis_server, desk, clock
 ):
     desk.hold = True
     add(redis_server, "billing", b"1", b"2")
-    async with running(redis_server.url, ["billing"], desk, clock) as source:
-        source._keeper._link = link = Slowly(source._keeper._link)
+    async with Proxy(redis_server.port) as proxy, running(proxy.url, ["billing"], desk, clock) as source:
         await until(lambda: len(desk.held) == 2)
+        proxy.hold = b"XACK"
         desk.settle(b"1")
-        await until(lambda: link.held)
+        await until(lambda: proxy.held)
         desk.settle(b"2")
         await source.stop()
         closing = asyncio.create_task(source.close())
-        await until(lambda: source._keeper._ending)
-        link.go.set()
+        await stays(lambda: not closing.done(), 0.05)
+        proxy.release()
         await closing
     assert pending(redis_server, "billing") == {}
 
@@ -529,8 +512,7 @@ async def test_a_suspicious_entry_waits_until_redis_knows_what_became_of_the_one
     for entry in entries:
         set_count(redis_server, entry, 3)
     desk.hold = True
-    async with running(redis_server.url, ["billing"], desk, clock) as source:
-        source._keeper._link = link = Slowly(source._keeper._link)
+    async with Proxy(redis_server.port) as proxy, running(proxy.url, ["billing"], desk, clock) as source:
         taken: list[bool] = []
         take = source._group.take
 
@@ -540,11 +522,12 @@ async def test_a_suspicious_entry_waits_until_redis_knows_what_became_of_the_one
 
         source._group.take = taking
         await until(lambda: desk.held)
+        proxy.hold = b"XACK"
         if comes_back:
             desk.come_back()
         desk.settle()
-        await until(lambda: link.held)
-        link.go.set()
+        await until(lambda: proxy.held)
+        proxy.release()
         await until(lambda: desk.payloads == [b"1", b"2"])
         assert taken[-1] is False
         desk.settle()
@@ -557,15 +540,18 @@ async def test_others_may_end_the_process_again_when_redis_knows_what_became_of_
     pending_one(4)
     solitude = Solitude()
     desk.hold = True
-    async with running(redis_server.url, ["billing"], desk, clock, solitude=solitude) as source:
-        source._keeper._link = link = Slowly(source._keeper._link)
+    async with (
+        Proxy(redis_server.port) as proxy,
+        running(proxy.url, ["billing"], desk, clock, solitude=solitude),
+    ):
         await until(lambda: desk.held)
+        proxy.hold = b"XACK"
         desk.settle()
-        await until(lambda: link.held)
+        await until(lambda: proxy.held)
         other = asyncio.create_task(solitude.enter())
         done, _ = await asyncio.wait([other], timeout=0.2)
         assert not done
-        link.go.set()
+        proxy.release()
         await other
         assert not pending(redis_server, "billing")
 
@@ -600,10 +586,10 @@ async def test_no_server_within_the_time(desk, clock):
         consumer="me",
         receiver=desk,
         clock=clock,
-        connect_timeout=0.3,
+        connect_timeout=1.0,
         timing=QUICK,
     )
-    with pytest.raises(UnavailableError, match=r"connection refused \(source billing, tried for 0.3 s\)"):
+    with pytest.raises(UnavailableError, match=r"connection refused \(source billing, tried for 1 s\)"):
         await source.start()
     await source.stop()
     await source.close()

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.broker.conftest import until
 from tests.support.proxy import UP, Proxy
-from tests.support.streams import QUICK, Desk, add, consumers, pending, running
+from tests.support.streams import QUICK, WATCHFUL, Desk, add, consumers, pending, running
+from tests.support.waiting import PATIENCE, stays, until
 
 
 @pytest.fixture
@@ -57,8 +57,9 @@ async def test_a_lost_stream_that_begins_with_small_ids_again_is_read_whole(redi
             pipeline.delete("billing")
             pipeline.xadd("billing", {"payload": b"new"}, id="1-1")
             pipeline.execute()
-        await until(lambda: desk.payloads == [b"old", b"new"])
+        await until(lambda: len(desk.payloads) == 2)
         await until(lambda: not pending(redis_server, "billing"))
+        assert desk.payloads == [b"old", b"new"]
 
 
 async def test_what_is_in_hand_of_a_lost_stream_acknowledges_nothing_of_the_new_one(redis_server, desk, clock):
@@ -77,6 +78,7 @@ async def test_what_is_in_hand_of_a_lost_stream_acknowledges_nothing_of_the_new_
         await until(lambda: list(pending(redis_server, "billing")) == ["1-1"])
         desk.settle()
         await until(lambda: not pending(redis_server, "billing"))
+        assert desk.payloads == [b"old", b"new", b"more"]
 
 
 async def test_a_lost_group_goes_on_where_it_was(redis_server, desk, clock, log):
@@ -185,14 +187,14 @@ async def test_what_is_over_while_the_group_is_made_anew_is_not_taken_for_unfini
 async def test_an_entry_that_is_not_pending_is_ours_as_long_as_nobody_can_have_taken_it_over(redis_server, desk, clock):
     desk.hold = True
     add(redis_server, "billing", b"0", b"1")
-    async with running(redis_server.url, ["billing"], desk, clock, marks="{r}:handed", claim_idle=1.0):
+    async with running(redis_server.url, ["billing"], desk, clock, marks="{r}:handed", claim_idle=6000.0):
         await until(lambda: len(desk.held) == 2)
         receipt, position, _ = desk.held[0]
         assert receipt.removal(position, whole=True) is not None
         assert receipt.missing(position)
         assert receipt.removal(position, whole=True) is None
         receipt, position, _ = desk.held[1]
-        await asyncio.sleep(0.9)
+        clock.ahead += 0.9 * 6000
         assert not receipt.missing(position)
         assert receipt.removal(position, whole=True) is not None
         desk.settle()
@@ -202,17 +204,24 @@ async def test_where_others_read_too_it_is_known_all_the_time_how_far_the_group_
     redis_server, desk, clock, monkeypatch
 ):
     monkeypatch.setattr("router.broker.streams.GLANCE", 0.05)
+    monkeypatch.setattr("router.core.claims.LOOK_AT_LEAST_EVERY", 1000.0)
     url, other = redis_server.url, Desk()
     async with (
         running(url, ["billing"], other, clock, consumer="peer"),
-        running(url, ["billing"], desk, clock) as source,
+        running(url, ["billing"], desk, clock, claim_idle=3000.0) as source,
     ):
         (stream,) = source._streams
         await until(lambda: consumers(redis_server, "billing") == ["me", "peer"])
-        await until(lambda: source._next_look > time.monotonic() + 2)
+        await until(lambda: source._next_look > time.monotonic())
         stream.peers = True  # as the next look will say
         (entry,) = add(redis_server, "billing", b"1")
-        await until(lambda: stream.group_last == entry.encode(), 2)
+        await until(lambda: stream.group_last == entry.encode())
+        assert other.payloads + desk.payloads == [b"1"]
+
+
+def looks(server):
+    """How often somebody has looked how far the group has come and who reads in it."""
+    return server.do("INFO", "commandstats")["cmdstat_xinfo|consumers"]["calls"]
 
 
 async def test_what_a_peer_had_in_hand_comes_back_with_the_group(redis_server, desk, clock):
@@ -224,21 +233,27 @@ async def test_what_a_peer_had_in_hand_comes_back_with_the_group(redis_server, d
     async with running(redis_server.url, ["billing"], desk, clock, claim_idle=3.0):
         add(redis_server, "billing", b"mine")
         await until(lambda: desk.payloads == [b"mine"])
-        await asyncio.sleep(1.2)  # one look around
+        before = looks(redis_server)
+        await until(lambda: looks(redis_server) > before + 1)
         redis_server.do("XGROUP", "DESTROY", "billing", "g")
-        await until(lambda: b"of the peer" in desk.payloads)
+        await until(lambda: len(desk.payloads) > 1)
+        assert desk.payloads == [b"mine", b"of the peer"]
 
 
 async def test_a_group_destroyed_again_and_again_costs_no_hot_loop(redis_server, desk, clock):
     async with running(redis_server.url, ["billing"], desk, clock) as source:
         await until(lambda: source.up)
-        before = redis_server.do("INFO", "commandstats").get("cmdstat_xgroup|create", {"calls": 1})["calls"]
-        end = time.monotonic() + 1.0
-        while time.monotonic() < end:
+
+        def made():
+            return redis_server.do("INFO", "commandstats").get("cmdstat_xgroup|create", {"calls": 1})["calls"]
+
+        def destroyed_often():
             redis_server.do("XGROUP", "DESTROY", "billing", "g")
-            await asyncio.sleep(0.001)
-        made = redis_server.do("INFO", "commandstats")["cmdstat_xgroup|create"]["calls"] - before
-        assert made < 60
+            return made() >= before + 30
+
+        before, began = made(), time.monotonic()
+        await until(destroyed_often)
+        assert time.monotonic() - began > 0.5, "it is made anew less than sixty times a second"
         add(redis_server, "billing", b"1")
         await until(lambda: desk.payloads == [b"1"])
 
@@ -265,7 +280,7 @@ async def test_a_key_that_became_something_else_is_a_state_and_not_the_end(redis
     async with running(redis_server.url, ["billing"], desk, clock) as source:
         redis_server.do("DEL", "billing")
         redis_server.do("SET", "billing", "x")
-        await until(lambda: not source.up and "is no stream" in (source.reason or ""))
+        await until(lambda: "is no stream" in (source.reason or ""))
         redis_server.do("DEL", "billing")
         add(redis_server, "billing", b"1")
         await until(lambda: desk.payloads == [b"1"])
@@ -278,8 +293,8 @@ async def test_a_killed_connection_loses_and_repeats_nothing(redis_server, desk,
         for n in range(20):
             add(redis_server, "billing", *[b"%d" % m for m in range(n * 100, n * 100 + 100)])
             redis_server.do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-            await asyncio.sleep(0.02)
-        await until(lambda: len(desk.payloads) >= 2000, 20)
+            await until(lambda n=n: len(desk.payloads) > n * 100)
+        await until(lambda: len(desk.payloads) >= 2000)
         await until(lambda: not pending(redis_server, "billing"))
     assert sorted(desk.payloads) == sorted(b"%d" % n for n in range(2000))
 
@@ -309,22 +324,20 @@ async def test_lost_acknowledgements_are_sent_again(redis_server, desk, clock):
         await until(lambda: len(desk.held) == 50)
         proxy.blackhole(UP)
         desk.settle()
-        await asyncio.sleep(0.2)
-        assert len(pending(redis_server, "billing")) == 50
+        await stays(lambda: len(pending(redis_server, "billing")) == 50, 0.2)
         proxy.heal()
         proxy.reset()
         await until(lambda: not pending(redis_server, "billing"))
-        await asyncio.sleep(0.2)
-    assert len(desk.payloads) == 50
+        await stays(lambda: len(desk.payloads) == 50, 0.2)
 
 
 async def test_a_server_that_stands_still_is_noticed_and_nothing_is_lost(redis_server, desk, clock, log):
-    async with running(redis_server.url, ["billing"], desk, clock) as source:
+    async with running(redis_server.url, ["billing"], desk, clock, timing=WATCHFUL) as source:
         add(redis_server, "billing", b"1")
         await until(lambda: desk.payloads)
         redis_server.pause()
         try:
-            await until(lambda: not source.up, 3)
+            await until(lambda: not source.up)
             assert "no answer in time" in (source.reason or "")
         finally:
             redis_server.resume()
@@ -336,24 +349,26 @@ async def test_a_server_that_stands_still_is_noticed_and_nothing_is_lost(redis_s
 
 async def test_a_dead_path_does_not_hold_the_end_up(redis_server, desk, clock):
     async with Proxy(redis_server.port) as proxy:
-        async with running(proxy.url, ["billing"], desk, clock) as source:
+        async with running(proxy.url, ["billing"], desk, clock, timing=WATCHFUL) as source:
             await until(lambda: source.up)
             proxy.blackhole()
-            begun = time.monotonic()
-            await source.stop()
-        assert time.monotonic() - begun < 4
+            await asyncio.wait_for(source.stop(), PATIENCE)
+        assert not source.up
 
 
-async def test_resets_without_end_follow_the_backoff(redis_server, desk, clock):
+async def test_resets_without_end_follow_the_backoff(redis_server, desk, clock, monkeypatch):
+    monkeypatch.setattr("router.broker.client.random.random", lambda: 1.0)
     add(redis_server, "billing", b"1")
     async with Proxy(redis_server.port) as proxy, running(proxy.url, ["billing"], desk, clock):
         await until(lambda: desk.payloads)
-        before = proxy.accepted
-        end = time.monotonic() + 2
-        while time.monotonic() < end:
+        before, began = proxy.accepted, time.monotonic()
+
+        def reset_often():
             proxy.reset()
-            await asyncio.sleep(0.02)
-        assert proxy.accepted - before < 60  # two connections, delays of up to 0.2 s
+            return proxy.accepted - before >= 20
+
+        await until(reset_often)
+        assert time.monotonic() - began > 1  # two connections, delays that grow up to 0.2 s
         add(redis_server, "billing", b"2")
         await until(lambda: desk.payloads == [b"1", b"2"])
 

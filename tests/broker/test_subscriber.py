@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 import structlog.testing
 
-from tests.broker.conftest import QUICK, until
+from router.broker.pubsub import Timing
+from tests.broker.conftest import QUICK, WATCHFUL, grow_old
+from tests.support.waiting import PATIENCE, until
 
 CONFIRMED = b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n"
 
@@ -24,10 +25,16 @@ class Peer:
 
     def __init__(self) -> None:
         self.say: Callable[[asyncio.StreamWriter], Awaitable[None]]
-        self.answer_pings = True
+        self.pong = b"+PONG\r\n"
+        self.pings = 0
         self.parting = b""
         self.port = 0
-        self.pings = 0
+        self._writer: asyncio.StreamWriter | None = None
+
+    def send(self, data: bytes) -> None:
+        """Say something more to the last who subscribed."""
+        assert self._writer is not None
+        self._writer.write(data)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         pings = 0
@@ -39,9 +46,9 @@ class Peer:
                 elif word == b"PING":
                     pings += 1
                     self.pings += 1
-                    if self.answer_pings or pings == 1:
-                        writer.write(b"+PONG\r\n")
+                    writer.write(self.pong if pings > 1 else b"+PONG\r\n")  # the first is part of the handshake
                 elif word == b"SUBSCRIBE":
+                    self._writer = writer
                     await self.say(writer)
                 elif word == b"UNSUBSCRIBE":
                     writer.write(self.parting)
@@ -61,21 +68,22 @@ async def peer():
         yield one
 
 
-def saying(*chunks: bytes, pause: float = 0.0) -> Callable[[asyncio.StreamWriter], Awaitable[None]]:
+def saying(*chunks: bytes) -> Callable[[asyncio.StreamWriter], Awaitable[None]]:
     async def say(writer: asyncio.StreamWriter) -> None:
         for chunk in chunks:
             writer.write(chunk)
             await writer.drain()
-            await asyncio.sleep(pause)
+            await asyncio.sleep(0)
 
     return say
 
 
 async def test_a_message_may_be_cut_anywhere(peer, source, recorder):
     stream = CONFIRMED + message(b"one") + message(b"") + message(b"\r\n") + message(b"two")
-    peer.say = saying(*(stream[i : i + 1] for i in range(len(stream))), pause=0.001)
+    peer.say = saying(*(stream[i : i + 1] for i in range(len(stream))))
     await source(f"redis://127.0.0.1:{peer.port}", ["a"]).start()
-    await until(lambda: recorder.payloads == [b"one", b"", b"\r\n", b"two"])
+    await until(lambda: len(recorder.payloads) == 4)
+    assert recorder.payloads == [b"one", b"", b"\r\n", b"two"]
 
 
 async def test_messages_between_confirmations_are_not_lost(peer, source, recorder):
@@ -103,11 +111,12 @@ async def test_messages_between_confirmations_are_not_lost(peer, source, recorde
     ],
 )
 async def test_nonsense_ends_the_connection_after_what_came_before_it(peer, source, recorder, nonsense):
-    peer.answer_pings = False
-    peer.say = saying(CONFIRMED, message(b"good") + nonsense, pause=0.05)
+    peer.pong = b""
+    peer.say = saying(CONFIRMED)
     web = source(f"redis://127.0.0.1:{peer.port}", ["a"])
     await web.start()
     with structlog.testing.capture_logs() as logs:
+        peer.send(message(b"good") + nonsense)
         await until(lambda: web.gaps)
     assert recorder.payloads[0] == b"good"
     assert "what is not pub/sub" in logs[0]["reason"]
@@ -125,16 +134,19 @@ async def test_a_wrong_confirmation_is_none(peer, source):
 
 
 async def test_a_subscription_that_the_server_ends_is_a_loss(peer, source):
-    peer.say = saying(CONFIRMED, b"", b"*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n", pause=0.03)
+    peer.say = saying(CONFIRMED)
     web = source(f"redis://127.0.0.1:{peer.port}", ["a"])
     await web.start()
-    await until(lambda: web.gaps >= 1)
+    with structlog.testing.capture_logs() as logs:
+        peer.send(b"*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n")
+        await until(lambda: web.gaps == 1 and web.up)
+    assert "subscription lost" in logs[0]["event"]
 
 
 async def test_a_subscribe_without_an_answer_is_tried_again(peer, source):
     peer.say = saying()
     heard: list[str] = []
-    web = source(f"redis://127.0.0.1:{peer.port}", ["a"], waiting=heard.append)
+    web = source(f"redis://127.0.0.1:{peer.port}", ["a"], waiting=heard.append, timing=WATCHFUL)
     starting = asyncio.create_task(web.start())
     await until(lambda: heard)
     assert "no answer to SUBSCRIBE in time" in heard[0]
@@ -154,17 +166,12 @@ async def test_refused_for_now_is_tried_again(peer, source):
     await starting
 
 
-async def test_a_refused_ping_is_a_sign_of_life_too(peer, source):
-    async def say(writer: asyncio.StreamWriter) -> None:
-        writer.write(CONFIRMED)
-        for _ in range(30):
-            await asyncio.sleep(0.05)
-            writer.write(b"-NOPERM no PING for you\r\n")
-
-    peer.say = say
-    web = source(f"redis://127.0.0.1:{peer.port}", ["a"])
+async def test_a_refused_ping_is_a_sign_of_life_too(peer, source, clock):
+    peer.pong = b"-NOPERM no PING for you\r\n"
+    peer.say = saying(CONFIRMED)
+    web = source(f"redis://127.0.0.1:{peer.port}", ["a"], timing=Timing(ping_every=0.01))
     await web.start()
-    await asyncio.sleep(1.0)
+    await grow_old(web, clock, 2 * Timing().dead_after)
     assert (web.up, web.gaps) == (True, 0)
 
 
@@ -176,32 +183,14 @@ async def test_a_run_goes_on_over_the_slices_of_a_chunk(peer, source, recorder):
 
 
 async def test_stop_takes_what_comes_before_the_last_confirmation(peer, source, recorder):
-    peer.answer_pings = False
+    peer.pong = b""
     peer.say = saying(CONFIRMED)
     peer.parting = b"-NOPERM no PING for you\r\n" + message(b"late") + b"*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n"
     web = source(f"redis://127.0.0.1:{peer.port}", ["a"])
     await web.start()
-    await asyncio.sleep(0.02)
+    await until(lambda: peer.pings > 1)
     await web.stop()
     assert recorder.payloads == [b"late"]
-
-
-class Standing:
-    """A clock that jumps when the test says so, as the machine's does for a process that stood still."""
-
-    def __init__(self) -> None:
-        self.stood = 0.0
-
-    def now(self) -> float:
-        return time.time() + self.stood
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self.stood
-
-
-@pytest.fixture
-def clock() -> Standing:
-    return Standing()
 
 
 @pytest.mark.parametrize("waited", [b"", message(b"late"), message(b"late") * 3 + b"+PONG\r\n"])
@@ -214,16 +203,17 @@ async def test_a_gap_that_began_while_the_router_stood_still_is_measured_from_th
         writers.append(writer)
         writer.write(CONFIRMED + message(b"good"))
 
-    peer.answer_pings = False
+    peer.pong = b""
     peer.say = say
     web = source(f"redis://127.0.0.1:{peer.port}", ["a"], timing=replace(QUICK, dead_after=1000.0))
     await web.start()
     await until(lambda: web.last_byte)
-    clock.stood += 20.0
+    began = clock.monotonic()
+    clock.ahead += 500.0
     writers[0].write(waited)
     writers[0].close()  # as a server does to whoever does not read
     await until(lambda: web.gaps == 1 and web.up)
-    assert 20.0 <= web.gap_seconds < 25.0
+    assert 500.0 <= web.gap_seconds <= clock.monotonic() - began + PATIENCE
 
 
 @pytest.mark.parametrize("silences", [1, 2])
@@ -238,12 +228,12 @@ async def test_a_silence_after_which_a_ping_was_answered_is_no_part_of_a_later_g
     web = source(f"redis://127.0.0.1:{peer.port}", ["a"], timing=replace(QUICK, dead_after=1000.0))
     await web.start()
     for _ in range(silences):
-        clock.stood += 20.0
+        clock.ahead += 500.0
         asked = peer.pings
         await until(lambda asked=asked: peer.pings >= asked + 3)  # by then the one sent after the silence is answered
     writers[0].close()
     await until(lambda: web.gaps == 1 and web.up)
-    assert web.gap_seconds < 15.0
+    assert web.gap_seconds < 500.0
 
 
 async def test_the_answer_to_a_ping_from_before_a_silence_proves_nothing(peer, source, clock):
@@ -253,15 +243,15 @@ async def test_the_answer_to_a_ping_from_before_a_silence_proves_nothing(peer, s
         writers.append(writer)
         writer.write(CONFIRMED)
 
-    peer.answer_pings = False
+    peer.pong = b""
     peer.say = say
     web = source(f"redis://127.0.0.1:{peer.port}", ["a"], timing=replace(QUICK, dead_after=1000.0))
     await web.start()
-    clock.stood += 20.0
+    clock.ahead += 20.0
     writers[0].write(message(b"after the first"))
     asked = peer.pings
     await until(lambda: peer.pings >= asked + 2)  # a PING that would prove it is under way
-    clock.stood += 20.0
+    clock.ahead += 20.0
     writers[0].write(b"+PONG\r\n" * (peer.pings - 1))
     writers[0].close()
     await until(lambda: web.gaps == 1 and web.up)

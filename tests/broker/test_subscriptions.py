@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from router.broker.subscriber import PSUBSCRIBE, REMEMBERED, SUBSCRIBE, Remembered, Subscriptions
-from tests.broker.conftest import until
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize(
@@ -86,5 +84,4 @@ async def test_events_of_one_channel_travel_together(redis_server, source, recor
         (b"a", None, 1),
     ]
     assert recorder.calls == 1
-    await asyncio.sleep(0)
     assert web.duplicates == 4

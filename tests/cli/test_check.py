@@ -8,13 +8,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
 from router.cli import durability
 from router.ops.loading import load
 from tests.support.process import ROOT, environment, run
+from tests.support.waiting import PATIENCE
 
 UNKNOWN_KEY = "version: 1\nsources:\n  web: {type: pubsub, chanels: [a]}\n"
 
@@ -158,7 +158,7 @@ def imported(folder, url):
         env=environment(folder, {"REDIS_URL": url}),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=True,
     )
     code, *modules = done.stderr.split()
@@ -238,18 +238,16 @@ def babble(listener):
 
 
 def test_it_does_not_wait_for_a_server_that_is_silent(folder, monkeypatch):
-    """Not even for a name that can't be looked up, which knows no limit of its own."""
+    """Not even for a name that can't be looked up, which knows no limit of its own: if it did, it would for ever."""
     queue_in_redis(folder)
     asked, over = threading.Event(), threading.Event()
 
     def endless(*_, **__):
         asked.set()
-        over.wait(60)
+        over.wait()
 
     monkeypatch.setattr(socket, "getaddrinfo", endless)
     loaded = load(folder / "config.yaml", environ={"REDIS_URL": "redis://nobody.example:6379"})
-    began = time.monotonic()
     assert durability.warnings(loaded) == ()
     assert asked.is_set()
-    assert time.monotonic() - began < 5  # it would be sixty
     over.set()

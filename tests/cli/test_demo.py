@@ -1,15 +1,11 @@
 """`event-router demo`: it ends by itself, shows what it promises and touches nothing."""
 
-import time
-
 from tests.support.process import run
 
 
 def test_the_tour_ends_by_itself_and_shows_every_way(tmp_path):
-    started = time.monotonic()
     done = run("demo", cwd=tmp_path, env={"NOTIFY_SOCKET": str(tmp_path / "nobody"), "EVENT_ROUTER_INSTANCE": "x"})
     assert done.code == 0, done.err
-    assert time.monotonic() - started < 15
     for part in (
         "user-chat (chat) to 42: Your order is on its way!",
         '"route":"notify"',

@@ -10,6 +10,7 @@ import pytest
 from router.cli.main import COMMANDS, cli, main
 from router.version import __version__
 from tests.support.process import COMMAND, environment, run
+from tests.support.waiting import PATIENCE
 
 
 def test_help_shows_the_four_groups_with_their_commands(tmp_path):
@@ -39,7 +40,7 @@ def test_the_garbage_collector_works_again_once_a_command_is_imported(command):
         f"with contextlib.suppress(ImportError):\n    main._imported('router.cli.{command}')\n"
         "print(gc.isenabled(), gc.get_freeze_count() > 0)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=True)
     assert done.stdout == "True True\n"
 
 
@@ -119,7 +120,7 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path, arguments):
         stdout=writer,
         stderr=subprocess.PIPE,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     os.close(writer)
@@ -138,7 +139,7 @@ def test_a_closed_standard_stream_is_no_traceback(tmp_path, closed):
         env=environment(tmp_path),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0
@@ -156,7 +157,7 @@ def test_a_full_disk_behind_stdout_is_told_in_a_line(tmp_path, arguments):
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=30,
+            timeout=PATIENCE,
             check=False,
         )
     assert done.returncode == 1

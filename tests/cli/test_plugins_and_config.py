@@ -9,7 +9,8 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.support.process import COMMAND, PATIENCE, ROOT, environment, run
+from tests.support.process import COMMAND, ROOT, environment, run
+from tests.support.waiting import PATIENCE
 
 PAGER = """
 from router.api import SinkOptions, hookimpl

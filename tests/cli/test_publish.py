@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.process import run
+from tests.support.waiting import PATIENCE
 
 GOOD = '{"user_id": 42, "message": "Your order is on its way!"}'
 
@@ -17,10 +18,10 @@ def listener(server):
     """A subscriber to everything; `next()` gives (channel, bytes) of the next message."""
     with server.client() as client, client.pubsub() as pubsub:
         pubsub.psubscribe("*")
-        assert pubsub.get_message(timeout=5)["type"] == "psubscribe"
+        assert pubsub.get_message(timeout=PATIENCE)["type"] == "psubscribe"
 
         def take():
-            message = pubsub.get_message(timeout=5)
+            message = pubsub.get_message(timeout=PATIENCE)
             return (message["channel"], message["data"]) if message else None
 
         yield take

@@ -16,8 +16,9 @@ from router.core.records import Reader, pack
 from router.events import History
 from tests.support.daemon import DEAD, daemon
 from tests.support.engine import make_event
-from tests.support.process import Process, run, wait_until
+from tests.support.process import Process, run
 from tests.support.terminal import Terminal
+from tests.support.waiting import wait_until
 
 PREFIX = "{event-router}"
 LOG = {"type": "log", "path": "audit.jsonl"}
@@ -364,7 +365,7 @@ def test_kill_9_of_the_command_loses_and_doubles_nothing(desk, words):
     def left():
         return desk.server.do("XLEN", f"{PREFIX}:queue:gone")
 
-    for most in (11_500, 8_000):
+    for most in (11_500, 11_000):
         with Process("queue", *words, "--yes", cwd=desk.folder) as command:
             wait_until(lambda end=most: left() <= end, "some deliveries to go")
             command.signal(9)

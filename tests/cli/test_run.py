@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.support.process import COMMAND, ROOT, Process, environment, run, wait_until
+from tests.support.process import COMMAND, ROOT, Process, environment, run
 from tests.support.redis import RedisServer
+from tests.support.waiting import PATIENCE, wait_until
 
 GOOD = '{"user_id": 42, "message": "Your order is on its way!"}'
 
@@ -316,7 +317,7 @@ def test_on_a_terminal_it_speaks_to_people(example):
     )
     os.close(theirs)
     seen = ""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     try:
         while "Ctrl-C ends it" not in seen:
             assert time.monotonic() < deadline, seen
@@ -360,6 +361,6 @@ def test_a_reader_of_stdout_that_goes_away_does_not_end_the_daemon(folder, serve
         wait_until(lambda: lines_of(folder / "audit.jsonl"), "the audit line")
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert "Traceback" not in err

@@ -24,9 +24,10 @@ from router.config import Address
 from router.core.status import document
 from router.errors import RouterError
 from tests.support.daemon import daemon
-from tests.support.process import COMMAND, Process, environment, run, wait_until
+from tests.support.process import COMMAND, Process, environment, run
 from tests.support.redis import free_port
 from tests.support.status import SINK, SNAPSHOT
+from tests.support.waiting import PATIENCE, wait_until
 
 SOURCES = {"web-app": {"type": "pubsub", "channels": ["notification", "orders"]}}
 SCHEMAS = [{"channels": ["notification"], "file": "notification.json"}]
@@ -124,7 +125,7 @@ async def test_a_scrape_has_the_same_numbers(server, tmp_path):
         await router.until(lambda: router.count() == 50)
 
         def scrape():
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
                 families = text_string_to_metric_families(answer.read().decode())
             return {
                 (sample.name.removeprefix("event_router_"), *sorted(sample.labels.values())): sample.value
@@ -268,7 +269,7 @@ async def test_slow_clients_do_not_hold_up_events(server, tmp_path):
         for writer in writers:
             writer.write(b"GET /metrics HTTP/1.1\r\nX: ")
         router.publish("notification", *[GOOD] * 2000)
-        await router.until(lambda: router.count() == 2000, seconds=10)
+        await router.until(lambda: router.count() == 2000)
         for writer in writers:
             writer.transport.abort()
         await router.until(lambda: Client(Address(None, "127.0.0.1", port)).answers())
@@ -351,10 +352,10 @@ def watched_on_a_terminal(router):
             router.publish("notification", *[GOOD] * 7)
             wait_until(lambda: re.search(rb"up\x1b\[0m +\d* +7 ", bytes(seen)), "the events")
             watch.send_signal(signal.SIGINT)
-            assert watch.wait(20) == 130
+            assert watch.wait(PATIENCE) == 130
         finally:
             watch.kill()
-    reader.join(10)
+    reader.join(PATIENCE)
     os.close(ours)
     assert b"\x1b[32mup" in seen
     assert b"Traceback" not in seen

@@ -13,6 +13,7 @@ from router.events import Outcome
 from tests.support.engine import make_event
 from tests.support.proxy import DOWN, Proxy
 from tests.support.queues import Line
+from tests.support.waiting import PATIENCE
 
 STREAM = "{event-router}:queue:s"
 MARKS = "{event-router}:handed-over"
@@ -81,11 +82,9 @@ def appended(server, stream=STREAM):
 
 async def test_a_batch_whose_answer_is_lost_is_appended_once(redis_server, line):
     async with Proxy(redis_server.port) as proxy:
-        one = line(f"{proxy.url}?socket_timeout=0.3")
+        one = line(proxy.url)
         one.put(make_event(b"known"))
         await one.until(lambda: not one.inbox.waiting)
-        (lane,) = one.handover._lanes.values()
-        lane._link._patience = 0.3
         proxy.blackhole(DOWN)
         one.put(*[make_event(b"%d" % n) for n in range(10)])
         await one.until(lambda: appended(redis_server) == 11)
@@ -282,11 +281,9 @@ async def test_the_deaths_of_an_item_are_forgotten_when_it_is_handed_over(redis_
 
 async def test_a_script_sent_twice_does_not_remove_an_equal_item(redis_server, line):
     async with Proxy(redis_server.port) as proxy:
-        one = line(f"{proxy.url}?socket_timeout=0.3")
+        one = line(proxy.url)
         one.put(*entries(1, Receipt(), source="jobs"))
         await one.until(lambda: not one.inbox.waiting)
-        (lane,) = one.handover._lanes.values()
-        lane._link._patience = 0.3
         redis_server.do("RPUSH", "hand", "same")
         receipt = Removable(in_hand("same"))
         proxy.blackhole(DOWN)
@@ -372,7 +369,7 @@ async def test_what_could_not_be_handed_over_is_lost_and_told(redis_server, line
     one.put(make_event(), make_event())
     receipt = Receipt()
     one.put(*entries(3, receipt, source="stream"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert await one.handover.close(0.2) == {"s": 2}, "the others stay with their source"
     assert one.book.dropped == {Reason.SHUTDOWN: 2}
     assert receipt.over == []

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 
@@ -11,7 +10,8 @@ from router.core.ids import Ids
 from router.engine.clock import SystemClock
 from router.engine.letter_notes import LetterNotes
 from router.events import DeadLetter, Event
-from tests.support.engine import Letters, until
+from tests.support.engine import Letters
+from tests.support.waiting import stays, until
 
 AT = "2026-01-02T03:04:05.000006Z"
 
@@ -67,8 +67,7 @@ async def test_one_summary_an_interval_by_sink_and_reason():
 async def test_nothing_is_said_when_nothing_happened():
     told = Told("ops", every="10ms")
     told.notes.flush()
-    await asyncio.sleep(0.05)
-    assert told.deliveries == []
+    await stays(lambda: told.deliveries == [], 0.05)
 
 
 async def test_a_sink_hears_nothing_of_its_own_letters_and_nobody_of_those_of_summaries():
@@ -89,8 +88,7 @@ async def test_an_end_tells_what_is_counted_and_only_once():
     told.notes.add([letter()])
     told.notes.flush()
     assert told.counts == [("ops", 1)]
-    await asyncio.sleep(0.06)
-    assert told.counts == [("ops", 1)]
+    await stays(lambda: told.counts == [("ops", 1)], 0.06)
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -98,7 +96,7 @@ async def test_without_notify_letters_are_only_kept(first):
     told = Told() if first else Told("ops", every="10ms")
     told.notes.add([letter()])
     told.notes.configure(None)
-    await asyncio.sleep(0.03)
+    await stays(lambda: told.deliveries == [], 0.03)
     told.notes.flush()
     assert told.deliveries == []
     assert len(told.letters.kept) == 1

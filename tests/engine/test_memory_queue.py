@@ -10,6 +10,7 @@ from router.engine.memory_queue import MemoryQueue, size_of
 from router.errors import Reason
 from router.events import Outcome
 from tests.support.engine import make_event
+from tests.support.waiting import PATIENCE
 
 
 class Now:
@@ -106,7 +107,7 @@ async def test_a_taker_that_is_cancelled_after_its_call_passes_it_on():
     one = make_event()
     put(waiting, [one])
     first.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert (await second)[0] == [one]
     with pytest.raises(asyncio.CancelledError):
         await first
@@ -117,7 +118,7 @@ async def test_two_takers_share_what_is_there():
     takers = [asyncio.create_task(waiting.take(1)) for _ in range(3)]
     await asyncio.sleep(0)
     put(waiting, events(3))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         taken = await asyncio.gather(*takers)
     assert len({batch[0].id for batch, _ in taken}) == 3
 
@@ -171,7 +172,7 @@ async def test_retries_come_back_when_they_are_due_in_the_order_they_were_handed
     for one in some:
         waiting.later(one, 0.01)
     now.seconds += 1
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         back, _ = await waiting.take(3)
     assert back == some
     assert waiting.delayed == 0
@@ -186,7 +187,7 @@ async def test_settled_waits_for_everything():
     await asyncio.sleep(0)
     assert not done.done()
     waiting.settle(some[1:], 2, Outcome.DEAD_LETTERED, Reason.PERMANENT)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await done
 
 

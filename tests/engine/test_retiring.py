@@ -9,7 +9,8 @@ import json
 from router.api import SinkError, TransientError
 from router.errors import Reason
 from router.options import SinkOptions, Template
-from tests.support.engine import bench, make_event, until
+from tests.support.engine import bench, make_event
+from tests.support.waiting import PATIENCE, until
 
 
 def numbered(*numbers, **fields):
@@ -44,10 +45,10 @@ async def test_what_waits_for_a_breaker_is_given_back_at_once():
     async def sink(event, options):
         raise SinkError("refused")
 
-    async with bench(sink, breaker={"reset": "60s"}) as worker:
+    async with bench(sink, breaker={"reset": "1h"}) as worker:
         worker.put(*numbered(0, 1, 2))
         await until(lambda: worker.worker.breaker_open)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await worker.worker.retire()
         assert waiting(worker.worker.queue) == [0, 1, 2]
 
@@ -61,7 +62,7 @@ async def test_what_waits_for_its_rate_is_given_back_at_once():
     async with bench(sink, rate="1/h") as worker:
         worker.put(*numbered(0, 1))
         await until(lambda: called == [0] and worker.worker.in_hand)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await worker.worker.retire()
         assert waiting(worker.worker.queue) == [1]
 
@@ -77,10 +78,11 @@ async def test_a_plugin_that_never_comes_back_is_left_behind():
     async with bench(sink, timeout="100ms") as worker:
         worker.put(*numbered(0, 1))
         await until(lambda: worker.worker.in_hand)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await worker.worker.retire()
         queue = worker.worker.queue
-        await until(lambda: sorted(waiting(queue)) == [0, 1])
+        await until(lambda: len(waiting(queue)) == 2)
+        assert sorted(waiting(queue)) == [0, 1]
         over.set()
 
 
@@ -101,7 +103,7 @@ async def test_a_sink_that_cannot_be_opened_gives_way():
     async with bench(Closed) as worker:
         worker.put(*numbered(0))
         await until(lambda: worker.worker.fault)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await worker.worker.retire()
         assert waiting(worker.worker.queue) == [0]
 
@@ -111,7 +113,7 @@ async def test_lanes_are_given_back_in_their_order():
         raise TransientError("no")
 
     retry = {"initial": "50ms", "max_delay": "60s"}
-    async with bench(sink, concurrency=4, order_by="payload.u", retry=retry, breaker={"reset": "60s"}) as worker:
+    async with bench(sink, concurrency=4, order_by="payload.u", retry=retry, breaker={"reset": "1h"}) as worker:
         worker.put(*[event for number in range(12) for event in numbered(number, u=number % 3)])
         await until(lambda: worker.worker.breaker_open)
         await worker.worker.retire()

@@ -14,7 +14,8 @@ from router.engine.clock import SystemClock
 from router.engine.status import Watch
 from router.errors import PartialError, PermanentError, Reason, SinkError, TransientError
 from router.events import Outcome
-from tests.support.engine import bench, make_event, until
+from tests.support.engine import bench, make_event
+from tests.support.waiting import PATIENCE, until
 
 
 class Queue:
@@ -94,15 +95,14 @@ async def test_a_queue_that_does_not_answer_holds_nobody_up(monkeypatch):
 
     async def hang(_queue):
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             cancelled.append(True)
             raise
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await watching(Queue(hang)).refresh()
-        while not cancelled:
-            await asyncio.sleep(0.01)
+    await until(lambda: cancelled)
 
 
 async def test_a_queue_that_fails_is_its_own_trouble():
@@ -175,18 +175,12 @@ async def test_redis_is_down_for_whoever_notices_first(of_writer, of_queue, expe
     ],
 )
 async def test_attempts_are_counted_by_their_result(error, result):
-    raised = asyncio.Event()
-
     async def sink(_event, _options):
-        raised.set()
         raise error
 
     async with bench(sink) as tried:
         tried.put(make_event())
-        async with asyncio.timeout(5):
-            await raised.wait()
-            while not tried.worker._meter.attempts[result]:
-                await asyncio.sleep(0.005)
+        await until(lambda: tried.worker._meter.attempts[result])
         assert tried.worker._meter.attempts["delivered"] == 0
         assert sum(tried.worker._meter.seconds.counts) >= 1
 

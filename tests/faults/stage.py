@@ -42,7 +42,7 @@ class Stuck(Exception):  # noqa: N818  # it tells what did not happen
 
 def sink(queue: str | Mapping[str, Any] = "redis", **keys: Any) -> dict[str, Any]:
     """A recording sink that is tried again quickly."""
-    quick = {"retry": {"initial": "50ms", "max_delay": "1s"}, "timeout": "5s", "breaker": {"reset": "500ms"}}
+    quick = {"retry": {"initial": "50ms", "max_delay": "1s"}, "timeout": "30s", "breaker": {"reset": "500ms"}}
     return {"type": "record", **quick, "queue": queue, **keys}
 
 

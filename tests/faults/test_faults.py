@@ -8,7 +8,7 @@ from tests.faults.registry import SCENARIOS, run
 SMALL = [name for name, one in SCENARIOS.items() if one.small]
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", SMALL)
 def test_what_is_promised_holds(name, tmp_path):
     lacking = SCENARIOS[name].lacks()

@@ -98,7 +98,7 @@ def test_the_lock_is_not_inherited_by_children(tmp_path):
         child = subprocess.Popen(["/bin/sleep", "30"], close_fds=False)
     try:
         with lock:
-            pass
+            assert child.poll() is None
     finally:
         child.kill()
         child.wait()

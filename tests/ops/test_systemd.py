@@ -70,14 +70,13 @@ def test_a_manager_that_does_not_read_holds_up_for_a_second_at_most(tmp_path, mo
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(path))
         monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        assert systemd._PATIENCE <= 1
         monkeypatch.setattr(systemd, "_PATIENCE", 0.05)
         sent = 0
         while systemd.status("x" * 1000):
             sent += 1
             assert sent < 100_000
-        started = time.monotonic()
         assert systemd.status("one more") is False
-        assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize(

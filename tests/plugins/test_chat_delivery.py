@@ -8,7 +8,8 @@ import pytest
 from router.errors import PartialError, PermanentError, SinkError, TransientError
 from tests.support.chat import HOOK, TOKEN, bot, chat, posted, webhook
 from tests.support.http import Reply, closed_port, stand_in
-from tests.support.sinks import make_event, until
+from tests.support.sinks import make_event
+from tests.support.waiting import until
 
 ORDER = {"user_id": 42, "message": "Your order is on its way!"}
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from router.errors import PermanentError, SinkError, TransientError
-from tests.support.sinks import make_event, open_sink, plugin_module, until
+from tests.support.sinks import make_event, open_sink, plugin_module
 from tests.support.smtp import Authority, Postbox, authority, silence, smtp_server, talking_server
+from tests.support.waiting import PATIENCE, until
 
 TEAM = {"from": "shop@example.org", "to": "ops@example.org", "text": "Hello"}
 LOGIN = {"username": "me", "password": "geheim&lang"}
@@ -210,10 +211,18 @@ async def test_a_cancelled_delivery_leaves_no_connection_behind():
     async with smtp_server() as box, open_sink("email", at(box)) as sink:
         forever = asyncio.Event()
         for place in ("mail", "data"):
-            setattr(box, place, [forever.wait])
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.2):
-                    await sink.deliver(make_event({}))
+            reached = asyncio.Event()
+
+            async def hold(reached=reached):
+                reached.set()
+                await forever.wait()
+
+            setattr(box, place, [hold])
+            delivering = asyncio.create_task(sink.deliver(make_event({})))
+            await reached.wait()
+            delivering.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await delivering
         taken = len(box.taken)
         await sink.deliver(make_event({}, id="e-2"))
         assert box.taken[taken].message["Message-ID"].startswith("<e-2/")
@@ -246,5 +255,5 @@ async def test_closing_does_not_wait_for_a_server_that_hangs(monkeypatch):
                     pass
             writer.write(b"250 ok\r\n")
 
-    async with talking_server(script) as port, asyncio.timeout(5):
+    async with talking_server(script) as port, asyncio.timeout(PATIENCE):
         await deliver(at(Postbox(port=port)))

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from router.errors import SinkError, TransientError
-from tests.support.sinks import make_event, open_sink, plugin_module, until
+from tests.support.sinks import make_event, open_sink, plugin_module
+from tests.support.waiting import PATIENCE, stays, until
 
 
 def events(start: int, count: int = 1, size: int = 100):
@@ -57,7 +58,7 @@ class Reader:
 
     def result(self) -> bytes:
         self.go.set()
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         os.close(self._fd)
         return self.content
 
@@ -69,7 +70,7 @@ def reader_of(path: Path) -> Reader:
 
 
 async def test_a_fifo_that_nobody_reads_is_transient_and_does_not_hang(fifo):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         with pytest.raises(TransientError, match="nothing reads from it"):
             async with open_sink("log", {"path": str(fifo)}):
                 pass
@@ -80,9 +81,7 @@ async def test_a_slow_reader_never_blocks_the_loop(fifo):
     async with open_sink("log", {"path": str(fifo)}) as sink:
         batch = events(0, 5000)  # ten times what a pipe holds
         task = asyncio.create_task(sink.deliver_batch(batch))
-        for _ in range(50):
-            await asyncio.sleep(0.001)
-        assert not task.done()
+        await stays(lambda: not task.done(), 0.05)
         reader.go.set()
         assert await task is None
     assert numbers(reader.result()) == list(range(5000))
@@ -106,7 +105,7 @@ async def test_attempts_that_ran_out_of_time_repeat_no_line(fifo):
 
 async def test_closing_while_the_reader_hangs_does_not_hang(fifo):
     reader = reader_of(fifo)
-    async with asyncio.timeout(5), open_sink("log", {"path": str(fifo)}) as sink:
+    async with asyncio.timeout(PATIENCE), open_sink("log", {"path": str(fifo)}) as sink:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await sink.deliver_batch(events(0, 2000))
@@ -166,7 +165,7 @@ async def test_a_non_blocking_stdout_gets_everything(stdout_pipe):
     os.set_blocking(module.DESCRIPTORS["stdout"], False)
     async with open_sink("log", {"target": "stdout"}) as sink:
         task = asyncio.create_task(sink.deliver_batch(events(0, 2000)))
-        await asyncio.sleep(0.02)
+        await stays(lambda: not task.done(), 0.02)
         reader.go.set()
         assert await task is None
         await until(lambda: reader.content.endswith(b"\n") and reader.content.count(b"\n") == 2000)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from tests.support.process import Process
 from tests.support.redis import RedisServer
+from tests.support.waiting import Told, until
 
 DEAD = "{event-router}:dead"
 
@@ -56,13 +56,15 @@ class Daemon:
             entries: Any = client.xrange(DEAD)
         return [{key.decode(): value.decode() for key, value in fields.items()} for _, fields in entries]
 
-    async def until(self, condition: Callable[[], object], what: str = "", seconds: float = 20) -> None:
-        """Wait for a condition of the outside world."""
-        end = time.monotonic() + seconds
-        while not condition():
-            assert self.process.running, f"the daemon ended\n{self.process.err}"
-            assert time.monotonic() < end, f"waited {seconds} s {what}\n{self.process.err}"
-            await asyncio.sleep(0.01)
+    async def until(self, condition: Callable[[], object], what: str = "") -> None:
+        """Wait for a condition of the outside world, while the daemon runs."""
+
+        def so() -> object:
+            held = condition()
+            assert held or self.process.running, f"the daemon ended\n{self.process.err}"
+            return held
+
+        await until(so, Told(lambda: f"{what or condition}\n{self.process.err}"))
 
     async def stop(self) -> int:
         """SIGTERM and wait for the end; returns the exit code."""

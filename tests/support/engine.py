@@ -27,6 +27,7 @@ from router.engine.worker import SinkWorker
 from router.events import DeadLetter, Event
 from router.options import SinkOptions
 from router.plugin_manager import NoOptions
+from tests.support.waiting import PATIENCE, moment, until
 
 _numbers = count(1)
 
@@ -75,20 +76,20 @@ class Bench:
     letters: Letters
     book: SinkBook
     shown: list[str] = field(default_factory=list)
+    looks: int = 0
+    """How often the worker has looked after calls that are over their time."""
 
     def put(self, *events: Event) -> None:
         self.worker.queue.put(list(events), size_of(list(events)))
 
-    async def settled(self, seconds: float = 10) -> None:
-        async with asyncio.timeout(seconds):
+    async def looked(self) -> None:
+        """Wait for a look that begins from now on."""
+        looks = self.looks
+        await until(lambda: self.looks > looks)
+
+    async def settled(self) -> None:
+        async with asyncio.timeout(PATIENCE):
             await self.worker.settled()
-
-
-async def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    """Wait until the condition holds; fails when it does not within `seconds`."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 @asynccontextmanager
@@ -151,16 +152,18 @@ async def bench(
     )
     if start:
         worker.start()
-    ticking = asyncio.create_task(_tick(worker))
+    made = Bench(worker, letters, book, shown)
+    ticking = asyncio.create_task(_tick(made))
     try:
-        yield Bench(worker, letters, book, shown)
+        yield made
     finally:
         ticking.cancel()
         await worker.close()
         await context.close()
 
 
-async def _tick(worker: SinkWorker) -> None:
+async def _tick(made: Bench) -> None:
     while True:
-        await asyncio.sleep(0.01)
-        worker.check()
+        await moment(0.01)
+        made.worker.check()
+        made.looks += 1

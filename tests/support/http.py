@@ -14,6 +14,8 @@ from typing import Any
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from tests.support.waiting import moment
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -105,7 +107,7 @@ class StandIn:
             return response
         for byte in reply.content:
             await response.write(bytes([byte]))
-            await asyncio.sleep(0.02)
+            await moment(0.02)
         return response
 
 

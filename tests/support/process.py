@@ -10,15 +10,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from tests.support.waiting import PATIENCE, Told, wait_until
+
 COMMAND = (sys.executable, "-m", "router.cli.main")
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 30.0  # seconds; two busy cores start a daemon in two
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,6 @@ def run(
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout: float = PATIENCE) -> None:
-    """Return when the condition holds; fail, saying what was waited for, after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout} s for {what}"
-        time.sleep(0.01)
-
-
 class NotifySocket:
     """The service manager's end of `$NOTIFY_SOCKET`: keeps every datagram.
 
@@ -79,6 +72,7 @@ class NotifySocket:
         self.messages: list[str] = []
         self.times: list[float] = []
         """When each came, by the monotonic clock."""
+        self._marks: set[str] = set()
         self._name = f"\0{address[1:]}" if address.startswith("@") else address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self._name)
@@ -87,20 +81,32 @@ class NotifySocket:
 
     def _listen(self) -> None:
         while data := self._socket.recv(65536):
+            if data.startswith(b"MARK="):
+                self._marks.add(data.decode())
+                continue
             self.times.append(time.monotonic())
             self.messages.append(data.decode())
+
+    def catch_up(self) -> None:
+        """Return when everything sent so far has come: what is sent to a socket comes in order."""
+        mark = f"MARK={time.monotonic_ns()}"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(mark.encode(), self._name)
+        wait_until(lambda: mark in self._marks, "the manager to read on")
 
     def seen(self, assignment: str) -> bool:
         """Whether a datagram with this line has come."""
         return any(assignment in message.splitlines() for message in self.messages)
 
-    def wait(self, assignment: str, timeout: float = PATIENCE) -> None:
+    def wait(self, assignment: str) -> None:
         """Return when it has come."""
-        wait_until(lambda: self.seen(assignment), f"{assignment} among {self.messages}", timeout)
+        wait_until(lambda: self.seen(assignment), Told(lambda: f"{assignment} among {self.messages}"))
 
-    def wait_part(self, text: str, timeout: float = PATIENCE) -> None:
+    def wait_part(self, text: str) -> None:
         """Return when a datagram with this text in it has come."""
-        wait_until(lambda: any(text in message for message in self.messages), f"{text} in {self.messages}", timeout)
+        wait_until(
+            lambda: any(text in message for message in self.messages), Told(lambda: f"{text} in {self.messages}")
+        )
 
     def close(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as waker:
@@ -167,32 +173,39 @@ class Process:
     def running(self) -> bool:
         return self._process.poll() is None
 
-    def wait_for(self, pattern: str, *, stream: str = "err", timeout: float = PATIENCE) -> re.Match[str]:
+    def wait_for(self, pattern: str, *, stream: str = "err") -> re.Match[str]:
         """Wait for what the pattern matches in `err` or `out`, and return the match."""
-        deadline = time.monotonic() + timeout
-        while True:
+
+        def found() -> re.Match[str] | None:
             ended = not self.running
-            found = re.search(pattern, getattr(self, stream))
-            if found:
-                return found
-            story = f"\n--- out\n{self.out}\n--- err\n{self.err}"
-            assert not (ended and self._drained()), f"ended with {self._process.returncode} before {pattern!r}{story}"
-            assert time.monotonic() < deadline, f"waited {timeout} s for {pattern!r}{story}"
-            time.sleep(0.01)
+            if ended:
+                self._drained()
+            match = re.search(pattern, getattr(self, stream))
+            assert match or not ended, f"ended with {self._process.returncode} before {pattern!r}{self._story()}"
+            return match
 
-    def _drained(self) -> bool:
+        match = wait_until(found, Told(lambda: f"{pattern!r}{self._story()}"))
+        assert match
+        return match
+
+    def _story(self) -> str:
+        return f"\n--- out\n{self.out}\n--- err\n{self.err}"
+
+    def _drained(self) -> None:
         for reader in self._readers:
-            reader.join(1.0)
-        return True
+            reader.join(PATIENCE)
 
-    def wait_ready(self, timeout: float = PATIENCE) -> None:
+    def wait_ready(self) -> None:
         """Wait until the daemon has told the service manager that it is ready; only with `notify`."""
-        assert self.notify
-        deadline = time.monotonic() + timeout
-        while not self.notify.seen("READY=1"):
-            assert self.running, f"ended with {self._process.returncode} before READY\n{self.err}"
-            assert time.monotonic() < deadline, f"waited {timeout} s for READY\n{self.err}"
-            time.sleep(0.01)
+        notify = self.notify
+        assert notify
+
+        def ready() -> bool:
+            running, seen = self.running, notify.seen("READY=1")
+            assert running or seen, f"ended with {self._process.returncode} before READY\n{self.err}"
+            return seen
+
+        wait_until(ready, Told(lambda: f"READY\n{self.err}"))
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         """Send a signal."""
@@ -218,7 +231,7 @@ class Process:
         if self.running:
             self.signal(signal.SIGTERM)
             try:
-                self._process.wait(10)
+                self._process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait(10)

@@ -8,6 +8,8 @@ import socket
 import struct
 from typing import Self
 
+from tests.support.waiting import moment
+
 UP, DOWN = "up", "down"
 """Directions: from the router to the server, and back."""
 
@@ -17,6 +19,7 @@ class Proxy:
 
     `latency` (seconds) delays every chunk. `hole` names the directions whose bytes are swallowed (connections stay open
     and new ones are accepted: a dead path without a RST), and `swallowed` counts them. `refuse` True closes new connections at once.
+    `hold` is a word: what the router sends with it waits until `release`, and `held` counts it.
     """
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
@@ -26,6 +29,9 @@ class Proxy:
         self.refuse = False
         self.accepted = 0
         self.swallowed = 0
+        self.hold = b""
+        self.held = 0
+        self._released = asyncio.Event()
         self._target = (host, port)
         self._listener: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -52,6 +58,11 @@ class Proxy:
     def blackhole(self, *directions: str) -> None:
         """Swallow everything, or only one direction (a one-way drop)."""
         self.hole = frozenset(directions or (UP, DOWN))
+
+    def release(self) -> None:
+        """Pass what was held, and hold nothing any more."""
+        self.hold = b""
+        self._released.set()
 
     def heal(self) -> None:
         """Pass everything again: connections made meanwhile stay dead, as bytes of theirs are gone."""
@@ -103,7 +114,10 @@ class Proxy:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: str) -> None:
         while chunk := await reader.read(65536):
             if self.latency:
-                await asyncio.sleep(self.latency)
+                await moment(self.latency)
+            if direction == UP and self.hold and self.hold in chunk:
+                self.held += 1
+                await self._released.wait()
             if direction in self.hole:
                 self.swallowed += len(chunk)
             else:

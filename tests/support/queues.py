@@ -17,6 +17,7 @@ from router.engine.handover import Handover
 from router.engine.memory_queue import size_of
 from router.errors import Reason
 from router.events import Event, Outcome
+from tests.support.waiting import PATIENCE, until
 
 QUICK = Timing(block=0.1, tick=0.02, claim=0.05, linger=0.2, first_delay=0.01, longest_delay=0.1)
 PREFIX = "event-router"
@@ -71,11 +72,11 @@ class Line:
     def put(self, *events: Event) -> None:
         self.queue.put(list(events), size_of(events))
 
-    async def take(self, most: int = 500, within: float = 5.0) -> list[Event]:
+    async def take(self, most: int = 500, within: float = PATIENCE) -> list[Event]:
         async with asyncio.timeout(within):
             return (await self.queue.take(most))[0]
 
-    async def take_all(self, number: int, within: float = 10.0) -> list[Event]:
+    async def take_all(self, number: int, within: float = PATIENCE) -> list[Event]:
         """Take this many, without settling any."""
         taken: list[Event] = []
         async with asyncio.timeout(within):
@@ -83,7 +84,7 @@ class Line:
                 taken += (await self.queue.take(500))[0]
         return taken
 
-    async def deliver_all(self, number: int, within: float = 10.0) -> list[Event]:
+    async def deliver_all(self, number: int, within: float = PATIENCE) -> list[Event]:
         """Take and settle this many."""
         taken: list[Event] = []
         async with asyncio.timeout(within):
@@ -96,10 +97,8 @@ class Line:
     def deliver(self, events: Sequence[Event]) -> None:
         self.queue.settle(events, size_of(events), Outcome.DELIVERED)
 
-    async def until(self, condition: Callable[[], object], within: float = 10.0) -> None:
-        async with asyncio.timeout(within):
-            while not condition():
-                await asyncio.sleep(0.005)
+    async def until(self, condition: Callable[[], object]) -> None:
+        await until(condition)
 
     async def refreshed(self) -> SinkBook:
         """The shared book, with everything in it that was settled."""

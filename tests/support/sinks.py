@@ -171,11 +171,3 @@ async def open_sink(
         yield opened
     finally:
         await opened.sink.close()
-
-
-async def until(condition: Callable[[], Any], *, seconds: float = 10.0) -> None:
-    """Wait for a condition; fails when it does not hold in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        await asyncio.sleep(0.005)

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from router.broker.streams import StreamSource, StreamTiming
 from router.errors import Reason
 from router.events import RawBatch
 from tests.support.redis import RedisServer
+from tests.support.waiting import PATIENCE
 
 QUICK = StreamTiming(
-    block=0.05, dead_after=0.6, first_delay=0.02, longest_delay=0.2, stable=0.1, leave=1.0, sweep_every=0.2
+    block=0.05,
+    dead_after=PATIENCE,
+    first_delay=0.02,
+    longest_delay=0.2,
+    stable=0.1,
+    leave=PATIENCE,
+    sweep_every=0.2,
 )
+WATCHFUL = replace(QUICK, dead_after=1.5, leave=1.0)
+"""For tests of a server that says nothing. A busy machine may look like one."""
 
 
 class Desk:
@@ -112,7 +122,7 @@ async def running(
         "consumer": "me",
         "start": "oldest",
         "claim_idle": 60.0,
-        "connect_timeout": 2.0,
+        "connect_timeout": PATIENCE,
         "timing": QUICK,
         **changes,
     }
@@ -133,3 +143,20 @@ async def running(
         await source.stop()
         await source.close()
         await task
+
+
+class Renewals:
+    """Counts how often the oldest pending entry was seen to be renewed: its idle time fell between two looks."""
+
+    def __init__(self, server: RedisServer, stream: str, group: str = "g") -> None:
+        self._server = server
+        self._where = (stream, group)
+        self._idle = 0
+        self._seen = 0
+
+    def seen(self) -> int:
+        with self._server.client() as client:
+            idle = client.xpending_range(*self._where, "-", "+", 1)[0]["time_since_delivered"]
+        self._seen += idle < self._idle
+        self._idle = idle
+        return self._seen

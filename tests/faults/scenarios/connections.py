@@ -30,8 +30,8 @@ def half_open(stage: Stage) -> None:
     noticed = stage.until(lambda: not up(stage, "web-app"), "the dead subscription to be noticed")
     stage.figure("noticed after", noticed, 10)
     time.sleep(max(0.0, began + stage.of(0.0, 60.0) - time.monotonic()))
-    stage.on_proxy(way.heal)
     deaf = time.monotonic() - began
+    stage.on_proxy(way.heal)
     back = stage.until(lambda: up(stage, "web-app"), "the subscription to be back")
     stage.figure("heard again after", back, 2)
     for flow in stage.flows:
@@ -41,7 +41,8 @@ def half_open(stage: Stage) -> None:
     stage.everything()
     told = stage.status()["sources"]["web-app"]
     stage.check(told["gaps"] == 1, f"{told['gaps']} gaps reported, one was")
-    stage.check(told["gap_seconds"] > deaf - 1.5, f"a gap of {told['gap_seconds']} s reported, it was {deaf:.1f} s")
+    measured = told["gap_seconds"] > (deaf - 1.5 if stage.full else 0)
+    stage.check(measured, f"a gap of {told['gap_seconds']} s reported, it was {deaf:.1f} s")
     stage.figure("deaf", deaf)
     stage.figure("gap reported", told["gap_seconds"])
     # What was published in the moment before may have been on its way.

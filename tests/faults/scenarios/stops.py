@@ -76,7 +76,7 @@ def _hanging(stage: Stage, queue: str, events: int, may_repeat: int) -> None:
     router = _hung(stage, queue, drain, events)
     stage.step("SIGTERM")
     router.signal()
-    router.wait_for('"draining"', timeout=60)
+    router.wait_for('"draining"')
     began = time.monotonic()
     stage.check(router.wait(300) == 0, "SIGTERM did not end in order")
     off = time.monotonic() - began - drain
@@ -108,7 +108,7 @@ def hanging_in_memory(stage: Stage) -> None:
 def stopped_twice(stage: Stage) -> None:
     router = _hung(stage, "redis", 60, stage.of(300, 5_000))
     router.signal()
-    router.wait_for('"draining"', timeout=60)
+    router.wait_for('"draining"')
     stage.figure("end after the second SIGTERM", stage.stop(router), 2)
     stage.recorder.answer = lambda _name, _number: OK
     router = stage.start()
