@@ -9,11 +9,11 @@ import structlog.testing
 from router.broker.dead_letters import DeadLetterWriter
 from router.broker.lists import ListSource
 from router.broker.outage import KINDS, Outage
-from tests.broker.conftest import until
 from tests.broker.test_dead_letters import letter
 from tests.support.engine import make_event
 from tests.support.queues import Line
 from tests.support.streams import Desk, add, running
+from tests.support.waiting import moment, until
 
 
 class Hand:
@@ -104,7 +104,7 @@ async def refusing(server, fault, attempts=12):
     with contextlib.suppress(TimeoutError):  # not every part needs every right
         async with asyncio.timeout(3):
             while refusals(server) < before + attempts:
-                await asyncio.sleep(0.02)
+                await moment(0.02)
     server.do(*end)
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from router.errors import PartialError, PermanentError, TransientError
 from router.options import Addresses, SinkOptions
-from tests.support.engine import bench, make_event, until
+from tests.support.engine import bench, make_event
+from tests.support.waiting import moment, until
 
 
 class To(SinkOptions):
@@ -37,7 +38,7 @@ class Service:
         name = ",".join(options.to) if isinstance(options, To) else "team"
         self.calls.append((name, time.monotonic()))
         self.attempts[event.attempt] += 1
-        await asyncio.sleep(0.005)
+        await moment(0.005)
         errors = self.answers.get(name)
         if errors:
             self.answered.setdefault(name, []).append(time.monotonic())
