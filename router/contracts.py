@@ -161,29 +161,21 @@ class Removal(NamedTuple):
 
     `kind` says what, and with it whether the deliveries are appended:
 
-    - `xack`: acknowledges the entry `item` of the stream `key` for the `group`; appends if it was pending and not marked.
-    - `mark`: marks it (the same words) as handed over, and appends if it was not.
-    - `half`: moves `item` from the list `key` to the list `group`; appends if it was there.
+    - `xack`: acknowledges the entry `item` of the stream `key` for the `group`. Appends, unless it is pending for another
+      consumer than `owner`, or marked.
+    - `mark`: marks it (the same words) as handed over. Appends, unless it is pending for another, or was marked.
+    - `lrem`: takes `item` from the list `key` and counts that in the hash `group`; `owner` is the hash of deaths. Appends,
+      unless another router has put the item back.
+    - `half`: moves `item` from the list `key` to the list `group`; `owner` is the hash that the one before counts in. Appends
+      as that one does.
     - `none`: nothing; its deliveries stand in their queues already and are not appended.
     """
 
-    kind: Literal["xack", "mark", "half", "none"]
+    kind: Literal["xack", "mark", "lrem", "half", "none"]
     key: str | bytes
     group: str | bytes
     item: str | bytes
-
-
-class ListRemoval(NamedTuple):
-    """The same for an item that leaves its list: counts it in the hash `settled`, forgets its deaths in the hash `deaths`.
-
-    Appends if it was there.
-    """
-
-    kind: Literal["lrem"]
-    key: str | bytes
-    settled: str | bytes
-    item: str | bytes
-    deaths: str | bytes
+    owner: str | bytes = ""
 
 
 @runtime_checkable
@@ -193,7 +185,7 @@ class RemovableReceipt(Receipt, Protocol):
     def open(self, position: int) -> int:
         """How many of its deliveries are not over."""
 
-    def removal(self, position: int, *, whole: bool) -> Removal | ListRemoval | None:
+    def removal(self, position: int, *, whole: bool) -> Removal | None:
         """What becomes of the entry when its deliveries to Redis queues stand there; None where it is on another server.
 
         `whole` says that those are all that is open of it. Else it stays, and is known as handed over in part.
@@ -211,13 +203,13 @@ class RemovableReceipt(Receipt, Protocol):
 
 @runtime_checkable
 class DisputableReceipt(RemovableReceipt, Protocol):
-    """One that may know better when an entry was not there to be removed, which says that somebody else has had it."""
+    """A receipt whose entries Redis may forget (trimmed, a lost group), or give to another router."""
 
-    def missing(self, position: int) -> bool:
-        """It was not there. Returns whether nobody else can have had it: then it is to be handed over all the same.
+    def gone(self, position: int) -> None:
+        """Note that the entry was not pending for anybody when its deliveries were queued. `marked` is called too."""
 
-        `removal` gives None for it from then on.
-        """
+    def taken_over(self, position: int) -> None:
+        """Note that the entry is pending for another router: it is not queued here, and never acknowledged from here."""
 
 
 class Sign(NamedTuple):

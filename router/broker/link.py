@@ -81,7 +81,10 @@ class Link:
             return await self._send(_pack(words))
 
     async def script(self, script: Script, keys: Sequence[str], words: Sequence[Word]) -> Any:
-        """Run a script; sends its text where the server has forgotten it, before anything else is sent."""
+        """Run a script; sends its text where the server has forgotten it, before anything else is sent.
+
+        An error of a command in it is told as the command itself would have told it.
+        """
         rest = (len(keys), *keys, *words)
         async with self._turn:
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from router.broker.list_store import Names, Taken
-from router.contracts import ListRemoval, Removal
+from router.contracts import Removal
 from router.core.acks import Ledger
 
 
@@ -136,7 +136,7 @@ class Receipt:
         """Implements `contracts.RemovableReceipt`."""
         return self._ledger.open(position)
 
-    def removal(self, position: int, *, whole: bool) -> Removal | ListRemoval | None:
+    def removal(self, position: int, *, whole: bool) -> Removal | None:
         """Implements `contracts.RemovableReceipt`."""
         if not self._list.removable:
             return None
@@ -145,8 +145,8 @@ class Receipt:
             return Removal("none", "", "", "")
         item.marking = not whole
         if whole:
-            return ListRemoval("lrem", names.processing, names.settled, item.payload, names.counts)
-        return Removal("half", names.processing, names.handed, item.payload)
+            return Removal("lrem", names.processing, names.settled, item.payload, names.counts)
+        return Removal("half", names.processing, names.handed, item.payload, names.settled)
 
     def handed_over(self, position: int) -> None:
         """Implements `contracts.RemovableReceipt`."""

@@ -117,8 +117,9 @@ return removed
 
 # KEYS: processing, returned, counts, lease, consumers, settled, handed, returned-handed. ARGV: how often an item may end a
 # process, seconds that is remembered, the consumer if it is a peer: then nothing happens while it holds its lease. Only
-# what was alone in hand is counted beyond the most; equal items share one count, which goes up once. Returns how many
-# items were put back, or -1.
+# what was alone in hand is counted beyond the most; equal items share one count, which goes up once. That the items of a
+# peer were put back is written down for a day: should it live after all, it knows that what it misses is not lost. Returns
+# how many items were put back, or -1.
 RECOVER = Script(
     """
 local peer = ARGV[3] ~= ''
@@ -141,7 +142,13 @@ back(KEYS[1], KEYS[2])
 back(KEYS[7], KEYS[8])
 if number > 0 then redis.call('EXPIRE', KEYS[3], ARGV[2]) end
 redis.call('DEL', KEYS[6])
-if peer then redis.call('SREM', KEYS[5], ARGV[3]) end
+if peer then
+  redis.call('SREM', KEYS[5], ARGV[3])
+  if number > 0 then
+    redis.call('HSET', KEYS[6], 'returned', number)
+    redis.call('EXPIRE', KEYS[6], 86400)
+  end
+end
 return number
 """
 )
@@ -225,7 +232,7 @@ class Names:
     """Items in hand whose deliveries to Redis queues stand there."""
     settled: str
     """What has left the consumer's lists: `batch` is its last removal (`<process>:<batch number>:<removed>`), `gone` how many
-    items were handed over to Redis queues."""
+    items were handed over to Redis queues, `returned` how many another router has put back when the lease had run out."""
     lease: str
     returned: str
     returned_handed: str

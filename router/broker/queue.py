@@ -27,6 +27,7 @@ from router.broker.link import COMMAND, Link, Word, cancelled
 from router.broker.outage import Outage
 from router.broker.queue_scripts import DEFER, RECOVER, REDATE, RENEW, RESCHEDULE, SETTLE, TICK
 from router.broker.solitude import Solitude
+from router.broker.stream_scripts import CLAIM, OF_ANOTHER
 from router.contracts import Clock, Sign
 from router.core.books import SinkBook
 from router.core.records import Reader, UnknownRecordError, pack
@@ -162,6 +163,8 @@ class RedisQueue:
         self._kept: set[bytes] = set()  # in hand, but waiting for its sink or its turn
         self._unreadable: set[bytes] = set()
         self._unreadable_told_at = float("-inf")
+        self._lost: set[bytes] = set()  # in hand, and vanished from Redis
+        self._losses: tuple[str, int] | None = None  # as they were before the last renewal
         self._done: dict[str, tuple[list[bytes], int]] = {}
         self._deferred: list[list[Word]] = []
         self._deferred_ids: list[bytes] = []
@@ -302,9 +305,10 @@ class RedisQueue:
         backoff = self._new_backoff()
         while True:
             try:
-                await self._writing.call(
-                    "XCLAIM", self._stream, GROUP, self._consumer, 0, entry, "RETRYCOUNT", count, "JUSTID"
-                )
+                words: list[Word] = [GROUP, self._consumer, count, 0, entry]
+                (state,) = await self._writing.script(CLAIM, [self._stream], words)
+                if state == OF_ANOTHER:
+                    self._let_go([entry])
             except failures.ResponseError:
                 return  # the group is gone, and the count with it
             except (failures.RedisError, OSError) as error:
@@ -376,7 +380,7 @@ class RedisQueue:
     def split(self, event: Event, parts: list[Event]) -> None:
         """A delivery in hand was handed over to `parts`; its entry gives way to theirs once each is put off or over."""
         self._parted = True
-        self._book.accepted += len(parts)
+        self._book.split(len(parts))
         self._book.settle(1, Outcome.HANDED_OVER)
         counters = {"handed_over": 1, "accepted": len(parts)}
         whole = _Split(event._receipt, event._position, len(parts), counters, [])
@@ -698,6 +702,7 @@ class RedisQueue:
 
     def _let_go(self, ids: list[bytes]) -> None:
         self._held.difference_update(ids)
+        self._lost.difference_update(ids)
         self._kept.difference_update(ids)
         self._leave_alone(*ids)
         if self._solitude.shuts_out(self):
@@ -768,6 +773,8 @@ class RedisQueue:
             if name != "bytes" and not name.startswith("was:") and _COUNT.fullmatch(value)
         }
         self._write_book()
+        if self._losses is None:
+            self._losses = self._losses_now()
         if lost > 0:
             self._book.settle(lost, Outcome.DROPPED, Reason.LOST)
             message = "deliveries vanished from the queue in Redis: its data was deleted"
@@ -798,14 +805,34 @@ class RedisQueue:
                 setattr(book, name, number)
 
     async def _renew(self) -> None:
-        """Say that what is in hand is in good hands; forget what a peer has taken over."""
-        began = self._clock.monotonic()
+        """Say that what is in hand is in good hands; forget what Redis says is in a peer's, or was."""
+        began, losses = self._clock.monotonic(), self._losses_now()
         waiting = {event._receipt for bundle in self._bundles for event in bundle.events}
         ours = set(await self._writing.script(RENEW, [self._stream], [GROUP, self._consumer, 0, -1, *self._unreadable]))
-        self._renewed_at = began
-        gone = waiting - ours
+        missing = waiting - ours - self._lost
+        if missing:
+            await self._judge(list(missing))
+        self._renewed_at, self._losses = began, losses
+
+    async def _judge(self, missing: list[bytes]) -> None:
+        """Find out what became of entries that are ready here and not ours any more.
+
+        As long as the books miss nothing, whatever left the queue was settled by somebody. Else it may just as well be
+        what was lost, and only an entry that is pending for another router is not delivered from here.
+        """
+        await self._tick()
+        gone = set(missing)
+        if self._losses_now() != self._losses:
+            words: list[Word] = [GROUP, self._consumer, -1, 0, *missing]
+            states = await self._writing.script(CLAIM, [self._stream], words)
+            gone = {entry for entry, state in zip(missing, states, strict=True) if state == OF_ANOTHER}
+            self._lost.update(set(missing) - gone)
         if gone:
             self._forget(gone)
+
+    def _losses_now(self) -> tuple[str, int]:
+        """What tells whether anything vanished from the queue since the books were last read: another value."""
+        return self._epoch, self._counters.get(f"{Outcome.DROPPED.value}:{Reason.LOST.value}", 0)
 
     def _forget(self, gone: set[bytes]) -> None:
         """A peer took these over while this router slept: they are not to be delivered from here."""

@@ -76,31 +76,23 @@ local told = table.concat(kept, ' ')
 
 # The same for entries of a source that acknowledges. For each queue 1 says that it drops what has no room, 0 that it
 # holds the source back. After the queues each entry: what is done to itself ('' nothing, it is just appended), with the
-# words that belong to that (`contracts.Removal`, `ListRemoval`), how many deliveries, and of each the number of its queue and its
-# record. An entry that was not there to be removed is not appended: somebody else has had it. But where the whole group is
-# gone nobody has had anything. Nor is one appended that was handed over before, as the hash of marks says for streams and the
-# place where it stands for lists. The first entry that a holding queue has no room for ends the batch.
-# Answer: how many entries are over with, the number of the queue that was full (0: none), and which deliveries were
-# dropped, each as entry/queue (from 1), or which entries were not there, as entry/0.
+# words that belong to that (`contracts.Removal`), how many deliveries, and of each the number of its queue and its record.
+# An entry that Redis says is another router's is not appended. One that Redis does not know any more (it was trimmed, its
+# group is gone, its list was deleted) is: it was read, so it is delivered. Whoever appends such an entry of a stream marks
+# it, so that it is appended once. Nor is one appended that was handed over before, as the hash of marks says for streams
+# and the place where it stands for lists. The first entry that a holding queue has no room for ends the batch.
+# Answer: how many entries are over with, the number of the queue that was full (0: none), and what is to be known of
+# single entries (from 1): entry/queue for a delivery that was dropped, entry/other, entry/gone, entry/before.
 APPEND_ENTRIES = Script(
     _GUARD
     + _OPEN_QUEUES
     + """
-local function group_is_gone(key, group)
-  local answer = redis.pcall('XPENDING', key, group)
-  return answer.err and string.find(answer.err, 'NOGROUP', 1, true)
-end
-local done, stuck, dropped, started = 0, 0, {}, false
+local done, stuck, said, started = 0, 0, {}, false
 local marks = KEYS[#KEYS]
 local marked = redis.call('EXISTS', marks) == 1
 while at <= #ARGV do
-  local kind, key, group, item = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local deaths
-  if kind == 'lrem' then
-    deaths = ARGV[at + 4]
-    at = at + 1
-  end
-  local n, first = tonumber(ARGV[at + 4]), at + 5
+  local kind, key, group, item, owner = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  local n, first = tonumber(ARGV[at + 5]), at + 6
   at = first + 2 * n
   if kind ~= 'none' then
     local sums = {}
@@ -119,32 +111,41 @@ while at <= #ARGV do
     redis.call('SET', KEYS[1], (ARGV[1] - 1) .. ':', 'EX', 86400)
     started = true
   end
-  local there, ours = true, true
-  if kind == 'xack' then
-    there = redis.call('XACK', key, group, item) == 1 or group_is_gone(key, group)
-    ours = not marked or redis.call('HDEL', marks, key .. ' ' .. group .. ' ' .. item) == 0
-  elseif kind == 'mark' then
-    ours = redis.call('HSETNX', marks, key .. ' ' .. group .. ' ' .. item, ARGV[1]) == 1
-  elseif kind == 'lrem' then
-    there = redis.call('LREM', key, -1, item) == 1
-    if there then
-      redis.call('HINCRBY', group, 'gone', 1)
-      if redis.call('EXISTS', deaths) == 1 then redis.call('HDEL', deaths, redis.sha1hex(item)) end
-    end
-  elseif kind == 'half' then
-    there = redis.call('LREM', key, -1, item) == 1
-    if there then redis.call('LPUSH', group, item) end
-  elseif kind == 'none' then
-    ours = false
-  end
   done = done + 1
-  if not there then dropped[#dropped + 1] = done .. '/0' end
-  if there and ours then
+  local state
+  if kind == 'xack' or kind == 'mark' then
+    local mark = key .. ' ' .. group .. ' ' .. item
+    local row = redis.pcall('XPENDING', key, group, item, item, 1)[1]
+    if not row then said[#said + 1] = done .. '/gone' end
+    if row and row[2] ~= owner then
+      state = 'other'
+    elseif row and kind == 'xack' then
+      redis.call('XACK', key, group, item)
+      if marked and redis.call('HDEL', marks, mark) == 1 then state = 'before' end
+    elseif redis.call('HSETNX', marks, mark, ARGV[1]) == 0 then
+      state = 'before'
+    end
+  elseif kind == 'lrem' or kind == 'half' then
+    local there = redis.call('LREM', key, -1, item) == 1
+    if not there and redis.call('HEXISTS', kind == 'lrem' and group or owner, 'returned') == 1 then
+      state = 'other'
+    elseif kind == 'half' then
+      redis.call('LPUSH', group, item)
+    elseif there then
+      redis.call('HINCRBY', group, 'gone', 1)
+      if redis.call('EXISTS', owner) == 1 then redis.call('HDEL', owner, redis.sha1hex(item)) end
+    end
+  elseif kind == 'none' then
+    state = 'before'
+  end
+  if state then
+    said[#said + 1] = done .. '/' .. state
+  else
     for i = first, at - 1, 2 do
       local q, size = queues[tonumber(ARGV[i])], #ARGV[i + 1]
       if q.accepted + 1 > q.events_left or q.bytes + size > q.bytes_left then
         q.full = q.full + 1
-        dropped[#dropped + 1] = done .. '/' .. ARGV[i]
+        said[#said + 1] = done .. '/' .. ARGV[i]
       else
         redis.call('XADD', q.stream, '*', 'd', ARGV[i + 1])
         q.accepted = q.accepted + 1
@@ -153,7 +154,7 @@ while at <= #ARGV do
     end
   end
 end
-local told = done .. ' ' .. stuck .. ' ' .. table.concat(dropped, ' ')
+local told = done .. ' ' .. stuck .. ' ' .. table.concat(said, ' ')
 if done == 0 then return told end
 """
     + _CLOSE_QUEUES
@@ -335,7 +336,7 @@ return taken
 """)
 
 # KEYS: stream. ARGV: group, consumer, idle time in ms to give them, count to give them (-1: leave it), then ids to leave
-# out. Renews what this consumer holds, or sets it free at the end. Answer: the ids.
+# out. Renews what this consumer holds, or sets it free at the end. Answer: the ids, without those that are deleted.
 RENEW = Script("""
 local group, consumer = ARGV[1], ARGV[2]
 local out = {}
@@ -345,9 +346,9 @@ while true do
   local page = redis.call('XPENDING', KEYS[1], group, start, '+', 100, consumer)
   for _, p in ipairs(page) do
     if not out[p[1]] then
-      held[#held + 1] = p[1]
       local count = tonumber(ARGV[4]) < 0 and p[4] or ARGV[4]
-      redis.call('XCLAIM', KEYS[1], group, consumer, 0, p[1], 'IDLE', ARGV[3], 'RETRYCOUNT', count, 'JUSTID')
+      local words = {KEYS[1], group, consumer, 0, p[1], 'IDLE', ARGV[3], 'RETRYCOUNT', count, 'JUSTID'}
+      if #redis.call('XCLAIM', unpack(words)) > 0 then held[#held + 1] = p[1] end
     end
   end
   if #page < 100 then break end

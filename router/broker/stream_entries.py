@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Literal
 
 from router.contracts import Removal
 from router.core.acks import Ledger
 from router.core.claims import parse
 from router.core.ids import LONGEST, portable
+from router.core.trimming import Look
 from router.events import text
 
 ID_LENGTH = 41
@@ -24,11 +26,14 @@ class Stream:
         group: str,
         awake: Callable[[], None],
         *,
+        consumer: str = "",
         removable: bool = False,
         undisputed: Callable[[float], bool] = lambda _since: False,
     ) -> None:
         self.key = key.encode()
         self.group = group
+        self.consumer = consumer
+        """Our name in the group."""
         self.removable = removable
         """Whether it is in the router's own Redis, where a script may acknowledge what it hands over."""
         self.undisputed = undisputed
@@ -56,12 +61,20 @@ class Stream:
         """Whether the server said that the group is gone, and nobody has looked since."""
         self.orphans: list[bytes] = []
         """Entries in hand that a group made anew does not know, and does not bring either: they are to be made pending."""
-        self.restored: set[bytes] = set()
-        """Such entries that are not over. Who handed one over may have done so when it was not pending: it is acknowledged."""
         self.replayed: bytes | None = None
         """Up to this id the group, made anew, brings entries again that may be in hand; None: it does not."""
         self.added: int | None = None
         """How many entries were ever added to it; None where the server does not say."""
+        self.look: Look | None = None
+        """What the server said at the last look."""
+        self.delivered: int | None = 0
+        """How many entries were delivered to us since; None when some of them may not have arrived."""
+        self.exact = True
+        """Whether all that was trimmed unread is known."""
+        self.possibly_repeated = 0
+        """Entries that came to an end here, and that another router may have had too."""
+        self.said: dict[str, float] = {}
+        """What was said of it, and until when it is not said again (monotonic seconds)."""
         self.peers = False
         """Whether others read with the same group, at the last look."""
         self.lowest: bytes | None = None
@@ -80,9 +93,9 @@ class Stream:
             return [prefix + one for one in ids]
         return [portable(prefix + one) for one in ids]
 
-    def mark(self, entry: bytes) -> None:
-        """It is marked as handed over in part. The field says what is: others may read the stream, by other groups too."""
-        self.marks[entry] = b" ".join((self.key, self.group.encode(), entry))
+    def mark(self, entry: bytes) -> bytes:
+        """Return the field that marks an entry as handed over. Others may read the stream, by other groups too."""
+        return b" ".join((self.key, self.group.encode(), entry))
 
     @property
     def unsettled(self) -> int:
@@ -94,9 +107,9 @@ class Stream:
         """Entries that are complete and not acknowledged."""
         return len(self.done) + len(self.sent)
 
-    def open(self, since: float | None = None) -> list[bytes]:
-        """The entries that are not complete; with `since` only those in hand since before that."""
-        return [one for batch in self.batches if since is None or batch.since <= since for one in batch.ids if one]
+    def open(self) -> list[bytes]:
+        """The entries that are not complete."""
+        return [one for batch in self.batches for one in batch.ids if one]
 
     def hand(self) -> set[bytes]:
         """Everything that is not acknowledged. The sources that this one replaces have stopped by then."""
@@ -119,15 +132,13 @@ class Stream:
         self.last = self.group_last = b"0-0"
         self.lowest = self.replayed = None
         self.orphans = []
-        self.restored.clear()
+        self.look, self.delivered = None, 0
 
     def resumed(self, begins: bytes) -> None:
         """The group was made anew and brings what comes after this id: what is in hand and is not that is an orphan."""
         self.orphans = []
         for stream in (self, *self.elders):
-            known = [one for one in stream.open() if parse(one) <= parse(begins)]
-            stream.restored.update(known)
-            self.orphans += known
+            self.orphans += [one for one in stream.open() if parse(one) <= parse(begins)]
         self.replayed = self.last if parse(begins) < parse(self.last) else None
 
     def adopted(self, number: int) -> None:
@@ -153,18 +164,19 @@ class Stream:
 class Entries:
     """Implements `contracts.DisputableReceipt` for entries that were read together.
 
-    `ids` are those of the entries, by position; empty once an entry is complete.
+    `ids` are those of the entries, by position; empty once an entry is complete, or another router's.
     """
 
-    __slots__ = ("_ledger", "_missing", "_stream", "ids", "since")
+    __slots__ = ("_doubtful", "_former", "_ledger", "_stream", "ids", "since")
 
     def __init__(self, stream: Stream, ids: list[bytes], since: float) -> None:
         self.ids = ids
         self.since = since
-        """When they came into our hand (monotonic seconds)."""
+        """When Redis last said that they are ours (monotonic seconds): as they were read, or renewed."""
         self._stream: Stream | None = stream
+        self._former = stream
         self._ledger = Ledger(len(ids))
-        self._missing: set[int] | None = None
+        self._doubtful: set[int] | None = None
         stream.batches.add(self)
 
     @property
@@ -198,26 +210,36 @@ class Entries:
         stream = self._stream
         if stream is None or not stream.removable or not self.ids[position]:
             return None
-        if self._missing is not None and position in self._missing:
-            return None
-        return Removal("xack" if whole else "mark", stream.key, stream.group, self.ids[position])
+        kind: Literal["xack", "mark"] = "xack" if whole else "mark"
+        return Removal(kind, stream.key, stream.group, self.ids[position], stream.consumer)
 
     def handed_over(self, position: int) -> None:
         """Implements `contracts.RemovableReceipt`."""
         if self._ledger.settle(position):
             self._complete(position, acknowledged=True)
 
-    def missing(self, position: int) -> bool:
-        """Implements `contracts.DisputableReceipt`: if it can't have been taken over, the group was made anew."""
+    def gone(self, position: int) -> None:
+        """Implements `contracts.DisputableReceipt`. Undisputed, nobody else can have had it before it was gone."""
         if self._stream is not None and not self._stream.undisputed(self.since):
-            return False
-        self._missing = {position} if self._missing is None else self._missing | {position}
-        return True
+            self.doubt(position)
+
+    def doubt(self, position: int) -> None:
+        """Note that another router may deliver the entry too, or has."""
+        self._doubtful = {position} if self._doubtful is None else self._doubtful | {position}
+
+    def taken_over(self, position: int) -> None:
+        """Implements `contracts.DisputableReceipt`."""
+        self.ids[position] = b""
+        if self._doubtful is not None:
+            self._doubtful.discard(position)
 
     def marked(self, position: int) -> None:
         """Implements `contracts.RemovableReceipt`."""
-        if self._stream is not None and self.ids[position]:
-            self._stream.mark(self.ids[position])
+        stream, entry = self._stream, self.ids[position]
+        if stream is None:
+            self._former.stale.append(self._former.mark(entry))
+        elif entry:
+            stream.marks[entry] = stream.mark(entry)
 
     def disown(self) -> None:
         """The stream that they came from is gone."""
@@ -228,10 +250,10 @@ class Entries:
         if stream is None:
             return
         entry = self.ids[position]
-        if not acknowledged or entry in stream.restored:
+        if entry and not acknowledged:
             stream.done.append(entry)
-        if stream.restored:
-            stream.restored.discard(entry)
+        if self._doubtful is not None and position in self._doubtful:
+            stream.possibly_repeated += 1
         self.ids[position] = b""
         if not self._ledger.left:
             stream.batches.discard(self)

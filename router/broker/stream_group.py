@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
 from redis import exceptions as failures
 
-from router.broker.link import Link, Script, Word
+from router.broker.link import Link, Word
 from router.broker.stream_entries import Stream
-from router.core import claims
+from router.broker.stream_scripts import CLAIM, LAST_ID, LOOK, SWEEP, TAKE, TAKE_OVER
+from router.core import claims, trimming
 from router.core.claims import Pending
+from router.core.trimming import Look
 
 PAGE = 500
 """Entries asked for at once."""
 
-LAST_ID = b"18446744073709551615-18446744073709551614"
-"""An id that nothing comes after. Not the very last one: that is how the server itself writes `>`."""
-
 Entry = tuple[bytes, list[bytes]]
 """An entry as it stands in a stream: its id; field, value, field, value …"""
-
-# KEYS: the stream. ARGV: group, our consumer, milliseconds. Deletes the consumers that nobody has heard of for so long and
-# that have nothing pending: deleting one deletes its pending entries, so both must be one step.
-SWEEP = Script("""
-local deleted = 0
-for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
-  local consumer = {}
-  for i = 1, #row, 2 do consumer[row[i]] = row[i + 1] end
-  if consumer.name ~= ARGV[2] and consumer.pending == 0 and consumer.idle >= tonumber(ARGV[3]) then
-    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], consumer.name)
-    deleted = deleted + 1
-  end
-end
-return deleted
-""")
 
 
 class Loss(StrEnum):
@@ -65,7 +50,7 @@ class Group:
         self._start = "$" if start == "new" else "0"
         self._idle = max(1, int(idle * 1000))
 
-    async def probe(self, stream: Stream) -> None:
+    async def _probe(self, stream: Stream) -> None:
         """Send every command that will be needed, in a form that changes nothing. Raises `Refused`."""
         key, group, consumer = stream.key, self._group, self._consumer
         far = 2**53
@@ -74,13 +59,14 @@ class Group:
             ("XACK", key, group, "0-0"),
             ("XPENDING", key, group),
             ("XCLAIM", key, group, consumer, far, "0-0", "JUSTID"),
-            ("XAUTOCLAIM", key, group, consumer, far, LAST_ID, "COUNT", 1, "JUSTID"),
             ("XRANGE", key, LAST_ID, LAST_ID),
             ("XINFO", "STREAM", key),
             ("XINFO", "GROUPS", key),
             ("XINFO", "CONSUMERS", key, group),
         ):
             await self._tried(stream, *words)
+        with _refusals(stream, "EVAL"):
+            await self._link.script(CLAIM, [stream.name], (group, consumer, -1, 0))
 
     async def try_reading(self, stream: Stream) -> None:
         """Send a read that brings nothing: a server that answers the questions about a group may yet refuse to read."""
@@ -91,26 +77,30 @@ class Group:
 
     async def make(self, stream: Stream) -> None:
         """Make the group where it is not there, and the stream with it. Raises `Refused`."""
-        try:
-            await self._tried(stream, "XGROUP", "CREATE", stream.key, self._group, self._start, "MKSTREAM")
-        except failures.ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
-                raise
+        with _refusals(stream, "XGROUP"):
+            made = await self._create(stream, self._start)
+        await self._probe(stream)
         stream.known = True
         found = await self._last_delivered(stream)
         if found is not None:
             stream.last = stream.group_last = found
         stream.added = (await self._about(stream) or {}).get(b"entries-added")
+        if made:
+            await self._look(stream, made=True)
 
-    async def _tried(self, stream: Stream, *words: Word) -> Any:
+    async def _create(self, stream: Stream, after: str | bytes) -> bool:
+        """Make the group; returns False where it is there already, for another router was quicker."""
         try:
-            return await self._link.call(*words)
-        except failures.NoPermissionError as error:
-            raise Refused(str(words[0]), stream.name, str(error)) from error
+            await self._link.call("XGROUP", "CREATE", stream.key, self._group, after, "MKSTREAM")
         except failures.ResponseError as error:
-            if str(error).startswith("WRONGTYPE"):
-                raise Refused(str(words[0]), stream.name, "the key holds something that is no stream") from error
-            raise
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+            return False
+        return True
+
+    async def _tried(self, stream: Stream, *words: Word) -> None:
+        with _refusals(stream, str(words[0])):
+            await self._link.call(*words)
 
     async def heal(self, stream: Stream) -> Loss | None:
         """Make the group anew where it is lost; returns what was lost, None when all is there.
@@ -127,7 +117,7 @@ class Group:
         stream.group_lost = False
         while stream.orphans:
             chunk = stream.orphans[:PAGE]
-            await self._link.call("XCLAIM", stream.key, self._group, self._consumer, 0, *chunk, "FORCE", "JUSTID")
+            await self._link.script(CLAIM, [stream.name], (self._group, self._consumer, -1, 1, *chunk))
             stream.adopted(len(chunk))
         return lost
 
@@ -143,11 +133,10 @@ class Group:
             lost = Loss.STREAM
             stream.forget()
         after = b"0" if lost is Loss.STREAM else self._resume(stream)
-        try:
-            await self._link.call("XGROUP", "CREATE", stream.key, self._group, after, "MKSTREAM")
-        except failures.ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):  # another router was quicker
-                raise
+        made = await self._create(stream, after)
+        stream.look, stream.delivered = (await self._look(stream, made=True) if made else None), 0
+        if stream.look is not None and stream.look.gap and lost is Loss.GROUP:
+            stream.exact = False  # what was trimmed while there was no group is in nobody's count
         stream.added = None if about is None else about.get(b"entries-added")
         return lost
 
@@ -188,17 +177,26 @@ class Group:
                 return None
             raise
 
-    async def look(self, stream: Stream) -> None:
-        """Remember what would have to be known if the group were lost: the oldest pending entry, whether others read."""
-        last = await self._last_delivered(stream)
-        about = await self._about(stream)
-        summary = await self._link.call("XPENDING", stream.key, self._group)
-        consumers = await self._rows("CONSUMERS", stream.key, self._group)
-        if last is None or about is None:
-            return  # it is gone meanwhile: the next read will say so
-        stream.group_last, stream.added, stream.lowest = last, about.get(b"entries-added"), summary[1]
-        ours = self._consumer.encode()
-        stream.peers = any(row[b"name"] != ours and (row[b"pending"] or row[b"idle"] < self._idle) for row in consumers)
+    async def look(self, stream: Stream) -> int:
+        """Remember what would have to be known if the group were lost, and see what was trimmed before anybody read it.
+
+        Returns how many entries that were since the look before.
+        """
+        look = await self._look(stream)
+        if look is None:
+            return 0  # it is gone meanwhile: the next read will say so
+        number, exact = trimming.unread(stream.look, look, None if look.peers else stream.delivered)
+        stream.look, stream.delivered, stream.exact = look, 0, stream.exact and exact
+        stream.group_last, stream.added, stream.lowest, stream.peers = look.last, look.added, look.lowest, look.peers
+        return number
+
+    async def _look(self, stream: Stream, *, made: bool = False) -> Look | None:
+        words = (self._group, self._consumer, self._idle, int(made))
+        answer = await self._link.script(LOOK, [stream.name], words)
+        if not answer:
+            return None
+        last, lowest, peers, added, missed, read, counted, gap, oldest, deleted = answer
+        return Look(last, lowest, bool(peers), added, missed, read, counted, bool(gap), oldest, deleted)
 
     async def pending(self, stream: Stream) -> AsyncIterator[list[Pending]]:
         """Our own pending entries that are not in hand, page by page."""
@@ -217,14 +215,12 @@ class Group:
     ) -> tuple[list[Entry], list[bytes]]:
         """Deliver pending entries to us once more, which raises the count of each, or sets it to `count`.
 
-        Returns those that the stream still holds, and the ids of those that it does not.
+        Returns those that the stream still holds, and the ids of those that it does not. What another consumer has taken
+        over meanwhile is neither.
         """
-        counted: tuple[Word, ...] = () if count is None else ("RETRYCOUNT", count)
-        reply = await self._link.call("XCLAIM", stream.key, self._group, self._consumer, 0, *ids, *counted)
-        found = [(entry[0], entry[1]) for entry in reply if entry is not None and entry[1] is not None]
-        there = {entry[0] for entry in found}
-        missing = [one for one in ids if one not in there]
-        return found, [one for one in missing if not await self._link.call("XRANGE", stream.key, one, one)]
+        words: list[Word] = [self._group, self._consumer, -1 if count is None else count, *ids]
+        found, gone = await self._link.script(TAKE, [stream.name], words)
+        return [(entry[0], entry[1]) for entry in found], gone
 
     async def read(self, stream: Stream, entry_id: bytes) -> Entry | None:
         """One entry as it stands in the stream, None when it was trimmed."""
@@ -236,23 +232,26 @@ class Group:
 
         Returns how many there are, and how many were trimmed: those are off the books.
         """
-        cursor, taken, trimmed = b"0-0", 0, 0
-        while taken < most:
-            count = min(PAGE, most - taken)
-            reply = await self._link.call(
-                "XAUTOCLAIM", stream.key, self._group, self._consumer, self._idle, cursor, "COUNT", count, "JUSTID"
-            )
-            taken += len(reply[1])
-            trimmed += len(reply[2]) if len(reply) > 2 else 0  # Redis 6.2 has no third element
-            cursor = reply[0]
-            if cursor == b"0-0":
-                break
-        return taken, trimmed
+        taken, gone = await self._link.script(TAKE_OVER, [stream.name], (self._group, self._consumer, self._idle, most))
+        return int(taken), int(gone)
 
     async def sweep(self, stream: Stream) -> int:
         """Delete the consumers of routers long gone that left nothing pending; returns how many."""
         words = (self._group, self._consumer, self._idle)
         return int(await self._link.script(SWEEP, [stream.name], words))
+
+
+@contextlib.contextmanager
+def _refusals(stream: Stream, command: str) -> Iterator[None]:
+    """Raise `Refused` for a command that the server's user may not send, or that the key is not made for."""
+    try:
+        yield
+    except failures.NoPermissionError as error:
+        raise Refused(command, stream.name, str(error)) from error
+    except failures.ResponseError as error:
+        if str(error).startswith("WRONGTYPE"):
+            raise Refused(command, stream.name, "the key holds something that is no stream") from error
+        raise
 
 
 def _is_gone(error: failures.ResponseError) -> bool:

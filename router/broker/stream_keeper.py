@@ -14,9 +14,10 @@ from redis import exceptions as failures
 
 from router.broker import client
 from router.broker.client import Backoff
-from router.broker.link import Link, Script
+from router.broker.link import Link, Script, Word
 from router.broker.outage import Outage
-from router.broker.stream_entries import Stream
+from router.broker.stream_entries import Entries, Stream
+from router.broker.stream_scripts import CLAIM, NOT_PENDING, OF_ANOTHER
 from router.contracts import Clock
 
 CHUNK = 1000
@@ -154,7 +155,12 @@ class Keeper:
             stream.done = []
             while stream.sent:
                 ids = stream.sent[:CHUNK]
-                await self._on_a_stream("XACK", stream.key, self._group, *await self._unmarked(stream, ids))
+                rest = await self._unmarked(stream, ids)
+                try:
+                    await self._link.call("XACK", stream.key, self._group, *rest)
+                except failures.ResponseError as error:
+                    if not _is_of_a_lost_group(error):
+                        raise
                 del stream.sent[: len(ids)]
                 self._acknowledged()
             if stream.stale and self._marks is not None:
@@ -185,11 +191,33 @@ class Keeper:
                 self._acknowledged()
 
     async def _renew(self) -> None:
+        """Renew what is in hand. What Redis does not know any more, or says is another router's, is delivered all the same."""
         for stream in self._streams:
-            ids = stream.open(self._clock.monotonic() - self._renew_every / 2)
-            for first in range(0, len(ids), CHUNK):
-                chunk = ids[first : first + CHUNK]
-                await self._on_a_stream("XCLAIM", stream.key, self._group, self._consumer, 0, *chunk, "JUSTID")
+            now = self._clock.monotonic()
+            due = [batch for batch in stream.batches if batch.since <= now - self._renew_every / 2]
+            while due:
+                await self._renew_some(stream, due)
+
+    async def _renew_some(self, stream: Stream, due: list[Entries]) -> None:
+        """Renew some of the batches and take them off the list."""
+        batches: list[Entries] = []
+        held: list[tuple[Entries, int, bytes]] = []
+        while due and len(held) < CHUNK:
+            batch = due.pop()
+            batches.append(batch)
+            held += [(batch, position, entry) for position, entry in enumerate(batch.ids) if entry]
+        began = self._clock.monotonic()
+        states = await self._claim(stream, [entry for _, _, entry in held])
+        for (batch, position, entry), state in zip(held, states, strict=False):
+            if batch.ids[position] != entry:
+                continue  # it was over before the answer came
+            if state == NOT_PENDING:
+                batch.gone(position)
+            elif state == OF_ANOTHER:
+                batch.doubt(position)
+        if states:
+            for batch in batches:
+                batch.since = began
 
     async def _give_back(self) -> None:
         """What is left at an orderly end was not attempted to the death: it does not count."""
@@ -198,18 +226,17 @@ class Keeper:
 
     async def _uncount(self, stream: Stream, ids: Sequence[bytes]) -> None:
         for first in range(0, len(ids), CHUNK):
-            chunk = ids[first : first + CHUNK]
-            await self._on_a_stream(
-                "XCLAIM", stream.key, self._group, self._consumer, 0, *chunk, "RETRYCOUNT", 0, "JUSTID"
-            )
+            await self._claim(stream, ids[first : first + CHUNK], count=0)
 
-    async def _on_a_stream(self, *words: str | bytes | int) -> None:
-        """Send a command; where the group is gone there is nothing to be done, and the reader will find out."""
+    async def _claim(self, stream: Stream, ids: Sequence[bytes], count: int = -1) -> bytes:
+        """Renew what Redis lists as ours; returns what it says of each, nothing where the group is gone."""
+        words: list[Word] = [self._group, self._consumer, count, 0, *ids]
         try:
-            await self._link.call(*words)
+            return bytes(await self._link.script(CLAIM, [stream.name], words))
         except failures.ResponseError as error:
-            if not str(error).startswith(("NOGROUP", "WRONGTYPE")):
-                raise
+            if _is_of_a_lost_group(error):
+                return b""
+            raise
 
     def _failed(self, reason: str) -> None:
         if self._outage.failed(reason):
@@ -219,3 +246,8 @@ class Keeper:
         if self._outage.succeeded() is not None:
             self._log.warning("entries are acknowledged again")
         self._backoff.reset()
+
+
+def _is_of_a_lost_group(error: failures.ResponseError) -> bool:
+    """Return whether the group, or the stream with it, is gone: then nothing is to be done, and the reader will find out."""
+    return str(error).startswith(("NOGROUP", "WRONGTYPE"))

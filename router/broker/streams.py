@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -39,7 +40,16 @@ POLL = 0.05
 """Seconds between two looks into streams that can't all be waited for together."""
 
 GLANCE = 1.0
-"""Seconds between two looks at how far a group has come that others read with too: so much would come again were it lost."""
+"""Seconds between two looks at how far a group has come: so much would come again were it lost where others read with it.
+
+What was trimmed before it was read is seen by such a look too, and may be taken for read where none came in time.
+"""
+
+SAY_AGAIN = 60.0
+"""Seconds between two lines about entries that are trimmed again and again."""
+
+UNREAD = "entries were trimmed or deleted before anybody had read them: they are lost; trim less, or read faster"
+UNFINISHED = "entries of a router that ended before it had finished with them were trimmed or deleted meanwhile"
 
 LOST = ("NOGROUP", "UNBLOCKED")
 """How the server's answers begin when the group, or the stream with it, is gone."""
@@ -62,6 +72,10 @@ class StreamTiming:
     """How long `stop` waits for the read under way, and `close` for the last acknowledgements."""
     sweep_every: float = 60.0
     """How often consumers of routers long gone are looked for."""
+
+
+MakeReceipt = Callable[[Stream, list[bytes]], Entries]
+"""Makes the receipt of entries that are ours since they were asked for, or a little later."""
 
 
 class StreamSource:
@@ -109,14 +123,15 @@ class StreamSource:
         self.resets = 0
         """How often the group, or the stream with it, was lost and made anew."""
         self.trimmed = 0
-        """Entries that were trimmed off the stream before they were delivered."""
+        """Entries that were trimmed or deleted, and so never came to an end here."""
         self._server = client.server(url, client_name=client_name)
         self._timing = timing or StreamTiming()
         self._link = Link(self._server, self._timing.dead_after)
         self._freed = asyncio.Event()
         undisputed = self._undisputed
         self._streams = [
-            Stream(key, group, self._stirred, removable=marks is not None, undisputed=undisputed) for key in streams
+            Stream(key, group, self._stirred, consumer=consumer, removable=marks is not None, undisputed=undisputed)
+            for key in streams
         ]
         self._by_key = {stream.key: stream for stream in self._streams}
         self._group = Group(self._link, group, consumer, start=start, idle=claim_idle)
@@ -165,6 +180,16 @@ class StreamSource:
     def duplicates(self) -> int:
         """An entry has no copies."""
         return 0
+
+    @property
+    def trimmed_exact(self) -> bool:
+        """Whether `trimmed` is all; else it is at least so many."""
+        return all(stream.exact for stream in self._streams)
+
+    @property
+    def possibly_repeated(self) -> int:
+        """Entries that came to an end here though another router may have had them too."""
+        return sum(stream.possibly_repeated for stream in self._streams)
 
     @property
     def in_flight(self) -> int:
@@ -273,7 +298,6 @@ class StreamSource:
             stream.last = newest[0][0] if newest else b"0-0"
         else:
             await self._group.make(stream)
-            await self._group.probe(stream)
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do the work until it fails, say why, and wait a little."""
@@ -297,7 +321,7 @@ class StreamSource:
         if isinstance(error, failures.ResponseError) and said.startswith(LOST):
             self.up, self.reason = False, reason
             for stream in self._streams:
-                stream.group_lost = True
+                stream.group_lost, stream.delivered = True, None
             return
         if isinstance(error, failures.ResponseError) and said.startswith("WRONGTYPE"):
             reason = f"{self._server.shown}: a key of this source holds something that is no stream"
@@ -306,6 +330,8 @@ class StreamSource:
             self._log.warning("not reading; trying on", reason=reason, exc_info=client.unexpected(error))
         self.up, self.reason = False, reason
         if not isinstance(error, failures.ResponseError) or answers.passes(error):
+            for stream in self._streams:
+                stream.delivered = None  # an answer may be lost that brought entries
             await self._link.close()
 
     def _settle(self) -> None:
@@ -329,6 +355,7 @@ class StreamSource:
         for stream in self._streams:
             await self._heal(stream)
             await self._group.try_reading(stream)
+            await self._look(stream)
         self._settle()
         for stream in self._streams:
             await self._recover(stream)
@@ -340,7 +367,7 @@ class StreamSource:
                 await self._glance(now)
             room = self._room()
             if room:
-                await self._read(room)
+                await self._read(room, now)
             else:
                 await self._wait_for_room(self._next_look - now)
 
@@ -367,7 +394,7 @@ class StreamSource:
             async with asyncio.timeout(max(most, 0.0)):
                 await self._freed.wait()
 
-    async def _read(self, room: int) -> None:
+    async def _read(self, room: int, now: float) -> None:
         """Read what is new and hand it on.
 
         COUNT is for each stream, so with little room only some are read, in turn, and none of them is waited for while
@@ -394,7 +421,9 @@ class StreamSource:
         for key, entries in reply or ():
             stream = self._by_key[key]
             stream.last = max(stream.last, entries[-1][0], key=claims.parse)
-            self._hand_on(stream, self._fresh(stream, entries))
+            if stream.delivered is not None:
+                stream.delivered += len(entries)
+            self._hand_on(stream, self._fresh(stream, entries), partial(Entries, since=now))
 
     @staticmethod
     def _fresh(stream: Stream, entries: list[Entry]) -> list[Entry]:
@@ -409,7 +438,10 @@ class StreamSource:
     # Handing on.
 
     def _hand_on(
-        self, stream: Stream, entries: list[Entry], receipt: Callable[[Stream, list[bytes], float], Entries] = Entries
+        self,
+        stream: Stream,
+        entries: list[Entry],
+        receipt: MakeReceipt,
     ) -> Entries | None:
         """Give entries to the receiver; returns the receipt of those that have a payload, None where none has."""
         field = self._field
@@ -434,13 +466,13 @@ class StreamSource:
         ids: list[bytes],
         payloads: list[bytes],
         others: list[dict[str, str]] | None,
-        receipt: Callable[[Stream, list[bytes], float], Entries],
+        receipt: MakeReceipt,
     ) -> Entries | None:
         names = b" ".join(ids).decode().split(" ")
         headers: list[dict[str, str] | None] = [{REDIS_ID: name} for name in names]
         if others is not None:
             headers = [{**other, REDIS_ID: name} for other, name in zip(others, names, strict=True)]
-        entries = None if self._observe else receipt(stream, ids, self._clock.monotonic())
+        entries = None if self._observe else receipt(stream, ids)
         batch = RawBatch(stream.key, None, payloads, stream.event_ids(names), headers, entries)
         self._receiver.receive(self.name, [batch])
         return entries
@@ -522,9 +554,10 @@ class StreamSource:
 
     async def _take_again(self, stream: Stream, ids: list[bytes], count: int | None = None) -> Recovered | None:
         """Take pending entries and hand them on; returns the receipt of those that have a payload."""
+        since = self._clock.monotonic()
         found, gone = await self._group.take(stream, ids, count)
         self._forgotten(stream, gone)
-        entries = self._hand_on(stream, found, Recovered)
+        entries = self._hand_on(stream, found, partial(Recovered, since=since))
         return entries if isinstance(entries, Recovered) else None
 
     async def _emptied(self) -> None:
@@ -575,31 +608,36 @@ class StreamSource:
         if ids:
             stream.done += ids
             stream.stir()
-            self._count_trimmed(stream, len(ids))
+            self._count_trimmed(stream, len(ids), UNFINISHED)
 
-    def _count_trimmed(self, stream: Stream, number: int) -> None:
+    def _count_trimmed(self, stream: Stream, number: int, message: str) -> None:
+        """Count what is gone, and say so: as it begins, then not more often than every `SAY_AGAIN` seconds."""
         self.trimmed += number
-        if number:
-            message = "pending entries had been trimmed off the stream before they were delivered"
-            self._log.error(message, stream=stream.name, number=number, in_all=self.trimmed)
+        now = self._clock.monotonic()
+        if number and now >= stream.said.get(message, now):
+            stream.said[message] = now + SAY_AGAIN
+            exact = "exactly" if self.trimmed_exact else "at least"
+            self._log.error(message, stream=stream.name, number=number, in_all=self.trimmed, counted=exact)
+
+    async def _look(self, stream: Stream) -> None:
+        self._count_trimmed(stream, await self._group.look(stream), UNREAD)
 
     async def _glance(self, now: float) -> None:
         self._next_glance = now + GLANCE
         for stream in self._streams:
-            if stream.peers:
-                await self._group.look(stream)
+            await self._look(stream)
 
     async def _look_around(self, now: float) -> None:
         """Look what is pending, take over what nobody has touched for long, clear away who is long gone."""
         self._next_look = now + claims.look_every(self._claim_idle)
         self._next_glance = now + GLANCE
         for stream in self._streams:
-            await self._group.look(stream)
+            await self._look(stream)
             room = self._room()
             if not room:
                 continue
             taken, trimmed = await self._group.take_over(stream, room)
-            self._count_trimmed(stream, trimmed)
+            self._count_trimmed(stream, trimmed, UNFINISHED)
             if taken:
                 self._log.warning("entries of a router that is gone are taken over", stream=stream.name, number=taken)
                 await self._recover(stream)
@@ -627,7 +665,7 @@ class StreamSource:
             for key, entries in reply or ():
                 stream = self._by_key[key]
                 stream.last = entries[-1][0]
-                self._hand_on(stream, entries)
+                self._hand_on(stream, entries, partial(Entries, since=0.0))
 
 
 def _split(fields: list[bytes], wanted: bytes) -> tuple[bytes | None, dict[str, str]]:

@@ -33,6 +33,12 @@ class SourceBook:
 class SinkBook:
     """The deliveries made for one sink; what is over is delivered, dead-lettered, dropped, suppressed or handed over."""
 
+    planned: int = 0
+    """Deliveries that this process was to queue: `planned = accepted + on_their_way + left`."""
+    on_their_way: int = 0
+    """Of them, those that wait to be taken by Redis."""
+    left: int = 0
+    """Of them, those that Redis says another router has, or that stand in their queue already."""
     accepted: int = 0
     delivered: int = 0
     dead_lettered: Counter[Reason] = field(default_factory=Counter)
@@ -54,6 +60,11 @@ class SinkBook:
             assert reason is not None
             self._counters()[outcome][reason] += number
 
+    def split(self, parts: int) -> None:
+        """A delivery becomes so many, all of which are accepted at once."""
+        self.planned += parts
+        self.accepted += parts
+
     def drop(self, channels: Iterable[str], reason: Reason) -> None:
         """Deliveries are dropped, one for each of these channels."""
         for channel, number in Counter(channels).items():
@@ -65,7 +76,9 @@ class SinkBook:
 
     def forget(self, pending: int) -> None:
         """What is open is somebody else's from now on, but for this many deliveries."""
-        self.accepted += pending - self.pending
+        change = pending - self.pending
+        self.planned += change
+        self.accepted += change
 
     def _counters(self) -> dict[Outcome, Counter[Reason]]:
         return {
@@ -81,12 +94,39 @@ class SinkBook:
         return self.accepted - over - self.dead_lettered.total() - self.dropped.total() - self.suppressed.total()
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessBook:
+    """What became of the deliveries that one process planned, between its routes and its queues."""
+
+    planned: int = 0
+    accepted: int = 0
+    """Queued, or dropped and counted as such."""
+    on_their_way: int = 0
+    left: int = 0
+
+    @property
+    def difference(self) -> int:
+        """Deliveries that no column accounts for: 0 unless there is a bug."""
+        return self.planned - self.accepted - self.on_their_way - self.left
+
+
 @dataclass(slots=True)
 class Books:
     """The books of one router."""
 
     sources: dict[str, SourceBook]
     sinks: dict[str, SinkBook]
+
+    @property
+    def process(self) -> ProcessBook:
+        """What this process planned, over all sinks it ever had."""
+        books = self.sinks.values()
+        return ProcessBook(
+            planned=sum(book.planned for book in books),
+            accepted=sum(book.accepted for book in books),
+            on_their_way=sum(book.on_their_way for book in books),
+            left=sum(book.left for book in books),
+        )
 
     def totals(self) -> dict[str, object]:
         """Sums over all sources and sinks, as the closing line gives them."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from router.core.books import SinkBook
+from router.core.books import ProcessBook, SinkBook
 
 Phase = Literal["starting", "running", "draining"]
 Counts = Mapping[str, int]
@@ -31,6 +31,12 @@ class SourceStatus:
     gap_seconds: float
     duplicates: int
     """Copies of one event that came by several subscriptions; not counted as received."""
+    trimmed: int
+    """Entries of streams that were trimmed or deleted and so never reached this router."""
+    trimmed_exact: bool
+    """Whether those are all; else they are at least so many."""
+    possibly_repeated: int
+    """Entries that were delivered though another router may have had them too."""
     received: int
     rejected: Counts
     unmatched: int
@@ -119,6 +125,7 @@ class Snapshot:
     config: LoadStatus
     sources: Mapping[str, SourceStatus]
     sinks: Mapping[str, SinkStatus]
+    process: ProcessBook = field(default_factory=ProcessBook)
     notices: tuple[str, ...] = field(default=())
     """What an operator should know beside the state of sources and sinks."""
     orphaned: Counts = field(default_factory=dict)
@@ -172,6 +179,7 @@ class Snapshot:
         parts = {
             **{f"source {name}": source.difference for name, source in self.sources.items()},
             **{f"sink {name}": sink.difference for name, sink in self.sinks.items()},
+            "process": self.process.difference,
         }
         return tuple(f"{name} by {number}" for name, number in parts.items() if number)
 
@@ -233,6 +241,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
         "books": {
             "sources": {name: _source_book(source) for name, source in snapshot.sources.items()},
             "sinks": {name: _sink_book(sink) for name, sink in snapshot.sinks.items()},
+            "process": _process_book(snapshot.process),
         },
     }
 
@@ -246,6 +255,18 @@ def _source(source: SourceStatus) -> dict[str, Any]:
         "gaps": source.gaps,
         "gap_seconds": round(source.gap_seconds, 3),
         "duplicates": source.duplicates,
+        "trimmed": source.trimmed,
+        "trimmed_exact": source.trimmed_exact,
+        "possibly_repeated": source.possibly_repeated,
+    }
+
+
+def _process_book(book: ProcessBook) -> dict[str, int]:
+    return {
+        "planned": book.planned,
+        "accepted": book.accepted,
+        "on_their_way": book.on_their_way,
+        "left": book.left,
     }
 
 

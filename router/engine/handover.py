@@ -22,7 +22,7 @@ from router.broker.link import COMMAND, Link, Script, Word, cancelled
 from router.broker.outage import Outage
 from router.broker.queue_scripts import APPEND, APPEND_ENTRIES
 from router.config import QueueConfig
-from router.contracts import Clock, DisputableReceipt, ListRemoval, RemovableReceipt, Removal, Sign
+from router.contracts import Clock, DisputableReceipt, RemovableReceipt, Removal, Sign
 from router.core.books import SinkBook
 from router.core.records import pack
 from router.engine.notes import Notes
@@ -55,8 +55,6 @@ class Inbox:
     ) -> None:
         self.sink = sink
         self.book = book
-        self.waiting = 0
-        """Deliveries that are not in Redis yet."""
         self.bounds = (0, 0, 0)
         self._handover = handover
         self.configure(config, overriding)
@@ -70,9 +68,14 @@ class Inbox:
         """Take deliveries of one source. Never waits."""
         self._handover.put(self, events, size)
 
-    def count(self) -> int:
+    @property
+    def waiting(self) -> int:
         """Deliveries that are not in Redis yet."""
-        return self.waiting
+        return self.book.on_their_way
+
+    def count(self) -> int:
+        """Return how many deliveries are not in Redis yet."""
+        return self.book.on_their_way
 
 
 class Handover:
@@ -292,7 +295,7 @@ class _PlainLane(_Lane):
             if not chunk.records:
                 return
         handover.waiting_bytes += chunk.size
-        inbox.waiting += len(chunk.records)
+        inbox.book.on_their_way += len(chunk.records)
         self._chunks.append(chunk)
         self._awake()
 
@@ -339,7 +342,7 @@ class _PlainLane(_Lane):
         for (inbox, chunk), kept in zip(self._batch.items(), answer.split(), strict=True):
             number = len(chunk.records)
             self._handover.waiting_bytes -= chunk.size
-            inbox.waiting -= number
+            inbox.book.on_their_way -= number
             inbox.book.accepted += number
             self._outages[inbox] = self._outages.get(inbox, 0) - self._told[inbox]
             dropped = chunk.channels[int(kept) :]
@@ -356,7 +359,7 @@ class _PlainLane(_Lane):
         lost: dict[str, int] = {}
         for chunk in (*self._batch.values(), *self._chunks):
             inbox, number = chunk.inbox, len(chunk.records)
-            inbox.waiting -= number
+            inbox.book.on_their_way -= number
             inbox.book.accepted += number
             inbox.book.drop(chunk.channels, Reason.SHUTDOWN)
             lost[inbox.sink] = lost.get(inbox.sink, 0) + number
@@ -383,7 +386,7 @@ class _AcknowledgedLane(_Lane):
         entries = self._entries
         for event in events:
             entries.setdefault((id(event._receipt), event._position), []).append((inbox, event))
-        inbox.waiting += len(events)
+        inbox.book.on_their_way += len(events)
         self._awake()
 
     def _take(self) -> bool:
@@ -422,29 +425,28 @@ class _AcknowledgedLane(_Lane):
         """What the script does to the entry itself, and (in `_ends`) what its receipt hears then."""
         receipt, position = event._receipt, event._position
         if _is_removable(type(receipt), receipt):
-            removal: Removal | ListRemoval | None = receipt.removal(
-                position, whole=receipt.open(position) == deliveries
-            )
+            removal: Removal | None = receipt.removal(position, whole=receipt.open(position) == deliveries)
             if removal is not None:
                 self._ends.append(_ENDS[removal.kind])
                 return removal
         self._ends.append(_settled)
-        return "", "", "", ""
+        return "", "", "", "", ""
 
     def _over(self, answer: bytes) -> bool:
-        done, stuck, *places = answer.split()
+        done, stuck, *said = answer.split()
         number = int(done)
         over, rest = self._batch[:number], self._batch[number:]
-        again = self._judge(places)
-        for deliveries, end in zip(over, self._ends, strict=False):
+        others, before = self._read(said)
+        for place, (deliveries, end) in enumerate(zip(over, self._ends, strict=False), 1):
             event = deliveries[0][1]
-            if (id(event._receipt), event._position) in again:
-                continue
+            elsewhere = place in others or place in before
             for inbox, _ in deliveries:
-                inbox.waiting -= 1
-                inbox.book.accepted += 1
+                inbox.book.on_their_way -= 1
+                if elsewhere:
+                    inbox.book.left += 1
+                else:
+                    inbox.book.accepted += 1
             end(event, len(deliveries))
-        rest = [*again.values(), *rest]
         if not rest:
             self._batch, self._words = [], []
             return False
@@ -458,25 +460,30 @@ class _AcknowledgedLane(_Lane):
         self._wake.set()
         return False
 
-    def _judge(self, places: list[bytes]) -> dict[tuple[int, int], list[tuple[Inbox, Event]]]:
-        """Count drops; returns the entries that were not there to be removed though nobody else can have had them."""
-        again: dict[tuple[int, int], list[tuple[Inbox, Event]]] = {}
-        absent = 0
-        for place in places:
-            entry, _, queue = place.partition(b"/")
-            deliveries = self._batch[int(entry) - 1]
-            if int(queue):
-                self._count_drop(deliveries, self._inboxes[int(queue) - 1])
-                continue
-            event = deliveries[0][1]
-            if isinstance(event._receipt, DisputableReceipt) and event._receipt.missing(event._position):
-                again[id(event._receipt), event._position] = deliveries
+    def _read(self, said: list[bytes]) -> tuple[set[int], set[int]]:
+        """Read what the script says of single entries; returns those of other routers, and those handed over before."""
+        others: set[int] = set()
+        before: set[int] = set()
+        for part in said:
+            entry, _, what = part.partition(b"/")
+            place = int(entry)
+            event = self._batch[place - 1][0][1]
+            if what == b"other":
+                others.add(place)
+                if isinstance(event._receipt, DisputableReceipt):
+                    event._receipt.taken_over(event._position)
+                    self._ends[place - 1] = _settled
+            elif what == b"before":
+                before.add(place)
+            elif what == b"gone":
+                event._receipt.gone(event._position)
+                self._ends[place - 1] = _marked
             else:
-                absent += 1
-        if absent:
-            message = "not queued here: another router has taken these entries over, or Redis has lost them"
-            self._handover.notes.say(message, self._source, source=self._source, number=absent)
-        return again
+                self._count_drop(self._batch[place - 1], self._inboxes[int(what) - 1])
+        if others:
+            message = "not queued here: Redis says that another router has taken these entries over"
+            self._handover.notes.say(message, self._source, source=self._source, number=len(others))
+        return others, before
 
     def _count_drop(self, deliveries: list[tuple[Inbox, Event]], inbox: Inbox) -> None:
         event = next(event for each, event in deliveries if each is inbox)

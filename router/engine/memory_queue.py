@@ -196,7 +196,7 @@ class MemoryQueue:
 
     def split(self, event: Event, parts: list[Event]) -> None:
         """A delivery in hand was handed over to `parts`, which are in hand now instead of it, whatever the bounds."""
-        self._book.accepted += len(parts)
+        self._book.split(len(parts))
         self.events += len(parts)
         self.bytes += size_of(parts)
         if event._receipt is not None:

@@ -135,7 +135,7 @@ class Pipeline:
         for event in events:
             by_sink.setdefault(event.sink, []).append(event)
         for sink, deliveries in by_sink.items():
-            self._inboxes[sink](deliveries, sum(len(event.raw) for event in deliveries))
+            self._put(sink, deliveries, sum(len(event.raw) for event in deliveries))
 
     def format_of(self, source: str) -> str | None:
         """How the payloads of a source are read, None when there is no such source."""
@@ -176,7 +176,12 @@ class Pipeline:
             if prepared.others:
                 self._fan_out(prepared.others, tuple(accepted), size, ready, sizes)
         for sink, deliveries in ready.items():
-            self._inboxes[sink](deliveries, sizes[sink])
+            self._put(sink, deliveries, sizes[sink])
+
+    def _put(self, sink: str, deliveries: list[Event], size: int) -> None:
+        put = self._inboxes[sink]
+        self._books.sinks[sink].planned += len(deliveries)
+        put(deliveries, size)
 
     def refuse(self, source: str, batch: RawBatch, reason: Reason, detail: str) -> None:
         """Make dead letters of entries that the source itself can't hand on. Never waits; the receipt hears of each."""
@@ -205,7 +210,7 @@ class Pipeline:
 
     def hand_over(self, sink: str, event: Event) -> None:
         """Put a delivery that another sink gave up into the queue of this one. Raises `KeyError` without that sink."""
-        self._inboxes[sink]([event], len(event.raw))
+        self._put(sink, [event], len(event.raw))
 
     def _accept(
         self, lane: Lane, prepared: _Prepared, payloads: list[bytes], moment: _Moment

@@ -24,7 +24,7 @@ from router.broker.letters import GROUP, letter_of, newer, unreadable
 from router.broker.link import Link, Script, cancelled
 from router.broker.solitude import Solitude
 from router.broker.streams import StreamSource
-from router.contracts import Clock, DeadLetters, DisputableReceipt, ListRemoval, Receipt, RemovableReceipt, Removal
+from router.contracts import Clock, DeadLetters, DisputableReceipt, Receipt, RemovableReceipt, Removal
 from router.core.letter_filter import received_at
 from router.engine.letters import DETAIL_BYTES
 from router.errors import ConfigError, Reason, UnavailableError
@@ -265,7 +265,7 @@ class At:
         """Implements `contracts.RemovableReceipt`."""
         return self._removable.open(self._position) if self._removable else 0
 
-    def removal(self, _position: int, *, whole: bool) -> Removal | ListRemoval | None:
+    def removal(self, _position: int, *, whole: bool) -> Removal | None:
         """Implements `contracts.RemovableReceipt`."""
         return self._removable.removal(self._position, whole=whole) if self._removable else None
 
@@ -279,9 +279,15 @@ class At:
         assert self._removable is not None
         self._removable.marked(self._position)
 
-    def missing(self, _position: int) -> bool:
+    def gone(self, _position: int) -> None:
         """Implements `contracts.DisputableReceipt`."""
-        return isinstance(self._removable, DisputableReceipt) and self._removable.missing(self._position)
+        if isinstance(self._removable, DisputableReceipt):
+            self._removable.gone(self._position)
+
+    def taken_over(self, _position: int) -> None:
+        """Implements `contracts.DisputableReceipt`."""
+        if isinstance(self._removable, DisputableReceipt):
+            self._removable.taken_over(self._position)
 
 
 def _letters(batch: RawBatch) -> list[DeadLetter | None]:

@@ -91,6 +91,7 @@ class Watch:
             config=self._reloads.last,
             sources={name: self._source(name) for name in parts.sources},
             sinks={name: self._sink(sink) for name, sink in parts.every_sink().items()},
+            process=parts.shared.books.process,
             notices=self._notices(),
             orphaned=self.orphans.waiting if self.orphans else {},
         )
@@ -157,6 +158,9 @@ class Watch:
             gaps=source.gaps,
             gap_seconds=source.gap_seconds,
             duplicates=getattr(source, "duplicates", 0),  # only subscriptions can bring an event twice
+            trimmed=getattr(source, "trimmed", 0),  # only streams are trimmed
+            trimmed_exact=getattr(source, "trimmed_exact", True),
+            possibly_repeated=getattr(source, "possibly_repeated", 0),
             received=book.received,
             rejected=_by_reason(book.rejected),
             unmatched=book.unmatched,

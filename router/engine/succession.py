@@ -105,7 +105,9 @@ class Succession:
                 new.worker.book.forget(new.worker.queue.events)
                 self._left_behind(queue.held)
         elif isinstance(queue, MemoryQueue) and new is not None:
-            _move(queue.leave(), new.worker.queue)
+            left = queue.leave()
+            new.worker.book.planned += len(left)
+            _move(left, new.worker.queue)
         elif isinstance(queue, MemoryQueue):
             rest = queue.empty()
             if rest:

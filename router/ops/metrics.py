@@ -198,6 +198,8 @@ def _of_sources(snapshot: Snapshot, books: Books) -> Iterator[Metric]:
     yield _counter("pubsub_gaps", "How often a subscription was lost.", of_source, gaps)
     seconds = [((name,), source.gap_seconds) for name, source in deaf.items()]
     yield _counter("pubsub_gap_seconds", "How long subscriptions were lost.", of_source, seconds)
+    trimmed = [((name,), float(source.trimmed)) for name, source in sources.items() if source.type == "stream"]
+    yield _counter("stream_trimmed", "Entries trimmed off a stream that never reached the router.", of_source, trimmed)
 
 
 def _of_sinks(snapshot: Snapshot, books: Books) -> Iterator[Metric]:

@@ -267,6 +267,24 @@ async def test_what_a_peer_has_taken_over_is_not_appended_by_both(redis_server, 
         assert [entry["number"] for entry in logs if "not queued here" in entry["event"]] == [6]
 
 
+@pytest.mark.parametrize("memory", [0, 1])
+@pytest.mark.parametrize("how", [("FLUSHALL",), ("DEL", "{jobs}:event-router:processing:in:a")])
+async def test_what_was_read_is_queued_though_redis_has_lost_it(redis_server, router, how, memory):
+    with redis_server.client() as client:
+        client.lpush("jobs", *range(10))
+        one = await router(redis_server.url, queue={"max_events": 4}, memory=memory)
+        await until(lambda: client.xlen(QUEUE) == 4 and one.source.in_flight == (10 if memory else 6))
+        await until(lambda: len(one.received) == 10)
+        client.execute_command(*how)
+        client.xtrim(QUEUE, maxlen=0)  # room again
+        await until(lambda: client.xlen(QUEUE) == 4)
+        client.xtrim(QUEUE, maxlen=0)
+        await until(lambda: client.xlen(QUEUE) == 2)
+        one.settle()
+        await until(lambda: not one.source.in_flight)
+        assert (one.line.book.accepted, one.line.book.left) == (10, 0)
+
+
 async def test_the_deaths_of_an_item_are_forgotten_when_it_is_handed_over(redis_server, router):
     at = names(PREFIX, "jobs", "in:a")
     with redis_server.client() as client:

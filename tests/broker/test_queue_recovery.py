@@ -213,6 +213,49 @@ async def test_a_queue_that_ends_leaves_nobody_waiting(redis_server, line):
     assert len(await taking) == 1
 
 
+@pytest.mark.parametrize("how", [("FLUSHALL",), ("DEL", STREAM), ("XTRIM", STREAM, "MAXLEN", "=", 2)])
+async def test_what_vanished_from_redis_and_is_ready_here_is_delivered(redis_server, line, how):
+    one = line(redis_server.url, idle=0.6, hold=10)
+    await put(one, 8)
+    await one.until(lambda: one.queue._ready == 8)
+    redis_server.do(*how)
+    await one.until(lambda: one.queue.shared_book.dropped == {Reason.LOST: 6 if how[0] == "XTRIM" else 8})
+    for _ in range(2):  # renewals go by
+        renewed_at = one.queue._renewed_at
+        await one.until(lambda renewed_at=renewed_at: one.queue._renewed_at > renewed_at)
+    assert [int(event.raw) for event in await one.take_all(8)] == list(range(8))
+
+
+async def test_of_what_vanished_only_that_is_left_which_redis_says_is_a_peers(redis_server, line):
+    one = line(redis_server.url, idle=0.6, hold=10)
+    await put(one, 8)
+    await one.until(lambda: one.queue._ready == 8)
+    ids = list(pending(redis_server, STREAM, GROUP))
+    with redis_server.client() as client:
+        pipeline = client.pipeline()
+        pipeline.xclaim(STREAM, GROUP, "peer", 0, ids[:3], justid=True)
+        pipeline.xdel(STREAM, *ids[3:5])
+        pipeline.execute()
+    await one.until(lambda: one.queue._ready == 5)
+    assert [int(event.raw) for event in await one.take_all(5)] == [3, 4, 5, 6, 7]
+
+
+async def test_a_suspect_that_a_peer_has_taken_over_meanwhile_is_not_taken_back(redis_server, line):
+    await _suspicious(line, redis_server.url, "a", 3)
+    stream = "{event-router}:queue:a"
+    solitude = Solitude()
+    await solitude.enter()
+    one = line(redis_server.url, sink="a", solitude=solitude)
+    taking = asyncio.create_task(one.take())
+    await one.until(lambda: solitude._lock._waiters)
+    with redis_server.client() as client:
+        client.xclaim(stream, GROUP, "peer", 0, list(pending(redis_server, stream, GROUP)), justid=True)
+    solitude.leave()
+    await one.until(lambda: not one.queue._held)
+    assert [owner for owner, _ in pending(redis_server, stream, GROUP).values()] == ["peer"]
+    taking.cancel()
+
+
 async def test_twenty_thousand_events_and_several_kills(redis_server, line):
     total = 20_000
     feeder = Line(redis_server.url)

@@ -1,7 +1,11 @@
 """The books' sums."""
 
-from router.core.books import Books, SinkBook, SourceBook
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.core.books import Books, ProcessBook, SinkBook, SourceBook
 from router.errors import Reason
+from router.events import Outcome
 
 
 def test_pending_is_what_is_not_settled():
@@ -23,3 +27,46 @@ def test_totals_add_up_by_reason():
     assert totals["rejected"] == {"decode": 1, "schema": 3}
     assert totals["dropped"] == {"full": 7}
     assert totals["suppressed"] == {}
+
+
+FATES = st.sampled_from(["accepted", "dropped", "left", "split", "lost"])
+
+
+@given(st.lists(st.tuples(st.sampled_from("xy"), st.integers(1, 500), st.lists(FATES, max_size=20))))
+def test_what_is_planned_is_accepted_on_its_way_or_left_and_nothing_else_balances(batches):
+    """Batches for two sinks: all of one is on its way, then a delivery of it after the other comes to one of these ends."""
+    books = Books({}, {"x": SinkBook(), "y": SinkBook()})
+    lost = 0
+    for sink, number, fates in batches:
+        book = books.sinks[sink]
+        book.planned += number
+        book.on_their_way += number
+        for fate in fates[:number]:
+            book.on_their_way -= 1
+            if fate == "left":
+                book.left += 1
+            elif fate == "lost":
+                lost += 1
+            else:
+                book.accepted += 1
+            if fate == "dropped":
+                book.drop(["channel"], Reason.FULL)
+            elif fate == "split":
+                book.split(3)
+                book.settle(1, Outcome.HANDED_OVER)
+    process = books.process
+    assert process.difference == lost
+    assert min(process.planned, process.accepted, process.on_their_way, process.left) >= 0
+    assert sum(book.pending for book in books.sinks.values()) >= 0
+
+
+@given(*[st.integers(0, 10**6)] * 4)
+def test_the_difference_of_the_process_is_exact(planned, accepted, on_their_way, left):
+    book = ProcessBook(planned, accepted, on_their_way, left)
+    assert book.planned == book.accepted + book.on_their_way + book.left + book.difference
+
+
+def test_what_another_queue_takes_over_changes_no_difference():
+    books = Books({}, {"x": SinkBook(planned=9, accepted=9, delivered=4)})
+    books.sinks["x"].forget(2)
+    assert (books.sinks["x"].pending, books.process.difference) == (2, 0)

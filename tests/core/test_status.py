@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from router.core.books import ProcessBook
 from router.core.status import Fault, LoadStatus, RedisStatus, document
 from tests.support.status import SINK, SNAPSHOT, SOURCE
 
@@ -71,6 +72,24 @@ def test_a_sink_at_fault_and_a_refused_configuration_are_warnings():
     )
 
 
+@pytest.mark.parametrize("column", ["planned", "accepted", "on_their_way", "left"])
+def test_each_column_of_the_process_counts(column):
+    """So many deliveries were thrown away between their routes and their queues: 690, as once seen."""
+    book = ProcessBook(planned=900, accepted=700, on_their_way=150, left=50)
+    assert replace(SNAPSHOT, process=book).balanced
+    wrong = replace(SNAPSHOT, process=replace(book, **{column: getattr(book, column) + 690}))
+    assert not wrong.balanced
+    assert wrong.differences == (f"process by {690 if column == 'planned' else -690}",)
+    told = document(wrong)
+    assert (told["balanced"], told["books"]["process"][column]) == (False, getattr(book, column) + 690)
+
+
+def test_what_was_trimmed_off_a_stream_is_told():
+    source = replace(SOURCE, type="stream", trimmed=7, trimmed_exact=False, possibly_repeated=2)
+    told = document(replace(SNAPSHOT, sources={"web": source}))["sources"]["web"]
+    assert (told["trimmed"], told["trimmed_exact"], told["possibly_repeated"]) == (7, False, 2)
+
+
 def test_the_document():
     told = document(SNAPSHOT)
     book = told["books"]["sinks"]["audit"]
@@ -83,6 +102,7 @@ def test_the_document():
     assert (told["balanced"], book["balanced"], source["balanced"]) == (True, True, True)
     assert told["sinks"]["audit"]["dropped_by_channel"] == {"orders": 3}
     assert told["sources"]["web"]["duplicates"] == 3
+    assert told["books"]["process"] == {"planned": 0, "accepted": 0, "on_their_way": 0, "left": 0}
     assert told["uptime"] == 61.235
     assert told["orphaned"] == {}
     assert document(replace(SNAPSHOT, orphaned={"gone": 3}))["orphaned"] == {"gone": 3}

@@ -6,7 +6,8 @@ import hashlib
 import pytest
 import structlog
 
-from router.contracts import ListRemoval, Removal
+from router.contracts import Removal
+from router.core.books import Books, ProcessBook
 from router.core.records import pack
 from router.errors import Reason
 from router.events import Outcome
@@ -183,90 +184,157 @@ def pending_stream(server, count):
     return ids
 
 
-async def test_the_script_acknowledges_what_it_appends_and_skips_what_somebody_else_had(redis_server, line):
+class Disputable(Removable):
+    """Hears of entries that Redis does not know any more, and of those that it gave to another router."""
+
+    def __init__(self, removals, **options):
+        super().__init__(removals, **options)
+        self.forgotten = []
+        self.taken = []
+
+    def gone(self, position):
+        self.forgotten.append(position)
+
+    def taken_over(self, position):
+        self.taken.append(position)
+
+
+def stream_entries(ids, **options):
+    return Disputable([Removal("xack", "in", "g", id_, "c") for id_ in ids], **options)
+
+
+def process_of(*lines):
+    return Books({}, {line.inbox.sink: line.book for line in lines}).process
+
+
+async def test_the_script_acknowledges_what_it_appends(redis_server, line):
     one = line(redis_server.url)
-    ids = pending_stream(redis_server, 5)
-    redis_server.do("XACK", "in", "g", ids[2])
-    receipt = Removable([Removal("xack", "in", "g", id_) for id_ in ids])
+    receipt = stream_entries(pending_stream(redis_server, 5))
     one.put(*entries(5, receipt))
     await one.until(lambda: not one.inbox.waiting)
-    assert receipt.handed == [0, 1, 2, 3, 4]
-    assert receipt.over == []
-    assert appended(redis_server) == 4
+    assert (receipt.handed, receipt.over) == ([0, 1, 2, 3, 4], [])
+    assert appended(redis_server) == 5
     assert redis_server.do("XPENDING", "in", "g")["pending"] == 0
 
 
-class Disputable(Removable):
-    """Knows that the first ones are its own, whatever Redis says."""
-
-    def __init__(self, removals, ours, **options):
-        super().__init__(removals, **options)
-        self.ours = ours
-        self.asked = []
-
-    def missing(self, position):
-        self.asked.append(position)
-        if position >= self.ours:
-            return False
-        self.removals[position] = None
-        return True
-
-
-async def test_entries_that_were_not_there_and_that_nobody_else_can_have_had_are_appended(redis_server, line):
+async def test_only_what_redis_says_is_another_routers_is_left_to_it(redis_server, line):
+    """Entry 1 is a peer's by now, entry 2 nobody's: it was acknowledged, or trimmed and forgotten."""
     one = line(redis_server.url)
     two = line(redis_server.url, sink="other", handover=one.handover)
-    ids = pending_stream(redis_server, 6)
-    redis_server.do("XACK", "in", "g", *ids[:4])
-    receipt = Disputable([Removal("xack", "in", "g", id_) for id_ in ids], ours=2, deliveries=2)
-    events = entries(6, receipt)
-    one.put(*events)
-    two.put(*events)
-    await one.until(lambda: not one.inbox.waiting and not two.inbox.waiting)
-    assert receipt.asked == [0, 1, 2, 3]
-    assert sorted(receipt.over) == [0, 0, 1, 1]  # they are acknowledged in the common way
-    assert sorted(receipt.handed) == [2, 2, 3, 3, 4, 4, 5, 5]
-    assert appended(redis_server) == appended(redis_server, "{event-router}:queue:other") == 4
+    ids = pending_stream(redis_server, 4)
+    with redis_server.client() as client:
+        client.xclaim("in", "g", "peer", 0, [ids[1]], justid=True)
+    redis_server.do("XACK", "in", "g", ids[2])
+    receipt = stream_entries(ids, deliveries=2)
+    for each in (one, two):
+        each.put(*entries(4, receipt))
+        each.book.planned += 4
+    with structlog.testing.capture_logs() as logs:
+        await one.until(lambda: not one.inbox.waiting and not two.inbox.waiting)
+    assert (receipt.taken, receipt.forgotten, receipt.marks) == ([1], [2], [2])
+    assert sorted(receipt.over) == [1, 1, 2, 2]
+    assert sorted(receipt.handed) == [0, 0, 3, 3]
+    assert appended(redis_server) == appended(redis_server, "{event-router}:queue:other") == 3
+    assert redis_server.do("XPENDING", "in", "g")["consumers"] == [{"name": b"peer", "pending": 1}]
+    assert [(entry["number"], "another router" in entry["event"]) for entry in logs] == [(1, True)]
+    book = process_of(one, two)
+    assert book == ProcessBook(planned=8, accepted=6, on_their_way=0, left=2)
+    assert not book.difference
 
 
-async def test_they_wait_for_room_like_any_other(redis_server, line):
+async def test_what_redis_does_not_know_is_appended_by_one_router_alone(redis_server, line):
+    one = line(redis_server.url)
+    ids = pending_stream(redis_server, 3)
+    redis_server.do("XACK", "in", "g", *ids)
+    first, again = stream_entries(ids), stream_entries(ids)
+    one.put(*entries(3, first))
+    await one.until(lambda: not one.inbox.waiting)
+    one.put(*entries(3, again, source="as after a kill before the marks were removed"))
+    await one.until(lambda: not one.inbox.waiting)
+    assert first.over == again.over == [0, 1, 2]
+    assert first.marks == again.marks == [0, 1, 2], "who acknowledges them removes the marks too"
+    assert appended(redis_server) == 3
+    one.book.planned = 6
+    assert process_of(one) == ProcessBook(planned=6, accepted=3, on_their_way=0, left=3)
+
+
+async def test_what_redis_does_not_know_waits_for_room_like_any_other(redis_server, line):
     one = line(redis_server.url, config={"max_events": 2})
     ids = pending_stream(redis_server, 5)
     redis_server.do("XACK", "in", "g", *ids)
-    receipt = Disputable([Removal("xack", "in", "g", id_) for id_ in ids], ours=5)
+    receipt = stream_entries(ids)
+    one.book.planned += 5
     one.put(*entries(5, receipt))
     await one.until(lambda: len(receipt.over) == 2)
+    assert process_of(one) == ProcessBook(planned=5, accepted=2, on_their_way=3, left=0)
     one.start()
     await one.deliver_all(5)
     await one.until(lambda: not one.inbox.waiting)
     assert receipt.over == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("how", [("XGROUP", "DESTROY", "in", "g"), ("DEL", "in")])
-async def test_entries_of_a_group_that_is_gone_are_appended_for_nobody_else_can_have_them(redis_server, line, how):
+@pytest.mark.parametrize(
+    "how", [("XGROUP", "DESTROY", "in", "g"), ("DEL", "in"), ("FLUSHALL",), ("SET", "in", "no stream any more")]
+)
+async def test_entries_of_a_group_that_is_gone_are_appended(redis_server, line, how):
     one = line(redis_server.url)
     ids = pending_stream(redis_server, 5)
     redis_server.do(*how)
-    receipt = Removable([Removal("xack", "in", "g", id_) for id_ in ids])
+    receipt = stream_entries(ids)
     one.put(*entries(5, receipt))
     await one.until(lambda: not one.inbox.waiting)
-    assert receipt.handed == [0, 1, 2, 3, 4]
+    assert (receipt.forgotten, receipt.over) == ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4])
     assert appended(redis_server) == 5
 
 
+@pytest.mark.parametrize("how", [("XTRIM", "in", "MAXLEN", "=", 2), ("XDEL", "in")])
+async def test_entries_that_were_trimmed_while_a_queue_was_full_are_appended(redis_server, line, how):
+    one = line(redis_server.url, config={"max_events": 2})
+    ids = pending_stream(redis_server, 8)
+    receipt = stream_entries(ids)
+    one.put(*entries(8, receipt))
+    await one.until(lambda: len(receipt.handed) == 2)
+    redis_server.do(*how, *(ids if how[0] == "XDEL" else ()))
+    one.start()
+    taken = await one.deliver_all(8)
+    await one.until(lambda: not one.inbox.waiting)
+    assert [int(event.raw) for event in taken] == list(range(8))
+    assert receipt.handed == list(range(8))
+
+
 def in_hand(*items):
-    return [ListRemoval("lrem", "hand", "settled", item, "deaths") for item in items]
+    return [Removal("lrem", "hand", "settled", item, "deaths") for item in items]
 
 
 async def test_the_script_removes_list_items_one_for_one(redis_server, line):
     one = line(redis_server.url)
     redis_server.do("RPUSH", "hand", "same", "same", "other")
-    receipt = Removable(in_hand("same", "same", "other", "gone"))
-    one.put(*entries(4, receipt))
+    receipt = Removable(in_hand("same", "same", "other"))
+    one.put(*entries(3, receipt))
     await one.until(lambda: not one.inbox.waiting)
     assert appended(redis_server) == 3
     assert redis_server.do("LLEN", "hand") == 0
     assert redis_server.do("HGET", "settled", "gone") == b"3"
-    assert receipt.handed == [0, 1, 2, 3]
+    assert receipt.handed == [0, 1, 2]
+
+
+@pytest.mark.parametrize("partly", [False, True])
+async def test_an_item_that_is_gone_is_appended_unless_another_router_has_put_it_back(redis_server, line, partly):
+    one = line(redis_server.url)
+    half = [Removal("half", "hand", "handed", "x", "settled")] * 2
+    lost = Removable(in_hand("x", "y"), deliveries=1 + partly, partly=half)
+    one.put(*entries(2, lost))
+    await one.until(lambda: not one.inbox.waiting)
+    assert (lost.marks if partly else lost.handed) == [0, 1]
+    assert appended(redis_server) == 2
+    redis_server.do("HSET", "settled", "returned", 2)
+    taken = Removable(in_hand("x", "y"), deliveries=1 + partly, partly=half)
+    one.put(*entries(2, taken))
+    await one.until(lambda: not one.inbox.waiting)
+    assert (taken.marks if partly else taken.handed) == [0, 1]
+    assert appended(redis_server) == 2
+    one.book.planned = 4
+    assert process_of(one) == ProcessBook(planned=4, accepted=2, on_their_way=0, left=2)
 
 
 async def test_the_deaths_of_an_item_are_forgotten_when_it_is_handed_over(redis_server, line):
@@ -274,6 +342,7 @@ async def test_the_deaths_of_an_item_are_forgotten_when_it_is_handed_over(redis_
     redis_server.do("RPUSH", "hand", "a")
     for item in ("a", "gone"):
         redis_server.do("HSET", "deaths", hashlib.sha1(item.encode()).hexdigest(), 2)
+    redis_server.do("HSET", "settled", "returned", 1)
     one.put(*entries(2, Removable(in_hand("a", "gone"))))
     await one.until(lambda: not one.inbox.waiting)
     assert redis_server.do("HKEYS", "deaths") == [hashlib.sha1(b"gone").hexdigest().encode()]
@@ -300,11 +369,11 @@ async def test_a_script_sent_twice_does_not_remove_an_equal_item(redis_server, l
 async def test_an_item_with_other_deliveries_open_is_moved_and_appended_once(redis_server, line):
     one = line(redis_server.url)
     redis_server.do("RPUSH", "hand", "x", "x")
-    half = [Removal("half", "hand", "handed", "x")] * 3
-    receipt = Removable(in_hand("x", "x", "x"), deliveries=2, partly=half)
-    one.put(*entries(3, receipt))
+    half = [Removal("half", "hand", "handed", "x", "settled")] * 2
+    receipt = Removable(in_hand("x", "x"), deliveries=2, partly=half)
+    one.put(*entries(2, receipt))
     await one.until(lambda: not one.inbox.waiting)
-    assert (receipt.over, receipt.handed, receipt.marks) == ([0, 1, 2], [], [0, 1, 2])
+    assert (receipt.over, receipt.handed, receipt.marks) == ([0, 1], [], [0, 1])
     assert appended(redis_server) == 2
     assert redis_server.do("LRANGE", "handed", 0, -1) == [b"x", b"x"]
     assert redis_server.do("EXISTS", "hand", "settled", MARKS) == 0
@@ -320,7 +389,7 @@ async def test_an_entry_with_other_deliveries_open_is_marked_and_appended_once(r
     ids = pending_stream(redis_server, 1)
     for deliveries in (2, 2, 1):  # the later times as after a crash before it was acknowledged
         receipt = Removable(
-            [Removal("xack", "in", "g", ids[0])], deliveries, partly=[Removal("mark", "in", "g", ids[0])]
+            [Removal("xack", "in", "g", ids[0], "c")], deliveries, partly=[Removal("mark", "in", "g", ids[0], "c")]
         )
         assert redis_server.do("XPENDING", "in", "g")["pending"] == 1
         one.put(*entries(1, receipt))
@@ -339,8 +408,8 @@ async def test_marks_are_of_entries_whatever_the_ids_of_their_events(redis_serve
     one = line(redis_server.url)
     ids = pending_stream(redis_server, 2)
     for group in ("g", "h"):
-        marks = [Removal("mark", "in", group, id_) for id_ in ids]
-        one.put(*entries(2, Removable(marks, deliveries=2), id="order-17", source=group))
+        marks = [Removal("mark", "in", group, id_, "c") for id_ in ids]
+        one.put(*entries(2, Disputable(marks, deliveries=2), id="order-17", source=group))
     await one.until(lambda: not one.inbox.waiting)
     assert appended(redis_server) == 4
 
@@ -349,7 +418,7 @@ async def test_an_entry_goes_to_all_its_queues_or_to_none(redis_server, line):
     one = line(redis_server.url, config={"max_events": 3})
     two = line(redis_server.url, sink="other", handover=one.handover)
     ids = pending_stream(redis_server, 5)
-    receipt = Removable([Removal("xack", "in", "g", id_) for id_ in ids], deliveries=2)
+    receipt = Removable([Removal("xack", "in", "g", id_, "c") for id_ in ids], deliveries=2)
     events = entries(5, receipt)
     one.put(*events)
     two.put(*events)

@@ -130,6 +130,15 @@ def test_what_can_not_be_read_is_a_letter(raw, reason):
     assert len(run.inboxes["log"]) == 2
 
 
+def test_every_delivery_that_goes_to_a_queue_is_planned_in_its_sinks_book():
+    run = Run()
+    run.receive(GOOD, b"{", GOOD)
+    (first, _) = run.inboxes["log"]
+    run.pipeline.deliver([first])
+    run.pipeline.hand_over("log", first)
+    assert run.books.sinks["log"].planned == len(run.inboxes["log"]) == 4
+
+
 def test_text_needs_no_json():
     run = Run(text=True)
     run.receive(b"whoami", channel=b"command")

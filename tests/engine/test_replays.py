@@ -49,9 +49,11 @@ class Removable(Receipt):
 
 
 class Disputable(Removable):
-    def missing(self, position: int) -> bool:
-        self.heard.append(("missing", position))
-        return True
+    def gone(self, position: int) -> None:
+        self.heard.append(("gone", position))
+
+    def taken_over(self, position: int) -> None:
+        self.heard.append(("taken_over", position))
 
 
 class Way:
@@ -189,10 +191,13 @@ def test_an_entry_of_a_batch_is_removable_where_the_batch_is():
     removable.returned(0)
     removable.add(0, 2)
     assert removable._receipt.heard == [("handed_over", 3), ("marked", 3), ("returned", 3), ("add", 3, 2)]
-    assert not removable.missing(0)
+    removable.gone(0)
+    removable.taken_over(0)
+    assert removable._receipt.heard[4:] == []
     disputable = At(Disputable(), 3)
-    assert disputable.missing(0)
-    assert disputable._receipt.heard == [("missing", 3)]
+    disputable.gone(0)
+    disputable.taken_over(0)
+    assert disputable._receipt.heard == [("gone", 3), ("taken_over", 3)]
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,7 @@ def test_gaps_are_those_of_subscriptions():
     snapshot = replace(SNAPSHOT, sources={"billing": replace(SOURCE, type="stream")})
     samples = scraped(Measured(Books({}, {}), {}, lambda: snapshot))
     assert at(samples, "source_up", source="billing") == 1
+    assert at(samples, "stream_trimmed_total", source="billing") == 0
     assert not [name for name, _ in samples if "gap" in name]
 
 
@@ -179,3 +180,12 @@ def test_the_process_is_measured_too(measured):
 def test_an_open_breaker_is_seen():
     snapshot = replace(SNAPSHOT, sinks={"audit": replace(SINK, breaker_open=True)})
     assert at(scraped(Measured(Books({}, {}), {}, lambda: snapshot)), "breaker_open", sink="audit") == 1
+
+
+def test_what_was_trimmed_is_counted_of_streams_alone():
+    sources = {"billing": replace(SOURCE, type="stream", trimmed=7), "web": SOURCE}
+    samples = scraped(Measured(Books({}, {}), {}, lambda: replace(SNAPSHOT, sources=sources)))
+    assert at(samples, "stream_trimmed_total", source="billing") == 7
+    assert {dict(labels)["source"] for name, labels in samples if name == "event_router_stream_trimmed_total"} == {
+        "billing"
+    }

@@ -1,0 +1,70 @@
+"""How many entries were lost unread, from what two looks say."""
+
+import pytest
+
+from router.core.trimming import Look, unread
+
+LOOK = Look(
+    last=b"10-1",
+    lowest=None,
+    peers=False,
+    added=10,
+    missed=0,
+    read=10,
+    counted=10,
+    gap=False,
+    oldest=b"5-1",
+    deleted=b"0-0",
+)
+
+
+def later(**changes):
+    return LOOK._replace(last=b"20-1", added=20, read=20, counted=20, oldest=b"8-1", **changes)
+
+
+def test_the_first_look_tells_what_the_server_counts():
+    assert unread(None, LOOK, 0) == (0, True)
+    assert unread(None, LOOK._replace(missed=3), 0) == (3, True)
+
+
+def test_what_the_server_took_for_read_and_nobody_read_was_lost():
+    assert unread(LOOK, later(), 10) == (0, True)
+    assert unread(LOOK, later(), 6) == (4, True)
+    assert unread(LOOK, later(missed=2), 6) == (6, True)
+
+
+def test_more_read_than_the_server_counts_is_no_loss():
+    assert unread(LOOK, later(), 11) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("now", "read"),
+    [
+        (later()._replace(oldest=b"11-1"), None),
+        (later()._replace(oldest=None), None),
+        (later()._replace(oldest=b"11-1", read=None), 10),
+        (later()._replace(deleted=b"12-1"), 10),
+        (later()._replace(gap=True, read=None), 10),
+        (later()._replace(added=None), 10),
+    ],
+)
+def test_where_something_may_be_lost_that_nobody_counts_it_is_at_least_so_many(now, read):
+    assert unread(LOOK, now, read) == (0, False)
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        later(),  # what was next at the look before is still there
+        LOOK._replace(oldest=None),  # all was read, and nothing was added
+        later(deleted=b"9-1"),  # deleted after it was read
+    ],
+)
+def test_where_nothing_can_be_lost_it_is_exact_though_others_read_too(now):
+    assert unread(LOOK, now, None) == (0, True)
+
+
+def test_a_first_look_that_can_not_know_says_so():
+    assert unread(None, LOOK._replace(added=None), 0) == (0, False)
+    assert unread(None, LOOK._replace(gap=True, read=None), 0) == (0, False)
+    assert unread(None, LOOK._replace(deleted=b"11-1"), 0) == (0, False)
