@@ -77,16 +77,26 @@ local told = table.concat(kept, ' ')
 # The same for entries of a source that acknowledges. For each queue 1 says that it drops what has no room, 0 that it
 # holds the source back. After the queues each entry: what is done to itself ('' nothing, it is just appended), with the
 # words that belong to that (`contracts.Removal`), how many deliveries, and of each the number of its queue and its record.
-# An entry that Redis says is another router's is not appended. One that Redis does not know any more (it was trimmed, its
-# group is gone, its list was deleted) is: it was read, so it is delivered. Whoever appends such an entry of a stream marks
-# it, so that it is appended once. Nor is one appended that was handed over before, as the hash of marks says for streams
-# and the place where it stands for lists. The first entry that a holding queue has no room for ends the batch.
+# An entry that Redis says is another router's is not appended; where the group has no other consumer, XACK alone tells. One
+# that Redis does not know any more (it was trimmed, its group is gone, its list was deleted) is: it was read, so it is
+# delivered. Whoever appends such an entry of a stream marks it, so that it is appended once. Nor is one appended that was
+# handed over before, as the hash of marks says for streams and the place where it stands for lists. The first entry that a
+# holding queue has no room for ends the batch.
 # Answer: how many entries are over with, the number of the queue that was full (0: none), and what is to be known of
 # single entries (from 1): entry/queue for a delivery that was dropped, entry/other, entry/gone, entry/before.
 APPEND_ENTRIES = Script(
     _GUARD
     + _OPEN_QUEUES
     + """
+local alone = {}
+local function is_alone(key, group, owner)
+  local name = key .. ' ' .. group
+  if alone[name] == nil then
+    local rows = redis.pcall('XINFO', 'CONSUMERS', key, group)
+    alone[name] = not rows.err and #rows == 1 and rows[1][2] == owner
+  end
+  return alone[name]
+end
 local done, stuck, said, started = 0, 0, {}, false
 local marks = KEYS[#KEYS]
 local marked = redis.call('EXISTS', marks) == 1
@@ -115,12 +125,13 @@ while at <= #ARGV do
   local state
   if kind == 'xack' or kind == 'mark' then
     local mark = key .. ' ' .. group .. ' ' .. item
-    local row = redis.pcall('XPENDING', key, group, item, item, 1)[1]
-    if not row then said[#said + 1] = done .. '/gone' end
+    local acked = kind == 'xack' and is_alone(key, group, owner) and redis.call('XACK', key, group, item) == 1
+    local row = not acked and redis.pcall('XPENDING', key, group, item, item, 1)[1]
+    if not acked and not row then said[#said + 1] = done .. '/gone' end
     if row and row[2] ~= owner then
       state = 'other'
-    elseif row and kind == 'xack' then
-      redis.call('XACK', key, group, item)
+    elseif acked or (row and kind == 'xack') then
+      if not acked then redis.call('XACK', key, group, item) end
       if marked and redis.call('HDEL', marks, mark) == 1 then state = 'before' end
     elseif redis.call('HSETNX', marks, mark, ARGV[1]) == 0 then
       state = 'before'
