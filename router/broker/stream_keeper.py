@@ -29,10 +29,11 @@ LAST_PATIENCE = 1.0
 SLOW_DOWN = 0.002
 """Seconds between two rounds of acknowledgements: what completes meanwhile travels together."""
 
-# KEYS: the stream, the hash of marks. ARGV: the group, then id and mark of each entry.
+# KEYS: the stream, the hash of marks. ARGV: the group, then id and mark of each entry. A mark goes though the stream may be
+# gone, and its key hold something else.
 UNMARK = Script("""
 for i = 2, #ARGV, 2 do
-  redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
+  redis.pcall('XACK', KEYS[1], ARGV[1], ARGV[i])
   redis.call('HDEL', KEYS[2], ARGV[i + 1])
 end
 return 1

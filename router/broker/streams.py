@@ -369,7 +369,7 @@ class StreamSource:
             if room:
                 await self._read(room, now)
             else:
-                await self._wait_for_room(self._next_look - now)
+                await self._wait_for_room(min(self._next_look, self._next_glance) - now)
 
     async def _heal(self, stream: Stream) -> None:
         lost = await self._group.heal(stream)
