@@ -167,7 +167,7 @@ async def test_letters_wait_through_an_outage_and_are_then_written_once(start_se
 
 
 async def test_what_the_outage_buffer_cannot_hold_is_dropped_and_counted(redis_server, writer):
-    dead = await writer(redis_server.url, buffer_bytes=100 * (OVERHEAD + 10 + 2))
+    dead = await writer(redis_server.url, buffer_bytes=100 * (OVERHEAD + 10 + 2 + 1))  # payload, detail, channel
     redis_server.pause()
     with structlog.testing.capture_logs() as logs:
         for number in range(250):

@@ -260,19 +260,19 @@ async def test_a_call_that_nobody_ends_hangs(monkeypatch):
         assert (hang.part, hang.doing) == ("sink s", "a call is over its time and can't be ended")
 
 
-async def test_a_worker_that_ended_by_itself_is_told_and_hangs(monkeypatch):
+async def test_a_worker_that_ended_by_itself_is_told_and_replaced(monkeypatch):
     async def sink(event, options): ...
 
     async with bench(sink) as one:
         with structlog.testing.capture_logs() as logs:
             monkeypatch.setattr(one.worker._line, "settle", None)
             one.put(make_event())
-            await until(lambda: hangs(one))
+            await until(lambda: one.worker.replaced)
         assert logs[0]["log_level"] == "critical"
         assert logs[0]["sink"] == "s"
         assert "exc_info" in logs[0]
         monkeypatch.undo()
-    assert hangs(one) == (), "at its end it is not asked"
+        await until(lambda: hangs(one) == ())
 
 
 async def test_a_queue_whose_task_ended_by_itself_hangs(start_server):
