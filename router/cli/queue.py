@@ -353,7 +353,7 @@ def _tell_left(asked: _Asked, job: _Job, done: Counter[Any], after: Standing) ->
         tell(f"warning: {_number(after.held)} left: {job.full}", "warning")
     if done[State.UNREADABLE]:
         tell(
-            f"warning: {_number(done[State.UNREADABLE])} that can't be read (of a newer event-router, perhaps) left as they are",
+            f"warning: left alone: {_number(done[State.UNREADABLE])} that can't be read (of a newer event-router, perhaps)",
             "warning",
         )
     if after.kept:
