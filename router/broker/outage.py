@@ -42,3 +42,7 @@ class Outage:
         if self._failing.pop(who, None) is None or self._failing:
             return None
         return self._clock.monotonic() - self._since
+
+    def dismiss(self, who: str) -> None:
+        """Forget a task that ended without an answer: nobody will say that its trouble is over."""
+        self._failing.pop(who, None)

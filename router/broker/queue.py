@@ -12,7 +12,7 @@ import contextlib
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -103,6 +103,9 @@ def _entry(event: Event) -> bytes:
     return entry
 
 
+_TASKS = ("read", "settle", "keep")
+
+
 class RedisQueue:
     """Implements `contracts.Queue` on Redis for the deliveries of one sink.
 
@@ -110,6 +113,8 @@ class RedisQueue:
     time; `waiting` says how many of them are not there yet. `give_up` makes a dead letter of one and settles it when that
     is written. `hold` bounds what is taken ahead of the workers. What nobody renews for `idle` seconds is a dead router's.
     `overriding` are the routes that replace options of the sink. `book` is this router's own; everybody's is in Redis.
+    `told` is the outage that the log tells of; queues of one server share it, so that ten of them do not tell of one
+    outage ten times.
     """
 
     def __init__(
@@ -130,6 +135,7 @@ class RedisQueue:
         max_deliveries: int = 5,
         overriding: AbstractSet[str] = frozenset(),
         timing: Timing | None = None,
+        told: Outage | None = None,
     ) -> None:
         self._sink = sink
         self._stream = keys.queue(prefix, sink)
@@ -146,6 +152,7 @@ class RedisQueue:
         self._book = book
         self._clock = clock
         self._outage = Outage(clock)
+        self._told = told or Outage(clock)
         self._solitude = solitude
         self._single: bytes | None = None  # the entry for which this queue is alone
         self._max_deliveries = max_deliveries
@@ -456,11 +463,7 @@ class RedisQueue:
     def start(self) -> None:
         """Begin to read. Redis need not be there."""
         self._solitude.join(self)
-        jobs: dict[str, Coroutine[Any, Any, None]] = {
-            "read": self._read(),
-            "settle": self._flush_for_ever(),
-            "keep": self._keep(),
-        }
+        jobs = dict(zip(_TASKS, (self._read(), self._flush_for_ever(), self._keep()), strict=True))
         self._tasks = [asyncio.create_task(job, name=f"queue {self._sink}: {name}") for name, job in jobs.items()]
 
     def signs(self) -> Iterator[Sign]:
@@ -484,6 +487,8 @@ class RedisQueue:
         if self._single is not None:
             self._leave_alone(self._single)
         self._solitude.part(self)
+        for who in _TASKS:
+            self._told.dismiss(self._named(who))
         await self._reading.close()
         await self._writing.close()
 
@@ -865,10 +870,15 @@ class RedisQueue:
 
     def _broken(self, error: BaseException, who: str) -> None:
         reason = str(client.explain(error, self._server.shown))
-        if self._outage.failed(reason, who):
-            self._log.warning("the queue in Redis can't be reached; it is tried again", reason=reason)
+        self._outage.failed(reason, who)
+        if self._told.failed(reason, self._named(who)):
+            log.warning("queues in Redis can't be used; trying on", reason=reason)
+
+    def _named(self, who: str) -> str:
+        return f"{who} {self._sink}"
 
     def _mended(self, who: str) -> None:
-        seconds = self._outage.succeeded(who)
+        self._outage.succeeded(who)
+        seconds = self._told.succeeded(self._named(who))
         if seconds is not None:
-            self._log.info("the queue in Redis is read again", outage_seconds=round(seconds, 3))
+            log.info("queues in Redis are used again", outage_seconds=round(seconds, 3))

@@ -17,6 +17,7 @@ from router.broker import client, keys
 from router.broker.dead_letters import DeadLetterWriter
 from router.broker.durability import Durability
 from router.broker.lists import ListSource
+from router.broker.outage import Outage
 from router.broker.pubsub import PubSubSource
 from router.broker.queue import RedisQueue
 from router.broker.queues import idle_of
@@ -89,6 +90,7 @@ class Durable:
         self._letters = letters
         self._ids = ids
         self._inboxes: dict[str, Inbox] = {}
+        self._outage = Outage(around.clock)
 
     def queue(self, name: str, loaded: Loaded, book: SinkBook) -> RedisQueue:
         """The queue of one sink, not yet started."""
@@ -108,6 +110,7 @@ class Durable:
             hold=limits.hold,
             idle=limits.idle,
             overriding=limits.overriding,
+            told=self._outage,
         )
         return queue
 

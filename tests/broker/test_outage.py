@@ -180,11 +180,37 @@ async def test_a_queue_and_the_way_into_it_say_it_once(redis_server, app, logs, 
     assert book.delivered == 2
     await until(lambda: line.queue.reason is None and line.handover.reason is None)
     for begins, ends in (
-        ("the queue in Redis can't be reached; it is tried again", "the queue in Redis is read again"),
+        ("queues in Redis can't be used; trying on", "queues in Redis are used again"),
         ("deliveries can't be queued in Redis; they wait in memory", "deliveries are queued in Redis again"),
     ):
         judge([one for one in logs if one["event"] in (begins, ends)], begins, ends)
     await line.end()
+
+
+async def test_many_queues_of_one_server_say_it_once(redis_server, app, clock, logs, fault):
+    shared = Outage(clock)
+    lines = [Line(app, sink=f"s{number}", told=shared).start() for number in range(5)]
+    for line in lines:
+        line.put(make_event())
+        await line.deliver_all(1)
+    async with refusing(redis_server, fault):
+        for line in lines:
+            line.put(make_event())
+    for line in lines:
+        await line.deliver_all(1)
+        await until(lambda line=line: line.queue.reason is None)
+    pair = "queues in Redis can't be used; trying on", "queues in Redis are used again"
+    judge([one for one in logs if one["event"] in pair], *pair)
+    for line in lines:
+        await line.end()
+
+
+async def test_a_queue_that_ends_in_an_outage_keeps_nobody_from_saying_that_it_is_over(clock):
+    outage = Outage(clock)
+    outage.failed("READONLY", "keep one")
+    outage.failed("READONLY", "keep two")
+    outage.dismiss("keep two")
+    assert outage.succeeded("keep one") is not None
 
 
 BEGINS, ENDS = "dead letters can't be written; they wait in memory", "dead letters are written again"
