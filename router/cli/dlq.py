@@ -23,7 +23,7 @@ from router.cli.common import (
 )
 from router.cli.many import ago, agreed, dry_run_option, print_table, progress, yes_option
 from router.errors import DEAD, Exit, RouterError
-from router.escaping import escape
+from router.escaping import escape, escape_json
 
 if TYPE_CHECKING:
     from router.broker.letters import Kept, LetterStore
@@ -490,7 +490,7 @@ def _line(kept: Kept) -> str:
     fields = {name: getattr(letter, name) for name in _FIELDS}
     detail = letter.detail if found is None else found
     line = {**fields, "detail": detail, "payload": content(letter), "entry": kept.entry}
-    return msgspec.json.encode(line | {_UNREADABLE: True} if kept.unreadable else line).decode()
+    return escape_json(msgspec.json.encode(line | {_UNREADABLE: True} if kept.unreadable else line)).decode()
 
 
 _FIELDS = (
