@@ -297,6 +297,8 @@ class Embedded:
                     break
                 time.sleep(POLL)
             else:
+                if self._process is not None and self._process.returncode is None:
+                    self._process.wait(STOP)  # it gives its lock back a moment before its parent is told
                 (self._state / "embedded.json").unlink(missing_ok=True)
                 return
             log.warning("the embedded server does not end", seconds=STOP, signal=number.name)

@@ -306,7 +306,7 @@ def test_the_examples_of_the_page_load(tmp_path):
         ("schemas", "order.schema.json", "{}"),
         ("mail", "ops.txt", "{{ payload.message }}"),
         ("routes.d", "none.yaml", "routes: [{id: more, sinks: [audit]}]"),
-        ("creds", "smtp", "secret"),
+        ("creds", "smtp", "of the mail server"),
     ):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / name).write_text(text)

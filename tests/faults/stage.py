@@ -258,6 +258,7 @@ class Stage:
         found = self.found
         self.step("comparing")
         self.until(self._idle, "queues to be empty, and all acknowledged")
+        self.until(lambda: (self.told(self._instance(routers[-1])) or {}).get("ready"), "the router to be ready")
         done = self.command("status", "--json", "--instance", self._instance(routers[-1]))
         self.check(done.returncode == 0, f"status ended with {done.returncode}: {done.stderr}")
         told = json.loads(done.stdout)
