@@ -20,6 +20,7 @@ class Outcome(StrEnum):
     """How a delivery is over: one closed set for books, logs and metrics."""
 
     DELIVERED = "delivered"
+    PRINTED = "printed"
     DEAD_LETTERED = "dead_lettered"
     DROPPED = "dropped"
     SUPPRESSED = "suppressed"

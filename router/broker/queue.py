@@ -47,7 +47,7 @@ MOST = 500
 TELL_EVERY = 60.0
 """Seconds between two log lines about entries that can't be read."""
 
-_COUNTERS = frozenset({"accepted", "delivered", "handed_over"})
+_COUNTERS = frozenset({"accepted", "delivered", "printed", "handed_over"})
 _REASONS = frozenset(map(str, Reason))
 _COUNT = re.compile(r"-?[0-9]{1,18}")
 

@@ -241,7 +241,7 @@ def _sink_line(name: str, sink: dict[str, Any]) -> str:
 
 def _deliver_line(deliver: str | dict[str, Any]) -> str:
     if deliver == "print":
-        return "print: shows who would get what, sends nothing, writes nothing to Redis"
+        return "print: shows who would get what, sends nothing, writes nothing to Redis, keeps no dead letter"
     return "send" if isinstance(deliver, str) else f"send to {_list(deliver['only'])}, print the others"
 
 

@@ -40,7 +40,7 @@ sinks:
 routes:
   - {id: notify, channels: [notification], sinks: [user-chat, audit]}
   - {id: orders, channels: ["orders.*"], sinks: [audit]}
-deliver: print                              # shows who would get what, sends nothing
+deliver: print                              # shows who would get what, and sends and keeps nothing
 """
 
 
@@ -68,7 +68,7 @@ SAMPLES = (
         (r'"route":"orders"',),
     ),
     Sample(
-        "The wrong type, and a field is missing: kept as a dead letter that names both",
+        "The wrong type, and a field is missing: a dead letter names both (shown here; without `deliver: print` it is kept)",
         "notification",
         '{"user_id": "42"}',
         (r"dead letter \(schema\)",),
@@ -251,7 +251,8 @@ def _faults(detail: str) -> list[str]:
 
 
 def _books(console: Console, closing: dict[str, Any]) -> None:
-    for name in ("received", "rejected", "unmatched", "delivered", "dead_lettered", "dropped", "suppressed"):
+    columns = ("received", "rejected", "unmatched", "delivered", "printed", "dead_lettered", "dropped", "suppressed")
+    for name in columns:
         value = closing.get(name)
         if value:
             shown = (

@@ -248,5 +248,7 @@ def _welcome(loaded: Loaded, config: Path, url: str, *, embedded: bool) -> None:
         for line in lines:
             tell(f"  {line}")
     if loaded.config.deliver == "print":
-        tell("deliver: print shows here who would get what, and sends nothing.")
+        tell("deliver: print shows here who would get what, and sends nothing; dead letters are shown, not kept.")
+    elif loaded.config.deliver != "send":
+        tell(f"deliver: only {', '.join(loaded.config.deliver.only)} is sent to; the others are shown here.")
     tell("Ctrl-C ends it.")

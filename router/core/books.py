@@ -31,7 +31,7 @@ class SourceBook:
 
 @dataclass(slots=True)
 class SinkBook:
-    """The deliveries made for one sink; what is over is delivered, dead-lettered, dropped, suppressed or handed over."""
+    """The deliveries made for one sink; what is over is delivered, printed, dead-lettered, dropped, suppressed or handed over."""
 
     planned: int = 0
     """Deliveries that this process was to queue: `planned = accepted + on_their_way + left`."""
@@ -41,6 +41,8 @@ class SinkBook:
     """Of them, those that Redis says another router has, or that stand in their queue already."""
     accepted: int = 0
     delivered: int = 0
+    printed: int = 0
+    """Shown and not sent, under `deliver`."""
     dead_lettered: Counter[Reason] = field(default_factory=Counter)
     dropped: Counter[Reason] = field(default_factory=Counter)
     suppressed: Counter[Reason] = field(default_factory=Counter)
@@ -51,9 +53,11 @@ class SinkBook:
     """Drops of the first `CHANNELS` channels, the rest under `OTHER`, and so those of very long names."""
 
     def settle(self, number: int, outcome: Outcome, reason: Reason | None = None) -> None:
-        """So many deliveries are over, all in the same way. `reason` goes with all outcomes but delivered, handed over."""
+        """So many deliveries are over, all in the same way. `reason` goes with all outcomes but delivered, printed, handed over."""
         if outcome is Outcome.DELIVERED:
             self.delivered += number
+        elif outcome is Outcome.PRINTED:
+            self.printed += number
         elif outcome is Outcome.HANDED_OVER:
             self.handed_over += number
         else:
@@ -90,7 +94,7 @@ class SinkBook:
     @property
     def pending(self) -> int:
         """Deliveries that are not settled."""
-        over = self.delivered + self.handed_over
+        over = self.delivered + self.printed + self.handed_over
         return self.accepted - over - self.dead_lettered.total() - self.dropped.total() - self.suppressed.total()
 
 
@@ -136,6 +140,7 @@ class Books:
             "rejected": _sum(book.rejected for book in sources),
             "unmatched": sum(book.unmatched for book in sources),
             "delivered": sum(book.delivered for book in sinks),
+            "printed": sum(book.printed for book in sinks),
             "dead_lettered": _sum(book.dead_lettered for book in sinks),
             "dropped": _sum(book.dropped for book in sinks),
             "suppressed": _sum(book.suppressed for book in sinks),

@@ -86,12 +86,14 @@ class SinkStatus:
     """Entries of the queue in Redis that this router has in hand and can't read: they stay pending."""
     replaced: int = 0
     """Workers that ended by a fault of the router and were replaced."""
+    printed: int = 0
+    """Shown and not sent, under `deliver`."""
 
     @property
     def difference(self) -> int:
         """Deliveries accepted that no column accounts for: 0 unless there is a bug."""
         reasons = (*self.dead_lettered.values(), *self.dropped.values(), *self.suppressed.values())
-        return self.accepted - self.delivered - self.handed_over - sum(reasons) - self.pending
+        return self.accepted - self.delivered - self.printed - self.handed_over - sum(reasons) - self.pending
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +303,7 @@ def _sink_book(sink: SinkStatus) -> dict[str, Any]:
     return {
         "accepted": sink.accepted,
         "delivered": sink.delivered,
+        "printed": sink.printed,
         **{outcome: sum(counts.values()) for outcome, counts in by_reason.items()},
         "handed_over": sink.handed_over,
         "pending": sink.pending,

@@ -16,6 +16,7 @@ import structlog
 
 from router.broker.link import cancelled
 from router.broker.queue import RedisQueue
+from router.engine import delivery_mode
 from router.engine.composition import Parts, Printer, compose, surroundings
 from router.engine.reload import Load, Reloader
 from router.engine.reloads import Reloads
@@ -274,12 +275,14 @@ class App:
         self._watch.phase = "running"
         systemd.ready(self._status())
         addresses = sorted({source.address for source in self._parts.every_source()})
+        deliver = delivery_mode.in_short(self._parts.loaded.config.deliver)
         log.info(
             "ready",
             sources=len(self._parts.sources),
             sinks=len(self._parts.sinks),
             redis=", ".join(addresses),
             pid=os.getpid(),
+            **({"deliver": deliver} if deliver else {}),
         )
         self._ready()
 
@@ -312,7 +315,10 @@ class App:
         sources = [part.source for part in self._parts.sources.values()]
         up = sum(source.up for source in sources)
         totals = self._parts.shared.books.totals()
-        return f"{up} of {len(sources)} sources up, {totals['received']} received, {totals['delivered']} delivered"
+        deliver = delivery_mode.in_short(self._parts.loaded.config.deliver)
+        printed = f", {totals['printed']} printed (deliver: {deliver})" if deliver else ""
+        delivered = f"{totals['delivered']} delivered"
+        return f"{up} of {len(sources)} sources up, {totals['received']} received, {delivered}{printed}"
 
     # The end.
 

@@ -1,9 +1,10 @@
-"""`deliver: print` and `deliver: {only: …}`: what is shown instead of sent; floor 5."""
+"""`deliver: print` and `deliver: {only: …}`: what is printed instead of sent; floor 5."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from router.config import DeliverOnly
 from router.core.mailboxes import matcher
 from router.core.matching import any_of
 from router.core.rendering import Rendered
@@ -12,6 +13,26 @@ from router.events import DeadLetter, Event
 
 Show = Callable[[str], Awaitable[None]]
 """Prints one line for the operator; may wait for a slow terminal."""
+
+
+def in_short(deliver: str | DeliverOnly) -> str | None:
+    """Return what the ready line and the service manager are told of `deliver`; None where everything is sent."""
+    if isinstance(deliver, DeliverOnly):
+        return f"only {', '.join(deliver.only)}, others are printed"
+    return None if deliver == "send" else deliver
+
+
+def warnings(deliver: str | DeliverOnly) -> tuple[str, ...]:
+    """Return what `/readyz` and `status` say of `deliver`: a router that sends nothing looks like one that does."""
+    if isinstance(deliver, DeliverOnly):
+        to = ", ".join(deliver.only)
+        return (f"deliver: only {to} is sent to; what goes to other addresses is printed on stdout",)
+    if deliver == "send":
+        return ()
+    return (
+        "deliver: print: deliveries are printed on stdout and not sent, dead letters are shown and not kept; "
+        "take `deliver` out of the configuration, or `--deliver print` off the command line, to send",
+    )
 
 
 class DeliveryMode:
@@ -28,8 +49,8 @@ class DeliveryMode:
         self._allows_mail = matcher(only)
         self._show = show
 
-    async def allowed(self, event: Event, rendered: Rendered, *, mail: bool) -> list[str] | None:
-        """The addresses that may be sent to, None when nothing is to be held back; what is held back is shown.
+    async def part(self, event: Event, rendered: Rendered, *, mail: bool) -> tuple[list[str], list[str]] | None:
+        """Return the addresses that may be sent to and the others, which are shown; None when nothing is held back.
 
         `mail` says that the addresses are those of mail.
         """
@@ -44,7 +65,7 @@ class DeliveryMode:
         text = " ".join(rendered.text.split())
         told = f": {text}" if text else ""
         await self._show(f"{event.channel} → {event.route} → {self._sink} ({self._kind}){to}{told}")
-        return allowed
+        return allowed, refused
 
     async def nobody(self, event: Event, reason: Reason) -> None:
         """Show that nobody would get this delivery."""
@@ -61,6 +82,6 @@ class ShownLetters:
         """Show these letters."""
         for letter in letters:
             way = " → ".join(part for part in (letter.channel, letter.route, letter.sink) if part)
-            self._show(f"{way} → dead letter ({letter.reason}): {letter.detail}")
+            self._show(f"{way} → dead letter ({letter.reason}), not kept: {letter.detail}")
             if letter.written is not None:
                 letter.written()

@@ -42,9 +42,10 @@ class Dead(msgspec.Struct, frozen=True):
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """It was shown and not sent; these addresses may be sent to all the same."""
+    """A delivery that was printed and not sent, but for the addresses that are `allowed`; `refused` are the others."""
 
-    addresses: list[str]
+    allowed: list[str]
+    refused: list[str]
 
 
 Prepared = Send | Suppressed | Dead | Shown
@@ -119,9 +120,9 @@ class Preparing:
             message = "a text could not be rendered: the JSON line is sent instead"
             self._notes.say(message, event.route, error=rendered.degraded, **about(event))
         if self._mode is not None:
-            allowed = await self._mode.allowed(event, rendered, mail=template.mail)
-            if allowed is not None:
-                return Shown(allowed)
+            parted = await self._mode.part(event, rendered, mail=template.mail)
+            if parted is not None:
+                return Shown(*parted)
         return Send(rendered.options)
 
 

@@ -20,6 +20,7 @@ from router.core.status import (
     Snapshot,
     SourceStatus,
 )
+from router.engine import delivery_mode
 from router.engine.composition import Parts, SinkPart
 from router.engine.reloads import Reloads
 from router.errors import Reason, RouterError
@@ -134,6 +135,7 @@ class Watch:
     def _notices(self) -> tuple[str, ...]:
         durable = self._parts.shared.durable
         return (
+            *delivery_mode.warnings(self._parts.loaded.config.deliver),
             *self.hanging(),
             *(durable.durability.warnings if durable else ()),
             *(self.orphans.warnings if self.orphans else ()),
@@ -185,6 +187,7 @@ class Watch:
             waiting=max(queue.events - pending, 0),
             accepted=book.accepted,
             delivered=book.delivered,
+            printed=book.printed,
             dead_lettered=_by_reason(book.dead_lettered),
             dropped=_by_reason(book.dropped),
             suppressed=_by_reason(book.suppressed),

@@ -426,12 +426,15 @@ class SinkWorker:
         return pairs
 
     def _shown(self, event: Event, shown: Shown) -> None:
-        """What was shown counts as delivered; an address that may be sent to goes on as a delivery of its own."""
-        if not shown.addresses:
-            self._settle(event, Outcome.DELIVERED)
+        """Settle what was printed. Where some addresses may be sent to, each address goes on as a delivery of its own."""
+        if not shown.allowed:
+            self._settle(event, Outcome.PRINTED)
             return
-        for part in self._parts(event, shown.addresses):
-            self._line.later(part, 0.0)
+        for part in self._parts(event, [*shown.allowed, *shown.refused]):
+            if part.address in shown.allowed:
+                self._line.later(part, 0.0)
+            else:
+                self._settle(part, Outcome.PRINTED)
 
     def _delivered(self, ticket: Ticket, events: Sequence[Event], size: int) -> None:
         self._meter.delivered(map(_received_at, events), self._clock.now())

@@ -214,6 +214,7 @@ def _of_sinks(snapshot: Snapshot, books: Books) -> Iterator[Metric]:
 
 def _outcomes(book: SinkBook) -> Iterator[Row]:
     yield (str(Outcome.DELIVERED), ""), book.delivered
+    yield (str(Outcome.PRINTED), ""), book.printed
     yield (str(Outcome.HANDED_OVER), ""), book.handed_over
     counted = {
         Outcome.DEAD_LETTERED: book.dead_lettered,

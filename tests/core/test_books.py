@@ -9,7 +9,7 @@ from router.events import Outcome
 
 
 def test_pending_is_what_is_not_settled():
-    book = SinkBook(accepted=20, delivered=5, handed_over=2)
+    book = SinkBook(accepted=23, delivered=5, printed=3, handed_over=2)
     book.dead_lettered[Reason.PERMANENT] += 1
     book.dropped[Reason.FULL] += 3
     book.suppressed[Reason.NO_ADDRESS] += 4
@@ -22,8 +22,11 @@ def test_totals_add_up_by_reason():
     books.sources["b"].rejected[Reason.SCHEMA] = 2
     books.sources["b"].rejected[Reason.DECODE] = 1
     books.sinks["x"].dropped[Reason.FULL] = 7
+    books.sinks["x"].printed = 2
+    books.sinks["y"].printed = 3
     totals = books.totals()
     assert totals["received"] == 7
+    assert totals["printed"] == 5
     assert totals["rejected"] == {"decode": 1, "schema": 3}
     assert totals["dropped"] == {"full": 7}
     assert totals["suppressed"] == {}

@@ -48,7 +48,7 @@ def parts(queue, *, book=None, writer=None):
     around = SimpleNamespace(clock=SystemClock(), instance="default", redis_url="redis://127.0.0.1:1")
     books = Books({"web": SourceBook(received=1, routed=1)}, {"mail": worker.book})
     shared = SimpleNamespace(around=around, books=books, meters={}, writer=writer, durable=None)
-    loaded = SimpleNamespace(config=SimpleNamespace(sources={"web": SimpleNamespace(type="stream")}))
+    loaded = SimpleNamespace(config=SimpleNamespace(deliver="send", sources={"web": SimpleNamespace(type="stream")}))
     sinks = {"mail": SimpleNamespace(type="email", worker=worker)}
     return SimpleNamespace(
         loaded=loaded,

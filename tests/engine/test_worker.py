@@ -454,7 +454,7 @@ async def test_deliver_print_shows_and_sends_nothing():
         await at.settled()
     assert sink.got == []
     assert at.shown == ["c → r → s (test) to 42: Hello you", "c → r → s (test) → suppressed (no_address)"]
-    assert at.book.delivered == 1
+    assert (at.book.accepted, at.book.printed, at.book.delivered, at.book.pending) == (2, 1, 0, 0)
     assert at.book.suppressed == {Reason.NO_ADDRESS: 1}
 
 
@@ -466,7 +466,8 @@ async def test_deliver_only_sends_to_those_and_shows_the_others():
         await at.settled()
     assert sorted(options.to for _, options in sink.got) == [["a@example.org"], ["c@example.org"]]
     assert at.shown == ["c → r → s (test) to b@elsewhere.net: x"]
-    assert at.book.pending == 0
+    book = at.book
+    assert (book.accepted, book.delivered, book.printed, book.handed_over, book.pending) == (4, 2, 1, 1, 0)
 
 
 class MailTo(SinkOptions):
