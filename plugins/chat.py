@@ -1044,6 +1044,9 @@ BOTS: dict[str, type[Bot]] = {
 
 REMEMBERED_DELIVERIES = 1_000
 
+CUTS_QUIET = 60.0
+"""Seconds between two lines about texts that were cut."""
+
 Failure = TransientError | PermanentError
 
 
@@ -1057,6 +1060,9 @@ class ChatSink(Sink):
         self.bot: Bot | None = None
         # Who has got a delivery that was cut off between two of its addresses: its next attempt leaves them out.
         self.reached = Recent(REMEMBERED_DELIVERIES)
+        self.cuts = 0
+        """Texts cut since the last line that says so."""
+        self.cuts_told_at = float("-inf")
 
     async def open(self, context: SinkContext) -> None:
         """Prepare the way; nothing is sent."""
@@ -1089,9 +1095,16 @@ class ChatSink(Sink):
             raise PermanentError("the text is empty")
         finished, cut = options.finish(text)
         if cut and self.context is not None:
-            limit = options.length.limits[0][0]
-            self.context.log.info("text cut to the service's limit", event_id=event.id, limit=limit)
+            self._tell_cut(self.context, event, options.length.limits[0][0])
         return finished
+
+    def _tell_cut(self, context: SinkContext, event: Event, limit: int) -> None:
+        """Log that a text was cut, at most once a minute: who publishes may make every text too long."""
+        self.cuts += 1
+        now = context.clock.monotonic()
+        if now - self.cuts_told_at >= CUTS_QUIET:
+            context.log.info("text cut to the service's limit", event_id=event.id, limit=limit, number=self.cuts)
+            self.cuts, self.cuts_told_at = 0, now
 
     async def _to_each(self, bot: Bot, event: Event, options: ChatOptions, text: str) -> None:
         addresses = list(dict.fromkeys(options.to))

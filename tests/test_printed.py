@@ -28,17 +28,21 @@ def setup(bot, port, **keys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "keys", "delivered", "printed", "deliver", "warning"),
+    ("started", "counts", "told"),
     [
-        (("--deliver", "print"), {}, 0, 5, "print", "deliver: print: deliveries are printed on stdout and not sent"),
-        ((), {"deliver": "print"}, 0, 5, "print", "dead letters are shown and not kept"),
-        ((), {"deliver": ONLY}, 2, 3, "only 4?, others are printed", "deliver: only 4? is sent to"),
-        ((), {}, 5, 0, None, None),
+        (
+            (("--deliver", "print"), {}),
+            0,
+            5,
+            ("print", "deliver: print: deliveries are printed on stdout and not sent"),
+        ),
+        (((), {"deliver": "print"}), (0, 5), ("print", "dead letters are shown and not kept")),
+        (((), {"deliver": ONLY}), (2, 3), ("only 4?, others are printed", "deliver: only 4? is sent to")),
+        (((), {}), (5, 0), (None, None)),
     ],
 )
-async def test_what_is_printed_is_told_everywhere(
-    redis_server, tmp_path, arguments, keys, delivered, printed, deliver, warning
-):
+async def test_what_is_printed_is_told_everywhere(redis_server, tmp_path, started, counts, told):
+    (arguments, keys), (delivered, printed), (deliver, warning) = started, counts, told
     port = free_port()
 
     def asked(path):
@@ -70,8 +74,8 @@ async def test_what_is_printed_is_told_everywhere(
         assert len(bot.requests) == delivered
     ready = json.loads(re.search(r'^\{.*"event":"ready".*\}$', router.process.err, re.MULTILINE)[0])
     assert ready.get("deliver") == deliver
-    told = next(each for each in router.process.notify.messages if each.startswith("READY=1"))
-    assert ("printed" in told) is bool(deliver)
+    message = next(each for each in router.process.notify.messages if each.startswith("READY=1"))
+    assert ("printed" in message) is bool(deliver)
     assert (router.closing()["delivered"], router.closing()["printed"]) == (delivered + 5, printed)
 
 

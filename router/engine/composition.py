@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -88,6 +88,7 @@ class Durable:
         self.handover = Handover(self.server, prefix=self.prefix, clock=around.clock, buffer_bytes=redis.outage_buffer)
         self.durability = Durability(self.server)
         self._letters = letters
+        self._notes = Notes(log, around.clock)
         self._ids = ids
         self._inboxes: dict[str, Inbox] = {}
         self._outage = Outage(around.clock)
@@ -126,8 +127,8 @@ class Durable:
         attempts = event._history.calls if event._history else 0
         letter = letters.of_delivery(self._ids.next(now), event, reason, detail, now=now, attempts=attempts)
         over = partial(queue.settle, [event], len(event.raw), Outcome.DEAD_LETTERED, reason)
-        fields = {"sink": event.sink, "attempt": attempts, "reason": str(reason), **about(event)}
-        log.warning("delivery given up", error=detail, **fields)
+        fields: dict[str, Any] = {"sink": event.sink, "attempt": attempts, "reason": str(reason), **about(event)}
+        self._notes.say("delivery given up", event.sink, reason, error=detail, **fields)
         self._letters.add([msgspec.structs.replace(letter, written=over)])
 
 

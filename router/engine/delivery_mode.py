@@ -29,10 +29,8 @@ def warnings(deliver: str | DeliverOnly) -> tuple[str, ...]:
         return (f"deliver: only {to} is sent to; what goes to other addresses is printed on stdout",)
     if deliver == "send":
         return ()
-    return (
-        "deliver: print: deliveries are printed on stdout and not sent, dead letters are shown and not kept; "
-        "take `deliver` out of the configuration, or `--deliver print` off the command line, to send",
-    )
+    shown = "deliver: print: deliveries are printed on stdout and not sent, dead letters are shown and not kept"
+    return (f"{shown}; to send, take `deliver` out of the configuration, or `--deliver print` off the command line",)
 
 
 class DeliveryMode:

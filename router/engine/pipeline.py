@@ -417,7 +417,7 @@ class Pipeline:
             if not schema.is_valid(payload):
                 found = schema.errors(payload)
                 message = "event does not fit its schema, mode warn lets it pass"
-                self._notes.say(message, lane.name, channel, source=lane.name, channel=channel, detail=_places(found))
+                self._notes.say(message, lane.name, rule.file, source=lane.name, channel=channel, detail=_places(found))
             return True
 
         return accepts_all
@@ -441,7 +441,6 @@ class Pipeline:
         self._notes.say(
             "event rejected",
             lane.name,
-            event.channel,
             reason,
             event_id=event.id,
             source=lane.name,
@@ -479,8 +478,8 @@ class Pipeline:
             return
         first = accepted[0]
         message = "no route takes the events of this channel"
-        about = {"event_id": first.id, "source": first.source, "channel": prepared.channel}
-        self._notes.say(message, first.source, prepared.channel, **about)
+        about: dict[str, Any] = {"event_id": first.id, "source": first.source, "channel": prepared.channel}
+        self._notes.say(message, first.source, times=len(accepted), **about)
         if self._keep_unmatched:
             messages = whole or [event.raw for event in accepted]
             for event, raw in zip(accepted, messages, strict=True):

@@ -131,7 +131,7 @@ def _shared(templates: Iterable[OptionsTemplate]) -> Any:
     return options[0] if options and all(one is not None and one == options[0] for one in options) else None
 
 
-def about(event: Event) -> dict[str, str]:
+def about(event: Event) -> dict[str, Any]:
     """What log lines say of a delivery."""
     said = {"event_id": event.id, "source": event.source, "channel": event.channel, "route": event.route}
     if event.address is not None:

@@ -27,6 +27,7 @@ from router.broker.streams import StreamSource
 from router.contracts import Clock, DeadLetters, DisputableReceipt, Receipt, RemovableReceipt, Removal
 from router.core.letter_filter import received_at
 from router.engine.letters import DETAIL_BYTES
+from router.engine.notes import Notes
 from router.errors import ConfigError, Reason, UnavailableError
 from router.escaping import cut
 from router.events import DeadLetter, Event, RawBatch
@@ -171,6 +172,7 @@ class Replayer:
         self._way = way
         self._dead_letters = dead_letters
         self._clock = clock
+        self._notes = Notes(log, clock)
         self._unreadable = Tally(clock, "dead letters to be replayed can't be read: they stay where they are")
 
     def receive(self, source: str, batches: Sequence[RawBatch]) -> None:  # noqa: ARG002  # there is only one
@@ -224,8 +226,9 @@ class Replayer:
         now = events.timestamp(datetime.fromtimestamp(self._clock.now(), UTC))
         written = partial(receipt.settle, 0)
         again = msgspec.structs.replace(letter, reason=str(reason), detail=detail, failed_at=now, written=written)
-        log.warning(
+        self._notes.say(
             "a dead letter can't be replayed",
+            reason,
             event_id=letter.event_id,
             route=letter.route,
             sink=letter.sink,

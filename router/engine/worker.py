@@ -521,7 +521,7 @@ class SinkWorker:
             history = event._history
             attempts = history.calls if history else 0
         letter = letters.of_delivery(self._ids.next(now), event, reason, detail, now=now, attempts=attempts)
-        fields = {"attempt": attempts, "reason": str(reason), **about(event)}
+        fields: dict[str, Any] = {"attempt": attempts, "reason": str(reason), **about(event)}
         self._notes.say("delivery given up", reason, event.route, error=error, **fields)
         settle = partial(self._settle, event, Outcome.DEAD_LETTERED, reason)
         if self._waits(event):

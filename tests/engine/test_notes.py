@@ -4,7 +4,7 @@ import pytest
 import structlog.stdlib
 from structlog.testing import capture_logs
 
-from router.engine.notes import KINDS, MOST, QUIET, Notes
+from router.engine.notes import CHANNELS, KINDS, MOST, QUIET, Notes
 
 
 class Clock:
@@ -60,8 +60,30 @@ def test_what_is_different_each_time_is_no_flood(notes, clock):
     assert lines[-1]["times_since_last_line"] == 1000 - KINDS
 
 
-def test_what_is_remembered_is_bounded(notes):
+def test_what_is_remembered_is_bounded_and_so_are_the_lines(notes, clock):
     with capture_logs() as lines:
-        for number in [*range(MOST + 1), 0]:
-            notes.say("no route", str(number), channel=number)
-    assert [line["channel"] for line in lines] == [*range(MOST + 1), 0]  # the first was forgotten
+        for number in [*range(MOST + 500), 0]:
+            notes.say("no route", f"route {number}", route=number)
+        assert [line["route"] for line in lines] == list(range(MOST + 1))  # the rest shares one place
+        lines.clear()
+        clock.seconds += QUIET
+        for number in (MOST + 7, MOST + 8):  # those of a minute ago have made room
+            notes.say("no route", f"route {number}", route=number)
+    assert [line["route"] for line in lines] == [MOST + 7, MOST + 8]
+
+
+@pytest.mark.parametrize("channels", [1, 3, CHANNELS + 5])
+def test_a_line_says_of_how_many_channels_it_speaks(notes, clock, channels):
+    with capture_logs() as lines:
+        notes.say("no route", "web", channel="first", times=5)
+        for number in range(2 * channels):
+            notes.say("no route", "web", channel=f"c{number // 2}", times=3)
+        clock.seconds += QUIET
+        notes.say("no route", "web", channel="last")
+        clock.seconds += QUIET
+        notes.say("no route", "web", channel="last")
+    assert [line["channel"] for line in lines] == ["first", "last", "last"]
+    assert lines[1]["times_since_last_line"] == 4 + 6 * channels
+    assert lines[1]["channels_since_last_line"] == 1 + channels
+    assert "channels_since_last_line" not in lines[0]
+    assert "times_since_last_line" not in lines[2]

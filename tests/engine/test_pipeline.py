@@ -46,20 +46,22 @@ class Run:
         format=JSON,  # noqa: A002  # the configuration's word
         id_path=(),
         schema=SCHEMA,
+        schema_channels=("notification",),
+        clock=None,
     ):
         self.inboxes = {"log": [], "mail": []}
         self.puts = []
         self.letters = Letters()
         self.books = Books({"web": SourceBook()}, {name: SinkBook() for name in self.inboxes})
         routes = routes or [RouteConfig(id="all", sinks=[RouteSink(sink="log")])]
-        rules = [schema_rule(["notification"], mode, schema, "n.json")]
+        rules = [schema_rule(list(schema_channels), mode, schema, "n.json")]
         self.pipeline = Pipeline(
             lanes=[Lane("web", TEXT if text else format, max_bytes, id_path)],
             routing=Routing(routes, rules, unmatched),
             inboxes={name: self._put(name) for name in self.inboxes},
             dead_letters=self.letters,
             books=self.books,
-            clock=SystemClock(),
+            clock=clock or SystemClock(),
             ids=Ids("test"),
             keep_unmatched=keep_unmatched,
         )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
+import structlog.testing
 
 from router.contracts import RemovableReceipt, Removal
 from router.engine.clock import SystemClock
@@ -229,3 +230,11 @@ def test_a_payload_that_its_source_could_not_have_had_is_a_dead_letter_again(pay
     bench.give(entry(**TO_SINK), payload=payload)
     assert bench.way.delivered == []
     assert [(letter.reason, letter.payload) for letter in bench.letters.kept] == [("decode", payload)]
+
+
+def test_letters_that_can_not_be_replayed_make_a_few_lines_and_not_one_each():
+    bench = Bench()
+    with structlog.testing.capture_logs() as lines:
+        bench.give(*(entry(route=f"r{number}", sink="gone") for number in range(300)))
+    assert len(bench.letters.kept) == 300
+    assert [line["event"] for line in lines] == ["a dead letter can't be replayed"]

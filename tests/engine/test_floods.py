@@ -1,0 +1,63 @@
+"""What a producer chooses, a channel's name above all, makes no flood of lines."""
+
+import pytest
+from structlog.testing import capture_logs
+
+from router.config import RouteConfig, RouteSink
+from tests.engine.test_pipeline import GOOD, Run
+
+ROUTES = [RouteConfig(id="x", channels=["x"], sinks=[RouteSink(sink="log")])]
+MANY = 530_000
+
+
+class Clock:
+    """A clock that stands until it is told to go."""
+
+    def __init__(self):
+        self.seconds = 1_000_000.0
+
+    def monotonic(self):
+        return self.seconds
+
+    def now(self):
+        return self.seconds
+
+
+@pytest.mark.parametrize(
+    ("channels", "events", "keep"), [(3, 2, False), (3, 2, True), (25_000, 1, True), (MANY, 1, False)]
+)
+def test_channels_that_no_route_takes_make_a_line_a_minute(channels, events, keep):
+    clock = Clock()
+    run = Run(ROUTES, clock=clock, keep_unmatched=keep)
+    with capture_logs() as lines:
+        for number in range(channels):
+            run.receive(*[GOOD] * events, channel=b"c%d" % number)
+        clock.seconds += 60
+        run.receive(GOOD, channel=b"late")
+        clock.seconds += 59
+        run.receive(GOOD, channel=b"later")
+    assert [line["channel"] for line in lines] == ["c0", "late"]
+    assert {line["source"] for line in lines} == {"web"}
+    assert lines[1]["times_since_last_line"] == channels * events - 1
+    assert lines[1]["channels_since_last_line"] == channels - (events == 1)
+    assert run.book.unmatched == channels * events + 2
+
+
+@pytest.mark.parametrize(
+    ("payload", "mode", "message"),
+    [
+        (b"{", "enforce", "event rejected"),
+        (b'{"user_id": "x"}', "enforce", "event rejected"),
+        (b'{"user_id": "x"}', "warn", "event does not fit its schema, mode warn lets it pass"),
+    ],
+)
+def test_channels_with_faulty_events_make_a_line_a_minute(payload, mode, message):
+    clock = Clock()
+    run = Run(mode=mode, schema_channels=["*"], clock=clock)
+    with capture_logs() as lines:
+        for number in range(2_000):
+            run.receive(payload, channel=b"c%d" % number)
+        clock.seconds += 60
+        run.receive(payload, channel=b"late")
+    assert [(line["event"], line["channel"]) for line in lines] == [(message, "c0"), (message, "late")]
+    assert lines[1]["times_since_last_line"] == lines[1]["channels_since_last_line"] == 1_999
