@@ -288,6 +288,9 @@ class RedisConfig(Model):
     )
     connect_timeout: Duration = Field(10.0, description="how long to wait for Redis at start")
     outage_buffer: Size = Field(64 * 1024**2, description="what waits in memory while Redis refuses writes")
+    appendfsync: Literal["everysec", "always"] = Field(
+        "everysec", description="of the embedded server: `always` loses nothing at a power cut, and is slower"
+    )
 
 
 class PluginsConfig(Model):

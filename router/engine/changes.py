@@ -89,6 +89,7 @@ def _refuse(old: Loaded, new: Loaded) -> None:
     fixed = {
         "redis.url": (before.redis.url, now.redis.url),
         "redis.key_prefix": (before.redis.key_prefix, now.redis.key_prefix),
+        "redis.appendfsync": (before.redis.appendfsync, now.redis.appendfsync),
         "deliver": (_plain(before.deliver), _plain(now.deliver)),
         "admin": (_plain(before.admin), _plain(now.admin)),
     }

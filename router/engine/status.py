@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 import msgspec
 
+from router.broker.durability import Durability
 from router.broker.orphans import Orphans
 from router.broker.pulse import Pulse
+from router.core.durability import brings_its_own
 from router.core.status import (
     Phase,
     RedisStatus,
@@ -137,9 +139,14 @@ class Watch:
         return (
             *delivery_mode.warnings(self._parts.loaded.config.deliver),
             *self.hanging(),
-            *(durable.durability.warnings if durable else ()),
+            *(self._endangered(durable.durability) if durable else ()),
             *(self.orphans.warnings if self.orphans else ()),
         )
+
+    def _endangered(self, durability: Durability) -> tuple[str, ...]:
+        config = self._parts.loaded.config
+        matters = brings_its_own(config.sources.values(), config.redis.url)
+        return (*durability.warnings, *(durability.power_cut if matters else ()))
 
     def _redis(self) -> RedisStatus | None:
         pulse, writer = self._pulse, self._parts.shared.writer

@@ -28,7 +28,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Embedded]]:
     """Make an `Embedded` on this test's state directory; whatever runs there is ended after the test."""
     made: list[Embedded] = []
 
-    def one(**options: int) -> Embedded:
+    def one(**options: object) -> Embedded:
         made.append(Embedded(tmp_path, **{"port": 0, **options}))
         return made[-1]
 
@@ -210,6 +210,24 @@ def test_a_running_server_is_adopted(make):
     second = make()
     assert second.ensure() == first
     assert second.adopted
+
+
+def appendfsync(running):
+    with redis.Redis.from_url(running.url, decode_responses=True) as client:
+        return client.config_get("appendfsync")["appendfsync"]
+
+
+def test_every_write_may_be_synced_of_a_new_server_and_of_one_that_runs(make):
+    usual = make().ensure()
+    assert appendfsync(usual) == "everysec"
+    careful = make(appendfsync="always")
+    assert careful.ensure() == usual
+    assert appendfsync(usual) == "always"
+    assert make().ensure() == usual
+    assert appendfsync(usual) == "always"  # a router that does not ask for it takes it from nobody
+    kill(usual)
+    careful.restart()
+    assert appendfsync(careful.running) == "always"
 
 
 def test_the_server_outlives_a_router_that_is_killed(make, tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import resource
 import socket
 import subprocess
@@ -248,6 +249,44 @@ def test_it_does_not_wait_for_a_server_that_is_silent(folder, monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", endless)
     loaded = load(folder / "config.yaml", environ={"REDIS_URL": "redis://nobody.example:6379"})
-    assert durability.warnings(loaded) == ()
+    assert durability.problems(loaded) == []
     assert asked.is_set()
     over.set()
+
+
+# What a power cut takes.
+
+
+@pytest.mark.parametrize(
+    ("redis", "path", "said"),
+    [
+        ("redis: {url: embedded}", "redis.appendfsync", "the last second"),
+        ("redis: {url: embedded, appendfsync: everysec}", "redis.appendfsync", "the last second"),
+        ("redis: {url: embedded, appendfsync: always}", None, None),
+        ("redis: {url: URL}", "redis.url", "the last second"),
+        ("redis: {url: URL, appendfsync: always}", "redis.appendfsync", "is for the embedded server"),
+    ],
+)
+def test_what_a_power_cut_takes_is_a_note(folder, server, redis, path, said):
+    server.do("CONFIG", "SET", "appendonly", "yes")
+    server.do("CONFIG", "SET", "appendfsync", "always" if said and "embedded" in said else "everysec")
+    queue_in_redis(folder)
+    lines = (folder / "config.yaml").read_text().splitlines()
+    kept = [line for line in lines if not line.startswith("redis:")]
+    (folder / "config.yaml").write_text("\n".join([*kept, redis.replace("URL", server.url), ""]))
+    done = run("check", "--strict", "--json", cwd=folder)
+    assert done.code == 0
+    (report,) = json.loads(done.out)
+    found = [(each["severity"], each["path"]) for each in report["problems"]]
+    assert found == ([("note", path)] if path else [])
+    assert all(said in each["message"] for each in report["problems"])
+
+
+def test_streams_of_the_same_redis_lose_nothing_that_it_has_not_lost_itself(folder, server):
+    queue_in_redis(folder)
+    text = (folder / "config.yaml").read_text()
+    text = re.sub(r"type: pubsub, channels: \[[^]]*\]", "type: stream, streams: [notification]", text)
+    (folder / "config.yaml").write_text(text)
+    server.do("CONFIG", "SET", "appendonly", "yes")
+    (report,) = json.loads(run("check", "--json", cwd=folder, env={"REDIS_URL": server.url}).out)
+    assert [each for each in report["problems"] if each["path"] == "redis.url"] == []

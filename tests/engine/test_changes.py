@@ -145,6 +145,7 @@ def register_sinks(register):
     [
         ({"redis": {"url": "redis://other"}}, "redis.url"),
         ({"redis": {"url": "redis://127.0.0.1", "key_prefix": "x"}}, "redis.key_prefix"),
+        ({"redis": {"url": "redis://127.0.0.1", "appendfsync": "always"}}, "redis.appendfsync"),
         ({"deliver": "print"}, "deliver"),
         ({"deliver": {"only": ["*@b.c"]}}, "deliver"),
         ({"admin": {"listen": "127.0.0.1:1234"}}, "admin"),

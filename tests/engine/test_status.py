@@ -7,6 +7,7 @@ import pytest
 
 from router.broker import client
 from router.broker.orphans import warning
+from router.config import PubSubConfig, RedisConfig, StreamConfig
 from router.core.books import Books, SinkBook, SourceBook
 from router.core.status import Fault, LoadStatus, SharedQueue
 from router.engine import status
@@ -48,7 +49,10 @@ def parts(queue, *, book=None, writer=None):
     around = SimpleNamespace(clock=SystemClock(), instance="default", redis_url="redis://127.0.0.1:1")
     books = Books({"web": SourceBook(received=1, routed=1)}, {"mail": worker.book})
     shared = SimpleNamespace(around=around, books=books, meters={}, writer=writer, durable=None)
-    loaded = SimpleNamespace(config=SimpleNamespace(deliver="send", sources={"web": SimpleNamespace(type="stream")}))
+    source_config = StreamConfig(type="stream", streams=["web"])
+    loaded = SimpleNamespace(
+        config=SimpleNamespace(deliver="send", sources={"web": source_config}, redis=RedisConfig(url="redis://a"))
+    )
     sinks = {"mail": SimpleNamespace(type="email", worker=worker)}
     return SimpleNamespace(
         loaded=loaded,
@@ -134,7 +138,7 @@ async def test_what_waits_for_sinks_that_are_gone_is_told(start_server):
     server = start_server("valkey")
     for sink in ("mail", "old-mail"):
         server.do("XADD", f"{{shop}}:queue:{sink}", "*", "d", "x")
-    durability = SimpleNamespace(warnings=("no AOF",))
+    durability = SimpleNamespace(warnings=("no AOF",), power_cut=("a second",))
     durable = SimpleNamespace(server=client.server(server.url), prefix="shop", durability=durability)
     watched = parts(Queue(no_news))
     watched.shared.durable = durable
@@ -150,6 +154,9 @@ async def test_what_waits_for_sinks_that_are_gone_is_told(start_server):
     assert watch.snapshot().orphaned == {"old-mail": 2}
     watched.sinks["old-mail"] = watched.sinks["mail"]  # as a reload does
     assert watch.snapshot().orphaned == {}
+    assert watch.snapshot().notices == ("no AOF",)
+    watched.loaded.config.sources["other"] = PubSubConfig(type="pubsub", channels=["c"])
+    assert watch.snapshot().notices == ("no AOF", "a second")  # it matters for what nobody else has
     await watch.close()
 
 

@@ -26,6 +26,7 @@ def look_around(draft: Draft) -> None:
     _schemas_without_channel(draft)
     _broken_plugins(draft)
     _databases(draft)
+    _embedded_settings(draft)
     _exact_names(draft)
     _claims(draft)
 
@@ -93,6 +94,16 @@ def _databases(draft: Draft) -> None:
         message = "pub/sub ignores the database number: events published in any database arrive"
         mark = own.mark if own is not None else entry.mark
         draft.problems.add(message, mark, path=entry.node.path, severity="note")
+
+
+def _embedded_settings(draft: Draft) -> None:
+    """Name what is said of the embedded server where another one is used, which `${REDIS_URL:-embedded}` may decide."""
+    entry = draft.entries("redis").get("appendfsync")
+    if entry is not None and draft.redis.url != "embedded":
+        message = (
+            "is for the embedded server, so it does nothing here: set appendfsync in the configuration of Redis itself"
+        )
+        draft.problems.add(message, entry.mark, path=entry.node.path, severity="note")
 
 
 def _exact_names(draft: Draft) -> None:
