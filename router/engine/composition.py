@@ -31,7 +31,7 @@ from router.core.ids import Ids
 from router.core.matching import is_glob
 from router.core.rendering import OptionsTemplate
 from router.core.routing import Routing, schema_rule
-from router.engine import letters
+from router.engine import delivery_log, letters
 from router.engine.calls import Caller
 from router.engine.clock import SystemClock
 from router.engine.context import Context
@@ -129,6 +129,7 @@ class Durable:
         over = partial(queue.settle, [event], len(event.raw), Outcome.DEAD_LETTERED, reason)
         fields: dict[str, Any] = {"sink": event.sink, "attempt": attempts, "reason": str(reason), **about(event)}
         self._notes.say("delivery given up", event.sink, reason, error=detail, **fields)
+        delivery_log.settled([event], Outcome.DEAD_LETTERED, reason)
         self._letters.add([msgspec.structs.replace(letter, written=over)])
 
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -24,10 +24,11 @@ from router.broker.queue_scripts import APPEND, APPEND_ENTRIES
 from router.config import QueueConfig
 from router.contracts import Clock, DisputableReceipt, RemovableReceipt, Removal, Sign
 from router.core.books import SinkBook
-from router.core.records import pack
+from router.core.records import Reader, pack
+from router.engine import delivery_log
 from router.engine.notes import Notes
 from router.errors import Reason
-from router.events import Event
+from router.events import Event, Outcome
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -304,6 +305,7 @@ class _PlainLane(_Lane):
         inbox, number = chunk.inbox, len(chunk.records)
         inbox.book.accepted += number
         inbox.book.drop(chunk.channels, Reason.OUTAGE)
+        delivery_log.settled(_deliveries(inbox, chunk.records), Outcome.DROPPED, Reason.OUTAGE)
         self._outages[inbox] = self._outages.get(inbox, 0) + number
         message = "Redis takes no deliveries, or not fast enough, and the outage buffer is full: deliveries are dropped"
         self._handover.notes.say(message, inbox.sink, sink=inbox.sink, number=number, reason=str(Reason.OUTAGE))
@@ -348,6 +350,7 @@ class _PlainLane(_Lane):
             dropped = chunk.channels[int(kept) :]
             if dropped:
                 inbox.book.drop(dropped, Reason.FULL)
+                delivery_log.settled(_deliveries(inbox, chunk.records[int(kept) :]), Outcome.DROPPED, Reason.FULL)
                 message = "the queue is full: deliveries are dropped"
                 self._handover.notes.say(
                     message, inbox.sink, sink=inbox.sink, number=len(dropped), reason=str(Reason.FULL)
@@ -362,9 +365,17 @@ class _PlainLane(_Lane):
             inbox.book.on_their_way -= number
             inbox.book.accepted += number
             inbox.book.drop(chunk.channels, Reason.SHUTDOWN)
+            delivery_log.settled(_deliveries(inbox, chunk.records), Outcome.DROPPED, Reason.SHUTDOWN)
             lost[inbox.sink] = lost.get(inbox.sink, 0) + number
         self._chunks.clear()
         return lost
+
+
+def _deliveries(inbox: Inbox, records: Sequence[bytes]) -> Iterator[Event]:
+    """Read the deliveries that these records are."""
+    reader = Reader(inbox.sink)
+    for record in records:
+        yield reader.read(record, None)[0]
 
 
 class _AcknowledgedLane(_Lane):
@@ -488,6 +499,7 @@ class _AcknowledgedLane(_Lane):
     def _count_drop(self, deliveries: list[tuple[Inbox, Event]], inbox: Inbox) -> None:
         event = next(event for each, event in deliveries if each is inbox)
         inbox.book.drop([event.channel], Reason.FULL)
+        delivery_log.settled([event], Outcome.DROPPED, Reason.FULL)
         message = "the queue is full: deliveries are dropped"
         self._handover.notes.say(message, inbox.sink, sink=inbox.sink, reason=str(Reason.FULL))
 

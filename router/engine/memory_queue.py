@@ -14,6 +14,7 @@ from itertools import chain, count
 
 from router.config import QueueConfig
 from router.core.books import SinkBook
+from router.engine import delivery_log
 from router.errors import Reason
 from router.events import Event, Outcome
 
@@ -75,6 +76,7 @@ class MemoryQueue:
 
     def _drop(self, events: list[Event], reason: Reason) -> None:
         self._book.drop((event.channel for event in events), reason)
+        delivery_log.settled(events, Outcome.DROPPED, reason)
         _tell(events)
 
     def _put_one_by_one(self, events: list[Event]) -> list[Event]:
@@ -261,6 +263,7 @@ class MemoryQueue:
         self.bytes -= size_of(left)
         lost = [event for event in left if event._receipt is None]
         self._book.drop((event.channel for event in lost), Reason.SHUTDOWN)
+        delivery_log.settled(lost, Outcome.DROPPED, Reason.SHUTDOWN)
         self._settled.set()
         return len(lost)
 

@@ -22,7 +22,7 @@ from router.core.books import LONGEST_CHANNEL, Books, SourceBook
 from router.core.ids import Ids
 from router.core.routing import Routing, SchemaRule, Target
 from router.core.validation import Violation
-from router.engine import letters
+from router.engine import delivery_log, letters
 from router.engine.notes import Notes
 from router.errors import Reason, RejectedError
 from router.events import Event, RawBatch
@@ -448,6 +448,7 @@ class Pipeline:
             reason=str(reason),
             detail=told,
         )
+        delivery_log.not_routed([event], "rejected", reason, detail)
         self._keep(msgspec.structs.replace(event, route="", sink=""), reason, detail)
 
     def _keep(self, event: Event, reason: Reason, detail: str) -> None:
@@ -480,6 +481,7 @@ class Pipeline:
         message = "no route takes the events of this channel"
         about: dict[str, Any] = {"event_id": first.id, "source": first.source, "channel": prepared.channel}
         self._notes.say(message, first.source, times=len(accepted), **about)
+        delivery_log.not_routed(accepted, "unmatched")
         if self._keep_unmatched:
             messages = whole or [event.raw for event in accepted]
             for event, raw in zip(accepted, messages, strict=True):

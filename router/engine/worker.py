@@ -31,6 +31,7 @@ from router.core.rendering import OptionsTemplate
 from router.core.status import Fault
 from router.engine import letters
 from router.engine.calls import Caller
+from router.engine.delivery_log import DeliveryLog
 from router.engine.delivery_mode import DeliveryMode
 from router.engine.gate import Gate
 from router.engine.memory_queue import size_of
@@ -128,6 +129,7 @@ class SinkWorker:
         self._log = log.bind(sink=name)
         self._trouble = Trouble(self._log, clock)
         self._notes = Notes(self._log, clock)
+        self._debug = DeliveryLog(clock)
         self._gate = Gate(keys.breaker, clock=clock, trouble=self._trouble, waiting=lambda: queue.events)
         self._pausing = Pausing(self._gate, clock)
         self.gone: frozenset[str] = frozenset()
@@ -354,11 +356,13 @@ class SinkWorker:
             results = await self._call(slot, pairs)
         except Exception as error:  # noqa: BLE001  # whatever a plugin raises is the failure of these deliveries
             slot.hand = []  # from here on a fault of ours must not have them judged twice
+            self._debug.called(pairs, began, self._preparing.destination)
             self._heed(pairs, repeat(error))
             return self._failed(ticket, events, error)
         finally:
             self._meter.called(self._clock.monotonic() - began)
         slot.hand = []
+        self._debug.called(pairs, began, self._preparing.destination)
         if results is None:
             self._delivered(ticket, events, size)
             return []
@@ -428,7 +432,7 @@ class SinkWorker:
     def _shown(self, event: Event, shown: Shown) -> None:
         """Settle what was printed. Where some addresses may be sent to, each address goes on as a delivery of its own."""
         if not shown.allowed:
-            self._settle(event, Outcome.PRINTED)
+            self._settle(event, Outcome.PRINTED, to=shown.refused)
             return
         for part in self._parts(event, [*shown.allowed, *shown.refused]):
             if part.address in shown.allowed:
@@ -439,6 +443,7 @@ class SinkWorker:
     def _delivered(self, ticket: Ticket, events: Sequence[Event], size: int) -> None:
         self._meter.delivered(map(_received_at, events), self._clock.now())
         self._line.settle(events, size, Outcome.DELIVERED)
+        self._debug.settled(events, Outcome.DELIVERED)
         self._gate.report(ticket, None)
         if self._trouble.active and self._gate.ticket is not None:
             self._trouble.ended("the sink delivers again")
@@ -450,6 +455,7 @@ class SinkWorker:
         if delivered:
             self._meter.delivered(map(_received_at, delivered), self._clock.now())
             self._line.settle(delivered, size_of(delivered), Outcome.DELIVERED)
+            self._debug.settled(delivered, Outcome.DELIVERED)
         if fault is not None or not delivered:
             error = fault or failed[0][1]
             self._gate.report(ticket, error, self._told(error))
@@ -498,14 +504,19 @@ class SinkWorker:
                 return self._fail(event, own, chance)
             self._settle(event, Outcome.DELIVERED)
             return []
-        parts = zip(self._parts(event, error.failures), error.failures.values(), strict=True)
+        calls = event._history.calls + 1 if event._history else 1
+        told = self._told(error)
+        parts = zip(self._parts(event, error.failures, calls, told), error.failures.values(), strict=True)
         return [kept for part, failure in parts for kept in self._fail(part, failure, chance)]
 
-    def _parts(self, event: Event, addresses: Iterable[str]) -> list[Event]:
+    def _parts(
+        self, event: Event, addresses: Iterable[str], attempts: int | None = None, error: str | None = None
+    ) -> list[Event]:
         """A delivery of its own for each of these addresses; the whole is handed over to them."""
         self._parted = True
         parts = [msgspec.structs.replace(event, address=address) for address in addresses]
         self._line.split(event, parts)
+        self._debug.settled([event], Outcome.HANDED_OVER, attempt=attempts, error=error)
         return parts
 
     def _give_up(
@@ -514,16 +525,17 @@ class SinkWorker:
         """Hand it over to the fallbacks, or else make a dead letter; the log is `told` what may stand there of the detail."""
         detail = self._redact(detail)
         error = detail if told is None else self._redact(told)
-        if self._fallback and reason in HANDED_OVER and self._relayed(event, reason, error):
-            return
-        now = self._clock.now()
         if attempts is None:
             history = event._history
             attempts = history.calls if history else 0
+        if self._fallback and reason in HANDED_OVER and self._relayed(event, reason, error, attempts):
+            return
+        now = self._clock.now()
         letter = letters.of_delivery(self._ids.next(now), event, reason, detail, now=now, attempts=attempts)
         fields: dict[str, Any] = {"attempt": attempts, "reason": str(reason), **about(event)}
         self._notes.say("delivery given up", reason, event.route, error=error, **fields)
-        settle = partial(self._settle, event, Outcome.DEAD_LETTERED, reason)
+        self._debug.settled([event], Outcome.DEAD_LETTERED, reason, attempt=attempts, error=error)
+        settle = partial(self._line.settle, [event], len(event.raw), Outcome.DEAD_LETTERED, reason)
         if self._waits(event):
             self._dead_letters.add([msgspec.structs.replace(letter, written=settle)])
         else:
@@ -540,12 +552,13 @@ class SinkWorker:
             return text or type(error).__name__
         return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
-    def _relayed(self, event: Event, reason: Reason, error: str) -> bool:
+    def _relayed(self, event: Event, reason: Reason, error: str, attempts: int) -> bool:
         """Hand it over to the fallbacks; returns whether one of them took it."""
         assert self._hand_over is not None
-        over = partial(self._settle, event, Outcome.HANDED_OVER)
+        over = partial(self._line.settle, [event], len(event.raw), Outcome.HANDED_OVER)
         taken = relay(event, self._fallback, self._hand_over, over, wait=self._waits(event))
         if taken:
+            self._debug.settled([event], Outcome.HANDED_OVER, reason, attempt=attempts, error=error)
             to = ", ".join(taken)
             message = "delivery given up, its fallback gets it"
             self._notes.say(message, reason, event.route, error=error, reason=str(reason), to=to, **about(event))
@@ -555,8 +568,10 @@ class SinkWorker:
         """Whether a source or Redis keeps this delivery until it is settled: then that waits for what follows it."""
         return event._receipt is not None
 
-    def _settle(self, event: Event, outcome: Outcome, reason: Reason | None = None) -> None:
+    def _settle(self, event: Event, outcome: Outcome, reason: Reason | None = None, *, to: Sequence[str] = ()) -> None:
+        """Settle one delivery that was not attempted, or got to every address that is not named as failed."""
         self._line.settle([event], len(event.raw), outcome, reason)
+        self._debug.settled([event], outcome, reason, addresses=to)
 
 
 def _ordered(queue: Queue, order_by: Expression, clock: Clock) -> Ordered:

@@ -455,4 +455,5 @@ def test_outcomes_are_counters_of_the_books():
         "dropped",
         "suppressed",
         "handed_over",
+        "printed",
     }
