@@ -24,7 +24,7 @@ from router.broker.queue_scripts import APPEND, APPEND_ENTRIES
 from router.config import QueueConfig
 from router.contracts import Clock, DisputableReceipt, RemovableReceipt, Removal, Sign
 from router.core.books import SinkBook
-from router.core.records import Reader, pack
+from router.core.records import Reader, UnknownRecordError, pack
 from router.engine import delivery_log
 from router.engine.notes import Notes
 from router.errors import Reason
@@ -372,10 +372,11 @@ class _PlainLane(_Lane):
 
 
 def _deliveries(inbox: Inbox, records: Sequence[bytes]) -> Iterator[Event]:
-    """Read the deliveries that these records are."""
+    """Read the deliveries that these records are, for the log alone: it must not fail for one that can't be read."""
     reader = Reader(inbox.sink)
     for record in records:
-        yield reader.read(record, None)[0]
+        with contextlib.suppress(UnknownRecordError):
+            yield reader.read(record, None)[0]
 
 
 class _AcknowledgedLane(_Lane):

@@ -1,7 +1,7 @@
 """What is said of a sink that fails: when it begins, what it answers, when it is over; floor 5.
 
-Errors may come by the thousand, each with another number in it. Alike ones count as one, and there is at most one line a
-second.
+Errors may come by the thousand, each with another number or address in it. Alike ones count as one, and there are at most
+one line a second and ten a minute.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from structlog.stdlib import BoundLogger
 
 from router.contracts import Clock
 from router.core.status import Fault
-from router.engine.notes import kind
+from router.engine.notes import KINDS, QUIET, kind
 
 PAUSE = 1.0
 """The least seconds between two lines about failures of the same sink."""
@@ -26,6 +26,8 @@ class Trouble:
         """Whether there is any."""
         self._kind = ""  # of the last line, empty when there was none since it began
         self._quiet_until = 0.0
+        self._lines = 0  # until the minute ends
+        self._minute_ends = 0.0
         self._since = 0.0
         self._began = 0.0
         self._why = ""
@@ -42,6 +44,11 @@ class Trouble:
         of_this = kind(f"{message}: {error}")
         if of_this == self._kind or now < self._quiet_until:
             return
+        if now >= self._minute_ends:
+            self._lines, self._minute_ends = 0, now + QUIET
+        if self._lines >= KINDS:
+            return
+        self._lines += 1
         self._kind, self._quiet_until = of_this, now + PAUSE
         self._log.warning(message, error=error, **fields)
 

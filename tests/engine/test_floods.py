@@ -1,9 +1,12 @@
 """What a producer chooses, a channel's name above all, makes no flood of lines."""
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from router.config import RouteConfig, RouteSink
+from router.engine.notes import KINDS
+from router.engine.trouble import Trouble
 from tests.engine.test_pipeline import GOOD, Run
 
 ROUTES = [RouteConfig(id="x", channels=["x"], sinks=[RouteSink(sink="log")])]
@@ -61,3 +64,18 @@ def test_channels_with_faulty_events_make_a_line_a_minute(payload, mode, message
         run.receive(payload, channel=b"late")
     assert [(line["event"], line["channel"]) for line in lines] == [(message, "c0"), (message, "late")]
     assert lines[1]["times_since_last_line"] == lines[1]["channels_since_last_line"] == 1_999
+
+
+def test_errors_that_differ_each_time_make_ten_lines_a_minute():
+    """What the other side answers may quote an address: then each delivery fails for a reason of its own."""
+    clock = Clock()
+    with capture_logs() as lines:
+        trouble = Trouble(structlog.stdlib.get_logger("test"), clock)
+        for number in range(600):
+            name = "".join(chr(ord("g") + int(digit)) for digit in str(number))
+            trouble.happened("delivery failed", f"no such mailbox: {name}")
+            clock.seconds += 1
+        assert len(lines) == 10 * KINDS
+        assert trouble.fault.why == f"delivery failed: no such mailbox: {name}"
+        trouble.ended("the sink delivers again")
+    assert (lines[-1]["log_level"], lines[-1]["times"]) == ("info", 600)
