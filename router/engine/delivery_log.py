@@ -6,8 +6,8 @@ Nothing is computed for them unless the log level is `debug`, which is asked onc
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import structlog
 
@@ -44,20 +44,30 @@ def not_routed(events: Iterable[Event], outcome: str, reason: Reason | None = No
             log.debug("event not routed", **_event(event), **_known(fields), payload=_payload(event))
 
 
+class Destinations(Protocol):
+    """What knows where deliveries go."""
+
+    def destination(self, event: Event, options: Any) -> Destination:
+        """Where a delivery with these options goes."""
+
+
 class DeliveryLog:
     """The debug lines about the deliveries of one sink."""
 
     def __init__(self, clock: Clock) -> None:
+        self.on = False
+        """Whether there were debug lines when the last call came back."""
         self._clock = clock
         self._calls: dict[str, tuple[tuple[str, ...], float]] = {}
 
-    def called(
-        self, pairs: Sequence[tuple[Event, Any]], began: float, destination: Callable[[Event, Any], Destination]
-    ) -> None:
+    def called(self, pairs: Sequence[tuple[Event, Any]], began: float, prepared: Destinations) -> None:
         """Remember a call, which began at this monotonic time: its deliveries are settled next, before any other call's."""
-        if wanted():
+        self.on = _level.isEnabledFor(logging.DEBUG)
+        if self.on:
             seconds = round(self._clock.monotonic() - began, 6)
-            self._calls = {event.key: (destination(event, options).addresses, seconds) for event, options in pairs}
+            self._calls = {
+                event.key: (prepared.destination(event, options).addresses, seconds) for event, options in pairs
+            }
 
     def settled(
         self,

@@ -356,13 +356,13 @@ class SinkWorker:
             results = await self._call(slot, pairs)
         except Exception as error:  # noqa: BLE001  # whatever a plugin raises is the failure of these deliveries
             slot.hand = []  # from here on a fault of ours must not have them judged twice
-            self._debug.called(pairs, began, self._preparing.destination)
+            self._debug.called(pairs, began, self._preparing)
             self._heed(pairs, repeat(error))
             return self._failed(ticket, events, error)
         finally:
             self._meter.called(self._clock.monotonic() - began)
         slot.hand = []
-        self._debug.called(pairs, began, self._preparing.destination)
+        self._debug.called(pairs, began, self._preparing)
         if results is None:
             self._delivered(ticket, events, size)
             return []
@@ -443,7 +443,8 @@ class SinkWorker:
     def _delivered(self, ticket: Ticket, events: Sequence[Event], size: int) -> None:
         self._meter.delivered(map(_received_at, events), self._clock.now())
         self._line.settle(events, size, Outcome.DELIVERED)
-        self._debug.settled(events, Outcome.DELIVERED)
+        if self._debug.on:
+            self._debug.settled(events, Outcome.DELIVERED)
         self._gate.report(ticket, None)
         if self._trouble.active and self._gate.ticket is not None:
             self._trouble.ended("the sink delivers again")
