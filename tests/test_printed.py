@@ -32,8 +32,7 @@ def setup(bot, port, **keys):
     [
         (
             (("--deliver", "print"), {}),
-            0,
-            5,
+            (0, 5),
             ("print", "deliver: print: deliveries are printed on stdout and not sent"),
         ),
         (((), {"deliver": "print"}), (0, 5), ("print", "dead letters are shown and not kept")),
