@@ -282,7 +282,9 @@ class Model(BaseModel):
 class RedisConfig(Model):
     """The router's own Redis: dead letters, and queues."""
 
-    url: RedisUrl = Field("embedded", description="redis://, rediss://, unix://, or `embedded`")
+    url: RedisUrl = Field(
+        "embedded", description="redis://, rediss://, unix://, or `embedded`; default: $REDIS_URL, else `embedded`"
+    )
     key_prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")] = Field(
         "event-router", description="every key the router owns is {key_prefix}:…"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import tempfile
@@ -18,6 +19,9 @@ from tests.support.redis import KINDS, RedisServer, binary
 # How long an example takes says how busy the machine is. What is too slow hangs, and the limit of each test ends that.
 hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("suite")
+
+# The developer's own Redis is none of the tests'.
+os.environ.pop("REDIS_URL", None)
 
 # A shell without job control lets what it starts in the background ignore Ctrl-C, and every command that the tests start
 # inherited that. Source: POSIX, Shell Command Language, 2.12.

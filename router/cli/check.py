@@ -86,6 +86,7 @@ def summary(loaded: Loaded) -> dict[str, Any]:
     config = loaded.config
     return {
         "redis": _server(config.redis.url),
+        "redis_from": str(loaded.redis_origin),
         "sources": {
             name: {
                 "type": source.type,
@@ -201,7 +202,7 @@ def _coloured() -> bool:
 
 def _lines(summary: dict[str, Any]) -> list[tuple[str, list[str]]]:
     return [
-        ("redis", [summary["redis"]]),
+        ("redis", [_redis_line(summary["redis"], summary["redis_from"])]),
         ("sources", [line for name, source in summary["sources"].items() for line in _source_lines(name, source)]),
         ("schemas", [f"{_list(each['channels'])}: {each['file']} ({each['mode']})" for each in summary["schemas"]]),
         ("routes", [_route_line(route) for route in summary["routes"]]),
@@ -209,6 +210,10 @@ def _lines(summary: dict[str, Any]) -> list[tuple[str, list[str]]]:
         ("sinks", [_sink_line(name, sink) for name, sink in summary["sinks"].items()]),
         ("deliver", [_deliver_line(summary["deliver"])]),
     ]
+
+
+def _redis_line(url: str, origin: str) -> str:
+    return url if url == origin else f"{url} (from {origin})"
 
 
 def _source_lines(name: str, source: dict[str, Any]) -> list[str]:

@@ -65,6 +65,22 @@ def instance_option(function: Function) -> Function:
     )(function)
 
 
+def of_running(function: Callable[..., int]) -> Callable[..., int]:
+    """`-c`, `--env-file` and `--instance`, handed on as the configuration that they lead to, in `loaded`.
+
+    For the commands that speak to the Redis of a router and need no other secret of its configuration.
+    """
+    from functools import wraps
+
+    @wraps(function)
+    def wrapped(*, config: Path | None, env_file: Path | None, instance: str, **given: Any) -> int:
+        from router.cli.running import configuration
+
+        return function(loaded=configuration(config, env_file, instance), **given)
+
+    return config_option(env_file_option(instance_option(wrapped)))
+
+
 def json_option(function: Function) -> Function:
     """`--json`: for programs."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
@@ -100,21 +116,20 @@ def load_config(config: Path | None, env_file: Path | None, *, pipes: bool = Tru
     return load(find_config(config), environ=os.environ, env_file=env_file, pipes=pipes, **options)
 
 
-def embedded_url() -> str:
-    """The address of the embedded server that `run` started. Raises `UnavailableError` when there is none."""
+def redis_url(loaded: Loaded) -> str:
+    """The address of the router's own Redis. Raises `UnavailableError` when that is an embedded one that doesn't run."""
     from router.broker.embedded import find
     from router.ops.state import state_directory
 
+    url = loaded.config.redis.url
+    if url != "embedded":
+        return url
     running = find(state_directory(os.environ))
     if running is None:
-        raise UnavailableError("the embedded server is not running: start `event-router run` first, or set REDIS_URL")
+        raise UnavailableError(
+            f"the embedded server is not running: start `event-router run` first, or {loaded.redis_origin.cure()}"
+        )
     return running.url
-
-
-def redis_url(loaded: Loaded) -> str:
-    """The address of the router's own Redis. Raises `UnavailableError` when that is an embedded one that doesn't run."""
-    url = loaded.config.redis.url
-    return embedded_url() if url == "embedded" else url
 
 
 def redis_queues(loaded: Loaded) -> frozenset[str]:

@@ -28,7 +28,7 @@ PATIENCE = 12.0
 
 CONFIG = """\
 version: 1
-redis: {url: "${REDIS_URL}"}                # the demo's own Redis; left out, `run` starts one
+redis: {url: "${REDIS_URL}"}                # the demo's own Redis
 sources:
   web-app: {type: pubsub, channels: [notification, "orders.*", heartbeat]}
 schemas:

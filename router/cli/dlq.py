@@ -7,16 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from router.cli.common import (
-    config_option,
-    env_file_option,
     json_option,
-    load_config,
+    of_running,
     print_json,
     redis_url,
     tell,
@@ -52,10 +49,8 @@ def dlq() -> None:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What every command of the group is told: where the configuration is, which letters are meant."""
+    """What every command of the group is told: which letters are meant."""
 
-    config: Path | None
-    env_file: Path | None
     options: dict[str, Any]
     limit: int | None
     newest: bool
@@ -70,12 +65,12 @@ def filters(function: Function) -> Function:
     def wrapped(**given: Any) -> Any:
         names = ("sink", "route", "reason", "channel", "source", "since", "until", "where")
         options = {name: given.pop(name) for name in names}
-        common = {name: given.pop(name) for name in ("config", "env_file", "limit", "newest", "as_json")}
+        common = {name: given.pop(name) for name in ("limit", "newest", "as_json")}
         return function(Wanted(options=options, **common), **given)
 
     several: dict[str, Any] = {"multiple": True, "metavar": "NAME"}
     reasons = click.Choice(sorted(map(str, DEAD)))
-    choices = [
+    choices: list[Callable[[Any], Any]] = [
         click.option("--sink", **several, help="Of this sink; may be given several times, as the next ones."),
         click.option("--route", **several, help="Of this route."),
         click.option("--reason", multiple=True, type=reasons, metavar="REASON", help="Given up for this reason."),
@@ -89,8 +84,7 @@ def filters(function: Function) -> Function:
         click.option("--limit", type=click.IntRange(min=1), metavar="N", help="No more than N of them."),
         click.option("--newest", is_flag=True, help="Begin with the newest; else with the oldest."),
         json_option,
-        config_option,
-        env_file_option,
+        of_running,
     ]
     decorated: Any = wrapped
     for choice in reversed(choices):
@@ -104,12 +98,11 @@ def filters(function: Function) -> Function:
 
 @dlq.command(name="list")
 @filters
-def list_letters(wanted: Wanted) -> int:
+def list_letters(wanted: Wanted, *, loaded: Loaded) -> int:
     """Every letter that matches, the newest last.
 
     `--json` prints one object a line.
     """
-    loaded = load_config(wanted.config, wanted.env_file)
     return _run(_list(loaded, wanted))
 
 
@@ -137,14 +130,12 @@ async def _list(loaded: Loaded, wanted: Wanted) -> int:
 @dlq.command()
 @click.argument("letter_id", metavar="ID")
 @json_option
-@config_option
-@env_file_option
-def show(letter_id: str, config: Path | None, env_file: Path | None, *, as_json: bool) -> int:
+@of_running
+def show(letter_id: str, *, loaded: Loaded, as_json: bool) -> int:
     """One whole letter: ID is the letter's, its event's, or that of its entry in the stream.
 
     Exit code 1 when there is none.
     """
-    loaded = load_config(config, env_file)
     return _run(_show(loaded, letter_id, as_json=as_json))
 
 
@@ -213,12 +204,11 @@ def _pretty(payload: Any) -> str:
 @filters
 @dry_run_option
 @yes_option
-def purge(wanted: Wanted, *, dry_run: bool, yes: bool) -> int:
+def purge(wanted: Wanted, *, loaded: Loaded, dry_run: bool, yes: bool) -> int:
     """Remove the letters that match, for good.
 
     It says how many and how old they are first. `--json` prints one object a letter.
     """
-    loaded = load_config(wanted.config, wanted.env_file)
     return _run(_purge(loaded, wanted, dry_run=dry_run, yes=yes))
 
 
@@ -255,13 +245,12 @@ async def _purge(loaded: Loaded, wanted: Wanted, *, dry_run: bool, yes: bool) ->
 )
 @dry_run_option
 @yes_option
-def replay(wanted: Wanted, *, rate: int, dry_run: bool, yes: bool) -> int:
+def replay(wanted: Wanted, *, loaded: Loaded, rate: int, dry_run: bool, yes: bool) -> int:
     """Send the letters that match again: those of a sink to that sink, the others the whole way.
 
     A running router does it, with the configuration it has then; they wait for one in Redis. It says how many, how old
     and for how many recipients first. `--json` prints one object a letter.
     """
-    loaded = load_config(wanted.config, wanted.env_file)
     return _run(_replay(loaded, wanted, rate=rate, dry_run=dry_run, yes=yes))
 
 

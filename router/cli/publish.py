@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.common import config_option, embedded_url, env_file_option, load_config, say, tell
+from router.cli.common import of_running, redis_url, say, tell
 from router.errors import Exit, RejectedError
 
 if TYPE_CHECKING:
@@ -22,9 +21,8 @@ if TYPE_CHECKING:
 @click.argument("channel")
 @click.argument("payload")
 @click.option("--no-check", is_flag=True, help="Publish it whatever the schema says.")
-@config_option
-@env_file_option
-def publish(channel: str, payload: str, config: Path | None, env_file: Path | None, *, no_check: bool) -> int:
+@of_running
+def publish(channel: str, payload: str, *, loaded: Loaded, no_check: bool) -> int:
     """Publish one event, checked against its schema first.
 
     PAYLOAD `-` is read from stdin, without the newline at its end. It goes to the Redis of the first source that reads
@@ -32,14 +30,13 @@ def publish(channel: str, payload: str, config: Path | None, env_file: Path | No
     """
     from router.cli.samples import publish_command
 
-    loaded = load_config(config, env_file)
     raw = _stdin() if payload == "-" else os.fsencode(payload)
     source = _source(loaded, channel)
     if source is None:
         tell(f"warning: no source of {loaded.path.name} reads {channel!r}", "warning")
     if not no_check and not _fits(loaded, source, channel, raw):
         return Exit.FINDINGS
-    url = (source.url if source else None) or loaded.config.redis.url
+    url = (source.url if source else None) or redis_url(loaded)
     address, answer = asyncio.run(_publish(url, publish_command(source, os.fsencode(channel), raw)))
     if isinstance(answer, bytes):
         say(f"added to the stream {channel} at {address}: entry {answer.decode()}")
@@ -59,12 +56,14 @@ def _stdin() -> bytes:
 
 
 def _source(loaded: Loaded, channel: str) -> SourceConfig | None:
-    """The first source that reads the channel."""
+    """The first source that reads the channel. Raises `ConfigError` where the URL of its server is not known."""
     from router.core.matching import any_of
+    from router.ops.loading.nodes import child_path
 
     wanted = os.fsencode(channel)
-    for source in loaded.config.sources.values():
+    for name, source in loaded.config.sources.items():
         if any_of(source.reads)(wanted) if source.type == "pubsub" else wanted in map(os.fsencode, source.reads):
+            loaded.require(child_path("sources", name))
             return source
     return None
 
@@ -100,7 +99,7 @@ async def _publish(url: str, command: list[bytes]) -> tuple[str, int | bytes]:
 
     from router.broker import client
 
-    server = client.server(embedded_url() if url == "embedded" else url, client_name="event-router-publish")
+    server = client.server(url, client_name="event-router-publish")
     connection = server.client()
     try:
         return server.shown, await connection.execute_command(*command)  # type: ignore[no-untyped-call]

@@ -9,16 +9,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from router.cli.common import (
-    config_option,
-    env_file_option,
     json_option,
-    load_config,
+    of_running,
     print_json,
     redis_queues,
     redis_url,
@@ -50,15 +47,13 @@ def queue() -> None:
 
 @queue.command(name="list")
 @json_option
-@config_option
-@env_file_option
-def list_queues(config: Path | None, env_file: Path | None, *, as_json: bool) -> int:
+@of_running
+def list_queues(*, loaded: Loaded, as_json: bool) -> int:
     """Every queue in Redis: what waits, what is due later, what is in hand, and how old the oldest is.
 
     The state is `gone` where no sink of the configuration has that name, `memory` where the sink keeps its queue in
     memory now: nobody works such a queue off. `--json` prints one object a line.
     """
-    loaded = load_config(config, env_file)
     return asyncio.run(_list(loaded, as_json=as_json))
 
 
@@ -116,14 +111,12 @@ def _document(name: str, state: str, standing: Standing) -> dict[str, Any]:
 @dry_run_option
 @yes_option
 @json_option
-@config_option
-@env_file_option
+@of_running
 def move(
     name: str,
     to: str,
-    config: Path | None,
-    env_file: Path | None,
     *,
+    loaded: Loaded,
     limit: int | None,
     dry_run: bool,
     yes: bool,
@@ -134,7 +127,6 @@ def move(
     FROM may be gone; TO is a sink of the configuration with its queue in Redis. What a running router has in hand stays.
     It ends when TO is full, exit code 1. `--json` prints one object.
     """
-    loaded = load_config(config, env_file)
     _check_target(name, to, loaded)
     asked = _Asked(name, loaded, limit=limit, dry_run=dry_run, yes=yes, as_json=as_json)
     return asyncio.run(_move(asked, to))
@@ -196,13 +188,11 @@ async def _move(asked: _Asked, to: str) -> int:
 @dry_run_option
 @yes_option
 @json_option
-@config_option
-@env_file_option
+@of_running
 def dead_letter(
     name: str,
-    config: Path | None,
-    env_file: Path | None,
     *,
+    loaded: Loaded,
     limit: int | None,
     dry_run: bool,
     yes: bool,
@@ -213,7 +203,6 @@ def dead_letter(
     What a running router has in hand stays. It ends when there are `dead_letters.max_events` letters, exit code 1: none is
     evicted. `--json` prints one object.
     """
-    loaded = load_config(config, env_file)
     asked = _Asked(name, loaded, limit=limit, dry_run=dry_run, yes=yes, as_json=as_json)
     return asyncio.run(_dead_letter(asked))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from router.errors import AddressError, RejectedError, TemplateError
+from router.ops.loading.placeholders import WORD
 
 if TYPE_CHECKING:
     from router.events import DeadLetter, Event
@@ -28,6 +29,8 @@ class Recipients:
         self._now = now
         self._found: set[tuple[str, str]] = set()
         self._nowhere = 0
+        self._unknown: set[str] = set()
+        """Sinks whose addresses are made of values that are not known here."""
 
     def add(self, letter: DeadLetter) -> None:
         """Count whom this letter would reach."""
@@ -75,8 +78,11 @@ class Recipients:
             return False
         if rendered.suppressed:
             return False
+        addresses = rendered.addresses or ("",)
+        if self._loaded.unknown and any(WORD in address for address in addresses):
+            self._unknown.add(sink)
         if len(self._found) < MOST:
-            self._found.update((sink, address) for address in rendered.addresses or ("",))
+            self._found.update((sink, address) for address in addresses)
         return True
 
     def summary(self) -> str:
@@ -84,4 +90,6 @@ class Recipients:
         number = len(self._found)
         many = f"{number} or more" if number >= MOST else str(number)
         text = f"to {many} recipient{'s' * (number != 1)}"
+        if self._unknown:
+            text += f" (not certain: addresses of {', '.join(sorted(self._unknown))} are made of values not set here)"
         return f"{text}; {self._nowhere} would reach nobody as things are" if self._nowhere else text

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -74,7 +75,8 @@ def run(
 
     SIGHUP, or the command `reload`, has it load its configuration again.
 
-    Without a `redis.url` it starts a Redis of its own on this machine.
+    Without a `redis.url` it listens to the Redis of $REDIS_URL; where that is not set either, or empty, it starts one of
+    its own on this machine.
     """
     from router.ops import logs
 
@@ -109,7 +111,7 @@ def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, 
     loaded = load()
     embedded = loaded.config.redis.url == EMBEDDED
     if embedded:
-        _refuse_forgotten_url(loaded, env_file)
+        _refuse_forgotten_url(loaded)
     state = state_directory(os.environ)
     signal.signal(signal.SIGTERM, _ended)
     with InstanceLock(state, instance), _redis(loaded, state) as url, _printer(active) as printer:
@@ -149,22 +151,17 @@ def _log_problems(loaded: Loaded) -> None:
         say(problem.message, **{name: value for name, value in about.items() if value})
 
 
-def _refuse_forgotten_url(loaded: Loaded, env_file: Path | None) -> None:
-    """Under a service manager the embedded server is used only where the file asks for it in so many words."""
+def _refuse_forgotten_url(loaded: Loaded) -> None:
+    """Under a service manager the embedded server is used only where it is asked for in so many words."""
     from router.ops import systemd
-    from router.ops.loading import effective
 
-    if not systemd.managed():
+    if not systemd.managed() or not loaded.redis_origin.forgotten:
         return
-    if "url" in loaded.config.redis.model_fields_set:
-        import yaml
-
-        shown = yaml.safe_load(effective(loaded.path, environ=os.environ, env_file=env_file))
-        if shown["redis"]["url"] == EMBEDDED:
-            return
+    variable = loaded.redis_origin.variable
     message = (
-        "no Redis is named, and a service would listen to an embedded one that nobody publishes to: set REDIS_URL "
-        "(in /etc/event-router/environment) or `redis: {url: redis://HOST:6379}`; `redis: {url: embedded}` if you mean it"
+        f"no Redis is named, for {variable} is not set, or empty. A service would listen to an embedded server that nobody "
+        f"publishes to. Set {variable}=redis://HOST:6379 (the shipped unit reads /etc/event-router/environment), or write "
+        "`redis: {url: redis://HOST:6379}`; write `redis: {url: embedded}` if you mean it"
     )
     raise ConfigError([Problem(message, file=str(loaded.path), path="redis.url")])
 
@@ -178,12 +175,16 @@ def _redis(loaded: Loaded, state: Path) -> Iterator[str]:
     from router.broker.embedded import PORT, Embedded, foreign_redis_on_6379
 
     server = Embedded(state, appendfsync=loaded.config.redis.appendfsync)
-    running = server.ensure()
+    try:
+        running = server.ensure()
+    except ConfigError as error:
+        cure = loaded.redis_origin.cure()
+        raise ConfigError([replace(each, message=f"{each.message}; or {cure}") for each in error.problems]) from None
     try:
         if running.port != PORT and foreign_redis_on_6379():
             tell(
                 f"note: another Redis answers on port {PORT}, and it is not the one that is listened to; "
-                f"to listen to it: REDIS_URL=redis://127.0.0.1:{PORT} {' '.join(map(shlex.quote, _words()))}",
+                f"to listen to it: {_listen_to(loaded, f'redis://127.0.0.1:{PORT}')}",
                 "note",
             )
         with _supervised(server):
@@ -213,10 +214,14 @@ def _supervised(server: Embedded) -> Iterator[None]:
         thread.join(5.0)
 
 
-def _words() -> list[str]:
+def _listen_to(loaded: Loaded, url: str) -> str:
+    """What to do to listen to another Redis: this command with a variable before it, where that decides."""
     from router.cli.samples import ourselves
 
-    return [*ourselves(), *sys.argv[1:]]
+    origin = loaded.redis_origin
+    return (
+        f"{origin.variable}={url} {shlex.join([*ourselves(), *sys.argv[1:]])}" if origin.variable else origin.cure(url)
+    )
 
 
 @contextmanager
@@ -237,7 +242,8 @@ def _welcome(loaded: Loaded, config: Path, url: str, *, embedded: bool) -> None:
     from router.cli.samples import publish_lines
     from router.redis_url import shown
 
-    tell(f"event-router {__version__} listens at {shown(url)}{' (embedded Valkey)' if embedded else ''}", "good")
+    where = "embedded Valkey" if embedded else f"from {loaded.redis_origin}"
+    tell(f"event-router {__version__} listens at {shown(url)} ({where})", "good")
     for name, source in loaded.config.sources.items():
         place = f" at {shown(source.url)}" if source.url else ""
         tell(f"  {name}: {', '.join(source.reads)}{place}")

@@ -6,16 +6,24 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from router.admin.client import Client
 from router.admin.sockets import default_address
 from router.cli.common import find_config, load_config, tell
+from router.cli.status import PATH
 from router.config import OFF, AdminConfig, address
-from router.errors import ConfigError, UnavailableError
+from router.errors import ConfigError, RouterError, UnavailableError
 from router.ops.state import state_path
+
+if TYPE_CHECKING:
+    from router.ops.loading import Loaded
 
 SERVICE_STATE = Path("/var/lib/event-router")
 """The state directory of the shipped unit: root, who has none of the service's variables, finds the service there."""
+
+SERVICE_ENVIRONMENT = Path("/etc/event-router/environment")
+"""The variables of the shipped unit, which systemd gives to the service alone."""
 
 
 def running(config: Path | None, env_file: Path | None, instance: str, *, may_be_faulty: bool = False) -> Client:
@@ -39,6 +47,35 @@ def running(config: Path | None, env_file: Path | None, instance: str, *, may_be
             return client
     tried = ", ".join(str(client.address.path) for client in sockets)
     raise UnavailableError(f"no router runs here under the name {instance!r} (nobody listens at {tried})")
+
+
+def configuration(config: Path | None, env_file: Path | None, instance: str) -> Loaded:
+    """Load the configuration of the router that runs under this name, for a command that speaks to its Redis.
+
+    A configuration that is named counts. Else the running router is asked which file it was started with, and where
+    none runs, that file is taken which `run` would find. Only the secrets of `redis` are needed: raises `ConfigError`
+    where one of them is missing.
+    """
+    if config is None:
+        config, env_file = _files(env_file, instance)
+    loaded = load_config(config, env_file, placeholders=True)
+    loaded.require("redis")
+    return loaded
+
+
+def _files(env_file: Path | None, instance: str) -> tuple[Path | None, Path | None]:
+    """The configuration and the env file of the router that runs; what is given where none says."""
+    for state in _states():
+        client = Client(default_address(state, instance))
+        if not client.answers():
+            continue
+        with contextlib.suppress(RouterError):
+            told = client.get(PATH)["config"]
+            named = {name: Path(told[name]) for name in ("file", "env_file") if told.get(name)}
+            if state == SERVICE_STATE and SERVICE_ENVIRONMENT.exists():
+                named.setdefault("env_file", SERVICE_ENVIRONMENT)
+            return named.get("file"), env_file or named.get("env_file")
+    return None, env_file
 
 
 def _states() -> Iterator[Path]:

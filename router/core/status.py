@@ -132,6 +132,9 @@ class Snapshot:
     """What an operator should know beside the state of sources and sinks."""
     orphaned: Counts = field(default_factory=dict)
     """How many deliveries wait in Redis queues that no sink works off, by the names of their sinks."""
+    file: str = ""
+    """The configuration that the router was started with."""
+    env_file: str | None = None
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -236,7 +239,12 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
         "warnings": list(snapshot.warnings),
         "balanced": snapshot.balanced,
         "redis": redis and {"address": redis.address, "up": redis.up, "reason": redis.reason},
-        "config": {"loaded_at": config.succeeded_at, "error": config.error},
+        "config": {
+            "file": snapshot.file,
+            "env_file": snapshot.env_file,
+            "loaded_at": config.succeeded_at,
+            "error": config.error,
+        },
         "orphaned": dict(snapshot.orphaned),
         "sources": {name: _source(source) for name, source in snapshot.sources.items()},
         "sinks": {name: _sink(sink) for name, sink in snapshot.sinks.items()},

@@ -281,6 +281,7 @@ class App:
             sources=len(self._parts.sources),
             sinks=len(self._parts.sinks),
             redis=", ".join(addresses),
+            redis_from=str(self._parts.loaded.redis_origin),
             pid=os.getpid(),
             **({"deliver": deliver} if deliver else {}),
         )

@@ -97,6 +97,8 @@ class Watch:
             process=parts.shared.books.process,
             notices=self._notices(),
             orphaned=self.orphans.waiting if self.orphans else {},
+            file=str(parts.loaded.path),
+            env_file=None if parts.loaded.env_file is None else str(parts.loaded.env_file),
         )
 
     async def reload(self, why: str) -> Mapping[str, Any]:

@@ -248,7 +248,17 @@ def test_publish_finds_the_embedded_server(example):
         daemon.wait_for("Your order", stream="out")
 
 
-def test_another_redis_on_6379_is_said(example):
+@pytest.mark.parametrize(
+    ("line", "variable"),
+    [
+        ("", "REDIS_URL"),
+        ('redis: {url: "${REDIS_URL:-embedded}"}', "REDIS_URL"),
+        ('redis: {url: "${QUEUES:-embedded}"}', "QUEUES"),
+    ],
+)
+def test_another_redis_on_6379_is_said_and_the_printed_cure_listens_to_it(example, line, variable):
+    with (example / "config.example.yaml").open("a") as file:
+        file.write(line + "\n")
     started = None
     if not port_answers(6379):
         started = RedisServer("valkey", example / "foreign")
@@ -261,7 +271,11 @@ def test_another_redis_on_6379_is_said(example):
         with Process("run", "-c", "config.example.yaml", cwd=example) as daemon:
             assert address(daemon) != 6379
             assert "another Redis answers on port 6379" in daemon.err
-            assert "REDIS_URL=redis://127.0.0.1:6379" in daemon.err
+            cure = daemon.wait_for(rf"to listen to it: {variable}=(\S+) {re.escape(' '.join(COMMAND))} (.*)")
+        with Process(*cure[2].split(), cwd=example, env={variable: cure[1]}, notify=True) as daemon:
+            daemon.wait_ready()
+            with redis.Redis(port=6379) as client:
+                assert client.publish("notification", GOOD) == 1
     finally:
         if started:
             started.kill()

@@ -19,6 +19,7 @@ from router.config import (
     ShutdownConfig,
     SourceConfig,
 )
+from router.errors import Problem
 from router.ops.loading.nodes import Entry, Mapping, Node, Scalar
 from router.ops.loading.problems import Problems
 from router.ops.loading.schema_files import SchemaEntry
@@ -37,6 +38,8 @@ class Draft:
     files: set[Path]
     folders: set[Path]
     secrets: set[str]
+    unknown: MappingType[str, Problem]
+    """By the path of a value in whose place a placeholder stands: why the value is not known."""
     reader: TemplateReader = field(default_factory=TemplateReader)
     redis: RedisConfig = field(default_factory=RedisConfig)
     plugin_paths: PluginsConfig = field(default_factory=PluginsConfig)

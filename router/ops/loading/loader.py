@@ -37,6 +37,7 @@ from router.ops.loading.modes import look_at_modes
 from router.ops.loading.nodes import Mapping, Mark, Node, Scalar, Sequence, child_path, name_paths, quoted, scalars
 from router.ops.loading.placeholders import URL, WORD, Settler
 from router.ops.loading.problems import Problems, did_you_mean, unknown
+from router.ops.loading.redis_origin import RedisOrigin, imply, origin
 from router.ops.loading.routes import RouteChecker
 from router.ops.loading.schema_files import SchemaEntry
 from router.ops.loading.sinks import check_defaults, check_name, check_sinks, no_type, secrets_of, url_secrets
@@ -74,6 +75,8 @@ class Loaded:
 
     path: Path
     """The file, absolute."""
+    env_file: Path | None
+    """The file with more variables, absolute."""
     config: RouterConfig
     plugins: Plugins
     types: MappingType[str, SinkType]
@@ -98,6 +101,10 @@ class Loaded:
     write_base: Path
     """The folder that relative paths to be written are in."""
 
+    redis_origin: RedisOrigin
+    """Where `redis.url` comes from."""
+    unknown: MappingType[str, Problem]
+    """By the path of a value in whose place a placeholder stands: why the value is not known."""
     places: MappingType[str, Mark]
     """Where each section stands, and each key in it, by its path: `redis`, `redis.url`, `sources.orders`."""
 
@@ -108,10 +115,20 @@ class Loaded:
         file, line, column = (mark.file.name, mark.line, mark.column) if mark else (str(self.path), None, None)
         return Problem(Redactor(self.secrets).text(message), file, line, column, path)
 
+    def require(self, *paths: str) -> None:
+        """Raise `ConfigError` for each value at or below these paths in whose place a placeholder stands."""
+        missing = [why for path, why in self.unknown.items() if any(_is_below(path, above) for above in paths)]
+        if missing:
+            raise ConfigError(missing)
+
     def overriding(self, sink: str) -> frozenset[str]:
         """The routes that replace options of a sink."""
         routes = self.config.routes
         return frozenset(r.id for r in routes for each in r.sinks if each.sink == sink and each.options is not None)
+
+
+def _is_below(path: str, above: str) -> bool:
+    return path == above or path.startswith((f"{above}.", f"{above}["))
 
 
 def load(
@@ -148,6 +165,7 @@ def load(
     secrets = frozenset(_secrets(draft))
     return Loaded(
         path=absolute,
+        env_file=env_file and env_file.absolute(),
         config=_assembled(draft),
         plugins=draft.plugins,
         types={name: sink.type for name, sink in draft.sinks.items()},
@@ -160,6 +178,8 @@ def load(
         files=files,
         folders=frozenset(draft.folders),
         secrets=secrets,
+        redis_origin=origin(draft.root),
+        unknown=draft.unknown,
         places=_places(draft.root),
         write_base=Path(logs).absolute() if logs else absolute.parent,
     )
@@ -191,12 +211,15 @@ def check(
     expander.tree(root)
     folders = includes.folders(root)
     files.update(includes.merge(root, expander, problems), expander.files)
+    implied = imply(root, environ)
+    if implied is not None:
+        expander.tree(implied)
     name_paths(root)
     settler = Settler(problems, placeholders=placeholders)
     look_at_modes(files, problems, Mark(root.mark.file, 1, 1))
     drop_ins = _plugin_folders(root, problems, settler)
     plugins = load_plugins(drop_ins)
-    draft = Draft(root, problems, plugins, environ, files, folders | set(drop_ins), expander.secrets)
+    draft = Draft(root, problems, plugins, environ, files, folders | set(drop_ins), expander.secrets, settler.unknown)
     _settle(draft, settler)
     for scalar in scalars(root):
         for password in url_secrets(str(scalar.value)):

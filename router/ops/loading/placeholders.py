@@ -6,6 +6,7 @@ Everywhere else, and always for `run`, it is an error.
 
 from __future__ import annotations
 
+from router.errors import Problem
 from router.ops.loading import shapes
 from router.ops.loading.nodes import Mapping, Node, Scalar, Sequence
 from router.ops.loading.problems import Problems
@@ -25,6 +26,8 @@ class Settler:
     def __init__(self, problems: Problems, *, placeholders: bool) -> None:
         self._problems = problems
         self._placeholders = placeholders
+        self.unknown: dict[str, Problem] = {}
+        """By the path of a value in whose place a placeholder stands: why the value is not known."""
 
     def settle(self, node: Node, shape: shapes.Shape, key: str = "", *, server: bool = False) -> None:
         """Settle a node and all below it. `shape` is what its field expects, None where that is not known; `server`
@@ -59,6 +62,8 @@ class Settler:
         else:
             node.value = WORD
         node.default = True
+        file, line, column = node.mark.file.name, node.mark.line, node.mark.column
+        self.unknown[node.path] = Problem("; ".join(messages), file, line, column, path=node.path)
         for message in messages:
             self._problems.add(f"{message}; a placeholder stands here", node, severity="note")
 
