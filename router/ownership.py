@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import shlex
 import stat
 from pathlib import Path
 
@@ -22,7 +23,9 @@ def distrust(path: Path, *, regular: bool = False, sticky: bool = False) -> str 
     if regular and not stat.S_ISREG(info.st_mode):
         return "is not a regular file"
     if info.st_uid not in {0, os.geteuid()}:
-        return f"belongs to {_user(info.st_uid)}, who could change it: run `chown {_user(os.geteuid())} {path}`"
+        return (
+            f"belongs to {_user(info.st_uid)}, who could change it: run `chown {_user(os.geteuid())} {_quoted(path)}`"
+        )
     return others_may_write(path, info, sticky=sticky)
 
 
@@ -31,9 +34,9 @@ def others_may_write(path: Path, info: os.stat_result, *, sticky: bool = False) 
     if sticky and info.st_mode & stat.S_ISVTX:
         return None
     if info.st_mode & stat.S_IWOTH:
-        return f"can be written by everybody: run `chmod o-w {path}`"
+        return f"can be written by everybody: run `chmod o-w {_quoted(path)}`"
     if info.st_mode & stat.S_IWGRP and not _alone_in_group(info.st_gid, info.st_uid):
-        return f"can be written by others of group {_group(info.st_gid)}: run `chmod g-w {path}`"
+        return f"can be written by others of group {_group(info.st_gid)}: run `chmod g-w {_quoted(path)}`"
     return None
 
 
@@ -46,6 +49,11 @@ def _alone_in_group(gid: int, owner: int) -> bool:
         members = set()
     members.update(entry.pw_name for entry in pwd.getpwall() if entry.pw_gid == gid)
     return members <= trusted
+
+
+def _quoted(path: Path) -> str:
+    """The path as a word of a command line."""
+    return shlex.quote(str(path))
 
 
 def _user(uid: int) -> str:

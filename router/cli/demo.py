@@ -98,7 +98,7 @@ def demo() -> int:
     from router.cli.common import console
 
     screen = console(width=110)
-    with tempfile.TemporaryDirectory(prefix="event-router-demo-") as name:
+    with tempfile.TemporaryDirectory(prefix="event-router-demo-", dir=_room()) as name:
         folder = Path(name)
         server = Embedded(folder / "state", port=0)
         try:
@@ -107,6 +107,17 @@ def demo() -> int:
         finally:
             server.stop()
     return Exit.OK
+
+
+def _room() -> Path | None:
+    """Where to make the folder of the demo: None for the usual place, the state directory on a read-only system."""
+    from router.ops.state import state_directory
+
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        return state_directory(os.environ)
+    return None
 
 
 def _tour(console: Console, folder: Path, url: str) -> None:

@@ -127,7 +127,7 @@ def test_a_secret_that_every_user_can_read_is_a_warning(write, tmp_path):
     (tmp_path / "secret").chmod(0o644)
     loaded = load(write('token: "${file:secret}"'), environ={})
     assert [str(problem) for problem in loaded.problems if problem.severity == "warning"] == [
-        f"{tmp_path / 'config.yaml'}:11:12: sinks.page.token: every user can read secret; `chmod o-r` it [warning]"
+        f"{tmp_path / 'config.yaml'}:11:12: sinks.page.token: every user can read secret: run `chmod o-r {tmp_path / 'secret'}` [warning]"
     ]
 
 

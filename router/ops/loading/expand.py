@@ -8,6 +8,7 @@ the field is known.
 from __future__ import annotations
 
 import re
+import shlex
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -124,7 +125,9 @@ class _Run:
         path = self.scalar.mark.file.folder / name
         value = self._read(path, f"${{file:{name}}}")
         if value is not None and path.stat().st_mode & stat.S_IROTH:
-            self.expander.problems.warn(f"every user can read {name}; `chmod o-r` it", self.scalar)
+            self.expander.problems.warn(
+                f"every user can read {name}: run `chmod o-r {shlex.quote(str(path))}`", self.scalar
+            )
         return "" if value is None else value
 
     def _credential(self, name: str) -> str:
