@@ -92,7 +92,7 @@ def demo() -> int:
     """A tour that ends by itself: what goes in, where it goes and why.
 
     Starts a Redis and the daemon in a temporary folder, publishes sample events and shows what becomes of each. Touches
-    neither your state directory nor port 6379, and sends nothing.
+    neither port 6379 nor, where there is room for temporary files, your state directory, and sends nothing.
     """
     from router.broker.embedded import Embedded
     from router.cli.common import console

@@ -6,7 +6,8 @@ import re
 import pytest
 import redis
 
-from tests.support.process import Process, run
+from router.cli import running
+from tests.support.process import Process, environment, run
 
 CONFIG = """\
 version: 1
@@ -161,6 +162,22 @@ def test_the_configuration_of_the_running_router_is_found(tmp_path, router, comm
     assert (told["file"], told["env_file"]) == tuple(
         str(tmp_path / "service" / name) for name in ("orders.yaml", "environment")
     )
+
+
+def test_the_variables_of_a_service_are_read_where_its_unit_has_them(tmp_path, server, monkeypatch):
+    """Of the shipped unit, whose variables come from systemd: the router knows of no env file."""
+    (tmp_path / "service.yaml").write_text(RUNNING)
+    (tmp_path / "environment").write_text(f"REDIS_URL={server.url}\n")
+    state = tmp_path / "state-of-service"
+    env = {"STATE_DIRECTORY": str(state), "REDIS_URL": server.url}
+    for name, value in environment(tmp_path / "home").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(running, "SERVICE_STATE", state)
+    monkeypatch.setattr(running, "SERVICE_ENVIRONMENT", tmp_path / "environment")
+    with Process("run", "-c", "service.yaml", cwd=tmp_path, env=env, notify=True) as daemon:
+        daemon.wait_ready()
+        loaded = running.configuration(None, None, "default")
+    assert (loaded.path, loaded.config.redis.url) == (tmp_path / "service.yaml", server.url)
 
 
 def test_a_configuration_that_is_named_wins_over_that_of_the_running_router(tmp_path, router):
