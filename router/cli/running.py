@@ -15,6 +15,7 @@ from router.cli.status import PATH
 from router.config import OFF, AdminConfig, address
 from router.errors import ConfigError, RouterError, UnavailableError
 from router.ops.state import state_path
+from router.ownership import distrust
 
 if TYPE_CHECKING:
     from router.ops.loading import Loaded
@@ -72,8 +73,11 @@ def _files(env_file: Path | None, instance: str) -> tuple[Path | None, Path | No
         with contextlib.suppress(RouterError):
             told = client.get(PATH)["config"]
             named = {name: Path(told[name]) for name in ("file", "env_file") if told.get(name)}
-            if state == SERVICE_STATE and SERVICE_ENVIRONMENT.exists():
-                named.setdefault("env_file", SERVICE_ENVIRONMENT)
+            if state == SERVICE_STATE:
+                # Another user answers there. Root must not read, and send away, what a file of that user names.
+                named = {name: path for name, path in named.items() if distrust(path) is None}
+                if SERVICE_ENVIRONMENT.exists():
+                    named.setdefault("env_file", SERVICE_ENVIRONMENT)
             return named.get("file"), env_file or named.get("env_file")
     return None, env_file
 

@@ -7,6 +7,7 @@ import pytest
 import redis
 
 from router.cli import running
+from router.errors import ConfigError
 from tests.support.process import Process, environment, run
 
 CONFIG = """\
@@ -177,6 +178,10 @@ def test_the_variables_of_a_service_are_read_where_its_unit_has_them(tmp_path, s
     with Process("run", "-c", "service.yaml", cwd=tmp_path, env=env, notify=True) as daemon:
         daemon.wait_ready()
         loaded = running.configuration(None, None, "default")
+        (tmp_path / "service.yaml").chmod(0o666)
+        monkeypatch.chdir(tmp_path / "state-of-service")
+        with pytest.raises(ConfigError, match="no configuration"):  # what others can write is not believed
+            running.configuration(None, None, "default")
     assert (loaded.path, loaded.config.redis.url) == (tmp_path / "service.yaml", server.url)
 
 
