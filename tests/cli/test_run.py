@@ -274,8 +274,10 @@ def test_another_redis_on_6379_is_said_and_the_printed_cure_listens_to_it(exampl
             cure = daemon.wait_for(rf"to listen to it: {variable}=(\S+) {re.escape(' '.join(COMMAND))} (.*)")
         with Process(*cure[2].split(), cwd=example, env={variable: cure[1]}, notify=True) as daemon:
             daemon.wait_ready()
-            with redis.Redis(port=6379) as client:
-                assert client.publish("notification", GOOD) == 1
+            daemon.wait_for(r'"redis":"redis://127\.0\.0\.1:6379"')
+            if started:
+                started.do("PUBLISH", "notification", GOOD)
+                wait_until(lambda: lines_of(example / "audit.jsonl"), "the line")
     finally:
         if started:
             started.kill()
