@@ -32,6 +32,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import redis
 import structlog
 
 from router.errors import ConfigError, Problem, UnavailableError
@@ -373,8 +374,10 @@ def _explained(said: str, folder: Path) -> str:
 
 def _sync_always(running: Running) -> None:
     """Have a server that runs already sync each write; another router, which asks for less, may have started it."""
-    asked = f"AUTH {USER} {running.password}\r\nCONFIG SET appendfsync always\r\n"
-    if _ask(running.port, asked.encode()) != b"+OK\r\n" * 2:
+    try:
+        with redis.Redis.from_url(running.url, socket_timeout=ANSWER) as client:
+            client.config_set("appendfsync", "always")
+    except redis.RedisError:
         log.warning("the embedded server, which runs already, can't be set to appendfsync always: stop all its routers")
 
 
