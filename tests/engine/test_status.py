@@ -1,6 +1,7 @@
 """What a router's parts look like from outside."""
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -51,7 +52,9 @@ def parts(queue, *, book=None, writer=None):
     shared = SimpleNamespace(around=around, books=books, meters={}, writer=writer, durable=None)
     source_config = StreamConfig(type="stream", streams=["web"])
     loaded = SimpleNamespace(
-        config=SimpleNamespace(deliver="send", sources={"web": source_config}, redis=RedisConfig(url="redis://a"))
+        config=SimpleNamespace(deliver="send", sources={"web": source_config}, redis=RedisConfig(url="redis://a")),
+        path=Path("/etc/event-router/config.yaml"),
+        env_file=None,
     )
     sinks = {"mail": SimpleNamespace(type="email", worker=worker)}
     return SimpleNamespace(
