@@ -226,3 +226,11 @@ class TemplateError(EventError):
 
 class AddressError(EventError, ValueError):
     """A rendered address is not one (CR, LF, NUL, group syntax, no mailbox)."""
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of an error; nothing where the error, which may be a plugin's own class, fails at that."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # whatever `__str__` runs into
+        return ""

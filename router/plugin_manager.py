@@ -29,6 +29,7 @@ from pydantic import BaseModel
 from router import hookspecs
 from router.config import NAME, HostKeys
 from router.contracts import Execution, QueueType, SinkCallable, SinkType
+from router.errors import text_of
 from router.files import UnreadableError, read_file, resolve_path
 from router.options import SinkOptions
 from router.ownership import distrust
@@ -350,7 +351,7 @@ def _cause(error: BaseException, file: Path | None) -> str:
     """One line that says what went wrong and, where it is known, on which line of the plugin."""
     if isinstance(error, SyntaxError):
         return f"SyntaxError: {error.msg} (line {error.lineno})"
-    text = "; ".join(str(error).split("\n"))[:_LONGEST].strip("; ")
+    text = "; ".join(text_of(error).split("\n"))[:_LONGEST].strip("; ")
     message = f"{type(error).__name__}: {text}" if text else type(error).__name__
     lines = (
         [

@@ -59,11 +59,9 @@ STOP = 15.0
 USER = "event-router"
 """The server's user that routers and commands are."""
 
-# What anybody on the machine could use to open, stop, move or read out the server.
-_FORBIDDEN = (
-    *("acl", "config", "module", "debug", "shutdown", "failover", "cluster", "replicaof", "slaveof", "replconf"),
-    *("psync", "sync", "save", "bgsave", "bgrewriteaof"),
-)
+# What anybody on the machine could use to open, stop, move, read out or slow down the server. `@admin` has CONFIG, ACL,
+# REPLICAOF, MODULE, SHUTDOWN, DEBUG, MONITOR, CLIENT KILL, CLIENT PAUSE and their kin.
+_FORBIDDEN = ("@admin", "swapdb", "migrate", "script|flush", "function|flush", "function|delete", "function|restore")
 
 POLL = 0.02
 LOG_BYTES = 1024**2

@@ -118,6 +118,11 @@ class LetterStore:
         """Move letters to where the routers take them from; says of each whether it was still there."""
         return [bool(moved) for moved in await self._script(_MOVE, [self._dead, self._replay], entries)]
 
+    @property
+    def replay_key(self) -> str:
+        """The key of the stream in which letters wait to be replayed."""
+        return self._replay
+
     async def waiting(self) -> int:
         """How many letters are to be replayed and have not been dealt with."""
         return int(await self._call("XLEN", self._replay))

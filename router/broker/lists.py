@@ -587,7 +587,8 @@ class ListSource:
     def _note(self, error: Exception, who: str) -> None:
         """Keep, and log once, why the server can't be used."""
         reason = str(client.explain(error, self._server.shown))
-        if self._outage.failed(reason, who) and not self._stopping.is_set():
+        ended = self.up and isinstance(error, failures.ConnectionError)
+        if self._outage.failed(reason, who, ended=ended) and not self._stopping.is_set():
             message = "the lists can't be read; trying on"
             self._log.warning(message, reason=reason, exc_info=client.unexpected(error))
         self.up, self.reason = False, reason

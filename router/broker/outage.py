@@ -26,20 +26,24 @@ class Outage:
         """Why Redis can't be used; None while it can."""
         return next(reversed(self._failing.values()), None)
 
-    def failed(self, reason: str, who: str = "") -> bool:
-        """Note a failed attempt; return whether it is to be logged, as the first or for a new reason."""
-        if not self._failing:
+    def failed(self, reason: str, who: str = "", *, ended: bool = False) -> bool:
+        """Note a failed attempt; return whether it is to be logged, as the first or for a new reason.
+
+        `ended` says that a connection ended, which says nothing of the server: that is logged if the next attempt fails too.
+        """
+        first = not self._failing
+        if first:
             self._since = self._clock.monotonic()
             self._told.clear()
         self._failing[who] = reason
-        if reason in self._told or len(self._told) >= KINDS:
+        if (ended and first) or reason in self._told or len(self._told) >= KINDS:
             return False
         self._told.add(reason)
         return True
 
     def succeeded(self, who: str = "") -> float | None:
-        """Note an answer; return how many seconds the outage was, if it is over with this, else None."""
-        if self._failing.pop(who, None) is None or self._failing:
+        """Note an answer; return how many seconds the outage was, if it was logged and is over with this, else None."""
+        if self._failing.pop(who, None) is None or self._failing or not self._told:
             return None
         return self._clock.monotonic() - self._since
 

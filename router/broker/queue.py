@@ -871,7 +871,7 @@ class RedisQueue:
     def _broken(self, error: BaseException, who: str) -> None:
         reason = str(client.explain(error, self._server.shown))
         self._outage.failed(reason, who)
-        if self._told.failed(reason, self._named(who)):
+        if self._told.failed(reason, self._named(who), ended=isinstance(error, failures.ConnectionError)):
             log.warning("queues in Redis can't be used; trying on", reason=reason)
 
     def _named(self, who: str) -> str:

@@ -28,6 +28,7 @@ from router.broker.stream_group import Entry, Group, Loss, Refused
 from router.broker.stream_keeper import Keeper
 from router.contracts import Clock, Receiver, Sign
 from router.core import claims
+from router.core.books import SourceBook
 from router.core.claims import Pending, Take
 from router.errors import ConfigError, Problem, Reason, UnavailableError
 from router.escaping import cut
@@ -112,6 +113,7 @@ class StreamSource:
         marks: str | None = None,
         solitude: Solitude | None = None,
         timing: StreamTiming | None = None,
+        book: SourceBook | None = None,
     ) -> None:
         self.name = name
         self.up = False
@@ -122,8 +124,7 @@ class StreamSource:
         self.gap_seconds = 0.0
         self.resets = 0
         """How often the group, or the stream with it, was lost and made anew."""
-        self.trimmed = 0
-        """Entries that were trimmed or deleted, and so never came to an end here."""
+        self._book = book or SourceBook()
         self._server = client.server(url, client_name=client_name)
         self._timing = timing or StreamTiming()
         self._link = Link(self._server, self._timing.dead_after)
@@ -182,14 +183,19 @@ class StreamSource:
         return 0
 
     @property
+    def trimmed(self) -> int:
+        """Entries that were trimmed or deleted, and so never came to an end here."""
+        return self._book.trimmed
+
+    @property
     def trimmed_exact(self) -> bool:
         """Whether `trimmed` is all; else it is at least so many."""
-        return all(stream.exact for stream in self._streams)
+        return self._book.trimmed_exact and all(stream.exact for stream in self._streams)
 
     @property
     def possibly_repeated(self) -> int:
         """Entries that came to an end here though another router may have had them too."""
-        return sum(stream.possibly_repeated for stream in self._streams)
+        return self._book.possibly_repeated + sum(stream.possibly_repeated for stream in self._streams)
 
     @property
     def in_flight(self) -> int:
@@ -271,6 +277,10 @@ class StreamSource:
         """Acknowledge what is complete, give the rest back, close the connections."""
         await self._keeper.close(self._timing.leave)
         await self._link.close()
+        # The source that a reload puts in its place goes on counting in the same book.
+        self._book.trimmed_exact, self._book.possibly_repeated = self.trimmed_exact, self.possibly_repeated
+        for stream in self._streams:
+            stream.possibly_repeated = 0
 
     async def _reach(self) -> None:
         while True:
@@ -612,7 +622,7 @@ class StreamSource:
 
     def _count_trimmed(self, stream: Stream, number: int, message: str) -> None:
         """Count what is gone, and say so: as it begins, then not more often than every `SAY_AGAIN` seconds."""
-        self.trimmed += number
+        self._book.trimmed += number
         now = self._clock.monotonic()
         if number and now >= stream.said.get(message, now):
             stream.said[message] = now + SAY_AGAIN

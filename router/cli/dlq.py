@@ -19,7 +19,7 @@ from router.cli.common import (
     tell,
 )
 from router.cli.many import ago, agreed, dry_run_option, print_table, progress, yes_option
-from router.errors import DEAD, Exit, RouterError
+from router.errors import DEAD, ConfigError, Exit, RouterError
 from router.escaping import escape, escape_json
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ async def _list(loaded: Loaded, wanted: Wanted) -> int:
                 click.echo(_line(shown(kept)))
             else:
                 rows.append(_row(shown(kept), now))
-        waiting = await store.waiting()
+        waiting = await _waiting(store)
     if rows:
         print_table(_COLUMNS, [tuple(map(escape, row)) for row in rows])
         tell(f"{_number(len(rows))}")
@@ -125,6 +125,15 @@ async def _list(loaded: Loaded, wanted: Wanted) -> int:
     if waiting:
         tell(f"{_number(waiting)} to be replayed, not dealt with yet", "note")
     return Exit.OK
+
+
+async def _waiting(store: LetterStore) -> int:
+    """How many letters wait to be replayed; 0, and a warning, where the key of those holds something else."""
+    try:
+        return await store.waiting()
+    except ConfigError as error:
+        tell(f"warning: letters to be replayed can't be counted, in {store.replay_key}: {error}", "warning")
+        return 0
 
 
 @dlq.command()
@@ -313,7 +322,7 @@ class Chosen:
         """Add a letter."""
         letter = kept.letter
         self.letters.append((kept.entry, letter.id, letter.reason, letter.sink))
-        self.reasons[f"{letter.sink} {letter.reason}" if letter.sink else letter.reason] += 1
+        self.reasons[escape(f"{letter.sink} {letter.reason}" if letter.sink else letter.reason)] += 1
         self.oldest = min(self.oldest or letter.failed_at, letter.failed_at)
         self.newest = max(self.newest, letter.failed_at)
 

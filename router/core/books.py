@@ -27,6 +27,12 @@ class SourceBook:
     rejected: Counter[Reason] = field(default_factory=Counter)
     unmatched: int = 0
     routed: int = 0
+    trimmed: int = 0
+    """Entries of streams that were trimmed or deleted, and so never came to an end here."""
+    trimmed_exact: bool = True
+    """Whether that is all; else it is at least so many."""
+    possibly_repeated: int = 0
+    """Entries that came to an end here though another router may have had them too."""
 
 
 @dataclass(slots=True)
@@ -144,6 +150,7 @@ class Books:
             "dead_lettered": _sum(book.dead_lettered for book in sinks),
             "dropped": _sum(book.dropped for book in sinks),
             "suppressed": _sum(book.suppressed for book in sinks),
+            **({"trimmed": trimmed} if (trimmed := sum(book.trimmed for book in sources)) else {}),
         }
 
 

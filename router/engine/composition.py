@@ -46,7 +46,7 @@ from router.engine.preparing import about
 from router.engine.replays import Replays
 from router.engine.threads import DaemonThreads
 from router.engine.worker import SinkWorker
-from router.errors import ConfigError, Reason
+from router.errors import ConfigError, Reason, text_of
 from router.events import Event, Outcome
 from router.ops.loading import Loaded
 from router.ops.logs import redacted
@@ -85,13 +85,19 @@ class Durable:
         self.consumer = _consumer(around)
         self._solitude = solitude
         self.clock = around.clock
-        self.handover = Handover(self.server, prefix=self.prefix, clock=around.clock, buffer_bytes=redis.outage_buffer)
+        self._outage = Outage(around.clock)
+        self.handover = Handover(
+            self.server,
+            prefix=self.prefix,
+            clock=around.clock,
+            buffer_bytes=redis.outage_buffer,
+            told=self._outage,
+        )
         self.durability = Durability(self.server)
         self._letters = letters
         self._notes = Notes(log, around.clock)
         self._ids = ids
         self._inboxes: dict[str, Inbox] = {}
-        self._outage = Outage(around.clock)
 
     def queue(self, name: str, loaded: Loaded, book: SinkBook) -> RedisQueue:
         """The queue of one sink, not yet started."""
@@ -405,6 +411,7 @@ def _stream(name: str, config: StreamConfig, loaded: Loaded, shared: Shared, int
         observe=loaded.config.deliver == "print",
         marks=keys.handed(loaded.config.redis.key_prefix) if own else None,
         solitude=shared.solitude,
+        book=shared.books.sources.setdefault(name, SourceBook()),
     )
 
 
@@ -440,7 +447,7 @@ def _caller(name: str, loaded: Loaded, context: Context, threads: DaemonThreads)
         return Caller(loaded.types[name], loaded.config.sinks[name].options, context, threads)
     except (Exception, SystemExit) as error:
         kind = loaded.types[name]
-        why = f"its plugin ({kind.origin}) can't make it: {type(error).__name__}: {error}"
+        why = f"its plugin ({kind.origin}) can't make it: {type(error).__name__}: {text_of(error)}"
         raise ConfigError([loaded.placed(why, "sinks", name)]) from error
 
 

@@ -95,6 +95,7 @@ class Handover:
         buffer_bytes: int,
         first_delay: float = 0.05,
         longest_delay: float = 2.0,
+        told: Outage | None = None,
     ) -> None:
         self.buffer_bytes = buffer_bytes
         self.waiting_bytes = 0
@@ -106,6 +107,7 @@ class Handover:
         self._delays = first_delay, longest_delay
         self._lanes: dict[tuple[str, bool], _Lane] = {}
         self._outage = Outage(clock)
+        self._told = told or Outage(clock)
 
     @property
     def reason(self) -> str | None:
@@ -154,12 +156,14 @@ class Handover:
     def refused(self, error: BaseException, lane: str) -> None:
         """Redis did not take a batch of a lane, told by its guard."""
         reason = str(client.explain(error, self.server.shown))
-        if self._outage.failed(reason, lane):
+        self._outage.failed(reason, lane)
+        if self._told.failed(reason, f"lane {lane}"):
             log.error("deliveries can't be queued in Redis; they wait in memory", reason=reason)
 
     def accepted(self, lane: str) -> None:
         """Redis took a batch of a lane."""
-        seconds = self._outage.succeeded(lane)
+        self._outage.succeeded(lane)
+        seconds = self._told.succeeded(f"lane {lane}")
         if seconds is not None:
             log.warning("deliveries are queued in Redis again", outage_seconds=round(seconds, 3))
 

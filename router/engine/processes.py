@@ -15,7 +15,7 @@ from typing import Any
 
 from router.contracts import SinkType
 from router.engine.threads import DaemonThreads
-from router.errors import PartialError, PermanentError, SinkError, TransientError
+from router.errors import PartialError, PermanentError, SinkError, TransientError, text_of
 from router.events import Event
 from router.options import SinkOptions
 from router.plugin_manager import load_plugins
@@ -118,7 +118,7 @@ def _outcome(kind: SinkType, event: Event, options: SinkOptions) -> _Told | dict
 
 def _told(error: Exception) -> _Told:
     kind = next((known for known in _ERRORS.values() if isinstance(error, known)), None)
-    text = str(error) if kind else f"{type(error).__name__}: {error}"
+    text = text_of(error) if kind else f"{type(error).__name__}: {text_of(error)}"
     more = {name: getattr(error, name) for name in ("retry_after", "scope") if kind and hasattr(error, name)}
     return kind.__name__ if kind else "RuntimeError", text, more
 

@@ -15,7 +15,7 @@ import structlog
 
 from router.contracts import Clock, Sign
 from router.core.breaker import Ticket
-from router.errors import TransientError
+from router.errors import TransientError, text_of
 from router.events import Event
 
 log = structlog.stdlib.get_logger(__name__)
@@ -69,6 +69,18 @@ class Slot:
 
 class AbandonedError(BaseException):
     """This task has been replaced: it has nothing to say any more."""
+
+
+async def contained(call: Awaitable[R]) -> R:
+    """Await a call of a plugin. What would end the process (`SystemExit`) is raised as a `RuntimeError`."""
+    try:
+        return await call
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            raise RuntimeError(f"{type(error).__name__}: {text_of(error)}") from error  # noqa: TRY004  # as said
+        raise
 
 
 class Slots:
@@ -188,7 +200,7 @@ class Slots:
         slot.expired = slot.spared = False
         slot.deadline = self._clock.monotonic() + self._timeout
         try:
-            result = await call
+            result = await contained(call)
         except asyncio.CancelledError:
             if slot.abandoned:
                 raise AbandonedError from None
@@ -198,11 +210,9 @@ class Slots:
                 slot.task.uncancel()
                 raise self.late() from None
             raise TransientError("the plugin cancelled itself") from None
-        except BaseException as error:
+        except Exception:
             if slot.abandoned:
                 raise AbandonedError from None
-            if not isinstance(error, Exception):
-                raise RuntimeError(f"{type(error).__name__}: {error}") from error  # noqa: TRY004  # SystemExit ends a delivery, not us
             raise
         else:
             if slot.abandoned:

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from router.errors import text_of
+
 
 class DaemonThreads:
     """At most `size` daemon threads, started when they are needed."""
@@ -81,6 +83,6 @@ class _Job:
         if isinstance(error, Exception):
             self.future.set_exception(error)
         elif error is not None:
-            self.future.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
+            self.future.set_exception(RuntimeError(f"{type(error).__name__}: {text_of(error)}"))
         else:
             self.future.set_result(result)

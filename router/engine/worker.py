@@ -40,7 +40,7 @@ from router.engine.ordered import Ordered
 from router.engine.pausing import Pausing
 from router.engine.preparing import Dead, Preparing, Send, Shown, Suppressed, about
 from router.engine.relay import HANDED_OVER, HandOver, relay
-from router.engine.slots import Slot, Slots
+from router.engine.slots import GRACE, Slot, Slots, contained
 from router.engine.trouble import Trouble
 from router.errors import (
     PartialError,
@@ -50,6 +50,7 @@ from router.errors import (
     RouterError,
     SinkError,
     TransientError,
+    text_of,
 )
 from router.escaping import cut
 from router.events import Event, History, Outcome
@@ -248,10 +249,17 @@ class SinkWorker:
         if not self._open.is_set():
             return
         self._open.clear()
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._caller.close()
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # its end must not hold up ours
+        closing = asyncio.create_task(contained(self._caller.close()))
+        for patience in (self._timeout, GRACE):
+            done, _ = await asyncio.wait({closing}, timeout=patience)
+            if done:
+                break
+            closing.cancel()
+        if not closing.done():
+            self._log.error("the sink ignores that it has to close and was left behind", timeout=self._timeout)
+        elif closing.cancelled():
+            self._log.warning("the sink did not close", error=f"timed out after {self._timeout:g} s")
+        elif (error := closing.exception()) is not None:
             self._log.warning("the sink did not close", error=self._told(error))
 
     # One slot.
@@ -548,7 +556,7 @@ class SinkWorker:
 
         A plugin's words, or the other side's, may hold a credential. They are cut: they stay with a delivery that waits.
         """
-        text = cut(self._redact(str(error)), LONGEST_ERROR)
+        text = cut(self._redact(text_of(error)), LONGEST_ERROR)
         if isinstance(error, RouterError):
             return text or type(error).__name__
         return f"{type(error).__name__}: {text}" if text else type(error).__name__

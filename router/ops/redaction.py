@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-from router.errors import Reason
+from router.errors import Reason, text_of
 
 HIDDEN = "***"
 
@@ -59,7 +59,7 @@ class Redactor:
             return {self._in_keys.sub(HIDDEN, str(key)): self.value(item) for key, item in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [self.value(item) for item in value]
-        return self.text(str(value) if isinstance(value, BaseException | os.PathLike) else repr(value))
+        return self.text(_text(value))
 
     def __call__(self, _logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """Redact the fields of a log line, as a structlog processor: all but names of ours and the reasons of `errors`."""
@@ -67,6 +67,12 @@ class Redactor:
             if key not in _UNTOUCHED and not (key == "reason" and value in _REASONS):
                 fields[key] = self.value(value)
         return fields
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, BaseException):
+        return text_of(value)
+    return str(value) if isinstance(value, os.PathLike) else repr(value)
 
 
 def _sought(form: str) -> str:

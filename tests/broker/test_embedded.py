@@ -110,6 +110,12 @@ def test_it_is_private_and_keeps_its_data_safe(make, tmp_path):
         "DEBUG SLEEP 0",
         "FAILOVER",
         "PSYNC ? -1",
+        "CLIENT PAUSE 60000",
+        "CLIENT KILL TYPE normal",
+        "MONITOR",
+        "SWAPDB 0 1",
+        "SCRIPT FLUSH",
+        "FUNCTION FLUSH",
     ],
 )
 def test_nobody_but_the_router_may_steer_it(embedded_server, command):

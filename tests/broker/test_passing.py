@@ -12,6 +12,7 @@ from router.broker.pubsub import PubSubSource
 from router.broker.streams import StreamSource
 from router.errors import UnavailableError
 from tests.support.process import run
+from tests.support.redis import free_port
 from tests.support.streams import QUICK, Desk
 from tests.support.waiting import PATIENCE
 
@@ -27,6 +28,8 @@ FAULTS = {
 def trouble(start_server, kind, fault):
     """A server with the fault, and what ends it."""
     options, cure = FAULTS[fault]
+    if fault == "CLUSTERDOWN":  # else it is 10,000 above the server's port, which may be too high
+        options = {**options, "cluster-port": str(free_port())}
     server = start_server(kind, options=options)
     if fault == "BUSY":
         with server.client(socket_timeout=0.1) as client, contextlib.suppress(Exception):

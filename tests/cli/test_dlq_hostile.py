@@ -100,3 +100,20 @@ def test_a_command_is_told_of_a_queue_with_records_it_can_not_read(desk):
         done = run("queue", *words, cwd=desk.folder)
         assert done.code == 0, done.err
     assert "left alone: 5 deliveries that can't be read (of a newer event-router, perhaps)" in done.err
+
+
+def test_the_summary_of_what_would_be_done_is_one_line(desk):
+    desk.put(letter(1, reason="schema\nremoved 0 dead letters", sink="a\u2028b"))
+    for command in ("purge", "replay"):
+        lines = [line for line in desk.dlq(command, "--dry-run").err.splitlines() if line.startswith("would ")]
+        assert len(lines) == 1
+        assert "schema\\nremoved 0 dead letters" in lines[0]
+
+
+def test_letters_are_listed_where_the_key_of_replays_is_something_else(desk):
+    desk.put(letter(1))
+    desk.server.do("SET", "{event-router}:replay", "x")
+    done = desk.dlq("list")
+    assert done.code == 0
+    assert "l-1" in done.out
+    assert "warning: letters to be replayed can't be counted, in {event-router}:replay: " in done.err

@@ -73,3 +73,9 @@ def test_what_another_queue_takes_over_changes_no_difference():
     books = Books({}, {"x": SinkBook(planned=9, accepted=9, delivered=4)})
     books.sinks["x"].forget(2)
     assert (books.sinks["x"].pending, books.process.difference) == (2, 0)
+
+
+def test_the_closing_line_tells_of_trimmed_entries():
+    books = Books({"a": SourceBook(trimmed=3), "b": SourceBook(trimmed=4)}, {})
+    assert books.totals()["trimmed"] == 7
+    assert "trimmed" not in Books({"a": SourceBook()}, {}).totals()

@@ -1,6 +1,7 @@
 """One sink at work: what becomes of deliveries that succeed, fail, hang, raise and split."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from datetime import datetime, timedelta, timezone
@@ -575,6 +576,72 @@ class Faulty:
             self.failures -= 1
             raise OverflowError("date value out of range")
         return await self._queue.take(most)
+
+
+async def hangs(released):
+    while not released.is_set():
+        with contextlib.suppress(asyncio.CancelledError):
+            await released.wait()
+
+
+async def exits(_released):
+    raise SystemExit(7)
+
+
+async def cancels(_released):
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(
+    ("close", "said"),
+    [
+        (hangs, "the sink ignores that it has to close and was left behind"),
+        (exits, "the sink did not close"),
+        (cancels, "the sink did not close"),
+    ],
+)
+async def test_a_sink_that_does_not_close_holds_nobody_up(close, said):
+    released = asyncio.Event()
+
+    class Closing:
+        def __init__(self, options): ...
+
+        async def deliver(self, event, options): ...
+
+        async def close(self):
+            await close(released)
+
+    with structlog.testing.capture_logs() as logs:
+        async with bench(Closing, timeout="50ms") as at:
+            at.put(make_event())
+            await at.settled()
+    released.set()
+    assert said in [line["event"] for line in logs]
+    assert at.book.delivered == 1
+
+
+class SilentError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("kind", ["single", "batch"])
+async def test_an_error_that_has_no_text_is_a_failure_like_any_other(kind):
+    async def sink(event, options):
+        raise SilentError
+
+    class Batches:
+        def __init__(self, options): ...
+
+        async def deliver_batch(self, batch):
+            return [SilentError() for _ in batch]
+
+    async with bench(sink if kind == "single" else Batches, retry={"attempts": 1}) as at:
+        at.put(make_event())
+        await at.settled()
+        assert at.worker.replaced == 0
+    assert at.book.dead_lettered == {Reason.PLUGIN: 1}
+    assert at.letters.kept[0].detail == "SilentError"
 
 
 async def test_workers_that_a_fault_of_ours_ended_are_replaced_and_counted():
