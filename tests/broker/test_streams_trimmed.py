@@ -11,6 +11,7 @@ from router.broker import client
 from router.broker.link import Link
 from router.broker.stream_entries import Stream
 from router.broker.stream_group import Group
+from router.core.books import SourceBook
 from tests.broker.conftest import until
 from tests.support.proxy import Proxy
 from tests.support.streams import Desk, add, pending, running
@@ -214,6 +215,21 @@ async def test_what_was_trimmed_unread_is_counted_once_however_often_the_router_
             add(redis_server, "billing", b"last")
             await until(lambda again=again: b"last" in again.payloads)
             assert (source.trimmed, source.trimmed_exact) == (number, True)
+
+
+async def test_the_count_goes_on_when_another_source_takes_over(redis_server, desk, clock):
+    book = SourceBook()
+    for number in (5, 9):
+        desk.hold = True
+        add(redis_server, "billing", *[b"%d" % n for n in range(10)])
+        async with running(redis_server.url, ["billing"], desk, clock, max_in_flight=2, book=book) as source:
+            await until(lambda: len(desk.held) == 2)
+            redis_server.do("XTRIM", "billing", "MAXLEN", "=", 3)
+            await until(lambda number=number: source.trimmed >= number)
+            desk.hold = False
+            desk.settle()
+            await until(lambda: not pending(redis_server, "billing"))
+    assert (book.trimmed, book.trimmed_exact) == (10, True)
 
 
 async def test_a_stream_that_was_trimmed_before_its_group_was_made_has_lost_us_nothing(redis_server, desk, clock):

@@ -28,8 +28,10 @@ CURES = {
     "set LC_ALL=C.UTF-8",
     "set STATE_DIRECTORY",
     "set HOLE=HOLE",
+    "set HOLE",
 }
-"""All that messages print; the last is that of `redis.url`, see test_redis_origin.py."""
+"""All that messages print. The last two are those of `redis.url`, see test_redis_origin.py, and of `appendfsync`, see
+tests/broker/test_embedded.py (`test_every_write_may_be_synced_…`)."""
 
 
 def test_every_printed_cure_is_one_of_those_that_are_carried_out():
