@@ -214,6 +214,20 @@ def secret_fields():
     yield ("admin", "token")
 
 
+@pytest.mark.parametrize(
+    "line", ["token:{}", "token = {}", 'password:"{}"', "url:https://hooks.example.org/services/{}"]
+)
+def test_a_secret_behind_a_key_without_its_space_is_not_shown(tmp_path, line):
+    secret = "TOPSECRET12xyz9876"
+    shown = line.format(secret)
+    (tmp_path / "config.yaml").write_text(f"version: 1\nsinks:\n  b:\n    {shown}\nroutes: []\n")
+    for more in ([], ["--json"]):
+        done = run("check", "config.yaml", *more, cwd=tmp_path)
+        assert done.code == 78
+        assert "must be a mapping" in done.out + done.err
+        assert secret not in done.out + done.err
+
+
 @pytest.mark.parametrize("way", list(secret_fields()), ids=".".join)
 @pytest.mark.parametrize(
     "written",

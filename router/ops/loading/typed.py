@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from router.config import NAME
 from router.ops.loading import shapes, slips
+from router.ops.loading.concealing import without_credentials
 from router.ops.loading.nodes import (
     Entry,
     Mapping,
@@ -317,8 +318,12 @@ def mapping(node: Node | None, problems: Problems) -> Mapping | None:
     """The node if it is a mapping; else it is reported and None."""
     if node is None or isinstance(node, Mapping):
         return node
-    fixed = slips.space_after_colon(node.value) if isinstance(node, Scalar) and isinstance(node.value, str) else None
-    problems.add(expected("a mapping", node), node, excerpt=f"write: {fixed}" if fixed else None)
+    message, fixed = expected("a mapping", node), None
+    if isinstance(node, Scalar) and isinstance(node.value, str):
+        # A key without its space is read as a text, so nothing knows yet whether its value is a secret.
+        message = message.replace(node.value, without_credentials(node.value))
+        fixed = slips.space_after_colon(node.value)
+    problems.add(message, node, excerpt=f"write: {without_credentials(fixed)}" if fixed else None)
     return None
 
 
