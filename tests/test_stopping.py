@@ -77,3 +77,28 @@ async def test_what_its_source_keeps_holds_no_stop_up(redis_server, tmp_path):
             assert await router.stop() == 0
         assert redis_server.do("XPENDING", "billing", "event-router")["pending"] == 12
         assert router.closing()["dropped"] == {}
+
+
+THREAD = """
+import threading
+from router.api import hookimpl
+
+def starts_a_thread(event, options):
+    threading.Thread(target=threading.Event().wait, name="of the plugin", daemon=False).start()
+
+@hookimpl
+def register_sinks(register):
+    register("thread", starts_a_thread, queue="memory")
+"""
+
+
+async def test_a_thread_of_a_plugin_does_not_keep_the_process(redis_server, tmp_path):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "thread.py").write_text(THREAD)
+    sinks = {"thread": {"type": "thread"}, "audit": AUDIT}
+    async with daemon(redis_server, tmp_path, setup(sinks)) as router:
+        router.publish("notification", *events(1))
+        await router.until(lambda: router.count() == 1)
+        assert await router.stop() == 0
+    assert "threads of plugins still run; the process ends without them" in router.process.err
+    assert router.closing()["delivered"] == 2

@@ -12,7 +12,7 @@ import contextlib
 from redis import exceptions as failures
 from redis.asyncio.connection import AbstractConnection
 
-from router.broker import client
+from router.broker import answers, client
 from router.broker.link import cancelled
 
 EVERY = 1.0
@@ -79,8 +79,10 @@ class Pulse:
             await self._connection.read_response()
         except (failures.BusyLoadingError, failures.MasterDownError, failures.AuthenticationError):
             raise
-        except failures.ResponseError:
-            pass  # it answered; a full disk or a missing permission is told where it matters
+        except failures.ResponseError as error:
+            if answers.said(error).startswith("BUSY "):  # a script that does not end: nothing else is answered either
+                raise
+            # Else it answered; a full disk or a missing permission is told where it matters.
 
     async def _hang_up(self) -> None:
         connection, self._connection = self._connection, None

@@ -83,9 +83,23 @@ def run(
     active = logs.configure(level=log_level, format=cast("logs.Format", log_format))
     path = find_config(config)
     try:
-        return _run(path, env_file, instance, deliver, active, watches=watches)
+        code = _run(path, env_file, instance, deliver, active, watches=watches)
     finally:
         active.flush()
+    _leave_threads_behind(code, active)
+    return code
+
+
+def _leave_threads_behind(code: int, active: Logs) -> None:
+    """End the process where threads of plugins would keep it: Python waits for those that are no daemon threads."""
+    left = [
+        thread.name for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon
+    ]
+    if left:
+        message = "threads of plugins still run; the process ends without them"
+        structlog.stdlib.get_logger(__name__).warning(message, threads=left)
+        active.flush()
+        os._exit(code)
 
 
 def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, active: Logs, *, watches: bool) -> int:

@@ -136,3 +136,15 @@ async def test_its_connection_is_closed_with_it(start_server):
 def test_a_url_that_is_none():
     with pytest.raises(ConfigError):
         Pulse("http://localhost")
+
+
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+async def test_a_server_that_is_busy_with_a_script_is_not_reached(start_server, kind):
+    server = start_server(kind, options={"lua-time-limit": "10"})
+    async with pulse(server.url) as watched:
+        await until(lambda: connections(server))
+        with server.client(socket_timeout=0.1) as client, contextlib.suppress(Exception):
+            client.eval("while true do end", 0)
+        await until(lambda: "BUSY" in (watched.reason or ""))
+        server.do("SCRIPT", "KILL")
+        await until(lambda: watched.reason is None)
