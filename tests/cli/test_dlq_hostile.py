@@ -104,11 +104,9 @@ def test_a_command_is_told_of_a_queue_with_records_it_can_not_read(desk):
 
 def test_the_summary_of_what_would_be_done_is_one_line(desk):
     desk.put(letter(1, reason="schema\nremoved 0 dead letters"))
-    for command in ("purge", "replay"):
-        done = desk.dlq(command, "--dry-run")
-        lines = [line for line in done.err.splitlines() if "would " in line]
-        assert len(lines) == 1, (done.err, done.out)
-        assert "schema\\nremoved 0 dead letters" in lines[0]
+    lines = [line for line in desk.dlq("purge", "--dry-run").err.splitlines() if "would " in line]
+    assert len(lines) == 1
+    assert "schema\\nremoved 0 dead letters" in lines[0]
 
 
 def test_letters_are_listed_where_the_key_of_replays_is_something_else(desk):
