@@ -55,6 +55,7 @@ async def test_no_secret_in_logs_letters_and_status(redis_server, tmp_path):
             "sources": {"web": {"type": "pubsub", "channels": ["a"]}},
             "sinks": sinks,
             "routes": [{"id": "all", "sinks": list(sinks)}],
+            "shutdown": {"drain": "1s"},
         }
         shown = []
         async with daemon(redis_server, tmp_path, config) as router:

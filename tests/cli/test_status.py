@@ -79,7 +79,7 @@ def server(start_server):
 async def test_its_numbers_are_those_of_what_was_published(server, tmp_path):
     nowhere = {**NOBODY, "to": "{{ payload.message }}"}
     sinks = {"audit": AUDIT, "mail": nowhere, "slow": NOBODY}
-    async with daemon(server, tmp_path, setup(sinks=sinks)) as router:
+    async with daemon(server, tmp_path, setup(sinks=sinks, shutdown={"drain": "1s"})) as router:
         router.publish("notification", *[GOOD] * 300, *[{"user_id": 0}] * 20, *[b"{"] * 10)
         router.publish("orders", *[GOOD] * 40)
         await router.until(lambda: told_by(router)["books"]["sinks"]["mail"]["dead_lettered"] == 300)
