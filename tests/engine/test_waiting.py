@@ -148,7 +148,9 @@ async def test_in_a_batch_each_answer_is_heeded_for_itself():
         await at.settled()
     called = [addresses for _, addresses in batches]
     assert called[:2] == [["busy", "free", "free"], ["free"]]
-    assert sum(called[2:], []) == ["busy", "busy"], "together, or one as soon as it may"
+    assert [each for addresses in called[2:] for each in addresses] == ["busy", "busy"], (
+        "together, or one as soon as it may"
+    )
     assert batches[2][0] - batches[0][0] >= 0.999
 
 
