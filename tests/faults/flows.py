@@ -101,7 +101,8 @@ class Flow:
                 self.sent += len(part)
 
     def _add(self, client: redis.Redis, part: range) -> None:
-        pipeline = client.pipeline(transaction=False)
+        # All or none: were the first refused and the rest taken, a second try of the first would look like a repetition.
+        pipeline = client.pipeline(transaction=True)
         for number in part:
             pipeline.xadd(self._key, {"payload": payload(number)}, id=f"{ENTRY_TIME}-{number + 1}")
         for answer in pipeline.execute(raise_on_error=False):

@@ -125,7 +125,6 @@ def reset(stage: Stage) -> None:
 @scenario(
     "Redis is a read-only replica (READONLY) for 30 s, under load of stream, list and pub/sub",
     "it is told in fewer than 12 log lines; stream and list lost 0, repeated 0; the books balance",
-    small=False,
 )
 def read_only(stage: Stage) -> None:
     stage.serve()
