@@ -105,7 +105,7 @@ def server() -> Iterator[redis.Redis]:
 
 def embedded_binary() -> str:
     """The server that the extra `embedded` brings along."""
-    from router.broker.embedded import binary
+    from router.broker.server.embedded import binary
 
     return binary()
 

@@ -1,9 +1,9 @@
 """All that a plugin imports; floor 2, re-exports only."""
 
 from router.contracts import Clock, HttpClient, HttpResponse, Result, Sink, SinkContext
+from router.core.delivery.responses import check_response, quote_response, retry_after
 from router.core.egress import private_host
 from router.core.mailboxes import mailboxes
-from router.core.responses import check_response, quote_response, retry_after
 from router.errors import PartialError, PermanentError, SinkError, TransientError
 from router.escaping import escape
 from router.events import Event, json_line, json_lines

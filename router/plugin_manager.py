@@ -27,7 +27,8 @@ import pluggy
 from pydantic import BaseModel
 
 from router import hookspecs
-from router.config import NAME, HostKeys
+from router.config.models import HostKeys
+from router.config.scalars import NAME
 from router.contracts import Execution, QueueType, SinkCallable, SinkType
 from router.errors import text_of
 from router.files import UnreadableError, read_file, resolve_path

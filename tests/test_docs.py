@@ -7,8 +7,8 @@ import click
 import pytest
 import yaml
 
+from router.cli.first_steps.samples import publish_lines
 from router.cli.main import cli
-from router.cli.samples import publish_lines
 from router.errors import ConfigError
 from router.ops.loading import load
 from router.plugin_manager import load_plugins

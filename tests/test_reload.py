@@ -233,7 +233,7 @@ def register_sinks(register):
         await router.until(lambda: router.count() == 1)
 
 
-IMPATIENT = "import router.engine.reload\nrouter.engine.reload.DEADLINE = 1.0\n"
+IMPATIENT = "import router.engine.reload.reloader\nrouter.engine.reload.DEADLINE = 1.0\n"
 BLOCKING = """
 import time
 from router.api import hookimpl

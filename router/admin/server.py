@@ -19,8 +19,9 @@ import msgspec
 import structlog
 
 from router.admin.sockets import Listener, default_address
-from router.config import OFF, Address, AdminConfig, address
-from router.core.status import View, document
+from router.config.models import AdminConfig
+from router.config.scalars import OFF, Address, address
+from router.core.accounts.snapshot import View, document
 from router.errors import ConfigError
 from router.escaping import escape_json
 from router.ops.metrics import Exposition, Measured
@@ -28,7 +29,7 @@ from router.ops.metrics import Exposition, Measured
 if TYPE_CHECKING:
     from aiohttp import web  # takes half a second to import, which only a router that serves has to spend
 
-    from router.engine.status import Watch
+    from router.engine.life.watch import Watch
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

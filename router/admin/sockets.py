@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from router.config import Address
+from router.config.scalars import Address
 from router.errors import ConfigError, Problem
 
 LONGEST = 107

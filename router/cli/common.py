@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from router.config import NAME
+from router.config.scalars import NAME
 from router.errors import ConfigError, Problem, UnavailableError
 from router.escaping import escape, escape_json
 
@@ -74,7 +74,7 @@ def of_running(function: Callable[..., int]) -> Callable[..., int]:
 
     @wraps(function)
     def wrapped(*, config: Path | None, env_file: Path | None, instance: str, **given: Any) -> int:
-        from router.cli.running import configuration
+        from router.cli.running_router import configuration
 
         return function(loaded=configuration(config, env_file, instance), **given)
 
@@ -118,7 +118,7 @@ def load_config(config: Path | None, env_file: Path | None, *, pipes: bool = Tru
 
 def redis_url(loaded: Loaded) -> str:
     """The address of the router's own Redis. Raises `UnavailableError` when that is an embedded one that doesn't run."""
-    from router.broker.embedded import find
+    from router.broker.server.embedded import find
     from router.ops.state import state_directory
 
     url = loaded.config.redis.url

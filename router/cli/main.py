@@ -29,25 +29,25 @@ class Entry(NamedTuple):
 
 COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     "Try": {
-        "demo": Entry("demo:demo", "A tour that ends by itself: what goes in, where it goes and why."),
-        "run": Entry("run:run", "The daemon: read, validate, route, deliver."),
-        "publish": Entry("publish:publish", "Publish one event, checked against its schema first."),
+        "demo": Entry("first_steps.demo:demo", "A tour that ends by itself: what goes in, where it goes and why."),
+        "run": Entry("first_steps.run:run", "The daemon: read, validate, route, deliver."),
+        "publish": Entry("first_steps.publish:publish", "Publish one event, checked against its schema first."),
     },
     "Operate": {
-        "check": Entry("check:check", "Everything that can be known of a configuration without sending."),
-        "reload": Entry("reload:reload", "Load the configuration again, and say what changed."),
-        "status": Entry("status:status", "How the running router does: sources, sinks, queues and the books."),
-        "dlq": Entry("dlq:dlq", "The dead letters: look at them, send them again, remove them."),
+        "check": Entry("operate.check:check", "Everything that can be known of a configuration without sending."),
+        "reload": Entry("operate.reload:reload", "Load the configuration again, and say what changed."),
+        "status": Entry("operate.status:status", "How the running router does: sources, sinks, queues and the books."),
+        "dlq": Entry("operate.dlq:dlq", "The dead letters: look at them, send them again, remove them."),
         "queue": Entry(
-            "queue:queue", "What waits in Redis, for sinks that are gone too: list it, move it, give it up."
+            "operate.queue:queue", "What waits in Redis, for sinks that are gone too: list it, move it, give it up."
         ),
     },
     "Write": {
-        "plugins": Entry("plugins:plugins", "What is loaded, from where, and what failed."),
+        "plugins": Entry("write.plugins:plugins", "What is loaded, from where, and what failed."),
     },
     "Install": {
-        "config": Entry("config:config", "The effective configuration, or its JSON Schema for editors."),
-        "completion": Entry("completion:completion", "The completion script of a shell."),
+        "config": Entry("install.config:config", "The effective configuration, or its JSON Schema for editors."),
+        "completion": Entry("install.completion:completion", "The completion script of a shell."),
     },
 }
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from router.config import RouteConfig, RouteSink
+from router.config.models import RouteConfig, RouteSink
 from router.core.matching import Matcher, any_of
 from router.core.validation import Schema
 

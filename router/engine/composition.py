@@ -13,39 +13,48 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
-from router.broker import client, keys
-from router.broker.dead_letters import DeadLetterWriter
-from router.broker.durability import Durability
-from router.broker.lists import ListSource
-from router.broker.outage import Outage
-from router.broker.pubsub import PubSubSource
-from router.broker.queue import RedisQueue
-from router.broker.queues import idle_of
-from router.broker.solitude import Solitude
-from router.broker.streams import StreamSource
-from router.config import BatchConfig, DeliverOnly, ListConfig, PubSubConfig, QueueConfig, SourceConfig, StreamConfig
+from router.broker.dead_letters.dead_letter_writer import DeadLetterWriter
+from router.broker.groups.crash_isolation import CrashIsolation
+from router.broker.lists.list_source import ListSource
+from router.broker.pubsub.pubsub_source import PubSubSource
+from router.broker.queues.queue_admin import claim_idle_of
+from router.broker.queues.redis_queue import RedisQueue
+from router.broker.server import client, keys
+from router.broker.server.durability import Durability
+from router.broker.server.outage import Outage
+from router.broker.streams.stream_source import StreamSource
+from router.config.models import (
+    BatchConfig,
+    DeliverOnly,
+    ListConfig,
+    PubSubConfig,
+    QueueConfig,
+    SourceConfig,
+    StreamConfig,
+)
 from router.contracts import Clock, DeadLetters, Queue, SinkType, Source
-from router.core.books import Books, SinkBook, SourceBook
-from router.core.expressions import Expiry
+from router.core.accounts.books import Books, SinkBook, SourceBook
 from router.core.ids import Ids
 from router.core.matching import is_glob
 from router.core.rendering import OptionsTemplate
+from router.core.rendering.expressions import Expiry
 from router.core.routing import Routing, schema_rule
-from router.engine import delivery_log, letters
-from router.engine.calls import Caller
+from router.engine.calling.calls import Caller
+from router.engine.calling.context import Context
+from router.engine.calling.threads import DaemonThreads
 from router.engine.clock import SystemClock
-from router.engine.context import Context
-from router.engine.delivery_mode import DeliveryMode, ShownLetters
-from router.engine.handover import Handover, Inbox
-from router.engine.intake import Intake, Way
-from router.engine.letter_notes import LetterNotes
-from router.engine.memory_queue import MemoryQueue
-from router.engine.notes import Notes
-from router.engine.pipeline import Lane, Pipeline
-from router.engine.preparing import about
-from router.engine.replays import Replays
-from router.engine.threads import DaemonThreads
-from router.engine.worker import SinkWorker
+from router.engine.dead_letters import dead_letter_factory
+from router.engine.dead_letters.dead_letter_summaries import DeadLetterSummaries
+from router.engine.dead_letters.replays import Replays
+from router.engine.delivery import delivery_log
+from router.engine.delivery.delivery_mode import DeliveryMode, ShownLetters
+from router.engine.delivery.memory_queue import MemoryQueue
+from router.engine.delivery.preparing import about
+from router.engine.delivery.worker import SinkWorker
+from router.engine.intake.handover import Handover, Inbox
+from router.engine.intake.pipeline import Pipeline, SourceFormat
+from router.engine.intake.switch import Intake, Way
+from router.engine.log_limits import LogLimits
 from router.errors import ConfigError, Reason, text_of
 from router.events import Event, Outcome
 from router.ops.loading import Loaded
@@ -59,7 +68,7 @@ Printer = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Runtime:
     """What a router is told by whoever starts it.
 
     `redis_url` is never `embedded`. `connect_timeout` is in seconds, None to wait for ever; `waiting` is told why it waits.
@@ -77,13 +86,13 @@ class Durable:
     """What all Redis queues of one router share."""
 
     def __init__(
-        self, loaded: Loaded, around: Surroundings, letters: DeadLetters, ids: Ids, solitude: Solitude
+        self, loaded: Loaded, around: Runtime, letters: DeadLetters, ids: Ids, isolation: CrashIsolation
     ) -> None:
         redis = loaded.config.redis
         self.server = client.server(around.redis_url, client_name=_client_name(around))
         self.prefix = redis.key_prefix
         self.consumer = _consumer(around)
-        self._solitude = solitude
+        self._solitude = isolation
         self.clock = around.clock
         self._outage = Outage(around.clock)
         self.handover = Handover(
@@ -95,7 +104,7 @@ class Durable:
         )
         self.durability = Durability(self.server)
         self._letters = letters
-        self._notes = Notes(log, around.clock)
+        self._notes = LogLimits(log, around.clock)
         self._ids = ids
         self._inboxes: dict[str, Inbox] = {}
 
@@ -113,7 +122,7 @@ class Durable:
             give_up=lambda event, reason, detail: self._give_up(queue, event, reason, detail),
             book=book,
             clock=self.clock,
-            solitude=self._solitude,
+            isolation=self._solitude,
             hold=limits.hold,
             idle=limits.idle,
             overriding=limits.overriding,
@@ -131,7 +140,7 @@ class Durable:
         """Make a dead letter of what never gets to the worker; it leaves the queue when that is written."""
         now = self.clock.now()
         attempts = event._history.calls if event._history else 0
-        letter = letters.of_delivery(self._ids.next(now), event, reason, detail, now=now, attempts=attempts)
+        letter = dead_letter_factory.of_delivery(self._ids.next(now), event, reason, detail, now=now, attempts=attempts)
         over = partial(queue.settle, [event], len(event.raw), Outcome.DEAD_LETTERED, reason)
         fields: dict[str, Any] = {"sink": event.sink, "attempt": attempts, "reason": str(reason), **about(event)}
         self._notes.say("delivery given up", event.sink, reason, error=detail, **fields)
@@ -153,7 +162,7 @@ def _limits(name: str, loaded: Loaded) -> tuple[QueueConfig, _Limits]:
     concurrency = host.concurrency or kind.concurrency
     batch = _batch(host.batch, kind) if hasattr(kind.sink, "deliver_batch") else 2
     return host.queue or QueueConfig(), _Limits(
-        max(batch * concurrency, 10), idle_of(host.timeout), loaded.overriding(name)
+        max(batch * concurrency, 10), claim_idle_of(host.timeout), loaded.overriding(name)
     )
 
 
@@ -161,7 +170,7 @@ def _limits(name: str, loaded: Loaded) -> tuple[QueueConfig, _Limits]:
 class Shared:
     """What stays the same as long as the process lives, whatever is reloaded."""
 
-    around: Surroundings
+    around: Runtime
     books: Books
     meters: dict[str, SinkMeter]
     """By sink, as the books."""
@@ -172,10 +181,10 @@ class Shared:
     """None under `deliver: print`: then nothing is written to Redis."""
     durable: Durable | None
     """What the Redis queues share; None under `deliver: print`."""
-    notes: LetterNotes
+    notes: DeadLetterSummaries
     replays: Replays | None
     """What takes the dead letters that are to go again; None under `deliver: print`."""
-    solitude: Solitude
+    isolation: CrashIsolation
     """Of everything whose deliveries may end the process."""
 
 
@@ -224,7 +233,7 @@ class SinkPart:
     context: Context
 
 
-def compose(loaded: Loaded, around: Surroundings) -> Parts:
+def compose(loaded: Loaded, around: Runtime) -> Parts:
     """Build everything; connect to nothing.
 
     Raises `ConfigError` for a Redis URL that isn't one, and for a plugin's class that can't be made.
@@ -232,7 +241,7 @@ def compose(loaded: Loaded, around: Surroundings) -> Parts:
     writer = None if loaded.config.deliver == "print" else _writer(loaded, around)
     ids = Ids(os.urandom(5).hex())
     way = Way()
-    notes = kept = LetterNotes(
+    notes = kept = DeadLetterSummaries(
         writer or ShownLetters(around.printer),
         way.hand_over,
         clock=around.clock,
@@ -240,10 +249,10 @@ def compose(loaded: Loaded, around: Surroundings) -> Parts:
         notify=loaded.config.dead_letters.notify if writer else None,
         config_file=loaded.path,
     )
-    solitude = Solitude()
-    replays = _replays(loaded, around, way, kept, solitude) if writer else None
-    durable = Durable(loaded, around, kept, ids, solitude) if writer else None
-    shared = Shared(around, Books({}, {}), {}, ids, way, kept, writer, durable, notes, replays, solitude)
+    isolation = CrashIsolation()
+    replays = _replays(loaded, around, way, kept, isolation) if writer else None
+    durable = Durable(loaded, around, kept, ids, isolation) if writer else None
+    shared = Shared(around, Books({}, {}), {}, ids, way, kept, writer, durable, notes, replays, isolation)
     sinks = {name: sink_part(name, loaded, shared) for name in loaded.config.sinks}
     sources = {name: source_part(name, loaded, shared) for name in loaded.config.sources}
     way.pipeline = pipeline_of(loaded, shared, sinks)
@@ -313,23 +322,23 @@ def source_part(name: str, loaded: Loaded, shared: Shared) -> SourcePart:
     return SourcePart(_pubsub(name, config, shared, intake), intake)
 
 
-def surroundings(
+def runtime(
     *,
     instance: str,
     redis_url: str,
     connect_timeout: float | None,
     printer: Printer,
     waiting: Callable[[str], None],
-) -> Surroundings:
-    """Surroundings with the real clock."""
-    return Surroundings(instance, redis_url, connect_timeout, printer, waiting, SystemClock())
+) -> Runtime:
+    """Runtime with the real clock."""
+    return Runtime(instance, redis_url, connect_timeout, printer, waiting, SystemClock())
 
 
-def _client_name(around: Surroundings) -> str:
+def _client_name(around: Runtime) -> str:
     return f"event-router:{around.instance}"
 
 
-def _writer(loaded: Loaded, around: Surroundings) -> DeadLetterWriter:
+def _writer(loaded: Loaded, around: Runtime) -> DeadLetterWriter:
     redis = loaded.config.redis
     return DeadLetterWriter(
         around.redis_url,
@@ -344,7 +353,7 @@ def _writer(loaded: Loaded, around: Surroundings) -> DeadLetterWriter:
     )
 
 
-def _replays(loaded: Loaded, around: Surroundings, way: Way, letters: DeadLetters, solitude: Solitude) -> Replays:
+def _replays(loaded: Loaded, around: Runtime, way: Way, letters: DeadLetters, isolation: CrashIsolation) -> Replays:
     return Replays(
         around.redis_url,
         prefix=loaded.config.redis.key_prefix,
@@ -353,7 +362,7 @@ def _replays(loaded: Loaded, around: Surroundings, way: Way, letters: DeadLetter
         way=way.now,
         dead_letters=letters,
         clock=around.clock,
-        solitude=solitude,
+        isolation=isolation,
     )
 
 
@@ -365,8 +374,8 @@ def _routing(loaded: Loaded) -> Routing:
     return Routing(config.routes, schemas, unmatched, fallbacks)
 
 
-def _lane(name: str, source: SourceConfig) -> Lane:
-    return Lane(name, source.format, source.max_bytes, tuple(source.id.split(".")) if source.id else ())
+def _lane(name: str, source: SourceConfig) -> SourceFormat:
+    return SourceFormat(name, source.format, source.max_bytes, tuple(source.id.split(".")) if source.id else ())
 
 
 def subscriptions_of(config: PubSubConfig) -> tuple[list[str], list[str]]:
@@ -410,7 +419,7 @@ def _stream(name: str, config: StreamConfig, loaded: Loaded, shared: Shared, int
         waiting=around.waiting,
         observe=loaded.config.deliver == "print",
         marks=keys.handed(loaded.config.redis.key_prefix) if own else None,
-        solitude=shared.solitude,
+        isolation=shared.isolation,
         book=shared.books.sources.setdefault(name, SourceBook()),
     )
 
@@ -433,11 +442,11 @@ def _list(name: str, config: ListConfig, loaded: Loaded, shared: Shared, intake:
         connect_timeout=around.connect_timeout,
         waiting=around.waiting,
         observe=loaded.config.deliver == "print",
-        solitude=shared.solitude,
+        isolation=shared.isolation,
     )
 
 
-def _consumer(around: Surroundings) -> str:
+def _consumer(around: Runtime) -> str:
     """Our name among those that share work: the same after a restart, another on another machine."""
     return f"{socket.gethostname()}-{around.instance}"
 
@@ -467,7 +476,7 @@ def _queue(name: str, loaded: Loaded, shared: Shared) -> Queue:
         assert shared.durable is not None
         return shared.durable.queue(name, loaded, book)
     clock = shared.around.clock
-    notes = Notes(log.bind(sink=name), clock)
+    notes = LogLimits(log.bind(sink=name), clock)
 
     def full(dropped: int) -> None:
         notes.say("the queue is full: deliveries are dropped", number=dropped, reason=str(Reason.FULL))
@@ -493,7 +502,7 @@ def _batch(configured: BatchConfig, kind: SinkType) -> int:
     return configured.max_events if "max_events" in configured.model_fields_set or not kind.batch else kind.batch
 
 
-def _mode(name: str, loaded: Loaded, context: Context, around: Surroundings) -> DeliveryMode | None:
+def _mode(name: str, loaded: Loaded, context: Context, around: Runtime) -> DeliveryMode | None:
     kind = loaded.types[name]
     deliver = loaded.config.deliver
     if deliver == "send" or kind.local:

@@ -15,8 +15,8 @@ from datetime import datetime
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any
 
-from router.core.books import Books, SinkBook
-from router.core.status import Snapshot
+from router.core.accounts.books import Books, SinkBook
+from router.core.accounts.snapshot import Snapshot
 from router.errors import DEAD, DROPPED, SUPPRESSED, Reason
 from router.events import Outcome
 

@@ -10,10 +10,11 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from router.admin.client import Client
+from router.admin.admin_client import Client
 from router.admin.server import MOST_CONNECTIONS, AdminServer, admin_side
-from router.config import Address, AdminConfig
-from router.core.books import Books
+from router.config.models import AdminConfig
+from router.config.scalars import Address
+from router.core.accounts.books import Books
 from router.errors import ConfigError, RouterError, UnavailableError
 from router.ops.metrics import Measured
 from tests.support.status import SINK, SNAPSHOT, SOURCE
@@ -386,7 +387,7 @@ async def test_the_client_of_something_else(said):
 
 
 def test_the_client_of_a_router_that_hangs(monkeypatch):
-    monkeypatch.setattr("router.admin.client.PATIENCE", 0.2)
+    monkeypatch.setattr("router.admin.admin_client.PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as hangs:  # the kernel connects, nobody reads
         at = Address(None, *hangs.getsockname())
         with pytest.raises(UnavailableError, match=r"does not answer within 0\.2 s"):

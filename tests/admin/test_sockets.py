@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from router.admin.sockets import LONGEST, Listener, connect, default_address
-from router.config import Address
+from router.config.scalars import Address
 from router.errors import ConfigError
 from tests.support.redis import free_port
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from router.broker.pubsub import PubSubSource, Timing
+from router.broker.pubsub.pubsub_source import PubSubSource, Timing
 from router.events import RawBatch
 from tests.support.waiting import PATIENCE, until
 
@@ -42,7 +42,7 @@ class Recorder:
 
 @dataclass(eq=False)
 class Neighbour:
-    """Somebody else in the process (`solitude.Member`), who has deliveries in hand or has not."""
+    """Somebody else in the process (`crash_isolation.Member`), who has deliveries in hand or has not."""
 
     at_work: bool
 

@@ -4,7 +4,7 @@ import pytest
 import redis.exceptions as failures
 from redis._parsers.base import BaseParser
 
-from router.broker import answers, client
+from router.broker.server import answers, client
 from router.errors import ConfigError, UnavailableError
 
 PASSING = [

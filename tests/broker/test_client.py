@@ -9,7 +9,7 @@ import pytest
 import redis.exceptions as failures
 from redis.asyncio import SSLConnection, UnixDomainSocketConnection
 
-from router.broker import client
+from router.broker.server import client
 from router.errors import ConfigError, UnavailableError
 
 SECRET = "hunter2"

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from router.broker import client
-from router.broker.durability import Durability
-from router.broker.lists import ListSource
-from router.broker.pubsub import PubSubSource
-from router.broker.pulse import Pulse
+from router.broker.lists.list_source import ListSource
+from router.broker.pubsub.pubsub_source import PubSubSource
+from router.broker.server import client
+from router.broker.server.durability import Durability
+from router.broker.server.server_check import ServerCheck
 from tests.support.engine import make_event
 from tests.support.queues import Line
 from tests.support.streams import Desk, add, running
@@ -34,9 +34,9 @@ async def test_every_kind_of_source_and_a_queue_work_without(start_server, kind,
     listed = ListSource("jobs", server.url, ["a", "b"], consumer="me", receiver=jobs, clock=clock)
     heard = PubSubSource("web", server.url, ["notification"], [], receiver=web, clock=clock)
     line = Line(server.url).start()
-    pulse = Pulse(server.url, every=0.05)
+    server_check = ServerCheck(server.url, every=0.05)
     durability = Durability(client.server(server.url), every=0.05)
-    pulse.start()
+    server_check.start()
     durability.start()
     try:
         async with running(server.url, ["billing"], stream, clock):
@@ -49,7 +49,7 @@ async def test_every_kind_of_source_and_a_queue_work_without(start_server, kind,
             await until(lambda: (stream.payloads, jobs.payloads, web.payloads) == ([b"1"], [b"2"], [b"3"]))
             assert listed.up
             assert heard.up
-            assert pulse.reason is None
+            assert server_check.reason is None
             assert line.queue.reason is None
             server.do("LPUSH", "b", b"4")
             await until(lambda: jobs.payloads == [b"2", b"4"])
@@ -58,7 +58,7 @@ async def test_every_kind_of_source_and_a_queue_work_without(start_server, kind,
         await listed.close()
         await heard.stop()
         await line.end()
-        await pulse.close()
+        await server_check.close()
         await durability.close()
 
 

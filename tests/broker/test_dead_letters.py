@@ -8,8 +8,8 @@ import pytest
 import structlog.testing
 
 from router import redis_url
-from router.broker import keys
-from router.broker.dead_letters import BATCH, OVERHEAD, DeadLetterWriter, Tally
+from router.broker.dead_letters.dead_letter_writer import BATCH, OVERHEAD, DeadLetterWriter, Tally
+from router.broker.server import keys
 from router.errors import ConfigError, UnavailableError
 from router.events import DeadLetter
 from tests.support.proxy import DOWN, Proxy

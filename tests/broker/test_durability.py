@@ -3,8 +3,8 @@
 import pytest
 import structlog
 
-from router.broker import client
-from router.broker.durability import Durability
+from router.broker.server import client
+from router.broker.server.durability import Durability
 from tests.support.waiting import until
 
 

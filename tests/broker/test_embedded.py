@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from router.broker import embedded
-from router.broker.embedded import Embedded, Running, find, foreign_redis_on_6379
+from router.broker.server import embedded
+from router.broker.server.embedded import Embedded, RunningSources, find, foreign_redis_on_6379
 from router.errors import ConfigError, UnavailableError
 from tests.support.redis import free_port
 from tests.support.waiting import PATIENCE, until, wait_until
@@ -45,19 +45,19 @@ def state(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def embedded_server(state) -> Iterator[Running]:
+def embedded_server(state) -> Iterator[RunningSources]:
     """One server for the tests that change nothing of it."""
     server = Embedded(state, port=0)
     yield server.ensure()
     server.stop()
 
 
-def do(running: Running, *command: object) -> object:
+def do(running: RunningSources, *command: object) -> object:
     with redis.Redis(port=running.port) as client:
         return client.execute_command(*command)
 
 
-def kill(running: Running) -> None:
+def kill(running: RunningSources) -> None:
     os.kill(running.pid, signal.SIGKILL)
     wait_until(lambda: foreign_redis_on_6379(running.port) is False)
 
@@ -238,7 +238,7 @@ def test_every_write_may_be_synced_of_a_new_server_and_of_one_that_runs(make):
 
 def test_the_server_outlives_a_router_that_is_killed(make, tmp_path):
     script = (
-        "import pathlib, os, signal; from router.broker.embedded import Embedded;"
+        "import pathlib, os, signal; from router.broker.server.embedded import Embedded;"
         f"Embedded(pathlib.Path({str(tmp_path)!r}), port=0).ensure(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     router = subprocess.run([sys.executable, "-c", script], check=False, timeout=PATIENCE)

@@ -2,10 +2,10 @@
 
 import asyncio
 
-from router.broker.link import cancelled
-from router.broker.lists import ListSource
-from router.broker.pubsub import PubSubSource
-from router.broker.pulse import Pulse
+from router.broker.lists.list_source import ListSource
+from router.broker.pubsub.pubsub_source import PubSubSource
+from router.broker.server.link import cancelled
+from router.broker.server.server_check import ServerCheck
 from tests.support.waiting import PATIENCE
 
 
@@ -55,9 +55,9 @@ async def test_a_subscription(start_server, clock):
     assert task.cancelled()
 
 
-async def test_the_pulse(start_server):
-    pulse = Pulse(start_server().url)
-    pulse._task = task = await heard(asyncio.create_task(deaf()))
+async def test_the_server_check(start_server):
+    server_check = ServerCheck(start_server().url)
+    server_check._task = task = await heard(asyncio.create_task(deaf()))
     async with asyncio.timeout(PATIENCE):
-        await pulse.close()
+        await server_check.close()
     assert task.cancelled()

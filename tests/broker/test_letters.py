@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from router.broker.dead_letters import DeadLetterWriter
-from router.broker.letters import PAGE, LetterStore, letter_of, newer
+from router.broker.dead_letters.dead_letter_store import PAGE, LetterStore, letter_of, newer
+from router.broker.dead_letters.dead_letter_writer import DeadLetterWriter
 from router.errors import ConfigError, UnavailableError
 from router.events import DeadLetter
 from tests.support.waiting import until

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from redis import exceptions as failures
 
-from router.broker import client
-from router.broker.link import Link, Script
+from router.broker.server import client
+from router.broker.server.link import Link, Script
 from tests.support.waiting import until
 
 PUSH = Script("return redis.call('RPUSH', KEYS[1], ARGV[1])")

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from router.broker import keys
-from router.broker import lists as lists_module
-from router.broker.client import server
-from router.broker.link import cancelled
-from router.broker.list_store import BLOCK, ListStore, names
-from router.broker.lists import ListSource
-from router.broker.solitude import Solitude
+from router.broker.groups.crash_isolation import CrashIsolation
+from router.broker.lists.list_source import ListSource
+from router.broker.lists.list_source import list_source as lists_module
+from router.broker.lists.list_store import BLOCK, ListStore, names
+from router.broker.server import keys
+from router.broker.server.client import server
+from router.broker.server.link import cancelled
 from router.errors import ConfigError, Reason, UnavailableError
 from tests.broker.conftest import Neighbour
 from tests.support.proxy import DOWN, Proxy
@@ -275,17 +275,17 @@ def deaths_of(client, payload):
 
 @pytest.mark.usefixtures("suspect")
 async def test_where_it_may_be_found_guilty_an_item_is_alone_in_the_whole_router(redis_server, make):
-    solitude, other, hand = Solitude(), Neighbour(at_work=True), Hand(at_once=False)
-    solitude.join(other)
-    source = make(redis_server.url, "jobs", hand=hand, max_deliveries=2, solitude=solitude)
+    isolation, other, hand = CrashIsolation(), Neighbour(at_work=True), Hand(at_once=False)
+    isolation.join(other)
+    source = make(redis_server.url, "jobs", hand=hand, max_deliveries=2, isolation=isolation)
     await source.start()
-    await until(lambda: solitude.shuts_out(other))
+    await until(lambda: isolation.shuts_out(other))
     with redis_server.client() as client:
         assert lists(client) == [[], [], [b"suspect"]]
         other.at_work = False
-        solitude.finished()
+        isolation.finished()
         await until(lambda: hand.open)
-        assert solitude.shuts_out(other)
+        assert isolation.shuts_out(other)
         assert deaths_of(client, b"suspect") == 2
     await die(source)
     again = make(redis_server.url, "jobs", hand=(judge := Hand()), max_deliveries=2)
@@ -297,9 +297,9 @@ async def test_where_it_may_be_found_guilty_an_item_is_alone_in_the_whole_router
 @pytest.mark.usefixtures("suspect")
 async def test_where_others_do_not_finish_no_item_is_found_guilty(redis_server, make, monkeypatch):
     monkeypatch.setattr(lists_module, "SURVIVED", 0.2)
-    solitude, hand = Solitude(), Hand(at_once=False)
-    solitude.join(Neighbour(at_work=True))
-    source = make(redis_server.url, "jobs", hand=hand, max_deliveries=2, solitude=solitude)
+    isolation, hand = CrashIsolation(), Hand(at_once=False)
+    isolation.join(Neighbour(at_work=True))
+    source = make(redis_server.url, "jobs", hand=hand, max_deliveries=2, isolation=isolation)
     await source.start()
     await until(lambda: hand.open)
     with redis_server.client() as client:
@@ -315,31 +315,31 @@ async def test_where_others_do_not_finish_no_item_is_found_guilty(redis_server, 
 
 @pytest.mark.usefixtures("suspect")
 async def test_a_suspect_that_ends_nothing_makes_room_for_all_others(redis_server, make):
-    solitude, other, hand = Solitude(), Neighbour(at_work=False), Hand(at_once=False)
-    solitude.join(other)
+    isolation, other, hand = CrashIsolation(), Neighbour(at_work=False), Hand(at_once=False)
+    isolation.join(other)
     with redis_server.client() as client:
         client.lpush("jobs", b"good")
-        source = make(redis_server.url, "jobs", hand=hand, max_deliveries=2, solitude=solitude)
+        source = make(redis_server.url, "jobs", hand=hand, max_deliveries=2, isolation=isolation)
         await source.start()
         await until(lambda: hand.open)
         assert hand.payloads == [b"suspect"]
         hand.settle()
-        await until(lambda: hand.payloads == [b"suspect", b"good"] and not solitude.shuts_out(other))
+        await until(lambda: hand.payloads == [b"suspect", b"good"] and not isolation.shuts_out(other))
 
 
 async def test_others_wait_for_an_item_that_may_end_the_process_and_it_for_them(redis_server, make):
-    solitude, other = Solitude(), Neighbour(at_work=False)
+    isolation, other = CrashIsolation(), Neighbour(at_work=False)
     with redis_server.client() as client:
         client.lpush("jobs", b"1")
         one = make(redis_server.url, "jobs", hand=(hand := Hand(at_once=False)))
         await one.start()
         await until(lambda: hand.open)
         await die(one)
-        two = make(redis_server.url, "jobs", hand=(hand := Hand(at_once=False)), solitude=solitude)
+        two = make(redis_server.url, "jobs", hand=(hand := Hand(at_once=False)), isolation=isolation)
         await two.start()
         await until(lambda: hand.open)
-        await solitude.enter()
-        alone = asyncio.create_task(solitude.shut(other, 30.0))
+        await isolation.enter()
+        alone = asyncio.create_task(isolation.shut(other, 30.0))
         done, _ = await asyncio.wait([alone], timeout=0.2)
         assert not done
         hand.settle()
@@ -347,21 +347,21 @@ async def test_others_wait_for_an_item_that_may_end_the_process_and_it_for_them(
         await until(lambda: client.info("clients")["blocked_clients"] == 0)  # it asks for nothing any more
         client.lpush("jobs", b"2")
         await stays(lambda: client.llen("jobs") == 1, 0.2)
-        solitude.leave()
+        isolation.leave()
         await until(lambda: hand.payloads == [b"1", b"2"])
 
 
 @pytest.mark.usefixtures("suspect")
 async def test_a_list_that_waits_for_solitude_can_be_stopped(redis_server, make):
-    solitude = Solitude()
-    await solitude.enter()
-    source = make(redis_server.url, "jobs", hand=(hand := Hand()), max_deliveries=2, solitude=solitude)
+    isolation = CrashIsolation()
+    await isolation.enter()
+    source = make(redis_server.url, "jobs", hand=(hand := Hand()), max_deliveries=2, isolation=isolation)
     await source.start()
     await stays(lambda: not hand.events, 0.2)
     await source.stop()
-    solitude.leave()
+    isolation.leave()
     async with asyncio.timeout(PATIENCE):
-        await solitude.enter()
+        await isolation.enter()
 
 
 async def test_what_ends_the_process_again_and_again_is_poison_and_its_neighbours_are_not(redis_server, make):

@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 import structlog
 
-from router.broker import lists as lists_module
-from router.broker.link import cancelled
-from router.broker.list_store import names
-from router.broker.lists import ListSource
+from router.broker.lists.list_source import ListSource
+from router.broker.lists.list_source import list_source as lists_module
+from router.broker.lists.list_store import names
+from router.broker.server.link import cancelled
 from tests.support.engine import make_event
 from tests.support.proxy import DOWN, Proxy
 from tests.support.queues import PREFIX, Line

@@ -3,9 +3,9 @@
 import pytest
 import structlog
 
-from router.broker import client, orphans
-from router.broker.orphans import Orphans, warning
-from router.broker.queues import Queues
+from router.broker.queues.orphans import Orphans, warning
+from router.broker.queues.queue_admin import QueueAdmin, orphans
+from router.broker.server import client
 from router.errors import UnavailableError
 from tests.support.waiting import moment, stays, until
 
@@ -89,7 +89,7 @@ async def test_a_large_database_is_looked_through_seldom(start_server, watch, mo
         await moment(0.05)
         return ["gone"]
 
-    monkeypatch.setattr(Queues, "names", slow)
+    monkeypatch.setattr(QueueAdmin, "names", slow)
     monkeypatch.setattr(orphans, "SHARE", 1000)
     one = watch(server.url, every=0.001)
     one.start()

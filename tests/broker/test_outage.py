@@ -6,9 +6,9 @@ import contextlib
 import pytest
 import structlog.testing
 
-from router.broker.dead_letters import DeadLetterWriter
-from router.broker.lists import ListSource
-from router.broker.outage import KINDS, Outage
+from router.broker.dead_letters.dead_letter_writer import DeadLetterWriter
+from router.broker.lists.list_source import ListSource
+from router.broker.server.outage import KINDS, Outage
 from tests.broker.test_dead_letters import letter
 from tests.support.engine import make_event
 from tests.support.queues import Line

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from router.broker.dead_letters import DeadLetterWriter
-from router.broker.lists import ListSource
-from router.broker.pubsub import PubSubSource
-from router.broker.streams import StreamSource
+from router.broker.dead_letters.dead_letter_writer import DeadLetterWriter
+from router.broker.lists.list_source import ListSource
+from router.broker.pubsub.pubsub_source import PubSubSource
+from router.broker.streams.stream_source import StreamSource
 from router.errors import UnavailableError
 from tests.support.process import run
 from tests.support.redis import free_port

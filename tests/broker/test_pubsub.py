@@ -8,9 +8,9 @@ import pytest
 import structlog.testing
 import uvloop
 
-from router.broker.client import SILENCE
-from router.broker.pubsub import PubSubSource, Timing
-from router.broker.subscriber import CHUNK
+from router.broker.pubsub.pubsub_source import PubSubSource, Timing
+from router.broker.pubsub.subscriber import CHUNK
+from router.broker.server.client import SILENCE
 from router.errors import ConfigError, UnavailableError
 from tests.broker.conftest import QUICK, WATCHFUL, Recorder, grow_old, one_more_byte
 from tests.support.proxy import DOWN, UP, Proxy
@@ -275,7 +275,7 @@ async def test_standing_still_over_an_event_just_received_is_no_loss(redis_serve
 
 
 async def test_resets_in_a_row_are_met_with_growing_delays(redis_server, source, monkeypatch):
-    monkeypatch.setattr("router.broker.client.random.random", lambda: 1.0)
+    monkeypatch.setattr("router.broker.server.client.random.random", lambda: 1.0)
     delays = [0.02 * 2**number for number in range(6)]
     async with Proxy(redis_server.port) as proxy:
         web = source(proxy.url, ["a"], timing=Timing(first_delay=delays[0], longest_delay=2.0, stable=PATIENCE))

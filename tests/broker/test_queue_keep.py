@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.engine.ordered import Ordered
+from router.engine.delivery.ordered_queue import Ordered
 from router.errors import Reason
 from router.events import Outcome
 from tests.support.engine import make_event

@@ -6,8 +6,8 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from router.broker.queue import GROUP
-from router.broker.solitude import Solitude
+from router.broker.groups.crash_isolation import CrashIsolation
+from router.broker.queues.redis_queue import GROUP
 from router.errors import Reason
 from router.events import Outcome
 from tests.support.engine import make_event
@@ -112,8 +112,8 @@ async def test_only_one_suspect_of_a_whole_router_is_in_hand(redis_server, line)
             one = line(redis_server.url, sink=sink)
             await one.take()
             await one.die()
-    solitude = Solitude()
-    a, b = (line(redis_server.url, sink=sink, solitude=solitude) for sink in ("a", "b"))
+    isolation = CrashIsolation()
+    a, b = (line(redis_server.url, sink=sink, isolation=isolation) for sink in ("a", "b"))
     taking = {asyncio.create_task(each.take()): each for each in (a, b)}
     done, left = await asyncio.wait(taking, return_when=asyncio.FIRST_COMPLETED)
     (first,), (second,) = done, left
@@ -136,10 +136,10 @@ async def _suspicious(line, url, sink, deaths):
 async def test_a_settled_entry_of_one_queue_does_not_end_the_solitude_of_another(redis_server, line):
     for sink in ("a", "b"):
         await _suspicious(line, redis_server.url, sink, 3)
-    solitude = Solitude()
-    a = line(redis_server.url, sink="a", solitude=solitude)
+    isolation = CrashIsolation()
+    a = line(redis_server.url, sink="a", isolation=isolation)
     (event,) = await a.take()
-    b = line(redis_server.url, sink="b", solitude=solitude)
+    b = line(redis_server.url, sink="b", isolation=isolation)
     taking = asyncio.create_task(b.take())
     b.queue._let_go([event._receipt])  # its own entry of the same event: it has the same id
     done, _ = await asyncio.wait([taking], timeout=0.3)
@@ -151,13 +151,13 @@ async def test_a_settled_entry_of_one_queue_does_not_end_the_solitude_of_another
 async def test_while_a_letter_of_a_poisonous_one_is_written_nothing_suspicious_is_tried(redis_server, line):
     await _suspicious(line, redis_server.url, "a", 5)
     await _suspicious(line, redis_server.url, "b", 3)
-    solitude = Solitude()
+    isolation = CrashIsolation()
     letters = []
-    a = Line(redis_server.url, sink="a", solitude=solitude)
+    a = Line(redis_server.url, sink="a", isolation=isolation)
     a.queue._give_up = lambda event, reason, _detail: letters.append((event, reason))
     a.start()
     await a.until(lambda: letters)
-    b = line(redis_server.url, sink="b", solitude=solitude)
+    b = line(redis_server.url, sink="b", isolation=isolation)
     taking = asyncio.create_task(b.take())
     done, _ = await asyncio.wait([taking], timeout=0.3)
     assert not done
@@ -169,13 +169,13 @@ async def test_while_a_letter_of_a_poisonous_one_is_written_nothing_suspicious_i
 
 async def test_where_it_may_be_found_guilty_a_delivery_is_alone_in_the_whole_router(redis_server, line):
     await _suspicious(line, redis_server.url, "a", 4)
-    solitude = Solitude()
-    b = line(redis_server.url, sink="b", solitude=solitude)
+    isolation = CrashIsolation()
+    b = line(redis_server.url, sink="b", isolation=isolation)
     await put(b, 1)
     (busy,) = await b.take()
-    a = line(redis_server.url, sink="a", solitude=solitude)
+    a = line(redis_server.url, sink="a", isolation=isolation)
     trying = asyncio.create_task(a.take())
-    await b.until(lambda: solitude.shuts_out(b.queue))
+    await b.until(lambda: isolation.shuts_out(b.queue))
     await put(b, 1)
     waiting = asyncio.create_task(b.take())
     done, _ = await asyncio.wait([trying, waiting], timeout=0.3)
@@ -190,11 +190,11 @@ async def test_where_it_may_be_found_guilty_a_delivery_is_alone_in_the_whole_rou
 
 async def test_what_others_do_not_finish_is_not_waited_for_for_ever_and_finds_nobody_guilty(redis_server, line):
     await _suspicious(line, redis_server.url, "a", 4)
-    solitude = Solitude()
-    b = line(redis_server.url, sink="b", solitude=solitude)
+    isolation = CrashIsolation()
+    b = line(redis_server.url, sink="b", isolation=isolation)
     await put(b, 1)
     await b.take()  # and it hangs
-    a = line(redis_server.url, sink="a", solitude=solitude, timing=replace(QUICK, alone=0.1))
+    a = line(redis_server.url, sink="a", isolation=isolation, timing=replace(QUICK, alone=0.1))
     await a.take()
     assert [count for _, count in pending(redis_server, "{event-router}:queue:a", GROUP).values()] == [
         4
@@ -204,10 +204,10 @@ async def test_what_others_do_not_finish_is_not_waited_for_for_ever_and_finds_no
 async def test_a_queue_that_ends_leaves_nobody_waiting(redis_server, line):
     for sink in ("a", "b"):
         await _suspicious(line, redis_server.url, sink, 3)
-    solitude = Solitude()
-    a = line(redis_server.url, sink="a", solitude=solitude)
+    isolation = CrashIsolation()
+    a = line(redis_server.url, sink="a", isolation=isolation)
     await a.take()
-    b = line(redis_server.url, sink="b", solitude=solitude)
+    b = line(redis_server.url, sink="b", isolation=isolation)
     taking = asyncio.create_task(b.take())
     await a.end()
     assert len(await taking) == 1
@@ -244,14 +244,14 @@ async def test_of_what_vanished_only_that_is_left_which_redis_says_is_a_peers(re
 async def test_a_suspect_that_a_peer_has_taken_over_meanwhile_is_not_taken_back(redis_server, line):
     await _suspicious(line, redis_server.url, "a", 3)
     stream = "{event-router}:queue:a"
-    solitude = Solitude()
-    await solitude.enter()
-    one = line(redis_server.url, sink="a", solitude=solitude)
+    isolation = CrashIsolation()
+    await isolation.enter()
+    one = line(redis_server.url, sink="a", isolation=isolation)
     taking = asyncio.create_task(one.take())
-    await one.until(lambda: solitude._lock._waiters)
+    await one.until(lambda: isolation._lock._waiters)
     with redis_server.client() as client:
         client.xclaim(stream, GROUP, "peer", 0, list(pending(redis_server, stream, GROUP)), justid=True)
-    solitude.leave()
+    isolation.leave()
     await one.until(lambda: not one.queue._held)
     assert [owner for owner, _ in pending(redis_server, stream, GROUP).values()] == ["peer"]
     taking.cancel()

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from router.broker import client
-from router.broker.queues import AT_ONCE, IDLE, Bounds, Queues, State, idle_of
+from router.broker.queues.queue_admin import AT_ONCE, IDLE, Bounds, QueueAdmin, State, claim_idle_of
+from router.broker.server import client
+from router.core.accounts.records import Reader, pack
 from router.core.ids import Ids
-from router.core.records import Reader, pack
-from router.engine.letters import of_waiting
+from router.engine.dead_letters.dead_letter_factory import of_waiting
 from router.errors import ConfigError, Reason, UnavailableError
 from router.events import History, Outcome
 from tests.support.engine import make_event
@@ -40,7 +40,7 @@ async def line():
 
 
 def queues_of(server, url=None, prefix="event-router", **options):
-    return Queues(client.server(url or server.url), prefix=prefix, **options)
+    return QueueAdmin(client.server(url or server.url), prefix=prefix, **options)
 
 
 async def put(one, *events):
@@ -527,10 +527,10 @@ async def test_a_full_redis_still_lets_deliveries_move(redis_server, line):
 
 
 async def test_no_redis_is_told_in_plain_words():
-    async with Queues(client.server("redis://127.0.0.1:1"), prefix="event-router") as queues:
+    async with QueueAdmin(client.server("redis://127.0.0.1:1"), prefix="event-router") as queues:
         with pytest.raises(UnavailableError, match="connection refused"):
             await queues.names()
 
 
 def test_how_long_an_entry_in_hand_is_left_alone():
-    assert (idle_of(None), idle_of(10.0), idle_of(45.0)) == (IDLE, 60.0, 90.0)
+    assert (claim_idle_of(None), claim_idle_of(10.0), claim_idle_of(45.0)) == (IDLE, 60.0, 90.0)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from router.broker.solitude import Solitude
-from router.broker.streams import StreamSource
+from router.broker.groups.crash_isolation import CrashIsolation
+from router.broker.streams.stream_source import StreamSource
 from router.errors import ConfigError, Reason, UnavailableError
 from tests.broker.conftest import Neighbour
 from tests.support.proxy import Proxy
@@ -345,14 +345,14 @@ def pending_one(redis_server):
 
 
 async def test_only_one_suspicious_thing_of_a_whole_router_is_in_hand(redis_server, desk, clock, pending_one):
-    entry, solitude = pending_one(3), Solitude()
+    entry, isolation = pending_one(3), CrashIsolation()
     desk.hold = True
-    await solitude.enter()
-    async with running(redis_server.url, ["billing"], desk, clock, solitude=solitude):
+    await isolation.enter()
+    async with running(redis_server.url, ["billing"], desk, clock, isolation=isolation):
         await stays(lambda: pending(redis_server, "billing") == {entry: ("me", 3)}, 0.2)
-        solitude.leave()
+        isolation.leave()
         await until(lambda: desk.held)
-        other = asyncio.create_task(solitude.enter())
+        other = asyncio.create_task(isolation.enter())
         done, _ = await asyncio.wait([other], timeout=0.2)
         assert not done
         desk.settle()
@@ -362,41 +362,41 @@ async def test_only_one_suspicious_thing_of_a_whole_router_is_in_hand(redis_serv
 async def test_where_it_may_be_found_guilty_an_entry_is_alone_in_the_whole_router(
     redis_server, desk, clock, pending_one
 ):
-    entry, solitude, busy = pending_one(4), Solitude(), Neighbour(at_work=True)
+    entry, isolation, busy = pending_one(4), CrashIsolation(), Neighbour(at_work=True)
     desk.hold = True
-    solitude.join(busy)
-    async with running(redis_server.url, ["billing"], desk, clock, solitude=solitude, claim_idle=60.0):
-        await until(lambda: solitude.shuts_out(busy))
+    isolation.join(busy)
+    async with running(redis_server.url, ["billing"], desk, clock, isolation=isolation, claim_idle=60.0):
+        await until(lambda: isolation.shuts_out(busy))
         assert pending(redis_server, "billing") == {entry: ("me", 4)}
         busy.at_work = False
-        solitude.finished()
+        isolation.finished()
         await until(lambda: desk.held)
         assert pending(redis_server, "billing") == {entry: ("me", 5)}
-        assert solitude.shuts_out(busy)
+        assert isolation.shuts_out(busy)
         desk.settle()
-        await until(lambda: not solitude.shuts_out(busy))
+        await until(lambda: not isolation.shuts_out(busy))
 
 
 async def test_where_others_do_not_finish_nobody_is_found_guilty(redis_server, desk, clock, pending_one):
-    entry, solitude = pending_one(4), Solitude()
+    entry, isolation = pending_one(4), CrashIsolation()
     desk.hold = True
-    solitude.join(Neighbour(at_work=True))
-    async with running(redis_server.url, ["billing"], desk, clock, solitude=solitude, claim_idle=1.0):
+    isolation.join(Neighbour(at_work=True))
+    async with running(redis_server.url, ["billing"], desk, clock, isolation=isolation, claim_idle=1.0):
         await until(lambda: desk.held)
         assert pending(redis_server, "billing") == {entry: ("me", 4)}
 
 
 async def test_while_another_is_strictly_alone_nothing_is_recovered(redis_server, desk, clock, pending_one):
     pending_one(1)
-    desk.hold, solitude, other = True, Solitude(), Neighbour(at_work=False)
-    await solitude.enter()
-    assert await solitude.shut(other, 1.0)
-    async with running(redis_server.url, ["billing"], desk, clock, solitude=solitude):
+    desk.hold, isolation, other = True, CrashIsolation(), Neighbour(at_work=False)
+    await isolation.enter()
+    assert await isolation.shut(other, 1.0)
+    async with running(redis_server.url, ["billing"], desk, clock, isolation=isolation):
         await stays(lambda: not desk.held, 0.2)
-        solitude.leave()
+        isolation.leave()
         await until(lambda: desk.held)
-        await solitude.enter()
-        alone = asyncio.create_task(solitude.shut(other, 30.0))
+        await isolation.enter()
+        alone = asyncio.create_task(isolation.shut(other, 30.0))
         done, _ = await asyncio.wait([alone], timeout=0.2)
         assert not done, "its attempt may yet end the process"
         desk.settle()
@@ -405,13 +405,13 @@ async def test_while_another_is_strictly_alone_nothing_is_recovered(redis_server
 
 async def test_who_waits_for_solitude_can_be_stopped(redis_server, desk, clock, pending_one):
     pending_one(4)
-    solitude = Solitude()
-    await solitude.enter()
-    async with running(redis_server.url, ["billing"], desk, clock, solitude=solitude):
+    isolation = CrashIsolation()
+    await isolation.enter()
+    async with running(redis_server.url, ["billing"], desk, clock, isolation=isolation):
         await stays(lambda: not desk.held, 0.2)
-    solitude.leave()
+    isolation.leave()
     async with asyncio.timeout(PATIENCE):
-        await solitude.enter()
+        await isolation.enter()
 
 
 async def test_a_suspicious_entry_whose_attempt_hangs_does_not_hold_the_others_up_for_ever(redis_server, desk, clock):
@@ -541,17 +541,17 @@ async def test_others_may_end_the_process_again_when_redis_knows_what_became_of_
     redis_server, desk, clock, pending_one
 ):
     pending_one(4)
-    solitude = Solitude()
+    isolation = CrashIsolation()
     desk.hold = True
     async with (
         Proxy(redis_server.port) as proxy,
-        running(proxy.url, ["billing"], desk, clock, solitude=solitude),
+        running(proxy.url, ["billing"], desk, clock, isolation=isolation),
     ):
         await until(lambda: desk.held)
         proxy.hold = b"XACK"
         desk.settle()
         await until(lambda: proxy.held)
-        other = asyncio.create_task(solitude.enter())
+        other = asyncio.create_task(isolation.enter())
         done, _ = await asyncio.wait([other], timeout=0.2)
         assert not done
         proxy.release()

@@ -189,8 +189,8 @@ async def test_what_is_over_while_the_group_is_made_anew_is_not_taken_for_unfini
 async def test_where_others_read_too_it_is_known_all_the_time_how_far_the_group_has_come(
     redis_server, desk, clock, monkeypatch
 ):
-    monkeypatch.setattr("router.broker.streams.GLANCE", 0.05)
-    monkeypatch.setattr("router.core.claims.LOOK_AT_LEAST_EVERY", 1000.0)
+    monkeypatch.setattr("router.broker.streams.stream_source.GLANCE", 0.05)
+    monkeypatch.setattr("router.core.delivery.claims.LOOK_AT_LEAST_EVERY", 1000.0)
     url, other = redis_server.url, Desk()
     async with (
         running(url, ["billing"], other, clock, consumer="peer"),
@@ -344,7 +344,7 @@ async def test_a_dead_path_does_not_hold_the_end_up(redis_server, desk, clock):
 
 
 async def test_resets_without_end_follow_the_backoff(redis_server, desk, clock, monkeypatch):
-    monkeypatch.setattr("router.broker.client.random.random", lambda: 1.0)
+    monkeypatch.setattr("router.broker.server.client.random.random", lambda: 1.0)
     add(redis_server, "billing", b"1")
     async with Proxy(redis_server.port) as proxy, running(proxy.url, ["billing"], desk, clock):
         await until(lambda: desk.payloads)

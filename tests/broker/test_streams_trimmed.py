@@ -7,11 +7,11 @@ import random
 import pytest
 from structlog.testing import capture_logs
 
-from router.broker import client
-from router.broker.link import Link
-from router.broker.stream_entries import Stream
-from router.broker.stream_group import Group
-from router.core.books import SourceBook
+from router.broker.server import client
+from router.broker.server.link import Link
+from router.broker.streams.stream_entries import Stream
+from router.broker.streams.stream_group import Group
+from router.core.accounts.books import SourceBook
 from tests.broker.conftest import until
 from tests.support.proxy import Proxy
 from tests.support.streams import Desk, add, pending, running

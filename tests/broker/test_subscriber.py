@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import structlog.testing
 
-from router.broker.pubsub import Timing
+from router.broker.pubsub.pubsub_source import Timing
 from tests.broker.conftest import QUICK, WATCHFUL, grow_old
 from tests.support.waiting import PATIENCE, until
 

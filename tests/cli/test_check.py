@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from router.cli import durability
+from router.cli.operate import durability_warnings
 from router.ops.loading import load
 from tests.support.process import ROOT, environment, run
 from tests.support.waiting import PATIENCE
@@ -249,7 +249,7 @@ def test_it_does_not_wait_for_a_server_that_is_silent(folder, monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", endless)
     loaded = load(folder / "config.yaml", environ={"REDIS_URL": "redis://nobody.example:6379"})
-    assert durability.problems(loaded) == []
+    assert durability_warnings.problems(loaded) == []
     assert asked.is_set()
     over.set()
 

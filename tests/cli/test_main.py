@@ -33,7 +33,7 @@ def test_each_command_is_described_alike_in_both_helps():
             assert own, name
 
 
-@pytest.mark.parametrize("command", ["check", "no-module"])
+@pytest.mark.parametrize("command", ["operate.check", "no-module"])
 def test_the_garbage_collector_works_again_once_a_command_is_imported(command):
     script = (
         "import contextlib, gc\nfrom router.cli import main\n"

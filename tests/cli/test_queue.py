@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from router.admin.client import Client
+from router.admin.admin_client import Client
 from router.admin.sockets import default_address
-from router.core.records import Reader, pack
+from router.core.accounts.records import Reader, pack
 from router.events import History
 from tests.support.daemon import DEAD, daemon
 from tests.support.engine import make_event

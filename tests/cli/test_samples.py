@@ -7,7 +7,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from router.cli.samples import make, publish_lines
+from router.cli.first_steps.samples import make, publish_lines
 from router.ops.loading import load
 
 SCHEMAS = [

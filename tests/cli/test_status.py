@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from router.admin.client import Client
+from router.admin.admin_client import Client
 from router.admin.sockets import default_address
-from router.cli.status import Rates, span
-from router.config import Address
-from router.core.status import document
+from router.cli.operate.status import Rates, span
+from router.config.scalars import Address
+from router.core.accounts.snapshot import document
 from router.errors import RouterError
 from tests.support.daemon import daemon
 from tests.support.process import COMMAND, Process, environment, run

@@ -6,7 +6,7 @@ import re
 import pytest
 import redis
 
-from router.cli import running
+from router.cli import running_router
 from router.errors import ConfigError
 from tests.support.process import Process, environment, run
 
@@ -173,15 +173,15 @@ def test_the_variables_of_a_service_are_read_where_its_unit_has_them(tmp_path, s
     env = {"STATE_DIRECTORY": str(state), "REDIS_URL": server.url}
     for name, value in environment(tmp_path / "home").items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(running, "SERVICE_STATE", state)
-    monkeypatch.setattr(running, "SERVICE_ENVIRONMENT", tmp_path / "environment")
+    monkeypatch.setattr(running_router, "SERVICE_STATE", state)
+    monkeypatch.setattr(running_router, "SERVICE_ENVIRONMENT", tmp_path / "environment")
     with Process("run", "-c", "service.yaml", cwd=tmp_path, env=env, notify=True) as daemon:
         daemon.wait_ready()
-        loaded = running.configuration(None, None, "default")
+        loaded = running_router.configuration(None, None, "default")
         (tmp_path / "service.yaml").chmod(0o666)
         monkeypatch.chdir(tmp_path / "state-of-service")
         with pytest.raises(ConfigError, match="no configuration"):  # what others can write is not believed
-            running.configuration(None, None, "default")
+            running_router.configuration(None, None, "default")
     assert (loaded.path, loaded.config.redis.url) == (tmp_path / "service.yaml", server.url)
 
 

@@ -6,7 +6,8 @@ import jsonschema
 import pytest
 import yaml
 
-from router.config import Address, AdminConfig, address
+from router.config.models import AdminConfig
+from router.config.scalars import Address, address
 from router.errors import ConfigError
 from router.ops.loading import config_schema, effective, load
 from router.plugin_manager import load_plugins

@@ -9,7 +9,7 @@ import typing
 import pytest
 from pydantic import BaseModel
 
-from router.config import (
+from router.config.models import (
     AdminConfig,
     DeadLettersConfig,
     DeliverOnly,
@@ -24,7 +24,8 @@ from router.config import (
     StreamConfig,
 )
 from router.errors import ConfigError
-from router.ops.loading import effective, load, shapes
+from router.ops.loading import effective, load
+from router.ops.loading.reading import shapes
 from router.plugin_manager import load_plugins
 from tests.cli.test_reload import CONFIG as RUNNING
 from tests.support.daemon import daemon

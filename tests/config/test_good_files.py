@@ -21,9 +21,9 @@ EXAMPLE = HERE.parent.parent / "config.example.yaml"
 
 def plain_yaml(text):
     """YAML as an editor reads it: 1.2, nothing expanded."""
-    from router.ops.loading.nodes import SourceFile, plain
-    from router.ops.loading.problems import Problems
-    from router.ops.loading.yaml_nodes import parse
+    from router.ops.loading.reading.nodes import SourceFile, plain
+    from router.ops.loading.reading.problems import Problems
+    from router.ops.loading.reading.yaml_nodes import parse
 
     problems = Problems()
     tree = parse(text, SourceFile("text.yaml", Path("text.yaml")), problems)

@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from router.core.acks import Ledger
+from router.core.accounts.acks import Ledger
 
 
 def test_an_entry_without_deliveries_is_complete_at_once():

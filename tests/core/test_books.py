@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core.books import Books, ProcessBook, SinkBook, SourceBook
+from router.core.accounts.books import Books, ProcessBook, SinkBook, SourceBook
 from router.errors import Reason
 from router.events import Outcome
 

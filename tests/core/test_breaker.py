@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core.breaker import Breaker, State, Ticket, Verdict, verdict
+from router.core.delivery.breaker import Breaker, State, Ticket, Verdict, verdict
 from router.errors import PartialError, PermanentError, PluginError, SinkError, TransientError
 
 W, F, A, N = Verdict.WORKS, Verdict.FAILED, Verdict.AT_FAULT, Verdict.NOTHING

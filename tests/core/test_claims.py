@@ -2,8 +2,8 @@
 
 import pytest
 
-from router.core import claims
-from router.core.claims import Pending, Take
+from router.core.delivery import claims
+from router.core.delivery.claims import Pending, Take
 
 
 def entries(deliveries, number, first=1):

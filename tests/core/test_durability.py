@@ -2,8 +2,8 @@
 
 import pytest
 
-from router.config import ListConfig, PubSubConfig, StreamConfig
-from router.core.durability import brings_its_own, judge, power_cut
+from router.config.models import ListConfig, PubSubConfig, StreamConfig
+from router.core.accounts.durability_risks import brings_its_own, judge, power_cut
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from router.core.expressions import BrokenExpressionError, Expiry, Expression, moment
 from router.core.rendering import TemplateEnvironment
+from router.core.rendering.expressions import BrokenExpressionError, Expiry, Expression, moment
 from router.errors import TemplateError
 from tests.support.engine import make_event
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core.lanes import Lanes
+from router.core.delivery.ordering import Ordering
 
 
 def test_the_second_waits_until_the_first_is_over():
-    lanes = Lanes[str]()
+    lanes = Ordering[str]()
     assert lanes.enter("a", "a1")
     assert not lanes.enter("a", "a2")
     assert lanes.enter("b", "b1")
@@ -24,7 +24,7 @@ def test_the_second_waits_until_the_first_is_over():
 
 
 def test_a_split_one_is_over_when_all_its_parts_are():
-    lanes = Lanes[str]()
+    lanes = Ordering[str]()
     lanes.enter("a", "a1")
     lanes.enter("a", "a2")
     lanes.add("a", 2)
@@ -32,7 +32,7 @@ def test_a_split_one_is_over_when_all_its_parts_are():
 
 
 def test_what_is_not_there_can_not_leave():
-    lanes = Lanes[str]()
+    lanes = Ordering[str]()
     with pytest.raises(KeyError):
         lanes.leave("a")
     with pytest.raises(KeyError):
@@ -51,7 +51,7 @@ def test_every_interleaving_keeps_the_order_of_each_key(keys):
     seen = 0
     for way in ways(arrivals):
         for pick in (0, -1):  # which of those that go is over first
-            lanes, coming, going, gone = Lanes[tuple[str, int]](), list(arrivals), [], []
+            lanes, coming, going, gone = Ordering[tuple[str, int]](), list(arrivals), [], []
             for step in way:
                 if step == "c":
                     item = coming.pop(0)
@@ -80,7 +80,7 @@ def test_every_interleaving_keeps_the_order_of_each_key(keys):
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3), st.integers(0, 5)), max_size=60))
 def test_with_retries_and_splits_nothing_is_lost_and_nothing_overtakes(steps):
-    lanes, going, gone = Lanes[tuple[str, int]](), dict[str, tuple[tuple[str, int], int]](), list[tuple[str, int]]()
+    lanes, going, gone = Ordering[tuple[str, int]](), dict[str, tuple[tuple[str, int], int]](), list[tuple[str, int]]()
 
     def over(key):
         item, parts = going.pop(key)

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from router.core.expressions import BrokenExpressionError, Expression
-from router.core.letter_filter import LetterFilter, brief, content, event_of, faults, moment
+from router.core.accounts.dead_letter_filter import DeadLetterFilter, brief, content, event_of, faults, moment
 from router.core.rendering import TemplateEnvironment
+from router.core.rendering.expressions import BrokenExpressionError, Expression
 from router.events import DeadLetter
 
 NOW = 1_790_000_000.0
@@ -29,7 +29,7 @@ def letter(payload: object = None, **changes: object) -> DeadLetter:
 
 def holds(expression: str, one: DeadLetter) -> bool:
     where = Expression(expression, TemplateEnvironment())
-    return LetterFilter(where=where).chosen([one], NOW) == [True]
+    return DeadLetterFilter(where=where).chosen([one], NOW) == [True]
 
 
 @pytest.mark.parametrize(
@@ -58,17 +58,17 @@ def test_anything_else_is_refused_with_what_may_be_written(text):
 @pytest.mark.parametrize(
     ("wanted", "chosen"),
     [
-        (LetterFilter(), True),
-        (LetterFilter(sinks=frozenset({"mail"})), False),
-        (LetterFilter(sources=frozenset({"web", "x"})), True),
-        (LetterFilter(reasons=frozenset({"schema"})), False),
-        (LetterFilter(channels=("orders.*",)), True),
-        (LetterFilter(channels=("orders.[0-6]", "bills")), False),
-        (LetterFilter(since=1_789_992_000.0), True),
-        (LetterFilter(since=1_789_992_000.1), False),
-        (LetterFilter(until=1_789_992_000.0), False),
-        (LetterFilter(until=1_789_992_000.1), True),
-        (LetterFilter(sources=frozenset({"web"}), reasons=frozenset({"schema"})), False),
+        (DeadLetterFilter(), True),
+        (DeadLetterFilter(sinks=frozenset({"mail"})), False),
+        (DeadLetterFilter(sources=frozenset({"web", "x"})), True),
+        (DeadLetterFilter(reasons=frozenset({"schema"})), False),
+        (DeadLetterFilter(channels=("orders.*",)), True),
+        (DeadLetterFilter(channels=("orders.[0-6]", "bills")), False),
+        (DeadLetterFilter(since=1_789_992_000.0), True),
+        (DeadLetterFilter(since=1_789_992_000.1), False),
+        (DeadLetterFilter(until=1_789_992_000.0), False),
+        (DeadLetterFilter(until=1_789_992_000.1), True),
+        (DeadLetterFilter(sources=frozenset({"web"}), reasons=frozenset({"schema"})), False),
     ],
 )
 def test_a_filter_asks_for_everything_that_is_given(wanted, chosen):

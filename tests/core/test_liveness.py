@@ -3,7 +3,7 @@
 import pytest
 
 from router.contracts import Sign
-from router.core.liveness import Hang, Judge
+from router.core.accounts.liveness import Hang, Judge
 
 
 def sign(since, limit=30.0, *, part="source jobs", doing="a command", ended=False):

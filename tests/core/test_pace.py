@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core.pace import Pace
+from router.core.delivery.pace import Pace
 
 
 def test_so_many_go_at_once_and_the_next_after_the_time():

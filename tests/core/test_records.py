@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.core.accounts.records import HEAD, LONGEST_ERROR, VERSION, Reader, UnknownRecordError, pack, received_at
 from router.core.ids import LONGEST
-from router.core.records import HEAD, LONGEST_ERROR, VERSION, Reader, UnknownRecordError, pack, received_at
 from router.events import History, json_lines
 from tests.support.engine import make_event
 

@@ -12,8 +12,8 @@ import yaml
 from jinja2.filters import FILTERS
 
 from router.core.rendering import TemplateEnvironment, compile_options
-from router.core.rendering.bounds import MAX_BITS, MAX_MADE, MAX_OUTPUT, MAX_STEPS
-from router.core.rendering.filters import EACH
+from router.core.rendering.sandbox.bounds import MAX_BITS, MAX_MADE, MAX_OUTPUT, MAX_STEPS
+from router.core.rendering.sandbox.filters import EACH
 from router.options import Addresses, SinkOptions
 from tests.support.rendering import NOW, compiled, event, html, subject
 

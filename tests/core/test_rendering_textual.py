@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from router.core.expressions import Expression
-from router.core.letter_filter import LetterFilter
+from router.core.accounts.dead_letter_filter import DeadLetterFilter
 from router.core.rendering import TemplateEnvironment
-from router.core.rendering.sandbox import _OF_TEXT as TEXT_METHODS
-from router.core.rendering.textual import METHODS, wordwrap
+from router.core.rendering.expressions import Expression
+from router.core.rendering.sandbox.environments import _OF_TEXT as TEXT_METHODS
+from router.core.rendering.sandbox.textual import METHODS, wordwrap
 from router.errors import TemplateError
 from router.events import DeadLetter
 from tests.support.rendering import NOW, chat, event, html, subject
@@ -144,7 +144,7 @@ def letter(text: str) -> DeadLetter:
 @pytest.mark.parametrize("expression", ["payload.x % 2", "'b' in payload.x", METHOD_CALLS[-3]])
 def test_no_expression_is_slow_for_what_an_event_brings(expression: str) -> None:
     asked = Expression(expression, TemplateEnvironment())
-    wanted = LetterFilter(where=asked)
+    wanted = DeadLetterFilter(where=asked)
     assert not slow(lambda text: asked.key(event({"x": text}), NOW))
     assert not slow(lambda text: wanted.chosen([letter(text)], NOW))
 

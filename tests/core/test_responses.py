@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core.responses import UNSAID, check_response, quote_response, retry_after
+from router.core.delivery.responses import UNSAID, check_response, quote_response, retry_after
 from router.errors import DeliveryError, PermanentError, SinkError, TransientError
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

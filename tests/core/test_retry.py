@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core.retry import (
+from router.core.delivery.retry import (
     LONGEST_ASKED,
     SHORTEST_ASKED,
     SLACK,

@@ -1,6 +1,6 @@
 """Which sinks get the events of a channel."""
 
-from router.config import RouteConfig, RouteSink
+from router.config.models import RouteConfig, RouteSink
 from router.core.routing import UNMATCHED, Routing, Target, schema_rule
 from router.core.validation import compile_schema
 

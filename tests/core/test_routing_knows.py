@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.config import RouteConfig, RouteSink
+from router.config.models import RouteConfig, RouteSink
 from router.core.routing import UNMATCHED, Routing
 
 

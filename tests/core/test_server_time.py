@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.core.server_time import ServerTime
+from router.core.accounts.server_time import ServerTime
 
 
 def seen(*answers):

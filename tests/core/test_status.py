@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from router.core.books import ProcessBook
-from router.core.status import Fault, LoadStatus, RedisStatus, document
+from router.core.accounts.books import ProcessBook
+from router.core.accounts.snapshot import Fault, LoadStatus, RedisStatus, document
 from tests.support.status import SINK, SNAPSHOT, SOURCE
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.core.trimming import Look, unread
+from router.core.delivery.trimming import Look, unread
 
 LOOK = Look(
     last=b"10-1",

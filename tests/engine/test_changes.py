@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from router.engine.changes import changes
+from router.engine.reload.changes import changes
 from router.errors import ConfigError
 from router.ops.loading import load
 

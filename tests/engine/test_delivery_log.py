@@ -8,9 +8,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from router.api import Addresses, SinkOptions, Template
-from router.config import RouteConfig, RouteSink
-from router.engine import delivery_log
-from router.engine.delivery_log import PAYLOAD_BYTES
+from router.config.models import RouteConfig, RouteSink
+from router.engine.delivery import delivery_log
+from router.engine.delivery.delivery_log import PAYLOAD_BYTES
 from router.errors import PartialError, PermanentError, TransientError
 from tests.engine.test_pipeline import GOOD, Run
 from tests.support.engine import bench, make_event

@@ -4,9 +4,9 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from router.config import RouteConfig, RouteSink
-from router.engine.notes import KINDS
-from router.engine.trouble import Trouble
+from router.config.models import RouteConfig, RouteSink
+from router.engine.delivery.sink_health import SinkHealth
+from router.engine.log_limits import KINDS
 from tests.engine.test_pipeline import GOOD, Run
 
 ROUTES = [RouteConfig(id="x", channels=["x"], sinks=[RouteSink(sink="log")])]
@@ -70,7 +70,7 @@ def test_errors_that_differ_each_time_make_ten_lines_a_minute():
     """What the other side answers may quote an address: then each delivery fails for a reason of its own."""
     clock = Clock()
     with capture_logs() as lines:
-        trouble = Trouble(structlog.stdlib.get_logger("test"), clock)
+        trouble = SinkHealth(structlog.stdlib.get_logger("test"), clock)
         for number in range(600):
             name = "".join(chr(ord("g") + int(digit)) for digit in str(number))
             trouble.happened("delivery failed", f"no such mailbox: {name}")

@@ -6,10 +6,10 @@ import hashlib
 import pytest
 import structlog
 
-from router.broker.outage import KINDS
+from router.broker.server.outage import KINDS
 from router.contracts import Removal
-from router.core.books import Books, ProcessBook
-from router.core.records import pack
+from router.core.accounts.books import Books, ProcessBook
+from router.core.accounts.records import pack
 from router.errors import Reason
 from router.events import Outcome
 from tests.support.engine import make_event

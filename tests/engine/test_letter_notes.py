@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from router.config import NotifyConfig
+from router.config.models import NotifyConfig
 from router.core.ids import Ids
 from router.engine.clock import SystemClock
-from router.engine.letter_notes import LetterNotes
+from router.engine.dead_letters.dead_letter_summaries import DeadLetterSummaries
 from router.events import DeadLetter, Event
 from tests.support.engine import Letters
 from tests.support.waiting import stays, until
@@ -24,7 +24,7 @@ class Told:
     def __init__(self, *sinks: str, every: str = "50ms") -> None:
         self.deliveries: list[tuple[str, Event]] = []
         self.letters = Letters()
-        self.notes = LetterNotes(
+        self.notes = DeadLetterSummaries(
             self.letters,
             lambda sink, event: self.deliveries.append((sink, event)),
             clock=SystemClock(),

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from router.config import QueueConfig
-from router.core.books import CHANNELS, OTHER, SinkBook
-from router.engine.memory_queue import MemoryQueue, size_of
+from router.config.models import QueueConfig
+from router.core.accounts.books import CHANNELS, OTHER, SinkBook
+from router.engine.delivery.memory_queue import MemoryQueue, size_of
 from router.errors import Reason
 from router.events import Outcome
 from tests.support.engine import make_event

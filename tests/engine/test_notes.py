@@ -4,7 +4,7 @@ import pytest
 import structlog.stdlib
 from structlog.testing import capture_logs
 
-from router.engine.notes import CHANNELS, KINDS, MOST, QUIET, Notes
+from router.engine.log_limits import CHANNELS, KINDS, MOST, QUIET, LogLimits
 
 
 class Clock:
@@ -27,7 +27,7 @@ def clock():
 
 @pytest.fixture
 def notes(clock):
-    return Notes(structlog.stdlib.get_logger("test"), clock)
+    return LogLimits(structlog.stdlib.get_logger("test"), clock)
 
 
 def test_the_same_is_said_once_a_minute_with_how_often_it_happened(notes, clock):

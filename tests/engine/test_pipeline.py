@@ -6,14 +6,14 @@ import tracemalloc
 import pytest
 from structlog.testing import capture_logs as capturing
 
-from router.config import RouteConfig, RouteSink
-from router.core.books import Books, SinkBook, SourceBook
+from router.config.models import RouteConfig, RouteSink
+from router.core.accounts.books import Books, SinkBook, SourceBook
 from router.core.ids import Ids
 from router.core.routing import Routing, schema_rule
 from router.core.validation import compile_schema
-from router.engine import letters
 from router.engine.clock import SystemClock
-from router.engine.pipeline import MOST_PLANS, Lane, Pipeline
+from router.engine.dead_letters import dead_letter_factory
+from router.engine.intake.pipeline import MOST_PLANS, Pipeline, SourceFormat
 from router.errors import Reason
 from router.events import CLOUDEVENTS, JSON, TEXT, RawBatch
 from tests.support.engine import Letters
@@ -56,7 +56,7 @@ class Run:
         routes = routes or [RouteConfig(id="all", sinks=[RouteSink(sink="log")])]
         rules = [schema_rule(list(schema_channels), mode, schema, "n.json")]
         self.pipeline = Pipeline(
-            lanes=[Lane("web", TEXT if text else format, max_bytes, id_path)],
+            lanes=[SourceFormat("web", TEXT if text else format, max_bytes, id_path)],
             routing=Routing(routes, rules, unmatched),
             inboxes={name: self._put(name) for name in self.inboxes},
             dead_letters=self.letters,
@@ -369,7 +369,7 @@ def test_neither_a_letter_nor_the_log_grows_with_the_names_in_a_payload(char, mo
     run = Run(mode=mode, schema=STRINGS, max_bytes=8_000_000)
     run.receive(json.dumps({f"{n}{char * 45_000}": n for n in range(20)}, ensure_ascii=False).encode())
     for letter in run.letters.kept:
-        assert len(letter.detail.encode()) <= letters.DETAIL_BYTES
+        assert len(letter.detail.encode()) <= dead_letter_factory.DETAIL_BYTES
         found = json.loads(letter.detail)
         assert {*found[0]} == {"pointer", "keyword", "message"}
         assert len(found) >= 2

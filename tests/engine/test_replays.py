@@ -8,7 +8,7 @@ import structlog.testing
 
 from router.contracts import RemovableReceipt, Removal
 from router.engine.clock import SystemClock
-from router.engine.replays import At, Replayer
+from router.engine.dead_letters.replays import At, Replayer
 from router.errors import Reason
 from router.events import Event, RawBatch
 from tests.support.engine import Letters

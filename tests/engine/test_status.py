@@ -6,14 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from router.broker import client
-from router.broker.orphans import warning
-from router.config import PubSubConfig, RedisConfig, StreamConfig
-from router.core.books import Books, SinkBook, SourceBook
-from router.core.status import Fault, LoadStatus, SharedQueue
-from router.engine import status
+from router.broker.queues.orphans import warning
+from router.broker.server import client
+from router.config.models import PubSubConfig, RedisConfig, StreamConfig
+from router.core.accounts.books import Books, SinkBook, SourceBook
+from router.core.accounts.snapshot import Fault, LoadStatus, SharedQueue
 from router.engine.clock import SystemClock
-from router.engine.status import Watch
+from router.engine.life import watch
+from router.engine.life.watch import Watch
 from router.errors import PartialError, PermanentError, Reason, SinkError, TransientError
 from router.events import Outcome
 from tests.support.engine import bench, make_event
@@ -97,7 +97,7 @@ async def test_the_book_of_a_memory_queue_is_our_own():
 
 
 async def test_a_queue_that_does_not_answer_holds_nobody_up(monkeypatch):
-    monkeypatch.setattr(status, "REFRESH", 0.05)
+    monkeypatch.setattr(watch, "REFRESH", 0.05)
     cancelled = []
 
     async def hang(_queue):

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from router.core.books import SinkBook
-from router.engine.memory_queue import size_of
-from router.engine.ordered import MOST, Ordered
-from router.engine.trouble import Trouble
+from router.core.accounts.books import SinkBook
+from router.engine.delivery.memory_queue import size_of
+from router.engine.delivery.ordered_queue import MOST, Ordered
+from router.engine.delivery.sink_health import SinkHealth
 from router.errors import PartialError, PermanentError, Reason, SinkError, TransientError
 from router.events import Event, Outcome
 from router.options import Addresses, SinkOptions, Text
@@ -276,7 +276,7 @@ class Lines:
 
 def test_alike_errors_are_one_and_others_wait_a_second():
     lines, clock = Lines(), Hands()
-    trouble = Trouble(lines, clock)
+    trouble = SinkHealth(lines, clock)
     for number in range(1000):
         trouble.happened("delivery failed", f"HTTP 503: request 7f3a9c2{number:04x}-1 took {number} ms")
     assert len(lines.said) == 1

@@ -6,16 +6,16 @@ import time
 import pytest
 import structlog
 
-from router.broker.client import server
-from router.broker.link import COMMAND, Link
-from router.broker.lists import ListSource
-from router.broker.pubsub import PubSubSource
-from router.broker.streams import StreamSource
+from router.broker.lists.list_source import ListSource
+from router.broker.pubsub.pubsub_source import PubSubSource
+from router.broker.server.client import server
+from router.broker.server.link import COMMAND, Link
+from router.broker.streams.stream_source import StreamSource
 from router.contracts import Sign
-from router.core.liveness import Judge
+from router.core.accounts.liveness import Judge
 from router.engine.clock import SystemClock
-from router.engine.slots import Slots
-from router.engine.watchdog import Watchdog
+from router.engine.delivery.slots import Slots
+from router.engine.life.watchdog import Watchdog
 from router.errors import TransientError
 from tests.support.engine import bench, make_event
 from tests.support.process import NotifySocket
@@ -109,7 +109,7 @@ async def test_each_hang_is_said_once(manager, watch):
 
 
 async def test_nobody_who_asks_is_told_nothing_but_a_hang_is_said(manager, watch, monkeypatch):
-    monkeypatch.setattr("router.engine.watchdog.EVERY", 0.05)
+    monkeypatch.setattr("router.engine.life.watchdog.EVERY", 0.05)
     part = Part()
     part.doing = [Sign("one", "a", time.monotonic() - 20, 1.0)]
     with structlog.testing.capture_logs() as logs:

@@ -16,7 +16,7 @@ from typing import Any
 
 import redis
 
-from router.admin.client import Client
+from router.admin.admin_client import Client
 from router.admin.sockets import connect, default_address
 from router.errors import RouterError
 from tests.faults.flows import Flow, numbers

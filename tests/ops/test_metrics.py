@@ -7,8 +7,8 @@ import pytest
 from prometheus_client.openmetrics import parser as strict
 from prometheus_client.parser import text_string_to_metric_families
 
-from router.core.books import Books, SinkBook, SourceBook
-from router.core.status import Fault, LoadStatus
+from router.core.accounts.books import Books, SinkBook, SourceBook
+from router.core.accounts.snapshot import Fault, LoadStatus
 from router.errors import DEAD, DROPPED, SUPPRESSED, Reason
 from router.events import Outcome
 from router.ops.metrics import AGE_SECONDS, CALL_SECONDS, RESULTS, Exposition, Histogram, Measured, SinkMeter

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from router.core.responses import UNSAID
+from router.core.delivery.responses import UNSAID
 from router.errors import DeliveryError, PermanentError, SinkError, TransientError
 from tests.support.chat import HOOK, TOKEN, bot, chat, posted, webhook
 from tests.support.http import Reply, stand_in

@@ -11,19 +11,19 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from router.config import HostKeys, QueueConfig
+from router.config.models import HostKeys, QueueConfig
 from router.contracts import Clock, SinkType
-from router.core.books import SinkBook
-from router.core.expressions import Expiry, Expression
+from router.core.accounts.books import SinkBook
 from router.core.ids import Ids
 from router.core.rendering import TemplateEnvironment, compile_options
-from router.engine.calls import Caller
+from router.core.rendering.expressions import Expiry, Expression
+from router.engine.calling.calls import Caller
+from router.engine.calling.context import Context
+from router.engine.calling.threads import DaemonThreads
 from router.engine.clock import SystemClock
-from router.engine.context import Context
-from router.engine.delivery_mode import DeliveryMode
-from router.engine.memory_queue import MemoryQueue, size_of
-from router.engine.threads import DaemonThreads
-from router.engine.worker import SinkWorker
+from router.engine.delivery.delivery_mode import DeliveryMode
+from router.engine.delivery.memory_queue import MemoryQueue, size_of
+from router.engine.delivery.worker import SinkWorker
 from router.events import DeadLetter, Event
 from router.options import SinkOptions
 from router.plugin_manager import NoOptions

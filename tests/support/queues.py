@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from router.broker import client
-from router.broker.link import cancelled
-from router.broker.queue import RedisQueue, Timing
-from router.broker.solitude import Solitude
-from router.config import QueueConfig
-from router.core.books import SinkBook
+from router.broker.groups.crash_isolation import CrashIsolation
+from router.broker.queues.redis_queue import RedisQueue, Timing
+from router.broker.server import client
+from router.broker.server.link import cancelled
+from router.config.models import QueueConfig
+from router.core.accounts.books import SinkBook
 from router.engine.clock import SystemClock
-from router.engine.handover import Handover
-from router.engine.memory_queue import size_of
+from router.engine.delivery.memory_queue import size_of
+from router.engine.intake.handover import Handover
 from router.errors import Reason
 from router.events import Event, Outcome
 from tests.support.waiting import PATIENCE, until
@@ -57,7 +57,7 @@ class Line:
             book=self.book,
             clock=clock,
             overriding=overriding,
-            **{"solitude": Solitude(), "timing": QUICK, "idle": 60.0, **options},
+            **{"isolation": CrashIsolation(), "timing": QUICK, "idle": 60.0, **options},
         )
 
     def _give_up(self, event: Event, reason: Reason, detail: str) -> None:

@@ -1,6 +1,6 @@
 """A snapshot of a router whose books balance, to be changed where a test needs it otherwise."""
 
-from router.core.status import LoadStatus, RedisStatus, SinkStatus, Snapshot, SourceStatus
+from router.core.accounts.snapshot import LoadStatus, RedisStatus, SinkStatus, Snapshot, SourceStatus
 
 SOURCE = SourceStatus(
     type="pubsub",

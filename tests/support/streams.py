@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from router.broker.streams import StreamSource, StreamTiming
+from router.broker.streams.stream_source import StreamSource, StreamTiming
 from router.errors import Reason
 from router.events import RawBatch
 from tests.support.redis import RedisServer

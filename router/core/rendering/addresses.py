@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from router.core.mailboxes import check_no_group, check_text, has_control, mailbox, refused, split
-from router.core.rendering.values import Missing, text
+from router.core.rendering.sandbox.values import Missing, text
 from router.errors import AddressError
 from router.options import Addresses
 

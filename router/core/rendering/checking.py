@@ -11,9 +11,9 @@ from difflib import get_close_matches
 
 from jinja2 import Environment, TemplateSyntaxError, meta, nodes
 
-from router.core.rendering.filters import EACH, zone
+from router.core.rendering.sandbox.filters import EACH, zone
+from router.core.rendering.sandbox.values import EVENT_FIELDS
 from router.core.rendering.syntax import plainly
-from router.core.rendering.values import EVENT_FIELDS
 from router.options import TemplateFile
 
 NAMES = frozenset({"payload", "event", "route", "sink"})

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from router.core.mailboxes import split
 from router.core.rendering.addresses import checked
-from router.core.rendering.bounds import Run, current
+from router.core.rendering.sandbox.bounds import Run, current
 from router.core.rendering.scope import scope
 from router.core.rendering.templates import (
     BrokenTemplateError,

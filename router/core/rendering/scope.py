@@ -8,7 +8,7 @@ from typing import Any
 from jinja2.defaults import DEFAULT_NAMESPACE
 from jinja2.sandbox import safe_range
 
-from router.core.rendering.values import EventFields
+from router.core.rendering.sandbox.values import EventFields
 from router.errors import TemplateError
 from router.events import Event
 

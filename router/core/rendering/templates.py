@@ -10,12 +10,12 @@ from jinja2.runtime import Context
 
 from router.core.mailboxes import split
 from router.core.rendering.addresses import listed, value_text
-from router.core.rendering.bounds import MAX_OUTPUT, too_long
 from router.core.rendering.checking import Fault, Source, chains, read
-from router.core.rendering.filters import zone
-from router.core.rendering.lenient import Lenient
-from router.core.rendering.sandbox import Sandbox
-from router.core.rendering.values import MissingError, dotted
+from router.core.rendering.sandbox.bounds import MAX_OUTPUT, too_long
+from router.core.rendering.sandbox.environments import Sandbox
+from router.core.rendering.sandbox.filters import zone
+from router.core.rendering.sandbox.lenient import Lenient
+from router.core.rendering.sandbox.values import MissingError, dotted
 from router.errors import TemplateError
 from router.escaping import cut
 from router.options import TemplateFile

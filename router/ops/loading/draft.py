@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from router.config import (
+from router.config.models import (
     AdminConfig,
     DeadLettersConfig,
     DeliverOnly,
@@ -20,10 +20,10 @@ from router.config import (
     SourceConfig,
 )
 from router.errors import Problem
-from router.ops.loading.nodes import Entry, Mapping, Node, Scalar
-from router.ops.loading.problems import Problems
-from router.ops.loading.schema_files import SchemaEntry
-from router.ops.loading.sinks import CheckedSink, TemplateReader
+from router.ops.loading.checking.schema_files import SchemaEntry
+from router.ops.loading.checking.sinks import CheckedSink, TemplateReader
+from router.ops.loading.reading.nodes import Entry, Mapping, Node, Scalar
+from router.ops.loading.reading.problems import Problems
 from router.plugin_manager import Plugins
 
 

@@ -12,13 +12,13 @@ from urllib.parse import urlsplit, urlunsplit
 import yaml
 from pydantic import BaseModel
 
-from router.config import HostKeys, QueueConfig, RedisConfig, SchemaConfig
-from router.ops.loading import shapes
+from router.config.models import HostKeys, QueueConfig, RedisConfig, SchemaConfig
+from router.ops.loading.checking.sinks import CheckedSink, url_secrets
 from router.ops.loading.draft import Draft
 from router.ops.loading.loader import check
-from router.ops.loading.nodes import Mapping, Node, Scalar, Sequence
-from router.ops.loading.sinks import CheckedSink, url_secrets
-from router.ops.loading.yaml_nodes import resolve
+from router.ops.loading.reading import shapes
+from router.ops.loading.reading.nodes import Mapping, Node, Scalar, Sequence
+from router.ops.loading.reading.yaml_nodes import resolve
 
 HIDDEN = "***"
 

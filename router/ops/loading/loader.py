@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from router.config import (
-    OFF,
+from router.config.models import (
     SOURCES,
     AdminConfig,
     DeliverOnly,
@@ -24,23 +23,34 @@ from router.config import (
     RouterConfig,
     SchemaConfig,
     SourceConfig,
-    Zone,
 )
+from router.config.scalars import OFF, Zone
 from router.contracts import SinkType
-from router.core.expressions import Expiry, Expression
 from router.core.rendering import OptionsTemplate, TemplateEnvironment
+from router.core.rendering.expressions import Expiry, Expression
 from router.errors import ConfigError, Problem
-from router.ops.loading import compiling, conduct, expand, includes, schema_files, typed, yaml_nodes
+from router.ops.loading.checking import compiling, references, schema_files
+from router.ops.loading.checking.file_modes import check_file_modes
+from router.ops.loading.checking.lint import look_around
+from router.ops.loading.checking.routes import RouteChecker
+from router.ops.loading.checking.schema_files import SchemaEntry
+from router.ops.loading.checking.sinks import check_defaults, check_name, check_sinks, no_type, secrets_of, url_secrets
 from router.ops.loading.draft import Draft, word
-from router.ops.loading.lint import look_around
-from router.ops.loading.modes import look_at_modes
-from router.ops.loading.nodes import Mapping, Mark, Node, Scalar, Sequence, child_path, name_paths, quoted, scalars
-from router.ops.loading.placeholders import URL, WORD, Settler
-from router.ops.loading.problems import Problems, did_you_mean, unknown
-from router.ops.loading.redis_origin import RedisOrigin, imply, origin
-from router.ops.loading.routes import RouteChecker
-from router.ops.loading.schema_files import SchemaEntry
-from router.ops.loading.sinks import check_defaults, check_name, check_sinks, no_type, secrets_of, url_secrets
+from router.ops.loading.reading import expand, includes, typed, yaml_nodes
+from router.ops.loading.reading.nodes import (
+    Mapping,
+    Mark,
+    Node,
+    Scalar,
+    Sequence,
+    child_path,
+    name_paths,
+    quoted,
+    scalars,
+)
+from router.ops.loading.reading.placeholders import URL, WORD, Settler
+from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
+from router.ops.loading.reading.redis_origin import RedisOrigin, imply, origin
 from router.ops.redaction import SHORT, Redactor
 from router.plugin_manager import Plugins, load_plugins
 
@@ -150,7 +160,7 @@ def load(
     draft = check(path, environ=environ, env_file=env_file, placeholders=placeholders, pipes=pipes)
     environment = TemplateEnvironment(timezone=draft.timezone)
     templates = compiling.compiled(draft, environment)
-    order_by, expires = conduct.order_by(draft, environment), conduct.expires(draft, environment)
+    order_by, expires = references.order_by(draft, environment), references.expires(draft, environment)
     files = frozenset(Path(os.path.normpath(file)) for file in draft.files | draft.reader.files)
     try:
         draft.problems.check()
@@ -216,7 +226,7 @@ def check(
         expander.tree(implied)
     name_paths(root)
     settler = Settler(problems, placeholders=placeholders)
-    look_at_modes(files, problems, Mark(root.mark.file, 1, 1))
+    check_file_modes(files, problems, Mark(root.mark.file, 1, 1))
     drop_ins = _plugin_folders(root, problems, settler)
     plugins = load_plugins(drop_ins)
     draft = Draft(root, problems, plugins, environ, files, folders | set(drop_ins), expander.secrets, settler.unknown)
@@ -409,7 +419,7 @@ def _sinks(draft: Draft) -> None:
     node = typed.mapping(_required(draft, "sinks", "where deliveries go, by name"), problems)
     if node is not None:
         draft.sinks = check_sinks(node, defaults, draft.plugins, problems, draft.reader)
-        conduct.check_fallbacks(draft)
+        references.check_fallbacks(draft)
 
 
 def _routes(draft: Draft) -> None:

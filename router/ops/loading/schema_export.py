@@ -10,9 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from router.config import NAME, OFF, SOURCES, DeliverOnly, HostKeys, RouteConfig, RouterConfig, SchemaConfig
+from router.config.models import SOURCES, DeliverOnly, HostKeys, RouteConfig, RouterConfig, SchemaConfig
+from router.config.scalars import NAME, OFF
 from router.contracts import SinkType
-from router.ops.loading import shapes
+from router.ops.loading.reading import shapes
 from router.plugin_manager import ALL, Plugins
 
 Json = dict[str, Any]

@@ -8,7 +8,7 @@ from itertools import count
 
 import msgspec
 
-from router.core.records import pack
+from router.core.accounts.records import pack
 from tests.faults.flows import ENTRY_TIME, numbers
 from tests.faults.judging import judge_counts
 from tests.faults.recorder import LIST, STREAM, payload

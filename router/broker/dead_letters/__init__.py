@@ -1,0 +1,1 @@
+"""Dead letters in Redis: writing, reading, removing; floor 4."""

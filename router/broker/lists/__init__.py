@@ -1,0 +1,1 @@
+"""List sources; floor 4."""

@@ -1,0 +1,1 @@
+"""Pub/sub sources; floor 4."""

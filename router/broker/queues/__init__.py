@@ -1,0 +1,1 @@
+"""The Redis queues of sinks; floor 4."""

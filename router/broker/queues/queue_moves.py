@@ -1,0 +1,189 @@
+"""The scripts that take waiting deliveries out of a queue, for another one or for the dead letters; floor 4.
+
+Each takes a delivery from where it stands as it puts it where it goes, and counts both in the books, in one step. What is
+not there any more is passed over, so a script may be sent twice, and whatever is killed, no delivery is in two places or
+in none. What a router has in hand is left alone.
+
+ARGV of those that take: the group, for how long (ms) an entry in hand must have been touched by nobody, then as each says.
+Answer: what became of each item, in order, up to the first that had no room: 1 taken, 0 gone, 2 in hand, 3 no room.
+"""
+
+from __future__ import annotations
+
+from router.broker.server.link import Script
+
+# A router renews what it has in hand, or sets it free at its end: then it was never delivered. An entry that only its
+# count says is in hand may belong to a router that renews it later than we know, so its consumer has to be silent too.
+_IN_HAND = """
+local group, idle = ARGV[1], tonumber(ARGV[2])
+local function named(row)
+  local fields = {}
+  for i = 1, #row, 2 do fields[row[i]] = row[i + 1] end
+  return fields
+end
+local grouped, silent = false, {}
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    if named(row).name == group then grouped = true end
+  end
+end
+if grouped then
+  for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], group)) do
+    local consumer = named(row)
+    silent[consumer.name] = consumer.idle
+  end
+end
+local function kept(p)
+  return p[3] < idle or (p[4] > 0 and (silent[p[2]] or idle) < idle)
+end
+local function in_hand(id)
+  local p = grouped and redis.call('XPENDING', KEYS[1], group, id, id, 1)[1]
+  return p and kept(p)
+end
+"""
+
+# Where an item stands: its record's size, and when it is due (nothing for an entry of the stream). Removing it.
+_ITEMS = """
+local later = ARGV[3] == 'later'
+local function size_of(words)
+  return later and #words - string.find(words, ' ', 1, true) or #words
+end
+local function find(item)
+  if later then
+    local due = redis.call('ZSCORE', KEYS[2], item)
+    return due and size_of(item), due
+  end
+  local entry = redis.call('XRANGE', KEYS[1], item, item)[1]
+  return entry and #entry[2][2]
+end
+local function remove(item)
+  if later then
+    redis.call('ZREM', KEYS[2], item)
+  else
+    if grouped then redis.call('XACK', KEYS[1], group, item) end
+    redis.call('XDEL', KEYS[1], item)
+  end
+end
+"""
+
+# What the scripts read of other keys comes before their first write, so that a key of a wrong type refuses the whole. The
+# first writes change nothing: they fail early where they are not allowed. A full Redis lets deliveries move, for they take
+# no more room, and does so because a script that began with a removal may go on to add.
+_TRY = """
+redis.call('XDEL', KEYS[1], '0-1')
+redis.call('ZREM', KEYS[2], '')
+if grouped then redis.call('XACK', KEYS[1], group, '0-1') end
+redis.call('HINCRBY', KEYS[3], 'bytes', 0)
+"""
+
+# KEYS: stream, sorted set and books of the one queue, then of the other. ARGV[3]: `now` for entries of the stream, `later`
+# for members of the sorted set; then the bounds of the other queue in events and bytes, then each item (an id, or a
+# member) and what is to stand in its place (a record, or a member, which becomes due when the item was).
+MOVE = Script(
+    _IN_HAND
+    + _ITEMS
+    + """
+local events_left = tonumber(ARGV[4]) - redis.call('XLEN', KEYS[4]) - redis.call('ZCARD', KEYS[5])
+local bytes_left = tonumber(ARGV[5]) - tonumber(redis.call('HGET', KEYS[6], 'bytes') or '0')
+"""
+    + _TRY
+    + """
+redis.call('HINCRBY', KEYS[6], 'bytes', 0)
+redis.call('ZADD', KEYS[5], 'XX', 0, '')
+local told, moved, freed, taken = {}, 0, 0, 0
+for i = 6, #ARGV, 2 do
+  local item, new = ARGV[i], ARGV[i + 1]
+  local size, due = find(item)
+  if not size then
+    told[#told + 1] = 0
+  elseif not later and in_hand(item) then
+    told[#told + 1] = 2
+  elseif moved >= events_left or taken + size_of(new) > bytes_left then
+    told[#told + 1] = 3
+    break
+  else
+    if later then redis.call('ZADD', KEYS[5], due, new)
+    else redis.call('XADD', KEYS[4], '*', 'd', new)
+    end
+    remove(item)
+    moved, freed, taken = moved + 1, freed + size, taken + size_of(new)
+    told[#told + 1] = 1
+  end
+end
+if moved > 0 then
+  redis.call('HINCRBY', KEYS[3], 'handed_over', moved)
+  redis.call('HINCRBY', KEYS[3], 'bytes', -freed)
+  redis.call('HINCRBY', KEYS[6], 'accepted', moved)
+  redis.call('HINCRBY', KEYS[6], 'bytes', taken)
+end
+return told
+"""
+)
+
+# KEYS: stream, sorted set and books of the queue, the dead letters. ARGV[3] as above; then how many letters may stand
+# there, the counter of the books, then each item, how many words its letter has, and those (field, value, …).
+BURY = Script(
+    _IN_HAND
+    + _ITEMS
+    + """
+local room = tonumber(ARGV[4]) - redis.call('XLEN', KEYS[4])
+"""
+    + _TRY
+    + """
+local told, moved, freed = {}, 0, 0
+local i = 6
+while i <= #ARGV do
+  local item, words = ARGV[i], tonumber(ARGV[i + 1])
+  local size = find(item)
+  if not size then
+    told[#told + 1] = 0
+  elseif not later and in_hand(item) then
+    told[#told + 1] = 2
+  elseif moved >= room then
+    told[#told + 1] = 3
+    break
+  else
+    redis.call('XADD', KEYS[4], '*', unpack(ARGV, i + 2, i + 1 + words))
+    remove(item)
+    moved, freed = moved + 1, freed + size
+    told[#told + 1] = 1
+  end
+  i = i + 2 + words
+end
+if moved > 0 then
+  redis.call('HINCRBY', KEYS[3], ARGV[5], moved)
+  redis.call('HINCRBY', KEYS[3], 'bytes', -freed)
+end
+return told
+"""
+)
+
+# KEYS: stream, sorted set. ARGV: the group, the idle time as above, how many records of each of both to show, and how many
+# bytes of them. Answer: the length of the stream, how many of it are in hand, how many of those must be left alone, the
+# size of the sorted set, the beginnings of the records.
+LOOK = Script(
+    _IN_HAND
+    + """
+local heads, most, size = {}, tonumber(ARGV[3]), tonumber(ARGV[4])
+for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', most)) do
+  heads[#heads + 1] = string.sub(entry[2][2], 1, size)
+end
+for _, member in ipairs(redis.call('ZRANGE', KEYS[2], 0, most - 1)) do
+  local first = (string.find(member, ' ', 1, true) or 0) + 1
+  heads[#heads + 1] = string.sub(member, first, first + size - 1)
+end
+local pending, held, start = 0, 0, '-'
+while grouped do
+  local page = redis.call('XPENDING', KEYS[1], group, start, '+', 1000)
+  pending = pending + #page
+  for _, p in ipairs(page) do
+    if kept(p) then held = held + 1 end
+  end
+  if #page < 1000 then break end
+  start = '(' .. page[#page][1]
+end
+local length = redis.call('XLEN', KEYS[1])
+pending = math.min(pending, length)
+return {length, pending, math.min(held, pending), redis.call('ZCARD', KEYS[2]), heads}
+"""
+)

@@ -1,0 +1,369 @@
+"""The scripts of the Redis queues: each changes the queue and the sink's books in one step, and may be sent twice; floor 4.
+
+A delivery waits as an entry of the sink's stream, or as a member of its sorted set until it is due. The books count it
+as accepted, and as over when it leaves both; so what the books call pending is what stream and sorted set hold, always,
+and where that differs somebody else took entries away, or added some. The field `d` of an entry holds the record.
+"""
+
+from __future__ import annotations
+
+from router.broker.server.link import Script
+
+_GUARD = """
+local guard = redis.call('GET', KEYS[1])
+if guard then
+  local last, told = string.match(guard, '^(%d+):(.*)$')
+  if tonumber(last) >= tonumber(ARGV[1]) then return told end
+end
+"""
+
+_OPEN_QUEUES = """
+local queues, at = {}, 2
+for k = 2, #KEYS - 1, 3 do
+  local q = {stream = KEYS[k], books = KEYS[k + 2], accepted = 0, bytes = 0, full = 0}
+  q.events_left = tonumber(ARGV[at]) - redis.call('XLEN', q.stream) - redis.call('ZCARD', KEYS[k + 1])
+  q.bytes_left = tonumber(ARGV[at + 1]) - tonumber(redis.call('HGET', q.books, 'bytes') or '0')
+  q.drops = ARGV[at + 2] == '1'
+  q.outage = tonumber(ARGV[at + 3])
+  queues[#queues + 1] = q
+  at = at + 4
+end
+"""
+
+_CLOSE_QUEUES = """
+for _, q in ipairs(queues) do
+  local accepted = q.accepted + q.full + q.outage
+  if accepted > 0 then redis.call('HINCRBY', q.books, 'accepted', accepted) end
+  if q.bytes > 0 then redis.call('HINCRBY', q.books, 'bytes', q.bytes) end
+  if q.full > 0 then redis.call('HINCRBY', q.books, 'dropped:full', q.full) end
+  if q.outage > 0 then redis.call('HINCRBY', q.books, 'dropped:outage', q.outage) end
+end
+redis.call('SET', KEYS[1], ARGV[1] .. ':' .. told, 'EX', 86400)
+return told
+"""
+
+# KEYS: the guard; stream, sorted set and books of each queue; the hash of marks. ARGV: batch number; of
+# each its bounds in events and bytes, 1 (not read here), drops by outage that the books do not know yet; then for each
+# queue how many records, and the records.
+# What the scripts read comes before the first write, so that a key of a wrong type refuses the whole; the SET stands first
+# among the writes, for a server that is out of memory refuses a script at its first write only.
+# Answer: how many records of each queue were appended, the first ones; the rest had no room.
+APPEND = Script(
+    _GUARD
+    + _OPEN_QUEUES
+    + """
+redis.call('SET', KEYS[1], (ARGV[1] - 1) .. ':', 'EX', 86400)
+local kept = {}
+for k, q in ipairs(queues) do
+  local n = tonumber(ARGV[at])
+  local i, last = at + 1, at + n
+  while i <= last do
+    local size = #ARGV[i]
+    if q.accepted >= q.events_left or q.bytes + size > q.bytes_left then break end
+    redis.call('XADD', q.stream, '*', 'd', ARGV[i])
+    q.accepted = q.accepted + 1
+    q.bytes = q.bytes + size
+    i = i + 1
+  end
+  q.full = last - i + 1
+  kept[k] = q.accepted
+  at = last + 1
+end
+local told = table.concat(kept, ' ')
+"""
+    + _CLOSE_QUEUES
+)
+
+# The same for entries of a source that acknowledges. For each queue 1 says that it drops what has no room, 0 that it
+# holds the source back. After the queues each entry: what is done to itself ('' nothing, it is just appended), with the
+# words that belong to that (`contracts.Removal`), how many deliveries, and of each the number of its queue and its record.
+# An entry that Redis says is another router's is not appended; where the group has no other consumer, XACK alone tells. One
+# that Redis does not know any more (it was trimmed, its group is gone, its list was deleted) is: it was read, so it is
+# delivered. Whoever appends such an entry of a stream marks it, so that it is appended once. Nor is one appended that was
+# handed over before, as the hash of marks says for streams and the place where it stands for lists. The first entry that a
+# holding queue has no room for ends the batch.
+# Answer: how many entries are over with, the number of the queue that was full (0: none), and what is to be known of
+# single entries (from 1): entry/queue for a delivery that was dropped, entry/other, entry/gone, entry/before.
+APPEND_ENTRIES = Script(
+    _GUARD
+    + _OPEN_QUEUES
+    + """
+local alone = {}
+local function is_alone(key, group, owner)
+  local name = key .. ' ' .. group
+  if alone[name] == nil then
+    local rows = redis.pcall('XINFO', 'CONSUMERS', key, group)
+    alone[name] = not rows.err and #rows == 1 and rows[1][2] == owner
+  end
+  return alone[name]
+end
+local done, stuck, said, started = 0, 0, {}, false
+local marks = KEYS[#KEYS]
+local marked = redis.call('EXISTS', marks) == 1
+while at <= #ARGV do
+  local kind, key, group, item, owner = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  local n, first = tonumber(ARGV[at + 5]), at + 6
+  at = first + 2 * n
+  if kind ~= 'none' then
+    local sums = {}
+    for i = first, at - 1, 2 do
+      local number = tonumber(ARGV[i])
+      local q, sum = queues[number], sums[number] or {0, 0}
+      sum = {sum[1] + 1, sum[2] + #ARGV[i + 1]}
+      sums[number] = sum
+      if not q.drops and (q.accepted + sum[1] > q.events_left or q.bytes + sum[2] > q.bytes_left) then
+        stuck = number
+      end
+    end
+  end
+  if stuck > 0 then break end
+  if not started then
+    redis.call('SET', KEYS[1], (ARGV[1] - 1) .. ':', 'EX', 86400)
+    started = true
+  end
+  done = done + 1
+  local state
+  if kind == 'xack' or kind == 'mark' then
+    local mark = key .. ' ' .. group .. ' ' .. item
+    local acked = kind == 'xack' and is_alone(key, group, owner) and redis.call('XACK', key, group, item) == 1
+    local row = not acked and redis.pcall('XPENDING', key, group, item, item, 1)[1]
+    if not acked and not row then said[#said + 1] = done .. '/gone' end
+    if row and row[2] ~= owner then
+      state = 'other'
+    elseif acked or (row and kind == 'xack') then
+      if not acked then redis.call('XACK', key, group, item) end
+      if marked and redis.call('HDEL', marks, mark) == 1 then state = 'before' end
+    elseif redis.call('HSETNX', marks, mark, ARGV[1]) == 0 then
+      state = 'before'
+    end
+  elseif kind == 'lrem' or kind == 'half' then
+    local there = redis.call('LREM', key, -1, item) == 1
+    if not there and redis.call('HEXISTS', kind == 'lrem' and group or owner, 'returned') == 1 then
+      state = 'other'
+    elseif kind == 'half' then
+      redis.call('LPUSH', group, item)
+    elseif there then
+      redis.call('HINCRBY', group, 'gone', 1)
+      if redis.call('EXISTS', owner) == 1 then redis.call('HDEL', owner, redis.sha1hex(item)) end
+    end
+  elseif kind == 'none' then
+    state = 'before'
+  end
+  if state then
+    said[#said + 1] = done .. '/' .. state
+  else
+    for i = first, at - 1, 2 do
+      local q, size = queues[tonumber(ARGV[i])], #ARGV[i + 1]
+      if q.accepted + 1 > q.events_left or q.bytes + size > q.bytes_left then
+        q.full = q.full + 1
+        said[#said + 1] = done .. '/' .. ARGV[i]
+      else
+        redis.call('XADD', q.stream, '*', 'd', ARGV[i + 1])
+        q.accepted = q.accepted + 1
+        q.bytes = q.bytes + size
+      end
+    end
+  end
+end
+local told = done .. ' ' .. stuck .. ' ' .. table.concat(said, ' ')
+if done == 0 then return told end
+"""
+    + _CLOSE_QUEUES
+)
+
+# KEYS: stream, books. ARGV: the group, then for each outcome: its counter, how many entries, their bytes, their ids.
+# Only what is still there is counted, so that a second sending, or a peer, counts nothing twice.
+SETTLE = Script("""
+local i = 2
+while i <= #ARGV do
+  local counter, n, size = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+  redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, i + 3, i + 2 + n))
+  local gone = redis.call('XDEL', KEYS[1], unpack(ARGV, i + 3, i + 2 + n))
+  if gone > 0 then
+    redis.call('HINCRBY', KEYS[2], counter, gone)
+    redis.call('HINCRBY', KEYS[2], 'bytes', -math.floor(size * gone / n))
+  end
+  i = i + 3 + n
+end
+return 1
+""")
+
+# KEYS: stream, sorted set, books. ARGV: the group, then for each entry: its id, its bytes, how many counters, (counter,
+# number) of each, how many records follow it, (delay in ms, record) of each. The entry gives way to its records. A member
+# is named by its entry, its place among the records and its delay, so that RESCHEDULE knows when it can be due at most.
+DEFER = Script("""
+local now = redis.call('TIME')
+local ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local i = 2
+while i <= #ARGV do
+  local id, bytes, counters = ARGV[i], -tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+  local first = i + 3
+  local records = first + 2 * counters + 1
+  local n = tonumber(ARGV[records - 1])
+  i = records + 2 * n
+  redis.call('XACK', KEYS[1], ARGV[1], id)
+  if redis.call('XDEL', KEYS[1], id) == 1 then
+    for r = records, i - 1, 2 do
+      local name = id .. '/' .. (r - records) .. '/' .. ARGV[r]
+      redis.call('ZADD', KEYS[2], string.format('%.0f', ms + ARGV[r]), name .. ' ' .. ARGV[r + 1])
+      bytes = bytes + #ARGV[r + 1]
+    end
+    for c = first, records - 2, 2 do redis.call('HINCRBY', KEYS[3], ARGV[c], ARGV[c + 1]) end
+    redis.call('HINCRBY', KEYS[3], 'bytes', bytes)
+  end
+end
+return 1
+""")
+
+# KEYS: stream, sorted set, books. ARGV: how many may be moved, the epoch of the books as last read ('' none), one to give
+# them, then those books (counter, number)…
+# 1. Moves what is due back into the stream. 2. Where the books are others than those last read they were lost with the
+# server's data: what they said is added, once for all routers. 3. What the books call pending and is nowhere was lost.
+# Answer: moved, ms until the next is due (-1: none), waiting in stream and sorted set, in the latter, lost, the time in ms,
+# the books.
+TICK = Script("""
+local now = redis.call('TIME')
+local ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', ms), 'LIMIT', 0, ARGV[1])
+for _, member in ipairs(due) do
+  redis.call('ZREM', KEYS[2], member)
+  redis.call('XADD', KEYS[1], '*', 'd', string.sub(member, (string.find(member, ' ', 1, true) or 0) + 1))
+end
+local epoch = redis.call('HGET', KEYS[3], 'epoch')
+if not epoch then
+  epoch = ARGV[3]
+  redis.call('HSET', KEYS[3], 'epoch', epoch)
+end
+if ARGV[2] ~= '' and ARGV[2] ~= epoch and redis.call('HSETNX', KEYS[3], 'was:' .. ARGV[2], 1) == 1 then
+  for i = 4, #ARGV, 2 do redis.call('HINCRBY', KEYS[3], ARGV[i], ARGV[i + 1]) end
+end
+local function pending()
+  local sum = 0
+  local books = redis.call('HGETALL', KEYS[3])
+  for i = 1, #books, 2 do
+    local name = books[i]
+    local number = string.match(books[i + 1], '^%-?%d+$') or 0  -- whoever shares the Redis may have put something else there
+    if name == 'accepted' then sum = sum + number
+    elseif name ~= 'bytes' and name ~= 'epoch' and string.sub(name, 1, 4) ~= 'was:' then sum = sum - number
+    end
+  end
+  return sum, books
+end
+local delayed = redis.call('ZCARD', KEYS[2])
+local waiting = redis.call('XLEN', KEYS[1]) + delayed
+local expected, books = pending()
+local lost = expected - waiting
+if lost > 0 then redis.call('HINCRBY', KEYS[3], 'dropped:lost', lost)
+elseif lost < 0 then redis.call('HINCRBY', KEYS[3], 'accepted', -lost)
+end
+local bytes = tonumber(redis.call('HGET', KEYS[3], 'bytes') or '0')
+if waiting == 0 and bytes ~= 0 then redis.call('HSET', KEYS[3], 'bytes', 0)
+elseif lost > 0 then redis.call('HSET', KEYS[3], 'bytes', string.format('%.0f', bytes * waiting / expected))
+end
+if lost ~= 0 then expected, books = pending() end
+local next_due = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2]
+return {#due, next_due and math.max(0, next_due - ms) or -1, waiting, delayed, lost, ms, books}
+""")
+
+# KEYS: stream. ARGV: the group. An entry whose idle time is 0 may have been delivered, by a clock that was set back since,
+# in the future: nobody would take it over from a dead router until then. It stays its owner's, and is idle from now on.
+# Where there is no group nothing was delivered.
+REDATE = Script("""
+local start = '-'
+while true do
+  local page = redis.pcall('XPENDING', KEYS[1], ARGV[1], start, '+', 100)
+  if page.err then return 0 end
+  for _, p in ipairs(page) do
+    if p[3] == 0 then
+      redis.call('XCLAIM', KEYS[1], ARGV[1], p[2], 0, p[1], 'IDLE', 0, 'RETRYCOUNT', p[4], 'JUSTID')
+    end
+  end
+  if #page < 100 then return 1 end
+  start = '(' .. page[#page][1]
+end
+""")
+
+# KEYS: sorted set. ARGV: the rank of the first member to look at, how many, and the longest delay in ms of a member whose
+# name says none (an older router's). What is due later than its delay from now on was put off before the server's clock
+# went back: it gets its delay from now on. Those get a lower rank than they had, so none is skipped. Answer: looked at.
+RESCHEDULE = Script("""
+local now = redis.call('TIME')
+local ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local members = redis.call('ZRANGE', KEYS[1], ARGV[1], ARGV[1] + ARGV[2] - 1, 'WITHSCORES')
+for i = 1, #members, 2 do
+  local due = ms + (string.match(members[i], '^[^ /]+/%d+/(%d+) ') or ARGV[3])
+  if tonumber(members[i + 1]) > due then redis.call('ZADD', KEYS[1], string.format('%.0f', due), members[i]) end
+end
+return #members / 2
+""")
+
+# KEYS: stream. ARGV: group, consumer, least idle time in ms (-1: this consumer's own entries), how often an entry may be
+# delivered, whether nothing is in hand (1), then ids to leave out.
+# Takes over pending entries by how often they were delivered: hundred at once, then ten, then one at a time, so that only
+# what was alone in hand when a router died, again and again, is found guilty. One that is alone has its count raised when
+# it is really handed to the sink.
+# Answer: the kind (`some`, `alone`, `poison`, `wait`: one that needs an empty hand, `none`), then id, record, count of each.
+RECOVER = Script("""
+local group, consumer, idle, most = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local out = {}
+for i = 6, #ARGV do out[ARGV[i]] = true end
+local hundred, ten, one, poison = {}, {}, {}, {}
+local start = '-'
+while #hundred < 100 do
+  local page
+  if idle < 0 then page = redis.call('XPENDING', KEYS[1], group, start, '+', 100, consumer)
+  else page = redis.call('XPENDING', KEYS[1], group, 'IDLE', idle, start, '+', 100)
+  end
+  for _, p in ipairs(page) do
+    if not out[p[1]] and (idle < 0 or p[2] ~= consumer) then
+      local count = p[4]
+      if count >= most then poison[#poison + 1] = p
+      elseif count <= 1 then hundred[#hundred + 1] = p
+      elseif count == 2 then ten[#ten + 1] = p
+      else one[#one + 1] = p
+      end
+    end
+  end
+  if #page < 100 then break end
+  start = '(' .. page[#page][1]
+end
+local kind, chosen, bound = 'none', {}, 100
+if #poison > 0 then kind, chosen, bound = 'poison', poison, 10
+elseif #hundred > 0 then kind, chosen = 'some', hundred
+elseif #ten > 0 then kind, chosen, bound = 'some', ten, 10
+elseif #one > 0 and ARGV[5] == '1' then kind, chosen, bound = 'alone', one, 1
+elseif #one > 0 then kind = 'wait'
+end
+local taken = {kind}
+for i = 1, math.min(#chosen, bound) do
+  local id, count = chosen[i][1], chosen[i][4]
+  if kind == 'some' then count = count + 1 end
+  local got = redis.call('XCLAIM', KEYS[1], group, consumer, 0, id, 'RETRYCOUNT', count)
+  if got[1] and got[1][2] then taken[#taken + 1] = {id, got[1][2], count}
+  else redis.call('XACK', KEYS[1], group, id)
+  end
+end
+return taken
+""")
+
+# KEYS: stream. ARGV: group, consumer, idle time in ms to give them, count to give them (-1: leave it), then ids to leave
+# out. Renews what this consumer holds, or sets it free at the end. Answer: the ids, without those that are deleted.
+RENEW = Script("""
+local group, consumer = ARGV[1], ARGV[2]
+local out = {}
+for i = 5, #ARGV do out[ARGV[i]] = true end
+local held, start = {}, '-'
+while true do
+  local page = redis.call('XPENDING', KEYS[1], group, start, '+', 100, consumer)
+  for _, p in ipairs(page) do
+    if not out[p[1]] then
+      local count = tonumber(ARGV[4]) < 0 and p[4] or ARGV[4]
+      local words = {KEYS[1], group, consumer, 0, p[1], 'IDLE', ARGV[3], 'RETRYCOUNT', count, 'JUSTID'}
+      if #redis.call('XCLAIM', unpack(words)) > 0 then held[#held + 1] = p[1] end
+    end
+  end
+  if #page < 100 then break end
+  start = '(' .. page[#page][1]
+end
+return held
+""")

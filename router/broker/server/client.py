@@ -1,0 +1,262 @@
+"""How to reach a Redis: options from a URL, connections and clients of redis-py, and its errors in plain words; floor 4.
+
+redis-py's own retries are off everywhere: a command whose answer was lost may have run, so whoever sends it decides
+whether it may be sent again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis.exceptions as failures
+from redis.asyncio import ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from router import redis_url
+from router.broker.server import answers
+from router.errors import ConfigError, Problem, RouterError, UnavailableError
+from router.redis_url import shown
+
+TIMEOUT = 5.0
+"""Seconds that connecting, and the answer of one command, may take."""
+
+SILENCE = 9.0
+"""Seconds without a byte after which a peer is dead; bytes that nobody acknowledges for as long end a TCP connection."""
+
+_TLS_FILES = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
+_NAMED_TLS_OPTIONS = frozenset(redis_url.TLS_OPTIONS) - {"ssl_password"}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A Redis server and how to log in there. Printing it shows no credential."""
+
+    shown: str
+    """The address without credentials."""
+    client_name: str
+    """The name that `CLIENT LIST` shows of our connections."""
+    connection_class: type[AbstractConnection] = field(repr=False)
+    options: Mapping[str, Any] = field(repr=False)
+
+    def connection(self) -> AbstractConnection:
+        """A connection of redis-py's, not yet open. It speaks RESP2."""
+        return self.connection_class(**self.options)
+
+    def client(self) -> Redis:
+        """A client with its own pool; the caller closes it."""
+        return Redis.from_pool(ConnectionPool(connection_class=self.connection_class, **self.options))
+
+
+def server(url: str, *, client_name: str = "event-router", database: bool = True) -> Server:
+    """The server that a `redis://`, `rediss://` or `unix://` URL names, every option of it checked.
+
+    `client_name` is what `CLIENT LIST` shows of us. `database` False leaves the database number aside: pub/sub has none.
+    Raises `ConfigError`, whose text never holds a credential.
+    """
+    address = shown(url)
+    options: dict[str, Any] = {**_parsed(url, address)}
+    connection_class = options.pop("connection_class", Connection)
+    if not database:
+        options.pop("db", None)
+    options = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, **options}
+    options |= {"client_name": None, "driver_info": None, "protocol": 2}
+    options["retry"] = Retry(NoBackoff(), 0)
+    if not issubclass(connection_class, UnixDomainSocketConnection):
+        options["socket_keepalive_options"] = _keepalive()
+    _check_tls(connection_class, options, address)
+    return Server(address, _client_name(client_name), connection_class, options)
+
+
+def explain(error: BaseException, address: str) -> RouterError:
+    """What a failed connection or command means: `ConfigError` where a person must act, else `UnavailableError`."""
+    text = answers.said(error).rstrip(".")
+    match error:
+        case RouterError():
+            return error
+        case failures.AuthenticationError() | failures.AuthorizationError():
+            return _config(f"{address}: {_login(text)}")
+        case failures.NoPermissionError():
+            return _config(f"{address}: Redis refuses it for lack of permission: {text}")
+        case failures.BusyLoadingError():
+            return UnavailableError(f"{address}: Redis is still loading its data")
+        case failures.InvalidResponse():
+            return _config(f"{address}: what answers there does not speak the Redis protocol (or wants TLS: rediss://)")
+        case failures.TimeoutError() | TimeoutError():
+            hint = " (does it speak TLS? if not: redis://)" if address.startswith("rediss:") else ""
+            return UnavailableError(f"{address}: no answer in time{hint}")
+        case failures.ResponseError():
+            make = UnavailableError if answers.passes(error) else _config
+            return make(f"{address}: {_first_sentence(text)}")
+    return _network(error, address, text)
+
+
+def unexpected(error: BaseException) -> BaseException | None:
+    """Return the error if it is neither Redis's nor the network's: then it is a fault to be looked into, with its traceback."""
+    return None if isinstance(error, failures.RedisError | OSError | TimeoutError) else error
+
+
+def _network(error: BaseException, address: str, text: str) -> RouterError:
+    """The same for errors of the network and of TLS; redis-py hides the real one behind its own."""
+    cause = error if isinstance(error, OSError) else error.__cause__ or error.__context__
+    match cause:
+        case ssl.SSLCertVerificationError():
+            why = f"its certificate can't be trusted: {cause.verify_message}"
+            return _config(f"{address}: {why}; name its authority with ?ssl_ca_certs=FILE")
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):
+            return _config(f"{address}: what answers there does not speak TLS; try redis://")
+        case socket.gaierror():
+            return UnavailableError(f"{address}: the host name can't be resolved")
+        case ConnectionRefusedError():
+            return UnavailableError(f"{address}: connection refused")
+        case FileNotFoundError():
+            return UnavailableError(f"{address}: there is no such socket")
+        case OSError() if cause.strerror and cause.errno:
+            return UnavailableError(f"{address}: {cause.strerror.lower()}")
+    if "Errno 111" in text or "Connect call failed" in text:
+        return UnavailableError(f"{address}: connection refused")
+    return UnavailableError(f"{address}: {_first_sentence(text) or type(error).__name__}")
+
+
+def _parsed(url: str, address: str) -> Mapping[str, Any]:
+    """The options that redis-py reads from the URL. Its own error text may quote the password, so it is not shown."""
+    wrong = redis_url.fault(url)
+    if wrong:
+        raise _config(f"{address}: {wrong}")
+    try:
+        options: Mapping[str, Any] = parse_url(url)
+    except ValueError as error:
+        raise _config(f"{address}: this URL can't be read{redis_url.ENCODED}") from error
+    return options
+
+
+def _check_tls(kind: type[AbstractConnection], options: Mapping[str, Any], address: str) -> None:
+    """Make the TLS context once, now: a certificate file that isn't there would else look like a server that isn't."""
+    if not issubclass(kind, SSLConnection):
+        return
+    try:
+        for key in sorted(_TLS_FILES & options.keys()):
+            if not Path(options[key]).is_file():  # reading a named pipe would wait for its writer
+                raise ValueError(f"{key}: there is no such file")
+        kind(**options).ssl_context.get()
+    except (OSError, ValueError, failures.RedisError) as error:
+        names = ", ".join(f"{key}={options[key]}" for key in sorted(options) if key in _NAMED_TLS_OPTIONS)
+        raise _config(f"{address}: TLS can't be set up with {names}: {error}") from error
+
+
+def _keepalive() -> dict[int, int]:
+    """TCP options that find a dead peer: keepalive on an idle connection, a limit on unacknowledged bytes on a busy one.
+
+    Linux has them all, other systems some.
+    """
+    wanted = {
+        "TCP_KEEPIDLE": 5,
+        "TCP_KEEPINTVL": 2,
+        "TCP_KEEPCNT": 2,
+        "TCP_USER_TIMEOUT": int(SILENCE * 1000),
+    }
+    return {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}
+
+
+def _client_name(name: str) -> str:
+    """`name` with what CLIENT SETNAME refuses (anything but visible ASCII) replaced."""
+    return re.sub(r"[^!-~]", "-", name)
+
+
+def _login(text: str) -> str:
+    if "required" in text.lower() or text.startswith("NOAUTH"):
+        return "Redis wants a password: put it into the URL, redis://:PASSWORD@host (or redis://USER:PASSWORD@host)"
+    if "without any password configured" in text or "no password is set" in text:
+        return "Redis has no password, but the URL holds one"
+    return f"Redis refused the login: {_first_sentence(text)}"
+
+
+def _first_sentence(text: str) -> str:
+    return text.partition(". ")[0][:300]
+
+
+def _config(message: str) -> ConfigError:
+    return ConfigError([Problem(message)])
+
+
+async def dial(server: Server) -> AbstractConnection:
+    """Open a connection, log in, name it and have one PING answered.
+
+    Raises redis-py's errors; a server that is loading its data counts as one that isn't there yet. The name is a courtesy,
+    whatever the server has against it. So is the PING: it was answered, and a user who may not send one, or a full disk,
+    does not stop pub/sub.
+    """
+    connection = server.connection()
+    try:
+        with broken():
+            await connection.connect()  # type: ignore[no-untyped-call]
+            for words in (("CLIENT", "SETNAME", server.client_name), ("PING",)):
+                await connection.send_command(*words)
+        for _ in range(2):
+            try:
+                await connection.read_response()
+            except failures.MasterDownError:
+                raise
+            except failures.ResponseError:
+                pass
+    except BaseException:
+        await close(connection)
+        raise
+    return connection
+
+
+class Backoff:
+    """Delays between tries: exponential with full jitter, so that many routers do not come back in step."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first = first
+        self._longest = longest
+        self.tries = 0
+        """Delays given since the last `reset`."""
+
+    def next(self) -> float:
+        """Seconds to wait before the next try: a random part of a bound that doubles each time."""
+        bound = min(self._longest, self._first * 2.0 ** min(self.tries, 30))
+        self.tries += 1
+        return random.random() * bound  # noqa: S311  # spreads load, keeps no secret
+
+    def reset(self) -> None:
+        """Begin anew, after a success that lasted."""
+        self.tries = 0
+
+
+def hung_up(connection: AbstractConnection) -> bool:
+    """Whether the other side has ended this connection, as far as is known here without asking."""
+    reader, writer = connection._reader, connection._writer  # noqa: SLF001  # redis-py finds out when it reads an answer
+    if reader is None or writer is None or writer.transport.is_closing():
+        return True
+    return reader.at_eof() or reader.exception() is not None
+
+
+@contextlib.contextmanager
+def broken() -> Iterator[None]:
+    """Raise redis-py's `ConnectionError` for a connection that ends while it is written to.
+
+    uvloop raises a bare `RuntimeError` then, until it has told the reader of it, and redis-py lets that through.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "closed" not in str(error):
+            raise
+        raise failures.ConnectionError("the connection was closed") from error
+
+
+async def close(connection: AbstractConnection) -> None:
+    """Close a connection without waiting for the other side."""
+    with contextlib.suppress(failures.RedisError, OSError):
+        await connection.disconnect(nowait=True)

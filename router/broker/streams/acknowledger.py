@@ -1,0 +1,254 @@
+"""What a stream source does for the entries in its hand: acknowledges, renews, sets counts back; floor 4.
+
+All of it may be sent twice, so what had no answer is simply sent again. A connection of its own does it: reading blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+import structlog
+from redis import exceptions as failures
+
+from router.broker.groups.group_scripts import CLAIM, NOT_PENDING, OF_ANOTHER
+from router.broker.server import client
+from router.broker.server.client import Backoff
+from router.broker.server.link import Link, Script, Word
+from router.broker.server.outage import Outage
+from router.broker.streams.stream_entries import Entries, Stream
+from router.contracts import Clock
+
+CHUNK = 1000
+"""Ids that one command carries at most."""
+
+LAST_PATIENCE = 1.0
+"""Seconds that a command under way has to notice that its connection is closed."""
+
+SLOW_DOWN = 0.002
+"""Seconds between two rounds of acknowledgements: what completes meanwhile travels together."""
+
+# KEYS: the stream, the hash of marks. ARGV: the group, then id and mark of each entry. A mark goes though the stream may be
+# gone, and its key hold something else.
+UNMARK = Script("""
+for i = 2, #ARGV, 2 do
+  redis.pcall('XACK', KEYS[1], ARGV[1], ARGV[i])
+  redis.call('HDEL', KEYS[2], ARGV[i + 1])
+end
+return 1
+""")
+
+
+class Acknowledger:
+    """Acknowledges what is complete as soon as it is, and renews the rest every `renew_every` seconds.
+
+    `acknowledged` is called when some of it has been, or its count was set back. `shown` is the server's address, for messages.
+    `marks` is the hash of entries handed over in part; None where the streams are on another server than that.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        streams: Sequence[Stream],
+        group: str,
+        consumer: str,
+        *,
+        renew_every: float,
+        acknowledged: Callable[[], None],
+        clock: Clock,
+        source: str,
+        shown: str,
+        marks: str | None = None,
+    ) -> None:
+        self._link = link
+        self._streams = streams
+        self._group = group
+        self._consumer = consumer
+        self._renew_every = renew_every
+        self._acknowledged = acknowledged
+        self._clock = clock
+        self._shown = shown
+        self._marks = marks
+        self._backoff = Backoff(0.1, 2.0)
+        self._work = asyncio.Event()
+        self._ending = False
+        self._over = asyncio.Event()
+        self._renew_at = clock.monotonic() + renew_every
+        self._task: asyncio.Task[None] | None = None
+        self._outage = Outage(clock)
+        self._log = structlog.stdlib.get_logger(__name__).bind(source=source, address=shown)
+
+    @property
+    def since(self) -> float | None:
+        """Since when a command is under way (`time.monotonic`); None when none is."""
+        return self._link.since
+
+    def start(self) -> None:
+        """Begin; from now on `wake` is listened to."""
+        self._task = asyncio.create_task(self._run(), name="stream keeper")
+
+    def wake(self) -> None:
+        """Something is complete."""
+        self._work.set()
+
+    async def close(self, wait_for: float) -> None:
+        """Acknowledge what is complete and give back the rest uncounted, within `wait_for` seconds; then hang up.
+
+        It is asked to end, not cancelled: a command on its way would swallow that. With 0 it ends as it is.
+        """
+        task, self._task = self._task, None
+        if task is None:
+            return
+        if wait_for > 0:
+            self._ending = True
+            self.wake()
+            await asyncio.wait([task], timeout=wait_for)
+        self._over.set()
+        self.wake()
+        await self._link.close()
+        await asyncio.wait([task], timeout=LAST_PATIENCE)
+        number = sum(stream.unacknowledged for stream in self._streams)
+        if number and wait_for > 0:
+            message = "entries could not be acknowledged: they will be delivered again"
+            self._log.error(message, number=number, reason=self._outage.reason)
+
+    async def _run(self) -> None:
+        while not self._over.is_set():
+            ending = self._ending  # what became complete while a round was under way needs another one
+            try:
+                await self._acknowledge()
+                await self._set_back()
+                if self._clock.monotonic() >= self._renew_at:
+                    await self._renew()
+                    self._renew_at = self._clock.monotonic() + self._renew_every
+                if ending:
+                    await self._give_back()
+                    return
+            except Exception as error:  # noqa: BLE001  # whatever it is, all is sent again
+                self._failed(str(client.explain(error, self._shown)))
+                await self._pause(self._backoff.next())
+                continue
+            self._succeeded()
+            if any(stream.unacknowledged or stream.returned for stream in self._streams):
+                await self._pause(SLOW_DOWN)
+            else:
+                await self._wait()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not once it is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+
+    async def _wait(self) -> None:
+        """Until something is complete, or until it is time to renew."""
+        self._work.clear()
+        if self._ending or self._over.is_set():
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, self._renew_at - self._clock.monotonic())):
+                await self._work.wait()
+
+    async def _acknowledge(self) -> None:
+        for stream in self._streams:
+            stream.sent += stream.done
+            stream.done = []
+            while stream.sent:
+                ids = stream.sent[:CHUNK]
+                rest = await self._unmarked(stream, ids)
+                try:
+                    await self._link.call("XACK", stream.key, self._group, *rest)
+                except failures.ResponseError as error:
+                    if not _is_of_a_lost_group(error):
+                        raise
+                del stream.sent[: len(ids)]
+                self._acknowledged()
+            if stream.stale and self._marks is not None:
+                stale = stream.stale[:CHUNK]
+                await self._link.call("HDEL", self._marks, *stale)
+                del stream.stale[: len(stale)]
+
+    async def _unmarked(self, stream: Stream, ids: list[bytes]) -> list[bytes]:
+        """Acknowledge the marked ones among the entries, each with its mark in one step; returns the others."""
+        marked = {one: stream.marks[one] for one in ids if one in stream.marks} if stream.marks else {}
+        if not marked or self._marks is None:
+            return ids
+        words = [word for pair in marked.items() for word in pair]
+        await self._link.script(UNMARK, [stream.name, self._marks], [self._group, *words])
+        for one in marked:
+            stream.marks.pop(one, None)
+        # The first of them is named again: the command must name one.
+        return [one for one in ids if one not in marked] or ids[:1]
+
+    async def _set_back(self) -> None:
+        """What was recovered and has come back from its attempt is innocent."""
+        for stream in self._streams:
+            returned = stream.returned  # another list when the stream is forgotten meanwhile
+            ids = list(returned)
+            await self._uncount(stream, ids)
+            del returned[: len(ids)]
+            if ids:
+                self._acknowledged()
+
+    async def _renew(self) -> None:
+        """Renew what is in hand. What Redis does not know any more, or says is another router's, is delivered all the same."""
+        for stream in self._streams:
+            now = self._clock.monotonic()
+            due = [batch for batch in stream.batches if batch.since <= now - self._renew_every / 2]
+            while due:
+                await self._renew_some(stream, due)
+
+    async def _renew_some(self, stream: Stream, due: list[Entries]) -> None:
+        """Renew some of the batches and take them off the list."""
+        batches: list[Entries] = []
+        held: list[tuple[Entries, int, bytes]] = []
+        while due and len(held) < CHUNK:
+            batch = due.pop()
+            batches.append(batch)
+            held += [(batch, position, entry) for position, entry in enumerate(batch.ids) if entry]
+        began = self._clock.monotonic()
+        states = await self._claim(stream, [entry for _, _, entry in held])
+        for (batch, position, entry), state in zip(held, states, strict=False):
+            if batch.ids[position] != entry:
+                continue  # it was over before the answer came
+            if state == NOT_PENDING:
+                batch.gone(position)
+            elif state == OF_ANOTHER:
+                batch.doubt(position)
+        if states:
+            for batch in batches:
+                batch.since = began
+
+    async def _give_back(self) -> None:
+        """What is left at an orderly end was not attempted to the death: it does not count."""
+        for stream in self._streams:
+            await self._uncount(stream, stream.open())
+
+    async def _uncount(self, stream: Stream, ids: Sequence[bytes]) -> None:
+        for first in range(0, len(ids), CHUNK):
+            await self._claim(stream, ids[first : first + CHUNK], count=0)
+
+    async def _claim(self, stream: Stream, ids: Sequence[bytes], count: int = -1) -> bytes:
+        """Renew what Redis lists as ours; returns what it says of each, nothing where the group is gone."""
+        words: list[Word] = [self._group, self._consumer, count, 0, *ids]
+        try:
+            return bytes(await self._link.script(CLAIM, [stream.name], words))
+        except failures.ResponseError as error:
+            if _is_of_a_lost_group(error):
+                return b""
+            raise
+
+    def _failed(self, reason: str) -> None:
+        if self._outage.failed(reason):
+            self._log.warning("entries can't be acknowledged; trying on", reason=reason)
+
+    def _succeeded(self) -> None:
+        if self._outage.succeeded() is not None:
+            self._log.warning("entries are acknowledged again")
+        self._backoff.reset()
+
+
+def _is_of_a_lost_group(error: failures.ResponseError) -> bool:
+    """Return whether the group, or the stream with it, is gone: then nothing is to be done, and the reader will find out."""
+    return str(error).startswith(("NOGROUP", "WRONGTYPE"))

@@ -1,0 +1,263 @@
+"""The consumer group of a stream source: making it, finding it again when it is lost, taking entries over; floor 4."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from enum import StrEnum
+from typing import Any
+
+from redis import exceptions as failures
+
+from router.broker.groups.group_scripts import CLAIM, LAST_ID, LOOK, SWEEP, TAKE, TAKE_OVER
+from router.broker.server.link import Link, Word
+from router.broker.streams.stream_entries import Stream
+from router.core.delivery import claims, trimming
+from router.core.delivery.claims import Pending
+from router.core.delivery.trimming import Look
+
+PAGE = 500
+"""Entries asked for at once."""
+
+Entry = tuple[bytes, list[bytes]]
+"""An entry as it stands in a stream: its id; field, value, field, value …"""
+
+
+class Loss(StrEnum):
+    """What was lost while the source ran."""
+
+    STREAM = "the stream"
+    GROUP = "the consumer group"
+
+
+class Refused(Exception):  # noqa: N818  # it is told as a ConfigError
+    """The server's user may not send a command, or the key holds something else than a stream."""
+
+    def __init__(self, command: str, stream: str, answer: str) -> None:
+        super().__init__(f"refuses {command} on the stream {stream!r}: {answer}")
+
+
+class Group:
+    """Commands about one group and our consumer in it; raises redis-py's errors.
+
+    `idle` is after how many seconds entries are taken over. Times of the server are its own.
+    """
+
+    def __init__(self, link: Link, group: str, consumer: str, *, start: str, idle: float) -> None:
+        self._link = link
+        self._group = group
+        self._consumer = consumer
+        self._start = "$" if start == "new" else "0"
+        self._idle = max(1, int(idle * 1000))
+
+    async def _probe(self, stream: Stream) -> None:
+        """Send every command that will be needed, in a form that changes nothing. Raises `Refused`."""
+        key, group, consumer = stream.key, self._group, self._consumer
+        far = 2**53
+        await self._tried(stream, *self._reading_nothing(stream))
+        for words in (
+            ("XACK", key, group, "0-0"),
+            ("XPENDING", key, group),
+            ("XCLAIM", key, group, consumer, far, "0-0", "JUSTID"),
+            ("XRANGE", key, LAST_ID, LAST_ID),
+            ("XINFO", "STREAM", key),
+            ("XINFO", "GROUPS", key),
+            ("XINFO", "CONSUMERS", key, group),
+        ):
+            await self._tried(stream, *words)
+        with _refusals(stream, "EVAL"):
+            await self._link.script(CLAIM, [stream.name], (group, consumer, -1, 0))
+
+    async def try_reading(self, stream: Stream) -> None:
+        """Send a read that brings nothing: a server that answers the questions about a group may yet refuse to read."""
+        await self._link.call(*self._reading_nothing(stream))
+
+    def _reading_nothing(self, stream: Stream) -> tuple[Word, ...]:
+        return ("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", 1, "STREAMS", stream.key, LAST_ID)
+
+    async def make(self, stream: Stream) -> None:
+        """Make the group where it is not there, and the stream with it. Raises `Refused`."""
+        with _refusals(stream, "XGROUP"):
+            made = await self._create(stream, self._start)
+        await self._probe(stream)
+        stream.known = True
+        found = await self._last_delivered(stream)
+        if found is not None:
+            stream.last = stream.group_last = found
+        stream.added = (await self._about(stream) or {}).get(b"entries-added")
+        if made:
+            await self._look(stream, made=True)
+
+    async def _create(self, stream: Stream, after: str | bytes) -> bool:
+        """Make the group; returns False where it is there already, for another router was quicker."""
+        try:
+            await self._link.call("XGROUP", "CREATE", stream.key, self._group, after, "MKSTREAM")
+        except failures.ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+            return False
+        return True
+
+    async def _tried(self, stream: Stream, *words: Word) -> None:
+        with _refusals(stream, str(words[0])):
+            await self._link.call(*words)
+
+    async def heal(self, stream: Stream) -> Loss | None:
+        """Make the group anew where it is lost; returns what was lost, None when all is there.
+
+        What is in hand stays ours: it is pending in the new group too, or that brings it again.
+        """
+        lost = None
+        if await self._last_delivered(stream) is None:
+            lost = await self._make_anew(stream)
+        if lost is Loss.GROUP or (stream.group_lost and lost is None):
+            begins = await self._last_delivered(stream)
+            if begins is not None:
+                stream.resumed(begins)
+        stream.group_lost = False
+        while stream.orphans:
+            chunk = stream.orphans[:PAGE]
+            await self._link.script(CLAIM, [stream.name], (self._group, self._consumer, -1, 1, *chunk))
+            stream.adopted(len(chunk))
+        return lost
+
+    async def _make_anew(self, stream: Stream) -> Loss:
+        about = await self._about(stream)
+        lost = Loss.GROUP
+        if about is None or claims.is_new(
+            stream.last,
+            stream.added,
+            newest=about[b"last-generated-id"],
+            added_now=about.get(b"entries-added"),
+        ):
+            lost = Loss.STREAM
+            stream.forget()
+        after = b"0" if lost is Loss.STREAM else self._resume(stream)
+        made = await self._create(stream, after)
+        stream.look, stream.delivered = (await self._look(stream, made=True) if made else None), 0
+        if stream.look is not None and stream.look.gap and lost is Loss.GROUP:
+            stream.exact = False  # what was trimmed while there was no group is in nobody's count
+        stream.added = None if about is None else about.get(b"entries-added")
+        return lost
+
+    @staticmethod
+    def _resume(stream: Stream) -> bytes:
+        """After which id a group that was lost goes on.
+
+        What was delivered to us is over or in our hand. Where there are others nobody knows what they had in hand: from
+        the oldest entry that was pending at the last look, or that we have.
+        """
+        if not stream.peers:
+            return stream.last
+        return claims.resume_after(stream.group_last, [*stream.hand(), *filter(None, [stream.lowest])])
+
+    async def _last_delivered(self, stream: Stream) -> bytes | None:
+        """The last id delivered to the group, None when there is no group."""
+        for row in await self._rows("GROUPS", stream.key):
+            if row[b"name"] == self._group.encode():
+                found: bytes = row[b"last-delivered-id"]
+                return found
+        return None
+
+    async def _rows(self, *words: Word) -> list[dict[bytes, Any]]:
+        try:
+            rows = await self._link.call("XINFO", *words)
+        except failures.ResponseError as error:
+            if _is_gone(error):
+                return []
+            raise
+        return [_named(row) for row in rows]
+
+    async def _about(self, stream: Stream) -> dict[bytes, Any] | None:
+        """What the server says of the stream, None when there is none."""
+        try:
+            return _named(await self._link.call("XINFO", "STREAM", stream.key))
+        except failures.ResponseError as error:
+            if _is_gone(error):
+                return None
+            raise
+
+    async def look(self, stream: Stream) -> int:
+        """Remember what would have to be known if the group were lost, and see what was trimmed before anybody read it.
+
+        Returns how many entries that were since the look before.
+        """
+        look = await self._look(stream)
+        if look is None:
+            return 0  # it is gone meanwhile: the next read will say so
+        number, exact = trimming.unread(stream.look, look, None if look.peers else stream.delivered)
+        stream.look, stream.delivered, stream.exact = look, 0, stream.exact and exact
+        stream.group_last, stream.added, stream.lowest, stream.peers = look.last, look.added, look.lowest, look.peers
+        return number
+
+    async def _look(self, stream: Stream, *, made: bool = False) -> Look | None:
+        words = (self._group, self._consumer, self._idle, int(made))
+        answer = await self._link.script(LOOK, [stream.name], words)
+        if not answer:
+            return None
+        last, lowest, peers, added, missed, read, counted, gap, oldest, deleted = answer
+        return Look(last, lowest, bool(peers), added, missed, read, counted, bool(gap), oldest, deleted)
+
+    async def pending(self, stream: Stream) -> AsyncIterator[list[Pending]]:
+        """Our own pending entries that are not in hand, page by page."""
+        start = "-"
+        while True:
+            hand = stream.hand()  # what is acknowledged while the answer is on its way may still stand in it
+            rows = await self._link.call("XPENDING", stream.key, self._group, start, "+", PAGE, self._consumer)
+            hand |= stream.hand()
+            yield [Pending(row[0], row[3]) for row in rows if row[0] not in hand]
+            if len(rows) < PAGE:
+                return
+            start = f"({rows[-1][0].decode()}"
+
+    async def take(
+        self, stream: Stream, ids: Sequence[bytes], count: int | None = None
+    ) -> tuple[list[Entry], list[bytes]]:
+        """Deliver pending entries to us once more, which raises the count of each, or sets it to `count`.
+
+        Returns those that the stream still holds, and the ids of those that it does not. What another consumer has taken
+        over meanwhile is neither.
+        """
+        words: list[Word] = [self._group, self._consumer, -1 if count is None else count, *ids]
+        found, gone = await self._link.script(TAKE, [stream.name], words)
+        return [(entry[0], entry[1]) for entry in found], gone
+
+    async def read(self, stream: Stream, entry_id: bytes) -> Entry | None:
+        """One entry as it stands in the stream, None when it was trimmed."""
+        rows = await self._link.call("XRANGE", stream.key, entry_id, entry_id)
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    async def take_over(self, stream: Stream, most: int) -> tuple[int, int]:
+        """Make entries ours that nobody has touched for `idle`, at most `most`; their count stays as it is.
+
+        Returns how many there are, and how many were trimmed: those are off the books.
+        """
+        taken, gone = await self._link.script(TAKE_OVER, [stream.name], (self._group, self._consumer, self._idle, most))
+        return int(taken), int(gone)
+
+    async def sweep(self, stream: Stream) -> int:
+        """Delete the consumers of routers long gone that left nothing pending; returns how many."""
+        words = (self._group, self._consumer, self._idle)
+        return int(await self._link.script(SWEEP, [stream.name], words))
+
+
+@contextlib.contextmanager
+def _refusals(stream: Stream, command: str) -> Iterator[None]:
+    """Raise `Refused` for a command that the server's user may not send, or that the key is not made for."""
+    try:
+        yield
+    except failures.NoPermissionError as error:
+        raise Refused(command, stream.name, str(error)) from error
+    except failures.ResponseError as error:
+        if str(error).startswith("WRONGTYPE"):
+            raise Refused(command, stream.name, "the key holds something that is no stream") from error
+        raise
+
+
+def _is_gone(error: failures.ResponseError) -> bool:
+    text = str(error)
+    return text.startswith("NOGROUP") or "no such key" in text.lower()
+
+
+def _named(row: list[Any]) -> dict[bytes, Any]:
+    return dict(zip(row[::2], row[1::2], strict=True))

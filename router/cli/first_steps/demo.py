@@ -1,0 +1,286 @@
+"""`event-router demo`: the real daemon on a Redis of its own, shown what it does with sample events; floor 7."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from router.errors import Exit, RouterError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PATIENCE = 12.0
+"""Seconds that the whole tour may wait."""
+
+CONFIG = """\
+version: 1
+redis: {url: "${REDIS_URL}"}                # the demo's own Redis
+sources:
+  web-app: {type: pubsub, channels: [notification, "orders.*", heartbeat]}
+schemas:
+  - {channels: [notification], file: schemas/notification.schema.json}
+sinks:
+  user-chat:                                # reaches one user: the event says which
+    {type: chat, service: telegram, token: none, to: "{{ payload.user_id }}", text: "{{ payload.message }}"}
+  audit: {type: log, path: audit.jsonl}
+routes:
+  - {id: notify, channels: [notification], sinks: [user-chat, audit]}
+  - {id: orders, channels: ["orders.*"], sinks: [audit]}
+deliver: print                              # shows who would get what, and sends and keeps nothing
+"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An event to publish, and what the daemon then says or writes: stdout, the log, or the audit file."""
+
+    title: str
+    channel: str
+    payload: str
+    expected: tuple[str, ...]
+
+
+SAMPLES = (
+    Sample(
+        "An event that fits its schema: it reaches user 42, and the audit log",
+        "notification",
+        '{"user_id": 42, "message": "Your order is on its way!"}',
+        (r"user-chat.*Your order", r'"route":"notify"'),
+    ),
+    Sample(
+        "Another channel, taken by a glob and another route: the audit log alone",
+        "orders.new",
+        '{"order": 7, "total": 99.5}',
+        (r'"route":"orders"',),
+    ),
+    Sample(
+        "The wrong type, and a field is missing: a dead letter names both (shown here; without `deliver: print` it is kept)",
+        "notification",
+        '{"user_id": "42"}',
+        (r"dead letter \(schema\)",),
+    ),
+    Sample("Not JSON at all", "notification", "{'user_id': 42}", (r"dead letter \(decode\)",)),
+    Sample(
+        "A channel that no route takes: counted, and said once",
+        "heartbeat",
+        '{"alive": true}',
+        (r"no route takes",),
+    ),
+)
+
+
+class DemoError(RouterError):
+    """The tour could not go on."""
+
+
+@click.command()
+def demo() -> int:
+    """A tour that ends by itself: what goes in, where it goes and why.
+
+    Starts a Redis and the daemon in a temporary folder, publishes sample events and shows what becomes of each. Touches
+    neither port 6379 nor, where there is room for temporary files, your state directory, and sends nothing.
+    """
+    from router.broker.server.embedded import Embedded
+    from router.cli.common import console
+
+    screen = console(width=110)
+    with tempfile.TemporaryDirectory(prefix="event-router-demo-", dir=_room()) as name:
+        folder = Path(name)
+        server = Embedded(folder / "state", port=0)
+        try:
+            url = server.ensure().url
+            _tour(screen, folder, url)
+        finally:
+            server.stop()
+    return Exit.OK
+
+
+def _room() -> Path | None:
+    """Where to make the folder of the demo: None for the usual place, the state directory on a read-only system."""
+    from router.ops.state import state_directory
+
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        return state_directory(os.environ)
+    return None
+
+
+def _tour(console: Console, folder: Path, url: str) -> None:
+    _heading(console, "The configuration")
+    _prepare(folder)
+    _show_yaml(console)
+    daemon = Daemon(folder, url)
+    try:
+        daemon.wait(r'"event":"ready"')
+        for number, sample in enumerate(SAMPLES, 1):
+            _heading(console, f"{number}. {sample.title}")
+            _publish(console, url, sample)
+            for line in daemon.answers(sample):
+                console.print(_painted(line), soft_wrap=True)
+        closing = daemon.stop()
+    finally:
+        daemon.kill()
+    _heading(console, "The daemon ends, and its last line says what became of everything")
+    _books(console, closing)
+    _next_steps(console)
+
+
+def _prepare(folder: Path) -> None:
+    from router.plugin_manager import builtins_folder
+
+    shutil.copytree(builtins_folder().parent / "schemas", folder / "schemas")
+    (folder / "config.yaml").write_text(CONFIG)
+
+
+class Daemon:
+    """`event-router run` as a child, and everything it says and writes."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self._folder = folder
+        self._deadline = time.monotonic() + PATIENCE
+        self._lines: list[str] = []
+        self._seen = 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "router.cli.main", "run", "-c", "config.yaml", "--log-format", "json"],
+            cwd=folder,
+            env=_environment(folder, url),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        for stream in (self._process.stdout, self._process.stderr):
+            threading.Thread(target=self._collect, args=(stream,), daemon=True).start()
+
+    def _collect(self, stream: IO[str]) -> None:
+        for line in stream:
+            self._lines.append(line.rstrip("\n"))
+
+    def wait(self, *patterns: str) -> list[str]:
+        """The first line that came since the last call, or stands in the audit file, for each of the patterns."""
+        found: list[str] = []
+        for pattern in patterns:
+            while (line := self._find(pattern)) is None:
+                if self._process.poll() is not None or time.monotonic() > self._deadline:
+                    raise DemoError("the demo's daemon does not answer:\n" + "\n".join(self._lines[-10:]))
+                time.sleep(0.01)
+            found.append(line)
+        return found
+
+    def _find(self, pattern: str) -> str | None:
+        audit = self._folder / "audit.jsonl"
+        written = audit.read_text().splitlines() if audit.exists() else []
+        return next((line for line in self._lines[self._seen :] + written if re.search(pattern, line)), None)
+
+    def answers(self, sample: Sample) -> list[str]:
+        """What the daemon said to a sample."""
+        found = self.wait(*sample.expected)
+        self._seen = len(self._lines)
+        return found
+
+    def stop(self) -> dict[str, Any]:
+        """End it in order and return its closing line."""
+        self._process.send_signal(signal.SIGTERM)
+        (line,) = self.wait(r'"event":"stopped"')
+        self._process.wait(PATIENCE)
+        closing: dict[str, Any] = json.loads(line)
+        return closing
+
+    def kill(self) -> None:
+        """End it, however it stands."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+
+def _environment(folder: Path, url: str) -> dict[str, str]:
+    """The caller's, without what would make the demo's daemon another one."""
+    left_out = ("EVENT_ROUTER_", "NOTIFY_SOCKET", "LOGS_DIRECTORY", "STATE_DIRECTORY", "JOURNAL_STREAM")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+    return kept | {"STATE_DIRECTORY": str(folder / "state"), "REDIS_URL": url}
+
+
+def _publish(console: Console, url: str, sample: Sample) -> None:
+    import redis
+
+    console.print(f"  [dim]publish[/] [bold]{sample.channel}[/] [cyan]", end="")
+    console.print(sample.payload, markup=False, style="cyan", soft_wrap=True)
+    with redis.Redis.from_url(url) as client:
+        client.publish(sample.channel, sample.payload)
+
+
+def _heading(console: Console, text: str) -> None:
+    console.print(f"\n[bold]{text}[/]")
+
+
+def _show_yaml(console: Console) -> None:
+    from rich.syntax import Syntax
+
+    if console.is_terminal:
+        console.print(Syntax(CONFIG, "yaml", theme="ansi_dark", background_color="default"))
+    else:
+        console.print(CONFIG, markup=False, soft_wrap=True)
+
+
+def _painted(line: str) -> Any:
+    """A line of the daemon's, coloured by what it means, a dead letter's faults below it."""
+    from rich.text import Text
+
+    if line.startswith("{"):
+        document = json.loads(line)
+        if "route" in document:
+            return Text(f"  → {document['route']} → audit (log), the line written to audit.jsonl:\n    {line}", "green")
+        return Text(f"  → unmatched: {document['event']}", "yellow")
+    if "dead letter" not in line:
+        return Text(f"  → {line.partition(' → ')[2]}", "green")
+    head, _, detail = line.partition(": ")
+    return Text(f"  → {head.partition(' → ')[2]}" + "".join(f"\n    {fault}" for fault in _faults(detail)), "red")
+
+
+def _faults(detail: str) -> list[str]:
+    try:
+        found = json.loads(detail)
+        return [f"{each['pointer'] or '/'} {each['keyword']}: {each['message']}" for each in found]
+    except (ValueError, TypeError, KeyError):
+        return [detail]
+
+
+def _books(console: Console, closing: dict[str, Any]) -> None:
+    columns = ("received", "rejected", "unmatched", "delivered", "printed", "dead_lettered", "dropped", "suppressed")
+    for name in columns:
+        value = closing.get(name)
+        if value:
+            shown = (
+                ", ".join(f"{reason} {number}" for reason, number in value.items())
+                if isinstance(value, dict)
+                else value
+            )
+            console.print(f"  {name.replace('_', '-'):<14}{shown}")
+
+
+def _next_steps(console: Console) -> None:
+    _heading(console, "Next")
+    steps: tuple[tuple[str, str], ...] = (
+        ("event-router run -c config.yaml", "the daemon, on a file like the one above"),
+        ("event-router check config.yaml", "what a file says, and everything that is wrong with it"),
+        ("event-router publish CHANNEL PAYLOAD", "publish one event, held against its schema first"),
+        ("event-router config schema", "completion and checks for your editor"),
+    )
+    for command, meaning in steps:
+        console.print(f"  [bold]{command:<38}[/] {meaning}")

@@ -1,0 +1,109 @@
+"""`event-router publish`; floor 7."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from router.cli.common import of_running, redis_url, say, tell
+from router.errors import Exit, RejectedError
+
+if TYPE_CHECKING:
+    from router.config.models import SourceConfig
+    from router.ops.loading import Loaded
+
+
+@click.command()
+@click.argument("channel")
+@click.argument("payload")
+@click.option("--no-check", is_flag=True, help="Publish it whatever the schema says.")
+@of_running
+def publish(channel: str, payload: str, *, loaded: Loaded, no_check: bool) -> int:
+    """Publish one event, checked against its schema first.
+
+    PAYLOAD `-` is read from stdin, without the newline at its end. It goes to the Redis of the first source that reads
+    CHANNEL. Exit code 1 when the payload does not fit: nothing is published then.
+    """
+    from router.cli.first_steps.samples import publish_command
+
+    raw = _stdin() if payload == "-" else os.fsencode(payload)
+    source = _source(loaded, channel)
+    if source is None:
+        tell(f"warning: no source of {loaded.path.name} reads {channel!r}", "warning")
+    if not no_check and not _fits(loaded, source, channel, raw):
+        return Exit.FINDINGS
+    url = (source.url if source else None) or redis_url(loaded)
+    address, answer = asyncio.run(_publish(url, publish_command(source, os.fsencode(channel), raw)))
+    if isinstance(answer, bytes):
+        say(f"added to the stream {channel} at {address}: entry {answer.decode()}")
+        return Exit.OK
+    if source is not None and source.type == "list":
+        say(f"pushed to the list {channel} at {address}: {answer} item{'s wait' if answer != 1 else ' waits'} there")
+        return Exit.OK
+    say(f"published on {channel} at {address}: {answer} subscriber{'s' * (answer != 1)} received it")
+    if not answer:
+        tell("warning: nobody was subscribed, so this event is gone; is `event-router run` running?", "warning")
+    return Exit.OK
+
+
+def _stdin() -> bytes:
+    raw = sys.stdin.buffer.read()
+    return raw.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _source(loaded: Loaded, channel: str) -> SourceConfig | None:
+    """The first source that reads the channel. Raises `ConfigError` where the URL of its server is not known."""
+    from router.core.matching import any_of
+    from router.ops.loading.reading.nodes import child_path
+
+    wanted = os.fsencode(channel)
+    for name, source in loaded.config.sources.items():
+        if any_of(source.reads)(wanted) if source.type == "pubsub" else wanted in map(os.fsencode, source.reads):
+            loaded.require(child_path("sources", name))
+            return source
+    return None
+
+
+def _fits(loaded: Loaded, source: SourceConfig | None, channel: str, raw: bytes) -> bool:
+    """Whether the router would take the payload; says why not."""
+    from router.cli.first_steps.samples import schema_for
+    from router.config.models import PubSubConfig
+    from router.core.decoding import decode
+
+    read = source or PubSubConfig(type="pubsub", channels=[channel])
+    try:
+        decoded = decode(raw, read.format, read.max_bytes)
+    except RejectedError as error:
+        tell(f"{error.reason}: {error.detail}", "error")
+        return False
+    entry = schema_for(loaded, channel)
+    violations = entry.schema.errors(decoded) if entry and entry.schema else []
+    if not entry or not violations:
+        return True
+    enforced = entry.mode == "enforce"
+    for violation in violations:
+        pointer = violation.pointer or "/"
+        tell(f"{pointer} {violation.keyword}: {violation.message}", "error" if enforced else "warning")
+    if enforced:
+        tell(f"not published: it does not fit {entry.file} (--no-check publishes it all the same)")
+    return not enforced
+
+
+async def _publish(url: str, command: list[bytes]) -> tuple[str, int | bytes]:
+    """Send the command and return the address that it went to, and what the server answered."""
+    from redis.exceptions import RedisError
+
+    from router.broker.server import client
+
+    server = client.server(url, client_name="event-router-publish")
+    connection = server.client()
+    try:
+        return server.shown, await connection.execute_command(*command)  # type: ignore[no-untyped-call]
+    except (OSError, RedisError, TimeoutError) as error:
+        raise client.explain(error, server.shown) from None
+    finally:
+        await connection.aclose()

@@ -1,0 +1,274 @@
+"""`event-router run`; floor 7."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+import structlog
+
+from router.cli.common import config_option, env_file_option, find_config, instance_option, tell
+from router.errors import ConfigError, Exit, Problem
+from router.escaping import escape
+from router.version import __version__
+
+if TYPE_CHECKING:
+    from router.broker.server.embedded import Embedded
+    from router.ops.loading import Loaded
+    from router.ops.logs import Logs
+
+EMBEDDED = "embedded"
+
+
+@click.command()
+@config_option
+@env_file_option
+@instance_option
+@click.option(
+    "--deliver",
+    type=click.Choice(["print"]),
+    envvar="EVENT_ROUTER_DELIVER",
+    show_envvar=True,
+    help="Show who would get what; send nothing and write nothing to Redis.",
+)
+@click.option("--watch", "watches", is_flag=True, help="Reload when a file behind the configuration changes.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    envvar="EVENT_ROUTER_LOG_LEVEL",
+    show_envvar=True,
+    help="From where on the log says something.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "console", "json"]),
+    default="auto",
+    show_default=True,
+    envvar="EVENT_ROUTER_LOG_FORMAT",
+    show_envvar=True,
+    help="Lines for people on a terminal and JSON elsewhere, or always one of them.",
+)
+def run(
+    config: Path | None,
+    env_file: Path | None,
+    instance: str,
+    *,
+    deliver: str | None,
+    watches: bool,
+    log_level: str,
+    log_format: str,
+) -> int:
+    """The daemon: read, validate, route, deliver; until SIGTERM or Ctrl-C, which let it finish what is in hand.
+
+    SIGHUP, or the command `reload`, has it load its configuration again.
+
+    Without a `redis.url` it listens to the Redis of $REDIS_URL; where that is not set either, or empty, it starts one of
+    its own on this machine.
+    """
+    from router.ops import logs
+
+    active = logs.configure(level=log_level, format=cast("logs.Format", log_format))
+    path = find_config(config)
+    try:
+        code = _run(path, env_file, instance, deliver, active, watches=watches)
+    finally:
+        active.flush()
+    _leave_threads_behind(code, active)
+    return code
+
+
+def _leave_threads_behind(code: int, active: Logs) -> None:
+    """End the process where threads of plugins would keep it: Python waits for those that are no daemon threads."""
+    left = [
+        thread.name for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon
+    ]
+    if left:
+        message = "threads of plugins still run; the process ends without them"
+        structlog.stdlib.get_logger(__name__).warning(message, threads=left)
+        active.flush()
+        os._exit(code)
+
+
+def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, active: Logs, *, watches: bool) -> int:
+    from router.admin.server import admin_side
+    from router.cli.common import load_config
+    from router.engine.life.app import serve
+    from router.ops.loading.checking.sinks import url_secrets
+    from router.ops.state import InstanceLock, state_directory
+    from router.ops.watching import available
+
+    if watches and not available():
+        raise click.UsageError("--watch needs a library that is not installed: pip install 'event-router[watch]'")
+
+    secrets: set[str] = set()
+
+    def load() -> Loaded:
+        loaded = load_config(path, env_file, deliver=deliver, pipes=False)
+        secrets.update(loaded.secrets)  # an old one may be in force still, or in an answer on its way
+        active.hide(secrets)
+        _log_problems(loaded)
+        return loaded
+
+    loaded = load()
+    embedded = loaded.config.redis.url == EMBEDDED
+    if embedded:
+        _refuse_forgotten_url(loaded)
+    state = state_directory(os.environ)
+    signal.signal(signal.SIGTERM, _ended)
+    with InstanceLock(state, instance), _redis(loaded, state) as url, _printer(active) as printer:
+        secrets.update(url_secrets(url))  # of the embedded server: no file names its password
+        active.hide(secrets)
+
+        def ready() -> None:
+            if embedded or sys.stderr.isatty():
+                active.flush()
+                _welcome(loaded, path, url, embedded=embedded)
+
+        admin = admin_side(loaded.config.admin, state, instance)
+        return serve(
+            loaded,
+            instance=instance,
+            redis_url=url,
+            printer=printer,
+            ready=ready,
+            load=load,
+            admin=admin,
+            watch_files=watches,
+        )
+
+
+def _ended(_number: int, _frame: object) -> None:
+    """SIGTERM before the daemon serves: end, and let the embedded server end too."""
+    raise SystemExit(Exit.OK)
+
+
+def _log_problems(loaded: Loaded) -> None:
+    """Warnings are for whoever runs it; notes are what `check` says."""
+    log = structlog.stdlib.get_logger(__name__)
+    for problem in loaded.problems:
+        say = log.warning if problem.severity == "warning" else log.debug
+        place = ":".join(str(part) for part in (problem.file, problem.line, problem.column) if part is not None)
+        about = {"place": place, "key": problem.path}
+        say(problem.message, **{name: value for name, value in about.items() if value})
+
+
+def _refuse_forgotten_url(loaded: Loaded) -> None:
+    """Under a service manager the embedded server is used only where it is asked for in so many words."""
+    from router.ops import systemd
+
+    if not systemd.managed() or not loaded.redis_origin.forgotten:
+        return
+    variable = loaded.redis_origin.variable
+    message = (
+        f"no Redis is named, for {variable} is not set, or empty. A service would listen to an embedded server that nobody "
+        f"publishes to. Set {variable}=redis://HOST:6379 (the shipped unit reads /etc/event-router/environment), or write "
+        "`redis: {url: redis://HOST:6379}`; write `redis: {url: embedded}` if you mean it"
+    )
+    raise ConfigError([Problem(message, file=str(loaded.path), path="redis.url")])
+
+
+@contextmanager
+def _redis(loaded: Loaded, state: Path) -> Iterator[str]:
+    """The address of the router's own Redis: the configured one, or the embedded server, which lives meanwhile."""
+    if loaded.config.redis.url != EMBEDDED:
+        yield loaded.config.redis.url
+        return
+    from router.broker.server.embedded import PORT, Embedded, foreign_redis_on_6379
+
+    server = Embedded(state, appendfsync=loaded.config.redis.appendfsync)
+    try:
+        running = server.ensure()
+    except ConfigError as error:
+        cure = loaded.redis_origin.cure()
+        raise ConfigError([replace(each, message=f"{each.message}; or {cure}") for each in error.problems]) from None
+    try:
+        if running.port != PORT and foreign_redis_on_6379():
+            tell(
+                f"note: another Redis answers on port {PORT}, and it is not the one that is listened to; "
+                f"to listen to it: {_listen_to(loaded, f'redis://127.0.0.1:{PORT}')}",
+                "note",
+            )
+        with _supervised(server):
+            yield running.url
+    finally:
+        server.stop()
+
+
+@contextmanager
+def _supervised(server: Embedded) -> Iterator[None]:
+    """Meanwhile a thread starts the embedded server again when it dies."""
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(server.supervise())
+
+    def watch() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            loop.run_until_complete(task)
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+    thread = threading.Thread(target=watch, name="embedded", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join(5.0)
+
+
+def _listen_to(loaded: Loaded, url: str) -> str:
+    """What to do to listen to another Redis: this command with a variable before it, where that decides."""
+    from router.cli.first_steps.samples import ourselves
+
+    origin = loaded.redis_origin
+    return (
+        f"{origin.variable}={url} {shlex.join([*ourselves(), *sys.argv[1:]])}" if origin.variable else origin.cure(url)
+    )
+
+
+@contextmanager
+def _printer(active: Logs) -> Iterator[Callable[[str], None]]:
+    """What prints a line on stdout: in a thread of its own, without secrets and without control characters."""
+    from router.ops.logs import Writer
+
+    writer = Writer(1, lost_line=lambda count: f"({count} lines are not shown: stdout was not read)")
+    writer.start()
+    try:
+        yield lambda line: writer.put(escape(active.redactor.text(line)))
+    finally:
+        writer.stop(timeout=5.0)
+
+
+def _welcome(loaded: Loaded, config: Path, url: str, *, embedded: bool) -> None:
+    """Where it listens, what it reads, and how to try it."""
+    from router.cli.first_steps.samples import publish_lines
+    from router.redis_url import shown
+
+    where = "embedded Valkey" if embedded else f"from {loaded.redis_origin}"
+    tell(f"event-router {__version__} listens at {shown(url)} ({where})", "good")
+    for name, source in loaded.config.sources.items():
+        place = f" at {shown(source.url)}" if source.url else ""
+        tell(f"  {name}: {', '.join(source.reads)}{place}")
+    # Whoever publishes to the embedded server needs no password.
+    lines = publish_lines(loaded, shown(url) if embedded else url, config)
+    if lines:
+        tell("Publish one from another terminal, either way:")
+        for line in lines:
+            tell(f"  {line}")
+    if loaded.config.deliver == "print":
+        tell("deliver: print shows here who would get what, and sends nothing; dead letters are shown, not kept.")
+    elif loaded.config.deliver != "send":
+        tell(f"deliver: only {', '.join(loaded.config.deliver.only)} is sent to; the others are shown here.")
+    tell("Ctrl-C ends it.")

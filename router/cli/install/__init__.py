@@ -1,0 +1,1 @@
+"""The commands of an installation: config, completion; floor 7."""

@@ -1,0 +1,1 @@
+"""The commands of an operator: check, reload, status, dlq, queue; floor 7."""

@@ -1,0 +1,252 @@
+"""`event-router check`; floor 7."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from router.cli.common import config_option, env_file_option, find_config, json_option, print_json, say, say_problems
+from router.cli.operate.durability_warnings import problems
+from router.errors import ConfigError, Exit, Problem
+from router.escaping import escape
+from router.redis_url import nameable
+
+if TYPE_CHECKING:
+    from router.config.models import SourceConfig
+    from router.ops.loading import Loaded
+
+PROMISES = {
+    "pubsub": "at most once: Redis keeps nothing for who is away; gaps are noticed, measured and reported",
+    "stream": "at least once: an entry is acknowledged when all that came of it is over",
+    "list": "at least once: an item is removed when all that came of it is over",
+}
+QUEUE_PROMISES = {
+    "memory": "memory: what waits is lost if the process dies",
+    "redis": "redis: what waits outlives the process",
+}
+
+
+@click.command()
+@click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(path_type=Path, readable=False))
+@config_option
+@env_file_option
+@json_option
+@click.option("--strict", is_flag=True, help="Exit with 1 when there are warnings.")
+def check(files: tuple[Path, ...], config: Path | None, env_file: Path | None, *, as_json: bool, strict: bool) -> int:
+    """Everything that can be known of a configuration without sending: syntax, schemas, templates, plugins.
+
+    Needs no secrets and no Redis; where one answers at once it is asked whether it keeps the queues. Exit code 78 on an error, 1 when only `--strict` objects.
+    """
+    reports = [_report(path, env_file) for path in files or (find_config(config),)]
+    if as_json:
+        print_json([_document(report) for report in reports])
+    else:
+        for report in reports:
+            _print(report)
+    severities = {problem.severity for report in reports for problem in report.problems}
+    if "error" in severities:
+        return Exit.CONFIG
+    return Exit.FINDINGS if strict and "warning" in severities else Exit.OK
+
+
+class Report:
+    """What was found in one file; `loaded` is None when it can't work."""
+
+    def __init__(self, path: Path, problems: Sequence[Problem], loaded: Loaded | None) -> None:
+        self.path = path
+        self.problems = problems
+        self.summary = _redacted(summary(loaded), loaded.secrets) if loaded else None
+
+
+def _report(path: Path, env_file: Path | None) -> Report:
+    from router.ops.loading import load
+
+    try:
+        loaded = load(path, environ=os.environ, env_file=env_file, placeholders=True, pipes=True)
+    except ConfigError as error:
+        return Report(path, error.problems, None)
+    return Report(path, [*loaded.problems, *problems(loaded)], loaded)
+
+
+def _redacted(document: dict[str, Any], secrets: frozenset[str]) -> Any:
+    """Return the document without secrets."""
+    if not secrets:
+        return document  # most configurations are checked without: the import takes longer than the check
+    from router.ops.redaction import Redactor
+
+    return Redactor(secrets).value(document)
+
+
+def summary(loaded: Loaded) -> dict[str, Any]:
+    """What a configuration says, as data."""
+    config = loaded.config
+    return {
+        "redis": _server(config.redis.url),
+        "redis_from": str(loaded.redis_origin),
+        "sources": {
+            name: {
+                "type": source.type,
+                **_reads(source),
+                "url": _server(source.url) if source.url else None,
+                "promise": PROMISES[source.type],
+            }
+            for name, source in config.sources.items()
+        },
+        "schemas": [{"channels": entry.channels, "file": entry.file, "mode": entry.mode} for entry in loaded.schemas],
+        "sinks": {name: _sink(loaded, name) for name in config.sinks},
+        "routes": [
+            {
+                "id": route.id,
+                "sources": route.sources,
+                "channels": route.channels,
+                "sinks": [target.sink for target in route.sinks],
+                "final": route.final,
+                "enabled": route.enabled,
+            }
+            for route in config.routes
+        ],
+        "unmatched": config.unmatched
+        if isinstance(config.unmatched, str)
+        else [each.sink for each in config.unmatched],
+        "deliver": config.deliver if isinstance(config.deliver, str) else {"only": config.deliver.only},
+        "written_to": str(loaded.write_base),
+    }
+
+
+def _reads(source: SourceConfig) -> dict[str, list[str] | str]:
+    """What a source reads, under the keys of the configuration."""
+    if source.type == "pubsub":
+        return {"channels": source.channels, "patterns": source.patterns}
+    if source.type == "stream":
+        return {"streams": source.streams, "group": source.group}
+    return {"keys": source.keys}
+
+
+def _server(url: str) -> str:
+    if url == "embedded":
+        return url
+    from router.redis_url import shown
+
+    return shown(url)
+
+
+def _sink(loaded: Loaded, name: str) -> dict[str, Any]:
+    kind = loaded.types[name]
+    path = getattr(loaded.config.sinks[name].options, "path", None) if kind.local else None
+    queue = loaded.config.sinks[name].host.queue
+    where = (queue and queue.type) or kind.queue
+    if loaded.config.deliver == "print":
+        where = "memory"
+    document: dict[str, Any] = {"type": kind.name, "origin": kind.origin, "queue": QUEUE_PROMISES[where]}
+    if isinstance(path, str):
+        file = loaded.write_base / path
+        document |= {"path": str(file), "writable": may_write(file)}
+    return document
+
+
+def may_write(file: Path) -> bool:
+    """Whether this user may write the file, or make it, and its folder if that alone is missing, as the log sink does."""
+    if not nameable(str(file)):
+        return False
+    if file.exists():
+        return os.access(file, os.W_OK) and not file.is_dir()
+    folder = file.parent if file.parent.exists() else file.parent.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def _document(report: Report) -> dict[str, Any]:
+    return {
+        "file": str(report.path),
+        "ok": report.summary is not None,
+        "problems": [
+            {
+                "severity": problem.severity,
+                "file": problem.file,
+                "line": problem.line,
+                "column": problem.column,
+                "path": problem.path,
+                "message": problem.message,
+                "excerpt": problem.excerpt,
+            }
+            for problem in report.problems
+        ],
+        "summary": report.summary,
+    }
+
+
+def _print(report: Report) -> None:
+    say_problems(report.problems, err=False)
+    counts = [
+        f"{count} {severity}{'s' * (count != 1)}"
+        for severity in ("error", "warning", "note")
+        if (count := sum(problem.severity == severity for problem in report.problems))
+    ]
+    verdict = "ok" if report.summary else "can't work"
+    styled = click.style(verdict, fg="green" if report.summary else "red", bold=True)
+    click.echo(f"{escape(str(report.path))}: {', '.join([styled, *counts])}", color=_coloured())
+    if report.summary:
+        for title, lines in _lines(report.summary):
+            for index, line in enumerate(lines):
+                say(f"  {title if index == 0 else '':<9} {line}")
+
+
+def _coloured() -> bool:
+    from router.ops.terminal import colours
+
+    return colours(os.environ, 1)
+
+
+def _lines(summary: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    return [
+        ("redis", [_redis_line(summary["redis"], summary["redis_from"])]),
+        ("sources", [line for name, source in summary["sources"].items() for line in _source_lines(name, source)]),
+        ("schemas", [f"{_list(each['channels'])}: {each['file']} ({each['mode']})" for each in summary["schemas"]]),
+        ("routes", [_route_line(route) for route in summary["routes"]]),
+        ("unmatched", [_list(summary["unmatched"])]),
+        ("sinks", [_sink_line(name, sink) for name, sink in summary["sinks"].items()]),
+        ("deliver", [_deliver_line(summary["deliver"])]),
+    ]
+
+
+def _redis_line(url: str, origin: str) -> str:
+    return url if url == origin else f"{url} (from {origin})"
+
+
+def _source_lines(name: str, source: dict[str, Any]) -> list[str]:
+    place = f" at {source['url']}" if source["url"] else ""
+    return [
+        f"{name}: {source['type']}{place}, {_list(_names(source))}",
+        f"  {source['promise']}",
+    ]
+
+
+def _names(source: dict[str, Any]) -> list[str]:
+    return [name for key in ("channels", "patterns", "streams", "keys") for name in source.get(key, [])]
+
+
+def _route_line(route: dict[str, Any]) -> str:
+    where = [f"{_list(route[key])}" for key in ("sources", "channels") if route[key]]
+    flags = [text for text, shown in (("final", route["final"]), ("disabled", not route["enabled"])) if shown]
+    return f"{route['id']}: {' '.join(where) or 'every event'} -> {_list(route['sinks'])}{_list(flags, ' ({})')}"
+
+
+def _sink_line(name: str, sink: dict[str, Any]) -> str:
+    line = f"{name}: {sink['type']} ({sink['origin']})"
+    if "path" in sink:
+        line += f", writes {sink['path']}" + ("" if sink["writable"] else ", WHICH THIS USER MAY NOT")
+    return line
+
+
+def _deliver_line(deliver: str | dict[str, Any]) -> str:
+    if deliver == "print":
+        return "print: shows who would get what, sends nothing, writes nothing to Redis, keeps no dead letter"
+    return "send" if isinstance(deliver, str) else f"send to {_list(deliver['only'])}, print the others"
+
+
+def _list(words: Sequence[str] | str, form: str = "{}") -> str:
+    text = words if isinstance(words, str) else ", ".join(words)
+    return form.format(text) if text else ""

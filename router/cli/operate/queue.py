@@ -1,0 +1,403 @@
+"""`event-router queue`: what waits for sinks in Redis, those that are gone too; looked at, moved, given up; floor 7."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from router.cli.common import (
+    json_option,
+    of_running,
+    print_json,
+    redis_queues,
+    redis_url,
+    tell,
+)
+from router.cli.operate.bulk import ago, agreed, dry_run_option, print_table, progress, yes_option
+from router.errors import Exit, Reason, RouterError
+
+if TYPE_CHECKING:
+    from router.broker.queues.queue_admin import Progress, QueueAdmin, Standing
+    from router.events import DeadLetter, Event
+    from router.ops.loading import Loaded
+
+PATIENCE = 30.0
+"""Seconds that an answer of Redis may take."""
+
+_COLUMNS = ("sink", "state", "waiting", "delayed", "in hand", "oldest")
+
+limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="No more than N of them.")
+
+
+@click.group()
+def queue() -> None:
+    """What waits for sinks in Redis, those that are gone too: look at it, move it to another sink, give it up."""
+
+
+# list
+
+
+@queue.command(name="list")
+@json_option
+@of_running
+def list_queues(*, loaded: Loaded, as_json: bool) -> int:
+    """Every queue in Redis: what waits, what is due later, what is in hand, and how old the oldest is.
+
+    The state is `gone` where no sink of the configuration has that name, `memory` where the sink keeps its queue in
+    memory now: nobody works such a queue off. `--json` prints one object a line.
+    """
+    return asyncio.run(_list(loaded, as_json=as_json))
+
+
+async def _list(loaded: Loaded, *, as_json: bool) -> int:
+    working = redis_queues(loaded)
+    async with _queues(loaded) as queues:
+        found = await queues.names()
+        ours = [name for name in loaded.config.sinks if name in working]
+        names = [*ours, *(name for name in found if name not in working)]
+        standings = {name: await queues.look(name) for name in names}
+    states = {name: _state(name, loaded, working) for name in names}
+    now = time.time()
+    if as_json:
+        for name, standing in standings.items():
+            print_json(_document(name, states[name], standing))
+    elif names:
+        print_table(_COLUMNS, [_row(name, states[name], standing, now) for name, standing in standings.items()])
+    else:
+        tell("there are no queues in Redis")
+    left = sum(standing.held for name, standing in standings.items() if name not in working)
+    if left:
+        tell(f"{_number(left)} nobody works off: see `queue move` and `queue dead-letter`", "warning")
+    return Exit.OK
+
+
+def _state(name: str, loaded: Loaded, working: frozenset[str]) -> str:
+    if name in working:
+        return "ok"
+    return "memory" if name in loaded.config.sinks else "gone"
+
+
+def _row(name: str, state: str, standing: Standing, now: float) -> tuple[str, ...]:
+    numbers = (standing.waiting, standing.delayed, standing.in_hand)
+    return name, state, *map(str, numbers), "-" if standing.oldest is None else _age(standing.oldest, now)
+
+
+def _document(name: str, state: str, standing: Standing) -> dict[str, Any]:
+    return {
+        "sink": name,
+        "state": state,
+        "waiting": standing.waiting,
+        "delayed": standing.delayed,
+        "in_hand": standing.in_hand,
+        "oldest": _stamp(standing.oldest),
+    }
+
+
+# move
+
+
+@queue.command()
+@click.argument("name", metavar="FROM")
+@click.argument("to", metavar="TO")
+@limit_option
+@dry_run_option
+@yes_option
+@json_option
+@of_running
+def move(
+    name: str,
+    to: str,
+    *,
+    loaded: Loaded,
+    limit: int | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> int:
+    """Move what waits for the sink FROM to the sink TO, which delivers it with its own templates.
+
+    FROM may be gone; TO is a sink of the configuration with its queue in Redis. What a running router has in hand stays.
+    It ends when TO is full, exit code 1. `--json` prints one object.
+    """
+    _check_target(name, to, loaded)
+    asked = _Asked(name, loaded, limit=limit, dry_run=dry_run, yes=yes, as_json=as_json)
+    return asyncio.run(_move(asked, to))
+
+
+def _check_target(name: str, to: str, loaded: Loaded) -> None:
+    from router.ops.loading.reading.problems import did_you_mean
+
+    wrong = None
+    if name == to:
+        wrong = "FROM and TO are the same sink"
+    elif to not in loaded.config.sinks:
+        wrong = f"there is no sink {to!r} in {loaded.path}{did_you_mean(to, loaded.config.sinks)}"
+    elif to not in redis_queues(loaded):
+        wrong = f"the sink {to!r} has its queue in memory; only a queue in Redis can be moved to (`queue: redis`)"
+    if wrong:
+        raise click.BadParameter(wrong, param_hint="TO")
+
+
+async def _move(asked: _Asked, to: str) -> int:
+    from router.broker.queues.queue_admin import Bounds
+    from router.config.models import QueueConfig
+
+    loaded = asked.loaded
+    config = loaded.config.sinks[to].host.queue or QueueConfig()
+    async with _queues(loaded) as queues:
+        held = (await queues.look(to)).held
+        room = max(config.max_events - held, 0)
+
+        def act(told: Progress) -> Awaitable[None]:
+            return queues.move(
+                asked.name,
+                to,
+                bounds=Bounds(config.max_events, config.max_bytes),
+                overriding=loaded.overriding(to),
+                idle=asked.idle,
+                limit=asked.limit,
+                progress=told,
+            )
+
+        job = _Job(
+            verbs=("would move", "moving", "moved"),
+            where=f" to {to}",
+            full=f"{to} is full (max_events {config.max_events}, max_bytes {config.max_bytes})",
+            room=room,
+            told={"from": asked.name, "to": to},
+            counted="moved",
+            act=act,
+        )
+        return await _carry_out(queues, asked, job)
+
+
+# dead-letter
+
+
+@queue.command(name="dead-letter")
+@click.argument("name", metavar="NAME")
+@limit_option
+@dry_run_option
+@yes_option
+@json_option
+@of_running
+def dead_letter(
+    name: str,
+    *,
+    loaded: Loaded,
+    limit: int | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> int:
+    """Make dead letters of what waits for the sink NAME, for the reason `orphaned`; of one that is not gone, `exhausted`.
+
+    What a running router has in hand stays. It ends when there are `dead_letters.max_events` letters, exit code 1: none is
+    evicted. `--json` prints one object.
+    """
+    asked = _Asked(name, loaded, limit=limit, dry_run=dry_run, yes=yes, as_json=as_json)
+    return asyncio.run(_dead_letter(asked))
+
+
+async def _dead_letter(asked: _Asked) -> int:
+    loaded = asked.loaded
+    most = loaded.config.dead_letters.max_events
+    orphaned = asked.name not in redis_queues(loaded)
+    reason = Reason.ORPHANED if orphaned else Reason.EXHAUSTED
+    async with _queues(loaded) as queues:
+        room = max(most - await queues.letters(), 0)
+
+        def act(told: Progress) -> Awaitable[None]:
+            make = _maker(reason, _why(asked.name, loaded, orphaned=orphaned))
+            return queues.dead_letter(asked.name, make, most=most, idle=asked.idle, limit=asked.limit, progress=told)
+
+        job = _Job(
+            verbs=("would make dead letters of", "making dead letters of", "made dead letters of"),
+            where=f", reason {reason}",
+            full=f"there are as many dead letters as are kept (dead_letters.max_events {most})",
+            room=room,
+            told={"sink": asked.name, "reason": str(reason)},
+            counted="dead_lettered",
+            act=act,
+        )
+        return await _carry_out(queues, asked, job)
+
+
+def _why(name: str, loaded: Loaded, *, orphaned: bool) -> str:
+    if not orphaned:
+        return "given up by hand"
+    return f"the sink {name} {'has its queue in memory now' if name in loaded.config.sinks else 'is gone'}"
+
+
+def _maker(reason: Reason, why: str) -> Callable[[Event], DeadLetter]:
+    from router.core.ids import Ids
+    from router.engine.dead_letters.dead_letter_factory import of_waiting
+
+    ids = Ids(os.urandom(5).hex())
+
+    def make(event: Event) -> DeadLetter:
+        now = time.time()
+        return of_waiting(ids.next(now), event, reason, why, now=now)
+
+    return make
+
+
+# What they share.
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What both commands are told."""
+
+    name: str
+    loaded: Loaded
+    limit: int | None
+    dry_run: bool
+    yes: bool
+    as_json: bool
+
+    @property
+    def idle(self) -> float:
+        """How long nobody has renewed what may be taken out though it is in hand."""
+        from router.broker.queues.queue_admin import claim_idle_of
+
+        sink = self.loaded.config.sinks.get(self.name)
+        return claim_idle_of(sink.host.timeout if sink else None)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What one of the commands does, and the words for it."""
+
+    verbs: tuple[str, str, str]
+    where: str
+    full: str
+    room: int
+    told: dict[str, Any]
+    counted: str
+    act: Callable[[Progress], Awaitable[None]]
+
+
+async def _carry_out(queues: QueueAdmin, asked: _Asked, job: _Job) -> int:
+    """Say what there is to do, ask, do it, say what became of it."""
+    from router.broker.queues.queue_admin import State
+
+    before = await queues.look(asked.name, idle=asked.idle)
+    if not before.held:
+        await _check_it_exists(queues, asked)
+    number = before.free if asked.limit is None else min(before.free, asked.limit)
+    done: Counter[State] = Counter()
+    if number:
+        tell(f"{job.verbs[0] if asked.dry_run else job.verbs[1]} {_summary(asked, before, number)}{job.where}")
+        if job.room < number:
+            tell(f"warning: there is room for {job.room} of them: {job.full}", "warning")
+    else:
+        tell(f"nothing waits for {asked.name} that could be taken")
+    if number and not asked.dry_run:
+        if not agreed(number, "Do it?", yes=asked.yes):
+            return Exit.FINDINGS
+        await _act(job, number, done)
+    after = await queues.look(asked.name, idle=asked.idle)
+    if number and not asked.dry_run:
+        tell(f"{job.verbs[2]} {_number(done[State.TAKEN])}", "good")
+    _tell_left(asked, job, done, after)
+    if asked.as_json:
+        numbers = {"found": number, job.counted: done[State.TAKEN], "left": after.held, "in_hand": after.kept}
+        others = {"unreadable": done[State.UNREADABLE], "full": done[State.NO_ROOM] > 0, "dry_run": asked.dry_run}
+        print_json({**job.told, **numbers, **others})
+    return Exit.FINDINGS if done[State.NO_ROOM] else Exit.OK
+
+
+async def _act(job: _Job, number: int, done: Counter[Any]) -> None:
+    """Do it; what was done is counted, and said where an end comes before the end."""
+    from router.broker.queues.queue_admin import State
+
+    try:
+        with progress(number) as advance:
+
+            def told(states: Sequence[State]) -> None:
+                done.update(states)
+                advance(states.count(State.TAKEN))
+
+            await job.act(told)
+    except (RouterError, asyncio.CancelledError):
+        tell(
+            f"warning: {job.verbs[2]} {_number(done[State.TAKEN])}, then it ended; run it again for the rest", "warning"
+        )
+        raise
+
+
+def _tell_left(asked: _Asked, job: _Job, done: Counter[Any], after: Standing) -> None:
+    from router.broker.queues.queue_admin import State
+
+    if done[State.NO_ROOM]:
+        tell(f"warning: {_number(after.held)} left: {job.full}", "warning")
+    if done[State.UNREADABLE]:
+        tell(
+            f"warning: left alone: {_number(done[State.UNREADABLE])} that can't be read (of a newer event-router, perhaps)",
+            "warning",
+        )
+    if after.kept:
+        tell(
+            f"note: {_number(after.kept)} in hand of a router that runs, or that was killed less than "
+            f"{asked.idle:g} s ago, left as they are",
+            "note",
+        )
+
+
+async def _check_it_exists(queues: QueueAdmin, asked: _Asked) -> None:
+    """Raises `RouterError` for a name that neither a sink nor a queue has."""
+    if asked.name in asked.loaded.config.sinks:
+        return
+    names = await queues.names()
+    if asked.name not in names:
+        from router.ops.loading.reading.problems import did_you_mean
+
+        known = {*names, *asked.loaded.config.sinks}
+        raise RouterError(
+            f"there is no queue {asked.name!r} in Redis{did_you_mean(asked.name, known)} (see: event-router queue list)"
+        )
+
+
+def _summary(asked: _Asked, standing: Standing, number: int) -> str:
+    kinds = {"due later": standing.delayed, "that a dead router had in hand": standing.in_hand - standing.kept}
+    parts = [f"{count} {kind}" for kind, count in kinds.items() if count]
+    if asked.limit is not None and number < standing.free:
+        parts = [f"of {standing.free}"]
+    old = [] if standing.oldest is None else [f"the oldest {_age(standing.oldest, time.time())} old"]
+    about = ", ".join([*parts, *old])
+    return f"{_number(number)} of {asked.name}{f' ({about})' if about else ''}"
+
+
+@asynccontextmanager
+async def _queues(loaded: Loaded) -> AsyncIterator[QueueAdmin]:
+    from router.broker.queues.queue_admin import QueueAdmin
+    from router.broker.server import client
+
+    server = client.server(redis_url(loaded), client_name="event-router-queue")
+    async with QueueAdmin(server, prefix=loaded.config.redis.key_prefix, patience=PATIENCE) as queues:
+        yield queues
+
+
+def _age(at: float, now: float) -> str:
+    return ago(max(now - at, 0.0))
+
+
+def _stamp(at: float | None) -> str | None:
+    from datetime import UTC, datetime
+
+    from router.events import timestamp
+
+    return None if at is None else timestamp(datetime.fromtimestamp(at, UTC))
+
+
+def _number(count: int) -> str:
+    return f"{count} deliver{'y' if count == 1 else 'ies'}"

@@ -1,0 +1,95 @@
+"""Who would get what is replayed, counted with the configuration at hand; floor 7."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from router.errors import AddressError, RejectedError, TemplateError
+from router.ops.loading.reading.placeholders import WORD
+
+if TYPE_CHECKING:
+    from router.events import DeadLetter, Event
+    from router.ops.loading import Loaded
+
+MOST = 1_000_000
+"""Recipients told apart; a letter more does not make the sum larger."""
+
+
+class Recipients:
+    """Counts different recipients: each address of each sink once, a sink without addresses (a log) as one."""
+
+    def __init__(self, loaded: Loaded, now: float) -> None:
+        from router.core.routing import Routing, schema_rule
+
+        config = loaded.config
+        schemas = [schema_rule(entry.channels, entry.mode, entry.schema, entry.file) for entry in loaded.schemas]
+        unmatched = config.unmatched if isinstance(config.unmatched, list) else []
+        self._routing = Routing(config.routes, schemas, unmatched)
+        self._loaded = loaded
+        self._now = now
+        self._found: set[tuple[str, str]] = set()
+        self._nowhere = 0
+        self._unknown: set[str] = set()
+        """Sinks whose addresses are made of values that are not known here."""
+
+    def add(self, letter: DeadLetter) -> None:
+        """Count whom this letter would reach."""
+        from router.core.accounts.dead_letter_filter import event_of
+
+        event = event_of(letter)
+        if letter.sink:
+            ways = [(letter.sink, letter.route or "")]
+        else:
+            event, ways = self._ways(letter, event)
+        reached = [self._reach(event, sink, route) for sink, route in ways]
+        if not any(reached):
+            self._nowhere += 1
+
+    def _ways(self, letter: DeadLetter, event: Event) -> tuple[Event, list[tuple[str, str]]]:
+        """The event as it goes the whole way again, and where to; nowhere where it would be refused again."""
+        import msgspec
+
+        from router.core.decoding import read
+
+        source = self._loaded.config.sources.get(letter.source)
+        if source is None:
+            return event, []
+        plan = self._routing.plan(letter.source, letter.channel.encode("utf-8", "surrogateescape"))
+        try:
+            message = read(letter.payload, source.format, source.max_bytes)
+        except RejectedError:
+            return event, []
+        rule = plan.schema
+        if rule and rule.schema and rule.mode == "enforce" and not rule.schema.is_valid(message.payload):
+            return event, []
+        event = msgspec.structs.replace(event, raw=message.data, format=message.format, _payload=message.payload)
+        return event, [(target.sink, target.route) for target in plan.targets]
+
+    def _reach(self, event: Event, sink: str, route: str) -> bool:
+        import msgspec
+
+        templates = self._loaded.templates
+        template = templates.get((sink, route)) or templates.get((sink, None))
+        if template is None:
+            return False
+        try:
+            rendered = template.render(msgspec.structs.replace(event, sink=sink, route=route), self._now)
+        except (TemplateError, AddressError):
+            return False
+        if rendered.suppressed:
+            return False
+        addresses = rendered.addresses or ("",)
+        if self._loaded.unknown and any(WORD in address for address in addresses):
+            self._unknown.add(sink)
+        if len(self._found) < MOST:
+            self._found.update((sink, address) for address in addresses)
+        return True
+
+    def summary(self) -> str:
+        """How many recipients, and how many letters would reach nobody."""
+        number = len(self._found)
+        many = f"{number} or more" if number >= MOST else str(number)
+        text = f"to {many} recipient{'s' * (number != 1)}"
+        if self._unknown:
+            text += f" (not certain: addresses of {', '.join(sorted(self._unknown))} are made of values not set here)"
+        return f"{text}; {self._nowhere} would reach nobody as things are" if self._nowhere else text

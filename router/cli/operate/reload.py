@@ -1,0 +1,75 @@
+"""`event-router reload`; floor 7."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from router.cli.common import (
+    config_option,
+    env_file_option,
+    instance_option,
+    json_option,
+    print_json,
+    say,
+    say_problems,
+    tell,
+)
+from router.errors import Exit, Problem
+
+PATIENCE = 120.0
+"""Seconds that a reload may take: reading, connecting, and one before it."""
+
+REFUSED = 422
+"""The status of an answer that says why the configuration was not taken."""
+
+
+@click.command()
+@config_option
+@env_file_option
+@instance_option
+@json_option
+def reload(config: Path | None, env_file: Path | None, instance: str, *, as_json: bool) -> int:
+    """Have the running router load its configuration again, and say what changed.
+
+    It loads the file that it was started with; `-c` only says where it listens. What can't work changes nothing: the
+    configuration in force stays, every fault is named, and the exit code is 78, or 69 where a Redis could not be reached.
+    """
+    from router.admin.server import RELOAD
+    from router.cli.running_router import running
+
+    told = running(config, env_file, instance, may_be_faulty=True).post(RELOAD, PATIENCE, refusal=REFUSED)
+    if as_json:
+        print_json(told)
+    else:
+        say_problems(Problem(**problem) for problem in told["problems"])
+        if told["ok"]:
+            _say(told)
+        else:
+            tell("refused: the configuration in force stays", "error")
+    if told["ok"]:
+        return Exit.OK
+    return Exit.UNAVAILABLE if told["unavailable"] else Exit.CONFIG
+
+
+def _say(told: Mapping[str, Any]) -> None:
+    lines = list(_lines(told["changed"]))
+    say("\n".join(["reloaded:", *lines]) if lines else "reloaded: nothing has changed")
+    for sink, number in told["waiting"].items():
+        tell(f"warning: {number:,} deliveries wait for {sink}, which is gone: event-router queue list", "warning")
+
+
+def _lines(changed: Mapping[str, Any]) -> list[str]:
+    """What changed, a line a kind of thing."""
+    found = []
+    for kind in ("sources", "sinks", "routes"):
+        each = changed[kind]
+        parts = [f"{', '.join(each[what])} {what}" for what in ("added", "changed", "removed") if each[what]]
+        if parts:
+            untouched = f" ({each['kept']} untouched)" if each["kept"] else ""
+            found.append(f"  {kind}: {'; '.join(parts)}{untouched}")
+    others = [kind for kind in ("sections", "files") if changed[kind]]
+    return [*found, *(f"  {kind}: {', '.join(changed[kind])}" for kind in others)]

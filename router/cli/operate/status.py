@@ -1,0 +1,242 @@
+"""`event-router status`; floor 7."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+from router.cli.common import config_option, console, env_file_option, instance_option, json_option, print_json
+from router.errors import Exit, UnavailableError
+from router.escaping import escape
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+    from router.admin.admin_client import Client
+
+EVERY = 1.0
+"""Seconds between two looks of `--watch`."""
+
+Document = Mapping[str, Any]
+"""What the router says of itself: `core.status.document`."""
+
+PATH = "/api/status"
+
+
+@click.command()
+@config_option
+@env_file_option
+@instance_option
+@json_option
+@click.option("--watch", "watches", is_flag=True, help="Look every second, with events per second, until Ctrl-C.")
+def status(config: Path | None, env_file: Path | None, instance: str, *, as_json: bool, watches: bool) -> int:
+    """How the running router does: sources, sinks, queues and the books.
+
+    Exit code 0 when it is ready and its books balance, 1 when not, 69 when none runs.
+    """
+    from router.cli.running_router import running
+
+    client = running(config, env_file, instance)
+    if watches:
+        _watch(client, as_json=as_json)
+    told = client.get(PATH)
+    if as_json:
+        print_json(told)
+    else:
+        _console().print(drawn(told), crop=False, soft_wrap=not sys.stdout.isatty())
+    return Exit.OK if told["ready"] and told["balanced"] else Exit.FINDINGS
+
+
+def _watch(client: Client, *, as_json: bool) -> None:
+    """Look again and again, until Ctrl-C ends it; a router that is gone may come back."""
+    from rich.live import Live
+
+    before: tuple[float, Document] | None = None
+    console = _console()
+    draws = console.is_terminal and not as_json
+    with Live(console=console, auto_refresh=False, transient=False) if draws else _Plain(console) as display:
+        while True:
+            began = time.monotonic()
+            try:
+                told = client.get(PATH)
+            except UnavailableError as error:
+                before = None
+                _show(display, str(error), {"error": str(error)}, as_json=as_json)
+            else:
+                rates = Rates(began - before[0], before[1], told) if before else None
+                _show(display, drawn(told, rates), told, as_json=as_json)
+                before = began, told
+            time.sleep(max(0.0, began + EVERY - time.monotonic()))
+
+
+def _show(display: Any, picture: RenderableType, told: Document, *, as_json: bool) -> None:
+    if as_json:
+        print_json(told)
+        sys.stdout.flush()
+    else:
+        display.update(picture, refresh=True)
+
+
+class _Plain:
+    """Prints one look below the other, where there is no terminal to draw on."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is left to do."""
+
+    def update(self, picture: RenderableType, *, refresh: bool) -> None:
+        """Print it; `refresh` is for terminals."""
+        del refresh
+        self._console.print(picture, crop=False, soft_wrap=True)
+        self._console.file.flush()
+
+
+class Rates:
+    """Events per second between two looks; a router that was restarted meanwhile begins anew."""
+
+    def __init__(self, seconds: float, before: Document, now: Document) -> None:
+        self._seconds = max(seconds, 1e-3)
+        self._before = before["books"] if before["pid"] == now["pid"] else {"sources": {}, "sinks": {}}
+        self._now = now["books"]
+
+    def of(self, kind: str, name: str, *columns: str) -> str:
+        """How fast columns of a book grow together; empty where that is not known yet."""
+        before, now = self._before[kind].get(name), self._now[kind][name]
+        if before is None:
+            return ""
+        return f"{sum(now.get(column, 0) - before.get(column, 0) for column in columns) / self._seconds:,.0f}"
+
+
+def drawn(told: Document, rates: Rates | None = None) -> RenderableType:
+    """A picture of the router: what is not well in colour."""
+    from rich.console import Group
+
+    return Group(_headline(told), *_complaints(told), _sources(told, rates), _sinks(told, rates), _books(told))
+
+
+def _headline(told: Document) -> Text:
+    from rich.text import Text
+
+    ready = ("ready", "bold green") if told["ready"] else ("not ready", "bold red")
+    about = f"{told['instance']}, process {told['pid']}, up {span(told['uptime'])}, "
+    return Text.assemble((f"event-router {told['version']}", "bold"), "  ", escape(about), ready)
+
+
+def _complaints(told: Document) -> list[Text]:
+    from rich.text import Text
+
+    reasons = [Text.assemble(("  ✗ ", "red"), escape(reason)) for reason in told["reasons"]]
+    return reasons + [Text.assemble(("  ! ", "yellow"), escape(warning)) for warning in told["warnings"]]
+
+
+def _sources(told: Document, rates: Rates | None) -> RenderableType:
+    table = _table("source", "", *(["/s"] if rates else []), "received", "rejected", "unmatched", "routed", "gaps")
+    for name, source in told["sources"].items():
+        book = told["books"]["sources"][name]
+        state = ("up", "green") if source["up"] else ("down", "bold red")
+        table.add_row(
+            name,
+            _painted(*state),
+            *([rates.of("sources", name, "received")] if rates else []),
+            _number(book["received"]),
+            _by_reason(book, "rejected", "yellow"),
+            _number(book["unmatched"]),
+            _number(book["routed"]),
+            _painted(f"{source['gaps']} ({source['gap_seconds']:.1f} s)", "yellow") if source["gaps"] else "0",
+        )
+    return table
+
+
+def _sinks(told: Document, rates: Rates | None) -> RenderableType:
+    # Most routers print nothing. One of an older version, which has not been restarted yet, does not count it.
+    prints = any(book.get("printed") for book in told["books"]["sinks"].values())
+    columns = ("pending", "delivered", *(["printed"] if prints else []), "dead", "dropped", "suppressed", "handed over")
+    table = _table("sink", "", *(["/s"] if rates else []), *columns)
+    for name, sink in told["sinks"].items():
+        book = told["books"]["sinks"][name]
+        table.add_row(
+            name,
+            _painted(*_health(sink)),
+            *([rates.of("sinks", name, "delivered", "printed")] if rates else []),
+            _pending(book["pending"], sink["delayed"]),
+            _number(book["delivered"]),
+            *([_number(book["printed"])] if prints else []),
+            _by_reason(book, "dead_lettered", "red"),
+            _by_reason(book, "dropped", "red"),
+            _by_reason(book, "suppressed", ""),
+            _number(book["handed_over"]),
+        )
+    return table
+
+
+def _health(sink: Document) -> tuple[str, str]:
+    if sink["breaker_open"]:
+        return "breaker open", "bold red"
+    return ("failing", "bold red") if sink["fault"] else ("ok", "green")
+
+
+def _books(told: Document) -> Text:
+    if told["balanced"]:
+        return _painted("The books balance.", "green")
+    return _painted("THE BOOKS DO NOT BALANCE, which is a fault of the router.", "bold red")
+
+
+def _table(*columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    drawn_box = box.SIMPLE_HEAD if sys.stdout.isatty() else None
+    table = Table(box=drawn_box, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place < len(("name", "state")) else "right", overflow="fold")
+    return table
+
+
+def _console() -> Console:
+    return console(width=10_000, markup=False)
+
+
+def _number(number: int) -> str:
+    return f"{number:,}"
+
+
+def _pending(pending: int, delayed: int) -> Text | str:
+    return _painted(f"{pending:,} ({delayed:,} wait for a retry)", "yellow") if delayed else _number(pending)
+
+
+def _by_reason(book: Document, column: str, colour: str) -> Text | str:
+    """A number, and what it is made of."""
+    reasons = book["by_reason"][column]
+    if not reasons:
+        return _number(book[column])
+    parts = ", ".join(f"{reason} {number:,}" for reason, number in reasons.items())
+    return _painted(parts if len(reasons) == 1 else f"{book[column]:,}: {parts}", colour)
+
+
+def _painted(text: str, style: str) -> Text:
+    from rich.text import Text
+
+    return Text(text, style=style)
+
+
+def span(seconds: float) -> str:
+    """A length of time in its two largest units: `3 d 4 h`, `5 m 6 s`."""
+    left = int(seconds)
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        number, left = divmod(left, size)
+        if number or (parts or unit == "s"):
+            parts.append(f"{number} {unit}")
+    return " ".join(parts[:2])

@@ -1,0 +1,105 @@
+"""Finds the router that runs on this machine; floor 7."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from router.admin.admin_client import Client
+from router.admin.sockets import default_address
+from router.cli.common import find_config, load_config, tell
+from router.cli.operate.status import PATH
+from router.config.models import AdminConfig
+from router.config.scalars import OFF, address
+from router.errors import ConfigError, RouterError, UnavailableError
+from router.ops.state import state_path
+from router.ownership import distrust
+
+if TYPE_CHECKING:
+    from router.ops.loading import Loaded
+
+SERVICE_STATE = Path("/var/lib/event-router")
+"""The state directory of the shipped unit: root, who has none of the service's variables, finds the service there."""
+
+SERVICE_ENVIRONMENT = Path("/etc/event-router/environment")
+"""The variables of the shipped unit, which systemd gives to the service alone."""
+
+
+def running(config: Path | None, env_file: Path | None, instance: str, *, may_be_faulty: bool = False) -> Client:
+    """A client of the router that runs under this name.
+
+    A configuration that is named says where it listens, unless it `may_be_faulty`; else the sockets of the state directories are tried first, then
+    the configuration that would be found. Raises `UnavailableError` when none runs.
+    """
+    sockets = [Client(default_address(state, instance)) for state in _states()]
+    if config is None or may_be_faulty:
+        for client in sockets:
+            if client.answers():
+                return client
+    named = _named(config, env_file)
+    if named.listen == OFF:
+        raise UnavailableError("the configuration says `admin: off`: that router can't be asked")
+    if named.listen is not None:
+        return Client(address(named.listen), named.token.get_secret_value() if named.token else None)
+    for client in sockets:
+        if client.answers():
+            return client
+    tried = ", ".join(str(client.address.path) for client in sockets)
+    raise UnavailableError(f"no router runs here under the name {instance!r} (nobody listens at {tried})")
+
+
+def configuration(config: Path | None, env_file: Path | None, instance: str) -> Loaded:
+    """Load the configuration of the router that runs under this name, for a command that speaks to its Redis.
+
+    A configuration that is named counts. Else the running router is asked which file it was started with, and where
+    none runs, that file is taken which `run` would find. Only the secrets of `redis` are needed: raises `ConfigError`
+    where one of them is missing.
+    """
+    if config is None:
+        config, env_file = _files(env_file, instance)
+    loaded = load_config(config, env_file, placeholders=True)
+    loaded.require("redis")
+    return loaded
+
+
+def _files(env_file: Path | None, instance: str) -> tuple[Path | None, Path | None]:
+    """The configuration and the env file of the router that runs; what is given where none says."""
+    for state in _states():
+        client = Client(default_address(state, instance))
+        if not client.answers():
+            continue
+        with contextlib.suppress(RouterError):
+            told = client.get(PATH)["config"]
+            named = {name: Path(told[name]) for name in ("file", "env_file") if told.get(name)}
+            if state == SERVICE_STATE:
+                # Another user answers there. Root must not read, and send away, what a file of that user names.
+                named = {name: path for name, path in named.items() if distrust(path) is None}
+                if SERVICE_ENVIRONMENT.exists():
+                    named.setdefault("env_file", SERVICE_ENVIRONMENT)
+            return named.get("file"), env_file or named.get("env_file")
+    return None, env_file
+
+
+def _states() -> Iterator[Path]:
+    """The state directories that may have the socket, the likeliest first."""
+    with contextlib.suppress(ConfigError):
+        yield state_path(os.environ)
+    yield SERVICE_STATE
+
+
+def _named(config: Path | None, env_file: Path | None) -> AdminConfig:
+    """The section `admin` of the configuration; the default where there is none, or none that can be read."""
+    try:
+        path = find_config(config)
+    except ConfigError:
+        return AdminConfig()
+    try:
+        return load_config(path, env_file, placeholders=True).config.admin
+    except ConfigError as error:
+        if config is not None and not path.is_file():
+            raise
+        tell(f"warning: {path} has faults ({error.problems[0]}); looking in the state directory", "warning")
+        return AdminConfig()

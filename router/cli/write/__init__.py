@@ -1,0 +1,1 @@
+"""The commands of a plugin author; floor 7."""

@@ -1,0 +1,1 @@
+"""The typed configuration: its scalars and the models of its sections; floor 1."""

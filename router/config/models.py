@@ -1,0 +1,354 @@
+"""The typed configuration; floor 1. Strict, frozen, unknown keys refused; reading files is `ops.loading`'s.
+
+Durations are seconds (float), sizes are bytes (int). A sink's own options are not here: its plugin's model checks them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+from router.config.scalars import (
+    OFF,
+    Duration,
+    Expires,
+    Glob,
+    Key,
+    Name,
+    RateLimit,
+    RedisUrl,
+    ServerUrl,
+    Size,
+    Zone,
+    address,
+    admin_token,
+    distinct,
+    dotted,
+    listen_address,
+    proxy_url,
+)
+from router.options import STRICT, Secret
+
+
+def _queue(value: object) -> object:
+    """`queue: memory` says the same as `queue: {type: memory}`."""
+    return {"type": value} if isinstance(value, str) else value
+
+
+class Model(BaseModel):
+    """The base of every configuration model. Defaults are values already: seconds and bytes."""
+
+    model_config = {**STRICT, "validate_default": False}
+
+
+class RedisConfig(Model):
+    """The router's own Redis: dead letters, and queues."""
+
+    url: RedisUrl = Field(
+        "embedded", description="redis://, rediss://, unix://, or `embedded`; default: $REDIS_URL, else `embedded`"
+    )
+    key_prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")] = Field(
+        "event-router", description="every key the router owns is {key_prefix}:…"
+    )
+    connect_timeout: Duration = Field(10.0, description="how long to wait for Redis at start")
+    outage_buffer: Size = Field(64 * 1024**2, description="what waits in memory while Redis refuses writes")
+    appendfsync: Literal["everysec", "always"] = Field(
+        "everysec", description="of the embedded server: `always` loses nothing at a power cut, and is slower"
+    )
+
+
+class PluginsConfig(Model):
+    """Where drop-in plugins are looked for, beside `plugins/` next to the configuration and the built-ins."""
+
+    paths: list[str] = Field(default_factory=list, description="folders of drop-in .py files")
+
+
+class Reading(Model):
+    """What every source says of its server and its messages."""
+
+    type: str = Field(description="what kind of source it is")
+    url: ServerUrl | None = Field(None, description="this source's own server; default: redis.url")
+    format: Literal["json", "text", "cloudevents"] = Field("json", description="how a message is read")
+    id: Annotated[str, AfterValidator(dotted)] | None = Field(
+        None, description="the dotted path in the payload where the event's id stands; default: an id of ours"
+    )
+    max_bytes: Size = Field(1024**2, description="a larger payload is rejected before it is decoded")
+
+    @model_validator(mode="after")
+    def _has_fields(self) -> Reading:
+        if self.id is not None and self.format == "text":
+            raise ValueError("`id` is a path in a JSON payload, and `format: text` has none; leave one of them out")
+        return self
+
+
+class PubSubConfig(Reading):
+    """A subscription to pub/sub channels by name or glob."""
+
+    type: Literal["pubsub"] = Field(description="what kind of source it is")
+    channels: list[Glob] = Field(default_factory=list, description="names and globs")
+    patterns: list[Glob] = Field(default_factory=list, description="globs only")
+
+    @property
+    def reads(self) -> list[str]:
+        """The names and globs of the channels it reads."""
+        return [*self.channels, *self.patterns]
+
+    @model_validator(mode="after")
+    def _some(self) -> PubSubConfig:
+        if not self.channels and not self.patterns:
+            raise ValueError("a pubsub source needs at least one entry in `channels` or `patterns`")
+        return self
+
+
+class ClaimConfig(Model):
+    """When the unfinished work of a router that is gone is taken over."""
+
+    idle: Duration = Field(60.0, gt=0, description="entries nobody has touched for so long are taken over")
+
+
+class StreamConfig(Reading):
+    """A consumer group on one or more streams: an entry is acknowledged when all that came of it is over."""
+
+    type: Literal["stream"] = Field(description="what kind of source it is")
+    streams: Annotated[list[Key], AfterValidator(distinct)] = Field(
+        min_length=1, description="the keys of the streams, exact names"
+    )
+    group: Key = Field("event-router", description="the consumer group; it is made when it is not there")
+    start: Literal["new", "oldest"] = Field("new", description="where a group that is made begins to read")
+    payload_field: Key = Field("payload", description="the field of an entry that holds the payload")
+    claim: ClaimConfig = Field(
+        default_factory=ClaimConfig, description="when the work of a router that is gone is taken over"
+    )
+    max_deliveries: int = Field(5, ge=1, description="an entry that ended the process so often is a dead letter")
+    max_in_flight: int = Field(1000, ge=1, le=100_000, description="how many entries may be unfinished at a time")
+
+    @property
+    def reads(self) -> list[str]:
+        """The names of the channels it reads."""
+        return self.streams
+
+
+class ListConfig(Reading):
+    """Lists that are taken from item by item: an item is removed when all that came of it is over."""
+
+    type: Literal["list"] = Field(description="what kind of source it is")
+    keys: Annotated[list[Key], AfterValidator(distinct)] = Field(
+        min_length=1, description="the keys of the lists, exact names"
+    )
+    lease: Duration = Field(60.0, ge=1, description="the items of a router not heard of for so long are put back")
+    max_deliveries: int = Field(5, ge=1, description="an item that ended the process so often is a dead letter")
+    max_in_flight: int = Field(100, ge=1, le=1000, description="how many items may be unfinished at a time")
+
+    @property
+    def reads(self) -> list[str]:
+        """The names of the channels it reads."""
+        return self.keys
+
+
+SourceConfig = PubSubConfig | StreamConfig | ListConfig
+SOURCES: dict[str, type[SourceConfig]] = {"pubsub": PubSubConfig, "stream": StreamConfig, "list": ListConfig}
+"""The models of the types of source."""
+
+
+class SchemaConfig(Model):
+    """Which JSON Schema the events of some channels must fit; the first entry that matches the channel counts."""
+
+    channels: list[Glob] = Field(min_length=1, description="names or globs of channels")
+    file: str = Field(description="the JSON Schema, relative to this file")
+    mode: Literal["enforce", "warn", "off"] = Field("enforce", description="what an event that does not fit means")
+
+
+class RetryConfig(Model):
+    """Full-jitter exponential backoff; age alone ends it unless `attempts` caps it."""
+
+    initial: Duration = Field(1.0, description="the longest first delay")
+    max_delay: Duration = Field(300.0, description="the longest delay")
+    max_age: Duration = Field(86400.0, description="a delivery that has failed for this long is given up")
+    attempts: int | None = Field(None, ge=1, description="an optional cap on counted attempts")
+
+
+class QueueConfig(Model):
+    """The bound of a sink's queue and what happens when it is full."""
+
+    type: Literal["memory", "redis"] | None = Field(
+        None, description="where the waiting deliveries are kept; default: what the plugin says"
+    )
+    max_events: int = Field(100_000, ge=1, description="how many deliveries may wait")
+    max_bytes: Size = Field(64 * 1024**2, description="how many bytes of payloads may wait")
+    when_full: Literal["block", "drop-newest", "drop-oldest"] = Field(
+        "block", description="pub/sub can't be held back: for its events `block` drops the newest"
+    )
+
+    @model_validator(mode="after")
+    def _redis_keeps_the_oldest(self) -> QueueConfig:
+        if self.type == "redis":
+            check_queue(self, "redis")
+        return self
+
+
+class BreakerConfig(Model):
+    """When a sink that fails is left alone, and for how long."""
+
+    failures: int = Field(5, ge=1, description="transient failures in a row that open it; a permanent one is none")
+    reset: Duration = Field(30.0, gt=0, description="how long no attempt is made; then one is, as a probe")
+
+
+def check_queue(config: QueueConfig, kind: str) -> None:
+    """Raise `ValueError` where a queue of this kind can't be as it is configured."""
+    if kind == "redis" and config.when_full == "drop-oldest":
+        raise ValueError("`drop-oldest` is for memory queues alone; in Redis write `block` or `drop-newest`")
+
+
+class BatchConfig(Model):
+    """For sinks that take batches: a batch is what is there, nothing waits for more unless `max_wait` says so."""
+
+    max_events: int = Field(500, ge=1, description="the most events in one batch")
+    max_wait: Duration = Field(0.0, description="how long a batch waits to fill")
+
+
+class HttpConfig(Model):
+    """How a sink that speaks HTTP reaches the world."""
+
+    proxy: Annotated[str, AfterValidator(proxy_url)] = Field(
+        "", description="http://host:port of a proxy; empty for none"
+    )
+
+
+class HostKeys(Model):
+    """What every sink takes whatever its type: the host does this work, never the plugin.
+
+    None stands for what the plugin registered (`queue`, `concurrency`).
+    """
+
+    type: str = Field(description="which plugin delivers")
+    queue: Annotated[QueueConfig | None, BeforeValidator(_queue)] = Field(
+        None, description="`memory`, `redis`, or a mapping"
+    )
+    concurrency: int | None = Field(None, ge=1, le=1000, description="attempts at the same time")
+    timeout: Duration = Field(10.0, gt=0, description="one attempt, everything included")
+    retry: RetryConfig = Field(default_factory=RetryConfig, description="how a failed attempt is tried again")
+    breaker: BreakerConfig = Field(default_factory=BreakerConfig, description="when a sink that fails is left alone")
+    batch: BatchConfig = Field(default_factory=BatchConfig, description="for sinks that take batches")
+    rate: RateLimit | None = Field(None, description="the most deliveries in any second, minute or hour")
+    fallback: list[str] = Field(default_factory=list, description="sinks that get what this one gives up")
+    order_by: Annotated[str, StringConstraints(min_length=1)] | None = Field(
+        None, description="an expression: deliveries for which it gives the same keep their order"
+    )
+    http: HttpConfig = Field(default_factory=HttpConfig, description="for sinks that speak HTTP")
+    allow_private: bool = Field(
+        False, description="for sinks that speak HTTP: whether they may reach private addresses"
+    )
+
+
+class SinkConfig(Model):
+    """A configured sink: its host keys, and the options its plugin's model has checked."""
+
+    host: HostKeys
+    options: Any
+
+
+class RouteSink(Model):
+    """One sink of a route, with the template options that this route overrides (already checked)."""
+
+    sink: str = Field(description="the name of a sink")
+    options: Any = None
+
+
+class RouteConfig(Model):
+    """A rule that picks sinks. Every matching route gets the event; `final` stops after itself."""
+
+    id: Name = Field(description="the route's name, unique")
+    sources: list[str] | None = Field(None, description="names of sources; default: all")
+    channels: list[Glob] | None = Field(None, description="names or globs of channels; default: all")
+    expires: Expires | None = Field(
+        None, description="what is not delivered by then is a dead letter: a duration, or a template that gives a time"
+    )
+    sinks: list[RouteSink] = Field(min_length=1, description="who gets the event")
+    final: bool = Field(False, description="no later route is asked when this one matched")
+    enabled: bool = Field(True, description="false: as if the route were not there")
+
+
+class DeliverOnly(Model):
+    """Send to addresses that match `only`; print what would have gone to the others."""
+
+    only: list[Glob] = Field(min_length=1, description="globs of the addresses that are sent to")
+    others: Literal["print"] = Field("print", description="what is done with the rest")
+
+
+class NotifyConfig(Model):
+    """Who is told of new dead letters: one summary per interval, nothing where nothing happened."""
+
+    sinks: list[str] = Field(
+        min_length=1, description="names of sinks; each renders the summary with its own templates"
+    )
+    every: Duration = Field(900.0, gt=0, description="one summary per interval that had dead letters")
+
+
+class DeadLettersConfig(Model):
+    """How many dead letters are kept, for how long, and who is told of them."""
+
+    max_events: int = Field(100_000, ge=1, description="how many letters are kept; the oldest make room")
+    max_age: Duration = Field(30 * 86400.0, gt=0, description="how long a letter is kept")
+    notify: NotifyConfig | None = Field(None, description="who is told: {sinks: [ops-chat], every: 15m}")
+
+
+class AdminConfig(Model):
+    """Where the router is watched over HTTP."""
+
+    listen: Annotated[str, AfterValidator(listen_address)] | None = Field(
+        None, description="HOST:PORT, unix:/path, or `off`; default: a socket in the state directory, for `status`"
+    )
+    token: Annotated[Secret, AfterValidator(admin_token)] | None = Field(
+        None, description="what a client has to show (Authorization: Bearer …); required where others can reach it"
+    )
+
+    @model_validator(mode="after")
+    def _guarded(self) -> AdminConfig:
+        if self.listen not in {None, OFF} and self.token is None and not address(str(self.listen)).local:
+            raise ValueError(
+                f'other machines can reach {self.listen}: add `token` (such as "${{cred:admin}}"), '
+                "or listen at 127.0.0.1:PORT"
+            )
+        return self
+
+
+class ShutdownConfig(Model):
+    """How the daemon ends."""
+
+    drain: Duration = Field(30.0, description="how long SIGTERM lets what is in flight finish")
+
+
+class RouterConfig(Model):
+    """The whole configuration of one router."""
+
+    version: Literal[1] = Field(description="the version of this format; rises when an old file would change meaning")
+    redis: RedisConfig = Field(default_factory=RedisConfig, description="the router's own Redis")
+    plugins: PluginsConfig = Field(default_factory=PluginsConfig, description="where drop-in plugins are looked for")
+    sources: dict[Name, SourceConfig] = Field(min_length=1, description="where events come from, by name")
+    schemas: list[SchemaConfig] = Field(
+        default_factory=list, description="the JSON Schema of each channel; the first entry that matches counts"
+    )
+    sinks: dict[Name, SinkConfig] = Field(min_length=1, description="where deliveries go, by name")
+    routes: list[RouteConfig] = Field(min_length=1, description="who gets what")
+    unmatched: Literal["drop", "dead-letter"] | list[RouteSink] = Field(
+        "drop", description="what becomes of an event that no route takes: drop, dead-letter, or a list of sinks"
+    )
+    deliver: Literal["send", "print"] | DeliverOnly = Field(
+        "send", description="send, print (show who would get what), or {only: [globs], others: print}"
+    )
+    timezone: Zone = Field("UTC", description="the time zone of the templates' time filters")
+    dead_letters: DeadLettersConfig = Field(
+        default_factory=DeadLettersConfig, description="how many dead letters are kept, for how long, who is told"
+    )
+    admin: AdminConfig = Field(
+        default_factory=AdminConfig, description="where the router is watched over HTTP: {listen: HOST:PORT}, or `off`"
+    )
+    shutdown: ShutdownConfig = Field(default_factory=ShutdownConfig, description="how the daemon ends")

@@ -1,0 +1,270 @@
+"""The scalars of a configuration: durations, sizes, rates, addresses, names; floor 1.
+
+Durations are seconds (float), sizes are bytes (int).
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from typing import Annotated, NamedTuple
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+import durationpy
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    PlainSerializer,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
+
+from router import redis_url
+from router.options import Secret
+
+NAME = r"[A-Za-z0-9_.-]{1,64}"
+_DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+")
+_LONGEST = 100 * 365 * 86400.0
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+OFF = "off"
+"""What `admin` and its `listen` say when the router is not to be watched over HTTP."""
+_sizes = TypeAdapter(ByteSize)
+
+
+def _duration(value: object) -> float:
+    if not isinstance(value, str) or not _DURATION.fullmatch(value):
+        raise ValueError(f"{value!r} is no duration, write a number with its unit: 500ms, 30s, 5m, 24h or 7d")
+    try:
+        seconds = durationpy.from_str(value).total_seconds()
+    except (durationpy.DurationError, OverflowError):
+        seconds = _LONGEST + 1
+    if seconds > _LONGEST:
+        raise ValueError(f"{value!r} is longer than 100 years")
+    return seconds
+
+
+def _duration_text(seconds: float) -> str:
+    if seconds != int(seconds):
+        return f"{seconds * 1000:g}ms"
+    unit, size = next(  # 24h and not 1d, 60s and not 1m
+        (unit, size) for unit, size in _UNITS if seconds % size == 0 and (seconds > size or size == 1)
+    )
+    return f"{int(seconds) // size}{unit}"
+
+
+def _size(value: object) -> int:
+    wrong = ValueError(f"{value!r} is no size, write for example 512KiB, 1MiB or 64MiB")
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise wrong
+    try:
+        size = int(_sizes.validate_python(value))
+    except (ValidationError, OverflowError, ValueError):
+        raise wrong from None
+    if not 0 < size < 2**63:
+        raise ValueError(f"{value!r} is no size, it must be above zero and below 8 EiB")
+    return size
+
+
+def _size_text(size: int) -> str:
+    for unit, factor in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(size)
+
+
+def _zone(value: str) -> str:
+    if value == "UTC":  # needs no time zone database
+        return value
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        if not available_timezones():
+            message = (
+                f"{value!r} is not known: this system has no time zone data; install the package tzdata, or write UTC"
+            )
+            raise ValueError(message) from None
+        raise ValueError(f"{value!r} is no time zone, write a name such as UTC or Europe/Berlin") from None
+    return value
+
+
+def _server_url(value: str) -> str:
+    """Check the URL of a Redis server; no message quotes it, for it may hold a password."""
+    if value == "embedded":
+        raise ValueError("`embedded` is for `redis.url` alone; leave `url` out to use that server")
+    return _redis_url(value)
+
+
+def _redis_url(value: str) -> str:
+    wrong = None if value == "embedded" else redis_url.fault(value)
+    if wrong:
+        raise ValueError(wrong)
+    return value
+
+
+def dotted(value: str) -> str:
+    """Check a dotted path into a payload, such as `order.id`. Raises `ValueError` otherwise."""
+    if not re.fullmatch(r"[^.\s]+(\.[^.\s]+)*", value):
+        raise ValueError(f"{value!r} is no path in a payload, write names with dots between them: order.id")
+    return value
+
+
+def proxy_url(value: str) -> str:
+    """Check the URL of an HTTP proxy. Raises `ValueError` otherwise."""
+    try:
+        url = urlsplit(value)
+        good = url.scheme in {"http", "https"} and url.hostname and url.port != 0
+    except ValueError:
+        good = False
+    if value and not (good and re.fullmatch(r"[!-~]+", value)):
+        raise ValueError("a proxy is a URL: http://HOST:3128")
+    return value
+
+
+class Address(NamedTuple):
+    """Where the admin side listens: the path of a unix socket, else a host and its port."""
+
+    path: str | None
+    host: str = ""
+    port: int = 0
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.path is not None or self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:  # a name: what it resolves to may change
+            return False
+
+    def __str__(self) -> str:
+        """As it is written in the configuration."""
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def address(listen: str) -> Address:
+    """Take `HOST:PORT` or `unix:/path` apart. Raises `ValueError` for anything else."""
+    if listen.startswith("unix:"):
+        path = listen.removeprefix("unix:").removeprefix("//")
+        if not path.startswith("/") or path == "/":
+            raise ValueError("a socket is written with its whole path: unix:/run/event-router/admin.sock")
+        if not redis_url.nameable(path):
+            raise ValueError(redis_url.NO_SUCH_NAME)
+        return Address(path)
+    try:
+        parts = urlsplit(f"//{listen}")
+        host, port = parts.hostname, parts.port
+        plain = parts.netloc == listen and "@" not in listen
+    except ValueError:
+        host, port, plain = None, None, False
+    if not plain or not host or not port:
+        raise ValueError("write HOST:PORT (127.0.0.1:9464, or 0.0.0.0:9464 for every address), unix:/path, or `off`")
+    return Address(None, host, port)
+
+
+def listen_address(value: str) -> str:
+    """Check an address to listen on, or `off`. Raises `ValueError` otherwise."""
+    if value != OFF:
+        address(value)
+    return value
+
+
+def admin_token(value: Secret) -> Secret:
+    """Check a bearer token: printable ASCII without spaces. Raises `ValueError` otherwise."""
+    if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+        raise ValueError("a token is printable ASCII without spaces, at least one character: a header carries it")
+    return value
+
+
+def distinct(names: list[str]) -> list[str]:
+    """Check that no name stands twice in a list. Raises `ValueError` otherwise."""
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise ValueError(f"{name!r} stands here twice; once is enough")
+    return names
+
+
+class Rate(NamedTuple):
+    """At most so many in so many seconds."""
+
+    number: int
+    seconds: float
+
+
+_RATE = re.compile(r"([1-9][0-9]{0,5})/(s|min|h)")
+_PERIODS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+def _rate(value: object) -> object:
+    if isinstance(value, Rate):
+        return value
+    found = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f"{value!r} is no rate, write how many in which time: 10/s, 30/min or 100/h (up to 999999)")
+    return Rate(int(found[1]), _PERIODS[found[2]])
+
+
+def _rate_text(rate: Rate) -> str:
+    return f"{rate.number}/{next(unit for unit, seconds in _PERIODS.items() if seconds == rate.seconds)}"
+
+
+def _expires(value: object) -> object:
+    """A duration, or a template that gives a time: what has a `{{` is none."""
+    if isinstance(value, str) and "{{" in value:
+        return value
+    try:
+        return _duration(value)
+    except ValueError as error:
+        raise ValueError(f'{error}; or a template that gives a time: "{{{{ payload.expires_at }}}}"') from None
+
+
+def _expires_text(value: float | str) -> str:
+    return value if isinstance(value, str) else _duration_text(value)
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_duration),
+    PlainSerializer(_duration_text, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": rf"^{_DURATION.pattern}$", "examples": ["30s"]}),
+]
+"""Seconds; written as a number with its unit: `500ms`, `30s`, `1m30s`, `24h`, `7d`."""
+
+Size = Annotated[
+    int,
+    BeforeValidator(_size),
+    PlainSerializer(_size_text, when_used="json"),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string"}], "examples": ["1MiB"]}),
+]
+"""Bytes; a number, or a number with its unit: `64MiB`."""
+
+RateLimit = Annotated[
+    Rate,
+    BeforeValidator(_rate),
+    PlainSerializer(_rate_text, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": f"^{_RATE.pattern}$", "examples": ["30/min"]}),
+]
+"""So many in a time: `10/s`, `30/min`, `100/h`."""
+
+Expires = Annotated[
+    float | str,
+    BeforeValidator(_expires),
+    PlainSerializer(_expires_text, when_used="json"),
+    WithJsonSchema(
+        {"type": "string", "pattern": rf"^{_DURATION.pattern}$|\{{\{{", "examples": ["15m", "{{ payload.expires_at }}"]}
+    ),
+]
+"""Seconds, or a template that gives a time."""
+
+Name = Annotated[str, StringConstraints(pattern=rf"^{NAME}$")]
+Glob = Annotated[str, StringConstraints(min_length=1)]
+Key = Annotated[str, StringConstraints(min_length=1)]
+Zone = Annotated[str, AfterValidator(_zone)]
+RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+ServerUrl = Annotated[str, AfterValidator(_server_url)]

@@ -1,0 +1,1 @@
+"""What is counted, kept and shown: books, records, snapshots; pure."""

@@ -1,0 +1,1 @@
+"""Decisions about a delivery: retry, breaker, pace, order, claims; pure."""

@@ -1,0 +1,141 @@
+"""Expressions, and when a delivery comes too late: Jinja2 beside a sink's options, compiled at load; pure.
+
+An expression is what stands between the `{{` and `}}` of a template, over the same names. Unlike a template it never
+fails: what is missing, or can't be worked out, is falsy.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from jinja2 import Template, nodes
+
+from router.core.rendering import TemplateEnvironment
+from router.core.rendering.checking import Fault
+from router.core.rendering.sandbox.bounds import Run, current
+from router.core.rendering.sandbox.values import Missing, text
+from router.core.rendering.scope import scope
+from router.core.rendering.templates import BrokenTemplateError, Compiled, is_template, sole_expression
+from router.errors import TemplateError
+from router.events import Event
+
+MILLISECONDS = 1e11
+"""A number of seconds above this is in milliseconds, as JavaScript's `Date.now()`: in seconds it were the year 5138."""
+
+_RESULT = "_result_"
+_NO_TIME = "expires: the text is no time"
+
+
+class BrokenExpressionError(Exception):
+    """It can't be compiled; the text says why."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__("; ".join(fault.message for fault in faults))
+
+
+class _Value(Compiled):
+    """A compiled expression, which gives its value and not its text."""
+
+    def _compile(self, tree: nodes.Template) -> Template:
+        found = sole_expression(tree)
+        if found is None:
+            raise BrokenTemplateError([Fault("it is not one expression", None)])
+        return super()._compile(nodes.Template([nodes.Assign(nodes.Name(_RESULT, "store"), found, lineno=1)], lineno=1))
+
+    def value(self, names: dict[str, Any]) -> Any:
+        context, steps = self._run(names)
+        for _ in steps:
+            pass  # it has nothing to say, it sets the result
+        return context.vars[_RESULT]
+
+
+class Expression:
+    """A compiled expression. Raises `BrokenExpressionError`."""
+
+    def __init__(self, source: str, environment: TemplateEnvironment) -> None:
+        if is_template(source):
+            raise BrokenExpressionError([Fault("an expression is written without `{{` and `}}`", None)])
+        try:
+            self._value = _Value(f"{{{{ {source}\n}}}}", environment.expressions())
+        except BrokenTemplateError as error:
+            raise BrokenExpressionError(error.faults) from None
+
+    def value(self, event: Event, now: float) -> Any:
+        """What it gives for a delivery, None where something is missing or can't be worked out."""
+        token = current.set(Run(now))
+        try:
+            found = self._value.value(scope(event, self._value.names))
+        except Exception:  # noqa: BLE001  # whatever it runs into is falsy
+            return None
+        finally:
+            current.reset(token)
+        return None if isinstance(found, Missing) else found
+
+    def key(self, event: Event, now: float) -> str | None:
+        """Its value as a text, to be compared with others; None where it is missing, null, false or empty."""
+        found = self.value(event, now)
+        try:
+            return None if found is None or found is False or found == "" else text(found)
+        except Exception:  # noqa: BLE001  # as above
+            return None
+
+
+class Expiry:
+    """Until when a delivery is worth making: seconds after the event came, or a template that gives a time.
+
+    Raises `BrokenExpressionError`.
+    """
+
+    def __init__(self, after: float | str, environment: TemplateEnvironment) -> None:
+        self._seconds = after if isinstance(after, float) else None
+        self._template: Compiled | None = None
+        if isinstance(after, str):
+            try:
+                self._template = Compiled(after, environment.plain())
+            except BrokenTemplateError as error:
+                raise BrokenExpressionError(error.faults) from None
+
+    def at(self, event: Event, now: float) -> float | None:
+        """The time, in seconds since the epoch; None where the template renders to nothing: then it never expires.
+
+        Raises `TemplateError` when the template fails or gives no time.
+        """
+        if self._template is None:
+            assert self._seconds is not None
+            return event.received_at.timestamp() + self._seconds
+        names = scope(event, self._template.names)
+        token = current.set(Run(now))
+        try:
+            rendered = self._template.render(names).strip()
+        except Exception as error:  # noqa: BLE001  # whatever a template runs into is this delivery's failure
+            raise self._template.explain("expires", error, names) from None
+        finally:
+            current.reset(token)
+        return moment(rendered) if rendered else None
+
+
+def moment(written: str) -> float:
+    """Seconds since the epoch of a time as RFC 3339 has it, or as a number: of seconds, or of milliseconds.
+
+    Raises `TemplateError` when it is none.
+    """
+    try:
+        number = float(written)
+    except ValueError:
+        return _date(written)
+    if not 0 <= number < MILLISECONDS * 1000:
+        raise TemplateError(f"expires: {written[:50]!r} is no time", _NO_TIME)
+    return number / 1000 if number >= MILLISECONDS else number
+
+
+def _date(written: str) -> float:
+    try:
+        found = datetime.fromisoformat(written)
+        if found.tzinfo is None:
+            no_zone = "has no time zone; end it with Z or +00:00"
+            raise TemplateError(f"expires: {written[:50]!r} {no_zone}", f"expires: the time {no_zone}")
+        return found.timestamp()
+    except (ValueError, OverflowError):
+        wrong = f"expires: {written[:50]!r} is no time: write RFC 3339 (2026-01-31T12:00:00Z) or seconds since 1970"
+        raise TemplateError(wrong, _NO_TIME) from None

@@ -1,0 +1,365 @@
+"""The Jinja environments: one for each way of escaping, all in the same sandbox; floor 2.
+
+What an operator's template may do is listed here and not what it may not: names are looked up in mappings and lists,
+and only the methods below can be called. Escaping rests on Jinja's autoescape. For a sink's own escaping the compiled
+template uses that function, and a `Markup` class of its own, wherever Jinja would use HTML's; a value that some corner of
+Jinja has marked as safe HTML is then no more than text, and is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date, tzinfo
+from functools import partial
+from typing import Any, ClassVar, Self
+
+import markupsafe
+from jinja2 import DictLoader, nodes, pass_context
+from jinja2.environment import TemplateModule
+from jinja2.runtime import BlockReference, Context, LoopContext, Macro, TemplateReference
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Cycler, Joiner, Namespace
+from jinja2.visitor import NodeTransformer
+from markupsafe import Markup
+
+from router.core.rendering.sandbox.bounds import MAX_BITS, concat, counting, current, each, made, shown
+from router.core.rendering.sandbox.filters import (
+    EACH,
+    OWN_FORMAT,
+    OWN_PERCENT,
+    SLICE,
+    filters,
+    refuse_format,
+    replace,
+    strftime,
+)
+from router.core.rendering.sandbox.textual import METHODS
+from router.core.rendering.sandbox.values import Missing, join, text
+
+_OF_TEXT = frozenset(
+    (  # noqa: SIM905  # a list of words
+        "capitalize casefold count endswith find isalnum isalpha isdigit islower isspace isupper lower lstrip partition "
+        "removeprefix removesuffix rfind rpartition rsplit rstrip split splitlines startswith strip swapcase title upper"
+    ).split()
+)
+_OF_TIME = frozenset(
+    (  # noqa: SIM905
+        "date day hour isocalendar isoformat isoweekday minute month second strftime timestamp utcoffset weekday year"
+    ).split()
+)
+_OF_JINJA = (LoopContext, Cycler, Joiner, Namespace, TemplateReference, BlockReference, Macro, TemplateModule)
+_REMOVED = ("lipsum",)
+_HELD = "_held_{}_"  # the name under which a block's text is kept
+
+_NAMES = """
+Markup = environment.marked
+escape = environment.escaped
+markup_join = str_join = environment.concatenated
+LoopContext = environment.loop
+Macro = environment.macro
+TemplateReference = environment.reference
+"""
+"""What a compiled template finds under the names that it imports from Jinja; the last assignment counts."""
+
+
+class _Shaping(NodeTransformer):
+    """What is changed in every template before it is compiled.
+
+    Loops go over counted items, and slices are counted. `%` and `format` work on the template's own words alone: a format
+    that an event brings could ask for anything, and takes quadratic time to judge. `{% filter %}` and `{% set x | filter %}` become a set block and an ordinary filter: as
+    Jinja compiles them, what the filter returns goes out unescaped.
+    """
+
+    def __init__(self) -> None:
+        self._held = 0
+
+    def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802  # Jinja's naming
+        self.generic_visit(node)
+        node.iter = _filter(node.iter, EACH)
+        return node
+
+    def visit_FilterBlock(self, node: nodes.FilterBlock) -> list[nodes.Node]:  # noqa: N802
+        self.generic_visit(node)
+        hold, held = self._hold(node.body, node)
+        return [hold, nodes.Output([_applied(node.filter, held)], lineno=node.lineno)]
+
+    def visit_AssignBlock(self, node: nodes.AssignBlock) -> nodes.Node | list[nodes.Node]:  # noqa: N802
+        self.generic_visit(node)
+        if node.filter is None:
+            return node
+        hold, held = self._hold(node.body, node)
+        return [hold, nodes.Assign(node.target, _applied(node.filter, held), lineno=node.lineno)]
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:  # noqa: N802
+        self.generic_visit(node)
+        if not isinstance(node.arg, nodes.Slice):
+            return node
+        bounds = [part or nodes.Const(None) for part in (node.arg.start, node.arg.stop, node.arg.step)]
+        return nodes.Filter(node.node, SLICE, bounds, [], None, None, lineno=node.lineno)
+
+    def visit_Mod(self, node: nodes.Mod) -> nodes.Expr:  # noqa: N802
+        self.generic_visit(node)
+        if not _own_words(node.left):
+            return node
+        return nodes.Filter(node.left, OWN_PERCENT, [node.right], [], None, None, lineno=node.lineno)
+
+    def visit_Filter(self, node: nodes.Filter) -> nodes.Filter:  # noqa: N802
+        if node.name == "format" and _own_words(node.node):
+            node.name = OWN_FORMAT
+        self.generic_visit(node)
+        return node
+
+    def _hold(self, body: list[nodes.Node], at: nodes.Node) -> tuple[nodes.AssignBlock, nodes.Name]:
+        self._held += 1
+        name = _HELD.format(self._held)
+        target = nodes.Name(name, "store", lineno=at.lineno)
+        return nodes.AssignBlock(target, None, body, lineno=at.lineno), nodes.Name(name, "load", lineno=at.lineno)
+
+
+def _filter(node: nodes.Node, name: str) -> nodes.Filter:
+    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+
+
+def _own_words(node: nodes.Expr | None) -> bool:
+    """Return whether a text stands in the template itself, `| markup` behind it or not."""
+    if isinstance(node, nodes.Filter) and node.name == "markup":
+        return _own_words(node.node)
+    return isinstance(node, nodes.Const) and isinstance(node.value, str)
+
+
+def _applied(chain: nodes.Filter, to: nodes.Expr) -> nodes.Filter:
+    """The filter chain of a block, applied to an expression."""
+    inner = chain
+    while isinstance(inner.node, nodes.Filter):
+        inner = inner.node
+    inner.node = to
+    return chain
+
+
+class _Macro(Macro):
+    """A macro, whose calls are counted and whose result is marked as this sink's."""
+
+    def _invoke(self, arguments: list[Any], autoescape: bool) -> str:
+        current.get().step(1)
+        result: str = self._func(*arguments)
+        return self._environment.marked(result) if autoescape else result  # type: ignore[attr-defined]  # a Sandbox
+
+
+class _Loop(LoopContext):
+    """`loop`, which counts what a recursive one goes over too."""
+
+    def __call__(self, iterable: Iterable[Any]) -> str:
+        return super().__call__(each(iterable))
+
+
+class _Reference(TemplateReference):
+    """`self` of a template with blocks, whose results are marked as this sink's."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._marked = context.environment.marked  # type: ignore[attr-defined]  # a Sandbox
+
+    def __getitem__(self, name: str) -> Any:
+        return _block(super().__getitem__(name), self._marked)
+
+
+class _Context(Context):
+    """The names of a template, whose `super()` is marked as this sink's."""
+
+    def super(self, name: str, current: Callable[[Context], Iterator[str]]) -> Any:
+        block = super().super(name, current)
+        return block if isinstance(block, Missing) else _block(block, self.environment.marked)  # type: ignore[attr-defined]
+
+
+def _block(block: Callable[[], str], marked: Callable[[str], str]) -> Callable[[], str]:
+    return lambda: marked(str.__str__(block()))
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """One way of escaping: none, HTML, or a function of a sink.
+
+    `marked` makes text pass unescaped, `escaped` escapes a text that is not marked; both are identities without
+    escaping.
+    """
+
+    intercepted_binops: ClassVar[frozenset[str]] = frozenset({"+", "*", "**", "%"})  # type: ignore[misc]
+
+    concat = staticmethod(concat)
+    context_class = _Context
+    loop = _Loop
+    macro = _Macro
+    reference = _Reference
+
+    marked: Callable[[str], str]
+    escaped: Callable[[str], str]
+
+    def __init__(
+        self,
+        zone: tzinfo,
+        escape: Callable[[str], str] | None = None,
+        *,
+        html: bool = False,
+        show: Callable[[Any], str] = text,
+    ) -> None:
+        """Take the configured time zone, and how values are escaped: by a function, as HTML, or not at all.
+
+        `show` makes text of the result of `{{ … }}`.
+        """
+        super().__init__(
+            undefined=Missing,
+            autoescape=html or escape is not None,
+            auto_reload=False,
+            finalize=_finalizing(show),
+        )
+        if escape is not None:
+            self.marked, self.escaped = _own(escape)
+        elif html:
+            self.marked, self.escaped = Markup, markupsafe.escape
+        else:
+            self.marked = self.escaped = str
+        for name in _REMOVED:
+            del self.globals[name]
+        self.filters.clear()
+        self.filters.update(
+            filters(zone, self.joined, lambda value: self.marked(text(value)), lambda value: self._escape(text(value)))
+        )
+
+    def with_files(self, texts: Mapping[str, str]) -> Sandbox:
+        """The same with these files to include, extend and import."""
+        return self.overlay(loader=DictLoader(texts))
+
+    def _escape(self, value: str) -> str:
+        return self.marked(self.escaped(value))
+
+    def joined(self, values: Iterable[Any], separator: Any) -> str:
+        """The texts of values with a separator; as soon as one is marked, the rest is escaped and the whole marked."""
+        texts = [text(value) for value in values]
+        between = text(separator)
+        if self.autoescape and (any(map(self._is_marked, texts)) or self._is_marked(between)):
+            whole = self.marked(join(map(self.escaped, texts), self.escaped(between)))
+        else:
+            whole = join(texts, between)
+        made(whole)
+        return whole
+
+    def _is_marked(self, value: str) -> bool:
+        return type(value) is self.marked
+
+    def concatenated(self, values: Iterable[Any]) -> str:
+        """What `~` makes."""
+        return self.joined(values, "")
+
+    def _generate(
+        self, source: nodes.Template, name: str | None, filename: str | None, defer_init: bool = False
+    ) -> str:
+        source = _Shaping().visit(source)
+        source.set_environment(self)
+        return super()._generate(source, name, filename, defer_init) + _NAMES
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """`obj.attribute`: a key of a mapping; a method that is known to do no harm; else missing."""
+        if isinstance(obj, Mapping):
+            return self._item(obj, attribute)
+        if isinstance(obj, Missing):
+            return obj.child(attribute)
+        if isinstance(obj, str):
+            if attribute in METHODS:
+                return counting(partial(METHODS[attribute], obj))
+            if attribute in _OF_TEXT:
+                return counting(getattr(obj, attribute))
+            if attribute == "replace":
+                return counting(partial(replace, obj))
+        elif isinstance(obj, date):
+            if attribute == "strftime":
+                return partial(strftime, obj)
+            if attribute in _OF_TIME:
+                return getattr(obj, attribute)
+        elif isinstance(obj, tuple):
+            if attribute in getattr(obj, "_fields", ()):  # what `groupby` gives
+                return getattr(obj, attribute)
+        elif isinstance(obj, _OF_JINJA):
+            return super().getattr(obj, attribute)
+        return self.undefined(obj=obj, name=attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """`obj[argument]`: a key of a mapping, a place in a list or text; else as `getattr`."""
+        if isinstance(obj, Mapping | list | tuple | str | range | TemplateReference):
+            return self._item(obj, argument)
+        if isinstance(argument, str):
+            return self.getattr(obj, argument)
+        return obj.child(argument) if isinstance(obj, Missing) else self.undefined(obj=obj, name=argument)
+
+    def _item(self, obj: Any, key: Any) -> Any:
+        try:
+            return obj[key]
+        except (TypeError, LookupError):
+            return self.undefined(obj=obj, name=key)
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """An operator that could fill the memory; everything else runs as Python's own."""
+        if operator == "%" and isinstance(left, str):
+            return refuse_format()
+        _OPERATORS[operator](left, right)
+        return super().call_binop(context, operator, left, right)
+
+
+def _check_sum(left: Any, right: Any) -> None:
+    if isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
+        current.get().make(len(left) + len(right))
+
+
+def _check_product(left: Any, right: Any) -> None:
+    if isinstance(left, int) and isinstance(right, int):
+        _check_bits(left.bit_length() + right.bit_length())
+    elif isinstance(left, int) and isinstance(right, str | list | tuple):
+        current.get().make(len(right) * max(left, 0))
+    elif isinstance(right, int) and isinstance(left, str | list | tuple):
+        current.get().make(len(left) * max(right, 0))
+
+
+def _check_power(left: Any, right: Any) -> None:
+    if isinstance(left, int) and isinstance(right, int):
+        _check_bits(left.bit_length() * right)
+
+
+def _check_bits(bits: int) -> None:
+    if bits > MAX_BITS:
+        raise OverflowError("the number gets too large")
+
+
+_OPERATORS: dict[str, Callable[[Any, Any], None]] = {
+    "+": _check_sum,
+    "*": _check_product,
+    "**": _check_power,
+    "%": lambda _left, _right: None,
+}
+
+
+def _finalizing(show: Callable[[Any], str]) -> Callable[[Context, Any], str]:
+    @pass_context
+    def finalize(_context: Context, value: Any) -> str:
+        """Every result of `{{ … }}` as text. It takes the context so that Jinja escapes no constant ahead, as HTML."""
+        return shown(show(value))
+
+    return finalize
+
+
+def _own(escape: Callable[[str], str]) -> tuple[type[Markup], Callable[[Any], str]]:
+    """A class of marked text for a sink's own escaping, and what escapes a text that is not of it."""
+
+    class Marked(Markup):
+        """Text that needs no escaping for this sink."""
+
+        __slots__ = ()
+
+        def __new__(cls, value: Any = "") -> Self:
+            return str.__new__(cls, value)
+
+        @classmethod
+        def escape(cls, s: Any, /) -> Marked:
+            return s if type(s) is cls else cls(escaped(s))
+
+    def escaped(value: Any) -> str:
+        return value if type(value) is Marked else escape(str.__str__(text(value)))
+
+    return Marked, escaped

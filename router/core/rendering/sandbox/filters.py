@@ -1,0 +1,307 @@
+"""The filters of templates: our own, and those of Jinja that are safe with values of an event; floor 2.
+
+Jinja's `attr`, `pprint`, `random`, `safe`, `tojson`, `urlize` and `xmlattr` are left out: they reach into objects, need
+chance, or let a value through unescaped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+from functools import lru_cache, wraps
+from typing import Any
+from urllib.parse import quote
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from jinja2 import pass_context, pass_environment
+from jinja2.filters import FILTERS, make_attrgetter
+from jinja2.runtime import Context
+from markupsafe import Markup
+
+from router.core.rendering.sandbox.bounds import bounded, check_size, counting, current, each
+from router.core.rendering.sandbox.textual import strip, wordwrap
+from router.core.rendering.sandbox.values import Missing, json, text
+
+EACH = "each element"
+"""The name of the filter that every `for` loop passes through; no template can write it."""
+
+OWN_FORMAT = "_format_"
+OWN_PERCENT = "_percent_"
+"""The names of `format` and of `%` for a text that is written in the template itself; no template can write them."""
+
+SLICE = "_slice_"
+"""The name of the filter that stands for `value[start:stop:step]`."""
+
+MAX_WIDTH = 1000
+"""The largest width, precision or count that a filter takes."""
+
+_KEPT = [
+    "abs",
+    "batch",
+    "capitalize",
+    "center",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "filesizeformat",
+    "first",
+    "float",
+    "groupby",
+    "indent",
+    "int",
+    "items",
+    "last",
+    "length",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "reject",
+    "rejectattr",
+    "reverse",
+    "round",
+    "select",
+    "selectattr",
+    "slice",
+    "sort",
+    "striptags",
+    "title",
+    "truncate",
+    "unique",
+    "upper",
+    "urlencode",
+    "wordcount",
+]  # a list of words
+_OF_TEXT = "capitalize center indent lower striptags title truncate upper urlencode wordcount".split()  # noqa: SIM905
+_SIZED = ("batch", "center", "indent", "round", "slice")
+_CONVERSION = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\d+|\*)?(?:\.(\d+|\*))?")
+_ZONES = 64  # of a configuration and its events; a zone is a kilobyte
+
+
+CHOSEN_UTC = timezone(timedelta(0), "UTC")
+"""UTC where it was asked for by name. It needs no time zone data, which a slim system lacks. It is another object than
+`datetime.UTC`, so that a time in it is known from one without a zone.
+"""
+
+
+@lru_cache(_ZONES)
+def zone(name: str) -> tzinfo:
+    """Return the time zone of that name. Raises `ValueError` when there is none."""
+    if name == "UTC":
+        return CHOSEN_UTC
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"there is no time zone {name[:64]!r}") from None
+
+
+def moment(value: Any) -> datetime:
+    """An aware datetime of a datetime, RFC 3339 text (UTC without an offset) or seconds since the epoch.
+
+    Raises `ValueError` for anything else.
+    """
+    if isinstance(value, Missing):
+        str(value)  # raises
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value, UTC)
+        at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except (ValueError, OverflowError, OSError):
+        at = None
+    if not isinstance(at, datetime):
+        raise ValueError(f"{_quoted(value)} is no time (RFC 3339 text or seconds since the epoch)")  # noqa: TRY004  # a value
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _quoted(value: Any) -> str:
+    shown = text(value)
+    return repr(shown[:40] + "…" if len(shown) > 40 else shown)
+
+
+_LARGER = ((60, "minute"), (60, "hour"), (24, "day"), (365, "year"))
+
+
+def span(seconds: float) -> str:
+    """A length of time in its largest unit, rounded down: `5 minutes`, `1 day`."""
+    count, unit = int(seconds), "second"
+    for size, larger in _LARGER:
+        if count < size:
+            break
+        count, unit = count // size, larger
+    return f"{count:,} {unit}" if count == 1 else f"{count:,} {unit}s"
+
+
+@pass_context
+def ago(_context: Context, value: Any) -> str:
+    """How long ago a time is, seen from the time of rendering: `5 minutes ago`, `in 2 hours`, `just now`."""
+    seconds = current.get().now - moment(value).timestamp()
+    if abs(seconds) < 1:
+        return "just now"
+    return f"{span(seconds)} ago" if seconds > 0 else f"in {span(-seconds)}"
+
+
+def strftime(at: date, format: str) -> str:  # noqa: A002  # as Python names it
+    """Return a time as text. Raises `OverflowError` for a format that is too long: some take 256 times its length."""
+    if len(format) > MAX_WIDTH:
+        raise OverflowError(f"a format of a time has at most {MAX_WIDTH:,} characters")
+    return at.strftime(format)
+
+
+def _time_filters(home: tzinfo) -> dict[str, Callable[..., Any]]:
+    def local(value: Any, name: str | None = None) -> datetime:
+        """A time in the zone of that name, or in the configured one."""
+        where = home if name is None else zone(name)
+        return moment(value).astimezone(where)
+
+    def time(value: Any, format: str = "%Y-%m-%d %H:%M") -> str:  # noqa: A002  # as a template names it
+        """A time as text by strftime's format: in the zone that `local` has set, else in the configured one."""
+        at = moment(value)
+        at = at if at.tzinfo is CHOSEN_UTC or isinstance(at.tzinfo, ZoneInfo) else at.astimezone(home)
+        return strftime(at, format)
+
+    return {"local": local, "time": time}
+
+
+def _of_text(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a filter of Jinja that works on text take our text of the value: null is nothing and not `None`."""
+    place = 1 if hasattr(function, "jinja_pass_arg") else 0
+
+    @wraps(function)
+    def filtered(*args: Any, **kwargs: Any) -> Any:
+        values = list(args)
+        if len(values) > place and not isinstance(values[place], str):
+            values[place] = text(values[place])
+        return function(*values, **kwargs)
+
+    return filtered
+
+
+def _sized(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse the arguments that make a filter fill the memory."""
+
+    @wraps(function)
+    def filtered(value: Any, *args: Any, **kwargs: Any) -> Any:
+        for argument in (*args, *kwargs.values()):
+            if isinstance(argument, int | float) and abs(argument) > MAX_WIDTH:
+                raise OverflowError(f"{argument} is more than the {MAX_WIDTH:,} that a filter takes")
+        if function.__name__ == "do_indent":
+            _indented(text(value), *args, **kwargs)
+        return function(value, *args, **kwargs)
+
+    return filtered
+
+
+def _indented(value: str, width: int | str = 4, *_args: Any, **_kwargs: Any) -> None:
+    step = len(width) if isinstance(width, str) else width
+    bounded(len(value) + (value.count("\n") + 1) * step)
+
+
+def replace(value: Any, old: Any, new: Any, count: int | None = None) -> str:
+    """A text with each `old` in it made `new`; marked texts stay marked and escape what comes in."""
+    whole, old, new = text(value), text(old), text(new)
+    if isinstance(new, Markup) and not isinstance(whole, Markup):
+        whole = type(new).escape(whole)
+    bounded(len(whole) + whole.count(old) * max(len(new) - len(old), 0))
+    return whole.replace(old, new, -1 if count is None else count)
+
+
+def _joiner(escaped: Callable[[Iterable[Any], Any], str]) -> Callable[..., str]:
+    @pass_context
+    def join(context: Context, values: Iterable[Any], d: Any = "", attribute: str | int | None = None) -> str:
+        """The texts of values with `d` between them, or of one attribute of each."""
+        if isinstance(values, Missing):
+            str(values)  # raises
+        if attribute is not None:
+            values = map(make_attrgetter(context.environment, attribute), values)
+        return escaped(values, d)
+
+    return join
+
+
+def _formatted(template: Any, *args: Any, **kwargs: Any) -> str:
+    """Python's `%` formatting, of a bounded width: `"%.2f" | format(payload.price)`."""
+    if args and kwargs:
+        raise TypeError("format takes values by place or by name, not both")
+    return percent(text(template), kwargs or args)
+
+
+def percent(template: str, values: Any) -> str:
+    """Return `template % values`. Raises `OverflowError` for a width, or a text, that is too long."""
+    conversions = _CONVERSION.findall(template)
+    for width, precision in conversions:
+        if "*" in {width, precision} or int(width or 0) > MAX_WIDTH or int(precision or 0) > MAX_WIDTH:
+            raise OverflowError(f"a width of % is at most {MAX_WIDTH:,}")
+    bounded(len(template) + len(conversions) * check_size(values))
+    filled: str = template % values
+    return filled
+
+
+def refuse_format(*_args: Any, **_kwargs: Any) -> str:
+    """Raise `TypeError`: what an event brings is no format, whatever it holds."""
+    raise TypeError('% and format need their text written in place, as in "%.2f" % payload.price')
+
+
+@pass_environment
+def total(environment: Any, values: Any, attribute: str | int | None = None, start: Any = 0) -> Any:
+    """Return the sum of numbers, or of one attribute of each; lists would be copied once for each of them."""
+    if not isinstance(start, int | float):
+        raise TypeError("sum adds numbers")
+    return FILTERS["sum"](environment, values, attribute, start)
+
+
+def url(value: Any) -> str:
+    """A text percent-encoded as one part of a URL (RFC 3986 section 2.3): `/`, `&` and `?` too."""
+    return quote(text(value).encode("utf-8", "surrogatepass"), safe="")
+
+
+def _plainly(value: Any) -> str:
+    return text(value)
+
+
+@pass_context
+def _each(_context: Context, items: Any) -> Iterable[Any]:
+    return each(items)
+
+
+def filters(
+    home: tzinfo, joined: Callable[[Iterable[Any], Any], str], mark: Callable[[Any], str], escape: Callable[[Any], str]
+) -> dict[str, Callable[..., Any]]:
+    """All filters of one way of escaping.
+
+    `home` is the configured time zone; `joined(values, separator)` joins texts and keeps what is marked apart from what
+    is not; `mark` makes a value pass unescaped, `escape` escapes it now.
+    """
+    table: dict[str, Callable[..., Any]] = {name: FILTERS[name] for name in _KEPT}
+    for name in _SIZED:
+        table[name] = _sized(table[name])
+    table["trim"] = strip
+    table["wordwrap"] = wordwrap
+    for name in (*_OF_TEXT, "trim", "wordwrap"):
+        table[name] = _of_text(table[name])
+    table.update(
+        {
+            **_time_filters(home),
+            "ago": ago,
+            "e": escape,
+            "escape": escape,
+            "format": refuse_format,
+            "join": _joiner(joined),
+            "json": json,
+            "markup": mark,
+            "replace": replace,
+            "string": _plainly,
+            "sum": total,
+            "url": url,
+            OWN_FORMAT: _formatted,
+            OWN_PERCENT: percent,
+            SLICE: _sliced,
+        }
+    )
+    return {**{name: counting(function) for name, function in table.items()}, EACH: _each}
+
+
+def _sliced(value: Any, *bounds: Any) -> Any:
+    return value[slice(*bounds)]

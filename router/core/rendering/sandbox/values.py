@@ -1,0 +1,173 @@
+"""The text of a value, and the error of a missing one; floor 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from types import GeneratorType
+from typing import Any
+
+import msgspec
+from jinja2 import StrictUndefined, UndefinedError
+from jinja2.exceptions import TemplateRuntimeError
+from jinja2.utils import missing as no_object
+from markupsafe import Markup
+
+from router.core.rendering.sandbox.bounds import bounded, check_size
+from router.events import Event, timestamp
+
+EVENT_FIELDS = frozenset(name for name in Event.__struct_fields__ if not name.startswith("_")) | {"key", "payload"}
+"""What a template can ask of an event."""
+
+_PLAIN_FIELDS = tuple(EVENT_FIELDS - {"raw", "headers", "key", "payload"})
+
+
+class MissingError(UndefinedError):
+    """A template used what is not there: `obj` has no `names[0]`, of which `names[1]` was asked, and so on."""
+
+    def __init__(self, obj: Any, names: tuple[Any, ...]) -> None:
+        super().__init__(f"{dotted(names)} is missing")
+        self.obj = obj
+        self.names = names
+
+
+def dotted(names: Iterable[Any]) -> str:
+    """A path as it is written in a template: `payload.items[0].name`."""
+    text = ""
+    for name in names:
+        text += f".{name}" if isinstance(name, str) and name.isidentifier() else f"[{name!r}]"
+    return text.removeprefix(".")
+
+
+class Missing(StrictUndefined):
+    """What is not there: `default` and `is defined` take it, every other use raises `MissingError`.
+
+    What is asked of it is missing too, so that `payload.order.total | default(0)` holds without an order.
+    """
+
+    __slots__ = ("names",)
+
+    def __init__(
+        self,
+        hint: str | None = None,
+        obj: Any = no_object,
+        name: str | None = None,
+        exc: type[TemplateRuntimeError] = UndefinedError,
+        names: tuple[Any, ...] | None = None,
+    ) -> None:
+        super().__init__(hint, obj, name, exc)
+        self.names = names or (name,)
+        if exc is UndefinedError:
+            self._undefined_exception = self._missing  # type: ignore[assignment]  # a function of the message does
+
+    def _missing(self, _message: str) -> MissingError:
+        return MissingError(self._undefined_obj, self.names)
+
+    def child(self, name: Any) -> Missing:
+        """What is asked of what is not there."""
+        return Missing(obj=self._undefined_obj, name=self._undefined_name, names=(*self.names, name))
+
+
+def text(value: Any) -> str:
+    """A value as text: null is nothing, a list comma-joined, a mapping JSON, a time RFC 3339, a marked one as it is.
+
+    Raises `MissingError` for what is not there and `TypeError` for what is no value (a function, a macro).
+    """
+    convert = _TEXTS.get(type(value))
+    if convert is not None:
+        return convert(value)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return json(value)
+    if isinstance(value, list | tuple):
+        return _joined(value)
+    if isinstance(value, Missing):
+        return str(value)  # raises
+    raise TypeError(f"a {type(value).__name__} is no value that can be shown")
+
+
+class EventFields(dict[str, Any]):
+    """The fields of an event as a template names them; the dear ones are made when they are asked for."""
+
+    def __init__(self, event: Event) -> None:
+        super().__init__((name, getattr(event, name)) for name in _PLAIN_FIELDS)
+        self["headers"] = event.headers or {}
+        self["key"] = event.key
+        self._event = event
+
+    def __missing__(self, name: str) -> Any:
+        if name == "payload":
+            return self._event.payload
+        if name == "raw":
+            return self._event.raw.decode("utf-8", "backslashreplace")
+        raise KeyError(name)
+
+    def shown(self) -> dict[str, Any]:
+        """All fields, as JSON shows them."""
+        return {**self, "received_at": timestamp(self["received_at"]), "payload": self["payload"]}
+
+
+def json(value: Any) -> str:
+    """Compact JSON of a value. Raises as `text` does."""
+    if isinstance(value, EventFields):
+        value = value.shown()
+    check_size(value)
+    return msgspec.json.encode(value, enc_hook=_plain).decode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Markup):
+        return str.__str__(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, GeneratorType):
+        return list(value)
+    return text(value)
+
+
+def _identity(value: str) -> str:
+    return value
+
+
+def _nothing(_value: object) -> str:
+    return ""
+
+
+def _truth(value: object) -> str:
+    return "true" if value else "false"
+
+
+def _joined(values: Iterable[Any]) -> str:
+    return join(values, ", ")
+
+
+def join(values: Iterable[Any], separator: str) -> str:
+    """The texts of values with a separator between them. Raises `OverflowError` when that is too long."""
+    texts: list[str] = []
+    size = 0
+    for value in values:
+        piece = text(value)
+        size += len(piece) + len(separator)
+        bounded(size)
+        texts.append(piece)
+    return str.join(separator, texts)
+
+
+def _time(value: datetime) -> str:
+    return timestamp(value) if value.tzinfo is UTC else value.isoformat(sep=" ", timespec="seconds")
+
+
+_TEXTS: dict[type[Any], Callable[[Any], str]] = {
+    str: _identity,
+    int: str,
+    float: repr,
+    bool: _truth,
+    type(None): _nothing,
+    list: _joined,
+    tuple: _joined,
+    range: _joined,
+    GeneratorType: _joined,
+    dict: json,
+    datetime: _time,
+}

@@ -1,0 +1,1 @@
+"""What runs the code of plugins: calls, threads, processes, the stall watch; floor 5."""

@@ -1,0 +1,117 @@
+"""How a sink is called, whatever its plugin made of it; floor 5.
+
+A plugin registers an async function, a plain function (called in daemon threads of its own sink, or in processes) or a
+class. `Caller` makes one thing of them all: something to open, to await and to close.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from router.contracts import Result, SinkContext, SinkType
+from router.engine.calling.plugin_processes import PluginProcesses
+from router.engine.calling.threads import DaemonThreads
+from router.errors import PluginError
+from router.events import Event
+from router.options import SinkOptions
+
+Deliver = Callable[[Event, Any], Awaitable[Any]]
+Batch = Sequence[tuple[Event, Any]]
+
+
+class Caller:
+    """One configured sink, ready to be called.
+
+    Raises whatever the plugin's class raises when it is made.
+    """
+
+    def __init__(self, kind: SinkType, options: SinkOptions, context: SinkContext, threads: DaemonThreads) -> None:
+        self._context = context
+        self._threads = threads
+        self._processes: PluginProcesses | None = None
+        self._sink = _made(kind.sink, options)
+        self.takes_batches = hasattr(self._sink, "deliver_batch")
+        self._deliver = self._single(kind)
+        self._deliver_batch: Callable[[Batch], Awaitable[Any]] | None = (
+            self._awaitable(self._sink.deliver_batch) if self.takes_batches else None
+        )
+
+    def _single(self, kind: SinkType) -> Deliver:
+        if kind.execution == "process":
+            self._processes = PluginProcesses(kind)
+            return self._processes.deliver
+        function = self._sink.deliver if hasattr(self._sink, "deliver") else kind.sink
+        if self.takes_batches:
+            return self._one_of_batch
+        called = self._awaitable(function)
+        if self._sink is None and _takes_context(function):
+            return lambda event, options: called(event, options, self._context)
+        return called
+
+    def _awaitable(self, function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+        """An async function as it is; a plain one, called in a thread of this sink."""
+        if _is_async(function):
+            return function
+
+        async def in_thread(*args: Any) -> Any:
+            result = await self._threads.run(function, *args)
+            if inspect.iscoroutine(result):
+                result.close()
+                raise PluginError("it returned a coroutine: write `async def` instead of `def`")
+            return result
+
+        return in_thread
+
+    async def _one_of_batch(self, event: Event, options: Any) -> None:
+        results = await self.deliver_batch([(event, options)])
+        if results and results[0]:
+            raise results[0]
+
+    async def open(self) -> None:
+        """Open the sink; nothing to do for functions."""
+        await self._lifecycle("open", self._context)
+
+    async def deliver(self, event: Event, options: Any) -> None:
+        """Deliver one event. Raises what the sink raises."""
+        await self._deliver(event, options)
+
+    async def deliver_batch(self, batch: Batch) -> Sequence[Result] | None:
+        """Deliver a batch; None = all delivered.
+
+        Raises what the sink raises, and `PluginError` when it returns neither None nor one result for each pair.
+        """
+        assert self._deliver_batch is not None
+        results = await self._deliver_batch(batch)
+        if results is None:
+            return None
+        if not isinstance(results, Sequence) or len(results) != len(batch):
+            raise PluginError(f"deliver_batch returned {type(results).__name__}, not one result for each of its events")
+        if not all(result is None or isinstance(result, Exception) for result in results):
+            raise PluginError("deliver_batch returned something that is neither None nor an exception")
+        return results
+
+    async def close(self) -> None:
+        """Close the sink."""
+        await self._lifecycle("close")
+        if self._processes:
+            self._processes.close()
+
+    async def _lifecycle(self, name: str, *args: Any) -> None:
+        method = getattr(self._sink, name, None)
+        if method is not None:
+            await self._awaitable(method)(*args)
+
+
+def _made(sink: Any, options: SinkOptions) -> Any:
+    """An instance of a sink that is a class, else None."""
+    return sink(options) if isinstance(sink, type) else None
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def _takes_context(function: Callable[..., Any]) -> bool:
+    return list(inspect.signature(function).parameters)[2:3] == ["context"]

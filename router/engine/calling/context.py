@@ -1,0 +1,45 @@
+"""What a sink is given to work with; floor 5."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+from structlog.stdlib import BoundLogger
+
+from router.config.models import HostKeys
+from router.contracts import Clock, HttpClient
+from router.engine.calling.threads import DaemonThreads
+from router.ops.http import GuardedClient
+
+
+class Context:
+    """Implements `contracts.SinkContext` for one sink."""
+
+    def __init__(self, name: str, *, clock: Clock, base: Path, threads: DaemonThreads, keys: HostKeys) -> None:
+        self.name = name
+        self.clock = clock
+        self.base = str(base)
+        self.log: BoundLogger = structlog.stdlib.get_logger("router.sink").bind(sink=name)
+        self._keys = keys
+        self._threads = threads
+        self._http: GuardedClient | None = None
+
+    @property
+    def http(self) -> HttpClient:
+        """The sink's guarded HTTP client, made on first use."""
+        if self._http is None:
+            self._http = GuardedClient(proxy=self._keys.http.proxy, allow_private=self._keys.allow_private)
+        return self._http
+
+    async def run_blocking(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a blocking function in a daemon thread of this sink and return what it returns."""
+        return await self._threads.run(function, *args)
+
+    async def close(self) -> None:
+        """Close what was opened on the sink's behalf."""
+        if self._http is not None:
+            await self._http.close()
+        self._threads.close()

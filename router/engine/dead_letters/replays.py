@@ -1,0 +1,334 @@
+"""Dead letters that are to go again: taken from Redis, and put on their way; floor 5.
+
+The command moves a letter from the stream of dead letters to another one. That is read here as any stream source reads
+its own: by a consumer group, acknowledged last, with what a killed router left taken over. A letter with a sink goes to
+that sink's queue, one without goes the whole way again; what the configuration no longer knows is a dead letter again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from router import events
+from router.broker.dead_letters.dead_letter_store import GROUP, letter_of, newer, unreadable
+from router.broker.dead_letters.dead_letter_writer import Tally
+from router.broker.groups.crash_isolation import CrashIsolation
+from router.broker.server import client, keys
+from router.broker.server.link import Link, Script, cancelled
+from router.broker.streams.stream_source import StreamSource
+from router.contracts import Clock, DeadLetters, DisputableReceipt, Receipt, RemovableReceipt, Removal
+from router.core.accounts.dead_letter_filter import received_at
+from router.engine.dead_letters.dead_letter_factory import DETAIL_BYTES
+from router.engine.log_limits import LogLimits
+from router.errors import ConfigError, Reason, UnavailableError
+from router.escaping import cut
+from router.events import DeadLetter, Event, RawBatch
+
+log = structlog.stdlib.get_logger(__name__)
+
+NAME = "replay"
+"""What the log calls it."""
+
+TRY_AGAIN = 30.0
+"""Seconds after which it is tried again where Redis refuses what replaying needs."""
+
+SWEEP_EVERY = 1.0
+"""Seconds between two rounds that remove what is acknowledged, while there is some."""
+
+# KEYS: what is to be replayed. ARGV: group. Removes the entries that the group has had and that are not pending: at most
+# a thousand a call. Answer: how many those were.
+SWEEP = Script("""
+local last
+for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local group = {}
+  for i = 1, #row, 2 do group[row[i]] = row[i + 1] end
+  if group.name == ARGV[1] then last = group['last-delivered-id'] end
+end
+if not last then return 0 end
+local pending = {}
+for _, row in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], '-', last, 10000)) do pending[row[1]] = true end
+local over = {}
+for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', last, 'COUNT', 11000)) do
+  if not pending[entry[1]] and #over < 1000 then over[#over + 1] = entry[1] end
+end
+if #over > 0 then redis.call('XDEL', KEYS[1], unpack(over)) end
+return #over
+""")
+
+
+class Way(Protocol):
+    """The pipeline in force, as letters see it (`engine.pipeline.Pipeline`)."""
+
+    def again(self, source: str, batch: RawBatch, received_at: datetime) -> None:
+        """An event goes the whole way. Raises `KeyError` without that source."""
+
+    def deliver(self, events: Sequence[Event]) -> None:
+        """Deliveries go to the queues of their sinks."""
+
+    def format_of(self, source: str) -> str | None:
+        """How the payloads of a source are read."""
+
+    def leads(self, route: str, sink: str) -> bool:
+        """Whether the configuration still knows such a delivery."""
+
+
+class Replays:
+    """Reads what is to be replayed while the router runs. It never keeps the router from starting, nor ends it."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str,
+        consumer: str,
+        client_name: str,
+        way: Callable[[], Way],
+        dead_letters: DeadLetters,
+        clock: Clock,
+        isolation: CrashIsolation | None = None,
+    ) -> None:
+        self._stream = keys.replay(prefix)
+        self.source = StreamSource(
+            NAME,
+            url,
+            [self._stream],
+            group=GROUP,
+            consumer=consumer,
+            receiver=Replayer(way, dead_letters, clock),
+            clock=clock,
+            start="oldest",
+            marks=keys.handed(prefix),
+            client_name=client_name,
+            connect_timeout=None,
+            isolation=isolation,
+        )
+        self._sweeper = Link(client.server(url, client_name=client_name))
+        self._task: asyncio.Task[None] | None = None
+        self._started = False
+
+    def start(self) -> None:
+        """Begin, in the background."""
+        self._task = asyncio.create_task(self._run(), name="replays")
+
+    async def stop(self) -> None:
+        """Take no more."""
+        if self._task is None:
+            return
+        await self.source.stop()
+        if not self._started:
+            await cancelled([self._task])
+        await asyncio.wait([self._task])
+
+    async def close(self) -> None:
+        """After the drain: acknowledge what is over, and remove it."""
+        if self._task is None:
+            return
+        await self.source.close()
+        if self._started:
+            with contextlib.suppress(Exception):  # what stays is removed by the next round, of any router
+                async with asyncio.timeout(1.0):
+                    await self._sweep()
+        await self._sweeper.close()
+
+    async def _run(self) -> None:
+        while not self._started:
+            try:
+                await self.source.start()
+                self._started = True
+            except (ConfigError, UnavailableError) as error:
+                log.warning("dead letters can't be replayed", reason=str(error))
+                await asyncio.sleep(TRY_AGAIN)
+        sweeping = asyncio.create_task(self._keep_sweeping(), name="replays: sweep")
+        try:
+            await self.source.run()
+        except Exception:
+            log.exception("replaying dead letters ended by itself, which is a fault of the router")
+        finally:
+            await cancelled([sweeping])
+
+    async def _keep_sweeping(self) -> None:
+        while True:
+            with contextlib.suppress(Exception):  # Redis is not there: the source says so
+                while await self._sweep():
+                    pass
+            await asyncio.sleep(SWEEP_EVERY)
+
+    async def _sweep(self) -> int:
+        return int(await self._sweeper.script(SWEEP, [self._stream], [GROUP]))
+
+
+class Replayer:
+    """Implements `contracts.Receiver` for entries that are letters."""
+
+    def __init__(self, way: Callable[[], Way], dead_letters: DeadLetters, clock: Clock) -> None:
+        self._way = way
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self._notes = LogLimits(log, clock)
+        self._unreadable = Tally(clock, "dead letters to be replayed can't be read: they stay where they are")
+
+    def receive(self, source: str, batches: Sequence[RawBatch]) -> None:  # noqa: ARG002  # there is only one
+        """Put these letters on their way. Never waits, never raises for a letter."""
+        way = self._way()
+        deliveries: list[Event] = []
+        for batch in batches:
+            for position, letter in enumerate(_letters(batch)):
+                if letter is None:  # it stays pending: a newer router may know it
+                    self._unreadable.add(1)
+                    continue
+                receipt = At(batch.receipt, position)
+                payload_format = _format(letter.payload, way.format_of(letter.source))
+                if letter.sink is None:
+                    self._go_the_whole_way(way, letter, receipt)
+                elif not way.leads(letter.route or "", letter.sink):
+                    gone = f"no route {letter.route!r} leads to a sink {letter.sink!r}"
+                    self._orphaned(letter, gone, receipt)
+                elif payload_format is None:
+                    self._back(letter, Reason.DECODE, "can't be replayed: the payload can't be decoded", receipt)
+                else:
+                    receipt.expect(0, 1)
+                    deliveries.append(_delivery(letter, payload_format, receipt))
+        if deliveries:
+            way.deliver(deliveries)
+
+    def refuse(self, source: str, batch: RawBatch, reason: Reason, detail: str) -> None:  # noqa: ARG002  # as above
+        """Make dead letters again of those that the stream source can't hand on."""
+        for position, letter in enumerate(_letters(batch)):
+            if letter is not None:
+                self._back(letter, reason, detail, At(batch.receipt, position))
+
+    def _go_the_whole_way(self, way: Way, letter: DeadLetter, receipt: At) -> None:
+        if way.format_of(letter.source) is None:
+            self._orphaned(letter, f"there is no source {letter.source!r}", receipt)
+            return
+        headers = None if letter.headers is None else dict(letter.headers)
+        pattern = None if letter.pattern is None else letter.pattern.encode("utf-8", "surrogateescape")
+        channel = letter.channel.encode("utf-8", "surrogateescape")
+        batch = RawBatch(channel, pattern, [letter.payload], [letter.event_id], [headers], receipt)
+        way.again(letter.source, batch, received_at(letter))
+
+    def _orphaned(self, letter: DeadLetter, gone: str, receipt: At) -> None:
+        before = letter.reason if letter.reason == Reason.ORPHANED else f"{letter.reason}: {letter.detail}"
+        self._back(letter, Reason.ORPHANED, f"can't be replayed: {gone} (before: {before})", receipt, gone)
+
+    def _back(self, letter: DeadLetter, reason: Reason, detail: str, receipt: At, told: str | None = None) -> None:
+        """It is a dead letter again, under its id; it is over when that is written. The log is `told` no payload."""
+        detail = cut(detail, DETAIL_BYTES)
+        receipt.expect(0, 1)
+        now = events.timestamp(datetime.fromtimestamp(self._clock.now(), UTC))
+        written = partial(receipt.settle, 0)
+        again = msgspec.structs.replace(letter, reason=str(reason), detail=detail, failed_at=now, written=written)
+        self._notes.say(
+            "a dead letter can't be replayed",
+            reason,
+            event_id=letter.event_id,
+            route=letter.route,
+            sink=letter.sink,
+            reason=str(reason),
+            detail=told or detail,
+        )
+        self._dead_letters.add([again])
+
+
+class At:
+    """Implements `contracts.DisputableReceipt` for one entry of a batch, as if it were the first of its own."""
+
+    __slots__ = ("_position", "_receipt", "_removable")
+
+    def __init__(self, receipt: Receipt, position: int) -> None:
+        self._receipt = receipt
+        self._position = position
+        self._removable = receipt if isinstance(receipt, RemovableReceipt) else None
+
+    def expect(self, _position: int, deliveries: int) -> None:
+        """Implements `contracts.Receipt`."""
+        self._receipt.expect(self._position, deliveries)
+
+    def add(self, _position: int, deliveries: int) -> None:
+        """Implements `contracts.Receipt`."""
+        self._receipt.add(self._position, deliveries)
+
+    def settle(self, _position: int) -> None:
+        """Implements `contracts.Receipt`."""
+        self._receipt.settle(self._position)
+
+    def returned(self, _position: int) -> None:
+        """Implements `contracts.Receipt`."""
+        self._receipt.returned(self._position)
+
+    def open(self, _position: int) -> int:
+        """Implements `contracts.RemovableReceipt`."""
+        return self._removable.open(self._position) if self._removable else 0
+
+    def removal(self, _position: int, *, whole: bool) -> Removal | None:
+        """Implements `contracts.RemovableReceipt`."""
+        return self._removable.removal(self._position, whole=whole) if self._removable else None
+
+    def handed_over(self, _position: int) -> None:
+        """Implements `contracts.RemovableReceipt`."""
+        assert self._removable is not None
+        self._removable.handed_over(self._position)
+
+    def marked(self, _position: int) -> None:
+        """Implements `contracts.RemovableReceipt`."""
+        assert self._removable is not None
+        self._removable.marked(self._position)
+
+    def gone(self, _position: int) -> None:
+        """Implements `contracts.DisputableReceipt`."""
+        if isinstance(self._removable, DisputableReceipt):
+            self._removable.gone(self._position)
+
+    def taken_over(self, _position: int) -> None:
+        """Implements `contracts.DisputableReceipt`."""
+        if isinstance(self._removable, DisputableReceipt):
+            self._removable.taken_over(self._position)
+
+
+def _letters(batch: RawBatch) -> list[DeadLetter | None]:
+    """The letters of a batch, None for one that a newer router wrote, or that is no letter."""
+    headers: Sequence[Mapping[str, str] | None] = batch.headers or [None] * len(batch.payloads)
+    found: list[DeadLetter | None] = []
+    for payload, header in zip(batch.payloads, headers, strict=True):
+        fields = {name.encode(): value.encode("utf-8", "surrogateescape") for name, value in (header or {}).items()}
+        fields[b"payload"] = payload
+        found.append(None if newer(fields) or unreadable(fields) else letter_of(fields))
+    return found
+
+
+def _delivery(letter: DeadLetter, payload_format: str, receipt: At) -> Event:
+    """The delivery that the letter is of, its attempts counted anew."""
+    return Event(
+        letter.event_id,
+        letter.source,
+        letter.channel,
+        letter.pattern,
+        received_at(letter),
+        letter.payload,
+        letter.route or "",
+        letter.sink or "",
+        payload_format,
+        letter.headers,
+        address=letter.address,
+        _receipt=receipt,
+    )
+
+
+def _format(payload: bytes, of_source: str | None) -> str | None:
+    """How the payload of a delivery is read: as its source's are; where that doesn't say, by what it is. None: in no way."""
+    known = (events.JSON, events.TEXT)
+    for one in (of_source,) if of_source in known else known:
+        try:
+            events.decode(payload, one)
+        except (ValueError, RecursionError):
+            continue
+        return one
+    return None

@@ -1,0 +1,1 @@
+"""The way of a delivery from its queue to its outcome; floor 5."""

@@ -1,0 +1,100 @@
+"""When the attempts of one sink may begin: its breaker at work, and the time that its answers ask for; floor 5."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from router.config.models import BreakerConfig
+from router.contracts import Clock
+from router.core.delivery.breaker import Breaker, State, Ticket, Verdict, verdict
+from router.core.delivery.retry import asked
+from router.engine.delivery.sink_health import SinkHealth
+
+CURE = "correct the sink's credential or address and reload, or wait until the other side has"
+"""What an operator can do about a sink at fault."""
+
+
+class Gate:
+    """Lets attempts through while the sink works. `waiting` says how many deliveries the sink has to do."""
+
+    def __init__(self, config: BreakerConfig, *, clock: Clock, trouble: SinkHealth, waiting: Callable[[], int]) -> None:
+        self.reset = config.reset
+        """Seconds between two probes."""
+        self._breaker = Breaker(config.failures, config.reset)
+        self._clock = clock
+        self._trouble = trouble
+        self._waiting = waiting
+        self._changed = asyncio.Event()
+        self._paused_until = 0.0  # 0 while nobody asked for time
+
+    @property
+    def ticket(self) -> Ticket | None:
+        """The ticket for an attempt now; None while attempts must `enter`."""
+        return None if self.paused else self._breaker.ticket
+
+    @property
+    def open(self) -> bool:
+        """Whether the breaker is open: the sink fails, and is left alone for that."""
+        return self._breaker.ticket is None
+
+    @property
+    def paused(self) -> bool:
+        """Whether the other side asked for time and that is not over."""
+        if self._paused_until and self._clock.monotonic() >= self._paused_until:
+            self._paused_until = 0.0
+        return self._paused_until > 0.0
+
+    def pause(self, seconds: float) -> None:
+        """Let no attempt begin for so many seconds: the other side asked for that."""
+        self._paused_until = max(self._paused_until, self._clock.monotonic() + seconds)
+
+    def wait(self) -> float | None:
+        """Seconds until an attempt may be made, None while a probe is under way that decides about it."""
+        if self._breaker.state is State.HALF_OPEN:
+            return None
+        opens_at = self._breaker.probe_at if self._breaker.state is State.OPEN else 0.0
+        return max(max(opens_at, self._paused_until) - self._clock.monotonic(), 0.0)
+
+    async def passable(self) -> None:
+        """Wait while no attempt may be made."""
+        while self.ticket is None and self.wait() != 0.0:
+            await self._change()
+
+    async def enter(self) -> Ticket:
+        """Wait until an attempt may be made. The ticket must be reported on, or given back."""
+        while self.paused or (ticket := self._breaker.enter(self._clock.monotonic())) is None:
+            await self._change()
+        return ticket
+
+    async def _change(self) -> None:
+        changed = self._changed
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.wait()):
+                await changed.wait()
+
+    def give_back(self, ticket: Ticket) -> None:
+        """No attempt was made after all."""
+        self._breaker.give_back(ticket, self._clock.monotonic())
+        self._wake(ticket)
+
+    def report(self, ticket: Ticket, error: Exception | None, told: str = "") -> None:
+        """Take the result of an attempt: None for delivered. `told` is what is said of the error."""
+        says = verdict(error)
+        if self._breaker.report(ticket, says, self._clock.monotonic(), asked(error) or 0.0):
+            if says is Verdict.WORKS:
+                self._trouble.ended("the sink delivers again", waiting=self._waiting())
+            elif says is Verdict.AT_FAULT:
+                self._say("the sink is at fault, not the message: its deliveries wait", told, cure=CURE)
+            else:
+                self._say("the sink fails: its deliveries wait", told)
+        self._wake(ticket)
+
+    def _say(self, message: str, told: str, **fields: str) -> None:
+        self._trouble.stopped(message, told, waiting=self._waiting(), tried_every=f"{self.reset:g} s", **fields)
+
+    def _wake(self, ticket: Ticket) -> None:
+        if ticket.probe or self._breaker.ticket is None:
+            self._changed.set()
+            self._changed = asyncio.Event()

@@ -1,0 +1,276 @@
+"""A bounded queue of deliveries in memory, one for each sink; floor 5.
+
+Deliveries go in and out in lists. Everything that is not settled counts against the bounds: what waits, what is in hand
+and what will be tried again later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import chain, count
+
+from router.config.models import QueueConfig
+from router.core.accounts.books import SinkBook
+from router.engine.delivery import delivery_log
+from router.errors import Reason
+from router.events import Event, Outcome
+
+Bundle = tuple[list[Event], int]
+"""Deliveries and the bytes of their payloads together."""
+
+
+def size_of(events: Sequence[Event]) -> int:
+    """The bytes of these deliveries' payloads."""
+    return sum([len(event.raw) for event in events])
+
+
+class MemoryQueue:
+    """Implements `contracts.Queue`: the deliveries of one sink in memory, lost when the process dies.
+
+    `now` gives seconds that never go back: the time that retries are due by. `book` is the sink's, kept here. `full` is told
+    how many deliveries were dropped for want of room.
+    """
+
+    def __init__(
+        self, config: QueueConfig, *, now: Callable[[], float], book: SinkBook, full: Callable[[int], None]
+    ) -> None:
+        self.configure(config)
+        self._now = now
+        self._book = book
+        self._full = full
+        self._bundles: deque[Bundle] = deque()
+        self._later: list[tuple[float, int, Event]] = []
+        self._order = count()
+        self._takers: deque[asyncio.Future[None]] = deque()
+        self._settled = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._acknowledged = False  # whether any delivery came from a source that waits to hear of it
+        self.events = 0
+        """Deliveries that are not settled."""
+        self.bytes = 0
+        """Bytes of their payloads."""
+
+    def put(self, events: list[Event], size: int) -> None:
+        """Take deliveries whose payloads have `size` bytes together; the list is the queue's from here on.
+
+        What has no room is dropped, and counted. A source that acknowledges is held back by what it has in flight, so what
+        comes from one always has room where `when_full` is `block`.
+        """
+        self._book.accepted += len(events)
+        acknowledged = events[0]._receipt is not None
+        self._acknowledged |= acknowledged
+        has_room = self.events + len(events) <= self._max_events and self.bytes + size <= self._max_bytes
+        if has_room or (self._blocks and acknowledged):
+            self._bundles.append((events, size))
+            self.events += len(events)
+            self.bytes += size
+            self._wake(1)
+            return
+        dropped = self._put_one_by_one(events)
+        if dropped:
+            self._drop(dropped, Reason.FULL)
+            self._full(len(dropped))
+
+    def _drop(self, events: list[Event], reason: Reason) -> None:
+        self._book.drop((event.channel for event in events), reason)
+        delivery_log.settled(events, Outcome.DROPPED, reason)
+        _tell(events)
+
+    def _put_one_by_one(self, events: list[Event]) -> list[Event]:
+        dropped: list[Event] = []
+        kept: list[Event] = []
+        for event in events:
+            size = len(event.raw)
+            while self._oldest_goes and not self._has_room(size) and (self._bundles or kept):
+                dropped.append(self._drop_oldest(kept))
+            if self._has_room(size):
+                kept.append(event)
+                self.events += 1
+                self.bytes += size
+            else:
+                dropped.append(event)
+        if kept:
+            self._bundles.append((kept, size_of(kept)))
+            self._wake(1)
+        return dropped
+
+    def _has_room(self, size: int) -> bool:
+        return self.events < self._max_events and self.bytes + size <= self._max_bytes
+
+    def _drop_oldest(self, kept: list[Event]) -> Event:
+        """Take back the delivery that has waited longest, from the queue or from what is just being put."""
+        if self._bundles:
+            bundle, size = self._bundles.popleft()
+            event, rest = bundle[0], bundle[1:]
+            if rest:
+                self._bundles.appendleft((rest, size - len(event.raw)))
+        else:
+            event = kept.pop(0)
+        self.events -= 1
+        self.bytes -= len(event.raw)
+        return event
+
+    def _wake(self, takers: int) -> None:
+        while takers and self._takers:
+            taker = self._takers.popleft()
+            if not taker.done():
+                taker.set_result(None)
+                takers -= 1
+
+    async def take(self, most: int) -> Bundle:
+        """The next deliveries, at least one and at most `most`; waits until there are some.
+
+        Settle them, or hand them back by `later`, when they are over.
+        """
+        while not self._bundles:
+            taker = asyncio.get_running_loop().create_future()
+            self._takers.append(taker)
+            try:
+                await taker
+            except asyncio.CancelledError:
+                if taker.done() and not taker.cancelled():
+                    self._wake(1)  # it was woken for nothing: the next one takes what is there
+                raise
+        return self._next(most)
+
+    def _next(self, most: int) -> Bundle:
+        events, size = self._bundles.popleft()
+        if len(events) > most:
+            head, rest = events[:most], events[most:]
+            head_size = size_of(head)
+            self._bundles.appendleft((rest, size - head_size))
+            events, size = head, head_size
+        while self._bundles and len(events) + len(self._bundles[0][0]) <= most:
+            more, more_size = self._bundles.popleft()
+            events += more
+            size += more_size
+        if self._bundles:
+            self._wake(1)
+        return events, size
+
+    def keep(self, event: Event) -> bool:
+        """It may stay in hand for as long as it takes."""
+        if event._receipt is not None:
+            event._receipt.returned(event._position)
+        return True
+
+    def later(self, event: Event, delay: float) -> None:
+        """Hand back a delivery that was taken, to be tried again after `delay` seconds."""
+        if event._receipt is not None:
+            event._receipt.returned(event._position)
+        heapq.heappush(self._later, (self._now() + delay, next(self._order), event))
+        self._set_alarm()
+
+    def give_back(self, events: Sequence[Event]) -> None:
+        """Hand back deliveries that were taken and not attempted: they are the next to be taken, in this order."""
+        if events:
+            self._bundles.appendleft((list(events), size_of(events)))
+            self._wake(1)
+
+    def configure(self, config: QueueConfig) -> None:
+        """Take other bounds from now on; what is there stays."""
+        self._max_events = config.max_events
+        self._max_bytes = config.max_bytes
+        self._blocks = config.when_full == "block"
+        self._oldest_goes = config.when_full == "drop-oldest"
+
+    def empty(self) -> list[Event]:
+        """Take out everything that waits, whenever it is due; what is in hand is not. Settle it, or hand it over."""
+        left = [event for events, _ in self._bundles for event in events]
+        left += [event for _, _, event in sorted(self._later)]
+        self._bundles.clear()
+        self._later.clear()
+        self._set_alarm()
+        return left
+
+    def leave(self) -> list[Event]:
+        """Take out everything that waits, for another queue of the sink: it is handed over, and no source is told yet."""
+        left = self.empty()
+        self._book.settle(len(left), Outcome.HANDED_OVER)
+        self.events -= len(left)
+        self.bytes -= size_of(left)
+        if not self.events:
+            self._settled.set()
+        return left
+
+    def split(self, event: Event, parts: list[Event]) -> None:
+        """A delivery in hand was handed over to `parts`, which are in hand now instead of it, whatever the bounds."""
+        self._book.split(len(parts))
+        self.events += len(parts)
+        self.bytes += size_of(parts)
+        if event._receipt is not None:
+            event._receipt.add(event._position, len(parts))
+        self.settle([event], len(event.raw), Outcome.HANDED_OVER)
+
+    def settle(self, events: Sequence[Event], size: int, outcome: Outcome, reason: Reason | None = None) -> None:
+        """Deliveries in hand are over, all in the same way; `size` are the bytes of their payloads."""
+        self._book.settle(len(events), outcome, reason)
+        self.events -= len(events)
+        self.bytes -= size
+        if not self.events:
+            self._settled.set()
+        if self._acknowledged:
+            _tell(events)
+
+    def due_in(self) -> float | None:
+        """Seconds until the next retry is due, None when none waits."""
+        return self._later[0][0] - self._now() if self._later else None
+
+    @property
+    def delayed(self) -> int:
+        """Deliveries that wait for their next attempt."""
+        return len(self._later)
+
+    def _set_alarm(self) -> None:
+        if self._alarm:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._later:
+            delay = max(self._later[0][0] - self._now(), 0.0)
+            self._alarm = asyncio.get_running_loop().call_later(delay, self._due)
+
+    def _due(self) -> None:
+        self._alarm = None
+        now = self._now()
+        while self._later and self._later[0][0] <= now:
+            event = heapq.heappop(self._later)[2]
+            self._bundles.append(([event], len(event.raw)))
+            self._wake(1)
+        self._set_alarm()
+
+    async def settled(self) -> None:
+        """Wait until nothing is left."""
+        while self.events:
+            self._settled.clear()
+            await self._settled.wait()
+
+    def holds_up(self, hand: Sequence[Event]) -> bool:
+        """Whether an end has to wait: a delivery here, or in `hand`, is known to this process alone, no source keeps it."""
+        waiting = chain.from_iterable(events for events, _ in self._bundles)
+        later = (event for _, _, event in self._later)
+        return any(event._receipt is None for event in chain(hand, waiting, later))
+
+    def close(self, hand: Sequence[Event]) -> int:
+        """End: what waits and what is in `hand` is dropped, reason `shutdown`; returns how many that are.
+
+        What a source waits to hear of is not lost: it stays with the source, and is not counted here.
+        """
+        left = [*self.empty(), *hand]
+        self.events -= len(left)
+        self.bytes -= size_of(left)
+        lost = [event for event in left if event._receipt is None]
+        self._book.drop((event.channel for event in lost), Reason.SHUTDOWN)
+        delivery_log.settled(lost, Outcome.DROPPED, Reason.SHUTDOWN)
+        self._settled.set()
+        return len(lost)
+
+
+def _tell(events: Sequence[Event]) -> None:
+    """Tell the sources that wait for it that these deliveries are over."""
+    for event in events:
+        receipt = event._receipt
+        if receipt is not None:
+            receipt.settle(event._position)

@@ -1,0 +1,75 @@
+"""What is said of a sink that fails: when it begins, what it answers, when it is over; floor 5.
+
+Errors may come by the thousand, each with another number or address in it. Alike ones count as one, and there are at most
+one line a second and ten a minute.
+"""
+
+from __future__ import annotations
+
+from structlog.stdlib import BoundLogger
+
+from router.contracts import Clock
+from router.core.accounts.snapshot import Fault
+from router.engine.log_limits import KINDS, QUIET, kind
+
+PAUSE = 1.0
+"""The least seconds between two lines about failures of the same sink."""
+
+
+class SinkHealth:
+    """The trouble with one sink: logged when it begins, when it changes, and when it is over."""
+
+    def __init__(self, log: BoundLogger, clock: Clock) -> None:
+        self._log = log
+        self._clock = clock
+        self.active = False
+        """Whether there is any."""
+        self._kind = ""  # of the last line, empty when there was none since it began
+        self._quiet_until = 0.0
+        self._lines = 0  # until the minute ends
+        self._minute_ends = 0.0
+        self._since = 0.0
+        self._began = 0.0
+        self._why = ""
+        self._times = 0
+
+    @property
+    def fault(self) -> Fault | None:
+        """Since when and why the sink does not deliver; None while it does."""
+        return Fault(self._since, self._why) if self.active else None
+
+    def happened(self, message: str, error: str, **fields: object) -> None:
+        """It failed; the error is its answer. Logged when that is another kind of error than the last line told."""
+        now = self._count(f"{message}: {error}")
+        of_this = kind(f"{message}: {error}")
+        if of_this == self._kind or now < self._quiet_until:
+            return
+        if now >= self._minute_ends:
+            self._lines, self._minute_ends = 0, now + QUIET
+        if self._lines >= KINDS:
+            return
+        self._lines += 1
+        self._kind, self._quiet_until = of_this, now + PAUSE
+        self._log.warning(message, error=error, **fields)
+
+    def stopped(self, message: str, error: str, **fields: object) -> None:
+        """Its deliveries wait from now on; always logged."""
+        now = self._count(error)
+        self._kind, self._quiet_until = kind(f"{message}: {error}"), now + PAUSE
+        self._log.error(message, error=error, **fields)
+
+    def _count(self, why: str) -> float:
+        now = self._clock.monotonic()
+        if not self.active:
+            self.active, self._since, self._began, self._times = True, self._clock.now(), now, 0
+        self._times += 1
+        self._why = why
+        return now
+
+    def ended(self, message: str, **fields: object) -> None:
+        """It works; logged if the trouble was."""
+        self.active = False
+        if self._kind:
+            self._kind = ""
+            seconds = round(self._clock.monotonic() - self._began, 1)
+            self._log.info(message, times=self._times, seconds=seconds, **fields)

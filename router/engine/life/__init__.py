@@ -1,0 +1,1 @@
+"""The life of a router: start, watch, drain, end; floor 5."""

@@ -1,0 +1,405 @@
+"""The life of one router: start, run, drain, end; floor 5."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import importlib.util
+import os
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from router.broker.queues.redis_queue import RedisQueue
+from router.broker.server.link import cancelled
+from router.engine.calling.stall import StallWatch
+from router.engine.composition import Parts, Printer, compose, runtime
+from router.engine.delivery import delivery_mode
+from router.engine.delivery.worker import SinkWorker
+from router.engine.life.running_sources import RunningSources
+from router.engine.life.watch import Admin, Watch
+from router.engine.life.watchdog import Watchdog, signs_of
+from router.engine.reload.reload_requests import ReloadRequests
+from router.engine.reload.reloader import Load, Reloader
+from router.errors import Exit
+from router.ops import systemd
+from router.ops.loading import Loaded
+
+log = structlog.stdlib.get_logger(__name__)
+
+TICK = 0.1
+"""Seconds between two looks at attempts that are over their time."""
+
+STATUS_EVERY = 5.0
+"""Seconds between two STATUS lines for the service manager."""
+
+LETTERS_PATIENCE = 5.0
+"""Seconds that dead letters have to be written at the end, whatever is left of the drain."""
+
+
+def serve(
+    loaded: Loaded,
+    *,
+    instance: str,
+    redis_url: str,
+    printer: Printer,
+    ready: Callable[[], None],
+    load: Load,
+    admin: Callable[[Watch], Admin] | None = None,
+    watch_files: bool = False,
+) -> int:
+    """Run a router until it is told to stop; returns the exit code.
+
+    `redis_url` is the router's own Redis, never `embedded`. `printer` prints one line of data. `ready` is called once
+    every subscription is confirmed. `admin` makes the side that answers who watches it, None for none. Raises
+    `ConfigError` and `UnavailableError` when it can't start. `load` reads the configuration anew when that is
+    asked for; with `watch_files` a changed file asks for it.
+    """
+    timeout = None if systemd.managed() else loaded.config.redis.connect_timeout
+    patience = Patience()
+
+    def started() -> None:
+        patience.over = True
+        ready()
+
+    around = runtime(
+        instance=instance,
+        redis_url=redis_url,
+        connect_timeout=timeout,
+        printer=printer,
+        waiting=patience,
+    )
+    app = App(compose(loaded, around), started, load, admin, watch_files=watch_files)
+    return run_to_end(app.run())
+
+
+def run_to_end(main: Coroutine[Any, Any, int]) -> int:
+    """Run the coroutine on a loop of its own, uvloop's where it is installed.
+
+    What is left running then is cancelled and not waited for: a plugin that swallows that must not hold up the exit.
+    """
+    loop = _new_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(main)
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=1.0))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    if importlib.util.find_spec("uvloop"):
+        import uvloop  # noqa: PLC0415  # an extra
+
+        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        return loop
+    return asyncio.new_event_loop()
+
+
+class Patience:
+    """Asks the service manager for patience while the router starts and Redis isn't there yet."""
+
+    def __init__(self) -> None:
+        self.over = False
+
+    def __call__(self, why: str) -> None:
+        """This is why it waits."""
+        if not self.over:
+            systemd.extend_timeout(30, f"waiting for Redis: {why}")
+
+
+def _plugin_files(loaded: Loaded) -> Iterator[Path]:
+    return (plugin.path for plugin in loaded.plugins.loaded if plugin.path)
+
+
+class Signals:
+    """What signals ask for: the first ends the router in order, the second ends it now; SIGHUP calls `hang_up`."""
+
+    def __init__(self, hang_up: Callable[[], None]) -> None:
+        self.asked = asyncio.Event()
+        self.now = asyncio.Event()
+        self.code = Exit.OK
+        self._hang_up = hang_up
+
+    def install(self) -> None:
+        """Listen to the signals."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop, Exit.OK)
+        loop.add_signal_handler(signal.SIGINT, self._stop, Exit.INTERRUPTED)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+
+    def uninstall(self) -> None:
+        """Listen no more."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+
+    def _stop(self, code: int) -> None:
+        if self.asked.is_set():
+            self.now.set()
+        else:
+            self.code = code
+        self.asked.set()
+
+
+class App:
+    """One router from its start to its end."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        ready: Callable[[], None],
+        load: Load,
+        admin: Callable[[Watch], Admin] | None = None,
+        *,
+        watch_files: bool = False,
+    ) -> None:
+        self._parts = parts
+        self._ready = ready
+        self._stop = Signals(self._hang_up)
+        self._stall = StallWatch(_plugin_files(parts.loaded))
+        self._running = RunningSources()
+        reloader = Reloader(parts, self._running, load, took=self._took)
+        self._reloads = ReloadRequests(reloader, self._status)
+        self._watch = Watch(parts, self._reloads)
+        self._admin = admin(self._watch) if admin else None
+        self._watchdog = Watchdog(lambda: signs_of(self._parts), parts.shared.around.clock, asked=systemd.watchdog())
+        self._watch.hanging = lambda: self._watchdog.warnings
+        self._watch_files = watch_files
+
+    def _hang_up(self) -> None:
+        self._reloads.ask("SIGHUP")
+
+    def _took(self, loaded: Loaded) -> None:
+        """Another configuration is in force."""
+        self._stall.know(_plugin_files(loaded))
+        if self._watch.orphans is not None:
+            self._watch.orphans.hurry()
+
+    async def run(self) -> int:
+        """Start, run and end; returns the exit code. Raises `ConfigError` or `UnavailableError` when it can't start."""
+        self._stop.install()
+        ticking = asyncio.create_task(self._tick(), name="tick")
+        try:
+            self._watch.start()
+            if self._admin:
+                await self._admin.start()
+            if not await self._started():
+                return await self._end(self._stop.code)
+            self._announce()
+            return await self._until_stopped()
+        finally:
+            if self._admin:
+                await self._admin.close()
+            await self._watch.close()
+            ticking.cancel()
+            await self._watchdog.stop()
+            self._stall.stop()
+            self._stop.uninstall()
+
+    def _workers(self) -> list[SinkWorker]:
+        return [sink.worker for sink in self._parts.every_part()]
+
+    async def _started(self) -> bool:
+        """Start every part; returns False when a signal came first. Takes back what was started when a part can't."""
+        starting = asyncio.create_task(self._start(), name="start")
+        asked = asyncio.create_task(self._stop.asked.wait())
+        await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if not starting.done():
+            await cancelled([starting])
+            return False
+        error = starting.exception()
+        if error is not None:
+            await self._take_back()
+            raise error
+        return True
+
+    async def _start(self) -> None:
+        for worker in self._workers():
+            worker.start()
+        if self._parts.shared.writer:
+            await self._parts.shared.writer.start()
+        for queue in self._redis_queues():
+            queue.start()
+        if self._parts.shared.replays:
+            self._parts.shared.replays.start()
+        if self._parts.shared.durable and self._redis_queues():
+            self._parts.shared.durable.durability.start()
+        tasks = [asyncio.create_task(source.start()) for source in self._parts.every_source()]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            await cancelled(tasks)
+
+    def _redis_queues(self) -> list[RedisQueue]:
+        return [worker.queue for worker in self._workers() if isinstance(worker.queue, RedisQueue)]
+
+    async def _stop_sources(self) -> None:
+        stops = [self._running.stop(source) for source in self._parts.every_source()]
+        if self._parts.shared.replays:
+            stops.append(self._parts.shared.replays.stop())
+        await asyncio.gather(*stops)
+
+    async def _close_sources(self) -> None:
+        closes = [source.close() for source in self._parts.every_source()]
+        if self._parts.shared.replays:
+            closes.append(self._parts.shared.replays.close())
+        await asyncio.gather(*closes)
+
+    async def _take_back(self) -> None:
+        await self._stop_sources()
+        if self._parts.shared.writer:
+            await self._parts.shared.writer.drain(0)
+        await self._close_sinks()
+        await self._close_queues(0.2)
+        await self._close_sources()
+
+    def _announce(self) -> None:
+        """Everything is confirmed: say so, and tune the garbage collector for what stays."""
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 20)
+        self._stall.start()
+        self._watchdog.start()
+        self._watch.phase = "running"
+        systemd.ready(self._status())
+        addresses = sorted({source.address for source in self._parts.every_source()})
+        deliver = delivery_mode.in_short(self._parts.loaded.config.deliver)
+        log.info(
+            "ready",
+            sources=len(self._parts.sources),
+            sinks=len(self._parts.sinks),
+            redis=", ".join(addresses),
+            redis_from=str(self._parts.loaded.redis_origin),
+            pid=os.getpid(),
+            **({"deliver": deliver} if deliver else {}),
+        )
+        self._ready()
+
+    async def _until_stopped(self) -> int:
+        ends = [asyncio.create_task(end.wait()) for end in (self._stop.asked, self._running.crashed)]
+        for source in self._parts.every_source():
+            self._running.start(source)
+        others = [asyncio.create_task(self._tell_status())]
+        self._reloads.start()
+        if self._watch_files:
+            others.append(asyncio.create_task(self._reloads.watch_files()))
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in (*ends, *others):
+            task.cancel()
+        return await self._end(Exit.FINDINGS if self._running.crashed.is_set() else self._stop.code)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            self._stall.beat()
+            for worker in self._workers():
+                worker.check()
+
+    async def _tell_status(self) -> None:
+        while systemd.managed():
+            await asyncio.sleep(STATUS_EVERY)
+            systemd.status(self._status())
+
+    def _status(self) -> str:
+        sources = [part.source for part in self._parts.sources.values()]
+        up = sum(source.up for source in sources)
+        totals = self._parts.shared.books.totals()
+        deliver = delivery_mode.in_short(self._parts.loaded.config.deliver)
+        printed = f", {totals['printed']} printed (deliver: {deliver})" if deliver else ""
+        delivered = f"{totals['delivered']} delivered"
+        return f"{up} of {len(sources)} sources up, {totals['received']} received, {delivered}{printed}"
+
+    # The end.
+
+    async def _end(self, code: int) -> int:
+        """Take no more, finish what is in hand within the drain, settle the rest, say what became of everything."""
+        self._watch.phase = "draining"
+        systemd.stopping("draining")
+        drain_for = self._parts.loaded.config.shutdown.drain
+        log.info("draining", at_most_seconds=drain_for)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + drain_for
+        systemd.extend_timeout(drain_for + LETTERS_PATIENCE + 5)
+        await self._reloads.stop()
+        await self._stop_sources()
+        self._parts.shared.notes.flush()
+        await self._drained(deadline)
+        await self._reloads.close()
+        await self._hand_over_the_rest(0.2 if self._stop.now.is_set() else max(deadline - loop.time(), 1.0))
+        await self._close_sinks()
+        patience = 0.2
+        if self._parts.shared.writer:
+            patience = 0.2 if self._stop.now.is_set() else max(deadline - loop.time(), LETTERS_PATIENCE)
+            unwritten = await self._parts.shared.writer.drain(patience)
+            if unwritten:
+                log.error("dead letters could not be written and are lost", number=unwritten)
+        await self._close_queues(patience)
+        await self._close_sources()
+        self._close_the_books()
+        return code
+
+    async def _drained(self, deadline: float) -> None:
+        """Wait until every queue is empty, the time is up, nothing more can happen in time, or it must end now."""
+        loop = asyncio.get_running_loop()
+        settled = asyncio.gather(*(worker.settled() for worker in self._workers()))
+        now = asyncio.create_task(self._stop.now.wait())
+        while not settled.done() and not now.done() and loop.time() < deadline and self._may_settle(deadline):
+            either: set[asyncio.Future[Any]] = {settled, now}
+            await asyncio.wait(either, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
+        now.cancel()
+        while not settled.done():  # one cancellation may be lost in the Redis client
+            settled.cancel()
+            await asyncio.wait({settled}, timeout=TICK)
+        with contextlib.suppress(asyncio.CancelledError):
+            await settled
+
+    def _may_settle(self, deadline: float) -> bool:
+        """Whether something is in hand, waits, or is due again before the deadline (of the event loop's clock)."""
+        left = deadline - asyncio.get_running_loop().time()
+        return any(worker.may_settle_within(left) for worker in self._workers())
+
+    async def _close_sinks(self) -> None:
+        sinks = self._parts.every_part()
+        left = await asyncio.gather(*(sink.worker.close() for sink in sinks))
+        lost: dict[str, int] = {}
+        for sink, number in zip(sinks, left, strict=True):
+            if number:
+                lost[sink.worker.name] = lost.get(sink.worker.name, 0) + number
+        if lost:
+            log.error("deliveries existed only in memory and are lost", reason="shutdown", by_sink=lost)
+        for sink in sinks:
+            await sink.context.close()
+
+    async def _hand_over_the_rest(self, patience: float) -> None:
+        """See what is on its way to the Redis queues safely there; say what could not be."""
+        if self._parts.shared.durable is None:
+            return
+        lost = await self._parts.shared.durable.handover.close(patience)
+        if lost:
+            log.error("deliveries could not be queued in Redis and are lost", reason="shutdown", by_sink=lost)
+
+    async def _close_queues(self, patience: float) -> None:
+        await asyncio.gather(*(queue.end(patience) for queue in self._redis_queues()))
+        if self._parts.shared.durable:
+            await self._parts.shared.durable.durability.close()
+
+    def _close_the_books(self) -> None:
+        sources = self._parts.every_source()
+        log.info(
+            "stopped",
+            **self._parts.shared.books.totals(),
+            gaps=sum(source.gaps for source in sources),
+            gap_seconds=round(sum(source.gap_seconds for source in sources), 1),
+        )

@@ -1,0 +1,212 @@
+"""What a running router looks like, for whoever watches it; floor 5."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from router.broker.queues.orphans import Orphans
+from router.broker.server.durability import Durability
+from router.broker.server.server_check import ServerCheck
+from router.core.accounts.durability_risks import brings_its_own
+from router.core.accounts.snapshot import (
+    Phase,
+    RedisStatus,
+    SharedQueue,
+    SinkStatus,
+    Snapshot,
+    SourceStatus,
+)
+from router.engine.composition import Parts, SinkPart
+from router.engine.delivery import delivery_mode
+from router.engine.reload.reload_requests import ReloadRequests
+from router.errors import Reason, RouterError
+from router.ops.metrics import Measured
+from router.version import __version__
+
+REFRESH = 1.0
+"""Seconds that the queues which others share have to tell their books."""
+
+
+class Admin(Protocol):
+    """The admin side of a router; it lives on the floor above, so whoever starts the router hands it in."""
+
+    async def start(self) -> None:
+        """Begin to answer. Raises `ConfigError` when it can't."""
+
+    async def close(self) -> None:
+        """Answer no more."""
+
+
+class Watch:
+    """Implements `core.status.View` for these parts; `phase` is set by whoever lets the router live."""
+
+    def __init__(self, parts: Parts, reloads: ReloadRequests) -> None:
+        self._parts = parts
+        self._reloads = reloads
+        self._clock = parts.shared.around.clock
+        self._began = self._clock.monotonic()
+        around = parts.shared.around
+        name = f"event-router:{around.instance}"
+        self._server_check = ServerCheck(around.redis_url, client_name=name) if parts.shared.writer else None
+        durable = parts.shared.durable
+        self.orphans = Orphans(durable.server, prefix=durable.prefix, served=self._served) if durable else None
+        """What waits in Redis for sinks that are gone; None where nothing of ours is in Redis."""
+        self.phase: Phase = "starting"
+        self.hanging: Callable[[], tuple[str, ...]] = tuple
+        """Says which parts hang; set like `phase`."""
+
+    def start(self) -> None:
+        """Begin to look after what the parts don't notice by themselves."""
+        if self._server_check is not None:
+            self._server_check.start()
+        if self.orphans is not None:
+            self.orphans.start()
+
+    async def close(self) -> None:
+        """Look no more."""
+        if self._server_check is not None:
+            await self._server_check.close()
+        if self.orphans is not None:
+            await self.orphans.close()
+
+    @property
+    def measured(self) -> Measured:
+        """What a scrape of the metrics reads."""
+        shared = self._parts.shared
+        return Measured(shared.books, shared.meters, self.snapshot)
+
+    def snapshot(self) -> Snapshot:
+        """The router now."""
+        parts = self._parts
+        return Snapshot(
+            version=__version__,
+            instance=parts.shared.around.instance,
+            pid=os.getpid(),
+            uptime=self._clock.monotonic() - self._began,
+            phase=self.phase,
+            redis=self._redis(),
+            config=self._reloads.last,
+            sources={name: self._source(name) for name in parts.sources},
+            sinks={name: self._sink(sink) for name, sink in parts.every_sink().items()},
+            process=parts.shared.books.process,
+            notices=self._notices(),
+            orphaned=self.orphans.waiting if self.orphans else {},
+            file=str(parts.loaded.path),
+            env_file=None if parts.loaded.env_file is None else str(parts.loaded.env_file),
+        )
+
+    async def reload(self, why: str) -> Mapping[str, Any]:
+        """Have the configuration loaded again; returns what came of it, as plain values."""
+        result = await self._reloads.reload(why)
+        if result.ok and self.orphans is not None:
+            # Those who carry work tell of a Redis that does not answer.
+            with contextlib.suppress(RouterError, TimeoutError):
+                async with asyncio.timeout(REFRESH):
+                    await self.orphans.look()
+        return {
+            "ok": result.ok,
+            "changed": result.changed,
+            "unavailable": result.unavailable,
+            "problems": [msgspec.to_builtins(problem) for problem in result.problems],
+            "waiting": dict(self.orphans.waiting) if self.orphans else {},
+        }
+
+    async def refresh(self) -> None:
+        """Let queues that others share fetch their books; those that don't in time show what they last knew."""
+        queues = [sink.worker.queue for sink in self._parts.every_sink().values()]
+        asked = [asyncio.create_task(queue.refresh()) for queue in queues if isinstance(queue, SharedQueue)]
+        if self.orphans is not None:
+            asked.append(asyncio.create_task(self.orphans.refresh()))
+        if not asked:
+            return
+        done, late = await asyncio.wait(asked, timeout=REFRESH)
+        for task in late:
+            task.cancel()
+        for task in done:
+            task.exception()  # the queue itself says what is wrong with it, and goes on trying
+
+    def _served(self) -> frozenset[str]:
+        """The sinks that work off queues in Redis."""
+        parts = self._parts.sinks.items()
+        return frozenset(name for name, sink in parts if isinstance(sink.worker.queue, SharedQueue))
+
+    def _notices(self) -> tuple[str, ...]:
+        durable = self._parts.shared.durable
+        return (
+            *delivery_mode.warnings(self._parts.loaded.config.deliver),
+            *self.hanging(),
+            *(self._endangered(durable.durability) if durable else ()),
+            *(self.orphans.warnings if self.orphans else ()),
+        )
+
+    def _endangered(self, durability: Durability) -> tuple[str, ...]:
+        config = self._parts.loaded.config
+        matters = brings_its_own(config.sources.values(), config.redis.url)
+        return (*durability.warnings, *(durability.power_cut if matters else ()))
+
+    def _redis(self) -> RedisStatus | None:
+        server_check, writer = self._server_check, self._parts.shared.writer
+        if server_check is None or writer is None:
+            return None
+        queues = [sink.worker.queue for sink in self._parts.sinks.values()]
+        blocked = [queue.reason for queue in queues if isinstance(queue, SharedQueue)]
+        reason = next(filter(None, (server_check.reason, writer.reason, *blocked)), None)
+        return RedisStatus(server_check.address, reason is None, reason)
+
+    def _source(self, name: str) -> SourceStatus:
+        source, book = self._parts.sources[name].source, self._parts.shared.books.sources[name]
+        return SourceStatus(
+            type=self._parts.loaded.config.sources[name].type,
+            up=source.up,
+            reason=source.reason,
+            address=source.address,
+            gaps=source.gaps,
+            gap_seconds=source.gap_seconds,
+            duplicates=getattr(source, "duplicates", 0),  # only subscriptions can bring an event twice
+            trimmed=getattr(source, "trimmed", 0),  # only streams are trimmed
+            trimmed_exact=getattr(source, "trimmed_exact", True),
+            possibly_repeated=getattr(source, "possibly_repeated", 0),
+            received=book.received,
+            rejected=_by_reason(book.rejected),
+            unmatched=book.unmatched,
+            routed=book.routed,
+        )
+
+    @staticmethod
+    def _sink(sink: SinkPart) -> SinkStatus:
+        worker = sink.worker
+        queue = worker.queue
+        kind, book, pending, unreadable = "memory", worker.book, queue.events, 0
+        if isinstance(queue, SharedQueue):
+            kind, book, pending, unreadable = "redis", queue.shared_book, queue.held, queue.unreadable
+        return SinkStatus(
+            type=sink.type,
+            queue=kind,
+            fault=worker.fault,
+            breaker_open=worker.breaker_open,
+            pending=pending,
+            delayed=queue.delayed,
+            in_hand=worker.in_hand,
+            waiting=max(queue.events - pending, 0),
+            accepted=book.accepted,
+            delivered=book.delivered,
+            printed=book.printed,
+            dead_lettered=_by_reason(book.dead_lettered),
+            dropped=_by_reason(book.dropped),
+            suppressed=_by_reason(book.suppressed),
+            handed_over=book.handed_over,
+            degraded=worker.book.degraded,
+            dropped_by_channel=dict(worker.book.dropped_by_channel),
+            unreadable=unreadable,
+            replaced=worker.replaced,
+        )
+
+
+def _by_reason(counter: Mapping[Reason, int]) -> dict[str, int]:
+    return {str(reason): number for reason, number in sorted(counter.items()) if number}

@@ -1,0 +1,1 @@
+"""Hot reload: what changed, what is replaced, who asked; floor 5."""

@@ -1,0 +1,112 @@
+"""Asking for another configuration: by signal, by a changed file, over HTTP; and what the service manager hears; floor 5."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import structlog
+
+from router.core.accounts.snapshot import LoadStatus
+from router.engine.reload.reloader import Reloaded, Reloader
+from router.errors import Problem
+from router.ops import systemd
+from router.ops.watching import State, states, stirred
+
+log = structlog.stdlib.get_logger(__name__)
+
+ENDING = 5.0
+"""Seconds that a reload under way may still take when the router is to end."""
+
+
+class ReloadRequests:
+    """Works off what is asked for, one after another; those asked for meanwhile by signal or file are one."""
+
+    def __init__(self, reloader: Reloader, status: Callable[[], str]) -> None:
+        self._reloader = reloader
+        self._status = status
+        self._lock = asyncio.Lock()
+        self._asked: str | None = None
+        self._wake = asyncio.Event()
+        self._begun = asyncio.Event()
+        self._under_way: set[asyncio.Task[Reloaded]] = set()
+        self._worker: asyncio.Task[None] | None = None
+        self._ending = False
+
+    @property
+    def last(self) -> LoadStatus:
+        """When a configuration was last taken, and why the last one was not."""
+        return self._reloader.status
+
+    def start(self) -> None:
+        """Begin with what was asked for by now: the router is up."""
+        self._begun.set()
+        self._worker = asyncio.create_task(self._work(), name="reloads")
+
+    def ask(self, why: str) -> None:
+        """Have the configuration loaded again, soon."""
+        self._asked = why
+        self._wake.set()
+
+    async def watch_files(self) -> None:
+        """Ask for it whenever a file behind the configuration has changed."""
+        reloader = self._reloader
+        asked: Mapping[Path, State] | None = None
+        async for _ in stirred(lambda: reloader.files):
+            now = states(reloader.files)
+            if now not in (reloader.seen, asked):
+                asked = now
+                self.ask("a file changed")
+
+    async def _work(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            why, self._asked = self._asked or "", None
+            try:
+                await self.reload(why)
+            except Exception:
+                log.exception("a reload failed, which is a fault of the router")
+
+    async def reload(self, why: str) -> Reloaded:
+        """Load the configuration again and say what came of it; what has begun goes on when the caller is cancelled."""
+        task = asyncio.create_task(self._reload(why), name="reload")
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
+
+    async def _reload(self, why: str) -> Reloaded:
+        await self._begun.wait()
+        async with self._lock:
+            if self._ending:
+                return Reloaded(problems=(Problem("the router is ending"),))
+            log.info("reloading", asked_by=why)
+            systemd.reloading("reloading the configuration")
+            try:
+                result = await self._reloader.reload()
+            finally:
+                if not self._ending:
+                    systemd.ready(self._told())
+            return result
+
+    def _told(self) -> str:
+        error = self.last.error
+        return self._status() if error is None else f"the configuration on disk was not taken: {error}"
+
+    async def stop(self) -> None:
+        """Take no more; a reload under way is let finish, for a while."""
+        self._ending = True
+        self._begun.set()
+        if self._worker is not None:
+            self._worker.cancel()
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=ENDING)
+        while left := [task for task in self._under_way if not task.done()]:
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=0.1)
+
+    async def close(self) -> None:
+        """After the drain: what still makes room ends."""
+        await self._reloader.close()

@@ -1,0 +1,443 @@
+"""Another configuration for a router that runs; floor 5.
+
+Everything new is built and connected first, and any fault leaves all as it was. Then it is put in place in one step of
+the event loop. What is the same goes on untouched: sources keep their sockets, sinks their workers. What goes away
+finishes behind the scenes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from router.broker.lists.list_source import ListSource
+from router.broker.pubsub.pubsub_source import PubSubSource
+from router.broker.queues.redis_queue import RedisQueue
+from router.broker.streams.stream_source import StreamSource
+from router.config.models import PubSubConfig, QueueConfig
+from router.contracts import Queue, Source
+from router.core.accounts.snapshot import LoadStatus
+from router.engine.calling.threads import DaemonThreads
+from router.engine.composition import (
+    Parts,
+    SinkPart,
+    SourcePart,
+    expires_of,
+    is_durable,
+    pipeline_of,
+    sink_part,
+    source_part,
+    subscriptions_of,
+    templates_of,
+)
+from router.engine.delivery.memory_queue import MemoryQueue
+from router.engine.life.running_sources import RunningSources
+from router.engine.reload.changes import Changes, changes
+from router.engine.reload.worker_replacement import WorkerReplacement, start
+from router.errors import ConfigError, Problem, RouterError, UnavailableError
+from router.files import UnreadableError, read_file
+from router.ops.loading import Loaded
+from router.ops.watching import states
+
+log = structlog.stdlib.get_logger(__name__)
+
+DEADLINE = 30.0
+"""Seconds that reading the configuration and connecting what is new may take together: a plugin that blocks while it is
+imported, or a Redis that does not answer, must not be waited for.
+"""
+
+LOOK = 0.1
+"""Seconds between two looks whether a source that leaves has anything in hand."""
+
+Load = Callable[[], Loaded]
+"""Reads the configuration anew. Raises `ConfigError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What came of a reload: what changed, or why nothing did."""
+
+    changed: Mapping[str, Any] | None = None
+    problems: tuple[Problem, ...] = ()
+    unavailable: bool = False
+    """Whether it was refused because a Redis could not be reached, and not for a fault of the configuration."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the configuration was taken."""
+        return self.changed is not None
+
+
+@dataclass(slots=True)
+class _Plan:
+    """Another configuration, built and connected, and not in force."""
+
+    loaded: Loaded
+    changes: Changes
+    sinks: dict[str, SinkPart] = field(default_factory=dict)
+    new_sinks: dict[str, SinkPart] = field(default_factory=dict)
+    sources: dict[str, SourcePart] = field(default_factory=dict)
+    new_sources: dict[str, SourcePart] = field(default_factory=dict)
+    prepared: list[PubSubSource] = field(default_factory=list)
+
+
+class Reloader:
+    """Puts other configurations in force, one after another. `took` is told of each that is; `load` is called in a thread."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        running: RunningSources,
+        load: Load,
+        *,
+        took: Callable[[Loaded], None],
+    ) -> None:
+        self._parts = parts
+        self._running = running
+        self._load = load
+        self._took = took
+        self._clock = parts.shared.around.clock
+        self.status = LoadStatus(self._clock.now())
+        """When a configuration was last taken, and why the last one was not."""
+        self._digests = _digests(parts.loaded)
+        self._others: frozenset[Path] = frozenset()
+        self.seen = states(self.files)
+        """How the files were when they were last read."""
+        self._lock = asyncio.Lock()
+        self._replacements: dict[str, WorkerReplacement] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """Everything that a change of may mean another configuration: in force, and of one that was not taken."""
+        return frozenset(self._digests) | self._parts.loaded.folders | self._others
+
+    def _look(self, read: frozenset[Path]) -> None:
+        """Remember how the files are that were read for a configuration which is not in force."""
+        self._others = read
+        self.seen = states(self.files)
+
+    async def reload(self) -> Reloaded:
+        """Load the configuration anew and put it in force; never raises for a fault of it.
+
+        One that can't work leaves everything as it was. Several calls are worked off one after another.
+        """
+        async with self._lock:
+            deadline = asyncio.get_running_loop().time() + DEADLINE
+            try:
+                loaded, digests = await self._read(deadline)
+                self._look(frozenset(digests) | loaded.folders)
+                plan = _Plan(loaded, changes(self._parts.loaded, loaded))
+                await self._build(plan, deadline)
+            except ConfigError as error:
+                if error.files:
+                    self._look(error.files)
+                return self._refused(error.problems)
+            except _UnreachableError as error:
+                return self._refused(error.problems, unavailable=True)
+            except Exception as error:
+                log.exception("a reload failed, which is a fault of the router")
+                return self._refused([Problem(f"a fault of the router, its log says more: {type(error).__name__}")])
+            names = self._names(digests)
+            await self._swap(plan)
+            self._digests, self._others = digests, frozenset()
+            self.seen = {file: self.seen[file] for file in self.files}
+            self.status = LoadStatus(self._clock.now())
+            changed = plan.changes.document(names)
+            log.info("the configuration is in force", **_told(plan.changes, names))
+            return Reloaded(changed, tuple(loaded.problems))
+
+    def _refused(self, problems: Sequence[Problem], *, unavailable: bool = False) -> Reloaded:
+        found = tuple(problems)
+        for problem in found:
+            log.error("the configuration was not taken; the one before stays in force", problem=str(problem))
+        first = str(found[0]) if found else "unknown"
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        self.status = LoadStatus(self.status.succeeded_at, f"{first}{more}")
+        return Reloaded(None, found, unavailable)
+
+    # Building, while the old configuration is in force.
+
+    async def _read(self, deadline: float) -> tuple[Loaded, dict[Path, str]]:
+        threads = DaemonThreads("reload", 1)
+        try:
+            async with asyncio.timeout_at(deadline):
+                loaded: Loaded = await threads.run(self._load)
+                return loaded, await threads.run(_digests, loaded)
+        except TimeoutError:
+            message = f"it could not be read within {DEADLINE:g} s; does a plugin block while it is imported?"
+            raise ConfigError([Problem(message, file=str(self._parts.loaded.path))]) from None
+        finally:
+            threads.close()
+
+    def _names(self, digests: Mapping[Path, str]) -> list[str]:
+        """The files behind the configuration that are not what they were, as the configuration would name them."""
+        base = self._parts.loaded.path.parent
+        files = {file for file in {*digests, *self._digests} if digests.get(file) != self._digests.get(file)}
+        return [str(file.relative_to(base)) if file.is_relative_to(base) else str(file) for file in sorted(files)]
+
+    async def _build(self, plan: _Plan, deadline: float) -> None:
+        """Make and connect what is new. Takes everything back where something can't."""
+        try:
+            for name in plan.loaded.config.sinks:
+                self._make_sink(plan, name)
+            for name in plan.loaded.config.sources:
+                self._make_source(plan, name)
+            await self._connect(plan, deadline)
+        except BaseException:
+            await self._take_back(plan)
+            raise
+
+    def _make_sink(self, plan: _Plan, name: str) -> None:
+        before = self._parts.sinks.get(name)
+        if before is not None and name in plan.changes.sinks.kept:
+            plan.sinks[name] = before
+            return
+        part = sink_part(name, plan.loaded, self._parts.shared, self._queue_of(name, plan.loaded))
+        plan.sinks[name] = plan.new_sinks[name] = part
+
+    def _queue_of(self, name: str, loaded: Loaded) -> Queue | None:
+        """The queue that a new worker goes on with: of the sink of its name, as long as it may be of the same kind."""
+        part = self._parts.every_sink().get(name)
+        if part is None:
+            return None
+        queue = part.worker.queue
+        if name in self._parts.leaving_sinks and isinstance(queue, RedisQueue):
+            return None  # it is being closed, with everything that stands in Redis
+        return queue if isinstance(queue, RedisQueue) == is_durable(name, loaded, self._parts.shared) else None
+
+    def _make_source(self, plan: _Plan, name: str) -> None:
+        before = self._parts.sources.get(name)
+        if before is not None and (name in plan.changes.sources.kept or name in plan.changes.switched):
+            plan.sources[name] = before
+            return
+        part = source_part(name, plan.loaded, self._parts.shared)
+        if isinstance(part.source, StreamSource):
+            for other in self._parts.every_source():
+                if isinstance(other, StreamSource) and not self._goes_on(plan, other):
+                    part.source.succeed(other)
+        plan.sources[name] = plan.new_sources[name] = part
+
+    def _goes_on(self, plan: _Plan, source: Source) -> bool:
+        return any(
+            part.source is source for name, part in self._parts.sources.items() if name in plan.changes.sources.kept
+        )
+
+    async def _connect(self, plan: _Plan, deadline: float) -> None:
+        """Connect the new sources, and prepare those that take other channels. Raises `_UnreachableError`, `ConfigError`."""
+        loop = asyncio.get_running_loop()
+        limit = min(plan.loaded.config.redis.connect_timeout, deadline - loop.time())
+        steps: dict[str, Callable[[], Awaitable[None]]] = {
+            name: part.source.start for name, part in plan.new_sources.items()
+        }
+        for name in plan.changes.switched:
+            source, config = plan.sources[name].source, plan.loaded.config.sources[name]
+            assert isinstance(source, PubSubSource)
+            assert isinstance(config, PubSubConfig)
+            plan.prepared.append(source)
+            steps[name] = partial(source.prepare, *subscriptions_of(config))
+        tasks = [asyncio.create_task(_run(step, name, plan.loaded)) for name, step in steps.items()]
+        if not tasks:
+            return
+        try:
+            async with asyncio.timeout(limit):
+                await asyncio.gather(*tasks)
+        except TimeoutError:
+            late = [name for name, task in zip(steps, tasks, strict=True) if not task.done() or task.cancelled()]
+            why = {name: plan.sources[name].source.reason or "no answer" for name in late or steps}
+            problems = [
+                plan.loaded.placed(f"{text}, tried for {limit:g} s", "sources", name) for name, text in why.items()
+            ]
+            raise _UnreachableError(problems) from None
+        finally:
+            await _ended(tasks)
+
+    async def _take_back(self, plan: _Plan) -> None:
+        """It does not come into force: let go of what was made for it."""
+        for source in plan.prepared:
+            source.give_up()
+        for name, part in plan.new_sources.items():
+            await part.source.stop()
+            await part.source.close()
+            if name not in self._parts.sources:
+                self._parts.shared.books.sources.pop(name, None)
+        for name, sink in plan.new_sinks.items():
+            await sink.context.close()
+            if name not in self._parts.every_sink():
+                self._parts.shared.books.sinks.pop(name, None)
+                self._parts.shared.meters.pop(name, None)
+
+    # Putting in force.
+
+    async def _swap(self, plan: _Plan) -> None:
+        parts, loaded = self._parts, plan.loaded
+        pipeline = pipeline_of(loaded, parts.shared, plan.sinks)
+        old_sources = [part for name, part in parts.sources.items() if plan.sources.get(name) is not part]
+        old_names = {name for name in parts.sources if name in plan.sources}
+        sources_left = asyncio.Event()
+        # From here to the end of this block nothing waits: there is no moment between the two configurations.
+        self._pass_on_sinks(plan, sources_left)
+        parts.shared.way.pipeline = pipeline
+        for name, part in parts.sources.items():
+            if name in old_names and part in old_sources:
+                part.intake.open(pipeline)  # what it still brings goes the new way; of a source that is gone, the old
+        for part in plan.sources.values():
+            part.intake.open(pipeline)
+        for source in plan.prepared:
+            source.switch()
+        parts.leaving_sources += [part.source for part in old_sources]
+        parts.loaded, parts.sources, parts.sinks = loaded, plan.sources, plan.sinks
+        self._configure(loaded)
+        self._took(loaded)
+        # Behind the scenes again.
+        await asyncio.gather(*(self._running.stop(part.source) for part in old_sources))
+        sources_left.set()
+        for part in plan.new_sources.values():
+            self._running.start(part.source)
+        for part in old_sources:
+            self._in_background(self._see_off(part.source))
+
+    def _pass_on_sinks(self, plan: _Plan, sources_left: asyncio.Event) -> None:
+        """Let workers that are not the same make room, and give the others what they render by."""
+        parts, loaded = self._parts, plan.loaded
+        for name, part in plan.sinks.items():
+            before = parts.every_sink().get(name)
+            if before is part:
+                part.worker.use(templates_of(name, loaded), expires_of(name, loaded))
+                self._bound(name, part, loaded)
+                continue
+            if before is not None:
+                gone = before.worker.gone | before.worker.overriding
+                part.worker.use(templates_of(name, loaded), expires_of(name, loaded), gone)
+                if part.worker.queue is before.worker.queue:
+                    self._bound(name, part, loaded)
+            self._succeed(name, before, part, sources_left)
+        for name in parts.sinks.keys() - plan.sinks.keys():
+            parts.leaving_sinks[name] = parts.sinks[name]
+            self._succeed(name, parts.sinks[name], None, sources_left)
+
+    def _succeed(self, name: str, old: SinkPart | None, new: SinkPart | None, sources_left: asyncio.Event) -> None:
+        parts, before = self._parts, self._replacements.get(name)
+        if new is not None and name in parts.leaving_sinks:
+            del parts.leaving_sinks[name]
+            if before is not None and not before.done and before.old is old:
+                before.name(new)
+                return
+        if old is None:
+            assert new is not None
+            start(new)
+            return
+        patience = parts.loaded.config.shutdown.drain
+        running = None if before is None or before.done else before
+        replacement = WorkerReplacement(name, old, new, patience=patience, sources_left=sources_left, before=running)
+        self._replacements[name] = replacement
+        parts.retiring.append(old)
+        self._in_background(self._forget(name, replacement))
+
+    async def _forget(self, name: str, replacement: WorkerReplacement) -> None:
+        await replacement.wait()
+        parts = self._parts
+        parts.retiring = [part for part in parts.retiring if part is not replacement.old]
+        if parts.leaving_sinks.get(name) is replacement.old:
+            del parts.leaving_sinks[name]
+        if self._replacements.get(name) is replacement:
+            del self._replacements[name]
+
+    def _bound(self, name: str, part: SinkPart, loaded: Loaded) -> None:
+        """Give a queue that goes on the limits of this configuration."""
+        queue, durable = part.worker.queue, self._parts.shared.durable
+        if isinstance(queue, MemoryQueue):
+            queue.configure(loaded.config.sinks[name].host.queue or QueueConfig())
+        elif isinstance(queue, RedisQueue) and durable is not None:
+            durable.configure(queue, name, loaded)
+
+    def _configure(self, loaded: Loaded) -> None:
+        """What has no parts of its own."""
+        shared, config = self._parts.shared, loaded.config
+        letters, buffer = config.dead_letters, config.redis.outage_buffer
+        if shared.writer is not None:
+            shared.writer.configure(max_events=letters.max_events, max_age=letters.max_age, buffer_bytes=buffer)
+            shared.notes.configure(letters.notify)
+        if shared.durable is not None:
+            shared.durable.handover.buffer_bytes = buffer
+
+    async def _see_off(self, source: Source) -> None:
+        """Close a source that has stopped when nothing of it is in hand any more."""
+        while isinstance(source, StreamSource | ListSource) and source.in_flight:  # noqa: ASYNC110  # seldom, and nobody waits
+            await asyncio.sleep(LOOK)
+        await source.close()
+        self._parts.leaving_sources = [one for one in self._parts.leaving_sources if one is not source]
+
+    def _in_background(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def close(self) -> None:
+        """The router ends: what makes room ends with it, and is its own again."""
+        for replacement in self._replacements.values():
+            replacement.cancel()
+        await _ended(list(self._leaving))
+
+
+class _UnreachableError(RouterError):
+    """A source could not be connected in time; `problems` says which, where it stands, and why."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
+async def _run(step: Callable[[], Awaitable[None]], source: str, loaded: Loaded) -> None:
+    """Take a step for a source, and say of what goes wrong where the source stands."""
+    try:
+        await step()
+    except ConfigError as error:
+        raise ConfigError([loaded.placed(problem.message, "sources", source) for problem in error.problems]) from error
+    except UnavailableError as error:
+        raise _UnreachableError([loaded.placed(str(error), "sources", source)]) from error
+
+
+async def _ended(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel what has not ended, and wait for all; one cancellation may be lost in the Redis client."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=LOOK)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # it was told by whoever awaited it
+
+
+def _digests(loaded: Loaded) -> dict[Path, str]:
+    """The digest of every file behind a configuration, plugins included; empty for one that is gone meanwhile."""
+    found: dict[Path, str] = {}
+    for file in {*loaded.files, *(plugin.path for plugin in loaded.plugins.loaded if plugin.path is not None)}:
+        try:
+            found[file] = hashlib.sha256(read_file(file)).hexdigest()
+        except UnreadableError:
+            found[file] = ""
+    return found
+
+
+def _told(found: Changes, files: list[str]) -> dict[str, str]:
+    """What the log says of changes: `added a, changed b`, by kind, where there are any."""
+    kinds = {"sources": found.sources, "sinks": found.sinks, "routes": found.routes}
+    told = {}
+    for kind, difference in kinds.items():
+        parts = {"added": difference.added, "changed": difference.changed, "removed": difference.removed}
+        if difference.any:
+            told[kind] = "; ".join(f"{what} {', '.join(names)}" for what, names in parts.items() if names)
+    if found.sections:
+        told["sections"] = ", ".join(found.sections)
+    if files:
+        told["files"] = ", ".join(files)
+    return told

@@ -1,0 +1,66 @@
+"""The templates of every sink and route, compiled, and their faults at their place; floor 4."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from router.core.rendering import OptionsTemplate, TemplateEnvironment, TemplateFault, TemplateFaults, compile_options
+from router.ops.loading.draft import Draft
+from router.ops.loading.reading.nodes import Mapping, Mark, Node, Scalar, Sequence
+from router.ops.loading.reading.problems import Problems
+
+Key = tuple[str, str | None]
+"""A sink, and the route that overrides some of its options; None for the sink's own."""
+
+
+def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[Key, OptionsTemplate]:
+    """Compile the options of every sink by itself and of every (sink, route); report what can't be."""
+    found: dict[Key, OptionsTemplate] = {}
+    for name, sink in draft.sinks.items():
+        if sink.config is not None:
+            template = _compile(sink.config.options, environment, sink.keys, draft.problems)
+            if template is not None:
+                found[name, None] = template
+    for route in draft.routes:
+        for target in route.sinks:
+            key = (target.sink, route.id)
+            own = (
+                found.get((target.sink, None))
+                if target.options is None
+                else _compile(target.options, environment, draft.places[key], draft.problems)
+            )
+            if own is not None:
+                found[key] = own
+    return found
+
+
+def _compile(
+    options: Any, environment: TemplateEnvironment, node: Mapping, problems: Problems
+) -> OptionsTemplate | None:
+    try:
+        return compile_options(options, environment)
+    except TemplateFaults as faults:
+        for fault in faults.faults:
+            _report(fault, node, problems)
+        return None
+
+
+def _report(fault: TemplateFault, node: Node, problems: Problems) -> None:
+    for part in fault.path:
+        if isinstance(node, Mapping) and str(part) in node.entries:
+            node = node.entries[str(part)].node
+        elif isinstance(node, Sequence) and isinstance(part, int) and part < len(node.items):
+            node = node.items[part]
+    if isinstance(node, Mapping) and set(node.entries) == {"file"}:
+        node = node.entries["file"].node
+    if not node.faulty:
+        problems.add(fault.message, _mark(node, fault.line), path=node.path)
+
+
+def _mark(node: Node, line: int | None) -> Mark:
+    """The place of a template's line: inside a literal block, the line itself."""
+    if not isinstance(node, Scalar) or node.style != "|" or line is None:
+        return node.mark
+    number = node.mark.line + line
+    text = node.mark.file.line(number)
+    return Mark(node.mark.file, number, len(text) - len(text.lstrip()) + 1)

@@ -1,0 +1,83 @@
+"""What sinks and routes say of trouble, order and time: `fallback`, `order_by`, `expires`; floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from router.core.rendering import TemplateEnvironment
+from router.core.rendering.expressions import BrokenExpressionError, Expiry, Expression
+from router.ops.loading.draft import Draft, word
+from router.ops.loading.reading.nodes import Mapping, Node, Sequence, quoted
+from router.ops.loading.reading.problems import unknown
+
+
+def check_fallbacks(draft: Draft) -> None:
+    """The sinks that `fallback` names must be there, each once, and lead back to none that they stand in for."""
+    known = list(draft.entries("sinks"))
+    names: dict[str, list[str]] = {}
+    for sink in draft.sinks.values():
+        names[sink.name] = []
+        for item, name in _named(sink.keys.get("fallback")):
+            if name not in known:
+                draft.problems.add(unknown("sink", name, known), item)
+            elif name in names[sink.name]:
+                draft.problems.add(f"the sink {quoted(name)} stands here twice; once is enough", item)
+            else:
+                names[sink.name].append(name)
+                circle = _way(names, name, sink.name)
+                if circle:
+                    shown = " → ".join([sink.name, *circle])
+                    draft.problems.add(f"a fallback must not lead back to its sink: {shown}", item)
+                    names[sink.name].pop()  # the other members of the circle need not say so too
+
+
+def _named(node: Node | None) -> Iterator[tuple[Node, str]]:
+    for item in node.items if isinstance(node, Sequence) else ():
+        name = word(item)
+        if name is not None and not item.faulty:
+            yield item, name
+
+
+def _way(names: dict[str, list[str]], start: str, end: str) -> list[str]:
+    """The sinks from one to another by way of their fallbacks; none when there is no way. They have no circle yet."""
+    if start == end:
+        return [start]
+    for name in names.get(start, []):
+        way = _way(names, name, end)
+        if way:
+            return [start, *way]
+    return []
+
+
+def order_by(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expression]:
+    """The compiled `order_by` of each sink that has one; reports what can't be compiled."""
+    found: dict[str, Expression] = {}
+    for sink in draft.sinks.values():
+        source = None if sink.config is None else sink.config.host.order_by
+        if source is not None:
+            try:
+                found[sink.name] = Expression(source, environment)
+            except BrokenExpressionError as error:
+                draft.problems.add(str(error), sink.keys.get("order_by"))
+    return found
+
+
+def expires(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expiry]:
+    """The compiled `expires` of each route that has one; reports what can't be compiled."""
+    found: dict[str, Expiry] = {}
+    for route in draft.routes:
+        if route.expires is not None:
+            try:
+                found[route.id] = Expiry(route.expires, environment)
+            except BrokenExpressionError as error:
+                draft.problems.add(str(error), _of_route(draft, route.id, "expires"))
+    return found
+
+
+def _of_route(draft: Draft, route: str, key: str) -> Node | None:
+    """What stands at a key of a route."""
+    routes = draft.root.get("routes")
+    for item in routes.items if isinstance(routes, Sequence) else ():
+        if isinstance(item, Mapping) and word(item.get("id")) == route:
+            return item.get(key)
+    return None

@@ -1,0 +1,177 @@
+"""`routes:` and `unmatched:`: the names they use must exist, and what they override must be a template; floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as MappingType
+from typing import Any, Literal
+
+from router.config.models import RouteConfig, RouteSink
+from router.ops.loading.checking.sinks import HOST_KEYS, CheckedSink, TemplateReader, look_for_cuts
+from router.ops.loading.reading import shapes, typed
+from router.ops.loading.reading.nodes import Entry, Mapping, Node, Scalar, Sequence, child_path, quoted
+from router.ops.loading.reading.problems import Problems, unknown
+
+
+class RouteChecker:
+    """Checks routes against the sources and sinks there are."""
+
+    def __init__(
+        self,
+        sources: list[str],
+        names: list[str],
+        sinks: MappingType[str, CheckedSink],
+        problems: Problems,
+        reader: TemplateReader,
+    ) -> None:
+        self._sources = sources
+        self._sinks = sinks
+        self._names = names  # of every sink there is, sound or not
+        self._problems = problems
+        self._reader = reader
+        self.places: dict[tuple[str, str | None], Mapping] = {}
+        """What stands at the options of (sink, route), for places in messages."""
+
+    def routes(self, node: Sequence) -> list[RouteConfig]:
+        """The sound routes of the list."""
+        if not node.items:
+            self._problems.add("must not be empty: at least one route is needed", node)
+        found: list[RouteConfig] = []
+        first: dict[str, Scalar] = {}
+        for item in node.items:
+            keys = typed.mapping(item, self._problems)
+            if keys is None:
+                continue
+            identity = keys.get("id")
+            if isinstance(identity, Scalar) and isinstance(identity.value, str):
+                self._once(identity, first)
+            route = self._route(keys)
+            if route is not None:
+                found.append(route)
+        return found
+
+    def _once(self, identity: Scalar, first: dict[str, Scalar]) -> None:
+        earlier = first.setdefault(str(identity.value), identity)
+        if earlier is not identity:
+            where = f"{earlier.mark.file.name}:{earlier.mark.line}"
+            self._problems.add(
+                f"a route {quoted(str(identity.value))} stands already in {where}; ids are unique", identity
+            )
+
+    def _route(self, keys: Mapping) -> RouteConfig | None:
+        identity = keys.get("id")
+        name = str(identity.value) if isinstance(identity, Scalar) else ""
+        sinks = self._targets(keys, name)
+        entries = {key: entry for key, entry in keys.entries.items() if key != "sinks"}
+        if "sinks" in keys.entries:  # checked here already
+            entries["sinks"] = Entry(keys.entries["sinks"].mark, _stand_in(keys))
+        checked = typed.check(RouteConfig, Mapping(keys.mark, entries, path=keys.path), self._problems)
+        self._known_sources(keys.get("sources"))
+        if checked is None or not sinks:
+            return None
+        return checked.model_copy(update={"sinks": sinks})
+
+    def _known_sources(self, node: Node | None) -> None:
+        for item in node.items if isinstance(node, Sequence) and self._sources else ():
+            if isinstance(item, Scalar) and isinstance(item.value, str) and item.value not in self._sources:
+                self._problems.add(unknown("source", item.value, self._sources), item)
+
+    def _targets(self, keys: Mapping, route: str) -> list[RouteSink]:
+        node = typed.sequence(keys.get("sinks"), self._problems)
+        if node is None:
+            return []
+        if not node.items:
+            self._problems.add("must not be empty: a route needs at least one sink", node)
+        found: list[RouteSink] = []
+        first: dict[str, Node] = {}
+        for item in node.items:
+            named = self._named(item)
+            if named is None:
+                continue
+            if first.setdefault(named, item) is not item:
+                self._problems.add(f"this route names the sink {quoted(named)} twice; once is enough", item)
+                continue
+            options = self._overridden(item, named, route) if isinstance(item, Mapping) else None
+            found.append(RouteSink(sink=named, options=options))
+        return found
+
+    def _named(self, item: Node) -> str | None:
+        """The sink that an item names; None when it names none that exists (reported)."""
+        node = item
+        if isinstance(item, Mapping):
+            inner = item.get("sink")
+            if inner is None:
+                path = child_path(item.path, "sink")
+                self._problems.add(
+                    "`sink` is required: the name of a sink, beside the options to override", item.mark, path=path
+                )
+                return None
+            node = inner
+        name = typed.text(node, self._problems)
+        if name is not None and self._names and name not in self._names:
+            self._problems.add(unknown("sink", name, self._names), node)
+            return None
+        return name
+
+    def _overridden(self, item: Mapping, name: str, route: str) -> Any:
+        """The sink's options with this route's over them; None when nothing is overridden or something is wrong."""
+        sink = self._sinks.get(name)
+        own = {key: entry for key, entry in item.entries.items() if key != "sink"}
+        if sink is None or not own:
+            return None
+        model = sink.type.options
+        fields = shapes.fields(model)
+        allowed = [key for key, field in fields.items() if shapes.anywhere(shapes.of_field(field), shapes.is_template)]
+        for key, entry in own.items():
+            if key not in allowed:
+                self._refuse(key, entry, name, allowed, known=key in fields or key in HOST_KEYS)
+        own = {key: entry for key, entry in own.items() if key in allowed}
+        base = {key: entry for key, entry in sink.keys.entries.items() if key in fields}
+        merged = Mapping(item.mark, {**base, **own}, path=item.path)
+        self.places[name, route] = merged
+        look_for_cuts(Mapping(item.mark, own, path=item.path), model, self._problems)
+        if sink.config is None:
+            return None
+        context = self._reader.context(sink.config.host)
+        return typed.check(model, merged, self._problems, at=Entry(item.mark, merged), context=context)
+
+    def _refuse(self, key: str, entry: Entry, sink: str, allowed: list[str], *, known: bool) -> None:
+        if known:
+            listed = ", ".join(allowed) or "none"
+            message = f"a route can't override `{key}` of {sink}: only its templates, {listed}"
+            self._problems.add(message, entry.mark, path=entry.node.path)
+            entry.node.faulty = True
+        else:
+            typed.unknown_key(key, entry, allowed, self._problems)
+
+    def unmatched(self, node: Node) -> Literal["drop", "dead-letter"] | list[RouteSink]:
+        """What `unmatched` says; `drop` where it is wrong."""
+        if isinstance(node, Scalar) and node.value in {"drop", "dead-letter"}:
+            return "drop" if node.value == "drop" else "dead-letter"
+        if not isinstance(node, Sequence):
+            shown = node.value if isinstance(node, Scalar) and isinstance(node.value, str) else ""
+            if shown in self._names:
+                self._problems.add(f"sinks stand in a list: [{shown}]", node)
+            elif shown:
+                self._problems.add(unknown("word", shown, ["drop", "dead-letter", "a list of sinks"]), node)
+            else:
+                self._problems.add(typed.expected("drop, dead-letter or a list of sinks", node), node)
+            return "drop"
+        if not node.items:
+            self._problems.add("must not be empty: name sinks, or write drop", node)
+        found: dict[str, RouteSink] = {}
+        for item in node.items:
+            if isinstance(item, Mapping):
+                self._problems.add("must be the name of a sink: only a route can override options", item)
+                continue
+            name = self._named(item)
+            if name in found:
+                self._problems.add(f"the sink {quoted(name)} stands here twice; once is enough", item)
+            elif name is not None:
+                found[name] = RouteSink(sink=name)
+        return list(found.values())
+
+
+def _stand_in(keys: Mapping) -> Node:
+    """A list that the model accepts, in place of the sinks."""
+    mark = keys.entries["sinks"].mark
+    return Sequence(mark, [Mapping(mark, {"sink": Entry(mark, Scalar(mark, "-", "-"))})])

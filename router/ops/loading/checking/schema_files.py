@@ -1,0 +1,268 @@
+"""`schemas:` and the JSON Schema files it names; floor 4.
+
+A schema may refer to the files of its own folder and to nothing else: no network, no `file://`, no way out of the folder
+by `..` or by a link.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from urllib.parse import quote, unquote, urldefrag, urljoin
+
+import yaml
+
+from router.config.models import SchemaConfig
+from router.core.validation import Schema, SchemaProblem, compile_schema
+from router.files import UnreadableError, read_file, resolve_path
+from router.ops.loading.reading.nodes import Node
+from router.ops.loading.reading.problems import Problems, unknown
+
+SCHEME = "schema://"
+"""Of the URIs that relative references are resolved against: no scheme that anything could fetch."""
+
+T = TypeVar("T")
+
+_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
+_REF = re.compile(r'"\$ref"\s*:\s*"([^"]*)"')
+_DANGLING = re.compile(r"Pointer '(.*)' does not exist")
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaEntry:
+    """One entry of `schemas:`; `schema` is None where `mode` is `off`."""
+
+    channels: list[str]
+    file: str
+    mode: Literal["enforce", "warn", "off"]
+    schema: Schema | None
+
+
+def compiled(config: SchemaConfig, node: Node, problems: Problems, files: set[Path]) -> SchemaEntry | None:
+    """Read and compile the schema of an entry; `node` is what names the file. None when that can't be done (reported)."""
+    if config.mode == "off":
+        return SchemaEntry(config.channels, config.file, config.mode, None)
+    path = node.mark.file.folder / config.file
+    try:
+        folder = _Folder(path, files)
+        text = folder.text(path)
+        document = _decode(text)
+    except _UnusableError as error:
+        problems.add(f"{config.file}{error.place}: {error}", node)
+        return None
+    uri = f"{folder.base}{quote(path.name)}"
+    own = _own_uri(document) or uri
+    try:
+        schema = compile_schema(document, uri=uri, retrieve=folder.retriever(own))
+    except SchemaProblem as problem:
+        if folder.refused:
+            told = f"{_reference(text, own, folder.asked)}: {_UNUSABLE}: {folder.refused}"
+        else:
+            told = _referred(folder, own) or _told(text, document, problem)
+        problems.add(f"{config.file}{told}", node)
+        return None
+    return SchemaEntry(config.channels, config.file, config.mode, schema)
+
+
+_UNUSABLE = "this is no usable JSON Schema"
+
+
+def _told(text: str, document: Any, problem: SchemaProblem) -> str:
+    """The place of a fault in a schema's own file, and what it is."""
+    dangling = _DANGLING.fullmatch(problem.message)
+    found = next((ref for ref in _REF.finditer(text) if dangling and ref[1].endswith(f"#{dangling[1]}")), None)
+    if found:
+        return f"{_line_and_column(text, found.start(1) - 1)}: {_UNUSABLE}: $ref to {found[1]}: there is no such place"
+    pointer = f"{problem.pointer}: " if problem.pointer else ""
+    what = _type_of(document, problem.pointer) or problem.message
+    return f"{_where(text, problem.pointer)}: {pointer}{_UNUSABLE}: {what}"
+
+
+def _referred(folder: _Folder, own: str) -> str | None:
+    """What is wrong with a file that the schema refers to, where it is that file which is no schema by itself."""
+    for uri, (name, text, document) in list(folder.documents.items()):
+        try:
+            compile_schema(document, uri=uri, retrieve=folder.retriever(own))
+        except SchemaProblem as problem:
+            return f": $ref to {name}{_told(text, document, problem)}"
+    return None
+
+
+def _type_of(document: Any, pointer: str) -> str | None:
+    """The sentence for a misspelt `type`, which the metaschema's `anyOf` says badly."""
+    if not pointer.endswith("/type"):
+        return None
+    for part in pointer.split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        try:
+            document = document[int(key)] if isinstance(document, list) else document[key]
+        except (KeyError, ValueError, IndexError, TypeError):
+            return None
+    named = document if isinstance(document, list) else [document]
+    wrong = next((one for one in named if one not in _TYPES), None)
+    if isinstance(wrong, str):
+        return unknown("type", wrong, _TYPES)
+    return f"a type is one of {', '.join(_TYPES)}, or a list of some" if wrong is not None else None
+
+
+def _own_uri(document: Any) -> str | None:
+    """The URI that the schema gives itself."""
+    found = document.get("$id", document.get("id")) if isinstance(document, dict) else None
+    return found if isinstance(found, str) and ":" in found else None
+
+
+class _UnusableError(ValueError):
+    """A file that can't be read or is no JSON; `place` is `:line:column`, where that is known."""
+
+    def __init__(self, message: str, place: str = "") -> None:
+        super().__init__(message)
+        self.place = place
+
+
+def _usable(function: Callable[[Path], T], path: Path) -> T:
+    """Return what the function makes of the path, with its fault as one of a schema."""
+    try:
+        return function(path)
+    except UnreadableError as error:
+        raise _UnusableError(str(error)) from None
+
+
+class _Folder:
+    """The folder of a schema, which its references may not leave."""
+
+    def __init__(self, path: Path, files: set[Path]) -> None:
+        self._root = _usable(resolve_path, path.parent)
+        self.base = f"{SCHEME}{quote(self._root.as_posix()).rstrip('/')}/"
+        self.asked = ""
+        self._files = files
+        self.refused = ""
+        """Why the last reference could not be followed."""
+        self.documents: dict[str, tuple[str, str, Any]] = {}
+        """The name, the text and the contents of each file that was referred to, by URI."""
+
+    def text(self, path: Path) -> str:
+        """The text of a file. Raises `_UnusableError`."""
+        self._files.add(path)
+        data = _usable(read_file, path)
+        try:
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise _UnusableError("this is not UTF-8", f":{data[: error.start].count(10) + 1}") from None
+
+    def retriever(self, base: str) -> Any:
+        """What hands out the documents that references name; `base` is the URI of the schema itself."""
+        beside = urljoin(base, ".") if not base.startswith(self.base) else ""
+
+        def retrieve(uri: str) -> Any:
+            try:
+                return self._document(uri, beside)
+            except ValueError as error:
+                self.asked, self.refused = uri, str(error)
+                raise
+
+        return retrieve
+
+    def _document(self, uri: str, beside: str) -> Any:
+        name = urldefrag(uri).url
+        if name.startswith(self.base):
+            name = name.removeprefix(self.base)
+        elif name.startswith(SCHEME):
+            raise ValueError(f"$ref to {Path(name).name}: it leaves the folder of the schema")
+        elif beside and name.startswith(beside):
+            name = name.removeprefix(beside)
+        else:
+            raise ValueError(f"$ref to {uri}: a schema may refer to files of its own folder only, nothing is fetched")
+        path = self._root / unquote(name)
+        try:
+            resolved = _usable(resolve_path, path)
+            if not resolved.is_relative_to(self._root):
+                raise _UnusableError("it leaves the folder of the schema")
+            text = self.text(resolved)
+            document = _decode(text)
+        except _UnusableError as error:
+            raise ValueError(f"$ref to {name}{error.place}: {error}") from None
+        self.documents[urldefrag(uri).url] = (name, text, document)
+        return document
+
+
+def _decode(text: str) -> Any:
+    def refuse(constant: str) -> Any:
+        raise _UnusableError(f"{constant} is not JSON")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        raise _UnusableError(f"this is not JSON: {error.msg}", f":{error.lineno}:{error.colno}") from None
+    except RecursionError:
+        raise _UnusableError("nested too deep") from None
+    except _UnusableError:
+        raise
+    except ValueError as error:  # an integer with more digits than Python takes
+        raise _UnusableError(str(error).split(";", maxsplit=1)[0]) from None
+
+
+def _reference(text: str, base: str, asked: str) -> str:
+    """`:line:column` of the first `$ref` that asks for a URI; relative ones are resolved against `base`."""
+    for found in _REF.finditer(text):
+        target = urldefrag(found[1]).url
+        if target and asked.startswith(
+            (target, urljoin(base.replace(SCHEME, "http://", 1), target).replace("http://", SCHEME, 1))
+        ):
+            return _line_and_column(text, found.start(1) - 1)
+    return ""
+
+
+def _line_and_column(text: str, at: int) -> str:
+    before = text[:at]
+    return f":{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+
+
+def _where(text: str, pointer: str) -> str:
+    """`:line:column` of a JSON pointer in a JSON text, which is read as the YAML that it is; empty where it is not."""
+    if not pointer:
+        return ""
+    wanted = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
+    try:
+        mark = _descend(iter(yaml.parse(text, Loader=yaml.CSafeLoader)), wanted)
+    except (yaml.YAMLError, StopIteration, RecursionError):
+        return ""
+    return f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+
+
+def _descend(events: Iterator[Any], wanted: list[str]) -> Any:
+    """The mark of the value that the pointer's parts lead to."""
+    while isinstance(event := next(events), yaml.StreamStartEvent | yaml.DocumentStartEvent):
+        pass
+    for part in wanted:
+        event = _child(events, event, part)
+        if event is None:
+            return None
+    return event.start_mark
+
+
+def _child(events: Iterator[Any], parent: Any, part: str) -> Any:
+    """The event that begins the value of a key or an index of the collection that has just begun."""
+    if isinstance(parent, yaml.ScalarEvent):
+        return None
+    is_mapping = isinstance(parent, yaml.MappingStartEvent)
+    index = 0
+    while not isinstance(event := next(events), yaml.CollectionEndEvent):
+        key = event.value if is_mapping else str(index)
+        value = next(events) if is_mapping else event
+        if key == part:
+            return value
+        _skip(events, value)
+        index += 1
+    return None
+
+
+def _skip(events: Iterator[Any], event: Any) -> None:
+    depth = int(isinstance(event, yaml.CollectionStartEvent))
+    while depth:
+        event = next(events)
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)

@@ -1,0 +1,293 @@
+"""`sinks:` and `defaults:`: host keys apart from the plugin's options, each checked by its own model; floor 4."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BaseModel, SecretStr
+
+from router.config.models import HostKeys, SinkConfig, check_queue
+from router.config.scalars import NAME
+from router.contracts import SinkType
+from router.files import read_file, resolve_path
+from router.ops.loading.reading import shapes, typed, yaml_hints
+from router.ops.loading.reading.nodes import Entry, Mapping, Node, Scalar, Sequence, child_path, quoted
+from router.ops.loading.reading.placeholders import WORD
+from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
+from router.options import ALLOW_PRIVATE, TEMPLATE_FILES, TemplateFile
+from router.plugin_manager import ALL, Plugins
+
+HOST_KEYS = tuple(shapes.fields(HostKeys))
+_DEFAULT_KEYS = tuple(key for key in HOST_KEYS if key != "type")
+_NAME = re.compile(NAME)
+IN_CLEAR = "a secret stands here in clear; write ${NAME}, ${file:/path} or ${cred:name}"
+_LARGEST = 1024**2
+_LEAST_PATH = 8  # characters; a shorter path may be a word like any other
+_LEAST_PART = 16
+
+
+@dataclass(slots=True)
+class CheckedSink:
+    """A sink on its way: its keys with the defaults merged in, its type, and its configuration when it is sound."""
+
+    name: str
+    entry: Entry
+    keys: Mapping
+    type: SinkType
+    config: SinkConfig | None = None
+
+
+@dataclass(slots=True)
+class TemplateReader:
+    """Reads `{file: NAME}` templates and what they include; keeps the names of all files read."""
+
+    files: set[Path] = field(default_factory=set)
+
+    def context(self, host: HostKeys | None = None) -> dict[str, Any]:
+        """Return the validation context for an options model; with the host keys it stands beside, where they are known."""
+        known = {} if host is None else {ALLOW_PRIVATE: host.allow_private}
+        return {TEMPLATE_FILES: self._template, **known}
+
+    def _template(self, name: str) -> TemplateFile:
+        if not isinstance(name, typed.PlacedName):
+            raise ValueError("no file can be named here")  # noqa: TRY004  # pydantic collects ValueError
+        file = name.mark.file
+        path = file.folder / name
+
+        def read(included: str) -> str:
+            root = resolve_path(path.parent)
+            inner = resolve_path(root / included)
+            if not inner.is_relative_to(root):
+                raise ValueError("it is outside the folder of the template")
+            return self._text(inner)
+
+        try:
+            return TemplateFile(self._text(path), name=str(name), read=read)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+
+    def _text(self, path: Path) -> str:
+        self.files.add(path)
+        try:
+            return read_file(path, most=_LARGEST).decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise ValueError("this is not UTF-8") from None
+
+
+def check_name(kind: str, name: str, entry: Entry, problems: Problems) -> None:
+    """Report a name that no source, route or sink can have."""
+    if not _NAME.fullmatch(name):
+        message = f"{quoted(name)} is no name of a {kind}: {typed.NAME_RULE}"
+        problems.add(message, entry.mark, path=entry.node.path)
+
+
+def check_defaults(node: Mapping, plugins: Plugins, problems: Problems, reader: TemplateReader) -> None:
+    """Check `defaults`: known types, known keys, values that fit; what a sink itself must add may be missing."""
+    for name, entry in node.entries.items():
+        keys = typed.mapping(entry.node, problems)
+        if name != ALL and name not in plugins.sinks:
+            problems.add(unknown_type(name, plugins, (ALL, *plugins.sinks)), entry.mark, path=entry.node.path)
+            entry.node.faulty = True
+        elif keys is not None:
+            options = () if name == ALL else tuple(shapes.fields(plugins.sinks[name].options))
+            allowed = (*_DEFAULT_KEYS, *options)
+            strangers = typed.unknown_keys(keys, allowed, problems)
+            known = {key: value for key, value in keys.entries.items() if key not in strangers}
+            host = {key: value for key, value in known.items() if key in HOST_KEYS}
+            typed.check(HostKeys, _part(keys, host), problems, concerns=_present)
+            if name != ALL:
+                rest = {key: value for key, value in known.items() if key not in HOST_KEYS}
+                model = plugins.sinks[name].options
+                part = _part(keys, rest)
+                typed.check(model, part, problems, context=reader.context(), concerns=_present)
+                look_for_cuts(part, model, problems)
+
+
+def _present(node: Node, key: str | None) -> bool:
+    """Whether a fault concerns what is there, rather than what is missing."""
+    return key is None and not isinstance(node, Mapping)
+
+
+def _part(whole: Mapping, entries: dict[str, Entry]) -> Mapping:
+    return Mapping(whole.mark, entries, path=whole.path)
+
+
+def unknown_type(name: str, plugins: Plugins, allowed: tuple[str, ...] | None = None) -> str:
+    """The sentence for a type of sink that no plugin registered, with the plugins that failed."""
+    message = unknown("type of sink", name, sorted(plugins.sinks) if allowed is None else allowed)
+    failed = [f"{plugin.path or plugin.origin}: {plugin.error}" for plugin in plugins.failures]
+    return f"{message}; this plugin could not be loaded: {'; '.join(failed)}" if failed else message
+
+
+def check_sinks(
+    node: Mapping, defaults: Mapping | None, plugins: Plugins, problems: Problems, reader: TemplateReader
+) -> dict[str, CheckedSink]:
+    """Check every sink; those whose type is known are returned, sound or not."""
+    found: dict[str, CheckedSink] = {}
+    if not node.entries:
+        problems.add("must not be empty: at least one sink is needed", node)
+    for name, entry in node.entries.items():
+        check_name("sink", name, entry, problems)
+        keys = typed.mapping(entry.node, problems)
+        if keys is None:
+            continue
+        if "type" not in keys.entries:
+            no_type(keys, entry, problems, "which plugin delivers")
+            continue
+        kind = typed.text(keys.get("type"), problems)
+        if kind is None:
+            continue
+        if kind not in plugins.sinks:
+            problems.add(unknown_type(kind, plugins), keys.entries["type"].node)
+            continue
+        merged = _with_defaults(keys, kind, defaults, plugins.sinks[kind])
+        sink = found[name] = CheckedSink(name, entry, merged, plugins.sinks[kind])
+        sink.config = _checked(sink, problems, reader)
+    return found
+
+
+def no_type(keys: Mapping, entry: Entry, problems: Problems, what: str) -> None:
+    """Report that `type`, which says `what`, is missing, or the key that was meant to be it."""
+    meant = next((key for key in keys.entries if did_you_mean(key, ["type"])), None)
+    if meant is not None:
+        typed.unknown_key(meant, keys.entries[meant], ["type"], problems)
+    elif not keys.faulty:
+        problems.add(f"`type` is required: {what}", entry.mark, path=child_path(keys.path, "type"))
+
+
+def _with_defaults(keys: Mapping, kind: str, defaults: Mapping | None, sink_type: SinkType) -> Mapping:
+    """The sink's keys over those of its type over those of `all`; mappings are merged one level deep."""
+    entries: dict[str, Entry] = {}
+    known = {*_DEFAULT_KEYS, *shapes.fields(sink_type.options)}
+    for layer in (defaults.get(ALL) if defaults else None, defaults.get(kind) if defaults else None, keys):
+        if not isinstance(layer, Mapping):
+            continue
+        for key, entry in layer.entries.items():
+            if layer is not keys and (key not in known or entry.node.faulty):
+                continue
+            entries[key] = _over(entries.get(key), entry)
+    return Mapping(keys.mark, entries, path=keys.path)
+
+
+def _over(below: Entry | None, entry: Entry) -> Entry:
+    if below is None or not isinstance(below.node, Mapping) or not isinstance(entry.node, Mapping):
+        return entry
+    if "file" in below.node.entries and "file" in entry.node.entries:
+        return entry
+    merged = {**below.node.entries, **entry.node.entries}
+    return Entry(entry.mark, Mapping(entry.node.mark, merged, path=entry.node.path))
+
+
+def _checked(sink: CheckedSink, problems: Problems, reader: TemplateReader) -> SinkConfig | None:
+    keys, model = sink.keys, sink.type.options
+    allowed = (*HOST_KEYS, *(key for key in shapes.fields(model) if key not in HOST_KEYS))
+    strangers = typed.unknown_keys(keys, allowed, problems)
+    missed = {key for key in shapes.fields(model) if any(did_you_mean(stranger, [key]) for stranger in strangers)}
+    host_part = {key: entry for key, entry in keys.entries.items() if key in HOST_KEYS}
+    rest = {key: entry for key, entry in keys.entries.items() if key in allowed and key not in HOST_KEYS}
+    host = typed.check(HostKeys, _part(keys, host_part), problems, at=sink.entry)
+    _check_queue(host, sink, problems)
+    part = _part(keys, rest)
+    concerns: Callable[[Node, str | None], bool]
+    if strangers:  # what is unknown may be what is missing: say nothing of the whole
+        concerns = lambda node, key: node is not part or (key is not None and key not in missed)  # noqa: E731
+    else:
+        concerns = lambda _node, _key: True  # noqa: E731
+    look_for_cuts(part, model, problems)
+    options = typed.check(
+        model,
+        part,
+        problems,
+        at=Entry(sink.entry.mark, part),
+        allowed=allowed,
+        context=reader.context(host),
+        concerns=concerns,
+    )
+    _literal_secrets(part, model, problems)
+    if host is None or options is None or strangers or any(entry.node.faulty for entry in keys.entries.values()):
+        return None
+    return SinkConfig(host=host, options=options)
+
+
+def _check_queue(host: HostKeys | None, sink: CheckedSink, problems: Problems) -> None:
+    """Report a queue that can't be where the plugin wants it; where the sink itself says so its own model does."""
+    node = sink.keys.get("queue")
+    if host is None or host.queue is None or host.queue.type is not None or node is None:
+        return
+    try:
+        check_queue(host.queue, sink.type.queue)
+    except ValueError as error:
+        problems.add(str(error), node)
+
+
+def look_for_cuts(node: Node, shape: shapes.Shape, problems: Problems) -> None:
+    """Report texts for people that a ` #` seems to have cut."""
+    if isinstance(node, Mapping):
+        for key, entry in node.entries.items():
+            look_for_cuts(entry.node, shapes.at(shape, [key]), problems)
+    elif isinstance(node, Sequence):
+        for index, item in enumerate(node.items):
+            look_for_cuts(item, shapes.at(shape, [index]), problems)
+    elif (
+        isinstance(node, Scalar) and node.cut is not None and isinstance(node.value, str) and shapes.is_template(shape)
+    ):
+        problems.add(yaml_hints.COMMENT, node, excerpt=node.cut or None)
+
+
+def _literal_secrets(node: Node, shape: shapes.Shape, problems: Problems) -> None:
+    if isinstance(node, Mapping):
+        for key, entry in node.entries.items():
+            _literal_secrets(entry.node, shapes.at(shape, [key]), problems)
+    elif isinstance(node, Sequence):
+        for index, item in enumerate(node.items):
+            _literal_secrets(item, shapes.at(shape, [index]), problems)
+    elif (
+        isinstance(node, Scalar)
+        and shapes.is_secret(shape)
+        and not node.expanded
+        and node.value not in {None, "", "***"}
+    ):
+        problems.warn(IN_CLEAR, node)
+
+
+def secrets_of(value: Any) -> set[str]:
+    """The texts of every secret in an options model."""
+    if isinstance(value, SecretStr):
+        text = value.get_secret_value()
+        return {text, *url_secrets(text), *_webhook(text)}
+    if isinstance(value, BaseModel):
+        return set().union(*(secrets_of(part) for part in vars(value).values()))
+    if isinstance(value, dict):
+        return set().union(*(secrets_of(part) for part in value.values()))
+    if isinstance(value, list | tuple):
+        return set().union(*(secrets_of(part) for part in value))
+    return url_secrets(value) if isinstance(value, str) else set()
+
+
+def _webhook(url: str) -> set[str]:
+    """What in a URL that is a secret as a whole is one by itself: its path, and each part long enough for a credential."""
+    try:
+        parts = urlsplit(url.strip())
+    except ValueError:
+        return set()
+    if parts.scheme not in {"http", "https"}:
+        return set()
+    target = f"{parts.path}?{parts.query}"
+    whole = {text for text in (target.rstrip("?/"), parts.path.rstrip("/")) if len(text) >= _LEAST_PATH}
+    return whole | {part for part in re.split(r"[/?&=]", target) if len(part) >= _LEAST_PART}
+
+
+def url_secrets(url: str) -> set[str]:
+    """The password in a URL, as it is written there and decoded; nothing where there is none."""
+    if "://" not in url or "@" not in url or "{{" in url:
+        return set()
+    try:
+        password = urlsplit(url).password
+    except ValueError:
+        return set()
+    return {password, unquote(password)} if password and password != WORD else set()

@@ -1,0 +1,1 @@
+"""Reading a configuration: YAML with places, environment, includes, types; floor 4."""

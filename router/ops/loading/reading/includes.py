@@ -1,0 +1,110 @@
+"""`include:` merges other files into the configuration; floor 4.
+
+Mappings merge, lists append, and a key that stands in two files is an error that names both. An included file holds the
+same sections but can't include others, so there is no circle to fear.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+
+from router.ops.loading.reading import typed, yaml_nodes
+from router.ops.loading.reading.expand import Expander
+from router.ops.loading.reading.nodes import Entry, Mapping, Node, Scalar, Sequence, name_paths, quoted
+from router.ops.loading.reading.problems import Problems
+
+_MOST = 1000  # files
+
+
+def merge(root: Mapping, expander: Expander, problems: Problems) -> list[Path]:
+    """Read the files that `include` of the root names, expand them and merge them into it; return their paths."""
+    entry = root.entries.pop("include", None)
+    if entry is None:
+        return []
+    read: list[Path] = []
+    for path, name, node in _found(entry.node, problems):
+        if path in read or path == root.mark.file.path or len(read) >= _MOST:
+            continue
+        read.append(path)
+        included = yaml_nodes.read(path, name, problems, node)
+        if included is not None:
+            name_paths(included)
+            expander.tree(included)
+            _merge_file(root, included, problems)
+    return read
+
+
+def folders(root: Mapping) -> set[Path]:
+    """The folders in which another file may come to match `include`."""
+    entry = root.entries.get("include")
+    if entry is None:
+        return set()
+    node = entry.node
+    items = node.items if isinstance(node, Sequence) else [node]
+    patterns = [item for item in items if isinstance(item, Scalar) and isinstance(item.value, str)]
+    globs = [item for item in patterns if glob.has_magic(str(item.value))]
+    parents = {(item.mark.file.folder / str(item.value)).parent for item in globs}
+    return {Path(os.path.normpath(parent)) for parent in parents if not glob.has_magic(str(parent))}
+
+
+def _found(node: Node, problems: Problems) -> list[tuple[Path, str, Scalar]]:
+    """The files that are named, in order: path, name in messages, and what names them."""
+    items = node.items if isinstance(node, Sequence) else [node]
+    found: list[tuple[Path, str, Scalar]] = []
+    for item in items:
+        item.path = "include"
+        pattern = typed.text(item, problems)
+        if pattern is None or not isinstance(item, Scalar):
+            continue
+        file = item.mark.file
+        beside = os.path.dirname(file.name)  # noqa: PTH120  # the name as the user wrote it, not a path to open
+        try:
+            names = sorted(glob.glob(pattern, root_dir=file.folder, recursive=True))  # noqa: PTH207  # absolute ones too
+        except (ValueError, OSError) as error:
+            problems.add(f"can't be searched: {error}", item)
+            continue
+        if not names and not glob.has_magic(pattern):
+            names = [pattern]
+        elif not names:
+            problems.warn(f"no file matches {quoted(pattern)}", item, path="include")
+        found += [(Path(os.path.normpath(file.folder / name)), os.path.join(beside, name), item) for name in names]  # noqa: PTH118  # as above
+    return found
+
+
+def _merge_file(root: Mapping, included: Mapping, problems: Problems) -> None:
+    for key, entry in included.entries.items():
+        mine = root.entries.get(key)
+        if key == "include":
+            problems.add("an included file can't include others", entry.mark, path=key)
+        elif mine is None:
+            root.entries[key] = entry
+        elif key == "version":
+            _same_version(mine, entry, problems)
+        elif isinstance(mine.node, Mapping) and isinstance(entry.node, Mapping):
+            _merge_section(key, mine.node, entry.node, problems)
+        elif isinstance(mine.node, Sequence) and isinstance(entry.node, Sequence):
+            mine.node.items.extend(entry.node.items)
+        elif isinstance(mine.node, Scalar) and mine.node.value is None:
+            root.entries[key] = entry
+        else:
+            _twice(key, mine, entry, problems)
+
+
+def _same_version(mine: Entry, entry: Entry, problems: Problems) -> None:
+    if not isinstance(entry.node, Scalar) or not isinstance(mine.node, Scalar) or entry.node.value != mine.node.value:
+        problems.add(f"must be the version of {mine.mark.file.name}", entry.node, path="version")
+
+
+def _merge_section(section: str, mine: Mapping, other: Mapping, problems: Problems) -> None:
+    for key, entry in other.entries.items():
+        if key in mine.entries:
+            _twice(f"{section}.{key}", mine.entries[key], entry, problems)
+        else:
+            mine.entries[key] = entry
+
+
+def _twice(path: str, mine: Entry, entry: Entry, problems: Problems) -> None:
+    first = f"{mine.mark.file.name}:{mine.mark.line}"
+    problems.add(f"stands in two files, first in {first}; keep one", entry.mark, path=path)

@@ -1,0 +1,89 @@
+"""What is wrong with the configuration, gathered; floor 4.
+
+Faults are collected and never raised one by one, so that the operator sees them all at once. A value that was reported
+is not reported again.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from router.errors import ConfigError, Problem
+from router.ops.loading.reading.concealing import Concealment
+from router.ops.loading.reading.nodes import Mark, Node, quoted
+
+_MOST = 200  # problems shown of one configuration
+
+
+class Problems:
+    """The faults, warnings and notes found so far."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str | None, int | None, int | None, str], Problem] = {}
+        self.concealed = Concealment()
+        """What no problem may show."""
+
+    def add(
+        self,
+        message: str,
+        at: Node | Mark | None = None,
+        *,
+        path: str | None = None,
+        excerpt: str | None = None,
+        severity: str = "error",
+    ) -> None:
+        """Keep one problem at a node or a mark. A node that was found faulty before is left alone.
+
+        `path` is the key concerned (default: the node's), `excerpt` a corrected line, `severity` `error`, `warning` or
+        `note`.
+        """
+        if isinstance(at, Node):
+            if at.faulty:
+                return
+            at.faulty = severity == "error"
+            path = at.path if path is None else path
+            at = at.mark
+        file, line, column = (at.file.name, at.line, at.column) if at else (None, None, None)
+        problem = Problem(message, file, line, column, path=path or "", excerpt=excerpt, severity=severity)
+        self._found.setdefault((file, line, column, message), problem)
+
+    def warn(self, message: str, at: Node | Mark | None = None, *, path: str | None = None) -> None:
+        """Keep a warning: `check --strict` objects to it."""
+        self.add(message, at, path=path, severity="warning")
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is an error among them."""
+        return any(problem.severity == "error" for problem in self._found.values())
+
+    def all(self) -> tuple[Problem, ...]:
+        """Return all of them without secrets: by file in the order they were first seen, and by place."""
+        files = {problem.file: index for index, problem in reversed(list(enumerate(self._found.values())))}
+        found = sorted(self._found.values(), key=lambda p: (files[p.file], p.line or 0, p.column or 0))
+        left = len(found) - _MOST
+        more = []
+        if left > 0:
+            errors = [problem for problem in found if problem.severity == "error"] or found
+            more = [Problem(f"and {len(found) - min(len(errors), _MOST)} more problems")]
+            found = errors[:_MOST]
+        return (*map(self.concealed.problem, found), *more)
+
+    def check(self) -> None:
+        """Raise `ConfigError` with everything found when there is an error."""
+        if self.failed:
+            raise ConfigError(self.all())
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """The words `(did you mean …?)`, after a space, when one of the allowed words is close; else nothing."""
+    by_lower = {known.lower(): known for known in allowed}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return f" (did you mean `{by_lower[close[0]]}`?)" if close else ""
+
+
+def unknown(kind: str, word: str, allowed: Iterable[str]) -> str:
+    """The sentence for a word that is not one of the allowed: what, which are, and which was meant."""
+    known = list(allowed)
+    listed = ", ".join(known) if known else "none"
+    return f"unknown {kind} {quoted(word)}, allowed: {listed}{did_you_mean(word, known)}"

@@ -1,0 +1,74 @@
+"""Where the URL of the router's own Redis comes from: the file, an environment variable, or neither; floor 4.
+
+Without `redis.url` the file is read as if `"${REDIS_URL:-embedded}"` stood there, so that one mechanism expands, hides
+and shows it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping as MappingType
+from dataclasses import dataclass
+
+from router.ops.loading.reading.nodes import Entry, Mapping, Mark, Scalar, SourceFile
+
+VARIABLE = "REDIS_URL"
+EMBEDDED = "embedded"
+IMPLIED = f"${{{VARIABLE}:-{EMBEDDED}}}"
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?:\}|:[-?])")
+
+
+@dataclass(frozen=True, slots=True)
+class RedisOrigin:
+    """Where the URL of the router's own Redis comes from."""
+
+    variable: str | None = None
+    """The environment variable that `redis.url` is written with, None where the file holds the URL itself."""
+    is_set: bool = False
+    """Whether that variable gave the URL; else the default written behind it did."""
+    embedded: bool = False
+
+    def __str__(self) -> str:
+        """Name the place: `$REDIS_URL`, `redis.url`, or `embedded` for the embedded server."""
+        if self.embedded:
+            return EMBEDDED
+        return f"${self.variable}" if self.is_set else "redis.url"
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether the embedded server is used only because a variable is not set, or empty."""
+        return self.embedded and self.variable is not None and not self.is_set
+
+    def cure(self, url: str = "redis://HOST:6379") -> str:
+        """Return what to do to use the server of this URL, as the rest of a sentence."""
+        if self.variable is None:
+            return f"write `redis: {{url: {url}}}` into the configuration"
+        return f"set {self.variable}={url}"
+
+
+def imply(root: Mapping, environ: MappingType[str, str]) -> Scalar | None:
+    """Write `redis.url` into a tree that has none; return the new scalar, which is not expanded yet."""
+    entry = root.entries.get("redis")
+    if entry is None or (isinstance(entry.node, Scalar) and entry.node.value is None and entry.node.cut is None):
+        mark = entry.mark if entry else Mark(root.mark.file, 1, 1)
+        entry = root.entries["redis"] = Entry(mark, Mapping(mark))
+    if not isinstance(entry.node, Mapping) or "url" in entry.node.entries:
+        return None
+    mark = entry.mark
+    if environ.get(VARIABLE):
+        mark = Mark(SourceFile(f"${VARIABLE}", root.mark.file.path), 1, 1)
+    scalar = Scalar(mark, IMPLIED, IMPLIED)
+    entry.node.entries["url"] = Entry(mark, scalar)
+    return scalar
+
+
+def origin(root: Mapping) -> RedisOrigin:
+    """Return where the URL comes from, of a tree that is expanded."""
+    section = root.get("redis")
+    url = section.get("url") if isinstance(section, Mapping) else None
+    if not isinstance(url, Scalar):
+        return RedisOrigin()
+    embedded = url.value == EMBEDDED
+    found = _VARIABLE.match(url.text) if url.expanded else None
+    return RedisOrigin(found[1], is_set=not url.default, embedded=embedded) if found else RedisOrigin(embedded=embedded)

@@ -1,0 +1,348 @@
+"""From nodes to typed models: pydantic decides, its errors are told in plain words at their place; floor 4."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from collections.abc import Mapping as MappingType
+from collections.abc import Sequence as SequenceType
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from router.config.scalars import NAME
+from router.ops.loading.reading import shapes, yaml_hints
+from router.ops.loading.reading.concealing import without_credentials
+from router.ops.loading.reading.nodes import (
+    Entry,
+    Mapping,
+    Mark,
+    Node,
+    Scalar,
+    Sequence,
+    child_path,
+    describe,
+    plain,
+    walk,
+)
+from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
+from router.ops.loading.reading.yaml_nodes import resolve
+
+M = TypeVar("M", bound=BaseModel)
+
+_WORDS = {
+    "string_type": "a text",
+    "string_sub_type": "a text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "set_type": "a list",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "none_required": "empty",
+}
+NAME_RULE = "1 to 64 of the letters a-z A-Z, digits, `_`, `.` and `-`"
+"""What a name of a source, route or sink is made of."""
+
+_YES_NO = frozenset({"yes", "no", "on", "off", "y", "n"})
+
+
+class PlacedName(str):
+    """The name in `{file: name}`, and the place it stands at: what it is relative to."""
+
+    __slots__ = ("mark",)
+
+    mark: Mark
+
+
+def data(node: Node) -> Any:
+    """The values of a node as pydantic takes them; the name of a template file knows its place."""
+    if isinstance(node, Mapping):
+        name = node.get("file")
+        if len(node.entries) == 1 and isinstance(name, Scalar) and isinstance(name.value, str):
+            placed = PlacedName(name.value)
+            placed.mark = name.mark
+            return {"file": placed}
+        return {key: data(entry.node) for key, entry in node.entries.items()}
+    if isinstance(node, Sequence):
+        return [data(item) for item in node.items]
+    return plain(node)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """One pydantic error at its place: the node reached, the key below it that is concerned, the union branch."""
+
+    error: ErrorDetails
+    node: Node
+    entry: Entry | None
+    """The entry that the node is the value of."""
+    key: str | None
+    branch: tuple[int, str] | None
+
+
+def check(
+    model: type[M],
+    node: Mapping,
+    problems: Problems,
+    *,
+    at: Entry | None = None,
+    allowed: SequenceType[str] | None = None,
+    context: MappingType[str, Any] | None = None,
+    concerns: Callable[[Node, str | None], bool] = lambda _node, _key: True,
+) -> M | None:
+    """Validate a mapping by a model and report what is wrong; None when something is.
+
+    `at` is the entry the mapping is the value of: what concerns the whole is reported at its key. `allowed` are the keys
+    to name when one is unknown (default: the model's), `context` is pydantic's. Only faults for which
+    `concerns(node, key below it)` holds are reported.
+    """
+    values = data(node)
+    try:
+        return model.model_validate(values, context=context)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_input=False)
+    except RecursionError:
+        problems.add("nested too deep", node)
+        return None
+    if _retype(node, errors):
+        return check(model, node, problems, at=at, allowed=allowed, context=context, concerns=concerns)
+    faults = [_locate(node, error, at) for error in errors]
+    faults = [fault for fault in faults if concerns(fault.node, fault.key)]
+    for group in _grouped(faults):
+        _report(group, model, problems, allowed, [fault.key for fault in faults if _is_unknown(fault)])
+    return None
+
+
+def _is_unknown(fault: _Fault) -> bool:
+    return fault.error["type"] == "extra_forbidden"
+
+
+def _retype(node: Node, errors: list[ErrorDetails]) -> bool:
+    """Read scalars that held `${…}` as what they look like, where their text was not what the field wants."""
+    changed = False
+    for error in errors:
+        target = _locate(node, error, None).node
+        if isinstance(target, Scalar) and target.expanded and isinstance(target.value, str):
+            value = resolve(target.value)
+            if isinstance(value, bool | int | float):
+                target.value = value
+                changed = True
+    return changed
+
+
+def _locate(root: Node, error: ErrorDetails, at: Entry | None) -> _Fault:
+    node, entry, branch = root, at, None
+    location = error["loc"]
+    for index, part in enumerate(location):
+        if isinstance(node, Mapping) and isinstance(part, str) and part in node.entries:
+            entry = node.entries[part]
+            node = entry.node
+        elif isinstance(node, Sequence) and isinstance(part, int) and part < len(node.items):
+            node, entry = node.items[part], None
+        elif index == len(location) - 1 and error["type"] == "missing":
+            return _Fault(error, node, entry, str(part), branch)
+        elif part != "[key]":
+            branch = (id(node), str(part))
+    key = str(location[-1]) if error["type"] == "extra_forbidden" and location else None
+    return _Fault(error, node, entry, key, branch)
+
+
+def _grouped(faults: list[_Fault]) -> list[list[_Fault]]:
+    """Faults that are told together: those of a union's branches at one value.
+
+    Of a union only the branch that got furthest into the value counts.
+    """
+    single: list[list[_Fault]] = []
+    unions: dict[int, list[_Fault]] = defaultdict(list)
+    for fault in faults:
+        if fault.branch:
+            unions[fault.branch[0]].append(fault)
+        else:
+            single.append([fault])
+    for place, group in unions.items():
+        deeper = [fault for fault in group if id(fault.node) != place or fault.key]
+        if deeper:
+            best = deeper[0].branch
+            single.extend([fault] for fault in deeper if fault.branch == best)
+        else:
+            single.append(group)
+    return single
+
+
+def _report(
+    group: list[_Fault],
+    model: type[BaseModel],
+    problems: Problems,
+    allowed: SequenceType[str] | None,
+    strangers: list[str | None],
+) -> None:
+    fault = group[0]
+    error, node = fault.error, fault.node
+    kind = error["type"]
+    location = error["loc"]
+    if kind == "extra_forbidden" and fault.entry and fault.key:
+        known = allowed if allowed is not None and len(location) == 1 else shapes.keys(shapes.at(model, location[:-1]))
+        unknown_key(fault.key, fault.entry, known, problems)
+    elif kind == "missing" and fault.key:
+        if any(stranger and did_you_mean(stranger, [fault.key]) for stranger in strangers):
+            return
+        place = fault.entry.mark if fault.entry else node.mark
+        if not node.faulty:
+            problems.add(_missing(model, fault), place, path=child_path(node.path, fault.key))
+    elif kind in {"value_error", "assertion_error"} and not location and fault.entry:
+        if not strangers and not any(below.faulty for below in walk(node)):
+            problems.add(_sentence(error), fault.entry.mark, path=node.path)
+    else:
+        if isinstance(node, Mapping) and set(node.entries) == {"file"} and kind == "value_error":
+            node = node.entries["file"].node
+        problems.add(*_wrong(group, node, shapes.at(model, location)))
+
+
+def unknown_key(key: str, entry: Entry, allowed: SequenceType[str], problems: Problems) -> None:
+    """Report a key that is not known where it stands."""
+    if entry.node.faulty:
+        return
+    entry.node.faulty = True
+    problems.add(unknown("key", key, allowed), entry.mark, path=entry.node.path)
+
+
+def unknown_keys(node: Mapping, allowed: SequenceType[str], problems: Problems) -> list[str]:
+    """Report the keys of a mapping that are not allowed, and return them."""
+    strangers = [key for key in node.entries if key not in allowed]
+    for key in strangers:
+        unknown_key(key, node.entries[key], allowed, problems)
+    return strangers
+
+
+def _missing(model: type[BaseModel], fault: _Fault) -> str:
+    shape = shapes.at(model, fault.error["loc"][:-1])
+    described = ""
+    for found in shapes.models(shape):
+        field = shapes.fields(found).get(fault.key or "")
+        if field is not None and field.description:
+            described = f": {field.description}"
+    return f"`{fault.key}` is required{described}"
+
+
+def _sentence(error: ErrorDetails) -> str:
+    cause = error.get("ctx", {}).get("error")
+    text = str(cause) if cause is not None else error["msg"]
+    return " ".join(text.split())
+
+
+def _wrong(group: list[_Fault], node: Node, shape: shapes.Shape) -> tuple[str, Node]:
+    """The sentence for a value that does not fit, and the node."""
+    kinds = list(dict.fromkeys(fault.error["type"] for fault in group))
+    wanted = [_WORDS[kind] for kind in kinds if kind in _WORDS]
+    if wanted and len(wanted) == len(kinds):
+        return expected(" or ".join(dict.fromkeys(wanted)), node), node
+    error = group[0].error
+    kind, limits = error["type"], error.get("ctx", {})
+    if kind in {"literal_error", "enum"}:
+        return _literal(error, node), node
+    if kind in {"value_error", "assertion_error"}:
+        return _sentence(error), node
+    if kind == "string_pattern_mismatch" and limits.get("pattern") == f"^{NAME}$":
+        return f"{_shown(node)} is no name: {NAME_RULE}", node
+    if kind == "string_pattern_mismatch":
+        return f"{_shown(node)} does not fit {limits.get('pattern')}", node
+    if kind in {"too_short", "string_too_short"}:
+        return "must not be empty" if limits.get(
+            "min_length"
+        ) == 1 else f"needs at least {limits.get('min_length')}", node
+    bounds = {
+        "greater_than": "above",
+        "greater_than_equal": "at least",
+        "less_than": "below",
+        "less_than_equal": "at most",
+    }
+    if kind in bounds:
+        bound = next(iter(limits.values()), "")
+        return f"must be {bounds[kind]} {bound:g}, not {_shown(node)}", node
+    del shape
+    message = error["msg"].removeprefix("Input should ").removeprefix("Value error, ")
+    return " ".join(message.split()), node
+
+
+def _shown(node: Node) -> str:
+    return describe(node).removeprefix("the text ").removeprefix("the number ")
+
+
+def _literal(error: ErrorDetails, node: Node) -> str:
+    listed = error.get("ctx", {}).get("expected", "")
+    words = [word.strip("' ") for word in listed.replace(" or ", ", ").split(", ")]
+    value = node.value if isinstance(node, Scalar) else None
+    close = did_you_mean(value, words) if isinstance(value, str) else ""
+    return (
+        f"must be {' or '.join(words) if len(words) < 3 else 'one of ' + ', '.join(words)}, not {describe(node)}{close}"
+    )
+
+
+def expected(wanted: str, node: Node) -> str:
+    """The sentence for a value of the wrong type, with the cure that is likely."""
+    return f"must be {wanted}, not {describe(node)}{_cure(wanted, node)}"
+
+
+def _cure(wanted: str, node: Node) -> str:
+    if not isinstance(node, Scalar):
+        return "; take it out of the brackets" if isinstance(node, Sequence) and wanted == "a text" else ""
+    value = node.value
+    if node.cut is not None and value is None:
+        return "; ` #` begins a comment in YAML, quote the value"
+    if "a text" in wanted and isinstance(value, bool | int | float) and not node.expanded:
+        return f"; quote it: {yaml_hints.quote(node.text)}"
+    if wanted == "a list" and value is not None:
+        return f"; write [{node.text}]" if len(node.text) < 40 and not node.style else "; put it in [ ]"
+    if not isinstance(value, str) or node.expanded:
+        return ""
+    if wanted == "a mapping" and not node.style and yaml_hints.space_after_colon(value):
+        return f"; {yaml_hints.NO_SPACE}"
+    if wanted == "true or false" and (value.lower() in _YES_NO or value.lower() in {"true", "false"}):
+        good = "true" if value.lower() in {"yes", "on", "y", "true"} else "false"
+        return f"; write {good}" + (" without quotes" if value.lower() in {"true", "false"} else "")
+    if "number" in wanted and isinstance(resolve(value.strip().lstrip("0") or "0"), int | float):
+        return "; take the quotes away" if node.style else "; take the zeros in front away"
+    return ""
+
+
+def mapping(node: Node | None, problems: Problems) -> Mapping | None:
+    """The node if it is a mapping; else it is reported and None."""
+    if node is None or isinstance(node, Mapping):
+        return node
+    message, fixed = expected("a mapping", node), None
+    if isinstance(node, Scalar) and isinstance(node.value, str):
+        # A key without its space is read as a text, so nothing knows yet whether its value is a secret.
+        message = message.replace(node.value, without_credentials(node.value))
+        fixed = yaml_hints.space_after_colon(node.value)
+    problems.add(message, node, excerpt=f"write: {without_credentials(fixed)}" if fixed else None)
+    return None
+
+
+def sequence(node: Node | None, problems: Problems) -> Sequence | None:
+    """The node if it is a list; else it is reported and None."""
+    if node is None or isinstance(node, Sequence):
+        return node
+    problems.add(expected("a list", node), node)
+    return None
+
+
+def text(node: Node | None, problems: Problems) -> str | None:
+    """The text of a node; reported when it is none."""
+    if node is None:
+        return None
+    if isinstance(node, Scalar) and isinstance(node.value, str):
+        if node.value:
+            return node.value
+        problems.add("must not be empty", node)
+        return None
+    problems.add(expected("a text", node), node)
+    return None

@@ -1,0 +1,423 @@
+"""YAML text to a tree with marks; floor 4.
+
+PyYAML's event parser reads; the meaning is ours, because PyYAML's is YAML 1.1 (`no` is false, `010` is 8): only the
+booleans and numbers of YAML 1.2's core schema count, a key stands once, tags and merge keys are refused, and aliases can
+neither contain themselves nor multiply (the events are read one by one, so neither depth nor copies get out of hand).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from router.files import STDIN, UnreadableError, read_file
+from router.ops.loading.reading import yaml_hints
+from router.ops.loading.reading.concealing import may_be_secret, without_credentials
+from router.ops.loading.reading.nodes import (
+    Entry,
+    Mapping,
+    Mark,
+    Node,
+    Scalar,
+    Sequence,
+    SourceFile,
+    child_path,
+    quoted,
+)
+from router.ops.loading.reading.problems import Problems
+
+_DEPTH = 50  # levels of nesting
+_COPIES = 10_000  # nodes that aliases may add
+_REPAIRS = 20  # slips of one file that are corrected to read on
+_LARGEST = 4 * 1024**2
+
+_NULL = frozenset({"", "~", "null", "Null", "NULL"})
+_BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_BREAK = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TAG = re.compile(r"![^\s,\]}]{0,60}")
+_KEY_WITHOUT_SPACE = re.compile(r"([A-Za-z_][\w.-]*):(?!//)(\S.*)", re.DOTALL)
+
+
+def resolve(text: str) -> Any:
+    """The value of a plain scalar by YAML 1.2's core schema; a number with a leading zero stays text."""
+    if text in _NULL:
+        return None
+    if text in _BOOL:
+        return _BOOL[text]
+    try:
+        if _INT.fullmatch(text):
+            return int(text)
+        if _BASED.fullmatch(text):
+            return int(text, 0)
+        if _FLOAT.fullmatch(text) or _SPECIAL.fullmatch(text):
+            return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    except ValueError:  # more digits than Python turns into a number
+        return text
+    return text
+
+
+def read(path: Path, name: str, problems: Problems, at: Node | None = None, *, pipes: bool = False) -> Mapping | None:
+    """Read a file that holds one mapping; None, and the problems say why, where it can't be.
+
+    `name` is how the file is called in messages, `at` what names it, for a file that can't be read. With `pipes` a pipe
+    will do, and the name `-` is standard input.
+    """
+    text = _text(path, name, problems, at, pipes=pipes)
+    return None if text is None else parse(text, SourceFile(name, path), problems)
+
+
+def parse(text: str, file: SourceFile, problems: Problems) -> Mapping | None:
+    """Parse the text of a file. Slips that have a sure correction are reported, corrected and read past."""
+    lines = _BREAK.split(text)
+    repaired: set[tuple[int, int]] = set()
+    for _ in range(_REPAIRS):
+        file = SourceFile(file.name, file.path, tuple(lines))
+        builder = _Builder(file, problems, repaired)
+        try:
+            return builder.document("\n".join(lines))
+        except _StopError:
+            return None
+        except _SlipError as error:
+            slip = error.slip
+        except yaml.MarkedYAMLError as error:
+            slip = yaml_hints.of_error(lines, error)
+        except yaml.YAMLError as error:
+            problems.add(f"this is not YAML: {error}", Mark(file, 1, 1))
+            return None
+        shown = _shown(slip.corrected, indented=not slip.sure)
+        meant = list(lines) if slip.corrected is None else [*lines[: slip.line - 1], slip.corrected]
+        path = yaml_hints.path_at(meant, slip.line - 1)
+        problems.add(slip.message, Mark(file, slip.line, slip.column), path=path, excerpt=shown)
+        if not slip.sure or slip.corrected is None or slip.corrected == lines[slip.line - 1]:
+            return None
+        lines[slip.line - 1] = slip.corrected
+        repaired.add((slip.line, slip.column))
+    return None
+
+
+def _shown(line: str | None, *, indented: bool = False) -> str | None:
+    """A corrected line as it is printed."""
+    return None if line is None else f"write: {without_credentials(line if indented else line.strip())[:300]}"
+
+
+def _text(path: Path, name: str, problems: Problems, at: Node | None, *, pipes: bool) -> str | None:
+    stdin = pipes and name == str(STDIN)
+    try:
+        data = read_file(STDIN if stdin else path, most=_LARGEST, pipes=pipes)
+    except UnreadableError as error:
+        problems.add(f"can't read {name}: {error}", at)
+        return None
+    file = SourceFile(name, path)
+    if data[:2] in {b"\xff\xfe", b"\xfe\xff"}:
+        problems.add("the file is UTF-16; save it as UTF-8", Mark(file, 1, 1))
+        return None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8", "replace")
+        message = f"the byte {data[error.start]:#04x} is not UTF-8; save the file as UTF-8"
+        problems.add(message, _place(file, before))
+        return None
+    found = _UNPRINTABLE.search(text)
+    if found:
+        message = f"the character U+{ord(found[0]):04X} can't stand in YAML; in double quotes write it as an escape"
+        problems.add(message, _place(file, text[: found.start()]))
+        return None
+    return text
+
+
+def _place(file: SourceFile, before: str) -> Mark:
+    lines = _BREAK.split(before)
+    return Mark(file, len(lines), len(lines[-1]) + 1)
+
+
+class _StopError(Exception):
+    """The rest of the file can't be understood; the reason is among the problems."""
+
+
+class _SlipError(Exception):
+    """A slip that the parser would tell badly."""
+
+    def __init__(self, slip: yaml_hints.Slip) -> None:
+        super().__init__(slip.message)
+        self.slip = slip
+
+
+class _Builder:
+    """Builds the tree of one document from parser events."""
+
+    def __init__(self, file: SourceFile, problems: Problems, repaired: Container[tuple[int, int]] = ()) -> None:
+        self._file = file
+        self._problems = problems
+        self._repaired = repaired  # places whose slip was reported and corrected
+        self._trail: list[str | int] = []  # the path of what is being read
+        self._anchors: dict[str, Node | None] = {}  # None while the node is being built
+        self._copies = 0
+        self._open = ""  # the brackets that are open
+        self._events: Iterator[Any] = iter(())
+
+    @property
+    def path(self) -> str:
+        """The path of what is being read."""
+        path = ""
+        for part in self._trail:
+            path = child_path(path, part)
+        return path
+
+    def _add(self, message: str, mark: Any, excerpt: str | None = None) -> None:
+        self._problems.add(message, self._mark(mark), path=self.path, excerpt=excerpt)
+
+    def document(self, text: str) -> Mapping | None:
+        """The mapping that is the document. Raises `yaml.YAMLError` for what is no YAML."""
+        self._events = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
+        root: Node | None = None
+        for event in self._events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                if root is not None:
+                    message = "a second document begins here; one file holds one document"
+                    self._problems.add(message, self._mark(event.start_mark))
+                    raise _StopError
+                root = self._node(next(self._events), 0)
+        start = Mark(self._file, 1, 1)
+        if root is None or (isinstance(root, Scalar) and root.value is None):
+            self._problems.add("the file is empty, it needs at least `version`, `sources`, `sinks`, `routes`", start)
+            return None
+        if not isinstance(root, Mapping):
+            self._not_a_mapping(root)
+            return None
+        return root
+
+    def _not_a_mapping(self, root: Node) -> None:
+        fixed = yaml_hints.space_after_colon(self._file.line(root.mark.line))
+        message = f"{yaml_hints.NO_SPACE}" if fixed else "a configuration is a mapping, lines of `key: value`"
+        self._problems.add(message, root, path="", excerpt=_shown(fixed))
+
+    def _mark(self, mark: Any) -> Mark:
+        return Mark(self._file, mark.line + 1, mark.column + 1)
+
+    def _node(self, event: Any, depth: int) -> Node:
+        if depth > _DEPTH:
+            self._add(f"nested deeper than {_DEPTH} levels", event.start_mark)
+            raise _StopError
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event)
+        anchor: str | None = event.anchor
+        if anchor is not None:
+            self._anchors[anchor] = None
+        if isinstance(event, yaml.CollectionStartEvent) and event.flow_style and not self._open:
+            self._brackets(event)
+        if isinstance(event, yaml.ScalarEvent):
+            node: Node = self._scalar(event)
+        elif event.tag is not None:
+            self._skip()
+            node = Scalar(self._mark(event.start_mark), None, "")
+        elif isinstance(event, yaml.SequenceStartEvent):
+            node = self._sequence(event, depth)
+        else:
+            node = self._braces(event) or self._mapping(event, depth)
+        if event.tag is not None:
+            self._tag(event, node)
+        if anchor is not None:
+            self._anchors[anchor] = node
+        return node
+
+    def _scalar(self, event: Any) -> Scalar:
+        is_plain = event.implicit[0] and not event.style
+        text: str = event.value
+        value = resolve(text) if is_plain else text
+        node = Scalar(self._mark(event.start_mark), value, text, style=event.style or None)
+        if is_plain:
+            self._comment(node, event)
+        if (node.mark.line, node.mark.column) in self._repaired:
+            node.faulty = True
+        return node
+
+    def _comment(self, node: Scalar, event: Any) -> None:
+        """Notice a value that ` #` has cut: surely so, where a template is torn; else it is remembered as possible."""
+        line = self._file.line(event.end_mark.line + 1)
+        rest = line[event.end_mark.column :]
+        comment = rest.lstrip()
+        if not comment.startswith("#"):
+            return
+        torn = node.text.count("{{") != node.text.count("}}")
+        spaces = len(rest) - len(comment)
+        if event.start_mark.line == event.end_mark.line:
+            start = event.start_mark.column
+            if not node.text:
+                start += spaces
+            fixed = yaml_hints.corrected(line.rstrip(), start, len(line.rstrip()))
+        else:
+            fixed = None
+        if torn or (spaces == 1 and ("{{" in comment or "${" in comment)):
+            self._add(yaml_hints.COMMENT, event.start_mark, _shown(fixed))
+            node.faulty = True
+        elif comment[1:2].strip() and (spaces == 1 or not node.text):
+            node.cut = _shown(fixed) or ""
+
+    def _sequence(self, event: Any, depth: int) -> Sequence:
+        node = Sequence(self._mark(event.start_mark))
+        opened, self._open = self._open, self._open + "[" if event.flow_style else ""
+        self._trail.append(0)
+        for item in self._events:
+            if isinstance(item, yaml.SequenceEndEvent):
+                break
+            node.items.append(self._node(item, depth + 1))
+            self._trail[-1] = len(node.items)
+        self._trail.pop()
+        self._open = opened
+        return node
+
+    def _mapping(self, event: Any, depth: int) -> Mapping:
+        node = Mapping(self._mark(event.start_mark))
+        opened, self._open = self._open, self._open + "{" if event.flow_style else ""
+        for key in self._events:
+            if isinstance(key, yaml.MappingEndEvent):
+                break
+            name = self._key(key, depth)
+            self._trail.append(name or "")
+            value_event: Any = next(self._events)
+            if name is None:
+                node.faulty = True  # what may be missing now is not
+            elif self._no_space(node, key, value_event):
+                self._trail.pop()
+                continue
+            value = self._node(value_event, depth + 1)
+            if name is not None:
+                self._put(node, name, Entry(self._mark(key.start_mark), value))
+            self._trail.pop()
+        self._open = opened
+        return node
+
+    def _put(self, node: Mapping, name: str, entry: Entry) -> None:
+        first = node.entries.get(name)
+        if first is None:
+            node.entries[name] = entry
+            return
+        message = f"the key {quoted(name)} stands twice, first in line {first.mark.line}; keep one"
+        self._problems.add(message, entry.mark, path=self.path)
+
+    def _key(self, event: Any, depth: int) -> str | None:
+        """The text of a key, or None when it is none (reported)."""
+        if not isinstance(event, yaml.ScalarEvent):
+            self._node(event, depth + 1)
+            self._add("a key must be text, not a list, a mapping or an alias", event.start_mark)
+            return None
+        if event.tag is not None:
+            self._add("a key can't have a tag", event.start_mark)
+            return None
+        text: str = event.value
+        is_plain = event.implicit[0] and not event.style
+        if is_plain and text.startswith("-"):
+            self._dash(event)
+        if is_plain and text == "<<":
+            message = "YAML's merge key `<<` is not supported; what sinks share goes under `defaults:`"
+            self._add(message, event.start_mark)
+            return None
+        if is_plain and not isinstance(resolve(text), str):
+            shown = text or "an empty one"
+            self._add(f"a key must be text, not {shown}; quote it: {yaml_hints.quote(text)}", event.start_mark)
+            return None
+        return text
+
+    def _dash(self, event: Any) -> None:
+        """`-{id: a}`, `-id: a`: without its space YAML reads the dash as a part of the key."""
+        mark = event.start_mark
+        line = self._file.line(mark.line + 1)
+        fixed = yaml_hints.space_after_dash(line)
+        if fixed is not None and not line[: mark.column].strip():
+            raise _SlipError(
+                yaml_hints.Slip(mark.line + 1, mark.column + 1, yaml_hints.NO_DASH_SPACE, fixed, sure=True)
+            )
+
+    def _no_space(self, node: Mapping, key: Any, value: Any) -> bool:
+        """`{type:pubsub}`: YAML reads a key without a value. Reported, and read as it was meant."""
+        found = _KEY_WITHOUT_SPACE.fullmatch(key.value)
+        nothing = isinstance(value, yaml.ScalarEvent) and not value.value and not value.style
+        if not found or not nothing or key.style or key.end_mark.line != key.start_mark.line:
+            return False
+        line = self._file.line(key.start_mark.line + 1)
+        if line[key.end_mark.column :].lstrip().startswith(":"):
+            return False
+        fixed = f"{line[: key.start_mark.column]}{found[1]}: {line[key.start_mark.column + len(found[1]) + 1 :]}"
+        self._trail[-1] = found[1]
+        self._add(yaml_hints.NO_SPACE, key.start_mark, _shown(fixed))
+        scalar = Scalar(self._mark(key.start_mark), resolve(found[2]), found[2])
+        self._put(node, found[1], Entry(self._mark(key.start_mark), scalar))
+        return True
+
+    def _braces(self, event: Any) -> Scalar | None:
+        """`{{ payload.x }}` without quotes: YAML reads a mapping. Reported, and read as the text it was meant to be."""
+        line = self._file.line(event.start_mark.line + 1)
+        column = event.start_mark.column
+        if not line.startswith("{{", column):
+            return None
+        self._skip()
+        value = yaml_hints.value_at(line, column, self._open[-1:])
+        fixed = yaml_hints.corrected(line, value.start, value.end) if value else None
+        mark = self._mark(event.start_mark)
+        self._add(yaml_hints.BRACES, event.start_mark, _shown(fixed))
+        return Scalar(mark, value.text if value else "", value.text if value else "", faulty=True)
+
+    def _brackets(self, event: Any) -> None:
+        """`[{{ a }}] b`: text after what YAML takes for a list or a mapping."""
+        mark = event.start_mark
+        fixed = yaml_hints.after_brackets(self._file.line(mark.line + 1), mark.column)
+        if fixed is not None:
+            raise _SlipError(yaml_hints.Slip(mark.line + 1, mark.column + 1, yaml_hints.BRACKETS, fixed, sure=True))
+
+    def _skip(self) -> None:
+        """Pass over the rest of the collection that has just begun."""
+        depth = 1
+        for event in self._events:
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if not depth:
+                return
+
+    def _tag(self, event: Any, node: Node) -> None:
+        line = self._file.line(event.start_mark.line + 1)
+        value = yaml_hints.value_at(line, event.start_mark.column, self._open[-1:])
+        fixed = yaml_hints.corrected(line, value.start, value.end) if value and value.text.startswith("!") else None
+        shown = (_TAG.match(line, event.start_mark.column) or [quoted(event.tag)])[0]
+        shown = "!…" if may_be_secret(self.path) else shown
+        message = f"the tag {shown} is refused: YAML tags are not used here; a text that starts with `!` must be quoted"
+        self._add(message, event.start_mark, _shown(fixed))
+        node.faulty = True
+
+    def _alias(self, event: Any) -> Node:
+        mark = self._mark(event.start_mark)
+        name: str = event.anchor
+        if name not in self._anchors:
+            line = self._file.line(mark.line)
+            value = yaml_hints.value_at(line, event.start_mark.column, self._open[-1:])
+            fixed = yaml_hints.corrected(line, value.start, value.end) if value else None
+            message = f"there is no anchor `&{name}` for this alias; a text that starts with `*` must be quoted"
+            self._add(message, event.start_mark, _shown(fixed))
+            return Scalar(mark, f"*{name}", f"*{name}", faulty=True)
+        node = self._anchors[name]
+        if node is None:
+            self._add(f"the alias `*{name}` stands inside what it repeats", event.start_mark)
+            raise _StopError
+        return self._copy(node, mark)
+
+    def _copy(self, node: Node, mark: Mark) -> Node:
+        self._copies += 1
+        if self._copies > _COPIES:
+            self._problems.add(f"aliases make more than {_COPIES} values of this file; write less with them", mark)
+            raise _StopError
+        if isinstance(node, Mapping):
+            entries = {key: Entry(entry.mark, self._copy(entry.node, mark)) for key, entry in node.entries.items()}
+            return Mapping(node.mark, entries, faulty=node.faulty)
+        if isinstance(node, Sequence):
+            return Sequence(node.mark, [self._copy(item, mark) for item in node.items], faulty=node.faulty)
+        assert isinstance(node, Scalar)
+        return Scalar(node.mark, node.value, node.text, style=node.style, cut=node.cut, faulty=node.faulty)
