@@ -1,6 +1,6 @@
 """All that a plugin imports; floor 2, re-exports only."""
 
-from router.contracts import Clock, HttpClient, HttpResponse, Result, Sink, SinkContext
+from router.contracts import Clock
 from router.core.delivery.responses import check_response, quote_response, retry_after
 from router.core.egress import private_host
 from router.core.mailboxes import mailboxes
@@ -9,6 +9,7 @@ from router.escaping import escape
 from router.events import Event, json_line, json_lines
 from router.hookspecs import RegisterSink, hookimpl
 from router.options import Addresses, Html, Secret, SinkOptions, Template, Text
+from router.plugin_contracts import HttpClient, HttpResponse, Result, Sink, SinkContext
 
 __all__ = [
     "Addresses",

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple, Protocol
 
 from router.errors import Reason
 from router.events import DeadLetter, Event, Outcome, RawBatch
-from router.options import SinkOptions
-
-if TYPE_CHECKING:
-    from structlog.stdlib import BoundLogger  # takes 50 ms to import, which `check` can do without
-
-QueueType = Literal["memory", "redis"]
-Execution = Literal["process"]
-
-Result = Exception | None
-"""How one delivery of a batch ended: None delivered, else what was wrong."""
 
 
 class Clock(Protocol):
@@ -28,132 +17,6 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds that never go back."""
-
-
-class HttpResponse(Protocol):
-    """The answer of one HTTP request."""
-
-    @property
-    def status(self) -> int:
-        """The status code."""
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The headers; a name is found however it is written."""
-
-    @property
-    def body(self) -> bytes:
-        """At most the first 64 KiB."""
-
-    def json(self) -> Any:
-        """The decoded body. Raises `ValueError` when it is not JSON."""
-
-
-class HttpClient(Protocol):
-    """The guarded HTTP client of a sink: addresses are checked when they are dialled, redirects are never followed."""
-
-    async def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        json: Any = None,
-        data: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        allow_private: bool = False,
-    ) -> HttpResponse:
-        """Send one request and return its answer, whatever its status.
-
-        The URL goes out as it is written, `%2F` included. `allow_private` lets this request reach a private address; all
-        of a sink's may when the sink's key `allow_private` says so.
-
-        Raises `TransientError` (no connection, no answer), `SinkError` (a certificate that can't be trusted) or
-        `PermanentError` (a private address, a URL with a space or a letter outside ASCII). No error names the URL: it
-        may hold a credential.
-        """
-
-
-class SinkContext(Protocol):
-    """What a sink is given to work with."""
-
-    name: str
-    """The sink's name in the configuration."""
-    log: BoundLogger
-    """A logger that knows the sink: `context.log.warning("what happened", detail=…)`."""
-    clock: Clock
-    base: str
-    """The folder that relative paths to be written are in."""
-
-    @property
-    def http(self) -> HttpClient:
-        """The sink's guarded HTTP client, made on first use."""
-
-    async def run_blocking(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run a blocking function in a daemon thread of this sink and return what it returns."""
-
-
-class Sink:
-    """A sink with a life: the base for classes (a class that has the methods will do without it).
-
-    `__init__` takes the sink's options as they stand in the configuration, templates unrendered. Define one of
-
-    - `async def deliver(self, event, options)`: return = delivered; raise `TransientError`, `PermanentError`, `SinkError`
-      or `PartialError`;
-    - `async def deliver_batch(self, batch)`: takes (event, options) pairs; returns None when all are delivered, else one
-      `None | Exception` per pair, in order.
-    """
-
-    local: ClassVar[bool] = False
-    """Whether it writes on this machine only, so that `deliver: print` need not hold it back."""
-
-    async def open(self, context: SinkContext) -> None:
-        """Called once before the first delivery, and again after an exception until it succeeds."""
-
-    async def close(self) -> None:
-        """Called once at the end; deliveries have ended."""
-
-
-SinkCallable = Callable[..., Awaitable[None]] | Callable[..., None] | type[Any]
-"""An async function, a plain function, or a class."""
-
-
-@dataclass(frozen=True, slots=True)
-class SinkType:
-    """What a plugin registered under a name, and where that came from."""
-
-    name: str
-    sink: SinkCallable
-    options: type[SinkOptions]
-    queue: QueueType
-    concurrency: int
-    batch: int | None
-    execution: Execution | None
-    origin: str
-    """The plugin it came from, as `event-router plugins` names it."""
-
-    @property
-    def local(self) -> bool:
-        """Whether it writes on this machine only."""
-        return bool(getattr(self.sink, "local", False))
-
-
-class Receipt(Protocol):
-    """What a source that acknowledges hears of the entries it handed over, each by its position in the batch.
-
-    An entry is complete, and acknowledged, when all that was expected of it is over.
-    """
-
-    def expect(self, position: int, deliveries: int) -> None:
-        """So many deliveries (or dead letters) were made of it; 0 = complete at once. Called once for each position."""
-
-    def add(self, position: int, deliveries: int) -> None:
-        """One of its deliveries was split: so many more have to be over."""
-
-    def settle(self, position: int) -> None:
-        """One of its deliveries is over."""
-
-    def returned(self, position: int) -> None:
-        """An attempt of one of its deliveries came back and will be repeated: it did not end the process."""
 
 
 class Removal(NamedTuple):
@@ -178,32 +41,46 @@ class Removal(NamedTuple):
     owner: str | bytes = ""
 
 
-@runtime_checkable
-class RemovableReceipt(Receipt, Protocol):
-    """A receipt whose entries may leave their source in the very step that makes their deliveries durable."""
+class Receipt(Protocol):
+    """The way back to a source that acknowledges: what became of its entries, each named by its position in the batch.
+
+    An entry is complete, and acknowledged, when everything that was expected of it is over. A source whose entries can't
+    be removed by a script, forgotten by Redis or given to another router implements those parts with the neutral answer.
+    """
+
+    def expect(self, position: int, deliveries: int) -> None:
+        """Note how many deliveries or dead letters were made of the entry; 0: complete. Called once for each position."""
+
+    def add(self, position: int, deliveries: int) -> None:
+        """Note that one of the deliveries was split: so many more have to be over."""
+
+    def settle(self, position: int) -> None:
+        """Note that one of the deliveries is over."""
+
+    def returned(self, position: int) -> None:
+        """Note that an attempt came back and will be repeated: the delivery did not end the process."""
 
     def open(self, position: int) -> int:
-        """How many of its deliveries are not over."""
+        """Return how many of the entry's deliveries are not over."""
 
     def removal(self, position: int, *, whole: bool) -> Removal | None:
-        """What becomes of the entry when its deliveries to Redis queues stand there; None where it is on another server.
+        """Return what becomes of the entry when its deliveries to Redis queues stand there; None: nothing in that step.
 
-        `whole` says that those are all that is open of it. Else it stays, and is known as handed over in part.
+        `whole` says that those are all deliveries that are open. Otherwise the entry stays, and is known as handed over
+        in part.
         """
 
     def handed_over(self, position: int) -> None:
-        """One of its deliveries is over: it stands in a Redis queue, and its entry has left the source already."""
+        """Note that one delivery is over: it stands in a Redis queue, and nothing is left to do about the entry.
 
-    def marked(self, position: int) -> None:
-        """Its deliveries to Redis queues stand there, and it is known as handed over in part.
-
-        Whoever takes it from its source later makes that forgotten in the same step.
+        The script has removed the entry, or said that it is another router's (`taken_over` was called).
         """
 
+    def marked(self, position: int) -> None:
+        """Note that the script has marked the entry as handed over in part: its deliveries to Redis queues stand there.
 
-@runtime_checkable
-class DisputableReceipt(RemovableReceipt, Protocol):
-    """A receipt whose entries Redis may forget (trimmed, a lost group), or give to another router."""
+        Whoever takes the entry from its source later removes the mark in the same step.
+        """
 
     def gone(self, position: int) -> None:
         """Note that the entry was not pending for anybody when its deliveries were queued. `marked` is called too."""

@@ -91,6 +91,11 @@ class Event(msgspec.Struct, frozen=True, gc=False):
         return key if self.address is None else f"{key}:{self.address}"
 
 
+def size_of(events: Sequence[Event]) -> int:
+    """Return the bytes of the payloads of these deliveries together."""
+    return sum([len(event.raw) for event in events])
+
+
 class RawBatch(msgspec.Struct, frozen=True, gc=False):
     """Raw messages that a source hands over together, all of one channel, in the order they came.
 

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import pluggy
 
-from router.contracts import Execution, QueueType, SinkCallable
 from router.options import SinkOptions
+from router.plugin_contracts import Execution, QueueType, SinkCallable
 
 PROJECT = "event_router"
 """The pluggy project name, and the entry-point group of pip packages."""

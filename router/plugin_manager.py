@@ -29,11 +29,11 @@ from pydantic import BaseModel
 from router import hookspecs
 from router.config.models import HostKeys
 from router.config.scalars import NAME
-from router.contracts import Execution, QueueType, SinkCallable, SinkType
 from router.errors import text_of
 from router.files import UnreadableError, read_file, resolve_path
 from router.options import SinkOptions
 from router.ownership import distrust
+from router.plugin_contracts import Execution, QueueType, SinkCallable, SinkType
 
 _MODULE_PREFIX = "event_router_plugin_"
 _LONGEST = 300  # characters of a plugin's own error that are shown

@@ -32,7 +32,7 @@ from router.config.models import (
     SourceConfig,
     StreamConfig,
 )
-from router.contracts import Clock, DeadLetters, Queue, SinkType, Source
+from router.contracts import Clock, DeadLetters, Queue, Source
 from router.core.accounts.books import Books, SinkBook, SourceBook
 from router.core.ids import Ids
 from router.core.matching import is_glob
@@ -60,6 +60,7 @@ from router.events import Event, Outcome
 from router.ops.loading import Loaded
 from router.ops.logs import redacted
 from router.ops.metrics import SinkMeter
+from router.plugin_contracts import SinkType
 
 log = structlog.stdlib.get_logger(__name__)
 

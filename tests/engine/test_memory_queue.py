@@ -6,9 +6,9 @@ import pytest
 
 from router.config.models import QueueConfig
 from router.core.accounts.books import CHANNELS, OTHER, SinkBook
-from router.engine.delivery.memory_queue import MemoryQueue, size_of
+from router.engine.delivery.memory_queue import MemoryQueue
 from router.errors import Reason
-from router.events import Outcome
+from router.events import Outcome, size_of
 from tests.support.engine import make_event
 from tests.support.waiting import PATIENCE
 

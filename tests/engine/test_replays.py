@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 import structlog.testing
 
-from router.contracts import RemovableReceipt, Removal
+from router.contracts import Removal
 from router.engine.clock import SystemClock
 from router.engine.dead_letters.replays import At, Replayer
 from router.errors import Reason
@@ -34,13 +34,11 @@ class Receipt:
     def returned(self, position: int) -> None:
         self.heard.append(("returned", position))
 
-
-class Removable(Receipt):
     def open(self, position: int) -> int:
         return position + 10
 
     def removal(self, position: int, *, whole: bool) -> Removal | None:
-        return Removal("xack", "stream", "group", f"{position}-0")
+        return Removal("xack", "stream", "group", f"{position}-0", f"{whole}")
 
     def handed_over(self, position: int) -> None:
         self.heard.append(("handed_over", position))
@@ -48,8 +46,6 @@ class Removable(Receipt):
     def marked(self, position: int) -> None:
         self.heard.append(("marked", position))
 
-
-class Disputable(Removable):
     def gone(self, position: int) -> None:
         self.heard.append(("gone", position))
 
@@ -181,24 +177,17 @@ def test_a_payload_is_read_as_its_source_reads_it(source, payload, seen):
     assert bench.way.delivered[0].payload == seen
 
 
-def test_an_entry_of_a_batch_is_removable_where_the_batch_is():
-    plain, removable = At(Receipt(), 3), At(Removable(), 3)
-    assert isinstance(plain, RemovableReceipt)
-    assert plain.removal(0, whole=True) is None
-    assert removable.removal(0, whole=True) == Removal("xack", "stream", "group", "3-0")
-    assert removable.open(0) == 13
-    removable.handed_over(0)
-    removable.marked(0)
-    removable.returned(0)
-    removable.add(0, 2)
-    assert removable._receipt.heard == [("handed_over", 3), ("marked", 3), ("returned", 3), ("add", 3, 2)]
-    removable.gone(0)
-    removable.taken_over(0)
-    assert removable._receipt.heard[4:] == []
-    disputable = At(Disputable(), 3)
-    disputable.gone(0)
-    disputable.taken_over(0)
-    assert disputable._receipt.heard == [("gone", 3), ("taken_over", 3)]
+def test_what_one_entry_of_a_batch_hears_the_batch_hears_at_its_position():
+    receipt = Receipt()
+    one = At(receipt, 3)
+    assert one.removal(0, whole=True) == Removal("xack", "stream", "group", "3-0", "True")
+    assert one.open(0) == 13
+    one.expect(0, 2)
+    one.add(0, 2)
+    told = (one.settle, one.returned, one.handed_over, one.marked, one.gone, one.taken_over)
+    for tell in told:
+        tell(0)
+    assert receipt.heard == [("expect", 3, 2), ("add", 3, 2), *((tell.__name__, 3) for tell in told)]
 
 
 @pytest.mark.parametrize(

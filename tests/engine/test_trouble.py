@@ -9,11 +9,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from router.core.accounts.books import SinkBook
-from router.engine.delivery.memory_queue import size_of
 from router.engine.delivery.ordered_queue import MOST, Ordered
 from router.engine.delivery.sink_health import SinkHealth
 from router.errors import PartialError, PermanentError, Reason, SinkError, TransientError
-from router.events import Event, Outcome
+from router.events import Event, Outcome, size_of
 from router.options import Addresses, SinkOptions, Text
 from tests.support.engine import bench, make_event
 from tests.support.waiting import moment, stays, until
@@ -437,6 +436,22 @@ async def test_a_chain_of_sinks_ends_in_a_dead_letter_of_the_last():
             letter.written()
             assert receipt.open == 0
             assert (first.book.handed_over, second.book.dead_lettered.total()) == (1, 1)
+
+
+async def test_a_fallback_in_memory_retries_what_a_source_waits_for():
+    receipt, sink = Receipt(), Service(TransientError("later"))
+    async with bench(sink, name="b") as second:
+
+        def hand_over(name: str, event: Event) -> None:
+            second.worker.queue.put([event], size_of([event]))
+
+        async with bench(Service(PermanentError("no")), fallback=["b"], hand_over=hand_over) as first:
+            first.put(make_event(_receipt=receipt))
+            await until(lambda: sink.calls > 1)
+            assert (receipt.open, second.worker.replaced) == (1, 0)
+            sink.down = None
+            await second.settled()
+    assert (receipt.open, len(sink.got)) == (0, 1)
 
 
 async def test_what_is_suppressed_or_expired_is_not_handed_over():

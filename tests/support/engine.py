@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from router.config.models import HostKeys, QueueConfig
-from router.contracts import Clock, SinkType
+from router.contracts import Clock
 from router.core.accounts.books import SinkBook
 from router.core.ids import Ids
 from router.core.rendering import TemplateEnvironment, compile_options
@@ -22,10 +22,11 @@ from router.engine.calling.context import Context
 from router.engine.calling.threads import DaemonThreads
 from router.engine.clock import SystemClock
 from router.engine.delivery.delivery_mode import DeliveryMode
-from router.engine.delivery.memory_queue import MemoryQueue, size_of
+from router.engine.delivery.memory_queue import MemoryQueue
 from router.engine.delivery.worker import SinkWorker
-from router.events import DeadLetter, Event
+from router.events import DeadLetter, Event, size_of
 from router.options import SinkOptions
+from router.plugin_contracts import SinkType
 from router.plugin_manager import NoOptions
 from tests.support.waiting import PATIENCE, moment, until
 

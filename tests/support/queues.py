@@ -13,10 +13,9 @@ from router.broker.server.link import cancelled
 from router.config.models import QueueConfig
 from router.core.accounts.books import SinkBook
 from router.engine.clock import SystemClock
-from router.engine.delivery.memory_queue import size_of
 from router.engine.intake.handover import Handover
 from router.errors import Reason
-from router.events import Event, Outcome
+from router.events import Event, Outcome, size_of
 from tests.support.waiting import PATIENCE, until
 
 QUICK = Timing(block=0.1, tick=0.02, claim=0.05, linger=0.2, first_delay=0.01, longest_delay=0.1)

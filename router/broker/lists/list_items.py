@@ -95,7 +95,7 @@ class List:
 
 
 class Receipt:
-    """Implements `contracts.RemovableReceipt` for items that were taken together; `numbers` are theirs in the list's hand."""
+    """Implements `contracts.Receipt` for items that were taken together; `numbers` are theirs in the list's hand."""
 
     __slots__ = ("_ledger", "_list", "_numbers", "_untried")
 
@@ -133,11 +133,11 @@ class Receipt:
             self._list.came_back(self._numbers[position])
 
     def open(self, position: int) -> int:
-        """Implements `contracts.RemovableReceipt`."""
+        """Implements `contracts.Receipt`."""
         return self._ledger.open(position)
 
     def removal(self, position: int, *, whole: bool) -> Removal | None:
-        """Implements `contracts.RemovableReceipt`."""
+        """Implements `contracts.Receipt`."""
         if not self._list.removable:
             return None
         item, names = self._item(position), self._list.names
@@ -149,14 +149,20 @@ class Receipt:
         return Removal("half", names.processing, names.handed, item.payload, names.settled)
 
     def handed_over(self, position: int) -> None:
-        """Implements `contracts.RemovableReceipt`."""
+        """Implements `contracts.Receipt`."""
         if self._ledger.settle(position):
             self._list.handed_over(self._numbers[position])
 
     def marked(self, position: int) -> None:
-        """Implements `contracts.RemovableReceipt`."""
+        """Implements `contracts.Receipt`."""
         item = self._item(position)
         item.marking, item.handed = False, True
+
+    def gone(self, position: int) -> None:
+        """Implements `contracts.Receipt`: no script says that of an item."""
+
+    def taken_over(self, position: int) -> None:
+        """Implements `contracts.Receipt`: an item that another router has put back is not in our lists any more."""
 
     def _item(self, position: int) -> Item:
         return self._list.items[self._numbers[position]]

@@ -34,7 +34,7 @@ from router.core.accounts.records import Reader, UnknownRecordError, pack
 from router.core.accounts.server_time import ServerTime
 from router.core.delivery.retry import LONGEST_ASKED
 from router.errors import Reason
-from router.events import Event, Outcome, text
+from router.events import Event, Outcome, size_of, text
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -240,7 +240,7 @@ class RedisQueue:
                     return [event], len(event.raw)
             else:
                 events = self._next(most)
-                return events, sum([len(event.raw) for event in events])
+                return events, size_of(events)
 
     async def _woken(self) -> None:
         taker = asyncio.get_running_loop().create_future()

@@ -162,7 +162,7 @@ class Stream:
 
 
 class Entries:
-    """Implements `contracts.DisputableReceipt` for entries that were read together.
+    """Implements `contracts.Receipt` for entries that were read together.
 
     `ids` are those of the entries, by position; empty once an entry is complete, or another router's.
     """
@@ -202,11 +202,11 @@ class Entries:
         """Implements `contracts.Receipt`: for an entry that never was in doubt it means nothing."""
 
     def open(self, position: int) -> int:
-        """Implements `contracts.RemovableReceipt`."""
+        """Implements `contracts.Receipt`."""
         return self._ledger.open(position)
 
     def removal(self, position: int, *, whole: bool) -> Removal | None:
-        """Implements `contracts.RemovableReceipt`."""
+        """Implements `contracts.Receipt`."""
         stream = self._stream
         if stream is None or not stream.removable or not self.ids[position]:
             return None
@@ -214,12 +214,12 @@ class Entries:
         return Removal(kind, stream.key, stream.group, self.ids[position], stream.consumer)
 
     def handed_over(self, position: int) -> None:
-        """Implements `contracts.RemovableReceipt`."""
+        """Implements `contracts.Receipt`."""
         if self._ledger.settle(position):
             self._complete(position, acknowledged=True)
 
     def gone(self, position: int) -> None:
-        """Implements `contracts.DisputableReceipt`. Undisputed, nobody else can have had it before it was gone."""
+        """Implements `contracts.Receipt`. Undisputed, nobody else can have had it before it was gone."""
         if self._stream is not None and not self._stream.undisputed(self.since):
             self.doubt(position)
 
@@ -228,17 +228,19 @@ class Entries:
         self._doubtful = {position} if self._doubtful is None else self._doubtful | {position}
 
     def taken_over(self, position: int) -> None:
-        """Implements `contracts.DisputableReceipt`."""
+        """Implements `contracts.Receipt`."""
         self.ids[position] = b""
         if self._doubtful is not None:
             self._doubtful.discard(position)
 
     def marked(self, position: int) -> None:
-        """Implements `contracts.RemovableReceipt`."""
+        """Implements `contracts.Receipt`."""
         stream, entry = self._stream, self.ids[position]
+        if not entry:  # another router has it, and its mark
+            return
         if stream is None:
             self._former.stale.append(self._former.mark(entry))
-        elif entry:
+        else:
             stream.marks[entry] = stream.mark(entry)
 
     def disown(self) -> None:
@@ -282,7 +284,7 @@ class Recovered(Entries):
         self._came_back(position)
 
     def handed_over(self, position: int) -> None:
-        """Implements `contracts.RemovableReceipt`."""
+        """Implements `contracts.Receipt`."""
         super().handed_over(position)
         self._came_back(position)
 

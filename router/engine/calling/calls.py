@@ -10,12 +10,12 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from router.contracts import Result, SinkContext, SinkType
 from router.engine.calling.plugin_processes import PluginProcesses
 from router.engine.calling.threads import DaemonThreads
 from router.errors import PluginError
 from router.events import Event
 from router.options import SinkOptions
+from router.plugin_contracts import Result, SinkContext, SinkType
 
 Deliver = Callable[[Event, Any], Awaitable[Any]]
 Batch = Sequence[tuple[Event, Any]]

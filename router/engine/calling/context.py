@@ -10,13 +10,14 @@ import structlog
 from structlog.stdlib import BoundLogger
 
 from router.config.models import HostKeys
-from router.contracts import Clock, HttpClient
+from router.contracts import Clock
 from router.engine.calling.threads import DaemonThreads
 from router.ops.http import GuardedClient
+from router.plugin_contracts import HttpClient
 
 
 class Context:
-    """Implements `contracts.SinkContext` for one sink."""
+    """Implements `plugin_contracts.SinkContext` for one sink."""
 
     def __init__(self, name: str, *, clock: Clock, base: Path, threads: DaemonThreads, keys: HostKeys) -> None:
         self.name = name

@@ -13,11 +13,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from router.contracts import SinkType
 from router.engine.calling.threads import DaemonThreads
 from router.errors import PartialError, PermanentError, SinkError, TransientError, text_of
 from router.events import Event
 from router.options import SinkOptions
+from router.plugin_contracts import SinkType
 from router.plugin_manager import load_plugins
 
 _MOST_IDLE = 64  # processes kept for the next delivery; concurrency bounds them first

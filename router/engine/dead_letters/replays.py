@@ -24,7 +24,7 @@ from router.broker.groups.crash_isolation import CrashIsolation
 from router.broker.server import client, keys
 from router.broker.server.link import Link, Script, cancelled
 from router.broker.streams.stream_source import StreamSource
-from router.contracts import Clock, DeadLetters, DisputableReceipt, Receipt, RemovableReceipt, Removal
+from router.contracts import Clock, DeadLetters, Receipt, Removal
 from router.core.accounts.dead_letter_filter import received_at
 from router.engine.dead_letters.dead_letter_factory import DETAIL_BYTES
 from router.engine.log_limits import LogLimits
@@ -239,14 +239,13 @@ class Replayer:
 
 
 class At:
-    """Implements `contracts.DisputableReceipt` for one entry of a batch, as if it were the first of its own."""
+    """Implements `contracts.Receipt` for one entry of a batch, as if it were the first of its own."""
 
-    __slots__ = ("_position", "_receipt", "_removable")
+    __slots__ = ("_position", "_receipt")
 
     def __init__(self, receipt: Receipt, position: int) -> None:
         self._receipt = receipt
         self._position = position
-        self._removable = receipt if isinstance(receipt, RemovableReceipt) else None
 
     def expect(self, _position: int, deliveries: int) -> None:
         """Implements `contracts.Receipt`."""
@@ -265,32 +264,28 @@ class At:
         self._receipt.returned(self._position)
 
     def open(self, _position: int) -> int:
-        """Implements `contracts.RemovableReceipt`."""
-        return self._removable.open(self._position) if self._removable else 0
+        """Implements `contracts.Receipt`."""
+        return self._receipt.open(self._position)
 
     def removal(self, _position: int, *, whole: bool) -> Removal | None:
-        """Implements `contracts.RemovableReceipt`."""
-        return self._removable.removal(self._position, whole=whole) if self._removable else None
+        """Implements `contracts.Receipt`."""
+        return self._receipt.removal(self._position, whole=whole)
 
     def handed_over(self, _position: int) -> None:
-        """Implements `contracts.RemovableReceipt`."""
-        assert self._removable is not None
-        self._removable.handed_over(self._position)
+        """Implements `contracts.Receipt`."""
+        self._receipt.handed_over(self._position)
 
     def marked(self, _position: int) -> None:
-        """Implements `contracts.RemovableReceipt`."""
-        assert self._removable is not None
-        self._removable.marked(self._position)
+        """Implements `contracts.Receipt`."""
+        self._receipt.marked(self._position)
 
     def gone(self, _position: int) -> None:
-        """Implements `contracts.DisputableReceipt`."""
-        if isinstance(self._removable, DisputableReceipt):
-            self._removable.gone(self._position)
+        """Implements `contracts.Receipt`."""
+        self._receipt.gone(self._position)
 
     def taken_over(self, _position: int) -> None:
-        """Implements `contracts.DisputableReceipt`."""
-        if isinstance(self._removable, DisputableReceipt):
-            self._removable.taken_over(self._position)
+        """Implements `contracts.Receipt`."""
+        self._receipt.taken_over(self._position)
 
 
 def _letters(batch: RawBatch) -> list[DeadLetter | None]:

@@ -43,9 +43,29 @@ class Relayed:
         if not self._open:
             self._over()
 
+    def returned(self, position: int) -> None:
+        """Nothing to note: the delivery that it stands for came back long ago."""
+
+    def open(self, position: int) -> int:
+        """How many of them are not over."""
+        del position
+        return self._open
+
+    def removal(self, position: int, *, whole: bool) -> None:
+        """Nothing: what is behind it is told by `over`."""
+
     def handed_over(self, position: int) -> None:
         """One of them is safe in Redis."""
         self.settle(position)
+
+    def marked(self, position: int) -> None:
+        """Nothing to note: no entry of its own is removed."""
+
+    def gone(self, position: int) -> None:
+        """Nothing to note, as for `marked`."""
+
+    def taken_over(self, position: int) -> None:
+        """Nothing to note, as for `marked`."""
 
 
 def relay(event: Event, sinks: Sequence[str], put: HandOver, over: Callable[[], None], *, wait: bool) -> list[str]:

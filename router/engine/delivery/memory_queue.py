@@ -16,15 +16,10 @@ from router.config.models import QueueConfig
 from router.core.accounts.books import SinkBook
 from router.engine.delivery import delivery_log
 from router.errors import Reason
-from router.events import Event, Outcome
+from router.events import Event, Outcome, size_of
 
 Bundle = tuple[list[Event], int]
 """Deliveries and the bytes of their payloads together."""
-
-
-def size_of(events: Sequence[Event]) -> int:
-    """The bytes of these deliveries' payloads."""
-    return sum([len(event.raw) for event in events])
 
 
 class MemoryQueue:

@@ -14,9 +14,8 @@ from itertools import count
 
 from router.contracts import Queue
 from router.core.delivery.ordering import Ordering
-from router.engine.delivery.memory_queue import size_of
 from router.errors import Reason
-from router.events import Event, Outcome
+from router.events import Event, Outcome, size_of
 
 MOST = 1_000
 """Deliveries that are kept here; when there are more, nothing is taken from the queue until some are over."""

@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from router.config.models import HostKeys
-from router.contracts import Clock, DeadLetters, Queue, Result, Sign
+from router.contracts import Clock, DeadLetters, Queue, Sign
 from router.core.accounts.books import SinkBook
 from router.core.accounts.records import LONGEST_ERROR
 from router.core.accounts.snapshot import Fault
@@ -35,7 +35,6 @@ from router.engine.delivery.delivery_log import DeliveryLog
 from router.engine.delivery.delivery_mode import DeliveryMode
 from router.engine.delivery.fallback import HANDED_OVER, HandOver, relay
 from router.engine.delivery.gate import Gate
-from router.engine.delivery.memory_queue import size_of
 from router.engine.delivery.ordered_queue import Ordered
 from router.engine.delivery.pausing import Pausing
 from router.engine.delivery.preparing import Dead, Preparing, Send, Shown, Suppressed, about
@@ -53,8 +52,9 @@ from router.errors import (
     text_of,
 )
 from router.escaping import cut
-from router.events import Event, History, Outcome
+from router.events import Event, History, Outcome, size_of
 from router.ops.metrics import SinkMeter
+from router.plugin_contracts import Result
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -12,7 +12,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
 
 import structlog
 
@@ -22,7 +21,7 @@ from router.broker.server.client import Backoff, Server
 from router.broker.server.link import COMMAND, Link, Script, Word, cancelled
 from router.broker.server.outage import Outage
 from router.config.models import QueueConfig
-from router.contracts import Clock, DisputableReceipt, RemovableReceipt, Removal, Sign
+from router.contracts import Clock, Receipt, Sign
 from router.core.accounts.books import SinkBook
 from router.core.accounts.records import Reader, UnknownRecordError, pack
 from router.engine.delivery import delivery_log
@@ -439,14 +438,11 @@ class _AcknowledgedLane(_Lane):
 
     def _removal(self, event: Event, deliveries: int) -> tuple[Word, ...]:
         """What the script does to the entry itself, and (in `_ends`) what its receipt hears then."""
-        receipt, position = event._receipt, event._position
-        if _is_removable(type(receipt), receipt):
-            removal: Removal | None = receipt.removal(position, whole=receipt.open(position) == deliveries)
-            if removal is not None:
-                self._ends.append(_ENDS[removal.kind])
-                return removal
-        self._ends.append(_settled)
-        return "", "", "", "", ""
+        receipt: Receipt = event._receipt
+        position = event._position
+        removal = receipt.removal(position, whole=receipt.open(position) == deliveries)
+        self._ends.append(_settled if removal is None else _ENDS[removal.kind])
+        return removal or ("", "", "", "", "")
 
     def _over(self, answer: bytes) -> bool:
         done, stuck, *said = answer.split()
@@ -486,9 +482,7 @@ class _AcknowledgedLane(_Lane):
             event = self._batch[place - 1][0][1]
             if what == b"other":
                 others.add(place)
-                if isinstance(event._receipt, DisputableReceipt):
-                    event._receipt.taken_over(event._position)
-                    self._ends[place - 1] = _settled
+                event._receipt.taken_over(event._position)
             elif what == b"before":
                 before.add(place)
             elif what == b"gone":
@@ -507,16 +501,6 @@ class _AcknowledgedLane(_Lane):
         delivery_log.settled([event], Outcome.DROPPED, Reason.FULL)
         message = "the queue is full: deliveries are dropped"
         self._handover.notes.say(message, inbox.sink, sink=inbox.sink, reason=str(Reason.FULL))
-
-
-_removable: dict[type[Any], bool] = {}
-
-
-def _is_removable(kind: type[Any], receipt: Any) -> bool:
-    """Whether a receipt is a `RemovableReceipt`; asking that costs microseconds, so once for each class."""
-    if kind not in _removable:
-        _removable[kind] = isinstance(receipt, RemovableReceipt)
-    return _removable[kind]
 
 
 def _settled(event: Event, deliveries: int) -> None:

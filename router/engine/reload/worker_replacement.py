@@ -15,8 +15,8 @@ import structlog
 from router.broker.queues.redis_queue import RedisQueue
 from router.contracts import Queue
 from router.engine.composition import SinkPart
-from router.engine.delivery.memory_queue import MemoryQueue, size_of
-from router.events import Event
+from router.engine.delivery.memory_queue import MemoryQueue
+from router.events import Event, size_of
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -25,7 +25,6 @@ from router.config.models import (
     SourceConfig,
 )
 from router.config.scalars import OFF, Zone
-from router.contracts import SinkType
 from router.core.rendering import OptionsTemplate, TemplateEnvironment
 from router.core.rendering.expressions import Expiry, Expression
 from router.errors import ConfigError, Problem
@@ -52,6 +51,7 @@ from router.ops.loading.reading.placeholders import URL, WORD, Settler
 from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
 from router.ops.loading.reading.redis_origin import RedisOrigin, imply, origin
 from router.ops.redaction import SHORT, Redactor
+from router.plugin_contracts import SinkType
 from router.plugin_manager import Plugins, load_plugins
 
 SECTIONS = (

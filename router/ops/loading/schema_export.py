@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from router.config.models import SOURCES, DeliverOnly, HostKeys, RouteConfig, RouterConfig, SchemaConfig
 from router.config.scalars import NAME, OFF
-from router.contracts import SinkType
 from router.ops.loading.reading import shapes
+from router.plugin_contracts import SinkType
 from router.plugin_manager import ALL, Plugins
 
 Json = dict[str, Any]

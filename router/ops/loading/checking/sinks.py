@@ -13,13 +13,13 @@ from pydantic import BaseModel, SecretStr
 
 from router.config.models import HostKeys, SinkConfig, check_queue
 from router.config.scalars import NAME
-from router.contracts import SinkType
 from router.files import read_file, resolve_path
 from router.ops.loading.reading import shapes, typed, yaml_hints
 from router.ops.loading.reading.nodes import Entry, Mapping, Node, Scalar, Sequence, child_path, quoted
 from router.ops.loading.reading.placeholders import WORD
 from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
 from router.options import ALLOW_PRIVATE, TEMPLATE_FILES, TemplateFile
+from router.plugin_contracts import SinkType
 from router.plugin_manager import ALL, Plugins
 
 HOST_KEYS = tuple(shapes.fields(HostKeys))
