@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
-from router.broker.dead_letters.dead_letter_writer import DeadLetterWriter
+from router.broker.dead_letters.dead_letter_writer import Bounds, DeadLetterWriter
 from router.broker.groups.crash_isolation import CrashIsolation
 from router.broker.lists.list_source import ListSource
 from router.broker.pubsub.pubsub_source import PubSubSource
@@ -339,6 +339,12 @@ def _client_name(around: Runtime) -> str:
     return f"event-router:{around.instance}"
 
 
+def dead_letter_bounds(loaded: Loaded) -> Bounds:
+    """Return what a configuration lets the dead letters take."""
+    letters = loaded.config.dead_letters
+    return Bounds(letters.max_events, letters.max_age, loaded.config.redis.outage_buffer)
+
+
 def _writer(loaded: Loaded, around: Runtime) -> DeadLetterWriter:
     redis = loaded.config.redis
     return DeadLetterWriter(
@@ -346,9 +352,7 @@ def _writer(loaded: Loaded, around: Runtime) -> DeadLetterWriter:
         clock=around.clock,
         prefix=redis.key_prefix,
         client_name=_client_name(around),
-        max_events=loaded.config.dead_letters.max_events,
-        max_age=loaded.config.dead_letters.max_age,
-        buffer_bytes=redis.outage_buffer,
+        bounds=dead_letter_bounds(loaded),
         connect_timeout=around.connect_timeout,
         waiting=around.waiting,
     )

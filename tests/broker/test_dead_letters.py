@@ -8,7 +8,7 @@ import pytest
 import structlog.testing
 
 from router import redis_url
-from router.broker.dead_letters.dead_letter_writer import BATCH, OVERHEAD, DeadLetterWriter, Tally
+from router.broker.dead_letters.dead_letter_writer import BATCH, OVERHEAD, Bounds, DeadLetterWriter, Tally
 from router.broker.server import keys
 from router.errors import ConfigError, UnavailableError
 from router.events import DeadLetter
@@ -104,7 +104,7 @@ async def test_the_prefix_names_the_stream(redis_server, writer):
 
 
 async def test_the_bound_is_exact_and_evictions_are_counted_and_logged(redis_server, writer):
-    dead = await writer(redis_server.url, max_events=1000)
+    dead = await writer(redis_server.url, bounds=Bounds(max_events=1000))
     with structlog.testing.capture_logs() as logs:
         for begin in range(0, 2700, 450):
             dead.add([letter(b"%d" % number) for number in range(begin, begin + 450)])
@@ -121,7 +121,7 @@ async def test_a_lower_bound_takes_effect_at_the_next_letter(redis_server, write
     with redis_server.client() as redis:
         for number in range(10):
             redis.xadd(STREAM, {"payload": number})
-    dead = await writer(redis_server.url, max_events=3)
+    dead = await writer(redis_server.url, bounds=Bounds(max_events=3))
     dead.add([letter(b"10")])
     await until(lambda: dead.written == 1)
     assert payloads(redis_server) == [8, 9, 10]
@@ -167,7 +167,9 @@ async def test_letters_wait_through_an_outage_and_are_then_written_once(start_se
 
 
 async def test_what_the_outage_buffer_cannot_hold_is_dropped_and_counted(redis_server, writer):
-    dead = await writer(redis_server.url, buffer_bytes=100 * (OVERHEAD + 10 + 2 + 1))  # payload, detail, channel
+    dead = await writer(
+        redis_server.url, bounds=Bounds(buffer_bytes=100 * (OVERHEAD + 10 + 2 + 1))
+    )  # payload, detail, channel
     redis_server.pause()
     with structlog.testing.capture_logs() as logs:
         for number in range(250):
@@ -182,7 +184,7 @@ async def test_what_the_outage_buffer_cannot_hold_is_dropped_and_counted(redis_s
 
 async def test_a_batch_whose_answer_was_lost_is_not_appended_twice(redis_server, writer):
     async with Proxy(redis_server.port) as proxy:
-        dead = await writer(proxy.url, max_events=15)
+        dead = await writer(proxy.url, bounds=Bounds(max_events=15))
         dead.add([letter(b"%d" % number) for number in range(10)])
         await until(lambda: dead.written == 10)
         proxy.blackhole(DOWN)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from router.broker.dead_letters.dead_letter_store import PAGE, LetterStore, letter_of, newer
-from router.broker.dead_letters.dead_letter_writer import DeadLetterWriter
+from router.broker.dead_letters.dead_letter_writer import Bounds, DeadLetterWriter
 from router.errors import ConfigError, UnavailableError
 from router.events import DeadLetter
 from tests.support.waiting import until
@@ -141,7 +141,7 @@ async def test_letters_that_are_too_old_go_without_a_new_one_coming(redis_server
     with redis_server.client() as client:
         for age in (10.0, 5.0, 0.0):
             client.xadd(DEAD, {"payload": "x"}, id=f"{int((clock.now() - age) * 1000)}-0")
-    writer = DeadLetterWriter(redis_server.url, clock=clock, max_age=2.0)
+    writer = DeadLetterWriter(redis_server.url, clock=clock, bounds=Bounds(max_age=2.0))
     await writer.start()
     await until(lambda: writer.expired == 2)
     assert redis_server.do("XLEN", DEAD) == 1
@@ -154,7 +154,7 @@ async def test_letters_that_are_too_old_go_without_a_new_one_coming(redis_server
 
 
 async def test_a_router_without_letters_writes_nothing(redis_server, clock):
-    writer = DeadLetterWriter(redis_server.url, clock=clock, max_age=1.0)
+    writer = DeadLetterWriter(redis_server.url, clock=clock, bounds=Bounds(max_age=1.0))
     await writer.start()
     assert await writer.drain(5) == 0
     assert redis_server.do("DBSIZE") == 0

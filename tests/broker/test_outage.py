@@ -6,7 +6,7 @@ import contextlib
 import pytest
 import structlog.testing
 
-from router.broker.dead_letters.dead_letter_writer import DeadLetterWriter
+from router.broker.dead_letters.dead_letter_writer import Bounds, DeadLetterWriter
 from router.broker.lists.list_source import ListSource
 from router.broker.server.outage import KINDS, Outage
 from tests.broker.test_dead_letters import letter
@@ -229,7 +229,7 @@ async def test_dead_letters_say_it_once(redis_server, app, clock, logs, fault):
 
 
 async def test_where_no_letter_waits_a_redis_that_refuses_for_now_is_no_trouble(redis_server, app, clock, logs):
-    writer = DeadLetterWriter(app, clock=clock, max_age=0.2, first_delay=0.02, longest_delay=0.1)
+    writer = DeadLetterWriter(app, clock=clock, bounds=Bounds(max_age=0.2), first_delay=0.02, longest_delay=0.1)
     await writer.start()
     async with refusing(redis_server, FAULTS["READONLY"], attempts=4):
         pass

@@ -6,26 +6,29 @@ and `version` (1). A field that is None is left out.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import structlog
-from redis import exceptions as failures
 
 from router.broker.server import client, keys
-from router.broker.server.client import Backoff
-from router.broker.server.link import Link, Script, Word, cancelled
+from router.broker.server.health import Health, reach
+from router.broker.server.link import Script, Word
 from router.broker.server.outage import Outage
+from router.broker.server.outbox import Batch, Buffer, Outbox
+from router.broker.server.repeating import Repeating
 from router.contracts import Clock
-from router.errors import ConfigError, UnavailableError
+from router.errors import ConfigError
 from router.events import DeadLetter
 
 log = structlog.stdlib.get_logger(__name__)
+
+NAME = "dead letters"
+"""What errors and tasks call the writer."""
 
 VERSION = b"1"
 BATCH = 500
@@ -72,6 +75,15 @@ return {full, old}
 _FIELDS = tuple(name for name in DeadLetter.__struct_fields__ if name != "written")
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the stream may hold (letters, and seconds that each stays), and the bytes that may wait for Redis in memory."""
+
+    max_events: int = 100_000
+    max_age: float = 30 * 86400.0
+    buffer_bytes: int = 64 * 1024**2
+
+
 class Tally:
     """Counts something and logs it: the first at once, the rest in sums, one line a minute at most."""
 
@@ -110,51 +122,43 @@ class DeadLetterWriter:
         clock: Clock,
         prefix: str = "event-router",
         client_name: str = "event-router",
-        max_events: int = 100_000,
-        max_age: float = 30 * 86400.0,
-        buffer_bytes: int = 64 * 1024**2,
+        bounds: Bounds | None = None,
         connect_timeout: float | None = 10.0,
         waiting: Callable[[str], None] | None = None,
         first_delay: float = 0.1,
         longest_delay: float = 5.0,
     ) -> None:
-        self.written = 0
-        """Letters that stand in the stream, or stood there."""
-        self.waiting_bytes = 0
-        """Bytes of memory that waiting letters take."""
-        self._server = client.server(url, client_name=client_name)
-        self._stream = keys.dead(prefix)
-        self._guard = keys.dead_batch(prefix, os.urandom(8).hex())
-        self.configure(max_events=max_events, max_age=max_age, buffer_bytes=buffer_bytes)
-        self._clock = clock
+        server = client.server(url, client_name=client_name)
+        limit = {} if connect_timeout is None else {"seconds_at_most": connect_timeout}
+        no_redis = partial(log.warning, "no Redis yet; trying on", **limit)
+        delays = first_delay, longest_delay
+        self._starting = Health(server.shown, Outage(clock), begins=no_redis, delays=delays)
+        self._health = Health(server.shown, Outage(clock), begins=self._log_begin, ends=self._log_end, delays=delays)
+        self._outbox = Outbox(NAME, server, APPEND, self, self._health)
+        self._expiry = Repeating(f"{NAME}: expiry", self._remove_old, LOOK_EVERY)
+        self._keys = keys.dead(prefix), keys.dead_batch(prefix, os.urandom(8).hex())
         self._connect_timeout = connect_timeout
         self._tell_waiting = waiting
-        self._backoff = Backoff(first_delay, longest_delay)
         self._letters: deque[DeadLetter] = deque()
-        self._number = 0
         self._batch: list[DeadLetter] = []
-        self._link = Link(self._server)
-        self._outage = Outage(clock)
-        self._task: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._hurry = asyncio.Event()
+        self._buffer = Buffer(0)
+        self.written = 0
+        """Letters that stand in the stream, or stood there."""
         self._evictions = Tally(clock, "dead letters evicted: the stream is full, its oldest entries made room")
         self._expiries = Tally(clock, "dead letters evicted: they are older than dead_letters.max_age")
         self._drops = Tally(clock, "dead letters dropped: more wait for Redis than redis.outage_buffer holds")
+        self.configure(bounds or Bounds())
 
-    def configure(self, *, max_events: int, max_age: float, buffer_bytes: int) -> None:
-        """Take other bounds from the next batch on; they mean what they mean to the class."""
-        self._max_events = max_events
-        self._max_age = int(max_age * 1000)
-        self._look_every = min(LOOK_EVERY, max_age / 10)
-        self._buffer_bytes = buffer_bytes
+    def configure(self, bounds: Bounds) -> None:
+        """Take other bounds, from the next batch on."""
+        self._bounds = bounds
+        self._buffer.limit = bounds.buffer_bytes
+        self._expiry.every = min(LOOK_EVERY, bounds.max_age / 10)
 
     @property
     def reason(self) -> str | None:
         """Why letters can't be written; None while they can."""
-        return self._outage.reason
+        return self._starting.reason or self._health.reason
 
     @property
     def evicted(self) -> int:
@@ -176,93 +180,69 @@ class DeadLetterWriter:
         """Letters that are not in Redis yet."""
         return len(self._letters) + len(self._batch)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of memory that waiting letters take."""
+        return self._buffer.used
+
     def add(self, letters: Sequence[DeadLetter]) -> None:
         """Keep these letters; never waits, never raises."""
         dropped = 0
         for letter in letters:
             size = _size(letter)
-            if self.waiting_bytes + size > self._buffer_bytes:
+            if self._buffer.used + size > self._buffer.limit:
                 dropped += 1
                 continue
-            self.waiting_bytes += size
+            self._buffer.used += size
             self._letters.append(letter)
         if dropped:
             self._drops.add(dropped)
         if self._letters:
-            self._idle.clear()
-            self._wake.set()
+            self._outbox.wake()
 
     async def start(self) -> None:
         """Reach Redis and begin to write.
 
         Raises `UnavailableError` when there is no server within `connect_timeout`, `ConfigError` for a refused login.
         """
-        try:
-            async with asyncio.timeout(self._connect_timeout):
-                await self._reach()
-        except TimeoutError as error:
-            why = self.reason or f"{self._server.shown}: no answer in time"
-            raise UnavailableError(f"{why} (dead letters, tried for {self._connect_timeout:g} s)") from error
-        self._idle.clear()
-        self._task = asyncio.create_task(self._run(), name="dead letters")
+        await reach(
+            self._outbox.link.open, self._starting, who=NAME, within=self._connect_timeout, waiting=self._tell_waiting
+        )
+        self._outbox.start()
+        self._expiry.start()
 
     async def drain(self, timeout: float) -> int:  # noqa: ASYNC109  # it returns what is left instead of raising
         """Write what waits, for `timeout` seconds at most, and end; returns how many letters are left unwritten."""
-        self._hurry.set()
-        if self._task is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout if self.waiting else 0):  # removing what is too old can wait
-                    await self._idle.wait()
-            await cancelled([self._task])
-            self._task = None
-        await self._link.close()
-        self._evictions.tell()
-        self._expiries.tell()
-        self._drops.tell()
+        await self._expiry.close()
+        await self._outbox.drain(timeout)
+        for tally in (self._evictions, self._expiries, self._drops):
+            tally.tell()
         return self.waiting
 
-    async def _reach(self) -> None:
-        while True:
-            try:
-                await self._link.open()
-            except Exception as error:
-                failure = client.explain(error, self._server.shown)
-                if isinstance(failure, ConfigError):
-                    raise failure from error
-                reason = str(failure)
-                if self._outage.failed(reason):
-                    limit = {} if self._connect_timeout is None else {"seconds_at_most": self._connect_timeout}
-                    log.warning("no Redis yet; trying on", reason=reason, **limit)
-                if self._tell_waiting is not None:
-                    self._tell_waiting(reason)
-                await asyncio.sleep(self._backoff.next())
-            else:
-                self._outage.succeeded()
-                self._backoff.reset()
-                return
-
-    async def _run(self) -> None:
-        while True:
-            if not self._wake.is_set():
-                self._idle.clear()
-                await self._remove_old()
-            self._wake.clear()
-            while self._take():
-                await self._write()
-            self._idle.set()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._look_every):
-                    await self._wake.wait()
-
-    def _take(self) -> bool:
-        """Make the next batch; False when nothing waits."""
+    def next_batch(self) -> Batch | None:
+        """Implements `outbox.Cargo`."""
         size = 0
         while self._letters and len(self._batch) < BATCH:
             size += _size(self._letters[0])
             if self._batch and size > BATCH_BYTES:
                 break
             self._batch.append(self._letters.popleft())
-        return bool(self._batch)
+        return self._batch_of(self._batch) if self._batch else None
+
+    def taken(self, answer: list[int]) -> bool:
+        """Implements `outbox.Cargo`."""
+        batch, self._batch = self._batch, []
+        self.written += len(batch)
+        self._buffer.used -= sum(map(_size, batch))
+        self._count(answer)
+        for letter in batch:
+            if letter.written is not None:
+                letter.written()
+        return False
+
+    def _batch_of(self, letters: Sequence[DeadLetter]) -> Batch:
+        bounds = self._bounds
+        return Batch(self._keys, (bounds.max_events, int(bounds.max_age * 1000), *_words(letters)))
 
     async def _remove_old(self) -> None:
         """Send a batch without letters: those that are too old go.
@@ -271,75 +251,25 @@ class DeadLetterWriter:
         do something, grant a right for example, is told before the first letter needs it.
         """
         try:
-            evicted = await self._append(self._next_number(), [])
+            self._count(await self._outbox.once(self._batch_of([])))
         except Exception as error:  # noqa: BLE001  # whatever it is, there is a next look
-            failure = client.explain(error, self._server.shown)
-            if isinstance(failure, ConfigError):
-                self._refused(str(failure))
+            if isinstance(client.explain(error, self._health.address), ConfigError):
+                self._health.failed(error, NAME)
         else:
-            self._accepted()
-            self._count(evicted)
+            self._health.succeeded(NAME)
 
-    async def _write(self) -> None:
-        """Send the batch until Redis has it."""
-        number, words = self._next_number(), _words(self._batch)
-        for attempt in itertools.count():
-            try:
-                evicted = await self._append(number, words)
-            except Exception as error:  # noqa: BLE001  # whatever it is, the letters wait and it is tried again
-                if not attempt and isinstance(error, failures.ConnectionError | OSError):
-                    continue  # a connection that ended since the last letter says nothing of the server as it is now
-                self._refused(str(client.explain(error, self._server.shown)))
-                await self._pause()
-            else:
-                break
-        batch, self._batch = self._batch, []
-        self.written += len(batch)
-        self.waiting_bytes -= sum(map(_size, batch))
-        self._accepted()
-        for letter in batch:
-            if letter.written is not None:
-                letter.written()
-        self._count(evicted)
+    def _count(self, evicted: list[int]) -> None:
+        """Count the letters that a batch evicted because there are too many, and because of their age."""
+        for tally, number in zip((self._evictions, self._expiries), map(int, evicted), strict=True):
+            if number:
+                tally.add(number)
 
-    def _next_number(self) -> int:
-        self._number += 1
-        return self._number
+    def _log_begin(self, **fields: object) -> None:
+        log.error("dead letters can't be written; they wait in memory", waiting=self.waiting, **fields)
 
-    async def _append(self, number: int, words: Sequence[Word]) -> tuple[int, int]:
-        """Run the script; returns how many letters it evicted because there are too many, and because of their age."""
-        bounds = (number, self._max_events, self._max_age)
-        full, old = await self._link.script(APPEND, (self._stream, self._guard), (*bounds, *words))
-        return int(full), int(old)
-
-    def _count(self, evicted: tuple[int, int]) -> None:
-        full, old = evicted
-        if full:
-            self._evictions.add(full)
-        if old:
-            self._expiries.add(old)
-
-    async def _pause(self) -> None:
-        """Wait before the next try; hardly at all once the router is ending."""
-        delay = self._backoff.next()
-        if self._hurry.is_set():
-            await asyncio.sleep(min(delay, 0.1))
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(delay):
-                await self._hurry.wait()
-
-    def _refused(self, reason: str) -> None:
-        if self._outage.failed(reason):
-            log.error("dead letters can't be written; they wait in memory", reason=reason, waiting=self.waiting)
-
-    def _accepted(self) -> None:
-        seconds = self._outage.succeeded()
-        if seconds is not None:
-            message = "dead letters are written again"
-            log.warning(message, outage_seconds=round(seconds, 3), waiting=self.waiting, dropped=self.dropped)
-            self._drops.tell()
-        self._backoff.reset()
+    def _log_end(self, **fields: object) -> None:
+        log.warning("dead letters are written again", waiting=self.waiting, dropped=self.dropped, **fields)
+        self._drops.tell()
 
 
 def _size(letter: DeadLetter) -> int:

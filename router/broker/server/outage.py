@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from router.contracts import Clock
 
 KINDS = 10
@@ -17,7 +19,7 @@ class Outage:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._failing: dict[str, str] = {}
+        self._failing: dict[Hashable, str] = {}
         self._told: set[str] = set()
         self._since = 0.0
 
@@ -26,7 +28,7 @@ class Outage:
         """Why Redis can't be used; None while it can."""
         return next(reversed(self._failing.values()), None)
 
-    def failed(self, reason: str, who: str = "", *, ended: bool = False) -> bool:
+    def failed(self, reason: str, who: Hashable = "", *, ended: bool = False) -> bool:
         """Note a failed attempt; return whether it is to be logged, as the first or for a new reason.
 
         `ended` says that a connection ended, which says nothing of the server: that is logged if the next attempt fails too.
@@ -41,12 +43,12 @@ class Outage:
         self._told.add(reason)
         return True
 
-    def succeeded(self, who: str = "") -> float | None:
+    def succeeded(self, who: Hashable = "") -> float | None:
         """Note an answer; return how many seconds the outage was, if it was logged and is over with this, else None."""
         if self._failing.pop(who, None) is None or self._failing or not self._told:
             return None
         return self._clock.monotonic() - self._since
 
-    def dismiss(self, who: str) -> None:
+    def dismiss(self, who: Hashable) -> None:
         """Forget a task that ended without an answer: nobody will say that its trouble is over."""
         self._failing.pop(who, None)

@@ -29,6 +29,7 @@ from router.engine.composition import (
     Parts,
     SinkPart,
     SourcePart,
+    dead_letter_bounds,
     expires_of,
     is_durable,
     pipeline_of,
@@ -361,12 +362,11 @@ class Reloader:
     def _configure(self, loaded: Loaded) -> None:
         """What has no parts of its own."""
         shared, config = self._parts.shared, loaded.config
-        letters, buffer = config.dead_letters, config.redis.outage_buffer
         if shared.writer is not None:
-            shared.writer.configure(max_events=letters.max_events, max_age=letters.max_age, buffer_bytes=buffer)
-            shared.notes.configure(letters.notify)
+            shared.writer.configure(dead_letter_bounds(loaded))
+            shared.notes.configure(config.dead_letters.notify)
         if shared.durable is not None:
-            shared.durable.handover.buffer_bytes = buffer
+            shared.durable.handover.buffer_bytes = config.redis.outage_buffer
 
     async def _see_off(self, source: Source) -> None:
         """Close a source that has stopped when nothing of it is in hand any more."""

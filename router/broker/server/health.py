@@ -1,0 +1,131 @@
+"""The health of one part of the router that uses Redis: why it can't, both edges in the log, when to try again; floor 4."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from redis import exceptions as failures
+
+from router.broker.server import client
+from router.broker.server.client import Backoff
+from router.broker.server.outage import Outage
+from router.errors import ConfigError, UnavailableError
+
+Log = Callable[..., object]
+"""Writes one log line: a method of a logger with its message bound, as in `partial(log.error, "…")`."""
+
+
+def _silence(**_fields: object) -> None:
+    """Log nothing."""
+
+
+@dataclass(slots=True)
+class _Failing:
+    """A task that failed, until Redis answers it."""
+
+    backoff: Backoff
+    reason: str | None = None
+
+
+class Health:
+    """Whether one part of the router can use the server at `address`, as its attempts show.
+
+    `begins` is logged when an outage begins and for each new reason, `ends` when it is over. A part may use Redis in several
+    tasks: the outage is over when each task that failed has had an answer. Parts that share an `outage` log as one; a part
+    without one logs nothing. The `delays` of each task grow from the first to the second, in seconds.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        outage: Outage | None = None,
+        *,
+        begins: Log = _silence,
+        ends: Log = _silence,
+        delays: tuple[float, float] = (0.1, 2.0),
+    ) -> None:
+        self.address = address
+        self._outage = outage
+        self._begins = begins
+        self._ends = ends
+        self._delays = delays
+        self._failing: dict[str, _Failing] = {}
+
+    @property
+    def reason(self) -> str | None:
+        """Why Redis can't be used; None while it can."""
+        return next((one.reason for one in reversed(self._failing.values()) if one.reason is not None), None)
+
+    def failed(self, error: BaseException | str, task: str = "", **fields: object) -> float:
+        """Note a failed attempt of a task; return the seconds to wait before the next one.
+
+        A connection that ended says nothing of the server as it is now: the task tries again at once, and it counts only if
+        that fails too.
+        """
+        reason = error if isinstance(error, str) else str(client.explain(error, self.address))
+        ended = isinstance(error, failures.ConnectionError | ConnectionError)
+        failing = self._failing.get(task)
+        again_at_once = ended and failing is None
+        if failing is None:
+            failing = self._failing[task] = _Failing(self.backoff())
+        if not again_at_once:
+            failing.reason = reason
+        if self._outage is not None and self._outage.failed(reason, (id(self), task), ended=ended):
+            fault = None if isinstance(error, str) else client.unexpected(error)
+            self._begins(reason=reason, **fields, **({} if fault is None else {"exc_info": fault}))
+        return 0.0 if again_at_once else failing.backoff.next()
+
+    def succeeded(self, task: str = "", **fields: object) -> bool:
+        """Note that Redis answered a task; return whether an outage that was logged is over with this."""
+        if self._failing.pop(task, None) is None or self._outage is None:
+            return False
+        seconds = self._outage.succeeded((id(self), task))
+        if seconds is not None:
+            self._ends(outage_seconds=round(seconds, 3), **fields)
+        return seconds is not None
+
+    def backoff(self) -> Backoff:
+        """Return delays of their own, as long as those between failed attempts."""
+        return Backoff(*self._delays)
+
+    def dismiss(self, task: str) -> None:
+        """Forget a task that ended without an answer: nobody will say that its trouble is over."""
+        self._failing.pop(task, None)
+        if self._outage is not None:
+            self._outage.dismiss((id(self), task))
+
+
+async def reach(
+    attempt: Callable[[], Awaitable[object]],
+    health: Health,
+    *,
+    who: str,
+    within: float | None,
+    waiting: Callable[[str], None] | None,
+) -> None:
+    """Attempt until it succeeds; `waiting` is told why, each time it fails.
+
+    Raises `UnavailableError` when it does not succeed `within` so many seconds (None: for ever), and `ConfigError` for a
+    failure where a person must act. `who` names the part in the error.
+    """
+    try:
+        async with asyncio.timeout(within):
+            while True:
+                try:
+                    await attempt()
+                except Exception as error:
+                    failure = client.explain(error, health.address)
+                    if isinstance(failure, ConfigError):
+                        raise failure from error
+                    delay = health.failed(error)
+                    if waiting is not None:
+                        waiting(str(failure))
+                    await asyncio.sleep(delay)
+                else:
+                    health.succeeded()
+                    return
+    except TimeoutError as error:
+        why = health.reason or f"{health.address}: no answer in time"
+        raise UnavailableError(f"{why} ({who}, tried for {within:g} s)") from error
