@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from router.errors import Reason
@@ -148,6 +148,13 @@ class Queue(Protocol):
 
     def close(self, hand: Sequence[Event]) -> int:
         """End: `hand` are deliveries in hand that will not be settled. Returns how many are lost with this process."""
+
+
+Dropped = Callable[[Iterable[Event], Sequence[str], Reason], None]
+"""Counts deliveries of one sink that are dropped, and tells of them: the deliveries, the channel of each, and why.
+
+The deliveries are read only when the log tells of each, so they may be records that are still to be decoded.
+"""
 
 
 class Receiver(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,6 +17,8 @@ from router.broker.dead_letters.dead_letter_writer import Bounds, DeadLetterWrit
 from router.broker.groups.crash_isolation import CrashIsolation
 from router.broker.lists.list_source import ListSource
 from router.broker.pubsub.pubsub_source import PubSubSource
+from router.broker.queues.enqueuer import Enqueuer
+from router.broker.queues.inbox import Inbox
 from router.broker.queues.queue_admin import claim_idle_of
 from router.broker.queues.redis_queue import RedisQueue
 from router.broker.server import client, keys
@@ -32,7 +34,7 @@ from router.config.models import (
     SourceConfig,
     StreamConfig,
 )
-from router.contracts import Clock, DeadLetters, Queue, Source
+from router.contracts import Clock, DeadLetters, Dropped, Queue, Source
 from router.core.accounts.books import Books, SinkBook, SourceBook
 from router.core.ids import Ids
 from router.core.matching import is_glob
@@ -51,7 +53,6 @@ from router.engine.delivery.delivery_mode import DeliveryMode, ShownLetters
 from router.engine.delivery.memory_queue import MemoryQueue
 from router.engine.delivery.preparing import about
 from router.engine.delivery.worker import SinkWorker
-from router.engine.intake.handover import Handover, Inbox
 from router.engine.intake.pipeline import Pipeline, SourceFormat
 from router.engine.intake.switch import Intake, Way
 from router.engine.log_limits import LogLimits
@@ -96,23 +97,25 @@ class Durable:
         self._solitude = isolation
         self.clock = around.clock
         self._outage = Outage(around.clock)
-        self.handover = Handover(
+        self._notes = LogLimits(log, around.clock)
+        self.enqueuer = Enqueuer(
             self.server,
             prefix=self.prefix,
-            clock=around.clock,
             buffer_bytes=redis.outage_buffer,
-            told=self._outage,
+            say=self._notes.say,
+            outage=self._outage,
         )
         self.durability = Durability(self.server)
         self._letters = letters
-        self._notes = LogLimits(log, around.clock)
         self._ids = ids
         self._inboxes: dict[str, Inbox] = {}
 
     def queue(self, name: str, loaded: Loaded, book: SinkBook) -> RedisQueue:
         """The queue of one sink, not yet started."""
         config, limits = _limits(name, loaded)
-        inbox = self._inboxes[name] = self.handover.inbox(name, config, book, limits.overriding)
+        inbox = self._inboxes[name] = self.enqueuer.inbox(
+            name, config, book, drops(name, book, self._notes), limits.overriding
+        )
         queue = RedisQueue(
             name,
             self.server,
@@ -147,6 +150,25 @@ class Durable:
         self._notes.say("delivery given up", event.sink, reason, error=detail, **fields)
         delivery_log.settled([event], Outcome.DEAD_LETTERED, reason)
         self._letters.add([msgspec.structs.replace(letter, written=over)])
+
+
+_DROPPED = {
+    Reason.FULL: "the queue is full: deliveries are dropped",
+    Reason.OUTAGE: "Redis takes no deliveries, or not fast enough, and the outage buffer is full: deliveries are dropped",
+}
+"""What the log says of drops. Those of a shutdown are told together, at its end."""
+
+
+def drops(sink: str, book: SinkBook, notes: LogLimits) -> Dropped:
+    """Return what counts the deliveries that are dropped before they are in the Redis queue of a sink."""
+
+    def dropped(events: Iterable[Event], channels: Sequence[str], reason: Reason) -> None:
+        book.drop(channels, reason)
+        delivery_log.settled(events, Outcome.DROPPED, reason)
+        if reason in _DROPPED:
+            notes.say(_DROPPED[reason], sink, sink=sink, number=len(channels), reason=str(reason))
+
+    return dropped
 
 
 class _Limits(NamedTuple):

@@ -83,7 +83,7 @@ class Router:
         """End in order."""
         self.alive = False
         await self.source.stop()
-        await self.line.handover.close(1.0)
+        await self.line.enqueuer.close(1.0)
         await self.source.close()
 
 

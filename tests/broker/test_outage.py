@@ -178,7 +178,7 @@ async def test_a_queue_and_the_way_into_it_say_it_once(redis_server, app, logs, 
     await line.deliver_all(1)
     book = await line.refreshed()
     assert book.delivered == 2
-    await until(lambda: line.queue.reason is None and line.handover.reason is None)
+    await until(lambda: line.queue.reason is None and line.enqueuer.reason is None)
     for begins, ends in (
         ("queues in Redis can't be used; trying on", "queues in Redis are used again"),
         ("deliveries can't be queued in Redis; they wait in memory", "deliveries are queued in Redis again"),

@@ -407,8 +407,8 @@ async def test_memory_runs_out_and_comes_back(start_server, kind, line):
     taken = await one.take_all(10)
     server.do("CONFIG", "SET", "maxmemory", "1")
     one.put(*numbered(100, 10))
-    await one.until(lambda: one.handover.reason is not None)
-    assert "maxmemory" in one.handover.reason
+    await one.until(lambda: one.enqueuer.reason is not None)
+    assert "maxmemory" in one.enqueuer.reason
     one.deliver(taken[:5])
     one.queue.later(taken[5], 0.0)
     await one.until(lambda: server.do("XLEN", STREAM) in {4, 5})  # settling needs no memory

@@ -198,7 +198,7 @@ async def test_a_server_that_does_not_answer_or_is_away_is_no_hang(start_server,
 
     def none_hangs():
         signs = [sign for source in sources for sign in source.signs()]
-        signs += [*line.queue.signs(), *line.handover.signs()]
+        signs += [*line.queue.signs(), *line.enqueuer.signs()]
         seen.update(sign.part for sign in signs if sign.since is not None)
         return not judge.look(signs, time.monotonic())
 

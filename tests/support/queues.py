@@ -6,14 +6,19 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import structlog
+
 from router.broker.groups.crash_isolation import CrashIsolation
+from router.broker.queues.enqueuer import Enqueuer
 from router.broker.queues.redis_queue import RedisQueue, Timing
 from router.broker.server import client
 from router.broker.server.link import cancelled
+from router.broker.server.outage import Outage
 from router.config.models import QueueConfig
 from router.core.accounts.books import SinkBook
 from router.engine.clock import SystemClock
-from router.engine.intake.handover import Handover
+from router.engine.composition import drops
+from router.engine.log_limits import LogLimits
 from router.errors import Reason
 from router.events import Event, Outcome, size_of
 from tests.support.waiting import PATIENCE, until
@@ -32,7 +37,7 @@ class Line:
         consumer: str = "one",
         config: dict[str, Any] | None = None,
         sink: str = "s",
-        handover: Handover | None = None,
+        enqueuer: Enqueuer | None = None,
         outage_buffer: int = 64 * 1024**2,
         overriding: frozenset[str] = frozenset(),
         **options: Any,
@@ -40,10 +45,17 @@ class Line:
         clock = SystemClock()
         server = client.server(url)
         self.book = SinkBook()
-        self.handover = handover or Handover(
-            server, prefix=PREFIX, clock=clock, buffer_bytes=outage_buffer, first_delay=0.01, longest_delay=0.1
+        notes = LogLimits(structlog.get_logger(), clock)
+        self.enqueuer = enqueuer or Enqueuer(
+            server,
+            prefix=PREFIX,
+            buffer_bytes=outage_buffer,
+            say=notes.say,
+            outage=Outage(clock),
+            delays=(0.01, 0.1),
         )
-        self.inbox = self.handover.inbox(sink, QueueConfig(**(config or {})), self.book, overriding)
+        dropped = drops(sink, self.book, notes)
+        self.inbox = self.enqueuer.inbox(sink, QueueConfig(**(config or {})), self.book, dropped, overriding)
         self.given_up: list[tuple[Event, Reason]] = []
         self.queue = RedisQueue(
             sink,
@@ -107,14 +119,13 @@ class Line:
 
     async def die(self) -> None:
         """End as kill -9 would: Redis hears nothing of it."""
-        await cancelled([*self.queue._tasks, *(lane._task for lane in self.handover._lanes.values())])
+        await cancelled(self.queue._tasks)
         self.queue._tasks = []
         await self.queue._reading.close()
         await self.queue._writing.close()
-        for lane in self.handover._lanes.values():
-            await lane._link.close()
+        await self.enqueuer.close(0)
 
     async def end(self) -> None:
         """End in order."""
-        await self.handover.close(1.0)
+        await self.enqueuer.close(1.0)
         await self.queue.end(1.0)

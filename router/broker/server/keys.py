@@ -36,8 +36,8 @@ def books(prefix: str, sink: str) -> str:
     return f"{{{prefix}}}:books:{sink}"
 
 
-def hand_over(prefix: str, appender: str) -> str:
-    """What an appender last handed over (`<batch number>:<answer>`), so that a batch sent twice is appended once."""
+def enqueued_batch(prefix: str, appender: str) -> str:
+    """What an enqueuer last appended (`<batch number>:<answer>`), so that a batch sent twice is appended once."""
     return f"{{{prefix}}}:hand-over:{appender}"
 
 

@@ -337,7 +337,7 @@ class App:
         self._parts.shared.notes.flush()
         await self._drained(deadline)
         await self._reloads.close()
-        await self._hand_over_the_rest(0.2 if self._stop.now.is_set() else max(deadline - loop.time(), 1.0))
+        await self._enqueue_the_rest(0.2 if self._stop.now.is_set() else max(deadline - loop.time(), 1.0))
         await self._close_sinks()
         patience = 0.2
         if self._parts.shared.writer:
@@ -382,11 +382,11 @@ class App:
         for sink in sinks:
             await sink.context.close()
 
-    async def _hand_over_the_rest(self, patience: float) -> None:
+    async def _enqueue_the_rest(self, patience: float) -> None:
         """See what is on its way to the Redis queues safely there; say what could not be."""
         if self._parts.shared.durable is None:
             return
-        lost = await self._parts.shared.durable.handover.close(patience)
+        lost = await self._parts.shared.durable.enqueuer.close(patience)
         if lost:
             log.error("deliveries could not be queued in Redis and are lost", reason="shutdown", by_sink=lost)
 

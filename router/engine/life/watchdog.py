@@ -105,7 +105,7 @@ def signs_of(parts: Parts) -> Iterator[Sign]:
     if parts.shared.replays is not None:
         yield from parts.shared.replays.source.signs()
     if parts.shared.durable is not None:
-        yield from parts.shared.durable.handover.signs()
+        yield from parts.shared.durable.enqueuer.signs()
     for sink in parts.sinks.values():
         yield from sink.worker.signs()
         if isinstance(sink.worker.queue, RedisQueue):

@@ -366,7 +366,7 @@ class Reloader:
             shared.writer.configure(dead_letter_bounds(loaded))
             shared.notes.configure(config.dead_letters.notify)
         if shared.durable is not None:
-            shared.durable.handover.buffer_bytes = config.redis.outage_buffer
+            shared.durable.enqueuer.buffer.limit = config.redis.outage_buffer
 
     async def _see_off(self, source: Source) -> None:
         """Close a source that has stopped when nothing of it is in hand any more."""

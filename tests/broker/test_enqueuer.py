@@ -107,7 +107,7 @@ async def test_an_outage_is_bounded_in_memory_and_its_drops_are_counted(redis_se
         redis_server.resume()
         await one.until(lambda: not one.inbox.waiting)
     assert appended(redis_server) == 100
-    assert one.handover.waiting_bytes == 0
+    assert one.enqueuer.buffer.used == 0
     one.start()
     await one.refreshed()
     one.put(make_event())
@@ -126,7 +126,7 @@ async def test_deliveries_wait_through_a_restart_of_redis(start_server, kind, li
     with structlog.testing.capture_logs() as logs:
         for n in range(1, 1500):
             one.put(make_event(b"%d" % n))
-        await one.until(lambda: one.handover.reason)
+        await one.until(lambda: one.enqueuer.reason)
         server.start()
         await one.until(lambda: not one.inbox.waiting)
     assert appended(server) == 1500
@@ -149,7 +149,7 @@ async def test_an_acknowledged_entry_is_over_once_it_is_appended(redis_server, l
 
 async def test_a_full_queue_holds_acknowledged_sources_back_and_nobody_else(redis_server, line):
     one = line(redis_server.url, config={"max_events": 30})
-    two = line(redis_server.url, sink="other", handover=one.handover)
+    two = line(redis_server.url, sink="other", enqueuer=one.enqueuer)
     receipt = Receipt()
     with structlog.testing.capture_logs() as logs:
         one.put(*entries(100, receipt, source="stream"))
@@ -219,7 +219,7 @@ async def test_the_script_acknowledges_what_it_appends(redis_server, line):
 async def test_only_what_redis_says_is_another_routers_is_left_to_it(redis_server, line):
     """Entry 1 is a peer's by now, entry 2 nobody's: it was acknowledged, or trimmed and forgotten."""
     one = line(redis_server.url)
-    two = line(redis_server.url, sink="other", handover=one.handover)
+    two = line(redis_server.url, sink="other", enqueuer=one.enqueuer)
     ids = pending_stream(redis_server, 4)
     with redis_server.client() as client:
         client.xclaim("in", "g", "peer", 0, [ids[1]], justid=True)
@@ -415,7 +415,7 @@ async def test_marks_are_of_entries_whatever_the_ids_of_their_events(redis_serve
 
 async def test_an_entry_goes_to_all_its_queues_or_to_none(redis_server, line):
     one = line(redis_server.url, config={"max_events": 3})
-    two = line(redis_server.url, sink="other", handover=one.handover)
+    two = line(redis_server.url, sink="other", enqueuer=one.enqueuer)
     ids = pending_stream(redis_server, 5)
     receipt = Removable([Removal("xack", "in", "g", id_, "c") for id_ in ids], deliveries=2)
     events = entries(5, receipt)
@@ -438,7 +438,7 @@ async def test_what_could_not_be_handed_over_is_lost_and_told(redis_server, line
     receipt = Receipt()
     one.put(*entries(3, receipt, source="stream"))
     async with asyncio.timeout(PATIENCE):
-        assert await one.handover.close(0.2) == {"s": 2}, "the others stay with their source"
+        assert await one.enqueuer.close(0.2) == {"s": 2}, "the others stay with their source"
     assert one.book.dropped == {Reason.SHUTDOWN: 2}
     assert receipt.over == []
 

@@ -1,0 +1,166 @@
+"""Entries of a source that waits to hear of them (streams, lists), on their way to Redis queues; floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from router.broker.queues.inbox import Inbox, framed
+from router.broker.server.link import Word
+from router.broker.server.outbox import Batch
+from router.contracts import Receipt
+from router.core.accounts.records import pack
+from router.errors import Reason
+from router.events import Event
+
+BATCH = 500
+"""Deliveries of one batch at most."""
+
+BATCH_BYTES = 1024**2
+"""Bytes that one script call carries at most; a larger entry travels alone."""
+
+Entry = list[tuple[Inbox, Event]]
+"""The deliveries of one entry to Redis queues."""
+
+
+class EntryCargo:
+    """Implements `outbox.Cargo`. An entry whose deliveries are enqueued is over with, one without room waits.
+
+    Where the source is in the same Redis, the script takes the entry from it in the same step. `say` logs a warning, at
+    most once a minute for each thing.
+    """
+
+    def __init__(self, frame: tuple[str, str], source: str, say: Callable[..., None]) -> None:
+        self._frame = frame
+        self._source = source
+        self._say = say
+        # An entry's deliveries to several sinks come one after another: they are gathered by receipt and position.
+        self._entries: dict[tuple[int, int], Entry] = {}
+        self._batch: list[Entry] = []
+        self._inboxes: list[Inbox] = []
+        self._ends: list[Callable[[Event, int], None]] = []
+
+    def put(self, inbox: Inbox, events: list[Event]) -> None:
+        """Take deliveries. The source bounds how many wait."""
+        entries = self._entries
+        for event in events:
+            entries.setdefault((id(event._receipt), event._position), []).append((inbox, event))
+        inbox.book.on_their_way += len(events)
+
+    def next_batch(self) -> Batch | None:
+        """Implements `outbox.Cargo`."""
+        batch: list[Entry] = []
+        count = total = 0
+        for deliveries in self._entries.values():
+            size = sum([len(event.raw) for _, event in deliveries])
+            if batch and (count + len(deliveries) > BATCH or total + size > BATCH_BYTES):
+                break
+            batch.append(deliveries)
+            count += len(deliveries)
+            total += size
+        for deliveries in batch:
+            event = deliveries[0][1]
+            del self._entries[id(event._receipt), event._position]
+        self._batch, self._ends = batch, []
+        return self._packed(batch) if batch else None
+
+    def _packed(self, batch: list[Entry]) -> Batch:
+        numbers = {inbox: 0 for deliveries in batch for inbox, _ in deliveries}
+        self._inboxes = list(numbers)
+        words: list[Word] = []
+        for number, inbox in enumerate(numbers, 1):
+            numbers[inbox] = number
+            words += (*inbox.bounds, 0)
+        for deliveries in batch:
+            words += self._removal(deliveries[0][1], len(deliveries))
+            words.append(len(deliveries))
+            for inbox, event in deliveries:
+                words += (numbers[inbox], pack([event], inbox.overriding)[0])
+        return framed(self._frame, self._inboxes, words)
+
+    def _removal(self, event: Event, deliveries: int) -> tuple[Word, ...]:
+        """Return what the script does to the entry itself; note (in `_ends`) what its receipt hears then."""
+        receipt: Receipt = event._receipt
+        position = event._position
+        removal = receipt.removal(position, whole=receipt.open(position) == deliveries)
+        self._ends.append(_settled if removal is None else _ENDS[removal.kind])
+        return removal or ("", "", "", "", "")
+
+    def taken(self, answer: bytes) -> bool:
+        """Implements `outbox.Cargo`."""
+        done, stuck, *said = answer.split()
+        number = int(done)
+        over, rest = self._batch[:number], self._batch[number:]
+        elsewhere = self._read(said)
+        for place, (deliveries, end) in enumerate(zip(over, self._ends, strict=False), 1):
+            for inbox, _ in deliveries:
+                inbox.book.on_their_way -= 1
+                if place in elsewhere:
+                    inbox.book.left += 1
+                else:
+                    inbox.book.accepted += 1
+            end(deliveries[0][1], len(deliveries))
+        if rest and int(stuck):
+            sink = self._inboxes[int(stuck) - 1].sink
+            self._say("the queue is full: its sources are held back", sink, sink=sink)
+            if not over:
+                return True
+        self._entries = {(id(each[0][1]._receipt), each[0][1]._position): each for each in rest} | self._entries
+        self._batch = []
+        return False
+
+    def _read(self, said: list[bytes]) -> set[int]:
+        """Read what the script says of single entries; return those that are not ours to count.
+
+        They are another router's, or were enqueued before.
+        """
+        elsewhere: set[int] = set()
+        others = 0
+        for part in said:
+            entry, _, what = part.partition(b"/")
+            place = int(entry)
+            event = self._batch[place - 1][0][1]
+            if what == b"other":
+                others += 1
+                elsewhere.add(place)
+                event._receipt.taken_over(event._position)
+            elif what == b"before":
+                elsewhere.add(place)
+            elif what == b"gone":
+                event._receipt.gone(event._position)
+                self._ends[place - 1] = _marked
+            else:
+                inbox = self._inboxes[int(what) - 1]
+                dropped = next(event for each, event in self._batch[place - 1] if each is inbox)
+                inbox.dropped([dropped], [dropped.channel], Reason.FULL)
+        if others:
+            message = "not queued here: Redis says that another router has taken these entries over"
+            self._say(message, self._source, source=self._source, number=others)
+        return elsewhere
+
+    def lost(self) -> dict[str, int]:
+        """Return nothing: what is not enqueued stays with the source."""
+        return {}
+
+
+def _settled(event: Event, deliveries: int) -> None:
+    for _ in range(deliveries):
+        event._receipt.settle(event._position)
+
+
+def _handed_over(event: Event, deliveries: int) -> None:
+    for _ in range(deliveries):
+        event._receipt.handed_over(event._position)
+
+
+def _marked(event: Event, deliveries: int) -> None:
+    event._receipt.marked(event._position)
+    _settled(event, deliveries)
+
+
+_ENDS: dict[str, Callable[[Event, int], None]] = {
+    "xack": _handed_over,
+    "lrem": _handed_over,
+    "mark": _marked,
+    "half": _marked,
+    "none": _settled,
+}

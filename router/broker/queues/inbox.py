@@ -1,0 +1,63 @@
+"""The way into the Redis queue of one sink, for what is not in Redis yet; floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+
+from router.broker.server import keys
+from router.broker.server.link import Word
+from router.broker.server.outbox import Batch
+from router.config.models import QueueConfig
+from router.contracts import Dropped
+from router.core.accounts.books import SinkBook
+from router.events import Event
+
+Put = Callable[["Inbox", list[Event]], None]
+"""Takes deliveries of one source that are bound for the sink of an inbox."""
+
+
+class Inbox:
+    """Where the deliveries of one sink are handed in (`put`), and what a script is told of their queue."""
+
+    def __init__(
+        self,
+        sink: str,
+        config: QueueConfig,
+        *,
+        prefix: str,
+        book: SinkBook,
+        dropped: Dropped,
+        put: Put,
+        overriding: AbstractSet[str] = frozenset(),
+    ) -> None:
+        self.sink = sink
+        self.book = book
+        self.dropped = dropped
+        self.keys = keys.queue(prefix, sink), keys.later(prefix, sink), keys.books(prefix, sink)
+        self._put = put
+        self.configure(config, overriding)
+
+    def configure(self, config: QueueConfig, overriding: AbstractSet[str]) -> None:
+        """Take other bounds, and other routes that override the sink's options, from the next batch on."""
+        self.bounds = config.max_events, config.max_bytes, int(config.when_full != "block")
+        self.overriding = overriding
+
+    def put(self, events: list[Event], size: int) -> None:  # noqa: ARG002  # as `Queue.put`; records are what counts here
+        """Take deliveries of one source. Never waits."""
+        self._put(self, events)
+
+    @property
+    def waiting(self) -> int:
+        """Deliveries that are not in Redis yet."""
+        return self.book.on_their_way
+
+    def count(self) -> int:
+        """Return how many deliveries are not in Redis yet."""
+        return self.book.on_their_way
+
+
+def framed(frame: tuple[str, str], inboxes: Iterable[Inbox], words: Sequence[Word]) -> Batch:
+    """Return the batch with the keys that an enqueueing script wants: its guard, three for each queue, the marks."""
+    guard, marks = frame
+    return Batch([guard, *(key for inbox in inboxes for key in inbox.keys), marks], words)
