@@ -1,4 +1,4 @@
-"""Loads plugins: the built-ins, drop-in folders and installed packages; floor 3.
+"""Loads plugins: the built-ins, drop-in files and folders, and installed packages; floor 3.
 
 Each call builds a fresh pluggy manager. Every plugin is loaded on its own and guarded: one that can't be loaded is named
 with its reason and harms no other. Who may write a drop-in file may run code as the router, so files and folders that
@@ -8,9 +8,7 @@ others can write are refused.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
-import importlib.util
 import inspect
 import re
 import signal
@@ -18,9 +16,8 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import CodeType, FrameType, ModuleType
+from types import FrameType
 from typing import Any
 
 import pluggy
@@ -29,13 +26,13 @@ from pydantic import BaseModel
 from router import hookspecs
 from router.config.models import HostKeys
 from router.config.scalars import NAME
+from router.drop_ins import code_of, digest_of, find_drop_ins, import_drop_in, plugin_name, refusal
 from router.errors import text_of
-from router.files import UnreadableError, read_file, resolve_path
 from router.options import SinkOptions
 from router.ownership import distrust
 from router.plugin_contracts import Execution, QueueType, SinkCallable, SinkType
 
-_MODULE_PREFIX = "event_router_plugin_"
+_BUILT_IN = "built-in"
 _LONGEST = 300  # characters of a plugin's own error that are shown
 
 ALL = "all"
@@ -59,13 +56,16 @@ class LoadedPlugin:
 
     name: str
     origin: str
-    """`built-in`, the folder of a drop-in file, or the pip package."""
+    """`built-in`, the folder that a drop-in stands in, or the pip package."""
     path: Path | None = None
+    """The file or folder that a drop-in is."""
     version: str | None = None
     sinks: tuple[str, ...] = ()
     error: str | None = None
     digest: str | None = None
-    """SHA-256 of the file as it was loaded, to tell whether it has changed since."""
+    """SHA-256 of its files as they were loaded, to tell whether they have changed since."""
+    code: tuple[Path, ...] = ()
+    """The files of a drop-in, and from itself down the folders that they are in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,13 @@ class Plugins:
 
     sinks: dict[str, SinkType] = field(default_factory=dict)
     loaded: list[LoadedPlugin] = field(default_factory=list)
+    incomplete: list[Path] = field(default_factory=list)
+    """Folders beside the drop-ins that have Python files and no `__init__.py`, so that they are no plugins."""
+
+    @property
+    def code(self) -> frozenset[Path]:
+        """The files of all drop-ins, and the folders of those that are folders."""
+        return frozenset(path for plugin in self.loaded for path in plugin.code)
 
     @property
     def failures(self) -> list[LoadedPlugin]:
@@ -89,7 +96,7 @@ def builtins_folder() -> Path:
 
 
 def load_plugins(paths: Sequence[Path] = (), *, entry_points: bool = True) -> Plugins:
-    """Load the built-ins, the drop-in files in the folders `paths`, and installed packages.
+    """Load the built-ins, the drop-ins in the folders `paths`, and installed packages.
 
     A folder found twice counts once, and one that resolves to the built-ins' is skipped. Never raises for a plugin's
     fault: see `Plugins.failures`.
@@ -98,8 +105,8 @@ def load_plugins(paths: Sequence[Path] = (), *, entry_points: bool = True) -> Pl
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs.Hooks)
     builtins = builtins_folder()
-    for file in _files(builtins):
-        _load_file(plugins, manager, file, "built-in")
+    for path in find_drop_ins(builtins, plugins.incomplete):
+        _load_drop_in(plugins, manager, path, _BUILT_IN)
     seen = {builtins.resolve()}
     for folder in paths:
         resolved = folder.resolve()
@@ -110,49 +117,29 @@ def load_plugins(paths: Sequence[Path] = (), *, entry_points: bool = True) -> Pl
         if refused:
             plugins.loaded.append(LoadedPlugin(folder.name, str(folder), folder, error=refused))
             continue
-        for file in _files(folder):
-            _load_drop_in(plugins, manager, file, str(folder))
+        for path in find_drop_ins(folder, plugins.incomplete):
+            _load_drop_in(plugins, manager, path, str(folder))
     if entry_points:
         for point in importlib.metadata.entry_points(group=hookspecs.PROJECT):
             _load_entry_point(plugins, manager, point)
     return plugins
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """The drop-in files of a folder in name order; names that start with `_`, `.` are skipped (so are `..` links)."""
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError:
-        return
-    for entry in entries:
-        if entry.suffix == ".py" and entry.name[0] not in "._":
-            yield entry
-
-
-def _load_drop_in(plugins: Plugins, manager: pluggy.PluginManager, file: Path, origin: str) -> None:
-    try:
-        target = resolve_path(file)
-    except UnreadableError as error:
-        plugins.loaded.append(LoadedPlugin(file.stem, origin, file, error=f"can't be read: {error}"))
-        return
-    refused = distrust(target, regular=True)
-    if refused is None and target.parent != file.parent.resolve():
-        refused = distrust(target.parent, sticky=True)
+def _load_drop_in(plugins: Plugins, manager: pluggy.PluginManager, path: Path, origin: str) -> None:
+    plugin = LoadedPlugin(plugin_name(path), origin, path, code=tuple(code_of(path)))
+    trusted = origin == _BUILT_IN
+    refused = None if trusted else refusal(path, plugin.code)
     if refused:
-        plugins.loaded.append(LoadedPlugin(file.stem, origin, file, error=refused))
-    else:
-        _load_file(plugins, manager, file, origin)
-
-
-def _load_file(plugins: Plugins, manager: pluggy.PluginManager, file: Path, origin: str) -> None:
-    plugin = LoadedPlugin(file.stem, origin, file)
+        plugins.loaded.append(replace(plugin, error=refused))
+        return
     try:
-        plugin = replace(plugin, digest=hashlib.sha256(read_file(file)).hexdigest())
-        module = _import(file)
+        plugin = replace(plugin, digest=digest_of(plugin.code))
+        with _guard():
+            module = import_drop_in(path, trusted=trusted)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001  # whatever a plugin raises while it loads is its own fault
-        plugins.loaded.append(replace(plugin, error=_cause(error, file)))
+        plugins.loaded.append(replace(plugin, error=_cause(error, plugin)))
         return
     _register(plugins, manager, plugin, module)
 
@@ -167,37 +154,9 @@ def _load_entry_point(plugins: Plugins, manager: pluggy.PluginManager, point: im
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001  # as above
-        plugins.loaded.append(replace(plugin, error=_cause(error, None)))
+        plugins.loaded.append(replace(plugin, error=_cause(error, plugin)))
         return
     _register(plugins, manager, plugin, loaded)
-
-
-class _Uncached(SourceFileLoader):
-    """Compiles the file itself: a `.pyc` beside it is neither read, for nobody judged who wrote it, nor written."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        """The code of the module."""
-        path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)
-
-
-def _import(file: Path) -> ModuleType:
-    """Import a file under a name that can't shadow any other module."""
-    name = _MODULE_PREFIX + file.stem
-    loader = None if file.parent == builtins_folder() else _Uncached(name, str(file))
-    spec = importlib.util.spec_from_file_location(name, file, loader=loader)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{file.name} can't be imported")
-    module = importlib.util.module_from_spec(spec)
-    before = sys.modules.get(name)
-    sys.modules[name] = module  # pydantic looks a model's annotations up in its module
-    try:
-        with _guard():
-            spec.loader.exec_module(module)
-    except BaseException:
-        _restore(name, before)
-        raise
-    return module
 
 
 @contextlib.contextmanager
@@ -224,13 +183,6 @@ def _too_slow(_number: int, _frame: FrameType | None) -> None:
     raise TooSlowError(f"it takes longer than {PATIENCE:g} s to load")
 
 
-def _restore(name: str, module: ModuleType | None) -> None:
-    if module is None:
-        del sys.modules[name]
-    else:
-        sys.modules[name] = module
-
-
 def _register(plugins: Plugins, manager: pluggy.PluginManager, plugin: LoadedPlugin, module: Any) -> None:
     """Add the plugin to the manager, call its own `register_sinks` alone and keep what it registered.
 
@@ -252,7 +204,7 @@ def _register(plugins: Plugins, manager: pluggy.PluginManager, plugin: LoadedPlu
     except BaseException as error:  # noqa: BLE001  # as above
         if manager.is_registered(module):
             manager.unregister(module)
-        plugins.loaded.append(replace(plugin, error=_cause(error, plugin.path)))
+        plugins.loaded.append(replace(plugin, error=_cause(error, plugin)))
         return
     plugins.sinks.update(found)
     plugins.loaded.append(replace(plugin, sinks=tuple(found)))
@@ -269,7 +221,8 @@ def _unmarked(module: Any) -> str:
     names = [name for name in sorted(_known_hooks()) if callable(getattr(module, name, None))]
     if names:
         return f"`{names[0]}` lacks `@hookimpl`: write that above it (from router.api import hookimpl)"
-    return f"no function is marked with `@hookimpl`; the hooks are {', '.join(sorted(_known_hooks()))}"
+    where = " of __init__.py" if hasattr(module, "__path__") else ""
+    return f"no function{where} is marked with `@hookimpl`; the hooks are {', '.join(sorted(_known_hooks()))}"
 
 
 def _known_hooks() -> set[str]:
@@ -300,7 +253,7 @@ def _registrar(plugins: Plugins, found: dict[str, SinkType], plugin: LoadedPlugi
         other = plugins.sinks.get(name) or found.get(name)
         if other:
             raise ValueError(f"sink type {name!r} is taken: {other.origin} registered it")
-        origin = str(plugin.path) if plugin.path and plugin.origin != "built-in" else f"{plugin.origin} {plugin.name}"
+        origin = str(plugin.path) if plugin.path and plugin.origin != _BUILT_IN else f"{plugin.origin} {plugin.name}"
         kind = SinkType(name, sink, options or NoOptions, queue, concurrency, batch, execution, origin)
         fault = _fault(kind)
         if fault:
@@ -348,19 +301,26 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _cause(error: BaseException, file: Path | None) -> str:
-    """One line that says what went wrong and, where it is known, on which line of the plugin."""
-    if isinstance(error, SyntaxError):
-        return f"SyntaxError: {error.msg} (line {error.lineno})"
+def _cause(error: BaseException, plugin: LoadedPlugin) -> str:
+    """One line that says what went wrong and, where it is known, in which file and line of the plugin, and what helps."""
+    frames = inspect.getinnerframes(error.__traceback__, context=0) if error.__traceback__ else []
+    places = [(frame.filename, frame.lineno) for frame in frames]
     text = "; ".join(text_of(error).split("\n"))[:_LONGEST].strip("; ")
-    message = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    lines = (
-        [
-            frame.lineno
-            for frame in inspect.getinnerframes(error.__traceback__, context=0)
-            if file is not None and frame.filename == str(file)
-        ]
-        if error.__traceback__
-        else []
+    if isinstance(error, SyntaxError):
+        text = error.msg
+        places.append((str(error.filename), error.lineno or 0))
+    files = {str(file): f"{file.relative_to(plugin.path or file)}, ".removeprefix("., ") for file in plugin.code}
+    lines = [f" ({files[file]}line {line})" for file, line in places if file in files]
+    return f"{type(error).__name__}{text and ': '}{text}{lines[-1] if lines else ''}{_hint(error, plugin)}"
+
+
+def _hint(error: BaseException, plugin: LoadedPlugin) -> str:
+    """What helps when a plugin imports a module of its own without the dot, or from beside its only file."""
+    if plugin.path is None or not isinstance(error, ImportError):
+        return ""
+    own = {plugin.name, *map(plugin_name, (*plugin.code, *plugin.path.parent.glob("*.py")))}
+    if (error.name or "").partition(".")[0] not in own and "no known parent package" not in text_of(error):
+        return ""
+    return (
+        "; a plugin of several modules is a folder with an __init__.py, and they are imported as `from .name import …`"
     )
-    return f"{message} (line {lines[-1]})" if lines else message

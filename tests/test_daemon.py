@@ -320,13 +320,15 @@ def register_sinks(register):
 """
 
 
-async def test_an_async_plugin_that_blocks_the_loop_is_named_with_file_and_line(redis_server, tmp_path):
-    plugins = tmp_path / "plugins"
-    plugins.mkdir(mode=0o755)
-    (plugins / "blocks.py").write_text(BLOCKS)
-    (plugins / "blocks.py").chmod(0o644)
+@pytest.mark.parametrize("name", ["blocks.py", "blocks/work.py"])
+async def test_an_async_plugin_that_blocks_the_loop_is_named_with_file_and_line(redis_server, tmp_path, name):
+    file = tmp_path / "plugins" / name
+    file.parent.mkdir(parents=True)
+    file.write_text(BLOCKS)
+    if name != "blocks.py":
+        (file.parent / "__init__.py").write_text("from .work import register_sinks\n")
     async with daemon(redis_server, tmp_path, setup({"bad": {"type": "blocks"}})) as router:
         router.publish("notification", PAYLOAD)
         await router.until(lambda: "blocks the event loop" in router.process.err)
         await router.stop()
-    assert f"{plugins / 'blocks.py'}:6" in router.process.err
+    assert f"{file}:6" in router.process.err

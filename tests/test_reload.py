@@ -122,12 +122,19 @@ def subscriber(server):
     return [re.search(rb"id=(\d+)", row)[1] for row in rows.splitlines()]
 
 
+def put_plugin(folder, *, modules=False):
+    plugin = folder / "plugins" / ("slow/sink.py" if modules else "slow.py")
+    plugin.parent.mkdir(parents=True)
+    plugin.write_text(PLUGIN)
+    if modules:
+        (plugin.parent / "__init__.py").write_text("from .sink import register_sinks\n")
+    return plugin
+
+
 @asynccontextmanager
-async def slow_router(server, folder, **sink):
-    """A router with the sink `slow`, whose plugin stands in the folder."""
-    plugins = folder / "plugins"
-    plugins.mkdir(parents=True)
-    (plugins / "slow.py").write_text(PLUGIN)
+async def slow_router(server, folder, *, modules=False, **sink):
+    """A router with the sink `slow`, whose plugin stands in the folder: a file, or a folder of modules."""
+    put_plugin(folder, modules=modules)
     setup = config(
         sinks={"slow": {"type": "slow", "file": "slow.txt", **QUICK, **sink}}, routes=[{"id": "all", "sinks": ["slow"]}]
     )
@@ -431,6 +438,21 @@ async def test_a_plugin_that_was_rewritten_is_the_one_that_delivers(server, tmp_
         assert (line["sinks"], line["files"]) == ("changed slow", "plugins/slow.py")
 
 
+async def test_a_rewritten_module_of_a_folder_is_the_one_that_delivers(server, tmp_path):
+    folder = tmp_path / "r"
+    async with slow_router(server, folder, modules=True) as router:
+        router.publish("a", {"n": 0})
+        await router.until(lambda: lines(router, "slow.txt") == ["open", '{"n": 0}'])
+        (folder / "plugins" / "slow" / "sink.py").write_text(
+            PLUGIN.replace("{options.text or event.raw.decode()}", "new")
+        )
+        await reload(router)
+        router.publish("a", {"n": 1})
+        await router.until(lambda: lines(router, "slow.txt")[-1:] == ["new"])
+        [line] = await told(router, TAKEN)
+        assert (line["sinks"], line["files"]) == ("changed slow", "plugins/slow/sink.py")
+
+
 async def test_files_behind_the_configuration_count(server, tmp_path):
     schema = {"type": "object", "required": ["n"]}
     (tmp_path / "s.json").write_text(json.dumps(schema))
@@ -661,6 +683,28 @@ async def test_with_watch_a_changed_file_is_enough(server, tmp_path):
         (tmp_path / "plugins" / "slow.py").write_text(PLUGIN)
         await router.until(lambda: len(said(router, TAKEN)) == 3)
         assert lines(router, "audit.jsonl") == ["n 2"]
+
+
+async def test_with_watch_a_changed_module_of_a_folder_is_enough(server, tmp_path):
+    plugin = put_plugin(tmp_path, modules=True)
+    setup = config(sinks={"audit": {"type": "slow", "file": "slow.txt"}})
+    async with daemon(server, tmp_path, setup, arguments=("--watch",)) as router:
+        plugin.write_text(
+            PLUGIN.replace("{options.text or event.raw.decode()}", "{word()}").replace(
+                "import asyncio", "from .words import word\nimport asyncio"
+            )
+        )
+        await router.until(lambda: said(router, REFUSED))
+        assert "there is neither words.py nor words/__init__.py in" in router.process.err
+        words = plugin.with_name("words.py")
+        words.write_text("def word():\n    return 'one'\n")
+        await router.until(lambda: len(said(router, TAKEN)) == 1)
+        router.publish("a", {"n": 1})
+        await router.until(lambda: lines(router, "slow.txt")[-1:] == ["one"])
+        words.write_text("def word():\n    return 'two'\n")
+        await router.until(lambda: len(said(router, TAKEN)) == 2)
+        router.publish("a", {"n": 1})
+        await router.until(lambda: lines(router, "slow.txt")[-1:] == ["two"])
 
 
 async def test_a_reload_while_redis_is_away_does_what_needs_no_redis(server, tmp_path):

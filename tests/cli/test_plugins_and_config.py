@@ -63,6 +63,23 @@ def test_plugins_json(drop_in):
     assert by_name["log"]["origin"] == "built-in"
 
 
+def test_plugins_shows_a_folder_and_names_one_that_is_none(drop_in):
+    for name in ("beeper", "half"):
+        (drop_in / "plugins" / name).mkdir()
+        (drop_in / "plugins" / name / "sink.py").write_text(PAGER.replace('"pager"', f'"{name}"'))
+    (drop_in / "plugins" / "beeper" / "__init__.py").write_text("from .sink import register_sinks\n")
+    done = run("plugins", "--json", cwd=drop_in)
+    (beeper,) = [plugin for plugin in json.loads(done.out) if plugin["name"] == "beeper"]
+    assert (beeper["origin"], beeper["path"]) == (str(drop_in / "plugins"), str(drop_in / "plugins" / "beeper"))
+    done = run("plugins", cwd=drop_in)
+    assert done.code == 0, done.err
+    assert f"{drop_in}/plugins/half: not a plugin, for it has no __init__.py" in done.err
+    (drop_in / "plugins" / "beeper" / "sink.py").write_text("1 / 0\n")
+    done = run("plugins", cwd=drop_in)
+    assert done.code == 1
+    assert f"{drop_in}/plugins/beeper: ZeroDivisionError: division by zero (sink.py, line 1)" in done.err
+
+
 def test_a_failed_plugin_is_1_and_named_with_its_cause(drop_in):
     (drop_in / "plugins" / "broken.py").write_text("import nothing_of_that_name\n")
     done = run("plugins", cwd=drop_in)

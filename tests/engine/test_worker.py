@@ -540,13 +540,18 @@ def register_sinks(register):
 """
 
 
-async def test_a_process_serves_crashes_and_is_killed_alone(tmp_path: Path):
+@pytest.mark.parametrize("name", ["work.py", "work/doing.py"])
+async def test_a_process_serves_crashes_and_is_killed_alone(tmp_path: Path, name):
     from router.plugin_manager import load_plugins
 
     folder = tmp_path / "plugins"
-    folder.mkdir(mode=0o755)
-    (folder / "work.py").write_text(PROCESS_PLUGIN)
-    (folder / "work.py").chmod(0o644)
+    file = folder / name
+    file.parent.mkdir(mode=0o755, parents=True)
+    folder.chmod(0o755)
+    file.write_text(PROCESS_PLUGIN)
+    file.chmod(0o644)
+    if name != "work.py":
+        (file.parent / "__init__.py").write_text("from .doing import register_sinks\n")
     kind = load_plugins([folder], entry_points=False).sinks["work"]
     out = tmp_path / "out"
     options = kind.options.model_validate({"path": f"{out}{{{{ '' }}}}"})

@@ -31,6 +31,8 @@ def plugins(config: Path | None, env_file: Path | None, *, as_json: bool) -> int
         show_table(("name", "sinks", "from", "version", "status"), [_row(plugin) for plugin in found.loaded])
         for plugin in found.failures:
             tell(f"{plugin.path or plugin.name}: {plugin.error}", "error")
+        for folder in found.incomplete:
+            tell(f"{folder}: not a plugin, for it has no __init__.py", "note")
     return Exit.FINDINGS if found.failures else Exit.OK
 
 

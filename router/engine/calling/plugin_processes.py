@@ -1,6 +1,6 @@
 """Processes for sinks that were registered with `execution="process"`; floor 5.
 
-A process knows a sink by the plugin file it came from and its type; nothing of a plugin is pickled. One process serves one
+A process knows a sink by the drop-in it came from and its type; nothing of a plugin is pickled. One process serves one
 delivery at a time, so that one that crashes or is killed for its timeout takes no other delivery with it.
 """
 
@@ -69,7 +69,7 @@ class _Child:
     def __init__(self, kind: SinkType) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        folder = str(Path(kind.origin).parent) if kind.origin.endswith(".py") else None
+        folder = str(Path(kind.origin).parent) if Path(kind.origin).is_absolute() else None
         self._process = context.Process(target=_serve, args=(theirs, folder, kind.name), daemon=True)
         self._started = False
         self._theirs = theirs

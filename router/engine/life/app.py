@@ -8,8 +8,7 @@ import gc
 import importlib.util
 import os
 import signal
-from collections.abc import Callable, Coroutine, Iterator
-from pathlib import Path
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
@@ -118,10 +117,6 @@ class Patience:
             systemd.extend_timeout(30, f"waiting for Redis: {why}")
 
 
-def _plugin_files(loaded: Loaded) -> Iterator[Path]:
-    return (plugin.path for plugin in loaded.plugins.loaded if plugin.path)
-
-
 class Signals:
     """What signals ask for: the first ends the router in order, the second ends it now; SIGHUP calls `hang_up`."""
 
@@ -167,7 +162,7 @@ class App:
         self._parts = parts
         self._ready = ready
         self._stop = Signals(self._hang_up)
-        self._stall = StallWatch(_plugin_files(parts.loaded))
+        self._stall = StallWatch(parts.loaded.plugins.code)
         self._running = RunningSources()
         reloader = Reloader(parts, self._running, load, took=self._took)
         self._reloads = ReloadRequests(reloader, self._status)
@@ -182,7 +177,7 @@ class App:
 
     def _took(self, loaded: Loaded) -> None:
         """Another configuration is in force."""
-        self._stall.know(_plugin_files(loaded))
+        self._stall.know(loaded.plugins.code)
         if self._watch.orphans is not None:
             self._watch.orphans.hurry()
 

@@ -418,9 +418,9 @@ async def _ended(tasks: list[asyncio.Task[None]]) -> None:
 
 
 def _digests(loaded: Loaded) -> dict[Path, str]:
-    """The digest of every file behind a configuration, plugins included; empty for one that is gone meanwhile."""
+    """The digest of every file behind a configuration; empty for one that is gone meanwhile, and for a folder."""
     found: dict[Path, str] = {}
-    for file in {*loaded.files, *(plugin.path for plugin in loaded.plugins.loaded if plugin.path is not None)}:
+    for file in loaded.files:
         try:
             found[file] = hashlib.sha256(read_file(file)).hexdigest()
         except UnreadableError:

@@ -103,7 +103,7 @@ class Loaded:
     problems: tuple[Problem, ...]
     """Warnings and notes."""
     files: frozenset[Path]
-    """Every file that was read, for whoever watches them; those of plugins are in `plugins`."""
+    """Every file that was read, for whoever watches them, and the folders that plugins are."""
     folders: frozenset[Path]
     """Folders in which a new file may belong to the configuration: those of plugins and of `include`."""
     secrets: frozenset[str]
@@ -229,6 +229,7 @@ def check(
     check_file_modes(files, problems, Mark(root.mark.file, 1, 1))
     drop_ins = _plugin_folders(root, problems, settler)
     plugins = load_plugins(drop_ins)
+    files |= plugins.code
     draft = Draft(root, problems, plugins, environ, files, folders | set(drop_ins), expander.secrets, settler.unknown)
     _settle(draft, settler)
     for scalar in scalars(root):
@@ -239,7 +240,7 @@ def check(
 
 
 def _plugin_folders(root: Mapping, problems: Problems, settler: Settler) -> list[Path]:
-    """The folders of drop-in plugins: `plugins/` beside the configuration if there is one, and `plugins.paths`."""
+    """The folders that drop-in plugins stand in: `plugins/` beside the configuration if there is one, and `plugins.paths`."""
     beside = root.mark.file.folder / "plugins"
     folders = [beside] if beside.is_dir() else []
     node = root.get("plugins")

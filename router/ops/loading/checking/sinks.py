@@ -118,10 +118,12 @@ def _part(whole: Mapping, entries: dict[str, Entry]) -> Mapping:
 
 
 def unknown_type(name: str, plugins: Plugins, allowed: tuple[str, ...] | None = None) -> str:
-    """The sentence for a type of sink that no plugin registered, with the plugins that failed."""
+    """The sentence for a type of sink that no plugin registered, with the plugins that failed and what is none."""
     message = unknown("type of sink", name, sorted(plugins.sinks) if allowed is None else allowed)
     failed = [f"{plugin.path or plugin.origin}: {plugin.error}" for plugin in plugins.failures]
-    return f"{message}; this plugin could not be loaded: {'; '.join(failed)}" if failed else message
+    if failed:
+        message = f"{message}; this plugin could not be loaded: {'; '.join(failed)}"
+    return "; ".join((message, *(f"{folder} is no plugin, for it has no __init__.py" for folder in plugins.incomplete)))
 
 
 def check_sinks(

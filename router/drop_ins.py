@@ -1,0 +1,152 @@
+"""Drop-in plugins as files: found, judged and imported; floor 3.
+
+A drop-in is a `.py` file, or a folder with an `__init__.py` (a Python package). Its modules are compiled anew each time,
+because nobody judged who wrote a `.pyc` beside them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+from types import CodeType, ModuleType
+
+from router.files import UnreadableError, read_file, resolve_path
+from router.ownership import distrust
+
+_MODULE_PREFIX = "event_router_plugin_"
+
+
+def plugin_name(path: Path) -> str:
+    """The name of the plugin that a drop-in is."""
+    return path.name.removesuffix(".py")
+
+
+def find_drop_ins(folder: Path, incomplete: list[Path]) -> Iterator[Path]:
+    """The drop-ins of a folder in name order, and in `incomplete` the folders with Python files but no `__init__.py`.
+
+    Names that start with `_` or `.` are skipped (so are `..` links).
+    """
+    for entry in _entries(folder):
+        if entry.name.startswith("_"):
+            continue
+        if _is_code(entry):
+            yield entry
+        elif any(file.suffix == ".py" for file in _entries(entry)):
+            incomplete.append(entry)
+
+
+def code_of(drop_in: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """The files and folders of a drop-in that can be imported: itself, then all that is in it where it is a folder."""
+    yield drop_in
+    if drop_in.suffix == ".py" or (here := drop_in.resolve()) in above:  # a link may lead back up
+        return
+    for entry in filter(_is_code, _entries(drop_in)):
+        yield from code_of(entry, above | {here})
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError:
+        return []
+
+
+def _is_code(path: Path) -> bool:
+    return path.suffix == ".py" or os.path.lexists(path / "__init__.py")
+
+
+def refusal(drop_in: Path, code: Sequence[Path]) -> str | None:
+    """Why a drop-in must not be loaded, and what to do: another one has its name, or others could change its code."""
+    twin = drop_in.with_name(f"{drop_in.name}.py")
+    if drop_in.suffix != ".py" and os.path.lexists(twin):
+        return f"{twin.name} stands beside it and is loaded in its place: remove or rename one of the two"
+    for path in code:
+        refused = _distrusted(path)
+        if refused:
+            return refused if path == drop_in else f"{path.relative_to(drop_in)} {refused}"
+    return None
+
+
+def _distrusted(path: Path) -> str | None:
+    """Why a file or folder is not to be trusted. Of a link, its target is judged, and the folder which that stands in."""
+    try:
+        target = resolve_path(path)
+    except UnreadableError as error:
+        return f"can't be read: {error}"
+    refused = distrust(target, regular=path.suffix == ".py")
+    if refused is None and target.parent != path.parent.resolve():
+        refused = distrust(target.parent, sticky=True)
+    return refused
+
+
+def digest_of(code: Sequence[Path]) -> str:
+    """The SHA-256 of the files among `code`. Raises `UnreadableError`."""
+    files = [path for path in code if path.suffix == ".py"]
+    return hashlib.sha256(b"".join(os.fsencode(file) + b"\0" + read_file(file) for file in files)).hexdigest()
+
+
+class _Uncached(SourceFileLoader):
+    """Compiles the file itself: a `.pyc` beside it is neither read, for nobody judged who wrote it, nor written."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The code of the module."""
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+class _Submodules(MetaPathFinder):
+    """Finds the modules in a package that `_Uncached` loaded, for the same loader, and nothing else in its folder."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, _: ModuleType | None = None, /) -> ModuleSpec | None:
+        """The module, None for any other package. Raises `ModuleNotFoundError` where the package has no such module."""
+        package, _dot, name = fullname.rpartition(".")
+        if not path or not isinstance(getattr(sys.modules.get(package), "__loader__", None), _Uncached):
+            return None
+        for file in (Path(path[0], name, "__init__.py"), Path(path[0], f"{name}.py")):
+            if file.is_file():
+                return importlib.util.spec_from_file_location(fullname, file, loader=_Uncached(fullname, str(file)))
+        raise ModuleNotFoundError(f"there is neither {name}.py nor {name}/__init__.py in {path[0]}", name=fullname)
+
+
+_SUBMODULES = _Submodules()
+
+
+def import_drop_in(path: Path, *, trusted: bool = False) -> ModuleType:
+    """Import a drop-in under a name that can't shadow any other module, not even a drop-in in another folder.
+
+    All of its modules are imported anew, and when one fails those of an earlier import are left in place. With `trusted`
+    Python may use and write `.pyc` files.
+    """
+    file = path if path.suffix == ".py" else path / "__init__.py"
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()
+    name = f"{_MODULE_PREFIX}{re.sub('[^a-zA-Z0-9]', '_', plugin_name(path))}_{digest[:8]}"
+    if not trusted and _SUBMODULES not in sys.meta_path:
+        sys.meta_path.insert(0, _SUBMODULES)
+    loader = (SourceFileLoader if trusted else _Uncached)(name, str(file))
+    spec = importlib.util.spec_from_file_location(name, file, loader=loader)
+    if spec is None:
+        raise ImportError(f"{file.name} can't be imported")
+    before = _forget(name)
+    sys.modules[name] = module = importlib.util.module_from_spec(
+        spec
+    )  # pydantic looks a model's annotations up in there
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        _forget(name)
+        sys.modules.update(before)
+        raise
+    return module
+
+
+def _forget(name: str) -> dict[str, ModuleType]:
+    """Take a module and all below it out of `sys.modules`; returns them."""
+    names = [key for key in list(sys.modules) if key == name or key.startswith(f"{name}.")]
+    return {key: sys.modules.pop(key) for key in names}

@@ -1,0 +1,1 @@
+"""Its folder has no `__init__.py`, so it is no plugin."""
