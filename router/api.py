@@ -4,11 +4,12 @@ from router.contracts import Clock
 from router.core.delivery.responses import check_response, quote_response, retry_after
 from router.core.egress import private_host
 from router.core.mailboxes import mailboxes
+from router.core.recent import Recent
 from router.errors import PartialError, PermanentError, SinkError, TransientError
 from router.escaping import escape
 from router.events import Event, json_line, json_lines
 from router.hookspecs import RegisterSink, hookimpl
-from router.options import Addresses, Html, Secret, SinkOptions, Template, Text
+from router.options import Addresses, Html, Secret, SinkOptions, Template, Text, is_template
 from router.plugin_contracts import HttpClient, HttpResponse, Result, Sink, SinkContext
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "HttpResponse",
     "PartialError",
     "PermanentError",
+    "Recent",
     "RegisterSink",
     "Result",
     "Secret",
@@ -33,6 +35,7 @@ __all__ = [
     "check_response",
     "escape",
     "hookimpl",
+    "is_template",
     "json_line",
     "json_lines",
     "mailboxes",

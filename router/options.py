@@ -79,6 +79,11 @@ def _template(value: Any, handler: ValidatorFunctionWrapHandler, info: Validatio
     return read(name)
 
 
+def is_template(text: str) -> bool:
+    """Return whether a text of the configuration has anything to render."""
+    return any(mark in text for mark in ("{{", "{%", "{#"))
+
+
 class Template(str):
     """A template that must render: a delivery whose `Template` fails becomes a dead letter, reason `template`.
 

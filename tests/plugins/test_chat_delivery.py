@@ -8,7 +8,7 @@ import pytest
 from router.errors import PartialError, PermanentError, SinkError, TransientError
 from tests.support.chat import HOOK, TOKEN, bot, chat, posted, webhook
 from tests.support.http import Reply, closed_port, stand_in
-from tests.support.sinks import make_event
+from tests.support.sinks import make_event, sink_type, validate
 from tests.support.waiting import until
 
 ORDER = {"user_id": 42, "message": "Your order is on its way!"}
@@ -209,12 +209,12 @@ async def test_a_remembered_channel_that_is_gone_is_asked_for_again():
 
 
 async def test_remembered_channels_are_bounded(monkeypatch):
+    made = validate("chat", {"service": "discord", "token": "x", "to": "1"}).rules.bot.__init__
+    monkeypatch.setitem(made.__globals__, "REMEMBERED_CHANNELS", 2)
     async with posted("discord", bot) as (server, sink):
-        sink.sink.bot.known.most = 2
         server.rule = discord(users=["1", "2", "3"])
         for user in (1, 2, 3, 2, 1):
             await sink.deliver(make_event({"user_id": user, "message": "hi"}))
-        assert len(sink.sink.bot.known) == 2
     assert [seen.json["recipient_id"] for seen in server.requests if "recipient_id" in seen.json] == [
         "1",
         "2",
@@ -441,17 +441,21 @@ async def test_a_delivery_cut_off_in_the_middle_repeats_nobody():
         assert chat_ids(server)[5:] == [1, 2, 3, 4]
 
 
-async def test_what_is_remembered_of_cut_off_deliveries_is_bounded():
+async def test_what_is_remembered_of_cut_off_deliveries_is_bounded(monkeypatch):
+    monkeypatch.setitem(sink_type("chat").sink.__init__.__globals__, "REMEMBERED_DELIVERIES", 2)
     async with posted("telegram", bot, to="{{ payload.ids }}") as (server, sink):
-        sink.sink.reached.most = 5
         server.rule = lambda seen: OK if seen.json["chat_id"] == 1 else Reply(how="hang")
-        for number in range(20):
+        events = [make_event({"ids": [1, 2], "message": "hi"}, id=f"e-{number}") for number in range(3)]
+        for number, event in enumerate(events):
             server.arrived.clear()
-            task = asyncio.create_task(sink.deliver(make_event({"ids": [1, 2], "message": "hi"}, id=f"e-{number}")))
+            task = asyncio.create_task(sink.deliver(event))
             await until(lambda number=number: len(server.requests) == 2 * number + 2)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        assert len(sink.sink.reached) == 5
+        server.rule = lambda _seen: OK
+        for event in reversed(events):
+            await sink.deliver(event)
+        assert chat_ids(server)[6:] == [2, 2, 1, 2], "of the first it is not known any more whom it reached"
 
 
 # --- the point of it --------------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def of_messages() -> set[tuple[str, ...]]:
 
 def literals() -> Iterator[str]:
     """Every text that the code may print: literals, without documentation."""
-    for path in sorted([*ROOT.glob("router/**/*.py"), *ROOT.glob("plugins/*.py")]):
+    for path in sorted([*ROOT.glob("router/**/*.py"), *ROOT.glob("plugins/**/*.py")]):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         inner: set[ast.AST] = set()
         for node in ast.walk(tree):

@@ -16,9 +16,10 @@ from router.core.rendering.checking import Fault
 from router.core.rendering.sandbox.bounds import Run, current
 from router.core.rendering.sandbox.values import Missing, text
 from router.core.rendering.scope import scope
-from router.core.rendering.templates import BrokenTemplateError, Compiled, is_template, sole_expression
+from router.core.rendering.templates import BrokenTemplateError, Compiled, sole_expression
 from router.errors import TemplateError
 from router.events import Event
+from router.options import is_template
 
 MILLISECONDS = 1e11
 """A number of seconds above this is in milliseconds, as JavaScript's `Date.now()`: in seconds it were the year 5138."""

@@ -22,13 +22,12 @@ from router.core.rendering.templates import (
     Compiled,
     CompiledAddresses,
     TemplateEnvironment,
-    is_template,
     literal,
 )
 from router.core.rendering.walk import Marker, Part, Path, follow, walk
 from router.errors import AddressError, Reason, RouterError
 from router.events import Event, json_line
-from router.options import Addresses, Escape, Html, SinkOptions, Template, Text
+from router.options import Addresses, Escape, Html, SinkOptions, Template, Text, is_template
 
 _C = TypeVar("_C", bound=Compiled)
 

@@ -23,7 +23,6 @@ from router.options import TemplateFile
 Names = Mapping[str, Any]
 """What a template is rendered with."""
 
-_MARKS = ("{{", "{%", "{#")
 _RESULT = "_result_"  # the name that a sole expression is kept under
 _CAUSE = 200  # bytes of what Python says; it may quote the payload
 _MISSING = "a name that the event itself gives is missing (the dead letter says more)"
@@ -74,11 +73,6 @@ class TemplateEnvironment:
         if sandbox is None:
             sandbox = self._made[key] = make()
         return sandbox
-
-
-def is_template(text: str) -> bool:
-    """Whether a text has anything to render."""
-    return any(mark in text for mark in _MARKS)
 
 
 def literal(text: str) -> str:

@@ -1,0 +1,164 @@
+"""The options of the chat sink: which service, by which way, and what is said."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationInfo, model_validator
+
+from router.api import Addresses, Secret, SinkOptions, Text, is_template, private_host
+
+from .discord import DISCORD
+from .google_chat import GOOGLE_CHAT
+from .length import Length
+from .markup import spare
+from .mattermost import MATTERMOST
+from .service import Service
+from .slack import SLACK
+from .teams import TEAMS
+from .telegram import TELEGRAM
+
+SERVICES = {
+    "slack": SLACK,
+    "discord": DISCORD,
+    "teams": TEAMS,
+    "mattermost": MATTERMOST,
+    "telegram": TELEGRAM,
+    "google-chat": GOOGLE_CHAT,
+}
+VISIBLE = r"[!-~]+"
+
+
+class ChatOptions(SinkOptions):
+    """Which service, by which way, and what is said."""
+
+    service: Literal["slack", "discord", "teams", "mattermost", "telegram", "google-chat"]
+    url: Secret | None = Field(default=None, description="A webhook, which is a credential.")
+    token: Secret | None = Field(default=None, description="A bot's token; goes with `to`.")
+    to: Addresses = Field(default=Addresses(), description="Channels or users that the bot writes to.")
+    api: str | None = Field(default=None, description="Base URL of the service, where it is not the public one.")
+    text: Annotated[str, Text(escape="escape_value")] | None = Field(
+        default=None, description="The message; the JSON line is the default where no address is a template."
+    )
+    markup: Literal["plain", "native"] = Field(
+        default="plain", description="plain: shown as written. native: the text is the service's own markup."
+    )
+    allow_mentions: bool = Field(default=False, description="Let `@everyone` and its like through, from events too.")
+
+    @model_validator(mode="after")
+    def _complete(self, info: ValidationInfo) -> Self:
+        allow_private = (info.context or {}).get("allow_private", True)  # unknown in `defaults`: the sink may say so
+        faults = [*_way_faults(self), *_address_faults(self, allow_private=allow_private)]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def escape_value(self, value: str) -> str:
+        """Return an event's value for `text`: harmless in `native`; in `plain` the whole text is made so when it is sent."""
+        if self.markup == "plain":
+            return value
+        return spare(self.length.start(value), self.mentions, self.rules.value)
+
+    def finish(self, text: str) -> tuple[str, bool]:
+        """Return the text as it is sent, and whether it was cut: as written where `plain`, no mentions, not too long."""
+        whole = True
+        if self.markup == "plain":
+            start = self.length.start(text)
+            whole, text = start == text, spare(start, self.mentions, self.rules.plain)
+        if not self.allow_mentions:
+            text = self.rules.mute(text)
+        short = self.length.shorten(text)
+        return short, not whole or short != text
+
+    @property
+    def length(self) -> Length:
+        """How long a text may be."""
+        rules = self.rules
+        return (rules.native_length if self.markup == "native" else None) or rules.length
+
+    @property
+    def mentions(self) -> str | None:
+        """The pattern of the mentions that no escaping may touch."""
+        return self.rules.mentions if self.allow_mentions else None
+
+    @property
+    def rules(self) -> Service:
+        """What the service asks for."""
+        return SERVICES[self.service]
+
+    @property
+    def one_place(self) -> bool:
+        """Whether every message goes to the same place: no address is a template."""
+        return not any(map(is_template, self.to))
+
+    @property
+    def base(self) -> str:
+        """The base URL of the service, without a slash at its end."""
+        return (self.api or self.rules.api).strip().rstrip("/").removesuffix("/api/v4")
+
+    @property
+    def secrets(self) -> list[bytes]:
+        """What must not show: the token; the webhook, its path, and each part long enough to be a credential."""
+        whole = stripped(self.url)
+        url = urlsplit(whole)
+        path = f"{url.path}?{url.query}"
+        parts = {part for part in re.split(r"[/?&=]", path) if len(part) >= 8}
+        found = {stripped(self.token), whole, path, url.path, *parts}
+        return sorted((part.encode() for part in found if len(part) > 4), key=len, reverse=True)
+
+
+def stripped(secret: Secret | None) -> str:
+    """Return the text of a secret without spaces around it; empty without one."""
+    return secret.get_secret_value().strip() if secret else ""
+
+
+def _way_faults(options: ChatOptions) -> list[str]:
+    """Return what is wrong with `url`, `token`, `to` and `api` together."""
+    rules, name = options.rules, options.service
+    by_url, by_bot = options.url is not None, options.token is not None or bool(options.to)
+    if by_url and by_bot:
+        return ["give `url` (a webhook) or `token` and `to` (a bot), not both"]
+    if by_url and not rules.webhook:
+        return [f"{name} has no webhooks: give `token` and `to` instead of `url`"]
+    if by_bot and not rules.bot:
+        return [f"{name} is reached by its webhook alone: give `url` instead of `token` and `to`"]
+    if not by_url and not by_bot:
+        ways = {"`url` (a webhook)": rules.webhook, "`token` and `to` (a bot)": rules.bot}
+        return [f"{name} needs {' or '.join(way for way, has in ways.items() if has)}"]
+    if by_url:
+        return []
+    missing = [key for key, has in (("token", options.token), ("to", options.to)) if not has]
+    if missing:
+        return [f"`{missing[0]}` is missing: a bot needs `token` and `to`"]
+    return [] if options.base else [f"{name} needs `api`, the address of your server: https://chat.example.org"]
+
+
+def _address_faults(options: ChatOptions, *, allow_private: bool) -> list[str]:
+    """Return what is wrong with the values of `url`, `token`, `to` and `api`, none of them shown."""
+    faults = []
+    for key, secret in (("url", options.url), ("api", options.api)):
+        text = secret.get_secret_value() if isinstance(secret, Secret) else secret
+        if text is not None and (fault := _url_fault(text.strip(), allow_private)):
+            faults.append(f"`{key}` {fault}")
+    if options.token is not None and not re.fullmatch(VISIBLE, stripped(options.token)):
+        faults.append("`token` is empty or has a character that no token has")
+    if options.text is None and not options.one_place:
+        faults.append("`to` is a template, so `text` is needed: one user should not get JSON")
+    return faults
+
+
+def _url_fault(text: str, allow_private: bool) -> str | None:
+    if text and not re.fullmatch(VISIBLE, text):
+        return "has a space, a control character or a letter outside ASCII; write it percent-encoded (a host as xn--…)"
+    try:
+        url = urlsplit(text)
+        host, good = url.hostname or "", url.scheme in {"http", "https"} and url.port != 0
+    except ValueError:
+        host, good = "", False
+    if not good or not host:
+        return "is no http:// or https:// URL"
+    if not allow_private and private_host(host):
+        return f"leads to {host}, a private address; set `allow_private: true` on the sink"
+    return None

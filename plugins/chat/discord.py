@@ -1,0 +1,82 @@
+"""Discord: webhooks, and a bot by API v10."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from router.api import PermanentError, SinkError, TransientError, quote_response
+
+from .length import MARKDOWN_UNITS, Length, units
+from .markup import apart, muted, tagless
+from .service import ChannelBot, Message, Service, Way, Webhook, channel_id, itself
+from .web_api import NobodyError, NoPageError, Seen, bounded, judge_status
+
+OF_THE_SINK = frozenset({40001, 40002, 50014})
+PASSING = frozenset({40003, 40062, 130000})
+NOBODY = frozenset({10003, 10013, 50033})
+
+
+def body(message: Message) -> dict[str, Any]:
+    """Return the body; Discord mentions only whom it is allowed to."""
+    allowed: dict[str, Any] = {} if message.allow_mentions else {"allowed_mentions": {"parse": []}}
+    return {"content": message.text, **allowed}
+
+
+def judge(seen: Seen, now: float) -> None:
+    """Judge an answer to the bot, by Discord's own code where it says more than the status."""
+    code = seen.data.get("code")
+    if seen.done:
+        return
+    if code in OF_THE_SINK:
+        raise SinkError(quote_response(seen))
+    if code in PASSING and seen.status != 429:
+        raise TransientError(quote_response(seen), retry_after=bounded(seen.data.get("retry_after")))
+    if code in NOBODY:
+        raise NobodyError(quote_response(seen))
+    if seen.status == 404:
+        raise NoPageError(quote_response(seen))
+    # Discord's documentation, "Rate Limits": a limit is a route's and an address's, unless one of these says otherwise.
+    told = (seen.headers.get("X-RateLimit-Global", ""), seen.headers.get("X-RateLimit-Scope", ""))
+    everywhere = seen.data.get("global") is True or bool({"true", "global"} & {word.strip().lower() for word in told})
+    judge_status(seen, now, seen.data.get("retry_after"), everywhere=everywhere)
+
+
+class DiscordBot(ChannelBot):
+    """Writes to `user:ID`, `channel:ID`, or an id alone: a user's if Discord knows such a user, else a channel's."""
+
+    judge = staticmethod(judge)
+    scheme = "Bot"
+
+    def ways(self, address: str) -> list[Way]:
+        """Return the ways, a user first: reaching one is what an id from an event is for."""
+        known = re.fullmatch(r"(?:(user:|@)|(channel:|#))?([0-9]{1,25})", address)
+        if known is None:
+            raise PermanentError(f"{address} is no id of Discord: write digits, user:ID or channel:ID")
+        user, channel, name = known.groups()
+        ways: list[Way] = [(self.direct, name), (itself, name)]
+        return ways[:1] if user else ways[1:] if channel else ways
+
+    async def direct(self, user: str) -> str:
+        """Return the channel of the direct messages with a user; Discord makes it once and gives it again."""
+        try:
+            return channel_id(await self.api.call("/users/@me/channels", {"recipient_id": user}))
+        except PermanentError as error:
+            raise NobodyError(str(error)) from None
+
+    async def post(self, channel: str, message: Message) -> None:
+        """Send one message; Discord takes no second one with the same nonce within a few minutes."""
+        once = {"nonce": message.nonce, "enforce_nonce": True}
+        await self.api.call(f"/channels/{channel}/messages", {**body(message), **once})
+
+
+DISCORD = Service(
+    length=Length(((2_000, units),), MARKDOWN_UNITS),
+    plain=tagless,
+    value=apart(tagless),
+    mute=muted(),
+    mentions=r"(<(?:@[!&]?|\#)\d+>)",
+    webhook=Webhook(body, flag="wait"),  # without it Discord says yes to a message that it then drops
+    bot=DiscordBot,
+    api="https://discord.com/api/v10",
+)

@@ -1,0 +1,112 @@
+"""How a service counts a text, and where one that is too long may be cut."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from operator import gt, sub
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import regex
+
+MARKER = "…"
+TAG = r"(?i)<(/?)([a-z][a-z0-9-]*+)[^<>]*+>"
+URL_ENDS = ' \t\n"<>'
+
+# What is never cut in two besides a URL and a grapheme cluster. None of them looks at a character more than once or
+# twice, whatever follows: a link ends where the next one begins.
+BRACKETS = (r"<[@#:!/a-z][^<>]*+>", r"&(?:amp|lt|gt);")
+MARKDOWN_UNITS = (
+    r"!?\[(?:\\.|[^\[\]\\]|\[(?:\\.|[^\[\]\\])*+\])*+\]\((?:\\.|[^()\\]|\((?:\\.|[^()\\])*+\))*+\)",
+    r"<[@#:!/a-z][^<>]*+>",
+    r"&#?\w{1,31};",
+    r"\\\X",
+)
+
+
+def units(text: str) -> int:
+    """Return the length in UTF-16 units, which is how Telegram counts and never less than how the others do."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+@cache
+def pieces(constructs: tuple[str, ...]) -> regex.Pattern[str]:
+    """Return a pattern whose matches are never cut in two: these constructs, a URL, a grapheme cluster."""
+    import regex  # noqa: PLC0415  # a start without a text too long does without it
+
+    whole = "|".join((*constructs, r"(?:https?|ftp)://[^\s<>\"\u200b]++", r"\p{RI}{2}"))  # in a row of flags \X is slow
+    return regex.compile(
+        rf"\p{{Grapheme_Cluster_Break=Prepend}}*+(?:{whole})[\p{{M}}\u200d]*+|\X", regex.DOTALL | regex.IGNORECASE
+    )
+
+
+class Length(NamedTuple):
+    """How long a text may be: what each measure may come to, and what is never cut in two (`pieces`).
+
+    `html` says that the text is HTML, whose tags have to be closed where it is cut.
+    """
+
+    limits: tuple[tuple[int, Callable[[str], int]], ...]
+    whole: tuple[str, ...] = ()
+    html: bool = False
+
+    def start(self, text: str) -> str:
+        """Return as much of a text as can be shown at all, its URLs whole, with a marker where that is not all."""
+        most = 2 * max(limit for limit, _ in self.limits)
+        if len(text) <= most:
+            return text
+        last = last_word(text, most)
+        return text[: last if text.find("://", last, most) >= 0 else most] + MARKER
+
+    def shorten(self, text: str) -> str:
+        """Return the text, cut with a marker at its end. A piece too long by itself is a marker in its place."""
+        if all(size(text) <= limit for limit, size in self.limits):
+            return text
+        marker = f" {MARKER}"
+        costs = [size(marker) for _, size in self.limits]
+        room = [limit - cost for (limit, _), cost in zip(self.limits, costs, strict=True)]
+        most = room.copy()
+        kept: list[str] = []
+        for match in pieces(self.whole).finditer(text):
+            piece = match[0]
+            needs = [size(piece) for _, size in self.limits]
+            if any(map(gt, needs, most)):
+                piece, needs = marker, costs
+            room = list(map(sub, room, needs))
+            if min(room) < 0:
+                kept = [_ended("".join(kept))]
+                break
+            kept.append(piece)
+        short = "".join(kept)
+        return close_tags(short) if self.html else short
+
+
+def last_word(text: str, end: int) -> int:
+    """Return the place where the last word before `end` begins; it may be a URL."""
+    return max(text.rfind(character, 0, end) for character in URL_ENDS) + 1
+
+
+def _ended(text: str) -> str:
+    """Return the text with the marker; a space keeps the marker from becoming a part of a URL."""
+    text = text.rstrip()
+    if text.endswith(MARKER):
+        return text
+    return f"{text} {MARKER}" if "://" in text[last_word(text, len(text)) :] else f"{text}{MARKER}"
+
+
+def close_tags(text: str) -> str:
+    """Return the text with every HTML tag closed that a cut has left open."""
+    open_tags: list[str] = []
+    number: Counter[str] = Counter()
+    for slash, name in re.findall(TAG, text):
+        if not slash:
+            open_tags.append(name)
+            number[name] += 1
+        elif number[name]:
+            while (last := open_tags.pop()) != name:
+                number[last] -= 1
+            number[name] -= 1
+    return text + "".join(f"</{name}>" for name in reversed(open_tags))

@@ -1,0 +1,87 @@
+"""Slack: incoming webhooks and `chat.postMessage`. Both say in one word why they refuse a message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from router.api import PermanentError, SinkError, TransientError, quote_response, retry_after
+
+from .length import BRACKETS, Length, units
+from .markup import SLACK_MENTION, apart_from_ampersand, muted
+from .service import Bot, Message, Service, Webhook
+from .web_api import Seen, judge_status, judge_webhook
+
+# What is wrong with the token or the webhook, and what passes. Every other word is the message's fault.
+OF_THE_SINK = frozenset(
+    "invalid_auth not_authed invalid_token token_revoked token_expired not_allowed_token_type account_inactive "  # noqa: SIM905  # short
+    "missing_scope no_permission access_denied accesslimited org_login_required ekm_access_denied "
+    "team_access_not_granted two_factor_setup_required enterprise_is_restricted deprecated_endpoint method_deprecated "
+    "no_service no_service_id no_team no_active_hooks team_disabled action_prohibited".split()
+)
+PASSING = frozenset(
+    "ratelimited rate_limited message_limit_exceeded internal_error fatal_error service_unavailable "  # noqa: SIM905  # short
+    "request_timeout rollup_error team_added_to_org".split()
+)
+
+
+def escape(text: str) -> str:
+    """Return text that makes no link and no mention, by the three entities that Slack asks for."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def body(message: Message) -> dict[str, Any]:
+    """Return the body; Slack reads no `*bold*` where `mrkdwn` is false."""
+    return {"text": message.text, "mrkdwn": False} if message.plain else {"text": message.text}
+
+
+def judge_hook(seen: Seen, now: float) -> None:
+    """Judge the answer of a webhook: one word, or what the Web API says."""
+    word = seen.data.get("error") or seen.body[:100].decode("utf-8", "replace").strip()
+    if word in OF_THE_SINK or seen.data.get("ok") is False:
+        _judge_word(str(word), seen, now)
+    judge_webhook(seen, now)
+
+
+def judge(seen: Seen, now: float) -> None:
+    """Judge the answer of the Web API: 200, and `ok: false` with one word where it refuses."""
+    if not seen.understood:
+        raise TransientError(f"the answer is none of Slack's: {quote_response(seen)}")
+    if seen.data.get("ok") is False:
+        _judge_word(str(seen.data.get("error") or "no, and not why"), seen, now)
+    judge_status(seen, now)
+
+
+def _judge_word(word: str, seen: Seen, now: float) -> None:
+    """Raise what the word means; return for one that means nothing by itself beside a status that does."""
+    wait, message = retry_after(seen.headers, now), f"Slack says {word[:100]}"
+    needed = seen.data.get("needed")
+    if word in OF_THE_SINK:
+        raise SinkError(f"{message}: {needed}" if needed else message, retry_after=wait)
+    if "rate" in word and word in PASSING:
+        judge_status(seen._replace(status=429, body=message.encode()), now)
+    if word in PASSING:
+        raise TransientError(message, retry_after=wait)
+    if seen.done or seen.status == 400:
+        raise PermanentError(message)
+
+
+class SlackBot(Bot):
+    """Writes to a channel by its id or name, or to a user by the user's id, who gets a direct message."""
+
+    judge = staticmethod(judge)
+
+    async def send(self, address: str, message: Message) -> None:
+        """Send one message."""
+        await self.api.call("/chat.postMessage", {"channel": address, **body(message)})
+
+
+SLACK = Service(
+    length=Length(((40_000, units),), BRACKETS),
+    plain=escape,
+    value=apart_from_ampersand(escape),
+    mute=muted((SLACK_MENTION, "&lt;")),
+    mentions=r"(<(?:!(?:here|channel|everyone)|!subteam\^\w+|@\w+)(?:\|[^<>]*)?>)",
+    webhook=Webhook(body, judge_hook),
+    bot=SlackBot,
+    api="https://slack.com/api",
+)

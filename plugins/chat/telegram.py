@@ -1,0 +1,85 @@
+"""Telegram: a bot by the Bot API; native markup is Telegram's HTML."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from router.api import PermanentError, TransientError, quote_response
+
+from .length import TAG, Length, units
+from .markup import ANYBODY, apart_from_ampersand, muted
+from .service import Bot, Message, Service
+from .web_api import Seen, WebApi, judge_status
+
+HTML_UNITS = (r"<a\b[^<>]*+>(?:[^<]|<(?!/?a\b))*+</a>", r"</?[a-z][^<>]*+>", r"&#?\w{1,31};")
+
+
+def visible(text: str) -> int:
+    """Return the length of HTML in UTF-16 units as Telegram counts it: without tags, each entity as its character."""
+    entity = r"(?i)&(?:lt|gt|amp|quot|#(\d{1,7})|#x([0-9a-f]{1,6}));"
+    return units(re.sub(entity, _one_entity, re.sub(TAG, "", text)))
+
+
+def _one_entity(entity: re.Match[str]) -> str:
+    number = int(entity[1]) if entity[1] else int(entity[2], 16) if entity[2] else ord(" ")
+    if not 0 < number < 0x10FFFF:
+        return entity[0]  # shown as it is written
+    return "  " if number > 0xFFFF else " "
+
+
+def html_octets(text: str) -> int:
+    """Return the length of HTML in UTF-8, with room for the end of every tag that it opens."""
+    ends = sum(len(name) + 3 for slash, name in re.findall(TAG, text) if not slash)
+    return len(text.encode("utf-8", "surrogatepass")) + ends
+
+
+def judge(seen: Seen, now: float) -> None:
+    """Judge an answer: `ok`, else a code, a sentence, and what would help."""
+    data = seen.data
+    if seen.done and data.get("ok") is not False:
+        if not seen.understood:
+            raise TransientError(f"the answer is none of Telegram's: {quote_response(seen)}")
+        return
+    told = data.get("parameters")
+    hints: Mapping[str, Any] = told if isinstance(told, dict) else {}
+    code = data.get("error_code")
+    status = code if isinstance(code, int) and 400 <= code < 600 else seen.status if not seen.done else 400
+    described = seen._replace(status=status, body=str(data.get("description") or "").encode() or seen.body)
+    if "migrate_to_chat_id" in hints:
+        raise PermanentError(f"{quote_response(described)}; the group is now {hints['migrate_to_chat_id']}")
+    judge_status(described, now, hints.get("retry_after"))
+
+
+class TelegramBot(Bot):
+    """Writes to a chat by its id (a user's is its chat's), or to a public channel by its `@name`."""
+
+    judge = staticmethod(judge)
+
+    def __init__(self, api: WebApi, token: str) -> None:
+        self.api = api
+        self.path = f"/bot{quote(token, safe=':')}/sendMessage"
+
+    async def send(self, address: str, message: Message) -> None:
+        """Send one message."""
+        chat = int(address) if re.fullmatch(r"-?[0-9]{1,18}", address) else address
+        body = {"chat_id": chat, "text": message.text}
+        await self.api.call(self.path, body if message.plain else {**body, "parse_mode": "HTML"})
+
+
+TELEGRAM = Service(
+    length=Length(((4_096, units),)),
+    native_length=Length(((4_096, visible), (32_768, html_octets)), HTML_UNITS, html=True),
+    plain=str,  # Telegram reads no markup unless it is told to
+    value=apart_from_ampersand(html.escape),
+    mute=muted(
+        (r"(?i)(href\s*=\s*[\"']?)tg:(?://)?user\?id=\d*", r"\1#"),
+        (r"(?i)&(?:#0*64(?![0-9])|#x0*40(?![0-9a-f]));?", "@"),
+        names=ANYBODY,
+    ),
+    bot=TelegramBot,
+    api="https://api.telegram.org",
+)

@@ -1,0 +1,134 @@
+"""Requests to a service, and what its answers mean where no service says more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from router.api import (
+    Clock,
+    HttpClient,
+    PermanentError,
+    SinkError,
+    TransientError,
+    check_response,
+    quote_response,
+    retry_after,
+)
+
+LONGEST_WAIT = 3600.0  # seconds; a larger one in a body was milliseconds, or a mistake
+
+
+class OutOfReachError(TransientError):
+    """Nothing gets through for now, to whatever address: no connection, or too many requests."""
+
+
+class NobodyError(PermanentError):
+    """The service knows no such address."""
+
+
+class NoPageError(SinkError):
+    """A 404 that is not the service's own: most likely `api` is wrong."""
+
+
+class Seen(NamedTuple):
+    """An answer as far as it may be shown: without the secrets of the sink, in case the service echoes them."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The body where it is a JSON object, else nothing."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def done(self) -> bool:
+        """Whether the status says success."""
+        return 200 <= self.status < 300
+
+    @property
+    def understood(self) -> bool:
+        """False for a success that some other page than the API's reports: a login, a proxy's greeting."""
+        return not self.done or bool(self.data) or self.body.strip() in {b"", b"ok", b"{}"}
+
+
+Judge = Callable[[Seen, float], None]
+"""Returns for a message that was taken, raises what the answer means else; with the time, for a Retry-After."""
+
+
+def judge_status(seen: Seen, now: float, wait: Any = None, *, everywhere: bool = False) -> None:
+    """Judge by the status alone. `wait` is the delay in seconds that the body asks for, if it does.
+
+    `everywhere` says that a limit is the whole bot's, and not that of one address.
+    """
+    try:
+        check_response(seen, now=now)
+    except TransientError as error:
+        said = (retry_after(seen.headers, now), bounded(wait), error.retry_after)
+        kind = OutOfReachError if seen.status == 429 else TransientError
+        scope = "sink" if everywhere else error.scope
+        asked = next((seconds for seconds in said if seconds is not None), None)
+        raise kind(str(error), retry_after=asked, scope=scope) from None
+
+
+def judge_webhook(seen: Seen, now: float) -> None:
+    """Judge by the status; the URL is the credential, so a 403 is its refusal. Discord's body says how long to wait."""
+    if seen.status == 403:
+        raise SinkError(quote_response(seen))
+    judge_status(seen, now, seen.data.get("retry_after"))
+
+
+def bounded(value: Any) -> float | None:
+    """Return the seconds that a body asks for, bounded; None where they are no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124  # NaN
+        return None
+    return max(0.0, min(float(value), LONGEST_WAIT))
+
+
+class WebApi:
+    """Requests to one service, judged; `base` goes before every path.
+
+    `one_place` says that all of them are for the same destination, a team's, so that whoever is asked to wait is asked for all.
+    """
+
+    def __init__(
+        self, http: HttpClient, clock: Clock, base: str, judge: Judge, *, secrets: Sequence[bytes], one_place: bool
+    ) -> None:
+        self.headers: Mapping[str, str] = {}
+        self._http = http
+        self._clock = clock
+        self._base = base
+        self._judge = judge
+        self._secrets = secrets
+        self._one_place = one_place
+        self._quiet_until = 0.0
+
+    async def call(self, path: str, payload: Any = None, method: str = "POST") -> dict[str, Any]:
+        """Send and return the answer's JSON object. Raises what the answer means.
+
+        Another delivery may be between two requests, or two addresses, when the service asks for time: it goes no further.
+        """
+        if (left := self._quiet_until - self._clock.monotonic()) > 0:
+            raise OutOfReachError("not sent: the service has asked for time", retry_after=left, scope="sink")
+        try:
+            answer = await self._http.request(method, self._base + path, json=payload, headers=self.headers)
+        except TransientError as error:
+            raise OutOfReachError(str(error), retry_after=error.retry_after) from None
+        body = answer.body
+        for secret in self._secrets:
+            body = body.replace(secret, b"***")
+        seen = Seen(answer.status, answer.headers, body)
+        try:
+            self._judge(seen, self._clock.now())
+        except OutOfReachError as error:
+            if error.retry_after is not None and (self._one_place or error.scope == "sink"):
+                self._quiet_until = max(self._quiet_until, self._clock.monotonic() + error.retry_after)
+            raise
+        return seen.data

@@ -1,0 +1,19 @@
+"""What was seen last, as much as may be remembered; floor 2, pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Recent(dict[str, Any]):
+    """A mapping that forgets what was put in first once it holds more than `most`; put in again, a key is the newest."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.pop(key, None)
+        super().__setitem__(key, value)
+        if len(self) > self.most:
+            del self[next(iter(self))]
