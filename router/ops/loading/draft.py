@@ -22,7 +22,7 @@ from router.config.models import (
 from router.errors import Problem
 from router.ops.loading.checking.schema_files import SchemaEntry
 from router.ops.loading.checking.sinks import CheckedSink, TemplateReader
-from router.ops.loading.reading.nodes import Entry, Mapping, Node, Scalar
+from router.ops.loading.reading.nodes import Entry, Mapping, Node
 from router.ops.loading.reading.problems import Problems
 from router.plugin_manager import Plugins
 
@@ -60,8 +60,3 @@ class Draft:
         """The entries of a section that is a mapping; none where it is not."""
         node = self.root.get(section)
         return node.entries if isinstance(node, Mapping) else {}
-
-
-def word(node: Node | None) -> str | None:
-    """The text of a scalar, None where it is none."""
-    return node.value if isinstance(node, Scalar) and isinstance(node.value, str) else None

@@ -17,7 +17,7 @@ from router.ops.loading.checking.sinks import CheckedSink, url_secrets
 from router.ops.loading.draft import Draft
 from router.ops.loading.loader import check
 from router.ops.loading.reading import shapes
-from router.ops.loading.reading.nodes import Mapping, Node, Scalar, Sequence
+from router.ops.loading.reading.nodes import Mapping, Node, Scalar, Sequence, find, items
 from router.ops.loading.reading.yaml_nodes import resolve
 
 HIDDEN = "***"
@@ -75,18 +75,17 @@ class _Printer:
         }
         paths = draft.plugin_paths.paths
         if paths:
-            node = root.get("plugins")
-            assert isinstance(node, Mapping)
-            document["plugins"] = {"paths": [self._path(item) for item in self._items(node.get("paths"))]}
-        sources = root.get("sources")
+            document["plugins"] = {"paths": [self._path(item) for item in items(find(root, "plugins", "paths"))]}
         document["sources"] = {
-            name: self._model(source, self._below(sources, name), type(source))
+            name: self._model(source, find(root, "sources", name), type(source))
             for name, source in draft.sources.items()
         }
         if draft.schemas:
             document["schemas"] = [self._schema(config, item) for config, _, item in draft.schemas]
         document["sinks"] = {name: self._sink(sink) for name, sink in draft.sinks.items()}
-        document["routes"] = [self._route(route, item) for route, item in self._routes()]
+        document["routes"] = [
+            self._route(route, item) for route, item in zip(draft.routes, items(root.get("routes")), strict=True)
+        ]
         for key in ("unmatched", "deliver", "timezone"):
             node = root.get(key)
             filled = {"unmatched": "drop", "deliver": "send", "timezone": "UTC"}[key]
@@ -95,9 +94,6 @@ class _Printer:
         document["admin"] = self._model(draft.admin, root.get("admin"), type(draft.admin))
         document["shutdown"] = self._model(draft.shutdown, root.get("shutdown"), type(draft.shutdown))
         return document
-
-    def _routes(self) -> Any:
-        return zip(self._draft.routes, self._items(self._root.get("routes")), strict=True)
 
     def _route(self, route: BaseModel, item: Node) -> dict[str, Any]:
         dumped = route.model_dump(mode="json", exclude_none=True, include={"id", "final", "enabled"})
@@ -108,7 +104,7 @@ class _Printer:
 
     def _schema(self, config: SchemaConfig, item: Node) -> dict[str, Any]:
         shown = self._model(config, item, SchemaConfig)
-        named = self._below(item, "file")
+        named = find(item, "file")
         assert named is not None
         return {**shown, "file": self._path(named)}
 
@@ -171,14 +167,6 @@ class _Printer:
 
     def _relative(self, node: Node, text: str) -> str:
         return os.path.relpath(node.mark.file.folder / text, self._home)
-
-    @staticmethod
-    def _below(node: Node | None, key: str) -> Node | None:
-        return node.get(key) if isinstance(node, Mapping) else None
-
-    @staticmethod
-    def _items(node: Node | None) -> list[Node]:
-        return node.items if isinstance(node, Sequence) else []
 
 
 def _hidden(text: str, *, secret: bool) -> str:

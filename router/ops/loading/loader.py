@@ -33,19 +33,20 @@ from router.ops.loading.checking.file_modes import check_file_modes
 from router.ops.loading.checking.lint import look_around
 from router.ops.loading.checking.routes import RouteChecker
 from router.ops.loading.checking.schema_files import SchemaEntry
-from router.ops.loading.checking.sinks import check_defaults, check_name, check_sinks, no_type, secrets_of, url_secrets
-from router.ops.loading.draft import Draft, word
+from router.ops.loading.checking.sinks import check_defaults, check_sinks, entries_with_type, secrets_of, url_secrets
+from router.ops.loading.draft import Draft
 from router.ops.loading.reading import expand, includes, typed, yaml_nodes
 from router.ops.loading.reading.nodes import (
     Mapping,
     Mark,
     Node,
     Scalar,
-    Sequence,
     child_path,
+    find,
     name_paths,
-    quoted,
     scalars,
+    word,
+    words,
 )
 from router.ops.loading.reading.placeholders import URL, WORD, Settler
 from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
@@ -244,18 +245,13 @@ def _plugin_folders(root: Mapping, problems: Problems, settler: Settler) -> list
     beside = root.mark.file.folder / "plugins"
     folders = [beside] if beside.is_dir() else []
     node = root.get("plugins")
-    if not isinstance(node, Mapping):
-        return folders
-    settler.settle(node, PluginsConfig)
-    paths = node.get("paths")
-    for item in paths.items if isinstance(paths, Sequence) else []:
-        named = word(item)
-        if not named or item.faulty:
-            continue
+    if isinstance(node, Mapping):
+        settler.settle(node, PluginsConfig)
+    for item, named in words(find(node, "paths")):
         folder = item.mark.file.folder / named
-        if folder.is_dir():
+        if named and folder.is_dir():
             folders.append(folder)
-        else:
+        elif named:
             problems.add(f"there is no folder {folder}", item)
     return folders
 
@@ -273,8 +269,7 @@ def _settle(draft: Draft, settler: Settler) -> None:
             settler.settle(node, dict[str, SourceConfig], server=True)
         elif section in {"sinks", "defaults"} and isinstance(node, Mapping):
             for name, sink in node.entries.items():
-                of_sink = word(sink.node.get("type")) if isinstance(sink.node, Mapping) else None
-                kind = types.get(name if section == "defaults" else of_sink or "")
+                kind = types.get((name if section == "defaults" else word(find(sink.node, "type"))) or "")
                 settler.settle(sink.node, HostKeys | kind.options if kind else HostKeys)
         else:
             settler.settle(node, None)
@@ -345,20 +340,7 @@ def _admin(draft: Draft) -> AdminConfig:
 def _dead_letters(draft: Draft) -> None:
     """The section `dead_letters`; whom it notifies must be there, and once is enough."""
     draft.dead_letters = _simple(draft, "dead_letters", draft.dead_letters)
-    section = draft.root.get("dead_letters")
-    notify = section.get("notify") if isinstance(section, Mapping) else None
-    names = notify.get("sinks") if isinstance(notify, Mapping) else None
-    known = list(draft.entries("sinks"))
-    seen: set[str] = set()
-    for item in names.items if isinstance(names, Sequence) else []:
-        name = word(item)
-        if name is None or item.faulty:
-            continue
-        if name not in known:
-            draft.problems.add(unknown("sink", name, known), item)
-        elif name in seen:
-            draft.problems.add(f"the sink {quoted(name)} stands here twice; once is enough", item)
-        seen.add(name)
+    references.check_notified(draft)
 
 
 class _Zoned(Model):
@@ -378,19 +360,7 @@ def _sources(draft: Draft) -> None:
     node = typed.mapping(_required(draft, "sources", "where events come from, by name"), problems)
     if node is None:
         return
-    if not node.entries:
-        problems.add("must not be empty: at least one source is needed", node)
-    for name, entry in node.entries.items():
-        check_name("source", name, entry, problems)
-        keys = typed.mapping(entry.node, problems)
-        if keys is None:
-            continue
-        if "type" not in keys.entries:
-            no_type(keys, entry, problems, "what kind of source it is")
-            continue
-        kind = typed.text(keys.get("type"), problems)
-        if kind is None:
-            continue
+    for name, entry, keys, kind in entries_with_type(node, "source", "what kind of source it is", problems):
         if kind not in SOURCES:
             problems.add(unknown("type of source", kind, tuple(SOURCES)), keys.entries["type"].node)
             continue

@@ -12,7 +12,7 @@ from router.core.matching import glob, is_glob
 from router.ops.loading.checking.sinks import IN_CLEAR, url_secrets
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading.concealing import HIDDEN
-from router.ops.loading.reading.nodes import Mapping, scalars
+from router.ops.loading.reading.nodes import find, scalars
 
 _OPENING = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"
 _CLOSING = "\u201c\u201d\u2018\u2019\u00ab\u00bb"
@@ -90,7 +90,7 @@ def _databases(draft: Draft) -> None:
         if not isinstance(source, PubSubConfig) or _database(source.url or draft.redis.url) in {"", "0"}:
             continue
         entry = draft.entries("sources")[name]
-        own = entry.node.get("url") if isinstance(entry.node, Mapping) else None
+        own = find(entry.node, "url")
         message = "pub/sub ignores the database number: events published in any database arrive"
         mark = own.mark if own is not None else entry.mark
         draft.problems.add(message, mark, path=entry.node.path, severity="note")

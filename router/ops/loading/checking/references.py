@@ -6,36 +6,43 @@ from collections.abc import Iterator
 
 from router.core.rendering import TemplateEnvironment
 from router.core.rendering.expressions import BrokenExpressionError, Expiry, Expression
-from router.ops.loading.draft import Draft, word
-from router.ops.loading.reading.nodes import Mapping, Node, Sequence, quoted
+from router.ops.loading.draft import Draft
+from router.ops.loading.reading.nodes import Node, find, items, quoted, word, words
 from router.ops.loading.reading.problems import unknown
 
 
 def check_fallbacks(draft: Draft) -> None:
     """The sinks that `fallback` names must be there, each once, and lead back to none that they stand in for."""
-    known = list(draft.entries("sinks"))
     names: dict[str, list[str]] = {}
     for sink in draft.sinks.values():
         names[sink.name] = []
-        for item, name in _named(sink.keys.get("fallback")):
-            if name not in known:
-                draft.problems.add(unknown("sink", name, known), item)
-            elif name in names[sink.name]:
-                draft.problems.add(f"the sink {quoted(name)} stands here twice; once is enough", item)
-            else:
-                names[sink.name].append(name)
-                circle = _way(names, name, sink.name)
-                if circle:
-                    shown = " → ".join([sink.name, *circle])
-                    draft.problems.add(f"a fallback must not lead back to its sink: {shown}", item)
-                    names[sink.name].pop()  # the other members of the circle need not say so too
+        for item, name in _sinks_once(draft, sink.keys.get("fallback")):
+            names[sink.name].append(name)
+            circle = _way(names, name, sink.name)
+            if circle:
+                shown = " → ".join([sink.name, *circle])
+                draft.problems.add(f"a fallback must not lead back to its sink: {shown}", item)
+                names[sink.name].pop()  # the other members of the circle need not say so too
 
 
-def _named(node: Node | None) -> Iterator[tuple[Node, str]]:
-    for item in node.items if isinstance(node, Sequence) else ():
-        name = word(item)
-        if name is not None and not item.faulty:
+def check_notified(draft: Draft) -> None:
+    """The sinks that are told of dead letters must be there, each once."""
+    for _ in _sinks_once(draft, find(draft.root, "dead_letters", "notify", "sinks")):
+        pass
+
+
+def _sinks_once(draft: Draft, node: Node | None) -> Iterator[tuple[Node, str]]:
+    """Yield the sinks that a list names; report those that are not there, and those that stand in it twice."""
+    known = list(draft.entries("sinks"))
+    seen: set[str] = set()
+    for item, name in words(node):
+        if name not in known:
+            draft.problems.add(unknown("sink", name, known), item)
+        elif name in seen:
+            draft.problems.add(f"the sink {quoted(name)} stands here twice; once is enough", item)
+        else:
             yield item, name
+        seen.add(name)
 
 
 def _way(names: dict[str, list[str]], start: str, end: str) -> list[str]:
@@ -76,8 +83,4 @@ def expires(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expiry]
 
 def _of_route(draft: Draft, route: str, key: str) -> Node | None:
     """What stands at a key of a route."""
-    routes = draft.root.get("routes")
-    for item in routes.items if isinstance(routes, Sequence) else ():
-        if isinstance(item, Mapping) and word(item.get("id")) == route:
-            return item.get(key)
-    return None
+    return next((find(item, key) for item in items(draft.root.get("routes")) if word(find(item, "id")) == route), None)

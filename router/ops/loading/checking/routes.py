@@ -8,7 +8,7 @@ from typing import Any, Literal
 from router.config.models import RouteConfig, RouteSink
 from router.ops.loading.checking.sinks import HOST_KEYS, CheckedSink, TemplateReader, look_for_cuts
 from router.ops.loading.reading import shapes, typed
-from router.ops.loading.reading.nodes import Entry, Mapping, Node, Scalar, Sequence, child_path, quoted
+from router.ops.loading.reading.nodes import Entry, Mapping, Node, Scalar, Sequence, child_path, quoted, word, words
 from router.ops.loading.reading.problems import Problems, unknown
 
 
@@ -71,9 +71,9 @@ class RouteChecker:
         return checked.model_copy(update={"sinks": sinks})
 
     def _known_sources(self, node: Node | None) -> None:
-        for item in node.items if isinstance(node, Sequence) and self._sources else ():
-            if isinstance(item, Scalar) and isinstance(item.value, str) and item.value not in self._sources:
-                self._problems.add(unknown("source", item.value, self._sources), item)
+        for item, name in words(node):
+            if self._sources and name not in self._sources:
+                self._problems.add(unknown("source", name, self._sources), item)
 
     def _targets(self, keys: Mapping, route: str) -> list[RouteSink]:
         node = typed.sequence(keys.get("sinks"), self._problems)
@@ -148,7 +148,7 @@ class RouteChecker:
         if isinstance(node, Scalar) and node.value in {"drop", "dead-letter"}:
             return "drop" if node.value == "drop" else "dead-letter"
         if not isinstance(node, Sequence):
-            shown = node.value if isinstance(node, Scalar) and isinstance(node.value, str) else ""
+            shown = word(node) or ""
             if shown in self._names:
                 self._problems.add(f"sinks stand in a list: [{shown}]", node)
             elif shown:

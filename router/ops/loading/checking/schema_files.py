@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -96,8 +96,7 @@ def _type_of(document: Any, pointer: str) -> str | None:
     """The sentence for a misspelt `type`, which the metaschema's `anyOf` says badly."""
     if not pointer.endswith("/type"):
         return None
-    for part in pointer.split("/")[1:]:
-        key = part.replace("~1", "/").replace("~0", "~")
+    for key in _parts(pointer):
         try:
             document = document[int(key)] if isinstance(document, list) else document[key]
         except (KeyError, ValueError, IndexError, TypeError):
@@ -222,47 +221,26 @@ def _line_and_column(text: str, at: int) -> str:
 
 
 def _where(text: str, pointer: str) -> str:
-    """`:line:column` of a JSON pointer in a JSON text, which is read as the YAML that it is; empty where it is not."""
+    """`:line:column` of a JSON pointer in a JSON text, which is read as the YAML that it is; empty where it is not.
+
+    No schema with a pointer is nested too deeply for that: the validator refuses 255 levels as a whole.
+    """
     if not pointer:
         return ""
-    wanted = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
     try:
-        mark = _descend(iter(yaml.parse(text, Loader=yaml.CSafeLoader)), wanted)
-    except (yaml.YAMLError, StopIteration, RecursionError):
+        node = yaml.compose(text, Loader=yaml.CSafeLoader)
+    except yaml.YAMLError:
         return ""
-    return f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+    for part in _parts(pointer):
+        if isinstance(node, yaml.MappingNode):
+            node = next((value for key, value in node.value if key.value == part), None)
+        elif isinstance(node, yaml.SequenceNode) and part.isdecimal() and int(part) < len(node.value):
+            node = node.value[int(part)]
+        else:
+            return ""
+    return f":{node.start_mark.line + 1}:{node.start_mark.column + 1}" if node else ""
 
 
-def _descend(events: Iterator[Any], wanted: list[str]) -> Any:
-    """The mark of the value that the pointer's parts lead to."""
-    while isinstance(event := next(events), yaml.StreamStartEvent | yaml.DocumentStartEvent):
-        pass
-    for part in wanted:
-        event = _child(events, event, part)
-        if event is None:
-            return None
-    return event.start_mark
-
-
-def _child(events: Iterator[Any], parent: Any, part: str) -> Any:
-    """The event that begins the value of a key or an index of the collection that has just begun."""
-    if isinstance(parent, yaml.ScalarEvent):
-        return None
-    is_mapping = isinstance(parent, yaml.MappingStartEvent)
-    index = 0
-    while not isinstance(event := next(events), yaml.CollectionEndEvent):
-        key = event.value if is_mapping else str(index)
-        value = next(events) if is_mapping else event
-        if key == part:
-            return value
-        _skip(events, value)
-        index += 1
-    return None
-
-
-def _skip(events: Iterator[Any], event: Any) -> None:
-    depth = int(isinstance(event, yaml.CollectionStartEvent))
-    while depth:
-        event = next(events)
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
+def _parts(pointer: str) -> list[str]:
+    """The keys and indices of a JSON pointer (RFC 6901)."""
+    return [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from router.config.models import HostKeys, SinkConfig, check_queue
 from router.config.scalars import NAME
 from router.files import read_file, resolve_path
 from router.ops.loading.reading import shapes, typed, yaml_hints
-from router.ops.loading.reading.nodes import Entry, Mapping, Node, Scalar, Sequence, child_path, quoted
+from router.ops.loading.reading.nodes import Entry, Mapping, Node, child_path, quoted
 from router.ops.loading.reading.placeholders import WORD
 from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
 from router.options import ALLOW_PRIVATE, TEMPLATE_FILES, TemplateFile
@@ -79,11 +79,24 @@ class TemplateReader:
             raise ValueError("this is not UTF-8") from None
 
 
-def check_name(kind: str, name: str, entry: Entry, problems: Problems) -> None:
-    """Report a name that no source, route or sink can have."""
-    if not _NAME.fullmatch(name):
-        message = f"{quoted(name)} is no name of a {kind}: {typed.NAME_RULE}"
-        problems.add(message, entry.mark, path=entry.node.path)
+def entries_with_type(
+    node: Mapping, kind: str, what: str, problems: Problems
+) -> Iterator[tuple[str, Entry, Mapping, str]]:
+    """Yield the entries of `sources` or `sinks` that say their `type`: name, entry, keys and type; report the others.
+
+    `kind` is what one is called in messages, `what` says what its type decides.
+    """
+    if not node.entries:
+        problems.add(f"must not be empty: at least one {kind} is needed", node)
+    for name, entry in node.entries.items():
+        if not _NAME.fullmatch(name):
+            message = f"{quoted(name)} is no name of a {kind}: {typed.NAME_RULE}"
+            problems.add(message, entry.mark, path=entry.node.path)
+        keys = typed.mapping(entry.node, problems)
+        if keys is not None and "type" not in keys.entries:
+            _no_type(keys, entry, problems, what)
+        elif keys is not None and (named := typed.text(keys.get("type"), problems)) is not None:
+            yield name, entry, keys, named
 
 
 def check_defaults(node: Mapping, plugins: Plugins, problems: Problems, reader: TemplateReader) -> None:
@@ -131,19 +144,7 @@ def check_sinks(
 ) -> dict[str, CheckedSink]:
     """Check every sink; those whose type is known are returned, sound or not."""
     found: dict[str, CheckedSink] = {}
-    if not node.entries:
-        problems.add("must not be empty: at least one sink is needed", node)
-    for name, entry in node.entries.items():
-        check_name("sink", name, entry, problems)
-        keys = typed.mapping(entry.node, problems)
-        if keys is None:
-            continue
-        if "type" not in keys.entries:
-            no_type(keys, entry, problems, "which plugin delivers")
-            continue
-        kind = typed.text(keys.get("type"), problems)
-        if kind is None:
-            continue
+    for name, entry, keys, kind in entries_with_type(node, "sink", "which plugin delivers", problems):
         if kind not in plugins.sinks:
             problems.add(unknown_type(kind, plugins), keys.entries["type"].node)
             continue
@@ -153,8 +154,7 @@ def check_sinks(
     return found
 
 
-def no_type(keys: Mapping, entry: Entry, problems: Problems, what: str) -> None:
-    """Report that `type`, which says `what`, is missing, or the key that was meant to be it."""
+def _no_type(keys: Mapping, entry: Entry, problems: Problems, what: str) -> None:
     meant = next((key for key in keys.entries if did_you_mean(key, ["type"])), None)
     if meant is not None:
         typed.unknown_key(meant, keys.entries[meant], ["type"], problems)
@@ -229,32 +229,15 @@ def _check_queue(host: HostKeys | None, sink: CheckedSink, problems: Problems) -
 
 def look_for_cuts(node: Node, shape: shapes.Shape, problems: Problems) -> None:
     """Report texts for people that a ` #` seems to have cut."""
-    if isinstance(node, Mapping):
-        for key, entry in node.entries.items():
-            look_for_cuts(entry.node, shapes.at(shape, [key]), problems)
-    elif isinstance(node, Sequence):
-        for index, item in enumerate(node.items):
-            look_for_cuts(item, shapes.at(shape, [index]), problems)
-    elif (
-        isinstance(node, Scalar) and node.cut is not None and isinstance(node.value, str) and shapes.is_template(shape)
-    ):
-        problems.add(yaml_hints.COMMENT, node, excerpt=node.cut or None)
+    for scalar, expected, _ in shapes.scalars(node, shape):
+        if scalar.cut is not None and isinstance(scalar.value, str) and shapes.is_template(expected):
+            problems.add(yaml_hints.COMMENT, scalar, excerpt=scalar.cut or None)
 
 
 def _literal_secrets(node: Node, shape: shapes.Shape, problems: Problems) -> None:
-    if isinstance(node, Mapping):
-        for key, entry in node.entries.items():
-            _literal_secrets(entry.node, shapes.at(shape, [key]), problems)
-    elif isinstance(node, Sequence):
-        for index, item in enumerate(node.items):
-            _literal_secrets(item, shapes.at(shape, [index]), problems)
-    elif (
-        isinstance(node, Scalar)
-        and shapes.is_secret(shape)
-        and not node.expanded
-        and node.value not in {None, "", "***"}
-    ):
-        problems.warn(IN_CLEAR, node)
+    for scalar, expected, _ in shapes.scalars(node, shape):
+        if shapes.is_secret(expected) and not scalar.expanded and scalar.value not in {None, "", "***"}:
+            problems.warn(IN_CLEAR, scalar)
 
 
 def secrets_of(value: Any) -> set[str]:

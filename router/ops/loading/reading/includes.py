@@ -12,7 +12,7 @@ from pathlib import Path
 
 from router.ops.loading.reading import typed, yaml_nodes
 from router.ops.loading.reading.expand import Expander
-from router.ops.loading.reading.nodes import Entry, Mapping, Node, Scalar, Sequence, name_paths, quoted
+from router.ops.loading.reading.nodes import Entry, Mapping, Node, Scalar, Sequence, name_paths, quoted, word, words
 from router.ops.loading.reading.problems import Problems
 
 _MOST = 1000  # files
@@ -38,14 +38,9 @@ def merge(root: Mapping, expander: Expander, problems: Problems) -> list[Path]:
 
 def folders(root: Mapping) -> set[Path]:
     """The folders in which another file may come to match `include`."""
-    entry = root.entries.get("include")
-    if entry is None:
-        return set()
-    node = entry.node
-    items = node.items if isinstance(node, Sequence) else [node]
-    patterns = [item for item in items if isinstance(item, Scalar) and isinstance(item.value, str)]
-    globs = [item for item in patterns if glob.has_magic(str(item.value))]
-    parents = {(item.mark.file.folder / str(item.value)).parent for item in globs}
+    node = root.get("include")
+    named = words(node) if isinstance(node, Sequence) else [(node, word(node) or "")] if node else []
+    parents = {(item.mark.file.folder / pattern).parent for item, pattern in named if glob.has_magic(pattern)}
     return {Path(os.path.normpath(parent)) for parent in parents if not glob.has_magic(str(parent))}
 
 

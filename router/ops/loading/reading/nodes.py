@@ -122,6 +122,31 @@ def scalars(node: Node) -> Iterator[Scalar]:
     return (found for found in walk(node) if isinstance(found, Scalar))
 
 
+def find(node: Node | None, *keys: str) -> Node | None:
+    """Return what stands under these keys, one below the other; None where nothing does."""
+    for key in keys:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node
+
+
+def items(node: Node | None) -> list[Node]:
+    """Return the items of a list; none where the node is no list."""
+    return node.items if isinstance(node, Sequence) else []
+
+
+def word(node: Node | None) -> str | None:
+    """Return the text of a scalar; None where it is none."""
+    return node.value if isinstance(node, Scalar) and isinstance(node.value, str) else None
+
+
+def words(node: Node | None) -> Iterator[tuple[Node, str]]:
+    """Yield each text of a list with its node; what is no text, or was reported, is left out."""
+    for item in items(node):
+        text = word(item)
+        if text is not None and not item.faulty:
+            yield item, text
+
+
 def child_path(path: str, key: str | int) -> str:
     """The path of a key or an index below `path`: `sinks.audit`, `routes[0]`."""
     if isinstance(key, int):

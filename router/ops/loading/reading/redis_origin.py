@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass
 
-from router.ops.loading.reading.nodes import Entry, Mapping, Mark, Scalar, SourceFile
+from router.ops.loading.reading.nodes import Entry, Mapping, Mark, Scalar, SourceFile, find
 
 VARIABLE = "REDIS_URL"
 EMBEDDED = "embedded"
@@ -65,8 +65,7 @@ def imply(root: Mapping, environ: MappingType[str, str]) -> Scalar | None:
 
 def origin(root: Mapping) -> RedisOrigin:
     """Return where the URL comes from, of a tree that is expanded."""
-    section = root.get("redis")
-    url = section.get("url") if isinstance(section, Mapping) else None
+    url = find(root, "redis", "url")
     if not isinstance(url, Scalar):
         return RedisOrigin()
     embedded = url.value == EMBEDDED

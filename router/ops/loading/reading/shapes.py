@@ -9,6 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from router.ops.loading.reading.nodes import Mapping, Node, Scalar, Sequence
 from router.options import Addresses, Template
 
 Shape = Any
@@ -70,6 +71,18 @@ def at(shape: Shape, location: Iterable[str | int]) -> Shape:
         deeper = below(shape, part)
         shape = shape if deeper is None else deeper
     return shape
+
+
+def scalars(node: Node, shape: Shape, key: str = "") -> Iterator[tuple[Scalar, Shape, str]]:
+    """Yield every scalar of a tree, what its field expects, and the key it stands under."""
+    if isinstance(node, Mapping):
+        for name, entry in node.entries.items():
+            yield from scalars(entry.node, at(shape, [name]), name)
+    elif isinstance(node, Sequence):
+        for index, item in enumerate(node.items):
+            yield from scalars(item, at(shape, [index]), key)
+    elif isinstance(node, Scalar):
+        yield node, shape, key
 
 
 def keys(shape: Shape) -> list[str]:
