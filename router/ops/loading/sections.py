@@ -1,0 +1,187 @@
+"""The sections of a configuration, checked one after another; floor 4."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+from router.config.models import SOURCES, AdminConfig, DeliverOnly, Model, SchemaConfig
+from router.config.scalars import OFF, Zone
+from router.ops.loading.checking import references, schema_files
+from router.ops.loading.checking.routes import RouteChecker
+from router.ops.loading.checking.sinks import check_defaults, check_sinks, entries_with_type
+from router.ops.loading.draft import Draft
+from router.ops.loading.reading import typed, yaml_nodes
+from router.ops.loading.reading.nodes import Mapping, Mark, Node, Scalar, word
+from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
+
+SECTIONS = (
+    "version",
+    "include",
+    "redis",
+    "plugins",
+    "sources",
+    "schemas",
+    "defaults",
+    "sinks",
+    "routes",
+    "unmatched",
+    "deliver",
+    "timezone",
+    "dead_letters",
+    "admin",
+    "shutdown",
+)
+"""The keys of a configuration."""
+
+_OPTIONAL = ("redis", "plugins", "schemas", "defaults", "dead_letters", "admin", "shutdown")
+_DELIVER = ("send", "print", "{only: [globs], others: print}")
+
+M = TypeVar("M", bound=Model)
+
+
+def check_sections(draft: Draft) -> None:
+    """Check every section of the merged tree, and keep in the draft what is sound."""
+    root, problems = draft.root, draft.problems
+    typed.unknown_keys(root, SECTIONS, problems)
+    for key in _OPTIONAL:  # a section whose lines are all commented out
+        found = root.get(key)
+        if isinstance(found, Scalar) and found.value is None and found.cut is None:
+            del root.entries[key]
+    _version(root, problems)
+    draft.redis = _simple(draft, "redis", draft.redis)
+    draft.plugin_paths = _simple(draft, "plugins", draft.plugin_paths)
+    draft.admin = _admin(draft)
+    draft.shutdown = _simple(draft, "shutdown", draft.shutdown)
+    _timezone(draft)
+    _sources(draft)
+    _schemas(draft)
+    _sinks(draft)
+    _routes(draft)
+    _deliver(draft)
+    _dead_letters(draft)
+
+
+def _required(draft: Draft, key: str, what: str) -> Node | None:
+    node = draft.root.get(key)
+    if node is None and not any(did_you_mean(other, [key]) for other in draft.root.entries if other not in SECTIONS):
+        draft.problems.add(f"`{key}` is required: {what}", Mark(draft.root.mark.file, 1, 1), path=key)
+    return node
+
+
+def _version(root: Mapping, problems: Problems) -> None:
+    node = root.get("version")
+    if node is None:
+        problems.add("`version` is required: write `version: 1`", Mark(root.mark.file, 1, 1), path="version")
+        return
+    value = node.value if isinstance(node, Scalar) else None
+    if isinstance(node, Scalar) and node.expanded and isinstance(value, str):
+        value = yaml_nodes.resolve(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        problems.add(typed.expected("the number 1", node), node)
+    elif value != 1:
+        problems.add(f"this event-router reads version 1, not {value}", node)
+
+
+def _simple(draft: Draft, key: str, default: M) -> M:
+    """A section that is a plain model; the default where it is left out or wrong."""
+    entry = draft.root.entries.get(key)
+    node = typed.mapping(entry.node if entry else None, draft.problems)
+    found = typed.check(type(default), node, draft.problems, at=entry) if node is not None else None
+    return default if found is None else found
+
+
+def _admin(draft: Draft) -> AdminConfig:
+    """The section `admin`: a mapping, or the word `off`."""
+    node = draft.root.get("admin")
+    said = word(node)
+    if said == OFF:
+        return AdminConfig(listen=OFF)
+    if said is not None:
+        draft.problems.add(unknown("word", said, [OFF, "{listen: HOST:PORT}"]), node)
+        return draft.admin
+    return _simple(draft, "admin", draft.admin)
+
+
+def _dead_letters(draft: Draft) -> None:
+    """The section `dead_letters`; whom it notifies must be there, and once is enough."""
+    draft.dead_letters = _simple(draft, "dead_letters", draft.dead_letters)
+    references.check_notified(draft)
+
+
+class _Zoned(Model):
+    timezone: Zone
+
+
+def _timezone(draft: Draft) -> None:
+    entry = draft.root.entries.get("timezone")
+    if entry is not None:
+        zoned = typed.check(_Zoned, Mapping(entry.mark, {"timezone": entry}), draft.problems)
+        if zoned is not None:
+            draft.timezone = zoned.timezone
+
+
+def _sources(draft: Draft) -> None:
+    problems = draft.problems
+    node = typed.mapping(_required(draft, "sources", "where events come from, by name"), problems)
+    if node is None:
+        return
+    for name, entry, keys, kind in entries_with_type(node, "source", "what kind of source it is", problems):
+        if kind not in SOURCES:
+            problems.add(unknown("type of source", kind, tuple(SOURCES)), keys.entries["type"].node)
+            continue
+        source = typed.check(SOURCES[kind], keys, problems, at=entry)
+        if source is not None:
+            draft.sources[name] = source
+
+
+def _schemas(draft: Draft) -> None:
+    problems = draft.problems
+    node = typed.sequence(draft.root.get("schemas"), problems)
+    for item in node.items if node is not None else ():
+        keys = typed.mapping(item, problems)
+        config = typed.check(SchemaConfig, keys, problems) if keys is not None else None
+        named = keys.get("file") if keys is not None else None
+        if config is not None and named is not None:
+            entry = schema_files.compiled(config, named, problems, draft.files)
+            if entry is not None:
+                draft.schemas.append((config, entry, item))
+
+
+def _sinks(draft: Draft) -> None:
+    root, problems = draft.root, draft.problems
+    defaults = typed.mapping(root.get("defaults"), problems)
+    if defaults is not None:
+        check_defaults(defaults, draft.plugins, problems, draft.reader)
+    node = typed.mapping(_required(draft, "sinks", "where deliveries go, by name"), problems)
+    if node is not None:
+        draft.sinks = check_sinks(node, defaults, draft.plugins, problems, draft.reader)
+        references.check_fallbacks(draft)
+
+
+def _routes(draft: Draft) -> None:
+    names = (list(draft.entries("sources")), list(draft.entries("sinks")))
+    checker = RouteChecker(*names, draft.sinks, draft.problems, draft.reader)
+    node = typed.sequence(_required(draft, "routes", "who gets what, a list"), draft.problems)
+    if node is not None:
+        draft.routes = checker.routes(node)
+        draft.places = checker.places
+    unmatched = draft.root.get("unmatched")
+    if unmatched is not None:
+        draft.unmatched = checker.unmatched(unmatched)
+
+
+def _deliver(draft: Draft) -> None:
+    entry = draft.root.entries.get("deliver")
+    if entry is None:
+        return
+    if isinstance(entry.node, Mapping):
+        draft.deliver = typed.check(DeliverOnly, entry.node, draft.problems, at=entry) or "print"
+        return
+    said = word(entry.node)
+    known: dict[str | None, Literal["send", "print"]] = {"send": "send", "print": "print"}
+    if said in known:
+        draft.deliver = known[said]
+    elif said is not None:
+        draft.problems.add(unknown("word", said, _DELIVER), entry.node)
+    else:
+        draft.problems.add(typed.expected(" or ".join(_DELIVER), entry.node), entry.node)
