@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from router.errors import Reason
@@ -105,8 +107,35 @@ class Sign(NamedTuple):
     ended: bool = False
 
 
-class Queue(Protocol):
-    """Where the deliveries of one sink wait; it keeps the sink's book of what becomes of them."""
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """What the configuration says of one sink's queue. The last three are for queues that outlive the process."""
+
+    max_events: int
+    max_bytes: int
+    when_full: Literal["block", "drop-newest", "drop-oldest"]
+    hold: int = 500
+    """Deliveries that are taken ahead of the workers, at most."""
+    idle: float = 60.0
+    """Seconds without renewal after which a delivery in flight is a dead router's."""
+    overriding: frozenset[str] = frozenset()
+    """The routes that replace options of the sink."""
+
+
+class SharedBook(Protocol):
+    """What became of the deliveries of one sink, in numbers, whichever router they passed."""
+
+    accepted: int
+    delivered: int
+    printed: int
+    dead_lettered: Counter[Reason]
+    dropped: Counter[Reason]
+    suppressed: Counter[Reason]
+    handed_over: int
+
+
+class WorkQueue(Protocol):
+    """What a worker needs of the queue of its sink: deliveries, and to say what became of each."""
 
     @property
     def events(self) -> int:
@@ -116,38 +145,83 @@ class Queue(Protocol):
     def delayed(self) -> int:
         """Those of them that wait for their next attempt."""
 
-    def put(self, events: list[Event], size: int) -> None:
-        """Take deliveries whose payloads have `size` bytes together. Never waits: what has no room is dropped, counted."""
-
     async def take(self, most: int) -> tuple[list[Event], int]:
-        """The next deliveries, at least one and at most `most`, and their bytes; waits until there are some."""
+        """Return the next deliveries, at least one and at most `most`, and their bytes; wait until there are some."""
 
     def keep(self, event: Event) -> bool:
-        """Whether a delivery in hand that is not being attempted may stay there for long; else hand it back by `later`."""
+        """Return whether a delivery in flight that is not attempted may stay so for long; else hand it back by `later`."""
 
     def later(self, event: Event, delay: float) -> None:
         """Hand back a delivery that was taken, to be tried again after `delay` seconds."""
 
-    def give_back(self, events: Sequence[Event]) -> None:
-        """Hand back deliveries that were taken and not attempted: they are the next to be taken, in this order."""
+    async def give_back(self, hand: Sequence[Event]) -> None:
+        """Hand back what was taken and not attempted: the next worker takes it first, in this order."""
 
     def split(self, event: Event, parts: list[Event]) -> None:
-        """A delivery in hand was handed over to `parts`, which are in hand now instead of it."""
+        """Replace a delivery in flight by `parts`, to which it was handed over; they are in flight now."""
 
     def settle(self, events: Sequence[Event], size: int, outcome: Outcome, reason: Reason | None = None) -> None:
-        """Deliveries in hand are over, all in the same way; `size` are the bytes of their payloads."""
+        """Note that deliveries in flight are over, all in the same way; `size` are the bytes of their payloads."""
 
     async def settled(self) -> None:
         """Wait until nothing is left that this router could deliver."""
 
     def due_in(self) -> float | None:
-        """Seconds until the next delayed delivery is due, 0 or less where it is due; None when none waits."""
+        """Return the seconds until the next delayed delivery is due, 0 or less where it is due; None when none waits."""
 
     def holds_up(self, hand: Sequence[Event]) -> bool:
-        """Whether an end has to wait for more here than attempts under way; `hand` waits with the workers for its turn."""
+        """Return whether an end has to wait for more here than attempts under way; `hand` waits with the workers."""
 
     def close(self, hand: Sequence[Event]) -> int:
-        """End: `hand` are deliveries in hand that will not be settled. Returns how many are lost with this process."""
+        """End the deliveries; `hand` are those in flight that will not be settled. Returns how many are lost."""
+
+
+class Queue(WorkQueue, Protocol):
+    """The queue of one sink, from its start to its end; it keeps the sink's book of what becomes of the deliveries."""
+
+    @property
+    def durable(self) -> bool:
+        """Whether its deliveries outlive the process, and are everybody's who reads the same Redis."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why the queue can't be used; None while it can."""
+
+    @property
+    def held(self) -> int:
+        """Deliveries that the queue itself held at the last `refresh`, whoever has them in flight."""
+
+    @property
+    def unreadable(self) -> int:
+        """Entries in flight that this router can't read."""
+
+    @property
+    def shared_book(self) -> SharedBook:
+        """The book of the sink over all routers, as of the last `refresh`."""
+
+    def start(self) -> None:
+        """Begin to read. The server need not be there."""
+
+    def put(self, events: list[Event], size: int) -> None:
+        """Take deliveries whose payloads have `size` bytes together. Never waits: what has no room is dropped, counted."""
+
+    def configure(self, limits: QueueLimits) -> None:
+        """Take other limits from now on; what is there stays."""
+
+    async def refresh(self) -> None:
+        """Fetch what the queue holds and its shared book, of one moment. May raise, may take its time."""
+
+    def signs(self) -> Iterable[Sign]:
+        """Return what the queue is at, for whoever asks whether it gets on."""
+
+    def leave(self, *, handed_over: bool) -> list[Event]:
+        """Take out what waits in this process alone, whenever it is due; what is durable stays, and nothing is returned.
+
+        With `handed_over` it goes to another queue of the sink, and is over here. Otherwise each one has to be settled.
+        """
+
+    async def end(self, patience: float) -> None:
+        """Tell the server within `patience` seconds what is over and what is free again, and hang up."""
 
 
 Dropped = Callable[[Iterable[Event], Sequence[str], Reason], None]
@@ -184,12 +258,31 @@ class Source(Protocol):
     def address(self) -> str:
         """The server's address, without credentials."""
 
-    def signs(self) -> Iterable[Sign]:
-        """What it is at. A server that is away and asked again and again is no hang."""
+    @property
+    def in_flight(self) -> int:
+        """Entries that were handed on and are not complete; 0 for a source that does not wait to hear of its entries."""
 
     @property
     def duplicates(self) -> int:
         """Copies of events that were dropped because another subscription of this source brought the same event."""
+
+    @property
+    def trimmed(self) -> int:
+        """Entries that were trimmed or deleted before they came to an end here; only streams lose any that way."""
+
+    @property
+    def trimmed_exact(self) -> bool:
+        """Whether `trimmed` is all; else it is at least so many."""
+
+    @property
+    def possibly_repeated(self) -> int:
+        """Entries that came to an end here though another router may have had them too."""
+
+    def signs(self) -> Iterable[Sign]:
+        """Return what the source is at. A server that is away and asked again and again is no hang."""
+
+    def succeed(self, other: Source) -> None:
+        """Take the place of a source that stops: what it has in flight and still acknowledges is not read again here."""
 
     async def start(self) -> None:
         """Connect and subscribe; returns when the server has confirmed everything.
@@ -205,6 +298,22 @@ class Source(Protocol):
 
     async def close(self) -> None:
         """After the drain: acknowledge what is complete, close the connections."""
+
+
+class Switchable(Protocol):
+    """A source that can read other channels on the connection it has."""
+
+    async def prepare(self, names: Sequence[str], globs: Sequence[str]) -> None:
+        """Subscribe to what comes new; what it brings is dropped until `switch`.
+
+        Raises `UnavailableError` when the source is not connected, `ConfigError` for a refused subscription.
+        """
+
+    def switch(self) -> None:
+        """Read what `prepare` was told, and nothing else, from now on."""
+
+    def give_up(self) -> None:
+        """Forget what `prepare` was told."""
 
 
 class DeadLetters(Protocol):

@@ -6,9 +6,10 @@ import os
 import random
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import structlog
@@ -18,7 +19,7 @@ from router.broker.groups.crash_isolation import CrashIsolation
 from router.broker.lists.list_source import ListSource
 from router.broker.pubsub.pubsub_source import PubSubSource
 from router.broker.queues.enqueuer import Enqueuer
-from router.broker.queues.inbox import Inbox
+from router.broker.queues.orphans import Orphans
 from router.broker.queues.queue_admin import claim_idle_of
 from router.broker.queues.redis_queue import RedisQueue
 from router.broker.server import client, keys
@@ -34,12 +35,12 @@ from router.config.models import (
     SourceConfig,
     StreamConfig,
 )
-from router.contracts import Clock, DeadLetters, Dropped, Queue, Source
+from router.contracts import Clock, DeadLetters, Dropped, Queue, QueueLimits, Source, Switchable
 from router.core.accounts.books import Books, SinkBook, SourceBook
 from router.core.ids import Ids
 from router.core.matching import is_glob
 from router.core.rendering import OptionsTemplate
-from router.core.rendering.expressions import Expiry
+from router.core.rendering.expressions import Expiry, Expression
 from router.core.routing import Routing, schema_rule
 from router.engine.calling.calls import Caller
 from router.engine.calling.context import Context
@@ -51,6 +52,7 @@ from router.engine.dead_letters.replays import Replays
 from router.engine.delivery import delivery_log
 from router.engine.delivery.delivery_mode import DeliveryMode, ShownLetters
 from router.engine.delivery.memory_queue import MemoryQueue
+from router.engine.delivery.ordered_queue import Ordered
 from router.engine.delivery.preparing import about
 from router.engine.delivery.worker import SinkWorker
 from router.engine.intake.pipeline import Pipeline, SourceFormat
@@ -108,37 +110,28 @@ class Durable:
         self.durability = Durability(self.server)
         self._letters = letters
         self._ids = ids
-        self._inboxes: dict[str, Inbox] = {}
 
     def queue(self, name: str, loaded: Loaded, book: SinkBook) -> RedisQueue:
         """The queue of one sink, not yet started."""
-        config, limits = _limits(name, loaded)
-        inbox = self._inboxes[name] = self.enqueuer.inbox(
-            name, config, book, drops(name, book, self._notes), limits.overriding
-        )
+        limits = limits_of(name, loaded)
         queue = RedisQueue(
             name,
             self.server,
             prefix=self.prefix,
             consumer=self.consumer,
-            append=inbox.put,
-            waiting=inbox.count,
+            inbox=self.enqueuer.inbox(name, limits, book, drops(name, book, self._notes)),
+            limits=limits,
             give_up=lambda event, reason, detail: self._give_up(queue, event, reason, detail),
             book=book,
             clock=self.clock,
             isolation=self._solitude,
-            hold=limits.hold,
-            idle=limits.idle,
-            overriding=limits.overriding,
             told=self._outage,
         )
         return queue
 
-    def configure(self, queue: RedisQueue, name: str, loaded: Loaded) -> None:
-        """Give the queue of a sink the limits of another configuration."""
-        config, limits = _limits(name, loaded)
-        self._inboxes[name].configure(config, limits.overriding)
-        queue.configure(hold=limits.hold, idle=limits.idle, overriding=limits.overriding)
+    def orphans(self, served: Callable[[], AbstractSet[str]]) -> Orphans:
+        """Return what looks for queues in Redis that none of the `served` sinks works off."""
+        return Orphans(self.server, prefix=self.prefix, served=served)
 
     def _give_up(self, queue: Queue, event: Event, reason: Reason, detail: str) -> None:
         """Make a dead letter of what never gets to the worker; it leaves the queue when that is written."""
@@ -171,21 +164,18 @@ def drops(sink: str, book: SinkBook, notes: LogLimits) -> Dropped:
     return dropped
 
 
-class _Limits(NamedTuple):
-    """What the Redis queue of one sink is told of its configuration, as `RedisQueue` knows it."""
-
-    hold: int
-    idle: float
-    overriding: frozenset[str]
-
-
-def _limits(name: str, loaded: Loaded) -> tuple[QueueConfig, _Limits]:
-    """The bounds of a sink's queue, and its limits in Redis."""
+def limits_of(name: str, loaded: Loaded) -> QueueLimits:
+    """Return the limits of a sink's queue."""
     host, kind = loaded.config.sinks[name].host, loaded.types[name]
-    concurrency = host.concurrency or kind.concurrency
+    queue, concurrency = host.queue or QueueConfig(), host.concurrency or kind.concurrency
     batch = _batch(host.batch, kind) if hasattr(kind.sink, "deliver_batch") else 2
-    return host.queue or QueueConfig(), _Limits(
-        max(batch * concurrency, 10), claim_idle_of(host.timeout), loaded.overriding(name)
+    return QueueLimits(
+        queue.max_events,
+        queue.max_bytes,
+        queue.when_full,
+        hold=max(batch * concurrency, 10),
+        idle=claim_idle_of(host.timeout),
+        overriding=loaded.overriding(name),
     )
 
 
@@ -245,6 +235,8 @@ class SourcePart:
 
     source: Source
     intake: Intake
+    switchable: Switchable | None = None
+    """The source, where it can take other channels while it reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +319,7 @@ def sink_part(name: str, loaded: Loaded, shared: Shared, queue: Queue | None = N
         chance=random.random,
         meter=shared.meters.setdefault(name, SinkMeter()),
         expires=expires_of(name, loaded),
-        order_by=loaded.order_by.get(name),
+        line=_ordered(queue, loaded.order_by.get(name), clock),
         hand_over=shared.way.hand_over,
         redact=redacted,
     )
@@ -342,7 +334,8 @@ def source_part(name: str, loaded: Loaded, shared: Shared) -> SourcePart:
         return SourcePart(_stream(name, config, loaded, shared, intake), intake)
     if isinstance(config, ListConfig):
         return SourcePart(_list(name, config, loaded, shared, intake), intake)
-    return SourcePart(_pubsub(name, config, shared, intake), intake)
+    pubsub = _pubsub(name, config, shared, intake)
+    return SourcePart(pubsub, intake, pubsub)
 
 
 def runtime(
@@ -405,8 +398,9 @@ def _lane(name: str, source: SourceConfig) -> SourceFormat:
     return SourceFormat(name, source.format, source.max_bytes, tuple(source.id.split(".")) if source.id else ())
 
 
-def subscriptions_of(config: PubSubConfig) -> tuple[list[str], list[str]]:
-    """The names and the globs that a source subscribes to."""
+def subscriptions_of(config: SourceConfig) -> tuple[list[str], list[str]]:
+    """Return the names and the globs that a source subscribes to."""
+    assert isinstance(config, PubSubConfig)
     names = [channel for channel in config.channels if not is_glob(channel)]
     return names, [channel for channel in config.channels if is_glob(channel)] + config.patterns
 
@@ -495,10 +489,7 @@ def is_durable(name: str, loaded: Loaded, shared: Shared) -> bool:
 
 
 def _queue(name: str, loaded: Loaded, shared: Shared) -> Queue:
-    config, book = (
-        loaded.config.sinks[name].host.queue or QueueConfig(),
-        shared.books.sinks.setdefault(name, SinkBook()),
-    )
+    book = shared.books.sinks.setdefault(name, SinkBook())
     if is_durable(name, loaded, shared):
         assert shared.durable is not None
         return shared.durable.queue(name, loaded, book)
@@ -508,7 +499,14 @@ def _queue(name: str, loaded: Loaded, shared: Shared) -> Queue:
     def full(dropped: int) -> None:
         notes.say("the queue is full: deliveries are dropped", number=dropped, reason=str(Reason.FULL))
 
-    return MemoryQueue(config, now=clock.monotonic, book=book, full=full)
+    return MemoryQueue(limits_of(name, loaded), now=clock.monotonic, book=book, full=full)
+
+
+def _ordered(queue: Queue, key: Expression | None, clock: Clock) -> Ordered | None:
+    """Return what keeps the deliveries of each key in order, None where nothing has to."""
+    if key is None:
+        return None
+    return Ordered(queue, key=lambda event: key.key(event, clock.now()), now=clock.monotonic)
 
 
 def templates_of(name: str, loaded: Loaded) -> Mapping[str | None, OptionsTemplate]:

@@ -10,6 +10,7 @@ from router.engine.delivery.memory_queue import MemoryQueue
 from router.errors import Reason
 from router.events import Outcome, size_of
 from tests.support.engine import make_event
+from tests.support.limits import limits
 from tests.support.waiting import PATIENCE
 
 
@@ -28,7 +29,7 @@ class Waiting(MemoryQueue):
         self.book = SinkBook()
         self.told = []
         self.gone = []
-        super().__init__(QueueConfig(**config), now=now or Now(), book=self.book, full=self.told.append)
+        super().__init__(limits(QueueConfig(**config)), now=now or Now(), book=self.book, full=self.told.append)
 
     def _drop(self, events, reason):
         self.gone += events

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from router.broker.queues.orphans import warning
+from router.broker.queues.orphans import Orphans, warning
 from router.broker.server import client
 from router.config.models import PubSubConfig, RedisConfig, StreamConfig
 from router.core.accounts.books import Books, SinkBook, SourceBook
-from router.core.accounts.snapshot import Fault, LoadStatus, SharedQueue
+from router.core.accounts.snapshot import Fault, LoadStatus
 from router.engine.clock import SystemClock
 from router.engine.life import watch
 from router.engine.life.watch import Watch
@@ -22,6 +22,8 @@ from tests.support.waiting import PATIENCE, until
 
 class Queue:
     """A queue that others share; `refresh` is what the test says."""
+
+    durable = True
 
     def __init__(self, refresh):
         self.reason = None
@@ -46,7 +48,17 @@ def parts(queue, *, book=None, writer=None):
         breaker_open=True,
         replaced=0,
     )
-    source = SimpleNamespace(up=True, reason=None, address="redis://a", gaps=1, gap_seconds=2.0)
+    source = SimpleNamespace(
+        up=True,
+        reason=None,
+        address="redis://a",
+        gaps=1,
+        gap_seconds=2.0,
+        duplicates=0,
+        trimmed=0,
+        trimmed_exact=True,
+        possibly_repeated=0,
+    )
     around = SimpleNamespace(clock=SystemClock(), instance="default", redis_url="redis://127.0.0.1:1")
     books = Books({"web": SourceBook(received=1, routed=1)}, {"mail": worker.book})
     shared = SimpleNamespace(around=around, books=books, meters={}, writer=writer, durable=None)
@@ -66,6 +78,19 @@ def parts(queue, *, book=None, writer=None):
     )
 
 
+def memory_queue(book, events=0, delayed=0):
+    """As much of a queue of our own as a watch looks at."""
+    return SimpleNamespace(
+        durable=False,
+        reason=None,
+        shared_book=book,
+        held=events,
+        events=events,
+        delayed=delayed,
+        unreadable=0,
+    )
+
+
 def watching(*args, **how):
     return Watch(parts(*args, **how), SimpleNamespace(last=LoadStatus(1.0)))
 
@@ -76,7 +101,6 @@ async def test_the_book_of_a_shared_queue_is_everybodys_and_of_one_moment():
         queue.shared_book.accepted, queue.shared_book.delivered, queue.held = 10, 6, 4
 
     queue = Queue(refresh)
-    assert isinstance(queue, SharedQueue)
     queue.events = 7
     watch = watching(queue)
     await watch.refresh()
@@ -90,7 +114,7 @@ async def test_the_book_of_a_memory_queue_is_our_own():
     book = SinkBook(accepted=9)
     book.settle(4, Outcome.DELIVERED)
     book.drop(["a", "b"], Reason.FULL)
-    watch = watching(SimpleNamespace(events=3, delayed=2), book=book)
+    watch = watching(memory_queue(book, events=3, delayed=2), book=book)
     sink = watch.snapshot().sinks["mail"]
     assert (sink.queue, sink.pending, sink.delayed, sink.waiting, sink.difference) == ("memory", 3, 2, 0, 0)
     assert (sink.dropped, sink.dropped_by_channel) == ({"full": 2}, {"a": 1, "b": 1})
@@ -123,7 +147,7 @@ async def test_a_queue_that_fails_is_its_own_trouble():
 
 
 async def test_a_router_that_writes_nothing_has_no_redis_of_its_own():
-    watch = watching(SimpleNamespace(events=0, delayed=0))
+    watch = watching(memory_queue(SinkBook()))
     snapshot = watch.snapshot()
     assert snapshot.redis is None
     assert snapshot.reasons == ("the router is starting",)
@@ -142,7 +166,10 @@ async def test_what_waits_for_sinks_that_are_gone_is_told(start_server):
     for sink in ("mail", "old-mail"):
         server.do("XADD", f"{{shop}}:queue:{sink}", "*", "d", "x")
     durability = SimpleNamespace(warnings=("no AOF",), power_cut=("a second",))
-    durable = SimpleNamespace(server=client.server(server.url), prefix="shop", durability=durability)
+    durable = SimpleNamespace(
+        durability=durability,
+        orphans=lambda served: Orphans(client.server(server.url), prefix="shop", served=served),
+    )
     watched = parts(Queue(no_news))
     watched.shared.durable = durable
     watch = Watch(watched, SimpleNamespace(last=LoadStatus(1.0)))

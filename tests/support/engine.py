@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from router.config.models import HostKeys, QueueConfig
+from router.config.models import HostKeys
 from router.contracts import Clock
 from router.core.accounts.books import SinkBook
 from router.core.ids import Ids
@@ -23,11 +23,13 @@ from router.engine.calling.threads import DaemonThreads
 from router.engine.clock import SystemClock
 from router.engine.delivery.delivery_mode import DeliveryMode
 from router.engine.delivery.memory_queue import MemoryQueue
+from router.engine.delivery.ordered_queue import Ordered
 from router.engine.delivery.worker import SinkWorker
 from router.events import DeadLetter, Event, size_of
 from router.options import SinkOptions
 from router.plugin_contracts import SinkType
 from router.plugin_manager import NoOptions
+from tests.support.limits import limits
 from tests.support.waiting import PATIENCE, moment, until
 
 _numbers = count(1)
@@ -133,6 +135,7 @@ async def bench(
         shown.append(line)
 
     full: list[int] = []
+    queue = queue_of(MemoryQueue(limits(host.queue), now=clock.monotonic, book=book, full=full.append))
     worker = SinkWorker(
         name,
         keys=host,
@@ -140,7 +143,7 @@ async def bench(
         batch=batch,
         caller=Caller(kind, given, context, threads),
         templates={**templates, None: compile_options(given, environment)},
-        queue=queue_of(MemoryQueue(host.queue or QueueConfig(), now=clock.monotonic, book=book, full=full.append)),
+        queue=queue,
         mode=None if only is None else DeliveryMode(name, "test", only, show),
         book=book,
         dead_letters=letters,
@@ -148,7 +151,7 @@ async def bench(
         ids=Ids("test"),
         chance=lambda: 0.5,
         expires={route: Expiry(after, environment) for route, after in (expires or {}).items()},
-        order_by=None if host.order_by is None else Expression(host.order_by, environment),
+        line=_ordered(queue, host.order_by, environment, clock),
         hand_over=hand_over,
     )
     if start:
@@ -161,6 +164,13 @@ async def bench(
         ticking.cancel()
         await worker.close()
         await context.close()
+
+
+def _ordered(queue: Any, order_by: str | None, environment: TemplateEnvironment, clock: Clock) -> Ordered | None:
+    if order_by is None:
+        return None
+    expression = Expression(order_by, environment)
+    return Ordered(queue, key=lambda event: expression.key(event, clock.now()), now=clock.monotonic)
 
 
 async def _tick(made: Bench) -> None:

@@ -21,6 +21,7 @@ from router.engine.composition import drops
 from router.engine.log_limits import LogLimits
 from router.errors import Reason
 from router.events import Event, Outcome, size_of
+from tests.support.limits import limits
 from tests.support.waiting import PATIENCE, until
 
 QUICK = Timing(block=0.1, tick=0.02, claim=0.05, linger=0.2, first_delay=0.01, longest_delay=0.1)
@@ -28,7 +29,7 @@ PREFIX = "event-router"
 
 
 class Line:
-    """One router's queue of sink `s`, and the way into it."""
+    """One router's queue of sink `s`, and the way into it; `options` are those of `contracts.QueueLimits`."""
 
     def __init__(
         self,
@@ -39,7 +40,9 @@ class Line:
         sink: str = "s",
         enqueuer: Enqueuer | None = None,
         outage_buffer: int = 64 * 1024**2,
-        overriding: frozenset[str] = frozenset(),
+        max_deliveries: int = 5,
+        isolation: CrashIsolation | None = None,
+        timing: Timing = QUICK,
         **options: Any,
     ) -> None:
         clock = SystemClock()
@@ -54,21 +57,22 @@ class Line:
             outage=Outage(clock),
             delays=(0.01, 0.1),
         )
-        dropped = drops(sink, self.book, notes)
-        self.inbox = self.enqueuer.inbox(sink, QueueConfig(**(config or {})), self.book, dropped, overriding)
+        own = limits(QueueConfig(**(config or {})), **options)
+        self.inbox = self.enqueuer.inbox(sink, own, self.book, drops(sink, self.book, notes))
         self.given_up: list[tuple[Event, Reason]] = []
         self.queue = RedisQueue(
             sink,
             server,
             prefix=PREFIX,
             consumer=consumer,
-            append=self.inbox.put,
-            waiting=self.inbox.count,
+            inbox=self.inbox,
+            limits=own,
             give_up=self._give_up,
             book=self.book,
             clock=clock,
-            overriding=overriding,
-            **{"isolation": CrashIsolation(), "timing": QUICK, "idle": 60.0, **options},
+            isolation=isolation or CrashIsolation(),
+            max_deliveries=max_deliveries,
+            timing=timing,
         )
 
     def _give_up(self, event: Event, reason: Reason, detail: str) -> None:

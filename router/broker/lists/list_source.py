@@ -23,7 +23,7 @@ from router.broker.server import answers, client
 from router.broker.server.client import Backoff
 from router.broker.server.link import COMMAND, cancelled
 from router.broker.server.outage import Outage
-from router.contracts import Clock, Receiver, Sign
+from router.contracts import Clock, Receiver, Sign, Source
 from router.errors import ConfigError, Problem, Reason, UnavailableError
 from router.events import RawBatch
 
@@ -58,6 +58,10 @@ class ListSource:
     `start` tries, None for ever; `waiting` is told why, each time a try fails. `observe` takes nothing at all. `solitude` is
     shared by everything in the process whose deliveries may end it. Raises `ConfigError` for a URL that isn't one.
     """
+
+    trimmed = 0
+    trimmed_exact = True
+    possibly_repeated = 0
 
     def __init__(
         self,
@@ -152,6 +156,9 @@ class ListSource:
     def in_flight(self) -> int:
         """Items in hand."""
         return sum(len(each.items) for each in self._lists)
+
+    def succeed(self, other: Source) -> None:
+        """Nothing has to be known: every source has a processing list of its own."""
 
     async def start(self) -> None:
         """Connect, put back what the last run left in hand, and begin to take.

@@ -17,7 +17,7 @@ from router.broker.pubsub.subscriber import SUBSCRIBE, Subscriber, Subscriptions
 from router.broker.server import answers, client
 from router.broker.server.client import SILENCE, TIMEOUT, Backoff, dial
 from router.broker.server.link import cancelled
-from router.contracts import Clock, Receiver, Sign
+from router.contracts import Clock, Receiver, Sign, Source
 from router.errors import ConfigError, Problem, RouterError, UnavailableError
 from router.events import RawBatch, text
 
@@ -56,6 +56,11 @@ class PubSubSource:
     the socket, and never waited for. `connect_timeout` is how long `start` tries, None for ever; `waiting` is told why,
     each time a try fails. Raises `ConfigError` for a URL that isn't one.
     """
+
+    in_flight = 0
+    trimmed = 0
+    trimmed_exact = True
+    possibly_repeated = 0
 
     def __init__(
         self,
@@ -118,6 +123,9 @@ class PubSubSource:
         return [
             Sign(f"source {self.name}", "nothing is heard and nothing tried", max(self._tried, self.last_byte or 0.0))
         ]
+
+    def succeed(self, other: Source) -> None:
+        """Nothing has to be known: nobody waits for acknowledgements here."""
 
     async def start(self) -> None:
         """Connect and subscribe; returns when the server has confirmed every name and glob.

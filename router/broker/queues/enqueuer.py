@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import NamedTuple
 
@@ -24,8 +23,7 @@ from router.broker.server.client import Server
 from router.broker.server.health import Health
 from router.broker.server.outage import Outage
 from router.broker.server.outbox import Buffer, Outbox
-from router.config.models import QueueConfig
-from router.contracts import Dropped, Sign
+from router.contracts import Dropped, QueueLimits, Sign
 from router.core.accounts.books import SinkBook
 from router.events import Event
 
@@ -76,18 +74,9 @@ class Enqueuer:
         """Why deliveries can't be enqueued; None while they can."""
         return self._health.reason
 
-    def inbox(
-        self,
-        sink: str,
-        config: QueueConfig,
-        book: SinkBook,
-        dropped: Dropped,
-        overriding: AbstractSet[str] = frozenset(),
-    ) -> Inbox:
-        """Return where the deliveries of a sink are handed in. `overriding` are the routes that replace its options."""
-        return Inbox(
-            sink, config, prefix=self._prefix, book=book, dropped=dropped, put=self._put, overriding=overriding
-        )
+    def inbox(self, sink: str, limits: QueueLimits, book: SinkBook, dropped: Dropped) -> Inbox:
+        """Return where the deliveries of a sink are handed in."""
+        return Inbox(sink, limits, prefix=self._prefix, book=book, dropped=dropped, put=self._put)
 
     async def close(self, patience: float) -> dict[str, int]:
         """Enqueue what waits, for `patience` seconds at most, and end; return how much is lost, by sink."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from collections.abc import Set as AbstractSet
 
 from router.broker.server import keys
 from router.broker.server.link import Word
 from router.broker.server.outbox import Batch
-from router.config.models import QueueConfig
-from router.contracts import Dropped
+from router.contracts import Dropped, QueueLimits
 from router.core.accounts.books import SinkBook
 from router.events import Event
 
@@ -23,25 +21,24 @@ class Inbox:
     def __init__(
         self,
         sink: str,
-        config: QueueConfig,
+        limits: QueueLimits,
         *,
         prefix: str,
         book: SinkBook,
         dropped: Dropped,
         put: Put,
-        overriding: AbstractSet[str] = frozenset(),
     ) -> None:
         self.sink = sink
         self.book = book
         self.dropped = dropped
         self.keys = keys.queue(prefix, sink), keys.later(prefix, sink), keys.books(prefix, sink)
         self._put = put
-        self.configure(config, overriding)
+        self.configure(limits)
 
-    def configure(self, config: QueueConfig, overriding: AbstractSet[str]) -> None:
+    def configure(self, limits: QueueLimits) -> None:
         """Take other bounds, and other routes that override the sink's options, from the next batch on."""
-        self.bounds = config.max_events, config.max_bytes, int(config.when_full != "block")
-        self.overriding = overriding
+        self.bounds = limits.max_events, limits.max_bytes, int(limits.when_full != "block")
+        self.overriding = limits.overriding
 
     def put(self, events: list[Event], size: int) -> None:  # noqa: ARG002  # as `Queue.put`; records are what counts here
         """Take deliveries of one source. Never waits."""
@@ -50,10 +47,6 @@ class Inbox:
     @property
     def waiting(self) -> int:
         """Deliveries that are not in Redis yet."""
-        return self.book.on_their_way
-
-    def count(self) -> int:
-        """Return how many deliveries are not in Redis yet."""
         return self.book.on_their_way
 
 

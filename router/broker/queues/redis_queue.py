@@ -13,7 +13,6 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +22,13 @@ from redis import exceptions as failures
 
 from router.broker.groups.crash_isolation import CrashIsolation
 from router.broker.groups.group_scripts import CLAIM, OF_ANOTHER
+from router.broker.queues.inbox import Inbox
 from router.broker.queues.queue_scripts import DEFER, RECOVER, REDATE, RENEW, RESCHEDULE, SETTLE, TICK
 from router.broker.server import client, keys
 from router.broker.server.client import Backoff, Server
 from router.broker.server.link import COMMAND, Link, Word, cancelled
 from router.broker.server.outage import Outage
-from router.contracts import Clock, Sign
+from router.contracts import Clock, QueueLimits, Sign
 from router.core.accounts.books import SinkBook
 from router.core.accounts.records import Reader, UnknownRecordError, pack
 from router.core.accounts.server_time import ServerTime
@@ -109,13 +109,13 @@ _TASKS = ("read", "settle", "keep")
 class RedisQueue:
     """Implements `contracts.Queue` on Redis for the deliveries of one sink.
 
-    `consumer` is this router's name, the same after a restart. `append` hands new deliveries over to Redis, in its own
-    time; `waiting` says how many of them are not there yet. `give_up` makes a dead letter of one and settles it when that
-    is written. `hold` bounds what is taken ahead of the workers. What nobody renews for `idle` seconds is a dead router's.
-    `overriding` are the routes that replace options of the sink. `book` is this router's own; everybody's is in Redis.
+    `consumer` is this router's name, the same after a restart. `give_up` makes a dead letter of one delivery and settles
+    it when that is written. `book` is this router's own; everybody's is in Redis.
     `told` is the outage that the log tells of; queues of one server share it, so that ten of them do not tell of one
     outage ten times.
     """
+
+    durable = True
 
     def __init__(
         self,
@@ -124,16 +124,13 @@ class RedisQueue:
         *,
         prefix: str,
         consumer: str,
-        append: Callable[[list[Event], int], None],
-        waiting: Callable[[], int],
+        inbox: Inbox,
+        limits: QueueLimits,
         give_up: Callable[[Event, Reason, str], None],
         book: SinkBook,
         clock: Clock,
         isolation: CrashIsolation,
-        hold: int = MOST,
-        idle: float = 60.0,
         max_deliveries: int = 5,
-        overriding: AbstractSet[str] = frozenset(),
         timing: Timing | None = None,
         told: Outage | None = None,
     ) -> None:
@@ -142,8 +139,7 @@ class RedisQueue:
         self._later = keys.later(prefix, sink)
         self._books = keys.books(prefix, sink)
         self._consumer = consumer
-        self._append = append
-        self._waiting = waiting
+        self._inbox = inbox
         self._give_up = give_up
         self.shared_book = SinkBook(dropped_by_channel=book.dropped_by_channel)
         """Everybody's book of the sink, as of the last `refresh`, which is never long ago."""
@@ -157,7 +153,7 @@ class RedisQueue:
         self._single: bytes | None = None  # the entry for which this queue is alone
         self._max_deliveries = max_deliveries
         self._room = asyncio.Event()
-        self.configure(hold=hold, idle=idle, overriding=overriding)
+        self.configure(limits)
         self._timing = timing = timing or Timing()
         self._server = server
         self._reading = Link(server, timing.block + client.TIMEOUT)
@@ -204,8 +200,8 @@ class RedisQueue:
     def events(self) -> int:
         """Deliveries that are not settled; once the router ends those in hand, for the others stay where they are."""
         if self._ending:
-            return self._waiting() + len(self._held) - len(self._unreadable)
-        return self._waiting() + self.held
+            return self._inbox.waiting + len(self._held) - len(self._unreadable)
+        return self._inbox.waiting + self.held
 
     @property
     def delayed(self) -> int:
@@ -223,7 +219,7 @@ class RedisQueue:
 
     def put(self, events: list[Event], size: int) -> None:
         """Hand deliveries over to Redis. Never waits."""
-        self._append(events, size)
+        self._inbox.put(events, size)
 
     async def take(self, most: int) -> tuple[list[Event], int]:
         """The next deliveries, at least one and at most `most`, and their bytes; waits until there are some."""
@@ -367,22 +363,27 @@ class RedisQueue:
             return
         self._defer(event._receipt, event._position, {}, [(delay, record)])
 
-    def give_back(self, events: Sequence[Event]) -> None:
+    async def give_back(self, hand: Sequence[Event]) -> None:
         """Hand back deliveries that were taken and not attempted: they are the next to be taken, in this order."""
-        if not events:
+        if not hand:
             return
-        self._kept.difference_update(map(_entry, events))
-        self._bundles.appendleft(_Bundle(list(events)))
-        self._ready += len(events)
+        self._kept.difference_update(map(_entry, hand))
+        self._bundles.appendleft(_Bundle(list(hand)))
+        self._ready += len(hand)
         self._wake_taker()
 
-    def configure(self, *, hold: int, idle: float, overriding: AbstractSet[str]) -> None:
-        """Take other limits from now on; they mean what they mean to the class."""
-        self._hold = min(hold, MOST)
-        self._idle = idle
-        self._overriding = overriding
-        self._reader = Reader(self._sink, overriding)
+    def configure(self, limits: QueueLimits) -> None:
+        """Take other limits from now on, and so does the way into the queue."""
+        self._inbox.configure(limits)
+        self._hold = min(limits.hold, MOST)
+        self._idle = limits.idle
+        self._overriding = limits.overriding
+        self._reader = Reader(self._sink, limits.overriding)
         self._room.set()
+
+    def leave(self, *, handed_over: bool) -> list[Event]:  # noqa: ARG002  # nothing is
+        """Take out nothing: what waits stands in Redis."""
+        return []
 
     def split(self, event: Event, parts: list[Event]) -> None:
         """A delivery in hand was handed over to `parts`; its entry gives way to theirs once each is put off or over."""
@@ -446,7 +447,7 @@ class RedisQueue:
         self._let_go(left)
 
     def _is_quiet(self) -> bool:
-        return self._reading_ended and self._nothing_in_hand() and not self._waiting()
+        return self._reading_ended and self._nothing_in_hand() and not self._inbox.waiting
 
     def holds_up(self, hand: Sequence[Event]) -> bool:
         """Whether an end has to wait: for a moment, for what is on its way to or from Redis. What waits in `hand` stands there."""

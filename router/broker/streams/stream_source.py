@@ -26,7 +26,7 @@ from router.broker.server.outage import Outage
 from router.broker.streams.acknowledger import Acknowledger
 from router.broker.streams.stream_entries import Entries, Recovered, Stream
 from router.broker.streams.stream_group import Entry, Group, Loss, Refused
-from router.contracts import Clock, Receiver, Sign
+from router.contracts import Clock, Receiver, Sign, Source
 from router.core.accounts.books import SourceBook
 from router.core.delivery import claims
 from router.core.delivery.claims import Pending, Take
@@ -212,16 +212,19 @@ class StreamSource:
         part = f"source {self.name}"
         return [Sign(part, COMMAND, self._link.since), Sign(f"{part}: keeper", COMMAND, self._keeper.since)]
 
-    def succeed(self, other: StreamSource) -> None:
+    def succeed(self, other: Source) -> None:
         """Take the place of a source that has stopped, or will before this one runs: what it has in hand is not taken again.
 
-        It goes on acknowledging and renewing that until it is closed. There may be several; those of another server, group
-        or consumer mean nothing here.
+        It goes on acknowledging and renewing that until it is closed. There may be several; those of another kind, server,
+        group or consumer mean nothing here.
         """
-        if (other.address, other._words) != (self.address, self._words):  # another server, group or consumer
+        if not isinstance(other, StreamSource):
+            return
+        words, by_key = other._words, other._by_key  # noqa: SLF001  # of the same class
+        if (other.address, words) != (self.address, self._words):
             return
         for stream in self._streams:
-            elder = other._by_key.get(stream.key)
+            elder = by_key.get(stream.key)
             if elder is not None:
                 stream.elders.append(elder)
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
-from router.core.accounts.books import ProcessBook, SinkBook
+from router.core.accounts.books import ProcessBook
 
 Phase = Literal["starting", "running", "draining"]
 Counts = Mapping[str, int]
@@ -202,27 +202,6 @@ class View(Protocol):
 
     async def refresh(self) -> None:
         """Fetch what the next snapshot should say of other processes' work, for a second at most; never raises."""
-
-
-@runtime_checkable
-class SharedQueue(Protocol):
-    """A queue in Redis, which other routers may work off too: its book, and what it holds, are everybody's."""
-
-    reason: str | None
-    """Why it can't be used; None while it can."""
-
-    shared_book: SinkBook
-    """Everybody's book of the sink, as of the last `refresh`."""
-
-    held: int
-    """Deliveries that the queue itself held then, whoever has them in hand."""
-
-    @property
-    def unreadable(self) -> int:
-        """Entries in hand that this router can't read."""
-
-    async def refresh(self) -> None:
-        """Fetch both, of one moment. May raise, may take its time."""
 
 
 def document(snapshot: Snapshot) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import chain, count
 
-from router.config.models import QueueConfig
+from router.contracts import QueueLimits, Sign
 from router.core.accounts.books import SinkBook
 from router.engine.delivery import delivery_log
 from router.errors import Reason
@@ -29,12 +29,16 @@ class MemoryQueue:
     how many deliveries were dropped for want of room.
     """
 
+    durable = False
+    reason = None
+    unreadable = 0
+
     def __init__(
-        self, config: QueueConfig, *, now: Callable[[], float], book: SinkBook, full: Callable[[int], None]
+        self, limits: QueueLimits, *, now: Callable[[], float], book: SinkBook, full: Callable[[int], None]
     ) -> None:
-        self.configure(config)
+        self.configure(limits)
         self._now = now
-        self._book = book
+        self.shared_book = self._book = book
         self._full = full
         self._bundles: deque[Bundle] = deque()
         self._later: list[tuple[float, int, Event]] = []
@@ -159,21 +163,21 @@ class MemoryQueue:
         heapq.heappush(self._later, (self._now() + delay, next(self._order), event))
         self._set_alarm()
 
-    def give_back(self, events: Sequence[Event]) -> None:
+    async def give_back(self, hand: Sequence[Event]) -> None:
         """Hand back deliveries that were taken and not attempted: they are the next to be taken, in this order."""
-        if events:
-            self._bundles.appendleft((list(events), size_of(events)))
+        if hand:
+            self._bundles.appendleft((list(hand), size_of(hand)))
             self._wake(1)
 
-    def configure(self, config: QueueConfig) -> None:
+    def configure(self, limits: QueueLimits) -> None:
         """Take other bounds from now on; what is there stays."""
-        self._max_events = config.max_events
-        self._max_bytes = config.max_bytes
-        self._blocks = config.when_full == "block"
-        self._oldest_goes = config.when_full == "drop-oldest"
+        self._max_events = limits.max_events
+        self._max_bytes = limits.max_bytes
+        self._blocks = limits.when_full == "block"
+        self._oldest_goes = limits.when_full == "drop-oldest"
 
-    def empty(self) -> list[Event]:
-        """Take out everything that waits, whenever it is due; what is in hand is not. Settle it, or hand it over."""
+    def _empty(self) -> list[Event]:
+        """Take out everything that waits, whenever it is due; what is in hand is not."""
         left = [event for events, _ in self._bundles for event in events]
         left += [event for _, _, event in sorted(self._later)]
         self._bundles.clear()
@@ -181,9 +185,11 @@ class MemoryQueue:
         self._set_alarm()
         return left
 
-    def leave(self) -> list[Event]:
-        """Take out everything that waits, for another queue of the sink: it is handed over, and no source is told yet."""
-        left = self.empty()
+    def leave(self, *, handed_over: bool) -> list[Event]:
+        """Take out everything that waits. No source is told yet of what is handed over to another queue of the sink."""
+        left = self._empty()
+        if not handed_over:
+            return left
         self._book.settle(len(left), Outcome.HANDED_OVER)
         self.events -= len(left)
         self.bytes -= size_of(left)
@@ -236,6 +242,24 @@ class MemoryQueue:
             self._wake(1)
         self._set_alarm()
 
+    @property
+    def held(self) -> int:
+        """All deliveries that are not settled: nobody else has any."""
+        return self.events
+
+    def start(self) -> None:
+        """Nothing has to be started."""
+
+    async def refresh(self) -> None:
+        """Nothing has to be fetched: the book is kept here."""
+
+    def signs(self) -> tuple[Sign, ...]:
+        """Nothing here can hang."""
+        return ()
+
+    async def end(self, patience: float) -> None:
+        """Nobody has to be told."""
+
     async def settled(self) -> None:
         """Wait until nothing is left."""
         while self.events:
@@ -253,7 +277,7 @@ class MemoryQueue:
 
         What a source waits to hear of is not lost: it stays with the source, and is not counted here.
         """
-        left = [*self.empty(), *hand]
+        left = [*self._empty(), *hand]
         self.events -= len(left)
         self.bytes -= size_of(left)
         lost = [event for event in left if event._receipt is None]

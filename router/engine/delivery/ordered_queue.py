@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
 
-from router.contracts import Queue
+from router.contracts import WorkQueue
 from router.core.delivery.ordering import Ordering
 from router.errors import Reason
 from router.events import Event, Outcome, size_of
@@ -25,12 +25,12 @@ AGAIN = 1.0
 
 
 class Ordered:
-    """Implements what a worker needs of `contracts.Queue`, on top of one; `key` gives the lane of a delivery, or None.
+    """Implements `contracts.WorkQueue` on top of one; `key` gives the lane of a delivery, or None.
 
     `now` gives seconds that never go back.
     """
 
-    def __init__(self, queue: Queue, *, key: Callable[[Event], str | None], now: Callable[[], float]) -> None:
+    def __init__(self, queue: WorkQueue, *, key: Callable[[Event], str | None], now: Callable[[], float]) -> None:
         self._queue = queue
         self._key = key
         self._now = now
@@ -52,10 +52,6 @@ class Ordered:
     def delayed(self) -> int:
         """Those that wait for their next attempt, or behind others."""
         return self._queue.delayed + len(self._later) + self._lanes.waiting
-
-    def put(self, events: list[Event], size: int) -> None:
-        """As the queue's."""
-        self._queue.put(events, size)
 
     async def take(self, most: int) -> tuple[list[Event], int]:
         """The next deliveries, at least one and at most `most`, no two of a lane; waits until there are some."""
@@ -173,7 +169,7 @@ class Ordered:
         kept = self._later[0][0] - self._now() if self._later else None
         return min((due for due in (self._queue.due_in(), kept) if due is not None), default=None)
 
-    async def retire(self, hand: Sequence[Event]) -> None:
+    async def give_back(self, hand: Sequence[Event]) -> None:
         """Give back to the queue what is in `hand` and what is kept here, and end; the order of each lane stays.
 
         What waits for its next attempt goes back as due: behind it in its lane may wait more.
@@ -181,7 +177,7 @@ class Ordered:
         self._cancel()
         if self._feeding is not None:
             await asyncio.wait([self._feeding])
-        self._queue.give_back([*hand, *self._kept()])
+        await self._queue.give_back([*hand, *self._kept()])
 
     def holds_up(self, hand: Sequence[Event]) -> bool:
         """As the queue's; what is kept here is in hand for it."""

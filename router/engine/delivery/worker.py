@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from router.config.models import HostKeys
-from router.contracts import Clock, DeadLetters, Queue, Sign
+from router.contracts import Clock, DeadLetters, Queue, Sign, WorkQueue
 from router.core.accounts.books import SinkBook
 from router.core.accounts.records import LONGEST_ERROR
 from router.core.accounts.snapshot import Fault
@@ -28,14 +28,13 @@ from router.core.delivery.breaker import Ticket
 from router.core.delivery.pace import Pace
 from router.core.ids import Ids
 from router.core.rendering import OptionsTemplate
-from router.core.rendering.expressions import Expiry, Expression
+from router.core.rendering.expressions import Expiry
 from router.engine.calling.calls import Caller
 from router.engine.dead_letters import dead_letter_factory
 from router.engine.delivery.delivery_log import DeliveryLog
 from router.engine.delivery.delivery_mode import DeliveryMode
 from router.engine.delivery.fallback import HANDED_OVER, HandOver, relay
 from router.engine.delivery.gate import Gate
-from router.engine.delivery.ordered_queue import Ordered
 from router.engine.delivery.pausing import Pausing
 from router.engine.delivery.preparing import Dead, Preparing, Send, Shown, Suppressed, about
 from router.engine.delivery.sink_health import SinkHealth
@@ -75,8 +74,8 @@ class SinkWorker:
     """Delivers what is put into its queue.
 
     `templates` gives the compiled options by route, and by None for any other route; `expires` until when the deliveries
-    of a route are worth making; `order_by` the key of those that keep their order. `mode` holds back what
-    `deliver: print` must not send. `hand_over` puts deliveries into the queues of the sink's fallbacks. `redact` takes
+    of a route are worth making. `line` stands in front of the queue of a sink whose deliveries keep their order. `mode`
+    holds back what `deliver: print` must not send. `hand_over` puts deliveries into the queues of the sink's fallbacks. `redact` takes
     secrets out of what is told of failures.
     """
 
@@ -98,14 +97,14 @@ class SinkWorker:
         chance: Chance,
         meter: SinkMeter | None = None,
         expires: Mapping[str, Expiry] | None = None,
-        order_by: Expression | None = None,
+        line: WorkQueue | None = None,
         hand_over: HandOver | None = None,
         redact: Callable[[str], str] = str,
     ) -> None:
         self.name = name
         self.book = book
         self.queue = queue
-        self._line: Queue | Ordered = queue if order_by is None else _ordered(queue, order_by, clock)
+        self._line = line or queue
         self._caller = caller
         self._mode = mode
         self._templates: Mapping[str | None, OptionsTemplate] = {}
@@ -226,11 +225,7 @@ class SinkWorker:
 
         A call takes at most `timeout`; `check` has to be called on until then.
         """
-        hand = await self._slots.retire()
-        if isinstance(self._line, Ordered):
-            await self._line.retire(hand)
-        else:
-            self.queue.give_back(hand)
+        await self._line.give_back(await self._slots.retire())
         await self._close_sink()
 
     def orphan(self, events: Iterable[Event]) -> None:
@@ -581,10 +576,6 @@ class SinkWorker:
         """Settle one delivery that was not attempted, or got to every address that is not named as failed."""
         self._line.settle([event], len(event.raw), outcome, reason)
         self._debug.settled([event], outcome, reason, addresses=to)
-
-
-def _ordered(queue: Queue, order_by: Expression, clock: Clock) -> Ordered:
-    return Ordered(queue, key=lambda event: order_by.key(event, clock.now()), now=clock.monotonic)
 
 
 def _most(batch: int, pace: Pace | None) -> int:

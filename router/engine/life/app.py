@@ -13,7 +13,6 @@ from typing import Any
 
 import structlog
 
-from router.broker.queues.redis_queue import RedisQueue
 from router.broker.server.link import cancelled
 from router.engine.calling.stall import StallWatch
 from router.engine.composition import Parts, Printer, compose, runtime
@@ -225,20 +224,18 @@ class App:
             worker.start()
         if self._parts.shared.writer:
             await self._parts.shared.writer.start()
-        for queue in self._redis_queues():
+        queues = [worker.queue for worker in self._workers()]
+        for queue in queues:
             queue.start()
         if self._parts.shared.replays:
             self._parts.shared.replays.start()
-        if self._parts.shared.durable and self._redis_queues():
+        if self._parts.shared.durable and any(queue.durable for queue in queues):
             self._parts.shared.durable.durability.start()
         tasks = [asyncio.create_task(source.start()) for source in self._parts.every_source()]
         try:
             await asyncio.gather(*tasks)
         finally:
             await cancelled(tasks)
-
-    def _redis_queues(self) -> list[RedisQueue]:
-        return [worker.queue for worker in self._workers() if isinstance(worker.queue, RedisQueue)]
 
     async def _stop_sources(self) -> None:
         stops = [self._running.stop(source) for source in self._parts.every_source()]
@@ -386,7 +383,7 @@ class App:
             log.error("deliveries could not be queued in Redis and are lost", reason="shutdown", by_sink=lost)
 
     async def _close_queues(self, patience: float) -> None:
-        await asyncio.gather(*(queue.end(patience) for queue in self._redis_queues()))
+        await asyncio.gather(*(worker.queue.end(patience) for worker in self._workers()))
         if self._parts.shared.durable:
             await self._parts.shared.durable.durability.close()
 

@@ -10,14 +10,12 @@ from typing import Any, Protocol
 
 import msgspec
 
-from router.broker.queues.orphans import Orphans
 from router.broker.server.durability import Durability
 from router.broker.server.server_check import ServerCheck
 from router.core.accounts.durability_risks import brings_its_own
 from router.core.accounts.snapshot import (
     Phase,
     RedisStatus,
-    SharedQueue,
     SinkStatus,
     Snapshot,
     SourceStatus,
@@ -55,7 +53,7 @@ class Watch:
         name = f"event-router:{around.instance}"
         self._server_check = ServerCheck(around.redis_url, client_name=name) if parts.shared.writer else None
         durable = parts.shared.durable
-        self.orphans = Orphans(durable.server, prefix=durable.prefix, served=self._served) if durable else None
+        self.orphans = durable.orphans(self._served) if durable else None
         """What waits in Redis for sinks that are gone; None where nothing of ours is in Redis."""
         self.phase: Phase = "starting"
         self.hanging: Callable[[], tuple[str, ...]] = tuple
@@ -119,8 +117,7 @@ class Watch:
 
     async def refresh(self) -> None:
         """Let queues that others share fetch their books; those that don't in time show what they last knew."""
-        queues = [sink.worker.queue for sink in self._parts.every_sink().values()]
-        asked = [asyncio.create_task(queue.refresh()) for queue in queues if isinstance(queue, SharedQueue)]
+        asked = [asyncio.create_task(sink.worker.queue.refresh()) for sink in self._parts.every_sink().values()]
         if self.orphans is not None:
             asked.append(asyncio.create_task(self.orphans.refresh()))
         if not asked:
@@ -134,7 +131,7 @@ class Watch:
     def _served(self) -> frozenset[str]:
         """The sinks that work off queues in Redis."""
         parts = self._parts.sinks.items()
-        return frozenset(name for name, sink in parts if isinstance(sink.worker.queue, SharedQueue))
+        return frozenset(name for name, sink in parts if sink.worker.queue.durable)
 
     def _notices(self) -> tuple[str, ...]:
         durable = self._parts.shared.durable
@@ -154,8 +151,7 @@ class Watch:
         server_check, writer = self._server_check, self._parts.shared.writer
         if server_check is None or writer is None:
             return None
-        queues = [sink.worker.queue for sink in self._parts.sinks.values()]
-        blocked = [queue.reason for queue in queues if isinstance(queue, SharedQueue)]
+        blocked = [sink.worker.queue.reason for sink in self._parts.sinks.values()]
         reason = next(filter(None, (server_check.reason, writer.reason, *blocked)), None)
         return RedisStatus(server_check.address, reason is None, reason)
 
@@ -168,10 +164,10 @@ class Watch:
             address=source.address,
             gaps=source.gaps,
             gap_seconds=source.gap_seconds,
-            duplicates=getattr(source, "duplicates", 0),  # only subscriptions can bring an event twice
-            trimmed=getattr(source, "trimmed", 0),  # only streams are trimmed
-            trimmed_exact=getattr(source, "trimmed_exact", True),
-            possibly_repeated=getattr(source, "possibly_repeated", 0),
+            duplicates=source.duplicates,
+            trimmed=source.trimmed,
+            trimmed_exact=source.trimmed_exact,
+            possibly_repeated=source.possibly_repeated,
             received=book.received,
             rejected=_by_reason(book.rejected),
             unmatched=book.unmatched,
@@ -181,19 +177,16 @@ class Watch:
     @staticmethod
     def _sink(sink: SinkPart) -> SinkStatus:
         worker = sink.worker
-        queue = worker.queue
-        kind, book, pending, unreadable = "memory", worker.book, queue.events, 0
-        if isinstance(queue, SharedQueue):
-            kind, book, pending, unreadable = "redis", queue.shared_book, queue.held, queue.unreadable
+        queue, book = worker.queue, worker.queue.shared_book
         return SinkStatus(
             type=sink.type,
-            queue=kind,
+            queue="redis" if queue.durable else "memory",
             fault=worker.fault,
             breaker_open=worker.breaker_open,
-            pending=pending,
+            pending=queue.held,
             delayed=queue.delayed,
             in_hand=worker.in_hand,
-            waiting=max(queue.events - pending, 0),
+            waiting=max(queue.events - queue.held, 0),
             accepted=book.accepted,
             delivered=book.delivered,
             printed=book.printed,
@@ -203,7 +196,7 @@ class Watch:
             handed_over=book.handed_over,
             degraded=worker.book.degraded,
             dropped_by_channel=dict(worker.book.dropped_by_channel),
-            unreadable=unreadable,
+            unreadable=queue.unreadable,
             replaced=worker.replaced,
         )
 

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 
 import structlog
 
-from router.broker.queues.redis_queue import RedisQueue
 from router.broker.server.link import cancelled
 from router.contracts import Clock, Sign
 from router.core.accounts.liveness import Hang, Judge
@@ -108,5 +107,4 @@ def signs_of(parts: Parts) -> Iterator[Sign]:
         yield from parts.shared.durable.enqueuer.signs()
     for sink in parts.sinks.values():
         yield from sink.worker.signs()
-        if isinstance(sink.worker.queue, RedisQueue):
-            yield from sink.worker.queue.signs()
+        yield from sink.worker.queue.signs()

@@ -17,12 +17,7 @@ from typing import Any
 
 import structlog
 
-from router.broker.lists.list_source import ListSource
-from router.broker.pubsub.pubsub_source import PubSubSource
-from router.broker.queues.redis_queue import RedisQueue
-from router.broker.streams.stream_source import StreamSource
-from router.config.models import PubSubConfig, QueueConfig
-from router.contracts import Queue, Source
+from router.contracts import Queue, Source, Switchable
 from router.core.accounts.snapshot import LoadStatus
 from router.engine.calling.threads import DaemonThreads
 from router.engine.composition import (
@@ -32,13 +27,13 @@ from router.engine.composition import (
     dead_letter_bounds,
     expires_of,
     is_durable,
+    limits_of,
     pipeline_of,
     sink_part,
     source_part,
     subscriptions_of,
     templates_of,
 )
-from router.engine.delivery.memory_queue import MemoryQueue
 from router.engine.life.running_sources import RunningSources
 from router.engine.reload.changes import Changes, changes
 from router.engine.reload.worker_replacement import WorkerReplacement, start
@@ -86,7 +81,7 @@ class _Plan:
     new_sinks: dict[str, SinkPart] = field(default_factory=dict)
     sources: dict[str, SourcePart] = field(default_factory=dict)
     new_sources: dict[str, SourcePart] = field(default_factory=dict)
-    prepared: list[PubSubSource] = field(default_factory=list)
+    prepared: list[Switchable] = field(default_factory=list)
 
 
 class Reloader:
@@ -210,9 +205,9 @@ class Reloader:
         if part is None:
             return None
         queue = part.worker.queue
-        if name in self._parts.leaving_sinks and isinstance(queue, RedisQueue):
+        if name in self._parts.leaving_sinks and queue.durable:
             return None  # it is being closed, with everything that stands in Redis
-        return queue if isinstance(queue, RedisQueue) == is_durable(name, loaded, self._parts.shared) else None
+        return queue if queue.durable == is_durable(name, loaded, self._parts.shared) else None
 
     def _make_source(self, plan: _Plan, name: str) -> None:
         before = self._parts.sources.get(name)
@@ -220,10 +215,9 @@ class Reloader:
             plan.sources[name] = before
             return
         part = source_part(name, plan.loaded, self._parts.shared)
-        if isinstance(part.source, StreamSource):
-            for other in self._parts.every_source():
-                if isinstance(other, StreamSource) and not self._goes_on(plan, other):
-                    part.source.succeed(other)
+        for other in self._parts.every_source():
+            if not self._goes_on(plan, other):
+                part.source.succeed(other)
         plan.sources[name] = plan.new_sources[name] = part
 
     def _goes_on(self, plan: _Plan, source: Source) -> bool:
@@ -239,11 +233,10 @@ class Reloader:
             name: part.source.start for name, part in plan.new_sources.items()
         }
         for name in plan.changes.switched:
-            source, config = plan.sources[name].source, plan.loaded.config.sources[name]
-            assert isinstance(source, PubSubSource)
-            assert isinstance(config, PubSubConfig)
-            plan.prepared.append(source)
-            steps[name] = partial(source.prepare, *subscriptions_of(config))
+            switchable = plan.sources[name].switchable
+            assert switchable is not None
+            plan.prepared.append(switchable)
+            steps[name] = partial(switchable.prepare, *subscriptions_of(plan.loaded.config.sources[name]))
         tasks = [asyncio.create_task(_run(step, name, plan.loaded)) for name, step in steps.items()]
         if not tasks:
             return
@@ -312,13 +305,13 @@ class Reloader:
             before = parts.every_sink().get(name)
             if before is part:
                 part.worker.use(templates_of(name, loaded), expires_of(name, loaded))
-                self._bound(name, part, loaded)
+                part.worker.queue.configure(limits_of(name, loaded))
                 continue
             if before is not None:
                 gone = before.worker.gone | before.worker.overriding
                 part.worker.use(templates_of(name, loaded), expires_of(name, loaded), gone)
                 if part.worker.queue is before.worker.queue:
-                    self._bound(name, part, loaded)
+                    part.worker.queue.configure(limits_of(name, loaded))
             self._succeed(name, before, part, sources_left)
         for name in parts.sinks.keys() - plan.sinks.keys():
             parts.leaving_sinks[name] = parts.sinks[name]
@@ -351,14 +344,6 @@ class Reloader:
         if self._replacements.get(name) is replacement:
             del self._replacements[name]
 
-    def _bound(self, name: str, part: SinkPart, loaded: Loaded) -> None:
-        """Give a queue that goes on the limits of this configuration."""
-        queue, durable = part.worker.queue, self._parts.shared.durable
-        if isinstance(queue, MemoryQueue):
-            queue.configure(loaded.config.sinks[name].host.queue or QueueConfig())
-        elif isinstance(queue, RedisQueue) and durable is not None:
-            durable.configure(queue, name, loaded)
-
     def _configure(self, loaded: Loaded) -> None:
         """What has no parts of its own."""
         shared, config = self._parts.shared, loaded.config
@@ -370,7 +355,7 @@ class Reloader:
 
     async def _see_off(self, source: Source) -> None:
         """Close a source that has stopped when nothing of it is in hand any more."""
-        while isinstance(source, StreamSource | ListSource) and source.in_flight:  # noqa: ASYNC110  # seldom, and nobody waits
+        while source.in_flight:  # noqa: ASYNC110  # seldom, and nobody waits
             await asyncio.sleep(LOOK)
         await source.close()
         self._parts.leaving_sources = [one for one in self._parts.leaving_sources if one is not source]

@@ -12,10 +12,8 @@ from collections.abc import Iterable
 
 import structlog
 
-from router.broker.queues.redis_queue import RedisQueue
 from router.contracts import Queue
 from router.engine.composition import SinkPart
-from router.engine.delivery.memory_queue import MemoryQueue
 from router.events import Event, size_of
 
 log = structlog.stdlib.get_logger(__name__)
@@ -86,7 +84,7 @@ class WorkerReplacement:
     async def _work_off(self) -> None:
         """Deliver what is in memory, as long as there is time and nobody takes it over."""
         await self._sources_left.wait()
-        if not isinstance(self.old.worker.queue, MemoryQueue):
+        if self.old.worker.queue.durable:
             return
         ends = {asyncio.create_task(self.old.worker.settled()), asyncio.create_task(self._named.wait())}
         await asyncio.wait(ends, timeout=self._patience, return_when=asyncio.FIRST_COMPLETED)
@@ -98,21 +96,19 @@ class WorkerReplacement:
         new = self.successor
         if new is not None and new.worker.queue is queue:
             return
-        if isinstance(queue, RedisQueue):
-            with contextlib.suppress(Exception):  # what can't be told now is found by whoever reads the queue next
-                await queue.end(QUEUE_PATIENCE)
-            if new is not None and not isinstance(new.worker.queue, RedisQueue):
-                new.worker.book.forget(new.worker.queue.events)
-                self._left_behind(queue.held)
-        elif isinstance(queue, MemoryQueue) and new is not None:
-            left = queue.leave()
-            new.worker.book.planned += len(left)
-            _move(left, new.worker.queue)
-        elif isinstance(queue, MemoryQueue):
-            rest = queue.empty()
-            if rest:
-                log.error("the sink is gone: its deliveries become dead letters", sink=self._name, number=len(rest))
-            self.old.worker.orphan(rest)
+        with contextlib.suppress(Exception):  # what can't be told now is found by whoever reads the queue next
+            await queue.end(QUEUE_PATIENCE)
+        left = queue.leave(handed_over=new is not None)
+        if new is None:
+            if left:
+                log.error("the sink is gone: its deliveries become dead letters", sink=self._name, number=len(left))
+            self.old.worker.orphan(left)
+            return
+        new.worker.book.planned += len(left)
+        _move(left, new.worker.queue)
+        if queue.durable and not new.worker.queue.durable:
+            new.worker.book.forget(new.worker.queue.events)
+            self._left_behind(queue.held)
 
     def _left_behind(self, number: int) -> None:
         if number:
@@ -123,7 +119,7 @@ class WorkerReplacement:
 def start(part: SinkPart, after: SinkPart | None = None) -> None:
     """Let a new worker begin, and its queue where that is not the one before's."""
     queue = part.worker.queue
-    if isinstance(queue, RedisQueue) and (after is None or queue is not after.worker.queue):
+    if after is None or queue is not after.worker.queue:
         queue.start()
     part.worker.start()
 
