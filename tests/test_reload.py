@@ -240,7 +240,7 @@ def register_sinks(register):
         await router.until(lambda: router.count() == 1)
 
 
-IMPATIENT = "import router.engine.reload.reloader\nrouter.engine.reload.DEADLINE = 1.0\n"
+IMPATIENT = "from router.engine.reload import reloader\nreloader.DEADLINE = 1.0\n"
 BLOCKING = """
 import time
 from router.api import hookimpl
@@ -326,6 +326,7 @@ async def test_a_stream_in_hand_is_neither_taken_again_nor_forgotten(server, tmp
         add(server, "t", range(50, 60))
         hold.unlink()
         await router.until(lambda: not pending(server, "s", "event-router"))
+        await router.until(lambda: len(numbers(router)) == 60)
         await router.until(lambda: not pending(server, "t", "event-router"))
         assert numbers(router) == dict.fromkeys(range(60), 1)
         await router.stop()
