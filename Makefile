@@ -44,8 +44,8 @@ format: $(DEV) ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(DEV) ## Measure: events/s and CPU per event, beside the floor and a plain subscriber
-	@$(BIN)/python benchmarks/bench.py $(ARGS)
+bench: $(DEV) ## Measure the CPU of an event, beside a floor and a peer; ARGS='compare --other COMMAND', channels, lists, idle
+	@$(BIN)/python -m benchmarks.bench $(ARGS)
 
 lock: $(DEV) ## Resolve the newest versions that pyproject.toml allows into the two locks, with hashes
 	$(PIP) install uv

@@ -1,7 +1,8 @@
 """What the router is measured against, each a program of its own: `python contenders.py NAME PORT SCHEMA OUT`.
 
 `floor` only reads the publishes: a bare loop of sockets and hiredis, the least that any Python program pays. `redis-py` is
-what one writes first: `get_message`, `json`, `jsonschema`, a line in a file.
+what one writes first: `get_message`, `json`, `jsonschema`, a line in a file. `list` is the least that a consumer of a list does who loses nothing:
+move an item, write it, remove it.
 """
 
 from __future__ import annotations
@@ -50,6 +51,24 @@ def redis_py(port: int, schema: Path, out: Path) -> None:
                 file.write(json.dumps({"channel": CHANNEL, "received_at": at, "payload": payload}) + "\n")
 
 
+def bare_list(port: int, _schema: Path, out: Path) -> None:
+    """Move an item at a time to a list of our own, write its line and remove it."""
+    with socket.create_connection(("127.0.0.1", port)) as connection, out.open("wb", buffering=0) as file:
+        reader = hiredis.Reader()
+
+        def call(*parts: bytes) -> bytes | int:
+            connection.sendall(hiredis.pack_command(parts))  # type: ignore[arg-type]
+            while (reply := reader.gets()) is False:
+                reader.feed(connection.recv(65536))
+            return reply  # type: ignore[no-any-return]
+
+        while True:
+            item = call(b"BLMOVE", b"bench", b"bench-held", b"RIGHT", b"LEFT", b"0")
+            assert isinstance(item, bytes)
+            file.write(item + b"\n")
+            call(b"LREM", b"bench-held", b"1", item)
+
+
 if __name__ == "__main__":
     name, port, schema, out = sys.argv[1:]
-    {"floor": floor, "redis-py": redis_py}[name](int(port), Path(schema), Path(out))
+    {"floor": floor, "redis-py": redis_py, "list": bare_list}[name](int(port), Path(schema), Path(out))

