@@ -100,8 +100,8 @@ def _command(text: str) -> Path:
 
 
 if __name__ == "__main__":
-    # Servers and routers are ended by the blocks that started them, so a SIGTERM has to leave these blocks.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # The blocks that start servers and routers end them too: a SIGTERM has to leave these blocks, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main(sys.argv[1:])
     except KeyboardInterrupt:

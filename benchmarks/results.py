@@ -168,16 +168,27 @@ class Results:
 def in_turn(
     cases: Sequence[Case], commands: Mapping[str, Path], rounds: int, progress: Progress, base: str = "base"
 ) -> Results:
-    """Measure every case of every command once in each round: what befalls the machine meanwhile befalls all of them."""
+    """Measure every case of every command once in each round: what befalls the machine meanwhile befalls all of them.
+
+    Ctrl-C ends it early: the results are then those of the rounds that were whole.
+    """
     results = Results([figure for case in cases for figure in case.figures], list(commands), base)
     task = progress.add_task("", total=rounds * len(cases) * len(commands))
-    for _ in range(rounds):
-        for case in cases:
-            # The other one first: A B A B, B being what is judged.
-            for name in sorted(commands):
-                progress.update(task, description=f"{case.name}, {name}" if len(commands) > 1 else case.name)
-                results.add(name, case.measure(commands[name]))
-                progress.advance(task)
+    for number in range(rounds):
+        measured = []
+        try:
+            for case in cases:
+                # The other one first: A B A B, B being what is judged.
+                for name in sorted(commands):
+                    progress.update(task, description=f"{case.name}, {name}" if len(commands) > 1 else case.name)
+                    measured.append((name, case.measure(commands[name])))
+                    progress.advance(task)
+        except KeyboardInterrupt:
+            if not number:
+                raise
+            break
+        for name, readings in measured:
+            results.add(name, readings)
     return results
 
 

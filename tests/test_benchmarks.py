@@ -116,6 +116,26 @@ def test_commands_and_cases_take_turns(tmp_path):
     assert first["detail"] == {"more": 1}
 
 
+def test_an_early_end_keeps_the_rounds_that_were_whole(tmp_path):
+    def interrupted(after):
+        values = iter(range(after))
+
+        def measure(_command):
+            value = next(values, None)
+            if value is None:
+                raise KeyboardInterrupt
+            return {"a": Reading(value)}
+
+        return [Case("a", [Figure("a", "µs")], measure)]
+
+    commands = {THIS: tmp_path, OTHER: tmp_path}
+    made = in_turn(interrupted(after=5), commands, 9, Progress(disable=True))
+    assert made.values("a", OTHER) == [0, 2]
+    assert made.values("a") == [1, 3]
+    with pytest.raises(KeyboardInterrupt):
+        in_turn(interrupted(after=1), commands, 9, Progress(disable=True))
+
+
 def test_the_table_says_what_was_met():
     made = results(ALONE, TWICE, CHEAP, FEW, base="alone", this=[(1, 3, 1, 7)] * 7, other=[(1, 1, 1, 1)] * 7)
     console = Console(width=200, file=io.StringIO())
