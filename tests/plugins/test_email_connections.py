@@ -231,7 +231,7 @@ async def test_a_cancelled_delivery_leaves_no_connection_behind():
 
 
 async def test_an_idle_connection_is_closed_with_quit(monkeypatch):
-    module = plugin_module("email")
+    module = plugin_module("email", "connections")
     monkeypatch.setattr(module.Connections, "IDLE", 0.05)
     async with smtp_server() as box, open_sink("email", at(box)) as sink:
         await sink.deliver(make_event({}))
@@ -241,7 +241,7 @@ async def test_an_idle_connection_is_closed_with_quit(monkeypatch):
 
 
 async def test_closing_does_not_wait_for_a_server_that_hangs(monkeypatch):
-    module = plugin_module("email")
+    module = plugin_module("email", "connections")
     monkeypatch.setattr(module.Connections, "QUIT", 0.1)
 
     async def script(reader, writer):

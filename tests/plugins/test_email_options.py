@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from tests.support.sinks import FakeContext, OpenSink, make_event, sink_type, validate
+from tests.support.sinks import FakeContext, OpenSink, make_event, plugin_module, sink_type, validate
 
 USER = {"from": "Shop <shop@example.org>", "to": "{{ payload.email }}", "text": "{{ payload.message }}"}
 TEAM = {"from": "shop@example.org", "to": ["ops@example.org", "dev@example.org"]}
@@ -75,10 +75,9 @@ def test_one_mail_per_address_where_an_address_is_a_template(values, separate):
 
 
 @pytest.mark.parametrize(("tls", "port"), [("starttls", 587), ("tls", 465), ("none", 25)])
-async def test_the_default_port_follows_from_tls(tls, port):
-    sink = OpenSink("email", TEAM | {"tls": tls}, FakeContext())
-    await sink.sink.open(sink.context)
-    assert sink.sink._connections.server == f"localhost:{port}"
+def test_the_default_port_follows_from_tls(tls, port):
+    connections = plugin_module("email", "connections").Connections(validate("email", TEAM | {"tls": tls}), None, "")
+    assert connections.server == f"localhost:{port}"
 
 
 @pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("mail.example.org", True)])

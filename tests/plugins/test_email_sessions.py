@@ -58,7 +58,7 @@ async def test_a_refusal_at_mail_on_a_used_connection_costs_no_attempt(answer):
 
 @pytest.mark.parametrize("answer", ["451 4.4.2 timeout", "421 idle for too long"])
 async def test_a_pause_that_was_too_long_says_nothing_of_a_number_of_mails(answer, monkeypatch):
-    monkeypatch.setattr(plugin_module("email").Connections, "PAUSE", 0.0)
+    monkeypatch.setattr(plugin_module("email", "connections").Connections, "PAUSE", 0.0)
     async with smtp_server() as box, open_sink("email", at(box)) as sink:
         await sink.deliver(make_event({}))
         box.mail = [answer]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -43,8 +44,10 @@ class _Module:
         self._names[name] = value
 
 
-def plugin_module(name: str) -> Any:
-    """The module of a built-in sink, to look into and to patch."""
+def plugin_module(name: str, late: str = "") -> Any:
+    """The module of a built-in sink, to look into and to patch; or one beside it that the sink imports when it opens."""
+    if late:
+        return importlib.import_module(f"{sink_type(name).sink.__module__.rpartition('.')[0]}.{late}")
     return _Module(sink_type(name).sink.__init__.__globals__)
 
 

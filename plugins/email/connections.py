@@ -1,0 +1,266 @@
+"""The connections to the mail server: made on demand, used again, closed after a while; and what refusals mean."""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import re
+import ssl
+from typing import Any, ClassVar, cast
+
+import aiosmtplib
+
+from router.api import PermanentError, SinkError, TransientError
+
+from .headers import CONTROL
+from .mail import Failure
+from .mail_options import EmailOptions
+from .mailbox import Mailbox
+
+PORTS = {"starttls": 587, "tls": 465, "none": 25}
+QUOTED = 200  # characters of a server's answer that an error quotes
+CLOSING = 421
+# The credential was refused, or one is needed (RFC 4954 section 6): no other message will fare better.
+REFUSED_CREDENTIAL = frozenset({530, 534, 535, 538})
+HELO_CURE = "set `helo` to a full name of this machine"
+OUR_NAME = r"(?i)\b(?:helo|ehlo)\b|fully[- ]qualified host"
+
+
+class Client(aiosmtplib.SMTP):
+    """A connection to the mail server. `used` says that it served a delivery before, `mails` how many MAILs it took.
+
+    `paused` is how many seconds it had waited when it was taken for the delivery at hand.
+    """
+
+    used = False
+    mails = 0
+    paused = 0.0
+    since = 0.0  # when it was given back, by the event loop's clock
+
+    async def execute_command(self, *args: bytes, **kwargs: Any) -> aiosmtplib.SMTPResponse:
+        """Say a command of aiosmtplib's own. It knows one code for yes, where every 2xx is one (RFC 5321 section 4.2.1)."""
+        answer = await super().execute_command(*args, **kwargs)
+        expected = {b"EHLO": 250, b"HELO": 250, b"QUIT": 221}.get(args[0], 235)  # those of AUTH are 235
+        return answer._replace(code=expected) if 200 <= answer.code < 300 else answer
+
+    async def say(self, *words: str) -> None:
+        """Say MAIL, RCPT or RSET. Raises `SMTPResponseException` when the answer is not a yes."""
+        answer = await super().execute_command(*(word.encode() for word in words))
+        if not 200 <= answer.code < 300:
+            raise aiosmtplib.SMTPResponseException(answer.code, answer.message)
+
+    async def hand_over(self, content: bytes) -> None:
+        """Say DATA and send the mail, whose lines all end with CRLF. Raises `SMTPResponseException`, also for a "no" to DATA."""
+        answer = await super().execute_command(b"DATA")
+        if 300 <= answer.code < 400 and self.protocol is not None:
+            self.protocol.write(content.replace(b"\r\n.", b"\r\n..") + b".\r\n")
+            answer = await self.protocol.read_response()
+            if 200 <= answer.code < 300:
+                return
+        raise aiosmtplib.SMTPResponseException(answer.code, answer.message)
+
+    def own_address(self) -> str:
+        """Return this machine's address on the connection, as EHLO takes it (RFC 5321 section 4.1.3)."""
+        address = str(self.get_transport_info("sockname")[0]).partition("%")[0]
+        return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+
+
+class Connections:
+    """The open connections of one sink: made on demand, used again, closed with QUIT after a while without use.
+
+    There are never more than deliveries at the same time. `hello` is our name in EHLO, empty for our address.
+    """
+
+    IDLE: ClassVar[float] = 30.0  # seconds
+    QUIT: ClassVar[float] = 2.0  # seconds that saying goodbye may take
+    PAUSE: ClassVar[float] = 1.0  # seconds without a mail after which a refusal is about the pause
+
+    def __init__(self, options: EmailOptions, tls: ssl.SSLContext | None, hello: str) -> None:
+        self._options = options
+        self._tls = tls
+        self._hello = hello
+        self._port = options.port or PORTS[options.tls]
+        self._idle: list[tuple[Client, asyncio.TimerHandle]] = []
+        self._most: int | None = None  # mails that the server takes on one connection, as far as it has shown
+        self._closing = set[asyncio.Task[None]]()
+        self._hidden = _credentials(options)
+        self.server = f"{options.host}:{self._port}"
+
+    async def take(self, *, fresh: bool = False) -> Client:
+        """Return a connection that is ready for mail; `fresh` asks for a new one.
+
+        Raises `TransientError` (no server, or not now) or `SinkError` (its certificate, our credential, no TLS).
+        """
+        while self._idle and not fresh:
+            smtp, timer = self._idle.pop()
+            timer.cancel()
+            if smtp.is_connected:
+                smtp.paused = asyncio.get_running_loop().time() - smtp.since
+                return smtp
+            drop(smtp)
+        return await self._connect()
+
+    def give(self, smtp: Client) -> None:
+        """Take a connection back, for the next mail; with a goodbye when the server takes no more mails on it."""
+        if self._most is not None and smtp.mails >= self._most:
+            self.leave(smtp)
+            return
+        if not smtp.is_connected:
+            drop(smtp)
+            return
+        loop = asyncio.get_running_loop()
+        smtp.used, smtp.since = True, loop.time()
+        self._idle.append((smtp, loop.call_later(self.IDLE, self._expire, smtp)))
+
+    def worn_out(self, smtp: Client) -> None:
+        """Remember how many mails the server takes, when it refused one on this connection and took it on a fresh one."""
+        if smtp.mails and smtp.paused < self.PAUSE:
+            self._most = min(smtp.mails, self._most or smtp.mails)
+
+    async def close(self) -> None:
+        """Say goodbye on every connection."""
+        idle, self._idle = self._idle, []
+        for smtp, timer in idle:
+            timer.cancel()
+            self.leave(smtp)
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def judge(self, error: aiosmtplib.SMTPResponseException, *named: Mailbox) -> Failure:
+        """Return what a refusal means for a mail or a recipient; `named` are the addresses that it may quote.
+
+        Postfix judges the name in our EHLO when it has heard the recipient: "504 5.5.2 <name>: Helo command rejected: need
+        fully-qualified hostname".
+        """
+        code, told = error.code, self._told(error.code, error.message)
+        if code in REFUSED_CREDENTIAL:
+            return SinkError(told)
+        if named and re.search(OUR_NAME, error.message) and not any(re.search(OUR_NAME, box.address) for box in named):
+            return SinkError(f"{told} ({HELO_CURE})")
+        if 500 <= code < 600:
+            return PermanentError(told)
+        return TransientError(told, retry_after=announced(error.message))
+
+    def _expire(self, smtp: Client) -> None:
+        self._idle = [(other, timer) for other, timer in self._idle if other is not smtp]
+        self.leave(smtp)
+
+    def leave(self, smtp: Client) -> None:
+        """Say goodbye on a connection, without waiting for it."""
+        task = asyncio.get_running_loop().create_task(self._quit(smtp))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _quit(self, smtp: Client) -> None:
+        try:
+            async with asyncio.timeout(self.QUIT):
+                await smtp.quit()
+        except (aiosmtplib.SMTPException, OSError):  # TimeoutError is one
+            pass
+        finally:
+            drop(smtp)
+
+    async def _connect(self) -> Client:
+        options = self._options
+        smtp = Client(
+            hostname=options.host,
+            port=self._port,
+            local_hostname=self._hello or "localhost",  # else aiosmtplib asks the resolver
+            use_tls=options.tls == "tls",
+            start_tls=False,
+            tls_context=self._tls,
+            timeout=None,  # the host limits the whole attempt
+        )
+        try:
+            await smtp.connect()
+            smtp.local_hostname = self._hello or smtp.own_address()
+            await _greet(smtp)
+            if options.tls == "starttls":
+                await self._secure(smtp)
+            if options.login:
+                await smtp.login(*options.login)
+        except (aiosmtplib.SMTPException, OSError, ssl.SSLError) as error:
+            drop(smtp)
+            raise self._no_connection(error) from None
+        except BaseException:
+            drop(smtp)
+            raise
+        return smtp
+
+    async def _secure(self, smtp: Client) -> None:
+        if not smtp.supports_extension("starttls"):
+            raise SinkError(
+                f"{self.server} does not offer STARTTLS: set `tls: tls` or `tls: none`, or the right `port`"
+            )
+        await smtp.starttls()
+        await _greet(smtp)
+
+    def _no_connection(self, error: Exception) -> TransientError | SinkError:
+        """Return what an error before the first mail means."""
+        cause = error.__cause__ or error
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return SinkError(f"the certificate of {self.server} can't be trusted: {cause.verify_message}")
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return SinkError(f"{self.server} does not speak TLS as we do ({cause.reason}): check `tls` and `port`")
+        if isinstance(error, aiosmtplib.SMTPResponseException):
+            told = self._told(error.code, error.message)
+            if isinstance(error, aiosmtplib.SMTPHeloError):
+                told = f"{told} ({HELO_CURE})"
+            if 500 <= error.code < 600:
+                return SinkError(told)
+            return TransientError(told, retry_after=announced(error.message), scope="sink")
+        if isinstance(error, OSError):  # SMTPConnectError, SMTPServerDisconnected and timeouts are
+            return TransientError(f"no connection to {self.server}: {self._clean(str(cause))}")
+        return SinkError(f"{self.server}: {self._clean(str(error))}")  # no AUTH, or none that we know
+
+    def _told(self, code: int, message: str) -> str:
+        answer = f"{code} {self._clean(message)}" if code > 0 else self._clean(message)
+        return f"{self.server} answered: {answer}"
+
+    def _clean(self, text: str) -> str:
+        """Return a server's words on one line, without our credential, should it repeat it."""
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        for hidden in self._hidden:
+            text = text.replace(hidden, "***")
+        text = " ".join(CONTROL.sub(" ", text).split())
+        return text if len(text) <= QUOTED else text[:QUOTED] + "…"
+
+
+def announced(message: str) -> float | None:
+    """Return the seconds after which a server says that it may be tried again; None where it does not say."""
+    # Servers that greylist or limit say `in 5 minutes`, `for 300 seconds`, `in 00:05:00`.
+    said = r"(?i)\b(?:in|for|after) (?:(\d{1,5}) ?([smh])[a-z]{0,6}\b|(\d\d):(\d\d):(\d\d)\b)"
+    found = re.search(said, message[:QUOTED])
+    if found is None:
+        return None
+    number, unit, hours, minutes, seconds = found.groups()
+    if number:
+        return float(number) * {"s": 1, "m": 60, "h": 3600}[unit.lower()]
+    return float(hours) * 3600 + float(minutes) * 60 + float(seconds)
+
+
+def _credentials(options: EmailOptions) -> tuple[str, ...]:
+    """Return the forms in which the password travels."""
+    if options.login is None:
+        return ()
+    user, password = options.login
+    plain = f"\0{user}\0{password}"
+    return (*(binascii.b2a_base64(text.encode(), newline=False).decode() for text in (plain, password)), password)
+
+
+async def _greet(smtp: Client) -> None:
+    """Say EHLO, or HELO to a server of old."""
+    try:
+        await smtp.ehlo()
+    except aiosmtplib.SMTPHeloError as error:
+        if error.code == CLOSING or not smtp.is_connected:
+            raise
+        await smtp.helo()
+
+
+def drop(smtp: Client) -> None:
+    """Close a connection at once, without a word."""
+    transport = smtp.transport
+    smtp.close()
+    if transport is not None:
+        cast("asyncio.WriteTransport", transport).abort()

@@ -1,0 +1,96 @@
+"""The mail sink: writes the mail of each delivery, has it sent, and says who has not got it and why.
+
+What a recipient's refusal means for the others is settled per address: those that a `PartialError` does not name have got
+the mail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from router.api import Event, PartialError, PermanentError, Recent, Sink, SinkContext, SinkError, TransientError
+
+from .mail import Failure, Mail
+from .mail_options import EmailOptions
+
+if TYPE_CHECKING:
+    from .smtp_sender import SmtpSender
+
+REMEMBERED = 1000  # deliveries cut off between two of their mails
+
+
+class EmailSink(Sink):
+    """Sends each event as one mail, or as one to each address."""
+
+    _sender: SmtpSender
+
+    def __init__(self, options: EmailOptions) -> None:
+        self._options = options
+        self._reached = Recent(REMEMBERED)  # by delivery: who got theirs before it was cut off
+
+    async def open(self, context: SinkContext) -> None:
+        """Prepare the way; nothing is sent."""
+        from .smtp_sender import SmtpSender  # noqa: PLC0415  # aiosmtplib: a start without mail does without
+
+        options = self._options
+        self._sender = await SmtpSender.open(context, options)
+        if options.tls == "none" and options.login and options.host not in {"localhost", "127.0.0.1", "::1"}:
+            context.log.warning("the mail password crosses the network unencrypted (tls: none)", host=options.host)
+
+    async def deliver(self, event: Event, options: EmailOptions) -> None:
+        """Send one event. Raises what became of it; a `PartialError` names the addresses that have not got it."""
+        mail = _written(event, options)
+        separate = bool(options.separate)
+        if not mail.recipients and not mail.faults:
+            raise PermanentError("there is no address to send to")
+        groups = [[box] for box in mail.recipients] if separate else [mail.recipients]
+        failures = dict(mail.faults)
+        reached: set[str] = self._reached.pop(event.key, set())
+        try:
+            for group in groups:
+                missing = [box for box in group if box.text not in reached]
+                failed = await self._sender.send(mail, missing, separate=separate) if missing else {}
+                failures.update(failed)
+                reached.update(box.text for box in missing if box.text not in failed)
+        except (TransientError, SinkError) as error:  # no connection: none of the others will fare better
+            settled = reached | failures.keys()
+            failures.update({box.text: error for box in mail.recipients if box.text not in settled})
+        except BaseException:
+            if reached:
+                self._reached[event.key] = reached  # the next attempt leaves them alone
+            raise
+        _settle(failures, reached)
+
+    async def close(self) -> None:
+        """End every connection with QUIT."""
+        await self._sender.close()
+
+
+def _written(event: Event, options: EmailOptions) -> Mail:
+    """Return the mail of a delivery. Raises `PermanentError` for whatever goes wrong: the next attempt would write the same."""
+    try:
+        return Mail(event, options)
+    except PermanentError:
+        raise
+    except Exception as error:  # noqa: BLE001  # a fault of a parser, of whatever class
+        raise PermanentError(f"the mail can't be written: {type(error).__name__}: {error}") from None
+
+
+def _settle(failures: Mapping[str, Failure], reached: set[str]) -> None:
+    """Raise what became of a delivery: one error for all, or one for each address."""
+    if not failures:
+        return
+    errors = list(failures.values())
+    if not reached:
+        blame = next((error for error in errors if isinstance(error, SinkError)), errors[0])
+        if isinstance(blame, SinkError) or all(error is blame for error in errors):
+            raise blame
+    raise PartialError(
+        {
+            address: TransientError(str(error), retry_after=error.retry_after)
+            if isinstance(error, SinkError)
+            else error
+            for address, error in failures.items()
+        }
+    )

@@ -1,0 +1,110 @@
+"""The header lines of a mail: no line break of an event gets through, and what machines read stays readable for them."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Sequence
+
+from .mailbox import Mailbox, listed, mailbox, quoted
+
+LINE = 998  # octets of a line, without its end (RFC 5322 section 2.1.1)
+NAME = 100  # characters of a display name
+HEADER = 8192  # characters of one of the option `headers`
+WORD = 63  # characters of the text in an encoded word (RFC 2047 section 2), without `=?utf-8?b?` and `?=`
+
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+# Headers that machines read (RFC 5322, 2369, 2919, 3834, 8058, 8098 and custom), beside all of `List-…`.
+OF_ADDRESSES = frozenset(
+    "sender errors-to disposition-notification-to return-receipt-to x-confirm-reading-to".split()  # noqa: SIM905
+    + "mail-reply-to mail-followup-to".split()  # noqa: SIM905
+)
+OF_NAMES = OF_ADDRESSES | {"list-id"}  # a name to show stands before the angle brackets
+OF_TOKENS = frozenset(
+    "in-reply-to references archived-at auto-submitted precedence priority importance sensitivity x-priority".split()  # noqa: SIM905
+    + "x-auto-response-suppress feedback-id expires reply-by supersedes original-message-id autocrypt".split()  # noqa: SIM905
+    + "dkim-signature authentication-results disposition-notification-options".split()  # noqa: SIM905
+)
+
+
+def header(name: str, value: str) -> bytes:
+    """Return a header of the option `headers`, with its line end. Raises `ValueError` for one that can't be written.
+
+    A structured field (RFC 5322 section 3.6, RFC 2369, RFC 2919) is read by machines: of these, only a display name may
+    be encoded (RFC 2047 section 5), and none is cut.
+    """
+    kind = name.lower()
+    if kind not in OF_ADDRESSES | OF_TOKENS and not kind.startswith("list-"):
+        return text_header(name, value)
+    if len(value) > HEADER:
+        raise ValueError(f"it has over {HEADER} characters")
+    value = CONTROL.sub(" ", value).strip()
+    if value.isascii() and not ("=?" in value and kind in OF_NAMES):
+        return _folded(f"{name}: {value}")
+    if kind in OF_ADDRESSES:
+        boxes = [mailbox(value)] if kind == "sender" else listed(value)
+        if any(box.international for box in boxes):
+            raise ValueError(f"{quoted(value)} has letters beyond ASCII before the @")
+        return address_header(name, boxes)
+    display_name, bracket, rest = value.rpartition("<")
+    if kind not in OF_NAMES or not bracket or not rest.isascii() or not rest.endswith(">"):
+        raise ValueError(f"{quoted(value)} has letters beyond ASCII, where {name} takes none")
+    shown = phrase(display_name.strip().strip('"'))
+    return f"{name}: {shown} <{rest}\r\n".encode("ascii")
+
+
+def text_header(name: str, value: str, most: int = HEADER) -> bytes:
+    """Return a header of free text, cut at `most` characters. A line break or control character becomes a space.
+
+    ASCII stays on one line as it is. Everything else is encoded (RFC 2047), also what only looks as if it were encoded.
+    """
+    value = CONTROL.sub(" ", value[: HEADER + 1]).strip()
+    if len(value) > most:
+        value = value[: most - 1] + "…"
+    line = f"{name}: {value}"
+    if not line.isascii() or "=?" in value or len(line) > LINE:
+        line = f"{name}: {encoded_words(value, len(name) + 2)}"
+    return line.encode("ascii") + b"\r\n"
+
+
+def address_header(name: str, boxes: Sequence[Mailbox]) -> bytes:
+    """Return a header of addresses, one per line; UTF-8 where one of them is international."""
+    lines = [f"{phrase(box.name)} <{box.address}>" if box.name.strip() else box.address for box in boxes]
+    return f"{name}: ".encode() + ",\r\n ".join(lines).encode() + b"\r\n"
+
+
+def phrase(name: str) -> str:
+    """Return a display name as it stands in a header: quoted, or encoded."""
+    name = CONTROL.sub(" ", name).strip()[:NAME]
+    if name.isascii() and "=?" not in name:
+        escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return encoded_words(name, len("Disposition-Notification-To: "))
+
+
+def encoded_words(text: str, before: int) -> str:
+    """Return a text as encoded words (RFC 2047), one per line; `before` characters stand on the first line already."""
+    raw = text.encode("utf-8", "replace")
+    words: list[str] = []
+    start = 0
+    room = max(WORD - before, 12)
+    while start < len(raw):
+        end = start + room // 4 * 3
+        while end < len(raw) and raw[end] & 0xC0 == 0x80:  # never within a character
+            end -= 1
+        words.append(f"=?utf-8?b?{binascii.b2a_base64(raw[start:end], newline=False).decode('ascii')}?=")
+        start = end
+        room = WORD
+    return "\r\n ".join(words)
+
+
+def _folded(line: str) -> bytes:
+    """Return a line of a structured header, folded at its spaces where it is too long. Raises `ValueError` where it has none."""
+    lines = [""]
+    for word in line.split(" ") if len(line) > LINE else [line]:
+        if len(word) >= LINE:
+            raise ValueError(f"{quoted(word)} is longer than a line of a mail")
+        if len(lines[-1]) + len(word) >= LINE:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] or len(lines) > 1 else word
+    return "\r\n".join(lines).encode("ascii") + b"\r\n"

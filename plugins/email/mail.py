@@ -1,0 +1,151 @@
+"""The mail of one delivery: its recipients, its headers, its text."""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from email.utils import format_datetime
+from functools import partial
+from typing import TypeVar
+from urllib.parse import quote
+
+from router.api import Event, PermanentError, SinkError, Text, TransientError, json_line
+
+from .headers import LINE, address_header, header, text_header
+from .mail_options import EmailOptions
+from .mailbox import Mailbox, mailbox
+
+SUBJECT = 250  # characters
+
+Failure = TransientError | PermanentError | SinkError
+T = TypeVar("T")
+
+
+class Mail:
+    """What one delivery sends: the recipients, and the mail without its `To` and `Cc`.
+
+    `faults` holds the recipients that are no addresses. Raises `PermanentError` when the sender is none.
+    """
+
+    def __init__(self, event: Event, options: EmailOptions) -> None:
+        self.sender = _of_option("from", mailbox, options.from_)
+        self.reply_to = [_of_option("reply_to", mailbox, text) for text in options.reply_to]
+        self.faults: dict[str, Failure] = {}
+        self._named = set[str]()
+        self.to = list(self._recipients(options.to))
+        self.cc = list(self._recipients(options.cc))
+        self.bcc = list(self._recipients(options.bcc))
+        self._rest = self._common(event, options)
+
+    @property
+    def recipients(self) -> list[Mailbox]:
+        """Everyone who gets it, each once."""
+        return [*self.to, *self.cc, *self.bcc]
+
+    def content(self, only: Sequence[Mailbox], *, separate: bool) -> bytes:
+        """The mail as it is sent to these recipients; `separate`: to each as the only one."""
+        chosen = set(only)
+        to = only if separate else [box for box in self.to if box in chosen]
+        cc = [] if separate else [box for box in self.cc if box in chosen]
+        head = address_header("To", to) if to or cc else b"To: undisclosed-recipients:;\r\n"
+        if cc:
+            head = (head if to else b"") + address_header("Cc", cc)
+        return head + self._rest
+
+    def _recipients(self, texts: Sequence[str]) -> Iterator[Mailbox]:
+        for text in texts:
+            try:
+                box = mailbox(text)
+            except ValueError as error:
+                self.faults[text] = PermanentError(str(error))
+                continue
+            if box.address not in self._named:
+                self._named.add(box.address)
+                yield box
+
+    def _common(self, event: Event, options: EmailOptions) -> bytes:
+        lines = [
+            address_header("From", [self.sender]),
+            text_header("Subject", options.subject, SUBJECT),
+            text_header("Date", format_datetime(event.received_at)),
+            text_header("Message-ID", message_id(event, self.sender.address.rpartition("@")[2])),
+        ]
+        if self.reply_to:
+            lines.append(address_header("Reply-To", self.reply_to))
+        if "auto-submitted" not in (name.lower() for name in options.headers):
+            lines.append(b"Auto-Submitted: auto-generated\r\n")  # RFC 3834: no vacation notice comes back
+        lines.extend(
+            _of_option(f"headers.{name}", partial(header, name), value)
+            for name, value in options.headers.items()
+            if value.strip()
+        )
+        lines.append(b"MIME-Version: 1.0\r\n")
+        text = options.text
+        if text is None and options.html is None:
+            text = Text(json_line(event).decode("utf-8", "backslashreplace"))
+        return b"".join(lines) + body(text, options.html)
+
+
+def _of_option(key: str, write: Callable[[str], T], text: str) -> T:
+    """Return what `write` makes of an option's text. Raises `PermanentError`, which names the option, where it refuses."""
+    try:
+        return write(text)
+    except ValueError as error:
+        raise PermanentError(f"`{key}`: {error}") from None
+
+
+def message_id(event: Event, domain: str) -> str:
+    """Return the Message-ID of a delivery: the same on every attempt, and when it was split by address.
+
+    Readable (`<event id/route/sink@domain>`), so that the mail server's log can be searched for an event.
+    """
+    key = f"{event.id}/{event.route}/{event.sink}"
+    left = quote(key, safe="/!#$&'*+=?^`{|}") if len(key) <= 200 else key
+    if len(left) > 200:
+        left = hashlib.sha256(key.encode()).hexdigest()
+    left = re.sub(r"^\.|\.$|(?<=\.)\.", "%2E", left)  # a dot must stand between two other characters
+    return f"<{left}@{domain}>"
+
+
+def body(text: str | None, html: str | None) -> bytes:
+    """Return the MIME part of the mail: text, HTML, or both as alternatives; ASCII on the wire, so any server takes it."""
+    parts = [part(kind, each) for kind, each in (("plain", text), ("html", html)) if each is not None]
+    if len(parts) == 1:
+        return parts[0]
+    boundary = b"=_" + hashlib.sha256(b"".join(parts)).hexdigest().encode("ascii")  # no text can hold its own hash
+    head = b'Content-Type: multipart/alternative; boundary="' + boundary + b'"\r\n\r\n'
+    return b"".join([head, *(b"--" + boundary + b"\r\n" + each for each in parts), b"--" + boundary + b"--\r\n"])
+
+
+def part(kind: str, text: str) -> bytes:
+    """Return one form of the message: as it is where it is ASCII in short lines, else in the encoding that will be the shorter."""
+    text = text.replace("\0", "\ufffd").replace("\r\n", "\n").replace("\r", "\n")
+    raw = text.encode("utf-8", "replace")
+    raw = raw if raw.endswith(b"\n") else raw + b"\n"
+    encoding = "7bit"
+    if not raw.isascii() or not short_lines(raw):
+        dear = 2 * (len(raw) - len(text)) + raw.count(b"=")  # bytes, about, that quoted-printable makes three of
+        if dear * 6 > len(raw):
+            encoding, raw = "base64", in_base64(raw)
+        else:
+            encoding, raw = "quoted-printable", binascii.b2a_qp(raw)
+    head = f'Content-Type: text/{kind}; charset="utf-8"\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n'
+    return head.encode("ascii") + raw.replace(b"\n", b"\r\n")
+
+
+def short_lines(raw: bytes) -> bool:
+    """Return whether no line is longer than a mail may have. Looks at two places of every thousand bytes."""
+    start = 0
+    while len(raw) - start > LINE:
+        start = raw.rfind(b"\n", start, start + LINE + 1) + 1
+        if not start:
+            return False
+    return True
+
+
+def in_base64(raw: bytes) -> bytes:
+    """Return base64 in lines of 76 characters."""
+    text = binascii.b2a_base64(raw.replace(b"\n", b"\r\n"), newline=False)
+    return b"\n".join(text[start : start + 76] for start in range(0, len(text), 76)) + b"\n"

@@ -1,0 +1,118 @@
+"""The options of the mail sink: the server, who gets the mail, and what it says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from router.api import Addresses, Html, Secret, SinkOptions, Template, Text, is_template
+
+from .headers import header
+from .mailbox import listed, mailbox
+
+OURS = frozenset(
+    "from to cc bcc reply-to subject date message-id mime-version return-path received".split()  # noqa: SIM905  # short
+)
+
+Recipients = Annotated[list[str], Addresses(kind="mail")]
+
+
+class EmailOptions(SinkOptions):
+    """The server, who gets the mail, and what it says."""
+
+    host: str = Field(default="localhost", min_length=1, description="The mail server.")
+    port: int | None = Field(default=None, ge=1, le=65535, description="Default: starttls 587, tls 465, none 25.")
+    helo: Annotated[str, Field(pattern=r"^([A-Za-z0-9_.-]+|\[[0-9A-Za-z:.]+\])$", max_length=255)] | None = Field(
+        default=None, description="The name we give in EHLO; default: this machine's full name, else its address."
+    )
+    tls: Literal["starttls", "tls", "none"] = Field(default="starttls", description="How the connection is secured.")
+    ca_file: str | None = Field(default=None, description="PEM file of a private CA, trusted beside the system's.")
+    username: str | None = Field(default=None, description="Default, with a password: the address of `from`.")
+    password: Secret | None = None
+    from_: Template = Field(alias="from", description="The sender: `shop@example.org` or `Shop <shop@example.org>`.")
+    to: Recipients = Field(default=[], description="Who gets it: a template, or a list.")
+    cc: Recipients = Field(default=[])
+    bcc: Recipients = Field(default=[], description="Who gets it without being named in it.")
+    reply_to: Annotated[list[str], Addresses(kind="mail", recipients=False)] = Field(default=[])
+    text: Text | None = Field(
+        default=None, description="Plain text; for literal addresses the JSON line is the default."
+    )
+    html: Html | None = Field(default=None, description="HTML; values are escaped. With `text`: both, as alternatives.")
+    subject: Text = Text("Event on {{ event.channel }}")
+    headers: dict[str, Template] = Field(default={}, description="More headers, such as List-Unsubscribe.")
+    separate: bool | None = Field(
+        default=None, description="One mail per address; default: yes where an address is a template."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _separate_by_default(cls, values: Any) -> Any:
+        """Decide `separate` here, where the addresses still show whether they are templates."""
+        if isinstance(values, Mapping) and values.get("separate") is None:
+            return {**values, "separate": _templated(values.get(key) for key in ("to", "cc", "bcc"))}
+        return values
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        recipients = [*self.to, *self.cc, *self.bcc]
+        if not recipients:
+            raise ValueError("a mail needs a recipient: set `to`, `cc` or `bcc`")
+        if _templated(recipients) and self.text is None and self.html is None:
+            raise ValueError("where an address is a template the mail needs `text` or `html`: JSON is not for users")
+        if self.username and not _secret(self):
+            raise ValueError("with `username` goes a `password`")
+        if _secret(self) and not self.username and is_template(self.from_):
+            raise ValueError("where `from` is a template, `password` needs a `username`")
+        return self
+
+    @property
+    def login(self) -> tuple[str, str] | None:
+        """User name and password, if there is one to be given. The name is the sender's address by default."""
+        password = _secret(self)
+        return (self.username or mailbox(self.from_).address, password) if password else None
+
+    @field_validator("from_", "to", "cc", "bcc", "reply_to")
+    @classmethod
+    def _addresses_are_some(cls, value: Any) -> Any:
+        """A literal address that is none can be told now."""
+        for text in [value] if isinstance(value, str) else value:
+            if not is_template(text):
+                (mailbox if isinstance(value, str) else listed)(text)
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _headers_are_free(cls, headers: dict[str, str]) -> dict[str, str]:
+        seen = set[str]()
+        for name, value in headers.items():
+            lower = name.lower()
+            if not re.fullmatch(r"[!-9;-~]{1,76}", name):  # RFC 5322 section 2.2: printable ASCII without the colon
+                raise ValueError(f"{name!r} can't be the name of a header: printable ASCII without colon or space")
+            if lower in OURS or lower.startswith(("content-", "resent-")):
+                raise ValueError(f"the header {name!r} is written from the other options and can't be set by hand")
+            if lower in seen:
+                raise ValueError(f"the header {name!r} stands there twice")
+            seen.add(lower)
+            if not is_template(value):
+                header(name, value)
+        return headers
+
+    @field_validator("ca_file")
+    @classmethod
+    def _ca_file_is_absolute(cls, path: str | None) -> str | None:
+        if path is not None and not Path(path).is_absolute():
+            raise ValueError("it must be an absolute path")
+        return path
+
+
+def _secret(options: EmailOptions) -> str:
+    return options.password.get_secret_value() if options.password else ""
+
+
+def _templated(values: Iterable[Any]) -> bool:
+    """Return whether one of the values, texts or lists of them, is a template."""
+    return any(is_template(str(value)) for value in values)

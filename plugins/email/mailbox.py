@@ -1,0 +1,61 @@
+"""One mail address: its name to show, and as the server is told it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from router.api import mailboxes
+
+ADDRESS = 254  # octets (RFC 5321 section 4.5.3.1.3, without the angle brackets)
+ADDRESS_TEXT = 1000  # characters of an address with its name
+
+
+class Mailbox(NamedTuple):
+    """One address: `text` as it stood in the options, `name` to be shown, `address` as the server is told it.
+
+    The domain is in its ASCII form (RFC 5891), so only a local part outside ASCII makes it `international`, and needs a
+    server with SMTPUTF8 (RFC 6531).
+    """
+
+    text: str
+    name: str
+    address: str
+
+    @property
+    def international(self) -> bool:
+        """Whether only a server that speaks SMTPUTF8 can take it."""
+        return not self.address.isascii()
+
+
+def mailbox(text: str) -> Mailbox:
+    """Return the one address that `text` is. Raises `ValueError` with a sentence when it is none, or more than one."""
+    if len(text) > ADDRESS_TEXT:
+        raise ValueError(f"{quoted(text)} is no mail address: it has over {ADDRESS_TEXT} characters")
+    found = listed(text)
+    if len(found) != 1:
+        raise ValueError(f"{quoted(text)} is {'more than one address' if found else 'no mail address'}")
+    return found[0]
+
+
+def listed(text: str) -> list[Mailbox]:
+    """Return the addresses of a comma list. Raises `ValueError` with a sentence."""
+    return [_mailbox(text, box.name, box.local, box.domain.lower()) for box in mailboxes(text)]
+
+
+def _mailbox(text: str, name: str, local: str, domain: str) -> Mailbox:
+    if not domain.isascii():
+        import idna  # noqa: PLC0415  # a start without such a domain does without
+
+        try:
+            domain = idna.encode(domain, uts46=True).decode("ascii")
+        except UnicodeError as error:  # IDNAError is one
+            raise ValueError(f"{quoted(text)} is no mail address: {error}") from None
+    address = f"{local}@{domain}"
+    if len(address.encode()) > ADDRESS:
+        raise ValueError(f"{quoted(text)} is no mail address: it has over {ADDRESS} octets")
+    return Mailbox(text, name, address)
+
+
+def quoted(text: str) -> str:
+    """Return a text of the configuration or of an event as an error shows it."""
+    return repr(text if len(text) <= ADDRESS else text[:ADDRESS] + "…")

@@ -1,0 +1,187 @@
+"""One mail sent on one connection: MAIL, RCPT for each recipient, DATA; on a fresh connection where a used one is dead."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from pathlib import Path
+
+import aiosmtplib
+
+from router.api import PermanentError, SinkContext, SinkError, TransientError
+
+from .connections import CLOSING, Client, Connections, drop
+from .mail import Failure, Mail
+from .mail_options import EmailOptions
+from .mailbox import Mailbox, quoted
+
+# Answers to MAIL that may be about this connection and not about the server: too many mails, too long without one.
+WORN_OUT = frozenset({CLOSING, 452, 454})
+IDLE_TOO_LONG = "4.4.2"  # RFC 3463: "bad connection", said with 421 or 451
+
+
+class _LostError(Exception):
+    """The connection serves no mail any more, and nothing of this one was sent; the text says why."""
+
+
+class _WornOutError(_LostError):
+    """The server refuses to take another mail on this connection."""
+
+
+class SmtpSender:
+    """Sends mails on the connections of one sink."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    @classmethod
+    async def open(cls, context: SinkContext, options: EmailOptions) -> SmtpSender:
+        """Read the certificates and this machine's name; a connection is made when the first mail is sent."""
+        tls = None if options.tls == "none" else await context.run_blocking(_trust, options.ca_file)
+        hello = options.helo or await context.run_blocking(_our_name)
+        return cls(Connections(options, tls, hello))
+
+    async def close(self) -> None:
+        """End every connection with QUIT."""
+        await self._connections.close()
+
+    async def send(self, mail: Mail, group: list[Mailbox], *, separate: bool) -> dict[str, Failure]:
+        """Send one mail; returns who did not get it and why. Raises when there is no connection to be had.
+
+        A connection that was left open may have died since, or be worn out: what is lost on it before the mail was handed
+        over is sent on a new one, and that is no attempt.
+        """
+        fresh = False
+        worn: Client | None = None
+        while True:
+            smtp = await self._connections.take(fresh=fresh)
+            try:
+                failed = await self._transaction(smtp, mail, group, separate=separate)
+            except _LostError as lost:
+                self._connections.leave(smtp)
+                if not smtp.used:
+                    return dict.fromkeys((box.text for box in group), TransientError(str(lost)))
+                fresh = True
+                worn = smtp if isinstance(lost, _WornOutError) else None
+            except BaseException:
+                drop(smtp)
+                raise
+            else:
+                if worn is not None and smtp.mails:
+                    self._connections.worn_out(worn)
+                taken = len(failed) < len(group)  # a mail that was taken leaves nothing behind
+                await self._put_back(smtp, clean=taken)
+                return failed
+
+    async def _put_back(self, smtp: Client, *, clean: bool) -> None:
+        """Keep a connection for the next mail, if it is of further use."""
+        try:
+            if not clean and smtp.is_connected:
+                await smtp.say("RSET")
+        except (aiosmtplib.SMTPException, OSError):
+            drop(smtp)
+        except BaseException:
+            drop(smtp)
+            raise
+        else:
+            self._connections.give(smtp)
+
+    async def _transaction(
+        self, smtp: Client, mail: Mail, group: list[Mailbox], *, separate: bool
+    ) -> dict[str, Failure]:
+        """MAIL, RCPT for each, DATA. Raises `_LostError` when the connection ends before DATA."""
+        failed = _unspeakable(smtp, [mail.sender, *mail.reply_to], group)
+        group = [box for box in group if box.text not in failed]
+        if not group:
+            return failed
+        content = mail.content(group, separate=separate)
+        error: Failure | None = _too_large(smtp, content)
+        if error is None:
+            try:
+                failed |= await self._envelope(smtp, mail, group, len(content))
+            except (TransientError, PermanentError, SinkError) as refused:
+                error = refused
+            else:
+                group = [box for box in group if box.text not in failed]
+                error = await self._hand_over(smtp, content) if group else None
+        return failed | {box.text: error for box in group if error is not None}
+
+    async def _envelope(self, smtp: Client, mail: Mail, group: list[Mailbox], size: int) -> dict[str, Failure]:
+        """Name the sender and the recipients; returns those who are refused. Raises `_LostError`, or the failure of all."""
+        judge = self._connections.judge
+        refused: dict[str, Failure] = {}
+        parameters = [f"SIZE={size}"] if smtp.supports_extension("size") else []
+        if any(box.international for box in (mail.sender, *mail.reply_to, *group)):
+            parameters += ["SMTPUTF8", "BODY=8BITMIME"]
+        try:
+            await smtp.say("MAIL", f"FROM:<{mail.sender.address}>", *parameters)
+            smtp.mails += 1
+            for box in group:
+                try:
+                    await smtp.say("RCPT", f"TO:<{box.address}>")
+                except aiosmtplib.SMTPResponseException as error:
+                    failure = judge(error, mail.sender, box)
+                    if error.code == CLOSING:
+                        raise failure from None
+                    refused[box.text] = failure
+        except aiosmtplib.SMTPResponseException as error:
+            failure = judge(error, mail.sender)
+            worn_out = error.code in WORN_OUT or (error.code == 451 and error.message.startswith(IDLE_TOO_LONG))
+            raise _WornOutError(str(failure)) if worn_out and isinstance(failure, TransientError) else failure from None
+        except (aiosmtplib.SMTPException, OSError):
+            raise _LostError(f"{self._connections.server} closed the connection before it had the mail") from None
+        return refused
+
+    async def _hand_over(self, smtp: Client, content: bytes) -> Failure | None:
+        """Send the mail itself; returns why it was not taken."""
+        try:
+            await smtp.hand_over(content)
+        except aiosmtplib.SMTPResponseException as error:
+            if error.code == CLOSING:
+                drop(smtp)
+            return self._connections.judge(error)
+        except (aiosmtplib.SMTPException, OSError):
+            drop(smtp)
+            server = self._connections.server
+            return TransientError(f"{server} closed the connection before it confirmed the mail: it may come twice")
+        return None
+
+
+def _unspeakable(smtp: Client, authors: list[Mailbox], group: list[Mailbox]) -> dict[str, Failure]:
+    """Return those whose mail needs SMTPUTF8, where the server does not speak it."""
+    if smtp.supports_extension("smtputf8"):
+        return {}
+    failed: dict[str, Failure] = {}
+    for box in group:
+        culprit = next((one for one in (*authors, box) if one.international), None)
+        if culprit is not None:
+            failed[box.text] = PermanentError(f"{quoted(culprit.text)} needs SMTPUTF8, which the mail server lacks")
+    return failed
+
+
+def _too_large(smtp: Client, content: bytes) -> PermanentError | None:
+    """Return the failure of a mail that is over the limit that the server names (RFC 1870; 0 is none)."""
+    limit = smtp.esmtp_extensions.get("size", "").strip()
+    if not limit.isdecimal() or not 0 < int(limit) < len(content):
+        return None
+    return PermanentError(f"the mail has {len(content)} bytes, the server takes {limit}")
+
+
+def _trust(ca_file: str | None) -> ssl.SSLContext:
+    """Return the system's certificates and our own. Raises `SinkError` when the file is none."""
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        if not Path(ca_file).is_file():  # reading a named pipe would wait for its writer
+            raise SinkError(f"`ca_file` {ca_file}: there is no such file")
+        try:
+            context.load_verify_locations(ca_file)
+        except OSError as error:  # SSLError is one
+            raise SinkError(f"`ca_file` {ca_file}: {error.strerror or error}") from None
+    return context
+
+
+def _our_name() -> str:
+    """Return this machine's full name, empty where it has none: many servers refuse a bare one (a container's id, `localhost`)."""
+    name = socket.getfqdn()
+    return name if "." in name and re.fullmatch(r"[A-Za-z0-9.-]+", name) else ""
