@@ -7,16 +7,17 @@ and what will be tried again later.
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import chain, count
+from itertools import chain
 
 from router.contracts import QueueLimits, Sign
 from router.core.accounts.books import SinkBook
 from router.engine.delivery import delivery_log
+from router.engine.delivery.delayed import Delayed
 from router.errors import Reason
 from router.events import Event, Outcome, size_of
+from router.takers import Takers
 
 Bundle = tuple[list[Event], int]
 """Deliveries and the bytes of their payloads together."""
@@ -37,15 +38,12 @@ class MemoryQueue:
         self, limits: QueueLimits, *, now: Callable[[], float], book: SinkBook, full: Callable[[int], None]
     ) -> None:
         self.configure(limits)
-        self._now = now
         self.shared_book = self._book = book
         self._full = full
         self._bundles: deque[Bundle] = deque()
-        self._later: list[tuple[float, int, Event]] = []
-        self._order = count()
-        self._takers: deque[asyncio.Future[None]] = deque()
+        self._later = Delayed(now, self._again)
+        self._takers = Takers()
         self._settled = asyncio.Event()
-        self._alarm: asyncio.TimerHandle | None = None
         self._acknowledged = False  # whether any delivery came from a source that waits to hear of it
         self.events = 0
         """Deliveries that are not settled."""
@@ -66,7 +64,7 @@ class MemoryQueue:
             self._bundles.append((events, size))
             self.events += len(events)
             self.bytes += size
-            self._wake(1)
+            self._takers.wake()
             return
         dropped = self._put_one_by_one(events)
         if dropped:
@@ -93,7 +91,7 @@ class MemoryQueue:
                 dropped.append(event)
         if kept:
             self._bundles.append((kept, size_of(kept)))
-            self._wake(1)
+            self._takers.wake()
         return dropped
 
     def _has_room(self, size: int) -> bool:
@@ -112,30 +110,13 @@ class MemoryQueue:
         self.bytes -= len(event.raw)
         return event
 
-    def _wake(self, takers: int) -> None:
-        while takers and self._takers:
-            taker = self._takers.popleft()
-            if not taker.done():
-                taker.set_result(None)
-                takers -= 1
-
     async def take(self, most: int) -> Bundle:
         """The next deliveries, at least one and at most `most`; waits until there are some.
 
         Settle them, or hand them back by `later`, when they are over.
         """
         while not self._bundles:
-            taker = asyncio.get_running_loop().create_future()
-            self._takers.append(taker)
-            try:
-                await taker
-            except asyncio.CancelledError:
-                if taker.done() and not taker.cancelled():
-                    self._wake(1)  # it was woken for nothing: the next one takes what is there
-                raise
-        return self._next(most)
-
-    def _next(self, most: int) -> Bundle:
+            await self._takers.wait()
         events, size = self._bundles.popleft()
         if len(events) > most:
             head, rest = events[:most], events[most:]
@@ -147,7 +128,7 @@ class MemoryQueue:
             events += more
             size += more_size
         if self._bundles:
-            self._wake(1)
+            self._takers.wake()
         return events, size
 
     def keep(self, event: Event) -> bool:
@@ -160,14 +141,17 @@ class MemoryQueue:
         """Hand back a delivery that was taken, to be tried again after `delay` seconds."""
         if event._receipt is not None:
             event._receipt.returned(event._position)
-        heapq.heappush(self._later, (self._now() + delay, next(self._order), event))
-        self._set_alarm()
+        self._later.add(event, delay)
+
+    def _again(self, event: Event) -> None:
+        self._bundles.append(([event], len(event.raw)))
+        self._takers.wake()
 
     async def give_back(self, hand: Sequence[Event]) -> None:
         """Hand back deliveries that were taken and not attempted: they are the next to be taken, in this order."""
         if hand:
             self._bundles.appendleft((list(hand), size_of(hand)))
-            self._wake(1)
+            self._takers.wake()
 
     def configure(self, limits: QueueLimits) -> None:
         """Take other bounds from now on; what is there stays."""
@@ -179,11 +163,8 @@ class MemoryQueue:
     def _empty(self) -> list[Event]:
         """Take out everything that waits, whenever it is due; what is in hand is not."""
         left = [event for events, _ in self._bundles for event in events]
-        left += [event for _, _, event in sorted(self._later)]
         self._bundles.clear()
-        self._later.clear()
-        self._set_alarm()
-        return left
+        return left + self._later.clear()
 
     def leave(self, *, handed_over: bool) -> list[Event]:
         """Take out everything that waits. No source is told yet of what is handed over to another queue of the sink."""
@@ -218,29 +199,12 @@ class MemoryQueue:
 
     def due_in(self) -> float | None:
         """Seconds until the next retry is due, None when none waits."""
-        return self._later[0][0] - self._now() if self._later else None
+        return self._later.due_in()
 
     @property
     def delayed(self) -> int:
         """Deliveries that wait for their next attempt."""
         return len(self._later)
-
-    def _set_alarm(self) -> None:
-        if self._alarm:
-            self._alarm.cancel()
-            self._alarm = None
-        if self._later:
-            delay = max(self._later[0][0] - self._now(), 0.0)
-            self._alarm = asyncio.get_running_loop().call_later(delay, self._due)
-
-    def _due(self) -> None:
-        self._alarm = None
-        now = self._now()
-        while self._later and self._later[0][0] <= now:
-            event = heapq.heappop(self._later)[2]
-            self._bundles.append(([event], len(event.raw)))
-            self._wake(1)
-        self._set_alarm()
 
     @property
     def held(self) -> int:
@@ -269,8 +233,7 @@ class MemoryQueue:
     def holds_up(self, hand: Sequence[Event]) -> bool:
         """Whether an end has to wait: a delivery here, or in `hand`, is known to this process alone, no source keeps it."""
         waiting = chain.from_iterable(events for events, _ in self._bundles)
-        later = (event for _, _, event in self._later)
-        return any(event._receipt is None for event in chain(hand, waiting, later))
+        return any(event._receipt is None for event in chain(hand, waiting, self._later))
 
     def close(self, hand: Sequence[Event]) -> int:
         """End: what waits and what is in `hand` is dropped, reason `shutdown`; returns how many that are.

@@ -7,15 +7,15 @@ hand here: given back to a queue that others share, it could be overtaken, or de
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import count
 
 from router.contracts import WorkQueue
 from router.core.delivery.ordering import Ordering
+from router.engine.delivery.delayed import Delayed
 from router.errors import Reason
 from router.events import Event, Outcome, size_of
+from router.takers import Takers
 
 MOST = 1_000
 """Deliveries that are kept here; when there are more, nothing is taken from the queue until some are over."""
@@ -33,15 +33,12 @@ class Ordered:
     def __init__(self, queue: WorkQueue, *, key: Callable[[Event], str | None], now: Callable[[], float]) -> None:
         self._queue = queue
         self._key = key
-        self._now = now
         self._lanes: Ordering[Event] = Ordering()
         self._keys: dict[tuple[str, str], list[str]] = {}  # the lane of each delivery in one, as often as it is there
         self._ready: deque[Event] = deque()
-        self._later: list[tuple[float, int, Event]] = []
-        self._order = count()
-        self._takers: deque[asyncio.Future[None]] = deque()
+        self._later = Delayed(now, self._go)
+        self._takers = Takers()
         self._feeding: asyncio.Task[None] | None = None
-        self._alarm: asyncio.TimerHandle | None = None
 
     @property
     def events(self) -> int:
@@ -57,17 +54,10 @@ class Ordered:
         """The next deliveries, at least one and at most `most`, no two of a lane; waits until there are some."""
         while not self._ready:
             self._feed(most)
-            taker = asyncio.get_running_loop().create_future()
-            self._takers.append(taker)
-            try:
-                await taker
-            except asyncio.CancelledError:
-                if taker.done() and not taker.cancelled():
-                    self._wake()
-                raise
+            await self._takers.wait()
         events = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
         if self._ready:
-            self._wake()
+            self._takers.wake()
         return events, size_of(events)
 
     def _feed(self, most: int) -> None:
@@ -95,14 +85,7 @@ class Ordered:
 
     def _go(self, event: Event) -> None:
         self._ready.append(event)
-        self._wake()
-
-    def _wake(self) -> None:
-        while self._takers:
-            taker = self._takers.popleft()
-            if not taker.done():
-                taker.set_result(None)
-                return
+        self._takers.wake()
 
     def later(self, event: Event, delay: float) -> None:
         """Keep a delivery to be tried again after `delay` seconds.
@@ -113,8 +96,7 @@ class Ordered:
             self._queue.later(event, delay)
             self._leave(event)
             return
-        heapq.heappush(self._later, (self._now() + delay, next(self._order), event))
-        self._set_alarm()
+        self._later.add(event, delay)
 
     def keep(self, event: Event) -> bool:
         """As the queue's."""
@@ -146,28 +128,13 @@ class Ordered:
         if next_one is not None:
             self._go(next_one)
 
-    def _set_alarm(self) -> None:
-        if self._alarm:
-            self._alarm.cancel()
-            self._alarm = None
-        if self._later:
-            delay = max(self._later[0][0] - self._now(), 0.0)
-            self._alarm = asyncio.get_running_loop().call_later(delay, self._due)
-
-    def _due(self) -> None:
-        now = self._now()
-        while self._later and self._later[0][0] <= now:
-            self._go(heapq.heappop(self._later)[2])
-        self._set_alarm()
-
     async def settled(self) -> None:
         """Wait until nothing is left."""
         await self._queue.settled()
 
     def due_in(self) -> float | None:
         """Seconds until the next delayed delivery is due, None when none waits."""
-        kept = self._later[0][0] - self._now() if self._later else None
-        return min((due for due in (self._queue.due_in(), kept) if due is not None), default=None)
+        return min((due for due in (self._queue.due_in(), self._later.due_in()) if due is not None), default=None)
 
     async def give_back(self, hand: Sequence[Event]) -> None:
         """Give back to the queue what is in `hand` and what is kept here, and end; the order of each lane stays.
@@ -189,10 +156,10 @@ class Ordered:
         return self._queue.close([*hand, *self._kept()])
 
     def _cancel(self) -> None:
-        for pending in (self._alarm, self._feeding):
-            if pending is not None:
-                pending.cancel()
+        self._later.stop()
+        if self._feeding is not None:
+            self._feeding.cancel()
 
     def _kept(self) -> list[Event]:
         """What goes first in its lane, then what waits behind it."""
-        return [*self._ready, *(event for _, _, event in sorted(self._later)), *self._lanes]
+        return [*self._ready, *self._later, *self._lanes]

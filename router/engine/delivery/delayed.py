@@ -1,0 +1,62 @@
+"""Deliveries that wait in this process for their next attempt; floor 5."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Iterator
+from itertools import count
+
+from router.events import Event
+
+
+class Delayed:
+    """Deliveries by the time they are due. `due` is called with each one then; `now` gives seconds that never go back."""
+
+    def __init__(self, now: Callable[[], float], due: Callable[[Event], None]) -> None:
+        self._now = now
+        self._due = due
+        self._heap: list[tuple[float, int, Event]] = []
+        self._order = count()
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def __iter__(self) -> Iterator[Event]:
+        return (event for _, _, event in sorted(self._heap))
+
+    def add(self, event: Event, delay: float) -> None:
+        """Let a delivery wait for `delay` seconds."""
+        heapq.heappush(self._heap, (self._now() + delay, next(self._order), event))
+        self._set_alarm()
+
+    def due_in(self) -> float | None:
+        """Return the seconds until the next delivery is due, None when none waits."""
+        return self._heap[0][0] - self._now() if self._heap else None
+
+    def clear(self) -> list[Event]:
+        """Take out all of them, whenever they are due."""
+        events = list(self)
+        self._heap.clear()
+        self._set_alarm()
+        return events
+
+    def stop(self) -> None:
+        """Call `due` no more; what waits stays."""
+        if self._alarm:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _set_alarm(self) -> None:
+        self.stop()
+        delay = self.due_in()
+        if delay is not None:
+            self._alarm = asyncio.get_running_loop().call_later(max(delay, 0.0), self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        now = self._now()
+        while self._heap and self._heap[0][0] <= now:
+            self._due(heapq.heappop(self._heap)[2])
+        self._set_alarm()

@@ -1,0 +1,32 @@
+"""Workers that wait for deliveries; floor 1."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+
+class Takers:
+    """The workers that wait for something to take, woken one by one in the order they came."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def wait(self) -> None:
+        """Wait to be woken. Whoever is cancelled after that wakes the next one, which takes what is there."""
+        taker = asyncio.get_running_loop().create_future()
+        self._waiting.append(taker)
+        try:
+            await taker
+        except asyncio.CancelledError:
+            if taker.done() and not taker.cancelled():
+                self.wake()
+            raise
+
+    def wake(self) -> None:
+        """Wake the worker that has waited longest."""
+        while self._waiting:
+            taker = self._waiting.popleft()
+            if not taker.done():
+                taker.set_result(None)
+                return
