@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from router.contracts import Receipt
 from router.errors import Reason
 from router.events import Event
 
@@ -74,7 +75,7 @@ def relay(event: Event, sinks: Sequence[str], put: HandOver, over: Callable[[], 
     `over` is called when it is over here: at once, or with `wait` when it can't be lost any more.
     """
     taken: list[str] = []
-    relayed = Relayed(1, over)
+    relayed: Receipt = Relayed(1, over)
     for sink in sinks:
         receipt = relayed if wait else None
         fresh = msgspec.structs.replace(
