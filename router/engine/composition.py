@@ -14,7 +14,9 @@ from typing import Any
 import msgspec
 import structlog
 
+from router.broker.dead_letters.dead_letter_store import GROUP
 from router.broker.dead_letters.dead_letter_writer import Bounds, DeadLetterWriter
+from router.broker.dead_letters.replay_sweep import ReplaySweep
 from router.broker.groups.crash_isolation import CrashIsolation
 from router.broker.lists.list_source import ListSource
 from router.broker.pubsub.pubsub_source import PubSubSource
@@ -48,7 +50,8 @@ from router.engine.calling.threads import DaemonThreads
 from router.engine.clock import SystemClock
 from router.engine.dead_letters import dead_letter_factory
 from router.engine.dead_letters.dead_letter_summaries import DeadLetterSummaries
-from router.engine.dead_letters.replays import Replays
+from router.engine.dead_letters.replays import NAME as REPLAYS
+from router.engine.dead_letters.replays import Replayer, Replays
 from router.engine.delivery import delivery_log
 from router.engine.delivery.delivery_mode import DeliveryMode, ShownLetters
 from router.engine.delivery.memory_queue import MemoryQueue
@@ -374,16 +377,23 @@ def _writer(loaded: Loaded, around: Runtime) -> DeadLetterWriter:
 
 
 def _replays(loaded: Loaded, around: Runtime, way: Way, letters: DeadLetters, isolation: CrashIsolation) -> Replays:
-    return Replays(
+    prefix, name = loaded.config.redis.key_prefix, _client_name(around)
+    source = StreamSource(
+        REPLAYS,
         around.redis_url,
-        prefix=loaded.config.redis.key_prefix,
+        [keys.replay(prefix)],
+        group=GROUP,
         consumer=_consumer(around),
-        client_name=_client_name(around),
-        way=way.now,
-        dead_letters=letters,
+        receiver=Replayer(way.now, letters, around.clock),
         clock=around.clock,
+        start="oldest",
+        marks=keys.handed(prefix),
+        client_name=name,
+        connect_timeout=None,
         isolation=isolation,
     )
+    sweep = ReplaySweep(client.server(around.redis_url, client_name=name), prefix=prefix)
+    return Replays(source, sweep, around.clock)
 
 
 def _routing(loaded: Loaded) -> Routing:

@@ -5,7 +5,7 @@ import asyncio
 from router.broker.lists.list_source import ListSource
 from router.broker.pubsub.pubsub_source import PubSubSource
 from router.broker.server.link import cancelled
-from router.broker.server.server_check import ServerCheck
+from router.broker.server.repeating import Repeating
 from tests.support.waiting import PATIENCE
 
 
@@ -55,9 +55,15 @@ async def test_a_subscription(start_server, clock):
     assert task.cancelled()
 
 
-async def test_the_server_check(start_server):
-    server_check = ServerCheck(start_server().url)
-    server_check._task = task = await heard(asyncio.create_task(deaf()))
+async def test_what_repeats():
+    begun = asyncio.Event()
+
+    async def work():
+        begun.set()
+        await deaf()
+
+    repeating = Repeating("it", work, 1.0)
+    repeating.start()
+    await begun.wait()
     async with asyncio.timeout(PATIENCE):
-        await server_check.close()
-    assert task.cancelled()
+        await repeating.close()

@@ -3,8 +3,9 @@
 import pytest
 import structlog
 
+from router.broker.queues import orphans
 from router.broker.queues.orphans import Orphans, warning
-from router.broker.queues.queue_admin import QueueAdmin, orphans
+from router.broker.queues.queue_admin import QueueAdmin
 from router.broker.server import client
 from router.errors import UnavailableError
 from tests.support.waiting import moment, stays, until

@@ -77,8 +77,8 @@ def test_so_it_is_on_uvloop(redis_server):
 
     async def scenario():
         async with Proxy(redis_server.port) as proxy, server_check(proxy.url) as watched:
-            await until(lambda: proxy.accepted and watched._connection)
-            watched._connection._writer.transport.abort()
+            await until(lambda: connections(redis_server))
+            proxy.cut()
 
             def asked_anew():
                 assert watched.reason is None

@@ -5,8 +5,6 @@ Such a queue is kept until somebody decides what becomes of it, so somebody has 
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
@@ -14,8 +12,9 @@ from collections.abc import Set as AbstractSet
 import structlog
 
 from router.broker.queues.queue_admin import QueueAdmin
-from router.broker.server.client import Backoff, Server
-from router.broker.server.link import cancelled
+from router.broker.server.client import Server
+from router.broker.server.health import Health
+from router.broker.server.repeating import Repeating
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -26,7 +25,7 @@ PAUSE = 0.005
 """Seconds between two parts of a look, each of a thousand keys: a large database has other things to do."""
 
 SHARE = 20
-"""A look is followed by so many times its own length without one."""
+"""The pause between two looks, at least, as a multiple of the duration of a look."""
 
 
 class Orphans:
@@ -37,10 +36,9 @@ class Orphans:
     ) -> None:
         self._queues = QueueAdmin(server, prefix=prefix)
         self._served = served
-        self._every = every
         self._found: Mapping[str, int] = {}
-        self._task: asyncio.Task[None] | None = None
-        self._hurried = asyncio.Event()
+        health = Health(server.shown, delays=(1.0, every))  # those who carry work tell of failures
+        self._repeating = Repeating("orphans", self._watch, every, health)
 
     @property
     def waiting(self) -> Mapping[str, int]:
@@ -55,18 +53,16 @@ class Orphans:
 
     def start(self) -> None:
         """Begin to look."""
-        self._task = asyncio.create_task(self._watch(), name="orphans")
+        self._repeating.start()
 
     async def close(self) -> None:
         """Look no more."""
-        task, self._task = self._task, None
-        if task is not None:
-            await cancelled([task])
+        await self._repeating.close()
         await self._queues.close()
 
     def hurry(self) -> None:
         """Sinks have come or gone: look soon."""
-        self._hurried.set()
+        self._repeating.hurry()
 
     async def refresh(self) -> None:
         """Count anew in the queues that the last look found. Raises what `Queues` raises."""
@@ -86,23 +82,10 @@ class Orphans:
                 log.warning(warning(name, number))
         return found
 
-    async def _watch(self) -> None:
-        backoff = Backoff(1.0, self._every)
-        while True:
-            began = time.monotonic()
-            try:
-                await self.look(pause=PAUSE)
-            except Exception:  # noqa: BLE001  # those who carry work tell of that
-                await asyncio.sleep(backoff.next())
-            else:
-                backoff.reset()
-                await self._pause(max(self._every, SHARE * (time.monotonic() - began)))
-
-    async def _pause(self, seconds: float) -> None:
-        self._hurried.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._hurried.wait()
+    async def _watch(self) -> float:
+        began = time.monotonic()
+        await self.look(pause=PAUSE)
+        return max(self._repeating.every, SHARE * (time.monotonic() - began))
 
 
 def warning(name: str, number: int) -> str:

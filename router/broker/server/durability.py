@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import structlog
 from redis.exceptions import ResponseError
 
 from router.broker.server.client import Server
-from router.broker.server.link import Link, cancelled
+from router.broker.server.link import Link
+from router.broker.server.repeating import Repeating
 from router.core.accounts.durability_risks import judge, power_cut
 
 log = structlog.stdlib.get_logger(__name__)
@@ -27,33 +26,24 @@ class Durability:
         """What a power cut may take of them, where the server tells."""
         self._tells = True
         self._link = Link(server)
-        self._every = every
-        self._task: asyncio.Task[None] | None = None
+        self._repeating = Repeating("durability", self._ask, every)  # of failures those who carry work tell
 
     def start(self) -> None:
         """Begin to ask."""
-        self._task = asyncio.create_task(self._ask(), name="durability")
+        self._repeating.start()
 
     async def close(self) -> None:
         """Ask no more."""
-        task, self._task = self._task, None
-        if task is not None:
-            await cancelled([task])
+        await self._repeating.close()
         await self._link.close()
 
     async def _ask(self) -> None:
-        while True:
-            try:
-                info = await self._info()
-                found = judge(info)
-            except Exception:  # noqa: BLE001, S110  # those who carry work tell of that
-                pass
-            else:
-                for warning in found:
-                    if warning not in self.warnings:
-                        log.warning(warning)
-                self.warnings, self.power_cut = found, power_cut(info)
-            await asyncio.sleep(self._every)
+        info = await self._info()
+        found = judge(info)
+        for warning in found:
+            if warning not in self.warnings:
+                log.warning(warning)
+        self.warnings, self.power_cut = found, power_cut(info)
 
     async def _info(self) -> dict[str, str]:
         answers = [await self._link.call("INFO", section) for section in ("memory", "persistence")]

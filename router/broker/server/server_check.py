@@ -6,14 +6,12 @@ to know before that.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-
 from redis import exceptions as failures
-from redis.asyncio.connection import AbstractConnection
 
 from router.broker.server import answers, client
-from router.broker.server.link import cancelled
+from router.broker.server.health import Health
+from router.broker.server.link import Link
+from router.broker.server.repeating import Repeating
 
 EVERY = 1.0
 """Seconds between two questions."""
@@ -26,65 +24,36 @@ class ServerCheck:
     """Asks one server whether it is there. Raises `ConfigError` for a URL that isn't one."""
 
     def __init__(self, url: str, *, client_name: str = "event-router", every: float = EVERY) -> None:
-        self.reason: str | None = None
-        """Why the server can't be reached; None while it can, and before the first answer."""
-        self._server = client.server(url, client_name=client_name)
-        self._every = every
-        self._connection: AbstractConnection | None = None
-        self._task: asyncio.Task[None] | None = None
+        server = client.server(url, client_name=client_name)
+        self._link = Link(server, PATIENCE)
+        self._health = Health(server.shown, delays=(every, every))
+        self._repeating = Repeating("server check", self._ping, every, self._health)
 
     @property
     def address(self) -> str:
         """The server's address, without credentials."""
-        return self._server.shown
+        return self._health.address
+
+    @property
+    def reason(self) -> str | None:
+        """Why the server can't be reached; None while it can, and before the first answer."""
+        return self._health.reason
 
     def start(self) -> None:
         """Begin to ask."""
-        self._task = asyncio.create_task(self._ask(), name="server check")
+        self._repeating.start()
 
     async def close(self) -> None:
         """Ask no more."""
-        task, self._task = self._task, None
-        if task is not None:
-            await cancelled([task])
-        await self._hang_up()
-
-    async def _ask(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    await self._ping()
-            except Exception as error:  # noqa: BLE001  # whatever it is, it is the answer
-                self.reason = str(client.explain(error, self.address))
-                await self._hang_up()
-            else:
-                self.reason = None
-            await asyncio.sleep(self._every)
+        await self._repeating.close()
+        await self._link.close()
 
     async def _ping(self) -> None:
-        """Ask twice before it is taken for gone: whoever ended one connection under way said nothing of the server."""
-        # Not by `except`: raised within it, an error of redis-py's would lose the cause that `explain` reads.
-        with contextlib.suppress(failures.ConnectionError, OSError):
-            return await self._ping_once()
-        await self._hang_up()
-        return await self._ping_once()
-
-    async def _ping_once(self) -> None:
-        if self._connection is None:
-            self._connection = await client.dial(self._server)
-            return
-        with client.broken():
-            await self._connection.send_command("PING")
+        """Ask. A full disk or a missing permission is an answer, and is told where it matters."""
         try:
-            await self._connection.read_response()
-        except (failures.BusyLoadingError, failures.MasterDownError, failures.AuthenticationError):
+            await self._link.call("PING")
+        except failures.MasterDownError:
             raise
         except failures.ResponseError as error:
             if answers.said(error).startswith("BUSY "):  # a script that does not end: nothing else is answered either
                 raise
-            # Else it answered; a full disk or a missing permission is told where it matters.
-
-    async def _hang_up(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await client.close(connection)

@@ -8,7 +8,6 @@ that sink's queue, one without goes the whole way again; what the configuration 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -18,13 +17,13 @@ import msgspec
 import structlog
 
 from router import events
-from router.broker.dead_letters.dead_letter_store import GROUP, letter_of, newer, unreadable
+from router.broker.dead_letters.dead_letter_store import letter_of, newer, unreadable
 from router.broker.dead_letters.dead_letter_writer import Tally
-from router.broker.groups.crash_isolation import CrashIsolation
-from router.broker.server import client, keys
-from router.broker.server.link import Link, Script, cancelled
-from router.broker.streams.stream_source import StreamSource
-from router.contracts import Clock, DeadLetters, Receipt, Removal
+from router.broker.dead_letters.replay_sweep import ReplaySweep
+from router.broker.server.health import Health
+from router.broker.server.link import cancelled
+from router.broker.server.outage import Outage
+from router.contracts import Clock, DeadLetters, Receipt, Removal, Source
 from router.core.accounts.dead_letter_filter import received_at
 from router.engine.dead_letters.dead_letter_factory import DETAIL_BYTES
 from router.engine.log_limits import LogLimits
@@ -38,30 +37,10 @@ NAME = "replay"
 """What the log calls it."""
 
 TRY_AGAIN = 30.0
-"""Seconds after which it is tried again where Redis refuses what replaying needs."""
+"""Seconds after which it is tried again, at most, where Redis refuses what replaying needs."""
 
-SWEEP_EVERY = 1.0
-"""Seconds between two rounds that remove what is acknowledged, while there is some."""
-
-# KEYS: what is to be replayed. ARGV: group. Removes the entries that the group has had and that are not pending: at most
-# a thousand a call. Answer: how many those were.
-SWEEP = Script("""
-local last
-for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-  local group = {}
-  for i = 1, #row, 2 do group[row[i]] = row[i + 1] end
-  if group.name == ARGV[1] then last = group['last-delivered-id'] end
-end
-if not last then return 0 end
-local pending = {}
-for _, row in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], '-', last, 10000)) do pending[row[1]] = true end
-local over = {}
-for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', last, 'COUNT', 11000)) do
-  if not pending[entry[1]] and #over < 1000 then over[#over + 1] = entry[1] end
-end
-if #over > 0 then redis.call('XDEL', KEYS[1], unpack(over)) end
-return #over
-""")
+LAST_SWEEP = 1.0
+"""Seconds that the last round of the sweep may take at the end."""
 
 
 class Way(Protocol):
@@ -81,36 +60,21 @@ class Way(Protocol):
 
 
 class Replays:
-    """Reads what is to be replayed while the router runs. It never keeps the router from starting, nor ends it."""
+    """Reads what is to be replayed while the router runs. It never keeps the router from starting, nor ends it.
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        prefix: str,
-        consumer: str,
-        client_name: str,
-        way: Callable[[], Way],
-        dead_letters: DeadLetters,
-        clock: Clock,
-        isolation: CrashIsolation | None = None,
-    ) -> None:
-        self._stream = keys.replay(prefix)
-        self.source = StreamSource(
-            NAME,
-            url,
-            [self._stream],
-            group=GROUP,
-            consumer=consumer,
-            receiver=Replayer(way, dead_letters, clock),
-            clock=clock,
-            start="oldest",
-            marks=keys.handed(prefix),
-            client_name=client_name,
-            connect_timeout=None,
-            isolation=isolation,
+    `source` reads the letters as any stream source does, and hands them to a `Replayer`.
+    """
+
+    def __init__(self, source: Source, sweep: ReplaySweep, clock: Clock) -> None:
+        self.source = source
+        self._sweep = sweep
+        self._health = Health(
+            source.address,
+            Outage(clock),
+            begins=partial(log.warning, "dead letters can't be replayed"),
+            ends=partial(log.warning, "dead letters can be replayed again"),
+            delays=(TRY_AGAIN, TRY_AGAIN),
         )
-        self._sweeper = Link(client.server(url, client_name=client_name))
         self._task: asyncio.Task[None] | None = None
         self._started = False
 
@@ -132,11 +96,7 @@ class Replays:
         if self._task is None:
             return
         await self.source.close()
-        if self._started:
-            with contextlib.suppress(Exception):  # what stays is removed by the next round, of any router
-                async with asyncio.timeout(1.0):
-                    await self._sweep()
-        await self._sweeper.close()
+        await self._sweep.close(LAST_SWEEP if self._started else 0.0)
 
     async def _run(self) -> None:
         while not self._started:
@@ -144,25 +104,13 @@ class Replays:
                 await self.source.start()
                 self._started = True
             except (ConfigError, UnavailableError) as error:
-                log.warning("dead letters can't be replayed", reason=str(error))
-                await asyncio.sleep(TRY_AGAIN)
-        sweeping = asyncio.create_task(self._keep_sweeping(), name="replays: sweep")
+                await asyncio.sleep(self._health.failed(error))
+        self._health.succeeded()
+        self._sweep.start()
         try:
             await self.source.run()
         except Exception:
             log.exception("replaying dead letters ended by itself, which is a fault of the router")
-        finally:
-            await cancelled([sweeping])
-
-    async def _keep_sweeping(self) -> None:
-        while True:
-            with contextlib.suppress(Exception):  # Redis is not there: the source says so
-                while await self._sweep():
-                    pass
-            await asyncio.sleep(SWEEP_EVERY)
-
-    async def _sweep(self) -> int:
-        return int(await self._sweeper.script(SWEEP, [self._stream], [GROUP]))
 
 
 class Replayer:
