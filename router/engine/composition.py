@@ -27,7 +27,7 @@ from router.broker.queues.redis_queue import RedisQueue
 from router.broker.server import client, keys
 from router.broker.server.durability import Durability
 from router.broker.server.outage import Outage
-from router.broker.streams.stream_source import StreamSource
+from router.broker.streams.stream_source import StreamOptions, StreamSource
 from router.config.models import (
     BatchConfig,
     DeliverOnly,
@@ -432,24 +432,26 @@ def _pubsub(name: str, config: PubSubConfig, shared: Shared, intake: Intake) -> 
 def _stream(name: str, config: StreamConfig, loaded: Loaded, shared: Shared, intake: Intake) -> StreamSource:
     around = shared.around
     own = config.url in {None, around.redis_url}
-    return StreamSource(
-        name,
-        config.url or around.redis_url,
-        config.streams,
+    options = StreamOptions(
+        streams=config.streams,
         group=config.group,
         consumer=_consumer(around),
-        receiver=intake,
-        clock=around.clock,
         start=config.start,
         payload_field=config.payload_field,
         claim_idle=config.claim.idle,
         max_deliveries=config.max_deliveries,
         max_in_flight=config.max_in_flight,
-        client_name=_client_name(around),
-        connect_timeout=around.connect_timeout,
-        waiting=around.waiting,
         observe=loaded.config.deliver == "print",
         marks=keys.handed(loaded.config.redis.key_prefix) if own else None,
+    )
+    return StreamSource(
+        name,
+        client.server(config.url or around.redis_url, client_name=_client_name(around)),
+        options,
+        receiver=intake,
+        clock=around.clock,
+        connect_timeout=around.connect_timeout,
+        waiting=around.waiting,
         isolation=shared.isolation,
         book=shared.books.sources.setdefault(name, SourceBook()),
     )

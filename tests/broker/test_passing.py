@@ -9,11 +9,10 @@ import pytest
 from router.broker.dead_letters.dead_letter_writer import DeadLetterWriter
 from router.broker.lists.list_source import ListSource
 from router.broker.pubsub.pubsub_source import PubSubSource
-from router.broker.streams.stream_source import StreamSource
 from router.errors import UnavailableError
 from tests.support.process import run
 from tests.support.redis import free_port
-from tests.support.streams import QUICK, Desk
+from tests.support.streams import Desk, source_of
 from tests.support.waiting import PATIENCE
 
 FAULTS = {
@@ -45,7 +44,7 @@ async def make(clock):
     def one(which, url, **keys):
         options = {"receiver": Desk(), "clock": clock, **keys}
         if which == "stream":
-            source = StreamSource("s", url, ["in"], group="g", consumer="me", timing=QUICK, **options)
+            source = source_of(url, ["in"], Desk(), clock, start="new", **keys)
         elif which == "list":
             source = ListSource("s", url, ["in"], consumer="me", longest_delay=0.2, **options)
         else:

@@ -7,12 +7,23 @@ from pathlib import Path
 import pytest
 
 from router.broker.groups.crash_isolation import CrashIsolation
-from router.broker.streams.stream_source import StreamSource
+from router.broker.groups.group import Group
+from router.broker.server import client
+from router.broker.server.link import Link
 from router.errors import ConfigError, Reason, UnavailableError
 from tests.broker.conftest import Neighbour
 from tests.support.proxy import Proxy
 from tests.support.redis import free_port
-from tests.support.streams import QUICK, Desk, Renewals, add, consumers, pending, running, set_count
+from tests.support.streams import (
+    Desk,
+    Renewals,
+    add,
+    consumers,
+    pending,
+    running,
+    set_count,
+    source_of,
+)
 from tests.support.waiting import PATIENCE, stays, until
 
 
@@ -517,13 +528,13 @@ async def test_a_suspicious_entry_waits_until_redis_knows_what_became_of_the_one
     desk.hold = True
     async with Proxy(redis_server.port) as proxy, running(proxy.url, ["billing"], desk, clock) as source:
         taken: list[bool] = []
-        take = source._group.take
+        take = source.reader.group.take
 
         async def taking(stream, *what):
-            taken.append(bool(stream.unacknowledged or stream.returned))
+            taken.append(bool(stream.hand.unacknowledged or stream.hand.returned))
             return await take(stream, *what)
 
-        source._group.take = taking
+        source.reader.group.take = taking
         await until(lambda: desk.held)
         proxy.hold = b"XACK"
         if comes_back:
@@ -564,34 +575,24 @@ async def test_an_entry_acknowledged_while_its_answer_is_on_the_way_is_not_pendi
     add(redis_server, "billing", b"1")
     async with running(redis_server.url, ["billing"], desk, clock) as source:
         await until(lambda: desk.held)
-        stream, link = source._by_key[b"billing"], source._group._link
-        call = link.call
+        (stream,) = source.streams
 
-        async def slow(*words):
-            answer = await call(*words)
-            if words[0] == "XPENDING":
+        class Slow(Link):
+            async def call(self, *words):
+                answer = await super().call(*words)
                 desk.settle()
-                await until(lambda: not stream.hand())
-            return answer
+                await until(lambda: not stream.hand.all())
+                return answer
 
-        link.call = slow
-        found = [page async for page in source._group.pending(stream)]
-        link.call = call
+        link = Slow(client.server(redis_server.url))
+        group = Group(link, "g", "me", start="oldest", idle=60.0)
+        found = [page async for page in group.pending(stream)]
+        await link.close()
     assert found == [[]]
 
 
 async def test_no_server_within_the_time(desk, clock):
-    source = StreamSource(
-        "billing",
-        f"redis://127.0.0.1:{free_port()}",
-        ["billing"],
-        group="g",
-        consumer="me",
-        receiver=desk,
-        clock=clock,
-        connect_timeout=1.0,
-        timing=QUICK,
-    )
+    source = source_of(f"redis://127.0.0.1:{free_port()}", ["billing"], desk, clock, connect_timeout=1.0)
     with pytest.raises(UnavailableError, match=r"connection refused \(source billing, tried for 1 s\)"):
         await source.start()
     await source.stop()
@@ -654,16 +655,7 @@ async def test_a_source_that_replaces_another_leaves_what_that_has_in_hand(redis
     async with running(redis_server.url, ["billing"], desk, clock) as old:
         await until(lambda: len(desk.held) == 2)
         await old.stop()
-        new = StreamSource(
-            "billing",
-            redis_server.url,
-            ["billing", "more"],
-            group="g",
-            consumer="me",
-            receiver=fresh,
-            clock=clock,
-            timing=QUICK,
-        )
+        new = source_of(redis_server.url, ["billing", "more"], fresh, clock, start="new")
         new.succeed(old)
         await new.start()
         reading = asyncio.create_task(new.run())

@@ -67,7 +67,7 @@ async def test_what_is_in_hand_of_a_lost_stream_acknowledges_nothing_of_the_new_
     redis_server.do("XADD", "billing", "0-1", "payload", "older")
     async with running(redis_server.url, ["billing"], desk, clock, start="new", claim_idle=0.6) as source:
         redis_server.do("XADD", "billing", "1-1", "payload", "old")
-        await until(lambda: desk.payloads == [b"old"] and source._streams[0].added == 2)
+        await until(lambda: desk.payloads == [b"old"] and source.streams[0].progress.added == 2)
         redis_server.do("DEL", "billing")
         redis_server.do("XADD", "billing", "1-1", "payload", "new")
         await until(lambda: desk.payloads == [b"old", b"new"])
@@ -160,9 +160,9 @@ async def test_a_group_that_somebody_else_made_anew_further_on_costs_nothing_tha
             pipeline.xgroup_destroy("billing", "g")
             pipeline.xgroup_create("billing", "g", "$")
             pipeline.execute()
-        (stream,) = source._streams
-        stream.group_lost = True  # as an answer of the server may have told, or not, in so short a time
-        assert await source._group.heal(stream) is None
+        (stream,) = source.streams
+        stream.progress.lost = True  # as an answer of the server may have told, or not, in so short a time
+        assert await source.reader.group.heal(stream) is None
         assert list(pending(redis_server, "billing")) == ids
         add(redis_server, "billing", b"2")
         await until(lambda: len(desk.payloads) == 3)
@@ -175,11 +175,11 @@ async def test_what_is_over_while_the_group_is_made_anew_is_not_taken_for_unfini
     ids = add(redis_server, "billing", *[b"%d" % n for n in range(3)])
     async with running(redis_server.url, ["billing"], desk, clock) as source:
         await until(lambda: len(desk.held) == 3)
-        (stream,) = source._streams
-        stream.resumed(ids[2].encode())
+        (stream,) = source.streams
+        stream.hand.resumed(ids[2].encode(), ids[2].encode())
         desk.settle(b"0")
         await until(lambda: len(pending(redis_server, "billing")) == 2)  # acknowledged before it is made pending again
-        await source._group.heal(stream)
+        await source.reader.group.heal(stream)
         await until(lambda: list(pending(redis_server, "billing")) == ids[1:])
         desk.settle()
         await until(lambda: not pending(redis_server, "billing"))
@@ -189,19 +189,18 @@ async def test_what_is_over_while_the_group_is_made_anew_is_not_taken_for_unfini
 async def test_where_others_read_too_it_is_known_all_the_time_how_far_the_group_has_come(
     redis_server, desk, clock, monkeypatch
 ):
-    monkeypatch.setattr("router.broker.streams.stream_source.GLANCE", 0.05)
+    monkeypatch.setattr("router.broker.groups.group_reader.GLANCE", 0.05)
     monkeypatch.setattr("router.core.delivery.claims.LOOK_AT_LEAST_EVERY", 1000.0)
     url, other = redis_server.url, Desk()
     async with (
         running(url, ["billing"], other, clock, consumer="peer"),
         running(url, ["billing"], desk, clock, claim_idle=3000.0) as source,
     ):
-        (stream,) = source._streams
+        (progress,) = [stream.progress for stream in source.streams]
         await until(lambda: consumers(redis_server, "billing") == ["me", "peer"])
-        await until(lambda: source._next_look > time.monotonic())
-        stream.peers = True  # as the next look will say
+        await until(lambda: progress.peers)
         (entry,) = add(redis_server, "billing", b"1")
-        await until(lambda: stream.group_last == entry.encode())
+        await until(lambda: progress.group_last == entry.encode())
         assert other.payloads + desk.payloads == [b"1"]
 
 

@@ -7,10 +7,11 @@ import random
 import pytest
 from structlog.testing import capture_logs
 
+from router.broker.groups.group import Group
+from router.broker.groups.group_stream import Stream
+from router.broker.groups.in_flight import Names
 from router.broker.server import client
 from router.broker.server.link import Link
-from router.broker.streams.stream_entries import Stream
-from router.broker.streams.stream_group import Group
 from router.core.accounts.books import SourceBook
 from tests.broker.conftest import until
 from tests.support.proxy import Proxy
@@ -109,9 +110,9 @@ async def test_an_entry_is_undisputed_as_long_as_its_last_renewal_says(redis_ser
             hand.time += 15.0
             before = calls(redis_server, "xclaim")
             desk.settle(b"none")
-            source._keeper.wake()
+            source.reader.acknowledger.wake()
             await until(lambda before=before: calls(redis_server, "xclaim") == before + 3)
-            await until(lambda: all(batch.since == hand.time for batch in source._streams[0].batches))
+            await until(lambda: all(batch.since == hand.time for batch in source.streams[0].hand.batches))
         (receipt, first, _), (_, second, _), (_, third, _) = desk.held
         receipt.gone(first)
         receipt.settle(first)
@@ -284,7 +285,7 @@ async def test_the_servers_own_counts_give_what_is_lost_whatever_happens_in_betw
     """Entries are added, read, trimmed and looked at in any order. What is neither read nor there is counted, exactly."""
     chance = random.Random(seed)
     link = Link(client.server(redis_server.url))
-    stream = Stream("s", "g", lambda: None, consumer="me")
+    stream = Stream(Names(b"s", "g", "me"))
     group = Group(link, "g", "me", start="oldest" if seed % 2 else "new", idle=60.0)
     with redis_server.client() as other:
         before = chance.randrange(20)
@@ -309,11 +310,11 @@ async def test_the_servers_own_counts_give_what_is_lost_whatever_happens_in_betw
                 answer = await link.call("XREADGROUP", "GROUP", "g", "me", "COUNT", number, "STREAMS", "s", ">")
                 got = len(answer[0][1]) if answer else 0
                 read += got
-                stream.delivered += got
+                stream.progress.delivered += got
         answer = await link.call("XREADGROUP", "GROUP", "g", "me", "STREAMS", "s", ">")
         read += len(answer[0][1]) if answer else 0
-        stream.delivered += len(answer[0][1]) if answer else 0
+        stream.progress.delivered += len(answer[0][1]) if answer else 0
         counted += await group.look(stream)
-        assert (read + counted, stream.exact) == (added, True)
+        assert (read + counted, stream.progress.exact) == (added, True)
         assert other.xinfo_groups("s")[0]["lag"] == 0, "what is gone is not called unread for ever"
     await link.close()

@@ -112,3 +112,4 @@ def test_what_is_in_hand_is_renewed_in_time_and_looked_for_often(idle):
     assert claims.renew_every(idle) <= idle / 3
     assert claims.look_every(idle) <= 5.0
     assert claims.patience(idle) < idle
+    assert claims.renew_every(idle) < claims.undisputed(idle) < idle

@@ -10,7 +10,7 @@ from router.broker.lists.list_source import ListSource
 from router.broker.pubsub.pubsub_source import PubSubSource
 from router.broker.server.client import server
 from router.broker.server.link import COMMAND, Link
-from router.broker.streams.stream_source import StreamSource
+from router.broker.streams.stream_source import StreamTiming
 from router.contracts import Sign
 from router.core.accounts.liveness import Judge
 from router.engine.clock import SystemClock
@@ -20,6 +20,7 @@ from router.errors import TransientError
 from tests.support.engine import bench, make_event
 from tests.support.process import NotifySocket
 from tests.support.queues import Line
+from tests.support.streams import source_of
 from tests.support.waiting import block, stays, until
 
 
@@ -186,7 +187,7 @@ async def test_a_server_that_does_not_answer_or_is_away_is_no_hang(start_server,
     receiver = Nobody()
     sources = [
         PubSubSource("web", redis.url, ["c"], [], receiver=receiver, clock=clock),
-        StreamSource("billing", redis.url, ["s"], group="g", consumer="me", receiver=receiver, clock=clock),
+        source_of(redis.url, ["s"], receiver, clock, timing=StreamTiming()),
         ListSource("jobs", redis.url, ["l"], consumer="me", receiver=receiver, clock=clock),
     ]
     line = Line(redis.url).start()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from router.broker.streams.stream_source import StreamSource, StreamTiming
+from router.broker.server import client
+from router.broker.streams.stream_source import StreamOptions, StreamSource, StreamTiming
 from router.errors import Reason
 from router.events import RawBatch
 from tests.support.redis import RedisServer
@@ -20,7 +22,6 @@ QUICK = StreamTiming(
     longest_delay=0.2,
     stable=0.1,
     leave=PATIENCE,
-    sweep_every=0.2,
 )
 WATCHFUL = replace(QUICK, dead_after=1.5, leave=1.0)
 """For tests of a server that says nothing. A busy machine may look like one."""
@@ -110,23 +111,23 @@ def consumers(server: RedisServer, stream: str, group: str = "g") -> list[str]:
         return sorted(row["name"].decode() for row in client.xinfo_consumers(stream, group))
 
 
+_OWN = {"connect_timeout", "waiting", "isolation", "timing", "book"}
+
+
+def source_of(url: str, streams: Sequence[str], desk: Desk, clock: Any, **changes: Any) -> StreamSource:
+    """A source `billing` that is not started, consumer `me` of the group `g`."""
+    own = {"timing": QUICK, **{name: value for name, value in changes.items() if name in _OWN}}
+    options = {"group": "g", "consumer": "me", "start": "oldest", "sweep_every": 0.2, **changes}
+    said = StreamOptions(streams=streams, **{name: value for name, value in options.items() if name not in _OWN})
+    return StreamSource("billing", client.server(url), said, receiver=desk, clock=clock, **own)
+
+
 @asynccontextmanager
 async def running(
     url: str, streams: Sequence[str], desk: Desk, clock: Any, *, crash: bool = False, **changes: Any
 ) -> AsyncIterator[StreamSource]:
     """A source that reads; with `crash` it ends as a killed process does: nothing more is acknowledged or given back."""
-    import asyncio
-
-    options = {
-        "group": "g",
-        "consumer": "me",
-        "start": "oldest",
-        "claim_idle": 60.0,
-        "connect_timeout": PATIENCE,
-        "timing": QUICK,
-        **changes,
-    }
-    source = StreamSource("billing", url, streams, receiver=desk, clock=clock, **options)
+    source = source_of(url, streams, desk, clock, **{"connect_timeout": PATIENCE, **changes})
     try:
         await source.start()
     except BaseException:
@@ -138,8 +139,8 @@ async def running(
         yield source
     finally:
         if crash:
-            source._stop.set()
-            await source._keeper.close(0.0)
+            source.reader.stop.set()
+            await source.reader.acknowledger.close(0.0)
         await source.stop()
         await source.close()
         await task

@@ -80,7 +80,7 @@ class Link:
         async with self._turn:
             return await self._send(_pack(words))
 
-    async def script(self, script: Script, keys: Sequence[str], words: Sequence[Word]) -> Any:
+    async def script(self, script: Script, keys: Sequence[str | bytes], words: Sequence[Word]) -> Any:
         """Run a script; sends its text where the server has forgotten it, before anything else is sent.
 
         An error of a command in it is told as the command itself would have told it.

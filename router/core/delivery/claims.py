@@ -61,6 +61,11 @@ def renew_every(idle: float) -> float:
     return idle / 3
 
 
+def undisputed(idle: float) -> float:
+    """Return for how many seconds after its last renewal nobody else can have taken an entry over."""
+    return 0.9 * idle
+
+
 def look_every(idle: float) -> float:
     """Seconds between two looks for entries to take over."""
     return min(idle / 3, LOOK_AT_LEAST_EVERY)

@@ -1,4 +1,4 @@
-"""The consumer group of a stream source: making it, finding it again when it is lost, taking entries over; floor 4."""
+"""One consumer group: making it, finding it again when it is lost, taking its entries over; floor 4."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from typing import Any
 from redis import exceptions as failures
 
 from router.broker.groups.group_scripts import CLAIM, LAST_ID, LOOK, SWEEP, TAKE, TAKE_OVER
+from router.broker.groups.group_stream import Stream
+from router.broker.groups.in_flight import Entry
 from router.broker.server.link import Link, Word
-from router.broker.streams.stream_entries import Stream
 from router.core.delivery import claims, trimming
 from router.core.delivery.claims import Pending
 from router.core.delivery.trimming import Look
 
 PAGE = 500
 """Entries asked for at once."""
-
-Entry = tuple[bytes, list[bytes]]
-"""An entry as it stands in a stream: its id; field, value, field, value …"""
 
 
 class Loss(StrEnum):
@@ -80,11 +78,10 @@ class Group:
         with _refusals(stream, "XGROUP"):
             made = await self._create(stream, self._start)
         await self._probe(stream)
-        stream.known = True
         found = await self._last_delivered(stream)
         if found is not None:
-            stream.last = stream.group_last = found
-        stream.added = (await self._about(stream) or {}).get(b"entries-added")
+            stream.progress.last = stream.progress.group_last = found
+        stream.progress.added = (await self._about(stream) or {}).get(b"entries-added")
         if made:
             await self._look(stream, made=True)
 
@@ -110,23 +107,24 @@ class Group:
         lost = None
         if await self._last_delivered(stream) is None:
             lost = await self._make_anew(stream)
-        if lost is Loss.GROUP or (stream.group_lost and lost is None):
+        progress, hand = stream.progress, stream.hand
+        if lost is Loss.GROUP or (progress.lost and lost is None):
             begins = await self._last_delivered(stream)
             if begins is not None:
-                stream.resumed(begins)
-        stream.group_lost = False
-        while stream.orphans:
-            chunk = stream.orphans[:PAGE]
+                hand.resumed(begins, progress.last)
+        progress.lost = False
+        while hand.orphans:
+            chunk = hand.orphans[:PAGE]
             await self._link.script(CLAIM, [stream.name], (self._group, self._consumer, -1, 1, *chunk))
-            stream.adopted(len(chunk))
+            hand.adopted(len(chunk))
         return lost
 
     async def _make_anew(self, stream: Stream) -> Loss:
-        about = await self._about(stream)
+        about, progress = await self._about(stream), stream.progress
         lost = Loss.GROUP
         if about is None or claims.is_new(
-            stream.last,
-            stream.added,
+            progress.last,
+            progress.added,
             newest=about[b"last-generated-id"],
             added_now=about.get(b"entries-added"),
         ):
@@ -134,10 +132,10 @@ class Group:
             stream.forget()
         after = b"0" if lost is Loss.STREAM else self._resume(stream)
         made = await self._create(stream, after)
-        stream.look, stream.delivered = (await self._look(stream, made=True) if made else None), 0
-        if stream.look is not None and stream.look.gap and lost is Loss.GROUP:
-            stream.exact = False  # what was trimmed while there was no group is in nobody's count
-        stream.added = None if about is None else about.get(b"entries-added")
+        progress.look, progress.delivered = (await self._look(stream, made=True) if made else None), 0
+        if progress.look is not None and progress.look.gap and lost is Loss.GROUP:
+            progress.exact = False  # what was trimmed while there was no group is in nobody's count
+        progress.added = None if about is None else about.get(b"entries-added")
         return lost
 
     @staticmethod
@@ -147,9 +145,10 @@ class Group:
         What was delivered to us is over or in our hand. Where there are others nobody knows what they had in hand: from
         the oldest entry that was pending at the last look, or that we have.
         """
-        if not stream.peers:
-            return stream.last
-        return claims.resume_after(stream.group_last, [*stream.hand(), *filter(None, [stream.lowest])])
+        progress = stream.progress
+        if not progress.peers:
+            return progress.last
+        return claims.resume_after(progress.group_last, [*stream.hand.all(), *filter(None, [progress.lowest])])
 
     async def _last_delivered(self, stream: Stream) -> bytes | None:
         """The last id delivered to the group, None when there is no group."""
@@ -185,9 +184,9 @@ class Group:
         look = await self._look(stream)
         if look is None:
             return 0  # it is gone meanwhile: the next read will say so
-        number, exact = trimming.unread(stream.look, look, None if look.peers else stream.delivered)
-        stream.look, stream.delivered, stream.exact = look, 0, stream.exact and exact
-        stream.group_last, stream.added, stream.lowest, stream.peers = look.last, look.added, look.lowest, look.peers
+        progress = stream.progress
+        number, exact = trimming.unread(progress.look, look, None if look.peers else progress.delivered)
+        progress.looked(look, exact=exact)
         return number
 
     async def _look(self, stream: Stream, *, made: bool = False) -> Look | None:
@@ -202,9 +201,9 @@ class Group:
         """Our own pending entries that are not in hand, page by page."""
         start = "-"
         while True:
-            hand = stream.hand()  # what is acknowledged while the answer is on its way may still stand in it
+            hand = stream.hand.all()  # what is acknowledged while the answer is on its way may still stand in it
             rows = await self._link.call("XPENDING", stream.key, self._group, start, "+", PAGE, self._consumer)
-            hand |= stream.hand()
+            hand |= stream.hand.all()
             yield [Pending(row[0], row[3]) for row in rows if row[0] not in hand]
             if len(rows) < PAGE:
                 return

@@ -1,4 +1,4 @@
-"""What a stream source does for the entries in its hand: acknowledges, renews, sets counts back; floor 4.
+"""What a source does for the entries in its hand: acknowledges, renews, sets counts back; floor 4.
 
 All of it may be sent twice, so what had no answer is simply sent again. A connection of its own does it: reading blocks.
 """
@@ -9,15 +9,15 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 
-import structlog
 from redis import exceptions as failures
+from structlog.stdlib import BoundLogger
 
 from router.broker.groups.group_scripts import CLAIM, NOT_PENDING, OF_ANOTHER
+from router.broker.groups.in_flight import Entries, InFlight
 from router.broker.server import client
 from router.broker.server.client import Backoff
 from router.broker.server.link import Link, Script, Word
 from router.broker.server.outage import Outage
-from router.broker.streams.stream_entries import Entries, Stream
 from router.contracts import Clock
 
 CHUNK = 1000
@@ -44,32 +44,25 @@ class Acknowledger:
     """Acknowledges what is complete as soon as it is, and renews the rest every `renew_every` seconds.
 
     `acknowledged` is called when some of it has been, or its count was set back. `shown` is the server's address, for messages.
-    `marks` is the hash of entries handed over in part; None where the streams are on another server than that.
     """
 
     def __init__(
         self,
         link: Link,
-        streams: Sequence[Stream],
-        group: str,
-        consumer: str,
+        hands: Sequence[InFlight],
         *,
         renew_every: float,
         acknowledged: Callable[[], None],
         clock: Clock,
-        source: str,
         shown: str,
-        marks: str | None = None,
+        log: BoundLogger,
     ) -> None:
         self._link = link
-        self._streams = streams
-        self._group = group
-        self._consumer = consumer
+        self._hands = hands
         self._renew_every = renew_every
         self._acknowledged = acknowledged
         self._clock = clock
         self._shown = shown
-        self._marks = marks
         self._backoff = Backoff(0.1, 2.0)
         self._work = asyncio.Event()
         self._ending = False
@@ -77,7 +70,7 @@ class Acknowledger:
         self._renew_at = clock.monotonic() + renew_every
         self._task: asyncio.Task[None] | None = None
         self._outage = Outage(clock)
-        self._log = structlog.stdlib.get_logger(__name__).bind(source=source, address=shown)
+        self._log = log
 
     @property
     def since(self) -> float | None:
@@ -108,7 +101,7 @@ class Acknowledger:
         self.wake()
         await self._link.close()
         await asyncio.wait([task], timeout=LAST_PATIENCE)
-        number = sum(stream.unacknowledged for stream in self._streams)
+        number = sum(hand.unacknowledged for hand in self._hands)
         if number and wait_for > 0:
             message = "entries could not be acknowledged: they will be delivered again"
             self._log.error(message, number=number, reason=self._outage.reason)
@@ -130,7 +123,7 @@ class Acknowledger:
                 await self._pause(self._backoff.next())
                 continue
             self._succeeded()
-            if any(stream.unacknowledged or stream.returned for stream in self._streams):
+            if any(hand.unacknowledged or hand.returned for hand in self._hands):
                 await self._pause(SLOW_DOWN)
             else:
                 await self._wait()
@@ -151,55 +144,56 @@ class Acknowledger:
                 await self._work.wait()
 
     async def _acknowledge(self) -> None:
-        for stream in self._streams:
-            stream.sent += stream.done
-            stream.done = []
-            while stream.sent:
-                ids = stream.sent[:CHUNK]
-                rest = await self._unmarked(stream, ids)
+        for hand in self._hands:
+            hand.sent += hand.done
+            hand.done = []
+            while hand.sent:
+                ids = hand.sent[:CHUNK]
+                rest = await self._unmarked(hand, ids)
                 try:
-                    await self._link.call("XACK", stream.key, self._group, *rest)
+                    await self._link.call("XACK", hand.names.key, hand.names.group, *rest)
                 except failures.ResponseError as error:
                     if not _is_of_a_lost_group(error):
                         raise
-                del stream.sent[: len(ids)]
+                del hand.sent[: len(ids)]
                 self._acknowledged()
-            if stream.stale and self._marks is not None:
-                stale = stream.stale[:CHUNK]
-                await self._link.call("HDEL", self._marks, *stale)
-                del stream.stale[: len(stale)]
+            if hand.stale and hand.names.marks is not None:
+                stale = hand.stale[:CHUNK]
+                await self._link.call("HDEL", hand.names.marks, *stale)
+                del hand.stale[: len(stale)]
 
-    async def _unmarked(self, stream: Stream, ids: list[bytes]) -> list[bytes]:
+    async def _unmarked(self, hand: InFlight, ids: list[bytes]) -> list[bytes]:
         """Acknowledge the marked ones among the entries, each with its mark in one step; returns the others."""
-        marked = {one: stream.marks[one] for one in ids if one in stream.marks} if stream.marks else {}
-        if not marked or self._marks is None:
+        marked = {one: hand.marks[one] for one in ids if one in hand.marks} if hand.marks else {}
+        key, group, _, marks = hand.names
+        if not marked or marks is None:
             return ids
         words = [word for pair in marked.items() for word in pair]
-        await self._link.script(UNMARK, [stream.name, self._marks], [self._group, *words])
+        await self._link.script(UNMARK, [key, marks], [group, *words])
         for one in marked:
-            stream.marks.pop(one, None)
+            hand.marks.pop(one, None)
         # The first of them is named again: the command must name one.
         return [one for one in ids if one not in marked] or ids[:1]
 
     async def _set_back(self) -> None:
         """What was recovered and has come back from its attempt is innocent."""
-        for stream in self._streams:
-            returned = stream.returned  # another list when the stream is forgotten meanwhile
+        for hand in self._hands:
+            returned = hand.returned  # another list when the stream is forgotten meanwhile
             ids = list(returned)
-            await self._uncount(stream, ids)
+            await self._uncount(hand, ids)
             del returned[: len(ids)]
             if ids:
                 self._acknowledged()
 
     async def _renew(self) -> None:
         """Renew what is in hand. What Redis does not know any more, or says is another router's, is delivered all the same."""
-        for stream in self._streams:
+        for hand in self._hands:
             now = self._clock.monotonic()
-            due = [batch for batch in stream.batches if batch.since <= now - self._renew_every / 2]
+            due = [batch for batch in hand.batches if batch.since <= now - self._renew_every / 2]
             while due:
-                await self._renew_some(stream, due)
+                await self._renew_some(hand, due)
 
-    async def _renew_some(self, stream: Stream, due: list[Entries]) -> None:
+    async def _renew_some(self, hand: InFlight, due: list[Entries]) -> None:
         """Renew some of the batches and take them off the list."""
         batches: list[Entries] = []
         held: list[tuple[Entries, int, bytes]] = []
@@ -208,7 +202,7 @@ class Acknowledger:
             batches.append(batch)
             held += [(batch, position, entry) for position, entry in enumerate(batch.ids) if entry]
         began = self._clock.monotonic()
-        states = await self._claim(stream, [entry for _, _, entry in held])
+        states = await self._claim(hand, [entry for _, _, entry in held])
         for (batch, position, entry), state in zip(held, states, strict=False):
             if batch.ids[position] != entry:
                 continue  # it was over before the answer came
@@ -222,18 +216,19 @@ class Acknowledger:
 
     async def _give_back(self) -> None:
         """What is left at an orderly end was not attempted to the death: it does not count."""
-        for stream in self._streams:
-            await self._uncount(stream, stream.open())
+        for hand in self._hands:
+            await self._uncount(hand, hand.open())
 
-    async def _uncount(self, stream: Stream, ids: Sequence[bytes]) -> None:
+    async def _uncount(self, hand: InFlight, ids: Sequence[bytes]) -> None:
         for first in range(0, len(ids), CHUNK):
-            await self._claim(stream, ids[first : first + CHUNK], count=0)
+            await self._claim(hand, ids[first : first + CHUNK], count=0)
 
-    async def _claim(self, stream: Stream, ids: Sequence[bytes], count: int = -1) -> bytes:
+    async def _claim(self, hand: InFlight, ids: Sequence[bytes], count: int = -1) -> bytes:
         """Renew what Redis lists as ours; returns what it says of each, nothing where the group is gone."""
-        words: list[Word] = [self._group, self._consumer, count, 0, *ids]
+        key, group, consumer, _ = hand.names
+        words: list[Word] = [group, consumer, count, 0, *ids]
         try:
-            return bytes(await self._link.script(CLAIM, [stream.name], words))
+            return bytes(await self._link.script(CLAIM, [key], words))
         except failures.ResponseError as error:
             if _is_of_a_lost_group(error):
                 return b""

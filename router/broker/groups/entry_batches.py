@@ -1,0 +1,115 @@
+"""Hands entries of streams on as batches of payloads, and makes dead letters of those that can't be handed on; floor 4."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from structlog.stdlib import BoundLogger
+
+from router.broker.groups.group_stream import Stream
+from router.broker.groups.in_flight import Entries, Entry
+from router.contracts import Receiver
+from router.errors import Reason
+from router.escaping import cut
+from router.events import RawBatch, text
+
+REDIS_ID = "redis-id"
+"""The header that holds the bare id of an entry."""
+
+
+class EntryBatches:
+    """The way of entries from a source to its receiver.
+
+    `payload_field` is the field that becomes the payload, the others become headers.
+    """
+
+    def __init__(self, source: str, receiver: Receiver, *, payload_field: str, log: BoundLogger) -> None:
+        self._source = source
+        self._receiver = receiver
+        self._field = payload_field.encode()
+        self._log = log
+
+    def hand_on(
+        self, stream: Stream, entries: list[Entry], receipt: type[Entries] | None, since: float = 0.0
+    ) -> Entries | None:
+        """Give entries to the receiver; returns the receipt of those that have a payload, None where none has.
+
+        They are ours `since` (monotonic seconds). Without a kind of `receipt` nothing is acknowledged.
+        """
+        field = self._field
+        payloads = [fields[1] for _, fields in entries if len(fields) == 2 and fields[0] == field]
+        if len(payloads) == len(entries):  # nothing but payloads, as nearly always
+            if not entries:
+                return None
+            ids = [entry[0] for entry in entries]
+            return self._give(stream, ids, payloads, None, receipt(stream.hand, ids, since) if receipt else None)
+        good: list[tuple[bytes, bytes, dict[str, str]]] = []
+        for entry_id, fields in entries:
+            payload, headers = _split(fields, field)
+            if payload is None:
+                made = Entries(stream.hand, [entry_id], since) if receipt else None
+                self._refuse(stream, (entry_id, b"", headers), made, Reason.FIELD, self._no_field(headers))
+            else:
+                good.append((entry_id, payload, headers))
+        if not good:
+            return None
+        ids, payloads, others = ([*column] for column in zip(*good, strict=True))
+        return self._give(stream, ids, payloads, others, receipt(stream.hand, ids, since) if receipt else None)
+
+    def give_up(self, stream: Stream, entry: Entry, deliveries: int, since: float) -> None:
+        """Make a dead letter of an entry that ended the process again and again."""
+        entry_id, fields = entry
+        payload, headers = _split(fields, self._field)
+        detail = f"delivered {deliveries} times, and each time the router ended before the attempt came back"
+        self._log.error(
+            "an entry is given up as poison", stream=stream.name, entry=entry_id.decode(), reason=str(Reason.POISON)
+        )
+        receipt = Entries(stream.hand, [entry_id], since)
+        self._refuse(stream, (entry_id, payload or b"", headers), receipt, Reason.POISON, detail)
+
+    def _give(
+        self,
+        stream: Stream,
+        ids: list[bytes],
+        payloads: list[bytes],
+        others: list[dict[str, str]] | None,
+        receipt: Entries | None,
+    ) -> Entries | None:
+        names = b" ".join(ids).decode().split(" ")
+        headers: list[dict[str, str] | None] = [{REDIS_ID: name} for name in names]
+        if others is not None:
+            headers = [{**other, REDIS_ID: name} for other, name in zip(others, names, strict=True)]
+        batch = RawBatch(stream.key, None, payloads, stream.event_ids(names), headers, receipt)
+        self._receiver.receive(self._source, [batch])
+        return receipt
+
+    def _refuse(
+        self,
+        stream: Stream,
+        entry: tuple[bytes, bytes, dict[str, str]],
+        receipt: Entries | None,
+        reason: Reason,
+        detail: str,
+    ) -> None:
+        """Make a dead letter of an entry; it is acknowledged when the letter is written."""
+        entry_id, payload, headers = entry
+        name = entry_id.decode()
+        ids, told = stream.event_ids([name]), {**headers, REDIS_ID: name}
+        batch = RawBatch(stream.key, None, [payload], ids, [told], receipt)
+        self._receiver.refuse(self._source, batch, reason, detail)
+
+    def _no_field(self, headers: dict[str, str]) -> str:
+        found = ", ".join(repr(cut(name, 64)) for name in islice(headers, 10)) or "none"
+        return f"the entry has no field {text(self._field)!r}; its fields: {found}"
+
+
+def _split(fields: list[bytes], wanted: bytes) -> tuple[bytes | None, dict[str, str]]:
+    """Return the payload of an entry, None when it has none, and its other fields as text."""
+    payload: bytes | None = None
+    headers: dict[str, str] = {}
+    for name, value in zip(fields[::2], fields[1::2], strict=True):
+        if name == wanted:
+            payload = value
+        else:
+            headers[text(name)] = text(value)
+    return payload, headers

@@ -1,0 +1,216 @@
+"""Reads streams by a consumer group: what was left behind, what is new, and what routers leave that are gone; floor 4."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from redis import exceptions as failures
+from structlog.stdlib import BoundLogger
+
+from router.broker.groups.acknowledger import Acknowledger
+from router.broker.groups.crash_isolation import CrashIsolation
+from router.broker.groups.entry_batches import EntryBatches
+from router.broker.groups.group import Group, Loss
+from router.broker.groups.group_stream import Stream
+from router.broker.groups.in_flight import Entries
+from router.broker.groups.recovery import Recovery
+from router.broker.groups.room import Room
+from router.broker.groups.trimmed import UNFINISHED, UNREAD, Trimmed
+from router.broker.server.client import Server
+from router.broker.server.link import Link
+from router.contracts import Clock
+from router.core.accounts.books import SourceBook
+from router.core.delivery import claims
+
+GLANCE = 1.0
+"""Seconds between two looks at how far a group has come: so much would come again were it lost where others read with it.
+
+What was trimmed before it was read is seen by such a look too, and may be taken for read where none came in time.
+"""
+
+
+class New(Protocol):
+    """Where new entries come from: they are pending for us when they are returned."""
+
+    async def read(self, room: int) -> list[Any]:
+        """Wait a little for entries; return rows of a key and its entries, not more entries than there is room."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """How a source takes part in the consumer group of its streams."""
+
+    group: str
+    consumer: str
+    """Our name in the group, the same after a restart."""
+    start: str = "new"
+    """Where a new group begins: `new` or `oldest`."""
+    claim_idle: float = 60.0
+    """Seconds after which another router's entries are taken over."""
+    max_deliveries: int = 5
+    max_in_flight: int = 1000
+    marks: str | None = None
+    """The hash of entries handed over in part, where the streams are in the router's own Redis."""
+    sweep_every: float = 60.0
+    """How often (seconds) consumers of routers long gone are looked for."""
+
+
+class GroupReader:
+    """Hands on the entries of some streams until `stop` is set, and acknowledges them when they are over.
+
+    Begins anew from what Redis lists as pending, whatever broke it off. `link` reads; another connection acknowledges, for
+    reading blocks.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        link: Link,
+        streams: Sequence[Stream],
+        new: New,
+        membership: Membership,
+        *,
+        batches: EntryBatches,
+        isolation: CrashIsolation,
+        book: SourceBook,
+        clock: Clock,
+        log: BoundLogger,
+    ) -> None:
+        self.streams = streams
+        self.trimmed = Trimmed(streams, book, clock, log)
+        self.resets = 0
+        """How often a group, or the stream with it, was lost and made anew."""
+        self.stop = asyncio.Event()
+        self.idle = membership.claim_idle
+        hands = [stream.hand for stream in streams]
+        self._room = room = Room(hands, membership.max_in_flight, self.stop)
+        self.acknowledger = Acknowledger(
+            Link(server),
+            hands,
+            renew_every=claims.renew_every(self.idle),
+            acknowledged=room.changed,
+            clock=clock,
+            shown=server.shown,
+            log=log,
+        )
+        self.group = Group(
+            link, membership.group, membership.consumer, start=membership.start, idle=membership.claim_idle
+        )
+        self._recovery = Recovery(
+            self.group,
+            room,
+            batches,
+            self.trimmed,
+            isolation,
+            idle=self.idle,
+            max_deliveries=membership.max_deliveries,
+            clock=clock,
+            stop=self.stop,
+        )
+        for hand in hands:
+            hand.awake, hand.undisputed = self.stirred, self._undisputed
+        self._new = new
+        self._by_key = {stream.key: stream for stream in streams}
+        self._batches = batches
+        self._isolation = isolation
+        self._clock = clock
+        self._log = log
+        self._sweep_every = membership.sweep_every
+        self._next_look = self._next_glance = self._next_sweep = 0.0
+
+    def stirred(self) -> None:
+        """Note that something is complete: it is to be acknowledged, and there is room for more."""
+        self.acknowledger.wake()
+        self._room.changed()
+
+    def _undisputed(self, since: float) -> bool:
+        """Return whether what came into our hand then can't have been idle for long enough to be taken over."""
+        return self._clock.monotonic() - since < claims.undisputed(self.idle)
+
+    def unsure(self, *, lost: bool = False) -> None:
+        """Note that an answer is lost that may have brought entries; or that a group is `lost`, as the server says."""
+        for stream in self.streams:
+            stream.progress.delivered = None
+            stream.progress.lost |= lost
+
+    async def prepare(self, stream: Stream) -> None:
+        """Make the group where it is not there. Raises `Refused`."""
+        await self.group.make(stream)
+
+    async def run(self, answered: Callable[[], None]) -> None:
+        """Read and hand on; `answered` is called whenever Redis has answered a read."""
+        self._isolation.join(self._recovery)
+        try:
+            await self._run(answered)
+        finally:
+            self._isolation.part(self._recovery)
+
+    async def _run(self, answered: Callable[[], None]) -> None:
+        for stream in self.streams:
+            await self._heal(stream)
+            await self.group.try_reading(stream)
+            await self._look(stream)
+        answered()
+        for stream in self.streams:
+            await self._recovery.recover(stream)
+        while not self.stop.is_set():
+            now = self._clock.monotonic()
+            if now >= self._next_look:
+                await self._look_around(now)
+            elif now >= self._next_glance:
+                await self._glance(now)
+            room = self._room.left()
+            if room:
+                await self._read(room, now)
+            else:
+                await self._room.wait(min(self._next_look, self._next_glance) - now)
+
+    async def _heal(self, stream: Stream) -> None:
+        lost = await self.group.heal(stream)
+        if lost is None:
+            return
+        self.resets += 1
+        begins = "at its beginning" if lost is Loss.STREAM else "where nothing is lost"
+        self._log.warning(f"{lost} was gone; the group is made anew and begins {begins}", stream=stream.name)
+
+    async def _read(self, room: int, now: float) -> None:
+        """Read what is new and hand it on."""
+        for key, entries in await self._new.read(room):
+            stream = self._by_key[key]
+            progress = stream.progress
+            progress.last = max(progress.last, entries[-1][0], key=claims.parse)
+            if progress.delivered is not None:
+                progress.delivered += len(entries)
+            self._batches.hand_on(stream, stream.hand.fresh(entries), Entries, now)
+
+    async def _look(self, stream: Stream) -> None:
+        self.trimmed.count(stream, await self.group.look(stream), UNREAD)
+
+    async def _glance(self, now: float) -> None:
+        self._next_glance = now + GLANCE
+        for stream in self.streams:
+            await self._look(stream)
+
+    async def _look_around(self, now: float) -> None:
+        """Look what is pending, take over what nobody has touched for long, clear away who is long gone."""
+        self._next_look = now + claims.look_every(self.idle)
+        self._next_glance = now + GLANCE
+        for stream in self.streams:
+            await self._look(stream)
+            room = self._room.left()
+            if not room:
+                continue
+            taken, trimmed = await self.group.take_over(stream, room)
+            self.trimmed.count(stream, trimmed, UNFINISHED)
+            if taken:
+                self._log.warning("entries of a router that is gone are taken over", stream=stream.name, number=taken)
+                await self._recovery.recover(stream)
+        if now >= self._next_sweep:
+            self._next_sweep = now + self._sweep_every
+            for stream in self.streams:
+                with contextlib.suppress(failures.ResponseError):  # a courtesy: it may not be allowed
+                    await self.group.sweep(stream)
