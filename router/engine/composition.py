@@ -22,6 +22,7 @@ from router.broker.lists.list_source import ListSource
 from router.broker.pubsub.pubsub_source import PubSubSource
 from router.broker.queues.enqueuer import Enqueuer
 from router.broker.queues.orphans import Orphans
+from router.broker.queues.parts.queue_common import QueueHost
 from router.broker.queues.queue_admin import claim_idle_of
 from router.broker.queues.redis_queue import RedisQueue
 from router.broker.server import client, keys
@@ -99,16 +100,16 @@ class Durable:
         self.server = client.server(around.redis_url, client_name=_client_name(around))
         self.prefix = redis.key_prefix
         self.consumer = _consumer(around)
-        self._solitude = isolation
         self.clock = around.clock
-        self._outage = Outage(around.clock)
+        told = Outage(around.clock)
+        self._host = QueueHost(self.server, self.prefix, self.consumer, around.clock, isolation, told)
         self._notes = LogLimits(log, around.clock)
         self.enqueuer = Enqueuer(
             self.server,
             prefix=self.prefix,
             buffer_bytes=redis.outage_buffer,
             say=self._notes.say,
-            outage=self._outage,
+            outage=told,
         )
         self.durability = Durability(self.server)
         self._letters = letters
@@ -119,16 +120,11 @@ class Durable:
         limits = limits_of(name, loaded)
         queue = RedisQueue(
             name,
-            self.server,
-            prefix=self.prefix,
-            consumer=self.consumer,
+            self._host,
             inbox=self.enqueuer.inbox(name, limits, book, drops(name, book, self._notes)),
             limits=limits,
             give_up=lambda event, reason, detail: self._give_up(queue, event, reason, detail),
             book=book,
-            clock=self.clock,
-            isolation=self._solitude,
-            told=self._outage,
         )
         return queue
 

@@ -63,7 +63,7 @@ async def test_what_is_in_hand_stays_in_hand_when_the_clock_is_set_back(clock_an
     taken = await one.take_all(5)
     clock.set("-1h")
     two = line(server.url, consumer="two")
-    await two.until(lambda: not two.queue._server_time.went_back)
+    await two.until(lambda: not two.queue.books.server_time.went_back)
     with server.client() as link:
         assert link.xpending(STREAM, "event-router")["consumers"] == [{"name": b"one", "pending": 5}]
     one.deliver(taken)

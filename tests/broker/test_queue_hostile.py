@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import structlog
 
-from router.broker.queues.redis_queue import GROUP
+from router.broker.queues.parts.queue_common import GROUP
 from tests.broker.test_queue import BOOKS, LATER, STREAM, line, numbered, raws
 from tests.faults.scenarios.junk import records
 

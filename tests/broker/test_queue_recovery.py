@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from router.broker.groups.crash_isolation import CrashIsolation
-from router.broker.queues.redis_queue import GROUP
+from router.broker.queues.parts.queue_common import GROUP
 from router.errors import Reason
 from router.events import Outcome
 from tests.support.engine import make_event
@@ -141,7 +141,7 @@ async def test_a_settled_entry_of_one_queue_does_not_end_the_solitude_of_another
     (event,) = await a.take()
     b = line(redis_server.url, sink="b", isolation=isolation)
     taking = asyncio.create_task(b.take())
-    b.queue._let_go([event._receipt])  # its own entry of the same event: it has the same id
+    b.queue.hand.let_go([event._receipt])  # its own entry of the same event: it has the same id
     done, _ = await asyncio.wait([taking], timeout=0.3)
     assert not done
     a.deliver([event])
@@ -152,16 +152,15 @@ async def test_while_a_letter_of_a_poisonous_one_is_written_nothing_suspicious_i
     await _suspicious(line, redis_server.url, "a", 5)
     await _suspicious(line, redis_server.url, "b", 3)
     isolation = CrashIsolation()
-    letters = []
     a = Line(redis_server.url, sink="a", isolation=isolation)
-    a.queue._give_up = lambda event, reason, _detail: letters.append((event, reason))
+    a.hold_letters = True
     a.start()
-    await a.until(lambda: letters)
+    await a.until(lambda: a.given_up)
     b = line(redis_server.url, sink="b", isolation=isolation)
     taking = asyncio.create_task(b.take())
     done, _ = await asyncio.wait([taking], timeout=0.3)
     assert not done
-    ((event, reason),) = letters
+    ((event, reason),) = a.given_up
     a.queue.settle([event], len(event.raw), Outcome.DEAD_LETTERED, reason)  # it is written
     assert len(await taking) == 1
     await a.die()
@@ -175,7 +174,7 @@ async def test_where_it_may_be_found_guilty_a_delivery_is_alone_in_the_whole_rou
     (busy,) = await b.take()
     a = line(redis_server.url, sink="a", isolation=isolation)
     trying = asyncio.create_task(a.take())
-    await b.until(lambda: isolation.shuts_out(b.queue))
+    await b.until(lambda: isolation.shuts_out(b.queue.hand))
     await put(b, 1)
     waiting = asyncio.create_task(b.take())
     done, _ = await asyncio.wait([trying, waiting], timeout=0.3)
@@ -217,27 +216,27 @@ async def test_a_queue_that_ends_leaves_nobody_waiting(redis_server, line):
 async def test_what_vanished_from_redis_and_is_ready_here_is_delivered(redis_server, line, how):
     one = line(redis_server.url, idle=0.6, hold=10)
     await put(one, 8)
-    await one.until(lambda: one.queue._ready == 8)
+    await one.until(lambda: one.queue.hand.ready.number == 8)
     await one.until(lambda: one.queue.shared_book.accepted == 8)  # what no look has seen can't be missed
     redis_server.do(*how)
     await one.until(lambda: one.queue.shared_book.dropped == {Reason.LOST: 6 if how[0] == "XTRIM" else 8})
     for _ in range(2):  # renewals go by
-        renewed_at = one.queue._renewed_at
-        await one.until(lambda renewed_at=renewed_at: one.queue._renewed_at > renewed_at)
+        renewed_at = one.queue.keeper.renewed_at
+        await one.until(lambda renewed_at=renewed_at: one.queue.keeper.renewed_at > renewed_at)
     assert [int(event.raw) for event in await one.take_all(8)] == list(range(8))
 
 
 async def test_of_what_vanished_only_that_is_left_which_redis_says_is_a_peers(redis_server, line):
     one = line(redis_server.url, idle=0.6, hold=10)
     await put(one, 8)
-    await one.until(lambda: one.queue._ready == 8)
+    await one.until(lambda: one.queue.hand.ready.number == 8)
     ids = list(pending(redis_server, STREAM, GROUP))
     with redis_server.client() as client:
         pipeline = client.pipeline()
         pipeline.xclaim(STREAM, GROUP, "peer", 0, ids[:3], justid=True)
         pipeline.xdel(STREAM, *ids[3:5])
         pipeline.execute()
-    await one.until(lambda: one.queue._ready == 5)
+    await one.until(lambda: one.queue.hand.ready.number == 5)
     assert [int(event.raw) for event in await one.take_all(5)] == [3, 4, 5, 6, 7]
 
 
@@ -252,7 +251,7 @@ async def test_a_suspect_that_a_peer_has_taken_over_meanwhile_is_not_taken_back(
     with redis_server.client() as client:
         client.xclaim(stream, GROUP, "peer", 0, list(pending(redis_server, stream, GROUP)), justid=True)
     isolation.leave()
-    await one.until(lambda: not one.queue._held)
+    await one.until(lambda: not one.queue.hand.held)
     assert [owner for owner, _ in pending(redis_server, stream, GROUP).values()] == ["peer"]
     taking.cancel()
 

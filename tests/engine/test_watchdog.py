@@ -278,9 +278,9 @@ async def test_a_worker_that_ended_by_itself_is_told_and_replaced(monkeypatch):
 
 async def test_a_queue_whose_task_ended_by_itself_hangs(start_server):
     line = Line(start_server().url).start()
-    await until(lambda: line.queue._tasks)
-    line.queue._tasks[0].cancel()
-    await asyncio.wait(line.queue._tasks[:1])
+    await until(lambda: line.queue.tasks)
+    line.queue.tasks[0].cancel()
+    await asyncio.wait(line.queue.tasks[:1])
     assert [(sign.part, sign.ended) for sign in line.queue.signs() if sign.ended] == [("queue of s", True)]
     assert COMMAND in {sign.doing for sign in line.queue.signs()}
     await line.die()

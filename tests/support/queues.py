@@ -10,9 +10,9 @@ import structlog
 
 from router.broker.groups.crash_isolation import CrashIsolation
 from router.broker.queues.enqueuer import Enqueuer
-from router.broker.queues.redis_queue import RedisQueue, Timing
+from router.broker.queues.parts.queue_common import QueueHost, Timing
+from router.broker.queues.redis_queue import RedisQueue
 from router.broker.server import client
-from router.broker.server.link import cancelled
 from router.broker.server.outage import Outage
 from router.config.models import QueueConfig
 from router.core.accounts.books import SinkBook
@@ -40,9 +40,9 @@ class Line:
         sink: str = "s",
         enqueuer: Enqueuer | None = None,
         outage_buffer: int = 64 * 1024**2,
-        max_deliveries: int = 5,
         isolation: CrashIsolation | None = None,
         timing: Timing = QUICK,
+        told: Outage | None = None,
         **options: Any,
     ) -> None:
         clock = SystemClock()
@@ -60,24 +60,23 @@ class Line:
         own = limits(QueueConfig(**(config or {})), **options)
         self.inbox = self.enqueuer.inbox(sink, own, self.book, drops(sink, self.book, notes))
         self.given_up: list[tuple[Event, Reason]] = []
+        self.hold_letters = False
+        """Whether no letter is ever written."""
         self.queue = RedisQueue(
             sink,
-            server,
-            prefix=PREFIX,
-            consumer=consumer,
+            QueueHost(server, PREFIX, consumer, clock, isolation or CrashIsolation(), told or Outage(clock)),
             inbox=self.inbox,
             limits=own,
-            give_up=self._give_up,
+            give_up=self.give_up,
             book=self.book,
-            clock=clock,
-            isolation=isolation or CrashIsolation(),
-            max_deliveries=max_deliveries,
             timing=timing,
         )
 
-    def _give_up(self, event: Event, reason: Reason, detail: str) -> None:
+    def give_up(self, event: Event, reason: Reason, detail: str) -> None:
         assert detail
         self.given_up.append((event, reason))
+        if self.hold_letters:
+            return
         self.queue.settle([event], len(event.raw), Outcome.DEAD_LETTERED, reason)
 
     def start(self) -> Line:
@@ -117,16 +116,13 @@ class Line:
 
     async def refreshed(self) -> SinkBook:
         """The shared book, with everything in it that was settled."""
-        await self.until(lambda: not self.queue._done and not self.queue._deferred)
+        await self.until(lambda: self.queue.settlement.told)
         await self.queue.refresh()
         return self.queue.shared_book
 
     async def die(self) -> None:
         """End as kill -9 would: Redis hears nothing of it."""
-        await cancelled(self.queue._tasks)
-        self.queue._tasks = []
-        await self.queue._reading.close()
-        await self.queue._writing.close()
+        await self.queue.cut()
         await self.enqueuer.close(0)
 
     async def end(self) -> None:

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Self
 import msgspec
 
 from router.broker.dead_letters.dead_letter_writer import words_of
+from router.broker.queues.parts.queue_common import GROUP
 from router.broker.queues.queue_moves import BURY, LOOK, MOVE
-from router.broker.queues.redis_queue import GROUP
 from router.broker.server import client, keys
 from router.broker.server.client import Server
 from router.broker.server.link import Link, Script, Word

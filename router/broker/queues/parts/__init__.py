@@ -1,0 +1,1 @@
+"""The parts of the Redis queue of one sink, each with its own state; floor 4."""

@@ -1,0 +1,114 @@
+"""Keeps one queue: retries that are due, the books, and that what is in hand stays this router's; floor 4."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from router.broker.groups.group_scripts import CLAIM, OF_ANOTHER
+from router.broker.queues.parts.queue_books import QueueBooks
+from router.broker.queues.parts.queue_common import GROUP, MOVES, QueueContext
+from router.broker.queues.parts.queue_hand import QueueHand
+from router.broker.queues.queue_scripts import RENEW
+from router.broker.server.link import Link, Word
+from router.core.delivery import claims
+
+
+class QueueKeeper:
+    """Looks after the entries of one queue that are in hand, and after those that are due later."""
+
+    def __init__(self, context: QueueContext, link: Link, hand: QueueHand, books: QueueBooks) -> None:
+        self.idle = 0.0
+        """What nobody renews for so many seconds is a dead router's."""
+        self._context = context
+        self._link = link
+        self._hand = hand
+        self._books = books
+        self.renewed_at = 0.0
+        self._losses: tuple[str, int] | None = None  # as they were before the last renewal
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Note that there is something to look at."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Move what is due, read the books, renew what is in hand."""
+        health = self._context.health
+        renew_at = self._context.clock.monotonic() + claims.renew_every(self.idle)
+        while True:
+            try:
+                moved = await self._books.tick()
+                if self._losses is None:
+                    self._losses = self._books.losses
+                await self._books.reschedule()
+                if self._context.clock.monotonic() >= renew_at:
+                    await self._renew()
+                    renew_at = self._context.clock.monotonic() + claims.renew_every(self.idle)
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is tried again
+                await asyncio.sleep(health.failed(error, "keep"))
+                continue
+            health.succeeded("keep")
+            if moved < MOVES:
+                await self._until_next()
+
+    async def _until_next(self) -> None:
+        delay = self._context.timing.tick
+        if self._books.due is not None:
+            delay = min(delay, max(self._books.due - self._context.clock.monotonic(), 0.005))
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._wake.wait()
+
+    def renewed(self) -> None:
+        """Note that Redis has said just now that everything in hand is ours."""
+        self.renewed_at = self._context.clock.monotonic()
+
+    @property
+    def overdue(self) -> bool:
+        """Whether nothing was renewed for so long that a peer may have taken over what is ready."""
+        return self._context.clock.monotonic() - self.renewed_at > claims.undisputed(self.idle)
+
+    async def catch_up(self) -> None:
+        """Ask whether what is ready is still ours, before it is delivered."""
+        while True:
+            try:
+                await self._renew()
+            except Exception as error:  # noqa: BLE001  # a worker waits for it, and must not end by it
+                await asyncio.sleep(self._context.health.failed(error, "keep"))
+            else:
+                return
+
+    async def _renew(self) -> None:
+        """Say that what is in hand is in good hands; forget what Redis says is in a peer's, or was."""
+        began, losses = self._context.clock.monotonic(), self._books.losses
+        waiting = self._hand.ready.entries
+        words: list[Word] = [GROUP, self._context.consumer, 0, -1, *self._hand.unreadable]
+        ours = set(await self._link.script(RENEW, [self._context.keys.stream], words))
+        missing = waiting - ours - self._hand.lost
+        if missing:
+            await self._judge(list(missing))
+        self.renewed_at, self._losses = began, losses
+
+    async def _judge(self, missing: list[bytes]) -> None:
+        """Find out what became of entries that are ready here and not ours any more.
+
+        As long as the books miss nothing, whatever left the queue was settled by somebody. Else it may just as well be
+        what was lost, and only an entry that is pending for another router is not delivered from here.
+        """
+        await self._books.tick()
+        gone = set(missing)
+        if self._books.losses != self._losses:
+            words: list[Word] = [GROUP, self._context.consumer, -1, 0, *missing]
+            states = await self._link.script(CLAIM, [self._context.keys.stream], words)
+            gone = {entry for entry, state in zip(missing, states, strict=True) if state == OF_ANOTHER}
+            self._hand.lost.update(set(missing) - gone)
+        if gone:
+            self._hand.ready.remove(gone)
+            self._hand.let_go(gone)
+
+    async def set_free(self) -> None:
+        """Give back what is left at an orderly end, uncounted: peers may take it over at once."""
+        words: list[Word] = [GROUP, self._context.consumer, round(self.idle * 1000), 0]
+        await self._link.script(RENEW, [self._context.keys.stream], words)

@@ -1,0 +1,286 @@
+"""Reads one queue: what this router's last run left, what is new, and what a dead peer left; floor 4."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from redis import exceptions as failures
+
+from router.broker.groups.group_scripts import CLAIM, OF_ANOTHER
+from router.broker.queues.parts.queue_common import GROUP, MAX_DELIVERIES, MOST, QueueContext
+from router.broker.queues.parts.queue_hand import QueueHand
+from router.broker.queues.parts.queue_keeper import QueueKeeper
+from router.broker.queues.queue_scripts import RECOVER
+from router.broker.server.link import Link, Word
+from router.contracts import QueueLimits
+from router.core.accounts.records import Reader, UnknownRecordError
+from router.errors import Reason
+from router.events import Event
+
+TELL_EVERY = 60.0
+"""Seconds between two log lines about entries that can't be read."""
+
+
+class Admission:
+    """Makes deliveries of entries, and offers them to the workers. `give_up` makes a dead letter of one."""
+
+    def __init__(self, context: QueueContext, hand: QueueHand, give_up: Callable[[Event, Reason, str], None]) -> None:
+        self.reader = Reader(context.sink)
+        self.give_up = give_up
+        self._context = context
+        self._hand = hand
+        self._unreadable_told_at = float("-inf")
+
+    def admit(self, entries: Iterable[tuple[bytes, bytes]], count: int | None = None) -> None:
+        """Take entries and their records in hand; `count` is set on one that must be alone there."""
+        events: list[Event] = []
+        append, read, held = events.append, self.reader.read, self._hand.held
+        for id_, record in entries:
+            if id_ in held:
+                continue
+            held.add(id_)
+            try:
+                event, orphan = read(record, id_)
+            except UnknownRecordError as error:
+                self.refuse(id_, error)
+                continue
+            if orphan:
+                self.give_up(event, Reason.ORPHANED, f"the route {event.route} had options of its own and is gone")
+                continue
+            append(event)
+        if events:
+            self._hand.ready.add(events, count)
+
+    def refuse(self, entry: bytes, error: UnknownRecordError) -> None:
+        """Leave an entry in hand that can't be read."""
+        self._hand.held.add(entry)
+        self._hand.unreadable.add(entry)
+        now = self._context.clock.monotonic()
+        if now >= self._unreadable_told_at:
+            self._unreadable_told_at = now + TELL_EVERY
+            message, number = "an entry of the queue can't be read; it stays pending", len(self._hand.unreadable)
+            self._context.log.error(message, entry=entry.decode(), error=str(error), unreadable=number)
+
+
+class QueueRecovery:
+    """Takes entries again that were in hand when a router died, the fewer the more suspicious they are."""
+
+    def __init__(
+        self,
+        context: QueueContext,
+        reading: Link,
+        writing: Link,
+        hand: QueueHand,
+        *,
+        keeper: QueueKeeper,
+        admission: Admission,
+    ) -> None:
+        self._context = context
+        self._reading = reading
+        self._writing = writing
+        self._hand = hand
+        self._keeper = keeper
+        self._admission = admission
+
+    async def recover(self, *, own: bool) -> bool:
+        """Take over pending entries, own ones or a dead peer's; returns whether there may be more."""
+        context, ending = self._context, self._context.ending
+        idle = -1 if own else round(self._keeper.idle * 1000)
+        while True:
+            free = self._hand.resting
+            words: list[Word] = [GROUP, context.consumer, idle, MAX_DELIVERIES, int(free), *self._hand.held]
+            kind, *entries = await self._reading.script(RECOVER, [context.keys.stream], words)
+            if kind == b"wait" and not ending.begun:
+                await self._emptied()
+                continue
+            break
+        if kind == b"poison":
+            await self._poison(entries)
+            return True
+        if not entries:
+            return False
+        if free:
+            self._keeper.renewed()
+        context.log.info(
+            "work taken over", number=len(entries), of="this router's last run" if own else "a dead router"
+        )
+        count = entries[0][2] if kind == b"alone" else None
+        self._admission.admit(((id_, fields[1]) for id_, fields, _ in entries), count)
+        await self._emptied()
+        return not ending.begun
+
+    async def _emptied(self) -> None:
+        """Wait until nothing is in hand."""
+        while not (self._hand.resting or self._context.ending.begun):
+            await self._hand.change()
+
+    async def _poison(self, entries: list[Any]) -> None:
+        """Make dead letters, one at a time and with nothing beside it that may end the process.
+
+        A letter that is written and whose entry is not yet settled would be written again after that.
+        """
+        hand, alone = self._hand, self._context.timing.alone
+        for id_, fields, count in entries:
+            try:
+                event, _ = self._admission.reader.read(fields[1], id_)
+            except UnknownRecordError as error:  # its count rises as one router after another takes it over
+                self._admission.refuse(id_, error)
+                continue
+            await hand.be_alone(id_)
+            await hand.isolation.shut(hand, alone)
+            hand.held.add(id_)
+            detail = f"alone in hand when the router died; delivered {count} times"
+            self._admission.give_up(event, Reason.POISON, detail)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(alone):
+                    await hand.isolation.opened()
+            hand.leave_alone([id_])
+
+    async def take_alone(self) -> Event | None:
+        """Take the first one that is ready, which must be alone in hand; returns None where a peer has taken it over.
+
+        First its count is raised, for it may be the last thing we do. The count that would find it guilty is not given
+        where another delivery might be to blame.
+        """
+        hand = self._hand
+        bundle = hand.ready.lift()
+        event = bundle.events[0]
+        entry = event._receipt
+        assert bundle.count is not None
+        count = bundle.count + 1
+        try:
+            await hand.be_alone(entry)
+            if count < MAX_DELIVERIES or await hand.isolation.shut(hand, self._context.timing.alone):
+                await self._raise_count(entry, count)
+        except BaseException:
+            hand.leave_alone([entry])
+            hand.ready.lower(bundle)
+            raise
+        hand.ready.taken(1)
+        if entry not in hand.held:
+            hand.leave_alone([entry])
+            return None
+        return event
+
+    async def _raise_count(self, entry: bytes, count: int) -> None:
+        context = self._context
+        while True:
+            try:
+                words: list[Word] = [GROUP, context.consumer, count, 0, entry]
+                (state,) = await self._writing.script(CLAIM, [context.keys.stream], words)
+                if state == OF_ANOTHER:
+                    self._hand.let_go([entry])
+            except failures.ResponseError:
+                return  # the group is gone, and the count with it
+            except (failures.RedisError, OSError) as error:
+                await asyncio.sleep(context.health.failed(error, "settle"))
+            else:
+                context.health.succeeded("settle")
+                return
+
+
+class QueueReader:
+    """Reads ahead of the workers, and makes the group where it is not there."""
+
+    def __init__(
+        self,
+        context: QueueContext,
+        reading: Link,
+        writing: Link,
+        hand: QueueHand,
+        *,
+        keeper: QueueKeeper,
+        give_up: Callable[[Event, Reason, str], None],
+    ) -> None:
+        self.ended = False
+        self._context = context
+        self._reading = reading
+        self._writing = writing
+        self._hand = hand
+        self._keeper = keeper
+        self._admission = Admission(context, hand, give_up)
+        self.recovery = QueueRecovery(context, reading, writing, hand, keeper=keeper, admission=self._admission)
+        self._id = 0  # of the connection that reads
+        self._blocked = False
+
+    def configure(self, limits: QueueLimits) -> None:
+        """Take other limits."""
+        self._admission.reader = Reader(self._context.sink, limits.overriding)
+
+    async def run(self) -> None:
+        """Read own history first, then what is new, and now and then what a dead peer left."""
+        context = self._context
+        own, grouped, look_at, regrouped = True, False, 0.0, 0
+        while not context.ending.lingered:
+            answered = False
+            try:
+                if not grouped:
+                    await self._make_group()
+                    self._id = await self._reading.courtesy("CLIENT", "ID") or 0
+                    grouped = True
+                if own:
+                    own = answered = await self.recovery.recover(
+                        own=True
+                    )  # where nothing was found, nothing was written
+                elif context.clock.monotonic() >= look_at and not context.ending.begun:
+                    answered = await self.recovery.recover(own=False)
+                    if not answered:
+                        look_at = context.clock.monotonic() + context.timing.claim
+                elif self._hand.ready.number >= self._hand.ready.hold:
+                    await self._hand.ready.room()
+                else:
+                    found = await self._read_new()
+                    if not found and context.ending.begun:
+                        break
+                    answered = True
+            except failures.ResponseError as error:
+                delay = context.health.failed(error, "read")
+                if str(error).startswith(("NOGROUP", "UNBLOCKED")):
+                    grouped, own, regrouped = False, True, regrouped + 1
+                    if regrouped <= 2:
+                        continue
+                await asyncio.sleep(delay)
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is tried again
+                grouped, own = False, True  # the answer may have held entries that are ours now
+                await asyncio.sleep(context.health.failed(error, "read"))
+            else:
+                if answered:
+                    regrouped = 0
+                    context.health.succeeded("read")
+        self.ended = True
+        self._hand.stir()
+
+    async def _make_group(self) -> None:
+        """Make the group from the first entry on: what stands in the stream waits, whatever a group that is gone had read."""
+        try:
+            await self._writing.call("XGROUP", "CREATE", self._context.keys.stream, GROUP, "0", "MKSTREAM")
+        except failures.ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    async def _read_new(self) -> bool:
+        context, ready = self._context, self._hand.ready
+        count = min(MOST, ready.hold - ready.number)
+        words: list[Word] = ["XREADGROUP", "GROUP", GROUP, context.consumer, "COUNT", count]
+        if not context.ending.begun:
+            words += ("BLOCK", max(1, round(context.timing.block * 1000)))
+        self._blocked = not context.ending.begun
+        try:
+            reply = await self._reading.call(*words, "STREAMS", context.keys.stream, ">")
+        finally:
+            self._blocked = False
+        if not reply:
+            return False
+        if not self._hand.held:
+            self._keeper.renewed()
+        self._admission.admit((id_, fields[1]) for id_, fields in reply[0][1])
+        return True
+
+    async def unblock(self) -> None:
+        """End the read that waits for entries; where that is not allowed it ends by itself a little later."""
+        if self._blocked:
+            with contextlib.suppress(failures.RedisError, OSError):
+                await self._writing.courtesy("CLIENT", "UNBLOCK", self._id)

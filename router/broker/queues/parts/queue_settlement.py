@@ -1,0 +1,176 @@
+"""Tells Redis what became of the deliveries of one queue: over, put off, or split into several; floor 4."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+
+import msgspec
+
+from router.broker.queues.parts.queue_common import GROUP, MOST, MOVES, QueueContext
+from router.broker.queues.parts.queue_hand import QueueHand
+from router.broker.queues.queue_scripts import DEFER, SETTLE
+from router.broker.server.link import Link, Word
+from router.core.accounts.books import SinkBook
+from router.core.accounts.records import pack
+from router.errors import Reason
+from router.events import Event, Outcome
+
+
+class _Part(msgspec.Struct, eq=False):
+    """What an event that was split by address carries in place of its entry."""
+
+    whole: _Split
+
+
+class _Split(msgspec.Struct, eq=False):
+    """An entry on its way to become others: how many parts are open, and what the others became."""
+
+    entry: bytes
+    size: int
+    open: int
+    counters: dict[str, int]
+    records: list[tuple[float, bytes]]
+
+
+def entry_of(event: Event) -> bytes:
+    """Return the entry that a delivery in hand came from."""
+    receipt = event._receipt
+    entry: bytes = receipt.whole.entry if isinstance(receipt, _Part) else receipt
+    return entry
+
+
+class Settlement:
+    """Collects what is over and sends it in batches; what had no answer is sent again.
+
+    `book` is this router's own. `put_off` is called when Redis has something new that is due later. `overriding` are the
+    routes that replace options of the sink.
+    """
+
+    def __init__(
+        self, context: QueueContext, link: Link, hand: QueueHand, *, book: SinkBook, put_off: Callable[[], None]
+    ) -> None:
+        self.overriding: AbstractSet[str] = frozenset()
+        self._context = context
+        self._link = link
+        self._hand = hand
+        self._book = book
+        self._put_off = put_off
+        self._done: dict[str, tuple[list[bytes], int]] = {}
+        self._deferred: list[list[Word]] = []
+        self._deferred_ids: list[bytes] = []
+        self._parted = False
+        self._changed = asyncio.Event()  # something was settled or put off
+
+    @property
+    def told(self) -> bool:
+        """Whether Redis knows of everything."""
+        return not self._done and not self._deferred
+
+    def settle(self, events: Sequence[Event], outcome: Outcome, reason: Reason | None) -> None:
+        """Note that deliveries are over, all in the same way."""
+        self._book.settle(len(events), outcome, reason)
+        counter = outcome.value if reason is None else f"{outcome.value}:{reason.value}"
+        if self._parted:
+            events = self._settle_parts(events, counter)
+            if not events:
+                return
+        ids, total = self._done.get(counter, ([], 0))
+        ids += [event._receipt for event in events]
+        self._done[counter] = ids, total + sum([event._position for event in events])
+        self._changed.set()
+
+    def _settle_parts(self, events: Sequence[Event], counter: str) -> list[Event]:
+        whole = []
+        for event in events:
+            if isinstance(event._receipt, _Part):
+                self._part_over(event._receipt, counter=counter)
+            else:
+                whole.append(event)
+        return whole
+
+    def later(self, event: Event, delay: float) -> None:
+        """Put a delivery off for `delay` seconds."""
+        (record,) = pack([event], self.overriding)
+        if isinstance(event._receipt, _Part):
+            self._part_over(event._receipt, record=(delay, record))
+            return
+        self._defer(event._receipt, event._position, {}, [(delay, record)])
+
+    def split(self, event: Event, parts: list[Event]) -> None:
+        """Let a delivery give way to `parts`, once each of them is put off or over."""
+        self._parted = True
+        self._book.split(len(parts))
+        self._book.settle(1, Outcome.HANDED_OVER)
+        counters = {"handed_over": 1, "accepted": len(parts)}
+        whole = _Split(event._receipt, event._position, len(parts), counters, [])
+        for part in parts:
+            msgspec.structs.force_setattr(part, "_receipt", _Part(whole))
+
+    def _part_over(self, part: _Part, *, counter: str = "", record: tuple[float, bytes] | None = None) -> None:
+        whole = part.whole
+        if record is not None:
+            whole.records.append(record)
+        else:
+            whole.counters[counter] = whole.counters.get(counter, 0) + 1
+        whole.open -= 1
+        if not whole.open:
+            self._defer(whole.entry, whole.size, whole.counters, whole.records)
+
+    def _defer(self, entry: bytes, size: int, counters: dict[str, int], records: list[tuple[float, bytes]]) -> None:
+        words: list[Word] = [entry, size, len(counters)]
+        for name, number in counters.items():
+            words += (name, number)
+        words.append(len(records))
+        for delay, record in records:
+            words += (round(delay * 1000), record)
+        self._deferred.append(words)
+        self._deferred_ids.append(entry)
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Send what there is to tell, as it comes."""
+        health = self._context.health
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self.flush()
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is tried again
+                self._changed.set()
+                await asyncio.sleep(health.failed(error, "settle"))
+            else:
+                health.succeeded("settle")
+
+    async def flush(self) -> None:
+        """Tell Redis what is over and what is put off. What fails is kept and sent again."""
+        while self._done:
+            counter, (ids, size) = next(iter(self._done.items()))
+            del self._done[counter]
+            try:
+                await self._settle(counter, ids, size)
+            except BaseException:
+                more, more_size = self._done.get(counter, ([], 0))
+                self._done[counter] = ids + more, size + more_size
+                raise
+            self._hand.let_go(ids)
+        while self._deferred:
+            part, ids = self._deferred[:MOVES], self._deferred_ids[:MOVES]
+            words: list[Word] = [GROUP]
+            for item in part:
+                words += item
+            await self._link.script(DEFER, self._context.keys, words)
+            del self._deferred[: len(part)], self._deferred_ids[: len(part)]
+            self._hand.let_go(ids)
+            self._put_off()
+
+    async def _settle(self, counter: str, ids: list[bytes], size: int) -> None:
+        words: list[Word] = [GROUP]
+        share, rest = divmod(size, len(ids))
+        for first in range(0, len(ids), MOST):
+            part = ids[first : first + MOST]
+            words += (counter, len(part), share * len(part) + rest, *part)
+            rest = 0
+        keys = self._context.keys
+        await self._link.script(SETTLE, [keys.stream, keys.books], words)
