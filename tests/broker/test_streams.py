@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from router.broker.groups.crash_isolation import CrashIsolation
-from router.broker.groups.group import Group
+from router.broker.groups.pending import PendingEntries
 from router.broker.server import client
 from router.broker.server.link import Link
 from router.errors import ConfigError, Reason, UnavailableError
@@ -518,7 +518,7 @@ async def test_what_completes_while_an_acknowledgement_is_on_its_way_is_acknowle
 
 @pytest.mark.parametrize("comes_back", [False, True])
 async def test_a_suspicious_entry_waits_until_redis_knows_what_became_of_the_one_before(
-    redis_server, desk, clock, comes_back
+    redis_server, desk, clock, comes_back, monkeypatch
 ):
     entries = add(redis_server, "billing", b"1", b"2")
     redis_server.do("XGROUP", "CREATE", "billing", "g", "0")
@@ -528,13 +528,13 @@ async def test_a_suspicious_entry_waits_until_redis_knows_what_became_of_the_one
     desk.hold = True
     async with Proxy(redis_server.port) as proxy, running(proxy.url, ["billing"], desk, clock) as source:
         taken: list[bool] = []
-        take = source.reader.group.take
+        take, (stream,) = PendingEntries.take, source.streams
 
-        async def taking(stream, *what):
+        async def taking(*what, **more):
             taken.append(bool(stream.hand.unacknowledged or stream.hand.returned))
-            return await take(stream, *what)
+            return await take(*what, **more)
 
-        source.reader.group.take = taking
+        monkeypatch.setattr(PendingEntries, "take", taking)
         await until(lambda: desk.held)
         proxy.hold = b"XACK"
         if comes_back:
@@ -585,10 +585,9 @@ async def test_an_entry_acknowledged_while_its_answer_is_on_the_way_is_not_pendi
                 return answer
 
         link = Slow(client.server(redis_server.url))
-        group = Group(link, "g", "me", start="oldest", idle=60.0)
-        found = [page async for page in group.pending(stream)]
+        found = [page async for page in PendingEntries(link, stream.names).pages(stream.hand.all)]
         await link.close()
-    assert found == [[]]
+    assert found == []
 
 
 async def test_no_server_within_the_time(desk, clock):

@@ -36,15 +36,23 @@ class Hand:
         return self.time
 
 
-def calls(server, command):
-    return server.do("INFO", "commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"]
-
-
-async def renewed(server, times=3):
-    """Wait until so many renewals have been answered. Each asks for what is pending, entry by entry."""
+async def renewed(source, hand, times=3):
+    """Turn the clock until so many renewals were answered, of a source whose `claim_idle` is 30 s."""
     for _ in range(times):
-        before = calls(server, "xpending")
-        await until(lambda before=before: calls(server, "xpending") > before)
+        hand.time += 15.0
+        source.reader.acknowledger.wake()
+        await until(lambda: all(batch.since == hand.time for batch in source.streams[0].hand.batches))
+
+
+async def asked(server, times):
+    """Wait until somebody has asked so many times what is pending, to renew it or to take it over."""
+
+    def calls():
+        return server.do("INFO", "commandstats").get("cmdstat_xpending", {"calls": 0})["calls"]
+
+    for _ in range(times):
+        before = calls()
+        await until(lambda before=before: calls() > before)
 
 
 def owners(server, stream="billing"):
@@ -55,14 +63,14 @@ def owners(server, stream="billing"):
 
 
 @pytest.mark.parametrize("how", [("XTRIM", "MAXLEN", "=", 2), ("XTRIM", "MAXLEN", "=", 0), ("XDEL",)])
-async def test_what_is_trimmed_while_it_is_in_hand_is_delivered_and_is_no_loss(redis_server, desk, clock, how):
-    desk.hold = True
+async def test_what_is_trimmed_while_it_is_in_hand_is_delivered_and_is_no_loss(redis_server, desk, how):
+    desk.hold, hand = True, Hand()
     ids = add(redis_server, "billing", *[b"%d" % n for n in range(10)])
     with capture_logs() as logs:
-        async with running(redis_server.url, ["billing"], desk, clock, claim_idle=0.6) as source:
+        async with running(redis_server.url, ["billing"], desk, hand, claim_idle=30.0) as source:
             await until(lambda: len(desk.held) == 10)
             redis_server.do(how[0], "billing", *(ids[3:5] if how[0] == "XDEL" else how[1:]))
-            await renewed(redis_server)
+            await renewed(source, hand)
             desk.settle()
             await until(lambda: not pending(redis_server, "billing"))
             assert (source.trimmed, source.possibly_repeated) == (0, 0)
@@ -70,28 +78,28 @@ async def test_what_is_trimmed_while_it_is_in_hand_is_delivered_and_is_no_loss(r
     assert not [line for line in logs if "trimmed" in line["event"]]
 
 
-async def test_a_renewal_takes_nothing_back_from_a_peer(redis_server, desk, clock):
-    desk.hold = True
+async def test_a_renewal_takes_nothing_back_from_a_peer(redis_server, desk):
+    desk.hold, hand = True, Hand()
     ids = add(redis_server, "billing", *[b"%d" % n for n in range(4)])
-    async with running(redis_server.url, ["billing"], desk, clock, claim_idle=0.6) as source:
+    async with running(redis_server.url, ["billing"], desk, hand, claim_idle=30.0) as source:
         await until(lambda: len(desk.held) == 4)
         with redis_server.client() as other:
             other.xclaim("billing", "g", "peer", 0, ids[1:3], justid=True)
-        await renewed(redis_server)
+        await renewed(source, hand)
         assert owners(redis_server) == ["me", "peer", "peer", "me"]
         await source.stop()
         await source.close()  # what is given back is ours alone, too
         assert owners(redis_server) == ["me", "peer", "peer", "me"]
 
 
-async def test_what_a_peer_has_too_is_delivered_and_called_possibly_repeated(redis_server, desk, clock):
-    desk.hold = True
+async def test_what_a_peer_has_too_is_delivered_and_called_possibly_repeated(redis_server, desk):
+    desk.hold, hand = True, Hand()
     ids = add(redis_server, "billing", *[b"%d" % n for n in range(4)])
-    async with running(redis_server.url, ["billing"], desk, clock, claim_idle=0.6) as source:
+    async with running(redis_server.url, ["billing"], desk, hand, claim_idle=30.0) as source:
         await until(lambda: len(desk.held) == 4)
         with redis_server.client() as other:
             other.xclaim("billing", "g", "peer", 0, ids[1:3], justid=True)
-        await renewed(redis_server)
+        await renewed(source, hand)
         desk.settle()
         await until(lambda: source.possibly_repeated == 2)
 
@@ -106,13 +114,7 @@ async def test_an_entry_is_undisputed_as_long_as_its_last_renewal_says(redis_ser
         running(proxy.url, ["billing"], desk, hand, claim_idle=30.0, marks="{r}:handed") as source,
     ):
         await until(lambda: len(desk.held) == 3)
-        for _ in range(4):  # two times `claim.idle` after it was read
-            hand.time += 15.0
-            before = calls(redis_server, "xclaim")
-            desk.settle(b"none")
-            source.reader.acknowledger.wake()
-            await until(lambda before=before: calls(redis_server, "xclaim") == before + 3)
-            await until(lambda: all(batch.since == hand.time for batch in source.streams[0].hand.batches))
+        await renewed(source, hand, 4)  # two times `claim.idle` after it was read
         (receipt, first, _), (_, second, _), (_, third, _) = desk.held
         receipt.gone(first)
         receipt.settle(first)
@@ -147,12 +149,12 @@ async def test_an_entry_that_was_left_to_a_peer_is_not_acknowledged_from_here(re
 async def test_what_was_trimmed_in_the_hand_of_a_router_that_died_is_counted_by_its_next_life(
     redis_server, desk, clock
 ):
-    desk.hold = True
+    desk.hold, hand = True, Hand()
     add(redis_server, "billing", *[b"%d" % n for n in range(10)])
-    async with running(redis_server.url, ["billing"], desk, clock, crash=True, claim_idle=0.6):
+    async with running(redis_server.url, ["billing"], desk, hand, crash=True, claim_idle=30.0) as source:
         await until(lambda: len(desk.held) == 10)
         redis_server.do("XTRIM", "billing", "MAXLEN", "=", 2)
-        await renewed(redis_server)
+        await renewed(source, hand)
     again = Desk()
     with capture_logs() as logs:
         async with running(redis_server.url, ["billing"], again, clock) as source:
@@ -176,7 +178,7 @@ async def test_trimmed_entries_of_a_peer_are_its_own_as_long_as_it_lives(redis_s
         redis_server.do("XTRIM", "billing", "MAXLEN", "=", 0)
         if alive:
             async with running(redis_server.url, ["billing"], mine, clock, claim_idle=0.6) as source:
-                await renewed(redis_server, 12)
+                await asked(redis_server, 12)
                 assert owners(redis_server) == ["peer"] * 5
                 assert source.trimmed == peer.trimmed == 0
                 desk.settle()

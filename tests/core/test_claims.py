@@ -11,7 +11,7 @@ def entries(deliveries, number, first=1):
 
 
 def sizes(pending):
-    return [(len(take.ids), take.deliveries) for take in claims.takes(pending)]
+    return [(len(take.entries), take.entries[0].deliveries if take.alone else None) for take in claims.takes(pending)]
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_batches_get_smaller_as_entries_get_more_suspicious(pending, expected):
 
 def test_the_harmless_come_first_and_each_kind_in_its_order():
     pending = [Pending(b"1-0", 3), Pending(b"2-0", 1), Pending(b"3-0", 2), Pending(b"4-0", 1)]
-    taken = [Take([b"2-0", b"4-0"]), Take([b"3-0"]), Take([b"1-0"], deliveries=3)]
+    taken = [Take([pending[1], pending[3]]), Take([pending[2]]), Take([pending[0]], alone=True)]
     assert list(claims.takes(pending)) == taken
 
 
@@ -53,7 +53,7 @@ def test_one_bad_entry_among_a_thousand_is_found_and_nobody_else_is():
             given_up.append(number)
             del counts[number]
         for take in claims.takes([Pending(b"%d-0" % n, count) for n, count in counts.items()]):
-            numbers = [claims.parse(one)[0] for one in take.ids]
+            numbers = [claims.parse(entry.id)[0] for entry in take.entries]
             for number in numbers:
                 counts[number] += 1
             if 500 in numbers:

@@ -12,16 +12,14 @@ from collections.abc import Callable, Sequence
 from redis import exceptions as failures
 from structlog.stdlib import BoundLogger
 
-from router.broker.groups.group_scripts import CLAIM, NOT_PENDING, OF_ANOTHER
-from router.broker.groups.in_flight import Entries, InFlight
+from router.broker.groups.group_scripts import NOT_PENDING, OF_ANOTHER
+from router.broker.groups.in_flight import InFlight
+from router.broker.groups.pending import CHUNK, PendingEntries
 from router.broker.server import client
 from router.broker.server.client import Backoff
-from router.broker.server.link import Link, Script, Word
+from router.broker.server.link import Link, Script
 from router.broker.server.outage import Outage
 from router.contracts import Clock
-
-CHUNK = 1000
-"""Ids that one command carries at most."""
 
 LAST_PATIENCE = 1.0
 """Seconds that a command under way has to notice that its connection is closed."""
@@ -180,7 +178,7 @@ class Acknowledger:
         for hand in self._hands:
             returned = hand.returned  # another list when the stream is forgotten meanwhile
             ids = list(returned)
-            await self._uncount(hand, ids)
+            await self._claim(hand, ids, count=0)
             del returned[: len(ids)]
             if ids:
                 self._acknowledged()
@@ -190,45 +188,28 @@ class Acknowledger:
         for hand in self._hands:
             now = self._clock.monotonic()
             due = [batch for batch in hand.batches if batch.since <= now - self._renew_every / 2]
-            while due:
-                await self._renew_some(hand, due)
-
-    async def _renew_some(self, hand: InFlight, due: list[Entries]) -> None:
-        """Renew some of the batches and take them off the list."""
-        batches: list[Entries] = []
-        held: list[tuple[Entries, int, bytes]] = []
-        while due and len(held) < CHUNK:
-            batch = due.pop()
-            batches.append(batch)
-            held += [(batch, position, entry) for position, entry in enumerate(batch.ids) if entry]
-        began = self._clock.monotonic()
-        states = await self._claim(hand, [entry for _, _, entry in held])
-        for (batch, position, entry), state in zip(held, states, strict=False):
-            if batch.ids[position] != entry:
-                continue  # it was over before the answer came
-            if state == NOT_PENDING:
-                batch.gone(position)
-            elif state == OF_ANOTHER:
-                batch.doubt(position)
-        if states:
-            for batch in batches:
-                batch.since = began
+            held = [(batch, position, entry) for batch in due for position, entry in enumerate(batch.ids) if entry]
+            states = await self._claim(hand, [entry for _, _, entry in held])
+            for (batch, position, entry), state in zip(held, states, strict=False):
+                if batch.ids[position] != entry:
+                    continue  # it was over before the answer came
+                if state == NOT_PENDING:
+                    batch.gone(position)
+                elif state == OF_ANOTHER:
+                    batch.doubt(position)
+            if states:
+                for batch in due:
+                    batch.since = now
 
     async def _give_back(self) -> None:
         """What is left at an orderly end was not attempted to the death: it does not count."""
         for hand in self._hands:
-            await self._uncount(hand, hand.open())
-
-    async def _uncount(self, hand: InFlight, ids: Sequence[bytes]) -> None:
-        for first in range(0, len(ids), CHUNK):
-            await self._claim(hand, ids[first : first + CHUNK], count=0)
+            await self._claim(hand, hand.open(), count=0)
 
     async def _claim(self, hand: InFlight, ids: Sequence[bytes], count: int = -1) -> bytes:
         """Renew what Redis lists as ours; returns what it says of each, nothing where the group is gone."""
-        key, group, consumer, _ = hand.names
-        words: list[Word] = [group, consumer, count, 0, *ids]
         try:
-            return bytes(await self._link.script(CLAIM, [key], words))
+            return await PendingEntries(self._link, hand.names).claim(ids, count=count)
         except failures.ResponseError as error:
             if _is_of_a_lost_group(error):
                 return b""

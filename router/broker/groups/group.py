@@ -1,24 +1,20 @@
-"""One consumer group: making it, finding it again when it is lost, taking its entries over; floor 4."""
+"""One consumer group: making it, finding it again when it is lost, looking how far it has come; floor 4."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
 from redis import exceptions as failures
 
-from router.broker.groups.group_scripts import CLAIM, LAST_ID, LOOK, SWEEP, TAKE, TAKE_OVER
+from router.broker.groups.group_scripts import CLAIM, LAST_ID, LOOK, SWEEP
 from router.broker.groups.group_stream import Stream
-from router.broker.groups.in_flight import Entry
+from router.broker.groups.pending import PAGE, PendingEntries
 from router.broker.server.link import Link, Word
 from router.core.delivery import claims, trimming
-from router.core.delivery.claims import Pending
 from router.core.delivery.trimming import Look
-
-PAGE = 500
-"""Entries asked for at once."""
 
 
 class Loss(StrEnum):
@@ -64,7 +60,7 @@ class Group:
         ):
             await self._tried(stream, *words)
         with _refusals(stream, "EVAL"):
-            await self._link.script(CLAIM, [stream.name], (group, consumer, -1, 0))
+            await self._link.script(CLAIM, [stream.name], (group, consumer, -1, 0, 0))
 
     async def try_reading(self, stream: Stream) -> None:
         """Send a read that brings nothing: a server that answers the questions about a group may yet refuse to read."""
@@ -115,7 +111,7 @@ class Group:
         progress.lost = False
         while hand.orphans:
             chunk = hand.orphans[:PAGE]
-            await self._link.script(CLAIM, [stream.name], (self._group, self._consumer, -1, 1, *chunk))
+            await PendingEntries(self._link, stream.names).claim(chunk, force=True)
             hand.adopted(len(chunk))
         return lost
 
@@ -196,43 +192,6 @@ class Group:
             return None
         last, lowest, peers, added, missed, read, counted, gap, oldest, deleted = answer
         return Look(last, lowest, bool(peers), added, missed, read, counted, bool(gap), oldest, deleted)
-
-    async def pending(self, stream: Stream) -> AsyncIterator[list[Pending]]:
-        """Our own pending entries that are not in hand, page by page."""
-        start = "-"
-        while True:
-            hand = stream.hand.all()  # what is acknowledged while the answer is on its way may still stand in it
-            rows = await self._link.call("XPENDING", stream.key, self._group, start, "+", PAGE, self._consumer)
-            hand |= stream.hand.all()
-            yield [Pending(row[0], row[3]) for row in rows if row[0] not in hand]
-            if len(rows) < PAGE:
-                return
-            start = f"({rows[-1][0].decode()}"
-
-    async def take(
-        self, stream: Stream, ids: Sequence[bytes], count: int | None = None
-    ) -> tuple[list[Entry], list[bytes]]:
-        """Deliver pending entries to us once more, which raises the count of each, or sets it to `count`.
-
-        Returns those that the stream still holds, and the ids of those that it does not. What another consumer has taken
-        over meanwhile is neither.
-        """
-        words: list[Word] = [self._group, self._consumer, -1 if count is None else count, *ids]
-        found, gone = await self._link.script(TAKE, [stream.name], words)
-        return [(entry[0], entry[1]) for entry in found], gone
-
-    async def read(self, stream: Stream, entry_id: bytes) -> Entry | None:
-        """One entry as it stands in the stream, None when it was trimmed."""
-        rows = await self._link.call("XRANGE", stream.key, entry_id, entry_id)
-        return (rows[0][0], rows[0][1]) if rows else None
-
-    async def take_over(self, stream: Stream, most: int) -> tuple[int, int]:
-        """Make entries ours that nobody has touched for `idle`, at most `most`; their count stays as it is.
-
-        Returns how many there are, and how many were trimmed: those are off the books.
-        """
-        taken, gone = await self._link.script(TAKE_OVER, [stream.name], (self._group, self._consumer, self._idle, most))
-        return int(taken), int(gone)
 
     async def sweep(self, stream: Stream) -> int:
         """Delete the consumers of routers long gone that left nothing pending; returns how many."""

@@ -19,9 +19,9 @@ from router.broker.groups.group_stream import Stream
 from router.broker.groups.in_flight import Entries
 from router.broker.groups.recovery import Recovery
 from router.broker.groups.room import Room
-from router.broker.groups.trimmed import UNFINISHED, UNREAD, Trimmed
+from router.broker.groups.trimmed import UNREAD, Trimmed
 from router.broker.server.client import Server
-from router.broker.server.link import Link
+from router.broker.server.link import Link, Word
 from router.contracts import Clock
 from router.core.accounts.books import SourceBook
 from router.core.delivery import claims
@@ -33,11 +33,47 @@ What was trimmed before it was read is seen by such a look too, and may be taken
 """
 
 
+POLL = 0.05
+"""Seconds between two looks into streams that can't all be waited for together."""
+
+
 class New(Protocol):
     """Where new entries come from: they are pending for us when they are returned."""
 
     async def read(self, room: int) -> list[Any]:
         """Wait a little for entries; return rows of a key and its entries, not more entries than there is room."""
+
+
+class NewEntries:
+    """Asks for entries that were delivered to nobody yet, and waits for them for `block` seconds.
+
+    COUNT is for each stream, so with little room only some are read, in turn, and none of them is waited for while others may
+    have something.
+    """
+
+    def __init__(self, link: Link, streams: Sequence[Stream], block: float) -> None:
+        self._link = link
+        self._streams = streams
+        self._block = max(1, int(block * 1000))
+        _, group, consumer, _ = streams[0].names
+        self._words = ("XREADGROUP", "GROUP", group, consumer, "COUNT")
+        self._turn = 0
+        self._fruitless = 0  # streams that were looked into in a row and had nothing
+
+    async def read(self, room: int) -> list[Any]:
+        """Return rows of a key and its entries, not more entries than there is room."""
+        streams = self._streams
+        number = min(len(streams), room)
+        blocks: tuple[Word, ...] = ("BLOCK", self._block)
+        if number < len(streams):
+            self._turn = (self._turn + number) % len(streams)
+            streams, blocks = [*streams[self._turn :], *streams[: self._turn]][:number], ()
+        keys = [stream.key for stream in streams]
+        reply = await self._link.call(*self._words, room // number, *blocks, "STREAMS", *keys, *[">"] * number)
+        self._fruitless = 0 if reply else self._fruitless + number
+        if not blocks and self._fruitless >= len(self._streams):
+            await asyncio.sleep(POLL)
+        return reply or []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +137,7 @@ class GroupReader:
             link, membership.group, membership.consumer, start=membership.start, idle=membership.claim_idle
         )
         self._recovery = Recovery(
-            self.group,
+            link,
             room,
             batches,
             self.trimmed,
@@ -201,14 +237,9 @@ class GroupReader:
         self._next_glance = now + GLANCE
         for stream in self.streams:
             await self._look(stream)
-            room = self._room.left()
-            if not room:
-                continue
-            taken, trimmed = await self.group.take_over(stream, room)
-            self.trimmed.count(stream, trimmed, UNFINISHED)
+            taken = await self._recovery.recover(stream, self.idle) if self._room.left() else 0
             if taken:
                 self._log.warning("entries of a router that is gone are taken over", stream=stream.name, number=taken)
-                await self._recovery.recover(stream)
         if now >= self._next_sweep:
             self._next_sweep = now + self._sweep_every
             for stream in self.streams:

@@ -1,4 +1,4 @@
-"""The scripts of the stream sources: each claims only what Redis lists as this router's, or counts what is gone; floor 4.
+"""The scripts of consumer groups: each claims only what Redis lists as this router's, or counts what is gone; floor 4.
 
 A plain XCLAIM does neither: it takes entries away from whoever has them, and from Redis 7.0 on it erases an entry that was
 trimmed from the list of pending entries, so that nobody can count it any more.
@@ -30,21 +30,17 @@ local function named(row)
 end
 """
 
-_TRIMMED = """
-local oldest = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
-local function trimmed(id) return not oldest or older(id, oldest[1]) end
-"""
-
 # KEYS: the stream. ARGV: group, our consumer, the count of deliveries to give (-1: leave it), 1 to make pending again what
-# is not, then ids. Renews what is pending for us. What was trimmed meanwhile stays as it is: after our death it must be
+# is not, for how long (ms) nobody has touched it from now on, then ids. Renews what is pending for us. What was trimmed meanwhile stays as it is: after our death it must be
 # counted. So the consumer itself is renewed too: a peer leaves the trimmed entries of one alone that is alive.
 # Answer: for each id 1 (pending for us), 0 (not pending), 2 (pending for another consumer).
 CLAIM = Script(
     _IDS
-    + _TRIMMED
     + """
+local oldest = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+local function trimmed(id) return not oldest or older(id, oldest[1]) end
 local told = {}
-for i = 5, #ARGV do
+for i = 6, #ARGV do
   local id, state = ARGV[i], '0'
   local row = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
   if row and row[2] ~= ARGV[2] then
@@ -52,7 +48,7 @@ for i = 5, #ARGV do
   elseif row and trimmed(id) then
     state = '1'
   elseif row or ARGV[4] == '1' then
-    local words = {KEYS[1], ARGV[1], ARGV[2], 0, id, 'JUSTID'}
+    local words = {KEYS[1], ARGV[1], ARGV[2], 0, id, 'IDLE', ARGV[5], 'JUSTID'}
     if ARGV[3] ~= '-1' then
       words[#words + 1] = 'RETRYCOUNT'
       words[#words + 1] = ARGV[3]
@@ -69,18 +65,18 @@ return table.concat(told)
 """
 )
 
-# KEYS: the stream. ARGV: group, our consumer, the count of deliveries to give (-1: one more), then ids. Delivers once more
-# what is pending for us. Answer: those entries that the stream still holds, the ids of those that it does not.
+# KEYS: the stream. ARGV: group, our consumer, for how long (ms) nobody may have touched an entry, 1 to count one delivery
+# more, then id, owner and count of each entry as XPENDING listed it. Delivers to us what is still so.
+# Answer: those entries that the stream still holds, the ids of those that it does not. These are left as they are.
 TAKE = Script("""
 local found, gone = {}, {}
-for i = 4, #ARGV do
+for i = 5, #ARGV, 3 do
   local id = ARGV[i]
   local row = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
-  if row and row[2] == ARGV[2] then
+  if row and row[2] == ARGV[i + 1] and row[4] == tonumber(ARGV[i + 2]) and row[3] >= tonumber(ARGV[3]) then
     local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
     if entry then
-      local count = ARGV[3] == '-1' and row[4] + 1 or ARGV[3]
-      redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'RETRYCOUNT', count, 'JUSTID')
+      redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'RETRYCOUNT', row[4] + ARGV[4], 'JUSTID')
       found[#found + 1] = entry
     else
       gone[#gone + 1] = id
@@ -89,43 +85,6 @@ for i = 4, #ARGV do
 end
 return {found, gone}
 """)
-
-# KEYS: the stream. ARGV: group, our consumer, milliseconds, how many at most. Makes ours what other consumers have not
-# touched for so long. Entries that were trimmed can't be renewed, so they are left to a consumer that is alive itself, and
-# are acknowledged where it is not. Answer: how many were taken over, how many had been trimmed.
-TAKE_OVER = Script(
-    _IDS
-    + _TRIMMED
-    + """
-local idle, most = tonumber(ARGV[3]), tonumber(ARGV[4])
-local silent = {}
-for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
-  local consumer = named(row)
-  silent[consumer.name] = consumer.idle >= idle
-end
-local taken, gone, start = 0, 0, '-'
-while taken < most do
-  local page = redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', idle, start, '+', 500)
-  for _, row in ipairs(page) do
-    local id, owner = row[1], row[2]
-    if owner ~= ARGV[2] and taken < most then
-      if not trimmed(id) then
-        if #redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'JUSTID') > 0 then
-          taken = taken + 1
-        else
-          gone = gone + 1
-        end
-      elseif silent[owner] then
-        gone = gone + redis.call('XACK', KEYS[1], ARGV[1], id)
-      end
-    end
-  end
-  if #page < 500 then break end
-  start = '(' .. page[#page][1]
-end
-return {taken, gone}
-"""
-)
 
 # KEYS: the stream. ARGV: group, our consumer, milliseconds, 1 where the group was made just now: then what is gone is not
 # its loss.

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from router.broker.groups.crash_isolation import CrashIsolation, before
 from router.broker.groups.entry_batches import EntryBatches
-from router.broker.groups.group import Group
 from router.broker.groups.group_stream import Stream
-from router.broker.groups.in_flight import Entries, Recovered
+from router.broker.groups.in_flight import Entry, Recovered
+from router.broker.groups.pending import PendingEntries
 from router.broker.groups.room import Room
-from router.broker.groups.trimmed import Trimmed
+from router.broker.groups.trimmed import UNFINISHED, Trimmed
+from router.broker.server.link import Link
 from router.contracts import Clock
 from router.core.delivery import claims
 from router.core.delivery.claims import Pending, Take
 
 
+@dataclass(slots=True)
+class _Look:
+    """One look at the pending entries of a stream, and how many were taken."""
+
+    pending: PendingEntries
+    stream: Stream
+    idle: float | None
+    number: int = 0
+
+
 class Recovery:
-    """Takes pending entries again and hands them on, in batches the smaller the more suspicious they are.
+    """Takes entries that were in hand before, of this router or of one that is gone, and hands them on, in batches the smaller the more suspicious they are.
 
     What must be alone has nothing beside it in the whole router, as `isolation` sees to. `idle` (seconds) is after how long
     entries may be taken over. Nothing is begun once `stop` is set.
@@ -27,7 +39,7 @@ class Recovery:
 
     def __init__(
         self,
-        group: Group,
+        link: Link,
         room: Room,
         batches: EntryBatches,
         trimmed: Trimmed,
@@ -38,7 +50,7 @@ class Recovery:
         clock: Clock,
         stop: asyncio.Event,
     ) -> None:
-        self._group = group
+        self._link = link
         self._room = room
         self._batches = batches
         self._trimmed = trimmed
@@ -51,54 +63,57 @@ class Recovery:
         self.at_work = False
         """Whether entries that may end the process are in hand, several together; implements `crash_isolation.Member`."""
 
-    async def recover(self, stream: Stream) -> None:
-        """Hand on our own pending entries that are not in hand."""
-        async for page in self._group.pending(stream):
+    async def recover(self, stream: Stream, idle: float | None = None) -> int:
+        """Hand on entries that are not in hand: our own, or those that nobody has touched for `idle` seconds.
+
+        Returns how many there were.
+        """
+        look = _Look(PendingEntries(self._link, stream.names), stream, idle)
+        async for page in look.pending.pages(stream.hand.all, idle):
             rest: list[Pending] = []
             for entry in page:
                 if claims.is_poison(entry.deliveries, self._max_deliveries):
-                    await self._give_up(stream, entry)
+                    await self._give_up(look, entry)
                 else:
                     rest.append(entry)
             for take in claims.takes(rest):
-                await self._try(stream, take)
+                await self._try(look, take)
                 if self._stop.is_set():
-                    return
+                    return look.number
+        return look.number
 
-    async def _give_up(self, stream: Stream, entry: Pending) -> None:
-        found = await self._group.read(stream, entry.id)
-        if found is None:
-            self._trimmed.unfinished(stream, [entry.id])
-        else:
-            self._batches.give_up(stream, found, entry.deliveries, self._clock.monotonic())
+    async def _give_up(self, look: _Look, entry: Pending) -> None:
+        since = self._clock.monotonic()
+        for found in await self._take_some(look, [entry], count=False):
+            self._batches.give_up(look.stream, found, entry.deliveries, since)
 
-    async def _try(self, stream: Stream, take: Take) -> None:
+    async def _try(self, look: _Look, take: Take) -> None:
         """Take entries and wait until an attempt of each has come back, or until it is clear that none will soon."""
-        ids = take.ids
-        while ids and not self._stop.is_set():
+        entries = take.entries
+        while entries and not self._stop.is_set():
             room = self._room.left()
             if not room:
                 await self._room.wait(self._idle)
-            elif take.deliveries is not None:
-                await self._try_alone(stream, ids[0], take.deliveries)
+            elif take.alone:
+                await self._try_alone(look, entries[0])
                 return
             elif self._isolation.shuts_out(self):
                 await before(self._stop, self._isolation.opened())
             else:
-                await self._try_together(stream, ids[:room])
-                ids = ids[room:]
+                await self._try_together(look, entries[:room])
+                entries = entries[room:]
 
-    async def _try_together(self, stream: Stream, ids: list[bytes]) -> None:
+    async def _try_together(self, look: _Look, pending: list[Pending]) -> None:
         self.at_work = True
         try:
-            entries = await self._take(stream, ids)
+            entries = await self._take(look, pending)
             if entries is not None and not self._stuck:
                 self._stuck = not await self._within(entries.tried.wait())
         finally:
             self.at_work = False
             self._isolation.finished()
 
-    async def _try_alone(self, stream: Stream, entry: bytes, deliveries: int) -> None:
+    async def _try_alone(self, look: _Look, entry: Pending) -> None:
         """Try one while nothing else is in hand that may end the process.
 
         The count that would find it guilty is not given where another delivery might be to blame.
@@ -107,26 +122,36 @@ class Recovery:
             if not alone:
                 return
             await self._within(self._room.emptied())
-            decisive = claims.is_poison(deliveries + 1, self._max_deliveries)
+            decisive = claims.is_poison(entry.deliveries + 1, self._max_deliveries)
             patience = claims.patience(self._idle)
             shut = decisive and await before(self._stop, self._isolation.shut(self, patience))
             if self._stop.is_set():
                 return
-            entries = await self._take(stream, [entry], None if shut or not decisive else deliveries)
+            entries = await self._take(look, [entry], count=shut or not decisive)
             if entries is not None:
                 self._stuck = not await self._within(entries.tried.wait())
                 if self._stuck:
-                    stream.hand.returned += entries.ids  # it lives: whatever it waits for, it is no poison
-                    stream.hand.stir()
+                    look.stream.hand.returned += entries.ids  # it lives: whatever it waits for, it is no poison
+                    look.stream.hand.stir()
                 await self._within(self._room.known())
 
-    async def _take(self, stream: Stream, ids: list[bytes], count: int | None = None) -> Recovered | None:
+    async def _take(self, look: _Look, pending: Sequence[Pending], *, count: bool = True) -> Recovered | None:
         """Take pending entries and hand them on; returns the receipt of those that have a payload."""
         since = self._clock.monotonic()
-        found, gone = await self._group.take(stream, ids, count)
-        self._trimmed.unfinished(stream, gone)
-        entries: Entries | None = self._batches.hand_on(stream, found, Recovered, since)
+        found = await self._take_some(look, pending, count=count)
+        entries = self._batches.hand_on(look.stream, found, Recovered, since)
         return entries if isinstance(entries, Recovered) else None
+
+    async def _take_some(self, look: _Look, entries: Sequence[Pending], *, count: bool) -> list[Entry]:
+        """Take pending entries; those that were trimmed are acknowledged and counted."""
+        found, gone = await look.pending.take(entries, look.idle, count=count)
+        look.number += len(found)
+        if gone and look.idle is None:
+            self._trimmed.unfinished(look.stream, gone)
+        elif gone:
+            number = await look.pending.abandoned([entry for entry in entries if entry.id in gone], look.idle or 0.0)
+            self._trimmed.count(look.stream, number, UNFINISHED)
+        return found
 
     async def _within(self, what: Awaitable[Any]) -> bool:
         """Wait for it as long as suspicious entries deserve; returns whether it came. Not any longer once `stop` is set.

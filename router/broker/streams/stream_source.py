@@ -18,10 +18,9 @@ from redis import exceptions as failures
 from router.broker.groups.crash_isolation import CrashIsolation
 from router.broker.groups.entry_batches import EntryBatches
 from router.broker.groups.group import Refused
-from router.broker.groups.group_reader import GroupReader, Membership
+from router.broker.groups.group_reader import GroupReader, Membership, NewEntries
 from router.broker.groups.group_stream import Stream
 from router.broker.groups.in_flight import Names
-from router.broker.groups.new_entries import NewEntries
 from router.broker.server import answers, client
 from router.broker.server.client import SILENCE, Backoff, Server
 from router.broker.server.link import COMMAND, Link

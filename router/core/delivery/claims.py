@@ -26,14 +26,16 @@ class Pending(NamedTuple):
 
     id: bytes
     deliveries: int
+    owner: bytes = b""
+    """The consumer that it was delivered to."""
 
 
 class Take(NamedTuple):
     """Entries to take together."""
 
-    ids: list[bytes]
-    deliveries: int | None = None
-    """Set on one entry that must be alone in hand: how often it was delivered."""
+    entries: list[Pending]
+    alone: bool = False
+    """Whether it is one entry that must be alone in hand."""
 
 
 def is_poison(deliveries: int, most: int) -> bool:
@@ -43,17 +45,17 @@ def is_poison(deliveries: int, most: int) -> bool:
 
 def takes(pending: Sequence[Pending]) -> Iterator[Take]:
     """The batches in which to take entries: the harmless first, each kind in its order."""
-    groups: dict[int, list[bytes]] = {}
+    groups: dict[int, list[Pending]] = {}
     for entry in pending:
         if entry.deliveries < ALONE:
-            groups.setdefault(entry.deliveries, []).append(entry.id)
+            groups.setdefault(entry.deliveries, []).append(entry)
     for deliveries in sorted(groups):
-        ids, size = groups[deliveries], SIZES[deliveries]
-        for first in range(0, len(ids), size):
-            yield Take(ids[first : first + size])
+        entries, size = groups[deliveries], SIZES[deliveries]
+        for first in range(0, len(entries), size):
+            yield Take(entries[first : first + size])
     for entry in pending:
         if entry.deliveries >= ALONE:
-            yield Take([entry.id], entry.deliveries)
+            yield Take([entry], alone=True)
 
 
 def renew_every(idle: float) -> float:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import structlog
 
 from router.broker.groups.crash_isolation import CrashIsolation
+from router.broker.groups.in_flight import Names
 from router.broker.server import keys
 from router.broker.server.client import Server
 from router.broker.server.health import Health
@@ -101,7 +102,7 @@ class QueueContext:
     def __init__(self, sink: str, host: QueueHost, timing: Timing) -> None:
         self.sink = sink
         self.keys = QueueKeys.of(host.prefix, sink)
-        self.consumer = host.consumer
+        self.names = Names(self.keys.stream.encode(), GROUP, host.consumer)
         self.clock = host.clock
         self.timing = timing
         self.ending = Ending(host.clock, timing.linger)

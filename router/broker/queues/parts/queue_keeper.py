@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from router.broker.groups.group_scripts import CLAIM, OF_ANOTHER
+from router.broker.groups.group_scripts import NOT_PENDING, OF_ANOTHER
+from router.broker.groups.pending import PendingEntries
 from router.broker.queues.parts.queue_books import QueueBooks
-from router.broker.queues.parts.queue_common import GROUP, MOVES, QueueContext
+from router.broker.queues.parts.queue_common import MOVES, QueueContext
 from router.broker.queues.parts.queue_hand import QueueHand
-from router.broker.queues.queue_scripts import RENEW
-from router.broker.server.link import Link, Word
+from router.broker.server.link import Link
 from router.core.delivery import claims
 
 
@@ -21,7 +21,7 @@ class QueueKeeper:
         self.idle = 0.0
         """What nobody renews for so many seconds is a dead router's."""
         self._context = context
-        self._link = link
+        self._pending = PendingEntries(link, context.names)
         self._hand = hand
         self._books = books
         self.renewed_at = 0.0
@@ -81,34 +81,29 @@ class QueueKeeper:
                 return
 
     async def _renew(self) -> None:
-        """Say that what is in hand is in good hands; forget what Redis says is in a peer's, or was."""
-        began, losses = self._context.clock.monotonic(), self._books.losses
-        waiting = self._hand.ready.entries
-        words: list[Word] = [GROUP, self._context.consumer, 0, -1, *self._hand.unreadable]
-        ours = set(await self._link.script(RENEW, [self._context.keys.stream], words))
-        missing = waiting - ours - self._hand.lost
-        if missing:
-            await self._judge(list(missing))
-        self.renewed_at, self._losses = began, losses
+        """Say that what is in hand is in good hands; forget what Redis says is in a peer's, or was.
 
-    async def _judge(self, missing: list[bytes]) -> None:
-        """Find out what became of entries that are ready here and not ours any more.
-
-        As long as the books miss nothing, whatever left the queue was settled by somebody. Else it may just as well be
-        what was lost, and only an entry that is pending for another router is not delivered from here.
+        As long as the books miss nothing, whatever is not pending any more was settled by somebody. Else it may just as well
+        be what was lost, and only an entry that is pending for another router is not delivered from here.
         """
-        await self._books.tick()
-        gone = set(missing)
-        if self._books.losses != self._losses:
-            words: list[Word] = [GROUP, self._context.consumer, -1, 0, *missing]
-            states = await self._link.script(CLAIM, [self._context.keys.stream], words)
-            gone = {entry for entry, state in zip(missing, states, strict=True) if state == OF_ANOTHER}
-            self._hand.lost.update(set(missing) - gone)
+        began, losses, hand = self._context.clock.monotonic(), self._books.losses, self._hand
+        ids = list(hand.held - hand.unreadable)
+        states = dict(zip(ids, await self._pending.claim(ids), strict=True))
+        ready = hand.ready.entries
+        gone = {entry for entry in ready if states.get(entry) == OF_ANOTHER}
+        missing = {entry for entry in ready - hand.lost if states.get(entry) == NOT_PENDING}
+        if missing:
+            await self._books.tick()
+            if self._books.losses == self._losses:
+                gone |= missing
+            else:
+                hand.lost |= missing
         if gone:
-            self._hand.ready.remove(gone)
-            self._hand.let_go(gone)
+            hand.ready.remove(gone)
+            hand.let_go(gone)
+        self.renewed_at, self._losses = began, losses
 
     async def set_free(self) -> None:
         """Give back what is left at an orderly end, uncounted: peers may take it over at once."""
-        words: list[Word] = [GROUP, self._context.consumer, round(self.idle * 1000), 0]
-        await self._link.script(RENEW, [self._context.keys.stream], words)
+        async for page in self._pending.pages(frozenset):
+            await self._pending.claim([entry.id for entry in page], count=0, idle=self.idle)

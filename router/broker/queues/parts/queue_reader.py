@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 from redis import exceptions as failures
 
-from router.broker.groups.group_scripts import CLAIM, OF_ANOTHER
+from router.broker.groups.group_scripts import OF_ANOTHER
+from router.broker.groups.in_flight import Entry
+from router.broker.groups.pending import PendingEntries
 from router.broker.queues.parts.queue_common import GROUP, MAX_DELIVERIES, MOST, QueueContext
 from router.broker.queues.parts.queue_hand import QueueHand
 from router.broker.queues.parts.queue_keeper import QueueKeeper
-from router.broker.queues.queue_scripts import RECOVER
 from router.broker.server.link import Link, Word
 from router.contracts import QueueLimits
 from router.core.accounts.records import Reader, UnknownRecordError
+from router.core.delivery import claims
+from router.core.delivery.claims import Pending
 from router.errors import Reason
 from router.events import Event
+
+TOGETHER = 10
+"""Entries that are given up in one round at most."""
 
 TELL_EVERY = 60.0
 """Seconds between two log lines about entries that can't be read."""
@@ -79,8 +84,8 @@ class QueueRecovery:
         admission: Admission,
     ) -> None:
         self._context = context
-        self._reading = reading
-        self._writing = writing
+        self._pending = PendingEntries(reading, context.names)
+        self._ours = PendingEntries(writing, context.names)
         self._hand = hand
         self._keeper = keeper
         self._admission = admission
@@ -88,42 +93,49 @@ class QueueRecovery:
     async def recover(self, *, own: bool) -> bool:
         """Take over pending entries, own ones or a dead peer's; returns whether there may be more."""
         context, ending = self._context, self._context.ending
-        idle = -1 if own else round(self._keeper.idle * 1000)
-        while True:
-            free = self._hand.resting
-            words: list[Word] = [GROUP, context.consumer, idle, MAX_DELIVERIES, int(free), *self._hand.held]
-            kind, *entries = await self._reading.script(RECOVER, [context.keys.stream], words)
-            if kind == b"wait" and not ending.begun:
-                await self._emptied()
-                continue
-            break
-        if kind == b"poison":
-            await self._poison(entries)
-            return True
-        if not entries:
+        idle = None if own else self._keeper.idle
+        page = await self._pending.first(lambda: self._hand.held, idle)
+        if not page:
             return False
-        if free:
-            self._keeper.renewed()
-        context.log.info(
-            "work taken over", number=len(entries), of="this router's last run" if own else "a dead router"
-        )
-        count = entries[0][2] if kind == b"alone" else None
-        self._admission.admit(((id_, fields[1]) for id_, fields, _ in entries), count)
-        await self._emptied()
-        return not ending.begun
+        poison = [entry for entry in page if claims.is_poison(entry.deliveries, MAX_DELIVERIES)]
+        if poison:
+            await self._poison(poison[:TOGETHER], idle)
+            return True
+        take = next(claims.takes(page))
+        if take.alone:
+            await self._emptied()
+        free = self._hand.resting
+        if take.alone and not free:
+            return False  # it ends, and what is in hand stays there
+        found, gone = await self._take(take.entries, idle, count=not take.alone)
+        if found:
+            if free:
+                self._keeper.renewed()
+            whose = "this router's last run" if own else "a dead router"
+            context.log.info("work taken over", number=len(found), of=whose)
+            count = take.entries[0].deliveries if take.alone else None
+            self._admission.admit(((id_, fields[1]) for id_, fields in found), count)
+            await self._emptied()
+        return bool(found or gone) and not ending.begun
+
+    async def _take(self, entries: Sequence[Pending], idle: float | None, *, count: bool) -> tuple[list[Entry], int]:
+        """Take entries that are still as they were listed, and acknowledge those that were deleted; returns how many."""
+        found, gone = await self._pending.take(entries, idle, count=count)
+        return found, await self._pending.acknowledge(gone)
 
     async def _emptied(self) -> None:
         """Wait until nothing is in hand."""
         while not (self._hand.resting or self._context.ending.begun):
             await self._hand.change()
 
-    async def _poison(self, entries: list[Any]) -> None:
+    async def _poison(self, entries: Sequence[Pending], idle: float | None) -> None:
         """Make dead letters, one at a time and with nothing beside it that may end the process.
 
         A letter that is written and whose entry is not yet settled would be written again after that.
         """
         hand, alone = self._hand, self._context.timing.alone
-        for id_, fields, count in entries:
+        counts = {entry.id: entry.deliveries for entry in entries}
+        for id_, fields in (await self._take(entries, idle, count=False))[0]:
             try:
                 event, _ = self._admission.reader.read(fields[1], id_)
             except UnknownRecordError as error:  # its count rises as one router after another takes it over
@@ -132,7 +144,7 @@ class QueueRecovery:
             await hand.be_alone(id_)
             await hand.isolation.shut(hand, alone)
             hand.held.add(id_)
-            detail = f"alone in hand when the router died; delivered {count} times"
+            detail = f"alone in hand when the router died; delivered {counts[id_]} times"
             self._admission.give_up(event, Reason.POISON, detail)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(alone):
@@ -169,8 +181,7 @@ class QueueRecovery:
         context = self._context
         while True:
             try:
-                words: list[Word] = [GROUP, context.consumer, count, 0, entry]
-                (state,) = await self._writing.script(CLAIM, [context.keys.stream], words)
+                (state,) = await self._ours.claim([entry], count=count)
                 if state == OF_ANOTHER:
                     self._hand.let_go([entry])
             except failures.ResponseError:
@@ -264,7 +275,7 @@ class QueueReader:
     async def _read_new(self) -> bool:
         context, ready = self._context, self._hand.ready
         count = min(MOST, ready.hold - ready.number)
-        words: list[Word] = ["XREADGROUP", "GROUP", GROUP, context.consumer, "COUNT", count]
+        words: list[Word] = ["XREADGROUP", "GROUP", GROUP, context.names.consumer, "COUNT", count]
         if not context.ending.begun:
             words += ("BLOCK", max(1, round(context.timing.block * 1000)))
         self._blocked = not context.ending.begun
