@@ -373,22 +373,24 @@ def _writer(loaded: Loaded, around: Runtime) -> DeadLetterWriter:
 
 
 def _replays(loaded: Loaded, around: Runtime, way: Way, letters: DeadLetters, isolation: CrashIsolation) -> Replays:
-    prefix, name = loaded.config.redis.key_prefix, _client_name(around)
+    prefix = loaded.config.redis.key_prefix
+    server = client.server(around.redis_url, client_name=_client_name(around))
     source = StreamSource(
         REPLAYS,
-        around.redis_url,
-        [keys.replay(prefix)],
-        group=GROUP,
-        consumer=_consumer(around),
+        server,
+        StreamOptions(
+            streams=[keys.replay(prefix)],
+            group=GROUP,
+            consumer=_consumer(around),
+            start="oldest",
+            marks=keys.handed(prefix),
+        ),
         receiver=Replayer(way.now, letters, around.clock),
         clock=around.clock,
-        start="oldest",
-        marks=keys.handed(prefix),
-        client_name=name,
         connect_timeout=None,
         isolation=isolation,
     )
-    sweep = ReplaySweep(client.server(around.redis_url, client_name=name), prefix=prefix)
+    sweep = ReplaySweep(server, prefix=prefix)
     return Replays(source, sweep, around.clock)
 
 
