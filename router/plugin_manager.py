@@ -26,6 +26,7 @@ from pydantic import BaseModel
 from router import hookspecs
 from router.config.models import HostKeys
 from router.config.scalars import NAME
+from router.core.plugin_signatures import wrong_parameters
 from router.drop_ins import code_of, digest_of, find_drop_ins, import_drop_in, plugin_name, refusal
 from router.errors import text_of
 from router.options import SinkOptions
@@ -289,7 +290,7 @@ def _fault(kind: SinkType) -> str | None:
         return f"`execution` is None or 'process', not {kind.execution!r}"
     if kind.execution == "process" and (is_class or inspect.iscoroutinefunction(sink)):
         return "`execution='process'` is for plain functions"
-    return None
+    return wrong_parameters(sink, in_process=kind.execution == "process")
 
 
 def _keys(model: type[BaseModel]) -> set[str]:

@@ -115,6 +115,14 @@ def test_builtins_import_the_api_and_their_own_modules_alone():
             "from router.api import hookimpl\nclass A: ...\n\n@hookimpl\ndef register_sinks(register): register('a', A)\n",
             "A has neither",
         ),
+        (
+            SINK.replace("(event, options)", "(event)") + "    register('a', sink)\n",
+            "ValueError: sink type 'a': `sink(event)` (plugins/broken.py, line 3) takes (event, options), and `context` as a third",
+        ),
+        (
+            SINK + "    register('a', type('A', (), {'deliver_batch': lambda self, batch, options: None}))\n",
+            "`<lambda>(self, batch, options)` (plugins/broken.py, line 7) takes (self, batch): give it these parameters",
+        ),
     ],
 )
 def test_a_broken_plugin_is_named_and_harms_no_other(folder, text, part):

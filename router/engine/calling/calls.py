@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from router.core.plugin_signatures import takes_context
 from router.engine.calling.plugin_processes import PluginProcesses
 from router.engine.calling.threads import DaemonThreads
 from router.errors import PluginError
@@ -46,7 +47,7 @@ class Caller:
         if self.takes_batches:
             return self._one_of_batch
         called = self._awaitable(function)
-        if self._sink is None and _takes_context(function):
+        if self._sink is None and takes_context(function):
             return lambda event, options: called(event, options, self._context)
         return called
 
@@ -111,7 +112,3 @@ def _made(sink: Any, options: SinkOptions) -> Any:
 
 def _is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
-
-
-def _takes_context(function: Callable[..., Any]) -> bool:
-    return list(inspect.signature(function).parameters)[2:3] == ["context"]

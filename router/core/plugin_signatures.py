@@ -1,0 +1,71 @@
+"""The parameters of what plugins register: whatever the host could not call is refused when the plugin is loaded; pure."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+_EVENT = ("event", "options")
+_METHODS = {"deliver": _EVENT, "deliver_batch": ("batch",), "open": ("context",), "close": ()}
+"""The methods of a class and what the host calls them with."""
+
+
+def takes_context(function: Callable[..., Any]) -> bool:
+    """Return whether a sink that is a function wants the context: its third parameter is named so."""
+    try:
+        return list(inspect.signature(function).parameters)[2:3] == ["context"]
+    except (TypeError, ValueError):  # some callables of C do not show their parameters
+        return False
+
+
+def wrong_parameters(sink: Callable[..., Any], *, in_process: bool) -> str | None:
+    """Return what is wrong with the parameters of a sink and how to mend that; None when the host can call it.
+
+    In a process there is no context. Nothing is said of what does not show its parameters.
+    """
+    if not inspect.isclass(sink):
+        return _misfit(sink, _EVENT) if in_process else _misfit(sink, _EVENT, context=True)
+    for name, arguments in _METHODS.items():
+        method = inspect.getattr_static(sink, name, None)
+        if isinstance(method, FunctionType):
+            found = _misfit(method, ("self", *arguments))
+        elif isinstance(method, staticmethod | classmethod):
+            found = _misfit(getattr(sink, name), arguments)
+        else:
+            found = None  # only an instance could tell
+        if found:
+            return found
+    return None
+
+
+def _misfit(function: Callable[..., Any], arguments: tuple[str, ...], *, context: bool = False) -> str | None:
+    try:
+        # A decorator may hand other arguments on than it is called with: its own parameters count.
+        signature = inspect.signature(function, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return None
+    try:
+        signature.bind(*arguments, *(["context"] if context and takes_context(function) else []))
+    except TypeError:
+        name = getattr(function, "__name__", type(function).__name__)
+        wanted = ", ".join(arguments)
+        also = ", and `context` as a third where it needs that" if context else ""
+        return f"`{name}{_shown(signature)}`{_place(function)} takes ({wanted}){also}: give it these parameters"
+    return None
+
+
+def _shown(signature: inspect.Signature) -> str:
+    """Return the parameters without annotations and defaults, which may be long."""
+    plain = [one.replace(annotation=one.empty, default=one.empty) for one in signature.parameters.values()]
+    return str(signature.replace(parameters=plain, return_annotation=signature.empty))
+
+
+def _place(function: Callable[..., Any]) -> str:
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return ""
+    file = Path(code.co_filename)
+    return f" ({file.parent.name}/{file.name}, line {code.co_firstlineno})"
