@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from router.errors import Reason
 from router.escaping import escape_json
 
 
@@ -89,6 +90,24 @@ class Event(msgspec.Struct, frozen=True, gc=False):
         """The idempotency key, the same on every attempt: `<event id>:<route>:<sink>`, plus `:<address>` when split."""
         key = f"{self.id}:{self.route}:{self.sink}"
         return key if self.address is None else f"{key}:{self.address}"
+
+
+class Settled(msgspec.Struct, frozen=True, gc=False):
+    """One delivery that is over: how it ended and, as far as is known, what was said and done before."""
+
+    event: Event
+    outcome: Outcome
+    reason: Reason | None = None
+    detail: str | None = None
+    """Why, in words that the log may have: no payload, no secret."""
+    answer: str | None = None
+    """What the other side said when it took the delivery, such as a message id; of a bounded length, without secrets."""
+    attempts: int = 0
+    """How often the sink was called for it."""
+    addresses: tuple[str, ...] = ()
+    """Where it went, or would have gone."""
+    seconds: float | None = None
+    """How long the last call took."""
 
 
 def size_of(events: Sequence[Event]) -> int:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 QueueType = Literal["memory", "redis"]
 Execution = Literal["process"]
 
-Result = Exception | None
-"""How one delivery of a batch ended: None delivered, else what was wrong."""
+Result = str | Exception | None
+"""How one delivery of a batch ended: delivered (None, or the other side's answer), else what was wrong."""
 
 
 class HttpResponse(Protocol):
@@ -86,10 +86,10 @@ class Sink:
 
     `__init__` takes the sink's options as they stand in the configuration, templates unrendered. Define one of
 
-    - `async def deliver(self, event, options)`: return = delivered; raise `TransientError`, `PermanentError`, `SinkError`
-      or `PartialError`;
+    - `async def deliver(self, event, options)`: return = delivered; a `str` is the other side's answer, such as a message
+      id; raise `TransientError`, `PermanentError`, `SinkError` or `PartialError`;
     - `async def deliver_batch(self, batch)`: takes (event, options) pairs; returns None when all are delivered, else one
-      `None | Exception` per pair, in order.
+      `None | str | Exception` per pair, in order: delivered, delivered with that answer, or what was wrong.
     """
 
     local: ClassVar[bool] = False
@@ -102,7 +102,7 @@ class Sink:
         """Called once at the end; deliveries have ended."""
 
 
-SinkCallable = Callable[..., Awaitable[None]] | Callable[..., None] | type[Any]
+SinkCallable = Callable[..., Awaitable[str | None]] | Callable[..., str | None] | type[Any]
 """An async function, a plain function, or a class."""
 
 

@@ -36,7 +36,7 @@ async def moody(event, options):
             except asyncio.CancelledError:
                 pass
     elif mood == "hang":
-        import router.engine.delivery.slots as slots
+        import router.engine.calling.slots as slots
         slots.OVERDUE = 0.5
         slots.Slots.check = lambda self: None  # nobody ends calls any more
         while not os.path.exists("go"):

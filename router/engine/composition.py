@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
-import msgspec
 import structlog
 
 from router.broker.dead_letters.dead_letter_store import GROUP
@@ -38,7 +36,7 @@ from router.config.models import (
     SourceConfig,
     StreamConfig,
 )
-from router.contracts import Clock, DeadLetters, Dropped, Queue, QueueLimits, Source, Switchable
+from router.contracts import Clock, DeadLetters, Queue, QueueLimits, Source, Switchable
 from router.core.accounts.books import Books, SinkBook, SourceBook
 from router.core.ids import Ids
 from router.core.matching import is_glob
@@ -49,21 +47,19 @@ from router.engine.calling.calls import Caller
 from router.engine.calling.context import Context
 from router.engine.calling.threads import DaemonThreads
 from router.engine.clock import SystemClock
-from router.engine.dead_letters import dead_letter_factory
 from router.engine.dead_letters.dead_letter_summaries import DeadLetterSummaries
 from router.engine.dead_letters.replays import NAME as REPLAYS
 from router.engine.dead_letters.replays import Replayer, Replays
-from router.engine.delivery import delivery_log
 from router.engine.delivery.delivery_mode import DeliveryMode, ShownLetters
 from router.engine.delivery.memory_queue import MemoryQueue
 from router.engine.delivery.ordered_queue import Ordered
-from router.engine.delivery.preparing import about
+from router.engine.delivery.outcomes import Outcomes
+from router.engine.delivery.preparing import Preparing
 from router.engine.delivery.worker import SinkWorker
 from router.engine.intake.pipeline import Pipeline, SourceFormat
 from router.engine.intake.switch import Intake, Way
 from router.engine.log_limits import LogLimits
-from router.errors import ConfigError, Reason, text_of
-from router.events import Event, Outcome
+from router.errors import ConfigError, text_of
 from router.ops.loading import Loaded
 from router.ops.logs import redacted
 from router.ops.metrics import SinkMeter
@@ -93,9 +89,7 @@ class Runtime:
 class Durable:
     """What all Redis queues of one router share."""
 
-    def __init__(
-        self, loaded: Loaded, around: Runtime, letters: DeadLetters, ids: Ids, isolation: CrashIsolation
-    ) -> None:
+    def __init__(self, loaded: Loaded, around: Runtime, isolation: CrashIsolation) -> None:
         redis = loaded.config.redis
         self.server = client.server(around.redis_url, client_name=_client_name(around))
         self.prefix = redis.key_prefix
@@ -112,55 +106,23 @@ class Durable:
             outage=told,
         )
         self.durability = Durability(self.server)
-        self._letters = letters
-        self._ids = ids
 
-    def queue(self, name: str, loaded: Loaded, book: SinkBook) -> RedisQueue:
+    def queue(self, name: str, loaded: Loaded, outcomes: Outcomes) -> RedisQueue:
         """The queue of one sink, not yet started."""
         limits = limits_of(name, loaded)
         queue = RedisQueue(
             name,
             self._host,
-            inbox=self.enqueuer.inbox(name, limits, book, drops(name, book, self._notes)),
+            inbox=self.enqueuer.inbox(name, limits, outcomes.book, outcomes.dropped),
             limits=limits,
-            give_up=lambda event, reason, detail: self._give_up(queue, event, reason, detail),
-            book=book,
+            give_up=lambda event, reason, detail: outcomes.give_up(queue, event, reason, detail),
+            book=outcomes.book,
         )
         return queue
 
     def orphans(self, served: Callable[[], AbstractSet[str]]) -> Orphans:
         """Return what looks for queues in Redis that none of the `served` sinks works off."""
         return Orphans(self.server, prefix=self.prefix, served=served)
-
-    def _give_up(self, queue: Queue, event: Event, reason: Reason, detail: str) -> None:
-        """Make a dead letter of what never gets to the worker; it leaves the queue when that is written."""
-        now = self.clock.now()
-        attempts = event._history.calls if event._history else 0
-        letter = dead_letter_factory.of_delivery(self._ids.next(now), event, reason, detail, now=now, attempts=attempts)
-        over = partial(queue.settle, [event], len(event.raw), Outcome.DEAD_LETTERED, reason)
-        fields: dict[str, Any] = {"sink": event.sink, "attempt": attempts, "reason": str(reason), **about(event)}
-        self._notes.say("delivery given up", event.sink, reason, error=detail, **fields)
-        delivery_log.settled([event], Outcome.DEAD_LETTERED, reason)
-        self._letters.add([msgspec.structs.replace(letter, written=over)])
-
-
-_DROPPED = {
-    Reason.FULL: "the queue is full: deliveries are dropped",
-    Reason.OUTAGE: "Redis takes no deliveries, or not fast enough, and the outage buffer is full: deliveries are dropped",
-}
-"""What the log says of drops. Those of a shutdown are told together, at its end."""
-
-
-def drops(sink: str, book: SinkBook, notes: LogLimits) -> Dropped:
-    """Return what counts the deliveries that are dropped before they are in the Redis queue of a sink."""
-
-    def dropped(events: Iterable[Event], channels: Sequence[str], reason: Reason) -> None:
-        book.drop(channels, reason)
-        delivery_log.settled(events, Outcome.DROPPED, reason)
-        if reason in _DROPPED:
-            notes.say(_DROPPED[reason], sink, sink=sink, number=len(channels), reason=str(reason))
-
-    return dropped
 
 
 def limits_of(name: str, loaded: Loaded) -> QueueLimits:
@@ -184,8 +146,9 @@ class Shared:
 
     around: Runtime
     books: Books
+    outcomes: dict[str, Outcomes]
+    """What ends deliveries, by sink; its books are in `books` too, its meters in `meters`."""
     meters: dict[str, SinkMeter]
-    """By sink, as the books."""
     ids: Ids
     way: Way
     letters: DeadLetters
@@ -198,6 +161,26 @@ class Shared:
     """What takes the dead letters that are to go again; None under `deliver: print`."""
     isolation: CrashIsolation
     """Of everything whose deliveries may end the process."""
+
+    def outcomes_of(self, name: str) -> Outcomes:
+        """Return what ends the deliveries of a sink: the same for all workers and queues that the sink ever has."""
+        if name not in self.outcomes:
+            self.outcomes[name] = Outcomes(
+                name,
+                book=self.books.sinks.setdefault(name, SinkBook()),
+                meter=self.meters.setdefault(name, SinkMeter()),
+                dead_letters=self.letters,
+                clock=self.around.clock,
+                ids=self.ids,
+                hand_over=self.way.hand_over,
+                redact=redacted,
+            )
+        return self.outcomes[name]
+
+    def forget_sink(self, name: str) -> None:
+        """Forget what `outcomes_of` made for a sink that never came into force."""
+        for known in (self.outcomes, self.books.sinks, self.meters):
+            known.pop(name, None)
 
 
 @dataclass(slots=True)
@@ -265,8 +248,8 @@ def compose(loaded: Loaded, around: Runtime) -> Parts:
     )
     isolation = CrashIsolation()
     replays = _replays(loaded, around, way, kept, isolation) if writer else None
-    durable = Durable(loaded, around, kept, ids, isolation) if writer else None
-    shared = Shared(around, Books({}, {}), {}, ids, way, kept, writer, durable, notes, replays, isolation)
+    durable = Durable(loaded, around, isolation) if writer else None
+    shared = Shared(around, Books({}, {}), {}, {}, ids, way, kept, writer, durable, notes, replays, isolation)
     sinks = {name: sink_part(name, loaded, shared) for name in loaded.config.sinks}
     sources = {name: source_part(name, loaded, shared) for name in loaded.config.sources}
     way.pipeline = pipeline_of(loaded, shared, sinks)
@@ -297,30 +280,24 @@ def sink_part(name: str, loaded: Loaded, shared: Shared, queue: Queue | None = N
     """
     sink, kind = loaded.config.sinks[name], loaded.types[name]
     queue = queue or _queue(name, loaded, shared)
-    book = shared.books.sinks.setdefault(name, SinkBook())
     concurrency = sink.host.concurrency or kind.concurrency
-    clock = shared.around.clock
+    clock, outcomes = shared.around.clock, shared.outcomes_of(name)
     threads = DaemonThreads(f"sink {name}", concurrency)
     context = Context(name, clock=clock, base=loaded.write_base, threads=threads, keys=sink.host)
+    mode = _mode(name, loaded, context, shared.around)
     worker = SinkWorker(
-        name,
         keys=sink.host,
         concurrency=concurrency,
         batch=_batch(sink.host.batch, kind),
         caller=_caller(name, loaded, context, threads),
-        templates=templates_of(name, loaded),
-        mode=_mode(name, loaded, context, shared.around),
+        preparing=Preparing(
+            templates_of(name, loaded), expires_of(name, loaded), outcomes=outcomes, mode=mode, clock=clock
+        ),
         queue=queue,
-        book=book,
-        dead_letters=shared.letters,
+        outcomes=outcomes,
         clock=clock,
-        ids=shared.ids,
         chance=random.random,
-        meter=shared.meters.setdefault(name, SinkMeter()),
-        expires=expires_of(name, loaded),
         line=_ordered(queue, loaded.order_by.get(name), clock),
-        hand_over=shared.way.hand_over,
-        redact=redacted,
     )
     return SinkPart(kind.name, worker, context)
 
@@ -499,17 +476,12 @@ def is_durable(name: str, loaded: Loaded, shared: Shared) -> bool:
 
 
 def _queue(name: str, loaded: Loaded, shared: Shared) -> Queue:
-    book = shared.books.sinks.setdefault(name, SinkBook())
+    outcomes = shared.outcomes_of(name)
     if is_durable(name, loaded, shared):
         assert shared.durable is not None
-        return shared.durable.queue(name, loaded, book)
-    clock = shared.around.clock
-    notes = LogLimits(log.bind(sink=name), clock)
-
-    def full(dropped: int) -> None:
-        notes.say("the queue is full: deliveries are dropped", number=dropped, reason=str(Reason.FULL))
-
-    return MemoryQueue(limits_of(name, loaded), now=clock.monotonic, book=book, full=full)
+        return shared.durable.queue(name, loaded, outcomes)
+    now = shared.around.clock.monotonic
+    return MemoryQueue(limits_of(name, loaded), now=now, book=outcomes.book, dropped=outcomes.dropped)
 
 
 def _ordered(queue: Queue, key: Expression | None, clock: Clock) -> Ordered | None:

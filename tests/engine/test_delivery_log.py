@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from router.api import Addresses, SinkOptions, Template
 from router.config.models import RouteConfig, RouteSink
+from router.core.accounts.records import LONGEST_ERROR
 from router.engine.delivery import delivery_log
 from router.engine.delivery.delivery_log import PAYLOAD_BYTES
 from router.errors import PartialError, PermanentError, TransientError
@@ -81,6 +82,47 @@ async def test_a_delivery_that_did_not(debug, payload, keys, expected):
     assert ("duration" in line) is (expected["attempt"] > 0)
     assert {name: value for name, value in line.items() if name not in {"duration", "error", "payload"}} == expected
     assert line["payload"] == payload.decode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [("250 2.0.0 Ok: queued as 4711", "250 2.0.0 Ok: queued as 4711"), ("", ""), (None, None), ({"id": 1}, None)],
+)
+async def test_the_answer_of_the_other_side_is_told(debug, answer, shown):
+    async def sink(_event, _options):
+        return answer
+
+    async with bench(sink) as at:
+        at.put(make_event())
+        await at.settled()
+    line = one(debug())
+    assert (line["outcome"], line["attempt"], line.get("answer")) == ("delivered", 1, shown)
+
+
+async def test_each_delivery_of_a_batch_has_its_own_answer(debug):
+    class Batches:
+        def __init__(self, options): ...
+
+        async def deliver_batch(self, batch):
+            return [None if event.payload == 0 else f"id {event.payload}" for event, _ in batch]
+
+    async with bench(Batches, start=False) as at:
+        at.put(*[make_event(str(number).encode()) for number in range(3)])
+        at.worker.start()
+        await at.settled()
+    assert [line.get("answer") for line in debug()] == [None, "id 1", "id 2"]
+
+
+async def test_an_answer_is_told_without_secrets_and_cut(debug):
+    def sink(_event, _options):
+        return "s3cret " + "x" * 1_000_000
+
+    async with bench(sink, redact=lambda text: text.replace("s3cret", "***")) as at:
+        at.put(make_event())
+        await at.settled()
+    answer = one(debug())["answer"]
+    assert answer.startswith("*** xxx")
+    assert len(answer) <= LONGEST_ERROR
 
 
 async def test_attempts_are_counted_and_each_address_has_its_line(debug):

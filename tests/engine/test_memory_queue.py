@@ -29,11 +29,13 @@ class Waiting(MemoryQueue):
         self.book = SinkBook()
         self.told = []
         self.gone = []
-        super().__init__(limits(QueueConfig(**config)), now=now or Now(), book=self.book, full=self.told.append)
+        super().__init__(limits(QueueConfig(**config)), now=now or Now(), book=self.book, dropped=self.drop)
 
-    def _drop(self, events, reason):
+    def drop(self, events, channels, reason):
         self.gone += events
-        super()._drop(events, reason)
+        self.book.drop(channels, reason)
+        if reason is Reason.FULL:
+            self.told.append(len(events))
 
 
 queue = Waiting

@@ -217,9 +217,9 @@ async def test_attempts_are_counted_by_their_result(error, result):
 
     async with bench(sink) as tried:
         tried.put(make_event())
-        await until(lambda: tried.worker._meter.attempts[result])
-        assert tried.worker._meter.attempts["delivered"] == 0
-        assert sum(tried.worker._meter.seconds.counts) >= 1
+        await until(lambda: tried.worker.outcomes.meter.attempts[result])
+        assert tried.worker.outcomes.meter.attempts["delivered"] == 0
+        assert sum(tried.worker.outcomes.meter.seconds.counts) >= 1
 
 
 async def test_a_delivery_is_an_attempt_a_call_and_an_age():
@@ -229,7 +229,7 @@ async def test_a_delivery_is_an_attempt_a_call_and_an_age():
     async with bench(sink) as tried:
         tried.put(*[make_event() for _ in range(5)])
         await tried.settled()
-        meter = tried.worker._meter
+        meter = tried.worker.outcomes.meter
         assert meter.attempts == {**meter.attempts, "delivered": 5, "transient": 0}
         assert sum(meter.seconds.counts) == 5
         assert sum(meter.ages.counts) == 5

@@ -537,7 +537,7 @@ async def test_equal_keys_keep_their_order_under_failures_and_concurrency():
         for number in range(40):
             at.put(*[keyed(key, number) for key in ("a", "bb", "ccc", "dddd", "e")])
         await at.settled()
-        assert at.worker._line.delayed == 0  # type: ignore[attr-defined]
+        assert at.worker.line.delayed == 0
     assert len(got) == 200
     for key in ("a", "bb", "ccc", "dddd", "e"):
         assert [number for which, number in got if which == key] == list(range(40))
@@ -583,7 +583,7 @@ async def test_a_lane_goes_on_after_a_dead_letter_a_split_and_a_suppression():
     async with bench(sink, concurrency=4, options=To(to=template), order_by="payload.k") as at:
         at.put(*[keyed("a", number) for number in range(5)])
         await at.settled()
-        assert not at.worker._line._keys  # type: ignore[union-attr]
+        assert not at.worker.line._keys  # type: ignore[union-attr]
     assert sorted(got[:2]) == [(1, "x"), (1, "y")]
     assert got[2:] == [(3, None), (4, None)]
     assert at.book.pending == 0
@@ -602,8 +602,8 @@ async def test_what_is_kept_in_lanes_is_bounded_and_heals():
         sink, order_by="payload.k", retry={"initial": "5ms", "max_delay": "5ms"}, breaker={"failures": 10**6}
     ) as at:
         at.put(*[keyed("bad", number) for number in range(MOST + 500)])
-        await until(lambda: at.worker._line._lanes.waiting >= MOST - 1)  # type: ignore[union-attr]
-        await stays(lambda: at.worker._line.delayed <= MOST + 1, 0.05)  # type: ignore[attr-defined]
+        await until(lambda: at.worker.line.delayed >= MOST - 1)
+        await stays(lambda: at.worker.line.delayed <= MOST + 1, 0.05)
         down = False
         await at.settled()
     assert got == list(range(MOST + 500))

@@ -13,8 +13,8 @@ from router.broker.server.link import COMMAND, Link
 from router.broker.streams.stream_source import StreamTiming
 from router.contracts import Sign
 from router.core.accounts.liveness import Judge
+from router.engine.calling.slots import Slots
 from router.engine.clock import SystemClock
-from router.engine.delivery.slots import Slots
 from router.engine.life.watchdog import Watchdog
 from router.errors import TransientError
 from tests.support.engine import bench, make_event
@@ -266,7 +266,7 @@ async def test_a_worker_that_ended_by_itself_is_told_and_replaced(monkeypatch):
 
     async with bench(sink) as one:
         with structlog.testing.capture_logs() as logs:
-            monkeypatch.setattr(one.worker._line, "settle", None)
+            monkeypatch.setattr(one.worker.queue, "settle", None)
             one.put(make_event())
             await until(lambda: one.worker.replaced)
         assert logs[0]["log_level"] == "critical"

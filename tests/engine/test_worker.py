@@ -12,6 +12,7 @@ import msgspec
 import pytest
 import structlog
 
+from router.engine.calling.plugin_processes import PluginProcesses
 from router.errors import PartialError, PermanentError, Reason, SinkError, TransientError
 from router.options import Addresses, SinkOptions, Template, Text
 from tests.support.engine import bench, make_event
@@ -270,8 +271,7 @@ async def test_batches_hold_what_is_there():
 
 
 async def test_max_wait_fills_a_batch():
-    async with bench(Batches, batch=3) as at:
-        at.worker._max_wait = 5.0
+    async with bench(Batches, batch=3, max_wait="5s") as at:
         at.put(make_event())
         await asyncio.sleep(0)
         at.put(make_event(), make_event())
@@ -291,7 +291,35 @@ async def test_one_result_for_each_event_of_a_batch():
     assert [event.id for event in Batches.made.batches[1]] == [events[2].id]
 
 
-@pytest.mark.parametrize("results", [[], [None], "wrong", 42, [1, 2]])
+async def test_some_of_a_batch_are_answered_and_some_fail():
+    async with bench(Batches, start=False) as at:
+        Batches.results = ["id 1", PermanentError("no"), None]
+        events = [make_event() for _ in range(3)]
+        at.put(*events)
+        at.worker.start()
+        await at.settled()
+    assert at.book.delivered == 2
+    assert [letter.event_id for letter in at.letters.kept] == [events[1].id]
+
+
+async def test_a_sink_that_answers_again_is_no_longer_in_trouble():
+    answers = [TransientError("away"), "id 1"]
+
+    async def sink(event, options):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with structlog.testing.capture_logs() as lines:
+        async with bench(sink, breaker={"failures": 100}) as at:
+            at.put(make_event())
+            await at.settled()
+            assert at.worker.fault is None
+    assert [line["event"] for line in lines] == ["delivery failed", "the sink delivers again"]
+
+
+@pytest.mark.parametrize("results", [[], [None], "wrong", "ok", b"ok", 42, [1, 2]])
 async def test_a_wrong_answer_of_a_batch_is_the_plugins_fault(results):
     async with bench(Batches, start=False) as at:
         Batches.results = results
@@ -564,6 +592,21 @@ async def test_a_process_serves_crashes_and_is_killed_alone(tmp_path: Path, name
     lines = sorted(line.split(" ", 1)[1] for line in out.read_text().splitlines())
     assert lines == ["exit 2", "good 1", "hang 2", "wait 1"]
     assert [letter.detail for letter in at.letters.kept] == ["never"]
+
+
+async def test_a_process_gives_the_answer_of_its_sink(tmp_path: Path):
+    from router.plugin_manager import load_plugins
+
+    folder = tmp_path / "plugins"
+    folder.mkdir(mode=0o755)
+    text = PROCESS_PLUGIN.replace('file.write(f"', 'return "id 1"; file.write(f"')
+    (folder / "work.py").write_text(text)
+    (folder / "work.py").chmod(0o644)
+    kind = load_plugins([folder], entry_points=False).sinks["work"]
+    processes = PluginProcesses(kind)
+    options = kind.options.model_validate({"path": str(tmp_path / "out")})
+    assert await processes.deliver(make_event(b'"good"'), options) == "id 1"
+    processes.close()
 
 
 class Faulty:

@@ -24,8 +24,11 @@ from router.engine.clock import SystemClock
 from router.engine.delivery.delivery_mode import DeliveryMode
 from router.engine.delivery.memory_queue import MemoryQueue
 from router.engine.delivery.ordered_queue import Ordered
+from router.engine.delivery.outcomes import Outcomes
+from router.engine.delivery.preparing import Preparing
 from router.engine.delivery.worker import SinkWorker
 from router.events import DeadLetter, Event, size_of
+from router.ops.metrics import SinkMeter
 from router.options import SinkOptions
 from router.plugin_contracts import SinkType
 from router.plugin_manager import NoOptions
@@ -103,6 +106,7 @@ async def bench(
     overrides: dict[str, SinkOptions] | None = None,
     concurrency: int = 1,
     batch: int = 500,
+    max_wait: str = "0s",
     execution: Any = None,
     origin: str = "test",
     name: str = "s",
@@ -112,6 +116,7 @@ async def bench(
     hand_over: Callable[[str, Event], None] | None = None,
     clock: Clock | None = None,
     queue_of: Callable[[MemoryQueue], Any] = lambda queue: queue,
+    redact: Callable[[str], str] = str,
     **keys: Any,
 ) -> AsyncIterator[Bench]:
     """A running worker around `sink`; `keys` are its host keys, quick retries unless they say otherwise.
@@ -119,7 +124,7 @@ async def bench(
     `queue_of` may put something around its queue. `only` makes it a sink under `deliver: {only: …}`, an empty list one under `deliver: print`. `expires` is by route.
     """
     quick = {"timeout": "5s", "retry": {"initial": "1ms", "max_delay": "10ms"}, "breaker": {"reset": "10ms"}}
-    keys = {**quick, **keys}
+    keys = {**quick, "batch": {"max_wait": max_wait}, **keys}
     given = options or NoOptions()
     kind = SinkType(name, sink, type(given), "memory", concurrency, None, execution, origin)
     clock = clock or SystemClock()
@@ -134,25 +139,34 @@ async def bench(
     async def show(line: str) -> None:
         shown.append(line)
 
-    full: list[int] = []
-    queue = queue_of(MemoryQueue(limits(host.queue), now=clock.monotonic, book=book, full=full.append))
-    worker = SinkWorker(
+    outcomes = Outcomes(
         name,
+        book=book,
+        meter=SinkMeter(),
+        dead_letters=letters,
+        clock=clock,
+        ids=Ids("test"),
+        hand_over=hand_over,
+        redact=redact,
+    )
+    queue = queue_of(MemoryQueue(limits(host.queue), now=clock.monotonic, book=book, dropped=outcomes.dropped))
+    worker = SinkWorker(
         keys=host,
         concurrency=concurrency,
         batch=batch,
         caller=Caller(kind, given, context, threads),
-        templates={**templates, None: compile_options(given, environment)},
+        preparing=Preparing(
+            {**templates, None: compile_options(given, environment)},
+            {route: Expiry(after, environment) for route, after in (expires or {}).items()},
+            outcomes=outcomes,
+            mode=None if only is None else DeliveryMode(name, "test", only, show),
+            clock=clock,
+        ),
         queue=queue,
-        mode=None if only is None else DeliveryMode(name, "test", only, show),
-        book=book,
-        dead_letters=letters,
+        outcomes=outcomes,
         clock=clock,
-        ids=Ids("test"),
         chance=lambda: 0.5,
-        expires={route: Expiry(after, environment) for route, after in (expires or {}).items()},
         line=_ordered(queue, host.order_by, environment, clock),
-        hand_over=hand_over,
     )
     if start:
         worker.start()

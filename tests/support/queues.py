@@ -16,11 +16,14 @@ from router.broker.server import client
 from router.broker.server.outage import Outage
 from router.config.models import QueueConfig
 from router.core.accounts.books import SinkBook
+from router.core.ids import Ids
 from router.engine.clock import SystemClock
-from router.engine.composition import drops
+from router.engine.delivery.outcomes import Outcomes
 from router.engine.log_limits import LogLimits
 from router.errors import Reason
 from router.events import Event, Outcome, size_of
+from router.ops.metrics import SinkMeter
+from tests.support.engine import Letters
 from tests.support.limits import limits
 from tests.support.waiting import PATIENCE, until
 
@@ -48,17 +51,19 @@ class Line:
         clock = SystemClock()
         server = client.server(url)
         self.book = SinkBook()
-        notes = LogLimits(structlog.get_logger(), clock)
+        outcomes = Outcomes(
+            sink, book=self.book, meter=SinkMeter(), dead_letters=Letters(), clock=clock, ids=Ids("test")
+        )
         self.enqueuer = enqueuer or Enqueuer(
             server,
             prefix=PREFIX,
             buffer_bytes=outage_buffer,
-            say=notes.say,
+            say=LogLimits(structlog.get_logger(), clock).say,
             outage=Outage(clock),
             delays=(0.01, 0.1),
         )
         own = limits(QueueConfig(**(config or {})), **options)
-        self.inbox = self.enqueuer.inbox(sink, own, self.book, drops(sink, self.book, notes))
+        self.inbox = self.enqueuer.inbox(sink, own, self.book, outcomes.dropped)
         self.given_up: list[tuple[Event, Reason]] = []
         self.hold_letters = False
         """Whether no letter is ever written."""

@@ -1,1 +1,1 @@
-"""What runs the code of plugins: calls, threads, processes, the stall watch; floor 5."""
+"""What runs the code of plugins: calls, their tasks and deadlines, threads, processes, the stall watch; floor 5."""

@@ -18,7 +18,7 @@ from router.events import Event
 from router.options import SinkOptions
 from router.plugin_contracts import Result, SinkContext, SinkType
 
-Deliver = Callable[[Event, Any], Awaitable[Any]]
+Deliver = Callable[..., Awaitable[Any]]
 Batch = Sequence[tuple[Event, Any]]
 
 
@@ -34,18 +34,13 @@ class Caller:
         self._processes: PluginProcesses | None = None
         self._sink = _made(kind.sink, options)
         self.takes_batches = hasattr(self._sink, "deliver_batch")
-        self._deliver = self._single(kind)
-        self._deliver_batch: Callable[[Batch], Awaitable[Any]] | None = (
-            self._awaitable(self._sink.deliver_batch) if self.takes_batches else None
-        )
+        self._deliver = self._awaitable(self._sink.deliver_batch) if self.takes_batches else self._single(kind)
 
     def _single(self, kind: SinkType) -> Deliver:
         if kind.execution == "process":
             self._processes = PluginProcesses(kind)
             return self._processes.deliver
-        function = self._sink.deliver if hasattr(self._sink, "deliver") else kind.sink
-        if self.takes_batches:
-            return self._one_of_batch
+        function = kind.sink if self._sink is None else self._sink.deliver
         called = self._awaitable(function)
         if self._sink is None and takes_context(function):
             return lambda event, options: called(event, options, self._context)
@@ -65,32 +60,25 @@ class Caller:
 
         return in_thread
 
-    async def _one_of_batch(self, event: Event, options: Any) -> None:
-        results = await self.deliver_batch([(event, options)])
-        if results and results[0]:
-            raise results[0]
-
     async def open(self) -> None:
         """Open the sink; nothing to do for functions."""
         await self._lifecycle("open", self._context)
 
-    async def deliver(self, event: Event, options: Any) -> None:
-        """Deliver one event. Raises what the sink raises."""
-        await self._deliver(event, options)
+    async def deliver(self, batch: Batch) -> Sequence[Result] | None:
+        """Deliver a batch, of one where the sink takes no batches; returns a result for each, or None when all are delivered.
 
-    async def deliver_batch(self, batch: Batch) -> Sequence[Result] | None:
-        """Deliver a batch; None = all delivered.
-
-        Raises what the sink raises, and `PluginError` when it returns neither None nor one result for each pair.
+        Raises what the sink raises, and `PluginError` when a sink that takes batches returns anything else.
         """
-        assert self._deliver_batch is not None
-        results = await self._deliver_batch(batch)
+        if not self.takes_batches:
+            answer = await self._deliver(*batch[0])
+            return [answer] if isinstance(answer, str) else None  # whatever it returns, it has delivered
+        results = await self._deliver(batch)
         if results is None:
             return None
-        if not isinstance(results, Sequence) or len(results) != len(batch):
+        if isinstance(results, str) or not isinstance(results, Sequence) or len(results) != len(batch):
             raise PluginError(f"deliver_batch returned {type(results).__name__}, not one result for each of its events")
-        if not all(result is None or isinstance(result, Exception) for result in results):
-            raise PluginError("deliver_batch returned something that is neither None nor an exception")
+        if not all(result is None or isinstance(result, str | Exception) for result in results):
+            raise PluginError("deliver_batch returned something that is neither None, a text nor an exception")
         return results
 
     async def close(self) -> None:

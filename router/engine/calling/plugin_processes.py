@@ -36,8 +36,8 @@ class PluginProcesses:
         self._idle: list[_Child] = []
         self._threads = DaemonThreads(f"process of {kind.name}", 1000)
 
-    async def deliver(self, event: Event, options: SinkOptions) -> None:
-        """Deliver one event in a process of its own; cancelled, the process is killed.
+    async def deliver(self, event: Event, options: SinkOptions) -> str | None:
+        """Deliver one event in a process of its own and return the answer; cancelled, the process is killed.
 
         Raises what the sink raised there, or `TransientError` when the process ended.
         """
@@ -54,8 +54,9 @@ class PluginProcesses:
             self._idle.append(child)
         else:
             child.kill()
-        if told is not None:
-            raise _error(told)
+        if told is None or isinstance(told, str):
+            return told
+        raise _error(told)
 
     def close(self) -> None:
         """End the processes."""
@@ -106,14 +107,15 @@ def _serve(connection: Connection, folder: str | None, name: str) -> None:
         connection.send(_outcome(kind, event, kind.options.model_validate(options)))
 
 
-def _outcome(kind: SinkType, event: Event, options: SinkOptions) -> _Told | dict[str, _Told] | None:
+def _outcome(kind: SinkType, event: Event, options: SinkOptions) -> _Told | dict[str, _Told] | str | None:
+    """Return the answer of the sink, or what it raised."""
     try:
-        kind.sink(event, options)
+        answer = kind.sink(event, options)
     except PartialError as error:
         return {address: _told(failure) for address, failure in error.failures.items()}
     except Exception as error:  # noqa: BLE001  # whatever it is, it is told to the router
         return _told(error)
-    return None
+    return answer if isinstance(answer, str) else None
 
 
 def _told(error: Exception) -> _Told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
@@ -15,10 +16,19 @@ DETAIL_BYTES = 8 * 1024
 """Bytes of a letter's detail: an event must not make a letter many times its own size."""
 
 
-def of_delivery(letter_id: str, event: Event, reason: Reason, detail: str, *, now: float, attempts: int) -> DeadLetter:
+def of_delivery(
+    letter_id: str,
+    event: Event,
+    reason: Reason,
+    detail: str,
+    *,
+    now: float,
+    attempts: int,
+    written: Callable[[], None] | None = None,
+) -> DeadLetter:
     """The letter of a delivery that gave up, or of an event without one: then `event.sink` is empty.
 
-    `now` is seconds since the epoch; `attempts` is how often it was tried.
+    `now` is seconds since the epoch; `attempts` is how often it was tried. `written` is called once the letter is in Redis.
     """
     has_sink = bool(event.sink)
     return DeadLetter(
@@ -38,6 +48,7 @@ def of_delivery(letter_id: str, event: Event, reason: Reason, detail: str, *, no
         received_at=timestamp(event.received_at),
         failed_at=timestamp(datetime.fromtimestamp(now, UTC)),
         payload=event.raw,
+        written=written,
     )
 
 

@@ -11,10 +11,9 @@ from typing import Any, Protocol
 
 import structlog
 
-from router.contracts import Clock
-from router.engine.delivery.pausing import Destination
+from router.engine.delivery.gate import Destination
 from router.errors import Reason
-from router.events import Event, Outcome, text
+from router.events import Event, Settled, text
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -29,13 +28,6 @@ def wanted() -> bool:
     return _level.isEnabledFor(logging.DEBUG)
 
 
-def settled(events: Iterable[Event], outcome: Outcome, reason: Reason | None = None) -> None:
-    """Tell of deliveries that were settled, all in the same way, without an attempt."""
-    if wanted():
-        for event in events:
-            _settled(event, outcome, reason, attempt=_calls(event))
-
-
 def not_routed(events: Iterable[Event], outcome: str, reason: Reason | None = None, error: str | None = None) -> None:
     """Tell of events that go no further: `rejected`, or `unmatched`."""
     if wanted():
@@ -44,69 +36,60 @@ def not_routed(events: Iterable[Event], outcome: str, reason: Reason | None = No
             log.debug("event not routed", **_event(event), **_known(fields), payload=_payload(event))
 
 
+def settled(one: Settled) -> None:
+    """Write the line of one delivery that is over. Ask `wanted` before."""
+    event = one.event
+    fields = {
+        "route": event.route,
+        "sink": event.sink,
+        "address": ", ".join(one.addresses) or event.address,
+        "outcome": str(one.outcome),
+        "reason": one.reason and str(one.reason),
+        "attempt": one.attempts,
+        "duration": one.seconds,
+        "error": one.detail,
+        "answer": one.answer,
+    }
+    log.debug("delivery settled", **_event(event), **_known(fields), payload=_payload(event))
+
+
+def about(event: Event) -> dict[str, Any]:
+    """Return what log lines say of a delivery."""
+    said = {**_event(event), "route": event.route}
+    if event.address is not None:
+        said["address"] = event.address
+    return said
+
+
 class Destinations(Protocol):
     """What knows where deliveries go."""
 
     def destination(self, event: Event, options: Any) -> Destination:
-        """Where a delivery with these options goes."""
+        """Return where a delivery with these options goes."""
 
 
-class DeliveryLog:
-    """The debug lines about the deliveries of one sink."""
+class LastCall:
+    """The last call of one sink, as its debug lines tell of it: its deliveries are settled next, before any other call's."""
 
-    def __init__(self, clock: Clock) -> None:
-        self.on = False
-        """Whether there were debug lines when the last call came back."""
-        self._clock = clock
+    def __init__(self) -> None:
+        self.told = False
+        """Whether there were debug lines when the call came back."""
         self._calls: dict[str, tuple[tuple[str, ...], float]] = {}
 
-    def called(self, pairs: Sequence[tuple[Event, Any]], began: float, prepared: Destinations) -> None:
-        """Remember a call, which began at this monotonic time: its deliveries are settled next, before any other call's."""
-        self.on = _level.isEnabledFor(logging.DEBUG)
-        if self.on:
-            seconds = round(self._clock.monotonic() - began, 6)
+    def returned(self, pairs: Sequence[tuple[Event, Any]], seconds: float, destinations: Destinations) -> None:
+        """Remember a call that took so many seconds."""
+        self.told = wanted()
+        if self.told:
+            seconds = round(seconds, 6)
             self._calls = {
-                event.key: (prepared.destination(event, options).addresses, seconds) for event, options in pairs
+                event.key: (destinations.destination(event, options).addresses, seconds) for event, options in pairs
             }
 
-    def settled(
-        self,
-        events: Iterable[Event],
-        outcome: Outcome,
-        reason: Reason | None = None,
-        *,
-        attempt: int | None = None,
-        addresses: Sequence[str] = (),
-        error: str | None = None,
-    ) -> None:
-        """Tell of deliveries that were settled, all in the same way.
-
-        `attempt` says how often they were tried, where that is not once more than before (`delivered`) or as often as before.
-        """
-        if not wanted():
-            return
-        for event in events:
-            tried = _calls(event) + (outcome is Outcome.DELIVERED) if attempt is None else attempt
-            # The failed addresses of one call become deliveries of their own, with another key.
-            call = self._calls.get(event.key) or self._calls.get(event.key.removesuffix(f":{event.address}"))
-            to, seconds = call if call and tried > 0 else ((), None)
-            if event.address is not None:
-                to = (event.address,)
-            _settled(event, outcome, reason, attempt=tried, addresses=addresses or to, duration=seconds, error=error)
-
-
-def _settled(
-    event: Event, outcome: Outcome, reason: Reason | None, *, addresses: Sequence[str] = (), **fields: Any
-) -> None:
-    known = {
-        "route": event.route,
-        "sink": event.sink,
-        "address": ", ".join(addresses) or event.address,
-        "outcome": str(outcome),
-        "reason": reason and str(reason),
-        **fields,
-    }
-    log.debug("delivery settled", **_event(event), **_known(known), payload=_payload(event))
+    def of(self, event: Event) -> tuple[tuple[str, ...], float | None]:
+        """Return where the delivery went and the seconds that took; nothing of one that was not in the call."""
+        # The failed addresses of one call become deliveries of their own, with another key.
+        call = self._calls.get(event.key) or self._calls.get(event.key.removesuffix(f":{event.address}"))
+        return call or ((), None)
 
 
 def _event(event: Event) -> dict[str, str]:
@@ -119,7 +102,3 @@ def _known(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _payload(event: Event) -> str:
     return text(event.raw[:PAYLOAD_BYTES])
-
-
-def _calls(event: Event) -> int:
-    return event._history.calls if event._history else 0

@@ -1,33 +1,47 @@
-"""When the attempts of one sink may begin: its breaker at work, and the time that its answers ask for; floor 5."""
+"""When the attempts of one sink may begin: its breaker at work, and the time that its answers ask for; floor 5.
+
+An answer may ask to leave alone the whole sink, or one of its addresses.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 from router.config.models import BreakerConfig
 from router.contracts import Clock
 from router.core.delivery.breaker import Breaker, State, Ticket, Verdict, verdict
+from router.core.delivery.pauses import Pauses
 from router.core.delivery.retry import asked
 from router.engine.delivery.sink_health import SinkHealth
+from router.errors import PartialError, TransientError
 
 CURE = "correct the sink's credential or address and reload, or wait until the other side has"
 """What an operator can do about a sink at fault."""
 
 
-class Gate:
-    """Lets attempts through while the sink works. `waiting` says how many deliveries the sink has to do."""
+class Destination(NamedTuple):
+    """Where a delivery goes: its addresses, and whether they stand literally in the configuration (a team's)."""
 
-    def __init__(self, config: BreakerConfig, *, clock: Clock, trouble: SinkHealth, waiting: Callable[[], int]) -> None:
+    addresses: tuple[str, ...]
+    literal: bool
+
+
+class Gate:
+    """The gate of one sink: it lets attempts through while the sink works. `waiting` counts the deliveries of the sink."""
+
+    def __init__(self, config: BreakerConfig, *, clock: Clock, health: SinkHealth, waiting: Callable[[], int]) -> None:
         self.reset = config.reset
         """Seconds between two probes."""
         self._breaker = Breaker(config.failures, config.reset)
         self._clock = clock
-        self._trouble = trouble
+        self._health = health
         self._waiting = waiting
         self._changed = asyncio.Event()
         self._paused_until = 0.0  # 0 while nobody asked for time
+        self._pauses = Pauses()
 
     @property
     def ticket(self) -> Ticket | None:
@@ -46,9 +60,30 @@ class Gate:
             self._paused_until = 0.0
         return self._paused_until > 0.0
 
-    def pause(self, seconds: float) -> None:
-        """Let no attempt begin for so many seconds: the other side asked for that."""
-        self._paused_until = max(self._paused_until, self._clock.monotonic() + seconds)
+    @property
+    def spares_addresses(self) -> bool:
+        """Whether some addresses may have to be left alone."""
+        return bool(self._pauses)
+
+    def heed(self, error: Exception, to: Destination) -> None:
+        """Take the failure of a delivery. From now on no attempt begins that its answer asks not to make."""
+        if isinstance(error, PartialError):
+            for address, failure in error.failures.items():
+                self.heed(failure, Destination((address,), to.literal))
+            return
+        seconds = asked(error)
+        if seconds is None or not isinstance(error, TransientError):
+            return
+        now = self._clock.monotonic()
+        if not to.addresses or (error.scope or ("sink" if to.literal else "address")) == "sink":
+            self._paused_until = max(self._paused_until, now + seconds)
+            return
+        for address in to.addresses:
+            self._pauses.add(address, now + seconds, now)
+
+    def address_wait(self, *addresses: str) -> float:
+        """Return the seconds until a delivery to these addresses may be attempted."""
+        return self._pauses.left(addresses, self._clock.monotonic())
 
     def wait(self) -> float | None:
         """Seconds until an attempt may be made, None while a probe is under way that decides about it."""
@@ -84,7 +119,7 @@ class Gate:
         says = verdict(error)
         if self._breaker.report(ticket, says, self._clock.monotonic(), asked(error) or 0.0):
             if says is Verdict.WORKS:
-                self._trouble.ended("the sink delivers again", waiting=self._waiting())
+                self._health.ended("the sink delivers again", waiting=self._waiting())
             elif says is Verdict.AT_FAULT:
                 self._say("the sink is at fault, not the message: its deliveries wait", told, cure=CURE)
             else:
@@ -92,7 +127,7 @@ class Gate:
         self._wake(ticket)
 
     def _say(self, message: str, told: str, **fields: str) -> None:
-        self._trouble.stopped(message, told, waiting=self._waiting(), tried_every=f"{self.reset:g} s", **fields)
+        self._health.stopped(message, told, waiting=self._waiting(), tried_every=f"{self.reset:g} s", **fields)
 
     def _wake(self, ticket: Ticket) -> None:
         if ticket.probe or self._breaker.ticket is None:

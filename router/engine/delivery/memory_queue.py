@@ -11,9 +11,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import chain
 
-from router.contracts import QueueLimits, Sign
+from router.contracts import Dropped, QueueLimits, Sign
 from router.core.accounts.books import SinkBook
-from router.engine.delivery import delivery_log
 from router.engine.delivery.delayed import Delayed
 from router.errors import Reason
 from router.events import Event, Outcome, size_of
@@ -26,20 +25,18 @@ Bundle = tuple[list[Event], int]
 class MemoryQueue:
     """Implements `contracts.Queue`: the deliveries of one sink in memory, lost when the process dies.
 
-    `now` gives seconds that never go back: the time that retries are due by. `book` is the sink's, kept here. `full` is told
-    how many deliveries were dropped for want of room.
+    `now` gives seconds that never go back: the time that retries are due by. `book` is the sink's. `dropped` is told of
+    deliveries that are dropped: they were accepted, and their channels, and why.
     """
 
     durable = False
     reason = None
     unreadable = 0
 
-    def __init__(
-        self, limits: QueueLimits, *, now: Callable[[], float], book: SinkBook, full: Callable[[int], None]
-    ) -> None:
+    def __init__(self, limits: QueueLimits, *, now: Callable[[], float], book: SinkBook, dropped: Dropped) -> None:
         self.configure(limits)
         self.shared_book = self._book = book
-        self._full = full
+        self._dropped = dropped
         self._bundles: deque[Bundle] = deque()
         self._later = Delayed(now, self._again)
         self._takers = Takers()
@@ -68,13 +65,8 @@ class MemoryQueue:
             return
         dropped = self._put_one_by_one(events)
         if dropped:
-            self._drop(dropped, Reason.FULL)
-            self._full(len(dropped))
-
-    def _drop(self, events: list[Event], reason: Reason) -> None:
-        self._book.drop((event.channel for event in events), reason)
-        delivery_log.settled(events, Outcome.DROPPED, reason)
-        _tell(events)
+            self._dropped(dropped, [event.channel for event in dropped], Reason.FULL)
+            _tell(dropped)
 
     def _put_one_by_one(self, events: list[Event]) -> list[Event]:
         dropped: list[Event] = []
@@ -244,8 +236,7 @@ class MemoryQueue:
         self.events -= len(left)
         self.bytes -= size_of(left)
         lost = [event for event in left if event._receipt is None]
-        self._book.drop((event.channel for event in lost), Reason.SHUTDOWN)
-        delivery_log.settled(lost, Outcome.DROPPED, Reason.SHUTDOWN)
+        self._dropped(lost, [event.channel for event in lost], Reason.SHUTDOWN)
         self._settled.set()
         return len(lost)
 

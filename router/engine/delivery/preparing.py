@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 
 from router.contracts import Clock
-from router.core.accounts.books import SinkBook
 from router.core.rendering import OptionsTemplate
 from router.core.rendering.expressions import Expiry
+from router.engine.delivery.delivery_log import about
 from router.engine.delivery.delivery_mode import DeliveryMode
-from router.engine.delivery.pausing import Destination
-from router.engine.log_limits import LogLimits
+from router.engine.delivery.gate import Destination
+from router.engine.delivery.outcomes import Outcomes
 from router.errors import AddressError, Reason, TemplateError
 from router.events import Event, timestamp
 
@@ -50,13 +50,15 @@ class Shown(msgspec.Struct, frozen=True):
 
 Prepared = Send | Suppressed | Dead | Shown
 
+Pair = tuple[Event, Any]
+"""A delivery with its rendered options."""
+
 
 class Preparing:
-    """Prepares the deliveries of one sink.
+    """The preparation of one sink's deliveries.
 
     `templates` gives the compiled options by route, and by None for any other route; `expires` until when the deliveries
-    of a route are worth making. `gone` are routes that had options of their own and are no more: what they sent is not
-    for the sink's own templates.
+    of a route are worth making. `mode` holds back what `deliver: print` must not send.
     """
 
     def __init__(
@@ -64,31 +66,59 @@ class Preparing:
         templates: Mapping[str | None, OptionsTemplate],
         expires: Mapping[str, Expiry],
         *,
+        outcomes: Outcomes,
         mode: DeliveryMode | None,
-        book: SinkBook,
         clock: Clock,
-        notes: LogLimits,
+    ) -> None:
+        self._outcomes = outcomes
+        self._mode = mode
+        self._clock = clock
+        self._parted = False  # whether a delivery may be for one address alone
+        self._templates: Mapping[str | None, OptionsTemplate] = {}
+        self.gone: frozenset[str] = frozenset()
+        """Routes that had options of their own and are no more: what they sent is not for the sink's own templates."""
+        self.shared: Any = None
+        """The one options object of all deliveries; None where routes, events, addresses or time make a difference."""
+        self.use(templates, expires)
+
+    def use(
+        self,
+        templates: Mapping[str | None, OptionsTemplate],
+        expires: Mapping[str, Expiry],
         gone: AbstractSet[str] = frozenset(),
     ) -> None:
-        self._gone = gone
+        """Render by these templates from now on.
+
+        Routes that had templates of their own before, or are in `gone`, and have none now are gone.
+        """
+        self.gone = frozenset((self.overriding | self.gone | gone) - templates.keys())
         self._templates = templates
         self._expires = expires
-        self._mode = mode
-        self._book = book
-        self._clock = clock
-        self._notes = notes
-        self.shared = None if mode is not None or expires or gone else _shared(templates.values())
-        """The one options object of all whole deliveries; None where routes, events or time make a difference."""
+        # A delivery may have been split here, or earlier, by whoever queued it or had it replayed.
+        self._parted |= any(template.fields.addresses for template in templates.values())
+        alike = self._mode is None and not expires and not self.gone and not self._parted
+        self.shared = _shared(templates.values()) if alike else None
+
+    def parted(self) -> None:
+        """Note that from now on a delivery may be for one address alone."""
+        self._parted = True
+        self.shared = None
+
+    @property
+    def overriding(self) -> frozenset[str]:
+        """The routes that have options of their own."""
+        own = self._templates.get(None)
+        return frozenset(route for route, template in self._templates.items() if route and template is not own)
 
     def destination(self, event: Event, options: Any) -> Destination:
-        """Where a delivery with these options goes."""
+        """Return where a delivery with these options goes."""
         template = self._templates.get(event.route) or self._templates[None]
         addresses = template.recipients(options) if event.address is None else (event.address,)
         return Destination(addresses, literal=not template.templated_address)
 
     async def prepare(self, event: Event) -> Prepared:
-        """What is to become of a delivery now."""
-        if event.route in self._gone:
+        """Return what is to become of a delivery now."""
+        if event.route in self.gone:
             return Dead(Reason.ORPHANED, f"the route {event.route} had options of its own and is gone")
         try:
             late = self._late(event)
@@ -116,9 +146,9 @@ class Preparing:
                 await self._mode.nobody(event, rendered.suppressed)
             return Suppressed(rendered.suppressed)
         if rendered.degraded:
-            self._book.degraded += 1
+            self._outcomes.book.degraded += 1
             message = "a text could not be rendered: the JSON line is sent instead"
-            self._notes.say(message, event.route, error=rendered.degraded, **about(event))
+            self._outcomes.notes.say(message, event.route, error=rendered.degraded, **about(event))
         if self._mode is not None:
             parted = await self._mode.part(event, rendered, mail=template.mail)
             if parted is not None:
@@ -129,11 +159,3 @@ class Preparing:
 def _shared(templates: Iterable[OptionsTemplate]) -> Any:
     options = [template.static for template in templates]
     return options[0] if options and all(one is not None and one == options[0] for one in options) else None
-
-
-def about(event: Event) -> dict[str, Any]:
-    """What log lines say of a delivery."""
-    said = {"event_id": event.id, "source": event.source, "channel": event.channel, "route": event.route}
-    if event.address is not None:
-        said["address"] = event.address
-    return said

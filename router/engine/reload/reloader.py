@@ -265,8 +265,7 @@ class Reloader:
         for name, sink in plan.new_sinks.items():
             await sink.context.close()
             if name not in self._parts.every_sink():
-                self._parts.shared.books.sinks.pop(name, None)
-                self._parts.shared.meters.pop(name, None)
+                self._parts.shared.forget_sink(name)
 
     # Putting in force.
 
@@ -304,12 +303,12 @@ class Reloader:
         for name, part in plan.sinks.items():
             before = parts.every_sink().get(name)
             if before is part:
-                part.worker.use(templates_of(name, loaded), expires_of(name, loaded))
+                part.worker.preparing.use(templates_of(name, loaded), expires_of(name, loaded))
                 part.worker.queue.configure(limits_of(name, loaded))
                 continue
             if before is not None:
-                gone = before.worker.gone | before.worker.overriding
-                part.worker.use(templates_of(name, loaded), expires_of(name, loaded), gone)
+                gone = before.worker.preparing.gone | before.worker.preparing.overriding
+                part.worker.preparing.use(templates_of(name, loaded), expires_of(name, loaded), gone)
                 if part.worker.queue is before.worker.queue:
                     part.worker.queue.configure(limits_of(name, loaded))
             self._succeed(name, before, part, sources_left)

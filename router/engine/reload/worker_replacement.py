@@ -14,6 +14,7 @@ import structlog
 
 from router.contracts import Queue
 from router.engine.composition import SinkPart
+from router.errors import Reason
 from router.events import Event, size_of
 
 log = structlog.stdlib.get_logger(__name__)
@@ -102,7 +103,9 @@ class WorkerReplacement:
         if new is None:
             if left:
                 log.error("the sink is gone: its deliveries become dead letters", sink=self._name, number=len(left))
-            self.old.worker.orphan(left)
+            gone = f"the sink {self._name} is gone from the configuration"
+            for event in left:
+                self.old.worker.outcomes.give_up(queue, event, Reason.ORPHANED, gone)
             return
         new.worker.book.planned += len(left)
         _move(left, new.worker.queue)

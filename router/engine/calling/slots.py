@@ -101,7 +101,8 @@ class Slots:
     ) -> None:
         self._name = name
         self._number = number
-        self._timeout = timeout
+        self.timeout = timeout
+        """Seconds that a call may take."""
         self._clock = clock
         self._work = work
         self._left_behind = left_behind
@@ -198,7 +199,7 @@ class Slots:
     async def call(self, slot: Slot, call: Awaitable[R]) -> R:
         """Await a call of the plugin for at most `timeout`. Raises what it raises, `TransientError` when it is late."""
         slot.expired = slot.spared = False
-        slot.deadline = self._clock.monotonic() + self._timeout
+        slot.deadline = self._clock.monotonic() + self.timeout
         try:
             result = await contained(call)
         except asyncio.CancelledError:
@@ -225,7 +226,7 @@ class Slots:
 
     def late(self) -> TransientError:
         """What a call that took too long fails with."""
-        return TransientError(f"timed out after {self._timeout:g} s")
+        return TransientError(f"timed out after {self.timeout:g} s")
 
     async def retire(self) -> list[Event]:
         """Start no call any more; returns, when those under way are over, what is in hand and was not attempted.

@@ -1,0 +1,208 @@
+"""The end of every delivery: books, metrics, dead letters and the log hear of each from here; floor 5.
+
+A delivery may end in its worker, in its queue, or before it gets into one. Whoever ends it calls the `Outcomes` of its
+sink. Only two things do not: deliveries that vanished from Redis, of which nothing but their number is known, and those
+that a reload moves to another queue of the same sink, which are not over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import repeat
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+import structlog
+
+from router.contracts import Clock, DeadLetters, WorkQueue
+from router.core.accounts.books import SinkBook
+from router.core.accounts.records import LONGEST_ERROR
+from router.core.ids import Ids
+from router.engine.dead_letters import dead_letter_factory
+from router.engine.delivery import delivery_log
+from router.engine.delivery.delivery_log import Destinations, LastCall, about
+from router.engine.delivery.fallback import HANDED_OVER, HandOver, relay
+from router.engine.log_limits import LogLimits
+from router.errors import Reason, RouterError, text_of
+from router.escaping import cut
+from router.events import Event, Outcome, Settled
+from router.ops.metrics import SinkMeter
+
+log = structlog.stdlib.get_logger(__name__)
+
+_received_at = attrgetter("received_at")
+
+_DROPPED = {
+    Reason.FULL: "the queue is full: deliveries are dropped",
+    Reason.OUTAGE: "Redis takes no deliveries, or not fast enough, and the outage buffer is full: deliveries are dropped",
+}
+"""What the log says of drops. Those of a shutdown are told together, when all sinks are closed."""
+
+
+class Outcomes:
+    """The funnel of one sink: each of its deliveries ends by one of these methods.
+
+    `hand_over` puts deliveries into the queues of fallbacks, None where there are none. `redact` takes secrets out of
+    texts. The `queue` that a delivery is in takes it out and counts it in the book, for a Redis queue does both in one
+    script.
+    """
+
+    def __init__(
+        self,
+        sink: str,
+        *,
+        book: SinkBook,
+        meter: SinkMeter,
+        dead_letters: DeadLetters,
+        clock: Clock,
+        ids: Ids,
+        hand_over: HandOver | None = None,
+        redact: Callable[[str], str] = str,
+    ) -> None:
+        self.sink = sink
+        self.book = book
+        self.meter = meter
+        self.notes = LogLimits(log.bind(sink=sink), clock)
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self._ids = ids
+        self._hand_over = hand_over
+        self._redact = redact
+        self._last_call = LastCall()
+
+    def called(self, pairs: Sequence[tuple[Event, Any]], began: float, destinations: Destinations) -> None:
+        """Note a call of the sink that has come back and began at this monotonic time; its deliveries end next."""
+        self._last_call.returned(pairs, self._clock.monotonic() - began, destinations)
+
+    def told(self, error: BaseException) -> str:
+        """Return what is said of a failure in logs, letters and status: its text, with the class where it is an accident.
+
+        A plugin's words, or the other side's, may hold a credential. They are cut: they stay with a delivery that waits.
+        """
+        text = self._bounded(text_of(error))
+        if isinstance(error, RouterError):
+            return text or type(error).__name__
+        return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+    def delivered(
+        self, queue: WorkQueue, events: Sequence[Event], size: int, answers: Iterable[str | None] = repeat(None)
+    ) -> None:
+        """End deliveries that the last call made; `answers` says for each what the other side said to it."""
+        self.meter.delivered(map(_received_at, events), self._clock.now())
+        queue.settle(events, size, Outcome.DELIVERED)
+        if self._last_call.told:
+            for event, answer in zip(events, answers, strict=False):
+                self._tell(event, Outcome.DELIVERED, answer=answer)
+
+    def settle(
+        self, queue: WorkQueue, event: Event, outcome: Outcome, reason: Reason | None = None, to: Sequence[str] = ()
+    ) -> None:
+        """End a delivery that needs no attempt, or no more; `to` are the addresses that it would have gone to."""
+        queue.settle([event], len(event.raw), outcome, reason)
+        self._tell(event, outcome, reason, to=to)
+
+    def split(
+        self,
+        queue: WorkQueue,
+        event: Event,
+        addresses: Iterable[str],
+        attempts: int | None = None,
+        told: str | None = None,
+    ) -> list[Event]:
+        """Make a delivery of its own for each of these addresses; the whole one ends, handed over to them."""
+        parts = [msgspec.structs.replace(event, address=address) for address in addresses]
+        queue.split(event, parts)
+        self._tell(event, Outcome.HANDED_OVER, detail=told, attempts=attempts)
+        return parts
+
+    def give_up(
+        self,
+        queue: WorkQueue,
+        event: Event,
+        reason: Reason,
+        detail: str,
+        *,
+        told: str | None = None,
+        attempts: int | None = None,
+        fallback: Sequence[str] = (),
+    ) -> None:
+        """Hand a delivery over to the sinks of `fallback`, or else make a dead letter.
+
+        `told` is what the log may have of the detail, where that quotes the event. `attempts` says how often the delivery
+        was tried, where its history does not know of the last time.
+        """
+        detail = self._redact(detail)
+        told = detail if told is None else self._redact(told)
+        attempts = calls_of(event) if attempts is None else attempts
+        taken = self._relayed(queue, event, reason, fallback)
+        if taken:
+            message = "delivery given up, its fallback gets it"
+            fields = {"error": told, "reason": str(reason), "to": ", ".join(taken), **about(event)}
+            self.notes.say(message, reason, event.route, **fields)
+            self._tell(event, Outcome.HANDED_OVER, reason, detail=told, attempts=attempts)
+            return
+        over = partial(queue.settle, [event], len(event.raw), Outcome.DEAD_LETTERED, reason)
+        kept = _is_kept(event)
+        now = self._clock.now()
+        letter = dead_letter_factory.of_delivery(
+            self._ids.next(now), event, reason, detail, now=now, attempts=attempts, written=over if kept else None
+        )
+        fields = {"error": told, "attempt": attempts, "reason": str(reason), **about(event)}
+        self.notes.say("delivery given up", reason, event.route, **fields)
+        self._tell(event, Outcome.DEAD_LETTERED, reason, detail=told, attempts=attempts)
+        self._dead_letters.add([letter])
+        if not kept:
+            over()
+
+    def dropped(self, events: Iterable[Event], channels: Sequence[str], reason: Reason) -> None:
+        """Count deliveries that are dropped, one for each of these channels. No event is read unless the log tells of it."""
+        self.book.drop(channels, reason)
+        if delivery_log.wanted():
+            for event in events:
+                self._tell(event, Outcome.DROPPED, reason)
+        message = _DROPPED.get(reason)
+        if message is not None:
+            self.notes.say(message, number=len(channels), reason=str(reason))
+
+    def _relayed(self, queue: WorkQueue, event: Event, reason: Reason, fallback: Sequence[str]) -> list[str]:
+        """Hand a delivery over to the fallbacks; returns those that took it."""
+        if not fallback or self._hand_over is None or reason not in HANDED_OVER:
+            return []
+        over = partial(queue.settle, [event], len(event.raw), Outcome.HANDED_OVER)
+        return relay(event, fallback, self._hand_over, over, wait=_is_kept(event))
+
+    def _tell(
+        self,
+        event: Event,
+        outcome: Outcome,
+        reason: Reason | None = None,
+        *,
+        detail: str | None = None,
+        answer: str | None = None,
+        attempts: int | None = None,
+        to: Sequence[str] = (),
+    ) -> None:
+        """Tell whoever follows single deliveries of one that is over: that is the log, at debug."""
+        if not delivery_log.wanted():
+            return
+        tried = calls_of(event) + (outcome is Outcome.DELIVERED) if attempts is None else attempts
+        addresses, seconds = self._last_call.of(event) if tried else ((), None)
+        if event.address is not None:
+            addresses = (event.address,)
+        said = None if answer is None else self._bounded(answer)
+        delivery_log.settled(Settled(event, outcome, reason, detail, said, tried, tuple(to) or addresses, seconds))
+
+    def _bounded(self, text: str) -> str:
+        return cut(self._redact(text), LONGEST_ERROR)
+
+
+def _is_kept(event: Event) -> bool:
+    """Whether a source or Redis keeps the delivery until it is settled; then settling waits for what follows it."""
+    return event._receipt is not None
+
+
+def calls_of(event: Event) -> int:
+    """Return how often the sink was called for a delivery, as far as its history goes."""
+    return event._history.calls if event._history else 0

@@ -1,0 +1,214 @@
+"""What becomes of deliveries whose attempt was made, or could not be made now; floor 5.
+
+They end, or wait for another attempt, or become a delivery for each address, or stay with the worker until the sink works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
+
+import msgspec
+
+from router.config.models import HostKeys
+from router.contracts import Clock, WorkQueue
+from router.core.delivery import retry
+from router.core.delivery.breaker import Ticket
+from router.engine.delivery.delivery_log import about
+from router.engine.delivery.gate import Gate
+from router.engine.delivery.outcomes import Outcomes, calls_of
+from router.engine.delivery.preparing import Dead, Pair, Preparing, Shown, Suppressed
+from router.engine.delivery.sink_health import SinkHealth
+from router.errors import PartialError, PermanentError, PluginError, Reason, SinkError
+from router.events import Event, History, Outcome, size_of
+from router.plugin_contracts import Result
+
+Chance = Callable[[], float]
+
+
+class Results:
+    """The results of one sink's attempts: `line` is where its deliveries are in hand, `chance` spreads the retries.
+
+    Methods that return deliveries return those that have to stay with the worker.
+    """
+
+    def __init__(
+        self,
+        keys: HostKeys,
+        *,
+        line: WorkQueue,
+        gate: Gate,
+        outcomes: Outcomes,
+        preparing: Preparing,
+        health: SinkHealth,
+        clock: Clock,
+        chance: Chance,
+    ) -> None:
+        self._policy = retry.RetryPolicy(
+            keys.retry.initial, keys.retry.max_delay, keys.retry.max_age, keys.retry.attempts
+        )
+        self._fallback = keys.fallback
+        self._line = line
+        self._gate = gate
+        self._outcomes = outcomes
+        self._preparing = preparing
+        self._health = health
+        self._clock = clock
+        self._chance = chance
+
+    def delivered(
+        self, ticket: Ticket, events: Sequence[Event], size: int, answers: Iterable[str | None] = repeat(None)
+    ) -> None:
+        """End deliveries of one call, all of which the sink took; `answers` says what it answered to each."""
+        self._outcomes.delivered(self._line, events, size, answers)
+        self._gate.report(ticket, None)
+        if self._health.active and self._gate.ticket is not None:
+            self._health.ended("the sink delivers again")
+
+    def sorted_out(self, ticket: Ticket, pairs: Sequence[Pair], results: Sequence[Result]) -> list[Event]:
+        """Take one result for each delivery of a call."""
+        self._heed(pairs, results)
+        taken: list[Event] = []
+        answers: list[str | None] = []
+        failed: list[tuple[Event, Exception]] = []
+        for (event, _), result in zip(pairs, results, strict=True):
+            if isinstance(result, Exception):
+                failed.append((event, result))
+            else:
+                taken.append(event)
+                answers.append(result)
+        if not failed:
+            self.delivered(ticket, taken, size_of(taken), answers)
+            return []
+        if taken:
+            self._outcomes.delivered(self._line, taken, size_of(taken), answers)
+        fault = next((error for _, error in failed if isinstance(error, SinkError)), None)
+        if fault is not None or not taken:
+            error = fault or failed[0][1]
+            self._gate.report(ticket, error, self._outcomes.told(error))
+        else:
+            self._gate.report(ticket, None)
+        for _, error in failed:
+            self._outcomes.meter.attempt(_result(error))
+        chance = self._chance()
+        return [kept for event, error in failed for kept in self._fail(event, error, chance)]
+
+    def called_in_vain(self, ticket: Ticket, pairs: Sequence[Pair], error: Exception) -> list[Event]:
+        """Take the failure of a whole call."""
+        self._heed(pairs, repeat(error))
+        return self.failed(ticket, [event for event, _ in pairs], error)
+
+    def failed(self, ticket: Ticket, events: Sequence[Event], error: Exception) -> list[Event]:
+        """Take a failure that all of these deliveries share: they get one delay, and keep their order."""
+        self._gate.report(ticket, error, self._outcomes.told(error))
+        self._outcomes.meter.attempt(_result(error), len(events))
+        chance = self._chance()
+        return [kept for event in events for kept in self._fail(event, error, chance)]
+
+    def held(self, events: Iterable[Event]) -> list[Event]:
+        """Keep deliveries until the sink may be tried; those that may not stay in hand go back to their queue."""
+        kept = []
+        for event in events:
+            if self._line.keep(event):
+                kept.append(event)
+            else:
+                self._line.later(event, self._gate.wait() or self._gate.reset)
+        return kept
+
+    def not_sent(self, event: Event, prepared: Suppressed | Dead | Shown) -> None:
+        """End a delivery that can't or need not be sent.
+
+        Where some of its addresses may be sent to, each address goes on as a delivery of its own.
+        """
+        if isinstance(prepared, Suppressed):
+            self._outcomes.settle(self._line, event, Outcome.SUPPRESSED, prepared.reason)
+        elif isinstance(prepared, Dead):
+            self._give_up(event, prepared.reason, prepared.detail, told=prepared.told)
+        elif not prepared.allowed:
+            self._outcomes.settle(self._line, event, Outcome.PRINTED, to=prepared.refused)
+        else:
+            for part in self._parts(event, [*prepared.allowed, *prepared.refused]):
+                if part.address in prepared.allowed:
+                    self._line.later(part, 0.0)
+                else:
+                    self._outcomes.settle(self._line, part, Outcome.PRINTED)
+
+    def not_paused(self, pairs: list[Pair]) -> list[Pair]:
+        """Put off what goes to an address that is to be left alone; returns the rest.
+
+        Of several addresses each is then a delivery of its own.
+        """
+        may_go: list[Pair] = []
+        for event, options in pairs:
+            addresses = self._preparing.destination(event, options).addresses
+            wait = self._gate.address_wait(*addresses)
+            if not wait:
+                may_go.append((event, options))
+            elif len(addresses) == 1:
+                self._line.later(event, wait)
+            else:
+                for part in self._parts(event, addresses):
+                    self._line.later(part, self._gate.address_wait(str(part.address)))
+        return may_go
+
+    def _heed(self, pairs: Iterable[Pair], results: Iterable[Result]) -> None:
+        """Begin no attempt any more that an answer asks not to make: before anybody else has a turn."""
+        for (event, options), error in zip(pairs, results, strict=False):
+            if isinstance(error, Exception):
+                self._gate.heed(error, self._preparing.destination(event, options))
+
+    def _fail(self, event: Event, error: Exception, chance: float) -> list[Event]:
+        """Take the failure of one delivery."""
+        if isinstance(error, PartialError):
+            return self._split(event, error, chance)
+        now = self._clock.now()
+        calls = calls_of(event) + 1
+        age = retry.age(event._history, now)
+        told = self._outcomes.told(error)
+        decision = retry.decide(self._policy, attempt=event.attempt, age=age, error=error, chance=chance)
+        if isinstance(decision, retry.GiveUp):
+            self._give_up(event, decision.reason, told, attempts=calls)
+            return []
+        if isinstance(decision, retry.Hold):
+            history = History(now - age, calls, told, now, self._gate.reset)
+            return self.held([msgspec.structs.replace(event, _history=history)])
+        delay = decision.delay
+        counted = isinstance(decision, retry.Retry)
+        message = "delivery failed" if counted else "the other side asks for time"
+        self._health.happened(message, told, attempt=event.attempt, retry_in=round(delay, 1), **about(event))
+        history = History(now - age, calls, told, now, delay)
+        self._line.later(msgspec.structs.replace(event, attempt=event.attempt + counted, _history=history), delay)
+        return []
+
+    def _split(self, event: Event, error: PartialError, chance: float) -> list[Event]:
+        """Make a delivery of its own of each address that failed; the others have got it."""
+        if event.address is not None or not error.failures:
+            own = next(iter(error.failures.values()), None)
+            if own is not None:
+                return self._fail(event, own, chance)
+            self._outcomes.settle(self._line, event, Outcome.DELIVERED)
+            return []
+        parts = self._parts(event, error.failures, calls_of(event) + 1, self._outcomes.told(error))
+        failures = zip(parts, error.failures.values(), strict=True)
+        return [kept for part, failure in failures for kept in self._fail(part, failure, chance)]
+
+    def _parts(
+        self, event: Event, addresses: Iterable[str], attempts: int | None = None, told: str | None = None
+    ) -> list[Event]:
+        self._preparing.parted()
+        return self._outcomes.split(self._line, event, addresses, attempts, told)
+
+    def _give_up(
+        self, event: Event, reason: Reason, detail: str, *, attempts: int | None = None, told: str | None = None
+    ) -> None:
+        fallback = self._fallback
+        self._outcomes.give_up(self._line, event, reason, detail, told=told, attempts=attempts, fallback=fallback)
+
+
+def _result(error: Exception) -> str:
+    """Return how an attempt that failed counts: whatever is not said to be of another kind may pass."""
+    if isinstance(error, PartialError):
+        return "partial"
+    if isinstance(error, SinkError):
+        return "sink_fault"
+    return "permanent" if isinstance(error, PermanentError | PluginError) else "transient"
