@@ -19,7 +19,7 @@ from router.api import (
 )
 
 from .chat_options import ChatOptions, stripped
-from .service import Message
+from .service import Answer, Message, message_id
 from .web_api import OutOfReachError, WebApi
 
 REMEMBERED_DELIVERIES = 1_000
@@ -34,7 +34,7 @@ class ChatSink(Sink):
     """Sends each event to a chat: one message by a webhook, or one to each address by a bot."""
 
     _context: SinkContext
-    _send: Callable[[str, Message], Awaitable[object]]
+    _send: Callable[[str, Message], Awaitable[Answer]]
 
     def __init__(self, options: ChatOptions) -> None:
         self._options = options
@@ -55,17 +55,21 @@ class ChatSink(Sink):
             url = rules.webhook.address(stripped(options.url))
             self._send = rules.webhook.sender(api(url, rules.webhook.judge))
 
-    async def deliver(self, event: Event, options: ChatOptions) -> None:
-        """Send the event to every address of `options`. Raises what kept it from any of them."""
+    async def deliver(self, event: Event, options: ChatOptions) -> str | None:
+        """Send the event to every address of `options`; returns the ids of the messages where the service gives any.
+
+        Raises what kept the event from any of the addresses.
+        """
         text = self._text(event, options)
         addresses = [""] if self._options.token is None else list(dict.fromkeys(options.to))  # a webhook has one place
         reached: set[str] = self._reached.pop(event.key, set())
         failures: dict[str, Failure] = {}
+        sent: list[str] = []
         try:
             for address in addresses:
                 if address in reached:
                     continue
-                failure = _hopeless(failures) or await self._to_one(event, options, text, address)
+                failure = _hopeless(failures) or await self._to_one(event, options, text, address, sent)
                 if isinstance(failure, SinkError):
                     if not reached and not failures:
                         raise failure
@@ -79,14 +83,19 @@ class ChatSink(Sink):
             raise
         if failures:
             raise failures[addresses[0]] if len(addresses) == 1 else PartialError(failures)
+        return ", ".join(sent) or None
 
-    async def _to_one(self, event: Event, options: ChatOptions, text: str, address: str) -> Failure | SinkError | None:
-        """Send to one address and return what went wrong."""
+    async def _to_one(
+        self, event: Event, options: ChatOptions, text: str, address: str, sent: list[str]
+    ) -> Failure | SinkError | None:
+        """Send to one address and return what went wrong; the message's id is added to `sent`."""
         key = f"{event.id}:{event.route}:{event.sink}:{address}"
         try:
-            await self._send(address, Message(text, options.markup == "plain", options.allow_mentions, key))
+            answer = await self._send(address, Message(text, options.markup == "plain", options.allow_mentions, key))
         except (TransientError, PermanentError, SinkError) as error:
             return error
+        if (taken := message_id(answer)) is not None:
+            sent.append(taken)
         return None
 
     def _text(self, event: Event, options: ChatOptions) -> str:

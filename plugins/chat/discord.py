@@ -9,7 +9,7 @@ from router.api import PermanentError, SinkError, TransientError, quote_response
 
 from .length import MARKDOWN_UNITS, Length, units
 from .markup import apart, muted, tagless
-from .service import ChannelBot, Message, Service, Way, Webhook, channel_id, itself
+from .service import Answer, ChannelBot, Message, Service, Way, Webhook, channel_id, itself
 from .web_api import NobodyError, NoPageError, Seen, bounded, judge_status
 
 OF_THE_SINK = frozenset({40001, 40002, 50014})
@@ -64,10 +64,10 @@ class DiscordBot(ChannelBot):
         except PermanentError as error:
             raise NobodyError(str(error)) from None
 
-    async def post(self, channel: str, message: Message) -> None:
+    async def post(self, channel: str, message: Message) -> Answer:
         """Send one message; Discord takes no second one with the same nonce within a few minutes."""
         once = {"nonce": message.nonce, "enforce_nonce": True}
-        await self.api.call(f"/channels/{channel}/messages", {**body(message), **once})
+        return await self.api.call(f"/channels/{channel}/messages", {**body(message), **once})
 
 
 DISCORD = Service(

@@ -31,6 +31,9 @@ class Message(NamedTuple):
         return hashlib.blake2b(self.key.encode(), digest_size=12).hexdigest()
 
 
+Answer = Mapping[str, Any]
+"""The JSON object that a service answers with, empty where it answers with something else."""
+
 Body = Callable[[Message], dict[str, Any]]
 
 
@@ -49,8 +52,8 @@ class Bot:
         self.api = api
         api.headers = {"Authorization": f"{self.scheme} {token}"}
 
-    async def send(self, address: str, message: Message) -> None:
-        """Send one message. Raises what kept it from the address."""
+    async def send(self, address: str, message: Message) -> Answer:
+        """Send one message and return the service's answer. Raises what kept it from the address."""
         raise NotImplementedError
 
 
@@ -68,7 +71,7 @@ class Webhook(NamedTuple):
             return url
         return f"{url}{'&' if query else '?'}{self.flag}=true"
 
-    def sender(self, api: WebApi) -> Callable[[str, Message], Awaitable[object]]:
+    def sender(self, api: WebApi) -> Callable[[str, Message], Awaitable[Answer]]:
         """Return what sends a message; the address says nothing, for the webhook belongs to a place."""
         return lambda _address, message: api.call("", self.body(message))
 
@@ -106,7 +109,7 @@ class ChannelBot(Bot):
         super().__init__(api, token)
         self.known = Recent(REMEMBERED_CHANNELS)
 
-    async def send(self, address: str, message: Message) -> None:
+    async def send(self, address: str, message: Message) -> Answer:
         """Send one message by the first way that leads anywhere."""
         refusals: list[NobodyError | NoPageError] = []
         ways = self.ways(address)
@@ -115,13 +118,13 @@ class ChannelBot(Bot):
         for find, name in ways:
             try:
                 channel = await find(name)
-                await self.post(channel, message)
+                answer = await self.post(channel, message)
             except (NobodyError, NoPageError) as error:
                 self.known.pop(address, None)
                 refusals.append(error)
             else:
                 self.known[address] = channel
-                return
+                return answer
         if all(isinstance(refusal, NoPageError) for refusal in refusals):
             raise SinkError(f"{refusals[-1]}; is `api` the base URL of the service?")
         raise PermanentError(f"{address} is no user and no channel that the bot can write to: {refusals[-1]}")
@@ -130,7 +133,7 @@ class ChannelBot(Bot):
         """Return the ways to try, in order. Raises `PermanentError` for what can be no address."""
         raise NotImplementedError
 
-    async def post(self, channel: str, message: Message) -> None:
+    async def post(self, channel: str, message: Message) -> Answer:
         """Send one message to a channel."""
         raise NotImplementedError
 
@@ -140,7 +143,18 @@ async def itself(channel: str) -> str:
     return channel
 
 
-def channel_id(answer: Mapping[str, Any]) -> str:
+def message_id(answer: Answer) -> str | None:
+    """Return what the service calls the message that it took, None where it does not say.
+
+    Discord and Mattermost name it `id`, Slack `ts`, Google Chat `name`, and Telegram `message_id`, in a `result`.
+    """
+    result = answer.get("result")
+    fields: Answer = result if isinstance(result, dict) else answer
+    found = (fields.get(name) for name in ("id", "ts", "name", "message_id"))
+    return next((str(one) for one in found if isinstance(one, str | int) and one), None)
+
+
+def channel_id(answer: Answer) -> str:
     """Return the `id` of what a service found or made."""
     found = answer.get("id")
     if not isinstance(found, str | int) or not str(found):

@@ -8,7 +8,7 @@ from router.api import PermanentError, SinkError, TransientError, quote_response
 
 from .length import BRACKETS, Length, units
 from .markup import SLACK_MENTION, apart_from_ampersand, muted
-from .service import Bot, Message, Service, Webhook
+from .service import Answer, Bot, Message, Service, Webhook
 from .web_api import Seen, judge_status, judge_webhook
 
 # What is wrong with the token or the webhook, and what passes. Every other word is the message's fault.
@@ -70,9 +70,9 @@ class SlackBot(Bot):
 
     judge = staticmethod(judge)
 
-    async def send(self, address: str, message: Message) -> None:
+    async def send(self, address: str, message: Message) -> Answer:
         """Send one message."""
-        await self.api.call("/chat.postMessage", {"channel": address, **body(message)})
+        return await self.api.call("/chat.postMessage", {"channel": address, **body(message)})
 
 
 SLACK = Service(

@@ -49,14 +49,17 @@ class Client(aiosmtplib.SMTP):
         if not 200 <= answer.code < 300:
             raise aiosmtplib.SMTPResponseException(answer.code, answer.message)
 
-    async def hand_over(self, content: bytes) -> None:
-        """Say DATA and send the mail, whose lines all end with CRLF. Raises `SMTPResponseException`, also for a "no" to DATA."""
+    async def hand_over(self, content: bytes) -> aiosmtplib.SMTPResponse:
+        """Say DATA and send the mail, whose lines all end with CRLF; returns the answer that takes the mail.
+
+        Raises `SMTPResponseException`, also for a "no" to DATA.
+        """
         answer = await super().execute_command(b"DATA")
         if 300 <= answer.code < 400 and self.protocol is not None:
             self.protocol.write(content.replace(b"\r\n.", b"\r\n..") + b".\r\n")
             answer = await self.protocol.read_response()
             if 200 <= answer.code < 300:
-                return
+                return answer
         raise aiosmtplib.SMTPResponseException(answer.code, answer.message)
 
     def own_address(self) -> str:
@@ -214,8 +217,11 @@ class Connections:
         return SinkError(f"{self.server}: {self._clean(str(error))}")  # no AUTH, or none that we know
 
     def _told(self, code: int, message: str) -> str:
-        answer = f"{code} {self._clean(message)}" if code > 0 else self._clean(message)
-        return f"{self.server} answered: {answer}"
+        return f"{self.server} answered: {self.quoted(code, message)}"
+
+    def quoted(self, code: int, message: str) -> str:
+        """Return a server's answer on one line."""
+        return f"{code} {self._clean(message)}" if code > 0 else self._clean(message)
 
     def _clean(self, text: str) -> str:
         """Return a server's words on one line, without our credential, should it repeat it."""

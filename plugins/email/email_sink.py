@@ -38,8 +38,11 @@ class EmailSink(Sink):
         if options.tls == "none" and options.login and options.host not in {"localhost", "127.0.0.1", "::1"}:
             context.log.warning("the mail password crosses the network unencrypted (tls: none)", host=options.host)
 
-    async def deliver(self, event: Event, options: EmailOptions) -> None:
-        """Send one event. Raises what became of it; a `PartialError` names the addresses that have not got it."""
+    async def deliver(self, event: Event, options: EmailOptions) -> str | None:
+        """Send one event; returns what the server said when it took the mail.
+
+        Raises what became of it else; a `PartialError` names the addresses that have not got it.
+        """
         mail = _written(event, options)
         separate = bool(options.separate)
         if not mail.recipients and not mail.faults:
@@ -61,6 +64,7 @@ class EmailSink(Sink):
                 self._reached[event.key] = reached  # the next attempt leaves them alone
             raise
         _settle(failures, reached)
+        return ", ".join(mail.replies) or None
 
     async def close(self) -> None:
         """End every connection with QUIT."""

@@ -33,6 +33,8 @@ class Mail:
         self.sender = _of_option("from", mailbox, options.from_)
         self.reply_to = [_of_option("reply_to", mailbox, text) for text in options.reply_to]
         self.faults: dict[str, Failure] = {}
+        self.replies: list[str] = []
+        """What the server said each time that it took the mail."""
         self._named = set[str]()
         self.to = list(self._recipients(options.to))
         self.cc = list(self._recipients(options.cc))

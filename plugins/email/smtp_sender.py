@@ -104,7 +104,7 @@ class SmtpSender:
                 error = refused
             else:
                 group = [box for box in group if box.text not in failed]
-                error = await self._hand_over(smtp, content) if group else None
+                error = await self._hand_over(smtp, mail, content) if group else None
         return failed | {box.text: error for box in group if error is not None}
 
     async def _envelope(self, smtp: Client, mail: Mail, group: list[Mailbox], size: int) -> dict[str, Failure]:
@@ -133,10 +133,10 @@ class SmtpSender:
             raise _LostError(f"{self._connections.server} closed the connection before it had the mail") from None
         return refused
 
-    async def _hand_over(self, smtp: Client, content: bytes) -> Failure | None:
+    async def _hand_over(self, smtp: Client, mail: Mail, content: bytes) -> Failure | None:
         """Send the mail itself; returns why it was not taken."""
         try:
-            await smtp.hand_over(content)
+            mail.replies.append(self._connections.quoted(*await smtp.hand_over(content)))
         except aiosmtplib.SMTPResponseException as error:
             if error.code == CLOSING:
                 drop(smtp)

@@ -61,6 +61,25 @@ async def test_a_webhook_gets_one_post(service, query, reply, body):
 
 
 @pytest.mark.parametrize(
+    ("service", "way", "reply", "answer"),
+    [
+        ("google-chat", webhook, Reply(json={"name": "spaces/A/messages/B"}), "spaces/A/messages/B"),
+        ("discord", webhook, Reply(json={"id": "123", "type": 0}), "123"),
+        ("slack", webhook, Reply(body=b"ok"), None),
+        ("slack", bot, Reply(json={"ok": True, "channel": "D1", "ts": "1503435956.000247"}), "1503435956.000247"),
+        ("telegram", bot, Reply(json={"ok": True, "result": {"message_id": 77}}), "77"),
+        ("telegram", bot, Reply(json={"ok": True, "result": {"message_id": [7]}}), None),
+        ("discord", bot, Reply(json={"id": "123"}), "123"),
+        ("mattermost", bot, Reply(201, json={"id": "p1"}), "p1"),
+    ],
+)
+async def test_the_id_of_the_message_is_the_answer(service, way, reply, answer):
+    more = {"to": "channel:9"} if way is bot and service in {"discord", "mattermost"} else {}
+    async with posted(service, way, reply, **more) as (_server, sink):
+        assert await sink.deliver(make_event(ORDER)) == answer
+
+
+@pytest.mark.parametrize(
     ("service", "query", "sent"),
     [
         ("google-chat", "?key=K&token=T%3D", "key=K&token=T%3D"),

@@ -47,6 +47,18 @@ async def test_a_list_shares_one_mail():
     assert [mail.recipients for mail in box.taken] == [[A, B, C]]
 
 
+@pytest.mark.parametrize(("values", "replies"), [(TEAM, "250 OK: queued"), (USERS, ", ".join(["250 OK: queued"] * 3))])
+async def test_what_the_server_said_when_it_took_the_mail_is_the_answer(values, replies):
+    async with smtp_server() as box, open_sink("email", at(box, values)) as sink:
+        assert await sink.deliver(EVENT) == replies
+
+
+async def test_a_reply_of_several_lines_is_one_line():
+    async with smtp_server() as box, open_sink("email", at(box, TEAM)) as sink:
+        box.data.append("250-2.0.0 Ok\r\n250 queued as 4711")
+        assert await sink.deliver(EVENT) == "250 2.0.0 Ok queued as 4711"
+
+
 async def test_templated_recipients_get_a_mail_each_on_one_connection():
     async with smtp_server() as box:
         assert await failure(USERS, box) is None

@@ -154,9 +154,9 @@ class OpenSink:
             return self.templates.static
         return self.templates.render(event, RECEIVED.timestamp()).options
 
-    async def deliver(self, event: Event) -> None:
-        """Deliver one event."""
-        await self.sink.deliver(event, self.render(event))  # type: ignore[attr-defined]
+    async def deliver(self, event: Event) -> str | None:
+        """Deliver one event; returns the other side's answer."""
+        return await self.sink.deliver(event, self.render(event))  # type: ignore[attr-defined]
 
     async def deliver_batch(self, events: Sequence[Event]) -> Any:
         """Deliver a batch; returns what the sink says of it."""
