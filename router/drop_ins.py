@@ -24,12 +24,12 @@ _MODULE_PREFIX = "event_router_plugin_"
 
 
 def plugin_name(path: Path) -> str:
-    """The name of the plugin that a drop-in is."""
+    """Return the name of the plugin that a drop-in is."""
     return path.name.removesuffix(".py")
 
 
 def find_drop_ins(folder: Path, incomplete: list[Path]) -> Iterator[Path]:
-    """The drop-ins of a folder in name order, and in `incomplete` the folders with Python files but no `__init__.py`.
+    """Yield the drop-ins of a folder in name order; note in `incomplete` folders with Python files and no `__init__.py`.
 
     Names that start with `_` or `.` are skipped (so are `..` links).
     """
@@ -43,7 +43,7 @@ def find_drop_ins(folder: Path, incomplete: list[Path]) -> Iterator[Path]:
 
 
 def code_of(drop_in: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """The files and folders of a drop-in that can be imported: itself, then all that is in it where it is a folder."""
+    """Yield the files and folders of a drop-in that can be imported: itself, then all that is in it where it is a folder."""
     yield drop_in
     if drop_in.suffix == ".py" or (here := drop_in.resolve()) in above:  # a link may lead back up
         return
@@ -63,7 +63,7 @@ def _is_code(path: Path) -> bool:
 
 
 def refusal(drop_in: Path, code: Sequence[Path]) -> str | None:
-    """Why a drop-in must not be loaded, and what to do: another one has its name, or others could change its code."""
+    """Return why a drop-in must not be loaded, and what to do: another one has its name, or others could change its code."""
     twin = drop_in.with_name(f"{drop_in.name}.py")
     if drop_in.suffix != ".py" and os.path.lexists(twin):
         return f"{twin.name} stands beside it and is loaded in its place: remove or rename one of the two"
@@ -75,7 +75,7 @@ def refusal(drop_in: Path, code: Sequence[Path]) -> str | None:
 
 
 def _distrusted(path: Path) -> str | None:
-    """Why a file or folder is not to be trusted. Of a link, its target is judged, and the folder which that stands in."""
+    """Return why a file or folder is not to be trusted. Of a link, the target is judged, and the folder of the target."""
     try:
         target = resolve_path(path)
     except UnreadableError as error:
@@ -87,7 +87,7 @@ def _distrusted(path: Path) -> str | None:
 
 
 def digest_of(code: Sequence[Path]) -> str:
-    """The SHA-256 of the files among `code`. Raises `UnreadableError`."""
+    """Return the SHA-256 of the files among `code`. Raises `UnreadableError`."""
     files = [path for path in code if path.suffix == ".py"]
     return hashlib.sha256(b"".join(os.fsencode(file) + b"\0" + read_file(file) for file in files)).hexdigest()
 
@@ -96,7 +96,7 @@ class _Uncached(SourceFileLoader):
     """Compiles the file itself: a `.pyc` beside it is neither read, for nobody judged who wrote it, nor written."""
 
     def get_code(self, fullname: str) -> CodeType:
-        """The code of the module."""
+        """Return the code of the module."""
         path = self.get_filename(fullname)
         return self.source_to_code(self.get_data(path), path)
 
@@ -105,7 +105,7 @@ class _Submodules(MetaPathFinder):
     """Finds the modules in a package that `_Uncached` loaded, for the same loader, and nothing else in its folder."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, _: ModuleType | None = None, /) -> ModuleSpec | None:
-        """The module, None for any other package. Raises `ModuleNotFoundError` where the package has no such module."""
+        """Return the module, None in any other package. Raises `ModuleNotFoundError` where the package has no such module."""
         package, _dot, name = fullname.rpartition(".")
         if not path or not isinstance(getattr(sys.modules.get(package), "__loader__", None), _Uncached):
             return None
@@ -133,10 +133,9 @@ def import_drop_in(path: Path, *, trusted: bool = False) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file, loader=loader)
     if spec is None:
         raise ImportError(f"{file.name} can't be imported")
+    module = importlib.util.module_from_spec(spec)
     before = _forget(name)
-    sys.modules[name] = module = importlib.util.module_from_spec(
-        spec
-    )  # pydantic looks a model's annotations up in there
+    sys.modules[name] = module  # pydantic looks a model's annotations up in its module
     try:
         loader.exec_module(module)
     except BaseException:

@@ -14,8 +14,9 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -132,32 +133,45 @@ def _load_drop_in(plugins: Plugins, manager: pluggy.PluginManager, path: Path, o
     refused = None if trusted else refusal(path, plugin.code)
     if refused:
         plugins.loaded.append(replace(plugin, error=refused))
-        return
-    try:
-        plugin = replace(plugin, digest=digest_of(plugin.code))
-        with _guard():
-            module = import_drop_in(path, trusted=trusted)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001  # whatever a plugin raises while it loads is its own fault
-        plugins.loaded.append(replace(plugin, error=_cause(error, plugin)))
-        return
-    _register(plugins, manager, plugin, module)
+    else:
+        _load(plugins, manager, plugin, partial(import_drop_in, path, trusted=trusted))
 
 
 def _load_entry_point(plugins: Plugins, manager: pluggy.PluginManager, point: importlib.metadata.EntryPoint) -> None:
     distribution = point.dist
     origin = f"package {distribution.name}" if distribution else "package"
     plugin = LoadedPlugin(point.name, origin, version=distribution.version if distribution else None)
+    _load(plugins, manager, plugin, point.load)
+
+
+def _load(plugins: Plugins, manager: pluggy.PluginManager, plugin: LoadedPlugin, find: Callable[[], Any]) -> None:
+    """Import a plugin with `find`, add it to the manager, call its own `register_sinks` alone and keep what it registered.
+
+    Whatever it does wrong is noted on it; what it had registered before it failed is taken back.
+    """
+    found: dict[str, SinkType] = {}
+    module = None
     try:
+        plugin = replace(plugin, digest=digest_of(plugin.code))
         with _guard():
-            loaded = point.load()
+            module = find()
+            if manager.register(module, name=f"{plugin.origin}/{plugin.name}") is None:
+                raise ValueError("it is loaded already")
+            for implementation in manager.hook.register_sinks.get_hookimpls():
+                if implementation.plugin is module:
+                    implementation.function(*_arguments(implementation, plugins, found, plugin))
+        _no_unknown_hooks(module)
+        if not manager.get_hookcallers(module):
+            raise ValueError(_unmarked(module))
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001  # as above
+    except BaseException as error:  # noqa: BLE001  # whatever a plugin raises while it loads is its own fault
+        if manager.is_registered(module):
+            manager.unregister(module)
         plugins.loaded.append(replace(plugin, error=_cause(error, plugin)))
         return
-    _register(plugins, manager, plugin, loaded)
+    plugins.sinks.update(found)
+    plugins.loaded.append(replace(plugin, sinks=tuple(found)))
 
 
 @contextlib.contextmanager
@@ -182,33 +196,6 @@ def _guard() -> Iterator[None]:
 
 def _too_slow(_number: int, _frame: FrameType | None) -> None:
     raise TooSlowError(f"it takes longer than {PATIENCE:g} s to load")
-
-
-def _register(plugins: Plugins, manager: pluggy.PluginManager, plugin: LoadedPlugin, module: Any) -> None:
-    """Add the plugin to the manager, call its own `register_sinks` alone and keep what it registered.
-
-    Whatever it does wrong is noted on it; what it had registered before it failed is taken back.
-    """
-    found: dict[str, SinkType] = {}
-    try:
-        if manager.register(module, name=f"{plugin.origin}/{plugin.name}") is None:
-            raise ValueError("it is loaded already")
-        with _guard():
-            for implementation in manager.hook.register_sinks.get_hookimpls():
-                if implementation.plugin is module:
-                    implementation.function(*_arguments(implementation, plugins, found, plugin))
-        _no_unknown_hooks(module)
-        if not manager.get_hookcallers(module):
-            raise ValueError(_unmarked(module))
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001  # as above
-        if manager.is_registered(module):
-            manager.unregister(module)
-        plugins.loaded.append(replace(plugin, error=_cause(error, plugin)))
-        return
-    plugins.sinks.update(found)
-    plugins.loaded.append(replace(plugin, sinks=tuple(found)))
 
 
 def _arguments(
@@ -303,7 +290,7 @@ def _is_count(value: object) -> bool:
 
 
 def _cause(error: BaseException, plugin: LoadedPlugin) -> str:
-    """One line that says what went wrong and, where it is known, in which file and line of the plugin, and what helps."""
+    """Return one line: what went wrong, in which file and line of the plugin where that is known, and what helps."""
     frames = inspect.getinnerframes(error.__traceback__, context=0) if error.__traceback__ else []
     places = [(frame.filename, frame.lineno) for frame in frames]
     text = "; ".join(text_of(error).split("\n"))[:_LONGEST].strip("; ")
@@ -316,7 +303,7 @@ def _cause(error: BaseException, plugin: LoadedPlugin) -> str:
 
 
 def _hint(error: BaseException, plugin: LoadedPlugin) -> str:
-    """What helps when a plugin imports a module of its own without the dot, or from beside its only file."""
+    """Return what helps when a plugin imports a module of its own without the dot, or from beside its only file."""
     if plugin.path is None or not isinstance(error, ImportError):
         return ""
     own = {plugin.name, *map(plugin_name, (*plugin.code, *plugin.path.parent.glob("*.py")))}

@@ -50,7 +50,7 @@ class ChatOptions(SinkOptions):
     @model_validator(mode="after")
     def _complete(self, info: ValidationInfo) -> Self:
         allow_private = (info.context or {}).get("allow_private", True)  # unknown in `defaults`: the sink may say so
-        faults = [*_way_faults(self), *_address_faults(self, allow_private=allow_private)]
+        faults = [*_way_faults(self), *_value_faults(self, allow_private=allow_private)]
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -115,33 +115,27 @@ def stripped(secret: Secret | None) -> str:
 
 
 def _way_faults(options: ChatOptions) -> list[str]:
-    """Return what is wrong with `url`, `token`, `to` and `api` together."""
+    """Return what is wrong with `url`, `token`, `to` and `api` together: the first of these that is."""
     rules, name = options.rules, options.service
     by_url, by_bot = options.url is not None, options.token is not None or bool(options.to)
-    if by_url and by_bot:
-        return ["give `url` (a webhook) or `token` and `to` (a bot), not both"]
-    if by_url and not rules.webhook:
-        return [f"{name} has no webhooks: give `token` and `to` instead of `url`"]
-    if by_bot and not rules.bot:
-        return [f"{name} is reached by its webhook alone: give `url` instead of `token` and `to`"]
-    if not by_url and not by_bot:
-        ways = {"`url` (a webhook)": rules.webhook, "`token` and `to` (a bot)": rules.bot}
-        return [f"{name} needs {' or '.join(way for way, has in ways.items() if has)}"]
-    if by_url:
-        return []
-    missing = [key for key, has in (("token", options.token), ("to", options.to)) if not has]
-    if missing:
-        return [f"`{missing[0]}` is missing: a bot needs `token` and `to`"]
-    return [] if options.base else [f"{name} needs `api`, the address of your server: https://chat.example.org"]
+    ways = {"`url` (a webhook)": rules.webhook, "`token` and `to` (a bot)": rules.bot}
+    faults = {
+        "give `url` (a webhook) or `token` and `to` (a bot), not both": by_url and by_bot,
+        f"{name} has no webhooks: give `token` and `to` instead of `url`": by_url and not rules.webhook,
+        f"{name} is reached by its webhook alone: give `url` instead of `token` and `to`": by_bot and not rules.bot,
+        f"{name} needs {' or '.join(way for way, has in ways.items() if has)}": not by_url and not by_bot,
+        "`token` is missing: a bot needs `token` and `to`": by_bot and not options.token,
+        "`to` is missing: a bot needs `token` and `to`": by_bot and not options.to,
+        f"{name} needs `api`, the address of your server: https://chat.example.org": by_bot and not options.base,
+    }
+    return [fault for fault, is_there in faults.items() if is_there][:1]
 
 
-def _address_faults(options: ChatOptions, *, allow_private: bool) -> list[str]:
+def _value_faults(options: ChatOptions, *, allow_private: bool) -> list[str]:
     """Return what is wrong with the values of `url`, `token`, `to` and `api`, none of them shown."""
-    faults = []
-    for key, secret in (("url", options.url), ("api", options.api)):
-        text = secret.get_secret_value() if isinstance(secret, Secret) else secret
-        if text is not None and (fault := _url_fault(text.strip(), allow_private)):
-            faults.append(f"`{key}` {fault}")
+    urls = {"url": None if options.url is None else stripped(options.url), "api": options.api and options.api.strip()}
+    found = {key: None if text is None else _url_fault(text, allow_private) for key, text in urls.items()}
+    faults = [f"`{key}` {fault}" for key, fault in found.items() if fault]
     if options.token is not None and not re.fullmatch(VISIBLE, stripped(options.token)):
         faults.append("`token` is empty or has a character that no token has")
     if options.text is None and not options.one_place:

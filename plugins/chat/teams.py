@@ -36,11 +36,8 @@ def body(message: Message) -> dict[str, Any]:
         "body": [{"type": "TextBlock", "text": line or BREAK, "wrap": True, "spacing": "None"} for line in lines],
         "msteams": {"width": "Full"},
     }
-    content_type = "application/vnd.microsoft.card.adaptive"
-    return {
-        "type": "message",
-        "attachments": [{"contentType": content_type, "contentUrl": None, "content": card}],
-    }
+    kind = {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None}
+    return {"type": "message", "attachments": [{**kind, "content": card}]}
 
 
 def judge(seen: Seen, now: float) -> None:

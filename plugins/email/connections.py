@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import binascii
 import re
+import socket
 import ssl
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import aiosmtplib
 
-from router.api import PermanentError, SinkError, TransientError
+from router.api import PermanentError, SinkContext, SinkError, TransientError
 
 from .headers import CONTROL
 from .mail import Failure
@@ -88,6 +90,12 @@ class Connections:
         self._closing = set[asyncio.Task[None]]()
         self._hidden = _credentials(options)
         self.server = f"{options.host}:{self._port}"
+
+    @classmethod
+    async def open(cls, context: SinkContext, options: EmailOptions) -> Connections:
+        """Read the certificates and this machine's name; a connection is made when the first mail is sent."""
+        tls = None if options.tls == "none" else await context.run_blocking(trusted_certificates, options.ca_file)
+        return cls(options, tls, options.helo or await context.run_blocking(our_name))
 
     async def take(self, *, fresh: bool = False) -> Client:
         """Return a connection that is ready for mail; `fresh` asks for a new one.
@@ -230,6 +238,25 @@ class Connections:
             text = text.replace(hidden, "***")
         text = " ".join(CONTROL.sub(" ", text).split())
         return text if len(text) <= QUOTED else text[:QUOTED] + "…"
+
+
+def trusted_certificates(ca_file: str | None) -> ssl.SSLContext:
+    """Return the system's certificates and our own. Raises `SinkError` when the file is none."""
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        if not Path(ca_file).is_file():  # reading a named pipe would wait for its writer
+            raise SinkError(f"`ca_file` {ca_file}: there is no such file")
+        try:
+            context.load_verify_locations(ca_file)
+        except OSError as error:  # SSLError is one
+            raise SinkError(f"`ca_file` {ca_file}: {error.strerror or error}") from None
+    return context
+
+
+def our_name() -> str:
+    """Return this machine's full name, empty where it has none: many servers refuse a bare one (a container's id, `localhost`)."""
+    name = socket.getfqdn()
+    return name if "." in name and re.fullmatch(r"[A-Za-z0-9.-]+", name) else ""
 
 
 def announced(message: str) -> float | None:

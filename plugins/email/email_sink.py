@@ -31,10 +31,12 @@ class EmailSink(Sink):
 
     async def open(self, context: SinkContext) -> None:
         """Prepare the way; nothing is sent."""
-        from .smtp_sender import SmtpSender  # noqa: PLC0415  # aiosmtplib: a start without mail does without
+        # Their aiosmtplib takes a while to import, and a start without mail does without.
+        from .connections import Connections  # noqa: PLC0415
+        from .smtp_sender import SmtpSender  # noqa: PLC0415
 
         options = self._options
-        self._sender = await SmtpSender.open(context, options)
+        self._sender = SmtpSender(await Connections.open(context, options))
         if options.tls == "none" and options.login and options.host not in {"localhost", "127.0.0.1", "::1"}:
             context.log.warning("the mail password crosses the network unencrypted (tls: none)", host=options.host)
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import socket
-import ssl
-from pathlib import Path
-
 import aiosmtplib
 
-from router.api import PermanentError, SinkContext, SinkError, TransientError
+from router.api import PermanentError, SinkError, TransientError
 
 from .connections import CLOSING, Client, Connections, drop
 from .mail import Failure, Mail
-from .mail_options import EmailOptions
 from .mailbox import Mailbox, quoted
 
 # Answers to MAIL that may be about this connection and not about the server: too many mails, too long without one.
@@ -34,17 +28,7 @@ class SmtpSender:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
-
-    @classmethod
-    async def open(cls, context: SinkContext, options: EmailOptions) -> SmtpSender:
-        """Read the certificates and this machine's name; a connection is made when the first mail is sent."""
-        tls = None if options.tls == "none" else await context.run_blocking(_trust, options.ca_file)
-        hello = options.helo or await context.run_blocking(_our_name)
-        return cls(Connections(options, tls, hello))
-
-    async def close(self) -> None:
-        """End every connection with QUIT."""
-        await self._connections.close()
+        self.close = connections.close
 
     async def send(self, mail: Mail, group: list[Mailbox], *, separate: bool) -> dict[str, Failure]:
         """Send one mail; returns who did not get it and why. Raises when there is no connection to be had.
@@ -152,12 +136,12 @@ def _unspeakable(smtp: Client, authors: list[Mailbox], group: list[Mailbox]) -> 
     """Return those whose mail needs SMTPUTF8, where the server does not speak it."""
     if smtp.supports_extension("smtputf8"):
         return {}
-    failed: dict[str, Failure] = {}
-    for box in group:
-        culprit = next((one for one in (*authors, box) if one.international), None)
-        if culprit is not None:
-            failed[box.text] = PermanentError(f"{quoted(culprit.text)} needs SMTPUTF8, which the mail server lacks")
-    return failed
+    culprits = {box.text: next((one for one in (*authors, box) if one.international), None) for box in group}
+    return {
+        text: PermanentError(f"{quoted(culprit.text)} needs SMTPUTF8, which the mail server lacks")
+        for text, culprit in culprits.items()
+        if culprit is not None
+    }
 
 
 def _too_large(smtp: Client, content: bytes) -> PermanentError | None:
@@ -166,22 +150,3 @@ def _too_large(smtp: Client, content: bytes) -> PermanentError | None:
     if not limit.isdecimal() or not 0 < int(limit) < len(content):
         return None
     return PermanentError(f"the mail has {len(content)} bytes, the server takes {limit}")
-
-
-def _trust(ca_file: str | None) -> ssl.SSLContext:
-    """Return the system's certificates and our own. Raises `SinkError` when the file is none."""
-    context = ssl.create_default_context()
-    if ca_file is not None:
-        if not Path(ca_file).is_file():  # reading a named pipe would wait for its writer
-            raise SinkError(f"`ca_file` {ca_file}: there is no such file")
-        try:
-            context.load_verify_locations(ca_file)
-        except OSError as error:  # SSLError is one
-            raise SinkError(f"`ca_file` {ca_file}: {error.strerror or error}") from None
-    return context
-
-
-def _our_name() -> str:
-    """Return this machine's full name, empty where it has none: many servers refuse a bare one (a container's id, `localhost`)."""
-    name = socket.getfqdn()
-    return name if "." in name and re.fullmatch(r"[A-Za-z0-9.-]+", name) else ""

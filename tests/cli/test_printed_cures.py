@@ -49,8 +49,11 @@ def folder(tmp_path):
     (home / "config.yaml").write_text(CONFIG)
     (home / "plugins").mkdir(mode=0o755)
     (home / "plugins" / "good.py").write_text(GOOD)
+    (home / "plugins" / "two").mkdir(mode=0o755)
+    (home / "plugins" / "two" / "__init__.py").write_text("from .part import register_sinks\n")
+    (home / "plugins" / "two" / "part.py").write_text(GOOD.replace("pager", "beeper"))
     (home / "secret").write_text("redis://cache.example.org")
-    for name in ("config.yaml", "plugins/good.py", "secret"):
+    for name in ("config.yaml", "plugins/good.py", "plugins/two/__init__.py", "plugins/two/part.py", "secret"):
         (home / name).chmod(0o600)
     return home
 
@@ -64,7 +67,15 @@ def carry_out(said):
 
 
 @pytest.mark.parametrize(
-    ("name", "mode"), [("config.yaml", 0o622), ("plugins/good.py", 0o622), ("plugins", 0o777), ("secret", 0o644)]
+    ("name", "mode"),
+    [
+        ("config.yaml", 0o622),
+        ("plugins/good.py", 0o622),
+        ("plugins", 0o777),
+        ("plugins/two", 0o777),
+        ("plugins/two/part.py", 0o622),
+        ("secret", 0o644),
+    ],
 )
 def test_modes(folder, name, mode):
     (folder / "config.yaml").write_text(CONFIG.replace("${REDIS_URL:-redis://127.0.0.1:1}", "${file:secret}"))
