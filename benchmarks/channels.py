@@ -129,8 +129,8 @@ def _measure(
     readings = []
     with server() as at, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        lines = Lines(folder / "out")
         with router(command, configuration(at, folder, **own), folder) as pid:
+            lines = Lines(folder / "out", pid)
             send(at, publishes(warm_up, WARM_UP))
             lines.need(WARM_UP)
             for part in parts:
@@ -149,13 +149,11 @@ def measure_burst(title: str, events: int, channels: int, command: Path) -> Mapp
     messages = publishes(names(channels), events)
     with server(cuts_off=True) as at, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        lines = Lines(folder / "out")
         with router(command, configuration(at, folder, **own), folder) as pid:
+            lines = Lines(folder / "out", pid)
             send(at, messages)
             came, _ = lines.wait(events)
-            stats: Any = at.client.info("stats")
-            cut_off = stats.get("client_output_buffer_limit_disconnections", 0)  # Redis 7 and newer say it
-            return {title: Reading(events - came, {"peak MiB": peak_mib(pid), "cut off": cut_off})}
+            return {title: Reading(events - came, {"peak MiB": peak_mib(pid), "cut off": at.cut_off})}
 
 
 BENCHMARK = Benchmark(

@@ -60,8 +60,8 @@ def measure(job: str, events: int, command: Path) -> Mapping[str, Reading]:
     warm_up = messages[: max(events // 100, 100)]
     with server() as at, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        lines = Lines(folder / "out")
         with router(command, configuration(at, folder, **sections(job, at, folder)), folder) as pid:
+            lines = Lines(folder / "out", pid)
             send(at, warm_up)
             lines.need(len(warm_up))
             before = cpu_seconds(pid)

@@ -84,7 +84,7 @@ def measure(
         own = sections(folder)
         with router(command, configuration(at, folder, **own), folder) as pid:
             send(at, publishes([CHANNEL], 1))
-            Lines(folder / "out").need(len(own.get("sinks", [CHANNEL])))
+            Lines(folder / "out", pid).need(len(own.get("sinks", [CHANNEL])))
             time.sleep(settle)
             return _count(name, at, pid, seconds)
 

@@ -91,7 +91,7 @@ def measure(name: str, items: int, queue: str, command: Path) -> Mapping[str, Re
             sinks={"audit": log_sink(folder, queue)},
         )
         with router(command, config, folder) as pid:
-            readings = _measure(PLAYS[name], items, at, pid, Lines(folder / "out"))
+            readings = _measure(PLAYS[name], items, at, pid, Lines(folder / "out", pid))
     return _named(name, readings)
 
 
@@ -100,7 +100,7 @@ def measure_base(title: str, name: str, items: int, _command: Path) -> Mapping[s
     with server() as at, tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "out"
         with running([sys.executable, str(HERE / "contenders.py"), "list", str(at.port), "-", str(out)]) as process:
-            readings = _measure(PLAYS[name], items, at, process.pid, Lines(out))
+            readings = _measure(PLAYS[name], items, at, process.pid, Lines(out, process.pid))
     return _named(title, readings)
 
 

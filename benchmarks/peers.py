@@ -58,8 +58,8 @@ class Run:
 class Counted(Lines):
     """The file of the floor, which holds the count itself."""
 
-    def __init__(self, file: Path) -> None:
-        super().__init__(file)
+    def __init__(self, file: Path, pid: int) -> None:
+        super().__init__(file, pid)
         self._holds = file
 
     def count(self) -> int:
@@ -100,8 +100,8 @@ def measure(name: str, events: int) -> Run:
     warm_up = commands[: max(events // 100, 100)]
     with server() as at, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        lines = (Counted if name == FLOOR else Lines)(folder / "out")
         with contender(name, at, folder) as pid:
+            lines = (Counted if name == FLOOR else Lines)(folder / "out", pid)
             send(at, warm_up)
             lines.need(len(warm_up))
             cpu, began = cpu_seconds(pid), time.monotonic()
@@ -116,9 +116,9 @@ def latencies(rate: int, seconds: float) -> list[float]:
     total = int(rate * seconds)
     with server() as at, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        with contender(ROUTER, at, folder):
+        with contender(ROUTER, at, folder) as pid:
             send(at, publishes([CHANNEL], 1))
-            Lines(folder / "out").need(1)
+            Lines(folder / "out", pid).need(1)
             arguments = [sys.executable, str(HERE / "steady.py"), str(at.port), str(rate), str(total)]
             with running(arguments) as publisher, (folder / "out").open("rb") as file:
                 file.readline()

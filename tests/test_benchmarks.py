@@ -3,6 +3,8 @@
 import io
 import itertools
 import json
+import os
+import socket
 import subprocess
 import sys
 
@@ -12,10 +14,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks import harness
 from benchmarks.harness import Lines, counted, cpu_seconds, send, server, wire
 from benchmarks.ratios import median_interval, ratios
 from benchmarks.results import OTHER, THIS, Case, Figure, Reading, Results, in_turn
 from tests.support.process import ROOT, environment
+from tests.support.waiting import wait_until
 
 
 def test_a_ratio_is_that_of_a_pair():
@@ -160,7 +164,7 @@ def test_commands_within_scripts_are_told_apart():
 
 def test_a_line_counts_when_it_is_whole(tmp_path):
     file = tmp_path / "out"
-    lines = Lines(file)
+    lines = Lines(file, os.getpid())
     assert lines.count() == 0
     with file.open("a") as out:
         for text, count in (("one\ntwo\nthr", 2), ("ee\n", 3)):
@@ -168,6 +172,31 @@ def test_a_line_counts_when_it_is_whole(tmp_path):
             out.flush()
             assert lines.count() == count
     assert lines.wait(3)[0] == 3
+
+
+def test_a_process_that_works_is_waited_for(tmp_path, monkeypatch):
+    file, used = tmp_path / "out", itertools.chain([1.0, 2.0, 3.0], itertools.repeat(4.0))
+
+    def cpu(_pid):
+        seconds = next(used)
+        if seconds == 4.0:
+            file.write_text("late\n")
+        return seconds
+
+    monkeypatch.setattr(harness, "PATIENCE", 0.001)
+    monkeypatch.setattr(harness, "cpu_seconds", cpu)
+    assert Lines(file, os.getpid()).wait(2, every=0.001)[0] == 1
+
+
+def test_a_subscriber_that_is_cut_off_is_counted():
+    with server(cuts_off=True) as at, socket.create_connection(("127.0.0.1", at.port)) as slow:
+        at.client.config_set("client-output-buffer-limit", "pubsub 1mb 0 0")
+        slow.sendall(wire(b"SUBSCRIBE", b"bench"))
+        assert slow.recv(10)
+        assert at.cut_off == 0
+        for _ in range(100):
+            at.client.publish("bench", bytes(2**18))
+        wait_until(lambda: at.cut_off == 1, "the log of the server")
 
 
 def test_the_cpu_of_another_process_is_read():
