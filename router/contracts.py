@@ -249,10 +249,14 @@ class Source(Protocol):
     """Whether it reads."""
     reason: str | None
     """Why it does not."""
-    gaps: int
-    """How often events may have been missed; only pub/sub misses any."""
-    gap_seconds: float
-    """For how long, in all."""
+
+    @property
+    def gaps(self) -> int:
+        """How often events may have been missed; only pub/sub misses any."""
+
+    @property
+    def gap_seconds(self) -> float:
+        """For how long, in all."""
 
     @property
     def address(self) -> str:

@@ -6,6 +6,7 @@ from router.broker.lists.list_source import ListSource
 from router.broker.pubsub.pubsub_source import PubSubSource
 from router.broker.server.link import cancelled
 from router.broker.server.repeating import Repeating
+from tests.support.streams import Desk
 from tests.support.waiting import PATIENCE
 
 
@@ -46,7 +47,7 @@ async def test_a_list_source(start_server, clock):
 
 async def test_a_subscription(start_server, clock):
     server = start_server()
-    source = PubSubSource("in", server.url, ["jobs"], [], receiver=None, clock=clock)
+    source = PubSubSource("in", server.url, ["jobs"], [], receiver=Desk(), clock=clock)
     await source.start()
     await cancelled([source._keeper])
     source._keeper = task = await heard(asyncio.create_task(deaf()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.broker.pubsub.subscriber import PSUBSCRIBE, REMEMBERED, SUBSCRIBE, Remembered, Subscriptions
+from router.broker.pubsub.subscriptions import PSUBSCRIBE, REMEMBERED, SUBSCRIBE, Remembered, Subscriptions
 from tests.support.waiting import until
 
 

@@ -10,25 +10,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
-from router.broker.pubsub.subscriber import SUBSCRIBE, Subscriber, Subscriptions, Wanted
+from router.broker.pubsub.dialer import Dialer
+from router.broker.pubsub.gaps import Gaps
+from router.broker.pubsub.subscriber import Subscriber
+from router.broker.pubsub.subscriptions import SUBSCRIBE, Subscriptions, Wanted
 from router.broker.server import answers, client
-from router.broker.server.client import SILENCE, TIMEOUT, Backoff, dial
+from router.broker.server.client import SILENCE, TIMEOUT, dial
+from router.broker.server.health import Health
 from router.broker.server.link import cancelled
+from router.broker.server.outage import Outage
 from router.contracts import Clock, Receiver, Sign, Source
-from router.errors import ConfigError, Problem, RouterError, UnavailableError
-from router.events import RawBatch, text
+from router.errors import ConfigError, Problem, UnavailableError
+from router.events import text
 
 log = structlog.stdlib.get_logger(__name__)
-
-TRIES_AT_ONCE = 5
-"""Connections that may be opening at the same time: one that hangs does not hold up the next try."""
-
-
-OVERTAKE_AFTER = 1.0
-"""Seconds after which a try that hangs is overtaken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,30 +80,39 @@ class PubSubSource:
         """Whether every subscription is confirmed."""
         self.reason: str | None = "not started"
         """Why it is not up."""
-        self.gaps = 0
-        """How often the subscription was lost."""
-        self.gap_seconds = 0.0
-        """How long it was lost, in all gaps that have ended."""
         self._server = client.server(url, client_name=client_name, database=False)
         self._subscriptions = Subscriptions(names, globs)
-        self._receiver = receiver
+        self._deliver = partial(receiver.receive, name)
         self._clock = clock
         self._connect_timeout = connect_timeout
         self._waiting = waiting
         self._timing = timing or Timing()
-        self._backoff = Backoff(self._timing.first_delay, self._timing.longest_delay)
+        self._log = log.bind(source=name, address=self._server.shown)
+        self._gaps = Gaps(clock, self._log)
+        begins = partial(self._log.warning, "not subscribed; trying on")
+        delays = self._timing.first_delay, self._timing.longest_delay
+        self._health = Health(self._server.shown, Outage(clock), begins=begins, delays=delays)
+        self._backoff = self._health.backoff()
+        self._dialer = Dialer(self._open, self._note, self._backoff, clock)
         self._following: Subscriptions | None = None
         self._subscriber: Subscriber | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._tried = 0.0  # when something was last done for a connection
         self._started = False
-        self._gap_began: float | None = None
-        self._log = log.bind(source=name, address=self._server.shown)
 
     @property
     def address(self) -> str:
         """The server's address, without credentials."""
         return self._server.shown
+
+    @property
+    def gaps(self) -> int:
+        """How often the subscription was lost."""
+        return self._gaps.count
+
+    @property
+    def gap_seconds(self) -> float:
+        """How long it was lost, in all gaps that have ended."""
+        return self._gaps.seconds
 
     @property
     def duplicates(self) -> int:
@@ -121,7 +129,11 @@ class PubSubSource:
         if self._keeper is None:
             return []
         return [
-            Sign(f"source {self.name}", "nothing is heard and nothing tried", max(self._tried, self.last_byte or 0.0))
+            Sign(
+                f"source {self.name}",
+                "nothing is heard and nothing tried",
+                max(self._dialer.tried, self.last_byte or 0.0),
+            )
         ]
 
     def succeed(self, other: Source) -> None:
@@ -166,7 +178,7 @@ class PubSubSource:
             await self._subscriber.leave(self._timing.leave)
         if keeper is not None:
             await cancelled([keeper])
-        self._end_gap()
+        self._gaps.end(back=False)
         self.up, self.reason = False, "stopped"
 
     async def close(self) -> None:
@@ -186,14 +198,14 @@ class PubSubSource:
             raise UnavailableError(f"source {self.name} is not connected: {self.reason}")
         added = [one for one in following.wanted if one not in self._subscriptions.wanted]
         if added:
-            subscriber.subscribe(added)
+            subscriber.commands.subscribe(added)
             await subscriber.settled(self._timing.dead_after)
         if why := _unanswered(subscriber):
             raise UnavailableError(f"source {self.name}: {self._server.shown}: {why}")
-        refused = {one: answer for one in added if (answer := subscriber.refused.pop(one, None)) is not None}
+        refused = {one: answer for one in added if (answer := subscriber.commands.refused.pop(one, None)) is not None}
         if refused:
-            subscriber.unsubscribe(one for one in added if one not in refused)
-            problems = [Problem(self._refusal(*one), path=f"sources.{self.name}") for one in refused.items()]
+            subscriber.commands.unsubscribe(one for one in added if one not in refused)
+            problems = [Problem(_refusal(self.address, *one), path=f"sources.{self.name}") for one in refused.items()]
             raise ConfigError(problems)
         self._following = following
 
@@ -206,10 +218,10 @@ class PubSubSource:
         subscriber = self._subscriber
         if subscriber is None or subscriber.lost.done():
             return
-        subscriber.switch(following)
-        for one in subscriber.refused.keys() - set(following.wanted):
-            del subscriber.refused[one]
-        if subscriber.answered.done():
+        subscriber.commands.switch(following)
+        for one in subscriber.commands.refused.keys() - set(following.wanted):
+            del subscriber.commands.refused[one]
+        if subscriber.commands.answered.done():
             self._settle()
 
     def give_up(self) -> None:
@@ -217,7 +229,7 @@ class PubSubSource:
         following, self._following = self._following, None
         subscriber = self._subscriber
         if following is not None and subscriber is not None and not subscriber.lost.done():
-            subscriber.unsubscribe([one for one in following.wanted if one not in self._subscriptions.wanted])
+            subscriber.commands.unsubscribe([one for one in following.wanted if one not in self._subscriptions.wanted])
 
     async def _keep(self) -> None:
         """Watch the connection and come back after each loss."""
@@ -235,7 +247,8 @@ class PubSubSource:
                 return
             if self._clock.monotonic() - since >= self._timing.stable:
                 self._backoff.reset()
-            self._lose(why, subscriber.complete_until)
+            self.up, self.reason = False, why
+            self._gaps.begin(why, subscriber.complete_until)
             await asyncio.sleep(self._backoff.next())
             await self._subscribe()
             self._settle()
@@ -243,9 +256,9 @@ class PubSubSource:
     async def _subscribe(self) -> None:
         """Connect and ask for every subscription, again and again until each has its answer."""
         while True:
-            subscriber = await self._connect()
+            subscriber = await self._dialer.connect()
             try:
-                subscriber.subscribe(subscriber.subscriptions.wanted)
+                subscriber.commands.subscribe(subscriber.commands.subscriptions.wanted)
                 await subscriber.settled(self._timing.dead_after)
                 why = _unanswered(subscriber)
                 if why is None:
@@ -253,7 +266,7 @@ class PubSubSource:
             except BaseException:
                 await subscriber.close()
                 raise
-            if subscriber.subscriptions is not self._subscriptions:  # switched meanwhile
+            if subscriber.commands.subscriptions is not self._subscriptions:  # switched meanwhile
                 await subscriber.close()
                 continue
             self._subscriber = subscriber
@@ -266,48 +279,33 @@ class PubSubSource:
 
     def _judge(self, subscriber: Subscriber) -> None:
         """Raise `ConfigError` for refused subscriptions, at the start; later they are asked for again."""
-        if subscriber.refused and not self._started:
-            problems = [Problem(self._refusal(*one), path=f"sources.{self.name}") for one in subscriber.refused.items()]
+        if subscriber.commands.refused and not self._started:
+            problems = [
+                Problem(_refusal(self.address, *one), path=f"sources.{self.name}")
+                for one in subscriber.commands.refused.items()
+            ]
             raise ConfigError(problems)
-
-    def _refusal(self, wanted: Wanted, answer: str) -> str:
-        kind = "channel" if wanted[0] == SUBSCRIBE else "pattern"
-        return f"{self._server.shown} refuses the {kind} {text(wanted[1])!r}: {answer}"
 
     def _settle(self) -> None:
         """Take stock once the server has answered: up, or some subscription refused."""
         assert self._subscriber is not None
-        refused = [self._refusal(*one) for one in self._subscriber.refused.items()]
-        if not refused:
-            self.up, self.reason = True, None
-            self._end_gap()
-            return
-        reason = "; ".join(refused)
-        if reason != self.reason:
+        refused = [_refusal(self.address, *one) for one in self._subscriber.commands.refused.items()]
+        reason = "; ".join(refused) or None
+        if reason is None:
+            self._health.succeeded()
+            self._gaps.end(back=True)
+        elif reason != self.reason:
             self._log.error("a subscription was refused; asking again until it is allowed", reason=reason)
-        self.reason = reason
+        self.up, self.reason = reason is None, reason
 
     async def _insist(self, subscriber: Subscriber) -> None:
         """Ask again for what was refused, while the other subscriptions go on."""
-        while subscriber.refused and not subscriber.lost.done():
+        while subscriber.commands.refused and not subscriber.lost.done():
             await asyncio.sleep(self._timing.longest_delay)
-            subscriber.subscribe(tuple(subscriber.refused))
+            subscriber.commands.subscribe(tuple(subscriber.commands.refused))
             await subscriber.settled(self._timing.dead_after)
-            if subscriber.answered.done():
+            if subscriber.commands.answered.done():
                 self._settle()
-
-    async def _connect(self) -> Subscriber:
-        """The first connection that opens. A try that hangs is overtaken by the next, not waited for."""
-        tries: set[asyncio.Task[Subscriber]] = set()
-        try:
-            while True:
-                if len(tries) < TRIES_AT_ONCE:
-                    tries.add(asyncio.create_task(self._open()))
-                opened = await self._first(tries, self._backoff.next())
-                if opened is not None:
-                    return opened
-        finally:
-            await _discard(tries)
 
     async def _open(self) -> Subscriber:
         """One try to connect and log in."""
@@ -319,40 +317,15 @@ class PubSubSource:
             await client.close(connection)
             raise
 
-    async def _first(self, tries: set[asyncio.Task[Subscriber]], pause: float) -> Subscriber | None:
-        """Take the first success out of `tries`; None when it is time for another try."""
-        now = self._clock.monotonic
-        begun = now()
-        while True:
-            self._tried = now()
-            left = begun + (max(pause, OVERTAKE_AFTER) if tries else pause) - now()
-            if left <= 0:
-                return None
-            if not tries:
-                await asyncio.sleep(left)
-                continue
-            done, _ = await asyncio.wait(tries, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                tries.discard(task)
-                error = task.exception()
-                if error is None:
-                    tries.update(done - {task})
-                    return task.result()
-                self._note(client.explain(error, self._server.shown))
-
-    def _deliver(self, batches: Sequence[RawBatch]) -> None:
-        self._receiver.receive(self.name, batches)
-
-    def _note(self, error: RouterError) -> None:
+    def _note(self, error: BaseException) -> None:
         """Keep why a try failed; raise it at the start where only a person can help."""
-        if isinstance(error, ConfigError) and not self._started:
-            raise error
-        reason = str(error)
-        if reason != self.reason:
-            self._log.warning("not subscribed; trying on", reason=reason)
-        self.reason = reason
+        failure = client.explain(error, self.address)
+        if isinstance(failure, ConfigError) and not self._started:
+            raise failure
+        self._health.failed(error)
+        self.reason = str(failure)
         if self._waiting is not None:
-            self._waiting(reason)
+            self._waiting(self.reason)
 
     def _tell_crash(self, subscriber: Subscriber) -> None:
         """Log what the receiver raised. The connection is made anew: one source must not end the others."""
@@ -360,35 +333,16 @@ class PubSubSource:
             message = "what was received could not be handed on, which is a fault of the router"
             self._log.critical(message, exc_info=subscriber.crash)
 
-    def _lose(self, why: str, complete_until: float) -> None:
-        self.up, self.reason = False, why
-        if self._gap_began is None:
-            self.gaps += 1
-            self._gap_began = complete_until
-            self._log.warning("subscription lost; events published until it is back are missed", reason=why)
 
-    def _end_gap(self) -> None:
-        if self._gap_began is None:
-            return
-        seconds = self._clock.monotonic() - self._gap_began
-        self._gap_began = None
-        self.gap_seconds += seconds
-        if self.up:
-            self._log.warning("subscription is back", gap_seconds=round(seconds, 3), gaps=self.gaps)
+def _refusal(address: str, wanted: Wanted, answer: str) -> str:
+    kind = "channel" if wanted[0] == SUBSCRIBE else "pattern"
+    return f"{address} refuses the {kind} {text(wanted[1])!r}: {answer}"
 
 
 def _unanswered(subscriber: Subscriber) -> str | None:
     """Why a new subscription does not stand, None when every part of it has a final answer."""
     if subscriber.lost.done():
         return subscriber.lost.result()
-    if not subscriber.answered.done():
+    if not subscriber.commands.answered.done():
         return "no answer to SUBSCRIBE in time"
-    return next((answer for answer in subscriber.refused.values() if answers.passes(answer)), None)
-
-
-async def _discard(tries: set[asyncio.Task[Subscriber]]) -> None:
-    """End tries that are no longer wanted, and close what they opened."""
-    await cancelled(tries)
-    for task in tries:
-        if not task.cancelled() and task.exception() is None:
-            await task.result().close()
+    return next((answer for answer in subscriber.commands.refused.values() if answers.passes(answer)), None)

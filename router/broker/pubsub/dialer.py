@@ -1,0 +1,77 @@
+"""Opens the connection of a pub/sub source: a try that hangs is overtaken by the next one, not waited for; floor 4."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+
+from router.broker.pubsub.subscriber import Subscriber
+from router.broker.server.client import Backoff
+from router.broker.server.link import cancelled
+from router.contracts import Clock
+
+TRIES_AT_ONCE = 5
+"""Connections that may be opening at the same time: one that hangs does not hold up the next try."""
+
+OVERTAKE_AFTER = 1.0
+"""Seconds after which a try that hangs is overtaken."""
+
+
+class Dialer:
+    """Tries `open_one` until one try succeeds. `failed` hears why each other try did not; it may raise."""
+
+    def __init__(
+        self,
+        open_one: Callable[[], Coroutine[None, None, Subscriber]],
+        failed: Callable[[BaseException], None],
+        backoff: Backoff,
+        clock: Clock,
+    ) -> None:
+        self.tried = 0.0
+        """When something was last done for a connection (`clock.monotonic`)."""
+        self._open = open_one
+        self._failed = failed
+        self._backoff = backoff
+        self._clock = clock
+
+    async def connect(self) -> Subscriber:
+        """Return the first connection that opens. Raises what `failed` raises."""
+        tries: set[asyncio.Task[Subscriber]] = set()
+        try:
+            while True:
+                if len(tries) < TRIES_AT_ONCE:
+                    tries.add(asyncio.create_task(self._open()))
+                opened = await self._first(tries, self._backoff.next())
+                if opened is not None:
+                    return opened
+        finally:
+            await _discard(tries)
+
+    async def _first(self, tries: set[asyncio.Task[Subscriber]], pause: float) -> Subscriber | None:
+        """Take the first success out of `tries`; return None when it is time for another try."""
+        now = self._clock.monotonic
+        begun = now()
+        while True:
+            self.tried = now()
+            left = begun + (max(pause, OVERTAKE_AFTER) if tries else pause) - now()
+            if left <= 0:
+                return None
+            if not tries:
+                await asyncio.sleep(left)
+                continue
+            done, _ = await asyncio.wait(tries, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                tries.discard(task)
+                error = task.exception()
+                if error is None:
+                    tries.update(done - {task})
+                    return task.result()
+                self._failed(error)
+
+
+async def _discard(tries: set[asyncio.Task[Subscriber]]) -> None:
+    """End tries that are no longer wanted, and close what they opened."""
+    await cancelled(tries)
+    for task in tries:
+        if not task.cancelled() and task.exception() is None:
+            await task.result().close()
