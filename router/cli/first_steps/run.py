@@ -186,7 +186,8 @@ def _redis(loaded: Loaded, state: Path) -> Iterator[str]:
     if loaded.config.redis.url != EMBEDDED:
         yield loaded.config.redis.url
         return
-    from router.broker.server.embedded import PORT, Embedded, foreign_redis_on_6379
+    from router.broker.server.embedded import Embedded
+    from router.broker.server.embedded_process import PORT, foreign_redis_on_6379
 
     server = Embedded(state, appendfsync=loaded.config.redis.appendfsync)
     try:
