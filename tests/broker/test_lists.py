@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from router.broker.groups.crash_isolation import CrashIsolation
+from router.broker.lists import list_source as lists_module
 from router.broker.lists.list_source import ListSource
-from router.broker.lists.list_source import list_source as lists_module
 from router.broker.lists.list_store import BLOCK, ListStore, names
 from router.broker.server import keys
 from router.broker.server.client import server

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 import structlog
 
+from router.broker.lists import list_source as lists_module
 from router.broker.lists.list_source import ListSource
-from router.broker.lists.list_source import list_source as lists_module
 from router.broker.lists.list_store import names
 from router.broker.server.link import cancelled
 from tests.support.engine import make_event
