@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from router import events
+from router.config.models import SourceConfig
 from router.core.cloudevents import open_envelope
 from router.core.ids import portable
 from router.errors import Reason, RejectedError
@@ -27,17 +28,36 @@ class Message(NamedTuple):
     headers: dict[str, str] | None
 
 
-def read(raw: bytes, format: str, max_bytes: int, id_path: Sequence[str] = ()) -> Message:  # noqa: A002  # the configuration's word
-    """Read one message of a source; `id_path` leads to the event's id in the payload, empty where there is none.
+class SourceFormat(msgspec.Struct, frozen=True):
+    """How the messages of a source are read.
 
-    Raises `RejectedError` (`too_large`, `decode`).
+    `id_path` leads to the event's id in the payload, empty where the configuration names none.
     """
-    if len(raw) > max_bytes:
-        raise RejectedError(Reason.TOO_LARGE, f"{len(raw)} bytes are over max_bytes {max_bytes}")
-    data, id_, headers = raw, None, None
+
+    name: str
+    format: str
+    max_bytes: int
+    id_path: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, name: str, config: SourceConfig) -> SourceFormat:
+        """Return the format of a configured source."""
+        return cls(name, config.format, config.max_bytes, tuple(config.id.split(".")) if config.id else ())
+
+    @property
+    def plain(self) -> bool:
+        """Whether a message is its payload and nothing of the event stands in it."""
+        return self.format != events.CLOUDEVENTS and not self.id_path
+
+
+def read(raw: bytes, source: SourceFormat) -> Message:
+    """Read one message of a source. Raises `RejectedError` (`too_large`, `decode`)."""
+    if len(raw) > source.max_bytes:
+        raise RejectedError(Reason.TOO_LARGE, f"{len(raw)} bytes are over max_bytes {source.max_bytes}")
+    data, format, id_, headers = raw, source.format, None, None  # noqa: A001  # the configuration's word
     try:
         if format == events.CLOUDEVENTS:
-            id_, headers, data, format = open_envelope(raw)  # noqa: A001  # the configuration's word
+            id_, headers, data, format = open_envelope(raw)  # noqa: A001  # as above
         payload = events.decode(data, format)
     except UnicodeDecodeError as error:
         raise RejectedError(Reason.DECODE, f"not UTF-8: {error.reason} at byte {error.start}") from None
@@ -45,24 +65,7 @@ def read(raw: bytes, format: str, max_bytes: int, id_path: Sequence[str] = ()) -
         raise RejectedError(Reason.DECODE, f"not JSON: {_told(error, data)}") from None
     except RecursionError:
         raise RejectedError(Reason.DECODE, "not JSON that can be handled: nested too deeply") from None
-    return Message(payload, data, format, (_id(payload, id_path) if id_path else None) or id_, headers)
-
-
-def rejection(raw: bytes, format: str, max_bytes: int) -> RejectedError | None:  # noqa: A002  # the configuration's word
-    """Why these bytes can't be taken, None when they can.
-
-    Asked only after decoding has failed or the size is over `max_bytes`, so it may be slow.
-    """
-    try:
-        read(raw, format, max_bytes)
-    except RejectedError as error:
-        return error
-    return None
-
-
-def decode(raw: bytes, format: str, max_bytes: int) -> Any:  # noqa: A002  # the configuration's word
-    """The payload of these bytes. Raises `RejectedError` (`too_large`, `decode`)."""
-    return read(raw, format, max_bytes).payload
+    return Message(payload, data, format, (_id(payload, source.id_path) if source.id_path else None) or id_, headers)
 
 
 def _told(error: Exception, raw: bytes) -> str:

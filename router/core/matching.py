@@ -7,7 +7,8 @@ does it: an unclosed class runs to the end of the pattern, a lone trailing backs
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 Matcher = Callable[[bytes], bool]
 """Whether a channel's bytes match."""
@@ -33,6 +34,66 @@ def any_of(patterns: Iterable[str]) -> Matcher:
     """A matcher of channels that at least one of the names or globs matches."""
     matchers = [glob(pattern) for pattern in patterns]
     return lambda channel: any(match(channel) for match in matchers)
+
+
+class ChannelIndex:
+    """Finds which of many entries match a channel, without asking each of them.
+
+    An entry is a number with its names and globs. Names are found in a dict, globs by the text before their first special
+    character: only globs that begin as the channel does are asked, and of those only the ones that are more than that text
+    and a star.
+    """
+
+    def __init__(self, entries: Iterable[tuple[int, Iterable[str]]]) -> None:
+        names: dict[bytes, set[int]] = {}
+        begins: dict[bytes, _Globs] = {b"": _Globs((), ())}
+        for number, patterns in entries:
+            for pattern in patterns:
+                special = _SPECIAL.search(pattern)
+                if special is None:
+                    names.setdefault(pattern.encode(), set()).add(number)
+                    continue
+                prefix = pattern[: special.start()].encode()
+                sure, asked = begins.get(prefix, _Globs((), ()))
+                if pattern[special.start() :] == "*":
+                    begins[prefix] = _Globs((*sure, number), asked)
+                else:
+                    begins[prefix] = _Globs(sure, (*asked, (number, glob(pattern))))
+        self._begins: list[tuple[int, dict[bytes, _Globs]]] = []
+        """By the length of the text that globs begin with, the longest first: all globs that may match what begins so."""
+        for length in sorted({len(prefix) for prefix in begins}, reverse=True):
+            self._begins.append((length, {text: _shorter(begins, text) for text in begins if len(text) == length}))
+        self._names: dict[bytes, tuple[int, ...]] = {}
+        self._names = {name: tuple(sorted({*numbers, *self.find(name)})) for name, numbers in names.items()}
+
+    def find(self, channel: bytes) -> tuple[int, ...]:
+        """Return the numbers of the entries that match, in ascending order."""
+        named = self._names.get(channel)
+        if named is not None:
+            return named
+        for length, begins in self._begins:
+            globs = begins.get(channel[:length])
+            if globs is not None:  # at the latest the one of those that begin with anything
+                break
+        assert globs is not None
+        sure, asked = globs
+        if asked and (more := [number for number, matches in asked if matches(channel)]):
+            return tuple(sorted({*sure, *more}))
+        return sure
+
+
+class _Globs(NamedTuple):
+    """Globs that may match: the entries of those that match for certain, and the others, to be asked."""
+
+    sure: tuple[int, ...]
+    asked: tuple[tuple[int, Matcher], ...]
+
+
+def _shorter(begins: Mapping[bytes, _Globs], text: bytes) -> _Globs:
+    """Return the globs of all texts that this one begins with, itself included."""
+    all_ = [begins[text[:end]] for end in range(len(text) + 1) if text[:end] in begins]
+    sure = sorted({number for globs in all_ for number in globs.sure})
+    return _Globs(tuple(sure), tuple(each for globs in all_ for each in globs.asked))
 
 
 def _regex(pattern: bytes) -> bytes:

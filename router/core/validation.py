@@ -7,7 +7,7 @@ caller's `retrieve` hands over.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jsonschema_rs
@@ -38,6 +38,9 @@ POINTER_BYTES = 256
 
 MESSAGE_BYTES = 1024
 """Bytes of a violation's message, which may quote the payload."""
+
+DETAIL_BYTES = 8 * 1024
+"""Bytes of a dead letter's detail: an event must not make a letter many times its own size."""
 
 _PLACE_BYTES = 128
 
@@ -104,6 +107,22 @@ def compile_schema(document: Any, *, uri: str, retrieve: Retrieve) -> Schema:
     except (jsonschema_rs.ReferencingError, ValueError, RecursionError) as error:
         raise SchemaProblem("", str(error).splitlines()[0][:_LONGEST]) from None
     return Schema(validator)
+
+
+def as_detail(violations: Iterable[Violation]) -> str:
+    """Return the detail of the dead letter of a payload that does not fit: a JSON list of pointer, keyword and message.
+
+    It holds the first ones that have room in `DETAIL_BYTES`.
+    """
+    kept: list[bytes] = []
+    left = DETAIL_BYTES - len("[]")
+    for one in violations:
+        kept.append(msgspec.json.encode({"pointer": one.pointer, "keyword": one.keyword, "message": one.message}))
+        left -= len(kept[-1]) + len(",")
+        if left < 0:
+            kept.pop()
+            break
+    return f"[{b','.join(kept).decode()}]"
 
 
 def pointer(path: list[str | int]) -> str:

@@ -38,11 +38,11 @@ from router.config.models import (
 )
 from router.contracts import Clock, DeadLetters, Queue, QueueLimits, Source, Switchable
 from router.core.accounts.books import Books, SinkBook, SourceBook
+from router.core.decoding import SourceFormat
 from router.core.ids import Ids
 from router.core.matching import is_glob
 from router.core.rendering import OptionsTemplate
 from router.core.rendering.expressions import Expiry, Expression
-from router.core.routing import Routing, schema_rule
 from router.engine.calling.calls import Caller
 from router.engine.calling.context import Context
 from router.engine.calling.threads import DaemonThreads
@@ -56,7 +56,7 @@ from router.engine.delivery.ordered_queue import Ordered
 from router.engine.delivery.outcomes import Outcomes
 from router.engine.delivery.preparing import Preparing
 from router.engine.delivery.worker import SinkWorker
-from router.engine.intake.pipeline import Pipeline, SourceFormat
+from router.engine.intake.pipeline import Pipeline
 from router.engine.intake.switch import Intake, Way
 from router.engine.log_limits import LogLimits
 from router.errors import ConfigError, text_of
@@ -262,8 +262,8 @@ def pipeline_of(loaded: Loaded, shared: Shared, sinks: Mapping[str, SinkPart]) -
     """The pipeline of a configuration, in front of these sinks."""
     config = loaded.config
     return Pipeline(
-        lanes=[_lane(name, source) for name, source in config.sources.items()],
-        routing=_routing(loaded),
+        formats=[SourceFormat.of(name, source) for name, source in config.sources.items()],
+        routing=loaded.routing(),
         inboxes={name: sink.worker.queue.put for name, sink in sinks.items()},
         dead_letters=shared.letters,
         books=shared.books,
@@ -369,18 +369,6 @@ def _replays(loaded: Loaded, around: Runtime, way: Way, letters: DeadLetters, is
     )
     sweep = ReplaySweep(server, prefix=prefix)
     return Replays(source, sweep, around.clock)
-
-
-def _routing(loaded: Loaded) -> Routing:
-    config = loaded.config
-    schemas = [schema_rule(entry.channels, entry.mode, entry.schema, entry.file) for entry in loaded.schemas]
-    unmatched = config.unmatched if isinstance(config.unmatched, list) else []
-    fallbacks = [name for sink in config.sinks.values() for name in sink.host.fallback]
-    return Routing(config.routes, schemas, unmatched, fallbacks)
-
-
-def _lane(name: str, source: SourceConfig) -> SourceFormat:
-    return SourceFormat(name, source.format, source.max_bytes, tuple(source.id.split(".")) if source.id else ())
 
 
 def subscriptions_of(config: SourceConfig) -> tuple[list[str], list[str]]:

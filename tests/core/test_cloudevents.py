@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from router.core.decoding import read, rejection
-from router.errors import Reason
+from router.core.decoding import SourceFormat, read
+from router.errors import Reason, RejectedError
 from router.events import CLOUDEVENTS, JSON, TEXT
 
 FIELDS = {"specversion": "1.0", "id": "A-1", "source": "/shop", "type": "order.paid"}
@@ -18,8 +18,14 @@ def envelope(**fields):
     return json.dumps(whole).encode()
 
 
-def opened(raw, **options):
-    return read(raw, CLOUDEVENTS, 10_000, **options)
+def opened(raw, max_bytes=10_000, **options):
+    return read(raw, SourceFormat("web", CLOUDEVENTS, max_bytes, **options))
+
+
+def rejection(raw, max_bytes=10_000):
+    with pytest.raises(RejectedError) as caught:
+        opened(raw, max_bytes)
+    return caught.value
 
 
 @pytest.mark.parametrize("data", ['{"a" :1.00, "b":  [1e2]}', "[]", '"text"', "0", "false", '"\\u00e9"'])
@@ -121,15 +127,13 @@ def test_the_id_is_source_and_id(source, id_, expected):
     ],
 )
 def test_what_is_no_cloudevent_is_rejected(raw, part):
-    error = rejection(raw, CLOUDEVENTS, 10_000)
-    assert error is not None
+    error = rejection(raw)
     assert error.reason is Reason.DECODE
     assert part in error.detail
 
 
 def test_the_whole_message_counts_against_the_size():
-    error = rejection(envelope(data={}), CLOUDEVENTS, 20)
-    assert error is not None
+    error = rejection(envelope(data={}), 20)
     assert error.reason is Reason.TOO_LARGE
 
 
@@ -152,5 +156,5 @@ def test_the_whole_message_counts_against_the_size():
 )
 def test_an_id_in_the_payload(payload, expected):
     path = ("order", "id")
-    assert read(json.dumps(payload).encode(), JSON, 1000, path).id == expected
+    assert read(json.dumps(payload).encode(), SourceFormat("web", JSON, 1000, path)).id == expected
     assert opened(envelope(data=payload), id_path=path).id == (expected or "/shop#A-1")

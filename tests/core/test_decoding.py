@@ -3,10 +3,20 @@
 import pytest
 
 from router import events
-from router.core.decoding import decode, rejection
+from router.core.decoding import SourceFormat, read
 from router.errors import Reason, RejectedError
 
 LIMIT = 1_000_000
+
+
+def decode(raw, format_=events.JSON, limit=LIMIT):
+    return read(raw, SourceFormat("web", format_, limit)).payload
+
+
+def rejection(raw, format_=events.JSON, limit=LIMIT):
+    with pytest.raises(RejectedError) as caught:
+        decode(raw, format_, limit)
+    return caught.value
 
 
 @pytest.mark.parametrize(
@@ -30,12 +40,9 @@ LIMIT = 1_000_000
     ],
 )
 def test_what_is_no_json_is_rejected(raw, part):
-    error = rejection(raw, events.JSON, LIMIT)
-    assert error is not None
+    error = rejection(raw)
     assert error.reason is Reason.DECODE
     assert part in error.detail
-    with pytest.raises(RejectedError):
-        decode(raw, events.JSON, LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -51,20 +58,18 @@ def test_what_is_no_json_is_rejected(raw, part):
     ],
 )
 def test_json(raw, payload):
-    assert decode(raw, events.JSON, LIMIT) == payload
+    assert decode(raw) == payload
 
 
 def test_text_is_any_utf8():
-    assert decode(b"whoami", events.TEXT, LIMIT) == "whoami"
-    assert decode(b"", events.TEXT, LIMIT) == ""
-    error = rejection(b"\xffx", events.TEXT, LIMIT)
-    assert error is not None
+    assert decode(b"whoami", events.TEXT) == "whoami"
+    assert decode(b"", events.TEXT) == ""
+    error = rejection(b"\xffx", events.TEXT)
     assert error.reason is Reason.DECODE
 
 
 def test_size_is_asked_before_anything_else():
-    error = rejection(b"{broken", events.JSON, 3)
-    assert error is not None
+    error = rejection(b"{broken", limit=3)
     assert error.reason is Reason.TOO_LARGE
     assert "7 bytes" in error.detail
-    assert rejection(b"[1]", events.JSON, 3) is None
+    assert decode(b"[1]", limit=3) == [1]

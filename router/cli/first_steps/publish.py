@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from router.cli.common import of_running, redis_url, say, tell
-from router.errors import Exit, RejectedError
+from router.errors import Exit
 
 if TYPE_CHECKING:
     from router.config.models import SourceConfig
@@ -31,10 +31,10 @@ def publish(channel: str, payload: str, *, loaded: Loaded, no_check: bool) -> in
     from router.cli.first_steps.samples import publish_command
 
     raw = _stdin() if payload == "-" else os.fsencode(payload)
-    source = _source(loaded, channel)
+    name, source = _source(loaded, channel)
     if source is None:
         tell(f"warning: no source of {loaded.path.name} reads {channel!r}", "warning")
-    if not no_check and not _fits(loaded, source, channel, raw):
+    if not no_check and not _fits(loaded, name, source, channel, raw):
         return Exit.FINDINGS
     url = (source.url if source else None) or redis_url(loaded)
     address, answer = asyncio.run(_publish(url, publish_command(source, os.fsencode(channel), raw)))
@@ -55,8 +55,8 @@ def _stdin() -> bytes:
     return raw.removesuffix(b"\n").removesuffix(b"\r")
 
 
-def _source(loaded: Loaded, channel: str) -> SourceConfig | None:
-    """The first source that reads the channel. Raises `ConfigError` where the URL of its server is not known."""
+def _source(loaded: Loaded, channel: str) -> tuple[str, SourceConfig | None]:
+    """The first source that reads the channel, and its name; an empty one without a source. Raises `ConfigError` where the URL of its server is not known."""
     from router.core.matching import any_of
     from router.ops.loading.reading.nodes import child_path
 
@@ -64,33 +64,28 @@ def _source(loaded: Loaded, channel: str) -> SourceConfig | None:
     for name, source in loaded.config.sources.items():
         if any_of(source.reads)(wanted) if source.type == "pubsub" else wanted in map(os.fsencode, source.reads):
             loaded.require(child_path("sources", name))
-            return source
-    return None
+            return name, source
+    return "", None
 
 
-def _fits(loaded: Loaded, source: SourceConfig | None, channel: str, raw: bytes) -> bool:
+def _fits(loaded: Loaded, name: str, source: SourceConfig | None, channel: str, raw: bytes) -> bool:
     """Whether the router would take the payload; says why not."""
-    from router.cli.first_steps.samples import schema_for
     from router.config.models import PubSubConfig
-    from router.core.decoding import decode
+    from router.core.decoding import SourceFormat
+    from router.core.verdict import Rejected, judge
 
+    plan = loaded.routing().plan(name, os.fsencode(channel))
     read = source or PubSubConfig(type="pubsub", channels=[channel])
-    try:
-        decoded = decode(raw, read.format, read.max_bytes)
-    except RejectedError as error:
-        tell(f"{error.reason}: {error.detail}", "error")
-        return False
-    entry = schema_for(loaded, channel)
-    violations = entry.schema.errors(decoded) if entry and entry.schema else []
-    if not entry or not violations:
-        return True
-    enforced = entry.mode == "enforce"
-    for violation in violations:
+    verdict = judge(raw, SourceFormat.of(name, read), plan)
+    rejected = isinstance(verdict, Rejected)
+    for violation in verdict.violations:
         pointer = violation.pointer or "/"
-        tell(f"{pointer} {violation.keyword}: {violation.message}", "error" if enforced else "warning")
-    if enforced:
-        tell(f"not published: it does not fit {entry.file} (--no-check publishes it all the same)")
-    return not enforced
+        tell(f"{pointer} {violation.keyword}: {violation.message}", "error" if rejected else "warning")
+    if isinstance(verdict, Rejected) and plan.schema and verdict.violations:
+        tell(f"not published: it does not fit {plan.schema.file} (--no-check publishes it all the same)")
+    elif isinstance(verdict, Rejected):
+        tell(f"{verdict.reason}: {verdict.detail}", "error")
+    return not rejected
 
 
 async def _publish(url: str, command: list[bytes]) -> tuple[str, int | bytes]:

@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from router.core.matching import any_of, is_glob
+from router.core.matching import is_glob
 from router.files import read_file
 
 if TYPE_CHECKING:
     from router.config.models import SourceConfig
-    from router.ops.loading import Loaded, SchemaEntry
+    from router.ops.loading import Loaded
 
 _DEEPEST = 6
 _FORMATS = {
@@ -35,25 +35,17 @@ _FORMATS = {
 }
 
 
-def schema_for(loaded: Loaded, channel: str) -> SchemaEntry | None:
-    """The first schema entry whose names or globs match the channel, None without one or when its mode is `off`."""
-    for entry in loaded.schemas:
-        if any_of(entry.channels)(channel.encode("utf-8", "surrogateescape")):
-            return entry if entry.mode != "off" else None
-    return None
-
-
 def sample(loaded: Loaded, channel: str) -> str | None:
     """A payload as JSON text that the channel's schema accepts; None where none could be made."""
-    entry = schema_for(loaded, channel)
-    if entry is None or entry.schema is None:
+    rule = loaded.routing().plan("", channel.encode("utf-8", "surrogateescape")).schema
+    if rule is None or rule.schema is None:
         return '{"message": "hello"}'
     try:
-        document = msgspec.json.decode(read_file(loaded.path.parent / entry.file))
+        document = msgspec.json.decode(read_file(loaded.path.parent / rule.file))
     except ValueError:
         return None
     payload = make(document)
-    return json.dumps(payload, ensure_ascii=False) if entry.schema.is_valid(payload) else None
+    return json.dumps(payload, ensure_ascii=False) if rule.schema.is_valid(payload) else None
 
 
 def make(document: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from router.errors import AddressError, RejectedError, TemplateError
+from router.errors import AddressError, TemplateError
 from router.ops.loading.reading.placeholders import WORD
 
 if TYPE_CHECKING:
@@ -19,12 +19,7 @@ class Recipients:
     """Counts different recipients: each address of each sink once, a sink without addresses (a log) as one."""
 
     def __init__(self, loaded: Loaded, now: float) -> None:
-        from router.core.routing import Routing, schema_rule
-
-        config = loaded.config
-        schemas = [schema_rule(entry.channels, entry.mode, entry.schema, entry.file) for entry in loaded.schemas]
-        unmatched = config.unmatched if isinstance(config.unmatched, list) else []
-        self._routing = Routing(config.routes, schemas, unmatched)
+        self._routing = loaded.routing()
         self._loaded = loaded
         self._now = now
         self._found: set[tuple[str, str]] = set()
@@ -49,21 +44,19 @@ class Recipients:
         """The event as it goes the whole way again, and where to; nowhere where it would be refused again."""
         import msgspec
 
-        from router.core.decoding import read
+        from router.core.decoding import SourceFormat
+        from router.core.verdict import Rejected, judge
 
         source = self._loaded.config.sources.get(letter.source)
         if source is None:
             return event, []
         plan = self._routing.plan(letter.source, letter.channel.encode("utf-8", "surrogateescape"))
-        try:
-            message = read(letter.payload, source.format, source.max_bytes)
-        except RejectedError:
+        verdict = judge(letter.payload, SourceFormat.of(letter.source, source), plan)
+        if isinstance(verdict, Rejected):
             return event, []
-        rule = plan.schema
-        if rule and rule.schema and rule.mode == "enforce" and not rule.schema.is_valid(message.payload):
-            return event, []
+        message = verdict.message
         event = msgspec.structs.replace(event, raw=message.data, format=message.format, _payload=message.payload)
-        return event, [(target.sink, target.route) for target in plan.targets]
+        return event, [(target.sink, target.route) for target in verdict.deliveries]
 
     def _reach(self, event: Event, sink: str, route: str) -> bool:
         import msgspec

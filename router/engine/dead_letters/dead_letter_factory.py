@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-import msgspec
-
-from router.core.validation import Violation
+from router.core.validation import DETAIL_BYTES
 from router.errors import Reason
 from router.escaping import cut
 from router.events import DeadLetter, Event, timestamp
-
-DETAIL_BYTES = 8 * 1024
-"""Bytes of a letter's detail: an event must not make a letter many times its own size."""
 
 
 def of_delivery(
@@ -60,19 +55,3 @@ def of_waiting(letter_id: str, event: Event, reason: Reason, why: str, *, now: f
     history = event._history
     detail = f"{why} (last error: {history.last_error})" if history and history.last_error else why
     return of_delivery(letter_id, event, reason, detail, now=now, attempts=history.calls if history else 0)
-
-
-def violations(found: list[Violation]) -> str:
-    """The `detail` of a payload that does not fit its schema: a JSON list of pointer, keyword and message.
-
-    It holds the first ones that have room in `DETAIL_BYTES`.
-    """
-    kept: list[bytes] = []
-    left = DETAIL_BYTES - len("[]")
-    for one in found:
-        kept.append(msgspec.json.encode({"pointer": one.pointer, "keyword": one.keyword, "message": one.message}))
-        left -= len(kept[-1]) + len(",")
-        if left < 0:
-            kept.pop()
-            break
-    return f"[{b','.join(kept).decode()}]"

@@ -25,7 +25,7 @@ from router.broker.server.link import cancelled
 from router.broker.server.outage import Outage
 from router.contracts import Clock, DeadLetters, Receipt, Removal, Source
 from router.core.accounts.dead_letter_filter import received_at
-from router.engine.dead_letters.dead_letter_factory import DETAIL_BYTES
+from router.core.validation import DETAIL_BYTES
 from router.engine.log_limits import LogLimits
 from router.errors import ConfigError, Reason, UnavailableError
 from router.escaping import cut

@@ -1,7 +1,8 @@
 """The way of a batch: decode, validate, route, hand to the sinks' queues; floor 5.
 
 `receive` is called by the sources, once for each chunk they read, and never waits. This is the hot path: what can be
-known for a channel is computed once and kept in a plan, what can be done for a batch is not done for each event.
+known for a channel is computed once and kept in a plan, what can be done for a batch is not done for each event. What is
+decided here agrees with `core.verdict`.
 """
 
 from __future__ import annotations
@@ -9,71 +10,46 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from itertools import repeat
-from typing import Any, NamedTuple
+from itertools import groupby
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import structlog
 
 from router import events
-from router.contracts import Clock, DeadLetters, Receipt
-from router.core import decoding
-from router.core.accounts.books import LONGEST_CHANNEL, Books, SourceBook
+from router.contracts import Clock, DeadLetters
+from router.core import verdict
+from router.core.accounts.books import Books, SourceBook
+from router.core.decoding import SourceFormat
 from router.core.ids import Ids
-from router.core.routing import Routing, SchemaRule, Target
-from router.core.validation import Violation
+from router.core.routing import Plan, Routing, Target
 from router.engine.dead_letters import dead_letter_factory
 from router.engine.delivery import delivery_log
+from router.engine.intake.channels import Channels, Ending, Known, Prepared, pattern_text
 from router.engine.log_limits import LogLimits
 from router.errors import Reason, RejectedError
 from router.events import Event, RawBatch
 
 log = structlog.stdlib.get_logger(__name__)
 
-MOST_PLANS = 10_000
-"""Channels whose plan is kept, per source: a pattern may match channels without end."""
+T = TypeVar("T")
 
 Put = Callable[[list[Event], int], None]
 """Hands deliveries to a sink, and the bytes of their payloads together."""
 
 
-class SourceFormat(msgspec.Struct, frozen=True):
-    """A source as the pipeline sees it: how its payloads are read.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, RejectedError)
 
-    `id_path` leads to the event's id in the payload, empty where the configuration names none.
+
+class _Run(msgspec.Struct, eq=False):
+    """Events that came one after the other and become the same, but for the route where each goes to one sink alone.
+
+    `size` is that of their payloads.
     """
 
-    name: str
-    format: str
-    max_bytes: int
-    id_path: tuple[str, ...] = ()
-
-    @property
-    def plain(self) -> bool:
-        """Whether a message is its payload and nothing of the event stands in it: the fast way."""
-        return self.format != events.CLOUDEVENTS and not self.id_path
-
-    @property
-    def decode(self) -> Callable[[bytes], Any]:
-        """The decoder of its format."""
-        return events.DECODERS[self.format]
-
-
-class _Prepared(msgspec.Struct, frozen=True, eq=False):
-    """The plan of a channel with everything the loop needs at hand.
-
-    Of several subscriptions that match a channel one always wins, so `pattern` is the channel's as well. `accepts` is None
-    where every payload fits. `route` and `sink` are the first delivery's, empty where there is none; `others` the rest.
-    """
-
-    channel: str
-    pattern: str | None
-    schema: SchemaRule | None
-    matched: bool
-    accepts: Callable[[Any], bool] | None
-    route: str
-    sink: str
-    others: tuple[Target, ...]
+    ending: Ending
+    accepted: list[Event]
+    size: int = 0
 
 
 class _Moment(NamedTuple):
@@ -93,7 +69,7 @@ class Pipeline:
     def __init__(
         self,
         *,
-        lanes: Sequence[SourceFormat],
+        formats: Sequence[SourceFormat],
         routing: Routing,
         inboxes: Mapping[str, Put],
         dead_letters: DeadLetters,
@@ -102,8 +78,7 @@ class Pipeline:
         ids: Ids,
         keep_unmatched: bool,
     ) -> None:
-        self._lanes = {lane.name: lane for lane in lanes}
-        self._plans: dict[str, dict[bytes, _Prepared]] = {lane.name: {} for lane in lanes}
+        self._channels = {each.name: Channels(each, routing, keep_unmatched=keep_unmatched) for each in formats}
         self._routing = routing
         self._inboxes = inboxes
         self._dead_letters = dead_letters
@@ -117,18 +92,18 @@ class Pipeline:
         """Take raw messages of a source, in the order they came. Never waits, never raises for a payload."""
         now = self._clock.now()
         moment = _Moment(now, datetime.fromtimestamp(now, UTC), self._ids.prefix(now))
-        self._take(self._lanes[source], self._plans[source], batches, moment)
+        self._take(self._channels[source], self._channels[source].known, batches, moment)
 
     def again(self, source: str, batch: RawBatch, received_at: datetime) -> None:
         """Take messages of one channel that came before, at `received_at`: they go the whole way.
 
-        What is planned for them is not kept: by now the channel may come from another subscription. Raises `KeyError`
+        What is known of their channel then is not kept: by now it may come from another subscription. Raises `KeyError`
         when there is no such source.
         """
-        lane = self._lanes[source]
         now = self._clock.now()
         moment = _Moment(now, received_at, self._ids.prefix(now))
-        self._take(lane, {batch.channel: self._planned(lane, batch)}, [batch], moment)
+        channels = self._channels[source]
+        self._take(channels, {batch.channel: channels.find(batch)}, [batch], moment)
 
     def deliver(self, events: Sequence[Event]) -> None:
         """Put deliveries that were made before into the queues of their sinks. Raises `KeyError` without such a sink."""
@@ -138,321 +113,236 @@ class Pipeline:
         for sink, deliveries in by_sink.items():
             self._put(sink, deliveries, sum(len(event.raw) for event in deliveries))
 
+    def hand_over(self, sink: str, event: Event) -> None:
+        """Put a delivery that another sink gave up into the queue of this one. Raises `KeyError` without that sink."""
+        self._put(sink, [event], len(event.raw))
+
+    def refuse(self, source: str, batch: RawBatch, reason: Reason, detail: str) -> None:
+        """Make dead letters of entries that the source itself can't hand on. Never waits; the receipt hears of each."""
+        self._books.sources[source].received += len(batch.payloads)
+        now = self._clock.now()
+        moment = _Moment(now, datetime.fromtimestamp(now, UTC), "")
+        for position in range(len(batch.payloads)):
+            event = self._refused(self._channels[source].source, batch, position, moment)
+            self._reject(event, verdict.Rejected(reason, detail, detail))
+
     def format_of(self, source: str) -> str | None:
         """How the payloads of a source are read, None when there is no such source."""
-        lane = self._lanes.get(source)
-        return lane.format if lane else None
+        channels = self._channels.get(source)
+        return channels.source.format if channels else None
 
     def leads(self, route: str, sink: str) -> bool:
         """Whether a delivery by this route to this sink is one that the configuration still knows."""
         return sink in self._inboxes and self._routing.knows(route, sink)
 
     def _take(
-        self, lane: SourceFormat, plans: Mapping[bytes, _Prepared], batches: Sequence[RawBatch], moment: _Moment
+        self, channels: Channels, known: Mapping[bytes, Known], batches: Sequence[RawBatch], moment: _Moment
     ) -> None:
-        book = self._books.sources[lane.name]
+        """Take what a source read at one time: refuse what does not fit, put the rest into the queues."""
+        source = channels.source
+        book = self._books.sources[source.name]
+        runs, refused = self._accept(channels, known, batches, moment)
+        book.received += len(refused) + sum(len(run.accepted) for run in runs)
+        for batch, position, plan in refused:
+            event = self._refused(source, batch, position, moment)
+            found = verdict.judge(event.raw, source, plan)
+            assert isinstance(found, verdict.Rejected)
+            self._reject(event, found)
         ready: dict[str, list[Event]] = {}
         sizes: dict[str, int] = {}
-        for batch in batches:
-            prepared = plans.get(batch.channel) or self._prepare(lane, batch)
-            book.received += len(batch.payloads)
-            whole: list[bytes] | None = None
-            if not lane.plain:
-                accepted, size, whole = self._accept_read(lane, prepared, batch, moment)
-            elif batch.receipt is None:
-                accepted, size = self._accept(lane, prepared, batch.payloads, moment)
+        for run in runs:
+            ending, accepted, sink = run.ending, run.accepted, run.ending.sink
+            if not ending.matched:
+                self._unmatched(book, ending, accepted)
             else:
-                accepted, size = self._accept_acknowledged(lane, prepared, batch, moment)
-            if not accepted:
-                continue
-            if prepared.matched:
                 book.routed += len(accepted)
-            else:
-                self._unmatched(book, prepared, accepted, whole)
-            sink = prepared.sink
             if sink in ready:
                 ready[sink] += accepted
-                sizes[sink] += size
-            elif sink:
-                ready[sink] = accepted
-                sizes[sink] = size
-            if prepared.others:
-                self._fan_out(prepared.others, tuple(accepted), size, ready, sizes)
+                sizes[sink] += run.size
+            elif sink and accepted:
+                ready[sink] = list(accepted) if ending.others else accepted
+                sizes[sink] = run.size
+            for target in ending.others:
+                ready.setdefault(target.sink, []).extend(_copies(accepted, target))
+                sizes[target.sink] = sizes.get(target.sink, 0) + run.size
         for sink, deliveries in ready.items():
             self._put(sink, deliveries, sizes[sink])
+
+    def _accept(
+        self, channels: Channels, known: Mapping[bytes, Known], batches: Sequence[RawBatch], moment: _Moment
+    ) -> tuple[list[_Run], list[tuple[RawBatch, int, Plan]]]:
+        """Return the first delivery of every good message, in order, and which messages can't be taken.
+
+        The hot path: nothing of our own is called for an event, nor for a batch of a channel that is known.
+        """
+        source, decode, ids = channels.source, channels.decode, self._ids
+        name, format_, most, received_at, prefix = source.name, source.format, source.max_bytes, *moment[1:]
+        runs: list[_Run] = []
+        refused: list[tuple[RawBatch, int, Plan]] = []
+        ending: Ending | None = None
+        for batch in batches:
+            found = known.get(batch.channel) or channels.learn(batch)
+            channel, pattern, prepared = found
+            accepts = prepared.accepts
+            messages: list[Any] | None = None
+            if not prepared.bare or batch.receipt is not None or batch.ids is not None:
+                messages = []
+            payloads = good = batch.payloads
+            bad: list[int] | None = None
+            left: Any = iter(payloads)
+            for raw in left:
+                try:
+                    if len(raw) <= most:
+                        message = decode(raw)
+                        if accepts is None or accepts(message):
+                            if messages is not None:
+                                messages.append(message)
+                            continue
+                except _UNREADABLE:
+                    pass
+                bad = bad or []
+                bad.append(len(payloads) - left.__length_hint__() - 1)  # cheaper than to count the good ones
+            if bad is not None:
+                refused += [(batch, position, prepared.plan) for position in bad]
+                good = _without(payloads, bad)
+            if messages is not None:
+                places = _without(range(len(payloads)), bad or ())
+                self._make(runs, channels, found, batch, zip(places, messages, strict=True), moment)
+                ending = None
+                continue
+            if prepared.ending is not ending:
+                assert prepared.ending is not None
+                ending = prepared.ending
+                run = _run(runs, ending)
+                accepted, route, sink = run.accepted, ending.route, ending.sink
+            count = ids.count
+            if len(good) == 1:  # a comprehension for one would cost as much as the event
+                raw = good[0]
+                accepted.append(
+                    Event(f"{prefix}{count + 1}", name, channel, pattern, received_at, raw, route, sink, format_)
+                )
+                run.size += len(raw)
+            else:
+                accepted += [
+                    Event(f"{prefix}{number}", name, channel, pattern, received_at, raw, route, sink, format_)
+                    for number, raw in enumerate(good, count + 1)
+                ]
+                run.size += sum(map(len, good))
+            ids.count = count + len(good)
+        return runs, refused
+
+    def _make(  # noqa: PLR0917  # the loop's state, handed on by the loop alone
+        self,
+        runs: list[_Run],
+        channels: Channels,
+        known: Known,
+        batch: RawBatch,
+        messages: Iterable[tuple[int, Any]],
+        moment: _Moment,
+    ) -> None:
+        """Make the first delivery of messages that are more than a payload, or whose payload decides; by their positions."""
+        channel, pattern, prepared = known
+        source, plain, warns, ending = channels.source, channels.source.plain, prepared.warns, prepared.ending
+        payloads, ids, headers, receipt = batch.payloads, batch.ids, batch.headers, batch.receipt
+        run = None if ending is None else _run(runs, ending)
+        for position, message in messages:
+            payload = message if plain else message.payload
+            if warns is not None and not warns.is_valid(payload):
+                self._warn(prepared, source.name, channel, payload)
+            if prepared.ending is None:
+                ending = channels.ending(prepared.plan, payload)
+                run = _run(runs, ending)
+            assert ending is not None
+            assert run is not None
+            raw, format_ = payloads[position], source.format
+            id_ = ids[position] if ids else None
+            header = headers[position] if headers else None
+            if not plain:
+                id_ = message.id or id_
+                header = {**(header or {}), **(message.headers or {})} or None
+                format_ = message.format
+                if ending.sink:  # the letter of an event that gets no further holds the whole message
+                    raw = message.data
+            if receipt is not None:
+                receipt.expect(position, ending.expected)
+            run.size += len(raw)
+            run.accepted.append(
+                Event(
+                    id_ or self._ids.next(moment.now),
+                    source.name,
+                    channel,
+                    pattern,
+                    moment.received_at,
+                    raw,
+                    ending.route,
+                    ending.sink,
+                    format_,
+                    header,
+                    _receipt=receipt,
+                    _position=position,
+                )
+            )
 
     def _put(self, sink: str, deliveries: list[Event], size: int) -> None:
         put = self._inboxes[sink]
         self._books.sinks[sink].planned += len(deliveries)
         put(deliveries, size)
 
-    def refuse(self, source: str, batch: RawBatch, reason: Reason, detail: str) -> None:
-        """Make dead letters of entries that the source itself can't hand on. Never waits; the receipt hears of each."""
-        lane = self._lanes[source]
-        self._books.sources[source].received += len(batch.payloads)
-        prepared = self._plans[source].get(batch.channel) or self._prepare(lane, batch)
-        now = self._clock.now()
-        received_at = datetime.fromtimestamp(now, UTC)
-        for position, raw in enumerate(batch.payloads):
-            id_ = batch.ids[position] if batch.ids else self._ids.next(now)
-            headers = batch.headers[position] if batch.headers else None
-            if batch.receipt is not None:
-                batch.receipt.expect(position, 1)
-            event = Event(
-                id_,
-                source,
-                prepared.channel,
-                prepared.pattern,
-                received_at,
-                raw,
-                headers=headers,
-                _receipt=batch.receipt,
-                _position=position,
-            )
-            self._refuse(lane, event, reason, detail, detail)
+    def _warn(self, prepared: Prepared, source: str, channel: str, payload: Any) -> None:
+        """Tell of a payload that does not fit a schema of mode `warn`."""
+        rule = prepared.plan.schema
+        assert rule is not None
+        assert rule.schema is not None
+        found = verdict.places(rule.schema.errors(payload))
+        message = "event does not fit its schema, mode warn lets it pass"
+        self._notes.say(message, source, rule.file, source=source, channel=channel, detail=found)
 
-    def hand_over(self, sink: str, event: Event) -> None:
-        """Put a delivery that another sink gave up into the queue of this one. Raises `KeyError` without that sink."""
-        self._put(sink, [event], len(event.raw))
-
-    def _accept(
-        self, lane: SourceFormat, prepared: _Prepared, payloads: list[bytes], moment: _Moment
-    ) -> tuple[list[Event], int]:
-        """The first delivery of every good message, and the bytes of their payloads; the others become dead letters."""
-        size = sum(map(len, payloads))
-        refused: list[bytes] = []
-        if size > lane.max_bytes and max(map(len, payloads)) > lane.max_bytes:
-            refused = [raw for raw in payloads if len(raw) > lane.max_bytes]
-            payloads = [raw for raw in payloads if len(raw) <= lane.max_bytes]
-            size = sum(map(len, payloads))
-        source, format_, channel, pattern = lane.name, lane.format, prepared.channel, prepared.pattern
-        route, sink, decode, accepts = prepared.route, prepared.sink, lane.decode, prepared.accepts
-        received_at, prefix, count = moment.received_at, moment.prefix, self._ids.count
-        accepted: list[Event] = []
-        append, make = accepted.append, Event
-        for raw in payloads:
-            try:
-                if accepts is None:
-                    decode(raw)
-                elif not accepts(decode(raw)):
-                    refused.append(raw)
-                    size -= len(raw)
-                    continue
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                refused.append(raw)
-                size -= len(raw)
-                continue
-            count += 1
-            append(make(f"{prefix}{count}", source, channel, pattern, received_at, raw, route, sink, format_))
-        self._ids.count = count
-        if refused:
-            self._reject(lane, prepared, refused, received_at)
-        return accepted, size
-
-    def _accept_acknowledged(
-        self, lane: SourceFormat, prepared: _Prepared, batch: RawBatch, moment: _Moment
-    ) -> tuple[list[Event], int]:
-        """The same for a source that waits to hear of each entry: `_accept` with ids, headers and a receipt."""
-        receipt: Receipt = batch.receipt
-        payloads = batch.payloads
-        deliveries = self._expected(prepared)
-        decode, accepts = lane.decode, prepared.accepts
-        ids = batch.ids or [self._ids.next(moment.now) for _ in payloads]
-        headers: Iterable[dict[str, str] | None] = batch.headers or repeat(None)
-        source, format_, channel, pattern = lane.name, lane.format, prepared.channel, prepared.pattern
-        route, sink, received_at, max_bytes = prepared.route, prepared.sink, moment.received_at, lane.max_bytes
-        accepted: list[Event] = []
-        append, make = accepted.append, Event
-        size = 0
-        for position, (raw, id_, header) in enumerate(zip(payloads, ids, headers, strict=False)):
-            try:
-                good = len(raw) <= max_bytes and (accepts is None or accepts(decode(raw)))
-                if good and accepts is None:
-                    decode(raw)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                good = False
-            event = make(
-                id_,
-                source,
-                channel,
-                pattern,
-                received_at,
-                raw,
-                route,
-                sink,
-                format_,
-                header,
-                _receipt=receipt,
-                _position=position,
-            )
-            if good:
-                size += len(raw)
-                receipt.expect(position, deliveries)
-                append(event)
-            else:
-                receipt.expect(position, 1)
-                self._reject_entry(lane, prepared, event)
-        return accepted, size
-
-    def _accept_read(
-        self, lane: SourceFormat, prepared: _Prepared, batch: RawBatch, moment: _Moment
-    ) -> tuple[list[Event], int, list[bytes]]:
-        """The same for messages in which more than the payload stands: one by one, of any kind of source.
-
-        Returns the messages as published too: a letter of an event that gets no further holds the whole one.
-        """
-        receipt: Receipt | None = batch.receipt
-        deliveries = self._expected(prepared)
-        ids: Iterable[str | None] = batch.ids or repeat(None)
-        headers: Iterable[dict[str, str] | None] = batch.headers or repeat(None)
-        accepted: list[Event] = []
-        whole: list[bytes] = []
-        size = 0
-        for position, (raw, id_, header) in enumerate(zip(batch.payloads, ids, headers, strict=False)):
-            event = Event(
-                id_ or self._ids.next(moment.now),
-                lane.name,
-                prepared.channel,
-                prepared.pattern,
-                moment.received_at,
-                raw,
-                prepared.route,
-                prepared.sink,
-                headers=header,
-                _receipt=receipt,
-                _position=position,
-            )
-            read = self._read(lane, prepared, event)
-            if receipt is not None:
-                receipt.expect(position, 1 if read is None else deliveries)
-            if read is None:
-                self._reject_entry(lane, prepared, event)
-                continue
-            size += len(read.raw)
-            accepted.append(read)
-            whole.append(raw)
-        return accepted, size, whole
-
-    @staticmethod
-    def _read(lane: SourceFormat, prepared: _Prepared, event: Event) -> Event | None:
-        """The event with what stands in its message; None when it can't be taken."""
-        try:
-            message = decoding.read(event.raw, lane.format, lane.max_bytes, lane.id_path)
-        except RejectedError:
-            return None
-        if prepared.accepts is not None and not prepared.accepts(message.payload):
-            return None
-        headers = {**(event.headers or {}), **(message.headers or {})} or None
-        return msgspec.structs.replace(
-            event, id=message.id or event.id, raw=message.data, format=message.format, headers=headers
+    def _refused(self, source: SourceFormat, batch: RawBatch, position: int, moment: _Moment) -> Event:
+        """Make the event of a message that can't be taken: one dead letter of it is to be expected."""
+        if batch.receipt is not None:
+            batch.receipt.expect(position, 1)
+        return Event(
+            batch.ids[position] if batch.ids else self._ids.next(moment.now),
+            source.name,
+            events.text(batch.channel),
+            pattern_text(batch.pattern),
+            moment.received_at,
+            batch.payloads[position],
+            format=source.format if source.plain else events.JSON,
+            headers=batch.headers[position] if batch.headers else None,
+            _receipt=batch.receipt,
+            _position=position,
         )
 
-    def _expected(self, prepared: _Prepared) -> int:
-        """How many things have to be over before an entry is complete: its deliveries, or its dead letter."""
-        if prepared.sink:
-            return 1 + len(prepared.others)
-        return int(self._keep_unmatched)
-
-    @staticmethod
-    def _fan_out(
-        targets: tuple[Target, ...],
-        accepted: tuple[Event, ...],
-        size: int,
-        ready: dict[str, list[Event]],
-        sizes: dict[str, int],
-    ) -> None:
-        """Add the deliveries beyond the first: copies of it, bound for other sinks or by other routes."""
-        for target in targets:
-            route, sink = target.route, target.sink
-            copies = [
-                Event(
-                    e.id,
-                    e.source,
-                    e.channel,
-                    e.pattern,
-                    e.received_at,
-                    e.raw,
-                    route,
-                    sink,
-                    e.format,
-                    e.headers,
-                    _receipt=e._receipt,
-                    _position=e._position,
-                )
-                for e in accepted
-            ]
-            ready.setdefault(sink, []).extend(copies)
-            sizes[sink] = sizes.get(sink, 0) + size
-
-    def _prepare(self, lane: SourceFormat, batch: RawBatch) -> _Prepared:
-        """Make the plan of a channel, and keep it unless the name is very long: producers choose it."""
-        prepared = self._planned(lane, batch)
-        plans = self._plans[lane.name]
-        if len(batch.channel) <= LONGEST_CHANNEL:
-            if len(plans) >= MOST_PLANS:
-                del plans[next(iter(plans))]
-            plans[batch.channel] = prepared
-        return prepared
-
-    def _planned(self, lane: SourceFormat, batch: RawBatch) -> _Prepared:
-        plan = self._routing.plan(lane.name, batch.channel)
-        first = plan.targets[0] if plan.targets else Target("", "")
-        name = events.text(batch.channel)
-        return _Prepared(
-            channel=name,
-            pattern=None if batch.pattern is None else events.text(batch.pattern),
-            schema=plan.schema,
-            matched=plan.matched,
-            accepts=self._accepts(lane, name, plan.schema),
-            route=first.route,
-            sink=first.sink,
-            others=plan.targets[1:],
-        )
-
-    def _accepts(self, lane: SourceFormat, channel: str, rule: SchemaRule | None) -> Callable[[Any], bool] | None:
-        if rule is None or rule.schema is None:
-            return None
-        schema = rule.schema
-        if rule.mode == "enforce":
-            return schema.is_valid
-
-        def accepts_all(payload: Any) -> bool:
-            if not schema.is_valid(payload):
-                found = schema.errors(payload)
-                message = "event does not fit its schema, mode warn lets it pass"
-                self._notes.say(message, lane.name, rule.file, source=lane.name, channel=channel, detail=_places(found))
-            return True
-
-        return accepts_all
-
-    def _reject(self, lane: SourceFormat, prepared: _Prepared, refused: list[bytes], received_at: datetime) -> None:
-        """Make dead letters of messages that can't be taken."""
-        now = self._clock.now()
-        for raw in refused:
-            event = Event(
-                self._ids.next(now), lane.name, prepared.channel, prepared.pattern, received_at, raw, format=lane.format
-            )
-            self._reject_entry(lane, prepared, event)
-
-    def _reject_entry(self, lane: SourceFormat, prepared: _Prepared, event: Event) -> None:
-        """Make a dead letter of an event that can't be taken."""
-        self._refuse(lane, event, *self._fault(lane, prepared, event.raw))
-
-    def _refuse(self, lane: SourceFormat, event: Event, reason: Reason, detail: str, told: str) -> None:
-        """Count it, keep its letter, and log what may be `told`."""
-        self._books.sources[lane.name].rejected[reason] += 1
+    def _reject(self, event: Event, why: verdict.Rejected) -> None:
+        """Count an event that can't be taken, keep its letter, and log what may be told."""
+        self._books.sources[event.source].rejected[why.reason] += 1
         self._notes.say(
             "event rejected",
-            lane.name,
-            reason,
+            event.source,
+            why.reason,
             event_id=event.id,
-            source=lane.name,
+            source=event.source,
             channel=event.channel,
-            reason=str(reason),
-            detail=told,
+            reason=str(why.reason),
+            detail=why.told,
         )
-        delivery_log.not_routed([event], "rejected", reason, detail)
-        self._keep(msgspec.structs.replace(event, route="", sink=""), reason, detail)
+        delivery_log.not_routed([event], "rejected", why.reason, why.detail)
+        self._keep(event, why.reason, why.detail)
+
+    def _unmatched(self, book: SourceBook, ending: Ending, accepted: list[Event]) -> None:
+        """Count events that no route takes; tell of them and keep them where they go nowhere else."""
+        book.unmatched += len(accepted)
+        if ending.sink:
+            return
+        for channel, group in groupby(accepted, key=lambda event: event.channel):
+            first, *more = group
+            about: dict[str, Any] = {"event_id": first.id, "source": first.source, "channel": channel}
+            self._notes.say("no route takes the events of this channel", first.source, times=1 + len(more), **about)
+        delivery_log.not_routed(accepted, "unmatched")
+        if self._keep_unmatched:
+            for event in accepted:
+                self._keep(event, Reason.UNMATCHED, "no route takes this channel")
 
     def _keep(self, event: Event, reason: Reason, detail: str) -> None:
         """Add the letter of an event that gets no further; the source hears of it when it is written."""
@@ -462,35 +352,42 @@ class Pipeline:
             letter = msgspec.structs.replace(letter, written=partial(receipt.settle, position))
         self._dead_letters.add([letter])
 
-    def _fault(self, lane: SourceFormat, prepared: _Prepared, raw: bytes) -> tuple[Reason, str, str]:
-        """Why a message was refused: reason, the letter's detail, and what may be logged of it (no payload)."""
-        error = decoding.rejection(raw, lane.format, lane.max_bytes)
-        if error:
-            return error.reason, error.detail, error.told
-        rule = prepared.schema
-        assert rule is not None
-        assert rule.schema is not None
-        found = rule.schema.errors(decoding.decode(raw, lane.format, lane.max_bytes))
-        return Reason.SCHEMA, dead_letter_factory.violations(found), _places(found)
 
-    def _unmatched(
-        self, book: SourceBook, prepared: _Prepared, accepted: list[Event], whole: list[bytes] | None
-    ) -> None:
-        """Count events that no route takes. `whole` are their messages as published, None where those are the payloads."""
-        book.unmatched += len(accepted)
-        if prepared.sink:
-            return
-        first = accepted[0]
-        message = "no route takes the events of this channel"
-        about: dict[str, Any] = {"event_id": first.id, "source": first.source, "channel": prepared.channel}
-        self._notes.say(message, first.source, times=len(accepted), **about)
-        delivery_log.not_routed(accepted, "unmatched")
-        if self._keep_unmatched:
-            messages = whole or [event.raw for event in accepted]
-            for event, raw in zip(accepted, messages, strict=True):
-                self._keep(msgspec.structs.replace(event, raw=raw), Reason.UNMATCHED, "no route takes this channel")
+def _run(runs: list[_Run], ending: Ending) -> _Run:
+    """Return the run that events with this ending belong to: the last one, or a new one."""
+    if runs:
+        last = runs[-1].ending
+        if last is ending or (last.alone and last.alone == ending.alone):
+            return runs[-1]
+    runs.append(_Run(ending, []))
+    return runs[-1]
 
 
-def _places(found: Sequence[Violation]) -> str:
-    """What the log says of a payload that does not fit its schema: where, and by which keyword."""
-    return ", ".join(f"{violation.place} {violation.keyword}" for violation in found)
+def _without(items: Sequence[T], bad: Sequence[int]) -> list[T]:
+    """Return the items without those at some positions, which are in ascending order."""
+    left = list(items)
+    for position in reversed(bad):
+        del left[position]
+    return left
+
+
+def _copies(accepted: Iterable[Event], target: Target) -> list[Event]:
+    """Return copies of deliveries, bound for another sink or by another route."""
+    route, sink = target.route, target.sink
+    return [
+        Event(
+            e.id,
+            e.source,
+            e.channel,
+            e.pattern,
+            e.received_at,
+            e.raw,
+            route,
+            sink,
+            e.format,
+            e.headers,
+            _receipt=e._receipt,
+            _position=e._position,
+        )
+        for e in accepted
+    ]

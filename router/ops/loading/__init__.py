@@ -1,8 +1,7 @@
 """Loading the configuration: YAML, environment, files, plugins, every check that needs no event; floor 4."""
 
-from router.ops.loading.checking.schema_files import SchemaEntry
 from router.ops.loading.effective import effective
 from router.ops.loading.loader import Loaded, load
 from router.ops.loading.schema_export import config_schema
 
-__all__ = ["Loaded", "SchemaEntry", "config_schema", "effective", "load"]
+__all__ = ["Loaded", "config_schema", "effective", "load"]

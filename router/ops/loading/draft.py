@@ -19,8 +19,8 @@ from router.config.models import (
     ShutdownConfig,
     SourceConfig,
 )
+from router.core.routing import SchemaRule
 from router.errors import Problem
-from router.ops.loading.checking.schema_files import SchemaEntry
 from router.ops.loading.checking.sinks import CheckedSink, TemplateReader
 from router.ops.loading.reading.nodes import Entry, Mapping, Node
 from router.ops.loading.reading.problems import Problems
@@ -44,7 +44,7 @@ class Draft:
     redis: RedisConfig = field(default_factory=RedisConfig)
     plugin_paths: PluginsConfig = field(default_factory=PluginsConfig)
     sources: dict[str, SourceConfig] = field(default_factory=dict)
-    schemas: list[tuple[SchemaConfig, SchemaEntry, Node]] = field(default_factory=list)
+    schemas: list[tuple[SchemaConfig, SchemaRule, Node]] = field(default_factory=list)
     sinks: dict[str, CheckedSink] = field(default_factory=dict)
     routes: list[RouteConfig] = field(default_factory=list)
     places: dict[tuple[str, str | None], Mapping] = field(default_factory=dict)

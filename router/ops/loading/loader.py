@@ -22,11 +22,11 @@ from router.config.models import (
 )
 from router.core.rendering import OptionsTemplate, TemplateEnvironment
 from router.core.rendering.expressions import Expiry, Expression
+from router.core.routing import Routing, SchemaRule
 from router.errors import ConfigError, Problem
 from router.ops.loading.checking import compiling, references
 from router.ops.loading.checking.file_modes import check_file_modes
 from router.ops.loading.checking.lint import look_around
-from router.ops.loading.checking.schema_files import SchemaEntry
 from router.ops.loading.checking.sinks import secrets_of, url_secrets
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading import expand, includes, yaml_nodes
@@ -61,7 +61,7 @@ class Loaded:
     plugins: Plugins
     types: MappingType[str, SinkType]
     """The type of each configured sink, by the sink's name."""
-    schemas: tuple[SchemaEntry, ...]
+    schemas: tuple[SchemaRule, ...]
     """In the order of the configuration: the first that matches a channel counts."""
     templates: MappingType[tuple[str, str | None], OptionsTemplate]
     """The compiled options by (sink, route id); route None for the sink's own, as `unmatched` uses them."""
@@ -100,6 +100,13 @@ class Loaded:
         missing = [why for path, why in self.unknown.items() if any(_is_below(path, above) for above in paths)]
         if missing:
             raise ConfigError(missing)
+
+    def routing(self) -> Routing:
+        """The routes and schemas, compiled."""
+        config = self.config
+        unmatched = config.unmatched if isinstance(config.unmatched, list) else []
+        fallbacks = [name for sink in config.sinks.values() for name in sink.host.fallback]
+        return Routing(config.routes, self.schemas, unmatched, fallbacks)
 
     def overriding(self, sink: str) -> frozenset[str]:
         """The routes that replace options of a sink."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urldefrag, urljoin
 
 import yaml
 
 from router.config.models import SchemaConfig
-from router.core.validation import Schema, SchemaProblem, compile_schema
+from router.core.routing import SchemaRule
+from router.core.validation import SchemaProblem, compile_schema
 from router.files import UnreadableError, read_file, resolve_path
 from router.ops.loading.reading.nodes import Node
 from router.ops.loading.reading.problems import Problems, unknown
@@ -32,20 +32,10 @@ _REF = re.compile(r'"\$ref"\s*:\s*"([^"]*)"')
 _DANGLING = re.compile(r"Pointer '(.*)' does not exist")
 
 
-@dataclass(frozen=True, slots=True)
-class SchemaEntry:
-    """One entry of `schemas:`; `schema` is None where `mode` is `off`."""
-
-    channels: list[str]
-    file: str
-    mode: Literal["enforce", "warn", "off"]
-    schema: Schema | None
-
-
-def compiled(config: SchemaConfig, node: Node, problems: Problems, files: set[Path]) -> SchemaEntry | None:
+def compiled(config: SchemaConfig, node: Node, problems: Problems, files: set[Path]) -> SchemaRule | None:
     """Read and compile the schema of an entry; `node` is what names the file. None when that can't be done (reported)."""
     if config.mode == "off":
-        return SchemaEntry(config.channels, config.file, config.mode, None)
+        return SchemaRule(config.channels, config.file, config.mode, None)
     path = node.mark.file.folder / config.file
     try:
         folder = _Folder(path, files)
@@ -65,7 +55,7 @@ def compiled(config: SchemaConfig, node: Node, problems: Problems, files: set[Pa
             told = _referred(folder, own) or _told(text, document, problem)
         problems.add(f"{config.file}{told}", node)
         return None
-    return SchemaEntry(config.channels, config.file, config.mode, schema)
+    return SchemaRule(config.channels, config.file, config.mode, schema)
 
 
 _UNUSABLE = "this is no usable JSON Schema"

@@ -1,0 +1,124 @@
+"""What the pipeline knows of the channels of a source, ready for its loop; floor 5.
+
+A producer chooses the names of channels, and a glob may match any number of them. So a channel that is not known costs a
+few lookups, and no more than `MOST_CHANNELS` are remembered. Everything that depends on the plan alone is shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
+
+import msgspec
+
+from router import events
+from router.core.accounts.books import LONGEST_CHANNEL
+from router.core.decoding import SourceFormat, read
+from router.core.routing import MOST_PLANS, Plan, Routing, Step, Target
+from router.core.validation import Schema
+from router.events import RawBatch
+
+MOST_CHANNELS = 10_000
+"""Channels that are remembered, per source."""
+
+
+class Ending(msgspec.Struct, frozen=True, eq=False):
+    """What an event becomes: its deliveries. `route` and `sink` are those of the first, empty where there is none.
+
+    `alone` is the sink where the event makes one delivery by a route, and nothing else. `expected` is how many things have
+    to be over before an entry is complete: its deliveries, or its dead letter.
+    """
+
+    matched: bool
+    route: str
+    sink: str
+    others: tuple[Target, ...]
+    alone: str
+    expected: int
+
+
+class Prepared(msgspec.Struct, frozen=True, eq=False):
+    """A plan with everything that the loop needs at hand; the channels that have the same plan share it.
+
+    `accepts` asks what the source's decoder returns, None where every payload fits; `warns` is a schema that lets pass.
+    `ending` is None where the payload decides. `bare` says that neither has to be asked: a good message is its payload.
+    """
+
+    plan: Plan
+    accepts: Callable[[Any], bool] | None
+    warns: Schema | None
+    ending: Ending | None
+    bare: bool
+
+
+Known = tuple[str, str | None, Prepared]
+"""A channel: its name, the pattern that brings it, its plan. Of several subscriptions that match it one always wins."""
+
+
+class Channels:
+    """The channels of one source. `decode` reads a message: to its payload, or to a `Message` unless the format is plain."""
+
+    def __init__(self, source: SourceFormat, routing: Routing, *, keep_unmatched: bool) -> None:
+        self.source = source
+        self.decode = events.DECODERS[source.format] if source.plain else partial(read, source=source)
+        self.known: dict[bytes, Known] = {}
+        """Those that were seen, by their names."""
+        self._routing = routing
+        self._keep_unmatched = keep_unmatched
+        self._prepared: dict[Plan, Prepared] = {}
+        self._endings: dict[tuple[Step, ...], Ending] = {}
+
+    def learn(self, batch: RawBatch) -> Known:
+        """Find what is to be known of a channel, and remember it unless its name is very long."""
+        if len(batch.channel) > LONGEST_CHANNEL:
+            return self.find(batch)
+        if len(self.known) >= MOST_CHANNELS:
+            self.known.clear()  # dropping the oldest one each time takes long: a dict has to look for it
+        known = self.known[batch.channel] = self.find(batch)
+        return known
+
+    def find(self, batch: RawBatch) -> Known:
+        """Find what is to be known of a channel."""
+        plan = self._routing.plan(self.source.name, batch.channel)
+        prepared = self._prepared.get(plan) or self._prepare(plan)
+        return events.text(batch.channel), pattern_text(batch.pattern), prepared
+
+    def ending(self, plan: Plan, payload: Any) -> Ending:
+        """Return what an event becomes; events that become the same get the same object."""
+        taken = plan.taken_by(payload)
+        ending = self._endings.get(taken)
+        if ending is None:
+            targets = plan.deliveries(taken)
+            first = targets[0] if targets else Target("", "")
+            alone = first.sink if taken and len(targets) == 1 else ""
+            expected = len(targets) or int(self._keep_unmatched)
+            ending = Ending(bool(taken), first.route, first.sink, targets[1:], alone, expected)
+            if len(self._endings) >= MOST_PLANS:
+                self._endings.clear()
+            self._endings[taken] = ending
+        return ending
+
+    def _prepare(self, plan: Plan) -> Prepared:
+        schema = plan.schema.schema if plan.schema else None
+        warns = schema if plan.schema and plan.schema.mode == "warn" else None
+        accepts = schema.is_valid if schema and not warns else None
+        if accepts and not self.source.plain:
+            accepts = partial(_fits, accepts)
+        ending = None if plan.conditional else self.ending(plan, None)
+        bare = self.source.plain and ending is not None and warns is None
+        if len(self._prepared) >= MOST_PLANS:
+            self._prepared.clear()
+        prepared = self._prepared[plan] = Prepared(plan, accepts, warns, ending, bare)
+        return prepared
+
+
+@lru_cache(maxsize=1024)
+def pattern_text(pattern: bytes | None) -> str | None:
+    """Return a pattern as text; there are few, all from the configuration."""
+    return None if pattern is None else events.text(pattern)
+
+
+def _fits(accepts: Callable[[Any], bool], message: Any) -> bool:
+    """Whether the payload of a message that was read fits."""
+    return accepts(message.payload)
