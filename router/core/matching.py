@@ -21,6 +21,12 @@ def is_glob(text: str) -> bool:
     return _SPECIAL.search(text) is not None
 
 
+def literal_prefix(text: str) -> str:
+    """Return what every channel that a glob matches begins with; of a name, the name."""
+    special = _SPECIAL.search(text)
+    return text if special is None else text[: special.start()]
+
+
 def glob(pattern: str) -> Matcher:
     """A matcher of channels by a Redis glob, or by an exact name; linear in the length of the channel per star."""
     wanted = pattern.encode()
@@ -49,13 +55,12 @@ class ChannelIndex:
         begins: dict[bytes, _Globs] = {b"": _Globs((), ())}
         for number, patterns in entries:
             for pattern in patterns:
-                special = _SPECIAL.search(pattern)
-                if special is None:
-                    names.setdefault(pattern.encode(), set()).add(number)
+                prefix = literal_prefix(pattern).encode()
+                if not is_glob(pattern):
+                    names.setdefault(prefix, set()).add(number)
                     continue
-                prefix = pattern[: special.start()].encode()
                 sure, asked = begins.get(prefix, _Globs((), ()))
-                if pattern[special.start() :] == "*":
+                if pattern.encode() == prefix + b"*":
                     begins[prefix] = _Globs((*sure, number), asked)
                 else:
                     begins[prefix] = _Globs(sure, (*asked, (number, glob(pattern))))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router.broker.pubsub.subscriptions import PSUBSCRIBE, REMEMBERED, SUBSCRIBE, Remembered, Subscriptions
+from router.core.matching import glob, is_glob
 from tests.support.waiting import until
 
 
@@ -37,8 +40,28 @@ def test_the_memory_of_winners_is_bounded():
     remembered = Remembered(lambda _channel: b"*")
     for number in range(REMEMBERED + 50):
         assert remembered[b"%d" % number] == b"*"
-    assert len(remembered) == REMEMBERED
+        assert len(remembered) <= REMEMBERED
     assert b"%d" % (REMEMBERED + 49) in remembered
+
+
+PARTS = st.sampled_from(["a", "b", ".", "*", "?", "[ab]", "\\*", "\\a"])
+
+
+@given(
+    st.lists(st.text("ab.", min_size=1, max_size=3), max_size=2),
+    st.lists(st.lists(PARTS, max_size=4).map("".join).filter(is_glob), max_size=4),
+    st.lists(st.text("ab.*", max_size=4), min_size=1, max_size=5),
+)
+def test_a_glob_that_is_not_asked_about_a_channel_would_have_won(names, globs, channels):
+    subscriptions = Subscriptions(names, globs)
+    for channel in channels:
+        for pattern in globs:
+            if pattern.encode() in subscriptions.unrivalled and glob(pattern)(channel.encode()):
+                assert subscriptions.winner(channel.encode()) == pattern.encode()
+
+
+def test_globs_that_begin_differently_are_not_asked():
+    assert Subscriptions(["c"], ["a.*", "b*", "a.b*", "c*"]).unrivalled == {b"a.*", b"b*"}
 
 
 def test_a_very_long_channel_name_is_not_remembered_and_has_its_winner_each_time():

@@ -72,7 +72,7 @@ class Messages:
                     subscriptions.duplicates += 1
                     continue
                 if kind == PMESSAGE:
-                    if subscriptions.winner(name) != glob_:
+                    if glob_ not in subscriptions.unrivalled and subscriptions.winner(name) != glob_:
                         subscriptions.duplicates += 1
                         extra, extra_pattern = name, glob_
                         continue

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from router.core.accounts.books import LONGEST_CHANNEL
-from router.core.matching import glob
+from router.core.matching import ChannelIndex, literal_prefix
 
 REMEMBERED = 10_000
 """Channels whose winner is remembered."""
@@ -26,7 +26,7 @@ class Remembered(dict[bytes, bytes | None]):
         winner = self._find(channel)
         if len(channel) <= LONGEST_CHANNEL:
             if len(self) >= REMEMBERED:
-                del self[next(iter(self))]
+                self.clear()  # dropping the oldest one each time takes long: a dict has to look for it
             self[channel] = winner
         return winner
 
@@ -39,9 +39,13 @@ class Subscriptions:
 
     def __init__(self, names: Iterable[str], globs: Iterable[str]) -> None:
         exact = dict.fromkeys(name.encode() for name in names)
+        patterns = list(dict.fromkeys(globs))
         self.names = frozenset(exact)
         """The exact names."""
-        self._globs = {text.encode(): glob(text) for text in globs}
+        self._globs = [pattern.encode() for pattern in patterns]
+        self._index = ChannelIndex(enumerate([pattern] for pattern in patterns))
+        self.unrivalled = _unrivalled(exact, patterns)
+        """Globs whose copies always count: no name and no glob before them can match what they match."""
         self.wanted: tuple[Wanted, ...] = (
             *((SUBSCRIBE, name) for name in exact),
             *((PSUBSCRIBE, pattern) for pattern in self._globs),
@@ -55,4 +59,18 @@ class Subscriptions:
     def _winner(self, channel: bytes) -> bytes | None:
         if channel in self.names:
             return None
-        return next((pattern for pattern, matches in self._globs.items() if matches(channel)), None)
+        found = self._index.find(channel)
+        return self._globs[found[0]] if found else None
+
+
+def _unrivalled(names: Iterable[bytes], globs: Sequence[str]) -> frozenset[bytes]:
+    """Return the globs that begin otherwise than every name and every glob before them."""
+    found: list[bytes] = []
+    before: list[bytes] = []
+    for glob in globs:
+        begin = literal_prefix(glob).encode()
+        rivals = any(other.startswith(begin) or begin.startswith(other) for other in before)
+        if not rivals and not any(name.startswith(begin) for name in names):
+            found.append(glob.encode())
+        before.append(begin)
+    return frozenset(found)
