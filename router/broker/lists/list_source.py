@@ -20,11 +20,11 @@ from router.broker.groups.crash_isolation import CrashIsolation, before
 from router.broker.lists.list_items import Item, List, Receipt
 from router.broker.lists.list_store import BLOCK, ListStore, Suspects, Taken
 from router.broker.server import answers, client
-from router.broker.server.client import Backoff
+from router.broker.server.health import Health, reach
 from router.broker.server.link import COMMAND, cancelled
 from router.broker.server.outage import Outage
 from router.contracts import Clock, Receiver, Sign, Source
-from router.errors import ConfigError, Problem, Reason, UnavailableError
+from router.errors import ConfigError, Problem, Reason
 from router.events import RawBatch
 
 log = structlog.stdlib.get_logger(__name__)
@@ -111,9 +111,14 @@ class ListSource:
         self._connect_timeout = connect_timeout
         self._waiting = waiting
         self._observe = observe
-        self._backoff = Backoff(first_delay, longest_delay)
         self._longest_delay = longest_delay
-        self._outage = Outage(clock)
+        self._health = Health(
+            self._server.shown,
+            Outage(clock),
+            begins=self._log_begin,
+            ends=self._log_end,
+            delays=(first_delay, longest_delay),
+        )
         self._answered = False  # whether the server has answered anything in this round
         self._lock = asyncio.Lock()
         self._numbers = 0
@@ -173,13 +178,9 @@ class ListSource:
         self.reason = f"{self._server.shown}: no answer yet"
         self._store = self._store_of(self._claim_name())
         self._lists = [self._list(key) for key in self._keys]
-        try:
-            async with asyncio.timeout(self._connect_timeout):
-                await self._begin()
-        except TimeoutError as error:
-            raise UnavailableError(
-                f"{self.reason} (source {self.name}, tried for {self._connect_timeout:g} s)"
-            ) from error
+        who = f"source {self.name}"
+        await reach(self._begin, self._health, who=who, within=self._connect_timeout, waiting=self._hear)
+        self._well("take")
         self._helpers = [
             asyncio.create_task(self._tell(), name=f"source {self.name}: removals"),
             asyncio.create_task(self._keep_leases(), name=f"source {self.name}: leases"),
@@ -262,27 +263,20 @@ class ListSource:
 
     async def _begin(self) -> None:
         """Do everything once that the source does, so that what is not allowed shows at the start."""
-        while True:
-            try:
-                await self._renew()
-                for each in self._lists:
-                    if not each.recovered:
-                        await self._recover(each)
-                        each.recovered = True
-                if not await self._take():
-                    await self._wait(0.01)
-                self._judge()
-            except (failures.RedisError, OSError, TimeoutError) as error:
-                failure = client.explain(error, self._server.shown)
-                if isinstance(failure, ConfigError):
-                    raise failure from error
-                self._note(error, "take")
-                if self._waiting is not None:
-                    self._waiting(str(failure))
-                await asyncio.sleep(self._backoff.next())
-            else:
-                self._well("take")
-                return
+        await self._renew()
+        for each in self._lists:
+            if not each.recovered:
+                await self._recover(each)
+                each.recovered = True
+        if not await self._take():
+            await self._wait(0.01)
+        self._judge()
+
+    def _hear(self, reason: str) -> None:
+        """Keep why the server can't be reached yet, and tell who waits for it."""
+        self.reason = reason
+        if self._waiting is not None:
+            self._waiting(reason)
 
     async def _recover(self, each: List) -> None:
         """Put back what the last run of this router left in hand, under whichever of its names."""
@@ -320,8 +314,7 @@ class ListSource:
                 elif not taken and not self._stopping.is_set():
                     await self._wait()
             except Exception as error:  # noqa: BLE001  # one source must not end the others
-                self._note(error, "take")
-                await self._pause(self._stopping, self._backoff.next())
+                await self._pause(self._stopping, self._note(error, "take"))
             else:
                 if self._answered:
                     self._well("take")
@@ -468,7 +461,6 @@ class ListSource:
 
     async def _tell(self) -> None:
         """Tell Redis what is over, a batch at a time, each again and again until it has answered."""
-        backoff = Backoff(0.05, self._longest_delay)
         while True:
             await self._over.wait()
             self._over.clear()
@@ -481,10 +473,8 @@ class ListSource:
                         else:
                             await self._remove(each)
                     except Exception as error:  # noqa: BLE001  # whatever it is, it is told again
-                        self._note(error, "remove")
-                        await asyncio.sleep(backoff.next())
+                        await asyncio.sleep(self._note(error, "remove"))
                     else:
-                        backoff.reset()
                         self._well("remove")
                         self._freed()
 
@@ -580,25 +570,24 @@ class ListSource:
 
     def _well(self, who: str) -> None:
         """The server has answered a task; up when it does so to all of them, unless something is wrong with a list."""
-        if who == "take":
-            self._backoff.reset()
-        seconds = self._outage.succeeded(who)
-        if seconds is not None:
-            self._log.warning("the lists are read again", after=self.reason, outage_seconds=round(seconds, 3))
-        if self._outage.reason is not None or self._stopping.is_set():
+        self._health.succeeded(who)
+        if self._health.reason is not None or self._stopping.is_set():
             return
         faults = [each.fault for each in self._lists if each.fault]
         self.up = not faults
         self.reason = f"{self._server.shown}: {'; '.join(faults)}" if faults else None
 
-    def _note(self, error: Exception, who: str) -> None:
-        """Keep, and log once, why the server can't be used."""
-        reason = str(client.explain(error, self._server.shown))
-        ended = self.up and isinstance(error, failures.ConnectionError)
-        if self._outage.failed(reason, who, ended=ended) and not self._stopping.is_set():
-            message = "the lists can't be read; trying on"
-            self._log.warning(message, reason=reason, exc_info=client.unexpected(error))
-        self.up, self.reason = False, reason
+    def _note(self, error: Exception, who: str) -> float:
+        """Keep why the server can't be used; return the seconds until the next attempt."""
+        self.up, self.reason = False, str(client.explain(error, self._server.shown))
+        return self._health.failed(error, who)
+
+    def _log_begin(self, **fields: object) -> None:
+        if not self._stopping.is_set():
+            self._log.warning("the lists can't be read; trying on", **fields)
+
+    def _log_end(self, **fields: object) -> None:
+        self._log.warning("the lists are read again", after=self.reason, **fields)
 
     @staticmethod
     async def _pause(until: asyncio.Event, seconds: float) -> None:

@@ -115,6 +115,8 @@ async def reach(
             while True:
                 try:
                     await attempt()
+                except ConfigError:
+                    raise
                 except Exception as error:
                     failure = client.explain(error, health.address)
                     if isinstance(failure, ConfigError):
