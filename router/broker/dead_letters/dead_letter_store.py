@@ -85,7 +85,7 @@ class LetterStore:
 
     @property
     def address(self) -> str:
-        """Where they are, without credentials."""
+        """The server's address, without credentials."""
         return self._server.shown
 
     async def pages(self, *, newest: bool = False) -> AsyncIterator[list[Kept]]:
@@ -124,11 +124,11 @@ class LetterStore:
         return self._replay
 
     async def waiting(self) -> int:
-        """How many letters are to be replayed and have not been dealt with."""
+        """Return the number of letters that are to be replayed and have not been dealt with."""
         return int(await self._call("XLEN", self._replay))
 
     async def untaken(self) -> int:
-        """How many letters are to be replayed and no router has taken."""
+        """Return the number of letters that are to be replayed and that no router has taken."""
         if not await self.waiting():
             return 0
         groups = await self._call("XINFO", "GROUPS", self._replay)
@@ -161,13 +161,13 @@ def _kept(entry: bytes, fields: Sequence[bytes]) -> Kept:
 
 
 def newer(fields: Mapping[bytes, bytes]) -> bool:
-    """Whether a router newer than this one wrote the letter."""
+    """Return whether a router newer than this one wrote the letter."""
     version = _number(fields.get(b"version", b"1"))
     return version is None or version > _NEWEST
 
 
 def unreadable(fields: Mapping[bytes, bytes]) -> bool:
-    """Whether this is no letter, of no router: whoever shares the Redis may have put it there."""
+    """Return whether this is no letter, of no router: whoever shares the Redis may have put it there."""
     if newer(fields):
         return False
     letter = letter_of(fields)

@@ -77,7 +77,7 @@ _FIELDS = tuple(name for name in DeadLetter.__struct_fields__ if name != "writte
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What the stream may hold (letters, and seconds that each stays), and the bytes that may wait for Redis in memory."""
+    """The bounds of the stream (letters, and seconds that each stays) and of what waits for Redis in memory (bytes)."""
 
     max_events: int = 100_000
     max_age: float = 30 * 86400.0

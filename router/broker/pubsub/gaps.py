@@ -12,9 +12,9 @@ class Gaps:
 
     def __init__(self, clock: Clock, log: BoundLogger) -> None:
         self.count = 0
-        """How often the subscription was lost."""
+        """The number of times the subscription was lost."""
         self.seconds = 0.0
-        """How long it was lost, in all gaps that have ended."""
+        """The seconds without the subscription, in all gaps that have ended."""
         self._clock = clock
         self._log = log
         self._began: float | None = None

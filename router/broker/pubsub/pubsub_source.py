@@ -32,7 +32,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How a source watches its connection; all in seconds."""
+    """The times by which a source watches its connection, in seconds."""
 
     ping_every: float = 1.0
     dead_after: float = SILENCE
@@ -106,12 +106,12 @@ class PubSubSource:
 
     @property
     def gaps(self) -> int:
-        """How often the subscription was lost."""
+        """The number of times the subscription was lost."""
         return self._gaps.count
 
     @property
     def gap_seconds(self) -> float:
-        """How long it was lost, in all gaps that have ended."""
+        """The seconds without the subscription, in all gaps that have ended."""
         return self._gaps.seconds
 
     @property
@@ -137,7 +137,7 @@ class PubSubSource:
         ]
 
     def succeed(self, other: Source) -> None:
-        """Nothing has to be known: nobody waits for acknowledgements here."""
+        """Do nothing: a subscription has no entries in flight."""
 
     async def start(self) -> None:
         """Connect and subscribe; returns when the server has confirmed every name and glob.
@@ -182,7 +182,7 @@ class PubSubSource:
         self.up, self.reason = False, "stopped"
 
     async def close(self) -> None:
-        """Nothing is left to do: nobody waits for acknowledgements here."""
+        """Do nothing: a subscription has no entries to acknowledge."""
 
     # Another configuration, without a gap.
 
@@ -308,7 +308,7 @@ class PubSubSource:
                 self._settle()
 
     async def _open(self) -> Subscriber:
-        """One try to connect and log in."""
+        """Try once to connect and log in."""
         async with asyncio.timeout(self._timing.open):
             connection = await dial(self._server)
         try:

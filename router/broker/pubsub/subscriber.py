@@ -75,7 +75,7 @@ class Subscriber(asyncio.BufferedProtocol):
 
     @property
     def complete_until(self) -> float:
-        """Until when (`clock.monotonic`) all that was published is known to have come, if the connection is lost now.
+        """The time (`clock.monotonic`) until which all that was published is known to have come, if the connection ends now.
 
         What is read after a silence may have waited in the socket while this process stood still: of when it was sent,
         and of what the server has dropped since, it says nothing.
@@ -93,7 +93,7 @@ class Subscriber(asyncio.BufferedProtocol):
             self._transport.write(data)
 
     def readable(self) -> bool:
-        """Whether the socket holds something that the event loop has not come to read yet."""
+        """Return whether the socket holds something that the event loop has not come to read yet."""
         number = self._transport.get_extra_info("socket").fileno()
         if number < 0:
             return False

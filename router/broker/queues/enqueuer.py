@@ -31,7 +31,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class _Lane(NamedTuple):
-    """What one source enqueues."""
+    """The deliveries of one source, and the outbox that sends them."""
 
     cargo: PublishedCargo | EntryCargo
     outbox: Outbox

@@ -16,7 +16,7 @@ Put = Callable[["Inbox", list[Event]], None]
 
 
 class Inbox:
-    """Where the deliveries of one sink are handed in (`put`), and what a script is told of their queue."""
+    """The entrance for the deliveries of one sink (`put`), and what a script is told of their queue."""
 
     def __init__(
         self,

@@ -42,13 +42,13 @@ class Orphans:
 
     @property
     def waiting(self) -> Mapping[str, int]:
-        """How many deliveries wait in the queue of each sink that is gone, as of the last look."""
+        """The number of deliveries in the queue of each sink that is gone, as of the last look."""
         served = self._served()
         return {name: number for name, number in self._found.items() if name not in served}
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The same in words."""
+        """One warning for each queue in `waiting`."""
         return tuple(warning(name, number) for name, number in self.waiting.items())
 
     def start(self) -> None:
@@ -89,7 +89,7 @@ class Orphans:
 
 
 def warning(name: str, number: int) -> str:
-    """What is to be said of a queue that no sink works off."""
+    """Return the warning about a queue that no sink works off."""
     wait = "1 delivery waits" if number == 1 else f"{number} deliveries wait"
     return (
         f"{wait} in the queue of {name}, and no sink of the configuration works it off: see `event-router queue list`"

@@ -63,7 +63,7 @@ class State(IntEnum):
 
 
 class Standing(NamedTuple):
-    """What a queue held at one moment, in deliveries."""
+    """The contents of a queue at one moment, in deliveries."""
 
     waiting: int
     """In line, in nobody's hand."""
@@ -82,12 +82,12 @@ class Standing(NamedTuple):
 
     @property
     def free(self) -> int:
-        """What may be taken out."""
+        """The deliveries that may be taken out."""
         return self.held - self.kept
 
 
 class Bounds(NamedTuple):
-    """How many deliveries a queue may hold, and of how many bytes."""
+    """The number of deliveries that a queue may hold, and of how many bytes."""
 
     events: int
     bytes: int
@@ -148,7 +148,7 @@ class QueueAdmin:
         return sorted(name for name in found if re.fullmatch(NAME, name))
 
     async def waiting(self, names: Iterable[str] | None = None) -> Mapping[str, int]:
-        """How many deliveries each queue holds, whoever has them in hand; without the empty ones.
+        """Return how many deliveries each queue holds, whoever has them in hand; without the empty ones.
 
         `names` are those of the sinks to ask about, None for all that have a queue.
         """
@@ -159,14 +159,14 @@ class QueueAdmin:
         return {name: number for name, number in held.items() if number}
 
     async def look(self, name: str, *, idle: float = IDLE) -> Standing:
-        """What the queue of a sink holds; nothing where there is none."""
+        """Return what the queue of a sink holds; nothing where there is none."""
         words: list[Word] = [GROUP, round(idle * 1000), LOOKED_AT, HEAD]
         length, in_hand, kept, delayed, heads = await self._script(LOOK, self._keys(name)[:2], words)
         ages = [at for at in map(received_at, heads) if at is not None]
         return Standing(length - in_hand, delayed, in_hand, kept, min(ages, default=None))
 
     async def letters(self) -> int:
-        """How many dead letters there are."""
+        """Return the number of dead letters."""
         return int(await self._call("XLEN", keys.dead(self._prefix)))
 
     async def move(
@@ -253,7 +253,7 @@ class QueueAdmin:
                     return
 
     async def _parts(self, name: str) -> AsyncIterator[tuple[str, list[_Item]]]:
-        """What waits now: what is due first, then what is due later."""
+        """Yield what waits now: what is due first, then what is due later."""
         stream, later = self._keys(name)[:2]
         newest = await self._call("XREVRANGE", stream, "+", "-", "COUNT", 1)
         begin, end = "-", newest[0][0] if newest else b"0-1"

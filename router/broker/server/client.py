@@ -78,7 +78,7 @@ def server(url: str, *, client_name: str = "event-router", database: bool = True
 
 
 def explain(error: BaseException, address: str) -> RouterError:
-    """What a failed connection or command means: `ConfigError` where a person must act, else `UnavailableError`."""
+    """Return what a failed connection or command means: `ConfigError` where a person must act, else `UnavailableError`."""
     text = answers.said(error).rstrip(".")
     match error:
         case RouterError():
@@ -106,7 +106,7 @@ def unexpected(error: BaseException) -> BaseException | None:
 
 
 def _network(error: BaseException, address: str, text: str) -> RouterError:
-    """The same for errors of the network and of TLS; redis-py hides the real one behind its own."""
+    """Return what `explain` does for errors of the network and of TLS; redis-py hides the real one behind its own."""
     cause = error if isinstance(error, OSError) else error.__cause__ or error.__context__
     match cause:
         case ssl.SSLCertVerificationError():
@@ -235,7 +235,7 @@ class Backoff:
 
 
 def hung_up(connection: AbstractConnection) -> bool:
-    """Whether the other side has ended this connection, as far as is known here without asking."""
+    """Return whether the other side has ended this connection, as far as is known here without asking."""
     reader, writer = connection._reader, connection._writer  # noqa: SLF001  # redis-py finds out when it reads an answer
     if reader is None or writer is None or writer.transport.is_closing():
         return True

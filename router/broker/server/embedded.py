@@ -131,7 +131,7 @@ class Embedded:
                 log.warning("the embedded server runs again")
 
     def _alive(self) -> bool:
-        """Whether the server process lives: it holds its lock. (A server that is busy lives too.)"""
+        """Return whether the server process lives: it holds its lock. (A server that is busy lives too.)"""
         if self._process is not None:
             self._process.poll()
         with _opened(self._folder / "server.lock") as lock:
@@ -200,7 +200,7 @@ class Embedded:
         _write(self._state / "embedded.json", msgspec.json.encode(running) + b"\n")
 
     def _ready(self, port: int) -> dict[str, str] | None:
-        """What our new server tells of itself once it has loaded its data; None when it ended instead."""
+        """Return what our new server tells of itself once it has loaded its data; None when it ended instead."""
         assert self._process is not None
         end, info = time.monotonic() + START, dict[str, str]()
         while True:

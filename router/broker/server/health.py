@@ -30,7 +30,7 @@ class _Failing:
 
 
 class Health:
-    """Whether one part of the router can use the server at `address`, as its attempts show.
+    """The health of one part of the router: whether it can use the server at `address`, as its attempts show.
 
     `begins` is logged when an outage begins and for each new reason, `ends` when it is over. A part may use Redis in several
     tasks: the outage is over when each task that failed has had an answer. Parts that share an `outage` log as one; a part

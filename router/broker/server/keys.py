@@ -17,7 +17,7 @@ def dead(prefix: str) -> str:
 
 
 def dead_batch(prefix: str, appender: str) -> str:
-    """What a writer of dead letters last appended (`<batch number>:<evicted>`), so that a batch sent twice counts once."""
+    """The last batch of a writer of dead letters (`<batch number>:<evicted>`), so that a batch sent twice counts once."""
     return f"{{{prefix}}}:dead:batch:{appender}"
 
 
@@ -27,17 +27,17 @@ def queue(prefix: str, sink: str) -> str:
 
 
 def later(prefix: str, sink: str) -> str:
-    """What is due later for a sink, by its time (milliseconds since the epoch, of the server's clock)."""
+    """The deliveries that are due later for a sink, by their time (milliseconds since the epoch, of the server's clock)."""
     return f"{{{prefix}}}:later:{sink}"
 
 
 def books(prefix: str, sink: str) -> str:
-    """What became of a sink's deliveries, counted by the scripts that append and settle."""
+    """The book of a sink: what became of its deliveries, counted by the scripts that append and settle."""
     return f"{{{prefix}}}:books:{sink}"
 
 
 def enqueued_batch(prefix: str, appender: str) -> str:
-    """What an enqueuer last appended (`<batch number>:<answer>`), so that a batch sent twice is appended once."""
+    """The last batch of an enqueuer (`<batch number>:<answer>`), so that a batch sent twice is appended once."""
     return f"{{{prefix}}}:hand-over:{appender}"
 
 

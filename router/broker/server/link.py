@@ -35,7 +35,7 @@ class Script:
 
 
 class _Turn(asyncio.Lock):
-    """Who may use the connection; knows since when somebody does."""
+    """The lock of a connection; knows since when somebody holds it."""
 
     since: float | None = None
 

@@ -22,14 +22,14 @@ HURRIED = 0.1
 
 
 class Batch(NamedTuple):
-    """What one call of the script carries. The number of the batch is put before the words."""
+    """The keys and words of one call of the script. The number of the batch is put before the words."""
 
     keys: Sequence[str]
     words: Sequence[Word]
 
 
 class Cargo(Protocol):
-    """What waits to be sent, in the hands of the outbox's owner."""
+    """The source of an outbox's batches: it keeps what waits to be sent, and hears what Redis has taken."""
 
     def next_batch(self) -> Batch | None:
         """Return the next batch; None when nothing waits."""

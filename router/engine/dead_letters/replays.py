@@ -53,10 +53,10 @@ class Way(Protocol):
         """Deliveries go to the queues of their sinks."""
 
     def format_of(self, source: str) -> str | None:
-        """How the payloads of a source are read."""
+        """Return how the payloads of a source are read."""
 
     def leads(self, route: str, sink: str) -> bool:
-        """Whether the configuration still knows such a delivery."""
+        """Return whether the configuration still knows such a delivery."""
 
 
 class Replays:
@@ -168,7 +168,7 @@ class Replayer:
         self._back(letter, Reason.ORPHANED, f"can't be replayed: {gone} (before: {before})", receipt, gone)
 
     def _back(self, letter: DeadLetter, reason: Reason, detail: str, receipt: At, told: str | None = None) -> None:
-        """It is a dead letter again, under its id; it is over when that is written. The log is `told` no payload."""
+        """Make it a dead letter again, under its id; it is over when that is written. The log is `told` no payload."""
         detail = cut(detail, DETAIL_BYTES)
         receipt.expect(0, 1)
         now = events.timestamp(datetime.fromtimestamp(self._clock.now(), UTC))
@@ -266,7 +266,7 @@ def _delivery(letter: DeadLetter, payload_format: str, receipt: At) -> Event:
 
 
 def _format(payload: bytes, of_source: str | None) -> str | None:
-    """How the payload of a delivery is read: as its source's are; where that doesn't say, by what it is. None: in no way."""
+    """Return how the payload of a delivery is read: as its source's are; where that doesn't say, by what it is. None: in no way."""
     known = (events.JSON, events.TEXT)
     for one in (of_source,) if of_source in known else known:
         try:
