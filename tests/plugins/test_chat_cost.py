@@ -44,10 +44,15 @@ def test_a_mebibyte_of_any_pattern_costs_at_most_ten_times_a_plain_one(service, 
 
     words = "some words " * (MIB // 11)
     cost(words)
+
+    def bounded(text):
+        """Whether it holds in one of three rounds: others on the machine slow down now this text, now that one."""
+        return any(cost(text, 3) <= 10 * cost(words, 3) for _ in range(3))
+
     bound = 10 * cost(words, 5)
     repeated = [(pattern * (MIB // len(pattern.encode()) + 1))[:MIB] for pattern in PATTERNS]
     for text in [
         *repeated,
         *(begin + middle * (size // len(middle)) + end for begin, middle, end in LONG for size in (30_000, MIB)),
     ]:
-        assert cost(text) <= bound or cost(text, 3) <= bound, (text[:20], text[-20:])
+        assert cost(text) <= bound or bounded(text), (text[:20], text[-20:])
