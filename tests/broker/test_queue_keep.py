@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from router.engine.delivery.ordered_queue import Ordered
+from router.engine.queues.ordered_queue import Ordered
 from router.errors import Reason
 from router.events import Outcome
 from tests.support.engine import make_event

@@ -6,7 +6,7 @@ import pytest
 
 from router.config.models import QueueConfig
 from router.core.accounts.books import CHANNELS, OTHER, SinkBook
-from router.engine.delivery.memory_queue import MemoryQueue
+from router.engine.queues.memory_queue import MemoryQueue
 from router.errors import Reason
 from router.events import Outcome, size_of
 from tests.support.engine import make_event

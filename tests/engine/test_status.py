@@ -59,7 +59,9 @@ def parts(queue, *, book=None, writer=None):
         trimmed_exact=True,
         possibly_repeated=0,
     )
-    around = SimpleNamespace(clock=SystemClock(), instance="default", redis_url="redis://127.0.0.1:1")
+    around = SimpleNamespace(
+        clock=SystemClock(), instance="default", redis_url="redis://127.0.0.1:1", client_name="event-router:default"
+    )
     books = Books({"web": SourceBook(received=1, routed=1)}, {"mail": worker.book})
     shared = SimpleNamespace(around=around, books=books, meters={}, writer=writer, durable=None)
     source_config = StreamConfig(type="stream", streams=["web"])

@@ -9,8 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from router.core.accounts.books import SinkBook
-from router.engine.delivery.ordered_queue import MOST, Ordered
 from router.engine.delivery.sink_health import SinkHealth
+from router.engine.queues.ordered_queue import MOST, Ordered
 from router.errors import PartialError, PermanentError, Reason, SinkError, TransientError
 from router.events import Event, Outcome, size_of
 from router.options import Addresses, SinkOptions, Text

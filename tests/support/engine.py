@@ -22,11 +22,11 @@ from router.engine.calling.context import Context
 from router.engine.calling.threads import DaemonThreads
 from router.engine.clock import SystemClock
 from router.engine.delivery.delivery_mode import DeliveryMode
-from router.engine.delivery.memory_queue import MemoryQueue
-from router.engine.delivery.ordered_queue import Ordered
 from router.engine.delivery.outcomes import Outcomes
 from router.engine.delivery.preparing import Preparing
 from router.engine.delivery.worker import SinkWorker
+from router.engine.queues.memory_queue import MemoryQueue
+from router.engine.queues.ordered_queue import Ordered
 from router.events import DeadLetter, Event, size_of
 from router.ops.metrics import SinkMeter
 from router.options import SinkOptions

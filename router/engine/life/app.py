@@ -15,14 +15,16 @@ import structlog
 
 from router.broker.server.link import cancelled
 from router.engine.calling.stall import StallWatch
-from router.engine.composition import Parts, Printer, compose, runtime
+from router.engine.composition import compose
 from router.engine.delivery import delivery_mode
 from router.engine.delivery.worker import SinkWorker
 from router.engine.life.running_sources import RunningSources
 from router.engine.life.watch import Admin, Watch
 from router.engine.life.watchdog import Watchdog, signs_of
+from router.engine.parts import Parts
 from router.engine.reload.reload_requests import ReloadRequests
 from router.engine.reload.reloader import Load, Reloader
+from router.engine.runtime import Printer, Runtime
 from router.errors import Exit
 from router.ops import systemd
 from router.ops.loading import Loaded
@@ -64,7 +66,7 @@ def serve(
         patience.over = True
         ready()
 
-    around = runtime(
+    around = Runtime(
         instance=instance,
         redis_url=redis_url,
         connect_timeout=timeout,
@@ -326,7 +328,7 @@ class App:
         systemd.extend_timeout(drain_for + LETTERS_PATIENCE + 5)
         await self._reloads.stop()
         await self._stop_sources()
-        self._parts.shared.notes.flush()
+        self._parts.shared.letters.flush()
         await self._drained(deadline)
         await self._reloads.close()
         await self._enqueue_the_rest(0.2 if self._stop.now.is_set() else max(deadline - loop.time(), 1.0))

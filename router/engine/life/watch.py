@@ -20,8 +20,8 @@ from router.core.accounts.snapshot import (
     Snapshot,
     SourceStatus,
 )
-from router.engine.composition import Parts, SinkPart
 from router.engine.delivery import delivery_mode
+from router.engine.parts import Parts, SinkPart
 from router.engine.reload.reload_requests import ReloadRequests
 from router.errors import Reason, RouterError
 from router.ops.metrics import Measured
@@ -50,8 +50,9 @@ class Watch:
         self._clock = parts.shared.around.clock
         self._began = self._clock.monotonic()
         around = parts.shared.around
-        name = f"event-router:{around.instance}"
-        self._server_check = ServerCheck(around.redis_url, client_name=name) if parts.shared.writer else None
+        self._server_check = (
+            ServerCheck(around.redis_url, client_name=around.client_name) if parts.shared.writer else None
+        )
         durable = parts.shared.durable
         self.orphans = durable.orphans(self._served) if durable else None
         """What waits in Redis for sinks that are gone; None where nothing of ours is in Redis."""

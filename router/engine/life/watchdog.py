@@ -15,7 +15,7 @@ import structlog
 from router.broker.server.link import cancelled
 from router.contracts import Clock, Sign
 from router.core.accounts.liveness import Hang, Judge
-from router.engine.composition import Parts
+from router.engine.parts import Parts
 from router.events import timestamp
 from router.ops import systemd
 

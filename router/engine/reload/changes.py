@@ -61,6 +61,19 @@ class Changes:
             "files": files,
         }
 
+    def told(self, files: list[str]) -> dict[str, str]:
+        """Return what the log says: `added a, changed b`, by kind, where there are any."""
+        told = {}
+        for kind, difference in {"sources": self.sources, "sinks": self.sinks, "routes": self.routes}.items():
+            parts = {"added": difference.added, "changed": difference.changed, "removed": difference.removed}
+            if difference.any:
+                told[kind] = "; ".join(f"{what} {', '.join(names)}" for what, names in parts.items() if names)
+        if self.sections:
+            told["sections"] = ", ".join(self.sections)
+        if files:
+            told["files"] = ", ".join(files)
+        return told
+
 
 def changes(old: Loaded, new: Loaded) -> Changes:
     """What is different in `new`. Raises `ConfigError` for what takes another process."""

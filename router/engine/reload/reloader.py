@@ -20,21 +20,11 @@ import structlog
 from router.contracts import Queue, Source, Switchable
 from router.core.accounts.snapshot import LoadStatus
 from router.engine.calling.threads import DaemonThreads
-from router.engine.composition import (
-    Parts,
-    SinkPart,
-    SourcePart,
-    dead_letter_bounds,
-    expires_of,
-    is_durable,
-    limits_of,
-    pipeline_of,
-    sink_part,
-    source_part,
-    subscriptions_of,
-    templates_of,
-)
+from router.engine.composition import dead_letter_bounds, expires_of, pipeline_of, sink_part, templates_of
+from router.engine.composition_queues import is_durable, limits_of
+from router.engine.composition_sources import source_part, subscriptions_of
 from router.engine.life.running_sources import RunningSources
+from router.engine.parts import Parts, SinkPart, SourcePart
 from router.engine.reload.changes import Changes, changes
 from router.engine.reload.worker_replacement import WorkerReplacement, start
 from router.errors import ConfigError, Problem, RouterError, UnavailableError
@@ -147,7 +137,7 @@ class Reloader:
             self.seen = {file: self.seen[file] for file in self.files}
             self.status = LoadStatus(self._clock.now())
             changed = plan.changes.document(names)
-            log.info("the configuration is in force", **_told(plan.changes, names))
+            log.info("the configuration is in force", **plan.changes.told(names))
             return Reloaded(changed, tuple(loaded.problems))
 
     def _refused(self, problems: Sequence[Problem], *, unavailable: bool = False) -> Reloaded:
@@ -207,7 +197,7 @@ class Reloader:
         queue = part.worker.queue
         if name in self._parts.leaving_sinks and queue.durable:
             return None  # it is being closed, with everything that stands in Redis
-        return queue if queue.durable == is_durable(name, loaded, self._parts.shared) else None
+        return queue if queue.durable == is_durable(name, loaded) else None
 
     def _make_source(self, plan: _Plan, name: str) -> None:
         before = self._parts.sources.get(name)
@@ -215,15 +205,11 @@ class Reloader:
             plan.sources[name] = before
             return
         part = source_part(name, plan.loaded, self._parts.shared)
+        kept = [self._parts.sources[one].source for one in plan.changes.sources.kept]
         for other in self._parts.every_source():
-            if not self._goes_on(plan, other):
+            if other not in kept:
                 part.source.succeed(other)
         plan.sources[name] = plan.new_sources[name] = part
-
-    def _goes_on(self, plan: _Plan, source: Source) -> bool:
-        return any(
-            part.source is source for name, part in self._parts.sources.items() if name in plan.changes.sources.kept
-        )
 
     async def _connect(self, plan: _Plan, deadline: float) -> None:
         """Connect the new sources, and prepare those that take other channels. Raises `_UnreachableError`, `ConfigError`."""
@@ -348,7 +334,7 @@ class Reloader:
         shared, config = self._parts.shared, loaded.config
         if shared.writer is not None:
             shared.writer.configure(dead_letter_bounds(loaded))
-            shared.notes.configure(config.dead_letters.notify)
+            shared.letters.configure(config.dead_letters.notify)
         if shared.durable is not None:
             shared.durable.enqueuer.buffer.limit = config.redis.outage_buffer
 
@@ -410,18 +396,3 @@ def _digests(loaded: Loaded) -> dict[Path, str]:
         except UnreadableError:
             found[file] = ""
     return found
-
-
-def _told(found: Changes, files: list[str]) -> dict[str, str]:
-    """What the log says of changes: `added a, changed b`, by kind, where there are any."""
-    kinds = {"sources": found.sources, "sinks": found.sinks, "routes": found.routes}
-    told = {}
-    for kind, difference in kinds.items():
-        parts = {"added": difference.added, "changed": difference.changed, "removed": difference.removed}
-        if difference.any:
-            told[kind] = "; ".join(f"{what} {', '.join(names)}" for what, names in parts.items() if names)
-    if found.sections:
-        told["sections"] = ", ".join(found.sections)
-    if files:
-        told["files"] = ", ".join(files)
-    return told

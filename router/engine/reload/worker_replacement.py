@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import structlog
 
 from router.contracts import Queue
-from router.engine.composition import SinkPart
+from router.engine.parts import SinkPart
 from router.errors import Reason
 from router.events import Event, size_of
 

@@ -1,4 +1,4 @@
-"""Workers that wait for deliveries; floor 1."""
+"""Workers that wait for deliveries; floor 5."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ from itertools import chain
 
 from router.contracts import Dropped, QueueLimits, Sign
 from router.core.accounts.books import SinkBook
-from router.engine.delivery.delayed import Delayed
+from router.engine.queues.delayed import Delayed
+from router.engine.queues.takers import Takers
 from router.errors import Reason
 from router.events import Event, Outcome, size_of
-from router.takers import Takers
 
 Bundle = tuple[list[Event], int]
 """Deliveries and the bytes of their payloads together."""

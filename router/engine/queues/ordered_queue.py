@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 
 from router.contracts import WorkQueue
 from router.core.delivery.ordering import Ordering
-from router.engine.delivery.delayed import Delayed
+from router.engine.queues.delayed import Delayed
+from router.engine.queues.takers import Takers
 from router.errors import Reason
 from router.events import Event, Outcome, size_of
-from router.takers import Takers
 
 MOST = 1_000
 """Deliveries that are kept here; when there are more, nothing is taken from the queue until some are over."""

@@ -1,0 +1,105 @@
+"""Builds the queues of sinks from the configuration; floor 5."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+
+import structlog
+
+from router.broker.groups.crash_isolation import CrashIsolation
+from router.broker.queues.enqueuer import Enqueuer
+from router.broker.queues.orphans import Orphans
+from router.broker.queues.parts.queue_common import QueueHost
+from router.broker.queues.queue_admin import claim_idle_of
+from router.broker.queues.redis_queue import RedisQueue
+from router.broker.server.durability import Durability
+from router.broker.server.outage import Outage
+from router.config.models import (
+    BatchConfig,
+    QueueConfig,
+)
+from router.contracts import Clock, Queue, QueueLimits
+from router.core.rendering.expressions import Expression
+from router.engine.delivery.outcomes import Outcomes
+from router.engine.log_limits import LogLimits
+from router.engine.queues.memory_queue import MemoryQueue
+from router.engine.queues.ordered_queue import Ordered
+from router.engine.runtime import Runtime
+from router.ops.loading import Loaded
+from router.plugin_contracts import SinkType
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Durable:
+    """What all Redis queues of one router share."""
+
+    def __init__(self, loaded: Loaded, around: Runtime, isolation: CrashIsolation) -> None:
+        redis = loaded.config.redis
+        server, clock, told = around.server(), around.clock, Outage(around.clock)
+        self._host = QueueHost(server, redis.key_prefix, around.consumer, clock, isolation, told)
+        say = LogLimits(log, clock).say
+        self.enqueuer = Enqueuer(
+            server, prefix=redis.key_prefix, buffer_bytes=redis.outage_buffer, say=say, outage=told
+        )
+        self.durability = Durability(server)
+
+    def queue(self, name: str, loaded: Loaded, outcomes: Outcomes) -> RedisQueue:
+        """Return the queue of one sink, not yet started."""
+        limits = limits_of(name, loaded)
+        queue = RedisQueue(
+            name,
+            self._host,
+            inbox=self.enqueuer.inbox(name, limits, outcomes.book, outcomes.dropped),
+            limits=limits,
+            give_up=lambda event, reason, detail: outcomes.give_up(queue, event, reason, detail),
+            book=outcomes.book,
+        )
+        return queue
+
+    def orphans(self, served: Callable[[], AbstractSet[str]]) -> Orphans:
+        """Return what looks for queues in Redis that none of the `served` sinks works off."""
+        return Orphans(self._host.server, prefix=self._host.prefix, served=served)
+
+
+def queue_of(name: str, loaded: Loaded, durable: Durable | None, outcomes: Outcomes, clock: Clock) -> Queue:
+    """Return the queue of one sink, not yet started."""
+    if durable is not None and is_durable(name, loaded):
+        return durable.queue(name, loaded, outcomes)
+    limits = limits_of(name, loaded)
+    return MemoryQueue(limits, now=clock.monotonic, book=outcomes.book, dropped=outcomes.dropped)
+
+
+def is_durable(name: str, loaded: Loaded) -> bool:
+    """Return whether the queue of a sink is in Redis: unless the configuration or the plugin says memory, or nothing is sent."""
+    config = loaded.config.sinks[name].host.queue
+    kind = (config and config.type) or loaded.types[name].queue
+    return kind == "redis" and loaded.config.deliver != "print"
+
+
+def limits_of(name: str, loaded: Loaded) -> QueueLimits:
+    """Return the limits of a sink's queue."""
+    host, kind = loaded.config.sinks[name].host, loaded.types[name]
+    queue, concurrency = host.queue or QueueConfig(), host.concurrency or kind.concurrency
+    batch = batch_of(host.batch, kind) if hasattr(kind.sink, "deliver_batch") else 2
+    return QueueLimits(
+        queue.max_events,
+        queue.max_bytes,
+        queue.when_full,
+        hold=max(batch * concurrency, 10),
+        idle=claim_idle_of(host.timeout),
+        overriding=loaded.overriding(name),
+    )
+
+
+def ordered(queue: Queue, key: Expression | None, clock: Clock) -> Ordered | None:
+    """Return what keeps the deliveries of each key in order, None where nothing has to."""
+    if key is None:
+        return None
+    return Ordered(queue, key=lambda event: key.key(event, clock.now()), now=clock.monotonic)
+
+
+def batch_of(configured: BatchConfig, kind: SinkType) -> int:
+    """Events a call: what the configuration says, else what the plugin says, else the default."""
+    return configured.max_events if "max_events" in configured.model_fields_set or not kind.batch else kind.batch

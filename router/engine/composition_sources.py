@@ -1,0 +1,132 @@
+"""Builds the sources from the configuration; floor 5."""
+
+from __future__ import annotations
+
+from router.broker.dead_letters.dead_letter_store import GROUP
+from router.broker.dead_letters.replay_sweep import ReplaySweep
+from router.broker.groups.crash_isolation import CrashIsolation
+from router.broker.lists.list_source import ListSource
+from router.broker.pubsub.pubsub_source import PubSubSource
+from router.broker.server import keys
+from router.broker.streams.stream_source import StreamOptions, StreamSource
+from router.config.models import (
+    ListConfig,
+    PubSubConfig,
+    SourceConfig,
+    StreamConfig,
+)
+from router.contracts import DeadLetters
+from router.core.accounts.books import SourceBook
+from router.core.matching import is_glob
+from router.engine.dead_letters.replays import NAME as REPLAYS
+from router.engine.dead_letters.replays import Replayer, Replays
+from router.engine.intake.switch import Intake, Way
+from router.engine.parts import Shared, SourcePart
+from router.engine.runtime import Runtime
+from router.ops.loading import Loaded
+
+
+def source_part(name: str, loaded: Loaded, shared: Shared) -> SourcePart:
+    """Return one source, not yet started, and its intake, not yet opened."""
+    shared.books.sources.setdefault(name, SourceBook())
+    config, intake = loaded.config.sources[name], Intake()
+    if isinstance(config, StreamConfig):
+        return SourcePart(_stream(name, config, loaded, shared, intake), intake)
+    if isinstance(config, ListConfig):
+        return SourcePart(_list(name, config, loaded, shared, intake), intake)
+    pubsub = _pubsub(name, config, shared, intake)
+    return SourcePart(pubsub, intake, pubsub)
+
+
+def _pubsub(name: str, config: PubSubConfig, shared: Shared, intake: Intake) -> PubSubSource:
+    around = shared.around
+    return PubSubSource(
+        name,
+        config.url or around.redis_url,
+        *subscriptions_of(config),
+        receiver=intake,
+        clock=around.clock,
+        client_name=around.client_name,
+        connect_timeout=around.connect_timeout,
+        waiting=around.waiting,
+    )
+
+
+def _stream(name: str, config: StreamConfig, loaded: Loaded, shared: Shared, intake: Intake) -> StreamSource:
+    around = shared.around
+    own = config.url in {None, around.redis_url}
+    options = StreamOptions(
+        streams=config.streams,
+        group=config.group,
+        consumer=around.consumer,
+        start=config.start,
+        payload_field=config.payload_field,
+        claim_idle=config.claim.idle,
+        max_deliveries=config.max_deliveries,
+        max_in_flight=config.max_in_flight,
+        observe=loaded.config.deliver == "print",
+        marks=keys.handed(loaded.config.redis.key_prefix) if own else None,
+    )
+    return StreamSource(
+        name,
+        around.server(config.url),
+        options,
+        receiver=intake,
+        clock=around.clock,
+        connect_timeout=around.connect_timeout,
+        waiting=around.waiting,
+        isolation=shared.isolation,
+        book=shared.books.sources.setdefault(name, SourceBook()),
+    )
+
+
+def _list(name: str, config: ListConfig, loaded: Loaded, shared: Shared, intake: Intake) -> ListSource:
+    around = shared.around
+    return ListSource(
+        name,
+        config.url or around.redis_url,
+        config.keys,
+        consumer=around.consumer,
+        receiver=intake,
+        clock=around.clock,
+        max_in_flight=config.max_in_flight,
+        max_deliveries=config.max_deliveries,
+        lease=config.lease,
+        prefix=loaded.config.redis.key_prefix,
+        removable=config.url in {None, around.redis_url},
+        client_name=around.client_name,
+        connect_timeout=around.connect_timeout,
+        waiting=around.waiting,
+        observe=loaded.config.deliver == "print",
+        isolation=shared.isolation,
+    )
+
+
+def replays_of(loaded: Loaded, around: Runtime, way: Way, letters: DeadLetters, isolation: CrashIsolation) -> Replays:
+    """Return what takes the dead letters that are to go again, with the source that reads them."""
+    prefix = loaded.config.redis.key_prefix
+    server = around.server()
+    source = StreamSource(
+        REPLAYS,
+        server,
+        StreamOptions(
+            streams=[keys.replay(prefix)],
+            group=GROUP,
+            consumer=around.consumer,
+            start="oldest",
+            marks=keys.handed(prefix),
+        ),
+        receiver=Replayer(way.now, letters, around.clock),
+        clock=around.clock,
+        connect_timeout=None,
+        isolation=isolation,
+    )
+    sweep = ReplaySweep(server, prefix=prefix)
+    return Replays(source, sweep, around.clock)
+
+
+def subscriptions_of(config: SourceConfig) -> tuple[list[str], list[str]]:
+    """Return the names and the globs that a source subscribes to."""
+    assert isinstance(config, PubSubConfig)
+    names = [channel for channel in config.channels if not is_glob(channel)]
+    return names, [channel for channel in config.channels if is_glob(channel)] + config.patterns
