@@ -73,15 +73,13 @@ class ChannelIndex:
 
     def find(self, channel: bytes) -> tuple[int, ...]:
         """Return the numbers of the entries that match, in ascending order."""
-        named = self._names.get(channel)
-        if named is not None:
-            return named
+        if channel in self._names:
+            return self._names[channel]
         for length, begins in self._begins:
-            globs = begins.get(channel[:length])
-            if globs is not None:  # at the latest the one of those that begin with anything
+            start = channel[:length]
+            if start in begins:  # at the latest where there is nothing that they have to begin with
                 break
-        assert globs is not None
-        sure, asked = globs
+        sure, asked = begins[start]
         if asked and (more := [number for number, matches in asked if matches(channel)]):
             return tuple(sorted({*sure, *more}))
         return sure

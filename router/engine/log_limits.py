@@ -8,7 +8,9 @@ the numbers are in the books. Alike lines are told apart by what the configurati
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 from structlog.stdlib import BoundLogger
 
@@ -47,13 +49,13 @@ class _Channels:
         self._counted = 0
         self._known: set[int] = set()
 
-    def add(self, name: object) -> None:
-        """Count this one, if it is none of those that are known."""
-        mark = hash(name)
-        if len(self._known) >= CHANNELS and mark not in self._known:
+    def add(self, names: Iterable[object]) -> None:
+        """Count those that are none of the known ones."""
+        marks = set(map(hash, names))
+        if len(self._known) >= CHANNELS and not marks <= self._known:
             self._counted += len(self._known)
             self._known.clear()
-        self._known.add(mark)
+        self._known |= marks
 
     @property
     def number(self) -> int:
@@ -70,12 +72,11 @@ class _Said:
     spared: int = 0
     channels: _Channels = field(default_factory=_Channels)
 
-    def spare(self, times: int, channel: object) -> None:
+    def spare(self, times: int, channels: Iterable[object]) -> None:
         """Count events that get no line."""
         if times:
             self.spared += times
-            if channel is not None:
-                self.channels.add(channel)
+            self.channels.add(channels)
 
     def told(self) -> dict[str, int]:
         """Return what the next line says of them."""
@@ -92,26 +93,29 @@ class LogLimits:
         self._said: dict[tuple[str, ...], _Said] = {}
         self._next_sweep = 0.0
 
-    def say(self, message: str, *about: str, times: int = 1, **fields: object) -> None:
+    def say(
+        self, message: str, *about: str, times: int = 1, channels: Iterable[str] | None = None, **fields: object
+    ) -> None:
         """Log a warning. `about` tells alike messages apart (source, reason …); `fields` are those of this one.
 
-        It has happened `times`. Of the same thing another kind of `error` or `detail` is told at once. The next line has the
-        number of different `channel`s too.
+        It has happened `times`, after the first time on these `channels`, or on `channel` again. Of the same thing another
+        kind of `error` or `detail` is told at once. The next line has the number of different channels too.
         """
         now = self._clock.monotonic()
         key = self._place((message, *(one[:LONGEST] for one in about)), now)
         before = self._said.get(key)
         why = kind(str(fields.get("error", fields.get("detail", ""))))
-        channel = fields.get("channel")
+        channel = [fields["channel"]] if "channel" in fields else []
+        more = channel if channels is None else channels
         if before is not None and now < before.quiet_until:
             if why in before.kinds or len(before.kinds) >= KINDS:
-                before.spare(times, channel)
+                before.spare(times, chain(channel, more))
                 return
             before.kinds.add(why)
-            before.spare(times - 1, channel)
+            before.spare(times - 1, more)
         else:
             self._said[key] = after = _Said(now + QUIET, {why})
-            after.spare(times - 1, channel)
+            after.spare(times - 1, more)
             if before is not None:
                 fields |= before.told()
         self._log.warning(message, **fields)

@@ -64,25 +64,22 @@ class Channels:
         self.decode = events.DECODERS[source.format] if source.plain else partial(read, source=source)
         self.known: dict[bytes, Known] = {}
         """Those that were seen, by their names."""
-        self._routing = routing
+        self._plan = routing.plan
         self._keep_unmatched = keep_unmatched
         self._prepared: dict[Plan, Prepared] = {}
         self._endings: dict[tuple[Step, ...], Ending] = {}
 
-    def learn(self, batch: RawBatch) -> Known:
-        """Find what is to be known of a channel, and remember it unless its name is very long."""
-        if len(batch.channel) > LONGEST_CHANNEL:
-            return self.find(batch)
-        if len(self.known) >= MOST_CHANNELS:
-            self.known.clear()  # dropping the oldest one each time takes long: a dict has to look for it
-        known = self.known[batch.channel] = self.find(batch)
-        return known
-
-    def find(self, batch: RawBatch) -> Known:
-        """Find what is to be known of a channel."""
-        plan = self._routing.plan(self.source.name, batch.channel)
+    def find(self, batch: RawBatch, known: dict[bytes, Known]) -> Known:
+        """Find what is to be known of a channel, and remember it there unless its name is very long."""
+        channel = batch.channel
+        plan = self._plan(self.source.name, channel)
         prepared = self._prepared.get(plan) or self._prepare(plan)
-        return events.text(batch.channel), pattern_text(batch.pattern), prepared
+        found = channel.decode("utf-8", "backslashreplace"), pattern_text(batch.pattern), prepared
+        if len(channel) <= LONGEST_CHANNEL:
+            if len(known) >= MOST_CHANNELS:
+                known.clear()  # dropping the oldest one each time takes long: a dict has to look for it
+            known[channel] = found
+        return found
 
     def ending(self, plan: Plan, payload: Any) -> Ending:
         """Return what an event becomes; events that become the same get the same object."""

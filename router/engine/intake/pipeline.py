@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from itertools import groupby
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -103,7 +102,7 @@ class Pipeline:
         now = self._clock.now()
         moment = _Moment(now, received_at, self._ids.prefix(now))
         channels = self._channels[source]
-        self._take(channels, {batch.channel: channels.find(batch)}, [batch], moment)
+        self._take(channels, {}, [batch], moment)
 
     def deliver(self, events: Sequence[Event]) -> None:
         """Put deliveries that were made before into the queues of their sinks. Raises `KeyError` without such a sink."""
@@ -136,7 +135,7 @@ class Pipeline:
         return sink in self._inboxes and self._routing.knows(route, sink)
 
     def _take(
-        self, channels: Channels, known: Mapping[bytes, Known], batches: Sequence[RawBatch], moment: _Moment
+        self, channels: Channels, known: dict[bytes, Known], batches: Sequence[RawBatch], moment: _Moment
     ) -> None:
         """Take what a source read at one time: refuse what does not fit, put the rest into the queues."""
         source = channels.source
@@ -169,7 +168,7 @@ class Pipeline:
             self._put(sink, deliveries, sizes[sink])
 
     def _accept(
-        self, channels: Channels, known: Mapping[bytes, Known], batches: Sequence[RawBatch], moment: _Moment
+        self, channels: Channels, known: dict[bytes, Known], batches: Sequence[RawBatch], moment: _Moment
     ) -> tuple[list[_Run], list[tuple[RawBatch, int, Plan]]]:
         """Return the first delivery of every good message, in order, and which messages can't be taken.
 
@@ -180,8 +179,9 @@ class Pipeline:
         runs: list[_Run] = []
         refused: list[tuple[RawBatch, int, Plan]] = []
         ending: Ending | None = None
+        count = ids.count
         for batch in batches:
-            found = known.get(batch.channel) or channels.learn(batch)
+            found = known.get(batch.channel) or channels.find(batch, known)
             channel, pattern, prepared = found
             accepts = prepared.accepts
             messages: list[Any] | None = None
@@ -207,15 +207,15 @@ class Pipeline:
                 good = _without(payloads, bad)
             if messages is not None:
                 places = _without(range(len(payloads)), bad or ())
+                ids.count = count
                 self._make(runs, channels, found, batch, zip(places, messages, strict=True), moment)
-                ending = None
+                count, ending = ids.count, None
                 continue
             if prepared.ending is not ending:
                 assert prepared.ending is not None
                 ending = prepared.ending
                 run = _run(runs, ending)
                 accepted, route, sink = run.accepted, ending.route, ending.sink
-            count = ids.count
             if len(good) == 1:  # a comprehension for one would cost as much as the event
                 raw = good[0]
                 accepted.append(
@@ -228,7 +228,8 @@ class Pipeline:
                     for number, raw in enumerate(good, count + 1)
                 ]
                 run.size += sum(map(len, good))
-            ids.count = count + len(good)
+            count += len(good)
+        ids.count = count
         return runs, refused
 
     def _make(  # noqa: PLR0917  # the loop's state, handed on by the loop alone
@@ -333,12 +334,18 @@ class Pipeline:
     def _unmatched(self, book: SourceBook, ending: Ending, accepted: list[Event]) -> None:
         """Count events that no route takes; tell of them and keep them where they go nowhere else."""
         book.unmatched += len(accepted)
-        if ending.sink:
+        if ending.sink or not accepted:
             return
-        for channel, group in groupby(accepted, key=lambda event: event.channel):
-            first, *more = group
-            about: dict[str, Any] = {"event_id": first.id, "source": first.source, "channel": channel}
-            self._notes.say("no route takes the events of this channel", first.source, times=1 + len(more), **about)
+        first = accepted[0]
+        self._notes.say(
+            "no route takes the events of this channel",
+            first.source,
+            times=len(accepted),
+            channels=[event.channel for event in accepted[1:]],
+            event_id=first.id,
+            source=first.source,
+            channel=first.channel,
+        )
         delivery_log.not_routed(accepted, "unmatched")
         if self._keep_unmatched:
             for event in accepted:
