@@ -15,8 +15,8 @@ import re
 import socket
 import threading
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -185,31 +185,19 @@ class _Resolver:
 
 
 async def _in_thread(host: str, port: int, family: int) -> list[_AddressInfo]:
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[list[_AddressInfo]] = loop.create_future()
-
-    def settle(found: Sequence[Any], error: OSError | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(list(found))
-        else:
-            future.set_exception(error)
+    future: Future[list[Any]] = Future()
+    future.set_running_or_notify_cancel()  # who no longer waits does not keep the answer from being set
 
     def work() -> None:
-        found: Sequence[Any] = ()
-        error: OSError | None = None
         try:
-            found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-        except OSError as raised:
-            error = raised
+            future.set_result(socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG))
         except UnicodeError:
-            error = OSError("not a host name")
-        with suppress(RuntimeError):  # the loop has ended meanwhile, nobody waits
-            loop.call_soon_threadsafe(settle, found, error)
+            future.set_exception(OSError("not a host name"))
+        except OSError as error:
+            future.set_exception(error)
 
     threading.Thread(target=work, name="resolve", daemon=True).start()
-    return await future
+    return await asyncio.wrap_future(future)
 
 
 def _scoped(address: tuple[Any, ...]) -> str:
@@ -322,24 +310,17 @@ def _rebuilt(error: Exception, connect_timeout: float) -> DeliveryError:
             return TransientError(f"the proxy refused with HTTP {error.status}")
         case aiohttp.InvalidURL():
             return PermanentError("the URL can't be used")
-    return TransientError(_in_short(error, connect_timeout))
-
-
-def _in_short(error: Exception, connect_timeout: float) -> str:
-    import aiohttp  # noqa: PLC0415  # see the module's docstring
-
-    match error:
         case TimeoutError():
-            return f"no connection within {connect_timeout:g} s"
+            return TransientError(f"no connection within {connect_timeout:g} s")
         case aiohttp.ServerDisconnectedError():
-            return "the server closed the connection without an answer"
+            return TransientError("the server closed the connection without an answer")
         case aiohttp.ClientPayloadError():
-            return "the connection ended in mid-answer"
+            return TransientError("the connection ended in mid-answer")
         case aiohttp.ClientResponseError():
-            return "the answer is not HTTP"
+            return TransientError("the answer is not HTTP")
         case OSError():
-            return f"the connection broke: {_cause(error)}"
-    return f"the request failed ({type(error).__name__})"
+            return TransientError(f"the connection broke: {_cause(error)}")
+    return TransientError(f"the request failed ({type(error).__name__})")
 
 
 def _cause(error: BaseException) -> str:

@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import accumulate, groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from router.core.accounts.books import Books, SinkBook
 from router.core.accounts.snapshot import Snapshot
@@ -22,6 +23,8 @@ from router.events import Outcome
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
+
+T = TypeVar("T")
 
 PREFIX = "event_router_"
 
@@ -140,26 +143,27 @@ class _Collector:
         yield from _of_meters(self._measured.meters)
 
 
-Row = tuple[tuple[str, ...], float]
+Labels = tuple[str, ...]
+Row = tuple[Labels, float]
 
 
-def _counter(name: str, help: str, labels: tuple[str, ...], rows: Iterable[Row]) -> Metric:  # noqa: A002  # its name in the format
-    from prometheus_client.core import CounterMetricFamily  # noqa: PLC0415  # imported by then
+def _family(kind: str, name: str, help: str, labels: Labels, rows: Iterable[tuple[Any, ...]]) -> Metric:  # noqa: A002  # its name in the format
+    from prometheus_client import core  # noqa: PLC0415  # imported by then
 
-    return _filled(CounterMetricFamily(PREFIX + name, help, labels=labels), rows)
-
-
-def _gauge(name: str, help: str, labels: tuple[str, ...], rows: Iterable[Row]) -> Metric:  # noqa: A002  # as above
-    from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415  # as above
-
-    return _filled(GaugeMetricFamily(PREFIX + name, help, labels=labels), rows)
+    family: Metric = getattr(core, f"{kind}MetricFamily")(PREFIX + name, help, labels=labels)
+    for row in rows:
+        family.add_metric(*row)  # type: ignore[attr-defined]  # each of the three has it
+    return family
 
 
-def _filled(family: Any, rows: Iterable[Row]) -> Metric:
-    for values, number in rows:
-        family.add_metric(values, number)
-    filled: Metric = family
-    return filled
+_counter = partial(_family, "Counter")
+_gauge = partial(_family, "Gauge")
+_histogram = partial(_family, "Histogram")
+
+
+def _rows(things: Mapping[str, T], number: Callable[[T], float]) -> list[Row]:
+    """A row for each thing, labelled with its name."""
+    return [((name,), float(number(thing))) for name, thing in things.items()]
 
 
 def _of_router(snapshot: Snapshot) -> Iterator[Metric]:
@@ -182,33 +186,30 @@ def _of_router(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _of_sources(snapshot: Snapshot, books: Books) -> Iterator[Metric]:
-    own, of_source = books.sources, ("source",)
-    received = [((name,), float(book.received)) for name, book in own.items()]
-    yield _counter("events_received", "Events that came from a source.", of_source, received)
+    own, sources, labels = books.sources, snapshot.sources, ("source",)
+    yield _counter("events_received", "Events that came from a source.", labels, _rows(own, lambda b: b.received))
     rejected = [
         ((name, reason), number) for name, book in own.items() for reason, number in _complete(book.rejected, REJECTED)
     ]
     yield _counter("events_rejected", "Events that could not be taken, by reason.", ("source", "reason"), rejected)
-    unmatched = [((name,), float(book.unmatched)) for name, book in own.items()]
-    yield _counter("events_unmatched", "Events that no route took.", of_source, unmatched)
-    sources = snapshot.sources
-    yield _gauge("source_up", "Whether a source is heard.", of_source, [((n,), s.up) for n, s in sources.items()])
+    yield _counter("events_unmatched", "Events that no route took.", labels, _rows(own, lambda b: b.unmatched))
+    yield _gauge("source_up", "Whether a source is heard.", labels, _rows(sources, lambda s: s.up))
     deaf = {name: source for name, source in sources.items() if source.type == "pubsub"}
-    gaps = [((name,), float(source.gaps)) for name, source in deaf.items()]
-    yield _counter("pubsub_gaps", "How often a subscription was lost.", of_source, gaps)
-    seconds = [((name,), source.gap_seconds) for name, source in deaf.items()]
-    yield _counter("pubsub_gap_seconds", "How long subscriptions were lost.", of_source, seconds)
-    trimmed = [((name,), float(source.trimmed)) for name, source in sources.items() if source.type == "stream"]
-    yield _counter("stream_trimmed", "Entries trimmed off a stream that never reached the router.", of_source, trimmed)
+    yield _counter("pubsub_gaps", "How often a subscription was lost.", labels, _rows(deaf, lambda s: s.gaps))
+    seconds = _rows(deaf, lambda s: s.gap_seconds)
+    yield _counter("pubsub_gap_seconds", "How long subscriptions were lost.", labels, seconds)
+    streams = {name: source for name, source in sources.items() if source.type == "stream"}
+    trimmed = _rows(streams, lambda s: s.trimmed)
+    yield _counter("stream_trimmed", "Entries trimmed off a stream that never reached the router.", labels, trimmed)
 
 
 def _of_sinks(snapshot: Snapshot, books: Books) -> Iterator[Metric]:
     rows = [((name, *labels), number) for name, book in books.sinks.items() for labels, number in _outcomes(book)]
     labels = ("sink", "outcome", "reason")
     yield _counter("deliveries", "Deliveries that are over, by outcome and reason.", labels, rows)
-    waiting = [((name,), float(sink.pending)) for name, sink in snapshot.sinks.items()]
-    opened = [((name,), float(sink.breaker_open)) for name, sink in snapshot.sinks.items()]
+    opened = _rows(snapshot.sinks, lambda sink: sink.breaker_open)
     yield _gauge("breaker_open", "Whether a sink is left alone because it fails.", ("sink",), opened)
+    waiting = _rows(snapshot.sinks, lambda sink: sink.pending)
     yield _gauge("queue_events", "Deliveries that a sink's queue holds, those in hand included.", ("sink",), waiting)
 
 
@@ -235,18 +236,9 @@ def _of_meters(meters: Mapping[str, SinkMeter]) -> Iterator[Metric]:
     attempts = [
         ((name, result), float(number)) for name, meter in meters.items() for result, number in meter.attempts.items()
     ]
-    help_ = "Attempts to deliver, by how they ended."
-    yield _counter("delivery_attempts", help_, ("sink", "result"), attempts)
-    calls = {name: meter.seconds for name, meter in meters.items()}
-    yield _histogram("delivery_seconds", "How long a call of a sink takes, one delivery or a batch.", calls)
-    ages = {name: meter.ages for name, meter in meters.items()}
-    yield _histogram("event_age_seconds", "How old an event is when a sink has it.", ages)
-
-
-def _histogram(name: str, help: str, by_sink: Mapping[str, Histogram]) -> Metric:  # noqa: A002  # as above
-    from prometheus_client.core import HistogramMetricFamily  # noqa: PLC0415  # as above
-
-    family = HistogramMetricFamily(PREFIX + name, help, labels=("sink",))
-    for sink, histogram in by_sink.items():
-        family.add_metric((sink,), histogram.buckets(), histogram.sum)
-    return family
+    labels, of_sink = ("sink", "result"), ("sink",)
+    yield _counter("delivery_attempts", "Attempts to deliver, by how they ended.", labels, attempts)
+    calls = [((name,), meter.seconds.buckets(), meter.seconds.sum) for name, meter in meters.items()]
+    yield _histogram("delivery_seconds", "How long a call of a sink takes, one delivery or a batch.", of_sink, calls)
+    ages = [((name,), meter.ages.buckets(), meter.ages.sum) for name, meter in meters.items()]
+    yield _histogram("event_age_seconds", "How old an event is when a sink has it.", of_sink, ages)

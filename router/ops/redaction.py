@@ -37,11 +37,10 @@ class Redactor:
 
     def hide(self, secrets: Iterable[str]) -> None:
         """Take these secrets instead of those known before; empty ones are ignored."""
-        forms = {form for secret in secrets if secret for form in _forms(secret)}
-        longest_first = sorted(forms, key=len, reverse=True)
-        self._pattern = re.compile("|".join([*map(_sought, longest_first), _USERINFO]))
-        long = [re.escape(form) for form in longest_first if len(form) >= SHORT]
-        self._in_keys = re.compile("|".join([*long, _USERINFO]))
+        forms = {form for secret in secrets if secret for form in forms_of(secret)}
+        self._pattern = re.compile("|".join([*expressions(forms), _USERINFO]))
+        long = (form for form in forms if len(form) >= SHORT)
+        self._in_keys = re.compile("|".join([*expressions(long), _USERINFO]))
 
     def text(self, text: str) -> str:
         """Return the text without secrets."""
@@ -75,11 +74,13 @@ def _text(value: Any) -> str:
     return str(value) if isinstance(value, os.PathLike) else repr(value)
 
 
-def _sought(form: str) -> str:
-    return re.escape(form) if len(form) >= SHORT else rf"(?<!\w){re.escape(form)}(?!\w)"
+def expressions(forms: Iterable[str]) -> list[str]:
+    """Return regular expressions that find these forms of secrets, the longest first; a short one as a word of its own."""
+    longest_first = sorted(forms, key=len, reverse=True)
+    return [re.escape(form) if len(form) >= SHORT else rf"(?<!\w){re.escape(form)}(?!\w)" for form in longest_first]
 
 
-def _forms(secret: str) -> set[str]:
+def forms_of(secret: str) -> set[str]:
     """Return how a secret may be written: a short one as it is and in a string, a long one in every encoding."""
     forms = {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]}
     if len(secret) >= SHORT:

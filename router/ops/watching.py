@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -62,14 +63,8 @@ def _folders(files: Iterable[Path]) -> list[Path]:
     """The folders to listen in: of each file where its name stands, and where it really is."""
     found: set[Path] = set()
     for file in files:
-        found.update(folder for folder in (file.parent, _real(file).parent) if folder.is_dir())
+        really = Path(os.path.realpath(file))
+        found.update(folder for folder in (file.parent, really.parent) if folder.is_dir())
         if file.is_dir():
             found.add(file)
     return sorted(found)
-
-
-def _real(file: Path) -> Path:
-    try:
-        return file.resolve()
-    except (OSError, RuntimeError):
-        return file

@@ -1,5 +1,6 @@
 """A secret in a place where it does not belong is in nothing that is printed."""
 
+import copy
 import dataclasses
 import itertools
 import json
@@ -56,12 +57,13 @@ SECTIONS = {
 
 
 def base():
-    return {
+    document = {
         "version": 1,
         "sources": {kind: {"type": kind, **least} for kind, (_, least) in SOURCES.items()},
         "sinks": {kind: {"type": kind, **least} for kind, least in LEAST.items()},
         "routes": [{"id": "all", "sinks": list(LEAST)}],
     }
+    return copy.deepcopy(document)  # tests write into it
 
 
 def below(shape, depth=3):

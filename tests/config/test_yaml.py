@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from router.errors import ConfigError
 from router.ops.loading import Loaded, load
-from router.ops.loading.reading.nodes import SourceFile, name_paths, plain, scalars
+from router.ops.loading.reading.nodes import SourceFile, name_paths, plain, resolve, scalars
 from router.ops.loading.reading.problems import Problems
-from router.ops.loading.reading.yaml_nodes import parse, resolve
+from router.ops.loading.reading.yaml_nodes import parse
 
 HERE = Path(__file__).parent
 

@@ -4,27 +4,35 @@ import pytest
 
 from router.core.delivery.trimming import Look, unread
 
-LOOK = Look(
-    last=b"10-1",
-    lowest=None,
-    peers=False,
-    added=10,
-    missed=0,
-    read=10,
-    counted=10,
-    gap=False,
-    oldest=b"5-1",
-    deleted=b"0-0",
-)
+FIRST = {
+    "last": b"10-1",
+    "lowest": None,
+    "peers": False,
+    "added": 10,
+    "missed": 0,
+    "read": 10,
+    "counted": 10,
+    "gap": False,
+    "oldest": b"5-1",
+    "deleted": b"0-0",
+}
+LATER = {"last": b"20-1", "added": 20, "read": 20, "counted": 20, "oldest": b"8-1"}
+
+
+def look(**changes):
+    return Look(**{**FIRST, **changes})
 
 
 def later(**changes):
-    return LOOK._replace(last=b"20-1", added=20, read=20, counted=20, oldest=b"8-1", **changes)
+    return look(**{**LATER, **changes})
+
+
+LOOK = look()
 
 
 def test_the_first_look_tells_what_the_server_counts():
     assert unread(None, LOOK, 0) == (0, True)
-    assert unread(None, LOOK._replace(missed=3), 0) == (3, True)
+    assert unread(None, look(missed=3), 0) == (3, True)
 
 
 def test_what_the_server_took_for_read_and_nobody_read_was_lost():
@@ -40,12 +48,12 @@ def test_more_read_than_the_server_counts_is_no_loss():
 @pytest.mark.parametrize(
     ("now", "read"),
     [
-        (later()._replace(oldest=b"11-1"), None),
-        (later()._replace(oldest=None), None),
-        (later()._replace(oldest=b"11-1", read=None), 10),
-        (later()._replace(deleted=b"12-1"), 10),
-        (later()._replace(gap=True, read=None), 10),
-        (later()._replace(added=None), 10),
+        (later(oldest=b"11-1"), None),
+        (later(oldest=None), None),
+        (later(oldest=b"11-1", read=None), 10),
+        (later(deleted=b"12-1"), 10),
+        (later(gap=True, read=None), 10),
+        (later(added=None), 10),
     ],
 )
 def test_where_something_may_be_lost_that_nobody_counts_it_is_at_least_so_many(now, read):
@@ -56,7 +64,7 @@ def test_where_something_may_be_lost_that_nobody_counts_it_is_at_least_so_many(n
     "now",
     [
         later(),  # what was next at the look before is still there
-        LOOK._replace(oldest=None),  # all was read, and nothing was added
+        look(oldest=None),  # all was read, and nothing was added
         later(deleted=b"9-1"),  # deleted after it was read
     ],
 )
@@ -65,6 +73,6 @@ def test_where_nothing_can_be_lost_it_is_exact_though_others_read_too(now):
 
 
 def test_a_first_look_that_can_not_know_says_so():
-    assert unread(None, LOOK._replace(added=None), 0) == (0, False)
-    assert unread(None, LOOK._replace(gap=True, read=None), 0) == (0, False)
-    assert unread(None, LOOK._replace(deleted=b"11-1"), 0) == (0, False)
+    assert unread(None, look(added=None), 0) == (0, False)
+    assert unread(None, look(gap=True, read=None), 0) == (0, False)
+    assert unread(None, look(deleted=b"11-1"), 0) == (0, False)

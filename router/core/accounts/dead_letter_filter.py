@@ -40,19 +40,17 @@ class DeadLetterFilter:
         """For each letter whether it is meant; `now` is seconds since the epoch."""
         since, until = _stamp(self.since), _stamp(self.until)
         matches = any_of(self.channels)
-        sets = (self.sinks, self.routes, self.reasons, self.sources)
         return [
-            all(not wanted or has in wanted for wanted, has in zip(sets, _of(letter), strict=True))
+            (not self.sinks or letter.sink in self.sinks)
+            and (not self.routes or letter.route in self.routes)
+            and (not self.reasons or letter.reason in self.reasons)
+            and (not self.sources or letter.source in self.sources)
             and (not self.channels or matches(letter.channel.encode("utf-8", "surrogateescape")))
             and (since is None or letter.failed_at >= since)
             and (until is None or letter.failed_at < until)
             and (self.where is None or bool(self.where.value(event_of(letter), now)))
             for letter in letters
         ]
-
-
-def _of(letter: DeadLetter) -> tuple[str | None, str | None, str, str]:
-    return letter.sink, letter.route, letter.reason, letter.source
 
 
 def _stamp(at: float | None) -> str | None:

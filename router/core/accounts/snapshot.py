@@ -6,7 +6,7 @@ Everything the admin side shows is read off a `Snapshot`: who takes one touches 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 from router.core.accounts.books import ProcessBook
@@ -217,7 +217,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
         "reasons": list(snapshot.reasons),
         "warnings": list(snapshot.warnings),
         "balanced": snapshot.balanced,
-        "redis": redis and {"address": redis.address, "up": redis.up, "reason": redis.reason},
+        "redis": redis and asdict(redis),
         "config": {
             "file": snapshot.file,
             "env_file": snapshot.env_file,
@@ -230,7 +230,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
         "books": {
             "sources": {name: _source_book(source) for name, source in snapshot.sources.items()},
             "sinks": {name: _sink_book(sink) for name, sink in snapshot.sinks.items()},
-            "process": _process_book(snapshot.process),
+            "process": asdict(snapshot.process),
         },
     }
 
@@ -247,15 +247,6 @@ def _source(source: SourceStatus) -> dict[str, Any]:
         "trimmed": source.trimmed,
         "trimmed_exact": source.trimmed_exact,
         "possibly_repeated": source.possibly_repeated,
-    }
-
-
-def _process_book(book: ProcessBook) -> dict[str, int]:
-    return {
-        "planned": book.planned,
-        "accepted": book.accepted,
-        "on_their_way": book.on_their_way,
-        "left": book.left,
     }
 
 
@@ -278,7 +269,7 @@ def _sink(sink: SinkStatus) -> dict[str, Any]:
         "in_hand": sink.in_hand,
         "waiting": sink.waiting,
         "breaker_open": sink.breaker_open,
-        "fault": sink.fault and {"since": sink.fault.since, "why": sink.fault.why},
+        "fault": sink.fault and asdict(sink.fault),
         "dropped_by_channel": dict(sink.dropped_by_channel),
         "unreadable": sink.unreadable,
         "replaced": sink.replaced,

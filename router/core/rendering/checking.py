@@ -5,6 +5,7 @@ Jinja stops at the first fault; here all of them are found, each with its line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -13,7 +14,6 @@ from jinja2 import Environment, TemplateSyntaxError, meta, nodes
 
 from router.core.rendering.sandbox.filters import EACH, zone
 from router.core.rendering.sandbox.values import EVENT_FIELDS
-from router.core.rendering.syntax import plainly
 from router.options import TemplateFile
 
 NAMES = frozenset({"payload", "event", "route", "sink"})
@@ -29,6 +29,44 @@ _INSTEAD = {
 }
 _FIRST_ARGUMENT = {"map": "filter", "select": "test", "reject": "test"}
 _SECOND_ARGUMENT = {"selectattr": "test", "rejectattr": "test"}
+
+
+_TAGS = ("if", "elif", "else", "for", "set", "macro", "call", "filter", "block", "extends", "include", "import", "with")
+
+_OPERATORS = {
+    "&": "; write `and`",
+    "?": "; write `A if CONDITION else B`",
+    "!": "; write `not`",
+    "=": "; to compare write `==`",
+    ";": "",
+}
+"""What is meant by signs of other languages."""
+
+# In their order: what the parser says, and what is said instead.
+_PLAIN = (
+    (r"unexpected end of template, expected 'end of print statement'", r"`{{` is not closed: `}}` is missing"),
+    (r"unexpected end of template, expected 'end of statement block'", r"`{%` is not closed: `%}` is missing"),
+    (
+        r"unexpected end of template\b.* needs to be closed is '(\w+)'",
+        r"`{% \1 %}` is not closed: `{% end\1 %}` is missing",
+    ),
+    (r"missing end of comment tag", r"`{#` begins a comment and is not closed: `#}` is missing"),
+    (r"unexpected 'end of template'", r"`{{` is not closed: `}}` is missing"),
+    (r"tag name expected", r"the name of a tag is missing after `{%`"),
+    (r"unexpected '}'", r"`}` alone closes nothing: `{{` is closed by `}}`, `{%` by `%}`"),
+    (r"unexpected '(.)', expected '(.)'", r"`\2` is missing"),
+    (r"expected an expression, got 'end of (?:print statement|statement block)'", r"an expression is missing"),
+    (r"unexpected 'end of (?:print statement|statement block)'", r"the expression is not complete"),
+    (r"expected token 'name', got 'end of .*'", r"a name is missing, of a filter after `|` or of a variable"),
+    (r"expected name or number", r"a name is missing after the `.`"),
+    (r"encountered unknown tag '((?:end|el)\w+)'.*", r"`{% \1 %}` closes nothing that is open here"),
+    (r"unexpected char (?:'\"'|\"'\") at \d+", r"a quote that is opened is never closed"),
+    (
+        r"expected token ':', got '.*'",
+        r"`{` begins a mapping here, `{key: value}`; inside `{{ … }}` write no second `{{`",
+    ),
+    (r"expected token 'in', got '.*'", r"`in` is missing: {% for each in payload.list %}"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +106,7 @@ def read(text: str, environment: Environment) -> Source:
         try:
             tree = source.trees[name] = environment.parse(content)
         except TemplateSyntaxError as error:
-            source.faults.append(place(plainly(error), error.lineno))
+            source.faults.append(place(_plainly(error), error.lineno))
             continue
         except RecursionError:
             source.faults.append(place("it is nested too deeply", None))
@@ -167,7 +205,7 @@ def _names(source: Source, own: str | None) -> None:
         try:
             undeclared = meta.find_undeclared_variables(tree)
         except TemplateSyntaxError as error:
-            source.faults.append(place(plainly(error), error.lineno))
+            source.faults.append(place(_plainly(error), error.lineno))
             continue
         used |= undeclared
         if "event" not in stored:
@@ -218,3 +256,23 @@ def _chain(node: nodes.Node) -> tuple[object, ...] | None:
         return None
     before = _chain(node.node)
     return None if before is None else (*before, key)
+
+
+def _plainly(error: TemplateSyntaxError) -> str:
+    """The sentence for a syntax error."""
+    told = (error.message or "").removesuffix(".").replace("\n", " ")
+    for pattern, words in _PLAIN:
+        found = re.fullmatch(pattern, told, re.IGNORECASE)
+        if found:
+            return found.expand(words)
+    got = re.fullmatch(r"expected token 'end of (?:print statement|statement block)', got '(.*)'", told)
+    if got:
+        hint = _OPERATORS.get(got[1], "; an operator, a `|` or the end is missing before it")
+        return f"`{got[1]}` can't stand here{hint}"
+    sign = re.fullmatch(r"unexpected char '(.)' at \d+", told)
+    if sign:
+        return f"`{sign[1]}` means nothing in an expression{_OPERATORS.get(sign[1], '')}"
+    tag = re.fullmatch(r"encountered unknown tag '(\w+)'.*", told, re.IGNORECASE)
+    if tag:
+        return f"there is no tag `{tag[1]}`{did_you_mean(tag[1], _TAGS)}"
+    return f"{told[:1].lower()}{told[1:]}" if told[1:2].islower() else told

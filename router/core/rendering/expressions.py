@@ -9,14 +9,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from jinja2 import Template, nodes
-
 from router.core.rendering import TemplateEnvironment
 from router.core.rendering.checking import Fault
 from router.core.rendering.sandbox.bounds import Run, current
 from router.core.rendering.sandbox.values import Missing, text
-from router.core.rendering.scope import scope
-from router.core.rendering.templates import BrokenTemplateError, Compiled, sole_expression
+from router.core.rendering.templates import BrokenTemplateError, Compiled, CompiledExpression, scope
 from router.errors import TemplateError
 from router.events import Event
 from router.options import is_template
@@ -24,7 +21,6 @@ from router.options import is_template
 MILLISECONDS = 1e11
 """A number of seconds above this is in milliseconds, as JavaScript's `Date.now()`: in seconds it were the year 5138."""
 
-_RESULT = "_result_"
 _NO_TIME = "expires: the text is no time"
 
 
@@ -35,22 +31,6 @@ class BrokenExpressionError(Exception):
         super().__init__("; ".join(fault.message for fault in faults))
 
 
-class _Value(Compiled):
-    """A compiled expression, which gives its value and not its text."""
-
-    def _compile(self, tree: nodes.Template) -> Template:
-        found = sole_expression(tree)
-        if found is None:
-            raise BrokenTemplateError([Fault("it is not one expression", None)])
-        return super()._compile(nodes.Template([nodes.Assign(nodes.Name(_RESULT, "store"), found, lineno=1)], lineno=1))
-
-    def value(self, names: dict[str, Any]) -> Any:
-        context, steps = self._run(names)
-        for _ in steps:
-            pass  # it has nothing to say, it sets the result
-        return context.vars[_RESULT]
-
-
 class Expression:
     """A compiled expression. Raises `BrokenExpressionError`."""
 
@@ -58,7 +38,7 @@ class Expression:
         if is_template(source):
             raise BrokenExpressionError([Fault("an expression is written without `{{` and `}}`", None)])
         try:
-            self._value = _Value(f"{{{{ {source}\n}}}}", environment.expressions())
+            self._value = CompiledExpression(f"{{{{ {source}\n}}}}", environment.expressions)
         except BrokenTemplateError as error:
             raise BrokenExpressionError(error.faults) from None
 
@@ -93,7 +73,7 @@ class Expiry:
         self._template: Compiled | None = None
         if isinstance(after, str):
             try:
-                self._template = Compiled(after, environment.plain())
+                self._template = Compiled(after, environment.plain)
             except BrokenTemplateError as error:
                 raise BrokenExpressionError(error.faults) from None
 

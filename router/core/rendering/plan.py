@@ -16,13 +16,13 @@ from pydantic import BaseModel
 from router.core.mailboxes import split
 from router.core.rendering.addresses import checked
 from router.core.rendering.sandbox.bounds import Run, current
-from router.core.rendering.scope import scope
 from router.core.rendering.templates import (
     BrokenTemplateError,
     Compiled,
     CompiledAddresses,
     TemplateEnvironment,
     literal,
+    scope,
 )
 from router.core.rendering.walk import Marker, Part, Path, follow, walk
 from router.errors import AddressError, Reason, RouterError
@@ -278,7 +278,7 @@ class _Compiler:
         for place, value in enumerate(values):
             try:
                 if is_template(value):
-                    items.append(self._add(CompiledAddresses(value, self.environment.addresses())))
+                    items.append(self._add(CompiledAddresses(value, self.environment.addresses)))
                 else:
                     items.append(checked(split(value), marker))
             except BrokenTemplateError as error:
@@ -309,7 +309,7 @@ class _Compiler:
         if escape is not None:
             sandbox = self.environment.escaping(escape)
         else:
-            sandbox = self.environment.html() if marker.autoescape else self.environment.plain()
+            sandbox = self.environment.html if marker.autoescape else self.environment.plain
         return _TextField(path, self._add(Compiled(value, sandbox)), sandbox.escaped)
 
     def _add(self, template: _C) -> _C:

@@ -1,28 +1,33 @@
-"""One template compiled to a function of the names it is rendered with; floor 2."""
+"""One template compiled to a function of the names it is rendered with, and these names; floor 2."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cached_property
 from typing import Any, cast
 
 from jinja2 import Template, TemplateSyntaxError, nodes
+from jinja2.defaults import DEFAULT_NAMESPACE
 from jinja2.runtime import Context
+from jinja2.sandbox import safe_range
 
 from router.core.mailboxes import split
 from router.core.rendering.addresses import listed, value_text
-from router.core.rendering.checking import Fault, Source, chains, read
+from router.core.rendering.checking import Fault, chains, read
 from router.core.rendering.sandbox.bounds import MAX_OUTPUT, too_long
 from router.core.rendering.sandbox.environments import Sandbox
 from router.core.rendering.sandbox.filters import zone
 from router.core.rendering.sandbox.lenient import Lenient
-from router.core.rendering.sandbox.values import MissingError, dotted
+from router.core.rendering.sandbox.values import EventFields, MissingError, dotted
 from router.errors import TemplateError
 from router.escaping import cut
+from router.events import Event
 from router.options import TemplateFile
 
 Names = Mapping[str, Any]
 """What a template is rendered with."""
 
+_GLOBALS = {**DEFAULT_NAMESPACE, "range": safe_range}
 _RESULT = "_result_"  # the name that a sole expression is kept under
 _CAUSE = 200  # bytes of what Python says; it may quote the payload
 _MISSING = "a name that the event itself gives is missing (the dead letter says more)"
@@ -46,33 +51,48 @@ class TemplateEnvironment:
 
     def __init__(self, *, timezone: str = "UTC") -> None:
         self._zone = zone(timezone)
-        self._made: dict[object, Sandbox] = {}
 
+    @cached_property
     def plain(self) -> Sandbox:
         """Values stand as they are."""
-        return self._once("plain", lambda: Sandbox(self._zone))
+        return Sandbox(self._zone)
 
+    @cached_property
     def html(self) -> Sandbox:
         """Values are HTML-escaped."""
-        return self._once("html", lambda: Sandbox(self._zone, html=True))
+        return Sandbox(self._zone, html=True)
 
+    @cached_property
     def addresses(self) -> Sandbox:
         """Values with a control character are refused."""
-        return self._once("addresses", lambda: Sandbox(self._zone, show=value_text))
+        return Sandbox(self._zone, show=value_text)
 
+    @cached_property
     def expressions(self) -> Sandbox:
         """What is missing is falsy, and unlike values compare as false."""
-        return self._once("expressions", lambda: Lenient(self._zone))
+        return Lenient(self._zone)
 
     def escaping(self, escape: Callable[[str], str]) -> Sandbox:
         """Values are escaped by a sink's own function."""
         return Sandbox(self._zone, escape)
 
-    def _once(self, key: object, make: Callable[[], Sandbox]) -> Sandbox:
-        sandbox = self._made.get(key)
-        if sandbox is None:
-            sandbox = self._made[key] = make()
-        return sandbox
+
+def scope(event: Event, used: Collection[str]) -> dict[str, Any]:
+    """The names of a delivery, of `payload` and `event` those that are `used`: a payload nobody reads is not decoded.
+
+    Raises `TemplateError` when the payload can't be decoded.
+    """
+    names = _GLOBALS.copy()
+    names["route"] = event.route
+    names["sink"] = event.sink
+    if "event" in used:
+        names["event"] = EventFields(event)
+    if "payload" in used:
+        try:
+            names["payload"] = event.payload
+        except (ValueError, RecursionError) as error:
+            raise TemplateError(f"the payload can't be decoded: {error}", "the payload can't be decoded") from None
+    return names
 
 
 def literal(text: str) -> str:
@@ -87,7 +107,9 @@ class Compiled:
     """
 
     def __init__(self, text: str, sandbox: Sandbox) -> None:
-        source = _checked(text, sandbox)
+        source = read(text, sandbox)
+        if source.faults:
+            raise BrokenTemplateError(source.faults)
         self.names = source.names
         self._chains = chains(source)
         self._sandbox = sandbox.with_files(source.texts) if source.texts else sandbox
@@ -112,6 +134,13 @@ class Compiled:
                 too_long()
             pieces.append(piece)
         return "".join(pieces)
+
+    def value(self, names: Names) -> Any:
+        """The value of the expression that `_assigning` has made a template of. Raises whatever it runs into."""
+        context, steps = self._run(names)
+        for _ in steps:
+            pass  # it has nothing to say, it sets the result
+        return context.vars[_RESULT]
 
     def _run(self, names: Names) -> tuple[Context, Iterator[str]]:
         context = self._sandbox.context_class(self._sandbox, cast("dict[str, Any]", names), None, self._template.blocks)
@@ -144,6 +173,16 @@ class Compiled:
         return dotted((there or asked or [()])[0])
 
 
+class CompiledExpression(Compiled):
+    """A compiled template that is one `{{ … }}` alone: `value(names)` gives its value and not its text."""
+
+    def _compile(self, tree: nodes.Template) -> Template:
+        expression = _sole_expression(tree)
+        if expression is None:
+            raise BrokenTemplateError([Fault("it is not one expression", None)])
+        return super()._compile(_assigning(expression))
+
+
 class CompiledAddresses(Compiled):
     """A compiled template of addresses: `addresses(names)` gives them, not yet checked.
 
@@ -151,31 +190,21 @@ class CompiledAddresses(Compiled):
     """
 
     def _compile(self, tree: nodes.Template) -> Template:
-        expression = sole_expression(tree)
+        expression = _sole_expression(tree)
         self._whole = expression is not None
-        if expression is not None:
-            result = nodes.Assign(nodes.Name(_RESULT, "store"), expression, lineno=1)
-            tree = nodes.Template([result], lineno=1)
-        return super()._compile(tree)
+        return super()._compile(tree if expression is None else _assigning(expression))
 
     def addresses(self, names: Names) -> list[str]:
         """The addresses. Raises `AddressError`, and whatever the template runs into."""
-        if not self._whole:
-            return split(self.render(names))
-        context, steps = self._run(names)
-        for _ in steps:
-            pass  # it has nothing to say, it sets the result
-        return listed(context.vars[_RESULT])
+        return listed(self.value(names)) if self._whole else split(self.render(names))
 
 
-def _checked(text: str, sandbox: Sandbox) -> Source:
-    source = read(text, sandbox)
-    if source.faults:
-        raise BrokenTemplateError(source.faults)
-    return source
+def _assigning(expression: nodes.Expr) -> nodes.Template:
+    """A template that writes nothing and keeps the value of an expression."""
+    return nodes.Template([nodes.Assign(nodes.Name(_RESULT, "store"), expression, lineno=1)], lineno=1)
 
 
-def sole_expression(tree: nodes.Template) -> nodes.Expr | None:
+def _sole_expression(tree: nodes.Template) -> nodes.Expr | None:
     """The expression of a template that is nothing but `{{ … }}`, white space around it aside."""
     if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
         return None

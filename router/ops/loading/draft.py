@@ -60,3 +60,8 @@ class Draft:
         """The entries of a section that is a mapping; none where it is not."""
         node = self.root.get(section)
         return node.entries if isinstance(node, Mapping) else {}
+
+    def remark(self, message: str, entry: Entry, severity: str = "warning", at: Node | None = None) -> None:
+        """Keep a warning or a note on an entry, at its key or where `at` stands."""
+        mark = entry.mark if at is None else at.mark
+        self.problems.add(message, mark, path=entry.node.path, severity=severity)

@@ -17,10 +17,8 @@ from router.ops.loading.checking.sinks import CheckedSink, url_secrets
 from router.ops.loading.draft import Draft
 from router.ops.loading.loader import check
 from router.ops.loading.reading import shapes
-from router.ops.loading.reading.nodes import Mapping, Node, Scalar, Sequence, find, items
-from router.ops.loading.reading.yaml_nodes import resolve
-
-HIDDEN = "***"
+from router.ops.loading.reading.nodes import Mapping, Node, Scalar, Sequence, find, items, resolve
+from router.ops.redaction import HIDDEN
 
 _RELATIVE_FILE = re.compile(r"\$\{file:([^/}][^}]*)\}")
 

@@ -24,9 +24,8 @@ from router.core.rendering import OptionsTemplate, TemplateEnvironment
 from router.core.rendering.expressions import Expiry, Expression
 from router.core.routing import Routing, SchemaRule
 from router.errors import ConfigError, Problem
-from router.ops.loading.checking import compiling, references
-from router.ops.loading.checking.file_modes import check_file_modes
-from router.ops.loading.checking.lint import look_around
+from router.ops.loading.checking import compiling
+from router.ops.loading.checking.lint import check_file_modes, look_around
 from router.ops.loading.checking.sinks import secrets_of, url_secrets
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading import expand, includes, yaml_nodes
@@ -137,7 +136,7 @@ def load(
     draft = check(path, environ=environ, env_file=env_file, placeholders=placeholders, pipes=pipes)
     environment = TemplateEnvironment(timezone=draft.timezone)
     templates = compiling.compiled(draft, environment)
-    order_by, expires = references.order_by(draft, environment), references.expires(draft, environment)
+    order_by, expires = compiling.order_by(draft, environment), compiling.expires(draft, environment)
     files = frozenset(Path(os.path.normpath(file)) for file in draft.files | draft.reader.files)
     try:
         draft.problems.check()

@@ -19,6 +19,8 @@ from router.plugin_manager import ALL, Plugins
 Json = dict[str, Any]
 
 _EXPRESSION: Json = {"type": "string", "pattern": r"\$"}
+_TEXT: Json = {"type": "string"}
+_TEXTS: Json = {"type": "array", "items": _TEXT}
 _NOISE = frozenset({"title", "discriminator", "writeOnly", "default"})
 _SCALARS = frozenset({"integer", "number", "boolean", "null"})
 _PLAIN_TEXT = frozenset({"type", "description", "examples", "default"})
@@ -37,7 +39,7 @@ def config_schema(plugins: Plugins) -> Json:
     simple = {key: _described(_expanded(RouterConfig)["properties"][key], fields[key]) for key in _SIMPLE}
     properties: Json = {
         "version": simple["version"],
-        "include": _described(_strings(), "files to merge into this one: a glob or a list of them"),
+        "include": _described({"anyOf": [_TEXT, _TEXTS]}, "files to merge into this one: a glob or a list of them"),
         "redis": _or_empty(simple["redis"]),
         "plugins": _or_empty(simple["plugins"]),
         "sources": _described(_named(_source()), fields["sources"]),
@@ -45,7 +47,9 @@ def config_schema(plugins: Plugins) -> Json:
         "defaults": _or_empty(_defaults(kinds, host)),
         "sinks": _described(_named(_sink(kinds)), fields["sinks"]),
         "routes": _described({"type": "array", "minItems": 1, "items": _route(plugins)}, fields["routes"]),
-        "unmatched": _described({"anyOf": [_choice("drop", "dead-letter"), _list()]}, fields["unmatched"]),
+        "unmatched": _described(
+            {"anyOf": [_choice("drop", "dead-letter"), {**_TEXTS, "minItems": 1}]}, fields["unmatched"]
+        ),
         "deliver": _described({"anyOf": [_choice("send", "print"), _model(DeliverOnly)]}, fields["deliver"]),
         "timezone": simple["timezone"],
         "dead_letters": _or_empty(simple["dead_letters"]),
@@ -140,14 +144,6 @@ def _or_empty(schema: Json) -> Json:
 
 def _choice(*words: str) -> Json:
     return {"anyOf": [{"enum": list(words)}, _EXPRESSION]}
-
-
-def _list() -> Json:
-    return {"type": "array", "minItems": 1, "items": {"type": "string"}}
-
-
-def _strings() -> Json:
-    return {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 
 
 def _named(schema: Json) -> Json:

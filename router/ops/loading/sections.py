@@ -10,8 +10,8 @@ from router.ops.loading.checking import references, schema_files
 from router.ops.loading.checking.routes import RouteChecker
 from router.ops.loading.checking.sinks import check_defaults, check_sinks, entries_with_type
 from router.ops.loading.draft import Draft
-from router.ops.loading.reading import typed, yaml_nodes
-from router.ops.loading.reading.nodes import Mapping, Mark, Node, Scalar, word
+from router.ops.loading.reading import typed
+from router.ops.loading.reading.nodes import Mapping, Mark, Node, Scalar, resolve, word
 from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
 
 SECTIONS = (
@@ -75,7 +75,7 @@ def _version(root: Mapping, problems: Problems) -> None:
         return
     value = node.value if isinstance(node, Scalar) else None
     if isinstance(node, Scalar) and node.expanded and isinstance(value, str):
-        value = yaml_nodes.resolve(value)
+        value = resolve(value)
     if isinstance(value, bool) or not isinstance(value, int):
         problems.add(typed.expected("the number 1", node), node)
     elif value != 1:

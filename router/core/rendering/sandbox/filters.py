@@ -257,10 +257,6 @@ def url(value: Any) -> str:
     return quote(text(value).encode("utf-8", "surrogatepass"), safe="")
 
 
-def _plainly(value: Any) -> str:
-    return text(value)
-
-
 @pass_context
 def _each(_context: Context, items: Any) -> Iterable[Any]:
     return each(items)
@@ -292,16 +288,12 @@ def filters(
             "json": json,
             "markup": mark,
             "replace": replace,
-            "string": _plainly,
+            "string": text,
             "sum": total,
             "url": url,
             OWN_FORMAT: _formatted,
             OWN_PERCENT: percent,
-            SLICE: _sliced,
+            SLICE: lambda value, *bounds: value[slice(*bounds)],
         }
     )
     return {**{name: counting(function) for name, function in table.items()}, EACH: _each}
-
-
-def _sliced(value: Any, *bounds: Any) -> Any:
-    return value[slice(*bounds)]

@@ -126,18 +126,6 @@ def _plain(value: Any) -> Any:
     return text(value)
 
 
-def _identity(value: str) -> str:
-    return value
-
-
-def _nothing(_value: object) -> str:
-    return ""
-
-
-def _truth(value: object) -> str:
-    return "true" if value else "false"
-
-
 def _joined(values: Iterable[Any]) -> str:
     return join(values, ", ")
 
@@ -159,11 +147,11 @@ def _time(value: datetime) -> str:
 
 
 _TEXTS: dict[type[Any], Callable[[Any], str]] = {
-    str: _identity,
+    str: str,
     int: str,
     float: repr,
-    bool: _truth,
-    type(None): _nothing,
+    bool: lambda value: "true" if value else "false",
+    type(None): lambda _value: "",
     list: _joined,
     tuple: _joined,
     range: _joined,

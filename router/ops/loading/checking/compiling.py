@@ -1,12 +1,13 @@
-"""The templates of every sink and route, compiled, and their faults at their place; floor 4."""
+"""The templates and expressions of every sink and route, compiled, and their faults at their place; floor 4."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from router.core.rendering import OptionsTemplate, TemplateEnvironment, TemplateFault, TemplateFaults, compile_options
+from router.core.rendering.expressions import BrokenExpressionError, Expiry, Expression
 from router.ops.loading.draft import Draft
-from router.ops.loading.reading.nodes import Mapping, Mark, Node, Scalar, Sequence
+from router.ops.loading.reading.nodes import Mapping, Mark, Node, Scalar, Sequence, find, items, word
 from router.ops.loading.reading.problems import Problems
 
 Key = tuple[str, str | None]
@@ -32,6 +33,36 @@ def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[Key, Option
             if own is not None:
                 found[key] = own
     return found
+
+
+def order_by(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expression]:
+    """The compiled `order_by` of each sink that has one; reports what can't be compiled."""
+    found: dict[str, Expression] = {}
+    for sink in draft.sinks.values():
+        source = None if sink.config is None else sink.config.host.order_by
+        if source is not None:
+            try:
+                found[sink.name] = Expression(source, environment)
+            except BrokenExpressionError as error:
+                draft.problems.add(str(error), sink.keys.get("order_by"))
+    return found
+
+
+def expires(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expiry]:
+    """The compiled `expires` of each route that has one; reports what can't be compiled."""
+    found: dict[str, Expiry] = {}
+    for route in draft.routes:
+        if route.expires is not None:
+            try:
+                found[route.id] = Expiry(route.expires, environment)
+            except BrokenExpressionError as error:
+                draft.problems.add(str(error), _of_route(draft, route.id, "expires"))
+    return found
+
+
+def _of_route(draft: Draft, route: str, key: str) -> Node | None:
+    """What stands at a key of a route."""
+    return next((find(item, key) for item in items(draft.root.get("routes")) if word(find(item, "id")) == route), None)
 
 
 def _compile(

@@ -1,18 +1,27 @@
 """What can work and is hardly meant, and what the operator should know; floor 4.
 
-Warnings are what `check --strict` objects to; notes are not.
+Warnings are what `check --strict` objects to; notes are not. Only code is refused because others may write it
+(`ownership`): whoever changes a configuration can send events elsewhere, which is worth a warning.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from router.config.models import PubSubConfig, StreamConfig
 from router.core.matching import glob, is_glob
+from router.files import UnreadableError, resolve_path
 from router.ops.loading.checking.sinks import IN_CLEAR, url_secrets
 from router.ops.loading.draft import Draft
-from router.ops.loading.reading.concealing import HIDDEN
-from router.ops.loading.reading.nodes import find, scalars
+from router.ops.loading.reading.nodes import Mark, find, scalars
+from router.ops.loading.reading.problems import Problems
+from router.ops.redaction import HIDDEN
+from router.ownership import others_may_write
 
 _OPENING = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"
 _CLOSING = "\u201c\u201d\u2018\u2019\u00ab\u00bb"
@@ -51,7 +60,7 @@ def _unused(draft: Draft) -> None:
     taken = {name for route in draft.routes if route.enabled for name in route.sources or draft.sources}
     for name, entry in draft.entries("sources").items():
         if name not in taken and draft.unmatched == "drop":
-            draft.problems.warn("no route takes the events of this source", entry.mark, path=entry.node.path)
+            draft.remark("no route takes the events of this source", entry)
     used = {target.sink for route in draft.routes for target in route.sinks}
     if isinstance(draft.unmatched, list):
         used.update(target.sink for target in draft.unmatched)
@@ -62,7 +71,7 @@ def _unused(draft: Draft) -> None:
             used.update(sink.config.host.fallback)
     for name, entry in draft.entries("sinks").items():
         if name not in used:
-            draft.problems.warn("no route uses this sink", entry.mark, path=entry.node.path)
+            draft.remark("no route uses this sink", entry)
 
 
 def _schemas_without_channel(draft: Draft) -> None:
@@ -90,10 +99,8 @@ def _databases(draft: Draft) -> None:
         if not isinstance(source, PubSubConfig) or _database(source.url or draft.redis.url) in {"", "0"}:
             continue
         entry = draft.entries("sources")[name]
-        own = find(entry.node, "url")
         message = "pub/sub ignores the database number: events published in any database arrive"
-        mark = own.mark if own is not None else entry.mark
-        draft.problems.add(message, mark, path=entry.node.path, severity="note")
+        draft.remark(message, entry, "note", find(entry.node, "url"))
 
 
 def _embedded_settings(draft: Draft) -> None:
@@ -103,7 +110,7 @@ def _embedded_settings(draft: Draft) -> None:
         message = (
             "is for the embedded server, so it does nothing here: set appendfsync in the configuration of Redis itself"
         )
-        draft.problems.add(message, entry.mark, path=entry.node.path, severity="note")
+        draft.remark(message, entry, "note")
 
 
 def _exact_names(draft: Draft) -> None:
@@ -113,9 +120,8 @@ def _exact_names(draft: Draft) -> None:
             continue
         for read in source.reads:
             if is_glob(read):
-                entry = draft.entries("sources")[name]
                 message = f"{read!r} is read by its exact name: only pubsub knows patterns"
-                draft.problems.warn(message, entry.mark, path=entry.node.path)
+                draft.remark(message, draft.entries("sources")[name])
 
 
 def _claims(draft: Draft) -> None:
@@ -124,9 +130,8 @@ def _claims(draft: Draft) -> None:
     longest = max(timeouts, default=0.0)
     for name, source in draft.sources.items():
         if isinstance(source, StreamConfig) and source.claim.idle < 2 * longest:
-            entry = draft.entries("sources")[name]
             message = f"claim.idle should be at least twice the longest timeout of a sink ({longest:g} s)"
-            draft.problems.warn(message, entry.mark, path=entry.node.path)
+            draft.remark(message, draft.entries("sources")[name])
 
 
 def _database(url: str) -> str:
@@ -135,3 +140,29 @@ def _database(url: str) -> str:
     if named:
         return named[0]
     return "" if parts.scheme in {"unix", ""} else parts.path.strip("/")
+
+
+def check_file_modes(files: Iterable[Path], problems: Problems, mark: Mark) -> None:
+    """Warn at the mark of files that others can write, and of folders in which others can put another file there."""
+    folders: dict[Path, Path] = {}
+    for file in sorted(files):
+        _look(file, problems, mark)
+        with contextlib.suppress(UnreadableError):  # which is a fault that is told where the file is read
+            folders.setdefault(resolve_path(file).parent, file)
+            folders.setdefault(file.parent, file)
+    for folder, file in folders.items():
+        _look(folder, problems, mark, f", which holds {file.name},")
+
+
+def _look(path: Path, problems: Problems, mark: Mark, what: str = "") -> None:
+    try:
+        info = path.stat()
+        # On a read-only mount the modes say nothing: a container's often show 0777.
+        if os.statvfs(path).f_flag & os.ST_RDONLY:
+            return
+    except (OSError, ValueError):
+        return
+    if stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode):
+        why = others_may_write(path, info, sticky=True)
+        if why:
+            problems.warn(f"{path}{what} {why}", mark)

@@ -1,13 +1,11 @@
-"""What sinks and routes say of trouble, order and time: `fallback`, `order_by`, `expires`; floor 4."""
+"""The sinks that sinks and sections name, in `fallback` and `dead_letters.notify`; floor 4."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from router.core.rendering import TemplateEnvironment
-from router.core.rendering.expressions import BrokenExpressionError, Expiry, Expression
 from router.ops.loading.draft import Draft
-from router.ops.loading.reading.nodes import Node, find, items, quoted, word, words
+from router.ops.loading.reading.nodes import Node, find, quoted, words
 from router.ops.loading.reading.problems import unknown
 
 
@@ -54,33 +52,3 @@ def _way(names: dict[str, list[str]], start: str, end: str) -> list[str]:
         if way:
             return [start, *way]
     return []
-
-
-def order_by(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expression]:
-    """The compiled `order_by` of each sink that has one; reports what can't be compiled."""
-    found: dict[str, Expression] = {}
-    for sink in draft.sinks.values():
-        source = None if sink.config is None else sink.config.host.order_by
-        if source is not None:
-            try:
-                found[sink.name] = Expression(source, environment)
-            except BrokenExpressionError as error:
-                draft.problems.add(str(error), sink.keys.get("order_by"))
-    return found
-
-
-def expires(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expiry]:
-    """The compiled `expires` of each route that has one; reports what can't be compiled."""
-    found: dict[str, Expiry] = {}
-    for route in draft.routes:
-        if route.expires is not None:
-            try:
-                found[route.id] = Expiry(route.expires, environment)
-            except BrokenExpressionError as error:
-                draft.problems.add(str(error), _of_route(draft, route.id, "expires"))
-    return found
-
-
-def _of_route(draft: Draft, route: str, key: str) -> Node | None:
-    """What stands at a key of a route."""
-    return next((find(item, key) for item in items(draft.root.get("routes")) if word(find(item, "id")) == route), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from router.ops.loading.reading import shapes, typed, yaml_hints
 from router.ops.loading.reading.nodes import Entry, Mapping, Node, child_path, quoted
 from router.ops.loading.reading.placeholders import WORD
 from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
+from router.ops.redaction import HIDDEN
 from router.options import ALLOW_PRIVATE, TEMPLATE_FILES, TemplateFile
 from router.plugin_contracts import SinkType
 from router.plugin_manager import ALL, Plugins
@@ -107,16 +108,12 @@ def check_defaults(node: Mapping, plugins: Plugins, problems: Problems, reader: 
             problems.add(unknown_type(name, plugins, (ALL, *plugins.sinks)), entry.mark, path=entry.node.path)
             entry.node.faulty = True
         elif keys is not None:
-            options = () if name == ALL else tuple(shapes.fields(plugins.sinks[name].options))
-            allowed = (*_DEFAULT_KEYS, *options)
-            strangers = typed.unknown_keys(keys, allowed, problems)
-            known = {key: value for key, value in keys.entries.items() if key not in strangers}
-            host = {key: value for key, value in known.items() if key in HOST_KEYS}
-            typed.check(HostKeys, _part(keys, host), problems, concerns=_present)
-            if name != ALL:
-                rest = {key: value for key, value in known.items() if key not in HOST_KEYS}
-                model = plugins.sinks[name].options
-                part = _part(keys, rest)
+            model = None if name == ALL else plugins.sinks[name].options
+            own = () if model is None else tuple(shapes.fields(model))
+            typed.unknown_keys(keys, (*_DEFAULT_KEYS, *own), problems)
+            typed.check(HostKeys, _part(keys, _DEFAULT_KEYS), problems, concerns=_present)
+            if model is not None:
+                part = _part(keys, [key for key in own if key not in HOST_KEYS])
                 typed.check(model, part, problems, context=reader.context(), concerns=_present)
                 look_for_cuts(part, model, problems)
 
@@ -126,8 +123,9 @@ def _present(node: Node, key: str | None) -> bool:
     return key is None and not isinstance(node, Mapping)
 
 
-def _part(whole: Mapping, entries: dict[str, Entry]) -> Mapping:
-    return Mapping(whole.mark, entries, path=whole.path)
+def _part(whole: Mapping, keys: Collection[str]) -> Mapping:
+    """Some keys of a mapping, as a mapping at the same place."""
+    return Mapping(whole.mark, {key: entry for key, entry in whole.entries.items() if key in keys}, path=whole.path)
 
 
 def unknown_type(name: str, plugins: Plugins, allowed: tuple[str, ...] | None = None) -> str:
@@ -187,19 +185,18 @@ def _over(below: Entry | None, entry: Entry) -> Entry:
 
 def _checked(sink: CheckedSink, problems: Problems, reader: TemplateReader) -> SinkConfig | None:
     keys, model = sink.keys, sink.type.options
-    allowed = (*HOST_KEYS, *(key for key in shapes.fields(model) if key not in HOST_KEYS))
+    own = [key for key in shapes.fields(model) if key not in HOST_KEYS]
+    allowed = (*HOST_KEYS, *own)
     strangers = typed.unknown_keys(keys, allowed, problems)
     missed = {key for key in shapes.fields(model) if any(did_you_mean(stranger, [key]) for stranger in strangers)}
-    host_part = {key: entry for key, entry in keys.entries.items() if key in HOST_KEYS}
-    rest = {key: entry for key, entry in keys.entries.items() if key in allowed and key not in HOST_KEYS}
-    host = typed.check(HostKeys, _part(keys, host_part), problems, at=sink.entry)
+    host = typed.check(HostKeys, _part(keys, HOST_KEYS), problems, at=sink.entry)
     _check_queue(host, sink, problems)
-    part = _part(keys, rest)
-    concerns: Callable[[Node, str | None], bool]
-    if strangers:  # what is unknown may be what is missing: say nothing of the whole
-        concerns = lambda node, key: node is not part or (key is not None and key not in missed)  # noqa: E731
-    else:
-        concerns = lambda _node, _key: True  # noqa: E731
+    part = _part(keys, own)
+
+    def concerns(node: Node, key: str | None) -> bool:
+        """What is unknown may be what is missing: then nothing is said of the whole."""
+        return not strangers or node is not part or (key is not None and key not in missed)
+
     look_for_cuts(part, model, problems)
     options = typed.check(
         model,
@@ -236,7 +233,7 @@ def look_for_cuts(node: Node, shape: shapes.Shape, problems: Problems) -> None:
 
 def _literal_secrets(node: Node, shape: shapes.Shape, problems: Problems) -> None:
     for scalar, expected, _ in shapes.scalars(node, shape):
-        if shapes.is_secret(expected) and not scalar.expanded and scalar.value not in {None, "", "***"}:
+        if shapes.is_secret(expected) and not scalar.expanded and scalar.value not in {None, "", HIDDEN}:
             problems.warn(IN_CLEAR, scalar)
 
 
@@ -246,9 +243,9 @@ def secrets_of(value: Any) -> set[str]:
         text = value.get_secret_value()
         return {text, *url_secrets(text), *_webhook(text)}
     if isinstance(value, BaseModel):
-        return set().union(*(secrets_of(part) for part in vars(value).values()))
+        value = vars(value)
     if isinstance(value, dict):
-        return set().union(*(secrets_of(part) for part in value.values()))
+        value = list(value.values())
     if isinstance(value, list | tuple):
         return set().union(*(secrets_of(part) for part in value))
     return url_secrets(value) if isinstance(value, str) else set()

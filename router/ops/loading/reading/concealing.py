@@ -7,21 +7,19 @@ written there (`${SLACK_TOKEN}`), and what a secret field holds as `***`.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from urllib.parse import unquote
 
 from router.errors import Problem
 from router.ops.loading.reading.nodes import Scalar
+from router.ops.redaction import HIDDEN, SHORT, expressions, forms_of
 
-HIDDEN = "***"
-
-_LONG = 8  # characters; a shorter value may be a word like any other, so it is hidden near its place alone
 _PART = 12  # characters of a value that are hidden wherever they stand; messages cut values and take them apart
 _SEARCHED = 65_536  # characters of a value in which parts are looked for
-_WORD = re.compile(rf"[\w~+-]{{{_LONG},}}")
+_WORD = re.compile(rf"[\w~+-]{{{SHORT},}}")
 _SECRET_KEY = re.compile(
     r"([\w-]*(?:passw(?:or)?d|secret|token|credential|api_?key)[\w-]*[\"']?\s*[:=]\s*)([^\s].*?)(?=\s*(?:[,}]|$))",
     re.IGNORECASE,
@@ -67,7 +65,7 @@ class Concealment:
 
 def _concerns(value: _Value, path: str) -> bool:
     """Whether the value is to be hidden in a problem at this path: everywhere when it is long, else near its place."""
-    if value.at is None or len(value.text) >= _LONG:
+    if value.at is None or len(value.text) >= SHORT:
         return True
     own = value.at.path
     return bool(path) and (own.startswith(path) or path.startswith(own))
@@ -75,21 +73,17 @@ def _concerns(value: _Value, path: str) -> bool:
 
 def _without(text: str, values: Iterable[_Value]) -> str:
     for value in values:
-        text = _hidden(text, value)
+        text = _expression(value.text).sub(value.shown.replace("\\", r"\\"), text)
+        if len(value.text) > _PART:
+            text = _without_parts(text, value.text[:_SEARCHED], value.shown)
     return text
 
 
-def _hidden(text: str, value: _Value) -> str:
-    secret = value.text
-    forms = {secret, unquote(secret)}
-    forms |= {repr(form)[1:-1] for form in forms} | {json.dumps(form)[1:-1] for form in forms}
-    if len(secret) >= _LONG:
-        forms.update(_WORD.findall(secret[:_SEARCHED]))
-        pattern = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
-    else:
-        pattern = "|".join(rf"(?<!\w){re.escape(form)}(?!\w)" for form in forms)
-    text = re.sub(pattern, lambda _found: value.shown, text)
-    return _without_parts(text, secret[:_SEARCHED], value.shown) if len(secret) > _PART else text
+@lru_cache(maxsize=32)
+def _expression(secret: str) -> re.Pattern[str]:
+    """What finds a value in every form, decoded too, and the longer words of a long one."""
+    words = _WORD.findall(secret[:_SEARCHED]) if len(secret) >= SHORT else ()
+    return re.compile("|".join(expressions({*forms_of(secret), *forms_of(unquote(secret)), *words})))
 
 
 def _without_parts(text: str, secret: str, shown: str) -> str:

@@ -13,6 +13,12 @@ from pathlib import Path
 from typing import Any
 
 _WORD = re.compile(r"[A-Za-z0-9_*-]+")
+_NULL = frozenset({"", "~", "null", "Null", "NULL"})
+_BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,24 @@ class Sequence(Node):
     """A list."""
 
     items: list[Node] = field(default_factory=list)
+
+
+def resolve(text: str) -> Any:
+    """Return the value of a plain scalar by YAML 1.2's core schema: `no` is a text, and so is `010`."""
+    if text in _NULL:
+        return None
+    if text in _BOOL:
+        return _BOOL[text]
+    try:
+        if _INT.fullmatch(text):
+            return int(text)
+        if _BASED.fullmatch(text):
+            return int(text, 0)
+        if _FLOAT.fullmatch(text) or _SPECIAL.fullmatch(text):
+            return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    except ValueError:  # more digits than Python turns into a number
+        return text
+    return text
 
 
 def plain(node: Node) -> Any:

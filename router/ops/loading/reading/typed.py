@@ -25,10 +25,10 @@ from router.ops.loading.reading.nodes import (
     child_path,
     describe,
     plain,
+    resolve,
     walk,
 )
 from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
-from router.ops.loading.reading.yaml_nodes import resolve
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -48,6 +48,12 @@ _WORDS = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
     "none_required": "empty",
+}
+_BOUNDS = {
+    "greater_than": "above",
+    "greater_than_equal": "at least",
+    "less_than": "below",
+    "less_than_equal": "at most",
 }
 NAME_RULE = "1 to 64 of the letters a-z A-Z, digits, `_`, `.` and `-`"
 """What a name of a source, route or sink is made of."""
@@ -204,7 +210,7 @@ def _report(
     else:
         if isinstance(node, Mapping) and set(node.entries) == {"file"} and kind == "value_error":
             node = node.entries["file"].node
-        problems.add(*_wrong(group, node, shapes.at(model, location)))
+        problems.add(_wrong(group, node), node)
 
 
 def unknown_key(key: str, entry: Entry, allowed: SequenceType[str], problems: Problems) -> None:
@@ -239,38 +245,30 @@ def _sentence(error: ErrorDetails) -> str:
     return " ".join(text.split())
 
 
-def _wrong(group: list[_Fault], node: Node, shape: shapes.Shape) -> tuple[str, Node]:
-    """The sentence for a value that does not fit, and the node."""
+def _wrong(group: list[_Fault], node: Node) -> str:
+    """The sentence for a value that does not fit."""
     kinds = list(dict.fromkeys(fault.error["type"] for fault in group))
     wanted = [_WORDS[kind] for kind in kinds if kind in _WORDS]
     if wanted and len(wanted) == len(kinds):
-        return expected(" or ".join(dict.fromkeys(wanted)), node), node
+        return expected(" or ".join(dict.fromkeys(wanted)), node)
     error = group[0].error
     kind, limits = error["type"], error.get("ctx", {})
     if kind in {"literal_error", "enum"}:
-        return _literal(error, node), node
+        return _literal(error, node)
     if kind in {"value_error", "assertion_error"}:
-        return _sentence(error), node
+        return _sentence(error)
     if kind == "string_pattern_mismatch" and limits.get("pattern") == f"^{NAME}$":
-        return f"{_shown(node)} is no name: {NAME_RULE}", node
+        return f"{_shown(node)} is no name: {NAME_RULE}"
     if kind == "string_pattern_mismatch":
-        return f"{_shown(node)} does not fit {limits.get('pattern')}", node
+        return f"{_shown(node)} does not fit {limits.get('pattern')}"
     if kind in {"too_short", "string_too_short"}:
-        return "must not be empty" if limits.get(
-            "min_length"
-        ) == 1 else f"needs at least {limits.get('min_length')}", node
-    bounds = {
-        "greater_than": "above",
-        "greater_than_equal": "at least",
-        "less_than": "below",
-        "less_than_equal": "at most",
-    }
-    if kind in bounds:
+        least = limits.get("min_length")
+        return "must not be empty" if least == 1 else f"needs at least {least}"
+    if kind in _BOUNDS:
         bound = next(iter(limits.values()), "")
-        return f"must be {bounds[kind]} {bound:g}, not {_shown(node)}", node
-    del shape
+        return f"must be {_BOUNDS[kind]} {bound:g}, not {_shown(node)}"
     message = error["msg"].removeprefix("Input should ").removeprefix("Value error, ")
-    return " ".join(message.split()), node
+    return " ".join(message.split())
 
 
 def _shown(node: Node) -> str:

@@ -1,7 +1,6 @@
 """YAML text to a tree with marks; floor 4.
 
-PyYAML's event parser reads; the meaning is ours, because PyYAML's is YAML 1.1 (`no` is false, `010` is 8): only the
-booleans and numbers of YAML 1.2's core schema count, a key stands once, tags and merge keys are refused, and aliases can
+PyYAML's event parser reads; the meaning is ours (`nodes.resolve`), because PyYAML's is YAML 1.1. A key stands once, tags and merge keys are refused, and aliases can
 neither contain themselves nor multiply (the events are read one by one, so neither depth nor copies get out of hand).
 """
 
@@ -15,7 +14,7 @@ from typing import Any
 import yaml
 
 from router.files import STDIN, UnreadableError, read_file
-from router.ops.loading.reading import yaml_hints
+from router.ops.loading.reading import yaml_errors, yaml_hints
 from router.ops.loading.reading.concealing import may_be_secret, without_credentials
 from router.ops.loading.reading.nodes import (
     Entry,
@@ -27,6 +26,7 @@ from router.ops.loading.reading.nodes import (
     SourceFile,
     child_path,
     quoted,
+    resolve,
 )
 from router.ops.loading.reading.problems import Problems
 
@@ -35,34 +35,10 @@ _COPIES = 10_000  # nodes that aliases may add
 _REPAIRS = 20  # slips of one file that are corrected to read on
 _LARGEST = 4 * 1024**2
 
-_NULL = frozenset({"", "~", "null", "Null", "NULL"})
-_BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-_BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _BREAK = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TAG = re.compile(r"![^\s,\]}]{0,60}")
 _KEY_WITHOUT_SPACE = re.compile(r"([A-Za-z_][\w.-]*):(?!//)(\S.*)", re.DOTALL)
-
-
-def resolve(text: str) -> Any:
-    """The value of a plain scalar by YAML 1.2's core schema; a number with a leading zero stays text."""
-    if text in _NULL:
-        return None
-    if text in _BOOL:
-        return _BOOL[text]
-    try:
-        if _INT.fullmatch(text):
-            return int(text)
-        if _BASED.fullmatch(text):
-            return int(text, 0)
-        if _FLOAT.fullmatch(text) or _SPECIAL.fullmatch(text):
-            return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-    except ValueError:  # more digits than Python turns into a number
-        return text
-    return text
 
 
 def read(path: Path, name: str, problems: Problems, at: Node | None = None, *, pipes: bool = False) -> Mapping | None:
@@ -89,13 +65,13 @@ def parse(text: str, file: SourceFile, problems: Problems) -> Mapping | None:
         except _SlipError as error:
             slip = error.slip
         except yaml.MarkedYAMLError as error:
-            slip = yaml_hints.of_error(lines, error)
+            slip = yaml_errors.of_error(lines, error)
         except yaml.YAMLError as error:
             problems.add(f"this is not YAML: {error}", Mark(file, 1, 1))
             return None
         shown = _shown(slip.corrected, indented=not slip.sure)
         meant = list(lines) if slip.corrected is None else [*lines[: slip.line - 1], slip.corrected]
-        path = yaml_hints.path_at(meant, slip.line - 1)
+        path = yaml_errors.path_at(meant, slip.line - 1)
         problems.add(slip.message, Mark(file, slip.line, slip.column), path=path, excerpt=shown)
         if not slip.sure or slip.corrected is None or slip.corrected == lines[slip.line - 1]:
             return None
@@ -140,6 +116,11 @@ def _place(file: SourceFile, before: str) -> Mark:
     return Mark(file, len(lines), len(lines[-1]) + 1)
 
 
+def _is_plain(event: Any) -> bool:
+    """Whether a scalar has neither quotes nor a tag."""
+    return event.implicit[0] and not event.style
+
+
 class _StopError(Exception):
     """The rest of the file can't be understood; the reason is among the problems."""
 
@@ -147,9 +128,9 @@ class _StopError(Exception):
 class _SlipError(Exception):
     """A slip that the parser would tell badly."""
 
-    def __init__(self, slip: yaml_hints.Slip) -> None:
-        super().__init__(slip.message)
-        self.slip = slip
+    def __init__(self, mark: Any, message: str, fixed: str) -> None:
+        super().__init__(message)
+        self.slip = yaml_hints.Slip(mark.line + 1, mark.column + 1, message, fixed, sure=True)
 
 
 class _Builder:
@@ -198,7 +179,7 @@ class _Builder:
 
     def _not_a_mapping(self, root: Node) -> None:
         fixed = yaml_hints.space_after_colon(self._file.line(root.mark.line))
-        message = f"{yaml_hints.NO_SPACE}" if fixed else "a configuration is a mapping, lines of `key: value`"
+        message = yaml_hints.NO_SPACE if fixed else "a configuration is a mapping, lines of `key: value`"
         self._problems.add(message, root, path="", excerpt=_shown(fixed))
 
     def _mark(self, mark: Any) -> Mark:
@@ -231,7 +212,7 @@ class _Builder:
         return node
 
     def _scalar(self, event: Any) -> Scalar:
-        is_plain = event.implicit[0] and not event.style
+        is_plain = _is_plain(event)
         text: str = event.value
         value = resolve(text) if is_plain else text
         node = Scalar(self._mark(event.start_mark), value, text, style=event.style or None)
@@ -250,13 +231,10 @@ class _Builder:
             return
         torn = node.text.count("{{") != node.text.count("}}")
         spaces = len(rest) - len(comment)
+        fixed = None
         if event.start_mark.line == event.end_mark.line:
-            start = event.start_mark.column
-            if not node.text:
-                start += spaces
+            start = event.start_mark.column + (0 if node.text else spaces)
             fixed = yaml_hints.corrected(line.rstrip(), start, len(line.rstrip()))
-        else:
-            fixed = None
         if torn or (spaces == 1 and ("{{" in comment or "${" in comment)):
             self._add(yaml_hints.COMMENT, event.start_mark, _shown(fixed))
             node.faulty = True
@@ -315,14 +293,15 @@ class _Builder:
             self._add("a key can't have a tag", event.start_mark)
             return None
         text: str = event.value
-        is_plain = event.implicit[0] and not event.style
-        if is_plain and text.startswith("-"):
+        if not _is_plain(event):
+            return text
+        if text.startswith("-"):
             self._dash(event)
-        if is_plain and text == "<<":
+        if text == "<<":
             message = "YAML's merge key `<<` is not supported; what sinks share goes under `defaults:`"
             self._add(message, event.start_mark)
             return None
-        if is_plain and not isinstance(resolve(text), str):
+        if not isinstance(resolve(text), str):
             shown = text or "an empty one"
             self._add(f"a key must be text, not {shown}; quote it: {yaml_hints.quote(text)}", event.start_mark)
             return None
@@ -334,9 +313,7 @@ class _Builder:
         line = self._file.line(mark.line + 1)
         fixed = yaml_hints.space_after_dash(line)
         if fixed is not None and not line[: mark.column].strip():
-            raise _SlipError(
-                yaml_hints.Slip(mark.line + 1, mark.column + 1, yaml_hints.NO_DASH_SPACE, fixed, sure=True)
-            )
+            raise _SlipError(mark, yaml_hints.NO_DASH_SPACE, fixed)
 
     def _no_space(self, node: Mapping, key: Any, value: Any) -> bool:
         """`{type:pubsub}`: YAML reads a key without a value. Reported, and read as it was meant."""
@@ -357,22 +334,25 @@ class _Builder:
     def _braces(self, event: Any) -> Scalar | None:
         """`{{ payload.x }}` without quotes: YAML reads a mapping. Reported, and read as the text it was meant to be."""
         line = self._file.line(event.start_mark.line + 1)
-        column = event.start_mark.column
-        if not line.startswith("{{", column):
+        if not line.startswith("{{", event.start_mark.column):
             return None
         self._skip()
-        value = yaml_hints.value_at(line, column, self._open[-1:])
-        fixed = yaml_hints.corrected(line, value.start, value.end) if value else None
-        mark = self._mark(event.start_mark)
+        text, fixed = self._meant(event)
         self._add(yaml_hints.BRACES, event.start_mark, _shown(fixed))
-        return Scalar(mark, value.text if value else "", value.text if value else "", faulty=True)
+        return Scalar(self._mark(event.start_mark), text, text, faulty=True)
+
+    def _meant(self, event: Any) -> tuple[str, str | None]:
+        """The value that was meant where an event begins, and its line with that value quoted, where it can be found."""
+        line = self._file.line(event.start_mark.line + 1)
+        value = yaml_hints.value_at(line, event.start_mark.column, self._open[-1:])
+        return (value.text, yaml_hints.corrected(line, value.start, value.end)) if value else ("", None)
 
     def _brackets(self, event: Any) -> None:
         """`[{{ a }}] b`: text after what YAML takes for a list or a mapping."""
         mark = event.start_mark
         fixed = yaml_hints.after_brackets(self._file.line(mark.line + 1), mark.column)
         if fixed is not None:
-            raise _SlipError(yaml_hints.Slip(mark.line + 1, mark.column + 1, yaml_hints.BRACKETS, fixed, sure=True))
+            raise _SlipError(mark, yaml_hints.BRACKETS, fixed)
 
     def _skip(self) -> None:
         """Pass over the rest of the collection that has just begun."""
@@ -385,21 +365,18 @@ class _Builder:
 
     def _tag(self, event: Any, node: Node) -> None:
         line = self._file.line(event.start_mark.line + 1)
-        value = yaml_hints.value_at(line, event.start_mark.column, self._open[-1:])
-        fixed = yaml_hints.corrected(line, value.start, value.end) if value and value.text.startswith("!") else None
+        text, fixed = self._meant(event)
         shown = (_TAG.match(line, event.start_mark.column) or [quoted(event.tag)])[0]
         shown = "!…" if may_be_secret(self.path) else shown
         message = f"the tag {shown} is refused: YAML tags are not used here; a text that starts with `!` must be quoted"
-        self._add(message, event.start_mark, _shown(fixed))
+        self._add(message, event.start_mark, _shown(fixed) if text.startswith("!") else None)
         node.faulty = True
 
     def _alias(self, event: Any) -> Node:
         mark = self._mark(event.start_mark)
         name: str = event.anchor
         if name not in self._anchors:
-            line = self._file.line(mark.line)
-            value = yaml_hints.value_at(line, event.start_mark.column, self._open[-1:])
-            fixed = yaml_hints.corrected(line, value.start, value.end) if value else None
+            _, fixed = self._meant(event)
             message = f"there is no anchor `&{name}` for this alias; a text that starts with `*` must be quoted"
             self._add(message, event.start_mark, _shown(fixed))
             return Scalar(mark, f"*{name}", f"*{name}", faulty=True)

@@ -1,0 +1,352 @@
+"""What the operator did where the YAML parser gives up, and the line as it was meant; floor 4.
+
+The parser says where it noticed, which is often lines behind the slip. Each of `_EXPLANATIONS` knows one usual slip and
+looks whether that is it; they are asked in their order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from yaml import MarkedYAMLError
+
+from router.ops.loading.reading import yaml_hints as hints
+from router.ops.loading.reading.nodes import child_path
+from router.ops.loading.reading.yaml_hints import QUOTED, Slip, content_start, key_of, value_start, without_comment
+
+BLOCK = "`>` and `|` begin a block of lines in YAML, and nothing may follow them on theirs; quote the value"
+AFTER_QUOTE = "there is text after the closing quote; quote the whole value, with the other kind of quotes"
+NO_COLON = "after a key comes `: `, a colon and a space"
+
+_NO_COLON = re.compile(r"(\s*(?:- +)*)([A-Za-z_][\w.-]*)(?::?\u00a0+|\s*=\s*|\s+)(\S.*)")
+_ESCAPE = re.compile(r'\\(?:[^0abtnvfre "/\\N_LPxuU]|x(?![0-9A-Fa-f]{2})|u(?![0-9A-Fa-f]{4})|U(?![0-9A-Fa-f]{8}))')
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Where the parser gave up, and what it said. Lines and columns count from 0."""
+
+    lines: Sequence[str]
+    line: int
+    column: int
+    begun: tuple[int, int] | None
+    """Line and column where began what could not be finished."""
+    told: str
+
+    @property
+    def text(self) -> str:
+        """The line where the parser gave up."""
+        return self.lines[self.line]
+
+
+def of_error(lines: Sequence[str], error: MarkedYAMLError) -> Slip:
+    """Return what the operator did, from what the parser says and the lines around."""
+    line, column = _place(lines, error.problem_mark or error.context_mark) or (0, 0)
+    told = f"{error.context or ''} {error.problem or ''}"
+    failure = _Failure(lines, line, column, _place(lines, error.context_mark), told)
+    found = next(filter(None, (explain(failure) for explain in _EXPLANATIONS)), None)
+    return found or Slip(line + 1, column + 1, _plainly(told))
+
+
+def _place(lines: Sequence[str], mark: object) -> tuple[int, int] | None:
+    """Line and column of a parser's mark, which may lie behind the end."""
+    if mark is None:
+        return None
+    line, column = getattr(mark, "line", 0), getattr(mark, "column", 0)
+    return (line, column) if line < len(lines) else (len(lines) - 1, len(lines[-1]))
+
+
+def _tab(failure: _Failure) -> Slip | None:
+    lines = failure.lines
+    tabbed = [number for number, text in enumerate(lines) if "\t" in _indent(text) and text.strip()]
+    at = next((number for number in tabbed if failure.line - 1 <= number <= failure.line), None)
+    if at is None:
+        return None
+    indent = _indent(lines[at])
+    fixed = indent.replace("\t", "  ") + lines[at][len(indent) :]
+    more = [str(number + 1) for number in tabbed if number != at]
+    also = f" (also in line {', '.join(more[:10])})" if more else ""
+    return Slip(at + 1, indent.index("\t") + 1, f"YAML is indented with spaces, and this is a tab{also}", fixed)
+
+
+def _marked_value(failure: _Failure) -> Slip | None:
+    """A value on the line, or on the line where the bracket was opened, that needs quotes."""
+    line = failure.line
+    opened = failure.begun[0] if failure.begun and "flow" in failure.told else line
+    for number in dict.fromkeys((line, opened)):
+        inside = "{" if number != opened else ""
+        text = failure.lines[number]
+        for value in hints.values(text, inside):
+            message = hints.explain(value)
+            behind = not inside and not value.flow and number == line and value.start > failure.column
+            if message is None or (message == hints.COLON and behind):
+                continue
+            is_list = message == hints.LIST
+            fixed = None if is_list else hints.corrected(text, value.start, value.end)
+            return Slip(number + 1, value.start + 1, message, fixed, sure=not is_list)
+    return None
+
+
+def _block(failure: _Failure) -> Slip | None:
+    """`> 100 orders`, `| hello`: YAML expects nothing behind the sign but lines below."""
+    told = failure.told
+    if "block scalar" not in told or "comment or line break" not in told or failure.begun is None:
+        return None
+    number, column = failure.begun
+    text = failure.lines[number]
+    fixed = hints.corrected(text, column, len(without_comment(text)))
+    return Slip(number + 1, column + 1, BLOCK, fixed, sure=True)
+
+
+def _spaces(failure: _Failure) -> Slip | None:
+    """A missing space after `:` or `-`, on the line or the one before."""
+    line = failure.line
+    for number in dict.fromkeys((failure.begun[0] if failure.begun else line, line, line - 1)):
+        if not 0 <= number <= line:
+            continue
+        fixed = hints.space_after_colon(failure.lines[number])
+        if fixed and number >= line - 1:
+            return Slip(number + 1, fixed.index(": ") + 1, hints.NO_SPACE, fixed, sure=True)
+        fixed = hints.space_after_dash(failure.lines[number])
+        if fixed and number == line:
+            return Slip(number + 1, fixed.index("-") + 1, hints.NO_DASH_SPACE, fixed, sure=True)
+    return None
+
+
+def _no_colon(failure: _Failure) -> Slip | None:
+    """A line that is no `key: value`; the parser notices on the next one."""
+    lines, line, begun = failure.lines, failure.line, failure.begun
+    if "could not find expected ':'" in failure.told and begun is not None:
+        number = begun[0]
+    elif "mapping values" in failure.told and (above := _line_above(lines, line)) is not None:
+        number = above
+    else:
+        return None
+    found = _NO_COLON.fullmatch(lines[number].rstrip())
+    start = content_start(lines[number])
+    if number != line and (begun is None or begun[0] != number):
+        # The line below has a key where this one, which has none, should have one.
+        is_meant = found and start == content_start(lines[line]) and not key_of(lines[number])
+        if not is_meant:
+            return None
+    fixed = f"{found[1]}{found[2]}: {found[3]}" if found else None
+    return Slip(number + 1, start + 1, NO_COLON, fixed, sure=True)
+
+
+def _escape(failure: _Failure) -> Slip | None:
+    """A backslash in double quotes that begins no escape of YAML's."""
+    told = failure.told
+    if "quoted scalar" not in told or failure.begun is None or not ("escape" in told or "hexdecimal" in told):
+        return None
+    number, column = failure.begun
+    text = failure.lines[number]
+    whole = QUOTED.match(text, column)
+    wrong = _ESCAPE.search(text, column)
+    if not whole or not wrong:
+        return None
+    fixed = text[:column] + "'" + whole[0][1:-1].replace("'", "''") + "'" + text[whole.end() :]
+    message = f"`{wrong[0][:2]}` is no escape in double quotes; in single quotes a backslash is a backslash"
+    return Slip(number + 1, wrong.start() + 1, message, fixed, sure=True)
+
+
+def _open_quote(failure: _Failure) -> Slip | None:
+    """A quote that is never closed; the parser may notice only lines later, where the next one is opened."""
+    lines, line = failure.lines, failure.line
+    if "quoted scalar" in failure.told and failure.begun is not None:
+        last, column = failure.begun
+        first = next((number for number in range(last + 1) if _opens(lines[number])), last)
+        column = column if first == last else value_start(lines[first])
+    else:
+        first = next((number for number in range(max(0, line - 20), line) if _opens(lines[number])), -1)
+        if first < 0:
+            return None
+        column = value_start(lines[first])
+    text = lines[first].rstrip()
+    sign = text[column : column + 1]
+    fixed = text + sign if _opens(text) else None
+    return Slip(first + 1, column + 1, f"the quote {sign} that is opened here is never closed", fixed)
+
+
+def _opens(text: str) -> bool:
+    """Whether the value of a line begins with a quote that the line does not close."""
+    start = value_start(text)
+    return text[start : start + 1] in {'"', "'"} and not QUOTED.match(text, start)
+
+
+def _after_quote(failure: _Failure) -> Slip | None:
+    """Text after a closing quote: `'it's'`, `"a" b`."""
+    text = without_comment(failure.text)
+    start = value_start(text)
+    found = QUOTED.match(text, start)
+    if not found or not text[found.end() :].strip() or text[found.end()] == ":":
+        return None
+    whole = text[start:]
+    # `"a "b" c"` was to be one value, `"a" and "b"` has quotes of its own.
+    around = whole[-1] == whole[0] and (whole.count(whole[0]) % 2 == 1 or not text[found.end()].isspace())
+    fixed = text[:start] + hints.quote(whole[1:-1] if around else whole)
+    return Slip(failure.line + 1, found.end() + 1, AFTER_QUOTE, fixed, sure=True)
+
+
+def _quotes_in_brackets(failure: _Failure) -> Slip | None:
+    """The same inside `{…}` or `[…]`: `{text: "{{ payload.name | default("you") }}"}`."""
+    text, column = failure.text, failure.column
+    first = next((found for found in QUOTED.finditer(text) if found.end() == column), None)
+    if "flow" not in failure.told or first is None or text[column : column + 1].isspace():
+        return None
+    for found in re.finditer(first[0][0], text[column:]):
+        end = column + found.end()
+        inner = text[first.start() + 1 : end - 1]
+        if inner.count("{{") == inner.count("}}") and re.match(r"\s*([,\]}]|$)", text[end:]):
+            fixed = text[: first.start()] + hints.quote(inner) + text[end:]
+            return Slip(failure.line + 1, column + 1, AFTER_QUOTE, fixed, sure=True)
+    return None
+
+
+def _open_bracket(failure: _Failure) -> Slip | None:
+    lines, line = failure.lines, failure.line
+    if "flow" not in failure.told or failure.begun is None:
+        return None
+    number, column = failure.begun
+    if lines[number][column : column + 1] not in {"[", "{"}:
+        number, column = _last_opened(lines, number) or failure.begun
+    opened, closing = ("{", "}") if lines[number][column : column + 1] == "{" else ("[", "]")
+    text = lines[number].rstrip()
+    bare = QUOTED.sub("", text)
+    fixed = text + closing if bare.count(opened) == bare.count(closing) + 1 and number < line else None
+    at_end = line == len(lines) - 1 and not lines[line]
+    where = "" if number == line else ", noticed at the end of the file" if at_end else f", noticed in line {line + 1}"
+    message = f"the `{opened}` that is opened here is not closed, or a comma is missing{where}"
+    return Slip(number + 1, column + 1, message, fixed)
+
+
+def _last_opened(lines: Sequence[str], line: int) -> tuple[int, int] | None:
+    """Where the innermost bracket begins that is open at the end of a line."""
+    stack: list[tuple[int, int]] = []
+    for number in range(line + 1):
+        bare = QUOTED.sub(lambda found: "_" * len(found[0]), without_comment(lines[number]))
+        for column, sign in enumerate(bare):
+            if sign in "[{":
+                stack.append((number, column))
+            elif sign in "]}" and stack:
+                stack.pop()
+    return stack[-1] if stack else None
+
+
+def _closed_twice(failure: _Failure) -> Slip | None:
+    """A bracket that is closed once more than it is opened on the line."""
+    text = failure.text.rstrip()
+    bare = QUOTED.sub("", without_comment(text))
+    for opened, closing in (("[", "]"), ("{", "}")):
+        if bare.count(closing) > bare.count(opened):
+            at = text.rindex(closing)
+            message = f"there is one `{closing}` too many"
+            return Slip(failure.line + 1, at + 1, message, text[:at] + text[at + 1 :])
+    return None
+
+
+def _indentation(failure: _Failure) -> Slip | None:
+    expected = ("mapping values", "expected key", "block collection", "block mapping")
+    before = _line_above(failure.lines, failure.line)
+    if before is None or not any(words in failure.told for words in expected):
+        return None
+    wanted = _indent(failure.lines[before])
+    text = failure.text.lstrip()
+    indent = len(failure.text) - len(text)
+    if indent == len(wanted):
+        return None
+    message = f"wrong indentation: {indent} spaces here fit no line above; line {before + 1} has {len(wanted)}"
+    return Slip(failure.line + 1, indent + 1, message, wanted + text)
+
+
+_EXPLANATIONS: tuple[Callable[[_Failure], Slip | None], ...] = (
+    _tab,
+    _marked_value,
+    _block,
+    _spaces,
+    _no_colon,
+    _escape,
+    _open_quote,
+    _after_quote,
+    _quotes_in_brackets,
+    _open_bracket,
+    _closed_twice,
+    _indentation,
+)
+
+
+def _plainly(told: str) -> str:
+    """The sentence for a failure that is none of the usual slips."""
+    if "expected '-' indicator" in told:
+        return "this is not YAML: a list goes on with `- `, a mapping can't begin inside it"
+    if "could not find expected ':'" in told:
+        return "this is not YAML: a key needs `: ` after it"
+    if "directive" in told:
+        return "a line can't start with `%` in YAML"
+    return f"this is not YAML: {told.strip()}"
+
+
+def _indent(text: str) -> str:
+    return text[: len(text) - len(text.lstrip(" \t"))]
+
+
+def _says(text: str) -> bool:
+    """Whether a line holds anything but white space and a comment."""
+    return text.lstrip()[:1] not in {"", "#"}
+
+
+def _line_above(lines: Sequence[str], line: int) -> int | None:
+    """The nearest line above that says something."""
+    return next((number for number in range(line - 1, -1, -1) if _says(lines[number])), None)
+
+
+# The key that a slip is in: nothing but the lines can tell, for the parser has given up there.
+
+
+def path_at(lines: Sequence[str], line: int) -> str:
+    """The path of the key on a line (from 0), read off the indentation: the parser has given up there."""
+    parts: list[str | int] = []
+    limit = 1e9
+    for number in range(line, -1, -1):
+        for column, part in reversed(_steps(lines[number])):
+            if column >= (limit if part else int(limit)):
+                continue
+            if part is None:
+                parts.append(_index(lines, number, column))
+                limit = column + 0.5  # a list may stand as far left as its key
+            else:
+                parts.append(part)
+                limit = column
+        if limit == 0:
+            break
+    path = ""
+    for step in reversed(parts):
+        path = child_path(path, step)
+    return path
+
+
+def _steps(line: str) -> list[tuple[int, str | None]]:
+    """The dashes (None) and the key that a line begins with, each with its column."""
+    if line.lstrip().startswith("#"):
+        return []
+    start = content_start(line)
+    steps: list[tuple[int, str | None]] = [(at, None) for at in range(start) if line[at] == "-"]
+    key = key_of(line)
+    if key:
+        steps.append((start, key[0][:-1].strip().strip("\"'")))
+    return steps
+
+
+def _index(lines: Sequence[str], line: int, column: int) -> int:
+    """How many entries of the list stand before the dash."""
+    count = 0
+    for number in range(line - 1, -1, -1):
+        text = lines[number]
+        if not _says(text):
+            continue
+        indent = len(text) - len(text.lstrip())
+        if indent < column or (indent == column and text[column] != "-"):
+            break
+        count += indent == column
+    return count
