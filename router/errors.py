@@ -119,9 +119,13 @@ class Problem:
     excerpt: str | None = None
     severity: str = "error"
 
+    @property
+    def place(self) -> str:
+        """`file:line:column`, as far as they are known."""
+        return ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+
     def __str__(self) -> str:
-        place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
-        head = ": ".join(part for part in (place, self.path) if part)
+        head = ": ".join(part for part in (self.place, self.path) if part)
         text = f"{head}: {self.message}" if head else self.message
         if self.severity != "error":
             text = f"{text} [{self.severity}]"

@@ -11,6 +11,12 @@ from router.admin.sockets import connect
 from router.config.scalars import Address
 from router.errors import RouterError, UnavailableError
 
+STATUS = "/api/status"
+"""Where a router says how it does."""
+
+RELOAD = "/api/reload"
+"""Where a router is asked to load its configuration again."""
+
 PATIENCE = 5.0
 """Seconds that a router may take for each part of its answer."""
 

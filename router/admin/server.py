@@ -7,10 +7,11 @@ short-lived and bounded, their headers too: who holds some open or trickles byte
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from ipaddress import ip_address
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
+from router.admin.admin_client import RELOAD, STATUS
 from router.admin.sockets import Listener, default_address
 from router.config.models import AdminConfig
 from router.config.scalars import OFF, Address, address
@@ -45,8 +47,6 @@ MOST_HEADER = 8_192
 """Bytes of a line of a request's head."""
 
 MOST_HEADERS = 64
-
-RELOAD = "/api/reload"
 
 _JSON = "application/json"
 _silent = logging.getLogger(f"{__name__}.aiohttp")
@@ -80,21 +80,20 @@ class AdminServer:
         self._measured = measured
         self._reload = reload
         self._exposition: Exposition | None = None
-        self._listener: Listener | None = None
-        self._runner: web.AppRunner | None = None
-        self._server: asyncio.AbstractServer | None = None
+        self._held = contextlib.AsyncExitStack()
 
     async def start(self) -> None:
         """Listen. Raises `ConfigError` when it can't and must."""
         try:
-            self._listener = Listener(self.address)
+            listener = Listener(self.address)
         except ConfigError as error:
             if self._required:
                 raise
             log.warning("nobody can watch this router", reason=error.problems[0].message)
             return
-        self.address = self._listener.address
-        await self._serve(self._listener)
+        self._held.callback(listener.close)
+        self.address = listener.address
+        await self._serve(listener)
         log.info("the admin side listens", address=str(self.address), token=self._token is not None)
 
     async def _serve(self, listener: Listener) -> None:
@@ -109,7 +108,7 @@ class AdminServer:
             app.router.add_get(path, handler)
         if self._reload is not None:
             app.router.add_post(RELOAD, self._reloaded)
-        self._runner = web.AppRunner(
+        runner = web.AppRunner(
             app,
             handle_signals=False,
             access_log=None,
@@ -121,37 +120,23 @@ class AdminServer:
             max_headers=MOST_HEADERS,
             shutdown_timeout=1.0,
         )
-        await self._runner.setup()
+        self._held.push_async_callback(runner.cleanup)
+        await runner.setup()
         loop = asyncio.get_running_loop()
         serve = loop.create_server if self.address.path is None else loop.create_unix_server
-        self._server = await serve(self._connection, sock=listener.socket)
+        server = await serve(partial(_connection, runner), sock=listener.socket)
+        self._held.callback(server.close)
 
     async def close(self) -> None:
         """Stop listening, finish what is being answered within a second, remove the socket's file."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.close()
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.close()
-
-    def _connection(self) -> asyncio.BaseProtocol:
-        """What speaks on a new connection."""
-        assert self._runner is not None
-        server = self._runner.server
-        if server is None or len(server.connections) >= MOST_CONNECTIONS:
-            return _Refusal()
-        return server()
+        await self._held.aclose()
 
     def _routes(self) -> dict[str, Handler]:
         return {
             "/livez": self._livez,
             "/readyz": self._readyz,
             "/metrics": self._metrics,
-            "/api/status": self._status,
+            STATUS: self._status,
         }
 
     # Who may ask.
@@ -228,11 +213,19 @@ class AdminServer:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
 
+def _connection(runner: web.AppRunner) -> asyncio.BaseProtocol:
+    """Make what speaks on a new connection."""
+    server = runner.server
+    if server is None or len(server.connections) >= MOST_CONNECTIONS:
+        return _Refusal()
+    return server()
+
+
 class _Refusal(asyncio.Protocol):
     """Closes a connection at once."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """There are too many already."""
+        """Refuse the connection: the limit is reached."""
         assert isinstance(transport, asyncio.Transport)
         transport.abort()
 
@@ -255,12 +248,7 @@ def _names_this_machine(host: str) -> bool:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return False
-    if name == "localhost":
-        return True
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return False
+    return Address(None, name).local
 
 
 def admin_side(config: AdminConfig, state: Path, instance: str) -> Callable[[Watch], AdminServer] | None:

@@ -41,11 +41,10 @@ class Listener:
         self._held = contextlib.ExitStack()
         try:
             self.socket = self._unix(self._path) if self._path else _tcp(address)
-        except OSError as error:
+        except BaseException as error:
             self._held.close()
-            raise _problem(address, error) from error
-        except BaseException:
-            self._held.close()
+            if isinstance(error, OSError):
+                raise _problem(address, error) from error
             raise
         self.socket.setblocking(False)
         self.address = address if self._path else address._replace(port=self.socket.getsockname()[1])

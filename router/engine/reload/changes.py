@@ -132,12 +132,8 @@ def _plain(value: Any) -> Any:
 
 
 def _connections(loaded: Loaded) -> dict[str, object]:
-    return {name: _connection(config) for name, config in loaded.config.sources.items()}
-
-
-def _connection(config: SourceConfig) -> dict[str, Any]:
-    """All that a source is made of; how its messages are read is the pipeline's."""
-    return config.model_dump(exclude=_READ_BY_THE_PIPELINE)
+    """All that each source is made of; how its messages are read is the pipeline's."""
+    return {name: config.model_dump(exclude=_READ_BY_THE_PIPELINE) for name, config in loaded.config.sources.items()}
 
 
 def _subscribes_elsewhere(before: SourceConfig, now: SourceConfig) -> bool:
