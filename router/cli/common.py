@@ -4,92 +4,91 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from router.config.scalars import NAME
 from router.errors import ConfigError, Problem, UnavailableError
 from router.escaping import escape, escape_json
+from router.ops.terminal import colours, journal
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from router.ops.loading import Loaded
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan", "good": "green"}
 _PRIORITIES = {"error": "<3>", "warning": "<4>"}
 _PLACES = (Path("config.yaml"), Path("/etc/event-router/config.yaml"))
 
 
-def config_option(function: Function) -> Function:
-    """`-c FILE`, for every command that reads a configuration."""
-    return click.option(
-        "-c",
-        "--config",
-        "config",
-        metavar="FILE",
-        type=click.Path(path_type=Path, readable=False),
-        envvar="EVENT_ROUTER_CONFIG",
-        show_envvar=True,
-        help="The configuration; else ./config.yaml, else /etc/event-router/config.yaml.",
-    )(function)
+config_option = click.option(
+    "-c",
+    "--config",
+    "config",
+    metavar="FILE",
+    type=click.Path(path_type=Path, readable=False),
+    envvar="EVENT_ROUTER_CONFIG",
+    show_envvar=True,
+    help="The configuration; else ./config.yaml, else /etc/event-router/config.yaml.",
+)
+"""`-c FILE`, for every command that reads a configuration."""
 
+env_file_option = click.option(
+    "--env-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, readable=False),
+    envvar="EVENT_ROUTER_ENV_FILE",
+    show_envvar=True,
+    help="Lines NAME=value for the ${…} of the configuration.",
+)
+"""`--env-file FILE`: more variables for `${…}`; those of the environment win."""
 
-def env_file_option(function: Function) -> Function:
-    """`--env-file FILE`: more variables for `${…}`; those of the environment win."""
-    return click.option(
-        "--env-file",
-        metavar="FILE",
-        type=click.Path(path_type=Path, readable=False),
-        envvar="EVENT_ROUTER_ENV_FILE",
-        show_envvar=True,
-        help="Lines NAME=value for the ${…} of the configuration.",
-    )(function)
-
-
-def instance_option(function: Function) -> Function:
-    """`--instance NAME`: tells the routers of one host apart."""
-    return click.option(
-        "--instance",
-        metavar="NAME",
-        default="default",
-        callback=_name,
-        envvar="EVENT_ROUTER_INSTANCE",
-        show_envvar=True,
-        help="Tells the routers of one host apart.",
-    )(function)
-
-
-def of_running(function: Callable[..., int]) -> Callable[..., int]:
-    """`-c`, `--env-file` and `--instance`, handed on as the configuration that they lead to, in `loaded`.
-
-    For the commands that speak to the Redis of a router and need no other secret of its configuration.
-    """
-    from functools import wraps
-
-    @wraps(function)
-    def wrapped(*, config: Path | None, env_file: Path | None, instance: str, **given: Any) -> int:
-        from router.cli.running_router import configuration
-
-        return function(loaded=configuration(config, env_file, instance), **given)
-
-    return config_option(env_file_option(instance_option(wrapped)))
-
-
-def json_option(function: Function) -> Function:
-    """`--json`: for programs."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+"""`--json`: for programs."""
 
 
 def _name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     if not re.fullmatch(NAME, value):
         raise click.BadParameter(f"{value!r} is no name: 1 to 64 of A-Z a-z 0-9 _ . -")
     return value
+
+
+instance_option = click.option(
+    "--instance",
+    metavar="NAME",
+    default="default",
+    callback=_name,
+    envvar="EVENT_ROUTER_INSTANCE",
+    show_envvar=True,
+    help="Tells the routers of one host apart.",
+)
+"""`--instance NAME`: tells the routers of one host apart."""
+
+
+def of_running(function: Callable[..., int | Coroutine[Any, Any, int]]) -> Callable[..., int]:
+    """Add `-c`, `--env-file` and `--instance` to a command, which gets the configuration that they lead to as `loaded`.
+
+    For the commands that speak to the Redis of a router and need no other secret of its configuration. The command may
+    be a coroutine function: it is then run to its end.
+    """
+
+    @wraps(function)
+    def wrapped(*, config: Path | None, env_file: Path | None, instance: str, **given: Any) -> int:
+        import asyncio
+
+        from router.cli.running_router import configuration
+
+        code = function(loaded=configuration(config, env_file, instance), **given)
+        return code if isinstance(code, int) else asyncio.run(code)
+
+    return config_option(env_file_option(instance_option(wrapped)))
 
 
 def find_config(given: Path | None) -> Path:
@@ -155,8 +154,6 @@ def say(text: str) -> None:
 
 def _talk(text: str, severity: str | None) -> None:
     """Print on stderr, with the priority before each line when that is the journal."""
-    from router.ops.terminal import colours, journal
-
     if journal(os.environ, 2):
         priority = _PRIORITIES.get(severity or "", "<6>")
         text = "\n".join(f"{priority}{line}" for line in text.splitlines())
@@ -173,11 +170,7 @@ def print_json(document: Any, *, indent: int = 0) -> None:
 
 def console(*, width: int, err: bool = False, markup: bool = True) -> Console:
     """What prints tables, bars and colours; `width` where nobody watches. Without colours it sends no bold either."""
-    import sys
-
     from rich.console import Console
-
-    from router.ops.terminal import colours
 
     stream, descriptor = (sys.stderr, 2) if err else (sys.stdout, 1)
     return Console(
@@ -189,27 +182,30 @@ def console(*, width: int, err: bool = False, markup: bool = True) -> Console:
     )
 
 
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table: drawn to the width of a terminal, or plain and as wide as it must be for a pipe."""
-    import sys
-
+def table(columns: Sequence[str], *, words: int | None = None) -> Table:
+    """Make an empty table, drawn for a terminal and plain for a pipe; the columns behind the first `words` hold numbers."""
     from rich import box
     from rich.table import Table
+
+    drawn = box.SIMPLE_HEAD if sys.stdout.isatty() else None
+    made = Table(box=drawn, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for place, column in enumerate(columns):
+        made.add_column(column, justify="left" if words is None or place < words else "right", overflow="fold")
+    return made
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table: drawn to the width of a terminal, or plain and as wide as it must be for a pipe."""
     from rich.text import Text
 
-    terminal = sys.stdout.isatty()
-    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    shown = table(columns)
     for row in rows:
-        table.add_row(*(Text(escape(cell)) for cell in row))
-    console(width=10_000).print(table, crop=False)
+        shown.add_row(*(Text(escape(cell)) for cell in row))
+    console(width=10_000).print(shown, crop=False)
 
 
 def say_problems(problems: Iterable[Problem], *, err: bool = True) -> None:
     """Print problems one a line, with the faulty line below; on stderr, or as data on stdout."""
-    from router.ops.terminal import colours
-
     for problem in problems:
         if err:
             _talk(_styled(problem), problem.severity)
@@ -219,7 +215,7 @@ def say_problems(problems: Iterable[Problem], *, err: bool = True) -> None:
 
 def _styled(problem: Problem) -> str:
     text = escape(str(problem), newlines=True)
-    place = ":".join(str(part) for part in (problem.file, problem.line, problem.column) if part is not None)
-    if place and text.startswith(place):
-        return click.style(place, fg=_COLOURS.get(problem.severity), bold=True) + text.removeprefix(place)
-    return text
+    place = problem.place if text.startswith(problem.place) else ""
+    return (
+        click.style(place, fg=_COLOURS.get(problem.severity), bold=True) + text.removeprefix(place) if place else text
+    )

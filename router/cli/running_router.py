@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from router.admin.admin_client import Client
+from router.admin.admin_client import STATUS, Client
 from router.admin.sockets import default_address
 from router.cli.common import find_config, load_config, tell
-from router.cli.operate.status import PATH
 from router.config.models import AdminConfig
 from router.config.scalars import OFF, address
 from router.errors import ConfigError, RouterError, UnavailableError
@@ -35,20 +34,21 @@ def running(config: Path | None, env_file: Path | None, instance: str, *, may_be
     the configuration that would be found. Raises `UnavailableError` when none runs.
     """
     sockets = [Client(default_address(state, instance)) for state in _states()]
-    if config is None or may_be_faulty:
-        for client in sockets:
-            if client.answers():
-                return client
+    if (config is None or may_be_faulty) and (client := _answering(sockets)):
+        return client
     named = _named(config, env_file)
     if named.listen == OFF:
         raise UnavailableError("the configuration says `admin: off`: that router can't be asked")
     if named.listen is not None:
         return Client(address(named.listen), named.token.get_secret_value() if named.token else None)
-    for client in sockets:
-        if client.answers():
-            return client
+    if client := _answering(sockets):
+        return client
     tried = ", ".join(str(client.address.path) for client in sockets)
     raise UnavailableError(f"no router runs here under the name {instance!r} (nobody listens at {tried})")
+
+
+def _answering(clients: Iterable[Client]) -> Client | None:
+    return next((client for client in clients if client.answers()), None)
 
 
 def configuration(config: Path | None, env_file: Path | None, instance: str) -> Loaded:
@@ -72,7 +72,7 @@ def _files(env_file: Path | None, instance: str) -> tuple[Path | None, Path | No
         if not client.answers():
             continue
         with contextlib.suppress(RouterError):
-            told = client.get(PATH)["config"]
+            told = client.get(STATUS)["config"]
             named = {name: Path(told[name]) for name in ("file", "env_file") if told.get(name)}
             if state == SERVICE_STATE:
                 # Another user answers there. Root must not read, and send away, what a file of that user names.

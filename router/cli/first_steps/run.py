@@ -160,8 +160,7 @@ def _log_problems(loaded: Loaded) -> None:
     log = structlog.stdlib.get_logger(__name__)
     for problem in loaded.problems:
         say = log.warning if problem.severity == "warning" else log.debug
-        place = ":".join(str(part) for part in (problem.file, problem.line, problem.column) if part is not None)
-        about = {"place": place, "key": problem.path}
+        about = {"place": problem.place, "key": problem.path}
         say(problem.message, **{name: value for name, value in about.items() if value})
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
 
 import click
 
 from router.cli.common import console, show_table, tell
 from router.escaping import escape
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 ASK_ABOVE = 100
 """Things above which a person is asked first."""
@@ -21,14 +18,11 @@ MOST_IN_TABLE = 2000
 """Rows up to which the table on a terminal is drawn; more are printed plainly."""
 
 
-def yes_option(function: Function) -> Function:
-    """`--yes`: nobody is asked."""
-    return click.option("--yes", is_flag=True, help=f"Don't ask; else above {ASK_ABOVE} on a terminal.")(function)
+yes_option = click.option("--yes", is_flag=True, help=f"Don't ask; else above {ASK_ABOVE} on a terminal.")
+"""`--yes`: nobody is asked."""
 
-
-def dry_run_option(function: Function) -> Function:
-    """`--dry-run`: only say what would be done."""
-    return click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")(function)
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+"""`--dry-run`: only say what would be done."""
 
 
 def agreed(number: int, question: str, *, yes: bool) -> bool:

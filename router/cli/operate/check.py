@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -13,7 +13,8 @@ from router.cli.common import config_option, env_file_option, find_config, json_
 from router.cli.operate.durability_warnings import problems
 from router.errors import ConfigError, Exit, Problem
 from router.escaping import escape
-from router.redis_url import nameable
+from router.ops.terminal import colours
+from router.redis_url import nameable, shown
 
 if TYPE_CHECKING:
     from router.config.models import SourceConfig
@@ -53,32 +54,24 @@ def check(files: tuple[Path, ...], config: Path | None, env_file: Path | None, *
     return Exit.FINDINGS if strict and "warning" in severities else Exit.OK
 
 
-class Report:
-    """What was found in one file; `loaded` is None when it can't work."""
+class Report(NamedTuple):
+    """What was found in one file; `summary` is None when it can't work."""
 
-    def __init__(self, path: Path, problems: Sequence[Problem], loaded: Loaded | None) -> None:
-        self.path = path
-        self.problems = problems
-        self.summary = _redacted(summary(loaded), loaded.secrets) if loaded else None
+    path: Path
+    problems: Sequence[Problem]
+    summary: dict[str, Any] | None
 
 
 def _report(path: Path, env_file: Path | None) -> Report:
     from router.ops.loading import load
+    from router.ops.redaction import Redactor
 
     try:
         loaded = load(path, environ=os.environ, env_file=env_file, placeholders=True, pipes=True)
     except ConfigError as error:
         return Report(path, error.problems, None)
-    return Report(path, [*loaded.problems, *problems(loaded)], loaded)
-
-
-def _redacted(document: dict[str, Any], secrets: frozenset[str]) -> Any:
-    """Return the document without secrets."""
-    if not secrets:
-        return document  # most configurations are checked without: the import takes longer than the check
-    from router.ops.redaction import Redactor
-
-    return Redactor(secrets).value(document)
+    said = Redactor(loaded.secrets).value(summary(loaded))
+    return Report(path, [*loaded.problems, *problems(loaded)], said)
 
 
 def summary(loaded: Loaded) -> dict[str, Any]:
@@ -127,11 +120,7 @@ def _reads(source: SourceConfig) -> dict[str, list[str] | str]:
 
 
 def _server(url: str) -> str:
-    if url == "embedded":
-        return url
-    from router.redis_url import shown
-
-    return shown(url)
+    return url if url == "embedded" else shown(url)
 
 
 def _sink(loaded: Loaded, name: str) -> dict[str, Any]:
@@ -187,17 +176,11 @@ def _print(report: Report) -> None:
     ]
     verdict = "ok" if report.summary else "can't work"
     styled = click.style(verdict, fg="green" if report.summary else "red", bold=True)
-    click.echo(f"{escape(str(report.path))}: {', '.join([styled, *counts])}", color=_coloured())
+    click.echo(f"{escape(str(report.path))}: {', '.join([styled, *counts])}", color=colours(os.environ, 1))
     if report.summary:
         for title, lines in _lines(report.summary):
             for index, line in enumerate(lines):
                 say(f"  {title if index == 0 else '':<9} {line}")
-
-
-def _coloured() -> bool:
-    from router.ops.terminal import colours
-
-    return colours(os.environ, 1)
 
 
 def _lines(summary: dict[str, Any]) -> list[tuple[str, list[str]]]:
@@ -218,14 +201,8 @@ def _redis_line(url: str, origin: str) -> str:
 
 def _source_lines(name: str, source: dict[str, Any]) -> list[str]:
     place = f" at {source['url']}" if source["url"] else ""
-    return [
-        f"{name}: {source['type']}{place}, {_list(_names(source))}",
-        f"  {source['promise']}",
-    ]
-
-
-def _names(source: dict[str, Any]) -> list[str]:
-    return [name for key in ("channels", "patterns", "streams", "keys") for name in source.get(key, [])]
+    names = [name for key in ("channels", "patterns", "streams", "keys") for name in source.get(key, [])]
+    return [f"{name}: {source['type']}{place}, {_list(names)}", f"  {source['promise']}"]
 
 
 def _route_line(route: dict[str, Any]) -> str:

@@ -6,35 +6,32 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.common import (
-    json_option,
-    of_running,
-    print_json,
-    redis_queues,
-    redis_url,
-    tell,
-)
+from router.broker.queues.queue_admin import Bounds, Progress, QueueAdmin, Standing, State, claim_idle_of
+from router.broker.server import client
+from router.cli.common import json_option, of_running, print_json, redis_queues, redis_url, tell
 from router.cli.operate.bulk import ago, agreed, dry_run_option, print_table, progress, yes_option
+from router.config.models import QueueConfig
+from router.core.ids import Ids
+from router.engine.dead_letters.dead_letter_factory import of_waiting
 from router.errors import Exit, Reason, RouterError
+from router.events import DeadLetter, Event, timestamp
+from router.ops.loading.reading.problems import did_you_mean
 
 if TYPE_CHECKING:
-    from router.broker.queues.queue_admin import Progress, QueueAdmin, Standing
-    from router.events import DeadLetter, Event
     from router.ops.loading import Loaded
 
 PATIENCE = 30.0
 """Seconds that an answer of Redis may take."""
 
 _COLUMNS = ("sink", "state", "waiting", "delayed", "in hand", "oldest")
-
-limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="No more than N of them.")
 
 
 @click.group()
@@ -48,16 +45,12 @@ def queue() -> None:
 @queue.command(name="list")
 @json_option
 @of_running
-def list_queues(*, loaded: Loaded, as_json: bool) -> int:
+async def list_queues(*, loaded: Loaded, as_json: bool) -> int:
     """Every queue in Redis: what waits, what is due later, what is in hand, and how old the oldest is.
 
     The state is `gone` where no sink of the configuration has that name, `memory` where the sink keeps its queue in
     memory now: nobody works such a queue off. `--json` prints one object a line.
     """
-    return asyncio.run(_list(loaded, as_json=as_json))
-
-
-async def _list(loaded: Loaded, *, as_json: bool) -> int:
     working = redis_queues(loaded)
     async with _queues(loaded) as queues:
         found = await queues.names()
@@ -101,56 +94,52 @@ def _document(name: str, state: str, standing: Standing) -> dict[str, Any]:
     }
 
 
-# move
+# move and dead-letter
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the two commands are told that take deliveries out of a queue: whose, how many, and how to go about it."""
+
+    name: str
+    loaded: Loaded
+    limit: int | None
+    dry_run: bool
+    yes: bool
+    as_json: bool
+
+    @property
+    def idle(self) -> float:
+        """How long nobody has renewed what may be taken out though it is in hand."""
+        sink = self.loaded.config.sinks.get(self.name)
+        return claim_idle_of(sink.host.timeout if sink else None)
+
+
+def asking(function: Callable[..., Any]) -> Callable[..., int]:
+    """Add the options of the two commands, which get what they are told as one `Asked`."""
+
+    @wraps(function)
+    def wrapped(
+        *, name: str, loaded: Loaded, limit: int | None, dry_run: bool, yes: bool, as_json: bool, **given: Any
+    ) -> Any:
+        return function(Asked(name, loaded, limit, dry_run, yes, as_json), **given)
+
+    limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="No more than N of them.")
+    return limit_option(dry_run_option(yes_option(json_option(of_running(wrapped)))))
 
 
 @queue.command()
 @click.argument("name", metavar="FROM")
 @click.argument("to", metavar="TO")
-@limit_option
-@dry_run_option
-@yes_option
-@json_option
-@of_running
-def move(
-    name: str,
-    to: str,
-    *,
-    loaded: Loaded,
-    limit: int | None,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-) -> int:
+@asking
+async def move(asked: Asked, to: str) -> int:
     """Move what waits for the sink FROM to the sink TO, which delivers it with its own templates.
 
     FROM may be gone; TO is a sink of the configuration with its queue in Redis. What a running router has in hand stays.
     It ends when TO is full, exit code 1. `--json` prints one object.
     """
-    _check_target(name, to, loaded)
-    asked = _Asked(name, loaded, limit=limit, dry_run=dry_run, yes=yes, as_json=as_json)
-    return asyncio.run(_move(asked, to))
-
-
-def _check_target(name: str, to: str, loaded: Loaded) -> None:
-    from router.ops.loading.reading.problems import did_you_mean
-
-    wrong = None
-    if name == to:
-        wrong = "FROM and TO are the same sink"
-    elif to not in loaded.config.sinks:
-        wrong = f"there is no sink {to!r} in {loaded.path}{did_you_mean(to, loaded.config.sinks)}"
-    elif to not in redis_queues(loaded):
-        wrong = f"the sink {to!r} has its queue in memory; only a queue in Redis can be moved to (`queue: redis`)"
-    if wrong:
-        raise click.BadParameter(wrong, param_hint="TO")
-
-
-async def _move(asked: _Asked, to: str) -> int:
-    from router.broker.queues.queue_admin import Bounds
-    from router.config.models import QueueConfig
-
     loaded = asked.loaded
+    _check_target(asked.name, to, loaded)
     config = loaded.config.sinks[to].host.queue or QueueConfig()
     async with _queues(loaded) as queues:
         held = (await queues.look(to)).held
@@ -179,35 +168,27 @@ async def _move(asked: _Asked, to: str) -> int:
         return await _carry_out(queues, asked, job)
 
 
-# dead-letter
+def _check_target(name: str, to: str, loaded: Loaded) -> None:
+    wrong = None
+    if name == to:
+        wrong = "FROM and TO are the same sink"
+    elif to not in loaded.config.sinks:
+        wrong = f"there is no sink {to!r} in {loaded.path}{did_you_mean(to, loaded.config.sinks)}"
+    elif to not in redis_queues(loaded):
+        wrong = f"the sink {to!r} has its queue in memory; only a queue in Redis can be moved to (`queue: redis`)"
+    if wrong:
+        raise click.BadParameter(wrong, param_hint="TO")
 
 
 @queue.command(name="dead-letter")
 @click.argument("name", metavar="NAME")
-@limit_option
-@dry_run_option
-@yes_option
-@json_option
-@of_running
-def dead_letter(
-    name: str,
-    *,
-    loaded: Loaded,
-    limit: int | None,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-) -> int:
+@asking
+async def dead_letter(asked: Asked) -> int:
     """Make dead letters of what waits for the sink NAME, for the reason `orphaned`; of one that is not gone, `exhausted`.
 
     What a running router has in hand stays. It ends when there are `dead_letters.max_events` letters, exit code 1: none is
     evicted. `--json` prints one object.
     """
-    asked = _Asked(name, loaded, limit=limit, dry_run=dry_run, yes=yes, as_json=as_json)
-    return asyncio.run(_dead_letter(asked))
-
-
-async def _dead_letter(asked: _Asked) -> int:
     loaded = asked.loaded
     most = loaded.config.dead_letters.max_events
     orphaned = asked.name not in redis_queues(loaded)
@@ -238,9 +219,6 @@ def _why(name: str, loaded: Loaded, *, orphaned: bool) -> str:
 
 
 def _maker(reason: Reason, why: str) -> Callable[[Event], DeadLetter]:
-    from router.core.ids import Ids
-    from router.engine.dead_letters.dead_letter_factory import of_waiting
-
     ids = Ids(os.urandom(5).hex())
 
     def make(event: Event) -> DeadLetter:
@@ -251,26 +229,6 @@ def _maker(reason: Reason, why: str) -> Callable[[Event], DeadLetter]:
 
 
 # What they share.
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What both commands are told."""
-
-    name: str
-    loaded: Loaded
-    limit: int | None
-    dry_run: bool
-    yes: bool
-    as_json: bool
-
-    @property
-    def idle(self) -> float:
-        """How long nobody has renewed what may be taken out though it is in hand."""
-        from router.broker.queues.queue_admin import claim_idle_of
-
-        sink = self.loaded.config.sinks.get(self.name)
-        return claim_idle_of(sink.host.timeout if sink else None)
 
 
 @dataclass(frozen=True)
@@ -286,10 +244,8 @@ class _Job:
     act: Callable[[Progress], Awaitable[None]]
 
 
-async def _carry_out(queues: QueueAdmin, asked: _Asked, job: _Job) -> int:
+async def _carry_out(queues: QueueAdmin, asked: Asked, job: _Job) -> int:
     """Say what there is to do, ask, do it, say what became of it."""
-    from router.broker.queues.queue_admin import State
-
     before = await queues.look(asked.name, idle=asked.idle)
     if not before.held:
         await _check_it_exists(queues, asked)
@@ -318,8 +274,6 @@ async def _carry_out(queues: QueueAdmin, asked: _Asked, job: _Job) -> int:
 
 async def _act(job: _Job, number: int, done: Counter[Any]) -> None:
     """Do it; what was done is counted, and said where an end comes before the end."""
-    from router.broker.queues.queue_admin import State
-
     try:
         with progress(number) as advance:
 
@@ -335,9 +289,7 @@ async def _act(job: _Job, number: int, done: Counter[Any]) -> None:
         raise
 
 
-def _tell_left(asked: _Asked, job: _Job, done: Counter[Any], after: Standing) -> None:
-    from router.broker.queues.queue_admin import State
-
+def _tell_left(asked: Asked, job: _Job, done: Counter[Any], after: Standing) -> None:
     if done[State.NO_ROOM]:
         tell(f"warning: {_number(after.held)} left: {job.full}", "warning")
     if done[State.UNREADABLE]:
@@ -353,21 +305,19 @@ def _tell_left(asked: _Asked, job: _Job, done: Counter[Any], after: Standing) ->
         )
 
 
-async def _check_it_exists(queues: QueueAdmin, asked: _Asked) -> None:
+async def _check_it_exists(queues: QueueAdmin, asked: Asked) -> None:
     """Raises `RouterError` for a name that neither a sink nor a queue has."""
     if asked.name in asked.loaded.config.sinks:
         return
     names = await queues.names()
     if asked.name not in names:
-        from router.ops.loading.reading.problems import did_you_mean
-
         known = {*names, *asked.loaded.config.sinks}
         raise RouterError(
             f"there is no queue {asked.name!r} in Redis{did_you_mean(asked.name, known)} (see: event-router queue list)"
         )
 
 
-def _summary(asked: _Asked, standing: Standing, number: int) -> str:
+def _summary(asked: Asked, standing: Standing, number: int) -> str:
     kinds = {"due later": standing.delayed, "that a dead router had in hand": standing.in_hand - standing.kept}
     parts = [f"{count} {kind}" for kind, count in kinds.items() if count]
     if asked.limit is not None and number < standing.free:
@@ -377,14 +327,9 @@ def _summary(asked: _Asked, standing: Standing, number: int) -> str:
     return f"{_number(number)} of {asked.name}{f' ({about})' if about else ''}"
 
 
-@asynccontextmanager
-async def _queues(loaded: Loaded) -> AsyncIterator[QueueAdmin]:
-    from router.broker.queues.queue_admin import QueueAdmin
-    from router.broker.server import client
-
+def _queues(loaded: Loaded) -> QueueAdmin:
     server = client.server(redis_url(loaded), client_name="event-router-queue")
-    async with QueueAdmin(server, prefix=loaded.config.redis.key_prefix, patience=PATIENCE) as queues:
-        yield queues
+    return QueueAdmin(server, prefix=loaded.config.redis.key_prefix, patience=PATIENCE)
 
 
 def _age(at: float, now: float) -> str:
@@ -392,10 +337,6 @@ def _age(at: float, now: float) -> str:
 
 
 def _stamp(at: float | None) -> str | None:
-    from datetime import UTC, datetime
-
-    from router.events import timestamp
-
     return None if at is None else timestamp(datetime.fromtimestamp(at, UTC))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from router.admin.admin_client import RELOAD
 from router.cli.common import (
     config_option,
     env_file_option,
@@ -18,6 +19,7 @@ from router.cli.common import (
     say_problems,
     tell,
 )
+from router.cli.running_router import running
 from router.errors import Exit, Problem
 
 PATIENCE = 120.0
@@ -38,9 +40,6 @@ def reload(config: Path | None, env_file: Path | None, instance: str, *, as_json
     It loads the file that it was started with; `-c` only says where it listens. What can't work changes nothing: the
     configuration in force stays, every fault is named, and the exit code is 78, or 69 where a Redis could not be reached.
     """
-    from router.admin.server import RELOAD
-    from router.cli.running_router import running
-
     told = running(config, env_file, instance, may_be_faulty=True).post(RELOAD, PATIENCE, refusal=REFUSED)
     if as_json:
         print_json(told)

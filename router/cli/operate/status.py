@@ -10,24 +10,21 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from router.cli.common import config_option, console, env_file_option, instance_option, json_option, print_json
+from router.admin.admin_client import STATUS, Client
+from router.cli.common import config_option, console, env_file_option, instance_option, json_option, print_json, table
+from router.cli.running_router import running
 from router.errors import Exit, UnavailableError
 from router.escaping import escape
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.table import Table
     from rich.text import Text
-
-    from router.admin.admin_client import Client
 
 EVERY = 1.0
 """Seconds between two looks of `--watch`."""
 
 Document = Mapping[str, Any]
 """What the router says of itself: `core.status.document`."""
-
-PATH = "/api/status"
 
 
 @click.command()
@@ -41,12 +38,10 @@ def status(config: Path | None, env_file: Path | None, instance: str, *, as_json
 
     Exit code 0 when it is ready and its books balance, 1 when not, 69 when none runs.
     """
-    from router.cli.running_router import running
-
     client = running(config, env_file, instance)
     if watches:
         _watch(client, as_json=as_json)
-    told = client.get(PATH)
+    told = client.get(STATUS)
     if as_json:
         print_json(told)
     else:
@@ -65,7 +60,7 @@ def _watch(client: Client, *, as_json: bool) -> None:
         while True:
             began = time.monotonic()
             try:
-                told = client.get(PATH)
+                told = client.get(STATUS)
             except UnavailableError as error:
                 before = None
                 _show(display, str(error), {"error": str(error)}, as_json=as_json)
@@ -142,11 +137,12 @@ def _complaints(told: Document) -> list[Text]:
 
 
 def _sources(told: Document, rates: Rates | None) -> RenderableType:
-    table = _table("source", "", *(["/s"] if rates else []), "received", "rejected", "unmatched", "routed", "gaps")
+    columns = ("source", "", *(["/s"] if rates else []), "received", "rejected", "unmatched", "routed", "gaps")
+    sources = table(columns, words=2)
     for name, source in told["sources"].items():
         book = told["books"]["sources"][name]
         state = ("up", "green") if source["up"] else ("down", "bold red")
-        table.add_row(
+        sources.add_row(
             name,
             _painted(*state),
             *([rates.of("sources", name, "received")] if rates else []),
@@ -156,17 +152,17 @@ def _sources(told: Document, rates: Rates | None) -> RenderableType:
             _number(book["routed"]),
             _painted(f"{source['gaps']} ({source['gap_seconds']:.1f} s)", "yellow") if source["gaps"] else "0",
         )
-    return table
+    return sources
 
 
 def _sinks(told: Document, rates: Rates | None) -> RenderableType:
     # Most routers print nothing. One of an older version, which has not been restarted yet, does not count it.
     prints = any(book.get("printed") for book in told["books"]["sinks"].values())
     columns = ("pending", "delivered", *(["printed"] if prints else []), "dead", "dropped", "suppressed", "handed over")
-    table = _table("sink", "", *(["/s"] if rates else []), *columns)
+    sinks = table(("sink", "", *(["/s"] if rates else []), *columns), words=2)
     for name, sink in told["sinks"].items():
         book = told["books"]["sinks"][name]
-        table.add_row(
+        sinks.add_row(
             name,
             _painted(*_health(sink)),
             *([rates.of("sinks", name, "delivered", "printed")] if rates else []),
@@ -178,7 +174,7 @@ def _sinks(told: Document, rates: Rates | None) -> RenderableType:
             _by_reason(book, "suppressed", ""),
             _number(book["handed_over"]),
         )
-    return table
+    return sinks
 
 
 def _health(sink: Document) -> tuple[str, str]:
@@ -191,17 +187,6 @@ def _books(told: Document) -> Text:
     if told["balanced"]:
         return _painted("The books balance.", "green")
     return _painted("THE BOOKS DO NOT BALANCE, which is a fault of the router.", "bold red")
-
-
-def _table(*columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    drawn_box = box.SIMPLE_HEAD if sys.stdout.isatty() else None
-    table = Table(box=drawn_box, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place < len(("name", "state")) else "right", overflow="fold")
-    return table
 
 
 def _console() -> Console:
