@@ -24,7 +24,7 @@ MOST_CHANNELS = 10_000
 
 
 class Ending(msgspec.Struct, frozen=True, eq=False):
-    """What an event becomes: its deliveries. `route` and `sink` are those of the first, empty where there is none.
+    """What an event becomes: its deliveries, `targets`. `route` and `sink` are those of the first, empty without one.
 
     `alone` is the sink where the event makes one delivery by a route, and nothing else. `expected` is how many things have
     to be over before an entry is complete: its deliveries, or its dead letter.
@@ -33,7 +33,7 @@ class Ending(msgspec.Struct, frozen=True, eq=False):
     matched: bool
     route: str
     sink: str
-    others: tuple[Target, ...]
+    targets: tuple[Target, ...]
     alone: str
     expected: int
 
@@ -90,7 +90,7 @@ class Channels:
             first = targets[0] if targets else Target("", "")
             alone = first.sink if taken and len(targets) == 1 else ""
             expected = len(targets) or int(self._keep_unmatched)
-            ending = Ending(bool(taken), first.route, first.sink, targets[1:], alone, expected)
+            ending = Ending(bool(taken), first.route, first.sink, targets, alone, expected)
             if len(self._endings) >= MOST_PLANS:
                 self._endings.clear()
             self._endings[taken] = ending

@@ -150,19 +150,15 @@ class Pipeline:
         ready: dict[str, list[Event]] = {}
         sizes: dict[str, int] = {}
         for run in runs:
-            ending, accepted, sink = run.ending, run.accepted, run.ending.sink
-            if not ending.matched:
-                self._unmatched(book, ending, accepted)
-            else:
+            ending, accepted = run.ending, run.accepted
+            if not accepted:
+                continue
+            if ending.matched:
                 book.routed += len(accepted)
-            if sink in ready:
-                ready[sink] += accepted
-                sizes[sink] += run.size
-            elif sink and accepted:
-                ready[sink] = list(accepted) if ending.others else accepted
-                sizes[sink] = run.size
-            for target in ending.others:
-                ready.setdefault(target.sink, []).extend(_copies(accepted, target))
+            else:
+                self._unmatched(book, ending, accepted)
+            for number, target in enumerate(ending.targets):
+                ready.setdefault(target.sink, []).extend(_copies(accepted, target) if number else accepted)
                 sizes[target.sink] = sizes.get(target.sink, 0) + run.size
         for sink, deliveries in ready.items():
             self._put(sink, deliveries, sizes[sink])
@@ -334,7 +330,7 @@ class Pipeline:
     def _unmatched(self, book: SourceBook, ending: Ending, accepted: list[Event]) -> None:
         """Count events that no route takes; tell of them and keep them where they go nowhere else."""
         book.unmatched += len(accepted)
-        if ending.sink or not accepted:
+        if ending.sink:
             return
         first = accepted[0]
         self._notes.say(
