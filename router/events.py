@@ -120,7 +120,8 @@ class RawBatch(msgspec.Struct, frozen=True, gc=False):
 
     `channel` and `pattern` are the bytes on the wire; `pattern` is None where the exact name matched. `ids` (of events)
     and `headers` stand parallel to the payloads; without ids the events get some of ours. `receipt`
-    (`contracts.Receipt`) is what a source that acknowledges wants to hear of, by position.
+    (`contracts.Receipt`) is what a source that acknowledges wants to hear of, by position; `first` is the position there of
+    the first payload.
     """
 
     channel: bytes
@@ -129,6 +130,7 @@ class RawBatch(msgspec.Struct, frozen=True, gc=False):
     ids: list[str] | None = None
     headers: list[dict[str, str] | None] | None = None
     receipt: Any = None
+    first: int = 0
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -273,6 +273,15 @@ def test_a_source_that_acknowledges_hears_of_every_entry():
     assert receipt.settled == [1, 2, 3]
 
 
+def test_a_batch_may_begin_anywhere_in_its_receipt():
+    run, receipt = Run(), Receipt()
+    run.pipeline.receive("web", [RawBatch(b"notification", None, [GOOD, b"{"], ["a", "b"], None, receipt, 5)])
+    assert receipt.expected == {5: 1, 6: 1}
+    assert [event._position for event in run.inboxes["log"]] == [5]
+    run.letters.kept[0].written()
+    assert receipt.settled == [6]
+
+
 def test_ids_are_unique_across_letters_and_events():
     run = Run()
     for _ in range(3):

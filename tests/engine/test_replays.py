@@ -6,17 +6,17 @@ from datetime import UTC, datetime
 import pytest
 import structlog.testing
 
-from router.contracts import Removal
 from router.engine.clock import SystemClock
-from router.engine.dead_letters.replays import At, Replayer
+from router.engine.dead_letters.replays import Replayer
 from router.errors import Reason
 from router.events import Event, RawBatch
 from tests.support.engine import Letters
+from tests.support.receipts import NeutralReceipt
 
 AT = "2026-01-02T03:04:05.000006Z"
 
 
-class Receipt:
+class Receipt(NeutralReceipt):
     """Keeps what it hears."""
 
     def __init__(self) -> None:
@@ -25,32 +25,8 @@ class Receipt:
     def expect(self, position: int, deliveries: int) -> None:
         self.heard.append(("expect", position, deliveries))
 
-    def add(self, position: int, deliveries: int) -> None:
-        self.heard.append(("add", position, deliveries))
-
     def settle(self, position: int) -> None:
         self.heard.append(("settle", position))
-
-    def returned(self, position: int) -> None:
-        self.heard.append(("returned", position))
-
-    def open(self, position: int) -> int:
-        return position + 10
-
-    def removal(self, position: int, *, whole: bool) -> Removal | None:
-        return Removal("xack", "stream", "group", f"{position}-0", f"{whole}")
-
-    def handed_over(self, position: int) -> None:
-        self.heard.append(("handed_over", position))
-
-    def marked(self, position: int) -> None:
-        self.heard.append(("marked", position))
-
-    def gone(self, position: int) -> None:
-        self.heard.append(("gone", position))
-
-    def taken_over(self, position: int) -> None:
-        self.heard.append(("taken_over", position))
 
 
 class Way:
@@ -118,8 +94,7 @@ def test_a_letter_without_a_sink_goes_the_whole_way_as_it_came():
     assert (source, batch.channel, batch.pattern, batch.payloads, batch.ids) == ("web", b"c", None, [b'{"a":1}'], ["e"])
     assert received_at == datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
     assert (second.pattern, second.headers) == (b"c*", [{"h": "1"}])
-    second.receipt.expect(0, 3)
-    assert bench.receipt.heard == [("expect", 1, 3)]
+    assert (second.receipt, second.first) == (bench.receipt, 1)
 
 
 @pytest.mark.parametrize(
@@ -175,19 +150,6 @@ def test_a_payload_is_read_as_its_source_reads_it(source, payload, seen):
     bench = Bench()
     bench.give(entry(**TO_SINK, source=source), payload=payload)
     assert bench.way.delivered[0].payload == seen
-
-
-def test_what_one_entry_of_a_batch_hears_the_batch_hears_at_its_position():
-    receipt = Receipt()
-    one = At(receipt, 3)
-    assert one.removal(0, whole=True) == Removal("xack", "stream", "group", "3-0", "True")
-    assert one.open(0) == 13
-    one.expect(0, 2)
-    one.add(0, 2)
-    told = (one.settle, one.returned, one.handed_over, one.marked, one.gone, one.taken_over)
-    for tell in told:
-        tell(0)
-    assert receipt.heard == [("expect", 3, 2), ("add", 3, 2), *((tell.__name__, 3) for tell in told)]
 
 
 @pytest.mark.parametrize(

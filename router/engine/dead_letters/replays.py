@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -23,7 +23,7 @@ from router.broker.dead_letters.replay_sweep import ReplaySweep
 from router.broker.server.health import Health
 from router.broker.server.link import cancelled
 from router.broker.server.outage import Outage
-from router.contracts import Clock, DeadLetters, Receipt, Removal, Source
+from router.contracts import Clock, DeadLetters, Receipt, Source
 from router.core.accounts.dead_letter_filter import received_at
 from router.core.validation import DETAIL_BYTES
 from router.engine.log_limits import LogLimits
@@ -57,6 +57,13 @@ class Way(Protocol):
 
     def leads(self, route: str, sink: str) -> bool:
         """Return whether the configuration still knows such a delivery."""
+
+
+class At(NamedTuple):
+    """The entry that a letter came by."""
+
+    receipt: Receipt
+    position: int
 
 
 class Replays:
@@ -132,18 +139,18 @@ class Replayer:
                 if letter is None:  # it stays pending: a newer router may know it
                     self._unreadable.add(1)
                     continue
-                receipt = At(batch.receipt, position)
+                at = At(batch.receipt, position)
                 payload_format = _format(letter.payload, way.format_of(letter.source))
                 if letter.sink is None:
-                    self._go_the_whole_way(way, letter, receipt)
+                    self._go_the_whole_way(way, letter, at)
                 elif not way.leads(letter.route or "", letter.sink):
                     gone = f"no route {letter.route!r} leads to a sink {letter.sink!r}"
-                    self._orphaned(letter, gone, receipt)
+                    self._orphaned(letter, gone, at)
                 elif payload_format is None:
-                    self._back(letter, Reason.DECODE, "can't be replayed: the payload can't be decoded", receipt)
+                    self._back(letter, Reason.DECODE, "can't be replayed: the payload can't be decoded", at)
                 else:
-                    receipt.expect(0, 1)
-                    deliveries.append(_delivery(letter, payload_format, receipt))
+                    at.receipt.expect(position, 1)
+                    deliveries.append(_delivery(letter, payload_format, at))
         if deliveries:
             way.deliver(deliveries)
 
@@ -153,26 +160,26 @@ class Replayer:
             if letter is not None:
                 self._back(letter, reason, detail, At(batch.receipt, position))
 
-    def _go_the_whole_way(self, way: Way, letter: DeadLetter, receipt: At) -> None:
+    def _go_the_whole_way(self, way: Way, letter: DeadLetter, at: At) -> None:
         if way.format_of(letter.source) is None:
-            self._orphaned(letter, f"there is no source {letter.source!r}", receipt)
+            self._orphaned(letter, f"there is no source {letter.source!r}", at)
             return
         headers = None if letter.headers is None else dict(letter.headers)
         pattern = None if letter.pattern is None else letter.pattern.encode("utf-8", "surrogateescape")
         channel = letter.channel.encode("utf-8", "surrogateescape")
-        batch = RawBatch(channel, pattern, [letter.payload], [letter.event_id], [headers], receipt)
+        batch = RawBatch(channel, pattern, [letter.payload], [letter.event_id], [headers], *at)
         way.again(letter.source, batch, received_at(letter))
 
-    def _orphaned(self, letter: DeadLetter, gone: str, receipt: At) -> None:
+    def _orphaned(self, letter: DeadLetter, gone: str, at: At) -> None:
         before = letter.reason if letter.reason == Reason.ORPHANED else f"{letter.reason}: {letter.detail}"
-        self._back(letter, Reason.ORPHANED, f"can't be replayed: {gone} (before: {before})", receipt, gone)
+        self._back(letter, Reason.ORPHANED, f"can't be replayed: {gone} (before: {before})", at, gone)
 
-    def _back(self, letter: DeadLetter, reason: Reason, detail: str, receipt: At, told: str | None = None) -> None:
+    def _back(self, letter: DeadLetter, reason: Reason, detail: str, at: At, told: str | None = None) -> None:
         """Make it a dead letter again, under its id; it is over when that is written. The log is `told` no payload."""
         detail = cut(detail, DETAIL_BYTES)
-        receipt.expect(0, 1)
+        at.receipt.expect(at.position, 1)
         now = events.timestamp(datetime.fromtimestamp(self._clock.now(), UTC))
-        written = partial(receipt.settle, 0)
+        written = partial(at.receipt.settle, at.position)
         again = msgspec.structs.replace(letter, reason=str(reason), detail=detail, failed_at=now, written=written)
         self._notes.say(
             "a dead letter can't be replayed",
@@ -186,56 +193,6 @@ class Replayer:
         self._dead_letters.add([again])
 
 
-class At:
-    """Implements `contracts.Receipt` for one entry of a batch, as if it were the first of its own."""
-
-    __slots__ = ("_position", "_receipt")
-
-    def __init__(self, receipt: Receipt, position: int) -> None:
-        self._receipt = receipt
-        self._position = position
-
-    def expect(self, _position: int, deliveries: int) -> None:
-        """Implements `contracts.Receipt`."""
-        self._receipt.expect(self._position, deliveries)
-
-    def add(self, _position: int, deliveries: int) -> None:
-        """Implements `contracts.Receipt`."""
-        self._receipt.add(self._position, deliveries)
-
-    def settle(self, _position: int) -> None:
-        """Implements `contracts.Receipt`."""
-        self._receipt.settle(self._position)
-
-    def returned(self, _position: int) -> None:
-        """Implements `contracts.Receipt`."""
-        self._receipt.returned(self._position)
-
-    def open(self, _position: int) -> int:
-        """Implements `contracts.Receipt`."""
-        return self._receipt.open(self._position)
-
-    def removal(self, _position: int, *, whole: bool) -> Removal | None:
-        """Implements `contracts.Receipt`."""
-        return self._receipt.removal(self._position, whole=whole)
-
-    def handed_over(self, _position: int) -> None:
-        """Implements `contracts.Receipt`."""
-        self._receipt.handed_over(self._position)
-
-    def marked(self, _position: int) -> None:
-        """Implements `contracts.Receipt`."""
-        self._receipt.marked(self._position)
-
-    def gone(self, _position: int) -> None:
-        """Implements `contracts.Receipt`."""
-        self._receipt.gone(self._position)
-
-    def taken_over(self, _position: int) -> None:
-        """Implements `contracts.Receipt`."""
-        self._receipt.taken_over(self._position)
-
-
 def _letters(batch: RawBatch) -> list[DeadLetter | None]:
     """The letters of a batch, None for one that a newer router wrote, or that is no letter."""
     headers: Sequence[Mapping[str, str] | None] = batch.headers or [None] * len(batch.payloads)
@@ -247,7 +204,7 @@ def _letters(batch: RawBatch) -> list[DeadLetter | None]:
     return found
 
 
-def _delivery(letter: DeadLetter, payload_format: str, receipt: At) -> Event:
+def _delivery(letter: DeadLetter, payload_format: str, at: At) -> Event:
     """The delivery that the letter is of, its attempts counted anew."""
     return Event(
         letter.event_id,
@@ -261,7 +218,8 @@ def _delivery(letter: DeadLetter, payload_format: str, receipt: At) -> Event:
         payload_format,
         letter.headers,
         address=letter.address,
-        _receipt=receipt,
+        _receipt=at.receipt,
+        _position=at.position,
     )
 
 

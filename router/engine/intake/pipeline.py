@@ -240,7 +240,7 @@ class Pipeline:
         """Make the first delivery of messages that are more than a payload, or whose payload decides; by their positions."""
         channel, pattern, prepared = known
         source, plain, warns, ending = channels.source, channels.source.plain, prepared.warns, prepared.ending
-        payloads, ids, headers, receipt = batch.payloads, batch.ids, batch.headers, batch.receipt
+        payloads, ids, headers, receipt, first = batch.payloads, batch.ids, batch.headers, batch.receipt, batch.first
         run = None if ending is None else _run(runs, ending)
         for position, message in messages:
             payload = message if plain else message.payload
@@ -261,7 +261,7 @@ class Pipeline:
                 if ending.sink:  # the letter of an event that gets no further holds the whole message
                     raw = message.data
             if receipt is not None:
-                receipt.expect(position, ending.expected)
+                receipt.expect(first + position, ending.expected)
             run.size += len(raw)
             run.accepted.append(
                 Event(
@@ -276,7 +276,7 @@ class Pipeline:
                     format_,
                     header,
                     _receipt=receipt,
-                    _position=position,
+                    _position=first + position,
                 )
             )
 
@@ -297,7 +297,7 @@ class Pipeline:
     def _refused(self, source: SourceFormat, batch: RawBatch, position: int, moment: _Moment) -> Event:
         """Make the event of a message that can't be taken: one dead letter of it is to be expected."""
         if batch.receipt is not None:
-            batch.receipt.expect(position, 1)
+            batch.receipt.expect(batch.first + position, 1)
         return Event(
             batch.ids[position] if batch.ids else self._ids.next(moment.now),
             source.name,
@@ -308,7 +308,7 @@ class Pipeline:
             format=source.format if source.plain else events.JSON,
             headers=batch.headers[position] if batch.headers else None,
             _receipt=batch.receipt,
-            _position=position,
+            _position=batch.first + position,
         )
 
     def _reject(self, event: Event, why: verdict.Rejected) -> None:
