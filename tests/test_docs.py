@@ -11,7 +11,7 @@ from router.cli.first_steps.samples import publish_lines
 from router.cli.main import cli
 from router.errors import ConfigError
 from router.ops.loading import load
-from router.plugin_manager import load_plugins
+from router.plugin_loading.plugin_manager import load_plugins
 from tests.support.process import ROOT
 
 REFERENCE = (ROOT / "docs" / "cli.md").read_text()

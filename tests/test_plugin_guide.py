@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from router import api, hookspecs
-from router.plugin_manager import load_plugins
+from router.plugin_loading.plugin_manager import load_plugins
 from tests.support.sinks import FakeContext, make_event
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text()

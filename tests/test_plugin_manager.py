@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from router import plugin_manager
-from router.plugin_manager import builtins_folder, load_plugins
+from router.plugin_loading import plugin_manager
+from router.plugin_loading.plugin_manager import builtins_folder, load_plugins
 
 GOOD = """
 from router.api import SinkOptions, hookimpl

@@ -2,7 +2,7 @@
 
 import pytest
 
-from router import redis_url
+from router.config import redis_url
 
 SECRET = "hunter2"
 

@@ -23,7 +23,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from router import redis_url
+from router.config import redis_url
 from router.options import Secret
 
 NAME = r"[A-Za-z0-9_.-]{1,64}"

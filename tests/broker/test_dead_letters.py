@@ -7,9 +7,9 @@ import json
 import pytest
 import structlog.testing
 
-from router import redis_url
 from router.broker.dead_letters.dead_letter_writer import BATCH, OVERHEAD, Bounds, DeadLetterWriter, Tally
 from router.broker.server import keys
+from router.config import redis_url
 from router.errors import ConfigError, UnavailableError
 from router.events import DeadLetter
 from tests.support.proxy import DOWN, Proxy

@@ -10,7 +10,7 @@ from router.config.models import AdminConfig
 from router.config.scalars import Address, address
 from router.errors import ConfigError
 from router.ops.loading import config_schema, effective, load
-from router.plugin_manager import load_plugins
+from router.plugin_loading.plugin_manager import load_plugins
 
 BASE = """\
 version: 1

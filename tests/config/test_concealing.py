@@ -27,7 +27,7 @@ from router.config.models import (
 from router.errors import ConfigError
 from router.ops.loading import effective, load
 from router.ops.loading.reading import shapes
-from router.plugin_manager import load_plugins
+from router.plugin_loading.plugin_manager import load_plugins
 from tests.cli.test_reload import CONFIG as RUNNING
 from tests.support.daemon import daemon
 from tests.support.process import run

@@ -11,7 +11,7 @@ import yaml
 from router.core.rendering import OptionsTemplate
 from router.errors import ConfigError
 from router.ops.loading import config_schema, effective, load
-from router.plugin_manager import load_plugins
+from router.plugin_loading.plugin_manager import load_plugins
 
 HERE = Path(__file__).parent
 GOOD = sorted((HERE / "good").glob("*.yaml"))

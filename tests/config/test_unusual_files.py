@@ -11,7 +11,7 @@ from router import files
 from router.errors import ConfigError
 from router.files import STDIN, UnreadableError, read_file
 from router.ops.loading import load
-from router.plugin_manager import load_plugins
+from router.plugin_loading.plugin_manager import load_plugins
 from tests.support.process import COMMAND, environment, run
 
 pytestmark = pytest.mark.timeout(60)

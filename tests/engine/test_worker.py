@@ -570,7 +570,7 @@ def register_sinks(register):
 
 @pytest.mark.parametrize("name", ["work.py", "work/doing.py"])
 async def test_a_process_serves_crashes_and_is_killed_alone(tmp_path: Path, name):
-    from router.plugin_manager import load_plugins
+    from router.plugin_loading.plugin_manager import load_plugins
 
     folder = tmp_path / "plugins"
     file = folder / name
@@ -595,7 +595,7 @@ async def test_a_process_serves_crashes_and_is_killed_alone(tmp_path: Path, name
 
 
 async def test_a_process_gives_the_answer_of_its_sink(tmp_path: Path):
-    from router.plugin_manager import load_plugins
+    from router.plugin_loading.plugin_manager import load_plugins
 
     folder = tmp_path / "plugins"
     folder.mkdir(mode=0o755)

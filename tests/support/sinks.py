@@ -20,7 +20,7 @@ from router.core.rendering import TemplateEnvironment, compile_options
 from router.events import Event
 from router.options import SinkOptions
 from router.plugin_contracts import Sink, SinkType
-from router.plugin_manager import load_plugins
+from router.plugin_loading.plugin_manager import load_plugins
 
 RECEIVED = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
 

@@ -22,10 +22,10 @@ from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from router import redis_url
 from router.broker.server import answers
+from router.config import redis_url
+from router.config.redis_url import shown
 from router.errors import ConfigError, Problem, RouterError, UnavailableError
-from router.redis_url import shown
 
 TIMEOUT = 5.0
 """Seconds that connecting, and the answer of one command, may take."""

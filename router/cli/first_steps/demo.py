@@ -141,7 +141,7 @@ def _tour(console: Console, folder: Path, url: str) -> None:
 
 
 def _prepare(folder: Path) -> None:
-    from router.plugin_manager import builtins_folder
+    from router.plugin_loading.plugin_manager import builtins_folder
 
     shutil.copytree(builtins_folder().parent / "schemas", folder / "schemas")
     (folder / "config.yaml").write_text(CONFIG)

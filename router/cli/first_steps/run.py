@@ -254,7 +254,7 @@ def _printer(active: Logs) -> Iterator[Callable[[str], None]]:
 def _welcome(loaded: Loaded, config: Path, url: str, *, embedded: bool) -> None:
     """Where it listens, what it reads, and how to try it."""
     from router.cli.first_steps.samples import publish_lines
-    from router.redis_url import shown
+    from router.config.redis_url import shown
 
     where = "embedded Valkey" if embedded else f"from {loaded.redis_origin}"
     tell(f"event-router {__version__} listens at {shown(url)} ({where})", "good")

@@ -11,10 +11,10 @@ import click
 
 from router.cli.common import config_option, env_file_option, find_config, json_option, print_json, say, say_problems
 from router.cli.operate.durability_warnings import problems
+from router.config.redis_url import nameable, shown
 from router.errors import ConfigError, Exit, Problem
 from router.escaping import escape
 from router.ops.terminal import colours
-from router.redis_url import nameable, shown
 
 if TYPE_CHECKING:
     from router.config.models import SourceConfig

@@ -12,7 +12,7 @@ from router.cli.common import config_option, env_file_option, json_option, print
 from router.errors import ConfigError, Exit
 
 if TYPE_CHECKING:
-    from router.plugin_manager import LoadedPlugin, Plugins
+    from router.plugin_loading.plugin_manager import LoadedPlugin, Plugins
 
 
 @click.command()
@@ -40,7 +40,7 @@ def loaded_plugins(config: Path | None, env_file: Path | None) -> Plugins:
     """The plugins of a configuration, even of a faulty one; the built-ins and packages where there is none."""
     from router.cli.common import find_config
     from router.ops.loading.loader import check
-    from router.plugin_manager import load_plugins
+    from router.plugin_loading.plugin_manager import load_plugins
 
     try:
         path = find_config(config)

@@ -18,7 +18,7 @@ from router.errors import PartialError, PermanentError, SinkError, TransientErro
 from router.events import Event
 from router.options import SinkOptions
 from router.plugin_contracts import SinkType
-from router.plugin_manager import load_plugins
+from router.plugin_loading.plugin_manager import load_plugins
 
 _MOST_IDLE = 64  # processes kept for the next delivery; concurrency bounds them first
 

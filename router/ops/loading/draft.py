@@ -24,7 +24,7 @@ from router.errors import Problem
 from router.ops.loading.checking.sinks import CheckedSink, TemplateReader
 from router.ops.loading.reading.nodes import Entry, Mapping, Node
 from router.ops.loading.reading.problems import Problems
-from router.plugin_manager import Plugins
+from router.plugin_loading.plugin_manager import Plugins
 
 
 @dataclass(slots=True)

@@ -45,7 +45,7 @@ from router.ops.loading.reading.redis_origin import RedisOrigin, imply, origin
 from router.ops.loading.sections import check_sections
 from router.ops.redaction import SHORT, Redactor
 from router.plugin_contracts import SinkType
-from router.plugin_manager import Plugins, load_plugins
+from router.plugin_loading.plugin_manager import Plugins, load_plugins
 
 
 @dataclass(frozen=True, slots=True)

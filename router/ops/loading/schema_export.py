@@ -14,7 +14,7 @@ from router.config.models import SOURCES, DeliverOnly, HostKeys, RouteConfig, Ro
 from router.config.scalars import NAME, OFF
 from router.ops.loading.reading import shapes
 from router.plugin_contracts import SinkType
-from router.plugin_manager import ALL, Plugins
+from router.plugin_loading.plugin_manager import ALL, Plugins
 
 Json = dict[str, Any]
 

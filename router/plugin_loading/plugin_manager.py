@@ -28,11 +28,11 @@ from router import hookspecs
 from router.config.models import HostKeys
 from router.config.scalars import NAME
 from router.core.plugin_signatures import wrong_parameters
-from router.drop_ins import code_of, digest_of, find_drop_ins, import_drop_in, plugin_name, refusal
 from router.errors import text_of
 from router.options import SinkOptions
 from router.ownership import distrust
 from router.plugin_contracts import Execution, QueueType, SinkCallable, SinkType
+from router.plugin_loading.drop_ins import code_of, digest_of, find_drop_ins, import_drop_in, plugin_name, refusal
 
 _BUILT_IN = "built-in"
 _LONGEST = 300  # characters of a plugin's own error that are shown
@@ -92,7 +92,7 @@ class Plugins:
 
 def builtins_folder() -> Path:
     """The folder of the built-in plugins: inside an installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     installed = package / "_data" / "plugins"
     return installed if installed.is_dir() else package.parent / "plugins"
 

@@ -1,0 +1,1 @@
+"""How plugins are found, judged, imported and registered; floor 3."""
