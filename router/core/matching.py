@@ -7,8 +7,11 @@ does it: an unclosed class runs to the end of the pattern, a lone trailing backs
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
+from typing import Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 Matcher = Callable[[bytes], bool]
 """Whether a channel's bytes match."""
@@ -42,61 +45,67 @@ def any_of(patterns: Iterable[str]) -> Matcher:
     return lambda channel: any(match(channel) for match in matchers)
 
 
-class ChannelIndex:
-    """Finds which of many entries match a channel, without asking each of them.
+class ChannelIndex(Generic[T]):
+    """Finds what many entries say of a channel, without asking each of them.
 
-    An entry is a number with its names and globs. Names are found in a dict, globs by the text before their first special
-    character: only globs that begin as the channel does are asked, and of those only the ones that are more than that text
-    and a star.
+    An entry is a number with its names and globs; `make` gives what is found, of the numbers of the entries that match, in
+    ascending order. Names are found in a dict, globs by the text before their first special character: only globs that begin
+    as the channel does are asked, and of those only the ones that are more than that text and a star.
     """
 
-    def __init__(self, entries: Iterable[tuple[int, Iterable[str]]]) -> None:
+    def __init__(self, entries: Iterable[tuple[int, Iterable[str]]], make: Callable[[tuple[int, ...]], T]) -> None:
         names: dict[bytes, set[int]] = {}
-        begins: dict[bytes, _Globs] = {b"": _Globs((), ())}
+        sure: dict[bytes, set[int]] = {b"": set()}
+        asked: dict[bytes, list[tuple[int, Matcher]]] = {}
         for number, patterns in entries:
             for pattern in patterns:
                 prefix = literal_prefix(pattern).encode()
                 if not is_glob(pattern):
                     names.setdefault(prefix, set()).add(number)
-                    continue
-                sure, asked = begins.get(prefix, _Globs((), ()))
-                if pattern.encode() == prefix + b"*":
-                    begins[prefix] = _Globs((*sure, number), asked)
+                elif pattern.encode() == prefix + b"*":
+                    sure.setdefault(prefix, set()).add(number)
                 else:
-                    begins[prefix] = _Globs(sure, (*asked, (number, glob(pattern))))
-        self._begins: list[tuple[int, dict[bytes, _Globs]]] = []
+                    asked.setdefault(prefix, []).append((number, glob(pattern)))
+        self._make = make
+        self._begins: list[tuple[int, dict[bytes, _Globs[T]]]] = []
         """By the length of the text that globs begin with, the longest first: all globs that may match what begins so."""
-        for length in sorted({len(prefix) for prefix in begins}, reverse=True):
-            self._begins.append((length, {text: _shorter(begins, text) for text in begins if len(text) == length}))
-        self._names: dict[bytes, tuple[int, ...]] = {}
-        self._names = {name: tuple(sorted({*numbers, *self.find(name)})) for name, numbers in names.items()}
+        texts = sure.keys() | asked.keys()
+        for length in sorted(set(map(len, texts)), reverse=True):
+            begins = {}
+            for text in texts:
+                if len(text) == length:
+                    starts = [text[:end] for end in range(length + 1)]
+                    numbers = set[int]().union(*(sure.get(start, ()) for start in starts))
+                    more = [each for start in starts for each in asked.get(start, ())]
+                    begins[text] = _Globs(make(tuple(sorted(numbers))), frozenset(numbers), more)
+            self._begins.append((length, begins))
+        self._names: dict[bytes, T] = {name: self._found(name, numbers) for name, numbers in names.items()}
 
-    def find(self, channel: bytes) -> tuple[int, ...]:
-        """Return the numbers of the entries that match, in ascending order."""
+    def find(self, channel: bytes) -> T:
+        """Return what is found of a channel."""
         if channel in self._names:
             return self._names[channel]
         for length, begins in self._begins:
             start = channel[:length]
             if start in begins:  # at the latest where there is nothing that they have to begin with
                 break
-        sure, asked = begins[start]
-        if asked and (more := [number for number, matches in asked if matches(channel)]):
-            return tuple(sorted({*sure, *more}))
-        return sure
+        globs = begins[start]
+        return self._found(channel, globs=globs) if globs.asked else globs.found
+
+    def _found(self, channel: bytes, named: AbstractSet[int] = frozenset(), globs: _Globs[T] | None = None) -> T:
+        """Ask the globs that may match a channel. `named` are the entries that name it."""
+        if globs is None:
+            globs = next(begins[channel[:length]] for length, begins in self._begins if channel[:length] in begins)
+        more = {number for number, matches in globs.asked if matches(channel)}
+        return self._make(tuple(sorted(globs.sure | more | named))) if more or named else globs.found
 
 
-class _Globs(NamedTuple):
-    """Globs that may match: the entries of those that match for certain, and the others, to be asked."""
+class _Globs(NamedTuple, Generic[T]):
+    """Globs that may match: the entries of those that match for certain, what is found by them alone, those to be asked."""
 
-    sure: tuple[int, ...]
-    asked: tuple[tuple[int, Matcher], ...]
-
-
-def _shorter(begins: Mapping[bytes, _Globs], text: bytes) -> _Globs:
-    """Return the globs of all texts that this one begins with, itself included."""
-    all_ = [begins[text[:end]] for end in range(len(text) + 1) if text[:end] in begins]
-    sure = sorted({number for globs in all_ for number in globs.sure})
-    return _Globs(tuple(sure), tuple(each for globs in all_ for each in globs.asked))
+    found: T
+    sure: frozenset[int]
+    asked: list[tuple[int, Matcher]]
 
 
 def _regex(pattern: bytes) -> bytes:

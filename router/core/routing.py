@@ -103,7 +103,7 @@ class Routing:
         self._routes = [route for route in routes if route.enabled]
         self._steps = [_step(route, (conditions or {}).get(route.id)) for route in self._routes]
         self._unmatched = tuple(Target(UNMATCHED, entry.sink) for entry in unmatched)
-        self._indexes: dict[str, ChannelIndex] = {}
+        self._indexes: dict[str, ChannelIndex[Plan]] = {}
         self._found: dict[tuple[int, ...], Plan] = {}
         """The plan by what the index found."""
         self._plans: dict[tuple[int | None, ...], Plan] = {}
@@ -116,23 +116,27 @@ class Routing:
 
     def plan(self, source: str, channel: bytes) -> Plan:
         """Return the plan of a channel: the first schema whose names or globs match, every route until a final one."""
-        index = self._indexes.get(source) or self._index(source)
-        found = index.find(channel)
-        return self._found.get(found) or self._plan(found)
+        return self.plans_of(source).find(channel)
 
-    def _index(self, source: str) -> ChannelIndex:
-        """Make the index of a source: the schemas by their numbers, then the routes that it may take."""
+    def plans_of(self, source: str) -> ChannelIndex[Plan]:
+        """Return the index of the plans of a source."""
+        return self._indexes.get(source) or self._index(source)
+
+    def _index(self, source: str) -> ChannelIndex[Plan]:
+        """Make the index of a source: the schemas by their numbers, then the routes that may take its events."""
         entries: list[tuple[int, Iterable[str]]] = list(enumerate(rule.channels for rule in self._schemas))
         entries += [
             (number, ["*"] if route.channels is None else route.channels)
             for number, route in enumerate(self._routes, len(self._schemas))
             if route.sources is None or source in route.sources
         ]
-        index = self._indexes[source] = ChannelIndex(entries)
+        index = self._indexes[source] = ChannelIndex(entries, self._plan)
         return index
 
     def _plan(self, found: tuple[int, ...]) -> Plan:
         """Make the plan of what the index found, or take one that says the same."""
+        if found in self._found:
+            return self._found[found]
         first = len(self._schemas)
         schema = found[0] if found and found[0] < first else None
         steps: list[int] = []

@@ -104,7 +104,7 @@ PATTERNS = st.lists(PARTS, max_size=5).map("".join)
     st.lists(st.text("ab.*[\\", max_size=5), min_size=1, max_size=8),
 )
 def test_the_index_finds_what_asking_every_entry_finds(entries, channels):
-    index = ChannelIndex(enumerate(entries))
+    index = ChannelIndex(enumerate(entries), tuple)
     for channel in channels:
         wire = channel.encode()
         assert index.find(wire) == tuple(number for number, each in enumerate(entries) if any_of(each)(wire))

@@ -38,29 +38,26 @@ class Subscriptions:
     """
 
     def __init__(self, names: Iterable[str], globs: Iterable[str]) -> None:
+        names = list(names)
         exact = dict.fromkeys(name.encode() for name in names)
         patterns = list(dict.fromkeys(globs))
         self.names = frozenset(exact)
         """The exact names."""
-        self._globs = [pattern.encode() for pattern in patterns]
-        self._index = ChannelIndex(enumerate([pattern] for pattern in patterns))
         self.unrivalled = _unrivalled(exact, patterns)
         """Globs whose copies always count: no name and no glob before them can match what they match."""
         self.wanted: tuple[Wanted, ...] = (
             *((SUBSCRIBE, name) for name in exact),
-            *((PSUBSCRIBE, pattern) for pattern in self._globs),
+            *((PSUBSCRIBE, pattern.encode()) for pattern in patterns),
         )
         """In the order to subscribe: with the winner always first, no event is missed while the rest is confirmed."""
-        self.winner: Callable[[bytes], bytes | None] = Remembered(self._winner).__getitem__
+        winners = [None, *(pattern.encode() for pattern in patterns)]
+        index = ChannelIndex(
+            enumerate([names, *([pattern] for pattern in patterns)]), lambda found: winners[found[0] if found else 0]
+        )
+        self.winner: Callable[[bytes], bytes | None] = Remembered(index.find).__getitem__
         """The glob whose copy of a channel's events counts; None where the exact name's does."""
         self.duplicates = 0
         """Copies dropped so far."""
-
-    def _winner(self, channel: bytes) -> bytes | None:
-        if channel in self.names:
-            return None
-        found = self._index.find(channel)
-        return self._globs[found[0]] if found else None
 
 
 def _unrivalled(names: Iterable[bytes], globs: Sequence[str]) -> frozenset[bytes]:

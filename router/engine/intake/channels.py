@@ -7,7 +7,7 @@ few lookups, and no more than `MOST_CHANNELS` are remembered. Everything that de
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -64,17 +64,21 @@ class Channels:
         self.decode = events.DECODERS[source.format] if source.plain else partial(read, source=source)
         self.known: dict[bytes, Known] = {}
         """Those that were seen, by their names."""
-        self._plan = routing.plan
+        self._plan = routing.plans_of(source.name).find
         self._keep_unmatched = keep_unmatched
         self._prepared: dict[Plan, Prepared] = {}
+        self._pattern: bytes | None = None
+        self._pattern_text: str | None = None
         self._endings: dict[tuple[Step, ...], Ending] = {}
 
     def find(self, batch: RawBatch, known: dict[bytes, Known]) -> Known:
         """Find what is to be known of a channel, and remember it there unless its name is very long."""
         channel = batch.channel
-        plan = self._plan(self.source.name, channel)
+        plan = self._plan(channel)
         prepared = self._prepared.get(plan) or self._prepare(plan)
-        found = channel.decode("utf-8", "backslashreplace"), pattern_text(batch.pattern), prepared
+        if batch.pattern != self._pattern:
+            self._pattern, self._pattern_text = batch.pattern, pattern_text(batch.pattern)
+        found = channel.decode("utf-8", "backslashreplace"), self._pattern_text, prepared
         if len(channel) <= LONGEST_CHANNEL:
             if len(known) >= MOST_CHANNELS:
                 known.clear()  # dropping the oldest one each time takes long: a dict has to look for it
@@ -110,9 +114,8 @@ class Channels:
         return prepared
 
 
-@lru_cache(maxsize=1024)
 def pattern_text(pattern: bytes | None) -> str | None:
-    """Return a pattern as text; there are few, all from the configuration."""
+    """Return a pattern as text."""
     return None if pattern is None else events.text(pattern)
 
 
