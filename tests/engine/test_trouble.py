@@ -438,6 +438,19 @@ async def test_a_chain_of_sinks_ends_in_a_dead_letter_of_the_last():
             assert (first.book.handed_over, second.book.dead_lettered.total()) == (1, 1)
 
 
+async def test_a_fallback_whose_queue_drops_at_once_ends_a_delivery_once():
+    receipt = Receipt()
+
+    def full(_name: str, event: Event) -> None:
+        assert receipt.open == 1  # the whole delivery is not over while another fallback may still get it
+        event._receipt.settle(event._position)
+
+    async with bench(Service(PermanentError("no")), fallback=["b", "c"], hand_over=full) as at:
+        at.put(make_event(_receipt=receipt))
+        await at.settled()
+        assert (receipt.open, at.book.handed_over) == (0, 1)
+
+
 async def test_a_fallback_in_memory_retries_what_a_source_waits_for():
     receipt, sink = Receipt(), Service(TransientError("later"))
     async with bench(sink, name="b") as second:

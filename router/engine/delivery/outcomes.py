@@ -16,14 +16,13 @@ from typing import Any
 import msgspec
 import structlog
 
-from router.contracts import Clock, DeadLetters, WorkQueue
+from router.contracts import Clock, DeadLetters, Receipt, WorkQueue
 from router.core.accounts.books import SinkBook
 from router.core.accounts.records import LONGEST_ERROR
 from router.core.ids import Ids
 from router.engine.dead_letters import dead_letter_factory
 from router.engine.delivery import delivery_log
 from router.engine.delivery.delivery_log import Destinations, LastCall, about
-from router.engine.delivery.fallback import HANDED_OVER, HandOver, relay
 from router.engine.log_limits import LogLimits
 from router.errors import Reason, RouterError, text_of
 from router.escaping import cut
@@ -39,6 +38,47 @@ _DROPPED = {
     Reason.OUTAGE: "Redis takes no deliveries, or not fast enough, and the outage buffer is full: deliveries are dropped",
 }
 """What the log says of drops. Those of a shutdown are told together, when all sinks are closed."""
+
+
+HandOver = Callable[[str, Event], None]
+"""Puts a delivery into the queue of a sink. Raises `LookupError` when there is no such sink any more."""
+
+HANDED_OVER = frozenset(
+    {Reason.EXHAUSTED, Reason.PERMANENT, Reason.PLUGIN, Reason.TEMPLATE, Reason.ADDRESS, Reason.LOOKUP}
+)
+"""Why a delivery is given up that another sink may still make: not because it is too late for it."""
+
+
+class Relayed:
+    """The receipt of deliveries that another one was handed over to; `over` is called when all are over, or safe in Redis.
+
+    Implements `contracts.Receipt`. There is one position, which is open until `settle` is called once more than deliveries
+    were added.
+    """
+
+    def __init__(self, over: Callable[[], None]) -> None:
+        self._open = 1
+        self._over = over
+
+    def add(self, position: int, deliveries: int) -> None:  # noqa: ARG002  # there is one
+        """Implements `contracts.Receipt`."""
+        self._open += deliveries
+
+    def settle(self, position: int) -> None:  # noqa: ARG002  # as above
+        """Implements `contracts.Receipt`."""
+        self._open -= 1
+        if not self._open:
+            self._over()
+
+    def open(self, position: int) -> int:  # noqa: ARG002  # as above
+        """Implements `contracts.Receipt`."""
+        return self._open
+
+    def _ignored(self, position: int, *_more: object, **_how: object) -> None:
+        """Note nothing: no entry of a source stands behind this receipt."""
+
+    handed_over = settle
+    expect = returned = removal = marked = gone = taken_over = _ignored
 
 
 class Outcomes:
@@ -167,11 +207,30 @@ class Outcomes:
             self.notes.say(message, number=len(channels), reason=str(reason))
 
     def _relayed(self, queue: WorkQueue, event: Event, reason: Reason, fallback: Sequence[str]) -> list[str]:
-        """Hand a delivery over to the fallbacks; returns those that took it."""
-        if not fallback or self._hand_over is None or reason not in HANDED_OVER:
+        """Hand a delivery over to the fallbacks, as new to each; returns those that took it.
+
+        A delivery that is kept elsewhere until it is settled ends when none of its successors can be lost any more.
+        """
+        if self._hand_over is None or reason not in HANDED_OVER:
             return []
-        over = partial(queue.settle, [event], len(event.raw), Outcome.HANDED_OVER)
-        return relay(event, fallback, self._hand_over, over, wait=_is_kept(event))
+        taken: list[str] = []
+        relayed = Relayed(partial(queue.settle, [event], len(event.raw), Outcome.HANDED_OVER))
+        receipt: Receipt | None = relayed if _is_kept(event) else None
+        awaited = int(_is_kept(event))
+        for sink in fallback:
+            fresh = msgspec.structs.replace(
+                event, sink=sink, attempt=1, address=None, _history=None, _receipt=receipt, _position=0
+            )
+            relayed.add(0, awaited)  # before it is put: a full queue drops, and settles, at once
+            try:
+                self._hand_over(sink, fresh)
+            except LookupError:
+                relayed.add(0, -awaited)
+            else:
+                taken.append(sink)
+        if taken:
+            relayed.settle(0)
+        return taken
 
     def _tell(
         self,
