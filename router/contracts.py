@@ -177,7 +177,7 @@ class WorkQueue(Protocol):
 
 
 class Queue(WorkQueue, Protocol):
-    """The queue of one sink, from its start to its end; it keeps the sink's book of what becomes of the deliveries."""
+    """The queue of one sink, from its start to its end; it counts what it accepts."""
 
     @property
     def durable(self) -> bool:

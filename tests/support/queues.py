@@ -51,7 +51,7 @@ class Line:
         clock = SystemClock()
         server = client.server(url)
         self.book = SinkBook()
-        outcomes = Outcomes(
+        self.outcomes = Outcomes(
             sink, book=self.book, meter=SinkMeter(), dead_letters=Letters(), clock=clock, ids=Ids("test")
         )
         self.enqueuer = enqueuer or Enqueuer(
@@ -63,7 +63,7 @@ class Line:
             delays=(0.01, 0.1),
         )
         own = limits(QueueConfig(**(config or {})), **options)
-        self.inbox = self.enqueuer.inbox(sink, own, self.book, outcomes.dropped)
+        self.inbox = self.enqueuer.inbox(sink, own, self.book, self.outcomes.dropped)
         self.given_up: list[tuple[Event, Reason]] = []
         self.hold_letters = False
         """Whether no letter is ever written."""
@@ -114,7 +114,7 @@ class Line:
         return taken
 
     def deliver(self, events: Sequence[Event]) -> None:
-        self.queue.settle(events, size_of(events), Outcome.DELIVERED)
+        self.outcomes.delivered(self.queue, events, size_of(events))
 
     async def until(self, condition: Callable[[], object]) -> None:
         await until(condition)

@@ -60,7 +60,7 @@ class RedisQueue:
         self.hand = hand = QueueHand(host.isolation)
         self.books = QueueBooks(context, writing, book)
         self.keeper = keeper = QueueKeeper(context, writing, hand, self.books)
-        self.settlement = Settlement(context, writing, hand, book=book, put_off=keeper.wake)
+        self.settlement = Settlement(context, writing, hand, put_off=keeper.wake)
         self._reader = QueueReader(context, self._reading, writing, hand, keeper=keeper, give_up=give_up)
         self.shared_book = self.books.shared
         """Everybody's book of the sink, as of the last `refresh`, which is never long ago."""

@@ -1,8 +1,7 @@
 """The end of every delivery: books, metrics, dead letters and the log hear of each from here; floor 5.
 
 A delivery may end in its worker, in its queue, or before it gets into one. Whoever ends it calls the `Outcomes` of its
-sink. Only two things do not: deliveries that vanished from Redis, of which nothing but their number is known, and those
-that a reload moves to another queue of the same sink, which are not over.
+sink. Deliveries that vanished from Redis do not end here: nothing but their number is known, and the queue counts that.
 """
 
 from __future__ import annotations
@@ -85,8 +84,7 @@ class Outcomes:
     """The funnel of one sink: each of its deliveries ends by one of these methods.
 
     `hand_over` puts deliveries into the queues of fallbacks, None where there are none. `redact` takes secrets out of
-    texts. The `queue` that a delivery is in takes it out and counts it in the book, for a Redis queue does both in one
-    script.
+    texts. The `book` is this process's; a Redis queue counts in everybody's too, by the script that takes a delivery out.
     """
 
     def __init__(
@@ -131,7 +129,7 @@ class Outcomes:
     ) -> None:
         """End deliveries that the last call made; `answers` says for each what the other side said to it."""
         self.meter.delivered(map(_received_at, events), self._clock.now())
-        queue.settle(events, size, Outcome.DELIVERED)
+        self._end(queue, events, size, Outcome.DELIVERED)
         if self._last_call.told:
             for event, answer in zip(events, answers, strict=False):
                 self._tell(event, Outcome.DELIVERED, answer=answer)
@@ -140,7 +138,7 @@ class Outcomes:
         self, queue: WorkQueue, event: Event, outcome: Outcome, reason: Reason | None = None, to: Sequence[str] = ()
     ) -> None:
         """End a delivery that needs no attempt, or no more; `to` are the addresses that it would have gone to."""
-        queue.settle([event], len(event.raw), outcome, reason)
+        self._end(queue, [event], len(event.raw), outcome, reason)
         self._tell(event, outcome, reason, to=to)
 
     def split(
@@ -153,6 +151,8 @@ class Outcomes:
     ) -> list[Event]:
         """Make a delivery of its own for each of these addresses; the whole one ends, handed over to them."""
         parts = [msgspec.structs.replace(event, address=address) for address in addresses]
+        self.book.split(len(parts))
+        self.book.settle(1, Outcome.HANDED_OVER)
         queue.split(event, parts)
         self._tell(event, Outcome.HANDED_OVER, detail=told, attempts=attempts)
         return parts
@@ -183,7 +183,7 @@ class Outcomes:
             self.notes.say(message, reason, event.route, **fields)
             self._tell(event, Outcome.HANDED_OVER, reason, detail=told, attempts=attempts)
             return
-        over = partial(queue.settle, [event], len(event.raw), Outcome.DEAD_LETTERED, reason)
+        over = partial(self._end, queue, [event], len(event.raw), Outcome.DEAD_LETTERED, reason)
         kept = _is_kept(event)
         now = self._clock.now()
         letter = dead_letter_factory.of_delivery(
@@ -206,6 +206,18 @@ class Outcomes:
         if message is not None:
             self.notes.say(message, number=len(channels), reason=str(reason))
 
+    def moved(self, number: int) -> None:
+        """Count deliveries that go on in another queue of the sink, which accepts them anew."""
+        self.book.settle(number, Outcome.HANDED_OVER)
+        self.book.planned += number
+
+    def _end(
+        self, queue: WorkQueue, events: Sequence[Event], size: int, outcome: Outcome, reason: Reason | None = None
+    ) -> None:
+        """Count deliveries that are over, all in the same way, and take them out of their queue."""
+        self.book.settle(len(events), outcome, reason)
+        queue.settle(events, size, outcome, reason)
+
     def _relayed(self, queue: WorkQueue, event: Event, reason: Reason, fallback: Sequence[str]) -> list[str]:
         """Hand a delivery over to the fallbacks, as new to each; returns those that took it.
 
@@ -214,7 +226,7 @@ class Outcomes:
         if self._hand_over is None or reason not in HANDED_OVER:
             return []
         taken: list[str] = []
-        relayed = Relayed(partial(queue.settle, [event], len(event.raw), Outcome.HANDED_OVER))
+        relayed = Relayed(partial(self._end, queue, [event], len(event.raw), Outcome.HANDED_OVER))
         receipt: Receipt | None = relayed if _is_kept(event) else None
         awaited = int(_is_kept(event))
         for sink in fallback:

@@ -25,8 +25,9 @@ Bundle = tuple[list[Event], int]
 class MemoryQueue:
     """Implements `contracts.Queue`: the deliveries of one sink in memory, lost when the process dies.
 
-    `now` gives seconds that never go back: the time that retries are due by. `book` is the sink's. `dropped` is told of
-    deliveries that are dropped: they were accepted, and their channels, and why.
+    `now` gives seconds that never go back: the time that retries are due by. `book` is the sink's, which
+    counts here what is accepted. `dropped` is told of deliveries that were accepted and are dropped, with their channels
+    and the reason.
     """
 
     durable = False
@@ -163,7 +164,6 @@ class MemoryQueue:
         left = self._empty()
         if not handed_over:
             return left
-        self._book.settle(len(left), Outcome.HANDED_OVER)
         self.events -= len(left)
         self.bytes -= size_of(left)
         if not self.events:
@@ -172,16 +172,14 @@ class MemoryQueue:
 
     def split(self, event: Event, parts: list[Event]) -> None:
         """A delivery in hand was handed over to `parts`, which are in hand now instead of it, whatever the bounds."""
-        self._book.split(len(parts))
         self.events += len(parts)
         self.bytes += size_of(parts)
         if event._receipt is not None:
             event._receipt.add(event._position, len(parts))
         self.settle([event], len(event.raw), Outcome.HANDED_OVER)
 
-    def settle(self, events: Sequence[Event], size: int, outcome: Outcome, reason: Reason | None = None) -> None:
+    def settle(self, events: Sequence[Event], size: int, outcome: Outcome, reason: Reason | None = None) -> None:  # noqa: ARG002  # for queues that others share
         """Deliveries in hand are over, all in the same way; `size` are the bytes of their payloads."""
-        self._book.settle(len(events), outcome, reason)
         self.events -= len(events)
         self.bytes -= size
         if not self.events:

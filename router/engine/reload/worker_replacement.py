@@ -107,7 +107,7 @@ class WorkerReplacement:
             for event in left:
                 self.old.worker.outcomes.give_up(queue, event, Reason.ORPHANED, gone)
             return
-        new.worker.book.planned += len(left)
+        new.worker.outcomes.moved(len(left))
         _move(left, new.worker.queue)
         if queue.durable and not new.worker.queue.durable:
             new.worker.book.forget(new.worker.queue.events)

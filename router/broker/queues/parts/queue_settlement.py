@@ -12,7 +12,6 @@ from router.broker.queues.parts.queue_common import GROUP, MOST, MOVES, QueueCon
 from router.broker.queues.parts.queue_hand import QueueHand
 from router.broker.queues.queue_scripts import DEFER, SETTLE
 from router.broker.server.link import Link, Word
-from router.core.accounts.books import SinkBook
 from router.core.accounts.records import pack
 from router.errors import Reason
 from router.events import Event, Outcome
@@ -44,18 +43,15 @@ def entry_of(event: Event) -> bytes:
 class Settlement:
     """Collects what is over and sends it in batches; what had no answer is sent again.
 
-    `book` is this router's own. `put_off` is called when Redis has something new that is due later. `overriding` are the
-    routes that replace options of the sink.
+    `put_off` is called when Redis has something new that is due later. `overriding` are the routes that replace options of
+    the sink.
     """
 
-    def __init__(
-        self, context: QueueContext, link: Link, hand: QueueHand, *, book: SinkBook, put_off: Callable[[], None]
-    ) -> None:
+    def __init__(self, context: QueueContext, link: Link, hand: QueueHand, *, put_off: Callable[[], None]) -> None:
         self.overriding: AbstractSet[str] = frozenset()
         self._context = context
         self._link = link
         self._hand = hand
-        self._book = book
         self._put_off = put_off
         self._done: dict[str, tuple[list[bytes], int]] = {}
         self._deferred: list[list[Word]] = []
@@ -70,7 +66,6 @@ class Settlement:
 
     def settle(self, events: Sequence[Event], outcome: Outcome, reason: Reason | None) -> None:
         """Note that deliveries are over, all in the same way."""
-        self._book.settle(len(events), outcome, reason)
         counter = outcome.value if reason is None else f"{outcome.value}:{reason.value}"
         if self._parted:
             events = self._settle_parts(events, counter)
@@ -101,8 +96,6 @@ class Settlement:
     def split(self, event: Event, parts: list[Event]) -> None:
         """Let a delivery give way to `parts`, once each of them is put off or over."""
         self._parted = True
-        self._book.split(len(parts))
-        self._book.settle(1, Outcome.HANDED_OVER)
         counters = {"handed_over": 1, "accepted": len(parts)}
         whole = _Split(event._receipt, event._position, len(parts), counters, [])
         for part in parts:
