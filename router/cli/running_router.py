@@ -14,8 +14,8 @@ from router.cli.common import find_config, load_config, tell
 from router.config.models import AdminConfig
 from router.config.scalars import OFF, address
 from router.errors import ConfigError, RouterError, UnavailableError
+from router.files import distrust
 from router.ops.state import state_path
-from router.ownership import distrust
 
 if TYPE_CHECKING:
     from router.ops.loading import Loaded

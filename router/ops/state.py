@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from router.errors import ConfigError, Problem
-from router.ownership import distrust
+from router.files import distrust
 
 
 def state_directory(environ: Mapping[str, str]) -> Path:

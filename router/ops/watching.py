@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
+
+from router.files import UnreadableError, read_file
 
 PATIENCE = 1000
 """Milliseconds after which one is told to look though nothing was heard: what is to be looked at may be more by then."""
@@ -26,6 +29,17 @@ def available() -> bool:
 def states(files: Iterable[Path]) -> Mapping[Path, State]:
     """How these files, and folders, are now. A link is what it leads to; a folder changes with the names in it."""
     return {file: _state(file) for file in files}
+
+
+def digests(files: Iterable[Path]) -> dict[Path, str]:
+    """Return the digest of each file; empty for one that is gone meanwhile, and for a folder."""
+    found: dict[Path, str] = {}
+    for file in files:
+        try:
+            found[file] = hashlib.sha256(read_file(file)).hexdigest()
+        except UnreadableError:
+            found[file] = ""
+    return found
 
 
 def _state(file: Path) -> State:

@@ -17,8 +17,7 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from router.files import UnreadableError, read_file, resolve_path
-from router.ownership import distrust
+from router.files import UnreadableError, distrust, read_file, resolve_path
 
 _MODULE_PREFIX = "event_router_plugin_"
 

@@ -29,8 +29,8 @@ from router.config.models import HostKeys
 from router.config.scalars import NAME
 from router.core.plugin_signatures import wrong_parameters
 from router.errors import text_of
+from router.files import distrust
 from router.options import SinkOptions
-from router.ownership import distrust
 from router.plugin_contracts import Execution, QueueType, SinkCallable, SinkType
 from router.plugin_loading.drop_ins import code_of, digest_of, find_drop_ins, import_drop_in, plugin_name, refusal
 

@@ -25,11 +25,6 @@ class Difference:
     changed: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
 
-    @property
-    def any(self) -> bool:
-        """Whether anything is different."""
-        return bool(self.added or self.removed or self.changed)
-
     def document(self) -> dict[str, Any]:
         """As plain values; `kept` is a number."""
         return {
@@ -63,16 +58,11 @@ class Changes:
 
     def told(self, files: list[str]) -> dict[str, str]:
         """Return what the log says: `added a, changed b`, by kind, where there are any."""
-        told = {}
+        told = {"sections": ", ".join(self.sections), "files": ", ".join(files)}
         for kind, difference in {"sources": self.sources, "sinks": self.sinks, "routes": self.routes}.items():
             parts = {"added": difference.added, "changed": difference.changed, "removed": difference.removed}
-            if difference.any:
-                told[kind] = "; ".join(f"{what} {', '.join(names)}" for what, names in parts.items() if names)
-        if self.sections:
-            told["sections"] = ", ".join(self.sections)
-        if files:
-            told["files"] = ", ".join(files)
-        return told
+            told[kind] = "; ".join(f"{what} {', '.join(names)}" for what, names in parts.items() if names)
+        return {kind: said for kind, said in told.items() if said}
 
 
 def changes(old: Loaded, new: Loaded) -> Changes:

@@ -8,7 +8,6 @@ finishes behind the scenes.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,9 +27,8 @@ from router.engine.parts import Parts, SinkPart, SourcePart
 from router.engine.reload.changes import Changes, changes
 from router.engine.reload.worker_replacement import WorkerReplacement, start
 from router.errors import ConfigError, Problem, RouterError, UnavailableError
-from router.files import UnreadableError, read_file
 from router.ops.loading import Loaded
-from router.ops.watching import states
+from router.ops.watching import digests, states
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -92,7 +90,7 @@ class Reloader:
         self._clock = parts.shared.around.clock
         self.status = LoadStatus(self._clock.now())
         """When a configuration was last taken, and why the last one was not."""
-        self._digests = _digests(parts.loaded)
+        self._digests = digests(parts.loaded.files)
         self._others: frozenset[Path] = frozenset()
         self.seen = states(self.files)
         """How the files were when they were last read."""
@@ -118,8 +116,8 @@ class Reloader:
         async with self._lock:
             deadline = asyncio.get_running_loop().time() + DEADLINE
             try:
-                loaded, digests = await self._read(deadline)
-                self._look(frozenset(digests) | loaded.folders)
+                loaded, found = await self._read(deadline)
+                self._look(frozenset(found) | loaded.folders)
                 plan = _Plan(loaded, changes(self._parts.loaded, loaded))
                 await self._build(plan, deadline)
             except ConfigError as error:
@@ -131,9 +129,9 @@ class Reloader:
             except Exception as error:
                 log.exception("a reload failed, which is a fault of the router")
                 return self._refused([Problem(f"a fault of the router, its log says more: {type(error).__name__}")])
-            names = self._names(digests)
+            names = self._names(found)
             await self._swap(plan)
-            self._digests, self._others = digests, frozenset()
+            self._digests, self._others = found, frozenset()
             self.seen = {file: self.seen[file] for file in self.files}
             self.status = LoadStatus(self._clock.now())
             changed = plan.changes.document(names)
@@ -156,17 +154,17 @@ class Reloader:
         try:
             async with asyncio.timeout_at(deadline):
                 loaded: Loaded = await threads.run(self._load)
-                return loaded, await threads.run(_digests, loaded)
+                return loaded, await threads.run(digests, loaded.files)
         except TimeoutError:
             message = f"it could not be read within {DEADLINE:g} s; does a plugin block while it is imported?"
             raise ConfigError([Problem(message, file=str(self._parts.loaded.path))]) from None
         finally:
             threads.close()
 
-    def _names(self, digests: Mapping[Path, str]) -> list[str]:
+    def _names(self, now: Mapping[Path, str]) -> list[str]:
         """The files behind the configuration that are not what they were, as the configuration would name them."""
         base = self._parts.loaded.path.parent
-        files = {file for file in {*digests, *self._digests} if digests.get(file) != self._digests.get(file)}
+        files = {file for file in {*now, *self._digests} if now.get(file) != self._digests.get(file)}
         return [str(file.relative_to(base)) if file.is_relative_to(base) else str(file) for file in sorted(files)]
 
     async def _build(self, plan: _Plan, deadline: float) -> None:
@@ -385,14 +383,3 @@ async def _ended(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         if not task.cancelled():
             task.exception()  # it was told by whoever awaited it
-
-
-def _digests(loaded: Loaded) -> dict[Path, str]:
-    """The digest of every file behind a configuration; empty for one that is gone meanwhile, and for a folder."""
-    found: dict[Path, str] = {}
-    for file in loaded.files:
-        try:
-            found[file] = hashlib.sha256(read_file(file)).hexdigest()
-        except UnreadableError:
-            found[file] = ""
-    return found

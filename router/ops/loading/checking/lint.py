@@ -1,7 +1,7 @@
 """What can work and is hardly meant, and what the operator should know; floor 4.
 
 Warnings are what `check --strict` objects to; notes are not. Only code is refused because others may write it
-(`ownership`): whoever changes a configuration can send events elsewhere, which is worth a warning.
+(`files`): whoever changes a configuration can send events elsewhere, which is worth a warning.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from urllib.parse import parse_qs, urlsplit
 
 from router.config.models import PubSubConfig, StreamConfig
 from router.core.matching import glob, is_glob
-from router.files import UnreadableError, resolve_path
+from router.files import UnreadableError, others_may_write, resolve_path
 from router.ops.loading.checking.sinks import IN_CLEAR, url_secrets
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Mark, find, scalars
 from router.ops.loading.reading.problems import Problems
 from router.ops.redaction import HIDDEN
-from router.ownership import others_may_write
 
 _OPENING = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"
 _CLOSING = "\u201c\u201d\u2018\u2019\u00ab\u00bb"
