@@ -8,7 +8,7 @@ from structlog.stdlib import BoundLogger
 
 from router.broker.groups.group_stream import Stream
 from router.broker.groups.in_flight import Entries, Entry
-from router.contracts import Receiver
+from router.contracts import Receipt, Receiver
 from router.errors import Reason
 from router.escaping import cut
 from router.events import RawBatch, text
@@ -87,7 +87,7 @@ class EntryBatches:
         self,
         stream: Stream,
         entry: tuple[bytes, bytes, dict[str, str]],
-        receipt: Entries | None,
+        receipt: Receipt | None,
         reason: Reason,
         detail: str,
     ) -> None:
