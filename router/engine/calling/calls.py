@@ -23,7 +23,7 @@ Batch = Sequence[tuple[Event, Any]]
 
 
 class Caller:
-    """One configured sink, ready to be called.
+    """The caller of a configured sink.
 
     Raises whatever the plugin's class raises when it is made.
     """

@@ -96,7 +96,7 @@ class _Child:
 
 
 def _serve(connection: Connection, folder: str | None, name: str) -> None:
-    """What a process does: load the plugin, then deliver what comes until the other end is gone."""
+    """Serve as a sink's process: load the plugin, then deliver what comes until the other end is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the router's to answer
     kind = load_plugins([Path(folder)] if folder else []).sinks[name]
     while True:

@@ -39,7 +39,7 @@ R = TypeVar("R")
 
 
 class Slot:
-    """One task: what it has in hand, by which ticket it tries that, and until when its call may take (monotonic).
+    """A task that calls the sink: what it has in hand, its ticket for that, and when its call must be back (monotonic).
 
     `waiting` says that what is in hand waits for its turn: no attempt is made of it, or prepared.
     """
@@ -68,7 +68,7 @@ class Slot:
 
 
 class AbandonedError(BaseException):
-    """This task has been replaced: it has nothing to say any more."""
+    """Ends a task that has been replaced: its results are of no interest any more."""
 
 
 async def contained(call: Awaitable[R]) -> R:
@@ -150,11 +150,11 @@ class Slots:
 
     @property
     def attempting(self) -> bool:
-        """Whether an attempt is under way, or about to be made."""
+        """True while an attempt is under way, or about to be made."""
         return any(slot.hand and not slot.waiting for slot in self._slots)
 
     def signs(self) -> Iterator[Sign]:
-        """What the slots are at. One that waits, for work or for its sink, and one within its time are well."""
+        """Return what is wrong with the slots, for the watchdog: a slot that waits, and a call within its time, are well."""
         part = f"sink {self._name}"
         for slot in self._slots:
             if slot.task is not None and slot.task.done() and slot.ended_at is None and not self._closing:
@@ -225,7 +225,7 @@ class Slots:
             slot.deadline = None
 
     def late(self) -> TransientError:
-        """What a call that took too long fails with."""
+        """Return the error that a call fails with when it took too long."""
         return TransientError(f"timed out after {self.timeout:g} s")
 
     async def retire(self) -> list[Event]:

@@ -62,7 +62,7 @@ def about(event: Event) -> dict[str, Any]:
 
 
 class Destinations(Protocol):
-    """What knows where deliveries go."""
+    """The part that knows where deliveries go."""
 
     def destination(self, event: Event, options: Any) -> Destination:
         """Return where a delivery with these options goes."""

@@ -23,7 +23,7 @@ CURE = "correct the sink's credential or address and reload, or wait until the o
 
 
 class Destination(NamedTuple):
-    """Where a delivery goes: its addresses, and whether they stand literally in the configuration (a team's)."""
+    """The destination of a delivery: its addresses, and whether they stand literally in the configuration (a team's)."""
 
     addresses: tuple[str, ...]
     literal: bool
@@ -50,19 +50,19 @@ class Gate:
 
     @property
     def open(self) -> bool:
-        """Whether the breaker is open: the sink fails, and is left alone for that."""
+        """True while the breaker is open: the sink fails, and is left alone for that."""
         return self._breaker.ticket is None
 
     @property
     def paused(self) -> bool:
-        """Whether the other side asked for time and that is not over."""
+        """True while the time that the other side asked for is not over."""
         if self._paused_until and self._clock.monotonic() >= self._paused_until:
             self._paused_until = 0.0
         return self._paused_until > 0.0
 
     @property
     def spares_addresses(self) -> bool:
-        """Whether some addresses may have to be left alone."""
+        """True if some addresses may have to be left alone."""
         return bool(self._pauses)
 
     def heed(self, error: Exception, to: Destination) -> None:
@@ -110,7 +110,7 @@ class Gate:
                 await changed.wait()
 
     def give_back(self, ticket: Ticket) -> None:
-        """No attempt was made after all."""
+        """Take back a ticket with which no attempt was made."""
         self._breaker.give_back(ticket, self._clock.monotonic())
         self._wake(ticket)
 

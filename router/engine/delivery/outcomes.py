@@ -270,7 +270,7 @@ class Outcomes:
 
 
 def _is_kept(event: Event) -> bool:
-    """Whether a source or Redis keeps the delivery until it is settled; then settling waits for what follows it."""
+    """Return whether a source or Redis keeps the delivery until it is settled; then settling waits for what follows it."""
     return event._receipt is not None
 
 

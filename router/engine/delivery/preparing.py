@@ -27,13 +27,13 @@ class Send(msgspec.Struct, frozen=True, gc=False):
 
 
 class Suppressed(msgspec.Struct, frozen=True):
-    """Nobody is to get it."""
+    """A delivery that nobody is to get."""
 
     reason: Reason
 
 
 class Dead(msgspec.Struct, frozen=True):
-    """It can't be delivered, or no more."""
+    """A delivery that can't be made, or no more."""
 
     reason: Reason
     detail: str

@@ -39,7 +39,7 @@ class SinkHealth:
         return Fault(self._since, self._why) if self.active else None
 
     def happened(self, message: str, error: str, **fields: object) -> None:
-        """It failed; the error is its answer. Logged when that is another kind of error than the last line told."""
+        """Note a failure of the sink; log it when the error is of another kind than the last line told."""
         now = self._count(f"{message}: {error}")
         of_this = kind(f"{message}: {error}")
         if of_this == self._kind or now < self._quiet_until:
@@ -67,7 +67,7 @@ class SinkHealth:
         return now
 
     def ended(self, message: str, **fields: object) -> None:
-        """It works; logged if the trouble was."""
+        """Note that the sink works; log that if the trouble was logged."""
         self.active = False
         if self._kind:
             self._kind = ""

@@ -96,7 +96,7 @@ class SinkWorker:
 
     @property
     def book(self) -> SinkBook:
-        """What this process knows of the sink's deliveries in numbers."""
+        """The sink's deliveries in numbers, as far as this process knows."""
         return self.outcomes.book
 
     def start(self) -> None:
@@ -128,7 +128,7 @@ class SinkWorker:
 
     @property
     def breaker_open(self) -> bool:
-        """Whether the sink is left alone at present, because it fails."""
+        """True while the sink is left alone because it fails."""
         return self._gate.open
 
     async def settled(self) -> None:
@@ -136,7 +136,7 @@ class SinkWorker:
         await self.line.settled()
 
     def may_settle_within(self, seconds: float) -> bool:
-        """Whether an end within this time is worth waiting for.
+        """Return whether an end within this time is worth waiting for.
 
         An attempt under way is; and what the queue must not leave, where it may be tried, or is due again, by then.
         """
@@ -258,7 +258,7 @@ class SinkWorker:
         return self._results.sorted_out(ticket, pairs, results)
 
     async def _pairs(self, slot: Slot, events: list[Event]) -> list[Pair]:
-        """Each delivery with its rendered options; those that can't or need not be sent are settled here."""
+        """Return each delivery with its rendered options; settle those that can't or need not be sent."""
         preparing = self.preparing
         if preparing.shared is not None:
             return list(zip(events, repeat(preparing.shared), strict=False))

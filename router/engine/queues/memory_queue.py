@@ -125,7 +125,7 @@ class MemoryQueue:
         return events, size
 
     def keep(self, event: Event) -> bool:
-        """It may stay in hand for as long as it takes."""
+        """Return True: a delivery may stay in hand for as long as it takes."""
         if event._receipt is not None:
             event._receipt.returned(event._position)
         return True
@@ -202,17 +202,17 @@ class MemoryQueue:
         return self.events
 
     def start(self) -> None:
-        """Nothing has to be started."""
+        """Do nothing: the queue works from its creation on."""
 
     async def refresh(self) -> None:
-        """Nothing has to be fetched: the book is kept here."""
+        """Do nothing: the book is kept here."""
 
     def signs(self) -> tuple[Sign, ...]:
-        """Nothing here can hang."""
+        """Return no sign: a queue in memory can't hang."""
         return ()
 
     async def end(self, patience: float) -> None:
-        """Nobody has to be told."""
+        """Do nothing: no server has to be told."""
 
     async def settled(self) -> None:
         """Wait until nothing is left."""
@@ -221,7 +221,7 @@ class MemoryQueue:
             await self._settled.wait()
 
     def holds_up(self, hand: Sequence[Event]) -> bool:
-        """Whether an end has to wait: a delivery here, or in `hand`, is known to this process alone, no source keeps it."""
+        """Return whether an end has to wait: no source keeps some delivery here or in `hand`."""
         waiting = chain.from_iterable(events for events, _ in self._bundles)
         return any(event._receipt is None for event in chain(hand, waiting, self._later))
 

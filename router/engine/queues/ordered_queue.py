@@ -47,7 +47,7 @@ class Ordered:
 
     @property
     def delayed(self) -> int:
-        """Those that wait for their next attempt, or behind others."""
+        """Deliveries that wait for their next attempt, or behind others."""
         return self._queue.delayed + len(self._later) + self._lanes.waiting
 
     async def take(self, most: int) -> tuple[list[Event], int]:
@@ -99,7 +99,7 @@ class Ordered:
         self._later.add(event, delay)
 
     def keep(self, event: Event) -> bool:
-        """As the queue's."""
+        """Return what the queue behind says."""
         return self._queue.keep(event)
 
     def split(self, event: Event, parts: list[Event]) -> None:
@@ -147,7 +147,7 @@ class Ordered:
         await self._queue.give_back([*hand, *self._kept()])
 
     def holds_up(self, hand: Sequence[Event]) -> bool:
-        """As the queue's; what is kept here is in hand for it."""
+        """Return what the queue behind says; deliveries kept here are in hand for it."""
         return self._queue.holds_up([*hand, *self._kept()])
 
     def close(self, hand: Sequence[Event]) -> int:
@@ -161,5 +161,5 @@ class Ordered:
             self._feeding.cancel()
 
     def _kept(self) -> list[Event]:
-        """What goes first in its lane, then what waits behind it."""
+        """Return the deliveries that go first in their lanes, then those that wait behind them."""
         return [*self._ready, *self._later, *self._lanes]
