@@ -351,13 +351,13 @@ async def test_an_answer_that_is_lost_moves_nothing_twice(redis_server, line):
 async def test_a_script_sent_twice_moves_once(redis_server, line):
     await put(line(redis_server.url, sink="old"), *numbered(5))
     async with queues_of(redis_server) as queues:
-        sent = queues._link.script
+        sent = queues.script
 
         async def twice(script, keys, words):
             await sent(script, keys, words)
             return await sent(script, keys, words)
 
-        queues._link.script = twice
+        queues.script = twice
         assert await move(queues) == {State.GONE: 5}
         await put(line(redis_server.url, sink="old"), *numbered(5, begin=5))
         assert await bury(queues) == {State.GONE: 5}

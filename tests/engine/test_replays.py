@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -7,8 +8,8 @@ import pytest
 import structlog.testing
 
 from router.engine.clock import SystemClock
-from router.engine.dead_letters.replays import Replayer
-from router.errors import Reason
+from router.engine.dead_letters.replays import Replayer, Replays
+from router.errors import ConfigError, Problem, Reason
 from router.events import Event, RawBatch
 from tests.support.engine import Letters
 from tests.support.receipts import NeutralReceipt
@@ -189,3 +190,46 @@ def test_letters_that_can_not_be_replayed_make_a_few_lines_and_not_one_each():
         bench.give(*(entry(route=f"r{number}", sink="gone") for number in range(300)))
     assert len(bench.letters.kept) == 300
     assert [line["event"] for line in lines] == ["a dead letter can't be replayed"]
+
+
+class Refusing:
+    """A source that Redis refuses a few times before it may read."""
+
+    address = "redis://here"
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+        self.read = asyncio.Event()
+        self._stopped = asyncio.Event()
+
+    async def start(self) -> None:
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise ConfigError([Problem("no permission")])
+
+    async def run(self) -> None:
+        self.read.set()
+        await self._stopped.wait()
+
+    async def stop(self) -> None:
+        self._stopped.set()
+
+    async def close(self) -> None: ...
+
+
+class Sweep:
+    def start(self) -> None: ...
+
+    async def close(self, patience: float) -> None: ...
+
+
+async def test_that_redis_refuses_replaying_is_told_once_and_so_is_its_end(monkeypatch):
+    monkeypatch.setattr("router.engine.dead_letters.replays.TRY_AGAIN", 0.001)
+    source = Refusing(3)
+    replays = Replays(source, Sweep(), SystemClock())
+    with structlog.testing.capture_logs() as logs:
+        replays.start()
+        await source.read.wait()
+        await replays.stop()
+        await replays.close()
+    assert [line["event"] for line in logs] == ["dead letters can't be replayed", "dead letters can be replayed again"]

@@ -5,13 +5,13 @@ Whoever writes them is in `dead_letters`, whoever takes what is to be replayed i
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
 from router.broker.server import client, keys
-from router.broker.server.link import Link, Script, Word
+from router.broker.server.link import PlainLink, Script
 from router.core.accounts.dead_letter_filter import moment_of
 from router.core.ids import portable
 from router.events import DeadLetter
@@ -64,35 +64,19 @@ class Kept(NamedTuple):
     """Whether it is no letter of a router: something that stands in its fields can't be."""
 
 
-class LetterStore:
-    """Reads and moves the dead letters of the routers under one prefix; a context manager.
-
-    Raises `ConfigError` for a URL that isn't one. Its methods raise `UnavailableError` when Redis can't be reached and
-    `ConfigError` when it refuses.
-    """
+class LetterStore(PlainLink):
+    """Reads and moves the dead letters of the routers under one prefix. Raises `ConfigError` for a URL that isn't one."""
 
     def __init__(self, url: str, *, prefix: str = "event-router", client_name: str = "event-router-dlq") -> None:
-        self._server = client.server(url, client_name=client_name)
-        self._link = Link(self._server, patience=30.0)
+        super().__init__(client.server(url, client_name=client_name), patience=30.0)
         self._dead = keys.dead(prefix)
         self._replay = keys.replay(prefix)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_error: object) -> None:
-        await self._link.close()
-
-    @property
-    def address(self) -> str:
-        """The server's address, without credentials."""
-        return self._server.shown
 
     async def pages(self, *, newest: bool = False) -> AsyncIterator[list[Kept]]:
         """All letters, page by page; the oldest first, or the newest."""
         command, begin, end = ("XREVRANGE", "+", "-") if newest else ("XRANGE", "-", "+")
         while True:
-            found = await self._call(command, self._dead, begin, end, "COUNT", PAGE)
+            found = await self.call(command, self._dead, begin, end, "COUNT", PAGE)
             if found:
                 yield [_kept(entry, fields) for entry, fields in found]
             if len(found) < PAGE:
@@ -112,11 +96,11 @@ class LetterStore:
 
     async def remove(self, entries: Sequence[str]) -> list[bool]:
         """Remove letters; says of each whether it was still there."""
-        return [bool(gone) for gone in await self._script(_REMOVE, [self._dead], entries)]
+        return [bool(gone) for gone in await self.script(_REMOVE, [self._dead], entries)]
 
     async def replay(self, entries: Sequence[str]) -> list[bool]:
         """Move letters to where the routers take them from; says of each whether it was still there."""
-        return [bool(moved) for moved in await self._script(_MOVE, [self._dead, self._replay], entries)]
+        return [bool(moved) for moved in await self.script(_MOVE, [self._dead, self._replay], entries)]
 
     @property
     def replay_key(self) -> str:
@@ -125,30 +109,18 @@ class LetterStore:
 
     async def waiting(self) -> int:
         """Return the number of letters that are to be replayed and have not been dealt with."""
-        return int(await self._call("XLEN", self._replay))
+        return int(await self.call("XLEN", self._replay))
 
     async def untaken(self) -> int:
         """Return the number of letters that are to be replayed and that no router has taken."""
         if not await self.waiting():
             return 0
-        groups = await self._call("XINFO", "GROUPS", self._replay)
+        groups = await self.call("XINFO", "GROUPS", self._replay)
         last = next(
             (_pairs(group)[b"last-delivered-id"] for group in groups if _pairs(group)[b"name"] == GROUP.encode()), b"-"
         )
         begin = "-" if last == b"-" else f"({last.decode()}"
-        return len(await self._call("XRANGE", self._replay, begin, "+", "COUNT", 1000))
-
-    async def _call(self, *words: Word) -> Any:
-        return await self._explained(lambda: self._link.call(*words))
-
-    async def _script(self, script: Script, names: Sequence[str], words: Sequence[Word]) -> Any:
-        return await self._explained(lambda: self._link.script(script, names, words))
-
-    async def _explained(self, ask: Callable[[], Any]) -> Any:
-        try:
-            return await ask()
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is told in plain words
-            raise client.explain(error, self._server.shown) from None
+        return len(await self.call("XRANGE", self._replay, begin, "+", "COUNT", 1000))
 
 
 def _pairs(answer: Sequence[Any]) -> dict[bytes, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from router.broker.server import keys
+from router.broker.queues.parts.queue_common import QueueKeys
 from router.broker.server.link import Word
 from router.broker.server.outbox import Batch
 from router.contracts import Dropped, QueueLimits
@@ -31,7 +31,7 @@ class Inbox:
         self.sink = sink
         self.book = book
         self.dropped = dropped
-        self.keys = keys.queue(prefix, sink), keys.later(prefix, sink), keys.books(prefix, sink)
+        self.keys = QueueKeys.of(prefix, sink)
         self._put = put
         self.configure(limits)
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import IntEnum
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,7 +21,7 @@ from router.broker.queues.parts.queue_common import GROUP
 from router.broker.queues.queue_moves import BURY, LOOK, MOVE
 from router.broker.server import client, keys
 from router.broker.server.client import Server
-from router.broker.server.link import Link, Script, Word
+from router.broker.server.link import PlainLink, Script, Word
 from router.config.scalars import NAME
 from router.core.accounts.records import HEAD, Reader, UnknownRecordError, pack, received_at
 from router.events import DeadLetter, Event
@@ -107,27 +107,15 @@ Progress = Callable[[Sequence[State]], None]
 _Act = Callable[[str, Sequence[_Item]], Awaitable[list[State]]]
 
 
-class QueueAdmin:
-    """The queues under one prefix; a context manager.
+class QueueAdmin(PlainLink):
+    """The queues under one prefix. Each method may be called again after an error.
 
-    Its methods raise `UnavailableError` when Redis can't be reached and `ConfigError` when it refuses; each may be called
-    again then. `patience` is how long an answer may take, in seconds.
+    `patience` is how long an answer may take, in seconds.
     """
 
     def __init__(self, server: Server, *, prefix: str, patience: float = client.TIMEOUT) -> None:
-        self._server = server
-        self._link = Link(server, patience)
+        super().__init__(server, patience)
         self._prefix = prefix
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_error: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Hang up."""
-        await self._link.close()
 
     async def names(self, *, pause: float = 0.0) -> list[str]:
         """The sinks that have a queue, in order; `pause` is how long to wait after each part of the search, in seconds.
@@ -138,7 +126,7 @@ class QueueAdmin:
         found: set[str] = set()
         cursor = b"0"
         while True:
-            cursor, page = await self._call("SCAN", cursor, "MATCH", keys.owned(self._prefix), "COUNT", KEYS_AT_ONCE)
+            cursor, page = await self.call("SCAN", cursor, "MATCH", keys.owned(self._prefix), "COUNT", KEYS_AT_ONCE)
             for begin in begins:
                 of_queues = [name.decode("utf-8", "replace") for name in page if name.startswith(begin.encode())]
                 found.update(name.removeprefix(begin) for name in of_queues)
@@ -154,20 +142,20 @@ class QueueAdmin:
         """
         held = {}
         for name in await self.names() if names is None else names:
-            length = await self._call("XLEN", keys.queue(self._prefix, name))
-            held[name] = length + await self._call("ZCARD", keys.later(self._prefix, name))
+            length = await self.call("XLEN", keys.queue(self._prefix, name))
+            held[name] = length + await self.call("ZCARD", keys.later(self._prefix, name))
         return {name: number for name, number in held.items() if number}
 
     async def look(self, name: str, *, idle: float = IDLE) -> Standing:
         """Return what the queue of a sink holds; nothing where there is none."""
         words: list[Word] = [GROUP, round(idle * 1000), LOOKED_AT, HEAD]
-        length, in_hand, kept, delayed, heads = await self._script(LOOK, self._keys(name)[:2], words)
+        length, in_hand, kept, delayed, heads = await self.script(LOOK, self._keys(name)[:2], words)
         ages = [at for at in map(received_at, heads) if at is not None]
         return Standing(length - in_hand, delayed, in_hand, kept, min(ages, default=None))
 
     async def letters(self) -> int:
         """Return the number of dead letters."""
-        return int(await self._call("XLEN", keys.dead(self._prefix)))
+        return int(await self.call("XLEN", keys.dead(self._prefix)))
 
     async def move(
         self,
@@ -255,43 +243,31 @@ class QueueAdmin:
     async def _parts(self, name: str) -> AsyncIterator[tuple[str, list[_Item]]]:
         """Yield what waits now: what is due first, then what is due later."""
         stream, later = self._keys(name)[:2]
-        newest = await self._call("XREVRANGE", stream, "+", "-", "COUNT", 1)
+        newest = await self.call("XREVRANGE", stream, "+", "-", "COUNT", 1)
         begin, end = "-", newest[0][0] if newest else b"0-1"
         while True:
-            found = await self._call("XRANGE", stream, begin, end, "COUNT", AT_ONCE)
+            found = await self.call("XRANGE", stream, begin, end, "COUNT", AT_ONCE)
             if found:
                 yield NOW, [_Item(NOW, entry, fields[1]) for entry, fields in found]
             if len(found) < AT_ONCE:
                 break
             begin = f"({found[-1][0].decode()}"
-        left, passed = await self._call("ZCARD", later), 0
+        left, passed = await self.call("ZCARD", later), 0
         while left > 0:
-            members = await self._call("ZRANGE", later, passed, passed + min(AT_ONCE, left) - 1)
+            members = await self.call("ZRANGE", later, passed, passed + min(AT_ONCE, left) - 1)
             if not members:
                 break
             yield LATER, [_Item(LATER, member, member.partition(b" ")[2]) for member in members]
             left -= len(members)
-            passed += sum(score is not None for score in await self._call("ZMSCORE", later, *members))
+            passed += sum(score is not None for score in await self.call("ZMSCORE", later, *members))
 
     async def _take(self, script: Script, names: Sequence[str], words: Sequence[Word], number: int) -> list[State]:
         if not number:
             return []
-        return [State(state) for state in await self._script(script, names, words)]
+        return [State(state) for state in await self.script(script, names, words)]
 
     def _keys(self, name: str) -> list[str]:
         return [key(self._prefix, name) for key in (keys.queue, keys.later, keys.books)]
-
-    async def _call(self, *words: Word) -> Any:
-        return await self._explained(lambda: self._link.call(*words))
-
-    async def _script(self, script: Script, names: Sequence[str], words: Sequence[Word]) -> Any:
-        return await self._explained(lambda: self._link.script(script, names, words))
-
-    async def _explained(self, ask: Callable[[], Awaitable[Any]]) -> Any:
-        try:
-            return await ask()
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is told in plain words
-            raise client.explain(error, self._server.shown) from None
 
 
 def _read(reader: Reader, items: Sequence[_Item]) -> tuple[list[tuple[_Item, Event]], list[State]]:

@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any, Literal, Self
 
 import hiredis
 from redis import exceptions as failures
@@ -172,6 +172,38 @@ class Link:
         connection, self._connection = self._connection, None
         if connection is not None:
             await client.close(connection)
+
+
+class PlainLink(Link):
+    """A link whose errors are the router's own, in plain words; a context manager.
+
+    Its methods raise `UnavailableError` when Redis can't be reached and `ConfigError` when it refuses.
+    """
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.close()
+
+    @property
+    def address(self) -> str:
+        """The server's address, without credentials."""
+        return self._server.shown
+
+    async def call(self, *words: Word) -> Any:
+        """Send one command and return its answer."""
+        return await self._explained(super().call(*words))
+
+    async def script(self, script: Script, keys: Sequence[str | bytes], words: Sequence[Word]) -> Any:
+        """Run a script and return its answer."""
+        return await self._explained(super().script(script, keys, words))
+
+    async def _explained(self, answer: Awaitable[Any]) -> Any:
+        try:
+            return await answer
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is told in plain words
+            raise client.explain(error, self._server.shown) from None
 
 
 def _check(mark: bytes, found: Any) -> None:
