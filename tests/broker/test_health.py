@@ -131,6 +131,20 @@ async def test_reaching_ends_in_time_and_where_a_person_must_act():
         await reach(partial(attempt, failures.NoPermissionError("no")), health, who="it", within=None, waiting=None)
 
 
+async def test_reaching_ends_in_time_though_an_attempt_swallows_the_cancellation():
+    """`asyncio.wait_for`, which redis-py sends with, may do so under load: then the source was waited for, for ever."""
+
+    async def attempt():
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise failures.ConnectionError("closed by a client that was cancelled") from None
+
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(UnavailableError):
+            await reach(attempt, made(None), who="it", within=0.01, waiting=None)
+
+
 async def test_what_repeats_outlives_failures_and_can_be_hurried():
     done = []
 

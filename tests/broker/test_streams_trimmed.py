@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from router.broker.groups.group import Group
-from router.broker.groups.group_stream import Stream
+from router.broker.groups.group_stream import Membership, Stream
 from router.broker.groups.in_flight import Names
 from router.broker.server import client
 from router.broker.server.link import Link
@@ -288,7 +288,7 @@ async def test_the_servers_own_counts_give_what_is_lost_whatever_happens_in_betw
     chance = random.Random(seed)
     link = Link(client.server(redis_server.url))
     stream = Stream(Names(b"s", "g", "me"))
-    group = Group(link, "g", "me", start="oldest" if seed % 2 else "new", idle=60.0)
+    group = Group(link, Membership(group="g", consumer="me", start="oldest" if seed % 2 else "new"))
     with redis_server.client() as other:
         before = chance.randrange(20)
         for _ in range(before):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from redis import exceptions as failures
 from structlog.stdlib import BoundLogger
@@ -15,11 +16,12 @@ from structlog.stdlib import BoundLogger
 from router.broker.groups.group_scripts import NOT_PENDING, OF_ANOTHER
 from router.broker.groups.in_flight import InFlight
 from router.broker.groups.pending import CHUNK, PendingEntries
-from router.broker.server import client
-from router.broker.server.client import Backoff
+from router.broker.server.client import Server
+from router.broker.server.health import Health
 from router.broker.server.link import Link, Script
 from router.broker.server.outage import Outage
 from router.contracts import Clock
+from router.core.delivery import claims
 
 LAST_PATIENCE = 1.0
 """Seconds that a command under way has to notice that its connection is closed."""
@@ -39,36 +41,38 @@ return 1
 
 
 class Acknowledger:
-    """Acknowledges what is complete as soon as it is, and renews the rest every `renew_every` seconds.
+    """Acknowledges what is complete as soon as it is, and renews the rest before others may take it over, after `idle` seconds.
 
-    `acknowledged` is called when some of it has been, or its count was set back. `shown` is the server's address, for messages.
+    `acknowledged` is called when some of it has been, or its count was set back.
     """
 
     def __init__(
         self,
-        link: Link,
+        server: Server,
         hands: Sequence[InFlight],
         *,
-        renew_every: float,
+        idle: float,
         acknowledged: Callable[[], None],
         clock: Clock,
-        shown: str,
         log: BoundLogger,
     ) -> None:
-        self._link = link
+        self._link = Link(server)
         self._hands = hands
-        self._renew_every = renew_every
+        self._renew_every = claims.renew_every(idle)
         self._acknowledged = acknowledged
         self._clock = clock
-        self._shown = shown
-        self._backoff = Backoff(0.1, 2.0)
         self._work = asyncio.Event()
         self._ending = False
         self._over = asyncio.Event()
-        self._renew_at = clock.monotonic() + renew_every
+        self._renew_at = clock.monotonic() + self._renew_every
         self._task: asyncio.Task[None] | None = None
-        self._outage = Outage(clock)
         self._log = log
+        self._health = Health(
+            server.shown,
+            Outage(clock),
+            begins=partial(log.warning, "entries can't be acknowledged; trying on"),
+            ends=partial(log.warning, "entries are acknowledged again"),
+        )
 
     @property
     def since(self) -> float | None:
@@ -102,7 +106,7 @@ class Acknowledger:
         number = sum(hand.unacknowledged for hand in self._hands)
         if number and wait_for > 0:
             message = "entries could not be acknowledged: they will be delivered again"
-            self._log.error(message, number=number, reason=self._outage.reason)
+            self._log.error(message, number=number, reason=self._health.reason)
 
     async def _run(self) -> None:
         while not self._over.is_set():
@@ -117,10 +121,9 @@ class Acknowledger:
                     await self._give_back()
                     return
             except Exception as error:  # noqa: BLE001  # whatever it is, all is sent again
-                self._failed(str(client.explain(error, self._shown)))
-                await self._pause(self._backoff.next())
+                await self._pause(self._health.failed(error))
                 continue
-            self._succeeded()
+            self._health.succeeded()
             if any(hand.unacknowledged or hand.returned for hand in self._hands):
                 await self._pause(SLOW_DOWN)
             else:
@@ -214,15 +217,6 @@ class Acknowledger:
             if _is_of_a_lost_group(error):
                 return b""
             raise
-
-    def _failed(self, reason: str) -> None:
-        if self._outage.failed(reason):
-            self._log.warning("entries can't be acknowledged; trying on", reason=reason)
-
-    def _succeeded(self) -> None:
-        if self._outage.succeeded() is not None:
-            self._log.warning("entries are acknowledged again")
-        self._backoff.reset()
 
 
 def _is_of_a_lost_group(error: failures.ResponseError) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from redis import exceptions as failures
 
 from router.broker.groups.group_scripts import CLAIM, LAST_ID, LOOK, SWEEP
-from router.broker.groups.group_stream import Stream
+from router.broker.groups.group_stream import Membership, Stream
 from router.broker.groups.pending import PAGE, PendingEntries
 from router.broker.server.link import Link, Word
 from router.core.delivery import claims, trimming
@@ -34,15 +34,15 @@ class Refused(Exception):  # noqa: N818  # it is told as a ConfigError
 class Group:
     """Commands about one group and our consumer in it; raises redis-py's errors.
 
-    `idle` is after how many seconds entries are taken over. Times of the server are its own.
+    Times of the server are its own.
     """
 
-    def __init__(self, link: Link, group: str, consumer: str, *, start: str, idle: float) -> None:
+    def __init__(self, link: Link, membership: Membership) -> None:
         self._link = link
-        self._group = group
-        self._consumer = consumer
-        self._start = "$" if start == "new" else "0"
-        self._idle = max(1, int(idle * 1000))
+        self._group = membership.group
+        self._consumer = membership.consumer
+        self._start = "$" if membership.start == "new" else "0"
+        self._idle = max(1, int(membership.claim_idle * 1000))
 
     async def _probe(self, stream: Stream) -> None:
         """Send every command that will be needed, in a form that changes nothing. Raises `Refused`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from redis import exceptions as failures
@@ -15,11 +14,9 @@ from router.broker.groups.acknowledger import Acknowledger
 from router.broker.groups.crash_isolation import CrashIsolation
 from router.broker.groups.entry_batches import EntryBatches
 from router.broker.groups.group import Group, Loss
-from router.broker.groups.group_stream import Stream
+from router.broker.groups.group_stream import UNREAD, Membership, Room, Stream, Trimmed
 from router.broker.groups.in_flight import Entries
 from router.broker.groups.recovery import Recovery
-from router.broker.groups.room import Room
-from router.broker.groups.trimmed import UNREAD, Trimmed
 from router.broker.server.client import Server
 from router.broker.server.link import Link, Word
 from router.contracts import Clock
@@ -76,25 +73,6 @@ class NewEntries:
         return reply or []
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Membership:
-    """How a source takes part in the consumer group of its streams."""
-
-    group: str
-    consumer: str
-    """Our name in the group, the same after a restart."""
-    start: str = "new"
-    """Where a new group begins: `new` or `oldest`."""
-    claim_idle: float = 60.0
-    """Seconds after which another router's entries are taken over."""
-    max_deliveries: int = 5
-    max_in_flight: int = 1000
-    marks: str | None = None
-    """The hash of entries handed over in part, where the streams are in the router's own Redis."""
-    sweep_every: float = 60.0
-    """How often (seconds) consumers of routers long gone are looked for."""
-
-
 class GroupReader:
     """Hands on the entries of some streams until `stop` is set, and acknowledges them when they are over.
 
@@ -124,26 +102,15 @@ class GroupReader:
         self.idle = membership.claim_idle
         hands = [stream.hand for stream in streams]
         self._room = room = Room(hands, membership.max_in_flight, self.stop)
-        self.acknowledger = Acknowledger(
-            Link(server),
-            hands,
-            renew_every=claims.renew_every(self.idle),
-            acknowledged=room.changed,
-            clock=clock,
-            shown=server.shown,
-            log=log,
-        )
-        self.group = Group(
-            link, membership.group, membership.consumer, start=membership.start, idle=membership.claim_idle
-        )
+        self.acknowledger = Acknowledger(server, hands, idle=self.idle, acknowledged=room.changed, clock=clock, log=log)
+        self.group = Group(link, membership)
         self._recovery = Recovery(
             link,
             room,
             batches,
             self.trimmed,
             isolation,
-            idle=self.idle,
-            max_deliveries=membership.max_deliveries,
+            membership=membership,
             clock=clock,
             stop=self.stop,
         )

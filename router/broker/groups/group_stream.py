@@ -1,8 +1,17 @@
-"""One stream that is read by a consumer group: its names, the entries in flight, and what the server said of it; floor 4."""
+"""The streams of a source that reads by a consumer group: entries in flight, room for more, and what was trimmed; floor 4."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from structlog.stdlib import BoundLogger
+
 from router.broker.groups.in_flight import InFlight, Names
+from router.contracts import Clock
+from router.core.accounts.books import SourceBook
 from router.core.delivery.trimming import Look
 from router.core.ids import LONGEST, portable
 from router.events import text
@@ -12,6 +21,31 @@ ID_LENGTH = 41
 
 START = b"0-0"
 """The id before the first entry of any stream."""
+
+SAY_AGAIN = 60.0
+"""Seconds between two lines about entries that are trimmed again and again."""
+
+UNREAD = "entries were trimmed or deleted before anybody had read them: they are lost; trim less, or read faster"
+UNFINISHED = "entries of a router that ended before it had finished with them were trimmed or deleted meanwhile"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """How a source takes part in the consumer group of its streams."""
+
+    group: str
+    consumer: str
+    """Our name in the group, the same after a restart."""
+    start: str = "new"
+    """Where a new group begins: `new` or `oldest`."""
+    claim_idle: float = 60.0
+    """Seconds after which another router's entries are taken over."""
+    max_deliveries: int = 5
+    max_in_flight: int = 1000
+    marks: str | None = None
+    """The hash of entries handed over in part, where the streams are in the router's own Redis."""
+    sweep_every: float = 60.0
+    """How often (seconds) consumers of routers long gone are looked for."""
 
 
 class Progress:
@@ -68,3 +102,83 @@ class Stream:
         progress = self.progress
         progress.last = progress.group_last = START
         progress.lowest, progress.look, progress.delivered = None, None, 0
+
+
+class Room:
+    """The room for entries that are not read yet: `most` may be in hand.
+
+    What is complete and waits for its acknowledgement may be as many again. Nothing is waited for once `stop` is set.
+    """
+
+    def __init__(self, hands: Sequence[InFlight], most: int, stop: asyncio.Event) -> None:
+        self._hands = hands
+        self._most = most
+        self._stop = stop
+        self._changed = asyncio.Event()
+
+    def changed(self) -> None:
+        """Note that something is complete, acknowledged, or counted anew."""
+        self._changed.set()
+
+    def left(self) -> int:
+        """Return how many entries may be read now."""
+        unsettled = sum([hand.unsettled for hand in self._hands])
+        waiting = sum([hand.unacknowledged for hand in self._hands])
+        return max(0, min(self._most - unsettled, 2 * self._most - unsettled - waiting))
+
+    async def wait(self, most: float) -> None:
+        """Wait until something is complete, for `most` seconds at most."""
+        self._changed.clear()
+        if self.left() or self._stop.is_set():
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(most, 0.0)):
+                await self._changed.wait()
+
+    async def emptied(self) -> None:
+        """Wait until nothing is in hand, so that what comes next is alone there."""
+        while any(hand.unsettled for hand in self._hands):
+            self._changed.clear()
+            await self._changed.wait()
+        await self.known()
+
+    async def known(self) -> None:
+        """Wait until Redis knows of every attempt that came back.
+
+        Were the count of such an entry to stand while another one ends the process, again and again, it would be found
+        guilty in that one's place.
+        """
+        while any(hand.unacknowledged or hand.returned for hand in self._hands):
+            self._changed.clear()
+            await self._changed.wait()
+
+
+class Trimmed:
+    """The entries that were trimmed or deleted before they were delivered: counted in the book of the source, and told."""
+
+    def __init__(self, streams: Sequence[Stream], book: SourceBook, clock: Clock, log: BoundLogger) -> None:
+        self._streams = streams
+        self._book = book
+        self._clock = clock
+        self._log = log
+        self._said: dict[tuple[bytes, str], float] = {}  # until when each is not said again
+
+    @property
+    def exact(self) -> bool:
+        """Whether all of them are counted; else there are at least so many."""
+        return self._book.trimmed_exact and all(stream.progress.exact for stream in self._streams)
+
+    def count(self, stream: Stream, number: int, message: str) -> None:
+        """Count what is gone, and say so: as it begins, then not more often than every `SAY_AGAIN` seconds."""
+        self._book.trimmed += number
+        now, occasion = self._clock.monotonic(), (stream.key, message)
+        if number and now >= self._said.get(occasion, now):
+            self._said[occasion] = now + SAY_AGAIN
+            exact = "exactly" if self.exact else "at least"
+            self._log.error(message, stream=stream.name, number=number, in_all=self._book.trimmed, counted=exact)
+
+    def unfinished(self, stream: Stream, ids: list[bytes]) -> None:
+        """Acknowledge entries that are pending though the stream holds them no more: there is nothing to deliver."""
+        if ids:
+            stream.hand.complete(ids)
+            self.count(stream, len(ids), UNFINISHED)

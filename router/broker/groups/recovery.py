@@ -9,11 +9,9 @@ from typing import Any
 
 from router.broker.groups.crash_isolation import CrashIsolation, before
 from router.broker.groups.entry_batches import EntryBatches
-from router.broker.groups.group_stream import Stream
+from router.broker.groups.group_stream import UNFINISHED, Membership, Room, Stream, Trimmed
 from router.broker.groups.in_flight import Entry, Recovered
 from router.broker.groups.pending import PendingEntries
-from router.broker.groups.room import Room
-from router.broker.groups.trimmed import UNFINISHED, Trimmed
 from router.broker.server.link import Link
 from router.contracts import Clock
 from router.core.delivery import claims
@@ -31,10 +29,10 @@ class _Look:
 
 
 class Recovery:
-    """Takes entries that were in hand before, of this router or of one that is gone, and hands them on, in batches the smaller the more suspicious they are.
+    """Takes entries again that were in hand before, of this router or of one that is gone, and hands them on.
 
-    What must be alone has nothing beside it in the whole router, as `isolation` sees to. `idle` (seconds) is after how long
-    entries may be taken over. Nothing is begun once `stop` is set.
+    The more suspicious they are the smaller are the batches. What must be alone has nothing beside it in the whole router, as
+    `isolation` sees to. Nothing is begun once `stop` is set.
     """
 
     def __init__(
@@ -45,8 +43,7 @@ class Recovery:
         trimmed: Trimmed,
         isolation: CrashIsolation,
         *,
-        idle: float,
-        max_deliveries: int,
+        membership: Membership,
         clock: Clock,
         stop: asyncio.Event,
     ) -> None:
@@ -55,8 +52,8 @@ class Recovery:
         self._batches = batches
         self._trimmed = trimmed
         self._isolation = isolation
-        self._idle = idle
-        self._max_deliveries = max_deliveries
+        self._idle = membership.claim_idle
+        self._max_deliveries = membership.max_deliveries
         self._clock = clock
         self._stop = stop
         self._stuck = False  # whether the attempt of the last suspicious entries did not come back in time

@@ -111,13 +111,15 @@ async def reach(
     failure where a person must act. `who` names the part in the error.
     """
     try:
-        async with asyncio.timeout(within):
+        async with asyncio.timeout(within) as limit:
             while True:
                 try:
                     await attempt()
                 except ConfigError:
                     raise
                 except Exception as error:
+                    if limit.expired():  # redis-py may turn the cancellation that ends it into an error of its own
+                        raise TimeoutError from error
                     failure = client.explain(error, health.address)
                     if isinstance(failure, ConfigError):
                         raise failure from error

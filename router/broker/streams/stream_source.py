@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from redis import exceptions as failures
@@ -18,17 +19,17 @@ from redis import exceptions as failures
 from router.broker.groups.crash_isolation import CrashIsolation
 from router.broker.groups.entry_batches import EntryBatches
 from router.broker.groups.group import Refused
-from router.broker.groups.group_reader import GroupReader, Membership, NewEntries
-from router.broker.groups.group_stream import Stream
+from router.broker.groups.group_reader import GroupReader, NewEntries
+from router.broker.groups.group_stream import START, Membership, Stream
 from router.broker.groups.in_flight import Names
 from router.broker.server import answers, client
 from router.broker.server.client import SILENCE, Backoff, Server
+from router.broker.server.health import Health, reach
 from router.broker.server.link import COMMAND, Link
 from router.broker.server.outage import Outage
-from router.broker.streams.stream_observer import StreamObserver
 from router.contracts import Clock, Receiver, Sign, Source
 from router.core.accounts.books import SourceBook
-from router.errors import ConfigError, Problem, UnavailableError
+from router.errors import ConfigError, Problem
 
 LOST = ("NOGROUP", "UNBLOCKED")
 """How the server's answers begin when the group, or the stream with it, is gone."""
@@ -60,6 +61,35 @@ class StreamOptions(Membership):
     """The field that becomes the payload; the others become headers."""
     observe: bool = False
     """Only look on: read what is added from now on, without a group, and acknowledge nothing."""
+
+
+class StreamObserver:
+    """What a stream source does under `deliver: print`. One read brings `most` entries at most and waits for `block` seconds."""
+
+    def __init__(
+        self, link: Link, streams: Sequence[Stream], batches: EntryBatches, *, most: int, block: float
+    ) -> None:
+        self.stop = asyncio.Event()
+        self._link = link
+        self._streams = streams
+        self._batches = batches
+        self._words = ("XREAD", "COUNT", most, "BLOCK", max(1, int(block * 1000)), "STREAMS")
+
+    async def prepare(self, stream: Stream) -> None:
+        """Begin behind the newest entry."""
+        newest = await self._link.call("XREVRANGE", stream.key, "+", "-", "COUNT", 1)
+        stream.progress.last = newest[0][0] if newest else START
+
+    async def run(self, answered: Callable[[], None]) -> None:
+        """Read and hand on; `answered` is called whenever Redis has answered."""
+        keys = [stream.key for stream in self._streams]
+        by_key = {stream.key: stream for stream in self._streams}
+        while not self.stop.is_set():
+            reply = await self._link.call(*self._words, *keys, *[each.progress.last for each in self._streams])
+            answered()
+            for key, entries in reply or ():
+                by_key[key].progress.last = entries[-1][0]
+                self._batches.hand_on(by_key[key], entries, None)
 
 
 class StreamSource:
@@ -120,7 +150,8 @@ class StreamSource:
         self._clock = clock
         self._connect_timeout = connect_timeout
         self._waiting = waiting
-        self._backoff = Backoff(timing.first_delay, timing.longest_delay)
+        self._delays = timing.first_delay, timing.longest_delay
+        self._backoff = Backoff(*self._delays)
         self._outage = Outage(clock)
         self._running = False
         self._ended = asyncio.Event()
@@ -182,14 +213,11 @@ class StreamSource:
         Raises `UnavailableError` when there is no server within `connect_timeout`, `ConfigError` when it refuses.
         """
         self.reason = f"{self._server.shown}: no answer yet"
-        try:
-            async with asyncio.timeout(self._connect_timeout):
-                await self._reach()
-        except TimeoutError as error:
-            raise UnavailableError(
-                f"{self.reason} (source {self.name}, tried for {self._connect_timeout:g} s)"
-            ) from error
-        self._backoff.reset()
+        begins = partial(self._log.warning, "not connected; trying on")
+        health = Health(self._server.shown, Outage(self._clock), begins=begins, delays=self._delays)
+        await reach(
+            self._prepare, health, who=f"source {self.name}", within=self._connect_timeout, waiting=self._not_yet
+        )
         self.up, self.reason = True, None
         if self._work is self.reader:
             self.reader.acknowledger.start()
@@ -228,25 +256,17 @@ class StreamSource:
         for stream in self.streams:
             stream.hand.possibly_repeated = 0
 
-    async def _reach(self) -> None:
-        while True:
+    async def _prepare(self) -> None:
+        for stream in self.streams:
             try:
-                for stream in self.streams:
-                    await self._work.prepare(stream)
+                await self._work.prepare(stream)
             except Refused as error:
                 raise ConfigError([Problem(f"{self._server.shown} {error}", path=f"sources.{self.name}")]) from error
-            except (failures.RedisError, OSError, TimeoutError) as error:
-                failure = client.explain(error, self._server.shown)
-                if isinstance(failure, ConfigError):
-                    raise failure from error
-                if str(failure) != self.reason:
-                    self._log.warning("not connected; trying on", reason=str(failure))
-                self.reason = str(failure)
-                if self._waiting is not None:
-                    self._waiting(self.reason)
-                await asyncio.sleep(self._backoff.next())
-            else:
-                return
+
+    def _not_yet(self, reason: str) -> None:
+        self.reason = reason
+        if self._waiting is not None:
+            self._waiting(reason)
 
     async def _guarded(self) -> None:
         """Do the work until it fails, say why, and wait a little."""
