@@ -29,7 +29,7 @@ class Client:
         self._token = token
 
     def answers(self) -> bool:
-        """Whether anybody listens there."""
+        """Return whether anybody listens there."""
         try:
             connect(self.address, PATIENCE).close()
         except OSError:
@@ -37,14 +37,14 @@ class Client:
         return True
 
     def get(self, path: str) -> Any:
-        """What the router says there, decoded.
+        """Return what the router says there, decoded.
 
         Raises `UnavailableError` when none answers, `RouterError` for an answer that is no success.
         """
         return self._decoded(*self._ask("GET", path, PATIENCE))
 
     def post(self, path: str, patience: float, *, refusal: int | None = None) -> Any:
-        """What the router says when it is asked to do this; it may take `patience` seconds.
+        """Return what the router says when it is asked to do this; it may take `patience` seconds.
 
         `refusal` is the status of an answer that is no success and yet worth reading. Raises as `get` does.
         """

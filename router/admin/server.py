@@ -173,7 +173,7 @@ class AdminServer:
         return response
 
     def _allowed(self, request: web.Request) -> bool:
-        """Whether the request shows the token, where there is one."""
+        """Return whether the request shows the token, where there is one."""
         if self._token is None:
             return True
         shown = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
@@ -243,7 +243,7 @@ def _fault(status: int, why: str) -> web.Response:
 
 
 def _names_this_machine(host: str) -> bool:
-    """Whether a Host header means this machine: a loopback address or `localhost`, whatever the port."""
+    """Return whether a Host header means this machine: a loopback address or `localhost`, whatever the port."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -252,7 +252,7 @@ def _names_this_machine(host: str) -> bool:
 
 
 def admin_side(config: AdminConfig, state: Path, instance: str) -> Callable[[Watch], AdminServer] | None:
-    """What makes the admin side of a router that was configured so; None where it is off.
+    """Return what makes the admin side of a router that was configured so; None where it is off.
 
     `state` is its state directory, for the socket of a configuration that names none.
     """

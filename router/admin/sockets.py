@@ -25,7 +25,7 @@ BACKLOG = 64
 
 
 def default_address(state: Path, instance: str) -> Address:
-    """Where a router listens whose configuration says nothing: a unix socket in its state directory."""
+    """Return where a router listens whose configuration says nothing: a unix socket in its state directory."""
     return Address(str(state / f"{instance}.sock"))
 
 

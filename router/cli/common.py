@@ -1,4 +1,4 @@
-"""What the commands share: their options, finding and loading the configuration, and how they talk; floor 7."""
+"""The options of the commands, finding and loading the configuration, and how they talk; floor 7."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def print_json(document: Any, *, indent: int = 0) -> None:
 
 
 def console(*, width: int, err: bool = False, markup: bool = True) -> Console:
-    """What prints tables, bars and colours; `width` where nobody watches. Without colours it sends no bold either."""
+    """Return what prints tables, bars and colours; `width` where nobody watches. Without colours it sends no bold either."""
     from rich.console import Console
 
     stream, descriptor = (sys.stderr, 2) if err else (sys.stdout, 1)

@@ -125,7 +125,7 @@ def proxy_url(value: str) -> str:
 
 
 class Address(NamedTuple):
-    """Where the admin side listens: the path of a unix socket, else a host and its port."""
+    """The address where the admin side listens: the path of a unix socket, else a host and its port."""
 
     path: str | None
     host: str = ""
@@ -133,7 +133,7 @@ class Address(NamedTuple):
 
     @property
     def local(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Return whether only this machine can reach it."""
         if self.path is not None or self.host == "localhost":
             return True
         try:
@@ -142,7 +142,7 @@ class Address(NamedTuple):
             return False
 
     def __str__(self) -> str:
-        """As it is written in the configuration."""
+        """Return the address as it is written in the configuration."""
         if self.path is not None:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

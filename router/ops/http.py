@@ -181,7 +181,7 @@ class _Resolver:
         ]
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: nothing is held."""
 
 
 async def _in_thread(host: str, port: int, family: int) -> list[_AddressInfo]:
@@ -258,7 +258,7 @@ def _url(text: str, what: str) -> tuple[yarl.URL, dict[str, str]]:
 
 
 def _through(proxy: str | None, target: yarl.URL, fields: dict[str, str]) -> dict[str, Any]:
-    """What the request needs for its proxy, whose credentials go into the CONNECT, or into `fields` where there is none."""
+    """Return what the request needs for its proxy, whose credentials go into the CONNECT, or into `fields` where there is none."""
     if proxy is None:
         return {}
     url, authorization = _url(proxy, "the proxy's URL")
@@ -287,7 +287,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _rebuilt(error: Exception, connect_timeout: float) -> DeliveryError:
-    """What went wrong, in words of ours: the client's own text may hold the URL."""
+    """Return what went wrong, in words of ours: the client's own text may hold the URL."""
     import aiohttp  # noqa: PLC0415  # see the module's docstring
 
     refused = _find(error, _PrivateAddressError)

@@ -146,7 +146,7 @@ class _Handler(logging.Handler):
 
 
 def _encode(fields: EventDict) -> str:
-    """One JSON line of redacted fields."""
+    """Return one JSON line of redacted fields."""
     try:
         encoded = msgspec.json.encode(fields)
     except (TypeError, ValueError):  # a lone surrogate, in a file name perhaps
@@ -333,7 +333,7 @@ class Repeating:
 
     @property
     def active(self) -> bool:
-        """Whether it is going on."""
+        """Return whether it is going on."""
         return self._seen is not None
 
     def happened(self, message: str, *, error: object = "", level: str = "warning", **fields: Any) -> bool:

@@ -70,7 +70,7 @@ class Histogram:
 
 
 class SinkMeter:
-    """What the worker of one sink tells of its attempts."""
+    """The attempts of one sink, as its worker tells of them."""
 
     __slots__ = ("ages", "attempts", "seconds")
 
@@ -103,7 +103,7 @@ class SinkMeter:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a scrape reads: this process's own books, its meters by sink, and the router as a whole."""
+    """The numbers that a scrape reads: this process's own books, its meters by sink, and the router as a whole."""
 
     books: Books
     meters: Mapping[str, SinkMeter]

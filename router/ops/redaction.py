@@ -1,4 +1,4 @@
-"""What takes secrets out of the texts that the router writes; floor 4."""
+"""Redaction: secrets are taken out of the texts that the router writes; floor 4."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from router.files import distrust
 
 
 def state_directory(environ: Mapping[str, str]) -> Path:
-    """Where this user's router keeps its state, made (mode 0700) when it isn't there.
+    """Return where this user's router keeps its state, made (mode 0700) when it isn't there.
 
     `$STATE_DIRECTORY` (systemd may list several: the first), else `$XDG_STATE_HOME/event-router`, else
     `~/.local/state/event-router`. Raises `ConfigError` when it can't be made or written, and when somebody else owns it
@@ -33,7 +33,7 @@ def state_directory(environ: Mapping[str, str]) -> Path:
 
 
 def state_path(environ: Mapping[str, str]) -> Path:
-    """Where this user's state directory would be; nothing is made. Raises `ConfigError` when nobody says where."""
+    """Return where this user's state directory would be; nothing is made. Raises `ConfigError` when nobody says where."""
     if given := environ.get("STATE_DIRECTORY", "").split(":")[0]:
         return Path(given).absolute()
     home = environ.get("XDG_STATE_HOME", "")

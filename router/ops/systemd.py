@@ -1,4 +1,4 @@
-"""What is told to the service manager; floor 4.
+"""Messages to the service manager; floor 4.
 
 The protocol is one datagram to `$NOTIFY_SOCKET` (sd_notify(3)). Without that variable, and when the manager can't be
 reached, nothing happens: these functions never raise, for being heard is not worth dying for.
@@ -15,7 +15,7 @@ _PATIENCE = 1.0  # seconds that a manager too busy to read may hold us up
 
 
 def managed() -> bool:
-    """Whether a service manager started us and waits to hear from us."""
+    """Return whether a service manager started us and waits to hear from us."""
     return bool(os.environ.get(SOCKET))
 
 

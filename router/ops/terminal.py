@@ -1,4 +1,4 @@
-"""What is at the other end of our output: the journal, a terminal, and whether it wants colours; floor 4.
+"""The other end of our output: the journal, a terminal, and whether it wants colours; floor 4.
 
 Apart from the logs, whose library takes longer to import than a configuration to check.
 """
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 
 def journal(environ: Mapping[str, str], descriptor: int) -> bool:
-    """Whether the descriptor is the journal: `$JOURNAL_STREAM` names its device and inode (systemd.exec(5))."""
+    """Return whether the descriptor is the journal: `$JOURNAL_STREAM` names its device and inode (systemd.exec(5))."""
     device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
     try:
         found = os.fstat(descriptor)
@@ -20,7 +20,7 @@ def journal(environ: Mapping[str, str], descriptor: int) -> bool:
 
 
 def colours(environ: Mapping[str, str], descriptor: int) -> bool:
-    """Whether to colour what goes to the descriptor: NO_COLOR forbids, FORCE_COLOR demands, else a terminal decides."""
+    """Return whether to colour what goes to the descriptor: NO_COLOR forbids, FORCE_COLOR demands, else a terminal decides."""
     if environ.get("NO_COLOR"):
         return False
     if environ.get("FORCE_COLOR"):
@@ -29,7 +29,7 @@ def colours(environ: Mapping[str, str], descriptor: int) -> bool:
 
 
 def terminal(descriptor: int) -> bool:
-    """Whether somebody watches."""
+    """Return whether somebody watches."""
     try:
         return os.isatty(descriptor)
     except OSError:

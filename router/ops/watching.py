@@ -22,12 +22,12 @@ State = tuple[int, int, int] | None
 
 
 def available() -> bool:
-    """Whether files can be watched here."""
+    """Return whether files can be watched here."""
     return importlib.util.find_spec("watchfiles") is not None
 
 
 def states(files: Iterable[Path]) -> Mapping[Path, State]:
-    """How these files, and folders, are now. A link is what it leads to; a folder changes with the names in it."""
+    """Return how these files, and folders, are now. A link is what it leads to; a folder changes with the names in it."""
     return {file: _state(file) for file in files}
 
 

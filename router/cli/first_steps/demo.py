@@ -110,7 +110,7 @@ def demo() -> int:
 
 
 def _room() -> Path | None:
-    """Where to make the folder of the demo: None for the usual place, the state directory on a read-only system."""
+    """Return where to make the folder of the demo: None for the usual place, the state directory on a read-only system."""
     from router.ops.state import state_directory
 
     try:
@@ -189,7 +189,7 @@ class Daemon:
         return next((line for line in self._lines[self._seen :] + written if re.search(pattern, line)), None)
 
     def answers(self, sample: Sample) -> list[str]:
-        """What the daemon said to a sample."""
+        """Return what the daemon said to a sample."""
         found = self.wait(*sample.expected)
         self._seen = len(self._lines)
         return found

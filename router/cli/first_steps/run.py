@@ -229,7 +229,7 @@ def _supervised(server: Embedded) -> Iterator[None]:
 
 
 def _listen_to(loaded: Loaded, url: str) -> str:
-    """What to do to listen to another Redis: this command with a variable before it, where that decides."""
+    """Return what to do to listen to another Redis: this command with a variable before it, where that decides."""
     from router.cli.first_steps.samples import ourselves
 
     origin = loaded.redis_origin
@@ -240,7 +240,7 @@ def _listen_to(loaded: Loaded, url: str) -> str:
 
 @contextmanager
 def _printer(active: Logs) -> Iterator[Callable[[str], None]]:
-    """What prints a line on stdout: in a thread of its own, without secrets and without control characters."""
+    """Yield what prints a line on stdout: in a thread of its own, without secrets and without control characters."""
     from router.ops.logs import Writer
 
     writer = Writer(1, lost_line=lambda count: f"({count} lines are not shown: stdout was not read)")
@@ -252,7 +252,7 @@ def _printer(active: Logs) -> Iterator[Callable[[str], None]]:
 
 
 def _welcome(loaded: Loaded, config: Path, url: str, *, embedded: bool) -> None:
-    """Where it listens, what it reads, and how to try it."""
+    """Say where the router listens, what it reads, and how to try it."""
     from router.cli.first_steps.samples import publish_lines
     from router.config.redis_url import shown
 

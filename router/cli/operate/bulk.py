@@ -1,4 +1,4 @@
-"""What the commands share that deal with many things at once: asking first, a bar, long tables; floor 7."""
+"""Questions, progress bars and long tables, for commands that deal with many things at once; floor 7."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be
 
 
 def agreed(number: int, question: str, *, yes: bool) -> bool:
-    """Whether a person agrees, who is asked above `ASK_ABOVE` on a terminal."""
+    """Return whether a person agrees, who is asked above `ASK_ABOVE` on a terminal."""
     if yes or number <= ASK_ABOVE or not sys.stdin.isatty():
         return True
     if click.confirm(question, err=True):
@@ -61,7 +61,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def ago(seconds: float) -> str:
-    """How long ago something was, in its largest unit."""
+    """Return how long ago something was, in its largest unit."""
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= size:
             return f"{int(seconds // size)}{unit}"

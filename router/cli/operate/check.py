@@ -55,7 +55,7 @@ def check(files: tuple[Path, ...], config: Path | None, env_file: Path | None, *
 
 
 class Report(NamedTuple):
-    """What was found in one file; `summary` is None when it can't work."""
+    """The findings in one file; `summary` is None when it can't work."""
 
     path: Path
     problems: Sequence[Problem]
@@ -75,7 +75,7 @@ def _report(path: Path, env_file: Path | None) -> Report:
 
 
 def summary(loaded: Loaded) -> dict[str, Any]:
-    """What a configuration says, as data."""
+    """Return what a configuration says, as data."""
     config = loaded.config
     return {
         "redis": _server(config.redis.url),
@@ -111,7 +111,7 @@ def summary(loaded: Loaded) -> dict[str, Any]:
 
 
 def _reads(source: SourceConfig) -> dict[str, list[str] | str]:
-    """What a source reads, under the keys of the configuration."""
+    """Return what a source reads, under the keys of the configuration."""
     if source.type == "pubsub":
         return {"channels": source.channels, "patterns": source.patterns}
     if source.type == "stream":
@@ -138,7 +138,7 @@ def _sink(loaded: Loaded, name: str) -> dict[str, Any]:
 
 
 def may_write(file: Path) -> bool:
-    """Whether this user may write the file, or make it, and its folder if that alone is missing, as the log sink does."""
+    """Return whether this user may write the file, or make it, and its folder if that alone is missing, as the log sink does."""
     if not nameable(str(file)):
         return False
     if file.exists():

@@ -1,4 +1,4 @@
-"""How dead letters are shown: a row of a table, a page for one, a line of JSON; floor 7."""
+"""Dead letters as they are shown: a row of a table, a page for one, a line of JSON; floor 7."""
 
 from __future__ import annotations
 

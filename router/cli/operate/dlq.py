@@ -41,7 +41,7 @@ def dlq() -> None:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What every command of the group is told: which letters are meant."""
+    """The choice of letters that every command of the group is given."""
 
     options: dict[str, Any]
     limit: int | None
@@ -112,7 +112,7 @@ async def list_letters(wanted: Wanted, *, loaded: Loaded) -> int:
 
 
 async def _waiting(store: LetterStore) -> int:
-    """How many letters wait to be replayed; 0, and a warning, where the key of those holds something else."""
+    """Return how many letters wait to be replayed; 0, and a warning, where the key of those holds something else."""
     try:
         return await store.waiting()
     except ConfigError as error:
@@ -255,7 +255,7 @@ class Chosen:
         self.newest = max(self.newest, letter.failed_at)
 
     def summary(self, now: float) -> str:
-        """How many of what, and how old."""
+        """Return how many of what, and how old."""
         most = ", ".join(f"{number} {what}" for what, number in self.reasons.most_common(5))
         rest = len(self.reasons) - 5
         others = f" and {rest} other kinds" if rest > 0 else ""

@@ -1,4 +1,4 @@
-"""Whether the Redis that a configuration names keeps what its queues hold, asked in passing; floor 7."""
+"""Warnings of a Redis that may lose what the queues of a configuration hold, asked in passing; floor 7."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def _document(name: str, state: str, standing: Standing) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the two commands are told that take deliveries out of a queue: whose, how many, and how to go about it."""
+    """The arguments of the two commands that take deliveries out of a queue: whose, how many, and how to go about it."""
 
     name: str
     loaded: Loaded
@@ -110,7 +110,7 @@ class Asked:
 
     @property
     def idle(self) -> float:
-        """How long nobody has renewed what may be taken out though it is in hand."""
+        """Return how long nobody has renewed what may be taken out though it is in hand."""
         sink = self.loaded.config.sinks.get(self.name)
         return claim_idle_of(sink.host.timeout if sink else None)
 
@@ -233,7 +233,7 @@ def _maker(reason: Reason, why: str) -> Callable[[Event], DeadLetter]:
 
 @dataclass(frozen=True)
 class _Job:
-    """What one of the commands does, and the words for it."""
+    """The work of one of these commands, and the words for it."""
 
     verbs: tuple[str, str, str]
     where: str

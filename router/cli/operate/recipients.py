@@ -79,7 +79,7 @@ class Recipients:
         return True
 
     def summary(self) -> str:
-        """How many recipients, and how many letters would reach nobody."""
+        """Return how many recipients, and how many letters would reach nobody."""
         number = len(self._found)
         many = f"{number} or more" if number >= MOST else str(number)
         text = f"to {many} recipient{'s' * (number != 1)}"

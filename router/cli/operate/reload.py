@@ -62,7 +62,7 @@ def _say(told: Mapping[str, Any]) -> None:
 
 
 def _lines(changed: Mapping[str, Any]) -> list[str]:
-    """What changed, a line a kind of thing."""
+    """Return what changed, a line a kind of thing."""
     found = []
     for kind in ("sources", "sinks", "routes"):
         each = changed[kind]

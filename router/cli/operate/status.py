@@ -89,7 +89,7 @@ class _Plain:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing is left to do."""
+        """Do nothing: nothing is left to do."""
 
     def update(self, picture: RenderableType, *, refresh: bool) -> None:
         """Print it; `refresh` is for terminals."""
@@ -107,7 +107,7 @@ class Rates:
         self._now = now["books"]
 
     def of(self, kind: str, name: str, *columns: str) -> str:
-        """How fast columns of a book grow together; empty where that is not known yet."""
+        """Return how fast columns of a book grow together; empty where that is not known yet."""
         before, now = self._before[kind].get(name), self._now[kind][name]
         if before is None:
             return ""

@@ -1,1 +1,1 @@
-"""What is counted, kept and shown: books, records, snapshots; pure."""
+"""The accounts of a router: books, records, snapshots; pure."""

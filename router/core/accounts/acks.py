@@ -34,11 +34,11 @@ class Ledger:
         self._open[position] += deliveries
 
     def open(self, position: int) -> int:
-        """How many deliveries of this entry are not over."""
+        """Return how many deliveries of this entry are not over."""
         return self._open[position]
 
     def settle(self, position: int) -> bool:
-        """One delivery of this entry is over; returns whether the entry is complete now.
+        """Settle one delivery of this entry; returns whether the entry is complete now.
 
         Raises `ValueError` when nothing of it was open: an entry must not be acknowledged twice.
         """

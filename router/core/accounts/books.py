@@ -85,7 +85,7 @@ class SinkBook:
             self.dropped_by_channel[channel if known else OTHER] += number
 
     def forget(self, pending: int) -> None:
-        """What is open is somebody else's from now on, but for this many deliveries."""
+        """Leave the open deliveries to somebody else from now on, but for this many."""
         change = pending - self.pending
         self.planned += change
         self.accepted += change
@@ -106,7 +106,7 @@ class SinkBook:
 
 @dataclass(frozen=True, slots=True)
 class ProcessBook:
-    """What became of the deliveries that one process planned, between its routes and its queues."""
+    """The deliveries that one process planned, and what became of them between its routes and its queues."""
 
     planned: int = 0
     accepted: int = 0
@@ -129,7 +129,7 @@ class Books:
 
     @property
     def process(self) -> ProcessBook:
-        """What this process planned, over all sinks it ever had."""
+        """Return what this process planned, over all sinks it ever had."""
         books = self.sinks.values()
         return ProcessBook(
             planned=sum(book.planned for book in books),

@@ -21,7 +21,7 @@ _durations: TypeAdapter[float] = TypeAdapter(Duration)
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterFilter:
-    """What a letter has to be; what is left empty asks for nothing.
+    """Conditions that a letter has to meet; what is left empty asks for nothing.
 
     A letter is one of `sinks` and one of `routes` …; `channels` are names or globs. `since` and `until` are seconds since
     the epoch and concern `failed_at`. `where` is asked of the event or delivery that the letter is of.
@@ -133,7 +133,7 @@ def event_of(letter: DeadLetter) -> Event:
 
 
 def faults(letter: DeadLetter) -> list[dict[str, str]] | None:
-    """What a schema has against the payload, None where the detail is a text."""
+    """Return what a schema has against the payload, None where the detail is a text."""
     if letter.reason != "schema":
         return None
     try:

@@ -1,4 +1,4 @@
-"""What endangers queues that a Redis holds, by what it says of itself; pure."""
+"""Dangers to queues that a Redis holds, by what it says of itself; pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a delivery is written as in a Redis queue: msgpack with a version; pure.
+"""The records of deliveries in a Redis queue: msgpack with a version; pure.
 
 A record holds the event with its bytes as published, never a rendered text: rendering uses the configuration of the time
 it is delivered. When it is due stands beside it, in the sorted set that holds it until then.
@@ -38,7 +38,7 @@ Format = Literal["json", "text"]
 
 
 class UnknownRecordError(Exception):
-    """This router can't read the record: it is of a newer version, or not one of ours. It must be left alone."""
+    """A record that this router can't read: of a newer version, or not one of ours. It must be left alone."""
 
 
 class _Record(msgspec.Struct, array_like=True, gc=False):

@@ -1,4 +1,4 @@
-"""Whether a server's clock was set back; pure."""
+"""The clock of a server, and whether it was set back; pure."""
 
 from __future__ import annotations
 

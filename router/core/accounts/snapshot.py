@@ -1,4 +1,4 @@
-"""What a running router looks like at one moment, and whether its books balance; pure.
+"""A running router at one moment, and whether its books balance; pure.
 
 Everything the admin side shows is read off a `Snapshot`: who takes one touches the router's parts, who judges one does not.
 """
@@ -18,7 +18,7 @@ Counts = Mapping[str, int]
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
-    """One source: whether it is heard, and what became of its events."""
+    """The state of a source: whether it is heard, and what became of its events."""
 
     type: str
     up: bool
@@ -58,7 +58,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class SinkStatus:
-    """One sink: what it has to do, and what became of its deliveries.
+    """The state of a sink: what it has to do, and what became of its deliveries.
 
     `pending` is what the queue itself holds, and includes what is `delayed` (waits for its next attempt) and `in_hand`.
     `waiting` is on its way into a queue in Redis: no book knows it yet.
@@ -151,12 +151,12 @@ class Snapshot:
 
     @property
     def ready(self) -> bool:
-        """Whether every source is heard and Redis can be reached."""
+        """Return whether every source is heard and Redis can be reached."""
         return not self.reasons
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is not well though the router is ready."""
+        """Return what is not well though the router is ready."""
         faults = [f"sink {name}: {sink.fault.why}" for name, sink in self.sinks.items() if sink.fault is not None]
         failed = [f"the configuration on disk was not taken: {self.config.error}"] if self.config.error else []
         stuck = [
@@ -190,12 +190,12 @@ class Snapshot:
 
     @property
     def balanced(self) -> bool:
-        """Whether every event and every delivery is accounted for."""
+        """Return whether every event and every delivery is accounted for."""
         return not self.differences
 
 
 class View(Protocol):
-    """What watches a running router."""
+    """The watcher of a running router."""
 
     def snapshot(self) -> Snapshot:
         """The router now; never waits."""

@@ -1,4 +1,4 @@
-"""What can be said of a template before any event: its syntax, filters, tests, names and files; floor 2.
+"""Faults of a template that can be found before any event, in its syntax, filters, tests, names and files; floor 2.
 
 Jinja stops at the first fault; here all of them are found, each with its line.
 """
@@ -71,7 +71,7 @@ _PLAIN = (
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong with a template: what, and on which line of it (None when that says nothing)."""
+    """A fault of a template: what is wrong, and on which line of it (None when that says nothing)."""
 
     message: str
     line: int | None
@@ -129,7 +129,7 @@ def read(text: str, environment: Environment) -> Source:
 
 
 def _place(file: str | None) -> Callable[[str, int | None], Fault]:
-    """How a fault says where it is: by its line, or in words where it stands in another file than the configuration."""
+    """Return how a fault says where it is: by its line, or in words where it stands in another file than the configuration."""
     if file is None:
         return Fault
     return lambda message, line: Fault(f"{file}:{line}: {message}" if line else f"{file}: {message}", None)
@@ -231,7 +231,7 @@ def _hyphen(tree: nodes.Template, name: str) -> str:
 
 
 def _event_fields(tree: nodes.Template) -> Iterator[tuple[int, str]]:
-    """What is asked of the event that no event has."""
+    """Yield what is asked of the event that no event has."""
     for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
         chain = _chain(node)
         if chain is not None and len(chain) == 2 and chain[0] == "event" and chain[1] not in EVENT_FIELDS:

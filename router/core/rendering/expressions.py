@@ -25,7 +25,7 @@ _NO_TIME = "expires: the text is no time"
 
 
 class BrokenExpressionError(Exception):
-    """It can't be compiled; the text says why."""
+    """An expression that can't be compiled; the text says why."""
 
     def __init__(self, faults: list[Fault]) -> None:
         super().__init__("; ".join(fault.message for fault in faults))
@@ -43,7 +43,7 @@ class Expression:
             raise BrokenExpressionError(error.faults) from None
 
     def value(self, event: Event, now: float) -> Any:
-        """What it gives for a delivery, None where something is missing or can't be worked out."""
+        """Return the value for a delivery, None where something is missing or can't be worked out."""
         token = current.set(Run(now))
         try:
             found = self._value.value(scope(event, self._value.names))
@@ -63,7 +63,7 @@ class Expression:
 
 
 class Expiry:
-    """Until when a delivery is worth making: seconds after the event came, or a template that gives a time.
+    """The time until which a delivery is worth making: seconds after the event came, or a template that gives a time.
 
     Raises `BrokenExpressionError`.
     """

@@ -39,7 +39,7 @@ def _where(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TemplateFault:
-    """One thing wrong with the templates of a sink's options.
+    """A fault in the templates of a sink's options.
 
     `path` leads from the options to the string (`("headers", "X-A")`). `line` counts from 1 within that string; it is
     None where the place stands in the message instead (a file: `mail/order.html:3: …`) or where there is none.
@@ -81,7 +81,7 @@ class Fields(msgspec.Struct, frozen=True):
 
 
 class _Delivery:
-    """What the parts of a plan work on."""
+    """The state that the parts of a plan work on."""
 
     __slots__ = ("addresses", "degraded", "event", "names", "text")
 
@@ -94,7 +94,7 @@ class _Delivery:
 
 
 class _AddressField:
-    """One field of addresses: its items, each a list of literal ones or a template."""
+    """A field of addresses: its items, each a list of literal ones or a template."""
 
     def __init__(self, path: Path, marker: Addresses, items: list[list[str] | CompiledAddresses]) -> None:
         self.path = path
@@ -128,7 +128,7 @@ class _AddressField:
 
 
 class _TextField:
-    """One template that gives text; `replaceable` where the JSON line may stand for it, `shown` for the message."""
+    """A template that gives text; `replaceable` where the JSON line may stand for it, `shown` for the message."""
 
     def __init__(self, path: Path, template: Compiled, escape: Callable[[str], str]) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""One template compiled to a function of the names it is rendered with, and these names; floor 2."""
+"""A template compiled to a function of the names it is rendered with, and these names; floor 2."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class BrokenTemplateError(Exception):
 
 
 class TemplateEnvironment:
-    """What templates of one configuration share: the time zone, and an environment for each way of escaping.
+    """The environments that templates of one configuration share: the time zone, and an environment for each way of escaping.
 
     `timezone` is the name of the zone that the time filters use. Raises `ValueError` for an unknown one.
     """
@@ -69,7 +69,7 @@ class TemplateEnvironment:
 
     @cached_property
     def expressions(self) -> Sandbox:
-        """What is missing is falsy, and unlike values compare as false."""
+        """Values that are missing are falsy, and unlike ones compare as false."""
         return Lenient(self._zone)
 
     def escaping(self, escape: Callable[[str], str]) -> Sandbox:
@@ -166,7 +166,7 @@ class Compiled:
         return said, None if isinstance(error, _WITHOUT_VALUES) else f"{kind} (the dead letter says more)"
 
     def _path(self, error: MissingError, names: Names) -> str:
-        """What was missing, as the template asks for it; empty where the event itself named that."""
+        """Return what was missing, as the template asks for it; empty where the event itself named that."""
         name = error.names[0]
         asked = sorted({chain[: chain.index(name, 1) + 1] for chain in self._chains if name in chain[1:]}, key=str)
         there = [chain for chain in asked if _found(chain[:-1], names) is error.obj]
@@ -215,7 +215,7 @@ def _sole_expression(tree: nodes.Template) -> nodes.Expr | None:
 
 
 def _found(path: tuple[object, ...], names: Names) -> object:
-    """What stands at a path of the names, or a new object that is nothing else."""
+    """Return what stands at a path of the names, or a new object that is nothing else."""
     value: Any = names
     for name in path:
         try:

@@ -1,4 +1,4 @@
-"""Where the templates of an options model stand: its fields walked along their types and values; floor 2."""
+"""The places of templates in an options model: its fields walked along their types and values; floor 2."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def walk(model: BaseModel, leaf: Leaf) -> Part:
 
 
 class _Walk:
-    """One walk; `part` and what it calls take a value, its type, and the model whose field it is in."""
+    """A walk along one model; `part` and what it calls take a value, its type, and the model whose field it is in."""
 
     def __init__(self, leaf: Leaf) -> None:
         self._leaf = leaf
@@ -103,7 +103,7 @@ def _making(build: Callable[[dict[Any, Any]], Any], makers: list[tuple[Any, Make
 
 
 def _copier(model: BaseModel, changed: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], BaseModel]:
-    """What copies a model with some fields replaced: unlike `model_copy`, without what the model has cached since."""
+    """Return what copies a model with some fields replaced: unlike `model_copy`, without what the model has cached since."""
     kind = type(model)
     fields = {**{name: getattr(model, name) for name in kind.model_fields}, **changed}
     was_set, extra, private = model.model_fields_set, model.__pydantic_extra__, model.__pydantic_private__

@@ -113,13 +113,13 @@ class Patience:
         self.over = False
 
     def __call__(self, why: str) -> None:
-        """This is why it waits."""
+        """Tell the service manager why the router waits."""
         if not self.over:
             systemd.extend_timeout(30, f"waiting for Redis: {why}")
 
 
 class Signals:
-    """What signals ask for: the first ends the router in order, the second ends it now; SIGHUP calls `hang_up`."""
+    """The signals and what they ask for: the first ends the router in order, the second ends it now; SIGHUP calls `hang_up`."""
 
     def __init__(self, hang_up: Callable[[], None]) -> None:
         self.asked = asyncio.Event()
@@ -149,7 +149,7 @@ class Signals:
 
 
 class App:
-    """One router from its start to its end."""
+    """A router from its start to its end."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class App:
         self._reloads.ask("SIGHUP")
 
     def _took(self, loaded: Loaded) -> None:
-        """Another configuration is in force."""
+        """Take note that another configuration is in force."""
         self._stall.know(loaded.plugins.code)
         if self._watch.orphans is not None:
             self._watch.orphans.hurry()
@@ -360,7 +360,7 @@ class App:
             await settled
 
     def _may_settle(self, deadline: float) -> bool:
-        """Whether something is in hand, waits, or is due again before the deadline (of the event loop's clock)."""
+        """Return whether something is in hand, waits, or is due again before the deadline (of the event loop's clock)."""
         left = deadline - asyncio.get_running_loop().time()
         return any(worker.may_settle_within(left) for worker in self._workers())
 

@@ -1,4 +1,4 @@
-"""What a running router looks like, for whoever watches it; floor 5."""
+"""The looks of a running router, for whoever watches it; floor 5."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Watch:
 
     @property
     def measured(self) -> Measured:
-        """What a scrape of the metrics reads."""
+        """Return what a scrape of the metrics reads."""
         shared = self._parts.shared
         return Measured(shared.books, shared.meters, self.snapshot)
 

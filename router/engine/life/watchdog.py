@@ -51,7 +51,7 @@ class Watchdog:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What hangs, as of the last look."""
+        """Return what hangs, as of the last look."""
         return tuple(map(str, self._hangs.values()))
 
     def start(self) -> None:
@@ -98,7 +98,7 @@ class Watchdog:
 
 
 def signs_of(parts: Parts) -> Iterator[Sign]:
-    """What the parts of a router are at."""
+    """Yield what the parts of a router are at."""
     for part in parts.sources.values():
         yield from part.source.signs()
     if parts.shared.replays is not None:

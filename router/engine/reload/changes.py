@@ -1,4 +1,4 @@
-"""What is different in another configuration: which sources and sinks go on untouched, which don't; floor 5, decides only."""
+"""The differences of another configuration: which sources and sinks go on untouched, which don't; floor 5, decides only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Difference:
     kept: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
-        """As plain values; `kept` is a number."""
+        """Return the difference as plain values; `kept` is a number."""
         return {
             "added": list(self.added),
             "changed": list(self.changed),
@@ -37,7 +37,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a reload has to do. Of `changed` sources, `switched` can stay connected and take other channels."""
+    """The work of a reload. Of `changed` sources, `switched` can stay connected and take other channels."""
 
     sources: Difference
     switched: frozenset[str]
@@ -47,7 +47,7 @@ class Changes:
     """Other sections of the configuration that say something else."""
 
     def document(self, files: list[str]) -> dict[str, Any]:
-        """As plain values; `files` are those behind the configuration that changed."""
+        """Return the changes as plain values; `files` are those behind the configuration that changed."""
         return {
             "sources": self.sources.document(),
             "sinks": self.sinks.document(),
@@ -66,7 +66,7 @@ class Changes:
 
 
 def changes(old: Loaded, new: Loaded) -> Changes:
-    """What is different in `new`. Raises `ConfigError` for what takes another process."""
+    """Return what is different in `new`. Raises `ConfigError` for what takes another process."""
     _refuse(old, new)
     before, now = old.config, new.config
     sources = _difference(_connections(old), _connections(new))
@@ -127,7 +127,7 @@ def _connections(loaded: Loaded) -> dict[str, object]:
 
 
 def _subscribes_elsewhere(before: SourceConfig, now: SourceConfig) -> bool:
-    """Whether the same connection is to have other subscriptions, and that is all."""
+    """Return whether the same connection is to have other subscriptions, and that is all."""
     if not isinstance(before, PubSubConfig) or not isinstance(now, PubSubConfig):
         return False
     rest = _READ_BY_THE_PIPELINE | _SUBSCRIPTIONS

@@ -1,4 +1,4 @@
-"""Another configuration for a router that runs; floor 5.
+"""A reload: another configuration for a router that runs; floor 5.
 
 Everything new is built and connected first, and any fault leaves all as it was. Then it is put in place in one step of
 the event loop. What is the same goes on untouched: sources keep their sockets, sinks their workers. What goes away
@@ -46,7 +46,7 @@ Load = Callable[[], Loaded]
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """What came of a reload: what changed, or why nothing did."""
+    """The outcome of a reload: what changed, or why nothing did."""
 
     changed: Mapping[str, Any] | None = None
     problems: tuple[Problem, ...] = ()
@@ -55,13 +55,13 @@ class Reloaded:
 
     @property
     def ok(self) -> bool:
-        """Whether the configuration was taken."""
+        """Return whether the configuration was taken."""
         return self.changed is not None
 
 
 @dataclass(slots=True)
 class _Plan:
-    """Another configuration, built and connected, and not in force."""
+    """A configuration that is built and connected, and not in force."""
 
     loaded: Loaded
     changes: Changes
@@ -238,7 +238,7 @@ class Reloader:
             await _ended(tasks)
 
     async def _take_back(self, plan: _Plan) -> None:
-        """It does not come into force: let go of what was made for it."""
+        """Roll back what was built for the rejected configuration."""
         for source in plan.prepared:
             source.give_up()
         for name, part in plan.new_sources.items():
@@ -328,7 +328,7 @@ class Reloader:
             del self._replacements[name]
 
     def _configure(self, loaded: Loaded) -> None:
-        """What has no parts of its own."""
+        """Give the new configuration to what is neither a source nor a sink."""
         shared, config = self._parts.shared, loaded.config
         if shared.writer is not None:
             shared.writer.configure(dead_letter_bounds(loaded))

@@ -1,4 +1,4 @@
-"""How the worker of one sink makes room when the configuration changes: for another, or for nobody; floor 5.
+"""The replacement of one sink's worker when the configuration changes: it makes room for another, or for nobody; floor 5.
 
 The deliveries stay: a successor goes on with the queue it finds. It begins when the calls under way are over, so that two
 workers are never at one queue and the order is kept; nobody else waits for that.
@@ -24,7 +24,7 @@ QUEUE_PATIENCE = 5.0
 
 
 class WorkerReplacement:
-    """One sink's worker `old` makes room for `successor`, None when the sink is gone from the configuration.
+    """The replacement of one sink's worker: `old` makes room for `successor`, None when the sink is gone from the configuration.
 
     Deliveries of a sink that is gone wait in Redis for whoever decides about them. Those in memory have `patience` seconds
     to be delivered, counted from when no source hands in any more (`sources_left`); the rest become dead letters.

@@ -126,7 +126,7 @@ class _Printer:
         return self._over(model.model_dump(mode="json", by_alias=True, exclude_none=True), node, shape)
 
     def _over(self, filled: Any, node: Node | None, shape: shapes.Shape) -> Any:
-        """What the node says, and below it what only the model has."""
+        """Return what the node says, and below it what only the model has."""
         if node is None:
             return filled
         if isinstance(node, Mapping) and isinstance(filled, dict):
@@ -140,7 +140,7 @@ class _Printer:
         return self._raw(node, shape)
 
     def _raw(self, node: Node, shape: shapes.Shape) -> Any:
-        """What stands in the file, secrets hidden and paths made relative to the main file."""
+        """Return what stands in the file, secrets hidden and paths made relative to the main file."""
         if isinstance(node, Mapping):
             if set(node.entries) == {"file"} and isinstance(node.get("file"), Scalar):
                 return {"file": self._path(node.entries["file"].node)}

@@ -264,7 +264,7 @@ def _places(root: Mapping) -> dict[str, Mark]:
 
 
 def _secrets(draft: Draft) -> set[str]:
-    """What must never be shown, placeholders and short defaults excepted."""
+    """Return what must never be shown, placeholders and short defaults excepted."""
     found = set(draft.secrets) | secrets_of(draft.admin)
     for sink in draft.sinks.values():
         if sink.config is not None:

@@ -24,7 +24,7 @@ _SMALL = 256  # a shorter value is not worth counting: a loop of them ends at MA
 
 
 class Run:
-    """One rendering: its time, and what it may still use."""
+    """The state of one rendering: its time, and what it may still use."""
 
     __slots__ = ("made", "now", "size", "steps")
 

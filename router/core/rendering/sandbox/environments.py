@@ -63,7 +63,7 @@ TemplateReference = environment.reference
 
 
 class _Shaping(NodeTransformer):
-    """What is changed in every template before it is compiled.
+    """The changes to every template before it is compiled.
 
     Loops go over counted items, and slices are counted. `%` and `format` work on the template's own words alone: a format
     that an event brings could ask for anything, and takes quadratic time to judge. `{% filter %}` and `{% set x | filter %}` become a set block and an ordinary filter: as
@@ -176,7 +176,7 @@ def _block(block: Callable[[], str], marked: Callable[[str], str]) -> Callable[[
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """One way of escaping: none, HTML, or a function of a sink.
+    """An environment with one way of escaping: none, HTML, or a function of a sink.
 
     `marked` makes text pass unescaped, `escaped` escapes a text that is not marked; both are identities without
     escaping.
@@ -225,7 +225,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         )
 
     def with_files(self, texts: Mapping[str, str]) -> Sandbox:
-        """The same with these files to include, extend and import."""
+        """Return the same sandbox with these files to include, extend and import."""
         return self.overlay(loader=DictLoader(texts))
 
     def _escape(self, value: str) -> str:
@@ -246,7 +246,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return type(value) is self.marked
 
     def concatenated(self, values: Iterable[Any]) -> str:
-        """What `~` makes."""
+        """Return what `~` makes."""
         return self.joined(values, "")
 
     def _generate(

@@ -136,7 +136,7 @@ def span(seconds: float) -> str:
 
 @pass_context
 def ago(_context: Context, value: Any) -> str:
-    """How long ago a time is, seen from the time of rendering: `5 minutes ago`, `in 2 hours`, `just now`."""
+    """Return how long ago a time is, seen from the time of rendering: `5 minutes ago`, `in 2 hours`, `just now`."""
     seconds = current.get().now - moment(value).timestamp()
     if abs(seconds) < 1:
         return "just now"

@@ -22,7 +22,7 @@ _ALIKE: tuple[tuple[type, ...], ...] = ((int, float), (str,), (list, tuple))
 
 
 class Absent(Missing):
-    """What is not there: falsy, equal to nothing, and what is asked of it is not there either."""
+    """A value that is not there: falsy, equal to nothing, and what is asked of it is not there either."""
 
     __slots__ = ()
 
@@ -38,7 +38,7 @@ class Absent(Missing):
     __hash__ = None  # type: ignore[assignment]  # as every value that compares by a rule of its own
 
     def child(self, name: Any) -> Missing:
-        """What is asked of what is not there."""
+        """Return what is asked of what is not there."""
         return Absent(obj=self._undefined_obj, name=self._undefined_name, names=(*self.names, name))
 
 

@@ -40,7 +40,7 @@ def dotted(names: Iterable[Any]) -> str:
 
 
 class Missing(StrictUndefined):
-    """What is not there: `default` and `is defined` take it, every other use raises `MissingError`.
+    """A value that is not there: `default` and `is defined` take it, every other use raises `MissingError`.
 
     What is asked of it is missing too, so that `payload.order.total | default(0)` holds without an order.
     """
@@ -64,7 +64,7 @@ class Missing(StrictUndefined):
         return MissingError(self._undefined_obj, self.names)
 
     def child(self, name: Any) -> Missing:
-        """What is asked of what is not there."""
+        """Return what is asked of what is not there."""
         return Missing(obj=self._undefined_obj, name=self._undefined_name, names=(*self.names, name))
 
 

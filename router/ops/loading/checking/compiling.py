@@ -61,7 +61,7 @@ def expires(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expiry]
 
 
 def _of_route(draft: Draft, route: str, key: str) -> Node | None:
-    """What stands at a key of a route."""
+    """Return what stands at a key of a route."""
     return next((find(item, key) for item in items(draft.root.get("routes")) if word(find(item, "id")) == route), None)
 
 

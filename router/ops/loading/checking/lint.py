@@ -1,4 +1,4 @@
-"""What can work and is hardly meant, and what the operator should know; floor 4.
+"""Warnings and notes: what can work and is hardly meant, and what the operator should know; floor 4.
 
 Warnings are what `check --strict` objects to; notes are not. Only code is refused because others may write it
 (`files`): whoever changes a configuration can send events elsewhere, which is worth a warning.
@@ -81,7 +81,7 @@ def _schemas_without_channel(draft: Draft) -> None:
 
 
 def _may_meet(channel: str, name: str) -> bool:
-    """Whether some channel may be matched by both; two globs are given the benefit of the doubt."""
+    """Return whether some channel may be matched by both; two globs are given the benefit of the doubt."""
     if is_glob(name):
         return is_glob(channel) or glob(name)(channel.encode())
     return glob(channel)(name.encode())

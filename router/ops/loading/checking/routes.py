@@ -144,7 +144,7 @@ class RouteChecker:
             typed.unknown_key(key, entry, allowed, self._problems)
 
     def unmatched(self, node: Node) -> Literal["drop", "dead-letter"] | list[RouteSink]:
-        """What `unmatched` says; `drop` where it is wrong."""
+        """Return what `unmatched` says; `drop` where it is wrong."""
         if isinstance(node, Scalar) and node.value in {"drop", "dead-letter"}:
             return "drop" if node.value == "drop" else "dead-letter"
         if not isinstance(node, Sequence):

@@ -73,7 +73,7 @@ def _told(text: str, document: Any, problem: SchemaProblem) -> str:
 
 
 def _referred(folder: _Folder, own: str) -> str | None:
-    """What is wrong with a file that the schema refers to, where it is that file which is no schema by itself."""
+    """Return what is wrong with a file that the schema refers to, where it is that file which is no schema by itself."""
     for uri, (name, text, document) in list(folder.documents.items()):
         try:
             compile_schema(document, uri=uri, retrieve=folder.retriever(own))
@@ -143,7 +143,7 @@ class _Folder:
             raise _UnusableError("this is not UTF-8", f":{data[: error.start].count(10) + 1}") from None
 
     def retriever(self, base: str) -> Any:
-        """What hands out the documents that references name; `base` is the URI of the schema itself."""
+        """Return what hands out the documents that references name; `base` is the URI of the schema itself."""
         beside = urljoin(base, ".") if not base.startswith(self.base) else ""
 
         def retrieve(uri: str) -> Any:

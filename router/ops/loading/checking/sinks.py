@@ -119,12 +119,12 @@ def check_defaults(node: Mapping, plugins: Plugins, problems: Problems, reader: 
 
 
 def _present(node: Node, key: str | None) -> bool:
-    """Whether a fault concerns what is there, rather than what is missing."""
+    """Return whether a fault concerns what is there, rather than what is missing."""
     return key is None and not isinstance(node, Mapping)
 
 
 def _part(whole: Mapping, keys: Collection[str]) -> Mapping:
-    """Some keys of a mapping, as a mapping at the same place."""
+    """Return some keys of a mapping, as a mapping at the same place."""
     return Mapping(whole.mark, {key: entry for key, entry in whole.entries.items() if key in keys}, path=whole.path)
 
 
@@ -194,7 +194,7 @@ def _checked(sink: CheckedSink, problems: Problems, reader: TemplateReader) -> S
     part = _part(keys, own)
 
     def concerns(node: Node, key: str | None) -> bool:
-        """What is unknown may be what is missing: then nothing is said of the whole."""
+        """Leave out the faults of the whole where a key is unknown, for it may be the one that is missing."""
         return not strangers or node is not part or (key is not None and key not in missed)
 
     look_for_cuts(part, model, problems)
@@ -252,7 +252,7 @@ def secrets_of(value: Any) -> set[str]:
 
 
 def _webhook(url: str) -> set[str]:
-    """What in a URL that is a secret as a whole is one by itself: its path, and each part long enough for a credential."""
+    """Return what in a URL that is a secret as a whole is one by itself: its path, and each part long enough for a credential."""
     try:
         parts = urlsplit(url.strip())
     except ValueError:

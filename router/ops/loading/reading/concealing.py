@@ -64,7 +64,7 @@ class Concealment:
 
 
 def _concerns(value: _Value, path: str) -> bool:
-    """Whether the value is to be hidden in a problem at this path: everywhere when it is long, else near its place."""
+    """Return whether the value is to be hidden in a problem at this path: everywhere when it is long, else near its place."""
     if value.at is None or len(value.text) >= SHORT:
         return True
     own = value.at.path
@@ -81,7 +81,7 @@ def _without(text: str, values: Iterable[_Value]) -> str:
 
 @lru_cache(maxsize=32)
 def _expression(secret: str) -> re.Pattern[str]:
-    """What finds a value in every form, decoded too, and the longer words of a long one."""
+    """Return what finds a value in every form, decoded too, and the longer words of a long one."""
     words = _WORD.findall(secret[:_SEARCHED]) if len(secret) >= SHORT else ()
     return re.compile("|".join(expressions({*forms_of(secret), *forms_of(unquote(secret)), *words})))
 
@@ -112,5 +112,5 @@ def without_credentials(line: str) -> str:
 
 
 def may_be_secret(path: str) -> bool:
-    """Whether the name of the key that a path ends with is one that secrets have."""
+    """Return whether the name of the key that a path ends with is one that secrets have."""
     return _SECRET_NAME.search(path.rpartition(".")[2]) is not None

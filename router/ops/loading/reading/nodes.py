@@ -31,7 +31,7 @@ class SourceFile:
 
     @property
     def folder(self) -> Path:
-        """What relative paths in this file are relative to."""
+        """Return what relative paths in this file are relative to."""
         return self.path.parent
 
     def line(self, number: int) -> str:
@@ -50,7 +50,7 @@ class Mark:
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """What every node has. `path` is set once files are merged. `faulty`: reported already, so say no more about it."""
+    """The base of every node. `path` is set once files are merged. `faulty`: reported already, so say no more about it."""
 
     mark: Mark
     path: str = field(default="", kw_only=True)
@@ -191,7 +191,7 @@ def name_paths(node: Node, path: str = "") -> None:
 
 
 def describe(node: Node) -> str:
-    """What a value is, in words: `the number 25`, `a list`."""
+    """Return what a value is, in words: `the number 25`, `a list`."""
     if isinstance(node, Mapping):
         return "a mapping"
     if isinstance(node, Sequence):

@@ -1,4 +1,4 @@
-"""What stands where `${…}` could not be had; floor 4.
+"""Placeholders for what `${…}` could not give; floor 4.
 
 `check` and its like need no secrets: where the missing value stands in a secret or a URL they go on with a placeholder.
 Everywhere else, and always for `run`, it is an error.

@@ -1,4 +1,4 @@
-"""What is wrong with the configuration, gathered; floor 4.
+"""The faults of a configuration, gathered; floor 4.
 
 Faults are collected and never raised one by one, so that the operator sees them all at once. A value that was reported
 is not reported again.
@@ -54,7 +54,7 @@ class Problems:
 
     @property
     def failed(self) -> bool:
-        """Whether there is an error among them."""
+        """Return whether there is an error among them."""
         return any(problem.severity == "error" for problem in self._found.values())
 
     def all(self) -> tuple[Problem, ...]:

@@ -1,4 +1,4 @@
-"""Where the URL of the router's own Redis comes from: the file, an environment variable, or neither; floor 4.
+"""The origin of the URL of the router's own Redis: the file, an environment variable, or neither; floor 4.
 
 Without `redis.url` the file is read as if `"${REDIS_URL:-embedded}"` stood there, so that one mechanism expands, hides
 and shows it.
@@ -21,7 +21,7 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?:\}|:[-?])")
 
 @dataclass(frozen=True, slots=True)
 class RedisOrigin:
-    """Where the URL of the router's own Redis comes from."""
+    """The origin of the URL of the router's own Redis."""
 
     variable: str | None = None
     """The environment variable that `redis.url` is written with, None where the file holds the URL itself."""
@@ -37,7 +37,7 @@ class RedisOrigin:
 
     @property
     def forgotten(self) -> bool:
-        """Whether the embedded server is used only because a variable is not set, or empty."""
+        """Return whether the embedded server is used only because a variable is not set, or empty."""
         return self.embedded and self.variable is not None and not self.is_set
 
     def cure(self, url: str = "redis://HOST:6379") -> str:

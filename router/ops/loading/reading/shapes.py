@@ -1,4 +1,4 @@
-"""What a pydantic model expects at a place: which keys, and whether a secret or a template; floor 4."""
+"""The expectations of a pydantic model at a place: which keys, and whether a secret or a template; floor 4."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def models(shape: Shape) -> list[type[BaseModel]]:
 
 
 def below(shape: Shape, key: str | int) -> Shape | None:
-    """What an annotation expects under a key or an index, None when it expects nothing there."""
+    """Return what an annotation expects under a key or an index, None when it expects nothing there."""
     found: list[Shape] = []
     for leaf in leaves(shape):
         origin, arguments = get_origin(leaf), get_args(leaf)
@@ -66,7 +66,7 @@ def below(shape: Shape, key: str | int) -> Shape | None:
 
 
 def at(shape: Shape, location: Iterable[str | int]) -> Shape:
-    """What stands at a location; parts that lead nowhere (the tags pydantic gives to a union's branches) are skipped."""
+    """Return what stands at a location; parts that lead nowhere (the tags pydantic gives to a union's branches) are skipped."""
     for part in location:
         deeper = below(shape, part)
         shape = shape if deeper is None else deeper
@@ -91,12 +91,12 @@ def keys(shape: Shape) -> list[str]:
 
 
 def is_secret(shape: Shape) -> bool:
-    """Whether a secret stands there."""
+    """Return whether a secret stands there."""
     return any(isinstance(leaf, type) and issubclass(leaf, SecretStr) for leaf in leaves(shape))
 
 
 def is_template(shape: Shape) -> bool:
-    """Whether a template or addresses stand there."""
+    """Return whether a template or addresses stand there."""
     kinds = (Template, Addresses)
     return any(
         isinstance(leaf, kinds) or (isinstance(leaf, type) and issubclass(leaf, kinds)) for leaf in leaves(shape)
@@ -104,7 +104,7 @@ def is_template(shape: Shape) -> bool:
 
 
 def anywhere(shape: Shape, test: Callable[[Shape], bool], depth: int = 8) -> bool:
-    """Whether `test` holds for the annotation or for anything inside it."""
+    """Return whether `test` holds for the annotation or for anything inside it."""
     if test(shape):
         return True
     if depth == 0:

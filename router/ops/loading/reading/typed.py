@@ -85,7 +85,7 @@ def data(node: Node) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """One pydantic error at its place: the node reached, the key below it that is concerned, the union branch."""
+    """A pydantic error at its place: the node reached, the key below it that is concerned, the union branch."""
 
     error: ErrorDetails
     node: Node

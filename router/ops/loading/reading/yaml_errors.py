@@ -1,4 +1,4 @@
-"""What the operator did where the YAML parser gives up, and the line as it was meant; floor 4.
+"""Explanations of what the operator did where the YAML parser gives up, and the line as it was meant; floor 4.
 
 The parser says where it noticed, which is often lines behind the slip. Each of `_EXPLANATIONS` knows one usual slip and
 looks whether that is it; they are asked in their order.
@@ -26,7 +26,7 @@ _ESCAPE = re.compile(r'\\(?:[^0abtnvfre "/\\N_LPxuU]|x(?![0-9A-Fa-f]{2})|u(?![0-
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Where the parser gave up, and what it said. Lines and columns count from 0."""
+    """The place where the parser gave up, and what it said. Lines and columns count from 0."""
 
     lines: Sequence[str]
     line: int
@@ -170,7 +170,7 @@ def _open_quote(failure: _Failure) -> Slip | None:
 
 
 def _opens(text: str) -> bool:
-    """Whether the value of a line begins with a quote that the line does not close."""
+    """Return whether the value of a line begins with a quote that the line does not close."""
     start = value_start(text)
     return text[start : start + 1] in {'"', "'"} and not QUOTED.match(text, start)
 
@@ -190,7 +190,7 @@ def _after_quote(failure: _Failure) -> Slip | None:
 
 
 def _quotes_in_brackets(failure: _Failure) -> Slip | None:
-    """The same inside `{…}` or `[…]`: `{text: "{{ payload.name | default("you") }}"}`."""
+    """Find text after a closing quote inside `{…}` or `[…]`: `{text: "{{ payload.name | default("you") }}"}`."""
     text, column = failure.text, failure.column
     first = next((found for found in QUOTED.finditer(text) if found.end() == column), None)
     if "flow" not in failure.told or first is None or text[column : column + 1].isspace():
@@ -222,7 +222,7 @@ def _open_bracket(failure: _Failure) -> Slip | None:
 
 
 def _last_opened(lines: Sequence[str], line: int) -> tuple[int, int] | None:
-    """Where the innermost bracket begins that is open at the end of a line."""
+    """Return where the innermost bracket begins that is open at the end of a line."""
     stack: list[tuple[int, int]] = []
     for number in range(line + 1):
         bare = QUOTED.sub(lambda found: "_" * len(found[0]), without_comment(lines[number]))
@@ -292,7 +292,7 @@ def _indent(text: str) -> str:
 
 
 def _says(text: str) -> bool:
-    """Whether a line holds anything but white space and a comment."""
+    """Return whether a line holds anything but white space and a comment."""
     return text.lstrip()[:1] not in {"", "#"}
 
 
@@ -339,7 +339,7 @@ def _steps(line: str) -> list[tuple[int, str | None]]:
 
 
 def _index(lines: Sequence[str], line: int, column: int) -> int:
-    """How many entries of the list stand before the dash."""
+    """Return how many entries of the list stand before the dash."""
     count = 0
     for number in range(line - 1, -1, -1):
         text = lines[number]

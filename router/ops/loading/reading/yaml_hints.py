@@ -44,7 +44,7 @@ NO_DASH_SPACE = "a space is missing after `-`"
 
 @dataclass(frozen=True, slots=True)
 class Slip:
-    """What went wrong: place (from 1), explanation, the corrected line; `sure` when parsing may go on with that line."""
+    """A slip: its place (from 1), explanation, the corrected line; `sure` when parsing may go on with that line."""
 
     line: int
     column: int

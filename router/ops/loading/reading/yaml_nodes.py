@@ -117,7 +117,7 @@ def _place(file: SourceFile, before: str) -> Mark:
 
 
 def _is_plain(event: Any) -> bool:
-    """Whether a scalar has neither quotes nor a tag."""
+    """Return whether a scalar has neither quotes nor a tag."""
     return event.implicit[0] and not event.style
 
 
