@@ -27,7 +27,6 @@ from router.ops.redaction import Redactor
 from router.ops.terminal import colours, journal, terminal
 
 Format = Literal["auto", "console", "json"]
-LEVELS = ("debug", "info", "warning", "error")
 
 _BOUND = 10_000  # lines that wait for a stalled reader
 _AT_ONCE = 200  # lines in one write
@@ -236,7 +235,7 @@ def configure(
 ) -> Logs:
     """Set the logging of this process up, in place of what was there before.
 
-    `level` is one of `LEVELS`; `format` `auto` is console lines for a terminal and JSON else. `secrets` are replaced in
+    `level` is `debug`, `info`, `warning` or `error`; `format` `auto` is console lines for a terminal and JSON else. `secrets` are replaced in
     every line. Lines go to the file `descriptor`.
     """
     global _active  # noqa: PLW0603  # logging itself is the process's own
@@ -317,41 +316,3 @@ def _replace_handlers(handler: logging.Handler) -> None:
             root.removeHandler(old)
             old.close()
     root.addHandler(handler)
-
-
-class Repeating:
-    """A condition that may repeat: logged when it begins, when what it says changes, and when it ends.
-
-    What happened in between is counted and told at the end.
-    """
-
-    def __init__(self, log: Any) -> None:
-        self._log = log
-        self._seen: str | None = None
-        self._count = 0
-        self._since = 0.0
-
-    @property
-    def active(self) -> bool:
-        """Return whether it is going on."""
-        return self._seen is not None
-
-    def happened(self, message: str, *, error: object = "", level: str = "warning", **fields: Any) -> bool:
-        """It happened, again perhaps; returns whether a line was logged. `error` is what makes it another one."""
-        what = f"{message}\0{error}"
-        if self._seen is None:
-            self._count, self._since = 0, time.monotonic()
-        self._count += 1
-        if what == self._seen:
-            return False
-        self._seen = what
-        getattr(self._log, level)(message, **({"error": str(error)} if error else {}), **fields)
-        return True
-
-    def ended(self, message: str, **fields: Any) -> bool:
-        """It is over; returns whether a line was logged, which it is only if it had begun."""
-        if self._seen is None:
-            return False
-        self._seen = None
-        self._log.info(message, times=self._count, seconds=round(time.monotonic() - self._since, 1), **fields)
-        return True

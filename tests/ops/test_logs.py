@@ -1,6 +1,5 @@
 """The log lines: their forms, what they hide, and that writing them never harms."""
 
-import errno
 import fcntl
 import json
 import logging
@@ -336,44 +335,6 @@ def test_a_non_blocking_terminal_loses_nothing(capture):
     os.dup2(os.open(os.devnull, os.O_WRONLY), capture.writer)
     thread.join(PATIENCE)
     reader.close()
-
-
-class Recorder:
-    def __init__(self):
-        self.lines = []
-
-    def warning(self, message, **fields):
-        self.lines.append(("warning", message, fields))
-
-    def info(self, message, **fields):
-        self.lines.append(("info", message, fields))
-
-
-def test_a_repeating_error_is_logged_when_it_changes_and_when_it_ends():
-    recorder = Recorder()
-    trouble = logs.Repeating(recorder)
-    assert not trouble.ended("it works")
-    refused, full = OSError(errno.ECONNREFUSED, "refused"), OSError(errno.ENOSPC, "full")
-    assert [trouble.happened("no", error=error) for error in (refused, refused, refused, full, full)] == [
-        True,
-        False,
-        False,
-        True,
-        False,
-    ]
-    assert trouble.active
-    assert trouble.ended("it works again", sink="audit")
-    assert not trouble.active
-    assert not trouble.ended("it works again")
-    assert [(level, message) for level, message, _ in recorder.lines] == [
-        ("warning", "no"),
-        ("warning", "no"),
-        ("info", "it works again"),
-    ]
-    last = recorder.lines[-1][2]
-    assert last["times"] == 5
-    assert last["sink"] == "audit"
-    assert last["seconds"] >= 0
 
 
 HARM = "\x7f\x9b31m\u202e\u2028\u2066\u200f\u061c"
