@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from benchmarks.harness import (
     send,
     server,
 )
-from benchmarks.results import Benchmark, Case, Figure, Reading
+from benchmarks.results import Benchmark, Case, Figure, Reading, Turns
 
 ONE = "1 channel"
 BURST = "burst"
@@ -109,23 +109,26 @@ def sections(routes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def measure_one(events: int, command: Path) -> Mapping[str, Reading]:
+def measure_one(events: int, command: Path) -> Turns:
     """Measure what an event costs when all of them come on one channel."""
-    (reading,) = _measure(command, {}, [CHANNEL], [publishes([CHANNEL], events)])
+    (reading,) = yield from _measure(command, {}, [CHANNEL], [publishes([CHANNEL], events)])
     return {ONE: reading}
 
 
-def measure_many(title: str, routes: Sequence[str], channels: int, command: Path) -> Mapping[str, Reading]:
+def measure_many(title: str, routes: Sequence[str], channels: int, command: Path) -> Turns:
     """Measure what an event costs on a channel that is seen for the first time, and on one that was seen before."""
     messages = publishes(names(channels), channels)
-    once, again = _measure(command, sections(routes), [f"{CHANNEL}.0.warm-up"], [messages, messages])
+    once, again = yield from _measure(command, sections(routes), [f"{CHANNEL}.0.warm-up"], [messages, messages])
     return {f"{title}, {ONCE}": once, f"{title}, {AGAIN}": again}
 
 
 def _measure(
     command: Path, own: Mapping[str, Any], warm_up: Sequence[str], parts: Sequence[Sequence[bytes]]
-) -> list[Reading]:
-    """Send one part after the other to a router that is warm, each when the one before is through; a reading for each."""
+) -> Generator[None, None, list[Reading]]:
+    """Send one part after the other to a router that is warm, each when the one before is through; a reading for each.
+
+    A part is a turn.
+    """
     readings = []
     with server() as at, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -134,6 +137,7 @@ def _measure(
             send(at, publishes(warm_up, WARM_UP))
             lines.need(WARM_UP)
             for part in parts:
+                yield
                 before, came = cpu_seconds(pid), lines.count()
                 send(at, part)
                 got = lines.wait(came + len(part))[0] - came
@@ -143,7 +147,7 @@ def _measure(
     return readings
 
 
-def measure_burst(title: str, events: int, channels: int, command: Path) -> Mapping[str, Reading]:
+def measure_burst(title: str, events: int, channels: int, command: Path) -> Turns:
     """Publish as fast as the server takes it, and count what does not come out; the server has its default limits."""
     own = sections(kinds()["1000-globs"].channels)
     messages = publishes(names(channels), events)
@@ -151,6 +155,7 @@ def measure_burst(title: str, events: int, channels: int, command: Path) -> Mapp
         folder = Path(temporary)
         with router(command, configuration(at, folder, **own), folder) as pid:
             lines = Lines(folder / "out", pid)
+            yield
             send(at, messages)
             came, _ = lines.wait(events)
             return {title: Reading(events - came, {"peak MiB": peak_mib(pid), "cut off": at.cut_off})}

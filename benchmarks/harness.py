@@ -213,6 +213,12 @@ def send(at: Server, commands: Sequence[bytes], window: int = 400) -> None:
                     replies.read(int(line[1:]) + 2)
 
 
+def split(commands: Sequence[bytes], parts: int) -> list[Sequence[bytes]]:
+    """Return the commands in so many parts, of the same size but for the last; fewer where there are not enough."""
+    size = max(-(-len(commands) // parts), 1)
+    return [commands[start : start + size] for start in range(0, len(commands), size)]
+
+
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time that a process and its children have used so far."""
     total, pids = 0.0, [pid]
@@ -235,7 +241,7 @@ class Lines:
 
     def __init__(self, file: Path, pid: int) -> None:
         self._file = file
-        self._pid = pid
+        self.pid = pid
         self._read = 0
         self._lines = 0
 
@@ -255,7 +261,7 @@ class Lines:
         that nobody gets, or has to wait for a busy machine, may have lines to write yet.
         """
         lines, last = self.count(), time.monotonic()
-        looked, used = last, cpu_seconds(self._pid)
+        looked, used = last, cpu_seconds(self.pid)
         while lines < total:
             time.sleep(every)
             now = self.count()
@@ -263,7 +269,7 @@ class Lines:
                 lines, looked = now, time.monotonic()
                 last = looked
             elif time.monotonic() - looked >= PATIENCE:
-                before, used = used, cpu_seconds(self._pid)
+                before, used = used, cpu_seconds(self.pid)
                 if used - before < IDLE * PATIENCE:
                     break
                 looked = time.monotonic()

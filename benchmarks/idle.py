@@ -27,7 +27,7 @@ from benchmarks.harness import (
     send,
     server,
 )
-from benchmarks.results import Benchmark, Case, Figure, Reading
+from benchmarks.results import Benchmark, Case, Figure, Reading, Turns
 
 SINKS = "20 sinks with Redis queues"
 SOURCES = "a pub/sub, a stream and a list source"
@@ -77,7 +77,7 @@ def of_sources(_folder: Path) -> dict[str, Any]:
 
 def measure(
     name: str, sections: Callable[[Path], dict[str, Any]], settle: float, seconds: float, command: Path
-) -> Mapping[str, Reading]:
+) -> Turns:
     """Deliver one event, wait a moment, and count for a while."""
     with server() as at, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -86,6 +86,7 @@ def measure(
             send(at, publishes([CHANNEL], 1))
             Lines(folder / "out", pid).need(len(own.get("sinks", [CHANNEL])))
             time.sleep(settle)
+            yield
             return _count(name, at, pid, seconds)
 
 

@@ -11,11 +11,12 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import cast
 
 from benchmarks.harness import (
     CHANNEL,
@@ -33,7 +34,7 @@ from benchmarks.harness import (
     server,
     wire,
 )
-from benchmarks.results import Benchmark, Case, Figure, Reading
+from benchmarks.results import Benchmark, Case, Figure, Reading, Turns
 
 FLOOD, TRICKLE = "flood", "trickle"
 PARTS = ("consumer", "server")
@@ -45,14 +46,16 @@ WARM_UP = 100
 AT_ONCE = 500
 """Items in one LPUSH."""
 
-ASIDE = b"bench-aside"
+ASIDE = "bench-aside"
+"""The list of the names of lists that were filled for floods."""
+TURNS = 10
 
 
 @dataclass(frozen=True)
 class Play:
     """How items come: what is done beforehand, what is measured, and which commands of it are the benchmark's own."""
 
-    prepare: Callable[[Server, int], None]
+    prepare: Callable[[Server, int, int], None]
     run: Callable[[Server, Lines, int], float]
     own: Callable[[int], Mapping[str, int]]
 
@@ -80,7 +83,7 @@ def cases(options: argparse.Namespace) -> list[Case]:
     return chosen
 
 
-def measure(name: str, items: int, queue: str, command: Path) -> Mapping[str, Reading]:
+def measure(name: str, items: int, queue: str, command: Path) -> Turns:
     """Measure the router."""
     with server() as at, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -91,16 +94,16 @@ def measure(name: str, items: int, queue: str, command: Path) -> Mapping[str, Re
             sinks={"audit": log_sink(folder, queue)},
         )
         with router(command, config, folder) as pid:
-            readings = _measure(PLAYS[name], items, at, pid, Lines(folder / "out", pid))
+            readings = yield from _measure(PLAYS[name], items, at, Lines(folder / "out", pid))
     return _named(name, readings)
 
 
-def measure_base(title: str, name: str, items: int, _command: Path) -> Mapping[str, Reading]:
+def measure_base(title: str, name: str, items: int, _command: Path) -> Turns:
     """Measure the bare loop."""
     with server() as at, tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "out"
         with running([sys.executable, str(HERE / "contenders.py"), "list", str(at.port), "-", str(out)]) as process:
-            readings = _measure(PLAYS[name], items, at, process.pid, Lines(out, process.pid))
+            readings = yield from _measure(PLAYS[name], items, at, Lines(out, process.pid))
     return _named(title, readings)
 
 
@@ -108,38 +111,44 @@ def _named(title: str, readings: Sequence[Reading]) -> dict[str, Reading]:
     return {f"{title}: {part}": reading for part, reading in zip(PARTS, readings, strict=True)}
 
 
-def _measure(play: Play, items: int, at: Server, pid: int, lines: Lines) -> tuple[Reading, Reading]:
+def _measure(play: Play, items: int, at: Server, lines: Lines) -> Generator[None, None, tuple[Reading, Reading]]:
     """Return what an item costs the consumer and the server, and beside it the commands for an item.
 
-    The commands are counted afterwards, on a tenth of the items.
+    A tenth of the items is a turn. The time between turns counts too: there the consumer removes what it has delivered. The
+    commands are counted afterwards, on one more tenth.
     """
     trickle(at, lines, WARM_UP)
-    play.prepare(at, items)
-    before = [cpu_seconds(each) for each in (pid, at.pid)]
-    each_took = play.run(at, lines, items)
-    used = [cpu_seconds(each) - earlier for each, earlier in zip((pid, at.pid), before, strict=True)]
-    few = max(items // 10, 1)
-    play.prepare(at, few)
+    part = max(items // TURNS, 1)
+    play.prepare(at, part, TURNS + 1)
+    yield
+    before = [cpu_seconds(pid) for pid in (lines.pid, at.pid)]
+    took = []
+    for _ in range(TURNS):
+        took.append(play.run(at, lines, part))
+        yield
+    used = [cpu_seconds(pid) - earlier for pid, earlier in zip((lines.pid, at.pid), before, strict=True)]
+    consumer, at_server = (seconds / (part * TURNS) * 1e6 for seconds in used)
     with counted(at) as commands:
-        play.run(at, lines, few)
-    commands.sent.subtract(play.own(few))
-    beside = {"ms each": each_took * 1000}
-    calls = {"sent/item": commands.sent.total() / few, "in scripts/item": commands.inside.total() / few}
-    return Reading(used[0] / items * 1e6, beside), Reading(used[1] / items * 1e6, calls)
+        play.run(at, lines, part)
+    commands.sent.subtract(play.own(part))
+    calls = {"sent/item": commands.sent.total() / part, "in scripts/item": commands.inside.total() / part}
+    return Reading(consumer, {"ms each": median(took) * 1000}), Reading(at_server, calls)
 
 
-def fill(at: Server, items: int) -> None:
-    """Put the items of a flood into a list that nobody reads, the oldest to the right."""
-    numbers = range(items)
-    batches = (numbers[start : start + AT_ONCE] for start in range(0, items, AT_ONCE))
-    send(at, [wire(b"LPUSH", ASIDE, *(payload(number) for number in batch)) for batch in batches])
+def fill(at: Server, items: int, times: int) -> None:
+    """Put the items of so many floods into lists that nobody reads, the oldest to the right."""
+    for number in range(times):
+        batches = (range(start, min(start + AT_ONCE, items)) for start in range(0, items, AT_ONCE))
+        send(at, [wire(b"LPUSH", b"bench-aside-%d" % number, *map(payload, batch)) for batch in batches])
+        at.client.lpush(ASIDE, b"bench-aside-%d" % number)
 
 
 def flood(at: Server, lines: Lines, items: int) -> float:
-    """Give the router the list that was filled, and wait for all lines. Return the seconds for each item."""
+    """Give the consumer a list that was filled, and wait for all lines. Return the seconds for each item."""
+    aside = cast("bytes", at.client.lpop(ASIDE))
     began, came = time.monotonic(), lines.count()
-    at.client.rename(ASIDE, CHANNEL)
-    lines.need(came + items)
+    at.client.rename(aside, CHANNEL)
+    lines.need(came + items, every=0.005)
     return (time.monotonic() - began) / items
 
 
@@ -155,8 +164,8 @@ def trickle(at: Server, lines: Lines, items: int) -> float:
 
 
 PLAYS = {
-    FLOOD: Play(fill, flood, lambda _items: {"rename": 1}),
-    TRICKLE: Play(lambda _at, _items: None, trickle, lambda items: {"lpush": items}),
+    FLOOD: Play(fill, flood, lambda _items: {"lpop": 1, "rename": 1}),
+    TRICKLE: Play(lambda _at, _items, _times: None, trickle, lambda items: {"lpush": items}),
 }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -38,13 +39,18 @@ class Figure:
     goal_of: Literal["value", "base", "other"] = "base"
 
 
+Readings = Mapping[str, Reading]
+Turns = Generator[None, None, Readings]
+"""A measurement that is made in turns: each `next` is one of them, and in the end it returns the readings."""
+
+
 @dataclass(frozen=True)
 class Case:
     """What is measured in one go: some figures of one command."""
 
     name: str
     figures: Sequence[Figure]
-    measure: Callable[[Path], Mapping[str, Reading]]
+    measure: Callable[[Path], Turns]
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Results:
         self._base = base
         self._readings: dict[tuple[str, str], list[Reading]] = defaultdict(list)
 
-    def add(self, command: str, readings: Mapping[str, Reading]) -> None:
+    def add(self, command: str, readings: Readings) -> None:
         """Keep what was measured of a command."""
         for name, reading in readings.items():
             self._readings[command, name].append(reading)
@@ -168,21 +174,19 @@ class Results:
 def in_turn(
     cases: Sequence[Case], commands: Mapping[str, Path], rounds: int, progress: Progress, base: str = "base"
 ) -> Results:
-    """Measure every case of every command once in each round: what befalls the machine meanwhile befalls all of them.
+    """Measure every case once in each round, the commands in turn: what befalls the machine befalls all of them alike.
 
     Ctrl-C ends it early: the results are then those of the rounds that were whole.
     """
     results = Results([figure for case in cases for figure in case.figures], list(commands), base)
-    task = progress.add_task("", total=rounds * len(cases) * len(commands))
+    task = progress.add_task("", total=rounds * len(cases))
     for number in range(rounds):
-        measured = []
+        measured: list[tuple[str, Readings]] = []
         try:
             for case in cases:
-                # The other one first: A B A B, B being what is judged.
-                for name in sorted(commands):
-                    progress.update(task, description=f"{case.name}, {name}" if len(commands) > 1 else case.name)
-                    measured.append((name, case.measure(commands[name])))
-                    progress.advance(task)
+                progress.update(task, description=case.name)
+                measured += _turns(case, commands)
+                progress.advance(task)
         except KeyboardInterrupt:
             if not number:
                 raise
@@ -190,6 +194,20 @@ def in_turn(
         for name, readings in measured:
             results.add(name, readings)
     return results
+
+
+def _turns(case: Case, commands: Mapping[str, Path]) -> Iterator[tuple[str, Readings]]:
+    """Give each command its turn until all are through: A B A B, the other one first; yield what came of each."""
+    with ExitStack() as stack:
+        # A machine that is busy for a second makes that second dearer: short turns share it out.
+        left = {name: stack.enter_context(closing(case.measure(commands[name]))) for name in sorted(commands)}
+        while left:
+            for name, turns in list(left.items()):
+                try:
+                    next(turns)
+                except StopIteration as end:
+                    del left[name]
+                    yield name, end.value
 
 
 def _interval(values: Sequence[float]) -> Interval | None:

@@ -102,21 +102,22 @@ def test_commands_and_cases_take_turns(tmp_path):
 
     def measured(name):
         def measure(command):
-            order.append((name, command.name))
+            for turn in range(2):
+                order.append((name, command.name, turn))
+                yield
             return {name: Reading(len(order), {"peak": len(order)}, {"more": 1})}
 
         return Case(name, [Figure(name, "µs")], measure)
 
     commands = {THIS: tmp_path / "new", OTHER: tmp_path / "old"}
     made = in_turn([measured("a"), measured("b")], commands, 2, Progress(disable=True))
-    assert order == 2 * [("a", "old"), ("a", "new"), ("b", "old"), ("b", "new")]
-    assert made.values("a", OTHER) == [1, 5]
-    assert made.values("b") == [4, 8]
-    (first, _) = made.as_dict()["figures"]
-    assert first["this"] == [2, 6]
-    assert first["other"] == [1, 5]
-    assert first["to_other"]["median"] == pytest.approx((2 + 6 / 5) / 2)
-    assert first["beside"] == {"peak": 6}
+    assert order == 2 * [(case, command, turn) for case in "ab" for turn in (0, 1) for command in ("old", "new")]
+    assert made.values("a", OTHER) == made.values("a") == [4, 12]
+    (first, second) = made.as_dict()["figures"]
+    assert first["this"] == [4, 12]
+    assert second["other"] == [8, 16]
+    assert first["to_other"]["median"] == 1
+    assert first["beside"] == {"peak": 12}
     assert first["detail"] == {"more": 1}
 
 
@@ -126,6 +127,7 @@ def test_an_early_end_keeps_the_rounds_that_were_whole(tmp_path):
 
         def measure(_command):
             value = next(values, None)
+            yield
             if value is None:
                 raise KeyboardInterrupt
             return {"a": Reading(value)}
