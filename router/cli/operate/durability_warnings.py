@@ -15,7 +15,7 @@ from router.errors import Problem
 if TYPE_CHECKING:
     from router.ops.loading import Loaded
 
-LIMIT = 0.2
+LIMIT = 1.0
 """Seconds that finding the server, connecting and the answer may take together."""
 
 
