@@ -148,13 +148,12 @@ class StreamSource:
         if options.observe:
             self._work = StreamObserver(link, streams, batches, most=options.max_in_flight, block=timing.block)
         self._clock = clock
-        self._connect_timeout = connect_timeout
-        self._waiting = waiting
+        self._connect_timeout, self._waiting = connect_timeout, waiting
         self._delays = timing.first_delay, timing.longest_delay
         self._backoff = Backoff(*self._delays)
         self._outage = Outage(clock)
-        self._running = False
         self._ended = asyncio.Event()
+        self._ended.set()
 
     @property
     def address(self) -> str:
@@ -224,27 +223,25 @@ class StreamSource:
 
     async def run(self) -> None:
         """Read and hand on until `stop`; heals every loss by itself, and goes on after a fault of its own or the receiver's."""
-        self._running = True
+        self._ended.clear()
         try:
             while not self._work.stop.is_set():
                 await self._guarded()
         finally:
-            self._running = False
             self._ended.set()
 
     async def stop(self) -> None:
         """Take no more; returns when the last batch has been handed on."""
         self._work.stop.set()
         self.reader.stirred()
-        if self._running:
-            try:
+        try:
+            async with asyncio.timeout(self._timing.leave):
+                await self._ended.wait()
+        except TimeoutError:
+            await self._link.close()  # nobody answers: what the read would have brought stays pending
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._timing.leave):
                     await self._ended.wait()
-            except TimeoutError:
-                await self._link.close()  # nobody answers: what the read would have brought stays pending
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._timing.leave):
-                        await self._ended.wait()
         self.up, self.reason = False, "stopped"
 
     async def close(self) -> None:
