@@ -181,3 +181,10 @@ async def test_what_is_no_redis_is_told_so():
         with pytest.raises(failures.RedisError) as caught:
             await client.dial(client.server(f"redis://127.0.0.1:{port}"))
     assert "does not speak the Redis protocol" in str(client.explain(caught.value, "x"))
+
+
+@pytest.mark.parametrize("error", [failures.ConnectionError("reset"), OSError(), UnavailableError("redis://h: reset")])
+def test_what_is_said_of_the_server_is_no_fault_of_ours_and_needs_no_traceback(error):
+    assert client.unexpected(error) is None
+    fault = KeyError("a fault of ours")
+    assert client.unexpected(fault) is fault

@@ -101,8 +101,8 @@ def explain(error: BaseException, address: str) -> RouterError:
 
 
 def unexpected(error: BaseException) -> BaseException | None:
-    """Return the error if it is neither Redis's nor the network's: then it is a fault to be looked into, with its traceback."""
-    return None if isinstance(error, failures.RedisError | OSError | TimeoutError) else error
+    """Return the error if it is neither Redis's, the network's, nor one that says so in our words: then it is a fault of ours."""
+    return None if isinstance(error, failures.RedisError | OSError | TimeoutError | RouterError) else error
 
 
 def _network(error: BaseException, address: str, text: str) -> RouterError:
