@@ -141,7 +141,7 @@ class Pipeline:
         source = channels.source
         book = self._books.sources[source.name]
         runs, refused = self._accept(channels, known, batches, moment)
-        book.received += len(refused) + sum(len(run.accepted) for run in runs)
+        book.received += len(refused)
         for batch, position, plan in refused:
             event = self._refused(source, batch, position, moment)
             found = verdict.judge(event.raw, source, plan)
@@ -153,10 +153,14 @@ class Pipeline:
             ending, accepted = run.ending, run.accepted
             if not accepted:
                 continue
+            book.received += len(accepted)
             if ending.matched:
                 book.routed += len(accepted)
             else:
                 self._unmatched(book, ending, accepted)
+            if ending.alone and ending.alone not in ready:
+                ready[ending.alone], sizes[ending.alone] = accepted, run.size
+                continue
             for number, target in enumerate(ending.targets):
                 ready.setdefault(target.sink, []).extend(_copies(accepted, target) if number else accepted)
                 sizes[target.sink] = sizes.get(target.sink, 0) + run.size
@@ -171,7 +175,7 @@ class Pipeline:
         The hot path: nothing of our own is called for an event, nor for a batch of a channel that is known.
         """
         source, decode, ids = channels.source, channels.decode, self._ids
-        name, format_, most, received_at, prefix = source.name, source.format, source.max_bytes, *moment[1:]
+        name, format_, most, (_, received_at, prefix) = source.name, source.format, source.max_bytes, moment
         runs: list[_Run] = []
         refused: list[tuple[RawBatch, int, Plan]] = []
         ending: Ending | None = None
@@ -376,7 +380,6 @@ def _without(items: Sequence[T], bad: Sequence[int]) -> list[T]:
 
 def _copies(accepted: Iterable[Event], target: Target) -> list[Event]:
     """Return copies of deliveries, bound for another sink or by another route."""
-    route, sink = target.route, target.sink
     return [
         Event(
             e.id,
@@ -385,8 +388,8 @@ def _copies(accepted: Iterable[Event], target: Target) -> list[Event]:
             e.pattern,
             e.received_at,
             e.raw,
-            route,
-            sink,
+            target.route,
+            target.sink,
             e.format,
             e.headers,
             _receipt=e._receipt,
