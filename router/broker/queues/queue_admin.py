@@ -21,7 +21,7 @@ from router.broker.queues.parts.queue_common import GROUP
 from router.broker.queues.queue_moves import BURY, LOOK, MOVE
 from router.broker.server import client, keys
 from router.broker.server.client import Server
-from router.broker.server.link import PlainLink, Script, Word
+from router.broker.server.link import PlainLink, Word
 from router.config.scalars import NAME
 from router.core.accounts.records import HEAD, Reader, UnknownRecordError, pack, received_at
 from router.events import DeadLetter, Event
@@ -190,7 +190,9 @@ class QueueAdmin(PlainLink):
                 # Its delay stands third in its name (`queue_scripts.DEFER`) and stays.
                 new = b"/".join((run.encode(), b"%d" % number, *item.name.partition(b" ")[0].split(b"/")[2:]))
                 words += (item.name, b"%s %s" % (new, record) if place == LATER else record)
-            return await self._take(MOVE, names, words, len(events)) + unreadable
+            if not events:
+                return unreadable
+            return [*map(State, await self.script(MOVE, names, words)), *unreadable]
 
         await self._work_through(name, act, limit, progress)
 
@@ -221,7 +223,7 @@ class QueueAdmin(PlainLink):
             for (item, _), letter in zip(events, letters, strict=True):
                 said = words_of(letter)
                 words += (item.name, len(said), *said)
-            return await self._take(BURY, names, words, len(events)) + unreadable
+            return [*map(State, await self.script(BURY, names, words)), *unreadable]
 
         await self._work_through(name, act, limit, progress)
 
@@ -260,11 +262,6 @@ class QueueAdmin(PlainLink):
             yield LATER, [_Item(LATER, member, member.partition(b" ")[2]) for member in members]
             left -= len(members)
             passed += sum(score is not None for score in await self.call("ZMSCORE", later, *members))
-
-    async def _take(self, script: Script, names: Sequence[str], words: Sequence[Word], number: int) -> list[State]:
-        if not number:
-            return []
-        return [State(state) for state in await self.script(script, names, words)]
 
     def _keys(self, name: str) -> list[str]:
         return [key(self._prefix, name) for key in (keys.queue, keys.later, keys.books)]

@@ -108,16 +108,16 @@ class Link:
                 return await self._answer(await self._connected(), command)
         except failures.ResponseError as error:
             if isinstance(error, failures.AuthenticationError | failures.ReadOnlyError):
-                await self._hang_up()  # another server may answer at this address by now
+                await self.close()  # another server may answer at this address by now
             raise
         except BaseException:
-            await self._hang_up()
+            await self.close()
             raise
 
     async def _connected(self) -> AbstractConnection:
         """Return the connection; a new one where there is none, or where the other side hung up on it."""
         if self._connection is not None and client.hung_up(self._connection):
-            await self._hang_up()  # while nobody used it: no command of ours is in doubt
+            await self.close()  # while nobody used it: no command of ours is in doubt
         if self._connection is None:
             connection = await client.dial(self._server)
             try:
@@ -165,10 +165,7 @@ class Link:
             return answers.passes(error)
 
     async def close(self) -> None:
-        """Hang up; what waits for an answer gets none."""
-        await self._hang_up()
-
-    async def _hang_up(self) -> None:
+        """Hang up; what waits for an answer gets none. The next command opens another connection."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await client.close(connection)
