@@ -15,7 +15,7 @@ from .markup import ANYBODY, apart_from_ampersand, muted
 from .service import Answer, Bot, Message, Service
 from .web_api import Seen, WebApi, judge_status
 
-HTML_UNITS = (r"<a\b[^<>]*+>(?:[^<]|<(?!/?a\b))*+</a>", r"</?[a-z][^<>]*+>", r"&#?\w{1,31};")
+HTML_UNITS = (r"<a\b[^<>]*+>(?:[^<]++|<(?!/?a\b))*+</a>", r"</?[a-z][^<>]*+>", r"&#?\w{1,31};")
 
 
 def visible(text: str) -> int:
