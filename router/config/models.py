@@ -66,13 +66,13 @@ class RedisConfig(Model):
 
 
 class PluginsConfig(Model):
-    """Where drop-in plugins are looked for, beside `plugins/` next to the configuration and the built-ins."""
+    """The places of drop-in plugins, beside `plugins/` next to the configuration and the built-ins."""
 
     paths: list[str] = Field(default_factory=list, description="folders of drop-in .py files")
 
 
 class Reading(Model):
-    """What every source says of its server and its messages."""
+    """The keys that every source has: its server, and how its messages are read."""
 
     type: str = Field(description="what kind of source it is")
     url: ServerUrl | None = Field(None, description="this source's own server; default: redis.url")
@@ -215,7 +215,7 @@ class BatchConfig(Model):
 
 
 class HttpConfig(Model):
-    """How a sink that speaks HTTP reaches the world."""
+    """The keys of a sink that speaks HTTP: how it reaches the world."""
 
     proxy: Annotated[str, AfterValidator(proxy_url)] = Field(
         "", description="http://host:port of a proxy; empty for none"
@@ -223,7 +223,7 @@ class HttpConfig(Model):
 
 
 class HostKeys(Model):
-    """What every sink takes whatever its type: the host does this work, never the plugin.
+    """The keys of every sink, whatever its type: the host does this work, never the plugin.
 
     None stands for what the plugin registered (`queue`, `concurrency`).
     """
@@ -256,7 +256,7 @@ class SinkConfig(Model):
 
 
 class RouteSink(Model):
-    """One sink of a route, with the template options that this route overrides (already checked)."""
+    """A sink of a route, with the template options that this route overrides (already checked)."""
 
     sink: str = Field(description="the name of a sink")
     options: Any = None
@@ -284,7 +284,7 @@ class DeliverOnly(Model):
 
 
 class NotifyConfig(Model):
-    """Who is told of new dead letters: one summary per interval, nothing where nothing happened."""
+    """The sinks that are told of new dead letters: one summary per interval, none when nothing happened."""
 
     sinks: list[str] = Field(
         min_length=1, description="names of sinks; each renders the summary with its own templates"
@@ -293,7 +293,7 @@ class NotifyConfig(Model):
 
 
 class DeadLettersConfig(Model):
-    """How many dead letters are kept, for how long, and who is told of them."""
+    """The bounds of the dead letters that are kept, and the sinks that are told of them."""
 
     max_events: int = Field(100_000, ge=1, description="how many letters are kept; the oldest make room")
     max_age: Duration = Field(30 * 86400.0, gt=0, description="how long a letter is kept")
@@ -301,7 +301,7 @@ class DeadLettersConfig(Model):
 
 
 class AdminConfig(Model):
-    """Where the router is watched over HTTP."""
+    """The address at which the router is watched over HTTP, and the token that it asks for."""
 
     listen: Annotated[str, AfterValidator(listen_address)] | None = Field(
         None, description="HOST:PORT, unix:/path, or `off`; default: a socket in the state directory, for `status`"
@@ -321,7 +321,7 @@ class AdminConfig(Model):
 
 
 class ShutdownConfig(Model):
-    """How the daemon ends."""
+    """The keys of an orderly end."""
 
     drain: Duration = Field(30.0, description="how long SIGTERM lets what is in flight finish")
 

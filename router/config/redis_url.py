@@ -33,7 +33,7 @@ NO_SUCH_NAME = "the encoding of file names has no such name; set LC_ALL=C.UTF-8"
 
 
 def nameable(path: str) -> bool:
-    """Whether a file can have this path, in the encoding that the locale has for the names of files."""
+    """Return whether a file can have this path, in the encoding that the locale has for the names of files."""
     try:
         path.encode(sys.getfilesystemencoding(), "surrogateescape")
     except UnicodeEncodeError:
@@ -42,7 +42,7 @@ def nameable(path: str) -> bool:
 
 
 def fault(url: str) -> str | None:
-    """What is wrong with a URL and how it is written, None when nothing is."""
+    """Return what is wrong with a URL and how it is written, None when nothing is."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -68,7 +68,7 @@ def fault(url: str) -> str | None:
 
 
 def _options_fault(query: str, scheme: str) -> str | None:
-    """What is wrong with what stands behind the `?`."""
+    """Return what is wrong with the options behind the `?`, None when nothing is."""
     allowed = ["db", *SECONDS, *(TLS_OPTIONS if scheme == "rediss" else ())]
     for name, values in parse_qs(query, keep_blank_values=True).items():
         if name not in allowed and name not in CREDENTIALS:
