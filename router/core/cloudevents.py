@@ -25,7 +25,7 @@ _open = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Opened(NamedTuple):
-    """What an envelope holds.
+    """The contents of an envelope.
 
     `id` is the event's, `<source>#<id>`. `headers` are the attributes as text, and the bare id as `ce-id`. `data` are the
     bytes of the content, to be read as `format` (`json` or `text`) says.
@@ -116,7 +116,7 @@ def _decoded(encoded: bytes) -> bytes:
 
 
 def _is_json(kind: str | None) -> bool:
-    """Whether a media type is JSON; an absent one is, by the specification."""
+    """Return whether a media type is JSON; an absent one is, by the specification."""
     if kind is None:
         return True
     subtype = kind.partition(";")[0].strip().lower().rpartition("/")[2]

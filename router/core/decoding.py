@@ -29,7 +29,7 @@ class Message(NamedTuple):
 
 
 class SourceFormat(msgspec.Struct, frozen=True):
-    """How the messages of a source are read.
+    """The format of a source's messages.
 
     `id_path` leads to the event's id in the payload, empty where the configuration names none.
     """
@@ -46,7 +46,7 @@ class SourceFormat(msgspec.Struct, frozen=True):
 
     @property
     def plain(self) -> bool:
-        """Whether a message is its payload and nothing of the event stands in it."""
+        """True if a message is its payload alone, with neither an envelope nor an id of the event in it."""
         return self.format != events.CLOUDEVENTS and not self.id_path
 
 

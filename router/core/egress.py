@@ -15,7 +15,7 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 def private_address(address: str) -> bool:
-    """Whether an IP address, as a resolver or a socket gives it, is not one of the public internet.
+    """Return whether an IP address, as a resolver or a socket gives it, is not one of the public internet.
 
     Loopback, link-local, private, shared (CGNAT), reserved, documentation and multicast ranges all are private here, and
     so is text that is no address.
@@ -27,7 +27,7 @@ def private_address(address: str) -> bool:
 
 
 def private_host(host: str) -> bool:
-    """Whether the host of a URL, as written, is a private address or this machine's own name.
+    """Return whether the host of a URL, as written, is a private address or this machine's own name.
 
     A name other than `localhost` is not: what it stands for is known, and judged, when it is dialled.
     """

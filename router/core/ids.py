@@ -34,10 +34,10 @@ class Ids:
         self.count = 10**12
 
     def prefix(self, now: float) -> str:
-        """What the ids made at `now` (seconds since the epoch) begin with; a count that grows must follow."""
+        """Return the beginning of all ids made at `now` (seconds since the epoch); a count that grows must follow."""
         return f"{int(now * 1000):012x}-{self.boot}-"
 
     def next(self, now: float) -> str:
-        """One id."""
+        """Return a new id."""
         self.count += 1
         return f"{self.prefix(now)}{self.count}"

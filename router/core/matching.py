@@ -20,7 +20,7 @@ _SPECIAL = re.compile(r"[*?\[\\]")
 
 
 def is_glob(text: str) -> bool:
-    """Whether `text` is a glob rather than a name."""
+    """Return whether `text` is a glob rather than a name."""
     return _SPECIAL.search(text) is not None
 
 

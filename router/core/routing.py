@@ -37,7 +37,7 @@ class SchemaRule(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """One delivery to make: to which sink, by which route."""
+    """A delivery to make: to which sink, by which route."""
 
     route: str
     sink: str
@@ -52,7 +52,7 @@ class Step(msgspec.Struct, frozen=True, eq=False):
 
 
 class Plan(msgspec.Struct, frozen=True, eq=False):
-    """What becomes of the events of one channel of one source: their contract, then the routes, in order.
+    """The plan for the events of one channel of one source: their schema, then the routes, in order.
 
     `unmatched` are the deliveries of an event that no step takes: those of `unmatched: [sink, …]`.
     """
@@ -63,7 +63,7 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def conditional(self) -> bool:
-        """Whether the payload decides about the deliveries."""
+        """True if the payload decides about the deliveries."""
         return any(step.condition is not None for step in self.steps)
 
     def taken_by(self, payload: Any) -> tuple[Step, ...]:
@@ -110,7 +110,7 @@ class Routing:
         """The plan by what counts of that: the first schema, and the routes until a final one."""
 
     def knows(self, route: str, sink: str) -> bool:
-        """Whether this route may have made a delivery to this sink: by itself, or by way of a fallback."""
+        """Return whether this route may have made a delivery to this sink: by itself, or by way of a fallback."""
         sinks = self._sinks.get(route)
         return sinks is not None and (sink in sinks or sink in self._fallbacks)
 

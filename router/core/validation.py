@@ -55,7 +55,7 @@ class SchemaProblem(RouterError):  # noqa: N818  # it is a finding about a file,
 
 
 class Violation(msgspec.Struct, frozen=True):
-    """One way in which a payload does not fit: JSON pointer (RFC 6901) into the payload, keyword, message.
+    """A way in which a payload does not fit: JSON pointer (RFC 6901) into the payload, keyword, message.
 
     `required` points at the field that is missing. `place` is the pointer for the log: a name that the schema does not have
     comes from the payload and stands there as `*`.

@@ -30,7 +30,7 @@ class Rejected(msgspec.Struct, frozen=True):
 
 
 class Unmatched(msgspec.Struct, frozen=True):
-    """No route takes the message. `deliveries` are those of `unmatched: [sink, …]`.
+    """The verdict on a message that no route takes. `deliveries` are those of `unmatched: [sink, …]`.
 
     `violations` are those of a schema that only warns.
     """

@@ -23,7 +23,7 @@ class State(Enum):
 
 
 class Verdict(Enum):
-    """What the result of an attempt says about the sink."""
+    """The meaning of an attempt's result for the sink."""
 
     WORKS = auto()
     FAILED = auto()
@@ -32,7 +32,7 @@ class Verdict(Enum):
 
 
 def verdict(error: Exception | None) -> Verdict:
-    """What an attempt's result (None: delivered) says about its sink rather than about its message.
+    """Return what an attempt's result (None: delivered) says about its sink rather than about its message.
 
     An exception that no sink should raise is taken for the message's, unless it tells of the network (`OSError`): a bug
     that some messages hit must not hold back the others. Nor does an answer that asks for time open the breaker: the time
@@ -103,7 +103,7 @@ class Breaker:
         return False
 
     def give_back(self, ticket: Ticket, now: float) -> None:
-        """No attempt was made with this ticket."""
+        """Take back a ticket with which no attempt was made."""
         self.report(ticket, Verdict.NOTHING, now)
 
     def _open(self, probe_at: float) -> None:

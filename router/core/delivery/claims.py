@@ -39,7 +39,7 @@ class Take(NamedTuple):
 
 
 def is_poison(deliveries: int, most: int) -> bool:
-    """Whether an entry is given up: delivered `most` times, and alone in hand the last time."""
+    """Return whether an entry is given up: delivered `most` times, and alone in hand the last time."""
     return deliveries >= max(most, ALONE + 1)
 
 
@@ -93,12 +93,12 @@ def before(entry_id: bytes) -> bytes:
 
 
 def resume_after(last: bytes, unsettled: Iterable[bytes]) -> bytes:
-    """Where a group that was lost goes on: right before the oldest entry that may be unsettled, else after `last`."""
+    """Return after which id a lost group goes on: right before the oldest entry that may be unsettled, else `last`."""
     return min([last, *map(before, unsettled)], key=parse)
 
 
 def is_new(last: bytes, added: int | None, *, newest: bytes, added_now: int | None) -> bool:
-    """Whether a stream is another one than before: its newest id, or its count of entries ever added, went back."""
+    """Return whether a stream is another one than before: its newest id, or its count of entries ever added, went back."""
     if parse(newest) < parse(last):
         return True
     return added is not None and added_now is not None and added_now < added

@@ -25,11 +25,11 @@ class Ordering(Generic[T]):
         """What waits behind others."""
 
     def __len__(self) -> int:
-        """How many lanes there are."""
+        """Return the number of lanes."""
         return len(self._open)
 
     def __contains__(self, key: object) -> bool:
-        """Whether something of this key is open."""
+        """Return whether any delivery of this key is open."""
         return key in self._open
 
     def __iter__(self) -> Iterator[T]:
@@ -37,7 +37,7 @@ class Ordering(Generic[T]):
         return (item for line in self._lines.values() for item in line)
 
     def enter(self, key: str, item: T) -> bool:
-        """It came: returns whether it may go now; else it waits here."""
+        """Take a delivery in; return whether it may go now, else it waits here."""
         if key not in self._open:
             self._open[key] = 1
             return True
@@ -46,11 +46,14 @@ class Ordering(Generic[T]):
         return False
 
     def add(self, key: str, number: int) -> None:
-        """What goes in this lane was split: so many more have to be over. Raises `KeyError` when nothing goes."""
+        """Note that the delivery that goes in this lane was split: so many more have to be over.
+
+        Raises `KeyError` when none goes.
+        """
         self._open[key] += number
 
     def leave(self, key: str) -> T | None:
-        """One that went is over; returns the one that may go now. Raises `KeyError` when nothing went."""
+        """Note that a delivery that went is over; return the delivery that may go now. Raises `KeyError` when none went."""
         still = self._open[key] - 1
         if still:
             self._open[key] = still

@@ -23,7 +23,7 @@ UNSAID = 5.0
 
 
 class Response(Protocol):
-    """What is judged of an answer. Its `headers` find a name however it is written."""
+    """The part of an HTTP answer that is judged. Its `headers` find a name however it is written."""
 
     @property
     def status(self) -> int:

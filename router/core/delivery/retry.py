@@ -22,7 +22,7 @@ SLACK = 60.0
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """How long and how often to try: all in seconds. `attempts` None means that age alone ends it."""
+    """The bounds of retrying, in seconds. `attempts` None means that age alone ends it."""
 
     initial: float = 1.0
     max_delay: float = 300.0
@@ -47,7 +47,7 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class GiveUp(msgspec.Struct, frozen=True):
-    """It is over: a dead letter with this reason."""
+    """Give the delivery up: it becomes a dead letter with this reason."""
 
     reason: Reason
 
@@ -76,7 +76,7 @@ def age(history: History | None, now: float) -> float:
 def decide(
     policy: RetryPolicy, *, attempt: int, age: float, error: Exception, chance: float
 ) -> Retry | Wait | Hold | GiveUp:
-    """What to do after attempt number `attempt` (from 1) failed with `error`.
+    """Decide what to do after attempt number `attempt` (from 1) failed with `error`.
 
     `age` is for how many seconds the delivery has been failing, `chance` is a random number in [0, 1). An exception that
     no sink should raise is taken for a passing fault; one that never passes ends as `plugin`.

@@ -8,7 +8,7 @@ from router.core.delivery.claims import parse
 
 
 class Look(NamedTuple):
-    """What a server said of a group and its stream at one moment."""
+    """A server's answer about a group and its stream at one moment."""
 
     last: bytes
     """The last entry delivered to the group."""
