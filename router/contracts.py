@@ -22,7 +22,7 @@ class Clock(Protocol):
 
 
 class Removal(NamedTuple):
-    """What the script that appends an entry's deliveries to Redis queues does to the entry itself, in the same step.
+    """The change of an entry itself, made by the script that appends its deliveries to Redis queues, in the same step.
 
     `kind` says what, and with it whether the deliveries are appended:
 
@@ -92,7 +92,7 @@ class Receipt(Protocol):
 
 
 class Sign(NamedTuple):
-    """What one part of the router is at, for who asks whether it gets on.
+    """The work that one part of the router is doing, for the watchdog.
 
     `since` says since when (seconds that never go back), None where it waits for what need not come. It may take `limit`
     seconds; longer, and the part hangs. So does one that has `ended` though it never should.
@@ -109,7 +109,7 @@ class Sign(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """What the configuration says of one sink's queue. The last three are for queues that outlive the process."""
+    """The limits of one sink's queue, by the configuration. The last three are for queues that outlive the process."""
 
     max_events: int
     max_bytes: int
@@ -123,7 +123,7 @@ class QueueLimits:
 
 
 class SharedBook(Protocol):
-    """What became of the deliveries of one sink, in numbers, whichever router they passed."""
+    """The outcomes of one sink's deliveries, in numbers, whichever router they passed."""
 
     accepted: int
     delivered: int
@@ -135,7 +135,7 @@ class SharedBook(Protocol):
 
 
 class WorkQueue(Protocol):
-    """What a worker needs of the queue of its sink: deliveries, and to say what became of each."""
+    """The part of a queue that a worker sees: it takes deliveries there, and says what became of each."""
 
     @property
     def events(self) -> int:
@@ -143,7 +143,7 @@ class WorkQueue(Protocol):
 
     @property
     def delayed(self) -> int:
-        """Those of them that wait for their next attempt."""
+        """Deliveries among `events` that wait for their next attempt."""
 
     async def take(self, most: int) -> tuple[list[Event], int]:
         """Return the next deliveries, at least one and at most `most`, and their bytes; wait until there are some."""
@@ -181,7 +181,7 @@ class Queue(WorkQueue, Protocol):
 
     @property
     def durable(self) -> bool:
-        """Whether its deliveries outlive the process, and are everybody's who reads the same Redis."""
+        """True if the deliveries outlive the process, and are shared by every router that reads the same Redis."""
 
     @property
     def reason(self) -> str | None:
@@ -232,7 +232,7 @@ The deliveries are read only when the log tells of each, so they may be records 
 
 
 class Receiver(Protocol):
-    """What a source hands its batches to; never waits."""
+    """The receiver of a source's batches; never waits."""
 
     def receive(self, source: str, batches: Sequence[RawBatch]) -> None:
         """Take raw messages of a source, in the order they came."""
@@ -242,7 +242,7 @@ class Receiver(Protocol):
 
 
 class Source(Protocol):
-    """Where events come from: started once, read until stopped."""
+    """The origin of events: started once, read until stopped."""
 
     name: str
     up: bool
@@ -252,7 +252,7 @@ class Source(Protocol):
 
     @property
     def gaps(self) -> int:
-        """How often events may have been missed; only pub/sub misses any."""
+        """The number of times that events may have been missed; only pub/sub misses any."""
 
     @property
     def gap_seconds(self) -> float:
@@ -276,7 +276,7 @@ class Source(Protocol):
 
     @property
     def trimmed_exact(self) -> bool:
-        """Whether `trimmed` is all; else it is at least so many."""
+        """True if `trimmed` is exact; else at least so many entries were trimmed."""
 
     @property
     def possibly_repeated(self) -> int:
@@ -321,7 +321,7 @@ class Switchable(Protocol):
 
 
 class DeadLetters(Protocol):
-    """Where dead letters go; never waits and never raises."""
+    """The receiver of dead letters; never waits and never raises."""
 
     def add(self, letters: Sequence[DeadLetter]) -> None:
         """Keep these letters."""

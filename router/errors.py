@@ -104,7 +104,7 @@ class RouterError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with the configuration, and where it stands.
+    """A fault of the configuration, and where it stands.
 
     `file`, `line` and `column` (1-based) name the place, `path` the key (`sinks.audit.path`), `message` what is wrong
     and what is allowed. `excerpt` is the faulty line or its corrected form, printed below. `severity` is `error`,
@@ -172,7 +172,7 @@ class DeliveryError(RouterError):
 
 
 class TransientError(DeliveryError):
-    """It may work later: the host tries again.
+    """A failure that may pass: the host tries again later.
 
     `retry_after` says that the other side asked for time, so many seconds, which the host takes for 1 second at least and
     an hour at most; then no attempt is counted, and none begins until they are over. `scope` says where: `sink` for all
@@ -192,7 +192,7 @@ class TransientError(DeliveryError):
 
 
 class PermanentError(DeliveryError):
-    """It will never work for this message: it becomes a dead letter, reason `permanent`."""
+    """A failure that never passes for this message: it becomes a dead letter, reason `permanent`."""
 
 
 class SinkError(DeliveryError):
@@ -209,7 +209,7 @@ class SinkError(DeliveryError):
 
 
 class PartialError(DeliveryError):
-    """Some addresses of one delivery failed; those not named have got it.
+    """A failure of some addresses of one delivery; the addresses not named have got it.
 
     `failures` maps an address, as it stood in the options, to its `TransientError` or `PermanentError`. The host makes
     of each one a delivery of its own.

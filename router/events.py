@@ -18,7 +18,7 @@ from router.escaping import escape_json
 
 
 class Outcome(StrEnum):
-    """How a delivery is over: one closed set for books, logs and metrics."""
+    """The way a delivery ended: one closed set for books, logs and metrics."""
 
     DELIVERED = "delivered"
     PRINTED = "printed"
@@ -35,7 +35,7 @@ CLOUDEVENTS = "cloudevents"
 
 
 class History(msgspec.Struct, frozen=True, gc=False):
-    """What is known of a delivery that has failed: since when, how often it was called, why.
+    """The past of a delivery that has failed: since when, how often the sink was called, why it failed last.
 
     Times are seconds since the epoch. `first_failed_at` lies as long before `failed_at`, the last failure, as the delivery
     was old then (`retry.age`). `planned` is the delay in seconds that was to follow.
@@ -49,7 +49,7 @@ class History(msgspec.Struct, frozen=True, gc=False):
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """One event as one sink gets it: the message, what we know of it, and which delivery this is.
+    """An event as a sink gets it: the message, what we know of it, and which delivery this is.
 
     `id` is unique and the same in every sink and retry. `received_at` is an aware datetime in UTC. `raw` are the bytes as
     published. `pattern` is the glob that matched, None for an exact name. `attempt` counts from 1. `address` is set only
@@ -93,7 +93,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
 
 class Settled(msgspec.Struct, frozen=True, gc=False):
-    """One delivery that is over: how it ended and, as far as is known, what was said and done before."""
+    """A delivery that is over: how it ended and, as far as is known, what was said and done before."""
 
     event: Event
     outcome: Outcome
@@ -134,7 +134,7 @@ class RawBatch(msgspec.Struct, frozen=True, gc=False):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What is kept of an event or a delivery that could not be handled. Times are RFC 3339 in UTC, six decimals."""
+    """The record of an event or a delivery that could not be handled. Times are RFC 3339 in UTC, six decimals."""
 
     id: str
     event_id: str

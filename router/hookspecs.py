@@ -21,7 +21,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class RegisterSink(Protocol):
-    """What `register_sinks` is handed: call it once for each type of sink."""
+    """The function that `register_sinks` is given: call it once for each type of sink."""
 
     def __call__(
         self,

@@ -147,13 +147,13 @@ class Html(Text):
 
 
 def _listed(value: Any) -> Any:
-    """One address is a list of one; a number (a chat's id) is its digits."""
+    """Return addresses as a list: a single address is a list of one, a number (a chat's id) its digits."""
     items = value if isinstance(value, list | tuple) else [value]
     return [str(item) if type(item) is int else item for item in items]
 
 
 class Addresses(list[str]):
-    """Who gets it: a template, or a list of them. Renders to the list of addresses, a comma list taken apart.
+    """The addresses of the recipients: a template, or a list of them. Renders to the list, a comma list taken apart.
 
     `to: Addresses` makes the field addresses of any kind: stripped, without empties and duplicates, never with a
     control character. `Annotated[list[str], Addresses(kind="mail")]` holds each to the syntax of a mailbox

@@ -63,7 +63,7 @@ class HttpClient(Protocol):
 
 
 class SinkContext(Protocol):
-    """What a sink is given to work with."""
+    """The tools that a sink is given: its log, the HTTP client, threads, a clock."""
 
     name: str
     """The sink's name in the configuration."""
@@ -108,7 +108,7 @@ SinkCallable = Callable[..., Awaitable[str | None]] | Callable[..., str | None] 
 
 @dataclass(frozen=True, slots=True)
 class SinkType:
-    """What a plugin registered under a name, and where that came from."""
+    """A type of sink, as a plugin registered it under a name, and where that came from."""
 
     name: str
     sink: SinkCallable
@@ -122,5 +122,5 @@ class SinkType:
 
     @property
     def local(self) -> bool:
-        """Whether it writes on this machine only."""
+        """True if the sink writes on this machine only."""
         return bool(getattr(self.sink, "local", False))
