@@ -10,7 +10,8 @@ import structlog
 from router.broker.groups.crash_isolation import CrashIsolation
 from router.broker.queues.enqueuer import Enqueuer
 from router.broker.queues.orphans import Orphans
-from router.broker.queues.parts.queue_common import QueueHost
+from router.broker.queues.parts.queue_common import GROUP, QueueHost
+from router.broker.queues.parts.queue_rounds import QueueRounds
 from router.broker.queues.queue_admin import claim_idle_of
 from router.broker.queues.redis_queue import RedisQueue
 from router.broker.server.durability import Durability
@@ -38,7 +39,9 @@ class Durable:
     def __init__(self, loaded: Loaded, around: Runtime, isolation: CrashIsolation) -> None:
         redis = loaded.config.redis
         server, clock, told = around.server(), around.clock, Outage(around.clock)
-        self._host = QueueHost(server, redis.key_prefix, around.consumer, clock, isolation, told)
+        self._host = QueueHost(
+            server, redis.key_prefix, around.consumer, clock, isolation, QueueRounds(server, GROUP), told
+        )
         say = LogLimits(log, clock).say
         self.enqueuer = Enqueuer(
             server, prefix=redis.key_prefix, buffer_bytes=redis.outage_buffer, say=say, outage=told

@@ -350,7 +350,9 @@ async def test_a_look_at_the_books_hands_on_what_the_one_before_it_read(redis_se
 
     async def spied(link, script, keys, words):
         if script is TICK:
-            said.append(words[3:])
+            said.append(
+                words[6:]
+            )  # behind the group, the most to be moved, the idle time, two epochs, and how many follow
         return await send(link, script, keys, words)
 
     monkeypatch.setattr(Link, "script", spied)

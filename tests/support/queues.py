@@ -10,7 +10,8 @@ import structlog
 
 from router.broker.groups.crash_isolation import CrashIsolation
 from router.broker.queues.enqueuer import Enqueuer
-from router.broker.queues.parts.queue_common import QueueHost, Timing
+from router.broker.queues.parts.queue_common import GROUP, QueueHost, Timing
+from router.broker.queues.parts.queue_rounds import QueueRounds
 from router.broker.queues.redis_queue import RedisQueue
 from router.broker.server import client
 from router.broker.server.outage import Outage
@@ -46,6 +47,7 @@ class Line:
         isolation: CrashIsolation | None = None,
         timing: Timing = QUICK,
         told: Outage | None = None,
+        rounds: QueueRounds | None = None,
         **options: Any,
     ) -> None:
         clock = SystemClock()
@@ -69,7 +71,15 @@ class Line:
         """Whether no letter is ever written."""
         self.queue = RedisQueue(
             sink,
-            QueueHost(server, PREFIX, consumer, clock, isolation or CrashIsolation(), told or Outage(clock)),
+            QueueHost(
+                server,
+                PREFIX,
+                consumer,
+                clock,
+                isolation or CrashIsolation(),
+                rounds or QueueRounds(server, GROUP),
+                told or Outage(clock),
+            ),
             inbox=self.inbox,
             limits=own,
             give_up=self.give_up,

@@ -215,54 +215,84 @@ end
 return 1
 """)
 
-# KEYS: stream, sorted set, books. ARGV: how many may be moved, the epoch of the books as last read ('' none), one to give
-# them, then those books (counter, number)…
+# KEYS: stream, sorted set and books of each queue. ARGV: the group, then for each queue: how many may be moved, after how many
+# ms without a touch an entry is a dead router's (0: do not look for such), the epoch of the books as last read ('' none), one
+# to give them, how many counters those books had, and (counter, number) of each.
 # 1. Moves what is due back into the stream. 2. Where the books are others than those last read they were lost with the
 # server's data: what they said is added, once for all routers. 3. What the books call pending and is nowhere was lost.
-# Answer: moved, ms until the next is due (-1: none), waiting in stream and sorted set, in the latter, lost, the time in ms,
-# the books.
+# A queue with nothing in it costs two commands, so that routers at rest are cheap. What is read of a queue comes before its
+# first write. A queue that can't be used (a key of a wrong type) is told so in its row, and the others are worked off.
+# Answer: the time in ms, then of each queue: moved, ms until the next is due (-1: none), waiting in stream and sorted set, in
+# the latter, lost, 1 where a dead router left something, the books.
 TICK = Script("""
+local group, at = ARGV[1], 2
 local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
-local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', ms), 'LIMIT', 0, ARGV[1])
-for _, member in ipairs(due) do
-  redis.call('ZREM', KEYS[2], member)
-  redis.call('XADD', KEYS[1], '*', 'd', string.sub(member, (string.find(member, ' ', 1, true) or 0) + 1))
-end
-local epoch = redis.call('HGET', KEYS[3], 'epoch')
-if not epoch then
-  epoch = ARGV[3]
-  redis.call('HSET', KEYS[3], 'epoch', epoch)
-end
-if ARGV[2] ~= '' and ARGV[2] ~= epoch and redis.call('HSETNX', KEYS[3], 'was:' .. ARGV[2], 1) == 1 then
-  for i = 4, #ARGV, 2 do redis.call('HINCRBY', KEYS[3], ARGV[i], ARGV[i + 1]) end
-end
-local function pending()
-  local sum = 0
-  local books = redis.call('HGETALL', KEYS[3])
+local sets = {}
+for k = 2, #KEYS, 3 do sets[#sets + 1] = KEYS[k] end
+local any_later = redis.call('EXISTS', unpack(sets)) > 0
+local function read(key)
+  local sum, found = 0, {}
+  local books = redis.call('HGETALL', key)
   for i = 1, #books, 2 do
     local name = books[i]
+    found[name] = books[i + 1]
     local number = string.match(books[i + 1], '^%-?%d+$') or 0  -- whoever shares the Redis may have put something else there
     if name == 'accepted' then sum = sum + number
     elseif name ~= 'bytes' and name ~= 'epoch' and string.sub(name, 1, 4) ~= 'was:' then sum = sum - number
     end
   end
-  return sum, books
+  return sum, books, found
 end
-local delayed = redis.call('ZCARD', KEYS[2])
-local waiting = redis.call('XLEN', KEYS[1]) + delayed
-local expected, books = pending()
-local lost = expected - waiting
-if lost > 0 then redis.call('HINCRBY', KEYS[3], 'dropped:lost', lost)
-elseif lost < 0 then redis.call('HINCRBY', KEYS[3], 'accepted', -lost)
+local function tick(stream, later, key, moves, idle, known, fresh, first, last)
+  local waiting, moved, next_due = redis.call('XLEN', stream), 0, nil
+  local delayed = any_later and redis.call('ZCARD', later) or 0
+  local expected, books, found = read(key)
+  waiting = waiting + delayed
+  if delayed > 0 then
+    local due = redis.call('ZRANGEBYSCORE', later, '-inf', string.format('%.0f', ms), 'LIMIT', 0, moves)
+    for _, member in ipairs(due) do
+      redis.call('ZREM', later, member)
+      redis.call('XADD', stream, '*', 'd', string.sub(member, (string.find(member, ' ', 1, true) or 0) + 1))
+    end
+    moved = #due
+    delayed = delayed - moved
+    next_due = redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')[2]
+  end
+  local epoch = found.epoch or fresh
+  local other = known ~= '' and known ~= epoch and redis.call('HSETNX', key, 'was:' .. known, 1) == 1
+  if other then
+    for i = first, last, 2 do redis.call('HINCRBY', key, ARGV[i], ARGV[i + 1]) end
+  end
+  if not found.epoch then redis.call('HSET', key, 'epoch', epoch) end
+  if other or not found.epoch then expected, books, found = read(key) end
+  local lost = expected - waiting
+  local bytes = tonumber(found.bytes or '0')
+  if lost > 0 then redis.call('HINCRBY', key, 'dropped:lost', lost)
+  elseif lost < 0 then redis.call('HINCRBY', key, 'accepted', -lost)
+  end
+  if waiting == 0 and bytes ~= 0 then redis.call('HSET', key, 'bytes', 0)
+  elseif lost > 0 then redis.call('HSET', key, 'bytes', string.format('%.0f', bytes * waiting / expected))
+  end
+  if lost ~= 0 then expected, books = read(key) end
+  local left = 0
+  if idle ~= '0' and waiting > delayed then
+    local page = redis.pcall('XPENDING', stream, group, 'IDLE', idle, '-', '+', 1)
+    if not page.err and #page > 0 then left = 1 end
+  end
+  return {moved, next_due and math.max(0, next_due - ms) or -1, waiting, delayed, lost, left, books}
 end
-local bytes = tonumber(redis.call('HGET', KEYS[3], 'bytes') or '0')
-if waiting == 0 and bytes ~= 0 then redis.call('HSET', KEYS[3], 'bytes', 0)
-elseif lost > 0 then redis.call('HSET', KEYS[3], 'bytes', string.format('%.0f', bytes * waiting / expected))
+local told = {ms}
+for k = 1, #KEYS, 3 do
+  local first = at + 5
+  local last = first + 2 * ARGV[at + 4] - 1
+  local done, row = pcall(
+    tick, KEYS[k], KEYS[k + 1], KEYS[k + 2], ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], first, last
+  )
+  told[#told + 1] = done and row or {err = type(row) == 'table' and row.err or tostring(row)}
+  at = last + 1
 end
-if lost ~= 0 then expected, books = pending() end
-local next_due = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2]
-return {#due, next_due and math.max(0, next_due - ms) or -1, waiting, delayed, lost, ms, books}
+return told
 """)
 
 # KEYS: stream. ARGV: the group. An entry whose idle time is 0 may have been delivered, by a clock that was set back since,

@@ -5,7 +5,8 @@ set when it is to be tried again, so an entry's delivery count tells how often a
 the same configuration share the work; one that dies leaves entries that a peer takes over once nobody renews them.
 
 The parts: what is in hand (`queue_hand`), reading and recovery (`queue_reader`), what is told of deliveries that are over
-(`queue_settlement`), the books and what is due later (`queue_books`), and renewal (`queue_keeper`).
+(`queue_settlement`), the books and what is due later (`queue_books`), renewal (`queue_keeper`), and what all queues of a
+router ask Redis in one step (`queue_rounds`).
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ class RedisQueue:
             hand.ready.make_room()
             self.keeper.wake()
             if self.tasks:
-                unblocking = self._reader.unblock()
+                unblocking = self._reader.stop_waiting()
                 self.tasks.append(asyncio.create_task(unblocking, name=f"queue {self._context.sink}: unblock"))
         while not self._reader.ended or hand.open or self._inbox.waiting:
             if ending.lingered:  # what no worker has taken by now stays where it is
@@ -189,7 +190,8 @@ class RedisQueue:
     def start(self) -> None:
         """Begin to read. Redis need not be there."""
         self.hand.isolation.join(self.hand)
-        jobs = zip(_TASKS, (self._reader.run(), self.settlement.run(), self.keeper.run()), strict=True)
+        self._context.rounds.join(self.keeper.wake, self._context.timing.tick)
+        jobs = zip(_TASKS, (self._reader.run(), self.settlement.run(), self.keeper.run(self._reader.look)), strict=True)
         name = f"queue {self._context.sink}"
         self.tasks = [asyncio.create_task(job, name=f"{name}: {task}") for task, job in jobs]
 
@@ -198,6 +200,7 @@ class RedisQueue:
         part = f"queue of {self._context.sink}"
         yield Sign(part, COMMAND, self._reading.since)
         yield Sign(f"{part}: keeper", COMMAND, self._writing.since)
+        yield Sign(f"{part}: books", COMMAND, self._context.rounds.since)
         if not self._context.ending.begun and any(task.done() for task in self.tasks):
             yield Sign(part, "a task has ended by itself", None, ended=True)
 
@@ -223,6 +226,7 @@ class RedisQueue:
     async def cut(self) -> None:
         """Stop at once and hang up: what Redis was not told stays pending."""
         await self._stop_tasks()
+        await self._context.rounds.part(self.keeper.wake)
         await self._reading.close()
         await self._writing.close()
 

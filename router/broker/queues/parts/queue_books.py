@@ -7,7 +7,7 @@ import os
 import re
 
 from router.broker.queues.parts.queue_common import GROUP, MOVES, QueueContext
-from router.broker.queues.queue_scripts import REDATE, RESCHEDULE, TICK
+from router.broker.queues.queue_scripts import REDATE, RESCHEDULE
 from router.broker.server.link import Link, Word
 from router.core.accounts.books import SinkBook
 from router.core.accounts.server_time import ServerTime
@@ -32,12 +32,15 @@ class QueueBooks:
         """Those of them that were due later."""
         self.due: float | None = None
         """When the next of those is due (monotonic seconds), None when none waits."""
+        self.abandoned = False
+        """Whether a dead router had left something when that was last looked for."""
         self.server_time = ServerTime()
         self._context = context
         self._link = link
         self._own = own
         self._epoch = ""
         self._counters: dict[str, int] = {}
+        self._read: list[bytes] = []  # the books as Redis last gave them
         self._ticking = asyncio.Lock()
 
     @property
@@ -45,20 +48,39 @@ class QueueBooks:
         """What tells whether anything vanished from the queue since the books were last read: another value."""
         return self._epoch, self._counters.get(f"{Outcome.DROPPED.value}:{Reason.LOST.value}", 0)
 
-    async def tick(self) -> int:
-        """Move what is due, read the books; returns how many were moved."""
-        async with self._ticking:  # what this one says was read last has to be what the one before it read
-            return await self._tick()
+    async def tick(self, idle: float = 0.0) -> bool:
+        """Move what is due, read the books; returns whether more is to be moved.
 
-    async def _tick(self) -> int:
-        words: list[Word] = [0 if self._context.ending.begun else MOVES, self._epoch, os.urandom(8).hex()]
-        for name, number in self._counters.items():
+        With `idle` it also looks whether anything was not touched for so many seconds, as what a dead router left.
+        """
+        async with self._ticking:  # what this one says was read last has to be what the one before it read
+            return await self._tick(idle)
+
+    async def _tick(self, idle: float) -> bool:
+        counters = self._counters
+        words: list[Word] = [round(idle * 1000), self._epoch, os.urandom(8).hex(), len(counters)]
+        for name, number in counters.items():
             words += (name, number)
-        answer = await self._link.script(TICK, self._context.keys, words)
-        moved, due, self.held, self.delayed, lost, milliseconds, books = answer
+        moves = 0 if self._context.ending.begun else MOVES
+        milliseconds, row = await self._context.rounds.ask(self._context.keys, moves, words)
+        moved, due, self.held, self.delayed, lost, left, books = row
         now = self._context.clock.monotonic()
         self.server_time.heard(milliseconds / 1000, now)
         self.due = None if due < 0 else now + float(due) / 1000
+        if idle:
+            self.abandoned = bool(left)
+        self.shared.degraded = self._own.degraded
+        if books != self._read:
+            self._take(books)
+        if lost > 0:
+            self._own.settle(lost, Outcome.DROPPED, Reason.LOST)
+            message = "deliveries vanished from the queue in Redis: its data was deleted"
+            self._context.log.error(message, number=lost, reason=str(Reason.LOST))
+        return bool(moved and due == 0)
+
+    def _take(self, books: list[bytes]) -> None:
+        """Make the shared book say what Redis says."""
+        self._read = books
         read = {text(name): text(value) for name, value in zip(books[::2], books[1::2], strict=True)}
         self._epoch = read.pop("epoch")
         self._counters = {
@@ -66,17 +88,7 @@ class QueueBooks:
             for name, value in read.items()
             if name != "bytes" and not name.startswith("was:") and _COUNT.fullmatch(value)
         }
-        self._write()
-        if lost > 0:
-            self._own.settle(lost, Outcome.DROPPED, Reason.LOST)
-            message = "deliveries vanished from the queue in Redis: its data was deleted"
-            self._context.log.error(message, number=lost, reason=str(Reason.LOST))
-        return int(moved)
-
-    def _write(self) -> None:
-        """Make the shared book say what Redis says."""
         book = self.shared
-        book.degraded = self._own.degraded
         kinds = {"dead_lettered": book.dead_lettered, "dropped": book.dropped, "suppressed": book.suppressed}
         for name, number in self._counters.items():
             outcome, _, reason = name.partition(":")

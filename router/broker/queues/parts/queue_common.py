@@ -10,6 +10,7 @@ import structlog
 
 from router.broker.groups.crash_isolation import CrashIsolation
 from router.broker.groups.in_flight import Names
+from router.broker.queues.parts.queue_rounds import QueueRounds
 from router.broker.server import keys
 from router.broker.server.client import Server
 from router.broker.server.health import Health
@@ -35,10 +36,12 @@ MOVES = 100
 class Timing:
     """Seconds; tests are quicker."""
 
-    block: float = 1.0
+    block: float = 5.0
     """How long a read waits for entries."""
-    tick: float = 0.5
-    """How long the books may be behind, and a retry late."""
+    unblock: float = 0.5
+    """How long a read may still wait that `CLIENT UNBLOCK` was to end: it may be forbidden."""
+    tick: float = 1.0
+    """How long the books may be behind, and a peer's retry late."""
     claim: float = 5.0
     """Between two looks for what a dead peer left."""
     linger: float = 1.0
@@ -59,6 +62,7 @@ class QueueHost:
     """The router's name in each group, the same after a restart."""
     clock: Clock
     isolation: CrashIsolation
+    rounds: QueueRounds
     told: Outage
     """The outage that the log tells of, so that ten queues of one server do not tell of one outage ten times."""
 
@@ -104,6 +108,7 @@ class QueueContext:
         self.keys = QueueKeys.of(host.prefix, sink)
         self.names = Names(self.keys.stream.encode(), GROUP, host.consumer)
         self.clock = host.clock
+        self.rounds = host.rounds
         self.timing = timing
         self.ending = Ending(host.clock, timing.linger)
         self.health = Health(

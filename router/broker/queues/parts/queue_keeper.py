@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 
 from router.broker.groups.group_scripts import NOT_PENDING, OF_ANOTHER
 from router.broker.groups.pending import PendingEntries
 from router.broker.queues.parts.queue_books import QueueBooks
-from router.broker.queues.parts.queue_common import MOVES, QueueContext
+from router.broker.queues.parts.queue_common import QueueContext
 from router.broker.queues.parts.queue_hand import QueueHand
 from router.broker.server.link import Link
 from router.core.delivery import claims
@@ -32,13 +33,20 @@ class QueueKeeper:
         """Note that there is something to look at."""
         self._wake.set()
 
-    async def run(self) -> None:
-        """Move what is due, read the books, renew what is in hand."""
-        health = self._context.health
+    async def run(self, abandoned: Callable[[], Awaitable[None]]) -> None:
+        """Move what is due, read the books, renew what is in hand; `abandoned` is called when a dead router left something."""
+        health, timing = self._context.health, self._context.timing
         renew_at = self._context.clock.monotonic() + claims.renew_every(self.idle)
+        look_at = self._context.clock.monotonic() + timing.claim
         while True:
+            self._wake.clear()
             try:
-                moved = await self._books.tick()
+                looks = self._context.clock.monotonic() >= look_at and not self._context.ending.begun
+                more = await self._books.tick(self.idle if looks else 0.0)
+                if looks:
+                    look_at = self._context.clock.monotonic() + timing.claim
+                    if self._books.abandoned:
+                        await abandoned()
                 if self._losses is None:
                     self._losses = self._books.losses
                 await self._books.reschedule()
@@ -49,14 +57,13 @@ class QueueKeeper:
                 await asyncio.sleep(health.failed(error, "keep"))
                 continue
             health.succeeded("keep")
-            if moved < MOVES:
+            if not more:
                 await self._until_next()
 
     async def _until_next(self) -> None:
-        delay = self._context.timing.tick
-        if self._books.due is not None:
-            delay = min(delay, max(self._books.due - self._context.clock.monotonic(), 0.005))
-        self._wake.clear()
+        """Wait until something is due, the router makes its rounds, or there is something to look at."""
+        due = self._books.due
+        delay = None if due is None else max(due - self._context.clock.monotonic(), 0.005)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):
                 await self._wake.wait()

@@ -215,7 +215,8 @@ class QueueReader:
         self._admission = Admission(context, hand, give_up)
         self.recovery = QueueRecovery(context, reading, writing, hand, keeper=keeper, admission=self._admission)
         self._id = 0  # of the connection that reads
-        self._blocked = False
+        self._blocked: asyncio.Timeout | None = None
+        self._abandoned = True  # whether a dead router may have left something
 
     def configure(self, limits: QueueLimits) -> None:
         """Take other limits."""
@@ -224,7 +225,7 @@ class QueueReader:
     async def run(self) -> None:
         """Read own history first, then what is new, and now and then what a dead peer left."""
         context = self._context
-        own, grouped, look_at, regrouped = True, False, 0.0, 0
+        own, grouped, regrouped = True, False, 0
         while not context.ending.lingered:
             answered = False
             try:
@@ -236,10 +237,8 @@ class QueueReader:
                     own = answered = await self.recovery.recover(
                         own=True
                     )  # where nothing was found, nothing was written
-                elif context.clock.monotonic() >= look_at and not context.ending.begun:
-                    answered = await self.recovery.recover(own=False)
-                    if not answered:
-                        look_at = context.clock.monotonic() + context.timing.claim
+                elif self._abandoned and not context.ending.begun:
+                    self._abandoned = answered = await self.recovery.recover(own=False)
                 elif self._hand.ready.number >= self._hand.ready.hold:
                     await self._hand.ready.room()
                 else:
@@ -278,11 +277,17 @@ class QueueReader:
         words: list[Word] = ["XREADGROUP", "GROUP", GROUP, context.names.consumer, "COUNT", count]
         if not context.ending.begun:
             words += ("BLOCK", max(1, round(context.timing.block * 1000)))
-        self._blocked = not context.ending.begun
+        blocked = asyncio.timeout(None)
         try:
-            reply = await self._reading.call(*words, "STREAMS", context.keys.stream, ">")
+            async with blocked:
+                self._blocked = None if context.ending.begun else blocked
+                reply = await self._reading.call(*words, "STREAMS", context.keys.stream, ">")
+        except TimeoutError:
+            if blocked.expired():
+                raise failures.ConnectionError("CLIENT UNBLOCK did not end the read") from None
+            raise
         finally:
-            self._blocked = False
+            self._blocked = None
         if not reply:
             return False
         if not self._hand.held:
@@ -290,8 +295,14 @@ class QueueReader:
         self._admission.admit((id_, fields[1]) for id_, fields in reply[0][1])
         return True
 
-    async def unblock(self) -> None:
-        """End the read that waits for entries; where that is not allowed it ends by itself a little later."""
-        if self._blocked:
+    async def stop_waiting(self) -> None:
+        """End the read that waits for entries; where the server does not do that, hang up a little later."""
+        if self._blocked is not None:
+            self._blocked.reschedule(asyncio.get_running_loop().time() + self._context.timing.unblock)
             with contextlib.suppress(failures.RedisError, OSError):
                 await self._writing.courtesy("CLIENT", "UNBLOCK", self._id)
+
+    async def look(self) -> None:
+        """Look for what a dead router left."""
+        self._abandoned = True
+        await self.stop_waiting()

@@ -57,12 +57,13 @@ class Settlement:
         self._deferred: list[list[Word]] = []
         self._deferred_ids: list[bytes] = []
         self._parted = False
+        self._telling = False  # whether a command with some of it is under way
         self._changed = asyncio.Event()  # something was settled or put off
 
     @property
     def told(self) -> bool:
         """Whether Redis knows of everything."""
-        return not self._done and not self._deferred
+        return not (self._done or self._deferred or self._telling)
 
     def settle(self, events: Sequence[Event], outcome: Outcome, reason: Reason | None) -> None:
         """Note that deliveries are over, all in the same way."""
@@ -141,12 +142,15 @@ class Settlement:
         while self._done:
             counter, (ids, size) = next(iter(self._done.items()))
             del self._done[counter]
+            self._telling = True
             try:
                 await self._settle(counter, ids, size)
             except BaseException:
                 more, more_size = self._done.get(counter, ([], 0))
                 self._done[counter] = ids + more, size + more_size
                 raise
+            finally:
+                self._telling = False
             self._hand.let_go(ids)
         while self._deferred:
             part, ids = self._deferred[:MOVES], self._deferred_ids[:MOVES]
