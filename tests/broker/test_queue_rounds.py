@@ -9,6 +9,7 @@ import structlog
 from router.broker.queues.parts.queue_common import GROUP
 from router.broker.queues.parts.queue_rounds import QueueRounds
 from router.broker.server import client
+from router.core.accounts.records import pack
 from router.errors import Reason
 from tests.support.engine import make_event
 from tests.support.queues import QUICK, Line
@@ -65,17 +66,6 @@ async def test_queues_at_rest_cost_one_script_a_round_and_two_commands_each(redi
     assert max(found.values()) <= rounds + 1
 
 
-async def test_a_dead_routers_work_ends_the_read_that_waits(redis_server, lines):
-    dead = Line(redis_server.url, sink="sink-7", consumer="dead", idle=0.2).start()
-    dead.put(make_event(b"7"))
-    await dead.take()
-    await dead.die()
-    made = lines()
-    for each in made:
-        each.queue.keeper.idle = 0.2
-    assert [event.raw for event in await made[7].take()] == [b"7"]
-
-
 async def test_a_key_of_another_type_is_the_trouble_of_one_queue(redis_server, lines):
     redis_server.do("SET", "{event-router}:books:sink-3", "no hash")
     with structlog.testing.capture_logs():
@@ -117,3 +107,47 @@ async def test_the_losses_of_two_queues_are_each_ones_own(redis_server, lines):
         await made[0].until(lambda: [each.queue.shared_book.dropped[Reason.LOST] for each in made] == [0, 1, 2])
     errors = [(entry["sink"], entry["number"]) for entry in logs if entry["log_level"] == "error"]
     assert sorted(errors) == [("sink-1", 1), ("sink-2", 2)]
+
+
+@pytest.fixture
+def no_unblock(redis_server):
+    """A server that does not let the router end a read that waits."""
+    redis_server.do("ACL", "SETUSER", "default", "-client|unblock")
+    yield
+    redis_server.do("ACL", "SETUSER", "default", "+client|unblock")
+
+
+async def test_a_read_that_can_not_be_unblocked_is_hung_up_on_at_an_end(redis_server, lines, no_unblock):
+    (one,) = lines(["s"])
+    await one.until(lambda: redis_server.do("INFO", "clients")["blocked_clients"] == 1)
+    async with asyncio.timeout(PATIENCE / 2):  # the read waits for longer
+        await one.queue.settled()
+
+
+READ_BY_A_PEER = """
+redis.call('XADD', KEYS[1], '*', 'd', ARGV[1])
+redis.call('XREADGROUP', 'GROUP', 'event-router', 'dead', 'STREAMS', KEYS[1], '>')
+"""
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_a_dead_routers_work_ends_a_read_that_waits(redis_server, lines, request, allowed):
+    if not allowed:
+        request.getfixturevalue("no_unblock")
+    (one,) = lines(["s"])
+    one.queue.keeper.idle = 0.2
+    await one.until(lambda: redis_server.do("INFO", "clients")["blocked_clients"] == 1)
+    (record,) = pack([make_event(b"7")], frozenset())
+    redis_server.do("EVAL", READ_BY_A_PEER, 1, "{event-router}:queue:s", record)
+    assert [event.raw for event in await one.take()] == [b"7"]
+
+
+async def test_own_retries_wait_for_no_round(redis_server, lines):
+    made = lines(SINKS[:3], tick=3600.0)
+    for each in made:
+        each.put(*[make_event(b"1") for _ in range(150)])
+    for each in made:
+        for event in await each.take_all(150):
+            each.queue.later(event, 0.05)
+    for each in made:
+        assert len(await each.deliver_all(150)) == 150
