@@ -298,7 +298,8 @@ class QueueReader:
     async def stop_waiting(self) -> None:
         """End the read that waits for entries; where the server does not do that, hang up a little later."""
         if self._blocked is not None:
-            self._blocked.reschedule(asyncio.get_running_loop().time() + self._context.timing.unblock)
+            if self._blocked.when() is None:
+                self._blocked.reschedule(asyncio.get_running_loop().time() + self._context.timing.unblock)
             with contextlib.suppress(failures.RedisError, OSError):
                 await self._writing.courtesy("CLIENT", "UNBLOCK", self._id)
 
