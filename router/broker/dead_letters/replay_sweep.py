@@ -17,6 +17,7 @@ EVERY = 1.0
 # KEYS: what is to be replayed. ARGV: group. Removes the entries that the group has had and that are not pending: at most
 # a thousand a call. Answer: how many those were.
 SWEEP = Script("""
+if redis.call('XLEN', KEYS[1]) == 0 then return 0 end
 local last
 for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local group = {}
