@@ -21,7 +21,7 @@ Row = tuple[int, list[Any]]
 
 
 class _Question(NamedTuple):
-    """What the script is asked about one queue: its keys, the most it may move, and the other words."""
+    """A question to the script about one queue: its keys, the most it may move, and the other words."""
 
     keys: Sequence[str]
     moves: int
