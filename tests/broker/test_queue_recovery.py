@@ -76,6 +76,21 @@ async def test_recovered_batches_shrink_to_one_and_what_kills_alone_is_poison(re
     assert sizes[-1] == 1
 
 
+async def test_own_history_that_waits_its_turn_is_renewed_and_no_peers(redis_server, line):
+    one = line(redis_server.url)
+    await put(one, 150)
+    await one.take_all(150)
+    await one.die()
+    run = line(redis_server.url, idle=0.6)
+    first = await run.take_all(100)
+    peer = line(redis_server.url, consumer="two", idle=0.6)
+    await peer.until(lambda: peer.queue.events == 150)
+    await stays(lambda: not peer.queue.hand.held, 2.0)
+    run.deliver(first)
+    rest = await run.deliver_all(50)
+    assert sorted(int(event.raw) for event in [*first, *rest]) == list(range(150))
+
+
 async def test_a_restart_is_no_attempt(redis_server, line):
     one = line(redis_server.url)
     await put(one, 5)

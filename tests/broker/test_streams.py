@@ -213,6 +213,26 @@ async def test_a_dead_peers_entries_are_taken_over_and_its_name_is_cleared_away(
     assert sorted(mine.ids) == sorted(f"billing/{one}" for one in ids)
 
 
+async def test_a_takeover_without_room_leaves_the_rest_for_later_and_goes_on_looking(redis_server, desk, clock):
+    def looks():
+        return redis_server.do("INFO", "commandstats").get("cmdstat_xinfo|groups", {}).get("calls", 0)
+
+    peer = Desk()
+    peer.hold = desk.hold = True
+    add(redis_server, "billing", *[b"%d" % n for n in range(8)])
+    async with running(redis_server.url, ["billing"], peer, clock, consumer="peer", crash=True, claim_idle=0.5):
+        await until(lambda: len(peer.held) == 8)
+    async with running(redis_server.url, ["billing"], desk, clock, claim_idle=0.5, max_in_flight=5):
+        await until(lambda: len(desk.held) == 5)
+        before = looks()
+        await until(lambda: looks() >= before + 2)
+        assert len(desk.held) == 5
+        desk.hold = False
+        desk.settle()
+        await until(lambda: len(desk.payloads) == 8)
+    assert sorted(desk.payloads) == [b"%d" % n for n in range(8)]
+
+
 async def test_a_consumer_with_pending_entries_is_never_deleted(redis_server, desk, clock):
     redis_server.do("XGROUP", "CREATE", "billing", "g", "0", "MKSTREAM")
     add(redis_server, "billing", b"1")

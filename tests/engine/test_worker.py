@@ -453,6 +453,15 @@ async def test_addresses_that_failed_are_deliveries_of_their_own():
     assert (book.accepted, book.delivered, book.handed_over, book.pending) == (3, 1, 1, 0)
 
 
+async def test_addresses_for_which_a_plugin_blames_the_sink_are_tried_again_each():
+    sink = Recorder(PartialError({"b": SinkError("refused"), "c": SinkError("refused")}))
+    async with bench(sink, options=To(to=["a", "b", "c"], text="x")) as at:
+        at.put(make_event())
+        await at.settled()
+    assert [options.to for _, options in sink.got] == [["a", "b", "c"], ["b"], ["c"]]
+    assert (at.book.delivered, at.book.pending, at.letters.kept) == (2, 0, [])
+
+
 async def test_a_full_queue_drops_and_counts_by_channel():
     async with bench(Recorder(), queue={"max_events": 2}, start=False) as at:
         at.put(*[make_event() for _ in range(5)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,18 +67,23 @@ class Recovery:
         Returns how many there were.
         """
         look = _Look(PendingEntries(self._link, stream.names), stream, idle)
-        async for page in look.pending.pages(stream.hand.all, idle):
-            rest: list[Pending] = []
-            for entry in page:
-                if claims.is_poison(entry.deliveries, self._max_deliveries):
-                    await self._give_up(look, entry)
-                else:
-                    rest.append(entry)
-            for take in claims.takes(rest):
-                await self._try(look, take)
-                if self._stop.is_set():
-                    return look.number
+        async with contextlib.aclosing(look.pending.pages(stream.hand.all, idle)) as pages:
+            async for page in pages:
+                rest: list[Pending] = []
+                for entry in page:
+                    if claims.is_poison(entry.deliveries, self._max_deliveries):
+                        await self._give_up(look, entry)
+                    else:
+                        rest.append(entry)
+                for take in claims.takes(rest):
+                    await self._try(look, take)
+                    if self._enough(look):
+                        return look.number
         return look.number
+
+    def _enough(self, look: _Look) -> bool:
+        """Return whether the rest has to wait: for a start, or for the next look, as nothing else is looked at meanwhile."""
+        return self._stop.is_set() or (look.idle is not None and not self._room.left())
 
     async def _give_up(self, look: _Look, entry: Pending) -> None:
         since = self._clock.monotonic()
@@ -89,6 +95,8 @@ class Recovery:
         entries = take.entries
         while entries and not self._stop.is_set():
             room = self._room.left()
+            if not room and look.idle is not None:
+                return
             if not room:
                 await self._room.wait(self._idle)
             elif take.alone:

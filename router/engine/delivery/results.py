@@ -19,7 +19,7 @@ from router.engine.delivery.gate import Gate
 from router.engine.delivery.outcomes import Outcomes, calls_of
 from router.engine.delivery.preparing import Dead, Pair, Preparing, Shown, Suppressed
 from router.engine.delivery.sink_health import SinkHealth
-from router.errors import PartialError, PermanentError, PluginError, Reason, SinkError
+from router.errors import PartialError, PermanentError, PluginError, Reason, SinkError, TransientError, text_of
 from router.events import Event, History, Outcome, size_of
 from router.plugin_contracts import Result
 
@@ -190,7 +190,7 @@ class Results:
             return []
         parts = self._parts(event, error.failures, calls_of(event) + 1, self._outcomes.told(error))
         failures = zip(parts, error.failures.values(), strict=True)
-        return [kept for part, failure in failures for kept in self._fail(part, failure, chance)]
+        return [kept for part, failure in failures for kept in self._fail(part, _of_address(failure), chance)]
 
     def _parts(
         self, event: Event, addresses: Iterable[str], attempts: int | None = None, told: str | None = None
@@ -212,3 +212,10 @@ def _result(error: Exception) -> str:
     if isinstance(error, SinkError):
         return "sink_fault"
     return "permanent" if isinstance(error, PermanentError | PluginError) else "transient"
+
+
+def _of_address(failure: Exception) -> Exception:
+    """Return what the failure of one address says of it: others of the same delivery were reached, so no sink is at fault."""
+    if isinstance(failure, SinkError):
+        return TransientError(text_of(failure), retry_after=failure.retry_after)
+    return failure

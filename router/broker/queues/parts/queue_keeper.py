@@ -94,9 +94,13 @@ class QueueKeeper:
         be what was lost, and only an entry that is pending for another router is not delivered from here.
         """
         began, losses, hand = self._context.clock.monotonic(), self._books.losses, self._hand
-        ids = list(hand.held - hand.unreadable)
-        states = dict(zip(ids, await self._pending.claim(ids), strict=True))
+        states: dict[bytes, int] = {}
+        async for page in self._pending.pages(lambda: hand.unreadable):  # what waits for its turn to be recovered too
+            listed = [entry.id for entry in page]
+            states.update(zip(listed, await self._pending.claim(listed), strict=True))
         ready = hand.ready.entries
+        unlisted = [entry for entry in ready if entry not in states]
+        states.update(zip(unlisted, await self._pending.claim(unlisted), strict=True))
         gone = {entry for entry in ready if states.get(entry) == OF_ANOTHER}
         missing = {entry for entry in ready - hand.lost if states.get(entry) == NOT_PENDING}
         if missing:
