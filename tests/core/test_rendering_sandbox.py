@@ -162,7 +162,7 @@ def test_no_template_fills_the_memory_or_goes_on_for_ever(kind: Any, template: s
     started = process_time()
     with pytest.raises((TemplateError, AssertionError)) as caught:
         kind("{% set ns = namespace(l=[]) %}" + template, PAYLOAD)
-    assert process_time() - started < 3
+    assert process_time() - started < 20  # for ever would be longer
     assert len(str(caught.value)) < 400
 
 

@@ -120,4 +120,4 @@ def test_a_channel_that_was_never_seen_does_not_ask_every_route(form):
     began = time.process_time()
     for number in range(10_000):
         routing.plan("web", b"shop.%d" % number)
-    assert time.process_time() - began < 0.5  # asking each took three seconds and more
+    assert time.process_time() - began < 1.5  # asking each took three seconds and more
