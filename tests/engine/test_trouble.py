@@ -557,6 +557,22 @@ async def test_equal_keys_keep_their_order_under_failures_and_concurrency():
     assert at.book.delivered == 200
 
 
+async def test_a_slow_delivery_holds_up_its_own_lane_alone():
+    begun, released = [], asyncio.Event()
+
+    async def sink(event, options):
+        begun.append(event.payload["k"])
+        await released.wait()
+
+    async with bench(sink, concurrency=4, order_by="payload.k") as at:
+        at.put(*[keyed(key, number) for number in range(2) for key in "abcd"])
+        await until(lambda: len(begun) == 4)
+        assert sorted(begun) == ["a", "b", "c", "d"]
+        released.set()
+        await at.settled()
+    assert at.book.delivered == 8
+
+
 async def test_a_failing_lane_holds_back_only_itself():
     got = []
 

@@ -58,6 +58,8 @@ class Ordered:
         events = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
         if self._ready:
             self._takers.wake()
+        elif self._takers.waiting:  # they were woken by nobody yet: a slow delivery must not hold up the other lanes
+            self._feed(most)
         return events, size_of(events)
 
     def _feed(self, most: int) -> None:

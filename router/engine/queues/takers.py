@@ -12,6 +12,11 @@ class Takers:
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether any worker waits."""
+        return any(not taker.done() for taker in self._waiting)
+
     async def wait(self) -> None:
         """Wait to be woken. Whoever is cancelled after that wakes the next one, which takes what is there."""
         taker = asyncio.get_running_loop().create_future()
