@@ -24,7 +24,7 @@ EVERY = 1.0
 """Seconds between two looks of `--watch`."""
 
 Document = Mapping[str, Any]
-"""What the router says of itself: `core.status.document`."""
+"""What the router says of itself: `core.accounts.snapshot.document`."""
 
 
 @click.command()

@@ -114,8 +114,8 @@ def content(letter: DeadLetter) -> Any:
         return letter.payload.decode("utf-8", "backslashreplace")
 
 
-def event_of(letter: DeadLetter) -> Event:
-    """The event, or the delivery of it, that the letter is of."""
+def delivery_of(letter: DeadLetter) -> Event:
+    """Return the event or the delivery that the letter is of, as new: its payload not decoded, its attempts not counted."""
     return Event(
         letter.event_id,
         letter.source,
@@ -126,10 +126,13 @@ def event_of(letter: DeadLetter) -> Event:
         letter.route or "",
         letter.sink or "",
         headers=letter.headers,
-        attempt=max(letter.attempts, 1),
         address=letter.address,
-        _payload=content(letter),
     )
+
+
+def event_of(letter: DeadLetter) -> Event:
+    """Return the same with its attempts, and with a payload that can be shown even where it is no JSON."""
+    return msgspec.structs.replace(delivery_of(letter), attempt=max(letter.attempts, 1), _payload=content(letter))
 
 
 def faults(letter: DeadLetter) -> list[dict[str, str]] | None:

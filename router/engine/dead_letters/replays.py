@@ -24,7 +24,7 @@ from router.broker.server.health import Health
 from router.broker.server.link import cancelled
 from router.broker.server.outage import Outage
 from router.contracts import Clock, DeadLetters, Receipt, Source
-from router.core.accounts.dead_letter_filter import received_at
+from router.core.accounts.dead_letter_filter import delivery_of, received_at
 from router.core.validation import DETAIL_BYTES
 from router.engine.log_limits import LogLimits
 from router.errors import ConfigError, Reason, UnavailableError
@@ -44,7 +44,7 @@ LAST_SWEEP = 1.0
 
 
 class Way(Protocol):
-    """The pipeline in force, as letters see it (`engine.pipeline.Pipeline`)."""
+    """The pipeline in force, as letters see it (`engine.intake.pipeline.Pipeline`)."""
 
     def again(self, source: str, batch: RawBatch, received_at: datetime) -> None:
         """An event goes the whole way. Raises `KeyError` without that source."""
@@ -206,20 +206,8 @@ def _letters(batch: RawBatch) -> list[DeadLetter | None]:
 
 def _delivery(letter: DeadLetter, payload_format: str, at: At) -> Event:
     """The delivery that the letter is of, its attempts counted anew."""
-    return Event(
-        letter.event_id,
-        letter.source,
-        letter.channel,
-        letter.pattern,
-        received_at(letter),
-        letter.payload,
-        letter.route or "",
-        letter.sink or "",
-        payload_format,
-        letter.headers,
-        address=letter.address,
-        _receipt=at.receipt,
-        _position=at.position,
+    return msgspec.structs.replace(
+        delivery_of(letter), format=payload_format, _receipt=at.receipt, _position=at.position
     )
 
 

@@ -42,7 +42,7 @@ class Admin(Protocol):
 
 
 class Watch:
-    """Implements `core.status.View` for these parts; `phase` is set by whoever lets the router live."""
+    """Implements `core.accounts.snapshot.View` for these parts; `phase` is set by whoever lets the router live."""
 
     def __init__(self, parts: Parts, reloads: ReloadRequests) -> None:
         self._parts = parts
