@@ -119,7 +119,7 @@ def quick(start_server, tmp_path):
 
 
 def test_the_queues_of_sinks_that_work_that_are_gone_and_that_moved_to_memory(desk):
-    desk.put("kept", 3, ago=10)
+    desk.put("kept", 3, ago=601)
     desk.put("gone", 2, ago=7200)
     desk.delay("gone", 5, time.time() + 100, received_at=datetime.now(UTC) - timedelta(days=3))
     desk.put("audit", 1)
@@ -131,7 +131,7 @@ def test_the_queues_of_sinks_that_work_that_are_gone_and_that_moved_to_memory(de
     table = {row[0]: row[1:] for row in rows}
     assert list(table) == ["kept", "audit", "gone", "later-only"]
     assert table["kept"][:4] == ["ok", "3", "0", "0"]
-    assert re.fullmatch(r"[1-5]\ds", table["kept"][4])  # the command itself may take its time
+    assert table["kept"][4] == "10m"
     assert table["gone"] == ["gone", "2", "1", "0", "3d"]
     assert table["audit"][:2] == ["memory", "1"]
     assert "5 deliveries nobody works off" in done.err
