@@ -1,7 +1,7 @@
-"""How to reach a Redis: options from a URL, connections and clients of redis-py, and its errors in plain words; floor 4.
+"""Access to a Redis server: options from a URL, redis-py connections and clients, and its errors in plain words; floor 4.
 
-redis-py's own retries are off everywhere: a command whose answer was lost may have run, so whoever sends it decides
-whether it may be sent again.
+redis-py's own retries are off everywhere. A command whose answer was lost may have run, so the caller decides whether
+sending it again is safe.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from router.config.redis_url import shown
 from router.errors import ConfigError, Problem, RouterError, UnavailableError
 
 TIMEOUT = 5.0
-"""Seconds that connecting, and the answer of one command, may take."""
+"""Seconds allowed for connecting, and for the answer to one command."""
 
 SILENCE = 9.0
-"""Seconds without a byte after which a peer is dead; bytes that nobody acknowledges for as long end a TCP connection."""
+"""Seconds without a byte after which a peer counts as dead; also the limit for bytes that TCP has not acknowledged."""
 
 _TLS_FILES = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
 _NAMED_TLS_OPTIONS = frozenset(redis_url.TLS_OPTIONS) - {"ssl_password"}
@@ -44,24 +44,24 @@ class Server:
     shown: str
     """The address without credentials."""
     client_name: str
-    """The name that `CLIENT LIST` shows of our connections."""
+    """The name of our connections in `CLIENT LIST`."""
     connection_class: type[AbstractConnection] = field(repr=False)
     options: Mapping[str, Any] = field(repr=False)
 
     def connection(self) -> AbstractConnection:
-        """A connection of redis-py's, not yet open. It speaks RESP2."""
+        """Return a redis-py connection that is not open yet. The connection uses RESP2."""
         return self.connection_class(**self.options)
 
     def client(self) -> Redis:
-        """A client with its own pool; the caller closes it."""
+        """Return a redis-py client with its own pool; the caller closes the client."""
         return Redis.from_pool(ConnectionPool(connection_class=self.connection_class, **self.options))
 
 
 def server(url: str, *, client_name: str = "event-router", database: bool = True) -> Server:
-    """The server that a `redis://`, `rediss://` or `unix://` URL names, every option of it checked.
+    """Return the server that a `redis://`, `rediss://` or `unix://` URL names, with every option checked.
 
-    `client_name` is what `CLIENT LIST` shows of us. `database` False leaves the database number aside: pub/sub has none.
-    Raises `ConfigError`, whose text never holds a credential.
+    `client_name` is our name in `CLIENT LIST`. `database` False ignores the database number: pub/sub has none.
+    Raises `ConfigError`; the text never holds a credential.
     """
     address = shown(url)
     options: dict[str, Any] = {**_parsed(url, address)}
@@ -78,7 +78,10 @@ def server(url: str, *, client_name: str = "event-router", database: bool = True
 
 
 def explain(error: BaseException, address: str) -> RouterError:
-    """Return what a failed connection or command means: `ConfigError` where a person must act, else `UnavailableError`."""
+    """Return the router's error for a failed connection or command.
+
+    The result is a `ConfigError` if an operator must act, else an `UnavailableError`: the failure passes by itself.
+    """
     text = answers.said(error).rstrip(".")
     match error:
         case RouterError():
@@ -86,11 +89,11 @@ def explain(error: BaseException, address: str) -> RouterError:
         case failures.AuthenticationError() | failures.AuthorizationError():
             return _config(f"{address}: {_login(text)}")
         case failures.NoPermissionError():
-            return _config(f"{address}: Redis refuses it for lack of permission: {text}")
+            return _config(f"{address}: Redis refuses the command for lack of permission: {text}")
         case failures.BusyLoadingError():
             return UnavailableError(f"{address}: Redis is still loading its data")
         case failures.InvalidResponse():
-            return _config(f"{address}: what answers there does not speak the Redis protocol (or wants TLS: rediss://)")
+            return _config(f"{address}: the server there does not speak the Redis protocol (or wants TLS: rediss://)")
         case failures.TimeoutError() | TimeoutError():
             hint = " (does it speak TLS? if not: redis://)" if address.startswith("rediss:") else ""
             return UnavailableError(f"{address}: no answer in time{hint}")
@@ -101,19 +104,19 @@ def explain(error: BaseException, address: str) -> RouterError:
 
 
 def unexpected(error: BaseException) -> BaseException | None:
-    """Return the error if it is neither Redis's, the network's, nor one that says so in our words: then it is a fault of ours."""
+    """Return the error if it is a fault of the router: none of redis-py, the network, or `RouterError`. Else return None."""
     return None if isinstance(error, failures.RedisError | OSError | TimeoutError | RouterError) else error
 
 
 def _network(error: BaseException, address: str, text: str) -> RouterError:
-    """Return what `explain` does for errors of the network and of TLS; redis-py hides the real one behind its own."""
+    """Do the work of `explain` for errors of the network and of TLS; redis-py hides the real error behind its own."""
     cause = error if isinstance(error, OSError) else error.__cause__ or error.__context__
     match cause:
         case ssl.SSLCertVerificationError():
             why = f"its certificate can't be trusted: {cause.verify_message}"
             return _config(f"{address}: {why}; name its authority with ?ssl_ca_certs=FILE")
         case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):
-            return _config(f"{address}: what answers there does not speak TLS; try redis://")
+            return _config(f"{address}: the server there does not speak TLS; try redis://")
         case socket.gaierror():
             return UnavailableError(f"{address}: the host name can't be resolved")
         case ConnectionRefusedError():
@@ -128,7 +131,7 @@ def _network(error: BaseException, address: str, text: str) -> RouterError:
 
 
 def _parsed(url: str, address: str) -> Mapping[str, Any]:
-    """The options that redis-py reads from the URL. Its own error text may quote the password, so it is not shown."""
+    """Return the options that redis-py reads from the URL. redis-py's error text may quote the password: never show it."""
     wrong = redis_url.fault(url)
     if wrong:
         raise _config(f"{address}: {wrong}")
@@ -140,7 +143,7 @@ def _parsed(url: str, address: str) -> Mapping[str, Any]:
 
 
 def _check_tls(kind: type[AbstractConnection], options: Mapping[str, Any], address: str) -> None:
-    """Make the TLS context once, now: a certificate file that isn't there would else look like a server that isn't."""
+    """Build the TLS context once, now: a missing certificate file would later look like an unreachable server."""
     if not issubclass(kind, SSLConnection):
         return
     try:
@@ -154,9 +157,10 @@ def _check_tls(kind: type[AbstractConnection], options: Mapping[str, Any], addre
 
 
 def _keepalive() -> dict[int, int]:
-    """TCP options that find a dead peer: keepalive on an idle connection, a limit on unacknowledged bytes on a busy one.
+    """Return the TCP options that detect a dead peer.
 
-    Linux has them all, other systems some.
+    Keepalive covers an idle connection; a limit on unacknowledged bytes covers a busy one. Linux has all of these options,
+    other systems have some.
     """
     wanted = {
         "TCP_KEEPIDLE": 5,
@@ -168,7 +172,7 @@ def _keepalive() -> dict[int, int]:
 
 
 def _client_name(name: str) -> str:
-    """`name` with what CLIENT SETNAME refuses (anything but visible ASCII) replaced."""
+    """Return `name` with the characters that CLIENT SETNAME refuses (anything but visible ASCII) replaced by `-`."""
     return re.sub(r"[^!-~]", "-", name)
 
 
@@ -189,11 +193,10 @@ def _config(message: str) -> ConfigError:
 
 
 async def dial(server: Server) -> AbstractConnection:
-    """Open a connection, log in, name it and have one PING answered.
+    """Open a connection, log in, set its name and wait for the answer to one PING.
 
-    Raises redis-py's errors; a server that is loading its data counts as one that isn't there yet. The name is a courtesy,
-    whatever the server has against it. So is the PING: it was answered, and a user who may not send one, or a full disk,
-    does not stop pub/sub.
+    Raises redis-py's errors, also while the server loads its data. Error answers to CLIENT SETNAME and PING are ignored:
+    the server is reachable, and a missing permission for PING or a full disk does not stop pub/sub.
     """
     connection = server.connection()
     try:
@@ -215,7 +218,7 @@ async def dial(server: Server) -> AbstractConnection:
 
 
 class Backoff:
-    """Delays between tries: exponential with full jitter, so that many routers do not come back in step."""
+    """Exponential delays with full jitter, so that many routers do not retry at the same moment. Times are seconds."""
 
     def __init__(self, first: float, longest: float) -> None:
         self._first = first
@@ -224,18 +227,18 @@ class Backoff:
         """Delays given since the last `reset`."""
 
     def next(self) -> float:
-        """Seconds to wait before the next try: a random part of a bound that doubles each time."""
+        """Return the seconds until the next try: a random share of a bound that doubles each time."""
         bound = min(self._longest, self._first * 2.0 ** min(self.tries, 30))
         self.tries += 1
         return random.random() * bound  # noqa: S311  # spreads load, keeps no secret
 
     def reset(self) -> None:
-        """Begin anew, after a success that lasted."""
+        """Start again with the first delay, after a lasting success."""
         self.tries = 0
 
 
 def hung_up(connection: AbstractConnection) -> bool:
-    """Return whether the other side has ended this connection, as far as is known here without asking."""
+    """Return whether the other side is known to have ended this connection. Sends nothing."""
     reader, writer = connection._reader, connection._writer  # noqa: SLF001  # redis-py finds out when it reads an answer
     if reader is None or writer is None or writer.transport.is_closing():
         return True
@@ -244,9 +247,10 @@ def hung_up(connection: AbstractConnection) -> bool:
 
 @contextlib.contextmanager
 def broken() -> Iterator[None]:
-    """Raise redis-py's `ConnectionError` for a connection that ends while it is written to.
+    """Raise redis-py's `ConnectionError` for a connection that ends during a write.
 
-    uvloop raises a bare `RuntimeError` then, until it has told the reader of it, and redis-py lets that through.
+    Between the end of the transport and the callback to its reader, uvloop raises a bare `RuntimeError`. redis-py does not
+    translate that error.
     """
     try:
         yield

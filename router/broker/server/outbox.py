@@ -1,7 +1,7 @@
-"""An outbox: sends numbered batches to Redis, in order, each again until Redis has taken it; floor 4.
+"""The outbox: sends numbered batches to Redis in order, and retries each batch until Redis has accepted it; floor 4.
 
-A batch whose answer was lost is sent again under its number, and its script does nothing for a number it has seen. So every
-batch takes effect once.
+A batch whose answer was lost is sent again under the same number. The script does nothing for a number that it has seen,
+so every batch takes effect once.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ HURRIED = 0.1
 
 
 class Batch(NamedTuple):
-    """The keys and words of one call of the script. The number of the batch is put before the words."""
+    """The keys and arguments of one script call. The outbox puts the number of the batch before the arguments."""
 
     keys: Sequence[str]
     words: Sequence[Word]
 
 
 class Cargo(Protocol):
-    """The source of an outbox's batches: it keeps what waits to be sent, and hears what Redis has taken."""
+    """The source of an outbox's batches: stores the items that wait to be sent, and handles the answers."""
 
     def next_batch(self) -> Batch | None:
-        """Return the next batch; None when nothing waits."""
+        """Return the next batch; None if no item waits."""
 
     def taken(self, answer: Any) -> bool:
-        """Hear the answer of the script to the last batch; return whether that batch is to be sent again."""
+        """Handle the script's answer to the last batch; return whether to send that batch again."""
 
 
 @dataclass(slots=True)
 class Buffer:
-    """The bound in bytes of what waits while Redis takes nothing, and how much of it is used."""
+    """The limit in bytes for items that wait while Redis is unavailable, and the bytes used."""
 
     limit: int
     used: int = 0
 
 
 class Outbox:
-    """Sends what a `Cargo` holds. `health` hears of every attempt, under the outbox's name."""
+    """Sends the batches of a `Cargo`, and reports every attempt to `health` under the outbox's name."""
 
     def __init__(self, name: str, server: Server, script: Script, cargo: Cargo, health: Health) -> None:
         self.idle = asyncio.Event()
-        """Set while nothing waits to be sent."""
+        """Set while no batch waits to be sent."""
         self.idle.set()
         self.link = Link(server)
         self._name = name
@@ -61,31 +61,32 @@ class Outbox:
         self._number = 0
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._turn = asyncio.Lock()  # a batch in doubt must not be overtaken by one with a higher number
+        # No other batch may be sent while one is in doubt: the script ignores a number below the highest it has seen.
+        self._turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start the task that sends."""
         self._task = asyncio.create_task(self._run(), name=self._name)
 
     def wake(self) -> None:
-        """Send what came to the cargo."""
+        """Announce that the cargo has a batch to send."""
         self.idle.clear()
         self._wake.set()
 
     async def once(self, batch: Batch) -> Any:
-        """Send a batch that nobody misses, when none is in doubt, and return the answer. Raises what `Link` raises."""
+        """Send a batch that may be lost, without retries, and return the answer. Raises the errors of `Link`."""
         async with self._turn:
             return await self._attempt(self._next_number(), batch)
 
     def signs(self, part: str) -> Iterator[Sign]:
-        """Yield what the outbox is doing, for the watchdog. `part` names it there."""
+        """Yield the progress of the outbox, for the watchdog. `part` names the outbox there."""
         yield Sign(part, COMMAND, self.link.since)
         if self._task is not None and self._task.done():
-            yield Sign(part, "its task has ended by itself", None, ended=True)
+            yield Sign(part, "its task ended unexpectedly", None, ended=True)
 
     async def drain(self, patience: float) -> None:
-        """Send what waits, for `patience` seconds at most, and end."""
+        """Send the waiting batches, for `patience` seconds at most, then stop the task and close the connection."""
         self._hurry.set()
         if self._task is not None:
             with contextlib.suppress(TimeoutError):
@@ -105,12 +106,12 @@ class Outbox:
             self.idle.set()
 
     async def _send(self, batch: Batch) -> None:
-        """Send the batch until Redis has taken it. The delays grow too while Redis answers that it has no room."""
+        """Send the batch until Redis has accepted it. The delays also grow while Redis answers that a queue is full."""
         number, backoff = self._next_number(), self._health.backoff()
         while True:
             try:
                 again = self._cargo.taken(await self._attempt(number, batch))
-            except Exception as error:  # noqa: BLE001  # whatever it is, the batch waits and is sent again
+            except Exception as error:  # noqa: BLE001  # after any error the batch is sent again
                 delay = self._health.failed(error, self._name)
             else:
                 self._health.succeeded(self._name)
@@ -127,7 +128,7 @@ class Outbox:
         return await self.link.script(self._script, batch.keys, (number, *batch.words))
 
     async def _pause(self, delay: float) -> None:
-        """Wait before the next attempt; hardly at all once the outbox is drained."""
+        """Wait before the next attempt, at most `HURRIED` seconds once the outbox is drained."""
         if self._hurry.is_set():
             await asyncio.sleep(min(delay, HURRIED))
             return

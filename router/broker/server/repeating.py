@@ -1,4 +1,4 @@
-"""A task that does one thing at intervals: questions that are asked of Redis while the router runs; floor 4."""
+"""A task that calls a function at intervals, for periodic commands to Redis; floor 4."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from router.broker.server.link import cancelled
 
 
 class Repeating:
-    """Does `work` every `every` seconds, from `start` to `close`; the work may return another pause.
+    """Calls `work` every `every` seconds from `start` to `close`. `work` may return another pause in seconds.
 
-    A failure does not end it. `health` hears of each attempt and says when the next one is due after a failure.
+    An exception of `work` does not end the task. Each attempt is reported to `health`, which sets the pause after a failure.
     """
 
     def __init__(
@@ -27,15 +27,15 @@ class Repeating:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin, with the first time at once."""
+        """Start the task; the first call of `work` comes at once."""
         self._task = asyncio.create_task(self._run(), name=self._name)
 
     def hurry(self) -> None:
-        """End the pause."""
+        """End the current pause, so that the next call comes at once."""
         self._hurried.set()
 
     async def close(self) -> None:
-        """End; harmless twice."""
+        """Stop the task. A second call does nothing."""
         task, self._task = self._task, None
         if task is not None:
             await cancelled([task])
@@ -44,7 +44,7 @@ class Repeating:
         while True:
             try:
                 pause = await self._work()
-            except Exception as error:  # noqa: BLE001  # whatever it is, there is a next time
+            except Exception as error:  # noqa: BLE001  # after any error the work is tried again
                 pause = None if self._health is None else self._health.failed(error)
             else:
                 if self._health is not None:

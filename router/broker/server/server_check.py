@@ -1,7 +1,6 @@
-"""Whether the router's own Redis answers, asked once a second on a connection of its own; floor 4.
+"""The check of the router's own Redis: one PING a second on a separate connection; floor 4.
 
-The connections that carry work notice a dead server only when there is work. Who asks whether the router is ready wants
-to know before that.
+The other connections notice a dead server only when they have a command to send. Readiness must show it earlier.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from router.broker.server.link import Link
 from router.broker.server.repeating import Repeating
 
 EVERY = 1.0
-"""Seconds between two questions."""
+"""Seconds between two PINGs."""
 
 PATIENCE = 3.0
-"""Seconds after which a server that does not answer can't be reached."""
+"""Seconds without an answer after which the server counts as unreachable."""
 
 
 class ServerCheck:
-    """Asks one server whether it is there. Raises `ConfigError` for a URL that isn't one."""
+    """Checks at intervals whether a server answers. Raises `ConfigError` for an invalid URL."""
 
     def __init__(self, url: str, *, client_name: str = "event-router", every: float = EVERY) -> None:
         server = client.server(url, client_name=client_name)
@@ -36,24 +35,24 @@ class ServerCheck:
 
     @property
     def reason(self) -> str | None:
-        """Why the server can't be reached; None while it can, and before the first answer."""
+        """The reason why the server can't be reached; None while it can, and before the first answer."""
         return self._health.reason
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Start the checks."""
         self._repeating.start()
 
     async def close(self) -> None:
-        """Ask no more."""
+        """End the checks and close the connection."""
         await self._repeating.close()
         await self._link.close()
 
     async def _ping(self) -> None:
-        """Ask. A full disk or a missing permission is an answer, and is told where it matters."""
+        """Send a PING. An error answer (full disk, missing permission) counts as an answer: other components report it."""
         try:
             await self._link.call("PING")
         except failures.MasterDownError:
             raise
         except failures.ResponseError as error:
-            if answers.said(error).startswith("BUSY "):  # a script that does not end: nothing else is answered either
+            if answers.said(error).startswith("BUSY "):  # an endless script: all other commands are refused
                 raise
