@@ -27,7 +27,7 @@ async def test_a_router_that_was_stopped_for_a_while_says_how_long_it_was_deaf(s
         await moment(2.0)
         stood = time.monotonic() - began
         router.process.signal(signal.SIGCONT)
-        await router.until(lambda: "subscription is back" in router.process.err)
+        await router.until(lambda: "subscription is restored" in router.process.err)
         assert await router.stop() == 0
     closing = router.closing()
     assert closing["gaps"] == 1

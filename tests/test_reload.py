@@ -714,11 +714,13 @@ async def test_a_reload_while_redis_is_away_does_what_needs_no_redis(server, tmp
         async with daemon(server, tmp_path, setup) as router:
             proxy.refuse = True
             proxy.cut()
-            await router.until(lambda: said(router, "subscription lost; events published until it is back are missed"))
+            await router.until(
+                lambda: said(router, "subscription lost; events published until it is restored are missed")
+            )
             await reload(router, {**setup, "sinks": {"audit": {**LOG, "path": "other.jsonl"}}})
             refused = {"web": {"type": "pubsub", "channels": ["a", "b"]}}
             assert "source web is not connected" in await reload(router, {**setup, "sources": refused})
             proxy.refuse = False
-            await router.until(lambda: said(router, "subscription is back"))
+            await router.until(lambda: said(router, "subscription is restored"))
             router.publish("a", {"n": 1})
             await router.until(lambda: router.count("other.jsonl") == 1)

@@ -1,4 +1,4 @@
-"""The commands sent on one subscribed connection, and the answers to them, which come in the same order; floor 4."""
+"""The commands sent on one subscribed connection, and their answers, which arrive in the same order; floor 4."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ PONG, ERROR = b"pong", b"error"
 UNSUBSCRIBE, PUNSUBSCRIBE = b"unsubscribe", b"punsubscribe"
 
 PINGED: Wanted = (b"ping", b"")
-"""Stands for a PING among the commands that are to be answered."""
+"""The mark of a plain PING among the unanswered commands."""
 
 SWITCH_PING: Wanted = (b"ping", b"switch")
-"""Stands for a PING at whose answer other subscriptions come into force."""
+"""The mark of a PING whose answer switches to other subscriptions."""
 
 PROOF: Wanted = (b"ping", b"proof")
-"""Stands for a PING whose answer proves that all that was sent before it has come."""
+"""The mark of a PING whose answer proves that all earlier messages have arrived."""
 
 _ENDS = {SUBSCRIBE: UNSUBSCRIBE, PSUBSCRIBE: PUNSUBSCRIBE}
 
 
 class Commands:
-    """Sends commands by `write`, and knows what the server has confirmed and refused.
+    """The commands of one connection, sent by `write`, and which of them the server has confirmed or refused.
 
-    `abort` ends the connection, `proven` is called when a PING for proof is answered.
+    `abort` ends the connection; `proven` is called when a PING for proof is answered.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class Commands:
         proven: Callable[[], None],
     ) -> None:
         self.subscriptions = subscriptions
-        """Those in force: which copies count."""
+        """The subscriptions in force. They decide which copy of an event counts."""
         self.refused: dict[Wanted, str] = {}
-        """Subscriptions that the server refused, with its words."""
+        """The subscriptions that the server refused, with its error text."""
         self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when the server has answered every subscription asked for; `refused` says how."""
+        """Done when the server has confirmed or refused every requested subscription."""
         self._write = write
         self._abort = abort
         self._proven = proven
@@ -54,10 +54,10 @@ class Commands:
         self._next: Subscriptions | None = None
 
     def subscribe(self, wanted: Iterable[Wanted]) -> None:
-        """Ask for these subscriptions, each with a command of its own so that a refusal names its channel."""
+        """Request these subscriptions, each with a separate command, so that a refusal can be matched to its channel."""
         wanted = list(wanted)
-        for one in wanted:
-            self.refused.pop(one, None)
+        for subscription in wanted:
+            self.refused.pop(subscription, None)
         if self.answered.done():
             self.answered = asyncio.get_running_loop().create_future()
         self._unanswered += len(wanted)
@@ -65,43 +65,43 @@ class Commands:
         self._write(b"".join(map(_pack, wanted)))
 
     def unsubscribe(self, unwanted: Iterable[Wanted]) -> None:
-        """Give these subscriptions up."""
+        """Unsubscribe from these."""
         commands = [(_ENDS[kind], name) for kind, name in unwanted]
         self._expected.extend(commands)
         self._write(b"".join(map(_pack, commands)))
 
     def switch(self, subscriptions: Subscriptions) -> None:
-        """Have other subscriptions decide which copies count, and give up what they do not want.
+        """Put other subscriptions into force, and unsubscribe from those that they lack. Additions must be confirmed.
 
-        They come into force at one place in the stream of messages, the answer to a PING: what was published is on one
-        side of it with all its copies, so it is neither missed nor taken twice. What comes new is subscribed already.
+        The switch happens at the answer to a PING. All copies of a published event are on one side of that answer, so the
+        event is neither missed nor received twice.
         """
-        unwanted = [one for one in self.subscriptions.wanted if one not in subscriptions.wanted]
+        unwanted = [wanted for wanted in self.subscriptions.wanted if wanted not in subscriptions.wanted]
         self._next = subscriptions
         self._expected.append(SWITCH_PING)
         self._write(b"PING\r\n")
         self.unsubscribe(unwanted)
 
     def ping(self, *, for_proof: bool) -> None:
-        """Ask for a sign of life, and where it is needed for the proof that nothing is missing."""
+        """Send a PING. With `for_proof`, its answer proves that no earlier message is missing."""
         self._expected.append(PROOF if for_proof else PINGED)
         self._write(b"PING\r\n")
 
     def doubt(self) -> None:
-        """Take no PING that was sent before now for proof."""
+        """Let no PING sent before now count as proof."""
         self._expected = deque(PINGED if asked is PROOF else asked for asked in self._expected)
 
     def leave(self) -> asyncio.Future[None]:
-        """Give every subscription up; the result is done when the server has done so, or refused."""
+        """Unsubscribe from everything; the future is done when the server has confirmed or refused that."""
         self._left = asyncio.get_running_loop().create_future()
         self._write(b"UNSUBSCRIBE\r\nPUNSUBSCRIBE\r\n")
         return self._left
 
-    def take(self, reply: Any) -> None:
-        """Take an answer. Raises `ValueError` for one that nobody asked for."""
+    def answered_by(self, reply: Any) -> None:
+        """Handle the next answer of the server. Raises `ValueError` if no command has this answer."""
         kind = reply[0] if isinstance(reply, list) else bytes(reply).lower()
         if self._left is not None:
-            self._take_while_leaving(self._left, kind, reply)
+            self._answer_while_leaving(self._left, kind, reply)
             return
         if kind in {UNSUBSCRIBE, PUNSUBSCRIBE}:
             if self._expected and self._expected[0] == (kind, reply[1]):
@@ -110,7 +110,7 @@ class Commands:
                 self._abort("the server ended a subscription")
             return
         if not self._expected:
-            raise ValueError(f"{reply!r:.100} where nothing was asked")
+            raise ValueError(f"{reply!r:.100} without a command that it answers")
         asked = self._expected.popleft()
         if asked[0] != PINGED[0]:
             self._answer(asked, kind, reply)
@@ -132,8 +132,8 @@ class Commands:
         if not self._unanswered:
             self.answered.set_result(None)
 
-    def _take_while_leaving(self, left: asyncio.Future[None], kind: bytes, reply: list[Any]) -> None:
-        """Take an answer while unsubscribing: the last one counts no subscription, or is a refusal."""
+    def _answer_while_leaving(self, left: asyncio.Future[None], kind: bytes, reply: list[Any]) -> None:
+        """Handle an answer while unsubscribing; a count of 0 subscriptions or a refusal ends the wait."""
         if self._expected and kind not in {UNSUBSCRIBE, PUNSUBSCRIBE}:
             self._expected.popleft()
         elif not left.done() and (kind == ERROR or (kind == PUNSUBSCRIBE and reply[2] == 0)):
@@ -141,5 +141,5 @@ class Commands:
 
 
 def _pack(command: Wanted) -> bytes:
-    """Return a command as the bytes to send."""
+    """Return the bytes of a command in the Redis protocol."""
     return bytes(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub knows commands of one word only

@@ -1,4 +1,4 @@
-"""Opens the connection of a pub/sub source: a try that hangs is overtaken by the next one, not waited for; floor 4."""
+"""The dialer of a pub/sub source: opens a connection, with several tries at once if the first ones hang; floor 4."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from router.broker.server.link import cancelled
 from router.contracts import Clock
 
 TRIES_AT_ONCE = 5
-"""Connections that may be opening at the same time: one that hangs does not hold up the next try."""
+"""Connections that may be opening at the same time, so that one that hangs does not delay the next try."""
 
 OVERTAKE_AFTER = 1.0
-"""Seconds after which a try that hangs is overtaken."""
+"""Seconds without a result after which the next try starts beside the current one."""
 
 
 class Dialer:
-    """Tries `open_one` until one try succeeds. `failed` hears why each other try did not; it may raise."""
+    """Calls `open_one` until one call succeeds. Each failure is passed to `failed`, which may raise to end the tries."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Dialer:
         clock: Clock,
     ) -> None:
         self.tried = 0.0
-        """When something was last done for a connection (`clock.monotonic`)."""
+        """The time (`clock.monotonic`, seconds) of the last activity, as progress for the watchdog."""
         self._open = open_one
         self._failed = failed
         self._backoff = backoff
@@ -48,7 +48,7 @@ class Dialer:
             await _discard(tries)
 
     async def _first(self, tries: set[asyncio.Task[Subscriber]], pause: float) -> Subscriber | None:
-        """Take the first success out of `tries`; return None when it is time for another try."""
+        """Return the first connection that opens and drop its task from `tries`; None when the next try is due."""
         now = self._clock.monotonic
         begun = now()
         while True:
@@ -70,7 +70,7 @@ class Dialer:
 
 
 async def _discard(tries: set[asyncio.Task[Subscriber]]) -> None:
-    """End tries that are no longer wanted, and close what they opened."""
+    """Cancel the remaining tries, and close connections that they opened meanwhile."""
     await cancelled(tries)
     for task in tries:
         if not task.cancelled() and task.exception() is None:

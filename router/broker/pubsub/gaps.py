@@ -1,4 +1,4 @@
-"""The gaps of a pub/sub source: how often and for how long it was deaf; floor 4."""
+"""The gaps of a pub/sub source: times without a subscription, in which events are lost; floor 4."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from router.contracts import Clock
 
 
 class Gaps:
-    """Counts, measures and logs the times in which a source was not subscribed, after it had been."""
+    """Counts, measures and logs the gaps of one source."""
 
     def __init__(self, clock: Clock, log: BoundLogger) -> None:
         self.count = 0
@@ -20,18 +20,18 @@ class Gaps:
         self._began: float | None = None
 
     def begin(self, why: str, complete_until: float) -> None:
-        """Note a loss; a gap that is open goes on. All that was published until `complete_until` has come."""
+        """Note a loss; an open gap goes on. All events published before `complete_until` (monotonic) were received."""
         if self._began is None:
             self.count += 1
             self._began = complete_until
-            self._log.warning("subscription lost; events published until it is back are missed", reason=why)
+            self._log.warning("subscription lost; events published until it is restored are missed", reason=why)
 
     def end(self, *, back: bool) -> None:
-        """Close the open gap, if there is one; `back` says that the subscription is."""
+        """Close the open gap, if any. `back` is True if the subscription is restored, False if the source stops."""
         if self._began is None:
             return
         seconds = self._clock.monotonic() - self._began
         self._began = None
         self.seconds += seconds
         if back:
-            self._log.warning("subscription is back", gap_seconds=round(seconds, 3), gaps=self.count)
+            self._log.warning("subscription is restored", gap_seconds=round(seconds, 3), gaps=self.count)

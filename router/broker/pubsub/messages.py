@@ -1,6 +1,6 @@
-"""The bytes of one subscribed connection as batches of messages; floor 4.
+"""The parser of one subscribed connection: bytes to batches of messages; floor 4.
 
-No object is made for a message beyond what hiredis makes.
+For speed, the parser creates no object per message beyond those of hiredis.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from router.broker.pubsub.commands import ERROR, Commands
 from router.events import RawBatch
 
 SLICE = 16 * 1024
-"""Bytes given to the parser at once: it moves what is left each time it has used up a kilobyte, so small is fast."""
+"""Bytes fed to hiredis at once. hiredis moves its unread rest after each kilobyte it consumes, so small slices are fast."""
 
 MESSAGE, PMESSAGE = b"message", b"pmessage"
 
 BROKEN = (hiredis.HiredisError, TypeError, ValueError, IndexError)
-"""What `Messages.parse` raises for bytes that are not pub/sub."""
+"""The errors that `Messages.parse` raises for bytes that are not pub/sub."""
 
 
 class Messages:
-    """Parses what the server sends. Answers to commands go to `commands`, which says which copies count too."""
+    """The parser of one connection. Answers go to `commands`, whose `subscriptions` decide which copy of an event counts."""
 
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
@@ -30,18 +30,19 @@ class Messages:
         self._gets = self._parser.gets
 
     def parse(self, chunk: memoryview, size: int, batches: list[RawBatch]) -> None:
-        """Append what a chunk of the socket completes to `batches`. Raises what `BROKEN` names."""
+        """Parse the first `size` bytes of a chunk; append the complete messages to `batches`. Raises the errors of `BROKEN`."""
         before = self._commands.subscriptions
         for start in range(0, size, SLICE):
             self._parser.feed(chunk, start, min(SLICE, size - start))  # type: ignore[arg-type]
-            # The run of the slice before goes on, unless other subscriptions came into force in it.
+            # Continue the last run of the previous slice, unless the subscriptions were switched in that slice.
             self._split(batches, batches[-1] if batches and self._commands.subscriptions is before else None)
 
     def _split(self, batches: list[RawBatch], last: RawBatch | None) -> None:
-        """Append what the parser holds to `batches`, as runs of equal channel and pattern; `last` is a run that goes on.
+        """Append the parsed messages to `batches`, as runs of equal channel and pattern; `last` is a run to continue.
 
-        This loop runs once per message. A run is known by the channel in `exact` (its name matched) or in `wild`
-        (a glob did); a run of copies that lost against another subscription by `extra`, and does not break the others.
+        The loop runs once per message, so it compares as little as possible. `exact` is the channel of the current run if a
+        name matched, `wild` if a glob matched. `extra` is the channel of copies that are dropped because another
+        subscription wins; they do not end the current run.
         """
         gets = self._gets
         append: Callable[[bytes], None] = batches.append  # type: ignore[assignment]  # replaced before its first use
@@ -57,7 +58,7 @@ class Messages:
                     append(payload)
                     continue
                 if kind == MESSAGE:
-                    if name not in subscriptions.names:  # subscribed already, or still, while others are in force
+                    if name not in subscriptions.names:  # during a switch: its name is new, or about to be unsubscribed
                         subscriptions.duplicates += 1
                         continue
                     batches.append(RawBatch(name, None, run := [payload]))
@@ -79,7 +80,7 @@ class Messages:
                     batches.append(RawBatch(name, glob_, run := [payload]))
                     append, exact, wild, pattern = run.append, None, name, glob_
                     continue
-            self._commands.take(message)
+            self._commands.answered_by(message)
             if subscriptions is not self._commands.subscriptions:
                 subscriptions = self._commands.subscriptions
                 exact = wild = pattern = extra = extra_pattern = None

@@ -1,14 +1,14 @@
-"""The pub/sub source: subscribes, notices every loss, comes back by itself and says for how long it was deaf; floor 4.
+"""The pub/sub source: subscribes, notices every loss, resubscribes, and reports how long it was unsubscribed; floor 4.
 
-Pub/sub has no memory: what is published while nobody is subscribed is gone. So a gap is never hidden: it is logged when
-it opens and when it closes, counted, and measured from the last byte before it to the last confirmation after it. Bytes
-that waited in the socket while the router stood still belong to the gap.
+Redis does not store messages for absent subscribers. So each gap is logged when it begins and when it ends, counted, and
+measured from the last byte before it to the last confirmation after it. Bytes that waited in the socket while the router
+was suspended belong to the gap too.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,28 +32,29 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The times by which a source watches its connection, in seconds."""
+    """The intervals and limits of a source's connection, in seconds."""
 
     ping_every: float = 1.0
+    """The time between two PINGs."""
     dead_after: float = SILENCE
-    """A connection that brought no byte for so long is dead."""
+    """The time without a byte after which a connection is dead."""
     first_delay: float = 0.1
-    """The first bound of the delay between tries; it doubles up to `longest_delay`, the delay is a random part of it."""
+    """The first bound of the delay between tries. It doubles up to `longest_delay`; the delay is a random share of it."""
     longest_delay: float = 2.0
     open: float = TIMEOUT
-    """How long one try may take."""
+    """The time allowed for one try to connect."""
     stable: float = 1.0
-    """A subscription that lasted so long lets the delays begin anew."""
+    """The lifetime from which on a subscription resets the delays."""
     leave: float = 2.0
-    """How long `stop` waits for what the server has sent before it unsubscribed us."""
+    """The time that `stop` waits for messages sent before the server unsubscribed us."""
 
 
 class PubSubSource:
     """A source that subscribes to names and globs on one server.
 
-    `names` are exact, `globs` in the order of the configuration. `receiver` is called from `start` on, once per chunk of
-    the socket, and never waited for. `connect_timeout` is how long `start` tries, None for ever; `waiting` is told why,
-    each time a try fails. Raises `ConfigError` for a URL that isn't one.
+    `names` are exact; `globs` are in the order of the configuration. From `start` on, `receiver` is called once per chunk of
+    the socket and must not block. `connect_timeout` limits `start` in seconds (None: no limit); `waiting` gets the reason of
+    each failed try. Raises `ConfigError` for an invalid URL.
     """
 
     in_flight = 0
@@ -77,9 +78,9 @@ class PubSubSource:
     ) -> None:
         self.name = name
         self.up = False
-        """Whether every subscription is confirmed."""
+        """True while every subscription is confirmed."""
         self.reason: str | None = "not started"
-        """Why it is not up."""
+        """The reason why the source is not up; None while it is."""
         self._server = client.server(url, client_name=client_name, database=False)
         self._subscriptions = Subscriptions(names, globs)
         self._deliver = partial(receiver.receive, name)
@@ -89,14 +90,14 @@ class PubSubSource:
         self._timing = timing or Timing()
         self._log = log.bind(source=name, address=self._server.shown)
         self._gaps = Gaps(clock, self._log)
-        begins = partial(self._log.warning, "not subscribed; trying on")
+        begins = partial(self._log.warning, "not subscribed; trying again")
         delays = self._timing.first_delay, self._timing.longest_delay
         self._health = Health(self._server.shown, Outage(clock), begins=begins, delays=delays)
         self._backoff = self._health.backoff()
-        self._dialer = Dialer(self._open, self._note, self._backoff, clock)
+        self._dialer = Dialer(self._open, self._failed, self._backoff, clock)
         self._following: Subscriptions | None = None
         self._subscriber: Subscriber | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._started = False
 
     @property
@@ -116,22 +117,22 @@ class PubSubSource:
 
     @property
     def duplicates(self) -> int:
-        """Copies of events dropped because another subscription of this source brought the same event."""
+        """The number of copies dropped because another subscription of this source brought the same event."""
         return self._subscriptions.duplicates
 
     @property
     def last_byte(self) -> float | None:
-        """When the last byte came (`clock.monotonic`); None before the first connection."""
+        """The time (`clock.monotonic`, seconds) of the last byte; None before the first connection."""
         return None if self._subscriber is None else self._subscriber.last_byte
 
     def signs(self) -> list[Sign]:
         """Implements `contracts.Source`."""
-        if self._keeper is None:
+        if self._task is None:
             return []
         return [
             Sign(
                 f"source {self.name}",
-                "nothing is heard and nothing tried",
+                "no byte is received and no connection is tried",
                 max(self._dialer.tried, self.last_byte or 0.0),
             )
         ]
@@ -140,10 +141,10 @@ class PubSubSource:
         """Do nothing: a subscription has no entries in flight."""
 
     async def start(self) -> None:
-        """Connect and subscribe; returns when the server has confirmed every name and glob.
+        """Connect and subscribe; return when the server has confirmed every name and glob.
 
-        From then on the connection is watched and healed, until `stop`. Raises `UnavailableError` when there is no
-        server within `connect_timeout`, `ConfigError` for a refused login or subscription.
+        From then on a task watches the connection and reconnects, until `stop`. Raises `UnavailableError` if the server does
+        not answer within `connect_timeout`, `ConfigError` for a refused login or subscription.
         """
         self.reason = f"{self._server.shown}: no answer yet"
         try:
@@ -154,96 +155,97 @@ class PubSubSource:
                 f"{self.reason} (source {self.name}, tried for {self._connect_timeout:g} s)"
             ) from error
         self._started = True
-        self._settle()
-        self._keeper = asyncio.create_task(self._keep(), name=f"source {self.name}")
+        self._assess()
+        self._task = asyncio.create_task(self._stay_subscribed(), name=f"source {self.name}")
 
     async def run(self) -> None:
-        """Return when `stop` has been called. Cancelling it stops the source."""
-        keeper = self._keeper
-        if keeper is None:
+        """Wait until `stop` is called. Cancelling this coroutine stops the source."""
+        task = self._task
+        if task is None:
             raise RuntimeError("start() comes first")
         try:
-            await asyncio.wait([keeper])
+            await asyncio.wait([task])
         except asyncio.CancelledError:
             await self.stop()
             raise
-        if not keeper.cancelled():
-            keeper.result()
+        if not task.cancelled():
+            task.result()
 
     async def stop(self) -> None:
-        """Unsubscribe; returns when everything published before that has been handed on."""
-        keeper, self._keeper = self._keeper, None
+        """Unsubscribe; return when everything published before that was passed to the receiver."""
+        task, self._task = self._task, None
         self._started = False
         if self._subscriber is not None:
             await self._subscriber.leave(self._timing.leave)
-        if keeper is not None:
-            await cancelled([keeper])
+        if task is not None:
+            await cancelled([task])
         self._gaps.end(back=False)
         self.up, self.reason = False, "stopped"
 
     async def close(self) -> None:
         """Do nothing: a subscription has no entries to acknowledge."""
 
-    # Another configuration, without a gap.
+    # Another configuration, without a gap: `prepare`, then `switch` or `give_up`.
 
     async def prepare(self, names: Sequence[str], globs: Sequence[str]) -> None:
-        """Subscribe to what comes new, beside what there is: what it brings is dropped until `switch`.
+        """Add the new subscriptions of another configuration. Their messages are dropped until `switch`.
 
-        Raises `UnavailableError` when the source is not connected, `ConfigError` for a refused subscription; then it is
-        as it was.
+        Raises `UnavailableError` if the source is not connected, `ConfigError` for a refused subscription. After an error
+        the source has its old subscriptions.
         """
         following = Subscriptions(names, globs)
         subscriber = self._subscriber
         if subscriber is None or subscriber.lost.done():
             raise UnavailableError(f"source {self.name} is not connected: {self.reason}")
-        added = [one for one in following.wanted if one not in self._subscriptions.wanted]
+        added = [wanted for wanted in following.wanted if wanted not in self._subscriptions.wanted]
         if added:
             subscriber.commands.subscribe(added)
-            await subscriber.settled(self._timing.dead_after)
+            await subscriber.answered(self._timing.dead_after)
         if why := _unanswered(subscriber):
             raise UnavailableError(f"source {self.name}: {self._server.shown}: {why}")
-        refused = {one: answer for one in added if (answer := subscriber.commands.refused.pop(one, None)) is not None}
+        found = ((wanted, subscriber.commands.refused.pop(wanted, None)) for wanted in added)
+        refused = {wanted: answer for wanted, answer in found if answer is not None}
         if refused:
-            subscriber.commands.unsubscribe(one for one in added if one not in refused)
-            problems = [Problem(_refusal(self.address, *one), path=f"sources.{self.name}") for one in refused.items()]
-            raise ConfigError(problems)
+            subscriber.commands.unsubscribe(wanted for wanted in added if wanted not in refused)
+            raise ConfigError(self._refusals(refused))
         self._following = following
 
     def switch(self) -> None:
-        """Take from now on what `prepare` was told; nothing of what stays is missed or comes twice."""
+        """Use the subscriptions of `prepare`. Events of kept subscriptions are neither missed nor received twice."""
         following, self._following = self._following, None
         if following is None:
             return
-        self._subscriptions = following  # a connection that is made anew asks for these
+        self._subscriptions = following  # a new connection subscribes to these
         subscriber = self._subscriber
         if subscriber is None or subscriber.lost.done():
             return
         subscriber.commands.switch(following)
-        for one in subscriber.commands.refused.keys() - set(following.wanted):
-            del subscriber.commands.refused[one]
+        for unwanted in subscriber.commands.refused.keys() - set(following.wanted):
+            del subscriber.commands.refused[unwanted]
         if subscriber.commands.answered.done():
-            self._settle()
+            self._assess()
 
     def give_up(self) -> None:
-        """Forget what `prepare` was told."""
+        """Roll back `prepare`: unsubscribe from the added names and globs."""
         following, self._following = self._following, None
         subscriber = self._subscriber
         if following is not None and subscriber is not None and not subscriber.lost.done():
-            subscriber.commands.unsubscribe([one for one in following.wanted if one not in self._subscriptions.wanted])
+            added = [wanted for wanted in following.wanted if wanted not in self._subscriptions.wanted]
+            subscriber.commands.unsubscribe(added)
 
-    async def _keep(self) -> None:
-        """Watch the connection and come back after each loss."""
+    async def _stay_subscribed(self) -> None:
+        """Watch the connection, and subscribe again after each loss."""
         while True:
             assert self._subscriber is not None
             subscriber, since = self._subscriber, self._clock.monotonic()
-            insisting = asyncio.create_task(self._insist(subscriber))
+            retries = asyncio.create_task(self._retry_refused(subscriber))
             try:
                 why = await subscriber.watch(self._timing.ping_every, self._timing.dead_after)
             finally:
-                insisting.cancel()
+                retries.cancel()
                 await subscriber.close()
-            self._tell_crash(subscriber)
-            if self._keeper is None:
+            self._log_crash(subscriber)
+            if self._task is None:
                 return
             if self._clock.monotonic() - since >= self._timing.stable:
                 self._backoff.reset()
@@ -251,18 +253,18 @@ class PubSubSource:
             self._gaps.begin(why, subscriber.complete_until)
             await asyncio.sleep(self._backoff.next())
             await self._subscribe()
-            self._settle()
+            self._assess()
 
     async def _subscribe(self) -> None:
-        """Connect and ask for every subscription, again and again until each has its answer."""
+        """Connect and request every subscription; repeat until each has an answer."""
         while True:
             subscriber = await self._dialer.connect()
             try:
                 subscriber.commands.subscribe(subscriber.commands.subscriptions.wanted)
-                await subscriber.settled(self._timing.dead_after)
+                await subscriber.answered(self._timing.dead_after)
                 why = _unanswered(subscriber)
-                if why is None:
-                    self._judge(subscriber)
+                if why is None and subscriber.commands.refused and not self._started:
+                    raise ConfigError(self._refusals(subscriber.commands.refused))
             except BaseException:
                 await subscriber.close()
                 raise
@@ -273,42 +275,38 @@ class PubSubSource:
             if why is None:
                 return
             await subscriber.close()
-            self._tell_crash(subscriber)
-            self._note(UnavailableError(f"{self._server.shown}: {why}"))
+            self._log_crash(subscriber)
+            self._failed(UnavailableError(f"{self._server.shown}: {why}"))
             await asyncio.sleep(self._backoff.next())
 
-    def _judge(self, subscriber: Subscriber) -> None:
-        """Raise `ConfigError` for refused subscriptions, at the start; later they are asked for again."""
-        if subscriber.commands.refused and not self._started:
-            problems = [
-                Problem(_refusal(self.address, *one), path=f"sources.{self.name}")
-                for one in subscriber.commands.refused.items()
-            ]
-            raise ConfigError(problems)
+    def _refusals(self, refused: Mapping[Wanted, str]) -> list[Problem]:
+        """Return a problem for each refused subscription."""
+        path = f"sources.{self.name}"
+        return [Problem(_refusal(self.address, wanted, answer), path=path) for wanted, answer in refused.items()]
 
-    def _settle(self) -> None:
-        """Take stock once the server has answered: up, or some subscription refused."""
+    def _assess(self) -> None:
+        """Set `up` and `reason` once the server has answered every subscription."""
         assert self._subscriber is not None
-        refused = [_refusal(self.address, *one) for one in self._subscriber.commands.refused.items()]
-        reason = "; ".join(refused) or None
+        refused = self._subscriber.commands.refused.items()
+        reason = "; ".join(_refusal(self.address, wanted, answer) for wanted, answer in refused) or None
         if reason is None:
             self._health.succeeded()
             self._gaps.end(back=True)
         elif reason != self.reason:
-            self._log.error("a subscription was refused; asking again until it is allowed", reason=reason)
+            self._log.error("a subscription was refused; trying again until it is allowed", reason=reason)
         self.up, self.reason = reason is None, reason
 
-    async def _insist(self, subscriber: Subscriber) -> None:
-        """Ask again for what was refused, while the other subscriptions go on."""
+    async def _retry_refused(self, subscriber: Subscriber) -> None:
+        """Request refused subscriptions again at intervals, while the other subscriptions work."""
         while subscriber.commands.refused and not subscriber.lost.done():
             await asyncio.sleep(self._timing.longest_delay)
             subscriber.commands.subscribe(tuple(subscriber.commands.refused))
-            await subscriber.settled(self._timing.dead_after)
+            await subscriber.answered(self._timing.dead_after)
             if subscriber.commands.answered.done():
-                self._settle()
+                self._assess()
 
     async def _open(self) -> Subscriber:
-        """Try once to connect and log in."""
+        """Connect and log in, with one try."""
         async with asyncio.timeout(self._timing.open):
             connection = await dial(self._server)
         try:
@@ -317,8 +315,8 @@ class PubSubSource:
             await client.close(connection)
             raise
 
-    def _note(self, error: BaseException) -> None:
-        """Keep why a try failed; raise it at the start where only a person can help."""
+    def _failed(self, error: BaseException) -> None:
+        """Note why a try failed. During `start`, raise a failure that an operator must remove."""
         failure = client.explain(error, self.address)
         if isinstance(failure, ConfigError) and not self._started:
             raise failure
@@ -327,10 +325,10 @@ class PubSubSource:
         if self._waiting is not None:
             self._waiting(self.reason)
 
-    def _tell_crash(self, subscriber: Subscriber) -> None:
-        """Log what the receiver raised. The connection is made anew: one source must not end the others."""
+    def _log_crash(self, subscriber: Subscriber) -> None:
+        """Log an exception of the receiver. The source reconnects: its fault must not end the other sources."""
         if subscriber.crash is not None:
-            message = "what was received could not be handed on, which is a fault of the router"
+            message = "received events could not be passed on, which is a fault of the router; subscribing again"
             self._log.critical(message, exc_info=subscriber.crash)
 
 
@@ -340,7 +338,7 @@ def _refusal(address: str, wanted: Wanted, answer: str) -> str:
 
 
 def _unanswered(subscriber: Subscriber) -> str | None:
-    """Why a new subscription does not stand, None when every part of it has a final answer."""
+    """Return why a subscribed connection is not usable; None if every subscription has a final answer."""
     if subscriber.lost.done():
         return subscriber.lost.result()
     if not subscriber.commands.answered.done():

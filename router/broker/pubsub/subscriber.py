@@ -1,8 +1,7 @@
-"""One subscribed connection, from the first SUBSCRIBE to its loss, and whether it still lives; floor 4.
+"""A subscribed connection, from the first SUBSCRIBE to its loss, with the check that it is alive; floor 4.
 
-redis-py opens the connection (address, TLS, login); from then on its transport feeds this protocol straight from the
-event loop: no task and no `await`. One call hands on what one chunk of the socket held. Nothing here reconnects; that is
-`router.broker.pubsub.pubsub_source`.
+redis-py opens the connection (address, TLS, login). Then its transport calls this protocol straight from the event loop,
+without a task or an `await` per message. Reconnecting is the job of `router.broker.pubsub.pubsub_source`.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ CHUNK = 64 * 1024
 """Bytes read from the socket at once, and in one turn of the event loop."""
 
 MOMENT = 0.01
-"""Seconds: the least time between two looks at a connection."""
+"""Seconds between two checks of a connection, at least."""
 
 STANDSTILL = 0.25
-"""Seconds that a timer may be late before it counts as the event loop standing still."""
+"""Seconds of a timer's delay above which the event loop counts as blocked."""
 
 
 class Subscriber(asyncio.BufferedProtocol):
-    """A connection that is subscribed, from the first SUBSCRIBE to its loss.
+    """A subscribed connection, from the first SUBSCRIBE to its loss.
 
-    `deliver` gets the batches of each chunk, in order; it must not wait. An exception it raises ends the connection and
-    stands in `crash`. Times are seconds of `clock.monotonic`.
+    `deliver` receives the batches of each chunk, in order, and must not wait. If it raises, the connection ends and `crash`
+    holds the exception. Times are seconds of `clock.monotonic`.
     """
 
     def __init__(
@@ -48,11 +47,11 @@ class Subscriber(asyncio.BufferedProtocol):
     ) -> None:
         self.last_byte = clock.monotonic()
         self.unproven_since: float | None = None
-        """When the last byte before a silence came, until a PING sent after the silence is answered; else None."""
+        """After a silence, the time of the last byte before it, until a PING sent after the silence is answered; else None."""
         self.crash: Exception | None = None
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = loop.create_future()
-        """Done when the connection is gone; its result says why."""
+        """Done when the connection is lost; the result is the reason."""
         self.commands = Commands(subscriptions, self._write, self.abort, self._prove)
         self._deliver = deliver
         self._monotonic = clock.monotonic
@@ -63,37 +62,37 @@ class Subscriber(asyncio.BufferedProtocol):
         self._transport = self._take_over(connection)
 
     def _take_over(self, connection: AbstractConnection) -> asyncio.Transport:
-        """Put this protocol in the place of redis-py's stream reader, which has read everything that was asked for."""
-        writer, reader = connection._writer, connection._reader  # noqa: SLF001  # there is no other way to its transport
+        """Replace redis-py's stream reader by this protocol. The reader has read all answers so far."""
+        writer, reader = connection._writer, connection._reader  # noqa: SLF001  # redis-py has no public access to it
         if writer is None or reader is None or reader.at_eof() or writer.transport.is_closing():
             raise UnavailableError("the server closed the connection")
         transport = writer.transport
-        transport.pause_reading()  # type: ignore[attr-defined]  # uvloop picks the kind of reading when it begins
+        transport.pause_reading()  # type: ignore[attr-defined]  # uvloop looks at the protocol when reading begins
         transport.set_protocol(self)
         transport.resume_reading()  # type: ignore[attr-defined]
         return transport  # type: ignore[return-value]
 
     @property
     def complete_until(self) -> float:
-        """The time (`clock.monotonic`) until which all that was published is known to have come, if the connection ends now.
+        """The time (`clock.monotonic`) up to which all published events were received, if the connection ends now.
 
-        What is read after a silence may have waited in the socket while this process stood still: of when it was sent,
-        and of what the server has dropped since, it says nothing.
+        Bytes read after a silence may have waited in the socket while this process was suspended. They do not prove when
+        they were sent, nor that the server has dropped no later ones.
         """
         return self.last_byte if self.unproven_since is None else self.unproven_since
 
-    async def settled(self, patience: float) -> None:
-        """Wait until the server has answered every subscription, or is lost, for `patience` seconds at most."""
+    async def answered(self, patience: float) -> None:
+        """Wait until every subscription has its answer or the connection is lost, for `patience` seconds at most."""
         ends: list[asyncio.Future[Any]] = [self.commands.answered, self.lost]
         await asyncio.wait(ends, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
 
     def _write(self, data: bytes) -> None:
-        """Send; nothing once the connection is closing, of which we are about to be told (uvloop would raise)."""
+        """Send, unless the transport is closing: uvloop would raise, and `connection_lost` is about to be called."""
         if not self._transport.is_closing():
             self._transport.write(data)
 
     def readable(self) -> bool:
-        """Return whether the socket holds something that the event loop has not come to read yet."""
+        """Return whether the socket holds bytes that the event loop has not read yet."""
         number = self._transport.get_extra_info("socket").fileno()
         if number < 0:
             return False
@@ -102,63 +101,63 @@ class Subscriber(asyncio.BufferedProtocol):
         return bool(poll.poll(0))
 
     def abort(self, why: str) -> None:
-        """Give the connection up at once."""
+        """Close the connection at once, for the reason `why`."""
         self._lose(why)
         self._transport.abort()
 
     async def watch(self, ping_every: float, dead_after: float) -> str:
-        """Ping every `ping_every` seconds; return, when the connection is lost, why.
+        """Ping every `ping_every` seconds until the connection is lost; return the reason.
 
-        It is lost too when no byte has come for `dead_after` seconds. Time in which our own event loop stood still is no
-        silence of the other side: it is left out, and what waits in the socket is read before anything is judged.
+        A connection without a byte for `dead_after` seconds is lost too. Time in which our own event loop was blocked does
+        not count as silence of the server, and bytes that wait in the socket are read first.
         """
         self._silence = ping_every + STANDSTILL
-        heard, pardon, next_ping = self.last_byte, 0.0, self._monotonic()
+        heard, blocked, next_ping = self.last_byte, 0.0, self._monotonic()
         while not self.lost.done():
             now = self._monotonic()
-            if now >= heard + pardon + dead_after and not self.readable():
+            if now >= heard + blocked + dead_after and not self.readable():
                 self.abort(f"no byte from the server for {now - heard:.1f} s")
                 break
             if now >= next_ping:
                 self.commands.ping(for_proof=self.unproven_since is not None)
                 next_ping = now + ping_every
-            due = max(min(next_ping, heard + pardon + dead_after), now + MOMENT)
+            due = max(min(next_ping, heard + blocked + dead_after), now + MOMENT)
             await asyncio.wait([self.lost], timeout=due - now)
             now = self._monotonic()
             if self.last_byte != heard:
-                heard, pardon = self.last_byte, 0.0
-            late = min(now - due, now - heard)  # of the standstill only what came after that byte
+                heard, blocked = self.last_byte, 0.0
+            late = min(now - due, now - heard)  # only the time since the last byte
             if late > STANDSTILL:
-                pardon += late
+                blocked += late
         return self.lost.result()
 
     async def leave(self, patience: float) -> None:
-        """Unsubscribe and hand on everything published before the server did so, for `patience` seconds at most."""
+        """Unsubscribe, deliver everything published before the server did so, within `patience` seconds, and close."""
         if not self.lost.done():
             ends: list[asyncio.Future[Any]] = [self.commands.leave(), self.lost]
             await asyncio.wait(ends, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; harmless twice."""
+        """Close the connection. A second call does nothing."""
         self.abort("closed by the router")
         await client.close(self._connection)
 
-    # What the event loop calls.
+    # Called by the event loop.
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
-        """Return where the next bytes go: always the same place, for they are taken at once."""
+        """Return the buffer for the next bytes: always the same one, because `buffer_updated` parses them at once."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take the bytes of one chunk."""
+        """Parse the bytes of one chunk and deliver the batches."""
         now = self._monotonic()
-        if now - self.last_byte > self._silence:  # the next PING proves that nothing is missing; those before do not
+        if now - self.last_byte > self._silence:  # only a PING sent from now on proves that no message is missing
             self.unproven_since = self.complete_until
             self.commands.doubt()
         self.last_byte = now
         if nbytes == CHUNK:
-            self._let_others_work()
+            self._pause_for_one_turn()
         batches: list[RawBatch] = []
         failure: Exception | None = None
         try:
@@ -166,18 +165,18 @@ class Subscriber(asyncio.BufferedProtocol):
         except BROKEN as error:
             failure = error
         if batches:
-            self._hand_on(batches)
+            self._deliver_or_abort(batches)
         if failure is not None:
-            self.abort(f"the server sent what is not pub/sub: {failure}")
+            self.abort(f"the server sent bytes that are not pub/sub: {failure}")
 
     def _prove(self) -> None:
         self.unproven_since = None
 
-    def _let_others_work(self) -> None:
-        """Read on in the next turn of the event loop.
+    def _pause_for_one_turn(self) -> None:
+        """Pause reading until the next turn of the event loop.
 
-        Under a flood uvloop would take up to 32 chunks in one turn, as libuv does while each fills the buffer: then
-        nothing else is done for some 50 ms, again and again, and what was received is not queued as fast as it comes.
+        Under a flood uvloop reads up to 32 full chunks in one turn (libuv's limit). That blocks everything else for about
+        50 ms again and again, so that events arrive faster than they are queued.
         """
         if self._transport.is_closing() or not self._transport.is_reading():
             return
@@ -189,18 +188,18 @@ class Subscriber(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def eof_received(self) -> None:
-        """The server ended the connection."""
+        """Note that the server closed the connection."""
         self._lose("the server closed the connection")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The transport is gone."""
+        """Note that the transport is closed, with or without an error."""
         why = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc or "")
         self._lose(why.lower() or "the server closed the connection")
 
-    def _hand_on(self, batches: list[RawBatch]) -> None:
+    def _deliver_or_abort(self, batches: list[RawBatch]) -> None:
         try:
             self._deliver(batches)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is raised again where somebody waits
+        except Exception as error:  # noqa: BLE001  # the source logs `crash` and reconnects
             self.crash = error
             self.abort(f"the router failed: {error!r}")
 

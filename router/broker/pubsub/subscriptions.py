@@ -1,4 +1,4 @@
-"""What a pub/sub source subscribes to, and which copy of an event counts where several subscriptions match; floor 4."""
+"""The subscriptions of a pub/sub source, and which copy of an event counts if several of them match; floor 4."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from router.core.accounts.books import LONGEST_CHANNEL
 from router.core.matching import ChannelIndex, literal_prefix
 
 REMEMBERED = 10_000
-"""Channels whose winner is remembered."""
+"""Channels whose winner is cached."""
 
 SUBSCRIBE, PSUBSCRIBE = b"subscribe", b"psubscribe"
 
@@ -17,7 +17,7 @@ Wanted = tuple[bytes, bytes]
 
 
 class Remembered(dict[bytes, bytes | None]):
-    """The winners of the channels seen last, as `find` gives them; of a very long name the winner is found each time."""
+    """A cache of the winner of each channel, as `find` returns it. Channels with very long names are not cached."""
 
     def __init__(self, find: Callable[[bytes], bytes | None]) -> None:
         self._find = find
@@ -26,7 +26,7 @@ class Remembered(dict[bytes, bytes | None]):
         winner = self._find(channel)
         if len(channel) <= LONGEST_CHANNEL:
             if len(self) >= REMEMBERED:
-                self.clear()  # dropping the oldest one each time takes long: a dict has to look for it
+                self.clear()  # dropping only the oldest entry is slow: a dict has to search for it
             self[channel] = winner
         return winner
 
@@ -34,7 +34,7 @@ class Remembered(dict[bytes, bytes | None]):
 class Subscriptions:
     """The subscriptions of a source in order of priority: exact names, then globs in the order of the configuration.
 
-    A published event is one event of the source however many of them match: the first that matches wins.
+    Redis sends one copy of an event for each subscription that matches. The copy of the first one counts.
     """
 
     def __init__(self, names: Iterable[str], globs: Iterable[str]) -> None:
@@ -44,24 +44,24 @@ class Subscriptions:
         self.names = frozenset(exact)
         """The exact names."""
         self.unrivalled = _unrivalled(exact, patterns)
-        """Globs whose copies always count: no name and no glob before them can match what they match."""
+        """Globs whose copies always count: no name and no earlier glob can match the same channel."""
         self.wanted: tuple[Wanted, ...] = (
             *((SUBSCRIBE, name) for name in exact),
             *((PSUBSCRIBE, pattern.encode()) for pattern in patterns),
         )
-        """In the order to subscribe: with the winner always first, no event is missed while the rest is confirmed."""
+        """All subscriptions in the order to send them: winners first, so that no event is missed before the rest stands."""
         winners = [None, *(pattern.encode() for pattern in patterns)]
         index = ChannelIndex(
             enumerate([names, *([pattern] for pattern in patterns)]), lambda found: winners[found[0] if found else 0]
         )
         self.winner: Callable[[bytes], bytes | None] = Remembered(index.find).__getitem__
-        """The glob whose copy of a channel's events counts; None where the exact name's does."""
+        """Returns the glob whose copy counts for a channel; None if the copy of the exact name counts."""
         self.duplicates = 0
-        """Copies dropped so far."""
+        """The number of copies dropped so far."""
 
 
 def _unrivalled(names: Iterable[bytes], globs: Sequence[str]) -> frozenset[bytes]:
-    """Return the globs that begin otherwise than every name and every glob before them."""
+    """Return the globs whose literal prefix rules out a match shared with a name or an earlier glob."""
     found: list[bytes] = []
     before: list[bytes] = []
     for glob in globs:
