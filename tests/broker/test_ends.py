@@ -49,8 +49,8 @@ async def test_a_subscription(start_server, clock):
     server = start_server()
     source = PubSubSource("in", server.url, ["jobs"], [], receiver=Desk(), clock=clock)
     await source.start()
-    await cancelled([source._keeper])
-    source._keeper = task = await heard(asyncio.create_task(deaf()))
+    await cancelled([source._task])
+    source._task = task = await heard(asyncio.create_task(deaf()))
     async with asyncio.timeout(PATIENCE):
         await source.stop()
     assert task.cancelled()

@@ -269,7 +269,7 @@ async def test_a_router_that_slept_does_not_deliver_what_a_peer_took_over(redis_
     async with Proxy(redis_server.port) as proxy:
         one = line(proxy.url, idle=0.3, hold=10)
         one.put(*numbered(5))
-        await one.until(lambda: len(one.queue.hand.held) == 5)
+        await one.until(lambda: len(one.queue.in_flight.held) == 5)
         proxy.refuse = True
         proxy.reset()
         two = line(redis_server.url, consumer="two", idle=0.3)

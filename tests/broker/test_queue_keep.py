@@ -48,7 +48,7 @@ async def test_one_that_must_be_alone_may_not_stay(redis_server, line):
     one = line(redis_server.url)
     one.put(*numbered(1, 2))
     alone, other = await one.take_all(2)
-    await one.queue.hand.be_alone(alone._receipt)
+    await one.queue.in_flight.be_alone(alone._receipt)
     assert not one.queue.keep(alone)
     assert one.queue.keep(other)
     one.queue.later(alone, 0.0)

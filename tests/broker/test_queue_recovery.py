@@ -85,7 +85,7 @@ async def test_own_history_that_waits_its_turn_is_renewed_and_no_peers(redis_ser
     first = await run.take_all(100)
     peer = line(redis_server.url, consumer="two", idle=0.6)
     await peer.until(lambda: peer.queue.events == 150)
-    await stays(lambda: not peer.queue.hand.held, 2.0)
+    await stays(lambda: not peer.queue.in_flight.held, 2.0)
     run.deliver(first)
     rest = await run.deliver_all(50)
     assert sorted(int(event.raw) for event in [*first, *rest]) == list(range(150))
@@ -156,7 +156,7 @@ async def test_a_settled_entry_of_one_queue_does_not_end_the_solitude_of_another
     (event,) = await a.take()
     b = line(redis_server.url, sink="b", isolation=isolation)
     taking = asyncio.create_task(b.take())
-    b.queue.hand.let_go([event._receipt])  # its own entry of the same event: it has the same id
+    b.queue.in_flight.let_go([event._receipt])  # its own entry of the same event: it has the same id
     done, _ = await asyncio.wait([taking], timeout=0.3)
     assert not done
     a.deliver([event])
@@ -189,7 +189,7 @@ async def test_where_it_may_be_found_guilty_a_delivery_is_alone_in_the_whole_rou
     (busy,) = await b.take()
     a = line(redis_server.url, sink="a", isolation=isolation)
     trying = asyncio.create_task(a.take())
-    await b.until(lambda: isolation.shuts_out(b.queue.hand))
+    await b.until(lambda: isolation.shuts_out(b.queue.in_flight))
     await put(b, 1)
     waiting = asyncio.create_task(b.take())
     done, _ = await asyncio.wait([trying, waiting], timeout=0.3)
@@ -231,27 +231,27 @@ async def test_a_queue_that_ends_leaves_nobody_waiting(redis_server, line):
 async def test_what_vanished_from_redis_and_is_ready_here_is_delivered(redis_server, line, how):
     one = line(redis_server.url, idle=0.6, hold=10)
     await put(one, 8)
-    await one.until(lambda: one.queue.hand.ready.number == 8)
+    await one.until(lambda: one.queue.in_flight.ready.number == 8)
     await one.until(lambda: one.queue.shared_book.accepted == 8)  # what no look has seen can't be missed
     redis_server.do(*how)
     await one.until(lambda: one.queue.shared_book.dropped == {Reason.LOST: 6 if how[0] == "XTRIM" else 8})
     for _ in range(2):  # renewals go by
-        renewed_at = one.queue.keeper.renewed_at
-        await one.until(lambda renewed_at=renewed_at: one.queue.keeper.renewed_at > renewed_at)
+        renewed_at = one.queue.renewal.renewed_at
+        await one.until(lambda renewed_at=renewed_at: one.queue.renewal.renewed_at > renewed_at)
     assert [int(event.raw) for event in await one.take_all(8)] == list(range(8))
 
 
 async def test_of_what_vanished_only_that_is_left_which_redis_says_is_a_peers(redis_server, line):
     one = line(redis_server.url, idle=0.6, hold=10)
     await put(one, 8)
-    await one.until(lambda: one.queue.hand.ready.number == 8)
+    await one.until(lambda: one.queue.in_flight.ready.number == 8)
     ids = list(pending(redis_server, STREAM, GROUP))
     with redis_server.client() as client:
         pipeline = client.pipeline()
         pipeline.xclaim(STREAM, GROUP, "peer", 0, ids[:3], justid=True)
         pipeline.xdel(STREAM, *ids[3:5])
         pipeline.execute()
-    await one.until(lambda: one.queue.hand.ready.number == 5)
+    await one.until(lambda: one.queue.in_flight.ready.number == 5)
     assert [int(event.raw) for event in await one.take_all(5)] == [3, 4, 5, 6, 7]
 
 
@@ -266,7 +266,7 @@ async def test_a_suspect_that_a_peer_has_taken_over_meanwhile_is_not_taken_back(
     with redis_server.client() as client:
         client.xclaim(stream, GROUP, "peer", 0, list(pending(redis_server, stream, GROUP)), justid=True)
     isolation.leave()
-    await one.until(lambda: not one.queue.hand.held)
+    await one.until(lambda: not one.queue.in_flight.held)
     assert [owner for owner, _ in pending(redis_server, stream, GROUP).values()] == ["peer"]
     taking.cancel()
 

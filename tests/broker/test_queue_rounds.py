@@ -48,7 +48,7 @@ async def at_rest(server, lines):
     for each in lines:
         each.put(make_event(b"1"))
         await each.deliver_all(1)
-    await lines[0].until(lambda: all(each.settlement.told for each in (line.queue for line in lines)))
+    await lines[0].until(lambda: all(each.settlement.flushed for each in (line.queue for line in lines)))
     await lines[0].until(lambda: server.do("INFO", "clients")["blocked_clients"] == len(lines))
     await lines[0].until(lambda: all(line.queue.shared_book.delivered == 1 for line in lines))
     server.do("CONFIG", "RESETSTAT")
@@ -135,7 +135,7 @@ async def test_a_dead_routers_work_ends_a_read_that_waits(redis_server, lines, r
     if not allowed:
         request.getfixturevalue("no_unblock")
     (one,) = lines(["s"])
-    one.queue.keeper.idle = 0.2
+    one.queue.renewal.idle = 0.2
     await one.until(lambda: redis_server.do("INFO", "clients")["blocked_clients"] == 1)
     (record,) = pack([make_event(b"7")], frozenset())
     redis_server.do("EVAL", READ_BY_A_PEER, 1, "{event-router}:queue:s", record)

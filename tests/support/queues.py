@@ -131,7 +131,7 @@ class Line:
 
     async def refreshed(self) -> SinkBook:
         """The shared book, with everything in it that was settled."""
-        await self.until(lambda: self.queue.settlement.told)
+        await self.until(lambda: self.queue.settlement.flushed)
         await self.queue.refresh()
         return self.queue.shared_book
 

@@ -1,6 +1,6 @@
-"""The dead letters that stand in Redis: read in pages, removed, sent on to be replayed; floor 4.
+"""The store of dead letters in Redis: reads them in pages, removes them, moves them to the replay stream; floor 4.
 
-Whoever writes them is in `dead_letters`, whoever takes what is to be replayed in `replays`.
+`dead_letter_writer` writes dead letters; `engine.dead_letters.replays` reads the replay stream.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from router.core.ids import portable
 from router.events import DeadLetter
 
 PAGE = 500
-"""Letters that one command reads."""
+"""Letters read by one command."""
 
 GROUP = "event-router"
-"""The consumer group of the routers on the stream of what is to be replayed."""
+"""The consumer group of the routers on the replay stream."""
 
 _NEWEST = 1
-"""The version of a letter that this router knows."""
+"""The newest version of a letter that this router can read."""
 
-# KEYS: the dead letters. ARGV: entries. Sent twice it removes once.
+# KEYS: the dead letters. ARGV: entries. Idempotent.
 _REMOVE = Script("""
 local gone = {}
 for i, entry in ipairs(ARGV) do gone[i] = redis.call('XDEL', KEYS[1], entry) end
 return gone
 """)
 
-# KEYS: the dead letters, what is to be replayed. ARGV: entries. A letter leaves the one stream as it enters the other,
-# and what has left is not found again: sent twice it moves once. The first XDEL takes nothing; it fails early where
-# removing is not allowed, while nothing has been added yet.
+# KEYS: the dead letters, the replay stream. ARGV: entries. A letter leaves the first stream in the step that adds it to
+# the second, so the script is idempotent. The first XDEL removes nothing: if the user may not call XDEL, it fails
+# before anything was added.
 _MOVE = Script("""
 redis.call('XDEL', KEYS[1], '0-1')
 local moved = {}
@@ -53,19 +53,19 @@ return moved
 
 
 class Kept(NamedTuple):
-    """A letter and where it stands."""
+    """A dead letter and its entry in the stream."""
 
     entry: str
     """The id of its entry in the stream."""
     letter: DeadLetter
     newer: bool
-    """Whether a newer router wrote it: this one does not know what it means."""
+    """True if a newer router wrote the letter, so that this router can't interpret it."""
     unreadable: bool
-    """Whether it is no letter of a router: something that stands in its fields can't be."""
+    """True if no router can have written the entry: a field is missing or holds an impossible value."""
 
 
 class LetterStore(PlainLink):
-    """Reads and moves the dead letters of the routers under one prefix. Raises `ConfigError` for a URL that isn't one."""
+    """The dead letters under one key prefix. Raises `ConfigError` for an invalid URL."""
 
     def __init__(self, url: str, *, prefix: str = "event-router", client_name: str = "event-router-dlq") -> None:
         super().__init__(client.server(url, client_name=client_name), patience=30.0)
@@ -73,7 +73,7 @@ class LetterStore(PlainLink):
         self._replay = keys.replay(prefix)
 
     async def pages(self, *, newest: bool = False) -> AsyncIterator[list[Kept]]:
-        """All letters, page by page; the oldest first, or the newest."""
+        """Yield all letters in pages of up to `PAGE`, the oldest first, or with `newest` the newest."""
         command, begin, end = ("XREVRANGE", "+", "-") if newest else ("XRANGE", "-", "+")
         while True:
             found = await self.call(command, self._dead, begin, end, "COUNT", PAGE)
@@ -84,7 +84,7 @@ class LetterStore(PlainLink):
             begin = f"({found[-1][0].decode()}"
 
     async def find(self, name: str) -> Kept | None:
-        """The letter with this id (the newest of several), or with this entry id, or of this event."""
+        """Return the newest letter with this id or entry id, else the newest one of this event, else None."""
         of_event: Kept | None = None
         async for page in self.pages(newest=True):
             for kept in page:
@@ -95,11 +95,11 @@ class LetterStore(PlainLink):
         return of_event
 
     async def remove(self, entries: Sequence[str]) -> list[bool]:
-        """Remove letters; says of each whether it was still there."""
+        """Remove letters by entry id; return for each whether it still existed."""
         return [bool(gone) for gone in await self.script(_REMOVE, [self._dead], entries)]
 
     async def replay(self, entries: Sequence[str]) -> list[bool]:
-        """Move letters to where the routers take them from; says of each whether it was still there."""
+        """Move letters to the replay stream by entry id; return for each whether it still existed."""
         return [bool(moved) for moved in await self.script(_MOVE, [self._dead, self._replay], entries)]
 
     @property
@@ -108,11 +108,11 @@ class LetterStore(PlainLink):
         return self._replay
 
     async def waiting(self) -> int:
-        """Return the number of letters that are to be replayed and have not been dealt with."""
+        """Return the number of letters in the replay stream: not yet replayed, or not yet acknowledged."""
         return int(await self.call("XLEN", self._replay))
 
     async def untaken(self) -> int:
-        """Return the number of letters that are to be replayed and that no router has taken."""
+        """Return the number of letters in the replay stream that no router has read, at most 1,000."""
         if not await self.waiting():
             return 0
         groups = await self.call("XINFO", "GROUPS", self._replay)
@@ -139,7 +139,7 @@ def newer(fields: Mapping[bytes, bytes]) -> bool:
 
 
 def unreadable(fields: Mapping[bytes, bytes]) -> bool:
-    """Return whether this is no letter, of no router: whoever shares the Redis may have put it there."""
+    """Return whether no router can have written these fields; another program that shares the Redis may have."""
     if newer(fields):
         return False
     letter = letter_of(fields)
@@ -156,33 +156,33 @@ def unreadable(fields: Mapping[bytes, bytes]) -> bool:
 
 
 def _number(digits: bytes) -> int | None:
-    """A number of at most nine digits; None for anything else: Python takes no number of more than 4,300."""
+    """Return a number of at most nine digits, else None. The bound matters: `int` raises above 4,300 digits."""
     return int(digits) if digits.isdigit() and len(digits) < 10 else None
 
 
 def letter_of(fields: Mapping[bytes, bytes]) -> DeadLetter:
-    """The letter that an entry of the stream holds; what is missing in it is empty."""
+    """Return the letter in the fields of a stream entry. Missing fields become empty."""
 
-    def said(name: str) -> str | None:
+    def field(name: str) -> str | None:
         value = fields.get(name.encode())
         return None if value is None else value.decode("utf-8", "backslashreplace")
 
     return DeadLetter(
-        id=said("id") or "",
-        event_id=said("event_id") or "",
-        reason=said("reason") or "",
-        detail=said("detail") or "",
-        source=said("source") or "",
-        channel=said("channel") or "",
-        received_at=said("received_at") or "",
-        failed_at=said("failed_at") or "",
+        id=field("id") or "",
+        event_id=field("event_id") or "",
+        reason=field("reason") or "",
+        detail=field("detail") or "",
+        source=field("source") or "",
+        channel=field("channel") or "",
+        received_at=field("received_at") or "",
+        failed_at=field("failed_at") or "",
         payload=fields.get(b"payload", b""),
-        pattern=said("pattern"),
+        pattern=field("pattern"),
         headers=_headers(fields.get(b"headers")),
-        route=said("route"),
-        sink=said("sink"),
-        address=said("address"),
-        key=said("key"),
+        route=field("route"),
+        sink=field("sink"),
+        address=field("address"),
+        key=field("key"),
         attempts=_number(fields.get(b"attempts", b"0")) or 0,
     )
 

@@ -1,7 +1,7 @@
-"""The writer of dead letters: takes them without waiting, appends them in batches to one bounded stream; floor 4.
+"""The writer of dead letters: accepts letters without waiting, appends them in batches to a bounded stream; floor 4.
 
-An entry of the stream has the fields of `DeadLetter` by their names, `headers` as a JSON object, `payload` the raw bytes,
-and `version` (1). A field that is None is left out.
+A stream entry has the fields of `DeadLetter` by name, and `version` (1). `headers` is a JSON object and `payload` the
+raw bytes. Fields that are None are left out.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from router.events import DeadLetter
 log = structlog.stdlib.get_logger(__name__)
 
 NAME = "dead letters"
-"""What errors and tasks call the writer."""
+"""The name of the writer in errors and task names."""
 
 VERSION = b"1"
 BATCH = 500
-"""Letters that one script call appends at most."""
+"""Letters in one script call at most."""
 
 BATCH_BYTES = 1024**2
-"""Bytes that one script call carries at most; a larger letter travels alone."""
+"""Bytes in one script call at most; a larger letter is sent alone."""
 
 OVERHEAD = 1024
-"""Bytes that a waiting letter takes in memory beside its payload, detail and headers."""
+"""Estimated bytes of memory for a waiting letter, without its payload, detail, channel and headers."""
 
-TELL_EVERY = 60.0
-"""Seconds between two log lines that count the same thing."""
+LOG_EVERY = 60.0
+"""Seconds between two log lines of one `Tally`."""
 
-LOOK_EVERY = 60.0
-"""Seconds between two looks for letters that are too old, where no new ones come; a tenth of the age where that is less."""
+EXPIRY_EVERY = 60.0
+"""Seconds between two removals of letters that are too old. A tenth of the age limit, if that is shorter."""
 
-# KEYS: the stream, the writer's guard. ARGV: batch number, most letters, longest age in milliseconds, then each letter:
-# how many words, its fields and values. The age is measured by the server's clock, which made the ids of the entries.
-# A batch whose answer was lost is sent again under its number: what the guard remembers is not appended twice. The SET
-# and the trim before the first XADD fail early where they are not allowed, while nothing is appended yet; the SET stands
-# first because a server that is out of memory refuses a script only at its first write, and a trim it never refuses.
-# A batch without letters, sent now and then, writes only where a letter is too old.
+# KEYS: the stream, the writer's guard. ARGV: batch number, most letters, longest age in milliseconds, then for each
+# letter the number of its words, its fields and values. The server's clock measures the age, because it made the entry
+# ids. The guard holds the number of the last batch: a batch whose answer was lost is sent again and must not append
+# twice. The SET and the XTRIM before the first XADD fail early if the user may not call them, before anything is
+# appended. The SET comes first: a server that is out of memory refuses a script only at its first write, and it never
+# refuses an XTRIM. A batch without letters writes only if a letter is too old.
 APPEND = Script("""
 local last, full, old = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+):(%d+):(%d+)$')
 if last and tonumber(last) >= tonumber(ARGV[1]) then return {tonumber(full), tonumber(old)} end
@@ -77,7 +77,7 @@ _FIELDS = tuple(name for name in DeadLetter.__struct_fields__ if name != "writte
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The bounds of the stream (letters, and seconds that each stays) and of what waits for Redis in memory (bytes)."""
+    """The bounds of the stream (letters, and their age in seconds) and of the letters that wait in memory (bytes)."""
 
     max_events: int = 100_000
     max_age: float = 30 * 86400.0
@@ -85,34 +85,34 @@ class Bounds:
 
 
 class Tally:
-    """Counts something and logs it: the first at once, the rest in sums, one line a minute at most."""
+    """A counter that logs: the first count at once, later counts as sums, at most one line a minute."""
 
     def __init__(self, clock: Clock, message: str) -> None:
         self.count = 0
         self._clock = clock
         self._message = message
-        self._told = 0
-        self._told_at = float("-inf")
+        self._logged = 0
+        self._logged_at = float("-inf")
 
     def add(self, number: int) -> None:
-        """Count `number` more."""
+        """Add `number` to the count, and log it if a line is due."""
         self.count += number
-        if self._clock.monotonic() - self._told_at >= TELL_EVERY:
-            self.tell()
+        if self._clock.monotonic() - self._logged_at >= LOG_EVERY:
+            self.log()
 
-    def tell(self) -> None:
-        """Log what has not been logged yet."""
-        if self.count > self._told:
-            log.error(self._message, letters=self.count - self._told, in_all=self.count)
-            self._told, self._told_at = self.count, self._clock.monotonic()
+    def log(self) -> None:
+        """Log the counts that were not logged yet."""
+        if self.count > self._logged:
+            log.error(self._message, letters=self.count - self._logged, in_all=self.count)
+            self._logged, self._logged_at = self.count, self._clock.monotonic()
 
 
 class DeadLetterWriter:
-    """Appends dead letters to the stream `{prefix}:dead`, which keeps the newest `max_events`, each for `max_age` seconds.
+    """Appends dead letters to the stream `{prefix}:dead`, which holds the newest `max_events` for `max_age` seconds.
 
-    While Redis refuses writes the letters wait in memory, `buffer_bytes` of them; what comes on top is dropped and
-    counted (reason `outage`). `connect_timeout` is how long `start` tries to reach Redis, None for ever; `waiting` is told
-    why, each time a try fails. Raises `ConfigError` for a URL that isn't one.
+    While Redis refuses writes, up to `buffer_bytes` of letters wait in memory; further letters are dropped and counted
+    (reason `outage`). `connect_timeout` limits `start` in seconds (None: no limit); `waiting` gets the reason of each
+    failed try. Raises `ConfigError` for an invalid URL.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class DeadLetterWriter:
         self._starting = Health(server.shown, Outage(clock), begins=no_redis, delays=delays)
         self._health = Health(server.shown, Outage(clock), begins=self._log_begin, ends=self._log_end, delays=delays)
         self._outbox = Outbox(NAME, server, APPEND, self, self._health)
-        self._expiry = Repeating(f"{NAME}: expiry", self._remove_old, LOOK_EVERY)
+        self._expiry = Repeating(f"{NAME}: expiry", self._remove_old, EXPIRY_EVERY)
         self._keys = keys.dead(prefix), keys.dead_batch(prefix, os.urandom(8).hex())
         self._connect_timeout = connect_timeout
         self._tell_waiting = waiting
@@ -143,50 +143,50 @@ class DeadLetterWriter:
         self._batch: list[DeadLetter] = []
         self._buffer = Buffer(0)
         self.written = 0
-        """Letters that stand in the stream, or stood there."""
+        """The number of letters appended to the stream."""
         self._evictions = Tally(clock, "dead letters evicted: the stream is full, its oldest entries made room")
         self._expiries = Tally(clock, "dead letters evicted: they are older than dead_letters.max_age")
         self._drops = Tally(clock, "dead letters dropped: more wait for Redis than redis.outage_buffer holds")
         self.configure(bounds or Bounds())
 
     def configure(self, bounds: Bounds) -> None:
-        """Take other bounds, from the next batch on."""
+        """Use other bounds, from the next batch on."""
         self._bounds = bounds
         self._buffer.limit = bounds.buffer_bytes
-        self._expiry.every = min(LOOK_EVERY, bounds.max_age / 10)
+        self._expiry.every = min(EXPIRY_EVERY, bounds.max_age / 10)
 
     @property
     def reason(self) -> str | None:
-        """Why letters can't be written; None while they can."""
+        """The reason why letters can't be written; None while they can."""
         return self._starting.reason or self._health.reason
 
     @property
     def evicted(self) -> int:
-        """Letters that left the stream because it was full."""
+        """The number of letters evicted because the stream was full."""
         return self._evictions.count
 
     @property
     def expired(self) -> int:
-        """Letters that left the stream because of their age."""
+        """The number of letters evicted because of their age."""
         return self._expiries.count
 
     @property
     def dropped(self) -> int:
-        """Letters dropped because the outage buffer was full."""
+        """The number of letters dropped because the outage buffer was full."""
         return self._drops.count
 
     @property
     def waiting(self) -> int:
-        """Letters that are not in Redis yet."""
+        """The number of letters that are not in Redis yet."""
         return len(self._letters) + len(self._batch)
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes of memory that waiting letters take."""
+        """The bytes of memory that waiting letters take."""
         return self._buffer.used
 
     def add(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep these letters; never waits, never raises."""
+        """Queue these letters for writing. Never waits, never raises."""
         dropped = 0
         for letter in letters:
             size = _size(letter)
@@ -201,9 +201,10 @@ class DeadLetterWriter:
             self._outbox.wake()
 
     async def start(self) -> None:
-        """Reach Redis and begin to write.
+        """Connect to Redis and start writing.
 
-        Raises `UnavailableError` when there is no server within `connect_timeout`, `ConfigError` for a refused login.
+        Raises `UnavailableError` if the server does not answer within `connect_timeout`, `ConfigError` for a refused
+        login.
         """
         await reach(
             self._outbox.link.open, self._starting, who=NAME, within=self._connect_timeout, waiting=self._tell_waiting
@@ -211,12 +212,12 @@ class DeadLetterWriter:
         self._outbox.start()
         self._expiry.start()
 
-    async def drain(self, timeout: float) -> int:  # noqa: ASYNC109  # it returns what is left instead of raising
-        """Write what waits, for `timeout` seconds at most, and end; returns how many letters are left unwritten."""
+    async def drain(self, timeout: float) -> int:  # noqa: ASYNC109  # returns a number instead of raising
+        """Write the waiting letters, for `timeout` seconds at most, and stop; return the number of letters left."""
         await self._expiry.close()
         await self._outbox.drain(timeout)
         for tally in (self._evictions, self._expiries, self._drops):
-            tally.tell()
+            tally.log()
         return self.waiting
 
     def next_batch(self) -> Batch | None:
@@ -245,21 +246,21 @@ class DeadLetterWriter:
         return Batch(self._keys, (bounds.max_events, int(bounds.max_age * 1000), *_words(letters)))
 
     async def _remove_old(self) -> None:
-        """Send a batch without letters: those that are too old go.
+        """Send a batch without letters, which removes the letters that are too old.
 
-        No letter waits, so that Redis can't be used for now is no trouble: the next look removes them. That somebody has to
-        do something, grant a right for example, is told before the first letter needs it.
+        An outage is no failure here: no letter waits, and the next call removes the old ones. An error that an operator
+        must remove (a missing permission, for example) is reported now, before the first letter can't be written.
         """
         try:
             self._count(await self._outbox.once(self._batch_of([])))
-        except Exception as error:  # noqa: BLE001  # whatever it is, there is a next look
+        except Exception as error:  # noqa: BLE001  # after any error the next call tries again
             if isinstance(client.explain(error, self._health.address), ConfigError):
                 self._health.failed(error, NAME)
         else:
             self._health.succeeded(NAME)
 
     def _count(self, evicted: list[int]) -> None:
-        """Count the letters that a batch evicted because there are too many, and because of their age."""
+        """Count the letters that a batch evicted: those beyond `max_events`, those beyond `max_age`."""
         for tally, number in zip((self._evictions, self._expiries), map(int, evicted), strict=True):
             if number:
                 tally.add(number)
@@ -269,17 +270,17 @@ class DeadLetterWriter:
 
     def _log_end(self, **fields: object) -> None:
         log.warning("dead letters are written again", waiting=self.waiting, dropped=self.dropped, **fields)
-        self._drops.tell()
+        self._drops.log()
 
 
 def _size(letter: DeadLetter) -> int:
-    """About how many bytes of memory a waiting letter takes."""
+    """Return an estimate of the bytes of memory that a waiting letter takes."""
     headers = sum(len(name) + len(value) + 100 for name, value in letter.headers.items()) if letter.headers else 0
     return len(letter.payload) + len(letter.detail) + len(letter.channel) + headers + OVERHEAD
 
 
 def words_of(letter: DeadLetter) -> list[Word]:
-    """The letter as it stands in the stream: field, value, field, value …"""
+    """Return a letter as the words of its stream entry: field, value, field, value …"""
     words: list[Word] = ["version", VERSION]
     for name in _FIELDS:
         value = getattr(letter, name)
@@ -289,10 +290,10 @@ def words_of(letter: DeadLetter) -> list[Word]:
 
 
 def _words(letters: Sequence[DeadLetter]) -> list[Word]:
-    """Return what the script is told of the letters. What is no valid Unicode (a lone surrogate) is backslash-escaped."""
-    told: list[Word] = []
+    """Return the script's arguments for letters. Invalid Unicode (a lone surrogate) is backslash-escaped."""
+    arguments: list[Word] = []
     for letter in letters:
         words = words_of(letter)
-        told.append(len(words))
-        told += [word.encode("utf-8", "backslashreplace") if isinstance(word, str) else word for word in words]
-    return told
+        arguments.append(len(words))
+        arguments += [word.encode("utf-8", "backslashreplace") if isinstance(word, str) else word for word in words]
+    return arguments

@@ -1,4 +1,4 @@
-"""The sweep of what is replayed: removes the dead letters from the stream that were replayed and acknowledged; floor 4."""
+"""The sweep of the replay stream: removes dead letters that were replayed and acknowledged; floor 4."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from router.broker.server.link import Link, Script
 from router.broker.server.repeating import Repeating
 
 EVERY = 1.0
-"""Seconds between two rounds, while there is nothing left to remove."""
+"""Seconds between two sweeps, if the last one removed all it could."""
 
-# KEYS: what is to be replayed. ARGV: group. Removes the entries that the group has had and that are not pending: at most
-# a thousand a call. Answer: how many those were.
+# KEYS: the replay stream. ARGV: group. Removes the entries that the group has read and that are not pending, at most a
+# thousand per call. Answer: their number.
 SWEEP = Script("""
 if redis.call('XLEN', KEYS[1]) == 0 then return 0 end
 local last
@@ -37,7 +37,10 @@ return #over
 
 
 class ReplaySweep:
-    """Removes what was replayed, from `start` to `close`. The source that reads the stream tells of failures."""
+    """Removes replayed letters at intervals, from `start` to `close`.
+
+    The sweep logs no failures: the source that reads the same stream does.
+    """
 
     def __init__(self, server: Server, *, prefix: str) -> None:
         self._stream = keys.replay(prefix)
@@ -45,11 +48,11 @@ class ReplaySweep:
         self._repeating = Repeating("replays: sweep", self._sweep, EVERY)
 
     def start(self) -> None:
-        """Begin to sweep."""
+        """Start sweeping."""
         self._repeating.start()
 
     async def close(self, patience: float) -> None:
-        """Sweep once more, within `patience` seconds, and end; what stays is removed by the next round of any router."""
+        """Sweep once more, within `patience` seconds, and stop. Any router's next sweep removes the rest."""
         await self._repeating.close()
         if patience:
             with contextlib.suppress(Exception):

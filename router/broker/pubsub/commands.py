@@ -54,7 +54,7 @@ class Commands:
         self._next: Subscriptions | None = None
 
     def subscribe(self, wanted: Iterable[Wanted]) -> None:
-        """Request these subscriptions, each with a separate command, so that a refusal can be matched to its channel."""
+        """Request these subscriptions, each with a separate command, so that a refusal names its channel."""
         wanted = list(wanted)
         for subscription in wanted:
             self.refused.pop(subscription, None)
@@ -73,8 +73,8 @@ class Commands:
     def switch(self, subscriptions: Subscriptions) -> None:
         """Put other subscriptions into force, and unsubscribe from those that they lack. Additions must be confirmed.
 
-        The switch happens at the answer to a PING. All copies of a published event are on one side of that answer, so the
-        event is neither missed nor received twice.
+        The switch happens at the answer to a PING. All copies of a published event are on one side of that answer, so
+        the event is neither missed nor received twice.
         """
         unwanted = [wanted for wanted in self.subscriptions.wanted if wanted not in subscriptions.wanted]
         self._next = subscriptions

@@ -18,7 +18,10 @@ OVERTAKE_AFTER = 1.0
 
 
 class Dialer:
-    """Calls `open_one` until one call succeeds. Each failure is passed to `failed`, which may raise to end the tries."""
+    """Calls `open_one` until one call succeeds.
+
+    Each failure is passed to `failed`, which may raise to end the tries.
+    """
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from router.broker.pubsub.commands import ERROR, Commands
 from router.events import RawBatch
 
 SLICE = 16 * 1024
-"""Bytes fed to hiredis at once. hiredis moves its unread rest after each kilobyte it consumes, so small slices are fast."""
+"""Bytes fed to hiredis at once. It moves its unread rest after each kilobyte consumed, so small slices are fast."""
 
 MESSAGE, PMESSAGE = b"message", b"pmessage"
 
@@ -22,7 +22,10 @@ BROKEN = (hiredis.HiredisError, TypeError, ValueError, IndexError)
 
 
 class Messages:
-    """The parser of one connection. Answers go to `commands`, whose `subscriptions` decide which copy of an event counts."""
+    """The parser of one connection.
+
+    Answers go to `commands`, whose `subscriptions` decide which copy of an event counts.
+    """
 
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
@@ -30,7 +33,10 @@ class Messages:
         self._gets = self._parser.gets
 
     def parse(self, chunk: memoryview, size: int, batches: list[RawBatch]) -> None:
-        """Parse the first `size` bytes of a chunk; append the complete messages to `batches`. Raises the errors of `BROKEN`."""
+        """Parse the first `size` bytes of a chunk; append the complete messages to `batches`.
+
+        Raises the errors of `BROKEN`.
+        """
         before = self._commands.subscriptions
         for start in range(0, size, SLICE):
             self._parser.feed(chunk, start, min(SLICE, size - start))  # type: ignore[arg-type]
@@ -40,8 +46,8 @@ class Messages:
     def _split(self, batches: list[RawBatch], last: RawBatch | None) -> None:
         """Append the parsed messages to `batches`, as runs of equal channel and pattern; `last` is a run to continue.
 
-        The loop runs once per message, so it compares as little as possible. `exact` is the channel of the current run if a
-        name matched, `wild` if a glob matched. `extra` is the channel of copies that are dropped because another
+        The loop runs once per message, so it compares as little as possible. `exact` is the channel of the current run
+        if a name matched, `wild` if a glob matched. `extra` is the channel of copies that are dropped because another
         subscription wins; they do not end the current run.
         """
         gets = self._gets

@@ -1,8 +1,8 @@
 """The pub/sub source: subscribes, notices every loss, resubscribes, and reports how long it was unsubscribed; floor 4.
 
-Redis does not store messages for absent subscribers. So each gap is logged when it begins and when it ends, counted, and
-measured from the last byte before it to the last confirmation after it. Bytes that waited in the socket while the router
-was suspended belong to the gap too.
+Redis does not store messages for absent subscribers. So each gap is logged when it begins and when it ends, counted,
+and measured from the last byte before it to the last confirmation after it. Bytes that waited in the socket while the
+router was suspended belong to the gap too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ class Timing:
     dead_after: float = SILENCE
     """The time without a byte after which a connection is dead."""
     first_delay: float = 0.1
-    """The first bound of the delay between tries. It doubles up to `longest_delay`; the delay is a random share of it."""
+    """The first bound of the delay between tries.
+
+    It doubles up to `longest_delay`; the delay is a random share of it.
+    """
     longest_delay: float = 2.0
     open: float = TIMEOUT
     """The time allowed for one try to connect."""
@@ -52,9 +55,9 @@ class Timing:
 class PubSubSource:
     """A source that subscribes to names and globs on one server.
 
-    `names` are exact; `globs` are in the order of the configuration. From `start` on, `receiver` is called once per chunk of
-    the socket and must not block. `connect_timeout` limits `start` in seconds (None: no limit); `waiting` gets the reason of
-    each failed try. Raises `ConfigError` for an invalid URL.
+    `names` are exact; `globs` are in the order of the configuration. From `start` on, `receiver` is called once per
+    chunk of the socket and must not block. `connect_timeout` limits `start` in seconds (None: no limit); `waiting` gets
+    the reason of each failed try. Raises `ConfigError` for an invalid URL.
     """
 
     in_flight = 0
@@ -90,7 +93,7 @@ class PubSubSource:
         self._timing = timing or Timing()
         self._log = log.bind(source=name, address=self._server.shown)
         self._gaps = Gaps(clock, self._log)
-        begins = partial(self._log.warning, "not subscribed; trying again")
+        begins = partial(self._log.warning, "not subscribed; the router keeps trying")
         delays = self._timing.first_delay, self._timing.longest_delay
         self._health = Health(self._server.shown, Outage(clock), begins=begins, delays=delays)
         self._backoff = self._health.backoff()
@@ -143,8 +146,8 @@ class PubSubSource:
     async def start(self) -> None:
         """Connect and subscribe; return when the server has confirmed every name and glob.
 
-        From then on a task watches the connection and reconnects, until `stop`. Raises `UnavailableError` if the server does
-        not answer within `connect_timeout`, `ConfigError` for a refused login or subscription.
+        From then on a task watches the connection and reconnects, until `stop`. Raises `UnavailableError` if the server
+        does not answer within `connect_timeout`, `ConfigError` for a refused login or subscription.
         """
         self.reason = f"{self._server.shown}: no answer yet"
         try:
@@ -190,8 +193,8 @@ class PubSubSource:
     async def prepare(self, names: Sequence[str], globs: Sequence[str]) -> None:
         """Add the new subscriptions of another configuration. Their messages are dropped until `switch`.
 
-        Raises `UnavailableError` if the source is not connected, `ConfigError` for a refused subscription. After an error
-        the source has its old subscriptions.
+        Raises `UnavailableError` if the source is not connected, `ConfigError` for a refused subscription. After an
+        error the source has its old subscriptions.
         """
         following = Subscriptions(names, globs)
         subscriber = self._subscriber

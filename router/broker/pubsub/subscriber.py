@@ -1,7 +1,7 @@
 """A subscribed connection, from the first SUBSCRIBE to its loss, with the check that it is alive; floor 4.
 
-redis-py opens the connection (address, TLS, login). Then its transport calls this protocol straight from the event loop,
-without a task or an `await` per message. Reconnecting is the job of `router.broker.pubsub.pubsub_source`.
+redis-py opens the connection (address, TLS, login). Then its transport calls this protocol directly from the event
+loop, without a task or an `await` per message. Reconnecting is the job of `router.broker.pubsub.pubsub_source`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ STANDSTILL = 0.25
 class Subscriber(asyncio.BufferedProtocol):
     """A subscribed connection, from the first SUBSCRIBE to its loss.
 
-    `deliver` receives the batches of each chunk, in order, and must not wait. If it raises, the connection ends and `crash`
-    holds the exception. Times are seconds of `clock.monotonic`.
+    `deliver` receives the batches of each chunk, in order, and must not wait. If it raises, the connection ends and
+    `crash` holds the exception. Times are seconds of `clock.monotonic`.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Subscriber(asyncio.BufferedProtocol):
     ) -> None:
         self.last_byte = clock.monotonic()
         self.unproven_since: float | None = None
-        """After a silence, the time of the last byte before it, until a PING sent after the silence is answered; else None."""
+        """The time of the last byte before a silence, until a PING sent after that silence is answered; else None."""
         self.crash: Exception | None = None
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = loop.create_future()
@@ -76,8 +76,8 @@ class Subscriber(asyncio.BufferedProtocol):
     def complete_until(self) -> float:
         """The time (`clock.monotonic`) up to which all published events were received, if the connection ends now.
 
-        Bytes read after a silence may have waited in the socket while this process was suspended. They do not prove when
-        they were sent, nor that the server has dropped no later ones.
+        Bytes read after a silence may have waited in the socket while this process was suspended. They do not prove
+        when they were sent, nor that the server has dropped no later ones.
         """
         return self.last_byte if self.unproven_since is None else self.unproven_since
 
@@ -108,8 +108,8 @@ class Subscriber(asyncio.BufferedProtocol):
     async def watch(self, ping_every: float, dead_after: float) -> str:
         """Ping every `ping_every` seconds until the connection is lost; return the reason.
 
-        A connection without a byte for `dead_after` seconds is lost too. Time in which our own event loop was blocked does
-        not count as silence of the server, and bytes that wait in the socket are read first.
+        A connection without a byte for `dead_after` seconds is lost too. Time in which our own event loop was blocked
+        does not count as silence of the server, and bytes that wait in the socket are read first.
         """
         self._silence = ping_every + STANDSTILL
         heard, blocked, next_ping = self.last_byte, 0.0, self._monotonic()
@@ -175,8 +175,8 @@ class Subscriber(asyncio.BufferedProtocol):
     def _pause_for_one_turn(self) -> None:
         """Pause reading until the next turn of the event loop.
 
-        Under a flood uvloop reads up to 32 full chunks in one turn (libuv's limit). That blocks everything else for about
-        50 ms again and again, so that events arrive faster than they are queued.
+        Under a flood uvloop reads up to 32 full chunks in one turn (libuv's limit). That blocks everything else for
+        about 50 ms again and again, so that events arrive faster than they are queued.
         """
         if self._transport.is_closing() or not self._transport.is_reading():
             return

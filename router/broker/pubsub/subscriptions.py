@@ -49,7 +49,7 @@ class Subscriptions:
             *((SUBSCRIBE, name) for name in exact),
             *((PSUBSCRIBE, pattern.encode()) for pattern in patterns),
         )
-        """All subscriptions in the order to send them: winners first, so that no event is missed before the rest stands."""
+        """All subscriptions, in the order to send them: winners first, so that no event is missed meanwhile."""
         winners = [None, *(pattern.encode() for pattern in patterns)]
         index = ChannelIndex(
             enumerate([names, *([pattern] for pattern in patterns)]), lambda found: winners[found[0] if found else 0]

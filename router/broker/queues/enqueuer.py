@@ -1,7 +1,7 @@
-"""The enqueuer: appends deliveries to the Redis queues, in batches, one script call each, behind the pipeline's back; floor 4.
+"""The enqueuer: appends deliveries to the Redis queues in the background, in batches of one script call each; floor 4.
 
-Every source has an outbox of its own, so that one whose queue is full holds back nobody else. A batch whose answer was lost
-is sent again under its number, and the script appends it once.
+Every source has its own outbox, so that a full queue holds back only the source that fills it. A batch whose answer was
+lost is sent again under the same number, and the script appends it once.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from router.events import Event
 log = structlog.stdlib.get_logger(__name__)
 
 
-class _Lane(NamedTuple):
-    """The deliveries of one source, and the outbox that sends them."""
+class _Sender(NamedTuple):
+    """The waiting deliveries of one source, and the outbox that sends them."""
 
     cargo: PublishedCargo | EntryCargo
     outbox: Outbox
 
 
 class Enqueuer:
-    """Appends what the pipeline hands in, to the queues of all sinks.
+    """Appends the deliveries of the pipeline to the Redis queues of all sinks.
 
-    While Redis refuses writes the deliveries wait in memory. Of sources that can't be held back `buffer_bytes` may wait;
-    what comes on top is dropped (reason `outage`). `say` logs a warning, at most once a minute for each thing; `outage` is
-    that of all Redis queues together.
+    While Redis refuses writes, the deliveries wait in memory. For pub/sub sources, up to `buffer_bytes` of records
+    wait; further deliveries are dropped (reason `outage`). Stream and list sources stop reading instead. `say` logs a
+    warning, at most once a minute for each subject; all Redis queues share one `outage`.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class Enqueuer:
         delays: tuple[float, float] = (0.05, 2.0),
     ) -> None:
         self.buffer = Buffer(buffer_bytes)
-        """Bounds the records of pub/sub sources that wait; what Python needs around them comes to less than half of that."""
+        """The bytes of waiting records of pub/sub sources. Python's overhead adds less than half of that."""
         self._server = server
         self._prefix = prefix
         self._say = say
-        self._lanes: dict[tuple[str, bool], _Lane] = {}
+        self._senders: dict[tuple[str, bool], _Sender] = {}
         self._health = Health(
             server.shown,
             outage,
@@ -71,44 +71,45 @@ class Enqueuer:
 
     @property
     def reason(self) -> str | None:
-        """Why deliveries can't be enqueued; None while they can."""
+        """The reason why deliveries can't be enqueued; None while they can."""
         return self._health.reason
 
     def inbox(self, sink: str, limits: QueueLimits, book: SinkBook, dropped: Dropped) -> Inbox:
-        """Return where the deliveries of a sink are handed in."""
+        """Return the inbox for the deliveries of a sink."""
         return Inbox(sink, limits, prefix=self._prefix, book=book, dropped=dropped, put=self._put)
 
     async def close(self, patience: float) -> dict[str, int]:
-        """Enqueue what waits, for `patience` seconds at most, and end; return how much is lost, by sink."""
-        lanes = list(self._lanes.values())
-        await asyncio.gather(*(lane.outbox.drain(patience) for lane in lanes))
+        """Enqueue waiting deliveries, for `patience` seconds at most, and stop; return the losses by sink."""
+        senders = list(self._senders.values())
+        await asyncio.gather(*(sender.outbox.drain(patience) for sender in senders))
         lost: dict[str, int] = {}
-        for lane in lanes:
-            for sink, number in lane.cargo.lost().items():
+        for sender in senders:
+            for sink, number in sender.cargo.lost().items():
                 lost[sink] = lost.get(sink, 0) + number
-        self._lanes.clear()
+        self._senders.clear()
         return lost
 
     def signs(self) -> list[Sign]:
-        """Return what is being done for each source, for the watchdog."""
+        """Return the progress for each source, for the watchdog."""
         return [
             sign
-            for (source, _), lane in self._lanes.items()
-            for sign in lane.outbox.signs(f"queueing of source {source}")
+            for (source, _), sender in self._senders.items()
+            for sign in sender.outbox.signs(f"queueing of source {source}")
         ]
 
     def _put(self, inbox: Inbox, events: list[Event]) -> None:
-        """Take deliveries of one source, bound for one sink."""
+        """Enqueue deliveries of one source for one sink."""
         first = events[0]
-        # What a sink hands over to another comes under its source's name, but is waited for as if it were acknowledged.
+        # A delivery of a pub/sub source that falls back to another sink has a receipt: the first sink waits until the
+        # delivery is enqueued. So one source may need both kinds of cargo.
         name = first.source, first._receipt is None
-        lane = self._lanes.get(name)
-        if lane is None:
-            lane = self._lanes[name] = self._lane(*name)
-        lane.cargo.put(inbox, events)
-        lane.outbox.wake()
+        sender = self._senders.get(name)
+        if sender is None:
+            sender = self._senders[name] = self._sender(*name)
+        sender.cargo.put(inbox, events)
+        sender.outbox.wake()
 
-    def _lane(self, source: str, published: bool) -> _Lane:  # the two halves of a key
+    def _sender(self, source: str, published: bool) -> _Sender:
         guard = keys.enqueued_batch(self._prefix, os.urandom(8).hex())
         frame = guard, keys.handed(self._prefix)
         cargo: PublishedCargo | EntryCargo
@@ -118,4 +119,4 @@ class Enqueuer:
             cargo, script, what = EntryCargo(frame, source, self._say), APPEND_ENTRIES, "entries"
         outbox = Outbox(f"enqueue {what} of {source}", self._server, script, cargo, self._health)
         outbox.start()
-        return _Lane(cargo, outbox)
+        return _Sender(cargo, outbox)

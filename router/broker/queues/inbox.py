@@ -1,4 +1,4 @@
-"""The way into the Redis queue of one sink, for what is not in Redis yet; floor 4."""
+"""The inbox of one sink's Redis queue: deliveries on their way to Redis; floor 4."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from router.core.accounts.books import SinkBook
 from router.events import Event
 
 Put = Callable[["Inbox", list[Event]], None]
-"""Takes deliveries of one source that are bound for the sink of an inbox."""
+"""Enqueues deliveries of one source for the sink of an inbox."""
 
 
 class Inbox:
-    """The entrance for the deliveries of one sink (`put`), and what a script is told of their queue."""
+    """The entrance to the Redis queue of one sink (`put`), with the queue's keys and limits for the scripts."""
 
     def __init__(
         self,
@@ -36,21 +36,21 @@ class Inbox:
         self.configure(limits)
 
     def configure(self, limits: QueueLimits) -> None:
-        """Take other bounds, and other routes that override the sink's options, from the next batch on."""
+        """Use other limits from the next batch on, and another set of routes that override the sink's options."""
         self.bounds = limits.max_events, limits.max_bytes, int(limits.when_full != "block")
         self.overriding = limits.overriding
 
-    def put(self, events: list[Event], size: int) -> None:  # noqa: ARG002  # as `Queue.put`; records are what counts here
-        """Take deliveries of one source. Never waits."""
+    def put(self, events: list[Event], size: int) -> None:  # noqa: ARG002  # records are counted here, not payloads
+        """Enqueue deliveries of one source. Never waits."""
         self._put(self, events)
 
     @property
     def waiting(self) -> int:
-        """Deliveries that are not in Redis yet."""
+        """The number of deliveries that are not in Redis yet."""
         return self.book.on_their_way
 
 
 def framed(frame: tuple[str, str], inboxes: Iterable[Inbox], words: Sequence[Word]) -> Batch:
-    """Return the batch with the keys that an enqueueing script wants: its guard, three for each queue, the marks."""
+    """Return a batch with the keys of an enqueueing script: its guard, three for each queue, the marks."""
     guard, marks = frame
     return Batch([guard, *(key for inbox in inboxes for key in inbox.keys), marks], words)

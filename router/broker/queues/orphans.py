@@ -1,6 +1,6 @@
-"""What waits in queues of sinks that are gone, looked for once a minute; floor 4.
+"""The watch for orphaned queues: deliveries for sinks that the configuration no longer has; floor 4.
 
-Such a queue is kept until somebody decides what becomes of it, so somebody has to hear of it.
+An orphaned queue stays until an operator moves it or turns it into dead letters, so the router warns about it.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from router.broker.server.repeating import Repeating
 log = structlog.stdlib.get_logger(__name__)
 
 EVERY = 60.0
-"""Seconds between two looks; more where one takes long."""
+"""Seconds between two scans of the database, at least."""
 
 PAUSE = 0.005
-"""Seconds between two parts of a look, each of a thousand keys: a large database has other things to do."""
+"""Seconds between two commands of a scan, each over a thousand keys, so that other clients get their turn."""
 
 SHARE = 20
-"""The pause between two looks, at least, as a multiple of the duration of a look."""
+"""The pause between two scans is at least this multiple of a scan's duration."""
 
 
 class Orphans:
-    """Watches the queues under one prefix. `served` says which sinks are there to work off theirs now."""
+    """Watches for orphaned queues under one prefix. `served` returns the names of the sinks that exist now."""
 
     def __init__(
         self, server: Server, *, prefix: str, served: Callable[[], AbstractSet[str]], every: float = EVERY
@@ -37,43 +37,43 @@ class Orphans:
         self._queues = QueueAdmin(server, prefix=prefix)
         self._served = served
         self._found: Mapping[str, int] = {}
-        health = Health(server.shown, delays=(1.0, every))  # those who carry work tell of failures
+        health = Health(server.shown, delays=(1.0, every))  # logs nothing: the queues report outages of this server
         self._repeating = Repeating("orphans", self._watch, every, health)
 
     @property
     def waiting(self) -> Mapping[str, int]:
-        """The number of deliveries in the queue of each sink that is gone, as of the last look."""
+        """The number of deliveries in each orphaned queue, by sink name, as of the last scan."""
         served = self._served()
         return {name: number for name, number in self._found.items() if name not in served}
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """One warning for each queue in `waiting`."""
+        """A warning for each queue in `waiting`."""
         return tuple(warning(name, number) for name, number in self.waiting.items())
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start scanning."""
         self._repeating.start()
 
     async def close(self) -> None:
-        """Look no more."""
+        """Stop scanning and close the connection."""
         await self._repeating.close()
         await self._queues.close()
 
     def hurry(self) -> None:
-        """Sinks have come or gone: look soon."""
+        """Scan now, because sinks were added or removed."""
         self._repeating.hurry()
 
     async def refresh(self) -> None:
-        """Count anew in the queues that the last look found. Raises what `Queues` raises."""
+        """Count again the deliveries of the queues that the last scan found. Raises the errors of `PlainLink`."""
         before = self._found
         if before:
             found = await self._queues.waiting(before)
-            if self._found is before:  # no look came in between
+            if self._found is before:  # else a scan has finished meanwhile, and is newer
                 self._found = found
 
     async def look(self, *, pause: float = 0.0) -> Mapping[str, int]:
-        """Look now; says what waits. Raises what `Queues` raises."""
+        """Scan now and log new orphaned queues; return `waiting`. Raises the errors of `PlainLink`."""
         before = self.waiting
         self._found = await self._queues.waiting(await self._queues.names(pause=pause))
         found = self.waiting
@@ -89,7 +89,7 @@ class Orphans:
 
 
 def warning(name: str, number: int) -> str:
-    """Return the warning about a queue that no sink works off."""
+    """Return the warning about an orphaned queue with so many deliveries."""
     wait = "1 delivery waits" if number == 1 else f"{number} deliveries wait"
     return (
         f"{wait} in the queue of {name}, and no sink of the configuration works it off: see `event-router queue list`"

@@ -1,4 +1,4 @@
-"""Deliveries of a source that can't be held back (pub/sub), on their way to Redis queues; floor 4."""
+"""Deliveries of pub/sub sources, which can't be held back, on their way to Redis queues; floor 4."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from router.errors import Reason
 from router.events import Event
 
 FLOOD = 5_000
-"""Deliveries of one batch at most: one turn of the event loop may read thousands of events, and brings one answer."""
+"""Deliveries in one batch at most. Under a flood, one turn of the event loop reads thousands of events."""
 
 BATCH_BYTES = 1024**2
-"""Bytes that one script call carries at most; a larger record travels alone."""
+"""Bytes in one script call at most; a larger record is sent alone."""
 
 
 class _Chunk:
-    """Records on their way to one queue, and the channel of each."""
+    """Records for one queue, and the channel of each."""
 
     __slots__ = ("channels", "inbox", "records", "size")
 
@@ -32,13 +32,13 @@ class _Chunk:
         self.size = sum(map(len, records))
 
     def add(self, other: _Chunk) -> None:
-        """Append another chunk of the same queue."""
+        """Append another chunk for the same queue."""
         self.records += other.records
         self.channels += other.channels
         self.size += other.size
 
     def split(self, most: int, most_bytes: int, *, must: bool = False) -> tuple[_Chunk, _Chunk]:
-        """Return the first records that fit within both bounds, and the rest; at least one fits where it `must`."""
+        """Return the first records within both bounds, and the rest; with `must`, at least one record is first."""
         size = fits = 0
         for record in self.records[:most]:
             size += len(record)
@@ -49,14 +49,14 @@ class _Chunk:
         return _Chunk(self.inbox, self.records[:fits], self.channels[:fits]), rest
 
     def deliveries(self, first: int = 0) -> Iterator[Event]:
-        """Read the deliveries from the `first` on, for the log alone: it must not fail for one that can't be read."""
+        """Yield the deliveries from index `first` on, for the log; skip records that can't be read."""
         reader = Reader(self.inbox.sink)
         for record in self.records[first:]:
             with contextlib.suppress(UnknownRecordError):
                 yield reader.read(record, None)[0]
 
     def over(self) -> int:
-        """Count the deliveries as no longer on their way; return how many there are."""
+        """Count the deliveries as accepted, no longer on their way; return their number."""
         number, book = len(self.records), self.inbox.book
         book.on_their_way -= number
         book.accepted += number
@@ -64,18 +64,18 @@ class _Chunk:
 
 
 class PublishedCargo:
-    """Implements `outbox.Cargo`. What has no room is dropped: in the outage `buffer`, and by each queue on its own."""
+    """Implements `outbox.Cargo`. Drops deliveries if the outage `buffer` is full, or if their queue is full."""
 
     def __init__(self, frame: tuple[str, str], buffer: Buffer) -> None:
         self._frame = frame
         self._buffer = buffer
         self._chunks: deque[_Chunk] = deque()
         self._batch: dict[Inbox, _Chunk] = {}
-        self._outages: dict[Inbox, int] = {}  # drops that the books in Redis do not know yet
-        self._reported: dict[Inbox, int] = {}  # those of them that the batch tells Redis of
+        self._outages: dict[Inbox, int] = {}  # drops that are not in the books in Redis yet
+        self._reported: dict[Inbox, int] = {}  # the share of `_outages` that the current batch reports
 
     def put(self, inbox: Inbox, events: list[Event]) -> None:
-        """Take deliveries. They wait as records: those take less than half the memory, and it is the same work sooner."""
+        """Queue deliveries as packed records, which take less than half the memory of events."""
         chunk = _Chunk(inbox, pack(events, inbox.overriding), [event.channel for event in events])
         if self._buffer.used + chunk.size > self._buffer.limit:
             chunk, rest = chunk.split(len(events), self._buffer.limit - self._buffer.used)
@@ -90,7 +90,7 @@ class PublishedCargo:
 
     def next_batch(self) -> Batch | None:
         """Implements `outbox.Cargo`."""
-        batch = self._batch = self._take()
+        batch = self._batch = self._next_chunks()
         if not batch:
             return None
         self._reported = {inbox: self._outages.get(inbox, 0) for inbox in batch}
@@ -102,7 +102,7 @@ class PublishedCargo:
             words += chunk.records
         return framed(self._frame, batch, words)
 
-    def _take(self) -> dict[Inbox, _Chunk]:
+    def _next_chunks(self) -> dict[Inbox, _Chunk]:
         batch: dict[Inbox, _Chunk] = {}
         count = total = 0
         chunks = self._chunks
@@ -133,7 +133,7 @@ class PublishedCargo:
         return False
 
     def lost(self) -> dict[str, int]:
-        """Count what ends with this process as dropped; return how many deliveries that are, by sink."""
+        """Count the deliveries that end with this process as dropped; return their number by sink."""
         lost: dict[str, int] = {}
         for chunk in (*self._batch.values(), *self._chunks):
             number, inbox = chunk.over(), chunk.inbox

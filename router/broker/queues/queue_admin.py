@@ -1,7 +1,7 @@
-"""The Redis queues of all sinks, seen from outside, those of sinks that are gone too; floor 4.
+"""Administration of the Redis queues, also of sinks that the configuration no longer has; floor 4.
 
-Finds them, says what waits in each, and moves it on: to the queue of another sink, or to the dead letters. Routers may
-run meanwhile.
+`QueueAdmin` finds the queues, counts their deliveries, and moves deliveries to another sink or to the dead letters.
+Routers may run at the same time.
 """
 
 from __future__ import annotations
@@ -27,74 +27,77 @@ from router.core.accounts.records import HEAD, Reader, UnknownRecordError, pack,
 from router.events import DeadLetter, Event
 
 AT_ONCE = 100
-"""Deliveries that one script call takes at most."""
+"""Deliveries in one script call at most."""
 
 AT_ONCE_BYTES = 1024**2
-"""Bytes of records that one script call carries at most; a larger one travels alone."""
+"""Bytes of records in one script call at most; a larger record is sent alone."""
 
 LOOKED_AT = 100
-"""Records, of the stream and of the sorted set, among which the oldest event is looked for."""
+"""Records of the stream, and of the sorted set, among which the oldest event is searched."""
 
 IDLE = 60.0
-"""Seconds after which an entry in hand that nobody has renewed is a dead router's, unless its sink says otherwise."""
+"""Seconds without renewal after which an entry in flight belongs to a dead router, for a sink with a short timeout."""
 
 KEYS_AT_ONCE = 1000
-"""Keys that one command of a search looks at."""
+"""Keys that one SCAN examines."""
 
 NOW, LATER = "now", "later"
 
 
 def claim_idle_of(timeout: float | None) -> float:
-    """The same for a sink with this `timeout`, None for one that is gone: the seconds its routers go by."""
+    """Return the idle time in seconds after which an entry may be claimed; `timeout` is the sink's, None if unknown."""
     return IDLE if timeout is None else max(IDLE, 2 * timeout)
 
 
 class State(IntEnum):
-    """What became of a delivery that was to be taken out of a queue; all but the last as the scripts say it."""
+    """The result for one delivery that was to be moved. The scripts return all values but the last."""
 
     GONE = 0
+    """The delivery is no longer in the queue."""
     TAKEN = 1
+    """The delivery was moved."""
     IN_HAND = 2
-    """A router that lives has it in hand: it stays."""
+    """The delivery is in flight at a live router, and stays."""
     NO_ROOM = 3
-    """There is no room for it where it was to go; no other was tried after it."""
+    """The destination is full. The delivery stays, and the script stopped here."""
     UNREADABLE = 4
-    """A newer router wrote it, or it is no record: it stays."""
+    """The record can't be read (a newer router wrote it, or no router did), and stays."""
 
 
 class Standing(NamedTuple):
     """The contents of a queue at one moment, in deliveries."""
 
     waiting: int
-    """In line, in nobody's hand."""
+    """Ready, and in flight at no router."""
     delayed: int
     """Due later."""
     in_hand: int
+    """In flight."""
     kept: int
-    """Of those in hand, the ones that a router which lives has, or one that died a moment ago."""
+    """In flight at a router that lives, or that died less than the idle time ago."""
     oldest: float | None
-    """When the event was received that has waited longest (seconds since the epoch), of the first ones looked at."""
+    """The time (seconds since the epoch) at which the oldest event of the first `LOOKED_AT` records was received."""
 
     @property
     def held(self) -> int:
-        """All of it."""
+        """All deliveries in the queue."""
         return self.waiting + self.delayed + self.in_hand
 
     @property
     def free(self) -> int:
-        """The deliveries that may be taken out."""
+        """The deliveries that may be moved."""
         return self.held - self.kept
 
 
 class Bounds(NamedTuple):
-    """The number of deliveries that a queue may hold, and of how many bytes."""
+    """The limits of a queue in deliveries and in bytes."""
 
     events: int
     bytes: int
 
 
 class _Item(NamedTuple):
-    """A delivery where it stands: the id of an entry, or a member of the sorted set."""
+    """A delivery in the queue. `place` is `now` or `later`; `name` is the entry id, or the member of the sorted set."""
 
     place: str
     name: bytes
@@ -102,15 +105,15 @@ class _Item(NamedTuple):
 
 
 Progress = Callable[[Sequence[State]], None]
-"""Is told what became of each delivery of a batch."""
+"""Receives the result for each delivery of a batch."""
 
 _Act = Callable[[str, Sequence[_Item]], Awaitable[list[State]]]
 
 
 class QueueAdmin(PlainLink):
-    """The queues under one prefix. Each method may be called again after an error.
+    """The queues under one key prefix. Each method may be called again after an error.
 
-    `patience` is how long an answer may take, in seconds.
+    `patience` is the seconds allowed for an answer.
     """
 
     def __init__(self, server: Server, *, prefix: str, patience: float = client.TIMEOUT) -> None:
@@ -118,9 +121,9 @@ class QueueAdmin(PlainLink):
         self._prefix = prefix
 
     async def names(self, *, pause: float = 0.0) -> list[str]:
-        """The sinks that have a queue, in order; `pause` is how long to wait after each part of the search, in seconds.
+        """Return the sorted names of the sinks that have a queue.
 
-        It looks through every key of the database, a thousand at a time.
+        SCANs the whole database, a thousand keys per command, with `pause` seconds between two commands.
         """
         begins = tuple(key(self._prefix, "") for key in (keys.queue, keys.later))
         found: set[str] = set()
@@ -136,9 +139,9 @@ class QueueAdmin(PlainLink):
         return sorted(name for name in found if re.fullmatch(NAME, name))
 
     async def waiting(self, names: Iterable[str] | None = None) -> Mapping[str, int]:
-        """Return how many deliveries each queue holds, whoever has them in hand; without the empty ones.
+        """Return the number of deliveries in each queue that is not empty, with those in flight.
 
-        `names` are those of the sinks to ask about, None for all that have a queue.
+        `names` are the sinks in question; None means all that have a queue.
         """
         held = {}
         for name in await self.names() if names is None else names:
@@ -147,7 +150,7 @@ class QueueAdmin(PlainLink):
         return {name: number for name, number in held.items() if number}
 
     async def look(self, name: str, *, idle: float = IDLE) -> Standing:
-        """Return what the queue of a sink holds; nothing where there is none."""
+        """Return the contents of a sink's queue; all counts are 0 if it does not exist."""
         words: list[Word] = [GROUP, round(idle * 1000), LOOKED_AT, HEAD]
         length, in_hand, kept, delayed, heads = await self.script(LOOK, self._keys(name)[:2], words)
         ages = [at for at in map(received_at, heads) if at is not None]
@@ -168,10 +171,10 @@ class QueueAdmin(PlainLink):
         limit: int | None = None,
         progress: Progress,
     ) -> None:
-        """Move what waits for one sink to the queue of another, as new to it: attempts are counted anew, due times stay.
+        """Move the waiting deliveries of sink `name` to the queue of sink `to`. Attempts restart at 1; due times stay.
 
-        `bounds` are those of the other queue: it ends at the first delivery that has no room there, and after `limit`.
-        `overriding` are the routes that replace options of the other sink. What comes meanwhile is not waited for.
+        Stops at the first delivery that exceeds `bounds`, the limits of the other queue, and after `limit` deliveries.
+        `overriding` are the routes that override options of the other sink. Deliveries that arrive meanwhile may stay.
         """
         reader = Reader(to)
         run = os.urandom(8).hex()
@@ -182,12 +185,12 @@ class QueueAdmin(PlainLink):
             nonlocal number
             words: list[Word] = [GROUP, round(idle * 1000), place, *bounds]
             events, unreadable = _read(reader, items)
-            # It is new to the other sink, but still of the one address it was split off for: the others have theirs.
+            # The attempts start again, but a delivery that was split off for one address stays with that address.
             fresh = [msgspec.structs.replace(event, attempt=1, _history=None) for _, event in events]
             for (item, _), record in zip(events, pack(fresh, overriding), strict=True):
                 number += 1
-                # A member must be like no other of the sorted set: two sinks may have had the same event at once.
-                # Its delay stands third in its name (`queue_scripts.DEFER`) and stays.
+                # Members of the sorted set must be unique, and both sinks may have a delivery of the same event. The
+                # planned delay, third in a member's name (`queue_scripts.DEFER`), must be copied.
                 new = b"/".join((run.encode(), b"%d" % number, *item.name.partition(b" ")[0].split(b"/")[2:]))
                 words += (item.name, b"%s %s" % (new, record) if place == LATER else record)
             if not events:
@@ -206,10 +209,10 @@ class QueueAdmin(PlainLink):
         limit: int | None = None,
         progress: Progress,
     ) -> None:
-        """Make dead letters, all of one reason, of what waits for a sink.
+        """Turn the waiting deliveries of a sink into dead letters, all with the same reason.
 
-        `most` is how many letters may be kept: it ends when there are so many, and after `limit`. What comes meanwhile is
-        not waited for.
+        Stops when the stream of dead letters holds `most`, and after `limit` deliveries. Deliveries that arrive
+        meanwhile may stay.
         """
         reader = Reader(name)
         names = [*self._keys(name), keys.dead(self._prefix)]
@@ -221,17 +224,17 @@ class QueueAdmin(PlainLink):
                 return unreadable
             words: list[Word] = [GROUP, round(idle * 1000), place, most, f"dead_lettered:{letters[0].reason}"]
             for (item, _), letter in zip(events, letters, strict=True):
-                said = words_of(letter)
-                words += (item.name, len(said), *said)
+                fields = words_of(letter)
+                words += (item.name, len(fields), *fields)
             return [*map(State, await self.script(BURY, names, words)), *unreadable]
 
         await self._work_through(name, act, limit, progress)
 
     async def _work_through(self, name: str, act: _Act, limit: int | None, progress: Progress) -> None:
-        """Let `act` deal with all that waits now, part by part, until it finds no room or has taken `limit`."""
+        """Call `act` with batches of the waiting deliveries, until the destination is full or `limit` were moved."""
         taken = 0
-        async for place, part in self._parts(name):
-            left = part
+        async for place, page in self._pages(name):
+            left = page
             while left:
                 batch = left[:AT_ONCE] if limit is None else left[: min(AT_ONCE, limit - taken)]
                 batch = _within(batch, AT_ONCE_BYTES)
@@ -242,8 +245,8 @@ class QueueAdmin(PlainLink):
                 if State.NO_ROOM in states or taken == limit:
                     return
 
-    async def _parts(self, name: str) -> AsyncIterator[tuple[str, list[_Item]]]:
-        """Yield what waits now: what is due first, then what is due later."""
+    async def _pages(self, name: str) -> AsyncIterator[tuple[str, list[_Item]]]:
+        """Yield the deliveries of a queue in pages: those of the stream, then the delayed ones."""
         stream, later = self._keys(name)[:2]
         newest = await self.call("XREVRANGE", stream, "+", "-", "COUNT", 1)
         begin, end = "-", newest[0][0] if newest else b"0-1"
@@ -268,7 +271,7 @@ class QueueAdmin(PlainLink):
 
 
 def _read(reader: Reader, items: Sequence[_Item]) -> tuple[list[tuple[_Item, Event]], list[State]]:
-    """The deliveries that can be read, and what becomes of the others."""
+    """Return the items that can be read with their deliveries, and the state `UNREADABLE` for each other item."""
     events, unreadable = [], []
     for item in items:
         try:
@@ -279,7 +282,7 @@ def _read(reader: Reader, items: Sequence[_Item]) -> tuple[list[tuple[_Item, Eve
 
 
 def _within(items: list[_Item], most_bytes: int) -> list[_Item]:
-    """The first ones that have so many bytes together, at least one."""
+    """Return the first items whose records have at most `most_bytes` together; at least one."""
     size = 0
     for number, item in enumerate(items):
         size += len(item.record)

@@ -1,19 +1,20 @@
-"""The scripts that take waiting deliveries out of a queue, for another one or for the dead letters; floor 4.
+"""Lua scripts that move waiting deliveries to another queue or to the dead letters; floor 4.
 
-Each takes a delivery from where it stands as it puts it where it goes, and counts both in the books, in one step. What is
-not there any more is passed over, so a script may be sent twice, and whatever is killed, no delivery is in two places or
-in none. What a router has in hand is left alone.
+Each script removes a delivery, adds it at its destination and updates the books in one step. So a kill at any moment
+neither duplicates nor loses a delivery. Items that are gone are skipped, so the scripts are idempotent. Entries in
+flight at a live router are not touched.
 
-ARGV of those that take: the group, for how long (ms) an entry in hand must have been touched by nobody, then as each says.
-Answer: what became of each item, in order, up to the first that had no room: 1 taken, 0 gone, 2 in hand, 3 no room.
+ARGV of the scripts that move: the group, the idle time (ms) after which an entry may be taken, then as described there.
+Answer: the result for each item, in order, up to the first without room: 1 moved, 0 gone, 2 in flight, 3 no room.
 """
 
 from __future__ import annotations
 
 from router.broker.server.link import Script
 
-# A router renews what it has in hand, or sets it free at its end: then it was never delivered. An entry that only its
-# count says is in hand may belong to a router that renews it later than we know, so its consumer has to be silent too.
+# A router renews its entries in flight. At its end it releases the others: it sets their delivery count to 0 and their
+# idle time to the limit. So an entry is free if it was idle long enough. If its count is above 0, its consumer must be
+# idle too: its router may use a longer idle time than the one given here, and so renew later.
 _IN_HAND = """
 local group, idle = ARGV[1], tonumber(ARGV[2])
 local function named(row)
@@ -42,7 +43,8 @@ local function in_hand(id)
 end
 """
 
-# Where an item stands: its record's size, and when it is due (nothing for an entry of the stream). Removing it.
+# `find` returns the size of an item's record and its due time (nil for an entry of the stream); `remove` deletes the
+# item.
 _ITEMS = """
 local later = ARGV[3] == 'later'
 local function size_of(words)
@@ -66,9 +68,9 @@ local function remove(item)
 end
 """
 
-# What the scripts read of other keys comes before their first write, so that a key of a wrong type refuses the whole. The
-# first writes change nothing: they fail early where they are not allowed. A full Redis lets deliveries move, for they take
-# no more room, and does so because a script that began with a removal may go on to add.
+# The scripts read all keys before their first write, so that a key of a wrong type fails the script as a whole. The
+# first writes change nothing: they fail early if the user may not call these commands. A full Redis still allows moves,
+# which need no additional memory: after a first write that is a removal, a script may add.
 _TRY = """
 redis.call('XDEL', KEYS[1], '0-1')
 redis.call('ZREM', KEYS[2], '')
@@ -76,9 +78,9 @@ if grouped then redis.call('XACK', KEYS[1], group, '0-1') end
 redis.call('HINCRBY', KEYS[3], 'bytes', 0)
 """
 
-# KEYS: stream, sorted set and books of the one queue, then of the other. ARGV[3]: `now` for entries of the stream, `later`
-# for members of the sorted set; then the bounds of the other queue in events and bytes, then each item (an id, or a
-# member) and what is to stand in its place (a record, or a member, which becomes due when the item was).
+# KEYS: stream, sorted set and books of the first queue, then of the second. ARGV[3]: `now` for entries of the stream,
+# `later` for members of the sorted set; then the limits of the second queue in events and bytes; then each item (an id
+# or a member) and its replacement (a record, or a member with the same due time).
 MOVE = Script(
     _IN_HAND
     + _ITEMS
@@ -120,8 +122,8 @@ return told
 """
 )
 
-# KEYS: stream, sorted set and books of the queue, the dead letters. ARGV[3] as above; then how many letters may stand
-# there, the counter of the books, then each item, how many words its letter has, and those (field, value, …).
+# KEYS: stream, sorted set and books of the queue, the dead letters. ARGV[3] as above; then the limit of dead letters,
+# the counter of the books; then each item, the number of words of its letter, and these words (field, value, …).
 BURY = Script(
     _IN_HAND
     + _ITEMS
@@ -158,9 +160,9 @@ return told
 """
 )
 
-# KEYS: stream, sorted set. ARGV: the group, the idle time as above, how many records of each of both to show, and how many
-# bytes of them. Answer: the length of the stream, how many of it are in hand, how many of those must be left alone, the
-# size of the sorted set, the beginnings of the records.
+# KEYS: stream, sorted set. ARGV: the group, the idle time as above, the number of records to return from each key, and
+# their bytes. Answer: the length of the stream, its entries in flight, those of them at live routers, the size of the
+# sorted set, the first bytes of the records.
 LOOK = Script(
     _IN_HAND
     + """

@@ -1,12 +1,13 @@
-"""The Redis queue of one sink: a stream read by a consumer group, and a sorted set for what is due later; floor 4.
+"""The Redis queue of one sink: a stream with a consumer group, and a sorted set of delayed deliveries; floor 4.
 
-A delivery in hand is a pending entry of this router's consumer. It leaves the stream when it is settled, or for the sorted
-set when it is to be tried again, so an entry's delivery count tells how often a router died with it in hand. Routers with
-the same configuration share the work; one that dies leaves entries that a peer takes over once nobody renews them.
+A delivery in flight is a pending entry of this router's consumer. It leaves the stream when it is settled; if it is to
+be retried, it moves to the sorted set. So the delivery count of an entry says how often a router died with it in
+flight. Routers with the same configuration share the work. When a router dies, a peer claims its entries after their
+idle time.
 
-The parts: what is in hand (`queue_hand`), reading and recovery (`queue_reader`), what is told of deliveries that are over
-(`queue_settlement`), the books and what is due later (`queue_books`), renewal (`queue_keeper`), and what all queues of a
-router ask Redis in one step (`queue_rounds`).
+The parts: deliveries in flight (`queue_in_flight`), reading and recovery (`queue_reader`), reporting outcomes to Redis
+(`queue_settlement`), books and delayed deliveries (`queue_books`), renewal (`queue_renewal`), and the script call for
+all queues of a router (`queue_rounds`).
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from redis import exceptions as failures
 from router.broker.queues.inbox import Inbox
 from router.broker.queues.parts.queue_books import QueueBooks
 from router.broker.queues.parts.queue_common import MOST, QueueContext, QueueHost, Timing
-from router.broker.queues.parts.queue_hand import QueueHand
-from router.broker.queues.parts.queue_keeper import QueueKeeper
+from router.broker.queues.parts.queue_in_flight import QueueInFlight
 from router.broker.queues.parts.queue_reader import QueueReader
+from router.broker.queues.parts.queue_renewal import QueueRenewal
 from router.broker.queues.parts.queue_settlement import Settlement, entry_of
 from router.broker.server import client
 from router.broker.server.link import COMMAND, Link, cancelled
@@ -35,10 +36,10 @@ _TASKS = ("read", "settle", "keep")
 
 
 class RedisQueue:
-    """Implements `contracts.Queue` on Redis for the deliveries of one sink.
+    """Implements `contracts.Queue` in Redis for the deliveries of one sink.
 
-    `inbox` hands new deliveries over to Redis. `give_up` makes a dead letter of one and settles it when that is written.
-    `book` is this router's own; everybody's is in Redis.
+    `inbox` enqueues new deliveries. `give_up` turns a delivery into a dead letter, and settles it when that is written.
+    `book` counts the deliveries of this router alone; the book over all routers is in Redis.
     """
 
     durable = True
@@ -58,72 +59,72 @@ class RedisQueue:
         self._inbox = inbox
         self._reading = Link(host.server, context.timing.block + client.TIMEOUT)
         self._writing = writing = Link(host.server)
-        self.hand = hand = QueueHand(host.isolation)
+        self.in_flight = in_flight = QueueInFlight(host.isolation)
         self.books = QueueBooks(context, writing, book)
-        self.keeper = keeper = QueueKeeper(context, writing, hand, self.books)
-        self.settlement = Settlement(context, writing, hand, put_off=keeper.wake)
-        self._reader = QueueReader(context, self._reading, writing, hand, keeper=keeper, give_up=give_up)
+        self.renewal = renewal = QueueRenewal(context, writing, in_flight, self.books)
+        self.settlement = Settlement(context, writing, in_flight, put_off=renewal.wake)
+        self._reader = QueueReader(context, self._reading, writing, in_flight, renewal=renewal, give_up=give_up)
         self.shared_book = self.books.shared
-        """Everybody's book of the sink, as of the last `refresh`, which is never long ago."""
+        """The book of the sink over all routers, at most about a second old."""
         self.tasks: list[asyncio.Task[None]] = []
         self.configure(limits)
 
     def configure(self, limits: QueueLimits) -> None:
-        """Take other limits from now on, and so does the way into the queue."""
+        """Use other limits from now on, for the inbox too."""
         self._inbox.configure(limits)
-        self.hand.ready.hold = min(limits.hold, MOST)
-        self.keeper.idle = limits.idle
+        self.in_flight.ready.hold = min(limits.hold, MOST)
+        self.renewal.idle = limits.idle
         self.settlement.overriding = limits.overriding
         self._reader.configure(limits)
-        self.hand.ready.make_room()
+        self.in_flight.ready.make_room()
 
     @property
     def reason(self) -> str | None:
-        """Why the queue can't be used; None while it can."""
+        """The reason why the queue can't be used; None while it can."""
         return self._context.health.reason
 
     @property
     def held(self) -> int:
-        """Deliveries that the queue held at the last `refresh`, whoever has them in hand."""
+        """The deliveries in the queue at the last `refresh`, with those in flight at any router."""
         return self.books.held
 
     @property
     def unreadable(self) -> int:
-        """Entries in hand that this router can't read."""
-        return len(self.hand.unreadable)
+        """The number of entries in flight that this router can't read."""
+        return len(self.in_flight.unreadable)
 
-    # What the worker uses.
+    # The methods for workers.
 
     @property
     def events(self) -> int:
-        """Deliveries that are not settled; once the router ends those in hand, for the others stay where they are."""
-        return self._inbox.waiting + (self.hand.open if self._context.ending.begun else self.held)
+        """The deliveries that are not settled. During a shutdown only those in flight: the others stay in Redis."""
+        return self._inbox.waiting + (self.in_flight.open if self._context.ending.begun else self.held)
 
     @property
     def delayed(self) -> int:
-        """Those of them that wait for their next attempt."""
+        """The deliveries among `events` that wait for their next attempt."""
         return 0 if self._context.ending.begun else self.books.delayed
 
     def due_in(self) -> float | None:
-        """Seconds until the next delayed delivery is due, None when none waits."""
+        """Return the seconds until the next delayed delivery is due; None if none waits."""
         due = self.books.due
         return None if self._context.ending.begun or due is None else due - self._context.clock.monotonic()
 
     def put(self, events: list[Event], size: int) -> None:
-        """Hand deliveries over to Redis. Never waits."""
+        """Enqueue deliveries. Never waits."""
         self._inbox.put(events, size)
 
     async def take(self, most: int) -> tuple[list[Event], int]:
-        """The next deliveries, at least one and at most `most`, and their bytes; waits until there are some."""
-        hand, ready = self.hand, self.hand.ready
+        """Return the next deliveries, at least one and at most `most`, and their bytes; wait until there are some."""
+        in_flight, ready = self.in_flight, self.in_flight.ready
         while True:
             first = ready.first
             if first is None:
                 await ready.arrival()
-            elif hand.shut_out:
-                await hand.isolation.opened()
-            elif self.keeper.overdue:
-                await self.keeper.catch_up()
+            elif in_flight.shut_out:
+                await in_flight.isolation.opened()
+            elif self.renewal.overdue:
+                await self.renewal.catch_up()
             elif first.count is not None:
                 event = await self._reader.recovery.take_alone()
                 if event is not None:
@@ -133,100 +134,114 @@ class RedisQueue:
                 return events, size_of(events)
 
     def settle(self, events: Sequence[Event], size: int, outcome: Outcome, reason: Reason | None = None) -> None:  # noqa: ARG002  # the books count the bytes of records
-        """Deliveries in hand are over, all in the same way."""
+        """Settle deliveries in flight, all with the same outcome."""
         self.settlement.settle(events, outcome, reason)
 
     def keep(self, event: Event) -> bool:
-        """Whether a delivery in hand may stay there for long: not one that must be alone in hand, all others wait for it."""
-        return self.hand.keep(entry_of(event))
+        """Return whether a delivery may stay in flight for long.
+
+        One that must be alone may not: all others wait for it.
+        """
+        return self.in_flight.keep(entry_of(event))
 
     def later(self, event: Event, delay: float) -> None:
-        """Hand back a delivery that was taken, to be tried again after `delay` seconds."""
+        """Return a delivery to the queue, to be retried after `delay` seconds."""
         self.settlement.later(event, delay)
 
-    async def give_back(self, hand: Sequence[Event]) -> None:
-        """Hand back deliveries that were taken and not attempted: they are the next to be taken, in this order."""
-        if hand:
-            self.hand.take_up(map(entry_of, hand))
-            self.hand.ready.give_back(list(hand))
+    async def give_back(self, taken: Sequence[Event]) -> None:
+        """Return deliveries that were not attempted to the front of the queue, in this order."""
+        if taken:
+            self.in_flight.take_up(map(entry_of, taken))
+            self.in_flight.ready.give_back(list(taken))
 
-    def leave(self, *, handed_over: bool) -> list[Event]:  # noqa: ARG002  # nothing is
-        """Take out nothing: what waits stands in Redis."""
+    def leave(self, *, handed_over: bool) -> list[Event]:  # noqa: ARG002  # the deliveries stay in Redis
+        """Return an empty list: no delivery waits in this process alone."""
         return []
 
     def split(self, event: Event, parts: list[Event]) -> None:
-        """A delivery in hand was handed over to `parts`; its entry gives way to theirs once each is put off or over."""
+        """Replace a delivery in flight by `parts`.
+
+        Its entry is replaced in Redis when each part is deferred or settled.
+        """
         self.settlement.split(event, parts)
 
     async def settled(self) -> None:
-        """Take no more from Redis but what stands there ready, and wait until nothing is in hand."""
-        ending, hand = self._context.ending, self.hand
+        """Read only the deliveries that are ready in Redis now, and wait until no delivery is in flight."""
+        ending, in_flight = self._context.ending, self.in_flight
         if not ending.begun:
             ending.begin()
-            hand.ready.make_room()
-            self.keeper.wake()
+            in_flight.ready.make_room()
+            self.renewal.wake()
             if self.tasks:
                 unblocking = self._reader.stop_waiting()
                 self.tasks.append(asyncio.create_task(unblocking, name=f"queue {self._context.sink}: unblock"))
-        while not self._reader.ended or hand.open or self._inbox.waiting:
-            if ending.lingered:  # what no worker has taken by now stays where it is
-                left = hand.ready.entries
-                hand.ready.remove(left)
-                hand.let_go(left)
-            await hand.change(0.05)
+        while not self._reader.ended or in_flight.open or self._inbox.waiting:
+            if ending.lingered:  # deliveries that no worker has taken by now stay in Redis
+                left = in_flight.ready.entries
+                in_flight.ready.remove(left)
+                in_flight.let_go(left)
+            await in_flight.change(0.05)
 
-    def holds_up(self, hand: Sequence[Event]) -> bool:
-        """Whether an end has to wait: for a moment, for what is on its way to or from Redis. What waits in `hand` stands there."""
-        return not hand
+    def holds_up(self, taken: Sequence[Event]) -> bool:
+        """Return True, to wait for deliveries on their way to or from Redis, unless workers hold `taken` deliveries.
 
-    def close(self, hand: Sequence[Event]) -> int:  # noqa: ARG002  # it stays pending
-        """End: nothing is lost with this process, for it all stands in Redis."""
+        Deliveries that wait with a worker are pending in Redis and need no wait.
+        """
+        return not taken
+
+    def close(self, taken: Sequence[Event]) -> int:  # noqa: ARG002  # these stay pending
+        """Stop offering deliveries; return 0, because all of them are in Redis."""
         self._context.ending.begin(at_once=True)
-        self.hand.ready.make_room()
+        self.in_flight.ready.make_room()
         return 0
 
-    # Its life.
+    # Start and end.
 
     def start(self) -> None:
-        """Begin to read. Redis need not be there."""
-        self.hand.isolation.join(self.hand)
-        self._context.rounds.join(self.keeper.wake, self._context.timing.tick)
-        jobs = zip(_TASKS, (self._reader.run(), self.settlement.run(), self.keeper.run(self._reader.look)), strict=True)
+        """Start reading. Redis need not be reachable yet."""
+        self.in_flight.isolation.join(self.in_flight)
+        self._context.rounds.join(self.renewal.wake, self._context.timing.tick)
+        jobs = zip(
+            _TASKS, (self._reader.run(), self.settlement.run(), self.renewal.run(self._reader.look)), strict=True
+        )
         name = f"queue {self._context.sink}"
         self.tasks = [asyncio.create_task(job, name=f"{name}: {task}") for task, job in jobs]
 
     def signs(self) -> Iterator[Sign]:
-        """What it is at."""
+        """Yield the progress of each connection, for the watchdog."""
         part = f"queue of {self._context.sink}"
         yield Sign(part, COMMAND, self._reading.since)
-        yield Sign(f"{part}: keeper", COMMAND, self._writing.since)
+        yield Sign(f"{part}: renewal", COMMAND, self._writing.since)
         yield Sign(f"{part}: books", COMMAND, self._context.rounds.since)
         if not self._context.ending.begun and any(task.done() for task in self.tasks):
-            yield Sign(part, "a task has ended by itself", None, ended=True)
+            yield Sign(part, "a task ended unexpectedly", None, ended=True)
 
     async def refresh(self) -> None:
         """Read the shared book."""
         await self.books.tick()
 
     async def end(self, patience: float) -> None:
-        """After the drain: tell Redis what is over, set free what is left, read the books once more, hang up."""
+        """Report outcomes, release the remaining entries, read the books once more, disconnect.
+
+        Call after the drain.
+        """
         self._context.ending.begin(at_once=True)
         with contextlib.suppress(TimeoutError, failures.RedisError, OSError):
             async with asyncio.timeout(patience):
                 await self._stop_tasks()
                 await self.settlement.flush()
-                await self.keeper.set_free()
+                await self.renewal.set_free()
                 await self.books.tick()
         await self.cut()
-        self.hand.leave_alone()
-        self.hand.isolation.part(self.hand)
+        self.in_flight.leave_alone()
+        self.in_flight.isolation.part(self.in_flight)
         for who in _TASKS:
             self._context.health.dismiss(who)
 
     async def cut(self) -> None:
-        """Stop at once and hang up: what Redis was not told stays pending."""
+        """Stop at once and disconnect. Deliveries whose outcome was not reported stay pending."""
         await self._stop_tasks()
-        await self._context.rounds.part(self.keeper.wake)
+        await self._context.rounds.leave(self.renewal.wake)
         await self._reading.close()
         await self._writing.close()
 

@@ -1,7 +1,7 @@
 """Error answers of a Redis server: which of them pass by themselves and which need an operator; floor 4.
 
-The first word of an error answer, its code, decides that. redis-py cuts the code off the answers that it has a class for.
-Servers before 7.0 wrap the error of a command inside a script in text of their own. This module undoes both.
+The first word of an error answer, its code, decides that. redis-py cuts the code off the answers that it has a class
+for. Servers before 7.0 wrap the error of a command inside a script in text of their own. This module undoes both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Access to a Redis server: options from a URL, redis-py connections and clients, and its errors in plain words; floor 4.
+"""Access to a Redis server: options from a URL, redis-py connections and clients, errors in plain words; floor 4.
 
 redis-py's own retries are off everywhere. A command whose answer was lost may have run, so the caller decides whether
 sending it again is safe.
@@ -104,7 +104,10 @@ def explain(error: BaseException, address: str) -> RouterError:
 
 
 def unexpected(error: BaseException) -> BaseException | None:
-    """Return the error if it is a fault of the router: none of redis-py, the network, or `RouterError`. Else return None."""
+    """Return the error if it is a fault of the router: none of redis-py, the network, or `RouterError`.
+
+    Else return None.
+    """
     return None if isinstance(error, failures.RedisError | OSError | TimeoutError | RouterError) else error
 
 
@@ -131,7 +134,7 @@ def _network(error: BaseException, address: str, text: str) -> RouterError:
 
 
 def _parsed(url: str, address: str) -> Mapping[str, Any]:
-    """Return the options that redis-py reads from the URL. redis-py's error text may quote the password: never show it."""
+    """Return the options that redis-py reads from the URL. Its error text may quote the password: never show it."""
     wrong = redis_url.fault(url)
     if wrong:
         raise _config(f"{address}: {wrong}")
@@ -159,8 +162,8 @@ def _check_tls(kind: type[AbstractConnection], options: Mapping[str, Any], addre
 def _keepalive() -> dict[int, int]:
     """Return the TCP options that detect a dead peer.
 
-    Keepalive covers an idle connection; a limit on unacknowledged bytes covers a busy one. Linux has all of these options,
-    other systems have some.
+    Keepalive covers an idle connection; a limit on unacknowledged bytes covers a busy one. Linux has all of these
+    options, other systems have some.
     """
     wanted = {
         "TCP_KEEPIDLE": 5,
@@ -195,8 +198,8 @@ def _config(message: str) -> ConfigError:
 async def dial(server: Server) -> AbstractConnection:
     """Open a connection, log in, set its name and wait for the answer to one PING.
 
-    Raises redis-py's errors, also while the server loads its data. Error answers to CLIENT SETNAME and PING are ignored:
-    the server is reachable, and a missing permission for PING or a full disk does not stop pub/sub.
+    Raises redis-py's errors, also while the server loads its data. Error answers to CLIENT SETNAME and PING are
+    ignored: the server is reachable, and a missing permission for PING or a full disk does not stop pub/sub.
     """
     connection = server.connection()
     try:
@@ -249,8 +252,8 @@ def hung_up(connection: AbstractConnection) -> bool:
 def broken() -> Iterator[None]:
     """Raise redis-py's `ConnectionError` for a connection that ends during a write.
 
-    Between the end of the transport and the callback to its reader, uvloop raises a bare `RuntimeError`. redis-py does not
-    translate that error.
+    Between the end of the transport and the callback to its reader, uvloop raises a bare `RuntimeError`. redis-py does
+    not translate that error.
     """
     try:
         yield

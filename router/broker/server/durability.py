@@ -52,7 +52,10 @@ class Durability:
         return info | await self._settings()
 
     async def _settings(self) -> dict[str, str]:
-        """Return `appendfsync`, which INFO lacks. After a refusal, never ask again: each one is noted in the ACL LOG."""
+        """Return `appendfsync`, which INFO lacks.
+
+        After a refusal, never ask again: each one is noted in the ACL LOG.
+        """
         if not self._config_allowed:
             return {}
         try:

@@ -3,9 +3,9 @@
 The server is a separate process on 127.0.0.1. Its data is an append-only file under the state directory. The server
 survives a router that is killed: the next router finds it by `embedded.json` and adopts it. Two locks make that safe:
 
-- The server process holds `embedded/server.lock` as long as it lives, because it inherits the open file from the router.
-  So two servers never write the same data, even if the router that started one of them was killed.
-- Each router that uses the server holds a shared lock on `embedded/users.lock`. The last router to leave stops the server.
+- The server process holds `embedded/server.lock` as long as it lives, because it inherits the open file from the
+  router. So two servers never write the same data, even if the router that started one of them was killed.
+- Each router that uses the server holds a shared lock on `embedded/users.lock`. The last router to leave stops it.
 
 All calls here block (a start takes about 0.1 s): make them before the event loop runs, or in a thread.
 """
@@ -81,7 +81,8 @@ class Embedded:
     def ensure(self) -> RunningServer:
         """Adopt the running server, or start one on the existing data.
 
-        Raises `ConfigError` if the server is not installed or can't read its data, `UnavailableError` if it does not answer.
+        Raises `ConfigError` if the server is not installed or can't read its data, `UnavailableError` if it does not
+        answer.
         """
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -136,7 +137,7 @@ class Embedded:
                 log.warning("the embedded server is running again")
 
     def _alive(self) -> bool:
-        """Return whether the server process holds its lock, which it does as long as it lives, even while it is busy."""
+        """Return whether the server process holds its lock, as it does while it lives, even if it is busy."""
         if self._process is not None:
             self._process.poll()
         with _opened(self._folder / "server.lock") as lock:

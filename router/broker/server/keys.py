@@ -1,6 +1,7 @@
 """The names of all keys that the router owns in Redis; floor 4, imports nothing.
 
-Each name begins with the prefix in braces. Redis Cluster then stores them in one slot, so that a script may use several.
+Each name begins with the prefix in braces. Redis Cluster then stores them in one slot, so that a script may use
+several.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ def dead(prefix: str) -> str:
 
 
 def dead_batch(prefix: str, appender: str) -> str:
-    """Return the key of a dead-letter writer's last batch (`<number>:<evicted>`), which makes a resent batch idempotent."""
+    """Return the key of a dead-letter writer's last batch (`<number>:<evicted>`): a batch sent twice counts once."""
     return f"{{{prefix}}}:dead:batch:{appender}"
 
 
@@ -40,12 +41,12 @@ def books(prefix: str, sink: str) -> str:
 
 
 def enqueued_batch(prefix: str, appender: str) -> str:
-    """Return the key of an enqueuer's last batch (`<number>:<answer>`), which makes a resent batch idempotent."""
+    """Return the key of an enqueuer's last batch (`<number>:<answer>`): a batch sent twice is appended once."""
     return f"{{{prefix}}}:hand-over:{appender}"
 
 
 def handed(prefix: str) -> str:
-    """Return the key of the stream entries that are in Redis queues already but not yet acknowledged by their source."""
+    """Return the key of the stream entries that are in Redis queues already, but not acknowledged by their source."""
     return f"{{{prefix}}}:handed-over"
 
 
@@ -53,8 +54,8 @@ def beside_list(prefix: str, key: str, what: str, *owner: str) -> str:
     """Return the name of a router key that belongs to a source's list, in the cluster slot of that list.
 
     `what` is `processing`, `handed`, `settled` or `lease` (each with its `owner`, a consumer), `returned`,
-    `returned-handed`, `counts` or `consumers`. The name begins with the hash tag of the list, or with the whole key if it
-    has no tag. For a key with a single brace no name of the same slot exists; that matters only in a cluster.
+    `returned-handed`, `counts` or `consumers`. The name begins with the hash tag of the list, or with the whole key if
+    it has no tag. For a key with a single brace no name of the same slot exists; that matters only in a cluster.
     """
     begin = key.find("{")
     end = key.find("}", begin + 1) if begin >= 0 else -1

@@ -1,7 +1,7 @@
 """A connection that sends commands and scripts one at a time, and reconnects after a failure; floor 4.
 
-A link never sends a command twice: the caller decides whether that is safe. All scripts of the queues are idempotent and
-may be sent again. An answer is never mistaken for the answer to another command.
+A link never sends a command twice: the caller decides whether that is safe. All scripts of the queues are idempotent
+and may be sent again. An answer is never mistaken for the answer to another command.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Link:
 
     @property
     def since(self) -> float | None:
-        """The time (`time.monotonic`, seconds) at which the current command began; None while no command is under way."""
+        """The time (`time.monotonic`, seconds) at which the current command began; None between two commands."""
         return self._turn.since
 
     async def open(self) -> None:
@@ -84,7 +84,8 @@ class Link:
     async def script(self, script: Script, keys: Sequence[str | bytes], words: Sequence[Word]) -> Any:
         """Run a script and return its answer; send its text if the server does not know the digest.
 
-        Raises redis-py's errors. The error of a command inside the script is raised as if the command had been sent alone.
+        Raises redis-py's errors. The error of a command inside the script is raised as if the command had been sent
+        alone.
         """
         rest = (len(keys), *keys, *words)
         async with self._turn:
@@ -132,8 +133,8 @@ class Link:
     async def _answer(self, connection: AbstractConnection, command: bytes) -> Any:
         """Send a command and return the answer to exactly this command.
 
-        Each command is followed by an ECHO of a new number. If that number does not follow the answer, the other side (a
-        broken proxy, for example) sent an answer too many or too few, and all later answers would be shifted by one.
+        Each command is followed by an ECHO of a new number. If that number does not follow the answer, the other side
+        (a broken proxy, for example) sent an answer too many or too few, and all later answers would be shifted by one.
         """
         self._marks += 1
         mark = b"%d" % self._marks
@@ -157,7 +158,7 @@ class Link:
         return await connection.read_response(timeout=2 * self._patience)
 
     async def _knows_echo(self, connection: AbstractConnection) -> bool:
-        """Return whether the server answers ECHO: the user may lack the permission, or a proxy may not know the command."""
+        """Return whether the server answers ECHO. A user may lack the permission; a proxy may not know the command."""
         with client.broken():
             await connection.send_packed_command(_pack(("ECHO", b"0")))
         try:
@@ -166,7 +167,10 @@ class Link:
             return answers.passes(error)
 
     async def close(self) -> None:
-        """Close the connection. A command that waits for its answer fails; the next command opens another connection."""
+        """Close the connection.
+
+        A command that waits for its answer fails; the next command opens another connection.
+        """
         connection, self._connection = self._connection, None
         if connection is not None:
             await client.close(connection)

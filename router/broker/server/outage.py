@@ -7,14 +7,14 @@ from collections.abc import Hashable
 from router.contracts import Clock
 
 KINDS = 10
-"""Different reasons that one outage logs at most: a reason may hold a changing number, and the log must stay bounded."""
+"""Different reasons that one outage logs at most: a reason may hold a number that changes with every attempt."""
 
 
 class Outage:
     """An outage, judged by the attempts of tasks. It is over when each task that failed has had an answer from Redis.
 
-    A component may use Redis in several tasks (`who`), and Redis may allow the command of one and refuse that of another.
-    Only an answer ends the failure of a task; another try does not.
+    A component may use Redis in several tasks (`who`), and Redis may allow the command of one and refuse that of
+    another. Only an answer ends the failure of a task; another try does not.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -31,7 +31,8 @@ class Outage:
     def failed(self, reason: str, who: Hashable = "", *, ended: bool = False) -> bool:
         """Note a failed attempt; return whether to log it: as the first of the outage, or for a new reason.
 
-        `ended` means that a connection ended, which does not prove an outage: log it only if the next attempt fails too.
+        `ended` means that a connection ended, which does not prove an outage: log it only if the next attempt fails
+        too.
         """
         first = not self._failing
         if first:

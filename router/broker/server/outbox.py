@@ -1,7 +1,7 @@
 """The outbox: sends numbered batches to Redis in order, and retries each batch until Redis has accepted it; floor 4.
 
-A batch whose answer was lost is sent again under the same number. The script does nothing for a number that it has seen,
-so every batch takes effect once.
+A batch whose answer was lost is sent again under the same number. The script does nothing for a number that it has
+seen, so every batch takes effect once.
 """
 
 from __future__ import annotations

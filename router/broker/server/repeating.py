@@ -13,7 +13,8 @@ from router.broker.server.link import cancelled
 class Repeating:
     """Calls `work` every `every` seconds from `start` to `close`. `work` may return another pause in seconds.
 
-    An exception of `work` does not end the task. Each attempt is reported to `health`, which sets the pause after a failure.
+    An exception of `work` does not end the task. Each attempt is reported to `health`, which sets the pause after a
+    failure.
     """
 
     def __init__(

@@ -48,7 +48,10 @@ class ServerCheck:
         await self._link.close()
 
     async def _ping(self) -> None:
-        """Send a PING. An error answer (full disk, missing permission) counts as an answer: other components report it."""
+        """Send a PING.
+
+        An error answer (full disk, missing permission) counts as an answer: other components report it.
+        """
         try:
             await self._link.call("PING")
         except failures.MasterDownError:

@@ -1,4 +1,4 @@
-"""The books of one queue in Redis, which all routers share, and what is due later; floor 4."""
+"""The books of one queue in Redis, which all routers share, and its delayed deliveries; floor 4."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ _COUNT = re.compile(r"-?[0-9]{1,18}")
 
 
 class QueueBooks:
-    """Reads the books, and moves what is due back into the queue, in the same step. `own` is this router's own book."""
+    """Reads the books, and returns due deliveries to the stream, in one step.
+
+    `own` is the book of this router alone.
+    """
 
     def __init__(self, context: QueueContext, link: Link, own: SinkBook) -> None:
         self.shared = SinkBook(dropped_by_channel=own.dropped_by_channel)
-        """Everybody's book of the sink, as of the last `tick`."""
+        """The book of the sink over all routers, as of the last `tick`."""
         self.held = 0
-        """Deliveries that the queue held then, whoever has them in hand."""
+        """The deliveries in the queue at the last `tick`, with those in flight."""
         self.delayed = 0
-        """Those of them that were due later."""
+        """The deliveries among `held` that were due later."""
         self.due: float | None = None
-        """When the next of those is due (monotonic seconds), None when none waits."""
+        """The time (monotonic seconds) at which the next delayed delivery is due; None if none waits."""
         self.abandoned = False
-        """Whether a dead router had left something when that was last looked for."""
+        """True if the last check found entries of a dead router."""
         self.server_time = ServerTime()
         self._context = context
         self._link = link
@@ -45,15 +48,17 @@ class QueueBooks:
 
     @property
     def losses(self) -> tuple[str, int]:
-        """What tells whether anything vanished from the queue since the books were last read: another value."""
+        """A value that changes when deliveries vanish from the queue because its data was deleted."""
         return self._epoch, self._counters.get(f"{Outcome.DROPPED.value}:{Reason.LOST.value}", 0)
 
     async def tick(self, idle: float = 0.0) -> bool:
-        """Move what is due, read the books; returns whether more is to be moved.
+        """Return due deliveries to the stream and read the books; return True if more deliveries are due.
 
-        With `idle` it also looks whether anything was not touched for so many seconds, as what a dead router left.
+        With `idle`, also check for entries that were not renewed for so many seconds: their router is dead.
         """
-        async with self._ticking:  # what this one says was read last has to be what the one before it read
+        async with (
+            self._ticking
+        ):  # the script compares the books with the values sent, which the call before must have read
             return await self._tick(idle)
 
     async def _tick(self, idle: float) -> bool:
@@ -71,15 +76,15 @@ class QueueBooks:
             self.abandoned = bool(left)
         self.shared.degraded = self._own.degraded
         if books != self._read:
-            self._take(books)
+            self._read_books(books)
         if lost > 0:
             self._own.settle(lost, Outcome.DROPPED, Reason.LOST)
             message = "deliveries vanished from the queue in Redis: its data was deleted"
             self._context.log.error(message, number=lost, reason=str(Reason.LOST))
         return bool(moved and due == 0)
 
-    def _take(self, books: list[bytes]) -> None:
-        """Make the shared book say what Redis says."""
+    def _read_books(self, books: list[bytes]) -> None:
+        """Copy the books from Redis into `shared`."""
         self._read = books
         read = {text(name): text(value) for name, value in zip(books[::2], books[1::2], strict=True)}
         self._epoch = read.pop("epoch")
@@ -98,9 +103,9 @@ class QueueBooks:
                 setattr(book, name, number)
 
     async def reschedule(self) -> None:
-        """See that nothing waits for a time that is far off because the server's clock went back, or may have before.
+        """After the server's clock went back, correct due times and idle times that would be far in the future.
 
-        Nothing is due later than its delay from now on, and what a dead router had in hand is idle from now on.
+        Afterwards no delivery is due later than its planned delay from now, and entries of dead routers become idle.
         """
         if not self.server_time.went_back:
             return

@@ -1,4 +1,4 @@
-"""What the parts of a Redis queue share: names, limits, times, when it ends, and its health; floor 4."""
+"""The shared state of a Redis queue's parts: names, limits, times, shutdown, health; floor 4."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ MOST = 500
 """Entries that one command reads or settles at most."""
 
 MAX_DELIVERIES = 5
-"""How often a delivery is taken, alone in hand the last time, before it is given up as poison."""
+"""Deliveries of an entry, the last one with nothing else in flight, after which a crash makes it poison."""
 
 MOVES = 100
-"""Retries that one script call moves back, or puts off, at most."""
+"""Retries that one script call returns to the stream, or defers, at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds; tests are quicker."""
+    """The times of a Redis queue, in seconds. Tests use shorter ones."""
 
     block: float = 5.0
-    """How long a read waits for entries."""
+    """The time that a read waits for entries."""
     unblock: float = 0.5
-    """How long a read may still wait that `CLIENT UNBLOCK` was to end: it may be forbidden."""
+    """The time after `CLIENT UNBLOCK`, which the server may refuse, until a blocking read is cut off."""
     tick: float = 1.0
-    """How long the books may be behind, and a peer's retry late."""
+    """The age of the books, and the delay of a peer's retry, at most."""
     claim: float = 5.0
-    """Between two looks for what a dead peer left."""
+    """The time between two checks for entries of dead peers."""
     linger: float = 1.0
-    """How long the end still takes what stands in the queue already."""
+    """The time during a shutdown in which deliveries that are ready in Redis are still read."""
     alone: float = 30.0
-    """How long others may take to finish what they have in hand, so that a suspicious delivery is alone."""
+    """The time that a suspected crasher waits for all other deliveries to finish."""
     first_delay: float = 0.1
     longest_delay: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class QueueHost:
-    """What all Redis queues of one router share."""
+    """The objects that all Redis queues of one router share."""
 
     server: Server
     prefix: str
@@ -63,8 +63,8 @@ class QueueHost:
     clock: Clock
     isolation: CrashIsolation
     rounds: QueueRounds
-    told: Outage
-    """The outage that the log tells of, so that ten queues of one server do not tell of one outage ten times."""
+    outage: Outage
+    """The shared outage, so that ten queues of one server log one outage once, not ten times."""
 
 
 class QueueKeys(NamedTuple):
@@ -76,12 +76,12 @@ class QueueKeys(NamedTuple):
 
     @classmethod
     def of(cls, prefix: str, sink: str) -> QueueKeys:
-        """Return those of a sink."""
+        """Return the keys of a sink's queue."""
         return cls(keys.queue(prefix, sink), keys.later(prefix, sink), keys.books(prefix, sink))
 
 
 class Ending:
-    """Whether a queue takes no more but what stands in Redis already, and since when."""
+    """The shutdown of a queue: from `begin` on, it reads only what is ready in Redis, for `linger` seconds."""
 
     def __init__(self, clock: Clock, linger: float) -> None:
         self.begun = False
@@ -90,18 +90,18 @@ class Ending:
         self._at = 0.0
 
     def begin(self, *, at_once: bool = False) -> None:
-        """Take no more; `at_once` not even what stands in Redis already. Only the first call counts."""
+        """Begin the shutdown; with `at_once`, read nothing more. Only the first call counts."""
         if not self.begun:
             self.begun, self._at = True, float("-inf") if at_once else self._clock.monotonic()
 
     @property
     def lingered(self) -> bool:
-        """Whether what stands in Redis has had its time too."""
+        """True once the linger time is over."""
         return self.begun and self._clock.monotonic() - self._at > self._linger
 
 
 class QueueContext:
-    """What the parts of one queue know of it. Its `health` has a task for each of its connections' uses."""
+    """The shared state of one queue. Its `health` knows the tasks `read`, `settle` and `keep`."""
 
     def __init__(self, sink: str, host: QueueHost, timing: Timing) -> None:
         self.sink = sink
@@ -113,7 +113,7 @@ class QueueContext:
         self.ending = Ending(host.clock, timing.linger)
         self.health = Health(
             host.server.shown,
-            host.told,
+            host.outage,
             begins=partial(log.warning, "queues in Redis can't be used; trying on"),
             ends=partial(log.info, "queues in Redis are used again"),
             delays=(timing.first_delay, timing.longest_delay),

@@ -1,4 +1,4 @@
-"""Reads one queue: what this router's last run left, what is new, and what a dead peer left; floor 4."""
+"""The reader of one queue: entries of this router's last run, new entries, entries of dead peers; floor 4."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from router.broker.groups.group_scripts import OF_ANOTHER
 from router.broker.groups.in_flight import Entry
 from router.broker.groups.pending import PendingEntries
 from router.broker.queues.parts.queue_common import GROUP, MAX_DELIVERIES, MOST, QueueContext
-from router.broker.queues.parts.queue_hand import QueueHand
-from router.broker.queues.parts.queue_keeper import QueueKeeper
+from router.broker.queues.parts.queue_in_flight import QueueInFlight
+from router.broker.queues.parts.queue_renewal import QueueRenewal
 from router.broker.server.link import Link, Word
 from router.contracts import QueueLimits
 from router.core.accounts.records import Reader, UnknownRecordError
@@ -23,26 +23,31 @@ from router.errors import Reason
 from router.events import Event
 
 TOGETHER = 10
-"""Entries that are given up in one round at most."""
+"""Poison entries that are given up in one round at most."""
 
-TELL_EVERY = 60.0
+LOG_EVERY = 60.0
 """Seconds between two log lines about entries that can't be read."""
 
 
 class Admission:
-    """Makes deliveries of entries, and offers them to the workers. `give_up` makes a dead letter of one."""
+    """Decodes entries into deliveries and offers them to the workers. `give_up` turns a delivery into a dead letter."""
 
-    def __init__(self, context: QueueContext, hand: QueueHand, give_up: Callable[[Event, Reason, str], None]) -> None:
+    def __init__(
+        self, context: QueueContext, in_flight: QueueInFlight, give_up: Callable[[Event, Reason, str], None]
+    ) -> None:
         self.reader = Reader(context.sink)
         self.give_up = give_up
         self._context = context
-        self._hand = hand
-        self._unreadable_told_at = float("-inf")
+        self._in_flight = in_flight
+        self._log_again_at = float("-inf")
 
     def admit(self, entries: Iterable[tuple[bytes, bytes]], count: int | None = None) -> None:
-        """Take entries and their records in hand; `count` is set on one that must be alone there."""
+        """Decode entries, given as (id, record), and offer them.
+
+        `count` is set for one that must be alone in flight.
+        """
         events: list[Event] = []
-        append, read, held = events.append, self.reader.read, self._hand.held
+        append, read, held = events.append, self.reader.read, self._in_flight.held
         for id_, record in entries:
             if id_ in held:
                 continue
@@ -57,44 +62,44 @@ class Admission:
                 continue
             append(event)
         if events:
-            self._hand.ready.add(events, count)
+            self._in_flight.ready.add(events, count)
 
     def refuse(self, entry: bytes, error: UnknownRecordError) -> None:
-        """Leave an entry in hand that can't be read."""
-        self._hand.held.add(entry)
-        self._hand.unreadable.add(entry)
+        """Leave an entry that can't be read pending, and log it."""
+        self._in_flight.held.add(entry)
+        self._in_flight.unreadable.add(entry)
         now = self._context.clock.monotonic()
-        if now >= self._unreadable_told_at:
-            self._unreadable_told_at = now + TELL_EVERY
-            message, number = "an entry of the queue can't be read; it stays pending", len(self._hand.unreadable)
+        if now >= self._log_again_at:
+            self._log_again_at = now + LOG_EVERY
+            message, number = "an entry of the queue can't be read; it stays pending", len(self._in_flight.unreadable)
             self._context.log.error(message, entry=entry.decode(), error=str(error), unreadable=number)
 
 
 class QueueRecovery:
-    """Takes entries again that were in hand when a router died, the fewer the more suspicious they are."""
+    """Claims entries that were in flight when a router died: the higher their delivery count, the fewer at a time."""
 
     def __init__(
         self,
         context: QueueContext,
         reading: Link,
         writing: Link,
-        hand: QueueHand,
+        in_flight: QueueInFlight,
         *,
-        keeper: QueueKeeper,
+        renewal: QueueRenewal,
         admission: Admission,
     ) -> None:
         self._context = context
         self._pending = PendingEntries(reading, context.names)
         self._ours = PendingEntries(writing, context.names)
-        self._hand = hand
-        self._keeper = keeper
+        self._in_flight = in_flight
+        self._renewal = renewal
         self._admission = admission
 
     async def recover(self, *, own: bool) -> bool:
-        """Take over pending entries, own ones or a dead peer's; returns whether there may be more."""
+        """Claim pending entries, this router's own or a dead peer's; return whether there may be more."""
         context, ending = self._context, self._context.ending
-        idle = None if own else self._keeper.idle
-        page = await self._pending.first(lambda: self._hand.held, idle)
+        idle = None if own else self._renewal.idle
+        page = await self._pending.first(lambda: self._in_flight.held, idle)
         if not page:
             return False
         poison = [entry for entry in page if claims.is_poison(entry.deliveries, MAX_DELIVERIES)]
@@ -104,13 +109,13 @@ class QueueRecovery:
         take = next(claims.takes(page))
         if take.alone:
             await self._emptied()
-        free = self._hand.resting
+        free = self._in_flight.resting
         if take.alone and not free:
-            return False  # it ends, and what is in hand stays there
+            return False  # the router shuts down, so the suspected crasher stays pending
         found, gone = await self._take(take.entries, idle, count=not take.alone)
         if found:
             if free:
-                self._keeper.renewed()
+                self._renewal.renewed()
             whose = "this router's last run" if own else "a dead router"
             context.log.info("work taken over", number=len(found), of=whose)
             count = take.entries[0].deliveries if take.alone else None
@@ -119,61 +124,67 @@ class QueueRecovery:
         return bool(found or gone) and not ending.begun
 
     async def _take(self, entries: Sequence[Pending], idle: float | None, *, count: bool) -> tuple[list[Entry], int]:
-        """Take entries that are still as they were listed, and acknowledge those that were deleted; returns how many."""
+        """Claim entries that did not change since they were listed; acknowledge deleted ones.
+
+        Returns the claimed entries and the number of deleted ones.
+        """
         found, gone = await self._pending.take(entries, idle, count=count)
         return found, await self._pending.acknowledge(gone)
 
     async def _emptied(self) -> None:
-        """Wait until nothing is in hand."""
-        while not (self._hand.resting or self._context.ending.begun):
-            await self._hand.change()
+        """Wait until no delivery is in flight."""
+        while not (self._in_flight.resting or self._context.ending.begun):
+            await self._in_flight.change()
 
     async def _poison(self, entries: Sequence[Pending], idle: float | None) -> None:
-        """Make dead letters, one at a time and with nothing beside it that may end the process.
+        """Turn poison entries into dead letters, one at a time and with nothing else in flight.
 
-        A letter that is written and whose entry is not yet settled would be written again after that.
+        If another delivery killed the process between writing the letter and settling the entry, the next run would
+        write the letter again.
         """
-        hand, alone = self._hand, self._context.timing.alone
+        in_flight, alone = self._in_flight, self._context.timing.alone
         counts = {entry.id: entry.deliveries for entry in entries}
         for id_, fields in (await self._take(entries, idle, count=False))[0]:
             try:
                 event, _ = self._admission.reader.read(fields[1], id_)
-            except UnknownRecordError as error:  # its count rises as one router after another takes it over
+            except (
+                UnknownRecordError
+            ) as error:  # not poison: its count rose because one router after another claimed it
                 self._admission.refuse(id_, error)
                 continue
-            await hand.be_alone(id_)
-            await hand.isolation.shut(hand, alone)
-            hand.held.add(id_)
-            detail = f"alone in hand when the router died; delivered {counts[id_]} times"
+            await in_flight.be_alone(id_)
+            await in_flight.isolation.shut(in_flight, alone)
+            in_flight.held.add(id_)
+            detail = f"alone in flight when the router died; delivered {counts[id_]} times"
             self._admission.give_up(event, Reason.POISON, detail)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(alone):
-                    await hand.isolation.opened()
-            hand.leave_alone([id_])
+                    await in_flight.isolation.opened()
+            in_flight.leave_alone([id_])
 
     async def take_alone(self) -> Event | None:
-        """Take the first one that is ready, which must be alone in hand; returns None where a peer has taken it over.
+        """Take the first ready delivery, a suspected crasher that must be alone; return None if a peer has claimed it.
 
-        First its count is raised, for it may be the last thing we do. The count that would find it guilty is not given
-        where another delivery might be to blame.
+        Its count is raised before the attempt, because the attempt may kill the process. The last count, which makes it
+        poison, is written only if nothing else is in flight: else another delivery may be the cause.
         """
-        hand = self._hand
-        bundle = hand.ready.lift()
+        in_flight = self._in_flight
+        bundle = in_flight.ready.lift()
         event = bundle.events[0]
         entry = event._receipt
         assert bundle.count is not None
         count = bundle.count + 1
         try:
-            await hand.be_alone(entry)
-            if count < MAX_DELIVERIES or await hand.isolation.shut(hand, self._context.timing.alone):
+            await in_flight.be_alone(entry)
+            if count < MAX_DELIVERIES or await in_flight.isolation.shut(in_flight, self._context.timing.alone):
                 await self._raise_count(entry, count)
         except BaseException:
-            hand.leave_alone([entry])
-            hand.ready.lower(bundle)
+            in_flight.leave_alone([entry])
+            in_flight.ready.lower(bundle)
             raise
-        hand.ready.taken(1)
-        if entry not in hand.held:
-            hand.leave_alone([entry])
+        in_flight.ready.taken(1)
+        if entry not in in_flight.held:
+            in_flight.leave_alone([entry])
             return None
         return event
 
@@ -183,9 +194,9 @@ class QueueRecovery:
             try:
                 (state,) = await self._ours.claim([entry], count=count)
                 if state == OF_ANOTHER:
-                    self._hand.let_go([entry])
+                    self._in_flight.let_go([entry])
             except failures.ResponseError:
-                return  # the group is gone, and the count with it
+                return  # the group was deleted, and its counts with it
             except (failures.RedisError, OSError) as error:
                 await asyncio.sleep(context.health.failed(error, "settle"))
             else:
@@ -194,36 +205,36 @@ class QueueRecovery:
 
 
 class QueueReader:
-    """Reads ahead of the workers, and makes the group where it is not there."""
+    """Reads entries ahead of the workers, and creates the consumer group if it is missing."""
 
     def __init__(
         self,
         context: QueueContext,
         reading: Link,
         writing: Link,
-        hand: QueueHand,
+        in_flight: QueueInFlight,
         *,
-        keeper: QueueKeeper,
+        renewal: QueueRenewal,
         give_up: Callable[[Event, Reason, str], None],
     ) -> None:
         self.ended = False
         self._context = context
         self._reading = reading
         self._writing = writing
-        self._hand = hand
-        self._keeper = keeper
-        self._admission = Admission(context, hand, give_up)
-        self.recovery = QueueRecovery(context, reading, writing, hand, keeper=keeper, admission=self._admission)
-        self._id = 0  # of the connection that reads
+        self._in_flight = in_flight
+        self._renewal = renewal
+        self._admission = Admission(context, in_flight, give_up)
+        self.recovery = QueueRecovery(context, reading, writing, in_flight, renewal=renewal, admission=self._admission)
+        self._id = 0  # CLIENT ID of the reading connection
         self._blocked: asyncio.Timeout | None = None
-        self._abandoned = True  # whether a dead router may have left something
+        self._abandoned = True  # True if a dead router may have left entries
 
     def configure(self, limits: QueueLimits) -> None:
-        """Take other limits."""
+        """Use the `overriding` routes of other limits from now on."""
         self._admission.reader = Reader(self._context.sink, limits.overriding)
 
     async def run(self) -> None:
-        """Read own history first, then what is new, and now and then what a dead peer left."""
+        """Recover this router's own entries, then read new ones. Claim entries of dead peers when `look` is called."""
         context = self._context
         own, grouped, regrouped = True, False, 0
         while not context.ending.lingered:
@@ -234,13 +245,12 @@ class QueueReader:
                     self._id = await self._reading.courtesy("CLIENT", "ID") or 0
                     grouped = True
                 if own:
-                    own = answered = await self.recovery.recover(
-                        own=True
-                    )  # where nothing was found, nothing was written
+                    # If nothing was found, nothing was written, and a write may still fail: that is no success yet.
+                    own = answered = await self.recovery.recover(own=True)
                 elif self._abandoned and not context.ending.begun:
                     self._abandoned = answered = await self.recovery.recover(own=False)
-                elif self._hand.ready.number >= self._hand.ready.hold:
-                    await self._hand.ready.room()
+                elif self._in_flight.ready.number >= self._in_flight.ready.hold:
+                    await self._in_flight.ready.room()
                 else:
                     found = await self._read_new()
                     if not found and context.ending.begun:
@@ -253,18 +263,18 @@ class QueueReader:
                     if regrouped <= 2:
                         continue
                 await asyncio.sleep(delay)
-            except Exception as error:  # noqa: BLE001  # whatever it is, it is tried again
-                grouped, own = False, True  # the answer may have held entries that are ours now
+            except Exception as error:  # noqa: BLE001  # after any error the read is tried again
+                grouped, own = False, True  # a lost answer may have held entries, which are pending for us now
                 await asyncio.sleep(context.health.failed(error, "read"))
             else:
                 if answered:
                     regrouped = 0
                     context.health.succeeded("read")
         self.ended = True
-        self._hand.stir()
+        self._in_flight.stir()
 
     async def _make_group(self) -> None:
-        """Make the group from the first entry on: what stands in the stream waits, whatever a group that is gone had read."""
+        """Create the group so that it begins at the first entry: all entries of the stream are unsettled."""
         try:
             await self._writing.call("XGROUP", "CREATE", self._context.keys.stream, GROUP, "0", "MKSTREAM")
         except failures.ResponseError as error:
@@ -272,7 +282,7 @@ class QueueReader:
                 raise
 
     async def _read_new(self) -> bool:
-        context, ready = self._context, self._hand.ready
+        context, ready = self._context, self._in_flight.ready
         count = min(MOST, ready.hold - ready.number)
         words: list[Word] = ["XREADGROUP", "GROUP", GROUP, context.names.consumer, "COUNT", count]
         if not context.ending.begun:
@@ -290,13 +300,13 @@ class QueueReader:
             self._blocked = None
         if not reply:
             return False
-        if not self._hand.held:
-            self._keeper.renewed()
+        if not self._in_flight.held:
+            self._renewal.renewed()
         self._admission.admit((id_, fields[1]) for id_, fields in reply[0][1])
         return True
 
     async def stop_waiting(self) -> None:
-        """End the read that waits for entries; where the server does not do that, hang up a little later."""
+        """End a blocking read by CLIENT UNBLOCK; if the server does not end it, close the connection a little later."""
         if self._blocked is not None:
             if self._blocked.when() is None:
                 self._blocked.reschedule(asyncio.get_running_loop().time() + self._context.timing.unblock)
@@ -304,6 +314,6 @@ class QueueReader:
                 await self._writing.courtesy("CLIENT", "UNBLOCK", self._id)
 
     async def look(self) -> None:
-        """Look for what a dead router left."""
+        """Check for entries of dead routers now."""
         self._abandoned = True
         await self.stop_waiting()

@@ -1,4 +1,4 @@
-"""The rounds that a router makes through its Redis queues: one script call reads the books of all; floor 4."""
+"""The rounds of a router through its Redis queues: one script call reads the books of all queues; floor 4."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from router.broker.server.client import Server
 from router.broker.server.link import Link, Word, cancelled
 
 TOGETHER = 100
-"""Queues that one script call looks at, at most: a server does nothing else meanwhile."""
+"""Queues in one script call at most: the server executes nothing else meanwhile."""
 
 Row = tuple[int, list[Any]]
-"""The server's time in milliseconds, and what the script says of one queue."""
+"""The server's time in milliseconds, and the script's answer for one queue."""
 
 
 class _Question(NamedTuple):
-    """A question to the script about one queue: its keys, the most it may move, and the other words."""
+    """A request about one queue: its keys, the number of retries it may move, other arguments, the awaited answer."""
 
     keys: Sequence[str]
     moves: int
@@ -30,9 +30,9 @@ class _Question(NamedTuple):
 
 
 class QueueRounds:
-    """Wakes the queues of a router at the same time, and asks Redis about all that want to know in one step.
+    """Wakes the queues of a router at the same time, and sends their simultaneous requests in one script call.
 
-    The first queue that joins opens the connection, the last one that parts closes it.
+    The first queue that joins opens the connection; the last one that leaves closes it.
     """
 
     def __init__(self, server: Server, group: str) -> None:
@@ -45,17 +45,17 @@ class QueueRounds:
 
     @property
     def since(self) -> float | None:
-        """Since when a command is under way (`time.monotonic`); None when none is."""
+        """The time (`time.monotonic`, seconds) at which the current command began; None between two commands."""
         return self._link.since
 
     def join(self, wake: Callable[[], None], every: float) -> None:
-        """Call `wake` each `every` seconds from now on, or more often where another member wants that."""
+        """Call `wake` every `every` seconds from now on, or more often if another member asks for that."""
         self._members[wake] = every
         if self._beat is None:
             self._beat = asyncio.create_task(self._wake_all(), name="queues: rounds")
 
-    async def part(self, wake: Callable[[], None]) -> None:
-        """Wake a member no more."""
+    async def leave(self, wake: Callable[[], None]) -> None:
+        """Stop calling `wake`."""
         self._members.pop(wake, None)
         if not self._members:
             tasks = [task for task in (self._beat, self._asking) if task is not None]
@@ -70,7 +70,7 @@ class QueueRounds:
                 wake()
 
     async def ask(self, keys: Sequence[str], moves: int, words: list[Word]) -> Row:
-        """Run `TICK` for one queue, together with all that ask now. Raises redis-py's errors."""
+        """Run `TICK` for one queue, in one call with all queues that ask now. Raises redis-py's errors."""
         answer: asyncio.Future[Row] = asyncio.get_running_loop().create_future()
         self._questions.append(_Question(keys, moves, words, answer))
         if self._asking is None or self._asking.done():
@@ -83,10 +83,10 @@ class QueueRounds:
             del self._questions[:TOGETHER]
             try:
                 await self._ask(asked)
-            except Exception as error:  # noqa: BLE001  # those who asked raise it
+            except Exception as error:  # noqa: BLE001  # `ask` raises the error
                 _fail(asked, error)
             except BaseException:
-                _fail([*asked, *self._questions], failures.ConnectionError("the connection was given up"))
+                _fail([*asked, *self._questions], failures.ConnectionError("the connection was closed"))
                 raise
 
     async def _ask(self, asked: Sequence[_Question]) -> None:
@@ -102,7 +102,7 @@ class QueueRounds:
         except failures.NoPermissionError:
             if share == 1:
                 raise
-            for question in asked:  # the keys of one may be forbidden, which forbids the call
+            for question in asked:  # Redis refuses the call if the keys of a single queue are forbidden
                 try:
                     await self._ask([question])
                 except failures.ResponseError as error:

@@ -1,4 +1,4 @@
-"""Tells Redis what became of the deliveries of one queue: over, put off, or split into several; floor 4."""
+"""Reports outcomes of one queue's deliveries to Redis: settled, deferred, or split into several; floor 4."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 import msgspec
 
 from router.broker.queues.parts.queue_common import GROUP, MOST, MOVES, QueueContext
-from router.broker.queues.parts.queue_hand import QueueHand
+from router.broker.queues.parts.queue_in_flight import QueueInFlight
 from router.broker.queues.queue_scripts import DEFER, SETTLE
 from router.broker.server.link import Link, Word
 from router.core.accounts.records import pack
@@ -18,13 +18,13 @@ from router.events import Event, Outcome
 
 
 class _Part(msgspec.Struct, eq=False):
-    """What an event that was split by address carries in place of its entry."""
+    """The receipt of a delivery that was split off another one, in place of an entry id."""
 
     whole: _Split
 
 
 class _Split(msgspec.Struct, eq=False):
-    """An entry on its way to become others: how many parts are open, and what the others became."""
+    """An entry whose delivery was split: how many parts are open, and the outcomes of the others."""
 
     entry: bytes
     size: int
@@ -34,39 +34,41 @@ class _Split(msgspec.Struct, eq=False):
 
 
 def entry_of(event: Event) -> bytes:
-    """Return the entry that a delivery in hand came from."""
+    """Return the id of a delivery's entry; for a part, that of the split delivery."""
     receipt = event._receipt
     entry: bytes = receipt.whole.entry if isinstance(receipt, _Part) else receipt
     return entry
 
 
 class Settlement:
-    """Collects what is over and sends it in batches; what had no answer is sent again.
+    """Collects outcomes and sends them to Redis in batches; a batch without an answer is sent again.
 
-    `put_off` is called when Redis has something new that is due later. `overriding` are the routes that replace options of
-    the sink.
+    `put_off` is called when a delivery was added to the delayed ones. `overriding` are the routes that override options
+    of the sink.
     """
 
-    def __init__(self, context: QueueContext, link: Link, hand: QueueHand, *, put_off: Callable[[], None]) -> None:
+    def __init__(
+        self, context: QueueContext, link: Link, in_flight: QueueInFlight, *, put_off: Callable[[], None]
+    ) -> None:
         self.overriding: AbstractSet[str] = frozenset()
         self._context = context
         self._link = link
-        self._hand = hand
+        self._in_flight = in_flight
         self._put_off = put_off
         self._done: dict[str, tuple[list[bytes], int]] = {}
         self._deferred: list[list[Word]] = []
         self._deferred_ids: list[bytes] = []
         self._parted = False
-        self._telling = False  # whether a command with some of it is under way
-        self._changed = asyncio.Event()  # something was settled or put off
+        self._sending = False
+        self._changed = asyncio.Event()  # a delivery was settled or deferred
 
     @property
-    def told(self) -> bool:
-        """Whether Redis knows of everything."""
-        return not (self._done or self._deferred or self._telling)
+    def flushed(self) -> bool:
+        """True if Redis knows all outcomes."""
+        return not (self._done or self._deferred or self._sending)
 
     def settle(self, events: Sequence[Event], outcome: Outcome, reason: Reason | None) -> None:
-        """Note that deliveries are over, all in the same way."""
+        """Settle deliveries, all with the same outcome."""
         counter = outcome.value if reason is None else f"{outcome.value}:{reason.value}"
         if self._parted:
             events = self._settle_parts(events, counter)
@@ -87,7 +89,7 @@ class Settlement:
         return whole
 
     def later(self, event: Event, delay: float) -> None:
-        """Put a delivery off for `delay` seconds."""
+        """Defer a delivery by `delay` seconds."""
         (record,) = pack([event], self.overriding)
         if isinstance(event._receipt, _Part):
             self._part_over(event._receipt, record=(delay, record))
@@ -95,7 +97,7 @@ class Settlement:
         self._defer(event._receipt, event._position, {}, [(delay, record)])
 
     def split(self, event: Event, parts: list[Event]) -> None:
-        """Let a delivery give way to `parts`, once each of them is put off or over."""
+        """Replace a delivery by `parts`. Its entry stays in the stream until each part is deferred or settled."""
         self._parted = True
         counters = {"handed_over": 1, "accepted": len(parts)}
         whole = _Split(event._receipt, event._position, len(parts), counters, [])
@@ -124,25 +126,25 @@ class Settlement:
         self._changed.set()
 
     async def run(self) -> None:
-        """Send what there is to tell, as it comes."""
+        """Send outcomes as they arrive, until cancelled."""
         health = self._context.health
         while True:
             await self._changed.wait()
             self._changed.clear()
             try:
                 await self.flush()
-            except Exception as error:  # noqa: BLE001  # whatever it is, it is tried again
+            except Exception as error:  # noqa: BLE001  # after any error the outcomes are sent again
                 self._changed.set()
                 await asyncio.sleep(health.failed(error, "settle"))
             else:
                 health.succeeded("settle")
 
     async def flush(self) -> None:
-        """Tell Redis what is over and what is put off. What fails is kept and sent again."""
+        """Send all outcomes. After an error they stay collected, to be sent again. Raises redis-py's errors."""
         while self._done:
             counter, (ids, size) = next(iter(self._done.items()))
             del self._done[counter]
-            self._telling = True
+            self._sending = True
             try:
                 await self._settle(counter, ids, size)
             except BaseException:
@@ -150,8 +152,8 @@ class Settlement:
                 self._done[counter] = ids + more, size + more_size
                 raise
             finally:
-                self._telling = False
-            self._hand.let_go(ids)
+                self._sending = False
+            self._in_flight.let_go(ids)
         while self._deferred:
             part, ids = self._deferred[:MOVES], self._deferred_ids[:MOVES]
             words: list[Word] = [GROUP]
@@ -159,7 +161,7 @@ class Settlement:
                 words += item
             await self._link.script(DEFER, self._context.keys, words)
             del self._deferred[: len(part)], self._deferred_ids[: len(part)]
-            self._hand.let_go(ids)
+            self._in_flight.let_go(ids)
             self._put_off()
 
     async def _settle(self, counter: str, ids: list[bytes], size: int) -> None:

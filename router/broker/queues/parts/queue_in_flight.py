@@ -1,4 +1,4 @@
-"""The deliveries of one queue that this router has in hand: those that are ready for workers, and those with them; floor 4."""
+"""The deliveries of one Redis queue that are in flight at this router, ready for a worker or taken by one; floor 4."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from router.events import Event
 
 
 class Bundle(msgspec.Struct):
-    """Deliveries that are ready to be taken; `count` is set on one that must be alone in hand: its delivery count."""
+    """Deliveries that are ready. `count` is set for a delivery that must be alone in flight: its delivery count."""
 
     events: list[Event]
     count: int | None = None
 
 
 class Ready:
-    """Deliveries that were read and that no worker has taken, in their order."""
+    """Deliveries that were read but not taken by a worker, in order."""
 
     def __init__(self) -> None:
         self.number = 0
         self.hold = 0
-        """How many there may be, but for those that were handed back."""
+        """The number of deliveries to read ahead. Returned deliveries may exceed it."""
         self._room = asyncio.Event()
         self._bundles: deque[Bundle] = deque()
         self._takers: deque[asyncio.Future[None]] = deque()
 
     @property
     def first(self) -> Bundle | None:
-        """The next to be taken."""
+        """The next bundle; None if no delivery is ready."""
         return self._bundles[0] if self._bundles else None
 
     @property
     def entries(self) -> set[bytes]:
-        """The entries of all of them."""
+        """The entry ids of all ready deliveries."""
         return {event._receipt for bundle in self._bundles for event in bundle.events}
 
     def make_room(self) -> None:
@@ -46,7 +46,7 @@ class Ready:
         self._room.set()
 
     async def room(self) -> None:
-        """Wait until some were taken."""
+        """Wait until the reader may read more."""
         self._room.clear()
         await self._room.wait()
 
@@ -57,27 +57,27 @@ class Ready:
         self._wake()
 
     def give_back(self, events: list[Event]) -> None:
-        """Offer deliveries as the next to be taken."""
+        """Offer deliveries again, as the next ones."""
         self.number += len(events)
         self.lower(Bundle(events))
 
     def lift(self) -> Bundle:
-        """Take out the first ones. They count as ready until `taken`, or are offered again by `lower`."""
+        """Remove and return the first bundle. Its deliveries count as ready until `taken` or `lower` is called."""
         return self._bundles.popleft()
 
     def lower(self, bundle: Bundle) -> None:
-        """Offer again what was lifted."""
+        """Put a bundle back as the first one."""
         self._bundles.appendleft(bundle)
         self._wake()
 
     def taken(self, number: int) -> None:
-        """Note that a worker has so many of them."""
+        """Note that a worker has taken so many deliveries."""
         self.number -= number
         if self.number < self.hold:
             self._room.set()
 
     def take(self, most: int) -> list[Event]:
-        """Give some of the first ones to a worker."""
+        """Return up to `most` deliveries of the first bundle to a worker."""
         bundle = self._bundles.popleft()
         events = bundle.events
         if len(events) > most:
@@ -89,7 +89,7 @@ class Ready:
         return events
 
     def remove(self, gone: set[bytes]) -> None:
-        """Offer these no more."""
+        """Withdraw the deliveries of these entries."""
         before = sum(len(bundle.events) for bundle in self._bundles)
         kept: deque[Bundle] = deque()
         for bundle in self._bundles:
@@ -101,14 +101,14 @@ class Ready:
         self._room.set()
 
     async def arrival(self) -> None:
-        """Wait until there are some to be taken; workers are woken in turn."""
+        """Wait until a delivery is ready. Workers are woken in the order in which they began to wait."""
         taker = asyncio.get_running_loop().create_future()
         self._takers.append(taker)
         try:
             await taker
         except asyncio.CancelledError:
             if taker.done() and not taker.cancelled():
-                self._wake()  # it was woken for nothing: the next one takes what is there
+                self._wake()  # this worker was woken but is cancelled: wake the next one
             raise
 
     def _wake(self) -> None:
@@ -119,60 +119,62 @@ class Ready:
                 return
 
 
-class QueueHand:
-    """Implements `crash_isolation.Member` for the entries of one queue that were read and are not out of the stream."""
+class QueueInFlight:
+    """The entries of one queue from reading to removal from the stream. Implements `crash_isolation.Member`."""
 
     def __init__(self, isolation: CrashIsolation) -> None:
         self.ready = Ready()
         self.held: set[bytes] = set()
         self.unreadable: set[bytes] = set()
-        """Those that this router can't read."""
+        """The entries that this router can't read."""
         self.lost: set[bytes] = set()
-        """Those that vanished from Redis."""
-        self._kept: set[bytes] = set()  # in hand, but waiting for its sink or its turn
+        """The entries that vanished from Redis."""
+        self._waiting: set[bytes] = (
+            set()
+        )  # taken, but not attempted: they wait for the sink, or for an earlier delivery
         self.isolation = isolation
-        self._single: bytes | None = None  # the entry for which this queue is alone
+        self._single: bytes | None = None  # the suspected crasher for which this queue entered the isolation
         self._quiet = asyncio.Event()
 
     @property
     def at_work(self) -> bool:
-        """Whether a worker has a delivery in hand that does not merely wait there, or Redis does not know its end yet."""
-        return len(self.held) > self.ready.number + len(self.unreadable) + len(self._kept)
+        """True while a delivery is attempted, or its outcome is not reported to Redis yet."""
+        return len(self.held) > self.ready.number + len(self.unreadable) + len(self._waiting)
 
     @property
     def shut_out(self) -> bool:
-        """Whether another member is strictly alone, so that nothing may be handed out."""
+        """True while another queue or source runs a suspected crasher alone, so that workers must wait."""
         return self.isolation.shuts_out(self)
 
     @property
     def open(self) -> int:
-        """How many are not settled."""
+        """The number of deliveries that are not settled."""
         return len(self.held) - len(self.unreadable)
 
     @property
     def resting(self) -> bool:
-        """Whether nothing is in hand but what waits there for its sink or its turn."""
-        return self.open == len(self._kept)
+        """True if no delivery is in flight, except those that wait for their sink or an earlier delivery."""
+        return self.open == len(self._waiting)
 
     def let_go(self, entries: Collection[bytes]) -> None:
-        """Note that entries are out of the stream, or another router's."""
+        """Forget entries that left the stream or that another router has claimed."""
         self.held.difference_update(entries)
         self.lost.difference_update(entries)
-        self._kept.difference_update(entries)
+        self._waiting.difference_update(entries)
         self.leave_alone(entries)
         self._less()
 
     def keep(self, entry: bytes) -> bool:
-        """Return whether an entry may stay in hand for long: not one that must be alone, all others wait for it."""
+        """Note that an entry waits without an attempt. Return False for a suspected crasher: all others wait for it."""
         if self._single == entry:
             return False
-        self._kept.add(entry)
+        self._waiting.add(entry)
         self._less()
         return True
 
     def take_up(self, entries: Iterable[bytes]) -> None:
-        """Note that these do not merely wait in hand any more."""
-        self._kept.difference_update(entries)
+        """Note that entries no longer wait: their attempts begin."""
+        self._waiting.difference_update(entries)
 
     def _less(self) -> None:
         if self.shut_out:
@@ -181,11 +183,11 @@ class QueueHand:
             self._quiet.set()
 
     def stir(self) -> None:
-        """Let `change` return."""
+        """End a call of `change`."""
         self._quiet.set()
 
     async def change(self, most: float | None = None) -> None:
-        """Wait until nothing is at work, for `most` seconds at most."""
+        """Wait until `resting` may have become true, for `most` seconds at most."""
         self._quiet.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(most):
@@ -194,12 +196,12 @@ class QueueHand:
     # Isolation.
 
     async def be_alone(self, entry: bytes) -> None:
-        """Wait until this entry is the only suspicious one of the router."""
+        """Wait until this entry is the only suspected crasher that runs in this router."""
         await self.isolation.enter()
         self._single = entry
 
     def leave_alone(self, entries: Collection[bytes] | None = None) -> None:
-        """End the isolation if it was for one of these (None: for any). Entries of other queues have the same ids."""
+        """Leave the isolation if it was entered for one of these entries (None: for any entry)."""
         if self._single is not None and (entries is None or self._single in entries):
             self._single = None
             self.isolation.leave()
