@@ -12,6 +12,7 @@ from router.cli.main import cli
 from router.errors import ConfigError
 from router.ops.loading import load
 from router.plugin_loading.plugin_manager import load_plugins
+from tests.support.commands import literals
 from tests.support.process import ROOT
 
 REFERENCE = (ROOT / "docs" / "cli.md").read_text()
@@ -123,3 +124,9 @@ def test_the_readme_shows_what_check_says(tmp_path, monkeypatch):
     with pytest.raises(ConfigError) as raised:
         load(file.relative_to(tmp_path), environ={})
     assert shown in str(raised.value).splitlines()
+
+
+def test_messages_say_that_the_router_keeps_trying():
+    said = list(literals())
+    assert any("the router keeps trying" in text for text in said)
+    assert [text for text in said if re.search(r"\b(try|trying|tries) on\b", text)] == []

@@ -309,7 +309,7 @@ async def test_start_waits_for_a_server_that_comes_later(start_server, kind, clo
         await starting
     reason = f"{redis_url.shown(server.url)}: connection refused"
     assert set(heard) == {reason}
-    assert logs == [{"event": "no Redis yet; trying on", "log_level": "warning", "reason": reason}]
+    assert logs == [{"event": "no Redis yet; the router keeps trying", "log_level": "warning", "reason": reason}]
     assert await dead.drain(PATIENCE) == 0
 
 

@@ -128,7 +128,7 @@ async def test_a_stream_says_it_once(redis_server, app, clock, logs, fault):
             pass
         add(redis_server, "billing", b"after")
         await until(lambda: desk.payloads == [b"after"] and source.up)
-        judge(logs, "not reading; trying on", "reading again")
+        judge(logs, "not reading; the router keeps trying", "reading again")
 
 
 async def test_acknowledging_says_it_once(redis_server, app, clock, logs):
@@ -139,7 +139,7 @@ async def test_acknowledging_says_it_once(redis_server, app, clock, logs):
             add(redis_server, "billing", b"1")
         await until(lambda: not redis_server.do("XPENDING", "billing", "g")["pending"] and source.up)
         await until(lambda: len(logs) == 2)
-        judge(logs, "entries can't be acknowledged; trying on", "entries are acknowledged again")
+        judge(logs, "entries can't be acknowledged; the router keeps trying", "entries are acknowledged again")
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -160,7 +160,7 @@ async def test_a_list_says_it_once(redis_server, app, clock, logs, fault, full):
         await until(lambda: desk.payloads[-1:] == [b"after"] and source.up)
         desk.settle()
         a_list = "a list can't be read; the others are, and it is asked again", "the list can be read again"
-        every = "the lists can't be read; trying on", "the lists are read again"
+        every = "the lists can't be read; the router keeps trying", "the lists are read again"
         for pair in (a_list, every):
             judge([one for one in logs if one["event"] in pair], *pair)
     finally:
@@ -180,7 +180,7 @@ async def test_a_queue_and_the_way_into_it_say_it_once(redis_server, app, logs, 
     assert book.delivered == 2
     await until(lambda: line.queue.reason is None and line.enqueuer.reason is None)
     for begins, ends in (
-        ("queues in Redis can't be used; trying on", "queues in Redis are used again"),
+        ("queues in Redis can't be used; the router keeps trying", "queues in Redis are used again"),
         ("deliveries can't be queued in Redis; they wait in memory", "deliveries are queued in Redis again"),
     ):
         judge([one for one in logs if one["event"] in (begins, ends)], begins, ends)
@@ -199,7 +199,7 @@ async def test_many_queues_of_one_server_say_it_once(redis_server, app, clock, l
     for line in lines:
         await line.deliver_all(1)
         await until(lambda line=line: line.queue.reason is None)
-    pair = "queues in Redis can't be used; trying on", "queues in Redis are used again"
+    pair = "queues in Redis can't be used; the router keeps trying", "queues in Redis are used again"
     judge([one for one in logs if one["event"] in pair], *pair)
     for line in lines:
         await line.end()

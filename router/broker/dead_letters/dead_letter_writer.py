@@ -130,7 +130,7 @@ class DeadLetterWriter:
     ) -> None:
         server = client.server(url, client_name=client_name)
         limit = {} if connect_timeout is None else {"seconds_at_most": connect_timeout}
-        no_redis = partial(log.warning, "no Redis yet; trying on", **limit)
+        no_redis = partial(log.warning, "no Redis yet; the router keeps trying", **limit)
         delays = first_delay, longest_delay
         self._starting = Health(server.shown, Outage(clock), begins=no_redis, delays=delays)
         self._health = Health(server.shown, Outage(clock), begins=self._log_begin, ends=self._log_end, delays=delays)

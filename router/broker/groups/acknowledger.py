@@ -70,7 +70,7 @@ class Acknowledger:
         self._health = Health(
             server.shown,
             Outage(clock),
-            begins=partial(log.warning, "entries can't be acknowledged; trying on"),
+            begins=partial(log.warning, "entries can't be acknowledged; the router keeps trying"),
             ends=partial(log.warning, "entries are acknowledged again"),
         )
 

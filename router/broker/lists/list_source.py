@@ -584,7 +584,7 @@ class ListSource:
 
     def _log_begin(self, **fields: object) -> None:
         if not self._stopping.is_set():
-            self._log.warning("the lists can't be read; trying on", **fields)
+            self._log.warning("the lists can't be read; the router keeps trying", **fields)
 
     def _log_end(self, **fields: object) -> None:
         self._log.warning("the lists are read again", after=self.reason, **fields)

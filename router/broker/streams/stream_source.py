@@ -212,7 +212,7 @@ class StreamSource:
         Raises `UnavailableError` when there is no server within `connect_timeout`, `ConfigError` when it refuses.
         """
         self.reason = f"{self._server.shown}: no answer yet"
-        begins = partial(self._log.warning, "not connected; trying on")
+        begins = partial(self._log.warning, "not connected; the router keeps trying")
         health = Health(self._server.shown, Outage(self._clock), begins=begins, delays=self._delays)
         await reach(
             self._prepare, health, who=f"source {self.name}", within=self._connect_timeout, waiting=self._not_yet
@@ -292,7 +292,7 @@ class StreamSource:
             reason = f"{self._server.shown}: a key of this source holds something that is no stream"
         ended = self.up and isinstance(error, failures.ConnectionError)  # says nothing of the server: the next try does
         if not ended and self._outage.failed(reason):
-            self._log.warning("not reading; trying on", reason=reason, exc_info=client.unexpected(error))
+            self._log.warning("not reading; the router keeps trying", reason=reason, exc_info=client.unexpected(error))
         self.up, self.reason = False, reason
         if not isinstance(error, failures.ResponseError) or answers.passes(error):
             self.reader.unsure()

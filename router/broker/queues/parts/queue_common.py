@@ -114,7 +114,7 @@ class QueueContext:
         self.health = Health(
             host.server.shown,
             host.outage,
-            begins=partial(log.warning, "queues in Redis can't be used; trying on"),
+            begins=partial(log.warning, "queues in Redis can't be used; the router keeps trying"),
             ends=partial(log.info, "queues in Redis are used again"),
             delays=(timing.first_delay, timing.longest_delay),
         )
