@@ -18,6 +18,7 @@ from router.core.decoding import SourceFormat
 from router.core.ids import Ids
 from router.core.rendering import OptionsTemplate
 from router.core.rendering.expressions import Expiry
+from router.engine.calling import accidents
 from router.engine.calling.calls import Caller
 from router.engine.calling.context import Context
 from router.engine.calling.threads import DaemonThreads
@@ -31,7 +32,7 @@ from router.engine.intake.pipeline import Pipeline
 from router.engine.intake.switch import Way
 from router.engine.parts import Parts, Shared, SinkPart
 from router.engine.runtime import Runtime
-from router.errors import ConfigError, text_of
+from router.errors import ConfigError
 from router.ops.loading import Loaded
 
 
@@ -131,7 +132,7 @@ def _caller(name: str, loaded: Loaded, context: Context, threads: DaemonThreads)
         return Caller(loaded.types[name], loaded.config.sinks[name].options, context, threads)
     except (Exception, SystemExit) as error:
         kind = loaded.types[name]
-        why = f"its plugin ({kind.origin}) can't make it: {type(error).__name__}: {text_of(error)}"
+        why = f"its plugin ({kind.origin}) can't make it: {''.join(accidents.described(error))}"
         raise ConfigError([loaded.placed(why, "sinks", name)]) from error
 
 

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from router.engine.calling import accidents
 from router.engine.calling.threads import DaemonThreads
 from router.errors import PartialError, PermanentError, SinkError, TransientError, text_of
 from router.events import Event
@@ -25,6 +26,7 @@ _MOST_IDLE = 64  # processes kept for the next delivery; concurrency bounds them
 _Told = tuple[str, str, dict[str, Any]]
 """A failure on its way between processes: class name, text, and its other arguments."""
 
+_ACCIDENT = accidents.RemoteError.__name__
 _ERRORS = {kind.__name__: kind for kind in (TransientError, PermanentError, SinkError)}
 
 
@@ -120,13 +122,14 @@ def _outcome(kind: SinkType, event: Event, options: SinkOptions) -> _Told | dict
 
 def _told(error: Exception) -> _Told:
     kind = next((known for known in _ERRORS.values() if isinstance(error, known)), None)
-    text = text_of(error) if kind else f"{type(error).__name__}: {text_of(error)}"
-    more = {name: getattr(error, name) for name in ("retry_after", "scope") if kind and hasattr(error, name)}
-    return kind.__name__ if kind else "RuntimeError", text, more
+    if kind is None:
+        more = {"place": accidents.place_of(error), "trace": accidents.trace_of(error) or ""}
+        return _ACCIDENT, f"{type(error).__name__}: {text_of(error)}", more
+    return kind.__name__, text_of(error), {n: getattr(error, n) for n in ("retry_after", "scope") if hasattr(error, n)}
 
 
 def _error(told: _Told | dict[str, _Told]) -> Exception:
     if isinstance(told, dict):
         return PartialError({address: _error(one) for address, one in told.items()})  # type: ignore[misc]  # told apart by name
     name, text, more = told
-    return _ERRORS.get(name, RuntimeError)(text, **more)
+    return accidents.RemoteError(text, **more) if name == _ACCIDENT else _ERRORS[name](text, **more)

@@ -83,6 +83,8 @@ class _Job:
         if isinstance(error, Exception):
             self.future.set_exception(error)
         elif error is not None:
-            self.future.set_exception(RuntimeError(f"{type(error).__name__}: {text_of(error)}"))
+            told = RuntimeError(f"{type(error).__name__}: {text_of(error)}")
+            told.__cause__ = error
+            self.future.set_exception(told)
         else:
             self.future.set_result(result)

@@ -54,6 +54,7 @@ class Opening:
                 await self._slots.call(slot, self._caller.open())
             except Exception as error:  # noqa: BLE001  # whatever a plugin raises, it is tried again
                 attempt += 1
+                self._outcomes.trace(error)
                 self._health.happened("the sink can't be opened", self._outcomes.told(error))
                 await asyncio.sleep(retry.delay(REOPEN, attempt, self._chance()))
             else:
@@ -76,4 +77,5 @@ class Opening:
         elif closing.cancelled():
             self._log.warning("the sink did not close", error=f"timed out after {self._timeout:g} s")
         elif (error := closing.exception()) is not None:
+            self._outcomes.trace(error)
             self._log.warning("the sink did not close", error=self._outcomes.told(error))

@@ -19,6 +19,7 @@ from router.contracts import Clock, DeadLetters, Receipt, WorkQueue
 from router.core.accounts.books import SinkBook
 from router.core.accounts.records import LONGEST_ERROR
 from router.core.ids import Ids
+from router.engine.calling import accidents
 from router.engine.dead_letters import dead_letter_factory
 from router.engine.delivery import delivery_log
 from router.engine.delivery.delivery_log import Destinations, LastCall, about
@@ -38,6 +39,9 @@ _DROPPED = {
 }
 """What the log says of drops. Those of a shutdown are told together, when all sinks are closed."""
 
+
+LONGEST_TRACE = 16 * 1024
+"""Bytes of a traceback in the log."""
 
 HandOver = Callable[[str, Event], None]
 """Puts a delivery into the queue of a sink. Raises `LookupError` when there is no such sink any more."""
@@ -115,14 +119,21 @@ class Outcomes:
         self._last_call.returned(pairs, self._clock.monotonic() - began, destinations)
 
     def told(self, error: BaseException) -> str:
-        """Return what is said of a failure in logs, letters and status: its text, with the class where it is an accident.
+        """Return what is said of a failure in logs, letters and status: its text; of an accident the class and place too.
 
         A plugin's words, or the other side's, may hold a credential. They are cut: they stay with a delivery that waits.
         """
-        text = self._bounded(text_of(error))
         if isinstance(error, RouterError):
-            return text or type(error).__name__
-        return f"{type(error).__name__}: {text}" if text else type(error).__name__
+            return self._bounded(text_of(error)) or type(error).__name__
+        text, place = accidents.described(error)
+        # Of a long text the place is what helps: it is never cut off.
+        return cut(self._redact(text), LONGEST_ERROR - len(place.encode("utf-8", "backslashreplace"))) + place
+
+    def trace(self, error: BaseException) -> None:
+        """Log the traceback of a plugin's accident, at debug."""
+        if delivery_log.wanted() and (trace := accidents.trace_of(error)):
+            trace = cut(self._redact(trace), LONGEST_TRACE)
+            log.debug("the plugin raised an exception", sink=self.sink, exception=trace)
 
     def delivered(
         self, queue: WorkQueue, events: Sequence[Event], size: int, answers: Iterable[str | None] = repeat(None)

@@ -89,6 +89,7 @@ class Results:
         else:
             self._gate.report(ticket, None)
         for _, error in failed:
+            self._outcomes.trace(error)
             self._outcomes.meter.attempt(_result(error))
         chance = self._chance()
         return [kept for event, error in failed for kept in self._fail(event, error, chance)]
@@ -100,6 +101,7 @@ class Results:
 
     def failed(self, ticket: Ticket, events: Sequence[Event], error: Exception) -> list[Event]:
         """Take a failure that all of these deliveries share: they get one delay, and keep their order."""
+        self._outcomes.trace(error)
         self._gate.report(ticket, error, self._outcomes.told(error))
         self._outcomes.meter.attempt(_result(error), len(events))
         chance = self._chance()
@@ -188,6 +190,8 @@ class Results:
                 return self._fail(event, own, chance)
             self._outcomes.settle(self._line, event, Outcome.DELIVERED)
             return []
+        for failure in error.failures.values():
+            self._outcomes.trace(failure)
         parts = self._parts(event, error.failures, calls_of(event) + 1, self._outcomes.told(error))
         failures = zip(parts, error.failures.values(), strict=True)
         return [kept for part, failure in failures for kept in self._fail(part, _of_address(failure), chance)]
