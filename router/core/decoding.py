@@ -11,6 +11,7 @@ from router import events
 from router.config.models import SourceConfig
 from router.core.cloudevents import open_envelope
 from router.core.ids import portable
+from router.core.json_faults import find, not_utf8
 from router.errors import Reason, RejectedError
 
 
@@ -59,20 +60,22 @@ def read(raw: bytes, source: SourceFormat) -> Message:
         if format == events.CLOUDEVENTS:
             id_, headers, data, format = open_envelope(raw)  # noqa: A001  # as above
         payload = events.decode(data, format)
-    except UnicodeDecodeError as error:
-        raise RejectedError(Reason.DECODE, f"not UTF-8: {error.reason} at byte {error.start}") from None
-    except msgspec.DecodeError as error:
-        raise RejectedError(Reason.DECODE, f"not JSON: {_told(error, data)}") from None
+    except (UnicodeDecodeError, msgspec.DecodeError) as error:
+        where = "" if data is raw else ", of its data"
+        raise RejectedError(Reason.DECODE, _told(error, data, format) + where) from None
     except RecursionError:
         raise RejectedError(Reason.DECODE, "not JSON that can be handled: nested too deeply") from None
     return Message(payload, data, format, (_id(payload, source.id_path) if source.id_path else None) or id_, headers)
 
 
-def _told(error: Exception, raw: bytes) -> str:
-    if not raw.strip():
-        return "the payload is empty" if not raw else "the payload is white space alone"
+def _told(error: UnicodeDecodeError | msgspec.DecodeError, data: bytes, format: str) -> str:  # noqa: A002  # as above
+    """Return why the bytes can't be decoded; the decoder's own words where no better ones are found."""
+    if format == events.TEXT and isinstance(error, UnicodeDecodeError):
+        return f"not text: {not_utf8(data, error)}"
     message = str(error)
-    return f"{message} (byte {len(raw)})" if message.endswith("truncated") else message
+    if message.endswith("truncated"):
+        message = f"{message} (byte {len(data)})"
+    return f"not JSON: {find(data) or message}"
 
 
 def _id(payload: Any, path: Sequence[str]) -> str | None:

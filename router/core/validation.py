@@ -7,6 +7,7 @@ caller's `retrieve` hands over.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -43,6 +44,9 @@ DETAIL_BYTES = 8 * 1024
 """Bytes of a dead letter's detail: an event must not make a letter many times its own size."""
 
 _PLACE_BYTES = 128
+_NO_REGEX = ' is not a "regex"'
+_COUNT = re.compile(r"\{(\d{1,9})(?:,(\d{1,9})?)?\}")
+_BACKTRACKING = re.compile(r"\(\?(?:[=!>]|<[=!])|\\(?:[1-9]|k[<'{])")
 
 
 class SchemaProblem(RouterError):  # noqa: N818  # it is a finding about a file, shown at the place that names the file
@@ -132,9 +136,37 @@ def pointer(path: list[str | int]) -> str:
 
 def _explained(error: jsonschema_rs.ValidationError) -> str:
     message = error.message.splitlines()[0][:_LONGEST]
-    if message.endswith('is not a "regex"'):
-        message += " of the linear-time engine (no look-around, no back-references)"
+    if message.endswith(_NO_REGEX) and isinstance(error.instance, str):
+        return f"{message.removesuffix(_NO_REGEX)} {pattern_fault(error.instance)}"
     return message
+
+
+def pattern_fault(pattern: str) -> str:
+    """Return why the linear-time engine does not take a regular expression, as the end of a sentence about it."""
+    if _is_pattern(_COUNT.sub("{1}", pattern)):
+        too_few = next(
+            (found for found in _COUNT.finditer(pattern) if found[2] and int(found[1]) > int(found[2])), None
+        )
+        if too_few:
+            return f"is no regular expression: {too_few[0]} is at least {too_few[1]} and at most {too_few[2]}"
+        return "is too large a regular expression: a count such as {1000} multiplies what stands before it"
+    if _BACKTRACKING.search(pattern):
+        return "has look-around or back-references, which the linear-time engine does not know"
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        if isinstance(error, re.error) and not error.msg.startswith("bad escape"):
+            place = "" if error.pos is None else f", at character {error.pos + 1}"
+            return f"is no regular expression: {error.msg}{place}"
+    return "is no regular expression of the linear-time engine, or too large for it"
+
+
+def _is_pattern(pattern: str) -> bool:
+    try:
+        jsonschema_rs.validator_for({"pattern": pattern}, pattern_options=jsonschema_rs.RegexOptions())
+    except (jsonschema_rs.ValidationError, ValueError):
+        return False
+    return True
 
 
 def _violation(error: jsonschema_rs.ValidationError) -> Violation:

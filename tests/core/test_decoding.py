@@ -4,6 +4,7 @@ import pytest
 
 from router import events
 from router.core.decoding import SourceFormat, read
+from router.core.json_faults import MOST_BYTES
 from router.errors import Reason, RejectedError
 
 LIMIT = 1_000_000
@@ -24,19 +25,19 @@ def rejection(raw, format_=events.JSON, limit=LIMIT):
     [
         (b"", "empty"),
         (b" \n", "white space"),
-        (b"{", "byte 1"),
-        (b"{}x", "trailing"),
-        (b"\xff\xfe", "invalid"),
+        (b"{", "too early, at line 1, column 2"),
+        (b"{}x", "after the end"),
+        (b"\xff\xfe", "UTF-16"),
         (b'{"a": "\xff"}', "UTF-8"),
-        (b"\xef\xbb\xbf{}", "byte 0"),
-        (b"NaN", "byte 0"),
-        (b"-Infinity", "malformed"),
-        (b"1e999", "range"),
-        (b'"\\ud800"', ""),
-        (b'"a\x00"', "malformed"),
+        (b"\xef\xbb\xbf{}", "BOM"),
+        (b"NaN", "send null"),
+        (b"-Infinity", "send null"),
+        (b"1e999", "too large"),
+        (b'"\\ud800"', "surrogate"),
+        (b'"a\x00"', "control character"),
         pytest.param(b"[" * 200_000, "deeply", id="deep"),
-        pytest.param(b"1" * 4301, "range", id="4301 digits"),
-        (b"{'a': 1}", "malformed"),
+        pytest.param(b"1" * 4301, "too long", id="4301 digits"),
+        (b"{'a': 1}", "double quotes"),
     ],
 )
 def test_what_is_no_json_is_rejected(raw, part):
@@ -64,8 +65,14 @@ def test_json(raw, payload):
 def test_text_is_any_utf8():
     assert decode(b"whoami", events.TEXT) == "whoami"
     assert decode(b"", events.TEXT) == ""
-    error = rejection(b"\xffx", events.TEXT)
+    error = rejection(b"a\n\xffx", events.TEXT)
     assert error.reason is Reason.DECODE
+    assert error.detail == "not text: the byte 0xff is not UTF-8, at line 2, column 1"
+
+
+def test_a_message_too_long_to_be_read_again_is_told_of_in_the_decoders_words():
+    raw = b"[" + b"1," * MOST_BYTES + b"NaN]"
+    assert "byte" in rejection(raw, limit=len(raw)).detail
 
 
 def test_size_is_asked_before_anything_else():

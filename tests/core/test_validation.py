@@ -83,7 +83,10 @@ def test_format_is_asserted(format, bad):  # noqa: A002
         ({"$ref": "http://127.0.0.1:1/x.json"}, "", "outside"),
         ({"$ref": "file:///etc/passwd"}, "", "outside"),
         ({"pattern": "(?=a)b"}, "/pattern", "linear-time"),
-        ({"pattern": "("}, "/pattern", "regex"),
+        ({"pattern": "("}, "/pattern", "unterminated"),
+        ({"pattern": "^(a{1000}){1000}$"}, "/pattern", "too large"),
+        ({"pattern": "a{2,1}"}, "/pattern", "at least 2 and at most 1"),
+        ({"pattern": r"(a)\1"}, "/pattern", "back-references"),
     ],
 )
 def test_what_is_no_schema(document, where, part):

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote, urldefrag, urljoin
 import yaml
 
 from router.config.models import SchemaConfig
+from router.core.json_faults import find_in_text
 from router.core.routing import SchemaRule
 from router.core.validation import SchemaProblem, compile_schema
 from router.files import UnreadableError, read_file, resolve_path
@@ -180,18 +181,18 @@ class _Folder:
 
 def _decode(text: str) -> Any:
     def refuse(constant: str) -> Any:
-        raise _UnusableError(f"{constant} is not JSON")
+        raise ValueError(constant)
 
     try:
         return json.loads(text, parse_constant=refuse)
-    except json.JSONDecodeError as error:
-        raise _UnusableError(f"this is not JSON: {error.msg}", f":{error.lineno}:{error.colno}") from None
     except RecursionError:
         raise _UnusableError("nested too deep") from None
-    except _UnusableError:
-        raise
-    except ValueError as error:  # an integer with more digits than Python takes
-        raise _UnusableError(str(error).split(";", maxsplit=1)[0]) from None
+    except ValueError as error:
+        fault = find_in_text(text)
+        if fault is None:
+            raise _UnusableError(str(error)) from None
+        place = f":{fault.line}:{fault.column}" if fault.line is not None else ""
+        raise _UnusableError(f"this is not JSON: {fault.cause}", place) from None
 
 
 def _reference(text: str, base: str, asked: str) -> str:

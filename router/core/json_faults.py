@@ -1,0 +1,291 @@
+"""What is wrong with bytes that are no JSON, in a producer's words, with line and column; pure.
+
+The decoder of the hot path only says that a message is no JSON: where, and why, it says for few faults. `find` reads the
+message once more, with the standard library's reader, whose places are exact. It is called for refused messages alone.
+No text made here quotes the message, apart from words of a fixed list (`NaN`, `None`): the log may have it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from itertools import islice
+from math import isinf
+from typing import NamedTuple, NoReturn
+
+MOST_BYTES = 256 * 1024
+"""Bytes up to which a message is read again: that holds up the event loop, for 20 ms at most."""
+
+MOST_DIGITS = 4300
+"""Digits of an integer that the decoder takes."""
+
+_LONGEST_NUMBER = 40  # characters before a place in which a number is looked for
+_MOST_TOKENS = 20_000  # tokens among which one is looked for
+
+_NO_JSON = {
+    "nan": "send null or a number",
+    "infinity": "send null or a number",
+    "inf": "send null or a number",
+    "none": "write null",
+    "nil": "write null",
+    "null": "write null",
+    "true": "write true",
+    "false": "write false",
+    "undefined": "send null, or leave the key out",
+}
+_COMPLETE = ("true", "false", "null")
+_WORD = re.compile(r"-?[A-Za-z_]\w*")
+_NUMBER = re.compile(r"[-+\w.]*\Z")
+_CUT_SHORT = re.compile(r"\d+(?:\.|(?:\.\d+)?[eE])")
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|-?[A-Za-z0-9][\w.+-]*')
+# Half a character: a high surrogate without a low one behind it, or a low one alone. An even number of backslashes before
+# it are escaped backslashes.
+_PAIR = r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_HALF = re.compile(rf"(?:[^\\]++|{_PAIR}|\\(?!u[dD][89a-fA-F]).)*+(?=\\u)", re.DOTALL)
+_COMPRESSED = b"\x1f\x8b"
+_BOM = "\ufeff"
+_TYPOGRAPHIC = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"
+
+_AS_VALUE = {
+    "'": "texts need double quotes, not single ones",
+    "`": "texts need double quotes",
+    "+": "a number has no `+` before it",
+    ".": "a number begins with a digit: 0.5",
+    "-": "a digit must follow the `-`",
+    "(": "a list stands in square brackets, not in round ones",
+    ",": "a value is missing before this comma",
+    "}": "a value is missing before this `}`",
+    "]": "a value is missing before this `]`",
+    "<": "this is XML or HTML, not JSON",
+}
+
+
+class Fault(NamedTuple):
+    """The fault that was found first: its cause, and its line and column, counted from 1 in characters, where known."""
+
+    cause: str
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        return self.cause if self.line is None else f"{self.cause}, at line {self.line}, column {self.column}"
+
+
+class _RefusedError(Exception):
+    """A number or a constant that JSON, or the decoder, does not have."""
+
+    def __init__(self, literal: str, cause: str) -> None:
+        super().__init__(cause)
+        self.literal = literal
+        self.cause = cause
+
+
+def find(raw: bytes) -> Fault | None:
+    """Return what is wrong with a message that is no JSON; None where that is not found, or the message is too long."""
+    if len(raw) > MOST_BYTES:
+        return None
+    if not raw.strip():
+        return Fault("the payload is white space alone" if raw else "the payload is empty")
+    if raw.startswith(_COMPRESSED):
+        return Fault("this is compressed (gzip); send it as plain text")
+    encoding = json.detect_encoding(raw)
+    if encoding.startswith(("utf-16", "utf-32")):
+        return Fault(f"this is {encoding[:6].upper()}; send UTF-8")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        return not_utf8(raw, error)
+    return find_in_text(text)
+
+
+def not_utf8(raw: bytes, error: UnicodeDecodeError) -> Fault:
+    """Return the fault of bytes that are no UTF-8; `error` is that of decoding them as a whole."""
+    before = raw[: error.start].decode()
+    cause = f"the byte 0x{raw[error.start]:02x} is not UTF-8"
+    return _placed(cause, before, len(before))
+
+
+def find_in_text(text: str) -> Fault | None:
+    """Return what is wrong with a text that is no JSON; None where that is not found."""
+    if text.startswith(_BOM):
+        return _placed("there is a byte order mark (BOM) before the JSON; send it without", text, 0)
+    try:
+        json.loads(text, parse_constant=_no_constant, parse_float=_number, parse_int=_integer)
+    except json.JSONDecodeError as error:
+        return _placed(*_explained(error.msg, text, error.pos))
+    except _RefusedError as error:
+        at = _place_of(error.literal, text)
+        return Fault(error.cause) if at is None else _placed(error.cause, text, at)
+    except (ValueError, RecursionError):
+        return None
+    half = _HALF.match(text)
+    if half is None:
+        return None
+    return _placed(
+        "this is half of a surrogate pair: was the text cut inside an emoji?",
+        text,
+        half.end(),
+    )
+
+
+def _placed(cause: str, text: str, at: int) -> Fault:
+    return Fault(cause, text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
+
+
+def _no_constant(literal: str) -> NoReturn:
+    raise _RefusedError(literal, f"{literal} is not JSON: {_NO_JSON['nan']}")
+
+
+def _number(literal: str) -> None:
+    if isinf(float(literal)):
+        raise _RefusedError(literal, "this number is too large: the largest is 1.8e308")
+
+
+def _integer(literal: str) -> None:
+    if len(literal.removeprefix("-")) > MOST_DIGITS:
+        raise _RefusedError(literal, f"this number is too long: an integer has {MOST_DIGITS} digits at most")
+
+
+def _place_of(literal: str, text: str) -> int | None:
+    """Return where a number or a word stands outside of strings; None where it is not among the first tokens."""
+    tokens = islice(_TOKEN.finditer(text), _MOST_TOKENS)
+    return next((token.start() for token in tokens if token[0] == literal), None)
+
+
+def _explained(said: str, text: str, at: int) -> tuple[str, str, int]:
+    """Return the cause, the text and the place, from what the reader says and the characters there."""
+    sign = text[at : at + 1]
+    if said.startswith("Unterminated string"):
+        return 'the closing `"` of this text is missing', text, at
+    if said.startswith("Invalid control character"):
+        return _control(sign), text, at
+    if said.startswith("Invalid \\"):
+        # At the backslash of most escapes, at the `u` of `\\uXXXX` in some versions.
+        return (
+            "a backslash in a text is written `\\\\`, for this is none of JSON's escapes",
+            text,
+            text.rfind("\\", 0, at + 1),
+        )
+    rest = text[at:].strip()
+    if not rest or any(word.startswith(rest) for word in _COMPLETE):
+        return "this ends too early", text, len(text.rstrip())
+    if text.startswith(("//", "/*", "#"), at):
+        return "JSON has no comments", text, at
+    comma = _trailing_comma(text, at)
+    if comma is not None:
+        return "there is a comma after the last entry", text, comma
+    if sign < " " and not sign.isspace():
+        return _control(sign), text, at
+    begun = _begun(text, at)
+    if begun and _goes_on(sign):
+        return _no_number(begun.lstrip("-") + sign), text, at - len(begun)
+    explain = next(explain for beginning, explain in _EXPLANATIONS.items() if said.startswith(beginning))
+    return explain(text, at), text, at
+
+
+def _begun(text: str, at: int) -> str:
+    """Return the number, or the end of a long one, that stands before a place; an empty text where there is none."""
+    found = _NUMBER.search(text[max(at - _LONGEST_NUMBER, 0) : at])
+    return found[0] if found and found[0][-1:].isdigit() and (found[0][0] == "-" or found[0][0].isdigit()) else ""
+
+
+def _goes_on(sign: str) -> bool:
+    return sign in {".", "_"} or sign.isalnum()
+
+
+def _trailing_comma(text: str, at: int) -> int | None:
+    """Return where the comma stands that has nothing behind it but the bracket; None where there is none.
+
+    The reader of Python 3.13 names the comma, an older one the bracket.
+    """
+    if text[at] == ",":
+        return (
+            at if text[at + 1 :].lstrip()[:1] in ("}", "]") and _before(text, at) not in ("[", "{", ",", ":") else None
+        )
+    if text[at] not in "}]":
+        return None
+    comma = len(text[:at].rstrip()) - 1
+    return comma if comma >= 0 and text[comma] == "," else None
+
+
+def _before(text: str, at: int) -> str:
+    return text[:at].rstrip()[-1:]
+
+
+def _control(sign: str) -> str:
+    short = {"\n": "a line break in a text is written \\n", "\t": "a tab in a text is written \\t"}
+    return short.get(sign, f"a control character in a text is written \\u{ord(sign):04x}")
+
+
+def _no_number(digits: str) -> str:
+    if "_" in digits:
+        return "a number has no `_` in it"
+    if digits[:1] == "0" and digits[1:2].isdigit():
+        return "a number has no leading zeros"
+    if digits[:2].lower() in {"0x", "0o", "0b"}:
+        return "a number is decimal"
+    if _CUT_SHORT.fullmatch(digits):
+        return "digits are missing at the end of this number"
+    return "this is no number"
+
+
+def _value(text: str, at: int) -> str:
+    """Return why no value stands here."""
+    sign = text[at]
+    if sign in _TYPOGRAPHIC:
+        return 'typographic quotes are not JSON: write `"`'
+    word = _WORD.match(text, at)
+    if word is not None:
+        known = word[0].lstrip("-").lower()
+        if known in _NO_JSON:
+            return f"{word[0]} is not JSON: {_NO_JSON[known]}"
+        if sign != "-":
+            return "a text needs double quotes"
+    return _AS_VALUE.get(sign, _between(sign) or "no value can begin with this character")
+
+
+def _key(text: str, at: int) -> str:
+    """Return why no key stands here."""
+    sign = text[at]
+    if sign in _TYPOGRAPHIC:
+        return 'typographic quotes are not JSON: write `"`'
+    if sign == ",":
+        return "a key is missing before this comma"
+    return _between(sign) or ("a key is expected here" if sign in "]}[{:" else "keys need double quotes")
+
+
+def _between(sign: str) -> str | None:
+    return "between values stand spaces, tabs and line breaks alone, no other white space" if sign.isspace() else None
+
+
+def _colon(_text: str, _at: int) -> str:
+    return "a `:` is missing between the key and its value"
+
+
+def _comma(text: str, at: int) -> str:
+    sign = text[at]
+    if sign in "]}":
+        return f"`{sign}` closes a bracket of the other kind"
+    if _before(text, at) == '"' and sign != '"' and _goes_on(sign):
+        return 'a `,` is missing before this; or is it part of the text, where `"` is written `\\"`?'
+    return "a `,` is missing before this"
+
+
+def _extra(text: str, at: int) -> str:
+    sign = text[at]
+    if sign in "]}":
+        return f"this `{sign}` closes nothing"
+    if sign in '{["':
+        return "a second JSON value begins here: send a message for each"
+    return "there is something after the end of the JSON value"
+
+
+_EXPLANATIONS: Mapping[str, Callable[[str, int], str]] = {
+    "Expecting property name": _key,
+    "Expecting ':'": _colon,
+    "Expecting ','": _comma,
+    "Extra data": _extra,
+    "": _value,
+}
+"""What explains a fault, by the beginning of what the reader says of it."""

@@ -1,0 +1,107 @@
+"""What a producer is told about a message that is no JSON: the cause, and where it is."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.core.json_faults import MOST_BYTES, find, find_in_text
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"{'a': 1}", "keys need double quotes, at line 1, column 2"),
+        (b"{a: 1}", "keys need double quotes, at line 1, column 2"),
+        (b"{\"a\": 'x'}", "texts need double quotes, not single ones, at line 1, column 7"),
+        (b'{"a":NaN}', "NaN is not JSON: send null or a number, at line 1, column 6"),
+        (b'{"NaN": "NaN", "a":NaN}', "NaN is not JSON: send null or a number, at line 1, column 20"),
+        (b"-Infinity", "-Infinity is not JSON: send null or a number, at line 1, column 1"),
+        (b'{\n  "a": None}', "None is not JSON: write null, at line 2, column 8"),
+        (b'{"a": True}', "True is not JSON: write true, at line 1, column 7"),
+        (b'{"a": FALSE}', "FALSE is not JSON: write false, at line 1, column 7"),
+        (b'{"a": undefined}', "undefined is not JSON: send null, or leave the key out, at line 1, column 7"),
+        (b'{"a": hello}', "a text needs double quotes, at line 1, column 7"),
+        (b'{"a": 1,}', "there is a comma after the last entry, at line 1, column 8"),
+        (b"[1,\n]", "there is a comma after the last entry, at line 1, column 3"),
+        (b"[1 // one\n]", "JSON has no comments, at line 1, column 4"),
+        (b"# one\n[1]", "JSON has no comments, at line 1, column 1"),
+        (b"\xef\xbb\xbf{}", "there is a byte order mark (BOM) before the JSON; send it without, at line 1, column 1"),
+        (b"", "the payload is empty"),
+        (b" \n", "the payload is white space alone"),
+        (b'{"a": 1}\n{"a": 2}', "a second JSON value begins here: send a message for each, at line 2, column 1"),
+        (b'{"a": 1}}', "this `}` closes nothing, at line 1, column 9"),
+        (b"{}x", "there is something after the end of the JSON value, at line 1, column 3"),
+        (b'"a\nb"', "a line break in a text is written \\n, at line 1, column 3"),
+        (b'"a\x00"', "a control character in a text is written \\u0000, at line 1, column 3"),
+        (b'{"name": "Z\xfcrich"}', "the byte 0xfc is not UTF-8, at line 1, column 12"),
+        (b'{"\xc3\xbc": "\xfc"}', "the byte 0xfc is not UTF-8, at line 1, column 8"),
+        ('{"a": 1}'.encode("utf-16"), "this is UTF-16; send UTF-8"),
+        ('{"a": 1}'.encode("utf-16-le"), "this is UTF-16; send UTF-8"),
+        (b"\x1f\x8b\x08\x00", "this is compressed (gzip); send it as plain text"),
+        (
+            b'["ok \\\\ud800 \\ud83d\\ude00", "cut \\ud83d"]',
+            "this is half of a surrogate pair: was the text cut inside an emoji?, at line 1, column 34",
+        ),
+        (b'"\\udc00"', "this is half of a surrogate pair: was the text cut inside an emoji?, at line 1, column 2"),
+        (b'{"a": 1e999}', "this number is too large: the largest is 1.8e308, at line 1, column 7"),
+        (b"1" * 4301, "this number is too long: an integer has 4300 digits at most, at line 1, column 1"),
+        (b'{"a": 007}', "a number has no leading zeros, at line 1, column 7"),
+        (b'{"a": 1_000}', "a number has no `_` in it, at line 1, column 7"),
+        (b'{"a": 0x1F}', "a number is decimal, at line 1, column 7"),
+        (b'{"a": 1.}', "digits are missing at the end of this number, at line 1, column 7"),
+        (b"+1", "a number has no `+` before it, at line 1, column 1"),
+        (b'{"a" 1}', "a `:` is missing between the key and its value, at line 1, column 6"),
+        (b'{"a": 1 "b": 2}', "a `,` is missing before this, at line 1, column 9"),
+        (
+            b'{"a": "so "called" names"}',
+            'a `,` is missing before this; or is it part of the text, where `"` is written `\\"`?, at line 1, column 12',
+        ),
+        (b'{"a":}', "a value is missing before this `}`, at line 1, column 6"),
+        (
+            b'["C:\\dir"]',
+            "a backslash in a text is written `\\\\`, for this is none of JSON's escapes, at line 1, column 5",
+        ),
+        (b'{"a": "x', 'the closing `"` of this text is missing, at line 1, column 7'),
+        (b'{"a": 1', "this ends too early, at line 1, column 8"),
+        (b'{"a": tru', "this ends too early, at line 1, column 10"),
+        (b'[{"a": 1]', "`]` closes a bracket of the other kind, at line 1, column 9"),
+        ("{\u201ca\u201d: 1}".encode(), 'typographic quotes are not JSON: write `"`, at line 1, column 2'),
+        (b"<event/>", "this is XML or HTML, not JSON, at line 1, column 1"),
+        (
+            '{"a":\u00a01}'.encode(),
+            "between values stand spaces, tabs and line breaks alone, no other white space, at line 1, column 6",
+        ),
+    ],
+)
+def test_the_cause_is_named_at_its_place(raw, words):
+    with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
+        msgspec.json.decode(raw)
+    assert str(find(raw)) == words
+
+
+@given(
+    st.binary(max_size=200)
+    | st.text(alphabet='{}[]",:\\ \n\tu0123dD8eE+-.NaNtrue\x00\ufeff\ud7ff', max_size=80).map(str.encode)
+)
+def test_whatever_is_refused_is_explained_within_it(raw):
+    try:
+        msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        fault = find(raw)
+        if fault is not None and fault.line is not None:
+            assert 1 <= fault.line <= raw.count(b"\n") + 1
+            assert 1 <= fault.column <= len(raw) + 1
+
+
+@given(
+    st.sampled_from(
+        ["s3cr3t", "'s3cr3t'", '"s3cr3t', '{"s3cr3t": s3cr3t}', "{s3cr3t: 1}", '["s3cr3t" "s3cr3t"]', "s3cr3t: 1"]
+    )
+)
+def test_nothing_of_the_message_is_quoted(text):
+    assert "s3cr3t" not in str(find_in_text(text))
+
+
+def test_a_message_too_long_to_be_read_again_is_not_explained():
+    assert find(b"[" + b"1," * MOST_BYTES + b"NaN]") is None
