@@ -103,7 +103,7 @@ def sink_part(name: str, loaded: Loaded, shared: Shared, queue: Queue | None = N
         outcomes=outcomes,
         clock=clock,
         chance=random.random,
-        line=ordered(queue, loaded.order_by.get(name), clock),
+        line=ordered(queue, loaded.order_by.get(name), clock, name, shared.failures),
     )
     return SinkPart(kind.name, worker, context)
 

@@ -22,11 +22,15 @@ from router.config.models import (
 )
 from router.contracts import Clock, Queue, QueueLimits
 from router.core.rendering.expressions import Expression
+from router.engine.delivery.delivery_log import about
 from router.engine.delivery.outcomes import Outcomes
+from router.engine.expression_failures import ExpressionFailures
 from router.engine.log_limits import LogLimits
 from router.engine.queues.memory_queue import MemoryQueue
 from router.engine.queues.ordered_queue import Ordered
 from router.engine.runtime import Runtime
+from router.errors import TemplateError
+from router.events import Event
 from router.ops.loading import Loaded
 from router.plugin_contracts import SinkType
 
@@ -96,11 +100,21 @@ def limits_of(name: str, loaded: Loaded) -> QueueLimits:
     )
 
 
-def ordered(queue: Queue, key: Expression | None, clock: Clock) -> Ordered | None:
+def ordered(
+    queue: Queue, order_by: Expression | None, clock: Clock, sink: str, failures: ExpressionFailures
+) -> Ordered | None:
     """Return what keeps the deliveries of each key in order, None where nothing has to."""
-    if key is None:
+    if order_by is None:
         return None
-    return Ordered(queue, key=lambda event: key.key(event, clock.now()), now=clock.monotonic)
+
+    def key(event: Event) -> str | None:
+        try:
+            return order_by.key(event, clock.now())
+        except TemplateError as error:
+            failures.add(f"sinks.{sink}.order_by", error, "the delivery keeps no order", sink=sink, **about(event))
+            return None
+
+    return Ordered(queue, key=key, now=clock.monotonic)
 
 
 def batch_of(configured: BatchConfig, kind: SinkType) -> int:

@@ -15,6 +15,7 @@ from router.engine.dead_letters.dead_letter_summaries import DeadLetterSummaries
 from router.engine.dead_letters.replays import Replays
 from router.engine.delivery.outcomes import Outcomes
 from router.engine.delivery.worker import SinkWorker
+from router.engine.expression_failures import ExpressionFailures
 from router.engine.intake.switch import Intake, Way
 from router.engine.runtime import Runtime
 from router.ops.loading import Loaded
@@ -42,6 +43,7 @@ class Shared:
     """What takes the dead letters that are to go again; None under `deliver: print`."""
     isolation: CrashIsolation
     """Of everything whose deliveries may end the process."""
+    failures: ExpressionFailures = field(default_factory=ExpressionFailures)
 
     def outcomes_of(self, name: str) -> Outcomes:
         """Return what ends the deliveries of a sink: the same for all workers and queues that the sink ever has."""

@@ -21,10 +21,12 @@ from router.engine.calling.calls import Caller
 from router.engine.calling.context import Context
 from router.engine.calling.threads import DaemonThreads
 from router.engine.clock import SystemClock
+from router.engine.composition_queues import ordered
 from router.engine.delivery.delivery_mode import DeliveryMode
 from router.engine.delivery.outcomes import Outcomes
 from router.engine.delivery.preparing import Preparing
 from router.engine.delivery.worker import SinkWorker
+from router.engine.expression_failures import ExpressionFailures
 from router.engine.queues.memory_queue import MemoryQueue
 from router.engine.queues.ordered_queue import Ordered
 from router.events import DeadLetter, Event, size_of
@@ -183,8 +185,7 @@ async def bench(
 def _ordered(queue: Any, order_by: str | None, environment: TemplateEnvironment, clock: Clock) -> Ordered | None:
     if order_by is None:
         return None
-    expression = Expression(order_by, environment)
-    return Ordered(queue, key=lambda event: expression.key(event, clock.now()), now=clock.monotonic)
+    return ordered(queue, Expression(order_by, environment), clock, "s", ExpressionFailures())
 
 
 async def _tick(made: Bench) -> None:

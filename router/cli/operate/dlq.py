@@ -327,7 +327,15 @@ async def _matching(store: LetterStore, wanted: Wanted, loaded: Loaded, now: flo
                 if left is not None:
                     left -= 1
                     if not left:
+                        _tell_failures(chosen)
                         return
+    _tell_failures(chosen)
+
+
+def _tell_failures(chosen: DeadLetterFilter) -> None:
+    """Say which letters `--where` could not judge: a wrong expression must not look like one that nothing matches."""
+    for told, number in chosen.failures.most_common(5):
+        tell(f"warning: {told} (for {views.count(number)}, left out)", "warning")
 
 
 def _filter(options: dict[str, Any], loaded: Loaded, now: float) -> DeadLetterFilter:
@@ -338,7 +346,7 @@ def _filter(options: dict[str, Any], loaded: Loaded, now: float) -> DeadLetterFi
             raise click.BadParameter(str(error), param_hint=f"--{name}") from None
 
     try:
-        where = Expression(options["where"], loaded.environment) if options["where"] else None
+        where = Expression(options["where"], loaded.environment, "--where") if options["where"] else None
     except BrokenExpressionError as error:
         raise click.BadParameter(str(error), param_hint="--where") from None
     return DeadLetterFilter(

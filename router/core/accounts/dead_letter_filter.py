@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from router import events
 from router.config.scalars import Duration
 from router.core.matching import any_of
 from router.core.rendering.expressions import Expression
+from router.errors import TemplateError
 from router.events import DeadLetter, Event
 
 _durations: TypeAdapter[float] = TypeAdapter(Duration)
@@ -35,6 +37,8 @@ class DeadLetterFilter:
     since: float | None = None
     until: float | None = None
     where: Expression | None = None
+    failures: Counter[str] = field(default_factory=Counter)
+    """How often `where` could not be worked out, by what was wrong; such a letter is not meant."""
 
     def chosen(self, letters: Iterable[DeadLetter], now: float) -> list[bool]:
         """For each letter whether it is meant; `now` is seconds since the epoch."""
@@ -48,9 +52,16 @@ class DeadLetterFilter:
             and (not self.channels or matches(letter.channel.encode("utf-8", "surrogateescape")))
             and (since is None or letter.failed_at >= since)
             and (until is None or letter.failed_at < until)
-            and (self.where is None or bool(self.where.value(event_of(letter), now)))
+            and (self.where is None or self._holds(self.where, letter, now))
             for letter in letters
         ]
+
+    def _holds(self, where: Expression, letter: DeadLetter, now: float) -> bool:
+        try:
+            return where.holds(event_of(letter), now)
+        except TemplateError as error:
+            self.failures[error.told] += 1
+            return False
 
 
 def _stamp(at: float | None) -> str | None:

@@ -132,6 +132,8 @@ class Snapshot:
     """What an operator should know beside the state of sources and sinks."""
     orphaned: Counts = field(default_factory=dict)
     """How many deliveries wait in Redis queues that no sink works off, by the names of their sinks."""
+    expression_failures: Counts = field(default_factory=dict)
+    """How often an expression could not be evaluated, by its path in the configuration, where that costs no delivery."""
     file: str = ""
     """The configuration that the router was started with."""
     env_file: str | None = None
@@ -225,6 +227,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
             "error": config.error,
         },
         "orphaned": dict(snapshot.orphaned),
+        "expression_failures": dict(snapshot.expression_failures),
         "sources": {name: _source(source) for name, source in snapshot.sources.items()},
         "sinks": {name: _sink(sink) for name, sink in snapshot.sinks.items()},
         "books": {

@@ -12,7 +12,9 @@ from difflib import get_close_matches
 
 from jinja2 import Environment, TemplateSyntaxError, meta, nodes
 
+from router.core.rendering.sandbox.environments import Sandbox
 from router.core.rendering.sandbox.filters import EACH, zone
+from router.core.rendering.sandbox.functions import FUNCTIONS, network_fault
 from router.core.rendering.sandbox.values import EVENT_FIELDS
 from router.options import TemplateFile
 
@@ -92,7 +94,7 @@ class Source:
         return self.trees[None]
 
 
-def read(text: str, environment: Environment) -> Source:
+def read(text: str, environment: Sandbox) -> Source:
     """Parse a template and every file it includes, and find all that is wrong with them.
 
     `text` is a `TemplateFile` where it stands in one: only that can include others.
@@ -124,7 +126,7 @@ def read(text: str, environment: Environment) -> Source:
                     source.texts[referred] = ""
                 else:
                     waiting.append((referred, source.texts[referred]))
-    _names(source, own)
+    _names(source, own, environment.kind)
     return source
 
 
@@ -167,6 +169,12 @@ def _unknown(tree: nodes.Template, environment: Environment) -> Iterator[tuple[i
                 yield filter_.lineno, str(error)
     for test in tree.find_all(nodes.Test):
         yield from _known("test", test.name, environment.tests, test)
+    for call in tree.find_all(nodes.Call):
+        network = _constant(call.args, 1)
+        if isinstance(call.node, nodes.Name) and call.node.name == "cidr" and network is not None:
+            fault = network_fault(network)
+            if fault is not None:
+                yield call.lineno, f"cidr: {fault}"
     for scope in tree.find_all(nodes.ScopedEvalContextModifier):
         yield scope.lineno, "`autoescape` can't be switched here; let one value through with `| markup`"
 
@@ -191,7 +199,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean `{near[0]}`?)" if near else ""
 
 
-def _names(source: Source, own: str | None) -> None:
+def _names(source: Source, own: str | None, kind: str) -> None:
     """Find which names the templates use, and those that nobody defines.
 
     A name that one of the files sets is known in all of them: an included file sees the names of the one around it.
@@ -215,7 +223,8 @@ def _names(source: Source, own: str | None) -> None:
             hint = (
                 did_you_mean(unknown, NAMES)
                 or _hyphen(tree, unknown)
-                or f", a template knows {', '.join(sorted(NAMES))}"
+                or did_you_mean(unknown, FUNCTIONS)
+                or f", {kind} knows {', '.join(sorted(NAMES))}"
             )
             source.faults.append(place(f"there is no `{unknown}`{hint}", min(lines, default=None)))
     source.names = frozenset(used)

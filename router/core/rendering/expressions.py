@@ -1,13 +1,14 @@
 """Expressions, and when a delivery comes too late: Jinja2 beside a sink's options, compiled at load; pure.
 
-An expression is what stands between the `{{` and `}}` of a template, over the same names. Unlike a template it never
-fails: what is missing, or can't be worked out, is falsy.
+An expression is what stands between the `{{` and `}}` of a template, over the same names. Unlike a template it takes
+what is missing for false, and compares values of unlike types without an error.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from router.core.rendering import TemplateEnvironment
 from router.core.rendering.checking import Fault
@@ -21,6 +22,8 @@ from router.options import is_template
 MILLISECONDS = 1e11
 """A number of seconds above this is in milliseconds, as JavaScript's `Date.now()`: in seconds it were the year 5138."""
 
+T = TypeVar("T")
+
 _NO_TIME = "expires: the text is no time"
 
 
@@ -32,9 +35,14 @@ class BrokenExpressionError(Exception):
 
 
 class Expression:
-    """A compiled expression. Raises `BrokenExpressionError`."""
+    """A compiled expression. Raises `BrokenExpressionError`.
 
-    def __init__(self, source: str, environment: TemplateEnvironment) -> None:
+    `where` is the key that it stands at (`only_if`), for messages. Its methods raise `TemplateError` where
+    evaluating fails (a division by zero, a filter that can't); `told` of that error has nothing of the payload.
+    """
+
+    def __init__(self, source: str, environment: TemplateEnvironment, where: str = "expression") -> None:
+        self._where = where
         if is_template(source):
             raise BrokenExpressionError([Fault("an expression is written without `{{` and `}}`", None)])
         try:
@@ -43,23 +51,40 @@ class Expression:
             raise BrokenExpressionError(error.faults) from None
 
     def value(self, event: Event, now: float) -> Any:
-        """Return the value for a delivery, None where something is missing or can't be worked out."""
-        token = current.set(Run(now))
-        try:
-            found = self._value.value(scope(event, self._value.names))
-        except Exception:  # noqa: BLE001  # whatever it runs into is falsy
-            return None
-        finally:
-            current.reset(token)
-        return None if isinstance(found, Missing) else found
+        """Return the value for an event or delivery, None where it is missing. Raises `TemplateError`."""
+        return self._evaluated(event, now, _present)
+
+    def holds(self, event: Event, now: float) -> bool:
+        """Return whether the value is truthy. Raises `TemplateError`: what can't be worked out is not false."""
+        return self._evaluated(event, now, bool)
 
     def key(self, event: Event, now: float) -> str | None:
-        """Its value as a text, to be compared with others; None where it is missing, null, false or empty."""
-        found = self.value(event, now)
+        """Return the value as a text that equal values share; None where it is missing, null, false or empty.
+
+        Raises `TemplateError`, also for a value that is no text (a function).
+        """
+        return self._evaluated(event, now, _key_text)
+
+    def _evaluated(self, event: Event, now: float, convert: Callable[[Any], T]) -> T:
+        token = current.set(Run(now))
+        names: Mapping[str, Any] = {}
         try:
-            return None if found is None or found is False or found == "" else text(found)
-        except Exception:  # noqa: BLE001  # as above
-            return None
+            names = scope(event, self._value.names)
+            return convert(self._value.value(names))
+        except Exception as error:  # noqa: BLE001  # whatever it runs into is this event's failure
+            raise self._value.explain(self._where, error, names) from None
+        finally:
+            current.reset(token)
+
+
+def _present(found: Any) -> Any:
+    return None if isinstance(found, Missing) else found
+
+
+def _key_text(found: Any) -> str | None:
+    if found is None or found is False or found == "" or isinstance(found, Missing):
+        return None
+    return text(found)
 
 
 class Expiry:

@@ -17,9 +17,10 @@ from router.core.rendering.checking import Fault, chains, read
 from router.core.rendering.sandbox.bounds import MAX_OUTPUT, too_long
 from router.core.rendering.sandbox.environments import Sandbox
 from router.core.rendering.sandbox.filters import zone
+from router.core.rendering.sandbox.functions import FUNCTIONS
 from router.core.rendering.sandbox.lenient import Lenient
 from router.core.rendering.sandbox.values import EventFields, MissingError, dotted
-from router.errors import TemplateError
+from router.errors import EventError, TemplateError
 from router.escaping import cut
 from router.events import Event
 from router.options import TemplateFile
@@ -27,7 +28,7 @@ from router.options import TemplateFile
 Names = Mapping[str, Any]
 """What a template is rendered with."""
 
-_GLOBALS = {**DEFAULT_NAMESPACE, "range": safe_range}
+_GLOBALS = {**DEFAULT_NAMESPACE, "range": safe_range, **FUNCTIONS}
 _RESULT = "_result_"  # the name that a sole expression is kept under
 _CAUSE = 200  # bytes of what Python says; it may quote the payload
 _MISSING = "a name that the event itself gives is missing (the dead letter says more)"
@@ -155,6 +156,8 @@ class Compiled:
         if isinstance(error, MissingError):
             path = self._path(error, names)
             return (f"{path} is missing", None) if path else (f"{dotted(error.names[:1])} is missing", _MISSING)
+        if isinstance(error, EventError):
+            return str(error), error.told
         if isinstance(error, RecursionError):
             return "it calls itself for ever, or what it shows is nested too deeply", None
         if isinstance(error, MemoryError):

@@ -96,6 +96,7 @@ class Watch:
             process=parts.shared.books.process,
             notices=self._notices(),
             orphaned=self.orphans.waiting if self.orphans else {},
+            expression_failures=dict(sorted(parts.shared.failures.counts.items())),
             file=str(parts.loaded.path),
             env_file=None if parts.loaded.env_file is None else str(parts.loaded.env_file),
         )

@@ -33,6 +33,7 @@ from router.core.rendering.sandbox.filters import (
     replace,
     strftime,
 )
+from router.core.rendering.sandbox.functions import FUNCTIONS
 from router.core.rendering.sandbox.textual import METHODS
 from router.core.rendering.sandbox.values import Missing, join, text
 
@@ -184,6 +185,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     intercepted_binops: ClassVar[frozenset[str]] = frozenset({"+", "*", "**", "%"})  # type: ignore[misc]
 
+    kind = "a template"
+    """The word for what is compiled here, in messages."""
+
     concat = staticmethod(concat)
     context_class = _Context
     loop = _Loop
@@ -219,6 +223,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             self.marked = self.escaped = str
         for name in _REMOVED:
             del self.globals[name]
+        self.globals.update(FUNCTIONS)
         self.filters.clear()
         self.filters.update(
             filters(zone, self.joined, lambda value: self.marked(text(value)), lambda value: self._escape(text(value)))

@@ -1,28 +1,33 @@
 """The sandbox of expressions: templates stop at what is missing, an expression goes on without it; floor 2.
 
-What is missing is falsy and equal to nothing, and values of unlike types compare as false: an expression is asked of
-payloads of every shape, and must not stop at one that has another.
+A missing value is falsy and equal to nothing, and so is what is made of it: `payload.order.total | round` is missing
+where the order is. Comparisons are those of `comparisons`. Everything else that fails is an error.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import tzinfo
+from functools import wraps
+from types import GeneratorType
 from typing import Any
 
 from jinja2 import nodes
+from jinja2.runtime import Context
 from jinja2.visitor import NodeTransformer
 
+from router.core.rendering.sandbox.comparisons import COMPARISONS, TESTS
 from router.core.rendering.sandbox.environments import Sandbox
 from router.core.rendering.sandbox.values import Missing
 
 _COMPARE = "_compare_{}_"  # the name of the filter that stands for a comparison
-_ALIKE: tuple[tuple[type, ...], ...] = ((int, float), (str,), (list, tuple))
+_WITHOUT_ELSE = "Undefined = environment.undefined\n"  # what `A if B` gives without B, under the name that Jinja uses
+_TAKE_MISSING = frozenset({"default", "d"})
+_JUDGE_MISSING = frozenset({"defined", "undefined", *TESTS})
 
 
 class Absent(Missing):
-    """A value that is not there: falsy, equal to nothing, and what is asked of it is not there either."""
+    """A value that is not there: falsy, equal to nothing, and what is asked or made of it is not there either."""
 
     __slots__ = ()
 
@@ -41,46 +46,50 @@ class Absent(Missing):
         """Return what is asked of what is not there."""
         return Absent(obj=self._undefined_obj, name=self._undefined_name, names=(*self.names, name))
 
+    def _passed_on(self, *_other: Any) -> Any:
+        return self
 
-def _equal(left: Any, right: Any) -> bool:
-    """Strict as routing is: `1` is not `true`."""
-    return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _passed_on
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __neg__ = __pos__ = _passed_on
 
 
-def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    """An order that is false between values of unlike types; a truth value is no number."""
+def _behind_context(function: Callable[..., Any]) -> int:
+    """Return the place of a filter's value among its arguments: Jinja may hand it something else first."""
+    return 1 if hasattr(function, "jinja_pass_arg") else 0
 
-    def compared(left: Any, right: Any) -> bool:
-        if isinstance(left, bool) or isinstance(right, bool):
+
+def _passing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a filter make nothing of what is missing, and a list where it makes a generator, which is never falsy."""
+    place = _behind_context(function)
+
+    @wraps(function)
+    def passed(*args: Any, **kwargs: Any) -> Any:
+        if len(args) > place and isinstance(args[place], Absent):
+            return args[place]
+        made = function(*args, **kwargs)
+        return list(made) if isinstance(made, GeneratorType) else made
+
+    return passed
+
+
+def _failing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a test be false for what is missing."""
+    place = _behind_context(function)
+
+    @wraps(function)
+    def failed(*args: Any, **kwargs: Any) -> Any:
+        if len(args) > place and isinstance(args[place], Absent):
             return False
-        if type(left) is not type(right) and not any(
-            isinstance(left, kinds) and isinstance(right, kinds) for kinds in _ALIKE
-        ):
-            return False
-        try:
-            return compare(left, right)
-        except TypeError:  # no order at all, or lists whose items are of unlike types
-            return False
+        return function(*args, **kwargs)
 
-    return compared
+    return failed
 
 
-def _within(left: Any, right: Any) -> bool:
-    if isinstance(right, str | Mapping):
-        return isinstance(left, str) and left in right
-    return isinstance(right, list | tuple | range) and any(_equal(left, item) for item in right)
+class _Null(NodeTransformer):
+    """`null`, as JSON calls it, becomes Jinja's `none`."""
 
-
-_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
-    "eq": _equal,
-    "ne": lambda left, right: not _equal(left, right),
-    "gt": _ordered(operator.gt),
-    "gteq": _ordered(operator.ge),
-    "lt": _ordered(operator.lt),
-    "lteq": _ordered(operator.le),
-    "in": _within,
-    "notin": lambda left, right: not _within(left, right),
-}
+    def visit_Name(self, node: nodes.Name) -> nodes.Expr:  # noqa: N802  # Jinja's naming
+        return nodes.Const(None, lineno=node.lineno) if node.name == "null" and node.ctx == "load" else node
 
 
 class _Comparing(NodeTransformer):
@@ -101,12 +110,40 @@ class _Comparing(NodeTransformer):
 class Lenient(Sandbox):
     """The sandbox of an expression; nothing is escaped in it."""
 
+    kind = "an expression"
+
     def __init__(self, zone: tzinfo) -> None:
         super().__init__(zone)
         self.undefined = Absent
-        self.filters.update({_COMPARE.format(name): compare for name, compare in _COMPARISONS.items()})
+        _replace(self.filters, _passing, _TAKE_MISSING)
+        self.filters.update({_COMPARE.format(name): compare for name, compare in COMPARISONS.items()})
+        self.tests = {**self.tests, **TESTS}
+        _replace(self.tests, _failing, _JUDGE_MISSING)
+
+    def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function; a method of what is missing gives nothing, a method that the value does not have is an error."""
+        if isinstance(function, Absent) and len(function.names) > 1:
+            return function
+        return super().call(context, function, *args, **kwargs)
+
+    def concatenated(self, values: Any) -> Any:
+        """Return what `~` makes; nothing where a part is missing."""
+        values = list(values)
+        absent = [value for value in values if isinstance(value, Absent)]
+        return absent[0] if absent else super().concatenated(values)
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree: nodes.Template = _Null().visit(super()._parse(source, name, filename))
+        return tree
 
     def _generate(
         self, source: nodes.Template, name: str | None, filename: str | None, defer_init: bool = False
     ) -> str:
-        return super()._generate(_Comparing().visit(source), name, filename, defer_init)
+        code = super()._generate(_Comparing().visit(source), name, filename, defer_init)
+        return f"{code}{_WITHOUT_ELSE}"
+
+
+def _replace(
+    table: dict[str, Any], by: Callable[[Callable[..., Any]], Callable[..., Any]], kept: frozenset[str]
+) -> None:
+    table.update({name: by(function) for name, function in table.items() if name not in kept})

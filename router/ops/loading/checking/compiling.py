@@ -42,7 +42,7 @@ def order_by(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expres
         source = None if sink.config is None else sink.config.host.order_by
         if source is not None:
             try:
-                found[sink.name] = Expression(source, environment)
+                found[sink.name] = Expression(source, environment, "order_by")
             except BrokenExpressionError as error:
                 draft.problems.add(str(error), sink.keys.get("order_by"))
     return found

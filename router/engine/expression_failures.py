@@ -1,0 +1,36 @@
+"""The failures of expressions that cost no delivery: counted for `status`, and logged when something new goes wrong; floor 5."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import structlog
+
+from router.engine.log_limits import KINDS, kind
+from router.errors import TemplateError
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class ExpressionFailures:
+    """Counts the events for which an expression could not be evaluated.
+
+    An expression goes by its path in the configuration: `routes.urgent.when`, `sinks.mail.order_by`. A flood of events
+    that all fail alike makes one log line. Each other error of the same expression makes one more, up to `KINDS`.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        """How often since the process started, by path."""
+        self._told: dict[str, set[str]] = {}
+
+    def add(self, path: str, error: TemplateError, effect: str, **fields: object) -> None:
+        """Count a failure; `effect` says what the router does instead, `fields` are those of the event."""
+        self.counts[path] += 1
+        told = self._told.setdefault(path, set())
+        said = kind(error.told)
+        if said not in told and len(told) < KINDS:
+            told.add(said)
+            log.warning(
+                "an expression could not be evaluated", expression=path, error=error.told, effect=effect, **fields
+            )
