@@ -26,9 +26,9 @@ class Removal(NamedTuple):
 
     `kind` says what, and with it whether the deliveries are appended:
 
-    - `xack`: acknowledges the entry `item` of the stream `key` for the `group`. Appends, unless it is pending for another
-      consumer than `owner`, or marked.
-    - `mark`: marks it (the same words) as handed over. Appends, unless it is pending for another, or was marked.
+    - `xack`: acknowledges the entry `item` of the stream `key` for the `group`, and removes its mark. Appends the deliveries
+      that the mark does not name, none where the entry is pending for another consumer than `owner`.
+    - `mark`: marks it (the same words) as handed over, with the names of these deliveries. Appends as the one before does.
     - `lrem`: takes `item` from the list `key` and counts that in the hash `group`; `owner` is the hash of deaths. Appends,
       unless another router has put the item back.
     - `half`: moves `item` from the list `key` to the list `group`; `owner` is the hash that the one before counts in. Appends

@@ -402,6 +402,92 @@ async def test_an_entry_with_other_deliveries_open_is_marked_and_appended_once(r
     assert redis_server.do("XPENDING", "in", "g")["pending"] == 0
 
 
+async def test_a_queue_that_came_later_gets_an_entry_that_another_queue_had(redis_server, line):
+    """As after a restart with another configuration: sink `s` was in Redis before, `other` and a second route are new there."""
+    one = line(redis_server.url)
+    two = line(redis_server.url, sink="other", enqueuer=one.enqueuer)
+    (id_,) = pending_stream(redis_server, 1)
+    mark, xack = Removal("mark", "in", "g", id_, "c"), Removal("xack", "in", "g", id_, "c")
+    lines, planned = {"s": one, "other": two}, 0
+    for sinks, names, removal in (
+        (["s"], b" all:s ", mark),
+        (["s", "other"], b" all:s all:other ", mark),
+        (["s", "other"], b" all:s all:other ", mark),
+        (["s", "more", "other"], None, xack),
+    ):
+        receipt = Removable([removal], len(sinks) + (removal is mark))
+        for sink in sinks:
+            each, route = lines.get(sink, one), "more" if sink == "more" else "all"
+            each.put(*entries(1, receipt, route=route))
+            each.book.planned += 1
+        await one.until(lambda: not one.inbox.waiting and not two.inbox.waiting)
+        assert redis_server.do("HGET", MARKS, b"in g " + id_) == names
+        planned += len(sinks)
+    assert (appended(redis_server), appended(redis_server, "{event-router}:queue:other")) == (2, 1)
+    assert process_of(one, two) == ProcessBook(planned=planned, accepted=3, on_their_way=0, left=planned - 3)
+    assert redis_server.do("XPENDING", "in", "g")["pending"] == 0
+
+
+async def test_what_is_new_of_an_entry_that_redis_does_not_know_is_appended_once(redis_server, line):
+    one = line(redis_server.url)
+    two = line(redis_server.url, sink="other", enqueuer=one.enqueuer)
+    ids = pending_stream(redis_server, 3)
+    partly = Removable([Removal("mark", "in", "g", id_, "c") for id_ in ids], deliveries=2)
+    one.put(*entries(3, partly))
+    await one.until(lambda: not one.inbox.waiting)
+    redis_server.do("XACK", "in", "g", *ids)
+    for _ in range(2):
+        receipt = stream_entries(ids, deliveries=2)
+        for each in (one, two):
+            each.put(*entries(3, receipt))
+        await one.until(lambda: not one.inbox.waiting and not two.inbox.waiting)
+        assert (receipt.forgotten, receipt.marks) == ([0, 1, 2], [0, 1, 2])
+    assert appended(redis_server) == appended(redis_server, "{event-router}:queue:other") == 3
+
+
+async def test_a_full_queue_holds_nothing_back_that_stands_in_it_already(redis_server, line):
+    one = line(redis_server.url, config={"max_events": 3})
+    two = line(redis_server.url, sink="other", enqueuer=one.enqueuer)
+    ids = pending_stream(redis_server, 3)
+    one.put(*entries(3, Removable([Removal("mark", "in", "g", id_, "c") for id_ in ids], deliveries=2)))
+    await one.until(lambda: not one.inbox.waiting)
+    receipt = stream_entries(ids, deliveries=2)
+    for each in (one, two):
+        each.put(*entries(3, receipt))
+    await one.until(lambda: not one.inbox.waiting and not two.inbox.waiting)
+    assert appended(redis_server) == appended(redis_server, "{event-router}:queue:other") == 3
+
+
+async def test_deliveries_that_join_an_entry_while_its_queue_is_full_replace_none(redis_server, line):
+    """As when a reload moves the queue of another sink to Redis."""
+    one = line(redis_server.url, config={"max_events": 2})
+    two = line(redis_server.url, sink="other", enqueuer=one.enqueuer)
+    receipt = stream_entries(pending_stream(redis_server, 6), deliveries=2)
+    with structlog.testing.capture_logs() as logs:
+        one.put(*entries(6, receipt))
+        await one.until(lambda: [entry for entry in logs if "held back" in entry["event"]])
+    two.put(*entries(6, receipt))
+    one.start()
+    taken = await one.deliver_all(6)
+    await one.until(lambda: not one.inbox.waiting and not two.inbox.waiting)
+    assert sorted(int(event.raw) for event in taken) == list(range(6))
+    assert appended(redis_server, "{event-router}:queue:other") == 6
+
+
+async def test_a_mark_of_an_older_router_stands_for_all_queues(redis_server, line):
+    one = line(redis_server.url)
+    ids = pending_stream(redis_server, 2)
+    for id_ in ids:
+        redis_server.do("HSET", MARKS, b"in g " + id_, "17")
+    removals = [Removal("mark", "in", "g", ids[0], "c"), Removal("xack", "in", "g", ids[1], "c")]
+    one.put(*entries(2, Removable(removals)))
+    one.book.planned += 2
+    await one.until(lambda: not one.inbox.waiting)
+    assert redis_server.do("HGETALL", MARKS) == {b"in g " + ids[0]: b"17"}
+    assert appended(redis_server) == 0
+    assert process_of(one) == ProcessBook(planned=2, accepted=0, on_their_way=0, left=2)
+
+
 async def test_marks_are_of_entries_whatever_the_ids_of_their_events(redis_server, line):
     """Two groups read one stream, and a payload names the id of an event: each entry is appended for each of them."""
     one = line(redis_server.url)

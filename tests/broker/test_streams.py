@@ -657,6 +657,23 @@ async def test_a_mark_goes_with_the_acknowledgement(redis_server, desk, clock):
         assert redis_server.do("HGETALL", "{r}:handed") == {b"another": b"x"}
 
 
+async def test_the_mark_of_an_entry_that_is_given_up_is_removed(redis_server, desk, clock):
+    entries = add(redis_server, "billing", b"poison", b"trimmed", b"fine")
+    desk.hold = True
+    async with running(redis_server.url, ["billing"], desk, clock, crash=True):
+        await until(lambda: len(desk.held) == 3)
+    set_count(redis_server, entries[0], 5)
+    redis_server.do("XDEL", "billing", entries[1])
+    redis_server.do(
+        "HSET", "{r}:handed", "another", "x", *[word for one in entries for word in (f"billing g {one}", "x")]
+    )
+    again = Desk()
+    async with running(redis_server.url, ["billing"], again, clock, marks="{r}:handed"):
+        await until(lambda: not pending(redis_server, "billing"))
+        await until(lambda: redis_server.do("HGETALL", "{r}:handed") == {b"another": b"x"})
+    assert ([reason for _, reason, _ in again.refused], again.payloads) == ([Reason.POISON], [b"fine"])
+
+
 async def test_a_stream_on_another_server_is_not_taken_from_by_a_queue(start_server, desk, clock):
     desk.hold = True
     server = start_server()

@@ -7,7 +7,7 @@ from itertools import islice
 from structlog.stdlib import BoundLogger
 
 from router.broker.groups.group_stream import Stream
-from router.broker.groups.in_flight import Entries, Entry
+from router.broker.groups.in_flight import Entries, Entry, Recovered
 from router.contracts import Receipt, Receiver
 from router.errors import Reason
 from router.escaping import cut
@@ -47,7 +47,7 @@ class EntryBatches:
         for entry_id, fields in entries:
             payload, headers = _split(fields, field)
             if payload is None:
-                made = Entries(stream.hand, [entry_id], since) if receipt else None
+                made = receipt(stream.hand, [entry_id], since) if receipt else None
                 self._refuse(stream, (entry_id, b"", headers), made, Reason.FIELD, self._no_field(headers))
             else:
                 good.append((entry_id, payload, headers))
@@ -64,7 +64,7 @@ class EntryBatches:
         self._log.error(
             "an entry is given up as poison", stream=stream.name, entry=entry_id.decode(), reason=str(Reason.POISON)
         )
-        receipt = Entries(stream.hand, [entry_id], since)
+        receipt = Recovered(stream.hand, [entry_id], since)
         self._refuse(stream, (entry_id, payload or b"", headers), receipt, Reason.POISON, detail)
 
     def _give(

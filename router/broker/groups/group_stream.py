@@ -180,5 +180,6 @@ class Trimmed:
     def unfinished(self, stream: Stream, ids: list[bytes]) -> None:
         """Acknowledge entries that are pending though the stream holds them no more: there is nothing to deliver."""
         if ids:
+            stream.hand.expect_marks(ids)
             stream.hand.complete(ids)
             self.count(stream, len(ids), UNFINISHED)

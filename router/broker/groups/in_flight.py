@@ -63,6 +63,14 @@ class InFlight:
         """Return the field that marks an entry as handed over. Others may read the stream, by other groups too."""
         return b" ".join((self.names.key, self.names.group.encode(), entry))
 
+    def expect_marks(self, ids: Iterable[bytes]) -> None:
+        """Remove the marks of these entries when they are acknowledged: a router that ended may have marked them.
+
+        Where no sink has a queue in Redis any more, or an entry is given up, no script says that there is a mark.
+        """
+        if self.names.marks is not None:
+            self.marks |= {entry: self.mark(entry) for entry in ids}
+
     @property
     def unsettled(self) -> int:
         """Entries that are not complete."""
@@ -210,6 +218,7 @@ class Entries:
 
     def taken_over(self, position: int) -> None:
         """Implements `contracts.Receipt`."""
+        self._unmark(self.ids[position])
         self.ids[position] = b""
         if self._doubtful is not None:
             self._doubtful.discard(position)
@@ -224,6 +233,11 @@ class Entries:
         else:
             hand.marks[entry] = hand.mark(entry)
 
+    def _unmark(self, entry: bytes) -> None:
+        """Forget the mark of an entry: the script that acknowledged the entry removed it, or it is another router's now."""
+        if self._hand is not None:
+            self._hand.marks.pop(entry, None)
+
     def disown(self) -> None:
         """The stream that they came from is gone."""
         self._hand = None
@@ -233,7 +247,9 @@ class Entries:
         if hand is None:
             return
         entry = self.ids[position]
-        if entry and not acknowledged:
+        if acknowledged:
+            self._unmark(entry)
+        elif entry:
             hand.done.append(entry)
         if self._doubtful is not None and position in self._doubtful:
             hand.possibly_repeated += 1
@@ -250,6 +266,7 @@ class Recovered(Entries):
 
     def __init__(self, hand: InFlight, ids: list[bytes], since: float) -> None:
         super().__init__(hand, ids, since)
+        hand.expect_marks(ids)
         self.tried = asyncio.Event()
         self._untried = [1] * len(ids)
 

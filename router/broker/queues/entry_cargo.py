@@ -64,17 +64,20 @@ class EntryCargo:
         return self._packed(batch) if batch else None
 
     def _packed(self, batch: list[Entry]) -> Batch:
-        numbers = {inbox: 0 for deliveries in batch for inbox, _ in deliveries}
-        self._inboxes = list(numbers)
+        ways = list({(inbox, event.route): None for deliveries in batch for inbox, event in deliveries})
+        self._inboxes = list({inbox: None for inbox, _ in ways})
         words: list[Word] = []
-        for number, inbox in enumerate(numbers, 1):
-            numbers[inbox] = number
+        for inbox in self._inboxes:
             words += (*inbox.bounds, 0)
+        words.append(len(ways))
+        for inbox, route in ways:
+            words += (self._inboxes.index(inbox) + 1, f"{route}:{inbox.sink}")
+        numbers = {way: number for number, way in enumerate(ways, 1)}
         for deliveries in batch:
             words += self._removal(deliveries[0][1], len(deliveries))
             words.append(len(deliveries))
             for inbox, event in deliveries:
-                words += (numbers[inbox], pack([event], inbox.overriding)[0])
+                words += (numbers[inbox, event.route], pack([event], inbox.overriding)[0])
         return framed(self._frame, self._inboxes, words)
 
     def _removal(self, event: Event, deliveries: int) -> tuple[Word, ...]:
@@ -90,11 +93,11 @@ class EntryCargo:
         done, stuck, *said = answer.split()
         number = int(done)
         over, rest = self._batch[:number], self._batch[number:]
-        elsewhere = self._read(said)
+        others, before = self._read(said)
         for place, (deliveries, end) in enumerate(zip(over, self._ends, strict=False), 1):
-            for inbox, _ in deliveries:
+            for delivery, (inbox, _) in enumerate(deliveries, 1):
                 inbox.book.on_their_way -= 1
-                if place in elsewhere:
+                if place in others or (place, delivery) in before:
                     inbox.book.left += 1
                 else:
                     inbox.book.accepted += 1
@@ -104,38 +107,45 @@ class EntryCargo:
             self._say("the queue is full: its sources are held back", sink, sink=sink)
             if not over:
                 return True
-        self._entries = {(id(each[0][1]._receipt), each[0][1]._position): each for each in rest} | self._entries
         self._batch = []
+        self._put_back(rest)
         return False
 
-    def _read(self, said: list[bytes]) -> set[int]:
-        """Read what the script says of single entries; return those that are not ours to count.
+    def _put_back(self, rest: list[Entry]) -> None:
+        """Let entries go first in the next batch. A reload may have put more deliveries of one into other queues since."""
+        fresh, self._entries = self._entries, {}
+        for deliveries in rest:
+            event = deliveries[0][1]
+            entry = id(event._receipt), event._position
+            self._entries[entry] = [*deliveries, *fresh.pop(entry, ())]
+        self._entries |= fresh
 
-        They are another router's, or were enqueued before.
+    def _read(self, said: list[bytes]) -> tuple[set[int], set[tuple[int, int]]]:
+        """Read what the script says of single entries and deliveries; return those that are not ours to count.
+
+        The entries are another router's, the deliveries were enqueued before.
         """
-        elsewhere: set[int] = set()
-        others = 0
+        others: set[int] = set()
+        before: set[tuple[int, int]] = set()
         for part in said:
-            entry, _, what = part.partition(b"/")
+            entry, what, *delivery = part.split(b"/")
             place = int(entry)
             event = self._batch[place - 1][0][1]
             if what == b"other":
-                others += 1
-                elsewhere.add(place)
+                others.add(place)
                 event._receipt.taken_over(event._position)
-            elif what == b"before":
-                elsewhere.add(place)
             elif what == b"gone":
                 event._receipt.gone(event._position)
                 self._ends[place - 1] = _marked
+            elif what == b"before":
+                before.add((place, int(delivery[0])))
             else:
-                inbox = self._inboxes[int(what) - 1]
-                dropped = next(event for each, event in self._batch[place - 1] if each is inbox)
+                inbox, dropped = self._batch[place - 1][int(delivery[0]) - 1]
                 inbox.dropped([dropped], [dropped.channel], Reason.FULL)
         if others:
             message = "not queued here: Redis says that another router has taken these entries over"
-            self._say(message, self._source, source=self._source, number=others)
-        return elsewhere
+            self._say(message, self._source, source=self._source, number=len(others))
+        return others, before
 
     def lost(self) -> dict[str, int]:
         """Return nothing: what is not enqueued stays with the source."""

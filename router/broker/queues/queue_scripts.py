@@ -75,19 +75,31 @@ local told = table.concat(kept, ' ')
 )
 
 # The same for entries of a source that acknowledges. For each queue 1 says that it drops what has no room, 0 that it
-# holds the source back. After the queues each entry: what is done to itself ('' nothing, it is just appended), with the
-# words that belong to that (`contracts.Removal`), how many deliveries, and of each the number of its queue and its record.
+# holds the source back. After the queues: how many ways there are from a route to a queue, and of each the number of its
+# queue and its name. Then each entry: what is done to itself ('' nothing, it is just appended), with the words that belong
+# to that (`contracts.Removal`), how many deliveries, and of each the number of its way and its record.
 # An entry that Redis says is another router's is not appended; where the group has no other consumer, XACK alone tells. One
 # that Redis does not know any more (it was trimmed, its group is gone, its list was deleted) is: it was read, so it is
-# delivered. Whoever appends such an entry of a stream marks it, so that it is appended once. Nor is one appended that was
-# handed over before, as the hash of marks says for streams and the place where it stands for lists. The first entry that a
-# holding queue has no room for ends the batch.
+# delivered. The first entry that a holding queue has no room for ends the batch.
+# A delivery that was enqueued before is not appended again. For an item of a list the place where it stands says so. For an
+# entry of a stream that is not acknowledged yet, the hash of marks says so: its field holds the names of the ways, each
+# between spaces. Another configuration may have other ways: those that are not named are appended, and named. A mark that
+# begins with no space is an older router's and stands for all ways. Redis does not know every entry any more: whoever
+# appends such a one marks it, so that it is appended once.
 # Answer: how many entries are over with, the number of the queue that was full (0: none), and what is to be known of
-# single entries (from 1): entry/queue for a delivery that was dropped, entry/other, entry/gone, entry/before.
+# single entries and deliveries (from 1): entry/other, entry/gone, entry/full/delivery for one that was dropped,
+# entry/before/delivery for one that was enqueued before.
 APPEND_ENTRIES = Script(
     _GUARD
     + _OPEN_QUEUES
     + """
+local marks = KEYS[#KEYS]
+local marked = redis.call('HLEN', marks) > 0
+local ways = {}
+for i = at + 1, at + 2 * ARGV[at], 2 do
+  ways[#ways + 1] = {queue = queues[tonumber(ARGV[i])], number = tonumber(ARGV[i]), name = ' ' .. ARGV[i + 1] .. ' '}
+end
+at = at + 2 * ARGV[at] + 1
 local alone = {}
 local function is_alone(key, group, owner)
   local name = key .. ' ' .. group
@@ -97,22 +109,26 @@ local function is_alone(key, group, owner)
   end
   return alone[name]
 end
+local function named(value, way)
+  return string.sub(value, 1, 1) ~= ' ' or string.find(value, way.name, 1, true) ~= nil
+end
 local done, stuck, said, started = 0, 0, {}, false
-local marks = KEYS[#KEYS]
-local marked = redis.call('EXISTS', marks) == 1
 while at <= #ARGV do
   local kind, key, group, item, owner = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local n, first = tonumber(ARGV[at + 5]), at + 6
+  local of_stream = kind == 'xack' or kind == 'mark'
+  local mark = of_stream and key .. ' ' .. group .. ' ' .. item
+  local before = kind == 'none' and '*' or of_stream and marked and redis.call('HGET', marks, mark)
   at = first + 2 * n
-  if kind ~= 'none' then
-    local sums = {}
-    for i = first, at - 1, 2 do
-      local number = tonumber(ARGV[i])
-      local q, sum = queues[number], sums[number] or {0, 0}
+  local sums = {}
+  for i = first, at - 1, 2 do
+    local way = ways[tonumber(ARGV[i])]
+    if not (before and named(before, way)) then
+      local q, sum = way.queue, sums[way.number] or {0, 0}
       sum = {sum[1] + 1, sum[2] + #ARGV[i + 1]}
-      sums[number] = sum
+      sums[way.number] = sum
       if not q.drops and (q.accepted + sum[1] > q.events_left or q.bytes + sum[2] > q.bytes_left) then
-        stuck = number
+        stuck = way.number
       end
     end
   end
@@ -122,41 +138,47 @@ while at <= #ARGV do
     started = true
   end
   done = done + 1
-  local state
-  if kind == 'xack' or kind == 'mark' then
-    local mark = key .. ' ' .. group .. ' ' .. item
+  local other = false
+  if of_stream then
     local acked = kind == 'xack' and is_alone(key, group, owner) and redis.call('XACK', key, group, item) == 1
     local row = not acked and redis.pcall('XPENDING', key, group, item, item, 1)[1]
     if not acked and not row then said[#said + 1] = done .. '/gone' end
     if row and row[2] ~= owner then
-      state = 'other'
+      other = true
     elseif acked or (row and kind == 'xack') then
       if not acked then redis.call('XACK', key, group, item) end
-      if marked and redis.call('HDEL', marks, mark) == 1 then state = 'before' end
-    elseif redis.call('HSETNX', marks, mark, ARGV[1]) == 0 then
-      state = 'before'
+      if before then redis.call('HDEL', marks, mark) end
+    else
+      local names = before or ' '
+      for i = first, at - 1, 2 do
+        local way = ways[tonumber(ARGV[i])]
+        if not named(names, way) then names = names .. string.sub(way.name, 2) end
+      end
+      if names ~= before then redis.call('HSET', marks, mark, names) end
+      marked = true
     end
   elseif kind == 'lrem' or kind == 'half' then
     local there = redis.call('LREM', key, -1, item) == 1
     if not there and redis.call('HEXISTS', kind == 'lrem' and group or owner, 'returned') == 1 then
-      state = 'other'
+      other = true
     elseif kind == 'half' then
       redis.call('LPUSH', group, item)
     elseif there then
       redis.call('HINCRBY', group, 'gone', 1)
       if redis.call('EXISTS', owner) == 1 then redis.call('HDEL', owner, redis.sha1hex(item)) end
     end
-  elseif kind == 'none' then
-    state = 'before'
   end
-  if state then
-    said[#said + 1] = done .. '/' .. state
+  if other then
+    said[#said + 1] = done .. '/other'
   else
     for i = first, at - 1, 2 do
-      local q, size = queues[tonumber(ARGV[i])], #ARGV[i + 1]
-      if q.accepted + 1 > q.events_left or q.bytes + size > q.bytes_left then
+      local way, size, place = ways[tonumber(ARGV[i])], #ARGV[i + 1], (i - first) / 2 + 1
+      local q = way.queue
+      if before and named(before, way) then
+        said[#said + 1] = done .. '/before/' .. place
+      elseif q.accepted + 1 > q.events_left or q.bytes + size > q.bytes_left then
         q.full = q.full + 1
-        said[#said + 1] = done .. '/' .. ARGV[i]
+        said[#said + 1] = done .. '/full/' .. place
       else
         redis.call('XADD', q.stream, '*', 'd', ARGV[i + 1])
         q.accepted = q.accepted + 1
