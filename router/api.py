@@ -1,4 +1,4 @@
-"""All that a plugin imports; floor 2, re-exports only."""
+"""The public interface for plugins; floor 2, re-exports only."""
 
 from router.contracts import Clock
 from router.core.delivery.responses import check_response, quote_response, retry_after

@@ -1,4 +1,4 @@
-"""The protocols that floors hand to each other; floor 1."""
+"""The protocols between floors: clock, receipts, queues, sources, progress; floor 1."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from router.events import DeadLetter, Event, Outcome, RawBatch
 
 
 class Clock(Protocol):
-    """Time, as the host sees it; tests hand in one that they move."""
+    """The source of time for the whole router. Tests use a clock that they advance."""
 
     def now(self) -> float:
-        """Seconds since the epoch, UTC."""
+        """Return the seconds since the epoch, UTC."""
 
     def monotonic(self) -> float:
-        """Seconds that never go back."""
+        """Return seconds that never go back."""
 
 
 class Removal(NamedTuple):
-    """The change of an entry itself, made by the script that appends its deliveries to Redis queues, in the same step.
+    """A change of the source's entry, made by the script that appends its deliveries to Redis queues, in the same step.
 
-    `kind` says what, and with it whether the deliveries are appended:
+    `kind` names the change, and the condition under which the deliveries are appended:
 
-    - `xack`: acknowledges the entry `item` of the stream `key` for the `group`, and removes its mark. Appends the deliveries
-      that the mark does not name, none where the entry is pending for another consumer than `owner`.
-    - `mark`: marks it (the same words) as handed over, with the names of these deliveries. Appends as the one before does.
-    - `lrem`: takes `item` from the list `key` and counts that in the hash `group`; `owner` is the hash of deaths. Appends,
-      unless another router has put the item back.
-    - `half`: moves `item` from the list `key` to the list `group`; `owner` is the hash that the one before counts in. Appends
-      as that one does.
-    - `none`: nothing; its deliveries stand in their queues already and are not appended.
+    - `xack`: acknowledge the entry `item` of the stream `key` for the `group`, and remove its mark. Appends the
+      deliveries that the mark does not name, none where the entry is pending for a consumer other than `owner`.
+    - `mark`: mark the same entry as enqueued, with the names of these deliveries. Appends under the condition of `xack`.
+    - `lrem`: remove `item` from the list `key` and count that in the hash `group`; `owner` is the hash of deaths.
+      Appends unless another router has put the item back.
+    - `half`: move `item` from the list `key` to the list `group`; `owner` is the hash in which `lrem` counts. Appends
+      under the condition of `lrem`.
+    - `none`: no change. The deliveries are in their queues already and are not appended.
     """
 
     kind: Literal["xack", "mark", "lrem", "half", "none"]
@@ -44,64 +44,64 @@ class Removal(NamedTuple):
 
 
 class Receipt(Protocol):
-    """The way back to a source that acknowledges: what became of its entries, each named by its position in the batch.
+    """The acknowledgements of one batch: a source learns the outcome of its entries, by their position in the batch.
 
-    An entry is complete, and acknowledged, when everything that was expected of it is over. A source whose entries can't
-    be removed by a script, forgotten by Redis or given to another router implements those parts with the neutral answer.
+    An entry is complete, and acknowledged, when all its expected deliveries are settled. A method that does not apply
+    to a source (its entries can't be removed by a script, for example) does nothing or returns a neutral value.
     """
 
     def expect(self, position: int, deliveries: int) -> None:
-        """Note how many deliveries or dead letters were made of the entry; 0: complete. Called once for each position."""
+        """Set the number of deliveries or dead letters made of the entry; 0 completes it. Called once per position."""
 
     def add(self, position: int, deliveries: int) -> None:
-        """Note that one of the deliveries was split: so many more have to be over."""
+        """Expect so many more deliveries, because one of the entry's deliveries was split."""
 
     def settle(self, position: int) -> None:
-        """Note that one of the deliveries is over."""
+        """Note that one delivery of the entry is settled."""
 
     def returned(self, position: int) -> None:
-        """Note that an attempt came back and will be repeated: the delivery did not end the process."""
+        """Note that a failed attempt has returned and will be retried: it did not crash the process."""
 
     def open(self, position: int) -> int:
-        """Return how many of the entry's deliveries are not over."""
+        """Return the number of the entry's deliveries that are not settled."""
 
     def removal(self, position: int, *, whole: bool) -> Removal | None:
-        """Return what becomes of the entry when its deliveries to Redis queues stand there; None: nothing in that step.
+        """Return the change of the entry to make in the step that enqueues its deliveries in Redis; None for no change.
 
-        `whole` says that those are all deliveries that are open. Otherwise the entry stays, and is known as handed over
-        in part.
+        `whole` means that these are all its open deliveries. Otherwise the entry stays, marked as enqueued in part.
         """
 
     def handed_over(self, position: int) -> None:
-        """Note that one delivery is over: it stands in a Redis queue, and nothing is left to do about the entry.
+        """Note that one delivery is settled: it is in a Redis queue, and the source need not acknowledge the entry.
 
-        The script has removed the entry, or said that it is another router's (`taken_over` was called).
+        The script has removed the entry, or reported that another router has it (`taken_over` was called).
         """
 
     def marked(self, position: int) -> None:
-        """Note that the script has marked the entry as handed over in part: its deliveries to Redis queues stand there.
+        """Note that the script has marked the entry: its deliveries to Redis queues are enqueued, others are open.
 
-        Whoever takes the entry from its source later removes the mark in the same step.
+        The acknowledgement of the entry later removes the mark in the same step.
         """
 
     def gone(self, position: int) -> None:
-        """Note that the entry was not pending for anybody when its deliveries were queued. `marked` is called too."""
+        """Note that the entry was pending for no consumer when its deliveries were enqueued. `marked` is called too."""
 
     def taken_over(self, position: int) -> None:
-        """Note that the entry is pending for another router: it is not queued here, and never acknowledged from here."""
+        """Note that the entry is pending for another router: this router neither enqueues nor acknowledges it."""
 
 
 class Sign(NamedTuple):
-    """The work that one part of the router is doing, for the watchdog.
+    """The progress of one component, for the watchdog: the operation under way and when it began.
 
-    `since` says since when (seconds that never go back), None where it waits for what need not come. It may take `limit`
-    seconds; longer, and the part hangs. So does one that has `ended` though it never should.
+    A component hangs if the operation takes longer than `limit` seconds, or if it `ended` though it should run forever.
     """
 
     part: str
+    """The name of the component."""
     doing: str
-    """In words that go before `for 31 s`."""
+    """The operation, in words that fit before `for 31 s`."""
     since: float | None
+    """The monotonic time in seconds at which it began; None while waiting for something that may never come."""
     limit: float = 30.0
     """More than a command to Redis takes at most, with all its timeouts."""
     ended: bool = False
@@ -109,21 +109,21 @@ class Sign(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """The limits of one sink's queue, by the configuration. The last three are for queues that outlive the process."""
+    """The configured limits of one sink's queue. The last three are for queues that outlive the process."""
 
     max_events: int
     max_bytes: int
     when_full: Literal["block", "drop-newest", "drop-oldest"]
     hold: int = 500
-    """Deliveries that are taken ahead of the workers, at most."""
+    """Deliveries that are read ahead of the workers, at most."""
     idle: float = 60.0
-    """Seconds without renewal after which a delivery in flight is a dead router's."""
+    """Seconds without renewal after which a delivery in flight belongs to a dead router."""
     overriding: frozenset[str] = frozenset()
-    """The routes that replace options of the sink."""
+    """The routes that override options of the sink."""
 
 
 class SharedBook(Protocol):
-    """The outcomes of one sink's deliveries, in numbers, whichever router they passed."""
+    """The number of one sink's deliveries by outcome, over all routers that share its queue."""
 
     accepted: int
     delivered: int
@@ -135,49 +135,49 @@ class SharedBook(Protocol):
 
 
 class WorkQueue(Protocol):
-    """The part of a queue that a worker sees: it takes deliveries there, and says what became of each."""
+    """The methods of a queue that a worker uses: it takes deliveries, and reports the outcome of each."""
 
     @property
     def events(self) -> int:
-        """Deliveries that are not settled, as far as this router knows."""
+        """The number of deliveries that are not settled, as far as this router knows."""
 
     @property
     def delayed(self) -> int:
-        """Deliveries among `events` that wait for their next attempt."""
+        """The number of deliveries among `events` that wait for their next attempt."""
 
     async def take(self, most: int) -> tuple[list[Event], int]:
         """Return the next deliveries, at least one and at most `most`, and their bytes; wait until there are some."""
 
     def keep(self, event: Event) -> bool:
-        """Return whether a delivery in flight that is not attempted may stay so for long; else hand it back by `later`."""
+        """Return whether a delivery may stay in flight for long without an attempt; if not, return it by `later`."""
 
     def later(self, event: Event, delay: float) -> None:
-        """Hand back a delivery that was taken, to be tried again after `delay` seconds."""
+        """Return a delivery to the queue, to be retried after `delay` seconds."""
 
-    async def give_back(self, hand: Sequence[Event]) -> None:
-        """Hand back what was taken and not attempted: the next worker takes it first, in this order."""
+    async def give_back(self, taken: Sequence[Event]) -> None:
+        """Return deliveries that were not attempted to the front of the queue, in this order."""
 
     def split(self, event: Event, parts: list[Event]) -> None:
-        """Replace a delivery in flight by `parts`, to which it was handed over; they are in flight now."""
+        """Replace a delivery in flight by `parts`, which are then in flight."""
 
     def settle(self, events: Sequence[Event], size: int, outcome: Outcome, reason: Reason | None = None) -> None:
-        """Note that deliveries in flight are over, all in the same way; `size` are the bytes of their payloads."""
+        """Settle deliveries in flight, all with the same outcome; `size` is the sum of their payloads in bytes."""
 
     async def settled(self) -> None:
-        """Wait until nothing is left that this router could deliver."""
+        """Wait until no delivery is left that this router could attempt."""
 
     def due_in(self) -> float | None:
-        """Return the seconds until the next delayed delivery is due, 0 or less where it is due; None when none waits."""
+        """Return the seconds until the next delayed delivery is due (0 or less: it is due); None if none waits."""
 
-    def holds_up(self, hand: Sequence[Event]) -> bool:
-        """Return whether an end has to wait for more here than attempts under way; `hand` waits with the workers."""
+    def holds_up(self, taken: Sequence[Event]) -> bool:
+        """Return whether a shutdown must wait, apart from attempts under way; `taken` deliveries wait with workers."""
 
-    def close(self, hand: Sequence[Event]) -> int:
-        """End the deliveries; `hand` are those in flight that will not be settled. Returns how many are lost."""
+    def close(self, taken: Sequence[Event]) -> int:
+        """Stop the queue; `taken` are deliveries in flight that will not be settled. Return the number of losses."""
 
 
 class Queue(WorkQueue, Protocol):
-    """The queue of one sink, from its start to its end; it counts what it accepts."""
+    """The queue of one sink. The queue counts the deliveries that it accepts."""
 
     @property
     def durable(self) -> bool:
@@ -185,60 +185,61 @@ class Queue(WorkQueue, Protocol):
 
     @property
     def reason(self) -> str | None:
-        """Why the queue can't be used; None while it can."""
+        """The reason why the queue can't be used; None while it can."""
 
     @property
     def held(self) -> int:
-        """Deliveries that the queue itself held at the last `refresh`, whoever has them in flight."""
+        """The number of deliveries in the queue at the last `refresh`, with those in flight at any router."""
 
     @property
     def unreadable(self) -> int:
-        """Entries in flight that this router can't read."""
+        """The number of entries in flight that this router can't read."""
 
     @property
     def shared_book(self) -> SharedBook:
         """The book of the sink over all routers, as of the last `refresh`."""
 
     def start(self) -> None:
-        """Begin to read. The server need not be there."""
+        """Start reading. The server need not be reachable yet."""
 
     def put(self, events: list[Event], size: int) -> None:
-        """Take deliveries whose payloads have `size` bytes together. Never waits: what has no room is dropped, counted."""
+        """Enqueue deliveries whose payloads have `size` bytes together. Never waits; a full queue drops and counts."""
 
     def configure(self, limits: QueueLimits) -> None:
-        """Take other limits from now on; what is there stays."""
+        """Use other limits from now on. Deliveries in the queue stay, even beyond the limits."""
 
     async def refresh(self) -> None:
-        """Fetch what the queue holds and its shared book, of one moment. May raise, may take its time."""
+        """Fetch the queue's size and its shared book, both of one moment. May raise, may take its time."""
 
     def signs(self) -> Iterable[Sign]:
-        """Return what the queue is at, for whoever asks whether it gets on."""
+        """Return the progress of the queue, for the watchdog."""
 
     def leave(self, *, handed_over: bool) -> list[Event]:
-        """Take out what waits in this process alone, whenever it is due; what is durable stays, and nothing is returned.
+        """Remove and return the deliveries that wait in this process alone, due or not; a durable queue returns none.
 
-        With `handed_over` it goes to another queue of the sink, and is over here. Otherwise each one has to be settled.
+        With `handed_over` the caller puts them into another queue of the sink, and they count as handed over here.
+        Otherwise the caller must settle each of them.
         """
 
     async def end(self, patience: float) -> None:
-        """Tell the server within `patience` seconds what is over and what is free again, and hang up."""
+        """Report outcomes and release the rest to the server, within `patience` seconds, and disconnect."""
 
 
 Dropped = Callable[[Iterable[Event], Sequence[str], Reason], None]
-"""Counts deliveries of one sink that are dropped, and tells of them: the deliveries, the channel of each, and why.
+"""Counts and logs dropped deliveries of one sink. Arguments: the deliveries, the channel of each, the reason.
 
-The deliveries are read only when the log tells of each, so they may be records that are still to be decoded.
+The deliveries are decoded only if the log names each of them, so the iterable may decode records lazily.
 """
 
 
 class Receiver(Protocol):
-    """The receiver of a source's batches; never waits."""
+    """The receiver of a source's batches. Its methods never wait."""
 
     def receive(self, source: str, batches: Sequence[RawBatch]) -> None:
-        """Take raw messages of a source, in the order they came."""
+        """Accept raw messages of a source, in the order of arrival."""
 
     def refuse(self, source: str, batch: RawBatch, reason: Reason, detail: str) -> None:
-        """Make dead letters of entries that the source can't hand on (`poison`, `field`): received, and rejected."""
+        """Reject entries that the source can't pass on (reasons `poison`, `field`): they become dead letters."""
 
 
 class Source(Protocol):
@@ -246,17 +247,17 @@ class Source(Protocol):
 
     name: str
     up: bool
-    """Whether it reads."""
+    """True while the source receives events."""
     reason: str | None
-    """Why it does not."""
+    """The reason why the source is not up; None while it is."""
 
     @property
     def gaps(self) -> int:
-        """The number of times that events may have been missed; only pub/sub misses any."""
+        """The number of gaps, in which events may have been missed; 0 except for pub/sub."""
 
     @property
     def gap_seconds(self) -> float:
-        """For how long, in all."""
+        """The length of all gaps together, in seconds."""
 
     @property
     def address(self) -> str:
@@ -264,64 +265,64 @@ class Source(Protocol):
 
     @property
     def in_flight(self) -> int:
-        """Entries that were handed on and are not complete; 0 for a source that does not wait to hear of its entries."""
+        """The number of entries that were passed on and are not complete; 0 for a source without acknowledgements."""
 
     @property
     def duplicates(self) -> int:
-        """Copies of events that were dropped because another subscription of this source brought the same event."""
+        """The number of copies dropped because another subscription of this source brought the same event."""
 
     @property
     def trimmed(self) -> int:
-        """Entries that were trimmed or deleted before they came to an end here; only streams lose any that way."""
+        """The number of entries trimmed or deleted before they were complete here; 0 except for streams."""
 
     @property
     def trimmed_exact(self) -> bool:
-        """True if `trimmed` is exact; else at least so many entries were trimmed."""
+        """True if `trimmed` is exact; else it is a lower bound."""
 
     @property
     def possibly_repeated(self) -> int:
-        """Entries that came to an end here though another router may have had them too."""
+        """The number of entries completed here that another router may have had too."""
 
     def signs(self) -> Iterable[Sign]:
-        """Return what the source is at. A server that is away and asked again and again is no hang."""
+        """Return the progress of the source, for the watchdog. Retries during an outage count as progress."""
 
     def succeed(self, other: Source) -> None:
-        """Take the place of a source that stops: what it has in flight and still acknowledges is not read again here."""
+        """Replace a source that stops. Entries that `other` has in flight, and will acknowledge, are not read again."""
 
     async def start(self) -> None:
-        """Connect and subscribe; returns when the server has confirmed everything.
+        """Connect and subscribe; return when the server has confirmed everything.
 
-        Raises `UnavailableError` when there is no server within the time allowed, `ConfigError` when it refuses.
+        Raises `UnavailableError` if the server can't be reached within the time allowed, `ConfigError` if it refuses.
         """
 
     async def run(self) -> None:
-        """Read and hand on until `stop`; heals every loss by itself."""
+        """Read and pass on events until `stop`; reconnect after every loss."""
 
     async def stop(self) -> None:
-        """Take no more; returns when the last batch has been handed on."""
+        """Stop reading; return when the last batch was passed on."""
 
     async def close(self) -> None:
-        """After the drain: acknowledge what is complete, close the connections."""
+        """Acknowledge complete entries and close the connections. Call after the drain."""
 
 
 class Switchable(Protocol):
-    """A source that can read other channels on the connection it has."""
+    """A source that can change its channels on the open connection."""
 
     async def prepare(self, names: Sequence[str], globs: Sequence[str]) -> None:
-        """Subscribe to what comes new; what it brings is dropped until `switch`.
+        """Add the new subscriptions of another configuration. Their messages are dropped until `switch`.
 
-        Raises `UnavailableError` when the source is not connected, `ConfigError` for a refused subscription.
+        Raises `UnavailableError` if the source is not connected, `ConfigError` for a refused subscription.
         """
 
     def switch(self) -> None:
-        """Read what `prepare` was told, and nothing else, from now on."""
+        """Use the subscriptions of `prepare`, and only those, from now on."""
 
     def give_up(self) -> None:
-        """Forget what `prepare` was told."""
+        """Roll back `prepare`."""
 
 
 class DeadLetters(Protocol):
-    """The receiver of dead letters; never waits and never raises."""
+    """The receiver of dead letters."""
 
     def add(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep these letters."""
+        """Store these letters. Never waits, never raises."""

@@ -1,8 +1,7 @@
-"""The error tree and the closed sets of reasons; floor 0, imports nothing of ours.
+"""The exceptions of event-router and the closed sets of reasons; floor 0, imports nothing of ours.
 
-Two families live here. Configuration problems, each with its place in a file, are for the operator. Failures of a
-delivery (`TransientError`, `PermanentError`, `SinkError`, `PartialError`) are what a sink raises; the host decides what
-follows from them.
+Configuration problems, each with its place in a file, are for the operator. Delivery errors (`TransientError`,
+`PermanentError`, `SinkError`, `PartialError`) are raised by a sink; the router decides whether to retry.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 Scope = Literal["sink", "address"]
-"""What is left alone where the other side asks for time: the whole sink, or the address of the delivery."""
+"""The target of a pause that the other side asked for: the whole sink, or the addresses of the delivery."""
 
 
 class Reason(StrEnum):
-    """Why an event or a delivery ended other than delivered: one closed set for dead letters, logs and metrics."""
+    """The reason why an event or a delivery was not delivered: one closed set for dead letters, logs and metrics."""
 
     TOO_LARGE = "too_large"
     DECODE = "decode"
@@ -88,7 +87,7 @@ DROPPED = frozenset({Reason.FULL, Reason.SHUTDOWN, Reason.OUTAGE, Reason.LOST})
 
 
 class Exit:
-    """Exit codes of the command (sysexits.h where it has one)."""
+    """The exit codes of the command, from sysexits.h where it defines a fitting one."""
 
     OK = 0
     FINDINGS = 1
@@ -99,16 +98,16 @@ class Exit:
 
 
 class RouterError(Exception):
-    """The root of every error that event-router raises on purpose."""
+    """The base of every error that event-router raises on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A fault of the configuration, and where it stands.
+    """A fault of the configuration and its place.
 
-    `file`, `line` and `column` (1-based) name the place, `path` the key (`sinks.audit.path`), `message` what is wrong
-    and what is allowed. `excerpt` is the faulty line or its corrected form, printed below. `severity` is `error`,
-    `warning` (`check --strict` objects) or `note`.
+    `file`, `line` and `column` (1-based) name the place and `path` the key (`sinks.audit.path`). `message` says what is
+    wrong and what is allowed. `excerpt` is the faulty line or its corrected form, printed below the message. `severity`
+    is `error`, `warning` (an error for `check --strict`) or `note`.
     """
 
     message: str
@@ -121,7 +120,7 @@ class Problem:
 
     @property
     def place(self) -> str:
-        """`file:line:column`, as far as they are known."""
+        """The place as `file:line:column`, as far as known."""
         return ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
 
     def __str__(self) -> str:
@@ -134,9 +133,9 @@ class Problem:
 
 @dataclass
 class ConfigError(RouterError):
-    """The configuration can't work; `problems` holds every fault found, not the first alone. Exit code 78.
+    """A configuration that can't be used; `problems` holds all faults found. Exit code 78.
 
-    `files` are those that were read before it was found out: changing one of them may mend it.
+    `files` are the files read before the error: a change of one of them may remove it.
     """
 
     problems: Sequence[Problem] = field(default_factory=list)
@@ -147,11 +146,11 @@ class ConfigError(RouterError):
 
 
 class UnavailableError(RouterError):
-    """Redis could not be reached within `redis.connect_timeout`. Exit code 69."""
+    """A Redis server that could not be reached within `redis.connect_timeout`. Exit code 69."""
 
 
 class EventError(RouterError):
-    """A fault of one event. Its text may quote the event; `told` is the same without that, for the log."""
+    """A fault of one event. Its text may quote the event; `told` is a text for the log, without quotes."""
 
     def __init__(self, detail: str, told: str | None = None) -> None:
         super().__init__(detail)
@@ -159,7 +158,7 @@ class EventError(RouterError):
 
 
 class RejectedError(EventError):
-    """An event that can't be taken: what is wrong with its payload (`reason` is of `DEAD`)."""
+    """An event that is rejected because of its payload; `reason` is one of `DEAD`."""
 
     def __init__(self, reason: Reason, detail: str, told: str | None = None) -> None:
         super().__init__(detail, told)
@@ -168,37 +167,38 @@ class RejectedError(EventError):
 
 
 class DeliveryError(RouterError):
-    """A delivery that did not succeed: the base of what a sink may raise."""
+    """A failed delivery: the base of the errors that a sink may raise."""
 
 
 class TransientError(DeliveryError):
-    """A failure that may pass: the host tries again later.
+    """A failure that may pass: the router retries the delivery later.
 
-    `retry_after` says that the other side asked for time, so many seconds, which the host takes for 1 second at least and
-    an hour at most; then no attempt is counted, and none begins until they are over. `scope` says where: `sink` for all
-    deliveries of the sink, `address` for those to the addresses of this one. None leaves it to the host: the address where
-    it comes from a template, else the sink.
+    `retry_after` is the time in seconds that the other side asked for, clamped to between 1 second and 1 hour. No
+    attempt begins before that time is over, and this attempt is not counted. `scope` says for what: `sink` for all
+    deliveries of the sink, `address` for deliveries to the same addresses. None means `address` if the address comes
+    from a template, else `sink`.
     """
 
-    retry_after: float | None = None  # a subclass of a plugin's may forget to call `__init__`
+    retry_after: float | None = None  # a plugin's subclass may forget to call `__init__`
     scope: Scope | None = None
 
     def __init__(self, message: str = "", *, retry_after: float | None = None, scope: Scope | None = None) -> None:
         super().__init__(message)
         if scope is not None and scope not in get_args(Scope):
-            raise ValueError(f"scope is {scope!r}, it may be 'sink' or 'address'")
+            raise ValueError(f"scope is {scope!r}, it must be 'sink' or 'address'")
         self.retry_after = retry_after
         self.scope = scope
 
 
 class PermanentError(DeliveryError):
-    """A failure that never passes for this message: it becomes a dead letter, reason `permanent`."""
+    """A failure that will never pass for this message: the delivery becomes a dead letter, reason `permanent`."""
 
 
 class SinkError(DeliveryError):
-    """The sink is at fault and not the message (a refused credential, a gone URL): its breaker opens, no attempt counts.
+    """A fault of the sink, not of the message (a refused credential, a wrong URL).
 
-    `retry_after` is the least delay in seconds that the other side asked for, or None.
+    The sink's circuit breaker opens, and the attempt is not counted. `retry_after` is the least delay in seconds that
+    the other side asked for, or None.
     """
 
     retry_after: float | None = None
@@ -209,10 +209,10 @@ class SinkError(DeliveryError):
 
 
 class PartialError(DeliveryError):
-    """A failure of some addresses of one delivery; the addresses not named have got it.
+    """A failure for some addresses of one delivery; the other addresses were reached.
 
-    `failures` maps an address, as it stood in the options, to its `TransientError` or `PermanentError`. The host makes
-    of each one a delivery of its own.
+    `failures` maps an address, as written in the options, to its `TransientError` or `PermanentError`. The router makes
+    a separate delivery for each of these addresses.
     """
 
     def __init__(self, failures: Mapping[str, TransientError | PermanentError]) -> None:
@@ -221,20 +221,20 @@ class PartialError(DeliveryError):
 
 
 class PluginError(DeliveryError):
-    """A plugin broke its contract (a wrong result, an async sink without `async`): a dead letter, reason `plugin`."""
+    """A plugin that broke its contract (a wrong result, for example): the delivery becomes a dead letter, `plugin`."""
 
 
 class TemplateError(EventError):
-    """A template failed for this event (a missing field, a filter that can't); the text says which and why."""
+    """A template that failed for this event (a missing field, a failing filter); the text says which and why."""
 
 
 class AddressError(EventError, ValueError):
-    """A rendered address is not one (CR, LF, NUL, group syntax, no mailbox)."""
+    """A rendered address that is invalid (CR, LF, NUL, group syntax, no mailbox)."""
 
 
 def text_of(error: BaseException) -> str:
-    """Return the text of an error; nothing where the error, which may be a plugin's own class, fails at that."""
+    """Return the text of an error; empty if its `__str__`, which may be a plugin's, raises."""
     try:
         return str(error)
-    except Exception:  # noqa: BLE001  # whatever `__str__` runs into
+    except Exception:  # noqa: BLE001  # a plugin's `__str__` may raise anything
         return ""

@@ -1,19 +1,20 @@
-"""Text from outside made safe to show, and cut to a length; floor 0, imports no other module of ours.
+"""Functions that make outside text safe to show, and cut it to a length; floor 0, imports no other module of ours.
 
-Every line for people and every line of JSON goes through one of the functions here.
+Every line for people and every line of JSON passes one of these functions.
 """
 
 from __future__ import annotations
 
 import re
 
-# Control characters steer a terminal (a tab is harmless), U+2028 and U+2029 end a line in some programs, and U+061C, U+200E,
-# U+200F, U+202A-U+202E and U+2066-U+2069 turn the direction of the text around (UAX #9). Half a surrogate can't be printed.
+# Control characters control a terminal (a tab is harmless). U+2028 and U+2029 end a line in some programs. U+061C,
+# U+200E, U+200F, U+202A-U+202E and U+2066-U+2069 change the direction of text (UAX #9). A lone surrogate can't be
+# printed.
 _UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNSAFE_BUT_NEWLINE = re.compile(_UNSAFE.pattern.replace("\x0a-\x1f", "\x0b-\x1f"))
 _SHORT = {"\n": "\\n", "\r": "\\r"}
-# The same in the UTF-8 of JSON, where no control character below a space can stand.
-# By their first byte: looking for one is a hundred times cheaper than an expression that begins with any of them.
+# The same characters in JSON's UTF-8, which has no control characters below a space. They are grouped by their first
+# byte: a search for a single byte is a hundred times cheaper than a regular expression that may begin with any of them.
 _UNSAFE_BYTES = {
     b"\x7f": re.compile(rb"\x7f"),
     b"\xc2": re.compile(rb"\xc2[\x80-\x9f]"),
@@ -25,9 +26,9 @@ _MARK = "…"
 
 
 def escape(text: str, *, newlines: bool = False) -> str:
-    r"""Write out every character that steers a terminal, ends a line or turns the text around: `\u001b`, `\n`.
+    r"""Escape characters that control a terminal, end a line or change the text direction, as `\u001b` or `\n`.
 
-    With `newlines` those stay, for texts of several lines.
+    With `newlines`, line breaks stay, for texts of several lines.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -39,9 +40,9 @@ def _written_out(found: re.Match[str]) -> str:
 
 
 def escape_json(document: bytes) -> bytes:
-    r"""Write out the same characters in valid JSON, which says what it said before.
+    r"""Escape the same characters in valid JSON, without changing its meaning.
 
-    They can stand in strings alone, and there `\u009b` means the same as the character.
+    Such characters occur only in JSON strings, where `\u009b` and the character itself are equivalent.
     """
     if document.isascii() and b"\x7f" not in document:
         return document
@@ -56,7 +57,7 @@ def _written_out_in_json(found: re.Match[bytes]) -> bytes:
 
 
 def cut(text: str, most: int) -> str:
-    """The beginning of a text, at most `most` bytes of UTF-8, with `…` where something is missing."""
+    """Return the beginning of a text, at most `most` bytes of UTF-8, with `…` at the end if the text was cut."""
     if len(text) * 4 <= most:
         return text
     encoded = text[:most].encode("utf-8", "backslashreplace")

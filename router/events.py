@@ -1,7 +1,7 @@
-"""The values that travel; floor 0.
+"""Events, deliveries, dead letters and batches: the values that floors exchange; floor 0.
 
-They are msgspec structs without garbage-collector tracking: one is built in a tenth of a microsecond, and a million of
-them do not slow a collection down.
+The values are msgspec structs without garbage-collector tracking. One is built in 0.1 µs, and a million of them do not
+slow down a garbage collection.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from router.escaping import escape_json
 
 
 class Outcome(StrEnum):
-    """The way a delivery ended: one closed set for books, logs and metrics."""
+    """The outcome of a settled delivery: one closed set for books, logs and metrics."""
 
     DELIVERED = "delivered"
     PRINTED = "printed"
@@ -31,14 +31,15 @@ class Outcome(StrEnum):
 JSON = "json"
 TEXT = "text"
 CLOUDEVENTS = "cloudevents"
-"""How a source's messages are read. An event's payload is JSON or text: of a CloudEvent it is the data."""
+"""The formats of a source. An event's own format is JSON or text; the payload of a CloudEvent is its `data`."""
 
 
 class History(msgspec.Struct, frozen=True, gc=False):
-    """The past of a delivery that has failed: since when, how often the sink was called, why it failed last.
+    """The earlier failures of a delivery: since when, the number of calls, the last error.
 
-    Times are seconds since the epoch. `first_failed_at` lies as long before `failed_at`, the last failure, as the delivery
-    was old then (`retry.age`). `planned` is the delay in seconds that was to follow.
+    Times are seconds since the epoch. `failed_at` is the time of the last failure. `first_failed_at` is `failed_at`
+    minus the delivery's age at that time (`retry.age`). `planned` is the delay in seconds planned after the last
+    failure.
     """
 
     first_failed_at: float
@@ -49,11 +50,11 @@ class History(msgspec.Struct, frozen=True, gc=False):
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """An event as a sink gets it: the message, what we know of it, and which delivery this is.
+    """One delivery of an event, as a sink gets it: the message and its metadata.
 
-    `id` is unique and the same in every sink and retry. `received_at` is an aware datetime in UTC. `raw` are the bytes as
-    published. `pattern` is the glob that matched, None for an exact name. `attempt` counts from 1. `address` is set only
-    on a delivery that was split off for one recipient. Before routing, `route` and `sink` are empty.
+    `id` is unique, and the same for every sink and retry. `received_at` is an aware datetime in UTC. `raw` holds the
+    bytes as published. `pattern` is the glob that matched, None for an exact name. `attempt` counts from 1. `address`
+    is set only on a delivery that was split off for one recipient. Before routing, `route` and `sink` are empty.
     """
 
     id: str
@@ -71,15 +72,15 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     _payload: Any = msgspec.UNSET
     _history: History | None = None
     _receipt: Any = None
-    """What the source wants to hear when the delivery is over (`contracts.Receipt`); None where nobody waits."""
+    """The receipt by which the source learns the outcome (`contracts.Receipt`); None without acknowledgements."""
     _position: int = 0
-    """Which entry of the receipt it is."""
+    """The position of the event's entry in the receipt."""
 
     @property
     def payload(self) -> Any:
-        """The decoded payload: JSON values, or text where the source's format is `text`; decoded on first access.
+        """The decoded payload: JSON values, or a str if the source's format is `text`. Decoded on first access.
 
-        Each delivery decodes its own copy, so what one sink does to it no other sink sees.
+        Each delivery decodes its own copy, so a sink that changes it affects no other sink.
         """
         if self._payload is msgspec.UNSET:
             msgspec.structs.force_setattr(self, "_payload", decode(self.raw, self.format))
@@ -93,35 +94,34 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
 
 class Settled(msgspec.Struct, frozen=True, gc=False):
-    """A delivery that is over: how it ended and, as far as is known, what was said and done before."""
+    """A settled delivery: its outcome and, as far as known, its attempts."""
 
     event: Event
     outcome: Outcome
     reason: Reason | None = None
     detail: str | None = None
-    """Why, in words that the log may have: no payload, no secret."""
+    """The explanation, safe for the log: without payload and secrets."""
     answer: str | None = None
-    """What the other side said when it took the delivery, such as a message id; of a bounded length, without secrets."""
+    """The other side's answer, such as a message id; bounded in length, without secrets."""
     attempts: int = 0
-    """How often the sink was called for it."""
+    """The number of calls of the sink."""
     addresses: tuple[str, ...] = ()
-    """Where it went, or would have gone."""
+    """The addresses that it went to, or would have gone to."""
     seconds: float | None = None
-    """How long the last call took."""
+    """The duration of the last call, in seconds."""
 
 
 def size_of(events: Sequence[Event]) -> int:
-    """Return the bytes of the payloads of these deliveries together."""
+    """Return the sum of these deliveries' payloads, in bytes."""
     return sum([len(event.raw) for event in events])
 
 
 class RawBatch(msgspec.Struct, frozen=True, gc=False):
-    """Raw messages that a source hands over together, all of one channel, in the order they came.
+    """Raw messages of one channel from a source, in the order of arrival.
 
-    `channel` and `pattern` are the bytes on the wire; `pattern` is None where the exact name matched. `ids` (of events)
-    and `headers` stand parallel to the payloads; without ids the events get some of ours. `receipt`
-    (`contracts.Receipt`) is what a source that acknowledges wants to hear of, by position; `first` is the position there of
-    the first payload.
+    `channel` and `pattern` are bytes as received; `pattern` is None if the exact name matched. `ids` (of events) and
+    `headers` are parallel to `payloads`; without `ids` the router assigns them. A source with acknowledgements sets
+    `receipt` (`contracts.Receipt`); `first` is the position of the first payload in it.
     """
 
     channel: bytes
@@ -134,7 +134,7 @@ class RawBatch(msgspec.Struct, frozen=True, gc=False):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """The record of an event or a delivery that could not be handled. Times are RFC 3339 in UTC, six decimals."""
+    """An event or a delivery that could not be handled. Times are RFC 3339 in UTC with six decimals."""
 
     id: str
     event_id: str
@@ -153,7 +153,7 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     key: str | None = None
     attempts: int = 0
     written: Callable[[], None] | None = None
-    """Called once it stands in the stream; not a part of what is written."""
+    """A callback for the moment when the letter is in the stream. Not written itself."""
 
 
 class _Line(msgspec.Struct, gc=False):
@@ -171,34 +171,36 @@ class _Line(msgspec.Struct, gc=False):
 _encode_lines = msgspec.json.Encoder().encode_lines
 
 DECODERS: dict[str, Callable[[bytes], Any]] = {JSON: msgspec.json.Decoder().decode, TEXT: bytes.decode}
-"""How the payloads of each format are decoded."""
+"""The decoder of each format."""
 
 
 def decode(raw: bytes, format: str) -> Any:  # noqa: A002  # the word of the configuration
-    """Decode known-good bytes: JSON values for `json`, a str for `text` (UTF-8).
+    """Decode a payload: JSON values for `json`, a str for `text` (UTF-8).
 
-    Raises `msgspec.DecodeError`, `RecursionError` (nested deeper than Python's recursion limit) or `UnicodeDecodeError`.
+    Raises `msgspec.DecodeError`, `RecursionError` (nested deeper than Python's recursion limit) or
+    `UnicodeDecodeError`.
     """
     return DECODERS[format](raw)
 
 
 def timestamp(at: datetime) -> str:
-    """RFC 3339 text of an aware datetime, in UTC with always six decimals."""
+    """Return an aware datetime as RFC 3339 text, in UTC with six decimals."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def text(name: bytes) -> str:
-    """A channel or header name as text: UTF-8, what isn't is backslash-escaped."""
+    """Return a channel or header name as text: UTF-8, with invalid bytes backslash-escaped."""
     return name.decode("utf-8", "backslashreplace")
 
 
 def json_lines(events: Sequence[Event]) -> bytes:
-    r"""The JSON line of each event, each ended by a newline.
+    r"""Return the JSON lines of events, each ended by a newline.
 
-    The payload stands as it was published, byte for byte, where it is JSON on one line; else it is encoded anew. In both,
-    what steers a terminal or turns text around is written out as `\u009b`, which is the same JSON.
+    A JSON payload on one line is embedded byte for byte as published; any other payload is encoded again. Characters
+    that control a terminal or change the text direction are escaped as `\u009b`, which is the same JSON.
     """
-    # Looking for line breaks in the whole result is ten times cheaper than in each payload, and there are hardly ever any.
+    # Line breaks in payloads are rare, and one search in the whole result is ten times cheaper than one in each
+    # payload.
     lines = _encode_lines(_lines(events, _as_published))
     if lines.count(b"\n") != len(events) or b"\r" in lines:
         lines = _encode_lines(_lines(events, _on_one_line))
@@ -223,10 +225,10 @@ _as_published = msgspec.Raw
 
 
 def _on_one_line(raw: bytes) -> Any:
-    """Raw JSON whose white space holds no line break, or else what it says, to be encoded anew."""
+    """Return raw JSON as it is if it has no line break, else its decoded values, to be encoded again."""
     return msgspec.Raw(raw) if b"\n" not in raw and b"\r" not in raw else DECODERS[JSON](raw)
 
 
 def json_line(event: Event) -> bytes:
-    """The JSON line of one event, without the newline: the default body of every sink that sends JSON."""
+    """Return the JSON line of one event, without the newline: the default body of every sink that sends JSON."""
     return json_lines([event])[:-1]

@@ -1,7 +1,7 @@
-"""The files that a configuration names: read within bounds of size and time, and who else may change them; floor 1.
+"""Functions for files named in a configuration: bounded reading, and the check of who else may write them; floor 1.
 
-Opening a named pipe waits for its writer, and a device gives bytes for ever. A daemon that reads one by mistake would
-hang, so whatever is opened here is looked at first.
+Opening a named pipe blocks until it has a writer, and a device may return bytes forever. So that the daemon never
+hangs, the kind of a file is checked before it is read.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LARGEST = 16 * 1024**2
-"""Bytes that a file may have where its reader says nothing else."""
+"""The default limit of a file's size, in bytes."""
 
 PATIENCE = 5.0
-"""Seconds that whoever writes into a pipe has to finish."""
+"""Seconds allowed for the writer of a pipe to finish."""
 
 STDIN = Path("-")
 """The name of standard input."""
@@ -31,18 +31,18 @@ _CHUNK = 64 * 1024
 
 
 class UnreadableError(ValueError):
-    """A file that can't be read; the text says why, without the name of the file."""
+    """A file that can't be read; the text gives the reason without the file's name."""
 
 
 def read_file(path: Path, *, most: int = LARGEST, pipes: bool = False) -> bytes:
-    """Return the bytes of a regular file, `most` of them at most. Raises `UnreadableError`.
+    """Return the bytes of a regular file of at most `most` bytes. Raises `UnreadableError`.
 
-    With `pipes` a pipe is read too, and `STDIN`; whoever writes into it has `PATIENCE`. A command that reads once can
-    take one. A daemon, which reads again at each reload, can't.
+    With `pipes`, a pipe or `STDIN` is read too, within `PATIENCE` seconds. That is for commands, which read once; the
+    daemon reads its files again at each reload.
     """
     is_stdin = pipes and path == STDIN
     with _explained():
-        # O_NONBLOCK: else opening a named pipe waits for its writer.
+        # Without O_NONBLOCK, opening a named pipe blocks until it has a writer.
         file = os.dup(0) if is_stdin else os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             mode = os.fstat(file).st_mode
@@ -60,14 +60,14 @@ def read_file(path: Path, *, most: int = LARGEST, pipes: bool = False) -> bytes:
 
 
 def resolve_path(path: Path) -> Path:
-    """Return the path without links and `..`. Raises `UnreadableError` where no file can be there."""
+    """Return the path without links and `..`. Raises `UnreadableError` for a path that can't exist."""
     with _explained():
         return path.resolve()
 
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Raise `UnreadableError` for whatever the system, or its encoding of file names, has against a path."""
+    """Raise `UnreadableError` for errors of the system and of its encoding of file names."""
     try:
         yield
     except UnreadableError:
@@ -78,12 +78,12 @@ def _explained() -> Iterator[None]:
     except (ValueError, RuntimeError):  # a NUL, a circle of links
         raise UnreadableError("there is no such file") from None
     except OSError as error:
-        told = {errno.ENOENT: "there is no such file", errno.ENXIO: "this is not a file"}  # ENXIO: a socket
-        raise UnreadableError(told.get(error.errno or 0) or error.strerror or str(error)) from None
+        ours = {errno.ENOENT: "there is no such file", errno.ENXIO: "this is not a file"}  # ENXIO: a socket
+        raise UnreadableError(ours.get(error.errno or 0) or error.strerror or str(error)) from None
 
 
 def _whole(file: int, most: int) -> bytes:
-    """Return what a regular file holds, and a byte more than `most` where it is larger."""
+    """Return the content of a regular file, or its first `most + 1` bytes if it is larger than `most`."""
     data = bytearray()
     while len(data) <= most and (chunk := os.read(file, most + 1 - len(data))):
         data += chunk
@@ -91,7 +91,7 @@ def _whole(file: int, most: int) -> bytes:
 
 
 def _piped(file: int, most: int) -> bytes:
-    """Return what is written into a pipe, as `_whole` does. Raises `UnreadableError` when the end does not come in time."""
+    """Return the content of a pipe, bounded as in `_whole`. Raises `UnreadableError` if it does not end in time."""
     data = bytearray()
     waiting = select.poll()
     waiting.register(file, select.POLLIN)
@@ -107,10 +107,10 @@ def _piped(file: int, most: int) -> bytes:
 
 
 def distrust(path: Path, *, regular: bool = False, sticky: bool = False) -> str | None:
-    """Return why a file or folder is not to be trusted and what to do, None when it is: others own it, or may write it.
+    """Return why a file or folder is untrusted (other users own or may write it), and the cure; None if it is trusted.
 
-    With `regular` it has to be a regular file. With `sticky` a folder of which a single file counts may have that bit, for
-    then nobody can replace a file of ours.
+    With `regular` it must be a regular file. With `sticky`, a folder that others may write is trusted if it has the
+    sticky bit: then nobody else can replace our file in it.
     """
     try:
         info = path.stat()
@@ -126,7 +126,7 @@ def distrust(path: Path, *, regular: bool = False, sticky: bool = False) -> str 
 
 
 def others_may_write(path: Path, info: os.stat_result, *, sticky: bool = False) -> str | None:
-    """Return why others may write a file or folder and what to do, None when they may not; `sticky` as for `distrust`."""
+    """Return why others may write a file or folder, and the cure; None if they may not. `sticky` as for `distrust`."""
     if sticky and info.st_mode & stat.S_ISVTX:
         return None
     if info.st_mode & stat.S_IWOTH:
@@ -137,7 +137,7 @@ def others_may_write(path: Path, info: os.stat_result, *, sticky: bool = False) 
 
 
 def _alone_in_group(gid: int, owner: int) -> bool:
-    """Return whether no account other than the owner, root and ours is in the group."""
+    """Return whether the group has no members except the owner, root and our user."""
     trusted = {_user(uid) for uid in (0, owner, os.geteuid())}
     try:
         members = set(grp.getgrgid(gid).gr_mem)
@@ -148,7 +148,7 @@ def _alone_in_group(gid: int, owner: int) -> bool:
 
 
 def _quoted(path: Path) -> str:
-    """The path as a word of a command line."""
+    """Return the path as one word of a shell command."""
     return shlex.quote(str(path))
 
 

@@ -1,7 +1,7 @@
-"""Every hook of event-router; floor 1. Each docstring is the plugin author's documentation.
+"""The hooks of event-router; floor 1. Their docstrings are documentation for plugin authors.
 
-Hooks register or observe. Delivering is never a hook call: pluggy ends a call at the first exception, and one sink's
-failure must not hide an event from another.
+Hooks register or observe. A delivery is never a hook call: pluggy stops at the first exception, and the failure of one
+sink must not hide an event from another sink.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class RegisterSink(Protocol):
-    """The function that `register_sinks` is given: call it once for each type of sink."""
+    """The function passed to `register_sinks`. Call it once for each type of sink."""
 
     def __call__(
         self,
@@ -34,14 +34,14 @@ class RegisterSink(Protocol):
         batch: int | None = None,
         execution: Execution | None = None,
     ) -> None:
-        """Register the sink type `name` (what `type:` says in the configuration).
+        """Register the sink type `name`, the value of `type:` in the configuration.
 
-        `sink` is an async function, a plain function (runs in daemon threads of its own sink) or a class. `options` is
-        its pydantic model; without it the sink takes no options. `queue`, `concurrency` and `batch` (events a call, for
-        classes with `deliver_batch`) are defaults that the configuration may override. `execution="process"` runs a
-        plain function in a pool of processes.
+        `sink` is an async function, a plain function (called in daemon threads of its own sink) or a class. `options`
+        is its pydantic model; without a model the sink takes no options. `queue`, `concurrency` and `batch` (events per
+        call, for classes with `deliver_batch`) are defaults that the configuration may override. `execution="process"`
+        runs a plain function in a pool of processes.
 
-        Raises `ValueError` when `name` is taken or one of the arguments can't be.
+        Raises `ValueError` if `name` is taken or an argument is invalid.
         """
 
 
@@ -50,8 +50,8 @@ class Hooks:
 
     @hookspec
     def register_sinks(self, register: RegisterSink) -> None:
-        """Called once when plugins are loaded, before the configuration is checked: register types of sinks.
+        """Register types of sinks. Called once when plugins are loaded, before the configuration is checked.
 
-        `register` is a function, see `RegisterSink`. Return nothing. An exception marks this plugin as failed; the
-        others are loaded all the same, and start-up is refused only if the configuration uses the missing type.
+        `register` is a function, see `RegisterSink`. Return nothing. An exception marks this plugin as failed; other
+        plugins are loaded anyway, and the router refuses to start only if the configuration uses the missing type.
         """

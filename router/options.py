@@ -1,9 +1,9 @@
-"""The types of a sink's options; floor 1. Plugin authors import them from `router.api`.
+"""The field types of a sink's options; floor 1. Plugin authors import them from `router.api`.
 
-A field's type says what the host does with it: `Template`, `Text`, `Html` and `Addresses` are rendered for each delivery
-and reach the plugin as plain values, `Secret` never shows in any output. They may stand inside lists, mappings, nested
-models, `Annotated[…]` and unions: `text: Text | None = None`, `headers: dict[str, Template] = {}`,
-`body: Annotated[str, Text(escape="mrkdwn")] = ""`, `to: Annotated[list[str], Addresses(kind="mail")] = []`.
+The router renders fields of type `Template`, `Text`, `Html` and `Addresses` for each delivery; the plugin gets plain
+values. It never shows a `Secret`. The types may be used inside lists, mappings, nested models, `Annotated[…]` and
+unions: `text: Text | None = None`, `headers: dict[str, Template] = {}`, `body: Annotated[str, Text(escape="mrkdwn")] =
+""`, `to: Annotated[list[str], Addresses(kind="mail")] = []`.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 Escape = Callable[[str], str] | str
-"""How a value is made harmless for a sink: a function of the text, or the name of a method of the options model."""
+"""The escaping of a value for a sink: a function of the text, or the name of a method of the options model."""
 
 STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", validate_default=True)
 
 TEMPLATE_FILES = "template_files"
-"""The key of pydantic's validation context under which stands what reads `{file: mail/order.html}`.
+"""The key, in pydantic's validation context, of the function that reads `{file: mail/order.html}`.
 
-Validate with `Model.model_validate(data, context={TEMPLATE_FILES: read})`, where `read(name)` takes the text after
-`file:` and returns a `TemplateFile`, or raises `ValueError` with what is wrong (it is reported at that place). Without
-it a `{file: …}` is refused.
+Validate with `Model.model_validate(data, context={TEMPLATE_FILES: read})`. `read(name)` takes the text after `file:`
+and returns a `TemplateFile`, or raises `ValueError`, which is reported at that place. Without the function a `{file:
+…}` is refused.
 """
 
 ALLOW_PRIVATE = "allow_private"
-"""The key of the same context under which stands the sink's host key of that name.
+"""The key, in the same context, of the sink's host key `allow_private`.
 
-The key is absent where the sink is not known: in `defaults`, and in the process of a sink that runs in one.
+The key is absent if the sink is unknown: in `defaults`, and in the process of a sink with `execution="process"`.
 """
 
 
 class TemplateFile(str):
-    """The text of a template that stands in a file, and how the files it includes are read.
+    """The text of a template file, with the function that reads the files it includes.
 
-    `name` is the file's name as messages show it and as `read` knows it. `read(name)` returns the text of a file that
-    the template includes, extends or imports (by the name written there), or raises `ValueError` or `OSError`; it is
-    called while the configuration is loaded and never later. It has to keep to the folder of the template.
+    `name` is the file's name in messages and for `read`. `read(name)` returns the text of a file that the template
+    includes, extends or imports (by the name written there), or raises `ValueError` or `OSError`. It is called only
+    while the configuration is loaded, and must not read outside the folder of the template.
     """
 
     __slots__ = ("name", "read")
@@ -57,7 +57,7 @@ class TemplateFile(str):
     read: Callable[[str], str]
 
     def __new__(cls, text: str, *, name: str, read: Callable[[str], str]) -> Self:
-        """Take the file's `text`, its `name` and the reader of what it includes."""
+        """Make a template of the file's `text`, its `name` and the function that reads its includes."""
         self = super().__new__(cls, text)
         self.name = name
         self.read = read
@@ -65,7 +65,7 @@ class TemplateFile(str):
 
 
 def _template(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-    """Accept a string, or `{file: name}` where the context says how files are read."""
+    """Accept a string, or `{file: name}` if the context has a function that reads files."""
     if isinstance(value, TemplateFile):
         return value
     if not isinstance(value, dict):
@@ -80,15 +80,15 @@ def _template(value: Any, handler: ValidatorFunctionWrapHandler, info: Validatio
 
 
 def is_template(text: str) -> bool:
-    """Return whether a text of the configuration has anything to render."""
+    """Return whether a text of the configuration contains template syntax."""
     return any(mark in text for mark in ("{{", "{%", "{#"))
 
 
 class Template(str):
-    """A template that must render: a delivery whose `Template` fails becomes a dead letter, reason `template`.
+    """A template that must render: if it fails, the delivery becomes a dead letter, reason `template`.
 
-    As an annotation it makes the field a template (`subject: Template`). In `Annotated[str, Template(escape=…)]` it also
-    says how the event's values are escaped; the template's own words never are. In the configuration it is a string or
+    The annotation `subject: Template` makes the field a template. `Annotated[str, Template(escape=…)]` also sets the
+    escaping of the event's values; the template's own text is never escaped. The configuration holds a string or
     `{file: NAME}`; the plugin gets a plain string.
     """
 
@@ -104,7 +104,7 @@ class Template(str):
         return self
 
     def __eq__(self, other: object) -> bool:
-        """Markers differ by class and `escape` too: `Annotated` caches by equality and would take one for the other."""
+        """Compare class and `escape` too: `Annotated` caches by equality and would confuse different markers."""
         if isinstance(other, Template):
             return type(other) is type(self) and other.escape == self.escape and str.__eq__(self, other)
         return self.escape is None and str.__eq__(self, other)
@@ -116,7 +116,7 @@ class Template(str):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """A strict string or a file; the class in the metadata is what `rendering` finds the field by."""
+        """Return the schema: a strict string or a file. `rendering` finds the field by the class in the metadata."""
         return core_schema.with_info_wrap_validator_function(
             _template, core_schema.str_schema(strict=True), metadata={"template": cls.__name__}
         )
@@ -133,7 +133,7 @@ class Template(str):
 
 
 class Text(Template):
-    """A message for people. Where it can't be rendered and every address is literal, the JSON line is sent instead."""
+    """A message for people. If it can't be rendered and every address is literal, the JSON line is sent instead."""
 
     __slots__ = ()
 
@@ -147,18 +147,18 @@ class Html(Text):
 
 
 def _listed(value: Any) -> Any:
-    """Return addresses as a list: a single address is a list of one, a number (a chat's id) its digits."""
+    """Return addresses as a list: a single address becomes a list of one, a number (a chat's id) its digits."""
     items = value if isinstance(value, list | tuple) else [value]
     return [str(item) if type(item) is int else item for item in items]
 
 
 class Addresses(list[str]):
-    """The addresses of the recipients: a template, or a list of them. Renders to the list, a comma list taken apart.
+    """The addresses of the recipients: a template or a list of templates. Renders to a list; commas separate addresses.
 
-    `to: Addresses` makes the field addresses of any kind: stripped, without empties and duplicates, never with a
-    control character. `Annotated[list[str], Addresses(kind="mail")]` holds each to the syntax of a mailbox
-    (`jane@example.org`, `"Doe, Jane" <jane@example.org>`). A field that names nobody who is to be reached, such as
-    Reply-To, says `recipients=False`: it never counts as an address that a delivery has, nor is it split.
+    `to: Addresses` accepts addresses of any kind: stripped, without empty ones and duplicates, never with a control
+    character. `Annotated[list[str], Addresses(kind="mail")]` requires the syntax of a mailbox (`jane@example.org`,
+    `"Doe, Jane" <jane@example.org>`). A field whose addresses are no recipients, such as Reply-To, sets
+    `recipients=False`: it does not count as an address of the delivery and is never split.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class Addresses(list[str]):
         self.recipients = recipients
 
     def __eq__(self, other: object) -> bool:
-        """Markers differ by `kind` and `recipients` too, as `Template`'s do."""
+        """Compare `kind` and `recipients` too, for the reason given in `Template`."""
         if isinstance(other, Addresses) and (other.kind, other.recipients) != (self.kind, self.recipients):
             return False
         return list.__eq__(self, other)
@@ -177,12 +177,12 @@ class Addresses(list[str]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    def __hash__(self) -> int:  # type: ignore[override]  # a marker stands in `Annotated[…] | None`, which hashes
+    def __hash__(self) -> int:  # type: ignore[override]  # `Annotated[…] | None` hashes its markers
         return hash((self.kind, self.recipients))
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """A list of strict strings; one string or number alone is a list of one."""
+        """Return the schema: a list of strict strings; a single string or number becomes a list of one."""
         strings = core_schema.list_schema(core_schema.str_schema(strict=True), strict=True)
         return core_schema.no_info_before_validator_function(_listed, strings)
 
@@ -193,7 +193,7 @@ class Addresses(list[str]):
 
 
 class Secret(SecretStr):
-    """A credential: shows as `***` everywhere; `get_secret_value()` gives the text where it is used."""
+    """A credential, shown as `***` everywhere. `get_secret_value()` returns its text."""
 
     def _display(self) -> str:
         return "***" if self.get_secret_value() else ""

@@ -1,4 +1,4 @@
-"""What a plugin author reads: the base of sinks, and what a sink is given to work with; floor 1."""
+"""The interfaces for plugin authors: the base class of sinks, and the tools that a sink gets; floor 1."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QueueType = Literal["memory", "redis"]
 Execution = Literal["process"]
 
 Result = str | Exception | None
-"""How one delivery of a batch ended: delivered (None, or the other side's answer), else what was wrong."""
+"""The result of one delivery of a batch: None or the other side's answer if it was delivered, else the error."""
 
 
 class HttpResponse(Protocol):
@@ -28,14 +28,14 @@ class HttpResponse(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers; a name is found however it is written."""
+        """The headers; names are case-insensitive."""
 
     @property
     def body(self) -> bytes:
-        """At most the first 64 KiB."""
+        """The first 64 KiB of the body."""
 
     def json(self) -> Any:
-        """The decoded body. Raises `ValueError` when it is not JSON."""
+        """Return the decoded body. Raises `ValueError` if it is not JSON."""
 
 
 class HttpClient(Protocol):
@@ -53,8 +53,8 @@ class HttpClient(Protocol):
     ) -> HttpResponse:
         """Send one request and return its answer, whatever its status.
 
-        The URL goes out as it is written, `%2F` included. `allow_private` lets this request reach a private address; all
-        of a sink's may when the sink's key `allow_private` says so.
+        The URL is sent as written, `%2F` included. `allow_private` permits a private address for this request; the
+        sink's key `allow_private` in the configuration permits it for all requests.
 
         Raises `TransientError` (no connection, no answer), `SinkError` (a certificate that can't be trusted) or
         `PermanentError` (a private address, a URL with a space or a letter outside ASCII). No error names the URL: it
@@ -71,35 +71,35 @@ class SinkContext(Protocol):
     """A logger that knows the sink: `context.log.warning("what happened", detail=…)`."""
     clock: Clock
     base: str
-    """The folder that relative paths to be written are in."""
+    """The folder for relative paths of files to write."""
 
     @property
     def http(self) -> HttpClient:
-        """The sink's guarded HTTP client, made on first use."""
+        """The sink's guarded HTTP client, created on first use."""
 
     async def run_blocking(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run a blocking function in a daemon thread of this sink and return what it returns."""
+        """Run a blocking function in a daemon thread of this sink; return its result or raise its exception."""
 
 
 class Sink:
-    """A sink with a life: the base for classes (a class that has the methods will do without it).
+    """The base class of sinks that open and close something. (A class with the same methods works without it.)
 
-    `__init__` takes the sink's options as they stand in the configuration, templates unrendered. Define one of
+    `__init__` takes the sink's options as configured, templates unrendered. Define one of
 
-    - `async def deliver(self, event, options)`: return = delivered; a `str` is the other side's answer, such as a message
-      id; raise `TransientError`, `PermanentError`, `SinkError` or `PartialError`;
-    - `async def deliver_batch(self, batch)`: takes (event, options) pairs; returns None when all are delivered, else one
-      `None | str | Exception` per pair, in order: delivered, delivered with that answer, or what was wrong.
+    - `async def deliver(self, event, options)`: to return means delivered. Return None, or as `str` the other side's
+      answer, such as a message id. Raise `TransientError`, `PermanentError`, `SinkError` or `PartialError`.
+    - `async def deliver_batch(self, batch)`: takes (event, options) pairs. Return None if all are delivered, else one
+      `None | str | Exception` per pair, in order: delivered, delivered with that answer, or the error.
     """
 
     local: ClassVar[bool] = False
-    """Whether it writes on this machine only, so that `deliver: print` need not hold it back."""
+    """True if the sink writes on this machine only, so that `deliver: print` need not suppress it."""
 
     async def open(self, context: SinkContext) -> None:
-        """Called once before the first delivery, and again after an exception until it succeeds."""
+        """Prepare for deliveries. Called once before the first delivery, and again after an exception."""
 
     async def close(self) -> None:
-        """Called once at the end; deliveries have ended."""
+        """Release what `open` acquired. Called once, after the last delivery."""
 
 
 SinkCallable = Callable[..., Awaitable[str | None]] | Callable[..., str | None] | type[Any]
@@ -108,7 +108,7 @@ SinkCallable = Callable[..., Awaitable[str | None]] | Callable[..., str | None] 
 
 @dataclass(frozen=True, slots=True)
 class SinkType:
-    """A type of sink, as a plugin registered it under a name, and where that came from."""
+    """A type of sink as registered by a plugin, with its origin."""
 
     name: str
     sink: SinkCallable
@@ -118,7 +118,7 @@ class SinkType:
     batch: int | None
     execution: Execution | None
     origin: str
-    """The plugin it came from, as `event-router plugins` names it."""
+    """The plugin's name in `event-router plugins`."""
 
     @property
     def local(self) -> bool:

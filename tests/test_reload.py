@@ -178,7 +178,7 @@ async def test_what_cannot_work_changes_nothing(server, tmp_path, fault, says):
     async with daemon(server, tmp_path, CONFIG) as router:
         before = subscriber(server)
         status = await reload(router, fault)
-        assert status.startswith("the configuration on disk was not taken: ")
+        assert status.startswith("the configuration on disk was refused: ")
         await router.until(lambda: any(says in line["problem"] for line in said(router, REFUSED)))
         router.publish("a", {"n": 1})
         await router.until(lambda: router.count() == 1)

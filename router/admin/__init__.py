@@ -1,1 +1,1 @@
-"""The HTTP side: who watches a running router asks here; floor 6."""
+"""The admin side: the HTTP server for health, metrics and status, and its client; floor 6."""

@@ -1,4 +1,7 @@
-"""Asks the admin side of a running router; floor 6. The standard library's client: it is imported in no time."""
+"""The client of a running router's admin side; floor 6.
+
+It uses `http.client`, because commands start fast: aiohttp takes half a second to import.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +15,24 @@ from router.config.scalars import Address
 from router.errors import RouterError, UnavailableError
 
 STATUS = "/api/status"
-"""Where a router says how it does."""
+"""The path of the status document."""
 
 RELOAD = "/api/reload"
-"""Where a router is asked to load its configuration again."""
+"""The path at which a POST reloads the configuration."""
 
 PATIENCE = 5.0
-"""Seconds that a router may take for each part of its answer."""
+"""Seconds allowed for connecting and for each read of an answer."""
 
 
 class Client:
-    """Asks one router. `token` is shown to it where it asks for one."""
+    """The client of one router. `token` is sent as a bearer token if it is given."""
 
     def __init__(self, address: Address, token: str | None = None) -> None:
         self.address = address
         self._token = token
 
     def answers(self) -> bool:
-        """Return whether anybody listens there."""
+        """Return whether a process listens at the address."""
         try:
             connect(self.address, PATIENCE).close()
         except OSError:
@@ -37,16 +40,16 @@ class Client:
         return True
 
     def get(self, path: str) -> Any:
-        """Return what the router says there, decoded.
+        """Return the decoded JSON document at this path.
 
-        Raises `UnavailableError` when none answers, `RouterError` for an answer that is no success.
+        Raises `UnavailableError` if no router answers, `RouterError` for a status other than 200.
         """
         return self._decoded(*self._ask("GET", path, PATIENCE))
 
     def post(self, path: str, patience: float, *, refusal: int | None = None) -> Any:
-        """Return what the router says when it is asked to do this; it may take `patience` seconds.
+        """Send a POST and return the decoded answer, within `patience` seconds.
 
-        `refusal` is the status of an answer that is no success and yet worth reading. Raises as `get` does.
+        An answer with the status `refusal` is returned too. Raises as `get` does.
         """
         status, body = self._ask("POST", path, patience)
         return self._decoded(http.client.OK if status == refusal else status, body)
@@ -69,22 +72,22 @@ class Client:
 
     def _decoded(self, status: int, body: bytes) -> Any:
         try:
-            told = msgspec.json.decode(body)
+            document = msgspec.json.decode(body)
         except msgspec.DecodeError:
-            raise RouterError(f"what answers at {self.address} is no event-router (status {status})") from None
+            raise RouterError(f"the server at {self.address} is no event-router (status {status})") from None
         if status == http.client.UNAUTHORIZED:
             raise RouterError(
                 f"the router at {self.address} refuses the token of `admin.token`; "
                 "are the variables of the configuration set here too (--env-file)?"
             )
         if status != http.client.OK:
-            why = told.get("error") if isinstance(told, dict) else None
+            why = document.get("error") if isinstance(document, dict) else None
             raise RouterError(f"the router at {self.address} answers {status}: {why}")
-        return told
+        return document
 
 
 class _Connection(http.client.HTTPConnection):
-    """HTTP over a socket of ours."""
+    """An HTTP connection over TCP or a unix socket."""
 
     def __init__(self, address: Address, patience: float) -> None:
         super().__init__("localhost", timeout=patience)

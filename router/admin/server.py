@@ -1,7 +1,7 @@
-"""The admin server: is it alive, is it ready, its metrics, its status; floor 6.
+"""The admin server: liveness, readiness, metrics, status, reload; floor 6.
 
-It shares the event loop with the router, so it does little: it reads numbers that are there already. Connections are few,
-short-lived and bounded, their headers too: who holds some open or trickles bytes costs the events nothing.
+The server shares the event loop with the router, so it only reads numbers that exist already. The number, lifetime and
+header size of connections are bounded: clients that hold connections open or send slowly do not slow down events.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from router.escaping import escape_json
 from router.ops.metrics import Exposition, Measured
 
 if TYPE_CHECKING:
-    from aiohttp import web  # takes half a second to import, which only a router that serves has to spend
+    from aiohttp import web  # takes half a second to import, so it is imported only if the server starts
 
     from router.engine.life.watch import Watch
 
@@ -38,27 +38,28 @@ if TYPE_CHECKING:
 log = structlog.stdlib.get_logger(__name__)
 
 MOST_CONNECTIONS = 64
-"""Connections at the same time; one more is closed unheard."""
+"""Connections at the same time, at most; further ones are closed at once."""
 
 PATIENCE = 5.0
-"""Seconds that a connection may take for its request, and stay open after an answer."""
+"""Seconds allowed for a request, and for an idle connection after an answer."""
 
 MOST_HEADER = 8_192
-"""Bytes of a line of a request's head."""
+"""Bytes of one line of a request's headers, at most."""
 
 MOST_HEADERS = 64
+"""Headers of a request, at most."""
 
 _JSON = "application/json"
 _silent = logging.getLogger(f"{__name__}.aiohttp")
-_silent.setLevel(logging.CRITICAL + 1)  # a malformed request is its sender's business; our own faults are logged below
+_silent.setLevel(logging.CRITICAL + 1)  # malformed requests are the client's fault; `_guard` logs faults of the router
 
 
 class AdminServer:
-    """Serves a router's state at one address.
+    """The HTTP server of a router's state at one address.
 
-    `token` is what a TCP client has to show, None for no token; a unix socket is guarded by its mode and asks for none.
-    `reload` has the configuration loaded again and says what came of it, with an `ok`. Where it is not `required`, a router that can't listen says so and does
-    its work.
+    TCP clients must send `token`, None for no token; a unix socket is protected by its file mode instead. `reload`
+    loads the configuration again and returns the result, with the key `ok`. If the server is not `required`, a failure
+    to listen is logged and the router works without it.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class AdminServer:
     ) -> None:
         self._required = required
         self.address = address
-        """Where it listens; once started, with the real port."""
+        """The address of the server; after `start` with the real port."""
         self._token = None if token is None or address.path is not None else f"Bearer {token}".encode()
         self._judges_host = address.path is None and token is None
         self._view = view
@@ -83,13 +84,16 @@ class AdminServer:
         self._held = contextlib.AsyncExitStack()
 
     async def start(self) -> None:
-        """Listen. Raises `ConfigError` when it can't and must."""
+        """Start listening. Raises `ConfigError` if the server is required and can't listen."""
         try:
             listener = Listener(self.address)
         except ConfigError as error:
             if self._required:
                 raise
-            log.warning("nobody can watch this router", reason=error.problems[0].message)
+            log.warning(
+                "the admin side can't listen; the router works without health, metrics and status",
+                reason=error.problems[0].message,
+            )
             return
         self._held.callback(listener.close)
         self.address = listener.address
@@ -128,7 +132,7 @@ class AdminServer:
         self._held.callback(server.close)
 
     async def close(self) -> None:
-        """Stop listening, finish what is being answered within a second, remove the socket's file."""
+        """Stop listening, finish requests under way within a second, remove the socket's file."""
         await self._held.aclose()
 
     def _routes(self) -> dict[str, Handler]:
@@ -139,26 +143,26 @@ class AdminServer:
             STATUS: self._status,
         }
 
-    # Who may ask.
+    # Permissions.
 
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let in who may ask, and answer every fault in JSON."""
+        """Refuse requests without permission, and answer every error in JSON."""
         from aiohttp import web  # noqa: PLC0415  # see above
 
         if self._judges_host and not _names_this_machine(request.host):
-            # A web page whose name is made to resolve to 127.0.0.1 (DNS rebinding) sends its own name.
+            # DNS rebinding: a web page whose own name resolves to 127.0.0.1 sends that name as Host.
             return _fault(421, f"this address answers to 127.0.0.1, ::1 and localhost, not to {request.host!r}")
         if request.method == "POST" and "Origin" in request.headers:
-            # Only web pages send one: a page must not do what the user whose browser shows it may.
-            return _fault(403, "this is not for web pages")
+            # Only browsers send Origin: a web page must not use the permissions of the user who opened it.
+            return _fault(403, "requests from web pages are refused")
         if not self._allowed(request) and request.path not in {"/livez", "/readyz"}:
-            answer = _fault(401, "a token is needed: Authorization: Bearer TOKEN")
+            answer = _fault(401, "a token is required: Authorization: Bearer TOKEN")
             answer.headers["WWW-Authenticate"] = "Bearer"
             return answer
         try:
             response = await handler(request)
         except web.HTTPNotFound:
-            return _fault(404, f"there is nothing here; there is {', '.join(self._routes())}, and POST {RELOAD}")
+            return _fault(404, f"unknown path; the paths are {', '.join(self._routes())}, and POST {RELOAD}")
         except web.HTTPMethodNotAllowed as error:
             answer = _fault(
                 405, f"{error.method} is not allowed here, {' and '.join(sorted(error.allowed_methods))} is"
@@ -169,52 +173,52 @@ class AdminServer:
             return _fault(error.status, error.reason)
         except Exception:
             log.exception("the admin side failed to answer", path=request.path)
-            return _fault(500, "this is a fault of the router; its log says more")
+            return _fault(500, "this is a fault of the router; see its log")
         return response
 
     def _allowed(self, request: web.Request) -> bool:
-        """Return whether the request shows the token, where there is one."""
+        """Return whether the request has the token, or none is configured."""
         if self._token is None:
             return True
-        shown = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-        return hmac.compare_digest(shown, self._token)
+        sent = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        return hmac.compare_digest(sent, self._token)
 
-    # What is answered.
+    # Answers.
 
     async def _livez(self, _request: web.Request) -> web.StreamResponse:
-        """The event loop turns: it has just answered."""
+        """Answer 200: the event loop works, because it answers."""
         return _answer({"alive": True})
 
     async def _readyz(self, request: web.Request) -> web.StreamResponse:
-        """200 or 503. Why, only to who may know: the reasons name servers."""
+        """Answer 200 or 503, with reasons only if the request is allowed: they name servers."""
         now = self._view.snapshot()
-        told: dict[str, Any] = {"ready": now.ready}
+        answer: dict[str, Any] = {"ready": now.ready}
         if self._allowed(request):
-            told |= {"reasons": now.reasons, "warnings": now.warnings}
-        return _answer(told, 200 if now.ready else 503)
+            answer |= {"reasons": now.reasons, "warnings": now.warnings}
+        return _answer(answer, 200 if now.ready else 503)
 
     async def _status(self, _request: web.Request) -> web.StreamResponse:
         await self._view.refresh()
         return _answer(document(self._view.snapshot()))
 
     async def _reloaded(self, _request: web.Request) -> web.StreamResponse:
-        """200 with what changed, or 422 with what is wrong with the configuration on disk: then nothing did."""
+        """Answer 200 with the changes, or 422 with the problems of the configuration: then nothing was changed."""
         assert self._reload is not None
-        told = await self._reload("HTTP")
-        return _answer(told, 200 if told["ok"] else 422)
+        result = await self._reload("HTTP")
+        return _answer(result, 200 if result["ok"] else 422)
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         from aiohttp import web  # noqa: PLC0415  # see above
 
         await self._view.refresh()
-        if self._exposition is None:  # the import behind it takes a tenth of a second: not in the event loop's thread
+        if self._exposition is None:  # it imports prometheus_client, which takes 0.1 s: too long for the event loop
             self._exposition = await asyncio.to_thread(Exposition, self._measured)
         body, content_type = self._exposition.render(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
 
 def _connection(runner: web.AppRunner) -> asyncio.BaseProtocol:
-    """Make what speaks on a new connection."""
+    """Return the protocol of a new connection."""
     server = runner.server
     if server is None or len(server.connections) >= MOST_CONNECTIONS:
         return _Refusal()
@@ -222,7 +226,7 @@ def _connection(runner: web.AppRunner) -> asyncio.BaseProtocol:
 
 
 class _Refusal(asyncio.Protocol):
-    """Closes a connection at once."""
+    """The protocol that closes a connection at once."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Refuse the connection: the limit is reached."""
@@ -230,11 +234,11 @@ class _Refusal(asyncio.Protocol):
         transport.abort()
 
 
-def _answer(told: Any, status: int = 200) -> web.Response:
+def _answer(document: Any, status: int = 200) -> web.Response:
     from aiohttp import web  # noqa: PLC0415  # see above
 
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-    body = escape_json(msgspec.json.encode(told))
+    body = escape_json(msgspec.json.encode(document))
     return web.Response(body=body, status=status, content_type=_JSON, headers=headers)
 
 
@@ -243,7 +247,7 @@ def _fault(status: int, why: str) -> web.Response:
 
 
 def _names_this_machine(host: str) -> bool:
-    """Return whether a Host header means this machine: a loopback address or `localhost`, whatever the port."""
+    """Return whether a Host header names this machine: a loopback address or `localhost`, with any port."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -252,9 +256,9 @@ def _names_this_machine(host: str) -> bool:
 
 
 def admin_side(config: AdminConfig, state: Path, instance: str) -> Callable[[Watch], AdminServer] | None:
-    """Return what makes the admin side of a router that was configured so; None where it is off.
+    """Return the function that makes the configured admin server; None if it is off.
 
-    `state` is its state directory, for the socket of a configuration that names none.
+    `state` is the state directory, for the socket if the configuration names no address.
     """
     if config.listen == OFF:
         return None

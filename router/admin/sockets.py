@@ -1,7 +1,7 @@
-"""The sockets of the admin side, at both ends; floor 6.
+"""The sockets of the admin side, for server and client; floor 6.
 
-A unix socket is there for its owner alone (mode 0600) from the moment it exists. One that a dead process left behind is
-replaced, a living one never. Its path may be longer than the hundred bytes the kernel takes: then it is reached through a
+A unix socket is accessible to its owner alone (mode 0600) from the moment of its creation. A socket that a dead process
+left is replaced, a socket in use never. A path longer than the 107 bytes that the kernel accepts is used through a file
 descriptor of its folder.
 """
 
@@ -19,20 +19,21 @@ from router.config.scalars import Address
 from router.errors import ConfigError, Problem
 
 LONGEST = 107
-"""Bytes of a path that fit into a `sockaddr_un` (unix(7))."""
+"""Bytes of the longest path that fits into a `sockaddr_un` (unix(7))."""
 
 BACKLOG = 64
+"""Connections that wait to be accepted, at most."""
 
 
 def default_address(state: Path, instance: str) -> Address:
-    """Return where a router listens whose configuration says nothing: a unix socket in its state directory."""
+    """Return the default address of the admin side: a unix socket in the state directory."""
     return Address(str(state / f"{instance}.sock"))
 
 
 class Listener:
-    """A socket that listens at an address; `address` is the real one where the port was 0.
+    """A listening socket.
 
-    Raises `ConfigError` when it can't.
+    Its `address` has the real port if the given port was 0. Raises `ConfigError` if it can't listen.
     """
 
     def __init__(self, address: Address) -> None:
@@ -54,9 +55,7 @@ class Listener:
         _make_room(path, name)
         listening = socket.socket(socket.AF_UNIX)
         try:
-            os.fchmod(
-                listening.fileno(), 0o600
-            )  # Linux gives the file this mode: nobody else gets in before the next line
+            os.fchmod(listening.fileno(), 0o600)  # Linux creates the file with this mode; `chmod` below comes too late
             listening.bind(name)
             path.chmod(0o600)
             listening.listen(BACKLOG)
@@ -67,7 +66,7 @@ class Listener:
         return listening
 
     def close(self) -> None:
-        """Close it, and remove the file if it is still ours."""
+        """Close the socket, and remove its file unless another process has replaced it."""
         self.socket.close()
         if self._path is not None:
             with contextlib.suppress(OSError):
@@ -77,7 +76,10 @@ class Listener:
 
 
 def connect(address: Address, timeout: float) -> socket.socket:
-    """Connect to an address within `timeout` seconds, which every later operation may take too. Raises `OSError`."""
+    """Return a connection to an address.
+
+    `timeout` (seconds) limits connecting and every later operation. Raises `OSError`.
+    """
     if address.path is None:
         return socket.create_connection((address.host, address.port), timeout)
     connection = socket.socket(socket.AF_UNIX)
@@ -93,7 +95,7 @@ def connect(address: Address, timeout: float) -> socket.socket:
 
 @contextlib.contextmanager
 def _name(path: Path) -> Iterator[str]:
-    """A name for the path that fits into a socket address."""
+    """Yield a name of the path that fits into a socket address."""
     if len(os.fsencode(path)) <= LONGEST:
         yield str(path)
         return
@@ -105,20 +107,20 @@ def _name(path: Path) -> Iterator[str]:
 
 
 def _make_room(path: Path, name: str) -> None:
-    """Remove what a dead process left there. Raises `ConfigError` for what must stay."""
+    """Remove the socket of a dead process. Raises `ConfigError` for a socket in use, and for any other file."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise _said(f"{path} exists and is no socket; remove it, or choose another path")
+        raise _error(f"{path} exists and is no socket; remove it, or choose another path")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         answer = probe.connect_ex(name)
     if answer == errno.ECONNREFUSED:
         path.unlink(missing_ok=True)
     elif answer != errno.ENOENT:
-        raise _said(f"another process listens at {path}; stop it, or choose another path")
+        raise _error(f"another process listens at {path}; stop it, or choose another path")
 
 
 def _tcp(address: Address) -> socket.socket:
@@ -129,12 +131,12 @@ def _tcp(address: Address) -> socket.socket:
 
 
 def _problem(address: Address, error: OSError) -> ConfigError:
-    # `create_server` puts the address into the error's text, where it stands already.
+    # `create_server` adds the address to `strerror`; the message below already names the address.
     by_number = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
     why = (by_number or str(error)).lower()
-    cure = "; another program has it: choose another port" if error.errno == errno.EADDRINUSE else ""
-    return _said(f"can't listen at {address}: {why}{cure}")
+    cure = "; another program uses it: choose another port" if error.errno == errno.EADDRINUSE else ""
+    return _error(f"can't listen at {address}: {why}{cure}")
 
 
-def _said(message: str) -> ConfigError:
+def _error(message: str) -> ConfigError:
     return ConfigError([Problem(message, path="admin.listen")])

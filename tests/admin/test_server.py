@@ -125,11 +125,11 @@ async def test_metrics(serve, router):
     ("method", "path", "status", "said"),
     [
         ("GET", "/", 404, "there is /livez, /readyz, /metrics, /api/status"),
-        ("GET", "/metrics/../../etc/passwd", 404, "there is nothing here"),
-        ("GET", "/%2e%2e/%2e%2e/etc/passwd", 404, "there is nothing here"),
+        ("GET", "/metrics/../../etc/passwd", 404, "unknown path"),
+        ("GET", "/%2e%2e/%2e%2e/etc/passwd", 404, "unknown path"),
         ("POST", "/api/status", 405, "POST is not allowed here, GET and HEAD is"),
         ("DELETE", "/metrics", 405, "DELETE is not allowed"),
-        ("POST", "/nowhere", 404, "there is nothing here"),
+        ("POST", "/nowhere", 404, "unknown path"),
     ],
 )
 async def test_what_is_not_there(serve, method, path, status, said):
@@ -154,7 +154,7 @@ async def test_a_reload_that_was_refused_says_why(serve, router):
 async def test_a_web_page_reloads_nothing(serve, router):
     headers = {"Origin": "http://127.0.0.1:9464"}
     status, _, body = await answer(await serve(), "/api/reload", "POST", headers=headers)
-    assert (status, json.loads(body)) == (403, {"error": "this is not for web pages"})
+    assert (status, json.loads(body)) == (403, {"error": "requests from web pages are refused"})
     assert not hasattr(router, "asked_by")
 
 
@@ -345,7 +345,7 @@ async def test_that_socket_is_not_worth_a_router_that_does_not_start(tmp_path, r
     server = admin_side(AdminConfig(), tmp_path, "orders")(router)
     await server.start()
     await server.close()
-    assert said[0][0] == "nobody can watch this router"
+    assert said[0][0] == "the admin side can't listen; the router works without health, metrics and status"
     assert "is no socket" in said[0][1]["reason"]
 
 
@@ -363,7 +363,7 @@ async def test_the_client_shows_the_token(serve):
     assert told["balanced"] is True
     with pytest.raises(RouterError, match="refuses the token"):
         await asyncio.to_thread(Client(server.address, "wrong").get, "/api/status")
-    with pytest.raises(RouterError, match="answers 404: there is nothing here"):
+    with pytest.raises(RouterError, match="answers 404: unknown path"):
         await asyncio.to_thread(Client(server.address, TOKEN).get, "/nowhere")
 
 

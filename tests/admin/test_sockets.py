@@ -155,7 +155,7 @@ def test_a_port_that_is_taken(listen):
     with pytest.raises(ConfigError) as raised:
         Listener(taken)
     assert message(raised) == (
-        f"can't listen at {taken}: address already in use; another program has it: choose another port"
+        f"can't listen at {taken}: address already in use; another program uses it: choose another port"
     )
 
 

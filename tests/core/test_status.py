@@ -67,7 +67,7 @@ def test_a_sink_at_fault_and_a_refused_configuration_are_warnings():
     assert snapshot.ready
     assert snapshot.warnings == (
         "sink audit: disk full",
-        "the configuration on disk was not taken: line 3",
+        "the configuration on disk was refused: line 3",
         "no AOF",
     )
 
@@ -112,6 +112,6 @@ def test_what_can_not_be_read_and_workers_that_were_replaced_are_warnings_of_a_r
     told = replace(SNAPSHOT, sinks={"mail": replace(SINK, unreadable=3, replaced=2), "chat": SINK})
     assert told.ready
     first, second = told.warnings
-    assert "sink mail: 3 of its queue can't be read" in first
-    assert "sink mail: 2 of its workers ended" in second
+    assert "sink mail: 3 entries of its queue can't be read" in first
+    assert "sink mail: 2 workers ended" in second
     assert (document(told)["sinks"]["mail"]["unreadable"], document(told)["sinks"]["mail"]["replaced"]) == (3, 2)

@@ -1,17 +1,17 @@
-"""When an entry of an acknowledged source is complete; pure.
+"""The count of open deliveries per entry of a source with acknowledgements; pure.
 
-A source hands over entries in batches. Each becomes some deliveries, or a dead letter; it is complete when all of that is
-over, and only then may the source acknowledge it.
+A source passes on entries in batches. An entry becomes deliveries or a dead letter. It is complete when all of them are
+settled; only then may the source acknowledge it.
 """
 
 from __future__ import annotations
 
 
 class Ledger:
-    """Counts what is still open of each entry of one batch, by its position in it.
+    """The number of open deliveries of each entry of one batch, by the entry's position.
 
-    An entry is complete once: `expect` with 0, or the `settle` that closes the last of what was expected. What never was
-    expected is never complete: it stays with the source.
+    An entry becomes complete once: by `expect` with 0, or by the `settle` of its last delivery. An entry for which
+    `expect` is never called is never complete, so the source does not acknowledge it.
     """
 
     __slots__ = ("_open", "left")
@@ -19,10 +19,10 @@ class Ledger:
     def __init__(self, entries: int) -> None:
         self._open = [0] * entries
         self.left = entries
-        """Entries that are not complete."""
+        """The number of entries that are not complete."""
 
     def expect(self, position: int, deliveries: int) -> bool:
-        """So many deliveries were made of this entry; returns whether it is complete already, for there are none."""
+        """Set the number of deliveries made of an entry; return True if it is 0, which completes the entry."""
         if deliveries:
             self._open[position] = deliveries
             return False
@@ -30,17 +30,17 @@ class Ledger:
         return True
 
     def add(self, position: int, deliveries: int) -> None:
-        """A delivery of this entry was split: so many more have to be over."""
+        """Expect so many more deliveries of an entry, because one was split."""
         self._open[position] += deliveries
 
     def open(self, position: int) -> int:
-        """Return how many deliveries of this entry are not over."""
+        """Return the number of an entry's deliveries that are not settled."""
         return self._open[position]
 
     def settle(self, position: int) -> bool:
-        """Settle one delivery of this entry; returns whether the entry is complete now.
+        """Settle one delivery of an entry; return whether the entry is complete now.
 
-        Raises `ValueError` when nothing of it was open: an entry must not be acknowledged twice.
+        Raises `ValueError` if no delivery was open: an entry must not be acknowledged twice.
         """
         still = self._open[position] - 1
         if still < 0:

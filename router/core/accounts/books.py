@@ -1,4 +1,4 @@
-"""The books: what became of every event and every delivery, in numbers; pure."""
+"""The books: counters for the outcome of every event and every delivery; pure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from router.errors import Reason
 from router.events import Outcome
 
 CHANNELS = 1_000
-"""Channels whose drops are counted each for itself."""
+"""Channels whose drops are counted separately, at most."""
 
 LONGEST_CHANNEL = 1_000
-"""Bytes of the longest name of a channel that anything is remembered by: who publishes may make names of many megabytes."""
+"""Bytes of the longest channel name that is remembered: a publisher may use names of many megabytes."""
 
 OTHER = "other"
-"""The rest of them."""
+"""The name under which the drops of all other channels are counted."""
 
 
 @dataclass(slots=True)
@@ -28,38 +28,42 @@ class SourceBook:
     unmatched: int = 0
     routed: int = 0
     trimmed: int = 0
-    """Entries of streams that were trimmed or deleted, and so never came to an end here."""
+    """Stream entries that were trimmed or deleted before they were complete here."""
     trimmed_exact: bool = True
-    """Whether that is all; else it is at least so many."""
+    """True if `trimmed` is exact; else it is a lower bound."""
     possibly_repeated: int = 0
-    """Entries that came to an end here though another router may have had them too."""
+    """Entries completed here that another router may have had too."""
 
 
 @dataclass(slots=True)
 class SinkBook:
-    """The deliveries made for one sink; what is over is delivered, printed, dead-lettered, dropped, suppressed or handed over."""
+    """The deliveries of one sink.
+
+    Settled ones are delivered, printed, dead-lettered, dropped, suppressed or handed over.
+    """
 
     planned: int = 0
-    """Deliveries that this process was to queue: `planned = accepted + on_their_way + left`."""
+    """Deliveries made by this process: `planned = accepted + on_their_way + left`."""
     on_their_way: int = 0
-    """Of them, those that wait to be taken by Redis."""
+    """Planned deliveries that are not in Redis yet."""
     left: int = 0
-    """Of them, those that Redis says another router has, or that stand in their queue already."""
+    """Planned deliveries that were not enqueued, because another router has them or they are in the queue already."""
     accepted: int = 0
+    """Deliveries in the queue, and those that were settled."""
     delivered: int = 0
     printed: int = 0
-    """Shown and not sent, under `deliver`."""
+    """Shown instead of sent, by the option `deliver`."""
     dead_lettered: Counter[Reason] = field(default_factory=Counter)
     dropped: Counter[Reason] = field(default_factory=Counter)
     suppressed: Counter[Reason] = field(default_factory=Counter)
     handed_over: int = 0
     degraded: int = 0
-    """Delivered with the JSON line in place of a text that could not be rendered; counted in `delivered` too."""
+    """Delivered with the JSON line in place of a text that could not be rendered; also counted in `delivered`."""
     dropped_by_channel: Counter[str] = field(default_factory=Counter)
-    """Drops of the first `CHANNELS` channels, the rest under `OTHER`, and so those of very long names."""
+    """Drops of the first `CHANNELS` channels; further channels and very long names are counted under `OTHER`."""
 
     def settle(self, number: int, outcome: Outcome, reason: Reason | None = None) -> None:
-        """So many deliveries are over, all in the same way. `reason` goes with all outcomes but delivered, printed, handed over."""
+        """Count so many settled deliveries. `reason` is needed unless they are delivered, printed or handed over."""
         if outcome is Outcome.DELIVERED:
             self.delivered += number
         elif outcome is Outcome.PRINTED:
@@ -71,12 +75,12 @@ class SinkBook:
             self._counters()[outcome][reason] += number
 
     def split(self, parts: int) -> None:
-        """A delivery becomes so many, all of which are accepted at once."""
+        """Count so many additional deliveries, made by a split and accepted at once."""
         self.planned += parts
         self.accepted += parts
 
     def drop(self, channels: Iterable[str], reason: Reason) -> None:
-        """Deliveries are dropped, one for each of these channels."""
+        """Count dropped deliveries, one for each of these channels."""
         for channel, number in Counter(channels).items():
             self.dropped[reason] += number
             known = channel in self.dropped_by_channel or (
@@ -85,7 +89,7 @@ class SinkBook:
             self.dropped_by_channel[channel if known else OTHER] += number
 
     def forget(self, pending: int) -> None:
-        """Leave the open deliveries to somebody else from now on, but for this many."""
+        """Correct the counts so that only `pending` deliveries are open; another queue takes the others."""
         change = pending - self.pending
         self.planned += change
         self.accepted += change
@@ -99,24 +103,23 @@ class SinkBook:
 
     @property
     def pending(self) -> int:
-        """Deliveries that are not settled."""
+        """The number of deliveries that are not settled."""
         over = self.delivered + self.printed + self.handed_over
         return self.accepted - over - self.dead_lettered.total() - self.dropped.total() - self.suppressed.total()
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessBook:
-    """The deliveries that one process planned, and what became of them between its routes and its queues."""
+    """The deliveries made by one process, between its routes and its queues. The fields are those of `SinkBook`."""
 
     planned: int = 0
     accepted: int = 0
-    """Queued, or dropped and counted as such."""
     on_their_way: int = 0
     left: int = 0
 
     @property
     def difference(self) -> int:
-        """Deliveries that no column accounts for: 0 unless there is a bug."""
+        """The number of deliveries that no other column counts: 0 unless the router has a bug."""
         return self.planned - self.accepted - self.on_their_way - self.left
 
 
@@ -129,7 +132,7 @@ class Books:
 
     @property
     def process(self) -> ProcessBook:
-        """Return what this process planned, over all sinks it ever had."""
+        """The sums over all sinks that this process ever had."""
         books = self.sinks.values()
         return ProcessBook(
             planned=sum(book.planned for book in books),
@@ -139,7 +142,7 @@ class Books:
         )
 
     def totals(self) -> dict[str, object]:
-        """Sums over all sources and sinks, as the closing line gives them."""
+        """Return the sums over all sources and sinks for the closing line; `trimmed` only if it is not 0."""
         sources, sinks = self.sources.values(), self.sinks.values()
         return {
             "received": sum(book.received for book in sources),

@@ -1,4 +1,4 @@
-"""Which dead letters are meant; pure."""
+"""The selection of dead letters for commands, and views of a letter as an event; pure."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _durations: TypeAdapter[float] = TypeAdapter(Duration)
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterFilter:
-    """Conditions that a letter has to meet; what is left empty asks for nothing.
+    """Conditions that a letter must meet. An empty condition is met by all letters.
 
-    A letter is one of `sinks` and one of `routes` …; `channels` are names or globs. `since` and `until` are seconds since
-    the epoch and concern `failed_at`. `where` is asked of the event or delivery that the letter is of.
+    The letter's sink must be one of `sinks`, its route one of `routes`, and so on; `channels` are names or globs.
+    `since` and `until` (seconds since the epoch) bound `failed_at`. `where` is an expression on the letter's event.
     """
 
     sinks: frozenset[str] = frozenset()
@@ -41,7 +41,7 @@ class DeadLetterFilter:
     """How often `where` could not be worked out, by what was wrong; such a letter is not meant."""
 
     def chosen(self, letters: Iterable[DeadLetter], now: float) -> list[bool]:
-        """For each letter whether it is meant; `now` is seconds since the epoch."""
+        """Return for each letter whether it meets all conditions; `now` is seconds since the epoch."""
         since, until = _stamp(self.since), _stamp(self.until)
         matches = any_of(self.channels)
         return [
@@ -65,14 +65,14 @@ class DeadLetterFilter:
 
 
 def _stamp(at: float | None) -> str | None:
-    """A time as letters have it, which compares as text."""
+    """Return a time in the format of letters, in which times can be compared as text."""
     return None if at is None else events.timestamp(datetime.fromtimestamp(at, UTC))
 
 
 def moment(text: str, now: float) -> float:
-    """Seconds since the epoch of a time in RFC 3339, of a day (its midnight, UTC), or so long ago (`2h`, `3d`).
+    """Return the seconds since the epoch of an RFC 3339 time, a day (midnight UTC) or a duration before `now` (`2h`).
 
-    Raises `ValueError` for what is none of these.
+    Raises `ValueError` for any other text.
     """
     try:
         return now - _durations.validate_python(text)
@@ -85,18 +85,19 @@ def moment(text: str, now: float) -> float:
         return found.replace(tzinfo=found.tzinfo or UTC).timestamp()
     except (ValueError, OverflowError):
         wrong = (
-            f"{text!r} is no time: write so long ago (90s, 2h, 3d), 2026-01-31, or 2026-01-31T12:00:00Z with its zone"
+            f"{text!r} is no time: write a duration before now (90s, 2h, 3d), a day (2026-01-31), "
+            "or a time with its zone (2026-01-31T12:00:00Z)"
         )
         raise ValueError(wrong) from None
 
 
 def received_at(letter: DeadLetter) -> datetime:
-    """When the event came; the beginning of time where a letter does not say."""
+    """Return the time at which the event was received; the epoch if the letter has none."""
     return _time(letter.received_at)
 
 
 def failed_at(letter: DeadLetter) -> float:
-    """When it became a letter, in seconds since the epoch."""
+    """Return the time of the letter's failure in seconds since the epoch; 0 if the letter has none."""
     return _time(letter.failed_at).timestamp()
 
 
@@ -105,10 +106,10 @@ def _time(text: str) -> datetime:
 
 
 def moment_of(text: str) -> datetime | None:
-    """The time that a letter gives; None for what is no time, or none since 1970."""
+    """Return a letter's time; None for an invalid time or one before 1970."""
     try:
         found = datetime.fromisoformat(text)
-        # This fails for the first and the last hours of all years.
+        # `astimezone` raises `OverflowError` in the first hours of year 1 and the last ones of year 9999.
         found = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
         return None
@@ -116,17 +117,17 @@ def moment_of(text: str) -> datetime | None:
 
 
 def content(letter: DeadLetter) -> Any:
-    """The payload: JSON values that can be shown, or text where it is no JSON (what is no UTF-8 is backslash-escaped)."""
+    """Return the payload: JSON values, or text if it is not JSON (invalid UTF-8 is backslash-escaped)."""
     try:
         found = events.decode(letter.payload, events.JSON)
-        msgspec.json.encode([[[[[found]]]]])  # nested within what shows it, it must not be too deep either
+        msgspec.json.encode([[[[[found]]]]])  # documents that embed it must not exceed the recursion limit either
         return found
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return letter.payload.decode("utf-8", "backslashreplace")
 
 
 def delivery_of(letter: DeadLetter) -> Event:
-    """Return the event or the delivery that the letter is of, as new: its payload not decoded, its attempts not counted."""
+    """Return the letter's event or delivery as a new one: payload not decoded, attempts restarted."""
     return Event(
         letter.event_id,
         letter.source,
@@ -142,12 +143,12 @@ def delivery_of(letter: DeadLetter) -> Event:
 
 
 def event_of(letter: DeadLetter) -> Event:
-    """Return the same with its attempts, and with a payload that can be shown even where it is no JSON."""
+    """Return the letter's event for display: with its attempts, and with `content` as payload."""
     return msgspec.structs.replace(delivery_of(letter), attempt=max(letter.attempts, 1), _payload=content(letter))
 
 
 def faults(letter: DeadLetter) -> list[dict[str, str]] | None:
-    """Return what a schema has against the payload, None where the detail is a text."""
+    """Return the schema's faults of the payload (pointer, keyword, message); None if the detail is a text."""
     if letter.reason != "schema":
         return None
     try:
@@ -158,8 +159,8 @@ def faults(letter: DeadLetter) -> list[dict[str, str]] | None:
 
 
 def brief(letter: DeadLetter) -> str:
-    """The detail in a few words."""
+    """Return the detail in a few words."""
     found = faults(letter)
     if found is None:
         return letter.detail
-    return "; ".join(f"{one.get('pointer') or '/'} {one.get('message') or one.get('keyword')}" for one in found)
+    return "; ".join(f"{fault.get('pointer') or '/'} {fault.get('message') or fault.get('keyword')}" for fault in found)

@@ -1,4 +1,4 @@
-"""Dangers to queues that a Redis holds, by what it says of itself; pure."""
+"""The risks for queues in Redis, judged by the server's INFO; pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from router.config.models import SourceConfig
 
 _UNSYNCED = {"everysec": "the last second", "no": "the last 30 seconds or so"}
-"""What the append-only file may lack at any moment, by `appendfsync`."""
+"""The writes that may be missing in the append-only file, by the value of `appendfsync`."""
 
 
 def judge(info: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what in a server's INFO endangers what its queues hold."""
+    """Return a warning for each setting in a server's INFO that endangers its queues."""
     found = []
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
@@ -24,9 +24,9 @@ def judge(info: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def power_cut(info: Mapping[str, str], cure: str = "appendfsync always") -> tuple[str, ...]:
-    """Return what a power cut may take from queues of a server with this INFO and this setting `appendfsync`.
+    """Return a warning about losses by a power cut, from a server's INFO with its `appendfsync`; `cure` is the advice.
 
-    A server may keep its settings to itself: then nothing is known, and nothing is said.
+    Returns nothing if `appendfsync` is unknown: a server may refuse CONFIG GET.
     """
     unsynced = _UNSYNCED.get(info.get("appendfsync", ""))
     if info.get("aof_enabled") != "1" or unsynced is None:
@@ -36,8 +36,9 @@ def power_cut(info: Mapping[str, str], cure: str = "appendfsync always") -> tupl
 
 
 def brings_its_own(sources: Iterable[SourceConfig], redis_url: str) -> bool:
-    """Return whether events come from elsewhere than streams and lists of the Redis that holds the queues.
+    """Return whether any events come from pub/sub or from another server than the queues' Redis.
 
-    Those stand in the same append-only file as the queues: what it loses of these, it loses of their sources too.
+    Streams and lists of that Redis are in the same append-only file as the queues. If it loses the enqueueing of an
+    event, it loses the acknowledgement too, and the event is read again.
     """
     return any(source.type == "pubsub" or source.url not in {None, redis_url} for source in sources)

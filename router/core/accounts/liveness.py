@@ -1,7 +1,7 @@
-"""Which parts of the router hang, by the signs that they give; pure.
+"""The judgement which components hang, from the progress (`Sign`) that they report; pure.
 
-Being connected says nothing: what counts is that each part gets on. One that waits for what need not come is well, one
-that is at the same thing for longer than that can take is not.
+An open connection proves nothing; only progress does. A component that waits for something that may never come is
+healthy. A component whose operation takes longer than its limit hangs.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from router.contracts import Sign
 
 STANDSTILL = 0.25
-"""Seconds that a look may be late before the event loop counts as having stood still."""
+"""Seconds of a check's delay above which the event loop counts as blocked."""
 
 REMEMBERED = 1_000
-"""Standstills that are remembered: at a look every few seconds more than an hour of them."""
+"""Blocked periods that are remembered: more than an hour of them, with a check every few seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """A part that does not get on: what it is at, and for how many seconds of the event loop."""
+    """A component that hangs: its operation, and for how many seconds (without those in which the loop was blocked)."""
 
     part: str
     doing: str
@@ -32,9 +32,9 @@ class Hang:
 
 
 class Judge:
-    """Looks at signs again and again. All times are seconds that never go back.
+    """Judges the progress of components at intervals. All times are monotonic seconds.
 
-    While the event loop stands still no part can get on: that time is not held against any.
+    While the event loop is blocked, no component can make progress. That time counts against none of them.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Judge:
         self._ended: dict[tuple[str, str], float] = {}
 
     def look(self, signs: Iterable[Sign], now: float, *, late: float = 0.0) -> tuple[Hang, ...]:
-        """The parts that hang. `late` is by how much this look came after it was due."""
+        """Return the components that hang. `late` is the delay of this check in seconds."""
         if late > STANDSTILL:
             self._standstills.append((now, late))
         ended: dict[tuple[str, str], float] = {}
@@ -59,7 +59,7 @@ class Judge:
         return tuple(found.values())
 
     def _age(self, since: float, now: float) -> float:
-        """Seconds since then in which the event loop turned."""
+        """Return the seconds since then, without those in which the event loop was blocked."""
         age = now - since
         for until, seconds in reversed(self._standstills):
             if until <= since:

@@ -1,7 +1,7 @@
 """The records of deliveries in a Redis queue: msgpack with a version; pure.
 
-A record holds the event with its bytes as published, never a rendered text: rendering uses the configuration of the time
-it is delivered. When it is due stands beside it, in the sorted set that holds it until then.
+A record holds the event with its bytes as published, never a rendered text: each attempt renders with the configuration
+then in force. The due time of a delayed delivery is not in the record but in the sorted set.
 """
 
 from __future__ import annotations
@@ -21,28 +21,31 @@ from router.escaping import cut
 from router.events import Event, History, decode
 
 VERSION = 1
-"""Rises when an older router could not read a record any more."""
+"""The version of records. It rises when older routers can no longer read a new record."""
 
 LONGEST_ERROR = 1024
-"""Bytes of the last error that travel with a delivery."""
+"""Bytes of the last error that a record stores, at most."""
 
 
 LATEST = 253402300800.0
-"""Seconds since the epoch at which years have five digits, which no date of ours can hold."""
+"""The epoch seconds of the year 10000, which a `datetime` can't hold."""
 
 MOST_CALLS = 1_000_000_000
-"""Attempts beyond which a number is no count of ours: arithmetic with larger ones overflows."""
+"""The largest count of attempts that a valid record holds: arithmetic with larger numbers may overflow."""
 
 Moment = Annotated[float, msgspec.Meta(ge=0, lt=LATEST)]
 Format = Literal["json", "text"]
 
 
 class UnknownRecordError(Exception):
-    """A record that this router can't read: of a newer version, or not one of ours. It must be left alone."""
+    """A record that this router can't read: of a newer version, or written by another program.
+
+    Leave it in the queue.
+    """
 
 
 class _Record(msgspec.Struct, array_like=True, gc=False):
-    """The fields in the order they are written; new ones are added at the end."""
+    """The fields of a record in the order of writing. Add new fields at the end."""
 
     version: Annotated[int, msgspec.Meta(ge=1)]
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST)]
@@ -50,7 +53,7 @@ class _Record(msgspec.Struct, array_like=True, gc=False):
     raw: bytes
     route: str
     overridden: bool
-    """Whether the route replaced options of the sink: without the route its text or address would be another."""
+    """True if the route overrode options of the sink: without the route, the text or address would be another."""
     source: str
     channel: str
     pattern: str | None
@@ -65,7 +68,7 @@ class _Record(msgspec.Struct, array_like=True, gc=False):
     planned: Moment = 0.0
 
 
-_SHOWN = 200  # bytes of what is wrong with a record
+_SHOWN = 200  # bytes of the error that are shown for an invalid record
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Record).decode
@@ -73,7 +76,7 @@ _decode_any = msgspec.msgpack.Decoder().decode
 
 
 def pack(events: Sequence[Event], overriding: AbstractSet[str] = frozenset()) -> list[bytes]:
-    """The record of each delivery. `overriding` are the routes that replace options of the sink."""
+    """Return the record of each delivery. `overriding` are the routes that override options of the sink."""
     at: datetime | None = None
     received_at = 0.0
     packed: list[bytes] = []
@@ -93,7 +96,7 @@ def pack(events: Sequence[Event], overriding: AbstractSet[str] = frozenset()) ->
             e.source,
             e.channel,
             e.pattern,
-            e.format,  # type: ignore[arg-type]  # of a delivery it is one of the two
+            e.format,  # type: ignore[arg-type]  # a delivery's format is one of these two
         )
         if history is not None or e.headers or e.attempt != 1 or e.address is not None:
             _add_the_rest(made, e, history)
@@ -104,15 +107,15 @@ def pack(events: Sequence[Event], overriding: AbstractSet[str] = frozenset()) ->
 def _add_the_rest(record: _Record, event: Event, history: History | None) -> None:
     record.headers, record.attempt, record.address = event.headers, event.attempt, event.address
     if history is not None:
-        # A clock that says 1970 makes it begin before the epoch, which no record may say.
+        # If the clock was at 1970, the first failure may lie before the epoch, which a record can't hold.
         record.first_failed_at, record.calls = max(history.first_failed_at, 0.0), history.calls
         record.failed_at, record.planned = history.failed_at, history.planned
-        # A lone surrogate, which an error may quote, is no text that can be written.
+        # The error may quote a lone surrogate, which can't be encoded as UTF-8.
         record.last_error = cut(history.last_error, LONGEST_ERROR).encode("utf-8", "backslashreplace").decode()
 
 
 class Reader:
-    """Reads the records of one sink. `overriding` are the routes that replace options of the sink now."""
+    """The reader of one sink's records. `overriding` are the routes that override options of the sink now."""
 
     def __init__(self, sink: str, overriding: AbstractSet[str] = frozenset()) -> None:
         self._sink = sink
@@ -121,24 +124,24 @@ class Reader:
         self._at = datetime.fromtimestamp(0, UTC)
 
     def read(self, data: bytes, receipt: Any) -> tuple[Event, bool]:
-        """The delivery, and whether it is an orphan: its route replaced options of the sink and does so no more.
+        """Return a delivery, and whether it is orphaned: its route overrode options of the sink and no longer does.
 
-        `receipt` becomes the event's, the record's size its position. Raises `UnknownRecordError`.
+        `receipt` becomes the event's receipt, the record's size in bytes its position. Raises `UnknownRecordError`.
         """
         try:
             r = _decode(data)
             if r.version == VERSION:
-                if not (r.id.isascii() and r.id.isprintable()):  # it stands in headers of mails and of HTTP
+                if not (r.id.isascii() and r.id.isprintable()):  # the id is sent in mail and HTTP headers
                     raise ValueError("its id is not printable ASCII")
                 decode(r.raw, r.format)
-        except Exception as error:  # noqa: BLE001  # whoever shares the Redis may write anything; nothing of it may end a worker
+        except Exception as error:  # noqa: BLE001  # another program may have written it; it must not end a worker
             raise UnknownRecordError(_why(data, error)) from None
         if r.version > VERSION:
             raise UnknownRecordError(_newer(r.version))
-        if r.received_at != self._stamp:  # the events of a batch share one object, which the log sink makes use of
+        if r.received_at != self._stamp:  # equal times share one object: the log sink formats it once per object
             self._at = datetime.fromtimestamp(r.received_at, UTC)
             self._stamp = r.received_at
-        # An older router wrote no time of the last failure: its delivery begins to age anew.
+        # Older routers wrote no `failed_at`: such a delivery starts to age again.
         failed_at = r.failed_at or r.first_failed_at
         history = History(r.first_failed_at, r.calls, r.last_error, failed_at, r.planned) if r.calls else None
         event = Event(
@@ -162,13 +165,13 @@ class Reader:
 
 
 HEAD = 256
-"""Bytes at the beginning of a record that are enough for `received_at`: an id has 200 at most."""
+"""The first bytes of a record that `received_at` needs: an id has at most 200 bytes."""
 
 
 def received_at(head: bytes) -> float | None:
-    """When the event of a record was received (seconds since the epoch), read off the record's first `HEAD` bytes.
+    """Return the time at which a record's event was received (seconds since the epoch), from its first `HEAD` bytes.
 
-    None where this is no record.
+    Returns None for bytes that are no record.
     """
     found = _HEAD.match(head)
     if found is None:
@@ -186,7 +189,7 @@ _HEAD = re.compile(rb"(?:[\x93-\x9f]|\xdc..)[\x00-\x7f](?:([\xa0-\xbf])|\xd9(.))
 
 
 def _why(data: bytes, error: Exception) -> str:
-    with contextlib.suppress(Exception):  # what is no list that begins with a number is not of a newer router either
+    with contextlib.suppress(Exception):  # a record of a newer router is still an array that begins with its version
         match _decode_any(data):
             case [int(version), *_] if version > VERSION:
                 return _newer(version)
@@ -194,4 +197,4 @@ def _why(data: bytes, error: Exception) -> str:
 
 
 def _newer(version: int) -> str:
-    return f"the record is of version {version}, this router reads up to {VERSION}: it waits for a newer one"
+    return f"the record has version {version}, this router reads up to {VERSION}: it waits for a newer router"

@@ -1,21 +1,24 @@
-"""The clock of a server, and whether it was set back; pure."""
+"""The check whether a server's clock was set back; pure."""
 
 from __future__ import annotations
 
 STEP = 1.0
-"""Seconds that the server's clock may lose against ours and count as going on: an answer takes that long at most, mostly."""
+"""Seconds that the server's clock may seem to lose against ours: an answer rarely takes longer than that."""
 
 
 class ServerTime:
-    """The clock of a server as its answers tell it, beside a clock of ours that never goes back."""
+    """The clock of a server, compared with our monotonic clock at each answer."""
 
     def __init__(self) -> None:
         self.went_back = True
-        """Whether the clock was set back and nobody has seen to that yet. True at first: nobody watched it before."""
+        """True if the clock was set back and due times are not corrected yet.
+
+        True at first, because it was unobserved.
+        """
         self._ahead: float | None = None
 
     def heard(self, seconds: float, now: float) -> None:
-        """Take the server's time (`seconds` since the epoch) out of an answer that came at `now`."""
+        """Note the server's time (`seconds` since the epoch) from an answer that arrived at `now` (monotonic)."""
         ahead = seconds - now
         if self._ahead is not None and ahead < self._ahead - STEP:
             self.went_back = True

@@ -1,6 +1,6 @@
-"""A running router at one moment, and whether its books balance; pure.
+"""The snapshot of a running router, with readiness, warnings and the balance of its books; pure.
 
-Everything the admin side shows is read off a `Snapshot`: who takes one touches the router's parts, who judges one does not.
+The admin side shows only values of a `Snapshot`. `engine.life.watch` makes snapshots; this module judges them.
 """
 
 from __future__ import annotations
@@ -13,30 +13,31 @@ from router.core.accounts.books import ProcessBook
 
 Phase = Literal["starting", "running", "draining"]
 Counts = Mapping[str, int]
-"""Numbers by reason, by channel, or by sink."""
+"""Numbers by reason, channel or sink."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
-    """The state of a source: whether it is heard, and what became of its events."""
+    """The state of a source: whether it receives events, and their outcomes in numbers."""
 
     type: str
     up: bool
     reason: str | None
-    """Why it is not up."""
+    """The reason why the source is not up; None while it is."""
     address: str
-    """Its server, without credentials."""
+    """The address of its server, without credentials."""
     gaps: int
-    """How often it was deaf after it had been up."""
+    """The number of times that the subscription was lost."""
     gap_seconds: float
+    """The length of all gaps together, in seconds."""
     duplicates: int
-    """Copies of one event that came by several subscriptions; not counted as received."""
+    """Copies of events that came by several subscriptions; not counted as received."""
     trimmed: int
-    """Entries of streams that were trimmed or deleted and so never reached this router."""
+    """Stream entries that were trimmed or deleted before they were complete here."""
     trimmed_exact: bool
-    """Whether those are all; else they are at least so many."""
+    """True if `trimmed` is exact; else it is a lower bound."""
     possibly_repeated: int
-    """Entries that were delivered though another router may have had them too."""
+    """Entries completed here that another router may have had too."""
     received: int
     rejected: Counts
     unmatched: int
@@ -44,13 +45,13 @@ class SourceStatus:
 
     @property
     def difference(self) -> int:
-        """Events received that no column accounts for: 0 unless there is a bug."""
+        """The number of received events that no other column counts: 0 unless the router has a bug."""
         return self.received - sum(self.rejected.values()) - self.unmatched - self.routed
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a sink does not deliver, and since when (seconds since the epoch)."""
+    """The reason why a sink does not deliver, and since when (seconds since the epoch)."""
 
     since: float
     why: str
@@ -58,17 +59,17 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class SinkStatus:
-    """The state of a sink: what it has to do, and what became of its deliveries.
+    """The state of a sink: its backlog, and the outcomes of its deliveries in numbers.
 
-    `pending` is what the queue itself holds, and includes what is `delayed` (waits for its next attempt) and `in_hand`.
-    `waiting` is on its way into a queue in Redis: no book knows it yet.
+    `pending` counts the deliveries in the queue, with the `delayed` ones (they wait for their next attempt) and those
+    in flight (`in_hand`). `waiting` counts deliveries on their way to a Redis queue, which no book counts yet.
     """
 
     type: str
     queue: str
     fault: Fault | None
     breaker_open: bool
-    """Whether the sink is left alone for a while, because it fails."""
+    """True while the circuit breaker holds deliveries back, because the sink fails."""
     pending: int
     delayed: int
     in_hand: int
@@ -80,25 +81,25 @@ class SinkStatus:
     suppressed: Counts
     handed_over: int
     degraded: int
-    """Of the delivered, those that carried the JSON line in place of a text that could not be rendered."""
+    """Delivered with the JSON line in place of a text that could not be rendered."""
     dropped_by_channel: Counts
     unreadable: int = 0
-    """Entries of the queue in Redis that this router has in hand and can't read: they stay pending."""
+    """Entries in flight from the Redis queue that this router can't read; they stay pending."""
     replaced: int = 0
     """Workers that ended by a fault of the router and were replaced."""
     printed: int = 0
-    """Shown and not sent, under `deliver`."""
+    """Shown instead of sent, by the option `deliver`."""
 
     @property
     def difference(self) -> int:
-        """Deliveries accepted that no column accounts for: 0 unless there is a bug."""
+        """The number of accepted deliveries that no other column counts: 0 unless the router has a bug."""
         reasons = (*self.dead_lettered.values(), *self.dropped.values(), *self.suppressed.values())
         return self.accepted - self.delivered - self.printed - self.handed_over - sum(reasons) - self.pending
 
 
 @dataclass(frozen=True, slots=True)
 class RedisStatus:
-    """The router's own Redis: its address without credentials, and why it can't be used."""
+    """The router's own Redis: its address without credentials, and the reason if it can't be used."""
 
     address: str
     up: bool
@@ -107,7 +108,7 @@ class RedisStatus:
 
 @dataclass(frozen=True, slots=True)
 class LoadStatus:
-    """When a configuration was last loaded with success (seconds since the epoch), and why the last try failed."""
+    """The time of the last successful load of a configuration (seconds since the epoch), and a later failure."""
 
     succeeded_at: float
     error: str | None = None
@@ -123,24 +124,24 @@ class Snapshot:
     uptime: float
     phase: Phase
     redis: RedisStatus | None
-    """None where the router uses none of its own: `deliver: print` writes nothing."""
+    """None if the router uses no Redis of its own: with `deliver: print` it writes nothing."""
     config: LoadStatus
     sources: Mapping[str, SourceStatus]
     sinks: Mapping[str, SinkStatus]
     process: ProcessBook = field(default_factory=ProcessBook)
     notices: tuple[str, ...] = field(default=())
-    """What an operator should know beside the state of sources and sinks."""
+    """Further warnings for the operator."""
     orphaned: Counts = field(default_factory=dict)
-    """How many deliveries wait in Redis queues that no sink works off, by the names of their sinks."""
+    """The number of deliveries in orphaned Redis queues, by the name of the missing sink."""
     expression_failures: Counts = field(default_factory=dict)
     """How often an expression could not be evaluated, by its path in the configuration, where that costs no delivery."""
     file: str = ""
-    """The configuration that the router was started with."""
+    """The configuration file that the router was started with."""
     env_file: str | None = None
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why the router is not ready; none when it is."""
+        """The reasons why the router is not ready; empty if it is."""
         found = [] if self.phase == "running" else [f"the router is {self.phase}"]
         if self.redis is not None and not self.redis.up:
             found.append(f"redis: {self.redis.reason or 'can not be reached'}")
@@ -153,21 +154,23 @@ class Snapshot:
 
     @property
     def ready(self) -> bool:
-        """Return whether every source is heard and Redis can be reached."""
+        """True if the router is running, every source is up and Redis can be reached."""
         return not self.reasons
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Return what is not well though the router is ready."""
+        """The problems that do not affect readiness."""
         faults = [f"sink {name}: {sink.fault.why}" for name, sink in self.sinks.items() if sink.fault is not None]
-        failed = [f"the configuration on disk was not taken: {self.config.error}"] if self.config.error else []
+        failed = [f"the configuration on disk was refused: {self.config.error}"] if self.config.error else []
         stuck = [
-            f"sink {name}: {sink.unreadable} of its queue can't be read and stay there: event-router queue list"
+            f"sink {name}: {_counted(sink.unreadable, 'entry', 'entries')} of its queue can't be read; "
+            "the queue keeps them (see `event-router queue list`)"
             for name, sink in self.sinks.items()
             if sink.unreadable
         ]
         ended = [
-            f"sink {name}: {sink.replaced} of its workers ended by a fault of the router and were replaced; its log says more"
+            f"sink {name}: {_counted(sink.replaced, 'worker')} ended by a fault of the router; "
+            "replacements run, the router's log says more"
             for name, sink in self.sinks.items()
             if sink.replaced
         ]
@@ -182,7 +185,7 @@ class Snapshot:
 
     @property
     def differences(self) -> tuple[str, ...]:
-        """Which books do not balance, and by how much."""
+        """The books that do not balance, each with its difference."""
         parts = {
             **{f"source {name}": source.difference for name, source in self.sources.items()},
             **{f"sink {name}": sink.difference for name, sink in self.sinks.items()},
@@ -192,22 +195,26 @@ class Snapshot:
 
     @property
     def balanced(self) -> bool:
-        """Return whether every event and every delivery is accounted for."""
+        """True if every event and every delivery is counted exactly once."""
         return not self.differences
 
 
 class View(Protocol):
-    """The watcher of a running router."""
+    """The maker of snapshots of a running router."""
 
     def snapshot(self) -> Snapshot:
-        """The router now; never waits."""
+        """Return a snapshot of the router now. Never waits."""
 
     async def refresh(self) -> None:
-        """Fetch what the next snapshot should say of other processes' work, for a second at most; never raises."""
+        """Read the counts that Redis shares between routers, for the next snapshot; 1 s at most, never raises."""
+
+
+def _counted(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def document(snapshot: Snapshot) -> dict[str, Any]:
-    """The snapshot as plain values, as `status --json` prints it."""
+    """Return the snapshot as plain values, as `status --json` prints it."""
     redis, config = snapshot.redis, snapshot.config
     return {
         "version": snapshot.version,

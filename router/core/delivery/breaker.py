@@ -1,7 +1,8 @@
-"""Whether a sink may be tried: closed, open, half-open; pure.
+"""The circuit breaker of a sink: closed, open, half-open; pure.
 
-While it is open no attempt is made, so none is wasted: deliveries wait. After `reset` one probe goes through, and what
-becomes of it decides. The time between two probes does not grow: a sink that works again is found within `reset`.
+While the breaker is open, no attempt is made and deliveries wait. After `reset` seconds one attempt, the probe, is
+made: its result closes the breaker or opens it again. `reset` does not grow, so a sink that works again is noticed
+within `reset`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from router.errors import DeliveryError, PartialError, PermanentError, PluginErr
 
 
 class State(Enum):
-    """Closed: attempts go through. Open: none does. Half-open: one is under way, the probe."""
+    """The state of a breaker. Closed: attempts are made. Open: none is made. Half-open: the probe is under way."""
 
     CLOSED = auto()
     OPEN = auto()
@@ -32,11 +33,11 @@ class Verdict(Enum):
 
 
 def verdict(error: Exception | None) -> Verdict:
-    """Return what an attempt's result (None: delivered) says about its sink rather than about its message.
+    """Return the meaning of an attempt's result (None: delivered) for the sink, as opposed to the message.
 
-    An exception that no sink should raise is taken for the message's, unless it tells of the network (`OSError`): a bug
-    that some messages hit must not hold back the others. Nor does an answer that asks for time open the breaker: the time
-    is kept to.
+    An exception outside the contract counts against the message, unless it is an `OSError` (the network): a plugin's
+    bug that affects some messages must not hold back the others. An answer that asks for time does not open the
+    breaker, because the sink is paused for that time anyway.
     """
     if error is None:
         return Verdict.WORKS
@@ -48,16 +49,16 @@ def verdict(error: Exception | None) -> Verdict:
 
 
 class Ticket(msgspec.Struct, frozen=True):
-    """The right to make one attempt. What it leads to counts only while the breaker is as it was then."""
+    """The permission for one attempt. Its result is ignored if the breaker has opened or closed since (`turn`)."""
 
     turn: int
     probe: bool
 
 
 class Breaker:
-    """The breaker of one sink: opened by `failures` failed attempts in a row, or at once by a sink at fault.
+    """The breaker of one sink. It opens after `failures` failed attempts in a row, or at once after a `SinkError`.
 
-    All times are seconds of a clock that never goes back.
+    All times are monotonic seconds.
     """
 
     __slots__ = ("_failures", "_reset", "_row", "_turn", "probe_at", "state", "ticket")
@@ -69,12 +70,12 @@ class Breaker:
         self._turn = 0
         self.state = State.CLOSED
         self.probe_at = 0.0
-        """When the next probe may go, while it is open."""
+        """The time from which the next probe may be made, while the breaker is open."""
         self.ticket: Ticket | None = Ticket(0, probe=False)
-        """The ticket of every attempt while it is closed, else None."""
+        """The ticket of every attempt while the breaker is closed, else None."""
 
     def enter(self, now: float) -> Ticket | None:
-        """The ticket for an attempt now, None when it must wait."""
+        """Return a ticket for an attempt now; None if the attempt must wait."""
         if self.state is State.OPEN and now >= self.probe_at:
             self._turn += 1
             self.state = State.HALF_OPEN
@@ -82,10 +83,10 @@ class Breaker:
         return self.ticket
 
     def report(self, ticket: Ticket, says: Verdict, now: float, after: float = 0.0) -> bool:
-        """Take the result of an attempt; returns whether the breaker opened or closed by it.
+        """Note the result of an attempt; return whether it opened or closed the breaker.
 
-        `after` is the least delay in seconds that the other side asked for. A result of an attempt that began before the
-        breaker opened or closed changes nothing.
+        `after` is the least delay in seconds that the other side asked for. The result of an attempt that began before
+        the breaker last opened or closed is ignored.
         """
         if ticket.turn != self._turn:
             return False
@@ -93,7 +94,7 @@ class Breaker:
             self._row = 0
             return self._close() if ticket.probe else False
         if says is Verdict.NOTHING:
-            if ticket.probe:  # the next delivery is the probe
+            if ticket.probe:  # this result decides nothing: the next delivery becomes the probe
                 self._open(now)
             return False
         self._row += 1
@@ -103,7 +104,7 @@ class Breaker:
         return False
 
     def give_back(self, ticket: Ticket, now: float) -> None:
-        """Take back a ticket with which no attempt was made."""
+        """Return a ticket that was not used for an attempt."""
         self.report(ticket, Verdict.NOTHING, now)
 
     def _open(self, probe_at: float) -> None:

@@ -1,9 +1,9 @@
-"""Pending entries of a consumer group: which are taken together, which is to blame, where a lost group goes on; pure.
+"""The recovery of pending entries of a consumer group: batch sizes, poison, where a lost group resumes; pure.
 
-An entry that was delivered before and is pending again was in hand when a process died, or came to nothing on the way.
-Nobody knows which of those that were in hand together killed it. So they are taken in ever smaller batches, and only one
-that was alone in hand when the process died can be found guilty. The count that Redis keeps of an entry's deliveries is
-the memory of this; an attempt that comes back, whatever its result, sets it back.
+A pending entry that was delivered before was in flight when a process died, or its answer was lost. If several were in
+flight, any of them may have crashed the process. So they are recovered in ever smaller batches, and only an entry that
+was alone in flight when the process died becomes poison. The delivery count, which Redis stores for each entry, records
+this; an attempt that returns, with whatever result, resets the count.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 SIZES = {0: 100, 1: 100, 2: 10}
-"""How many entries are taken together, by how often they were delivered; beyond that one at a time."""
+"""The number of entries that are claimed together, by their delivery count."""
 
 ALONE = 3
-"""From so many deliveries on an entry is taken alone."""
+"""The delivery count from which on an entry is claimed alone."""
 
 LOOK_AT_LEAST_EVERY = 5.0
-"""Seconds between two looks for entries to take over, at most."""
+"""Seconds between two checks for entries of dead consumers, at most."""
 
 
 class Pending(NamedTuple):
@@ -26,25 +26,26 @@ class Pending(NamedTuple):
 
     id: bytes
     deliveries: int
+    """The delivery count."""
     owner: bytes = b""
-    """The consumer that it was delivered to."""
+    """The consumer to which the entry was delivered."""
 
 
 class Take(NamedTuple):
-    """Entries to take together."""
+    """Entries to claim together."""
 
     entries: list[Pending]
     alone: bool = False
-    """Whether it is one entry that must be alone in hand."""
+    """True for a single entry that must be alone in flight."""
 
 
 def is_poison(deliveries: int, most: int) -> bool:
-    """Return whether an entry is given up: delivered `most` times, and alone in hand the last time."""
+    """Return whether an entry is poison: delivered `most` times, the last time with nothing else in flight."""
     return deliveries >= max(most, ALONE + 1)
 
 
 def takes(pending: Sequence[Pending]) -> Iterator[Take]:
-    """The batches in which to take entries: the harmless first, each kind in its order."""
+    """Yield the batches in which to claim entries: those with a low delivery count first, each count in order."""
     groups: dict[int, list[Pending]] = {}
     for entry in pending:
         if entry.deliveries < ALONE:
@@ -59,33 +60,33 @@ def takes(pending: Sequence[Pending]) -> Iterator[Take]:
 
 
 def renew_every(idle: float) -> float:
-    """Seconds between two renewals of what is in hand, when others may take it over after `idle` seconds."""
+    """Return the seconds between two renewals of entries that peers may claim after `idle` seconds."""
     return idle / 3
 
 
 def undisputed(idle: float) -> float:
-    """Return for how many seconds after its last renewal nobody else can have taken an entry over."""
+    """Return the seconds after a renewal during which no peer can have claimed the entry."""
     return 0.9 * idle
 
 
 def look_every(idle: float) -> float:
-    """Seconds between two looks for entries to take over."""
+    """Return the seconds between two checks for entries of dead consumers."""
     return min(idle / 3, LOOK_AT_LEAST_EVERY)
 
 
 def patience(idle: float) -> float:
-    """Seconds that an attempt of a suspicious entry is waited for: longer than an attempt may take."""
+    """Return the seconds to wait for the attempt of a suspected crasher: longer than an attempt may take."""
     return idle / 2
 
 
 def parse(entry_id: bytes) -> tuple[int, int]:
-    """The two numbers of an entry's id, which ids are ordered by."""
+    """Return the two numbers of an entry's id, in which ids are ordered."""
     milliseconds, _, number = entry_id.partition(b"-")
     return int(milliseconds), int(number or 0)
 
 
 def before(entry_id: bytes) -> bytes:
-    """The id right before this one: who begins to read after it gets this entry."""
+    """Return the largest id below this one: a read that begins after it returns this entry first."""
     milliseconds, number = parse(entry_id)
     if number:
         return b"%d-%d" % (milliseconds, number - 1)
@@ -93,12 +94,12 @@ def before(entry_id: bytes) -> bytes:
 
 
 def resume_after(last: bytes, unsettled: Iterable[bytes]) -> bytes:
-    """Return after which id a lost group goes on: right before the oldest entry that may be unsettled, else `last`."""
+    """Return the id after which a lost group resumes: before the oldest entry that may be unsettled, else `last`."""
     return min([last, *map(before, unsettled)], key=parse)
 
 
 def is_new(last: bytes, added: int | None, *, newest: bytes, added_now: int | None) -> bool:
-    """Return whether a stream is another one than before: its newest id, or its count of entries ever added, went back."""
+    """Return whether a stream was deleted and created again: its newest id or its count of added entries went back."""
     if parse(newest) < parse(last):
         return True
     return added is not None and added_now is not None and added_now < added

@@ -1,7 +1,7 @@
-"""Deliveries with equal keys, one after another; pure.
+"""The order of deliveries with equal keys (`order_by`); pure.
 
-A key has a lane while something of it is open. The first goes; what comes behind waits until the first is over, however
-long that takes and however often it is tried. Lanes know nothing of each other.
+Each key has a lane while a delivery with that key is open. Only the first delivery of a lane is attempted. The next
+ones wait until it is settled, however long its retries take. Lanes are independent of each other.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Ordering(Generic[T]):
-    """The lanes of one sink; they hold nothing of a key of which nothing is open."""
+    """The lanes of one sink. A lane is removed with its last delivery, so memory is bounded by open deliveries."""
 
     __slots__ = ("_lines", "_open", "waiting")
 
@@ -22,7 +22,7 @@ class Ordering(Generic[T]):
         self._open: dict[str, int] = {}
         self._lines: dict[str, deque[T]] = {}
         self.waiting = 0
-        """What waits behind others."""
+        """The number of deliveries that wait behind others."""
 
     def __len__(self) -> int:
         """Return the number of lanes."""
@@ -33,11 +33,11 @@ class Ordering(Generic[T]):
         return key in self._open
 
     def __iter__(self) -> Iterator[T]:
-        """All that waits, lane by lane."""
+        """Iterate over the waiting deliveries, lane by lane."""
         return (item for line in self._lines.values() for item in line)
 
     def enter(self, key: str, item: T) -> bool:
-        """Take a delivery in; return whether it may go now, else it waits here."""
+        """Add a delivery to its lane; return True if it may be attempted now, else it waits in the lane."""
         if key not in self._open:
             self._open[key] = 1
             return True
@@ -46,14 +46,17 @@ class Ordering(Generic[T]):
         return False
 
     def add(self, key: str, number: int) -> None:
-        """Note that the delivery that goes in this lane was split: so many more have to be over.
+        """Expect so many more settled deliveries in this lane, because its first one was split.
 
-        Raises `KeyError` when none goes.
+        Raises `KeyError` if the lane is empty.
         """
         self._open[key] += number
 
     def leave(self, key: str) -> T | None:
-        """Note that a delivery that went is over; return the delivery that may go now. Raises `KeyError` when none went."""
+        """Note that the lane's first delivery is settled; return the next one to attempt, or None.
+
+        Raises `KeyError` if the lane is empty.
+        """
         still = self._open[key] - 1
         if still:
             self._open[key] = still

@@ -1,7 +1,7 @@
-"""How many deliveries a sink may get in a time; pure.
+"""The rate limit of a sink; pure.
 
-A log of the last ones and not a bucket: a bucket that starts full lets twice the rate through in its first period, and
-what a service counts is "so many in any minute".
+It stores the times of the last deliveries (a sliding log). A token bucket would not do: one that starts full lets twice
+the rate through in its first period, but services count "so many in any minute".
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import deque
 
 
 class Pace:
-    """At most `number` deliveries in any `seconds` (of a clock that never goes back)."""
+    """A limit of `number` deliveries within any `seconds` (monotonic)."""
 
     __slots__ = ("_seconds", "_taken", "number")
 
@@ -20,7 +20,7 @@ class Pace:
         self._taken: deque[float] = deque(maxlen=number)
 
     def reserve(self, number: int, now: float) -> float:
-        """Take the next place for so many deliveries at once (at most `self.number`); returns the seconds until then."""
+        """Reserve so many deliveries at once (at most `self.number`); return the seconds until they may be made."""
         at = now
         if self._taken:
             at = max(at, self._taken[-1])

@@ -1,15 +1,15 @@
-"""Until when the addresses of a sink are left alone, because the other side asked for that; pure."""
+"""The paused addresses of a sink: the other side asked for time for each of them; pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 MOST = 10_000
-"""Addresses that are remembered; beyond that the one that was told first is forgotten, and asked again."""
+"""Addresses that are remembered at most. Beyond that the oldest pause is forgotten: its address is attempted again."""
 
 
 class Pauses:
-    """The addresses that are left alone. All times are seconds of a clock that never goes back."""
+    """The addresses that get no attempts for now. All times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
@@ -18,7 +18,7 @@ class Pauses:
         return bool(self._until)
 
     def add(self, address: str, until: float, now: float) -> None:
-        """Leave an address alone until then, or longer where it was to be already."""
+        """Pause an address until then; a longer pause stays."""
         until = max(until, self._until.pop(address, until))
         if len(self._until) >= MOST:
             self._until = {other: end for other, end in self._until.items() if end > now}
@@ -27,7 +27,7 @@ class Pauses:
         self._until[address] = until
 
     def left(self, addresses: Iterable[str], now: float) -> float:
-        """Seconds until none of these addresses has to be left alone any more; 0 where none has to be now."""
+        """Return the seconds until all pauses of these addresses are over; 0 if none is paused."""
         longest = 0.0
         for address in addresses:
             left = self._until.get(address, now) - now

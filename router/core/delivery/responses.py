@@ -1,6 +1,6 @@
-"""What an HTTP status means for a delivery; floor 2, pure, shared by every sink that speaks HTTP.
+"""The meaning of an HTTP response for a delivery, shared by all sinks that speak HTTP; floor 2, pure.
 
-Source of the rule: RFC 9110 section 15 (status codes) and 10.2.3 (Retry-After); 429 is RFC 6585 section 4, 425 RFC 8470.
+Sources: RFC 9110 section 15 (status codes) and 10.2.3 (Retry-After), RFC 6585 section 4 (429), RFC 8470 (425).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from router.errors import PermanentError, SinkError, TransientError
 _RETRY = frozenset({408, 425, 429})
 _REFUSED = frozenset({401, 407})
 _GONE = frozenset({404, 410})
-_SHOWN = 200  # characters of the answer that an error quotes
+_SHOWN = 200  # characters of the response that an error quotes
 
 UNSAID = 5.0
-"""Seconds that a 429 asks for which does not say how many."""
+"""Seconds to wait after a 429 without a Retry-After."""
 
 
 class Response(Protocol):
-    """The part of an HTTP answer that is judged. Its `headers` find a name however it is written."""
+    """The fields of an HTTP response that are judged. Names in `headers` are case-insensitive."""
 
     @property
     def status(self) -> int:
@@ -39,11 +39,11 @@ class Response(Protocol):
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """The seconds that `Retry-After` asks for, as a number or as a date (RFC 9110 section 10.2.3); None without one.
+    """Return the seconds that `Retry-After` asks for, as a number or as a date (RFC 9110 section 10.2.3).
 
-    A date is compared with the answer's own `Date`, for the two clocks may differ, or else with `now` (seconds since the
-    epoch, UTC). `headers` are looked up as given, so hand in a case-insensitive mapping. Never negative, never infinite;
-    what can't be read counts as absent.
+    A date is compared with the response's `Date`, because the clocks may differ, or else with `now` (seconds since the
+    epoch, UTC). `headers` must be a case-insensitive mapping. The result is never negative or infinite; it is None if
+    the header is missing or invalid.
     """
     value = headers.get("Retry-After", "").strip()
     if not value:
@@ -57,7 +57,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def _moment(date: str) -> float:
-    """Seconds since the epoch; NaN for what is no date."""
+    """Return a date as seconds since the epoch; NaN if it is invalid."""
     try:
         at = parsedate_to_datetime(date)
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
@@ -66,7 +66,7 @@ def _moment(date: str) -> float:
 
 
 def quote_response(response: Response) -> str:
-    """The status and the beginning of the answer on one line, for an error's text: `HTTP 404: no_service`."""
+    """Return the status and the beginning of the body on one line, for an error's text: `HTTP 404: no_service`."""
     head = response.body[: 4 * _SHOWN].decode("utf-8", "backslashreplace")
     told = " ".join("".join(char if char.isprintable() else " " for char in head).split())
     if len(told) > _SHOWN:
@@ -75,13 +75,15 @@ def quote_response(response: Response) -> str:
 
 
 def check_response(response: Response, *, now: float, literal_url: bool = True) -> None:
-    """Return for a 2xx, else raise what the status means.
+    """Return for a 2xx, else raise the error for the status.
 
-    408, 425, 429 and 5xx are `TransientError` with the Retry-After that came along, 429 always with one; that of a 503 of a
-    `literal_url` is the whole sink's, for it says how long the service is away. 401 and 407, and 404 or 410 of a
-    `literal_url`, are `SinkError`: the sink is at fault and not the message. Everything else is `PermanentError`, a
-    redirect too, since none is followed. The text quotes the status and the beginning of the answer, never the URL.
-    `now` is seconds since the epoch, for a Retry-After that is a date.
+    - 408, 425, 429, 5xx: `TransientError` with the Retry-After, for 429 always one. A 503 of a `literal_url` pauses the
+      whole sink, because the service as a whole is unavailable.
+    - 401, 407, and 404 or 410 of a `literal_url`: `SinkError`, because the sink is at fault and not the message.
+    - all others: `PermanentError`; redirects too, because none is followed.
+
+    The text quotes the status and the beginning of the body, never the URL. `now` is seconds since the epoch, for a
+    Retry-After that is a date.
     """
     status = response.status
     if 200 <= status < 300:

@@ -1,7 +1,7 @@
-"""What follows from a failed attempt; pure: ages and chance come in as arguments.
+"""The decision after a failed attempt: retry, wait, hold or give up; pure, with age and chance as arguments.
 
-Exponential backoff with full jitter: the delay is a random part of a bound that doubles with each attempt, so that many
-deliveries that failed together do not come back together.
+Delays are exponential with full jitter: a random share of a bound that doubles with each attempt. So deliveries that
+failed together are not retried together.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from router.errors import DeliveryError, PermanentError, PluginError, Reason, Si
 from router.events import History
 
 SHORTEST_ASKED = 1.0
-"""Seconds: a service that asks for less, for nothing or for a time that is over wants to be left alone all the same."""
+"""The least seconds of a Retry-After: a service that asks for 0 seconds, or for a past date, needs a pause too."""
 
 LONGEST_ASKED = 3600.0
-"""Seconds: a longer Retry-After is not believed (some services have sent milliseconds)."""
+"""The most seconds of a Retry-After: longer times are mistakes (some services have sent milliseconds)."""
 
 SLACK = 60.0
-"""Seconds that an attempt may come late, beyond twice its planned delay, and still make the delivery older."""
+"""Seconds, beyond twice the planned delay, that still count for the age of a delivery whose attempt came late."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """The bounds of retrying, in seconds. `attempts` None means that age alone ends it."""
+    """The limits of retrying; times in seconds. `attempts` None means no limit but `max_age`."""
 
     initial: float = 1.0
     max_delay: float = 300.0
@@ -31,41 +31,41 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """Try again after `delay` seconds."""
+    """The decision to retry after `delay` seconds."""
 
     delay: float
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """The other side asked for time: try again after `delay` seconds. No attempt is counted."""
+    """The decision to retry after the `delay` in seconds that the other side asked for. The attempt is not counted."""
 
     delay: float
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """The sink is at fault: keep it in hand until the breaker lets it through again. No attempt is counted."""
+    """The decision to keep the delivery in flight until the sink's breaker closes. The attempt is not counted."""
 
 
 class GiveUp(msgspec.Struct, frozen=True):
-    """Give the delivery up: it becomes a dead letter with this reason."""
+    """The decision to give the delivery up: it falls back, or becomes a dead letter with this reason."""
 
     reason: Reason
 
 
 def asked(error: Exception | None) -> float | None:
-    """Return the seconds that the other side asked for, within what is believable; None where it did not ask."""
+    """Return the seconds that the other side asked for, clamped to the bounds above; None if it did not ask."""
     after: object = error.retry_after if isinstance(error, TransientError | SinkError) else None
     if isinstance(after, bool) or not isinstance(after, int | float):
         return None
-    return min(float(after), LONGEST_ASKED) if after > SHORTEST_ASKED else SHORTEST_ASKED  # NaN is not greater
+    return min(float(after), LONGEST_ASKED) if after > SHORTEST_ASKED else SHORTEST_ASKED  # also for NaN
 
 
 def age(history: History | None, now: float) -> float:
     """Return for how many seconds a delivery that fails now has been failing; `now` is seconds since the epoch.
 
-    Only the wall clock is known to all routers and lasts through a restart, and that clock may be set. So what passed since
-    the last failure counts up to twice the delay that was planned then, and `SLACK`: neither a clock that jumps nor a
-    router that was down makes a delivery old.
+    The age must survive a restart, so it is measured by the wall clock, which may be set. The time since the last
+    failure therefore counts only up to twice the planned delay plus `SLACK`. Neither a clock that jumps nor a router
+    that was down makes a delivery old.
     """
     if history is None:
         return 0.0
@@ -78,8 +78,8 @@ def decide(
 ) -> Retry | Wait | Hold | GiveUp:
     """Decide what to do after attempt number `attempt` (from 1) failed with `error`.
 
-    `age` is for how many seconds the delivery has been failing, `chance` is a random number in [0, 1). An exception that
-    no sink should raise is taken for a passing fault; one that never passes ends as `plugin`.
+    `age` is the seconds for which the delivery has been failing and `chance` a random number in [0, 1). An exception
+    outside the contract counts as transient; if its retries are exhausted, the reason is `plugin`.
     """
     if isinstance(error, PermanentError):
         return GiveUp(Reason.PERMANENT)
@@ -101,6 +101,6 @@ def decide(
 
 
 def delay(policy: RetryPolicy, attempt: int, chance: float) -> float:
-    """Seconds until the next attempt after this one failed: a random part of a bound that doubles each time."""
-    # The exponent is capped, for `2.0 ** 1024` is an error.
+    """Return the seconds until the next attempt: a random share of a bound that doubles with each attempt."""
+    # The exponent is capped, because `2.0 ** 1024` raises OverflowError.
     return float(min(policy.max_delay, policy.initial * 2.0 ** min(attempt - 1, 60))) * chance

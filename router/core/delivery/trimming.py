@@ -1,4 +1,4 @@
-"""How many entries of a stream were trimmed before a consumer group had read them, from what the server counts; pure."""
+"""The number of stream entries trimmed before a consumer group had read them, from the server's counters; pure."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ class Look(NamedTuple):
     lowest: bytes | None
     """The oldest pending entry."""
     peers: bool
-    """Whether others read with the group."""
+    """True if other consumers read with the group."""
     added: int | None
-    """Entries ever added to the stream; None where the server does not count them (Redis 6.2)."""
+    """The number of entries ever added to the stream; None for a server without this counter (Redis 6.2)."""
     missed: int
-    """Entries gone unread, by the server's own counts; those are set right with that, so nobody is told again."""
+    """The number of entries lost unread by the server's counters, which the same step corrects: it is reported once."""
     read: int | None
-    """Entries that the group had read, as the server counted; None where it did not know."""
+    """The server's count of entries read by the group; None if the server did not know it."""
     counted: int | None
-    """The same from now on."""
+    """The same count after the correction."""
     gap: bool
-    """Whether the group has read nothing of what the stream still holds, or would hold were it not empty."""
+    """True if the group has read none of the entries that the stream holds now."""
     oldest: bytes | None
     """The oldest entry of the stream."""
     deleted: bytes | None
-    """The newest entry that was deleted, which is not the same as trimmed."""
+    """The newest entry that was deleted by XDEL, as opposed to trimmed."""
 
 
 def unread(before: Look | None, now: Look, read: int | None) -> tuple[int, bool]:
-    """Return how many entries were lost unread between two looks, and whether that is exact; else it is at least so many.
+    """Return the number of entries lost unread between two looks, and whether it is exact or a lower bound.
 
-    `before` is None at the first look. `read` is how many entries the group delivered in between, None where that is not
-    known: others read too, or an answer was lost. Valkey counts what a read skips as read, and only `read` tells.
+    `before` is None at the first look. `read` is the number of entries delivered to the group in between; None if it is
+    unknown, because peers read too or an answer was lost. Valkey counts skipped entries as read, so only `read` shows
+    that they were lost.
     """
     deleted = now.deleted or b"0-0"
     if before is None:
@@ -47,7 +48,7 @@ def unread(before: Look | None, now: Look, read: int | None) -> tuple[int, bool]
     if read is not None and now.read is not None and before.counted is not None:
         number += max(0, now.read - before.counted - read)
     elif now.added != before.added and (now.oldest is None or _after(now.oldest, before.last)):
-        exact = False  # whatever was next at the look before has been trimmed since, perhaps unread
+        exact = False  # the entry after the earlier look's `last` was trimmed since, perhaps unread
     return number, exact and not _after(deleted, before.last)
 
 
