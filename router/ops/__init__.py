@@ -1,1 +1,1 @@
-"""The world around: files, environment, logs, systemd, HTTP; floor 4."""
+"""The access to the system around the router: logs, metrics, systemd, HTTP, files; floor 4."""

@@ -1,10 +1,10 @@
-"""The guarded HTTP client that sinks are given; floor 4.
+"""The guarded HTTP client of sinks; floor 4.
 
-What leaves this machine on behalf of an event goes through here. The address is checked when it is dialled, so that a
-name that resolves to something else a moment later gains nothing; redirects are never followed, cookies never kept, no
-more than 64 KiB of an answer is read, and no error carries the URL, which may be a credential.
+All HTTP requests for events use this client. The address is checked when it is dialled, so a name that resolves to a
+different address a moment later (DNS rebinding) is caught too. Redirects are never followed and cookies never stored.
+At most 64 KiB of a response are read. No error contains the URL, which may be a credential.
 
-aiohttp is imported by the first request, not with this module: a command that sends nothing starts without it.
+aiohttp is imported by the first request, so that commands that send nothing start fast.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver, ResolveResult
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds for resolving, connecting and the TLS handshake; the time of the whole attempt is the host's."""
+"""Seconds for resolving, connecting and the TLS handshake. The router limits the attempt as a whole."""
 
 MAX_BODY = 64 * 1024
-"""Bytes of an answer that are read."""
+"""Bytes of a response that are read."""
 
 _CURE = "set `allow_private: true` on the sink"
 _AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
@@ -47,14 +47,14 @@ _UNSAFE = re.compile(r"[\r\n\0]")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer of one request: `headers` find a name however it is written, `body` is at most the first 64 KiB."""
+    """The response to one request. Names in `headers` are case-insensitive; `body` holds at most the first 64 KiB."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> Any:
-        """The decoded body. Raises `ValueError` when it is not JSON."""
+        """Return the decoded body. Raises `ValueError` if it is not JSON."""
         try:
             return msgspec.json.decode(self.body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -62,11 +62,12 @@ class Answer:
 
 
 class GuardedClient:
-    """The HTTP client of one sink. Its connections are kept between requests; `close` ends them.
+    """The HTTP client of one sink. Connections stay open between requests, until `close`.
 
-    `proxy` is an `http://` or `https://` URL, with a user and password where it wants them; an empty one is none. A proxy
-    dials and resolves by itself, so then only hosts that are written as addresses are checked here. `connect_timeout` is
-    in seconds. `ssl_context` replaces the system's trust. `allow_private` lets every request reach private addresses.
+    `proxy` is an `http://` or `https://` URL, with user and password if the proxy needs them; empty means no proxy. A
+    proxy resolves names itself, so with a proxy only hosts written as addresses are checked. `connect_timeout` is in
+    seconds. `ssl_context` replaces the system's trust store. `allow_private` permits private addresses for every
+    request.
     """
 
     def __init__(
@@ -81,7 +82,8 @@ class GuardedClient:
         self._connect_timeout = connect_timeout
         self._ssl = ssl_context
         self._allow_private = allow_private
-        # One pool for each way of dialling: a connection made with leave must not serve a request that has none.
+        # One pool for guarded requests and one for the others: a connection to a private address must not be reused by
+        # a guarded request.
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def request(
@@ -94,14 +96,14 @@ class GuardedClient:
         headers: Mapping[str, str] | None = None,
         allow_private: bool = False,
     ) -> Answer:
-        """Send one request and return its answer, whatever its status.
+        """Send one request and return the response, whatever its status.
 
-        The URL is requested as it is written: a service may have signed it. `json` is encoded as the body, else `data` is
-        the body as it is. Safe to cancel: the connection is then closed.
+        The URL is sent as written, because a service may have signed it. The body is `json`, encoded, or else `data`. A
+        cancelled request closes its connection.
 
-        Raises `TransientError` (no connection, no whole answer), `SinkError` (a certificate that can't be trusted, a
-        proxy that wants a password) or `PermanentError` (a private address without `allow_private`, a URL or header that
-        can't be). No error names the URL.
+        Raises `TransientError` (no connection, no complete response), `SinkError` (an untrusted certificate, a proxy
+        that refuses the credentials) or `PermanentError` (a private address without `allow_private`, an invalid URL or
+        header). No error contains the URL.
         """
         failure: DeliveryError
         allow_private = allow_private or self._allow_private
@@ -117,12 +119,12 @@ class GuardedClient:
             return await _exchange(session, method, target, data=body, headers=fields, **proxy)
         except DeliveryError:
             raise
-        except Exception as error:  # noqa: BLE001  # whatever the client raises, it is rebuilt without the URL
+        except Exception as error:  # noqa: BLE001  # any error of aiohttp is replaced by one without the URL
             failure = _rebuilt(error, self._connect_timeout)
-        raise failure  # outside the handler, so that the cause, which knows the URL, does not travel along
+        raise failure  # outside the handler: else aiohttp's error, which contains the URL, would be its context
 
     async def close(self) -> None:
-        """End the connections. A later request opens new ones."""
+        """Close all connections. A later request opens new ones."""
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             await session.close()
@@ -146,13 +148,13 @@ class GuardedClient:
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout),
-            auto_decompress=False,  # the bound on what is read holds for what arrives
+            auto_decompress=False,  # a small compressed body could exceed any limit when decompressed
             headers={"User-Agent": f"event-router/{__version__}", "Accept-Encoding": "identity"},
         )
 
 
 class _PrivateAddressError(OSError):
-    """An address that must not be dialled; an OSError, because that is what the layers between let through."""
+    """A private address that must not be dialled. It is an OSError, because aiohttp passes those on."""
 
     def __init__(self, address: str) -> None:
         super().__init__(address)
@@ -160,17 +162,17 @@ class _PrivateAddressError(OSError):
 
 
 class _Resolver:
-    """Names to addresses in a daemon thread of each lookup, all of them checked.
+    """The resolver of host names, with a daemon thread per lookup and a check of every address.
 
-    The loop's own executor has few threads and is shared: a name server that hangs would hold up the other sinks, and the
-    exit of the process. aiohttp asks for a name once at a time and keeps the answer for ten seconds.
+    The executor of the event loop has few threads, shared by all sinks: a name server that hangs would block the other
+    sinks and the exit of the process. aiohttp makes one lookup per name at a time and caches the result for 10 s.
     """
 
     def __init__(self, *, guarded: bool) -> None:
         self._guarded = guarded
 
     async def resolve(self, host: str, port: int = 0, family: int = socket.AF_UNSPEC) -> list[ResolveResult]:
-        """The addresses of a name. Raises OSError when it has none, or when one is private and must not be."""
+        """Return the addresses of a name. Raises OSError if it has none, or if one is private and guarded against."""
         found = await _in_thread(host, port, family)
         if self._guarded:
             for *_, address in found:
@@ -181,12 +183,12 @@ class _Resolver:
         ]
 
     async def close(self) -> None:
-        """Do nothing: nothing is held."""
+        """Do nothing: the resolver holds no resources."""
 
 
 async def _in_thread(host: str, port: int, family: int) -> list[_AddressInfo]:
     future: Future[list[Any]] = Future()
-    future.set_running_or_notify_cancel()  # who no longer waits does not keep the answer from being set
+    future.set_running_or_notify_cancel()  # else `set_result` would raise if the waiting task was cancelled
 
     def work() -> None:
         try:
@@ -201,13 +203,13 @@ async def _in_thread(host: str, port: int, family: int) -> list[_AddressInfo]:
 
 
 def _scoped(address: tuple[Any, ...]) -> str:
-    """The address as text, with its zone where it has one (IPv6 link-local)."""
+    """Return the address as text, with its zone if it has one (IPv6 link-local)."""
     has_zone = len(address) == 4 and address[3]
     return f"{address[0]}%{address[3]}" if has_zone else str(address[0])
 
 
 def _guarded_socket(info: tuple[Any, ...]) -> socket.socket:
-    """The last look before dialling; addresses written in the URL meet no resolver and are seen here alone."""
+    """Return a socket for an address that may be dialled. Addresses written in the URL are checked only here."""
     family, kind, proto, _, address = info
     _refuse_private(address[0])
     return socket.socket(family, kind, proto)
@@ -239,7 +241,7 @@ def _encode(value: Any) -> bytes:
 
 
 def _url(text: str, what: str) -> tuple[yarl.URL, dict[str, str]]:
-    """The URL without the credentials it may hold, and these as a header (RFC 7617)."""
+    """Return the URL without its credentials, and the credentials as a header (RFC 7617)."""
     import yarl  # noqa: PLC0415  # comes with aiohttp, see the module's docstring
 
     if not _WRITTEN.fullmatch(text.strip()):
@@ -258,7 +260,10 @@ def _url(text: str, what: str) -> tuple[yarl.URL, dict[str, str]]:
 
 
 def _through(proxy: str | None, target: yarl.URL, fields: dict[str, str]) -> dict[str, Any]:
-    """Return what the request needs for its proxy, whose credentials go into the CONNECT, or into `fields` where there is none."""
+    """Return aiohttp's arguments for the proxy.
+
+    For `http://` targets, which need no CONNECT, credentials go into `fields`.
+    """
     if proxy is None:
         return {}
     url, authorization = _url(proxy, "the proxy's URL")
@@ -274,7 +279,7 @@ async def _exchange(session: aiohttp.ClientSession, method: str, url: yarl.URL, 
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The body up to the bound; the connection of a longer one is closed, not read to its end."""
+    """Return the body up to `MAX_BODY` bytes; close the connection of a longer one instead of reading the rest."""
     body = bytearray()
     while len(body) < MAX_BODY:
         chunk = await response.content.read(MAX_BODY - len(body))
@@ -287,7 +292,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _rebuilt(error: Exception, connect_timeout: float) -> DeliveryError:
-    """Return what went wrong, in words of ours: the client's own text may hold the URL."""
+    """Return the router's error for one of aiohttp, whose text may contain the URL."""
     import aiohttp  # noqa: PLC0415  # see the module's docstring
 
     refused = _find(error, _PrivateAddressError)
@@ -324,18 +329,18 @@ def _rebuilt(error: Exception, connect_timeout: float) -> DeliveryError:
 
 
 def _cause(error: BaseException) -> str:
-    """The system's name of the fault (`connection refused`), without the address that asyncio adds to it."""
+    """Return the system's name of the fault (`connection refused`), without the address that asyncio adds."""
     number = getattr(error, "errno", None)
     return os.strerror(number).lower() if isinstance(number, int) and number > 0 else "unknown cause"
 
 
 def _certificate_fault(error: Exception) -> str:
-    told = getattr(getattr(error, "certificate_error", None), "verify_message", "")
-    return str(told).rstrip(".") or "the check failed"
+    message = getattr(getattr(error, "certificate_error", None), "verify_message", "")
+    return str(message).rstrip(".") or "the check failed"
 
 
 def _find(error: BaseException | None, kind: type[_PrivateAddressError]) -> _PrivateAddressError | None:
-    """An error of this kind among the causes; the chain is short, the bound is for one that bites its tail."""
+    """Return an error of this kind among the causes, else None. The bound is for a cyclic chain."""
     for _ in range(10):
         if error is None or isinstance(error, kind):
             return error

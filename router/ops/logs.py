@@ -1,8 +1,9 @@
-"""Logs: structlog over stdlib logging, all of it on stderr; floor 4.
+"""Logging to stderr: structlog on top of stdlib logging; floor 4.
 
-A terminal gets coloured lines, everything else JSON lines, and the journal a `<N>` priority before each. Lines of plugins
-and libraries that use stdlib logging take the same way. A secret is replaced before a line is rendered. A thread of its
-own writes, so that a stalled reader of stderr never holds the daemon up; what can't be written is counted and let go.
+A terminal gets coloured lines. Any other output gets JSON lines, the journal with a `<N>` priority before each line.
+Lines of plugins and libraries that use stdlib logging are treated alike. Secrets are replaced before a line is
+rendered. A separate thread writes, so that a stalled reader of stderr never blocks the daemon; lines that can't be
+written are counted and dropped.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _SEVERAL_LINES = ("exception", "stack")
 
 
 class Writer(threading.Thread):
-    """Writes lines to a file descriptor, in order, in a thread of its own; never blocks and never raises for its users."""
+    """The thread that writes lines to a file descriptor, in order. Its callers never block and get no exceptions."""
 
     def __init__(self, descriptor: int, *, lost_line: Callable[[int], str], bound: int = _BOUND) -> None:
         super().__init__(name="log-writer", daemon=True)
@@ -52,20 +53,20 @@ class Writer(threading.Thread):
         self._torn = False  # the last line was written in part
 
     def put(self, line: str) -> None:
-        """Queue a line (without its newline); counts it as lost when too many wait."""
+        """Queue a line (without newline); drop and count it if too many wait."""
         if self._lines.qsize() < self._bound:
             self._lines.put(line)
         else:
             self._lose(1)
 
     def flush(self, timeout: float) -> bool:
-        """Wait until what was queued is written, at most `timeout` seconds; returns whether it is."""
+        """Wait until the queued lines are written, at most `timeout` seconds; return whether they are."""
         done = threading.Event()
         self._lines.put(done)
         return done.wait(timeout)
 
     def stop(self, timeout: float = 1.0) -> None:
-        """Write what was queued, then end; wait for that at most `timeout` seconds."""
+        """Write the queued lines and end the thread; wait for that at most `timeout` seconds."""
         self._lines.put(None)
         self.join(timeout)
 
@@ -73,13 +74,13 @@ class Writer(threading.Thread):
         """Write until `stop`, or until the process ends."""
         going = True
         while going:
-            lines, events, going = self._take()
-            lost = self._found() if lines else 0
+            lines, events, going = self._next_lines()
+            lost = self._take_lost() if lines else 0
             if lost:
                 lines.append(self._lost_line(lost))
             if lines and not self._write(lines):
                 self._lose(len(lines) - bool(lost) + lost)
-                time.sleep(0.05)  # a full disk is not asked a thousand times a second
+                time.sleep(0.05)  # a full disk must not be retried a thousand times a second
             for event in events:
                 event.set()
 
@@ -87,12 +88,13 @@ class Writer(threading.Thread):
         with self._lock:
             self._lost += count
 
-    def _found(self) -> int:
+    def _take_lost(self) -> int:
         with self._lock:
             lost, self._lost = self._lost, 0
         return lost
 
-    def _take(self) -> tuple[list[str], list[threading.Event], bool]:
+    def _next_lines(self) -> tuple[list[str], list[threading.Event], bool]:
+        """Return up to `_AT_ONCE` lines, the events of `flush` among them, and False if `stop` was called."""
         lines: list[str] = []
         events: list[threading.Event] = []
         item = self._lines.get()
@@ -114,7 +116,7 @@ class Writer(threading.Thread):
         while data:
             try:
                 written = os.write(self._descriptor, data)
-            except BlockingIOError:  # someone made the shared terminal non-blocking
+            except BlockingIOError:  # another process has made the shared terminal non-blocking
                 select.select([], [self._descriptor], [], 1.0)
             except (OSError, ValueError):
                 return False
@@ -125,7 +127,7 @@ class Writer(threading.Thread):
 
 
 class _Handler(logging.Handler):
-    """Renders in the thread that logs (the fields may change later) and leaves the writing to the writer."""
+    """The handler that renders lines in the calling thread, because fields may change later, and queues them."""
 
     def __init__(self, writer: Writer, formatter: logging.Formatter) -> None:
         super().__init__()
@@ -139,7 +141,7 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
-        except Exception as error:  # noqa: BLE001  # a line that can't be rendered must not stop what it tells of
+        except Exception as error:  # noqa: BLE001  # a line that can't be rendered must not break its caller
             line = f'{{"level":"error","event":"a log line could not be rendered","error":"{type(error).__name__}"}}'
         self.writer.put(line)
 
@@ -148,7 +150,7 @@ def _encode(fields: EventDict) -> str:
     """Return one JSON line of redacted fields."""
     try:
         encoded = msgspec.json.encode(fields)
-    except (TypeError, ValueError):  # a lone surrogate, in a file name perhaps
+    except (TypeError, ValueError):  # a lone surrogate, for example in a file name
         encoded = msgspec.json.encode(_clean(fields))
     return escape_json(encoded).decode()
 
@@ -172,7 +174,7 @@ def _journal(_logger: Any, _method: str, fields: EventDict) -> str:
 
 
 def _order(_logger: Any, _method: str, fields: EventDict) -> EventDict:
-    """Time, level and sentence first, then what it is about."""
+    """Put time, level and message first, before the other fields."""
     head = {key: fields.pop(key) for key in ("timestamp", "level", "event") if key in fields}
     return head | dict(fields)
 
@@ -192,7 +194,7 @@ def _bounded(_logger: Any, _method: str, fields: EventDict) -> EventDict:
 
 
 def _escaped(_logger: Any, _method: str, fields: EventDict) -> EventDict:
-    """For a terminal: control characters are shown, so that no event can forge a line or move the cursor."""
+    """Escape control characters for a terminal, so that no event can forge a line or move the cursor."""
     for key, value in fields.items():
         if isinstance(value, str):
             fields[key] = escape(value, newlines=key in _SEVERAL_LINES)
@@ -200,14 +202,14 @@ def _escaped(_logger: Any, _method: str, fields: EventDict) -> EventDict:
 
 
 def _short_time(_logger: Any, _method: str, fields: EventDict) -> EventDict:
-    """For a terminal: the time of day is enough, and the logger's name is noise."""
+    """Shorten the time to the time of day, and drop the logger's name, for a terminal."""
     fields.pop("logger", None)
     fields["timestamp"] = time.strftime("%H:%M:%S")
     return fields
 
 
 class Logs:
-    """The logging of this process: what it hides, and how to wait for it."""
+    """The logging of this process: its secrets, and waiting for its output."""
 
     def __init__(self, writer: Writer, redactor: Redactor) -> None:
         self._writer = writer
@@ -218,7 +220,7 @@ class Logs:
         self.redactor.hide(secrets)
 
     def flush(self, timeout: float = 1.0) -> bool:
-        """Wait until the lines logged so far are written, at most `timeout` seconds; returns whether they are."""
+        """Wait until the lines logged so far are written, at most `timeout` seconds; return whether they are."""
         return self._writer.is_alive() and self._writer.flush(timeout)
 
 
@@ -233,12 +235,12 @@ def configure(
     environ: Mapping[str, str] = os.environ,
     descriptor: int = 2,
 ) -> Logs:
-    """Set the logging of this process up, in place of what was there before.
+    """Set up the logging of this process, replacing an earlier setup.
 
-    `level` is `debug`, `info`, `warning` or `error`; `format` `auto` is console lines for a terminal and JSON else. `secrets` are replaced in
-    every line. Lines go to the file `descriptor`.
+    `level` is `debug`, `info`, `warning` or `error`. The `format` `auto` means console lines for a terminal, else JSON.
+    `secrets` are replaced in every line. Lines are written to the file descriptor `descriptor`.
     """
-    global _active  # noqa: PLW0603  # logging itself is the process's own
+    global _active  # noqa: PLW0603  # logging is global to the process anyway
     redactor = Redactor(secrets)
     formatter = structlog.stdlib.ProcessorFormatter(
         processors=_renderers(format, redactor, environ, descriptor),
@@ -274,12 +276,12 @@ def configure(
 
 
 def redacted(text: str) -> str:
-    """The text without what the log hides, for texts that go elsewhere; as it is where no log was configured."""
+    """Return the text without the secrets hidden in the log, for other outputs; unchanged if no log was configured."""
     return text if _active is None else _active.redactor.text(text)
 
 
 def flush(timeout: float = 1.0) -> None:
-    """Wait until what was logged is written, at most `timeout` seconds; call it before `os._exit`."""
+    """Wait until all lines so far are written, at most `timeout` seconds. Call it before `os._exit`."""
     if _active is not None:
         _active.flush(timeout)
 

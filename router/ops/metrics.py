@@ -1,8 +1,8 @@
 """Metrics for Prometheus; floor 4.
 
-Counts are not kept twice: at each scrape they are read off the books. What no book has, attempts and durations, a
-`SinkMeter` counts in plain integers, a fraction of a microsecond a call: the client library's own histogram takes two, and
-can't take many equal values at once. That library is imported at the first scrape.
+Each scrape reads the books, so nothing is counted twice. Only attempts and durations, which no book has, are counted by
+a `SinkMeter` in plain integers, in a fraction of a microsecond per call. The histogram of prometheus_client takes 2 µs
+and can't add many equal values at once. That library is imported at the first scrape.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ T = TypeVar("T")
 PREFIX = "event_router_"
 
 CALL_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Bounds of how long a call of a sink takes."""
+"""Histogram bounds for the duration of a call of a sink, in seconds."""
 
 AGE_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0)
-"""Bounds of how old an event is when a sink has it: from milliseconds to the age at which retries end."""
+"""Histogram bounds for an event's age at delivery, in seconds: from milliseconds to the default `retry.max_age`."""
 
 REJECTED = frozenset({Reason.TOO_LARGE, Reason.DECODE, Reason.FIELD, Reason.SCHEMA, Reason.POISON})
 """Reasons of rejected events."""
@@ -44,33 +44,33 @@ _OF_SINKS: Mapping[Outcome, frozenset[Reason]] = {
 }
 
 RESULTS = ("delivered", "transient", "permanent", "sink_fault", "partial")
-"""How an attempt can end."""
+"""The results of an attempt."""
 
 
 class Histogram:
-    """Counts values by the smallest of `bounds` they do not exceed; bounds ascend."""
+    """The number of values up to each of the ascending `bounds`, and above the last."""
 
     __slots__ = ("_bounds", "counts", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        """How many values fell below each bound and above the one before; the last: above all."""
+        """The number of values between two bounds; the last element counts values above all bounds."""
         self.sum = 0.0
 
     def observe(self, value: float, count: int = 1) -> None:
-        """Count a value, `count` times over."""
+        """Add a value `count` times."""
         self.counts[bisect_left(self._bounds, value)] += count
         self.sum += value * count
 
     def buckets(self) -> list[tuple[str, float]]:
-        """The cumulative buckets, as the exposition format has them."""
+        """Return the cumulative buckets of the exposition format: (upper bound, number of values)."""
         bounds = [*map(repr, self._bounds), "+Inf"]
         return list(zip(bounds, map(float, accumulate(self.counts)), strict=True))
 
 
 class SinkMeter:
-    """The attempts of one sink, as its worker tells of them."""
+    """The attempts of one sink, with their durations and the ages of events."""
 
     __slots__ = ("ages", "attempts", "seconds")
 
@@ -80,19 +80,19 @@ class SinkMeter:
         self.ages = Histogram(AGE_SECONDS)
 
     def attempt(self, result: str, count: int = 1) -> None:
-        """So many attempts ended with this result, one of `RESULTS`."""
+        """Count attempts with this result, one of `RESULTS`."""
         self.attempts[result] += count
 
     def called(self, seconds: float) -> None:
-        """The sink was called, for one delivery or a batch, and took so long."""
+        """Count a call of the sink, for one delivery or a batch, with its duration."""
         self.seconds.observe(seconds)
 
     def aged(self, seconds: float, count: int) -> None:
-        """So many events that were received together are so old now that the sink has them."""
+        """Count delivered events of the same age."""
         self.ages.observe(max(seconds, 0.0), count)
 
     def delivered(self, received_at: Iterable[datetime], now: float) -> None:
-        """Deliveries have succeeded, of events received at these times; `now` is in seconds since the epoch."""
+        """Count successful deliveries of events received at these times; `now` is seconds since the epoch."""
         total = 0
         for at, group in groupby(received_at):
             count = len(list(group))
@@ -103,7 +103,7 @@ class SinkMeter:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The numbers that a scrape reads: this process's own books, its meters by sink, and the router as a whole."""
+    """The numbers for a scrape: the books of this process, its meters by sink name, and a snapshot of the router."""
 
     books: Books
     meters: Mapping[str, SinkMeter]
@@ -121,7 +121,7 @@ class Exposition:
         ProcessCollector(registry=self._registry)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """The metrics, and their content type: OpenMetrics where the `Accept` header asks for it, else plain text."""
+        """Return the metrics and their content type: OpenMetrics if `Accept` asks for it, else plain text."""
         from prometheus_client.exposition import choose_encoder  # noqa: PLC0415  # as above
 
         encode, content_type = choose_encoder(accept)
@@ -129,13 +129,13 @@ class Exposition:
 
 
 class _Collector:
-    """Reads the numbers off the books when a scrape asks for them."""
+    """The collector that reads the books at each scrape."""
 
     def __init__(self, measured: Measured) -> None:
         self._measured = measured
 
     def collect(self) -> Iterator[Metric]:
-        """Every metric family of the router."""
+        """Yield every metric family of the router."""
         snapshot = self._measured.snapshot()
         yield from _of_router(snapshot)
         yield from _of_sources(snapshot, self._measured.books)
@@ -148,11 +148,11 @@ Row = tuple[Labels, float]
 
 
 def _family(kind: str, name: str, help: str, labels: Labels, rows: Iterable[tuple[Any, ...]]) -> Metric:  # noqa: A002  # its name in the format
-    from prometheus_client import core  # noqa: PLC0415  # imported by then
+    from prometheus_client import core  # noqa: PLC0415  # as above
 
     family: Metric = getattr(core, f"{kind}MetricFamily")(PREFIX + name, help, labels=labels)
     for row in rows:
-        family.add_metric(*row)  # type: ignore[attr-defined]  # each of the three has it
+        family.add_metric(*row)  # type: ignore[attr-defined]  # all three families have this method
     return family
 
 
@@ -162,7 +162,7 @@ _histogram = partial(_family, "Histogram")
 
 
 def _rows(things: Mapping[str, T], number: Callable[[T], float]) -> list[Row]:
-    """A row for each thing, labelled with its name."""
+    """Return a row for each thing, labelled with its name."""
     return [((name,), float(number(thing))) for name, thing in things.items()]
 
 
@@ -210,7 +210,7 @@ def _of_sinks(snapshot: Snapshot, books: Books) -> Iterator[Metric]:
     opened = _rows(snapshot.sinks, lambda sink: sink.breaker_open)
     yield _gauge("breaker_open", "Whether a sink is left alone because it fails.", ("sink",), opened)
     waiting = _rows(snapshot.sinks, lambda sink: sink.pending)
-    yield _gauge("queue_events", "Deliveries that a sink's queue holds, those in hand included.", ("sink",), waiting)
+    yield _gauge("queue_events", "Deliveries that a sink's queue holds, those in flight included.", ("sink",), waiting)
 
 
 def _outcomes(book: SinkBook) -> Iterator[Row]:
@@ -228,7 +228,7 @@ def _outcomes(book: SinkBook) -> Iterator[Row]:
 
 
 def _complete(counter: Mapping[Reason, int], known: frozenset[Reason]) -> list[tuple[str, int]]:
-    """Every reason with its number, 0 too: a series that begins at 1 hides its first event from `increase()`."""
+    """Return all known reasons with their numbers, also 0: `increase()` misses the first event of a new series."""
     return [(str(reason), counter.get(reason, 0)) for reason in sorted(known | counter.keys())]
 
 

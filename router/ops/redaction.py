@@ -1,4 +1,4 @@
-"""Redaction: secrets are taken out of the texts that the router writes; floor 4."""
+"""Redaction of secrets in texts that the router writes; floor 4."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from router.errors import Reason, text_of
 HIDDEN = "***"
 
 SHORT = 8
-"""Characters: a shorter secret is hidden only where it stands as a word of its own, for its letters stand in others."""
+"""The length in characters below which a secret is hidden only as a whole word: it may be part of ordinary words."""
 
 _USERINFO = r"(?<=://)[^/\s@?#\"'<>]*(?=@)"
 _ESCAPE = re.compile("%[0-9A-F]{2}")
@@ -24,11 +24,11 @@ _REASONS = frozenset(map(str, Reason))
 
 
 class Redactor:
-    """Replaces secrets by `***`: what was given to `hide`, in every form, and the user and password of any URL.
+    """Replaces secrets by `***`: those passed to `hide`, in every encoding, and user and password of any URL.
 
-    A secret of `SHORT` characters or more is found anywhere: as it is, as JSON and Python write it in a string,
-    percent-encoded, and base64-encoded with whatever stands before it (`Authorization: Basic …` has user and password in one).
-    A shorter one is hidden as a whole word only, and never in the keys of a mapping.
+    A secret of at least `SHORT` characters is found anywhere: plain, escaped as in JSON and Python strings,
+    percent-encoded, and inside base64 (`Authorization: Basic …` encodes user and password together). A shorter one is
+    hidden only as a whole word, and never in the keys of a mapping.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -36,7 +36,7 @@ class Redactor:
         self.hide(secrets)
 
     def hide(self, secrets: Iterable[str]) -> None:
-        """Take these secrets instead of those known before; empty ones are ignored."""
+        """Hide these secrets from now on, and no others; empty ones are ignored."""
         forms = {form for secret in secrets if secret for form in forms_of(secret)}
         self._pattern = re.compile("|".join([*expressions(forms), _USERINFO]))
         long = (form for form in forms if len(form) >= SHORT)
@@ -47,7 +47,7 @@ class Redactor:
         return self._pattern.sub(HIDDEN, text)
 
     def value(self, value: Any) -> Any:
-        """Return the value with every text in it redacted; what is neither text, number nor container as its `repr`."""
+        """Return the value with all texts in it redacted; unknown objects are replaced by their redacted `repr`."""
         if value is None or isinstance(value, bool | int | float):
             return value
         if isinstance(value, str):
@@ -61,7 +61,7 @@ class Redactor:
         return self.text(_text(value))
 
     def __call__(self, _logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        """Redact the fields of a log line, as a structlog processor: all but names of ours and the reasons of `errors`."""
+        """Redact the fields of a log line (structlog processor), except our own names and the reasons of `errors`."""
         for key, value in fields.items():
             if key not in _UNTOUCHED and not (key == "reason" and value in _REASONS):
                 fields[key] = self.value(value)
@@ -75,13 +75,13 @@ def _text(value: Any) -> str:
 
 
 def expressions(forms: Iterable[str]) -> list[str]:
-    """Return regular expressions that find these forms of secrets, the longest first; a short one as a word of its own."""
+    """Return regular expressions for these forms of secrets, the longest first; short ones match whole words only."""
     longest_first = sorted(forms, key=len, reverse=True)
     return [re.escape(form) if len(form) >= SHORT else rf"(?<!\w){re.escape(form)}(?!\w)" for form in longest_first]
 
 
 def forms_of(secret: str) -> set[str]:
-    """Return how a secret may be written: a short one as it is and in a string, a long one in every encoding."""
+    """Return the forms of a secret: plain and escaped in strings, for a long one every encoding."""
     forms = {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]}
     if len(secret) >= SHORT:
         encoded = secret.encode("utf-8", "surrogateescape")
@@ -92,9 +92,9 @@ def forms_of(secret: str) -> set[str]:
 
 
 def _in_base64(secret: bytes) -> set[str]:
-    """Return the characters of base64 that depend on the secret alone, for each of three places where it may begin.
+    """Return the base64 characters that depend on the secret alone, for each of its three possible alignments.
 
-    Base64 writes three bytes as four characters. The first and the last character may hold bits of what stands beside it.
+    Base64 encodes three bytes as four characters, so characters at the edges also depend on neighbouring bytes.
     """
     forms = set()
     for before in range(3):

@@ -1,4 +1,4 @@
-"""The state directory, and the lock that keeps two routers of one name apart; floor 4."""
+"""The state directory, and the lock that prevents two routers with the same name; floor 4."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from router.files import distrust
 
 
 def state_directory(environ: Mapping[str, str]) -> Path:
-    """Return where this user's router keeps its state, made (mode 0700) when it isn't there.
+    """Return the state directory of this user's router; create it (mode 0700) if it is missing.
 
-    `$STATE_DIRECTORY` (systemd may list several: the first), else `$XDG_STATE_HOME/event-router`, else
-    `~/.local/state/event-router`. Raises `ConfigError` when it can't be made or written, and when somebody else owns it
-    or may write it: who could would put links in the place of our files, or read what we write.
+    The directory is `$STATE_DIRECTORY` (systemd may list several: the first), else `$XDG_STATE_HOME/event-router`, else
+    `~/.local/state/event-router`. Raises `ConfigError` if it can't be created or written, and if another user owns it
+    or may write it: that user could replace our files by links, or read them.
     """
     path = state_path(environ)
     try:
@@ -33,23 +33,23 @@ def state_directory(environ: Mapping[str, str]) -> Path:
 
 
 def state_path(environ: Mapping[str, str]) -> Path:
-    """Return where this user's state directory would be; nothing is made. Raises `ConfigError` when nobody says where."""
+    """Return the path of the state directory without creating it. Raises `ConfigError` if no variable gives a path."""
     if given := environ.get("STATE_DIRECTORY", "").split(":")[0]:
         return Path(given).absolute()
     home = environ.get("XDG_STATE_HOME", "")
-    # The XDG Base Directory Specification: a relative path there is invalid and to be ignored.
+    # The XDG Base Directory Specification says that a relative path is invalid and must be ignored.
     if not Path(home).is_absolute():
         user = environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111  # Path.home() raises without a home
         if not Path(user).is_absolute():
-            raise _problem("there is no state directory: neither STATE_DIRECTORY nor HOME is set")
+            raise _problem("there is no state directory: neither STATE_DIRECTORY nor HOME is set; set one of them")
         home = os.path.join(user, ".local", "state")  # noqa: PTH118  # text, like the other branch
     return Path(home) / "event-router"
 
 
 class InstanceLock:
-    """Held by a running router: no second one runs under its name on this state directory.
+    """The lock of a running router: no second one runs under the same name with this state directory.
 
-    Taken on entering; the kernel gives it back when the process ends, however it ends.
+    The lock is acquired on entering. The kernel releases it when the process ends, even by a kill.
     """
 
     def __init__(self, state: Path, instance: str) -> None:
@@ -58,7 +58,7 @@ class InstanceLock:
         self._file: int | None = None
 
     def __enter__(self) -> Self:
-        """Raises `ConfigError` when another router runs under the name."""
+        """Acquire the lock. Raises `ConfigError` if another router runs under the name."""
         try:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
@@ -79,11 +79,11 @@ class InstanceLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give it back; the file stays, for its removal would race with the next router."""
+        """Release the lock. The file stays: removing it would race with the next router."""
         file, self._file = self._file, None
         if file is not None:
             os.ftruncate(file, 0)
-            fcntl.flock(file, fcntl.LOCK_UN)  # a child that is just being made holds the open file too, for a moment
+            fcntl.flock(file, fcntl.LOCK_UN)  # a child that is being forked may still have the file open for a moment
             os.close(file)
 
 

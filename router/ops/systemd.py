@@ -1,7 +1,7 @@
-"""Messages to the service manager; floor 4.
+"""Notifications to the service manager (systemd); floor 4.
 
-The protocol is one datagram to `$NOTIFY_SOCKET` (sd_notify(3)). Without that variable, and when the manager can't be
-reached, nothing happens: these functions never raise, for being heard is not worth dying for.
+The protocol is a datagram to `$NOTIFY_SOCKET` (sd_notify(3)). Without that variable, or if the manager can't be
+reached, the functions do nothing. They never raise, because a lost notification must not end the router.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import socket
 import time
 
 SOCKET = "NOTIFY_SOCKET"
-_PATIENCE = 1.0  # seconds that a manager too busy to read may hold us up
+_PATIENCE = 1.0  # seconds to wait for a manager that is too busy to read
 
 
 def managed() -> bool:
-    """Return whether a service manager started us and waits to hear from us."""
+    """Return whether a service manager has started this process and expects notifications."""
     return bool(os.environ.get(SOCKET))
 
 
 def notify(*assignments: str) -> bool:
-    """Send assignments (`READY=1`, `STATUS=…`) together in one datagram; returns whether it was sent."""
+    """Send assignments (`READY=1`, `STATUS=…`) in one datagram; return whether it was sent."""
     address = os.environ.get(SOCKET, "")
     if not address.startswith(("/", "@")):
         return False
@@ -37,31 +37,31 @@ def notify(*assignments: str) -> bool:
 
 
 def ready(status: str) -> bool:
-    """Say that the service is up; `status` is one line for `systemctl status`."""
+    """Notify that the service is ready; `status` is one line for `systemctl status`."""
     return notify("READY=1", f"STATUS={status}")
 
 
 def reloading(status: str) -> bool:
-    """Say that the configuration is being loaded again; `ready` has to follow, whatever comes of it.
+    """Notify that a reload begins. Call `ready` afterwards, also after a failure.
 
-    The time stands in the same datagram, or the manager takes no notice (sd_notify(3), MONOTONIC_USEC).
+    systemd ignores the notification unless the same datagram has the time (sd_notify(3), MONOTONIC_USEC).
     """
     microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     return notify("RELOADING=1", f"MONOTONIC_USEC={microseconds}", f"STATUS={status}")
 
 
 def stopping(status: str) -> bool:
-    """Say that the service is ending."""
+    """Notify that the service is shutting down."""
     return notify("STOPPING=1", f"STATUS={status}")
 
 
 def status(text: str) -> bool:
-    """Set the line that `systemctl status` shows."""
+    """Set the status line of `systemctl status`."""
     return notify(f"STATUS={text}")
 
 
 def watchdog() -> float | None:
-    """Seconds within which the manager wants to hear `alive`, again and again; None where it does not (sd_watchdog_enabled(3))."""
+    """Return the seconds between two heartbeats (`alive`) at most; None without watchdog (sd_watchdog_enabled(3))."""
     asked = os.environ.get("WATCHDOG_USEC", "")
     of = os.environ.get("WATCHDOG_PID", str(os.getpid()))
     if not managed() or not asked.isdecimal() or int(asked) == 0 or of != str(os.getpid()):
@@ -70,12 +70,12 @@ def watchdog() -> float | None:
 
 
 def alive() -> bool:
-    """Say that every part of the service gets on."""
+    """Send a heartbeat to the watchdog of the service manager: every component makes progress."""
     return notify("WATCHDOG=1")
 
 
 def extend_timeout(seconds: float, text: str | None = None) -> bool:
-    """Ask for this much more time to start or to stop, counted from now, with a new status line if `text` is given."""
+    """Request so many more seconds to start or stop, counted from now, with a new status line if `text` is given."""
     assignments = [f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}"]
     if text is not None:
         assignments.append(f"STATUS={text}")

@@ -1,6 +1,6 @@
-"""The other end of our output: the journal, a terminal, and whether it wants colours; floor 4.
+"""The detection of a file descriptor's kind: the journal, a terminal, colours; floor 4.
 
-Apart from the logs, whose library takes longer to import than a configuration to check.
+It is separate from `logs`, because structlog takes longer to import than `check` needs for a configuration.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def journal(environ: Mapping[str, str], descriptor: int) -> bool:
 
 
 def colours(environ: Mapping[str, str], descriptor: int) -> bool:
-    """Return whether to colour what goes to the descriptor: NO_COLOR forbids, FORCE_COLOR demands, else a terminal decides."""
+    """Return whether to use colours: never with NO_COLOR, always with FORCE_COLOR, else on a terminal."""
     if environ.get("NO_COLOR"):
         return False
     if environ.get("FORCE_COLOR"):
@@ -29,7 +29,7 @@ def colours(environ: Mapping[str, str], descriptor: int) -> bool:
 
 
 def terminal(descriptor: int) -> bool:
-    """Return whether somebody watches."""
+    """Return whether the descriptor is a terminal."""
     try:
         return os.isatty(descriptor)
     except OSError:

@@ -1,4 +1,4 @@
-"""Notices that a file has changed; floor 4. The library behind it is an extra (`event-router[watch]`)."""
+"""The watch for changed files; floor 4. It needs the extra `event-router[watch]` (watchfiles)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 from router.files import UnreadableError, read_file
 
 PATIENCE = 1000
-"""Milliseconds after which one is told to look though nothing was heard: what is to be looked at may be more by then."""
+"""Milliseconds after which `stirred` yields even without a change, because the set of files may have grown."""
 
 QUIET = 100
-"""Milliseconds without a further change before one is told: who writes several files is let finish."""
+"""Milliseconds without a further change before `stirred` yields, so that a program may finish writing several files."""
 
 State = tuple[int, int, int] | None
-"""What tells one content of a file from another: time, size, inode; None where it is not there."""
+"""The state of a file by which a change is noticed: modification time, size, inode; None if the file is missing."""
 
 
 def available() -> bool:
@@ -27,12 +27,12 @@ def available() -> bool:
 
 
 def states(files: Iterable[Path]) -> Mapping[Path, State]:
-    """Return how these files, and folders, are now. A link is what it leads to; a folder changes with the names in it."""
+    """Return the state of each file or folder now. Links are followed; a folder changes with the names in it."""
     return {file: _state(file) for file in files}
 
 
 def digests(files: Iterable[Path]) -> dict[Path, str]:
-    """Return the digest of each file; empty for one that is gone meanwhile, and for a folder."""
+    """Return the SHA-256 of each file; empty for a folder and for a file that can't be read."""
     found: dict[Path, str] = {}
     for file in files:
         try:
@@ -51,7 +51,7 @@ def _state(file: Path) -> State:
 
 
 async def stirred(files: Callable[[], Iterable[Path]]) -> AsyncIterator[None]:
-    """Yield each time some of these files may have changed, and now and then; what `files` gives may be others each time."""
+    """Yield when a file may have changed, and every `PATIENCE` milliseconds. `files` is called again for each yield."""
     from watchfiles import awatch  # noqa: PLC0415  # an extra
 
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
@@ -74,7 +74,7 @@ async def stirred(files: Callable[[], Iterable[Path]]) -> AsyncIterator[None]:
 
 
 def _folders(files: Iterable[Path]) -> list[Path]:
-    """The folders to listen in: of each file where its name stands, and where it really is."""
+    """Return the folders to watch: for each file the folder of its name and, for a link, that of its target."""
     found: set[Path] = set()
     for file in files:
         really = Path(os.path.realpath(file))

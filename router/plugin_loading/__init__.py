@@ -1,1 +1,1 @@
-"""How plugins are found, judged, imported and registered; floor 3."""
+"""Plugin loading: finding, checking, importing and registering plugins; floor 3."""

@@ -1,7 +1,7 @@
-"""Drop-in plugins as files: found, judged and imported; floor 3.
+"""Drop-in plugins: finding, checking and importing their files; floor 3.
 
-A drop-in is a `.py` file, or a folder with an `__init__.py` (a Python package). Its modules are compiled anew each time,
-because nobody judged who wrote a `.pyc` beside them.
+A drop-in is a `.py` file, or a folder with an `__init__.py` (a Python package). Its modules are compiled each time: a
+`.pyc` is not used, because the check of permissions covers only the `.py` files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MODULE_PREFIX = "event_router_plugin_"
 
 
 def plugin_name(path: Path) -> str:
-    """Return the name of the plugin that a drop-in is."""
+    """Return the plugin name of a drop-in: its file or folder name without `.py`."""
     return path.name.removesuffix(".py")
 
 
@@ -42,7 +42,7 @@ def find_drop_ins(folder: Path, incomplete: list[Path]) -> Iterator[Path]:
 
 
 def code_of(drop_in: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Yield the files and folders of a drop-in that can be imported: itself, then all that is in it where it is a folder."""
+    """Yield the importable files and folders of a drop-in: itself, then the content of a folder."""
     yield drop_in
     if drop_in.suffix == ".py" or (here := drop_in.resolve()) in above:  # a link may lead back up
         return
@@ -62,7 +62,7 @@ def _is_code(path: Path) -> bool:
 
 
 def refusal(drop_in: Path, code: Sequence[Path]) -> str | None:
-    """Return why a drop-in must not be loaded, and what to do: another one has its name, or others could change its code."""
+    """Return why a drop-in must not be loaded, and the cure: a name clash, or code that other users may change."""
     twin = drop_in.with_name(f"{drop_in.name}.py")
     if drop_in.suffix != ".py" and os.path.lexists(twin):
         return f"{twin.name} stands beside it and is loaded in its place: remove or rename one of the two"
@@ -74,7 +74,10 @@ def refusal(drop_in: Path, code: Sequence[Path]) -> str | None:
 
 
 def _distrusted(path: Path) -> str | None:
-    """Return why a file or folder is not to be trusted. Of a link, the target is judged, and the folder of the target."""
+    """Return why a file or folder is untrusted, else None.
+
+    For a link, the target and the target's folder are checked.
+    """
     try:
         target = resolve_path(path)
     except UnreadableError as error:
@@ -92,7 +95,10 @@ def digest_of(code: Sequence[Path]) -> str:
 
 
 class _Uncached(SourceFileLoader):
-    """Compiles the file itself: a `.pyc` beside it is neither read, for nobody judged who wrote it, nor written."""
+    """The loader that always compiles the source file.
+
+    It neither reads a `.pyc`, which was not checked, nor writes one.
+    """
 
     def get_code(self, fullname: str) -> CodeType:
         """Return the code of the module."""
@@ -101,10 +107,13 @@ class _Uncached(SourceFileLoader):
 
 
 class _Submodules(MetaPathFinder):
-    """Finds the modules in a package that `_Uncached` loaded, for the same loader, and nothing else in its folder."""
+    """The finder of modules inside packages that `_Uncached` loaded: it loads them with `_Uncached` too."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, _: ModuleType | None = None, /) -> ModuleSpec | None:
-        """Return the module, None in any other package. Raises `ModuleNotFoundError` where the package has no such module."""
+        """Return a module's spec; None in other packages.
+
+        Raises `ModuleNotFoundError` if the package has no such module.
+        """
         package, _dot, name = fullname.rpartition(".")
         if not path or not isinstance(getattr(sys.modules.get(package), "__loader__", None), _Uncached):
             return None
@@ -118,10 +127,10 @@ _SUBMODULES = _Submodules()
 
 
 def import_drop_in(path: Path, *, trusted: bool = False) -> ModuleType:
-    """Import a drop-in under a name that can't shadow any other module, not even a drop-in in another folder.
+    """Import a drop-in under a module name that is unique, also among drop-ins of different folders.
 
-    All of its modules are imported anew, and when one fails those of an earlier import are left in place. With `trusted`
-    Python may use and write `.pyc` files.
+    All of its modules are imported again. If one fails, the modules of an earlier import stay in `sys.modules`. With
+    `trusted`, Python may use and write `.pyc` files.
     """
     file = path if path.suffix == ".py" else path / "__init__.py"
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()
@@ -134,7 +143,7 @@ def import_drop_in(path: Path, *, trusted: bool = False) -> ModuleType:
         raise ImportError(f"{file.name} can't be imported")
     module = importlib.util.module_from_spec(spec)
     before = _forget(name)
-    sys.modules[name] = module  # pydantic looks a model's annotations up in its module
+    sys.modules[name] = module  # pydantic resolves a model's annotations in its module
     try:
         loader.exec_module(module)
     except BaseException:
@@ -145,6 +154,6 @@ def import_drop_in(path: Path, *, trusted: bool = False) -> ModuleType:
 
 
 def _forget(name: str) -> dict[str, ModuleType]:
-    """Take a module and all below it out of `sys.modules`; returns them."""
+    """Remove a module and its submodules from `sys.modules`; return them."""
     names = [key for key in list(sys.modules) if key == name or key.startswith(f"{name}.")]
     return {key: sys.modules.pop(key) for key in names}

@@ -1,8 +1,8 @@
-"""Loads plugins: the built-ins, drop-in files and folders, and installed packages; floor 3.
+"""The plugin manager: loads built-ins, drop-in files and folders, and installed packages; floor 3.
 
-Each call builds a fresh pluggy manager. Every plugin is loaded on its own and guarded: one that can't be loaded is named
-with its reason and harms no other. Who may write a drop-in file may run code as the router, so files and folders that
-others can write are refused.
+Each load builds a new pluggy manager. Plugins are loaded one by one, so that one that fails is reported with its reason
+and affects no other. A user who may write a drop-in can run code as the router, so drop-ins that other users may write
+are refused.
 """
 
 from __future__ import annotations
@@ -38,50 +38,53 @@ _BUILT_IN = "built-in"
 _LONGEST = 300  # characters of a plugin's own error that are shown
 
 ALL = "all"
-"""The key of `defaults` for every type of sink, which is therefore the name of none."""
+"""The key of `defaults` for all types of sinks. No type may have this name."""
 
 PATIENCE = 10.0
-"""Seconds that one plugin may take to load."""
+"""Seconds allowed for loading one plugin."""
 
 
 class TooSlowError(BaseException):
-    """A plugin takes too long to load; no `except Exception` of its own holds this up."""
+    """A plugin that takes too long to load.
+
+    A BaseException, so that the plugin's `except Exception` does not catch it.
+    """
 
 
 class NoOptions(SinkOptions):
-    """The options of a sink that was registered without any: every key is refused."""
+    """The options of a sink registered without options: every key is refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedPlugin:
-    """One plugin: where it came from, what it registered, or why it failed."""
+    """A plugin with its origin and the sinks it registered, or the error of its load."""
 
     name: str
     origin: str
-    """`built-in`, the folder that a drop-in stands in, or the pip package."""
+    """`built-in`, the folder of a drop-in, or the pip package."""
     path: Path | None = None
-    """The file or folder that a drop-in is."""
+    """The file or folder of a drop-in."""
     version: str | None = None
     sinks: tuple[str, ...] = ()
     error: str | None = None
     digest: str | None = None
-    """SHA-256 of its files as they were loaded, to tell whether they have changed since."""
+    """The SHA-256 of its files when they were loaded, to notice later changes."""
     code: tuple[Path, ...] = ()
-    """The files of a drop-in, and from itself down the folders that they are in."""
+    """The files of a drop-in, with the folders that contain them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plugins:
-    """Everything that was loaded."""
+    """All loaded plugins and their sink types."""
 
     sinks: dict[str, SinkType] = field(default_factory=dict)
     loaded: list[LoadedPlugin] = field(default_factory=list)
     incomplete: list[Path] = field(default_factory=list)
-    """Folders beside the drop-ins that have Python files and no `__init__.py`, so that they are no plugins."""
+    """Folders beside the drop-ins with Python files but no `__init__.py`: they are no plugins."""
 
     @property
     def code(self) -> frozenset[Path]:
-        """The files of all drop-ins, and the folders of those that are folders."""
+        """The files and folders of all drop-ins."""
         return frozenset(path for plugin in self.loaded for path in plugin.code)
 
     @property
@@ -91,7 +94,7 @@ class Plugins:
 
 
 def builtins_folder() -> Path:
-    """The folder of the built-in plugins: inside an installed package, or beside it in a checkout."""
+    """Return the folder of the built-in plugins: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "_data" / "plugins"
     return installed if installed.is_dir() else package.parent / "plugins"
@@ -100,8 +103,8 @@ def builtins_folder() -> Path:
 def load_plugins(paths: Sequence[Path] = (), *, entry_points: bool = True) -> Plugins:
     """Load the built-ins, the drop-ins in the folders `paths`, and installed packages.
 
-    A folder found twice counts once, and one that resolves to the built-ins' is skipped. Never raises for a plugin's
-    fault: see `Plugins.failures`.
+    A folder given twice is loaded once; the folder of the built-ins is skipped. A plugin's fault never raises: see
+    `Plugins.failures`.
     """
     plugins = Plugins()
     manager = pluggy.PluginManager(hookspecs.PROJECT)
@@ -145,9 +148,9 @@ def _load_entry_point(plugins: Plugins, manager: pluggy.PluginManager, point: im
 
 
 def _load(plugins: Plugins, manager: pluggy.PluginManager, plugin: LoadedPlugin, find: Callable[[], Any]) -> None:
-    """Import a plugin with `find`, add it to the manager, call its own `register_sinks` alone and keep what it registered.
+    """Import a plugin with `find`, add it to the manager, call its `register_sinks` and store the sinks it registers.
 
-    Whatever it does wrong is noted on it; what it had registered before it failed is taken back.
+    An error is stored in `LoadedPlugin.error`; sinks that the plugin registered before the error are discarded.
     """
     found: dict[str, SinkType] = {}
     module = None
@@ -165,7 +168,7 @@ def _load(plugins: Plugins, manager: pluggy.PluginManager, plugin: LoadedPlugin,
             raise ValueError(_unmarked(module))
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001  # whatever a plugin raises while it loads is its own fault
+    except BaseException as error:  # noqa: BLE001  # a plugin may raise anything, even SystemExit
         if manager.is_registered(module):
             manager.unregister(module)
         plugins.loaded.append(replace(plugin, error=_cause(error, plugin)))
@@ -176,16 +179,16 @@ def _load(plugins: Plugins, manager: pluggy.PluginManager, plugin: LoadedPlugin,
 
 @contextlib.contextmanager
 def _guard() -> Iterator[None]:
-    """Meanwhile code of a plugin runs: what it prints must not get into our data, and it is interrupted when it blocks.
+    """Guard code of a plugin: redirect its prints to stderr, and interrupt it after `PATIENCE` seconds.
 
-    Only the main thread can be interrupted; in another one it has all the time it wants.
+    Only the main thread can be interrupted (by SIGALRM). In other threads the time is not limited.
     """
     with contextlib.redirect_stdout(sys.stderr):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         handler = signal.signal(signal.SIGALRM, _too_slow)
-        timer = signal.setitimer(signal.ITIMER_REAL, PATIENCE, 1.0)  # again each second, should the plugin catch it
+        timer = signal.setitimer(signal.ITIMER_REAL, PATIENCE, 1.0)  # repeated, in case the plugin catches the error
         try:
             yield
         finally:
@@ -205,7 +208,7 @@ def _arguments(
 
 
 def _unmarked(module: Any) -> str:
-    """Why a plugin that loads well does nothing."""
+    """Return why a plugin that was imported without error registers no hook, and the cure."""
     names = [name for name in sorted(_known_hooks()) if callable(getattr(module, name, None))]
     if names:
         return f"`{names[0]}` lacks `@hookimpl`: write that above it (from router.api import hookimpl)"
@@ -218,7 +221,7 @@ def _known_hooks() -> set[str]:
 
 
 def _no_unknown_hooks(module: Any) -> None:
-    """Refuse a `@hookimpl` that fits no hook: a misspelt name would never be called."""
+    """Raise `ValueError` for a `@hookimpl` without a matching hook: a misspelt name would never be called."""
     known = _known_hooks()
     marker = f"{hookspecs.PROJECT}_impl"
     marked = {name for name, value in vars(module).items() if getattr(value, marker, None)}
@@ -252,7 +255,7 @@ def _registrar(plugins: Plugins, found: dict[str, SinkType], plugin: LoadedPlugi
 
 
 def _fault(kind: SinkType) -> str | None:
-    """What is wrong with a registration: a plugin may have handed in anything, whatever the annotations say."""
+    """Return the fault of a registration, else None. A plugin may pass anything, whatever the annotations say."""
     sink: Any = kind.sink
     options: Any = kind.options
     if not isinstance(kind.name, str) or not re.fullmatch(NAME, kind.name) or kind.name == ALL:
@@ -266,7 +269,7 @@ def _fault(kind: SinkType) -> str | None:
         return f"`options` is a subclass of SinkOptions, not {options!r}"
     taken = sorted(_keys(options) & _keys(HostKeys))
     if taken:
-        return f"its option `{taken[0]}` has the name of a key of the host's, and would never be set"
+        return f"its option `{taken[0]}` has the name of a host key, and would never be set"
     if kind.queue not in {"memory", "redis"}:
         return f"`queue` is 'memory' or 'redis', not {kind.queue!r}"
     if not _is_count(kind.concurrency):
@@ -281,7 +284,7 @@ def _fault(kind: SinkType) -> str | None:
 
 
 def _keys(model: type[BaseModel]) -> set[str]:
-    """What the fields of a model are called in the configuration."""
+    """Return the names of a model's fields in the configuration."""
     return {field.alias or name for name, field in model.model_fields.items()}
 
 
@@ -290,7 +293,7 @@ def _is_count(value: object) -> bool:
 
 
 def _cause(error: BaseException, plugin: LoadedPlugin) -> str:
-    """Return one line: what went wrong, in which file and line of the plugin where that is known, and what helps."""
+    """Return one line with the error, the plugin's file and line if known, and a hint."""
     frames = inspect.getinnerframes(error.__traceback__, context=0) if error.__traceback__ else []
     places = [(frame.filename, frame.lineno) for frame in frames]
     text = "; ".join(text_of(error).split("\n"))[:_LONGEST].strip("; ")
@@ -303,7 +306,7 @@ def _cause(error: BaseException, plugin: LoadedPlugin) -> str:
 
 
 def _hint(error: BaseException, plugin: LoadedPlugin) -> str:
-    """Return what helps when a plugin imports a module of its own without the dot, or from beside its only file."""
+    """Return a hint for a plugin that imports its own module without the dot, or a module beside its only file."""
     if plugin.path is None or not isinstance(error, ImportError):
         return ""
     own = {plugin.name, *map(plugin_name, (*plugin.code, *plugin.path.parent.glob("*.py")))}

@@ -124,7 +124,7 @@ async def test_metrics(serve, router):
 @pytest.mark.parametrize(
     ("method", "path", "status", "said"),
     [
-        ("GET", "/", 404, "there is /livez, /readyz, /metrics, /api/status"),
+        ("GET", "/", 404, "the paths are /livez, /readyz, /metrics, /api/status"),
         ("GET", "/metrics/../../etc/passwd", 404, "unknown path"),
         ("GET", "/%2e%2e/%2e%2e/etc/passwd", 404, "unknown path"),
         ("POST", "/api/status", 405, "POST is not allowed here, GET and HEAD is"),
