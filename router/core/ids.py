@@ -1,4 +1,7 @@
-"""Ids of events and dead letters: unique by themselves, and in the order of time as plain text; pure."""
+"""Ids of events and dead letters; pure.
+
+Those of events are unique by themselves, and in the order of time as plain text.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from hashlib import sha256
 
 LONGEST = 200
 """Bytes an id may have."""
+
+_LETTER_DIGITS = 20  # 80 bits: among a million letters two share an id once in a trillion times
 
 
 def portable(text: str) -> str:
@@ -17,6 +22,15 @@ def portable(text: str) -> str:
     if 0 < len(text) <= LONGEST and text.isascii() and text.isprintable():
         return text
     return sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def of_delivery(key: str) -> str:
+    """Return the id of the dead letter of a delivery with this idempotency key.
+
+    Nothing has to remember it: a letter that is replayed and fails again has the same id, whichever router replays it and
+    whatever is killed meanwhile.
+    """
+    return sha256(key.encode("utf-8", "backslashreplace")).hexdigest()[:_LETTER_DIGITS]
 
 
 class Ids:

@@ -54,7 +54,6 @@ class Shared:
                 meter=self.meters.setdefault(name, SinkMeter()),
                 dead_letters=self.letters,
                 clock=self.around.clock,
-                ids=self.ids,
                 hand_over=self.way.hand_over,
                 redact=redacted,
             )

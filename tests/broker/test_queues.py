@@ -11,7 +11,6 @@ import pytest
 from router.broker.queues.queue_admin import AT_ONCE, IDLE, Bounds, QueueAdmin, State, claim_idle_of
 from router.broker.server import client
 from router.core.accounts.records import Reader, pack
-from router.core.ids import Ids
 from router.engine.dead_letters.dead_letter_factory import of_waiting
 from router.errors import ConfigError, Reason, UnavailableError
 from router.events import History, Outcome
@@ -97,8 +96,7 @@ async def move(queues, *, name="old", to="new", bounds=WIDE, overriding=frozense
 
 
 def maker(reason=Reason.ORPHANED):
-    ids = Ids("test")
-    return lambda event: of_waiting(ids.next(1000.0), event, reason, "the sink old is gone", now=1000.0)
+    return lambda event: of_waiting(event, reason, "the sink old is gone", now=1000.0)
 
 
 async def bury(queues, *, make=None, most=100_000, **options):

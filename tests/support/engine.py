@@ -14,7 +14,6 @@ from typing import Any
 from router.config.models import HostKeys
 from router.contracts import Clock
 from router.core.accounts.books import SinkBook
-from router.core.ids import Ids
 from router.core.rendering import TemplateEnvironment, compile_options
 from router.core.rendering.expressions import Expiry, Expression
 from router.engine.calling.calls import Caller
@@ -147,7 +146,6 @@ async def bench(
         meter=SinkMeter(),
         dead_letters=letters,
         clock=clock,
-        ids=Ids("test"),
         hand_over=hand_over,
         redact=redact,
     )

@@ -17,7 +17,6 @@ from router.broker.server import client
 from router.broker.server.outage import Outage
 from router.config.models import QueueConfig
 from router.core.accounts.books import SinkBook
-from router.core.ids import Ids
 from router.engine.clock import SystemClock
 from router.engine.delivery.outcomes import Outcomes
 from router.engine.log_limits import LogLimits
@@ -53,9 +52,7 @@ class Line:
         clock = SystemClock()
         server = client.server(url)
         self.book = SinkBook()
-        self.outcomes = Outcomes(
-            sink, book=self.book, meter=SinkMeter(), dead_letters=Letters(), clock=clock, ids=Ids("test")
-        )
+        self.outcomes = Outcomes(sink, book=self.book, meter=SinkMeter(), dead_letters=Letters(), clock=clock)
         self.enqueuer = enqueuer or Enqueuer(
             server,
             prefix=PREFIX,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,7 +18,6 @@ from router.broker.server import client
 from router.cli.common import json_option, of_running, print_json, redis_queues, redis_url, tell
 from router.cli.operate.bulk import ago, agreed, dry_run_option, print_table, progress, yes_option
 from router.config.models import QueueConfig
-from router.core.ids import Ids
 from router.engine.dead_letters.dead_letter_factory import of_waiting
 from router.errors import Exit, Reason, RouterError
 from router.events import DeadLetter, Event, timestamp
@@ -219,11 +217,8 @@ def _why(name: str, loaded: Loaded, *, orphaned: bool) -> str:
 
 
 def _maker(reason: Reason, why: str) -> Callable[[Event], DeadLetter]:
-    ids = Ids(os.urandom(5).hex())
-
     def make(event: Event) -> DeadLetter:
-        now = time.time()
-        return of_waiting(ids.next(now), event, reason, why, now=now)
+        return of_waiting(event, reason, why, now=time.time())
 
     return make
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from router.core import ids
 from router.core.validation import DETAIL_BYTES
 from router.errors import Reason
 from router.escaping import cut
@@ -12,7 +13,6 @@ from router.events import DeadLetter, Event, timestamp
 
 
 def of_delivery(
-    letter_id: str,
     event: Event,
     reason: Reason,
     detail: str,
@@ -23,11 +23,12 @@ def of_delivery(
 ) -> DeadLetter:
     """The letter of a delivery that gave up, or of an event without one: then `event.sink` is empty.
 
+    Its id is that of the event or follows from the key of the delivery, so that a replay does not change it.
     `now` is seconds since the epoch; `attempts` is how often it was tried. `written` is called once the letter is in Redis.
     """
     has_sink = bool(event.sink)
     return DeadLetter(
-        id=letter_id,
+        id=ids.of_delivery(event.key) if has_sink else event.id,
         event_id=event.id,
         reason=reason,
         detail=cut(detail, DETAIL_BYTES),
@@ -47,11 +48,11 @@ def of_delivery(
     )
 
 
-def of_waiting(letter_id: str, event: Event, reason: Reason, why: str, *, now: float) -> DeadLetter:
+def of_waiting(event: Event, reason: Reason, why: str, *, now: float) -> DeadLetter:
     """The letter of a delivery that is given up where it waits; what it last failed with stands behind `why`.
 
     `now` is seconds since the epoch.
     """
     history = event._history
     detail = f"{why} (last error: {history.last_error})" if history and history.last_error else why
-    return of_delivery(letter_id, event, reason, detail, now=now, attempts=history.calls if history else 0)
+    return of_delivery(event, reason, detail, now=now, attempts=history.calls if history else 0)

@@ -18,7 +18,6 @@ import structlog
 from router.contracts import Clock, DeadLetters, Receipt, WorkQueue
 from router.core.accounts.books import SinkBook
 from router.core.accounts.records import LONGEST_ERROR
-from router.core.ids import Ids
 from router.engine.calling import accidents
 from router.engine.dead_letters import dead_letter_factory
 from router.engine.delivery import delivery_log
@@ -99,7 +98,6 @@ class Outcomes:
         meter: SinkMeter,
         dead_letters: DeadLetters,
         clock: Clock,
-        ids: Ids,
         hand_over: HandOver | None = None,
         redact: Callable[[str], str] = str,
     ) -> None:
@@ -109,7 +107,6 @@ class Outcomes:
         self.notes = LogLimits(log.bind(sink=sink), clock)
         self._dead_letters = dead_letters
         self._clock = clock
-        self._ids = ids
         self._hand_over = hand_over
         self._redact = redact
         self._last_call = LastCall()
@@ -198,7 +195,7 @@ class Outcomes:
         kept = _is_kept(event)
         now = self._clock.now()
         letter = dead_letter_factory.of_delivery(
-            self._ids.next(now), event, reason, detail, now=now, attempts=attempts, written=over if kept else None
+            event, reason, detail, now=now, attempts=attempts, written=over if kept else None
         )
         fields = {"error": told, "attempt": attempts, "reason": str(reason), **about(event)}
         self.notes.say("delivery given up", reason, event.route, **fields)

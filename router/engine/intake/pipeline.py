@@ -353,7 +353,7 @@ class Pipeline:
 
     def _keep(self, event: Event, reason: Reason, detail: str) -> None:
         """Add the letter of an event that gets no further; the source hears of it when it is written."""
-        letter = dead_letter_factory.of_delivery(event.id, event, reason, detail, now=self._clock.now(), attempts=0)
+        letter = dead_letter_factory.of_delivery(event, reason, detail, now=self._clock.now(), attempts=0)
         receipt, position = event._receipt, event._position
         if receipt is not None:
             letter = msgspec.structs.replace(letter, written=partial(receipt.settle, position))
