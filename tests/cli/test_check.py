@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 import resource
 import socket
@@ -81,11 +80,59 @@ def test_json(folder):
     assert (problem["severity"], problem["file"], problem["line"], problem["column"]) == ("error", "bad.yaml", 3, 23)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written_is_said(folder):
-    (folder / "locked").mkdir(mode=0o500)
-    done = run("check", cwd=folder, env={"LOGS_DIRECTORY": str(folder / "locked")})
-    assert "MAY NOT" in done.out
+WITHOUT_RIGHTS = """\
+import ctypes, os, sys
+for right in (1, 2):  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, by which root reads and writes whatever the modes say
+    if os.geteuid() == 0 and ctypes.CDLL(None).prctl(24, right, 0, 0, 0):  # PR_CAPBSET_DROP, of what is executed next
+        sys.exit(99)
+os.execv(sys.executable, [sys.executable, "-m", "router.cli.main", *sys.argv[1:]])
+"""
+
+
+def check_without_rights(folder, *arguments):
+    """Run `check` as somebody for whom the modes of files count, root too."""
+    command = [sys.executable, "-c", WITHOUT_RIGHTS, "check", *arguments]
+    done = subprocess.run(
+        command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    if done.returncode == 99:
+        pytest.skip("root can't give up its rights here")
+    return done
+
+
+LOG = "version: 1\nsources:\n  web: {type: pubsub, channels: [a]}\nroutes:\n  - {id: all, sinks: [audit]}\nsinks:\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "severity", "said", "writable"),
+    [
+        ("locked/audit.jsonl", "warning", "this user may not make files in {}/locked; to see who may: ls -ld", False),
+        ("theirs.jsonl", "warning", "this user may not write {}/theirs.jsonl; to see who may: ls -ld", False),
+        ("locked", "warning", "it can't write {}/locked, which is a folder", False),
+        ("theirs.jsonl/audit.jsonl", "warning", "{}/theirs.jsonl is no folder", False),
+        ("locked/new/x.jsonl", "warning", "this user sees no folder {}/locked/new, and this user may not", False),
+        ("closed/new/x.jsonl", "warning", "this user sees no folder {}/closed/new, and this user may not", False),
+        ("free/new/x.jsonl", "note", "this user sees no folder {}/free/new; the router makes it", True),
+        ("free/new/newer/x.jsonl", "note", "the router makes one level alone: mkdir -p {}/free/new/newer", False),
+        ("free/audit.jsonl", None, None, True),
+    ],
+)
+def test_a_log_that_this_user_may_not_write_is_a_warning(folder, path, severity, said, writable):
+    for name, mode in (("locked", 0o555), ("closed", 0o000), ("free", 0o777)):
+        (folder / name).mkdir()
+        (folder / name).chmod(mode)
+    (folder / "theirs.jsonl").touch()
+    (folder / "theirs.jsonl").chmod(0o444)
+    (folder / "config.yaml").write_text(f"{LOG}  audit: {{type: log, path: {path}}}\n")
+    done = check_without_rights(folder, "--strict", "--json")
+    (report,) = json.loads(done.stdout)
+    found = [each for each in report["problems"] if each["path"] == "sinks.audit"]
+    assert done.returncode == (severity == "warning"), done.stdout + done.stderr
+    assert [(each["severity"], each["line"]) for each in found] == ([(severity, 7)] if severity else [])
+    assert all(said.format(folder) in each["message"] for each in found)
+    assert report["summary"]["sinks"]["audit"]["writable"] is writable
+    assert ("WHICH THIS USER MAY NOT" in check_without_rights(folder).stdout) is not writable
+    (folder / "closed").chmod(0o700)
 
 
 def test_a_file_in_the_way_of_a_log_is_said(folder):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from router.cli.common import config_option, env_file_option, find_config, json_option, print_json, say, say_problems
-from router.cli.operate.durability_warnings import problems
-from router.config.redis_url import nameable, shown
+from router.cli.operate import durability_warnings, written_files
+from router.config.redis_url import shown
 from router.errors import ConfigError, Exit, Problem
 from router.escaping import escape
 from router.ops.terminal import colours
@@ -71,7 +71,9 @@ def _report(path: Path, env_file: Path | None) -> Report:
     except ConfigError as error:
         return Report(path, error.problems, None)
     said = Redactor(loaded.secrets).value(summary(loaded))
-    return Report(path, [*loaded.problems, *problems(loaded)], said)
+    return Report(
+        path, [*loaded.problems, *durability_warnings.problems(loaded), *written_files.problems(loaded)], said
+    )
 
 
 def summary(loaded: Loaded) -> dict[str, Any]:
@@ -125,26 +127,15 @@ def _server(url: str) -> str:
 
 def _sink(loaded: Loaded, name: str) -> dict[str, Any]:
     kind = loaded.types[name]
-    path = getattr(loaded.config.sinks[name].options, "path", None) if kind.local else None
     queue = loaded.config.sinks[name].host.queue
     where = (queue and queue.type) or kind.queue
     if loaded.config.deliver == "print":
         where = "memory"
     document: dict[str, Any] = {"type": kind.name, "origin": kind.origin, "queue": QUEUE_PROMISES[where]}
-    if isinstance(path, str):
-        file = loaded.write_base / path
-        document |= {"path": str(file), "writable": may_write(file)}
+    file = written_files.written_file(loaded, name)
+    if file is not None:
+        document |= {"path": str(file), "writable": written_files.judge(file).writable}
     return document
-
-
-def may_write(file: Path) -> bool:
-    """Return whether this user may write the file, or make it, and its folder if that alone is missing, as the log sink does."""
-    if not nameable(str(file)):
-        return False
-    if file.exists():
-        return os.access(file, os.W_OK) and not file.is_dir()
-    folder = file.parent if file.parent.exists() else file.parent.parent
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
 def _document(report: Report) -> dict[str, Any]:

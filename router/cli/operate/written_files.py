@@ -1,0 +1,92 @@
+"""Whether this user may write the files that a configuration has the sinks write; floor 7."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from router.config.redis_url import nameable
+from router.errors import Problem
+
+if TYPE_CHECKING:
+    from router.ops.loading import Loaded
+
+
+def written_file(loaded: Loaded, name: str) -> Path | None:
+    """Return the file that a sink writes, None for one that writes none."""
+    path = getattr(loaded.config.sinks[name].options, "path", None) if loaded.types[name].local else None
+    return loaded.write_base / path if isinstance(path, str) else None
+
+
+class Verdict(NamedTuple):
+    """Whether a file can be written; where there is something to say, what, and how severe that is."""
+
+    writable: bool
+    severity: str = ""
+    why: str = ""
+
+
+def problems(loaded: Loaded) -> list[Problem]:
+    """Return a warning for each file that can't be written, and a note where its folder is missing.
+
+    A folder may be missing because this is not the machine of the router, so that is no warning.
+    """
+    found = []
+    for name in loaded.config.sinks:
+        file = written_file(loaded, name)
+        verdict = judge(file) if file else Verdict(writable=True)
+        if verdict.why:
+            found.append(replace(loaded.placed(verdict.why, "sinks", name), severity=verdict.severity))
+    return found
+
+
+def judge(file: Path) -> Verdict:
+    """Return whether a file can be written: the log sink makes it, and its folder where that alone is missing."""
+    folder = file.parent
+    if not nameable(str(file)):
+        return _not("the name of its file can't be used in this locale")
+    if _is_folder(file):
+        return _not(f"it can't write {file}, which is a folder")
+    if _is_there(file):
+        can = os.access(file, os.W_OK)
+        return Verdict(writable=True) if can else _not(f"this user may not write {file}; {_see(file)}")
+    if _is_there(folder) and not _is_folder(folder):
+        return _not(f"{folder} is no folder, so no file can be made in it")
+    if _is_there(folder):
+        can = _may_add(folder)
+        return Verdict(writable=True) if can else _not(f"this user may not make files in {folder}; {_see(folder)}")
+    gap = f"this user sees no folder {folder}"
+    if not _is_there(folder.parent):
+        make = shlex.quote(str(folder))
+        return Verdict(
+            writable=False, severity="note", why=f"{gap}, and the router makes one level alone: mkdir -p {make}"
+        )
+    if _may_add(folder.parent):
+        return Verdict(writable=True, severity="note", why=f"{gap}; the router makes it with the first line")
+    return _not(f"{gap}, and this user may not make it; {_see(folder.parent)}")
+
+
+def _not(why: str) -> Verdict:
+    return Verdict(writable=False, severity="warning", why=why)
+
+
+def _is_there(path: Path) -> bool:
+    with contextlib.suppress(OSError):  # a folder above it may not be read
+        return path.exists()
+    return False
+
+
+def _is_folder(path: Path) -> bool:
+    return _is_there(path) and path.is_dir()
+
+
+def _may_add(folder: Path) -> bool:
+    return _is_folder(folder) and os.access(folder, os.W_OK | os.X_OK)
+
+
+def _see(path: Path) -> str:
+    return f"to see who may: ls -ld {shlex.quote(str(path))}"
