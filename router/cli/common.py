@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,10 @@ import click
 from router.config.scalars import NAME
 from router.errors import ConfigError, Problem, UnavailableError
 from router.escaping import escape, escape_json
-from router.ops.terminal import colours, journal
+from router.ops.terminal import colours, journal, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from router.ops.loading import Loaded
 
@@ -182,40 +181,37 @@ def console(*, width: int, err: bool = False, markup: bool = True) -> Console:
     )
 
 
-def table(columns: Sequence[str], *, words: int | None = None) -> Table:
-    """Make an empty table, drawn for a terminal and plain for a pipe; the columns behind the first `words` hold numbers."""
-    from rich import box
-    from rich.table import Table
-
-    drawn = box.SIMPLE_HEAD if sys.stdout.isatty() else None
-    made = Table(box=drawn, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for place, column in enumerate(columns):
-        made.add_column(column, justify="left" if words is None or place < words else "right", overflow="fold")
-    return made
-
-
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table: drawn to the width of a terminal, or plain and as wide as it must be for a pipe."""
-    from rich.text import Text
-
-    shown = table(columns)
-    for row in rows:
-        shown.add_row(*(Text(escape(cell)) for cell in row))
-    console(width=10_000).print(shown, crop=False)
-
-
 def say_problems(problems: Iterable[Problem], *, err: bool = True) -> None:
     """Print problems one a line, with the faulty line below; on stderr, or as data on stdout."""
     for problem in problems:
         if err:
-            _talk(_styled(problem), problem.severity)
+            _talk(_styled(problem, 2), problem.severity)
         else:
-            click.echo(_styled(problem), color=colours(os.environ, 1))
+            click.echo(_styled(problem, 1), color=colours(os.environ, 1))
 
 
-def _styled(problem: Problem) -> str:
-    text = escape(str(problem), newlines=True)
-    place = problem.place if text.startswith(problem.place) else ""
-    return (
-        click.style(place, fg=_COLOURS.get(problem.severity), bold=True) + text.removeprefix(place) if place else text
+def _styled(problem: Problem, descriptor: int) -> str:
+    said, newline, excerpt = escape(str(problem), newlines=True).partition("\n")
+    said = wrapped(said, descriptor)
+    place = problem.place if said.startswith(problem.place) else ""
+    if place:
+        said = click.style(place, fg=_COLOURS.get(problem.severity), bold=True) + said.removeprefix(place)
+    return f"{said}{newline}{excerpt}"
+
+
+def wrapped(text: str, descriptor: int = 1, *, indent: int = 4) -> str:
+    """Return one line as it is shown: on a terminal broken between words, `indent` spaces before what follows."""
+    if not terminal(descriptor):
+        return text
+    import shutil
+    import textwrap
+
+    return textwrap.fill(
+        text,
+        shutil.get_terminal_size().columns,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+        drop_whitespace=True,
     )

@@ -149,6 +149,29 @@ def test_the_queues_of_sinks_that_work_that_are_gone_and_that_moved_to_memory(de
     assert timedelta(days=3) < age < timedelta(days=3, minutes=5)
 
 
+def test_a_queue_that_was_emptied_is_listed_only_where_its_sink_works(quick):
+    quick.put("gone", 2)
+    quick.put("kept", 1)
+    assert list(quick.listed()) == ["kept", "gone"]
+    assert quick.queue("move", "gone", "kept").code == 0
+    assert list(quick.listed()) == ["kept"]
+    assert [line.split()[0] for line in quick.queue("list").out.splitlines()] == ["sink", "kept"]
+
+
+def test_what_a_living_router_has_let_go_of_is_not_said_to_be_a_dead_ones(quick):
+    quick.put("gone", 2)
+    stream = f"{PREFIX}:queue:gone"
+    with quick.server.client() as client:
+        client.xgroup_create(stream, "event-router", id="0")
+        taken = client.xreadgroup("event-router", "alive", {stream: ">"})[0][1]
+        for entry, _ in taken:  # as a router sets free what it has in hand, when a reload takes the sink away
+            client.execute_command("XCLAIM", stream, "event-router", "alive", 0, entry, "IDLE", 10**8, "RETRYCOUNT", 0)
+    done = quick.queue("move", "gone", "kept")
+    assert done.code == 0
+    assert "2 that no router has in hand any more" in done.err
+    assert "dead" not in done.err
+
+
 def test_a_sink_with_nothing_in_redis_is_listed_and_an_empty_redis_is_no_error(desk):
     assert desk.listed() == {
         "kept": {"sink": "kept", "state": "ok", "waiting": 0, "delayed": 0, "in_hand": 0, "oldest": None}

@@ -7,6 +7,8 @@ import os
 import pty
 import select
 import subprocess
+import termios
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.process import COMMAND, environment
@@ -15,10 +17,11 @@ from tests.support.process import COMMAND, environment
 class Terminal:
     """A command that runs on a terminal of its own: all it shows, and what is typed."""
 
-    def __init__(self, *words: str, cwd: Path) -> None:
+    def __init__(self, *words: str, cwd: Path, columns: int = 120, env: Mapping[str, str] | None = None) -> None:
         self.shown = b""
         self._master, slave = pty.openpty()
-        variables = {**environment(cwd), "TERM": "xterm", "COLUMNS": "120"}
+        termios.tcsetwinsize(slave, (50, columns))
+        variables = {**environment(cwd), "TERM": "xterm", **(env or {})}
         self._process = subprocess.Popen(
             [*COMMAND, *words], cwd=cwd, env=variables, stdin=slave, stdout=slave, stderr=slave
         )

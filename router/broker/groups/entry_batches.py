@@ -12,6 +12,7 @@ from router.contracts import Receipt, Receiver
 from router.errors import Reason
 from router.escaping import cut
 from router.events import RawBatch, text
+from router.wording import counted
 
 REDIS_ID = "redis-id"
 """The header that holds the bare id of an entry."""
@@ -60,7 +61,7 @@ class EntryBatches:
         """Make a dead letter of an entry that ended the process again and again."""
         entry_id, fields = entry
         payload, headers = _split(fields, self._field)
-        detail = f"delivered {deliveries} times, and each time the router ended before the attempt came back"
+        detail = f"delivered {counted(deliveries, 'time')}, and each time the router ended before the attempt came back"
         self._log.error(
             "an entry is given up as poison", stream=stream.name, entry=entry_id.decode(), reason=str(Reason.POISON)
         )

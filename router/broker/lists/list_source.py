@@ -26,6 +26,7 @@ from router.broker.server.outage import Outage
 from router.contracts import Clock, Receiver, Sign, Source
 from router.errors import ConfigError, Problem, Reason
 from router.events import RawBatch
+from router.wording import counted
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -407,7 +408,7 @@ class ListSource:
         good: tuple[list[bytes], list[int]] = ([], [])
         for number, (payload, deaths, _) in zip(self._hold(each, items), items, strict=True):
             if deaths > self._max_deliveries:
-                detail = f"the router died {deaths} times while it had this item in hand"
+                detail = f"the router died {counted(deaths, 'time')} while it had this item in hand"
                 batch = RawBatch(each.channel, None, [payload], receipt=Receipt(each, [number]))
                 self._receiver.refuse(self.name, batch, Reason.POISON, detail)
             else:

@@ -15,6 +15,7 @@ from router.broker.queues.queue_admin import QueueAdmin
 from router.broker.server.client import Server
 from router.broker.server.health import Health
 from router.broker.server.repeating import Repeating
+from router.wording import counted
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -90,7 +91,7 @@ class Orphans:
 
 def warning(name: str, number: int) -> str:
     """Return the warning about an orphaned queue with so many deliveries."""
-    wait = "1 delivery waits" if number == 1 else f"{number} deliveries wait"
+    wait = counted(number, "delivery waits", "deliveries wait")
     return (
         f"{wait} in the queue of {name}, and no sink of the configuration works it off: see `event-router queue list`"
     )

@@ -28,20 +28,25 @@ PATIENCE = 12.0
 
 CONFIG = """\
 version: 1
-redis: {url: "${REDIS_URL}"}                # the demo's own Redis
+redis: {url: "${REDIS_URL}"}       # the demo's own Redis
 sources:
   web-app: {type: pubsub, channels: [notification, "orders.*", heartbeat]}
 schemas:
   - {channels: [notification], file: schemas/notification.schema.json}
 sinks:
-  user-chat:                                # reaches one user: the event says which
-    {type: chat, service: telegram, token: none, to: "{{ payload.user_id }}", text: "{{ payload.message }}"}
+  user-chat:                       # reaches one user: the event says which
+    type: chat
+    service: telegram
+    token: none
+    to: "{{ payload.user_id }}"
+    text: "{{ payload.message }}"
   audit: {type: log, path: audit.jsonl}
 routes:
   - {id: notify, channels: [notification], sinks: [user-chat, audit]}
   - {id: orders, channels: ["orders.*"], sinks: [audit]}
-deliver: print                              # shows who would get what, and sends and keeps nothing
+deliver: print                     # shows who would get what, sends nothing
 """
+"""The configuration of the tour: no line is longer than a terminal of 80 columns is wide."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,8 @@ def _tour(console: Console, folder: Path, url: str) -> None:
             _heading(console, f"{number}. {sample.title}")
             _publish(console, url, sample)
             for line in daemon.answers(sample):
-                console.print(_painted(line), soft_wrap=True)
+                # What people read is wrapped between words on a terminal; a line of JSON stays one line.
+                console.print(_painted(line), soft_wrap=line.startswith("{") or not console.is_terminal)
         closing = daemon.stop()
     finally:
         daemon.kill()
@@ -233,7 +239,7 @@ def _show_yaml(console: Console) -> None:
     from rich.syntax import Syntax
 
     if console.is_terminal:
-        console.print(Syntax(CONFIG, "yaml", theme="ansi_dark", background_color="default"))
+        console.print(Syntax(CONFIG, "yaml", theme="ansi_dark", background_color="default", word_wrap=True))
     else:
         console.print(CONFIG, markup=False, soft_wrap=True)
 

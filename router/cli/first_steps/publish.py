@@ -11,6 +11,7 @@ import click
 
 from router.cli.common import of_running, redis_url, say, tell
 from router.errors import Exit
+from router.wording import counted
 
 if TYPE_CHECKING:
     from router.config.models import SourceConfig
@@ -42,9 +43,9 @@ def publish(channel: str, payload: str, *, loaded: Loaded, no_check: bool) -> in
         say(f"added to the stream {channel} at {address}: entry {answer.decode()}")
         return Exit.OK
     if source is not None and source.type == "list":
-        say(f"pushed to the list {channel} at {address}: {answer} item{'s wait' if answer != 1 else ' waits'} there")
+        say(f"pushed to the list {channel} at {address}: {counted(answer, 'item waits', 'items wait')} there")
         return Exit.OK
-    say(f"published on {channel} at {address}: {answer} subscriber{'s' * (answer != 1)} received it")
+    say(f"published on {channel} at {address}: {counted(answer, 'subscriber')} received it")
     if not answer:
         tell("warning: nobody was subscribed, so this event is gone; is `event-router run` running?", "warning")
     return Exit.OK

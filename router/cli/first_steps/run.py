@@ -22,6 +22,7 @@ from router.cli.common import config_option, env_file_option, find_config, insta
 from router.errors import ConfigError, Exit, Problem
 from router.escaping import escape
 from router.version import __version__
+from router.wording import counted
 
 if TYPE_CHECKING:
     from router.broker.server.embedded import Embedded
@@ -243,7 +244,9 @@ def _printer(active: Logs) -> Iterator[Callable[[str], None]]:
     """Yield what prints a line on stdout: in a thread of its own, without secrets and without control characters."""
     from router.ops.logs import Writer
 
-    writer = Writer(1, lost_line=lambda count: f"({count} lines are not shown: stdout was not read)")
+    writer = Writer(
+        1, lost_line=lambda count: f"({counted(count, 'line is', 'lines are')} not shown: stdout was not read)"
+    )
     writer.start()
     try:
         yield lambda line: writer.put(escape(active.redactor.text(line)))

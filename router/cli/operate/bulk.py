@@ -1,21 +1,17 @@
-"""Questions, progress bars and long tables, for commands that deal with many things at once; floor 7."""
+"""Questions and progress bars, for commands that deal with many things at once; floor 7."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
 
-from router.cli.common import console, show_table, tell
-from router.escaping import escape
+from router.cli.common import console, tell
 
 ASK_ABOVE = 100
 """Things above which a person is asked first."""
-
-MOST_IN_TABLE = 2000
-"""Rows up to which the table on a terminal is drawn; more are printed plainly."""
 
 
 yes_option = click.option("--yes", is_flag=True, help=f"Don't ask; else above {ASK_ABOVE} on a terminal.")
@@ -47,17 +43,6 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
     with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=screen) as bar:
         task = bar.add_task("", total=total)
         yield lambda number: bar.advance(task, number)
-
-
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table: drawn on a terminal where it is not too long, else in plain columns, with nothing folded."""
-    if sys.stdout.isatty() and len(rows) <= MOST_IN_TABLE:
-        show_table(columns, rows)
-        return
-    rows = [[escape(cell) for cell in row] for row in rows]
-    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
-    for cells in (columns, *rows):
-        click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip())
 
 
 def ago(seconds: float) -> str:

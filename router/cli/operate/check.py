@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from router.cli.common import config_option, env_file_option, find_config, json_option, print_json, say, say_problems
+from router.cli.common import (
+    config_option,
+    env_file_option,
+    find_config,
+    json_option,
+    print_json,
+    say,
+    say_problems,
+    wrapped,
+)
 from router.cli.operate import durability_warnings, written_files
 from router.config.redis_url import shown
 from router.errors import ConfigError, Exit, Problem
 from router.escaping import escape
 from router.ops.terminal import colours
+from router.wording import counted
 
 if TYPE_CHECKING:
     from router.config.models import SourceConfig
@@ -161,7 +171,7 @@ def _document(report: Report) -> dict[str, Any]:
 def _print(report: Report) -> None:
     say_problems(report.problems, err=False)
     counts = [
-        f"{count} {severity}{'s' * (count != 1)}"
+        counted(count, severity)
         for severity in ("error", "warning", "note")
         if (count := sum(problem.severity == severity for problem in report.problems))
     ]
@@ -171,7 +181,7 @@ def _print(report: Report) -> None:
     if report.summary:
         for title, lines in _lines(report.summary):
             for index, line in enumerate(lines):
-                say(f"  {title if index == 0 else '':<9} {line}")
+                say(wrapped(f"  {title if index == 0 else '':<9} {line}", indent=14))
 
 
 def _lines(summary: dict[str, Any]) -> list[tuple[str, list[str]]]:

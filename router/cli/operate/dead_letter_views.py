@@ -8,11 +8,23 @@ import msgspec
 
 from router.broker.dead_letters.dead_letter_store import Kept
 from router.cli.operate.bulk import ago
+from router.cli.tables import Column
 from router.core.accounts.dead_letter_filter import brief, content, faults, moment_of
 from router.escaping import escape_json
 from router.ops.redaction import Redactor
+from router.wording import counted
 
-COLUMNS = ("id", "age", "reason", "source", "channel", "route", "sink", "address", "detail")
+COLUMNS = (
+    Column("id"),
+    Column("age"),
+    Column("reason"),
+    Column("source", rank=8, least=8),
+    Column("channel", rank=3, least=12),
+    Column("route", rank=7, least=8),
+    Column("sink", rank=2, least=12),
+    Column("address", rank=6, least=12),
+    Column("detail", rank=1, least=12),
+)
 """The head of the table."""
 
 _DETAIL = 60  # characters of the detail in the table
@@ -44,7 +56,7 @@ def hiding(secrets: frozenset[str]) -> Callable[[Kept], Kept]:
 
 def count(number: int) -> str:
     """Return so many dead letters, in words."""
-    return f"{number} dead letter{'s' * (number != 1)}"
+    return counted(number, "dead letter")
 
 
 def age(failed_at: str, now: float) -> str:

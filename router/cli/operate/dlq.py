@@ -15,11 +15,13 @@ import click
 from router.broker.dead_letters.dead_letter_store import Kept, LetterStore
 from router.cli.common import json_option, of_running, print_json, redis_url, tell
 from router.cli.operate import dead_letter_views as views
-from router.cli.operate.bulk import agreed, dry_run_option, print_table, progress, yes_option
+from router.cli.operate.bulk import agreed, dry_run_option, progress, yes_option
+from router.cli.tables import show_table
 from router.core.accounts.dead_letter_filter import DeadLetterFilter, moment
 from router.core.rendering.expressions import BrokenExpressionError, Expression
 from router.errors import DEAD, ConfigError, Exit, RouterError
 from router.escaping import escape
+from router.wording import counted
 
 if TYPE_CHECKING:
     from router.ops.loading import Loaded
@@ -102,7 +104,7 @@ async def list_letters(wanted: Wanted, *, loaded: Loaded) -> int:
                 rows.append(views.row(shown(kept), now))
         waiting = await _waiting(store)
     if rows:
-        print_table(views.COLUMNS, [tuple(map(escape, row)) for row in rows])
+        show_table(views.COLUMNS, rows)
         tell(views.count(len(rows)))
     elif not wanted.as_json:
         _none(wanted)
@@ -206,8 +208,8 @@ async def replay(wanted: Wanted, *, loaded: Loaded, rate: int, dry_run: bool, ye
             chosen.add(kept)
             recipients.add(kept.letter)
         for newer, number in left.items():
-            what = "of a newer event-router stay" if newer else "that can't be read stay"
-            tell(f"warning: {views.count(number)} {what} where they are", "warning")
+            what = "of a newer event-router" if newer else "that can't be read"
+            tell(f"warning: left alone: {views.count(number)} {what}", "warning")
         if not chosen.letters:
             return _none(wanted)
         tell(f"{'would replay' if dry_run else 'replaying'} {chosen.summary(now)}, {recipients.summary()}")
@@ -227,8 +229,9 @@ async def _tell_untaken(store: LetterStore) -> None:
     deadline = time.monotonic() + TAKEN_WITHIN
     while left := await store.untaken():
         if time.monotonic() > deadline:
-            many = f"{left} or more letters" if left >= 1000 else views.count(left)  # what it counts up to
-            tell(f"warning: no running router has taken {many} yet; they wait in Redis until one does", "warning")
+            many = f"{left} or more dead letters" if left >= 1000 else views.count(left)  # what it counts up to
+            wait = "it waits" if left == 1 else "they wait"
+            tell(f"warning: no running router has taken {many} yet; {wait} in Redis until one does", "warning")
             return
         await asyncio.sleep(0.1)
 
@@ -258,7 +261,7 @@ class Chosen:
         """Return how many of what, and how old."""
         most = ", ".join(f"{number} {what}" for what, number in self.reasons.most_common(5))
         rest = len(self.reasons) - 5
-        others = f" and {rest} other kinds" if rest > 0 else ""
+        others = f" and {counted(rest, 'other kind')}" if rest > 0 else ""
         newest, oldest = views.age(self.newest, now), views.age(self.oldest, now)
         age = oldest if newest == oldest else f"{newest} to {oldest}"
         return f"{views.count(len(self.letters))} ({most}{others}), {age} old"

@@ -16,12 +16,14 @@ import click
 from router.broker.queues.queue_admin import Bounds, Progress, QueueAdmin, Standing, State, claim_idle_of
 from router.broker.server import client
 from router.cli.common import json_option, of_running, print_json, redis_queues, redis_url, tell
-from router.cli.operate.bulk import ago, agreed, dry_run_option, print_table, progress, yes_option
+from router.cli.operate.bulk import ago, agreed, dry_run_option, progress, yes_option
+from router.cli.tables import Column, show_table
 from router.config.models import QueueConfig
 from router.engine.dead_letters.dead_letter_factory import of_waiting
 from router.errors import Exit, Reason, RouterError
 from router.events import DeadLetter, Event, timestamp
 from router.ops.loading.reading.problems import did_you_mean
+from router.wording import counted
 
 if TYPE_CHECKING:
     from router.ops.loading import Loaded
@@ -29,7 +31,14 @@ if TYPE_CHECKING:
 PATIENCE = 30.0
 """Seconds that an answer of Redis may take."""
 
-_COLUMNS = ("sink", "state", "waiting", "delayed", "in hand", "oldest")
+_COLUMNS = (
+    Column("sink"),
+    Column("state"),
+    Column("waiting"),
+    Column("delayed", rank=2),
+    Column("in hand", rank=3),
+    Column("oldest", rank=1),
+)
 
 
 @click.group()
@@ -55,13 +64,15 @@ async def list_queues(*, loaded: Loaded, as_json: bool) -> int:
         ours = [name for name in loaded.config.sinks if name in working]
         names = [*ours, *(name for name in found if name not in working)]
         standings = {name: await queues.look(name) for name in names}
-    states = {name: _state(name, loaded, working) for name in names}
+    # A queue that was emptied keeps its key in Redis: it is nothing to look at unless its sink works.
+    standings = {name: found for name, found in standings.items() if found.held or name in working}
+    states = {name: _state(name, loaded, working) for name in standings}
     now = time.time()
     if as_json:
         for name, standing in standings.items():
             print_json(_document(name, states[name], standing))
-    elif names:
-        print_table(_COLUMNS, [_row(name, states[name], standing, now) for name, standing in standings.items()])
+    elif standings:
+        show_table(_COLUMNS, [_row(name, states[name], standing, now) for name, standing in standings.items()])
     else:
         tell("there are no queues in Redis")
     left = sum(standing.held for name, standing in standings.items() if name not in working)
@@ -295,7 +306,7 @@ def _tell_left(asked: Asked, job: _Job, done: Counter[Any], after: Standing) -> 
     if after.kept:
         tell(
             f"note: {_number(after.kept)} in hand of a router that runs, or that was killed less than "
-            f"{asked.idle:g} s ago, left as they are",
+            f"{asked.idle:g} s ago, left alone",
             "note",
         )
 
@@ -313,7 +324,7 @@ async def _check_it_exists(queues: QueueAdmin, asked: Asked) -> None:
 
 
 def _summary(asked: Asked, standing: Standing, number: int) -> str:
-    kinds = {"due later": standing.delayed, "that a dead router had in hand": standing.in_hand - standing.kept}
+    kinds = {"due later": standing.delayed, "that no router has in hand any more": standing.in_hand - standing.kept}
     parts = [f"{count} {kind}" for kind, count in kinds.items() if count]
     if asked.limit is not None and number < standing.free:
         parts = [f"of {standing.free}"]
@@ -336,4 +347,4 @@ def _stamp(at: float | None) -> str | None:
 
 
 def _number(count: int) -> str:
-    return f"{count} deliver{'y' if count == 1 else 'ies'}"
+    return counted(count, "delivery", "deliveries")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from router.errors import AddressError, TemplateError
 from router.ops.loading.reading.placeholders import WORD
+from router.wording import counted
 
 if TYPE_CHECKING:
     from router.events import DeadLetter, Event
@@ -81,8 +82,7 @@ class Recipients:
     def summary(self) -> str:
         """Return how many recipients, and how many letters would reach nobody."""
         number = len(self._found)
-        many = f"{number} or more" if number >= MOST else str(number)
-        text = f"to {many} recipient{'s' * (number != 1)}"
+        text = f"to {number} or more recipients" if number >= MOST else f"to {counted(number, 'recipient')}"
         if self._unknown:
             text += f" (not certain: addresses of {', '.join(sorted(self._unknown))} are made of values not set here)"
         return f"{text}; {self._nowhere} would reach nobody as things are" if self._nowhere else text

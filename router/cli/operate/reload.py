@@ -21,6 +21,7 @@ from router.cli.common import (
 )
 from router.cli.running_router import running
 from router.errors import Exit, Problem
+from router.wording import counted
 
 PATIENCE = 120.0
 """Seconds that a reload may take: reading, connecting, and one before it."""
@@ -58,7 +59,10 @@ def _say(told: Mapping[str, Any]) -> None:
     lines = list(_lines(told["changed"]))
     say("\n".join(["reloaded:", *lines]) if lines else "reloaded: nothing has changed")
     for sink, number in told["waiting"].items():
-        tell(f"warning: {number:,} deliveries wait for {sink}, which is gone: event-router queue list", "warning")
+        tell(
+            f"warning: {counted(number, 'delivery waits', 'deliveries wait')} for {sink}, which is gone: event-router queue list",
+            "warning",
+        )
 
 
 def _lines(changed: Mapping[str, Any]) -> list[str]:

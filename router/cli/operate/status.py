@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import click
 
 from router.admin.admin_client import STATUS, Client
-from router.cli.common import config_option, console, env_file_option, instance_option, json_option, print_json, table
+from router.cli.common import config_option, console, env_file_option, instance_option, json_option, print_json
 from router.cli.running_router import running
+from router.cli.tables import Cell, Column, Table
 from router.errors import Exit, UnavailableError
 from router.escaping import escape
 
@@ -137,56 +138,75 @@ def _complaints(told: Document) -> list[Text]:
 
 
 def _sources(told: Document, rates: Rates | None) -> RenderableType:
-    columns = ("source", "", *(["/s"] if rates else []), "received", "rejected", "unmatched", "routed", "gaps")
-    sources = table(columns, words=2)
+    rows = []
     for name, source in told["sources"].items():
         book = told["books"]["sources"][name]
-        state = ("up", "green") if source["up"] else ("down", "bold red")
-        sources.add_row(
-            name,
-            _painted(*state),
-            *([rates.of("sources", name, "received")] if rates else []),
-            _number(book["received"]),
-            _by_reason(book, "rejected", "yellow"),
-            _number(book["unmatched"]),
-            _number(book["routed"]),
-            _painted(f"{source['gaps']} ({source['gap_seconds']:.1f} s)", "yellow") if source["gaps"] else "0",
+        gaps = source["gaps"]
+        rows.append(
+            {
+                "source": name,
+                "": Cell("up", "green") if source["up"] else Cell("down", "bold red"),
+                **({"/s": rates.of("sources", name, "received")} if rates else {}),
+                "received": _number(book["received"]),
+                "rejected": _by_reason(book, "rejected", "yellow"),
+                "unmatched": _number(book["unmatched"]),
+                "routed": _number(book["routed"]),
+                "gaps": Cell(f"{gaps} ({source['gap_seconds']:.1f} s)", "yellow", str(gaps)) if gaps else "0",
+            }
         )
-    return sources
+    return _table(rows, ("source", "", "received", "rejected", "routed", "unmatched", "gaps", "/s"))
 
 
 def _sinks(told: Document, rates: Rates | None) -> RenderableType:
     # Most routers print nothing. One of an older version, which has not been restarted yet, does not count it.
     prints = any(book.get("printed") for book in told["books"]["sinks"].values())
-    columns = ("pending", "delivered", *(["printed"] if prints else []), "dead", "dropped", "suppressed", "handed over")
-    sinks = table(("sink", "", *(["/s"] if rates else []), *columns), words=2)
+    rows = []
     for name, sink in told["sinks"].items():
         book = told["books"]["sinks"][name]
-        sinks.add_row(
-            name,
-            _painted(*_health(sink)),
-            *([rates.of("sinks", name, "delivered", "printed")] if rates else []),
-            _pending(book["pending"], sink["delayed"]),
-            _number(book["delivered"]),
-            *([_number(book["printed"])] if prints else []),
-            _by_reason(book, "dead_lettered", "red"),
-            _by_reason(book, "dropped", "red"),
-            _by_reason(book, "suppressed", ""),
-            _number(book["handed_over"]),
+        rows.append(
+            {
+                "sink": name,
+                "": _health(sink),
+                **({"/s": rates.of("sinks", name, "delivered", "printed")} if rates else {}),
+                "pending": _pending(book["pending"], sink["delayed"]),
+                "delivered": _number(book["delivered"]),
+                **({"printed": _number(book["printed"])} if prints else {}),
+                "dead": _by_reason(book, "dead_lettered", "red"),
+                "dropped": _by_reason(book, "dropped", "red"),
+                "suppressed": _by_reason(book, "suppressed", ""),
+                "handed over": _number(book["handed_over"]),
+            }
         )
-    return sinks
+    most_important = ("sink", "", "pending", "delivered", "dead", "dropped", "printed", "suppressed", "/s")
+    return _table(rows, (*most_important, "handed over"))
 
 
-def _health(sink: Document) -> tuple[str, str]:
+def _table(rows: Sequence[Mapping[str, Cell | str]], most_important: Sequence[str]) -> Table:
+    """A table of rows by the name of the column; where it is narrow, columns of zeros give way first.
+
+    The first two columns always stay. The others give way in the order of their importance, the last first.
+    """
+    names = list(rows[0]) if rows else []
+    columns = []
+    for place, name in enumerate(names):
+        rank = max(most_important.index(name) - 1, 0)
+        zeros = all(row[name] in {"0", ""} for row in rows)
+        columns.append(Column(name, rank + (len(names) if zeros and rank else 0), number=place > 1))
+    return Table(columns, [list(row.values()) for row in rows])
+
+
+def _health(sink: Document) -> Cell:
     if sink["breaker_open"]:
-        return "breaker open", "bold red"
-    return ("failing", "bold red") if sink["fault"] else ("ok", "green")
+        return Cell("breaker open", "bold red")
+    return Cell("failing", "bold red") if sink["fault"] else Cell("ok", "green")
 
 
 def _books(told: Document) -> Text:
+    from rich.text import Text
+
     if told["balanced"]:
-        return _painted("The books balance.", "green")
-    return _painted("THE BOOKS DO NOT BALANCE, which is a fault of the router.", "bold red")
+        return Text("The books balance.", style="green")
+    return Text("THE BOOKS DO NOT BALANCE, which is a fault of the router.", style="bold red")
 
 
 def _console() -> Console:
@@ -197,23 +217,20 @@ def _number(number: int) -> str:
     return f"{number:,}"
 
 
-def _pending(pending: int, delayed: int) -> Text | str:
-    return _painted(f"{pending:,} ({delayed:,} wait for a retry)", "yellow") if delayed else _number(pending)
+def _pending(pending: int, delayed: int) -> Cell | str:
+    if not delayed:
+        return _number(pending)
+    return Cell(f"{pending:,} ({delayed:,} to be retried)", "yellow", _number(pending))
 
 
-def _by_reason(book: Document, column: str, colour: str) -> Text | str:
+def _by_reason(book: Document, column: str, colour: str) -> Cell | str:
     """A number, and what it is made of."""
     reasons = book["by_reason"][column]
+    total = _number(book[column])
     if not reasons:
-        return _number(book[column])
+        return total
     parts = ", ".join(f"{reason} {number:,}" for reason, number in reasons.items())
-    return _painted(parts if len(reasons) == 1 else f"{book[column]:,}: {parts}", colour)
-
-
-def _painted(text: str, style: str) -> Text:
-    from rich.text import Text
-
-    return Text(text, style=style)
+    return Cell(parts if len(reasons) == 1 else f"{total}: {parts}", colour, total)
 
 
 def span(seconds: float) -> str:

@@ -8,11 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.common import config_option, env_file_option, json_option, print_json, show_table, tell
+from router.cli.common import config_option, env_file_option, json_option, print_json, tell
+from router.cli.tables import Column, show_table
 from router.errors import ConfigError, Exit
 
 if TYPE_CHECKING:
     from router.plugin_loading.plugin_manager import LoadedPlugin, Plugins
+
+COLUMNS = (
+    Column("name"),
+    Column("sinks", rank=1, least=12),
+    Column("from", rank=3, least=12),
+    Column("version", rank=4, least=8),
+    Column("status"),
+)
+"""The head of the table."""
 
 
 @click.command()
@@ -28,7 +38,7 @@ def plugins(config: Path | None, env_file: Path | None, *, as_json: bool) -> int
     if as_json:
         print_json([_document(plugin) for plugin in found.loaded])
     else:
-        show_table(("name", "sinks", "from", "version", "status"), [_row(plugin) for plugin in found.loaded])
+        show_table(COLUMNS, [_row(plugin) for plugin in found.loaded])
         for plugin in found.failures:
             tell(f"{plugin.path or plugin.name}: {plugin.error}", "error")
         for folder in found.incomplete:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 from router.core.accounts.books import ProcessBook
+from router.wording import counted
 
 Phase = Literal["starting", "running", "draining"]
 Counts = Mapping[str, int]
@@ -163,13 +164,13 @@ class Snapshot:
         faults = [f"sink {name}: {sink.fault.why}" for name, sink in self.sinks.items() if sink.fault is not None]
         failed = [f"the configuration on disk was refused: {self.config.error}"] if self.config.error else []
         stuck = [
-            f"sink {name}: {_counted(sink.unreadable, 'entry', 'entries')} of its queue can't be read; "
+            f"sink {name}: {counted(sink.unreadable, 'entry', 'entries')} of its queue can't be read; "
             "the queue keeps them (see `event-router queue list`)"
             for name, sink in self.sinks.items()
             if sink.unreadable
         ]
         ended = [
-            f"sink {name}: {_counted(sink.replaced, 'worker')} ended by a fault of the router; "
+            f"sink {name}: {counted(sink.replaced, 'worker')} ended by a fault of the router; "
             "replacements run, the router's log says more"
             for name, sink in self.sinks.items()
             if sink.replaced
@@ -207,10 +208,6 @@ class View(Protocol):
 
     async def refresh(self) -> None:
         """Read the counts that Redis shares between routers, for the next snapshot; 1 s at most, never raises."""
-
-
-def _counted(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def document(snapshot: Snapshot) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from router.config.models import NotifyConfig
 from router.contracts import Clock, DeadLetters
 from router.core.ids import Ids
 from router.events import DeadLetter, Event
+from router.wording import counted
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -98,7 +99,7 @@ class DeadLetterSummaries:
             for (of, reason), number in counts.most_common()
         )
         count = counts.total()
-        message = f"{count} dead letter{'s' * (count != 1)} since {began}: {listed}. Look: {command}"
+        message = f"{counted(count, 'dead letter')} since {began}: {listed}. Look: {command}"
         payload = {"message": message, "count": count, "by": by, "command": command, "since": began}
         return Event(
             self._ids.next(now),

@@ -21,6 +21,7 @@ from router.core.delivery import claims
 from router.core.delivery.claims import Pending
 from router.errors import Reason
 from router.events import Event
+from router.wording import counted
 
 TOGETHER = 10
 """Poison entries that are given up in one round at most."""
@@ -155,7 +156,7 @@ class QueueRecovery:
             await in_flight.be_alone(id_)
             await in_flight.isolation.shut(in_flight, alone)
             in_flight.held.add(id_)
-            detail = f"alone in flight when the router died; delivered {counts[id_]} times"
+            detail = f"alone in flight when the router died; delivered {counted(counts[id_], 'time')}"
             self._admission.give_up(event, Reason.POISON, detail)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(alone):

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from router.errors import ConfigError, Problem
 from router.ops.loading.reading.concealing import Concealment
 from router.ops.loading.reading.nodes import Mark, Node, quoted
+from router.wording import counted
 
 _MOST = 200  # problems shown of one configuration
 
@@ -65,7 +66,7 @@ class Problems:
         more = []
         if left > 0:
             errors = [problem for problem in found if problem.severity == "error"] or found
-            more = [Problem(f"and {len(found) - min(len(errors), _MOST)} more problems")]
+            more = [Problem(f"and {counted(len(found) - min(len(errors), _MOST), 'more problem')}")]
             found = errors[:_MOST]
         return (*map(self.concealed.problem, found), *more)
 

@@ -1,0 +1,162 @@
+"""Tables that fit the terminal: columns give way by importance, and what is copied stays whole; floor 7."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from router.cli.common import console, tell
+from router.escaping import escape
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
+
+GAP = 2
+"""Spaces between two columns."""
+
+MOST_DRAWN = 2000
+"""Rows up to which a table on a terminal has colours; more are printed plainly."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    `rank` says how early it gives way where the terminal is narrow: the highest first, 0 never. `least` is the width to
+    which its texts may be cut (`…` marks it); None for what is shown whole or not at all, such as ids and numbers.
+    """
+
+    name: str
+    rank: int = 0
+    least: int | None = None
+    number: bool = False
+
+
+class Cell(NamedTuple):
+    """A text in a table, its colour (a style of rich), and what is shown of it where the column is too narrow for it all."""
+
+    text: str
+    style: str = ""
+    short: str | None = None
+
+
+def width_of(text: str) -> int:
+    """Return the cells that a text takes on a terminal: two for a character of Chinese, none for an accent."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def cut_to(text: str, width: int) -> str:
+    """Return the text, cut to a width with `…` at its end where it is longer."""
+    if width_of(text) <= width:
+        return text
+    from rich.cells import set_cell_size
+
+    return f"{set_cell_size(text, width - 1).rstrip()}…"
+
+
+class Table:
+    """Rows under named columns, drawn to a width; it is a renderable of rich too."""
+
+    def __init__(self, columns: Sequence[Column], rows: Sequence[Sequence[Cell | str]]) -> None:
+        self._columns = columns
+        self._rows = [
+            [Cell(escape(cell)) if isinstance(cell, str) else cell._replace(text=escape(cell.text)) for cell in row]
+            for row in rows
+        ]
+        self._full = [
+            max(width_of(column.name), *(width_of(row[at].text) for row in self._rows), 0)
+            for at, column in enumerate(columns)
+        ]
+
+    def missing(self, width: int | None) -> list[str]:
+        """Return the names of the columns that have no room within a width."""
+        kept = self._widths(width)
+        return [column.name for at, column in enumerate(self._columns) if at not in kept]
+
+    def lines(self, width: int | None) -> Iterator[list[Cell]]:
+        """Yield the header and each row as cells padded to the columns that have room; None is as wide as it takes.
+
+        The last cell has no spaces behind it.
+        """
+        if not self._columns:
+            return
+        widths = self._widths(width)
+        names = [Cell(column.name, "bold") for column in self._columns]
+        for row in (names, *self._rows):
+            shown = [self._padded(row[at], at, size) for at, size in widths.items()]
+            yield [*shown[:-1], shown[-1]._replace(text=shown[-1].text.rstrip())]
+
+    def _padded(self, cell: Cell, at: int, size: int) -> Cell:
+        text = cell.text
+        if width_of(text) > size:
+            text = cut_to(text, size) if cell.short is None else cell.short
+        spaces = " " * (size - width_of(text))
+        return cell._replace(text=f"{spaces}{text}" if self._columns[at].number else f"{text}{spaces}")
+
+    def _widths(self, width: int | None) -> dict[int, int]:
+        """The width of each column that has room, by its place: the narrowest first, and what is left by importance."""
+        if width is None or sum(self._full) + GAP * (len(self._full) - 1) <= width:
+            return dict(enumerate(self._full))
+        least = [self._least(at) for at in range(len(self._columns))]
+        ranked = sorted(range(len(self._columns)), key=lambda at: (self._columns[at].rank, at))
+        while sum(least[at] + GAP for at in ranked) - GAP > width and self._columns[ranked[-1]].rank:
+            ranked.pop()
+        left = width - sum(least[at] + GAP for at in ranked) + GAP
+        widths = {}
+        for at in ranked:
+            more = self._full[at] - least[at]
+            if more > left:  # what can't be cut is shown short all the same
+                more = 0 if self._columns[at].least is None else max(left, 0)
+            widths[at] = least[at] + more
+            left -= more
+        return dict(sorted(widths.items()))
+
+    def _least(self, at: int) -> int:
+        """The narrowest that a column can be."""
+        column = self._columns[at]
+        if column.least is not None:
+            return min(self._full[at], max(column.least, width_of(column.name)))
+        shortest = (row[at].text if row[at].short is None else row[at].short or "" for row in self._rows)
+        return max(width_of(column.name), *map(width_of, shortest), 0)
+
+    def __rich_console__(self, screen: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """Yield the lines as rich takes them, with a rule below the header on a terminal."""
+        from rich.text import Text
+
+        lines = list(self.lines(options.max_width))
+        longest = max((sum(width_of(cell.text) + GAP for cell in line) - GAP for line in lines), default=0)
+        for number, line in enumerate(lines):
+            parts = [part for cell in line for part in ((cell.text, cell.style), " " * GAP)]
+            yield Text.assemble(*parts[:-1], no_wrap=True, overflow="ignore", end="\n")
+            if number == 0 and screen.is_terminal:
+                yield Text("─" * longest, "dim", no_wrap=True, overflow="ignore")
+
+
+def show_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell | str]]) -> None:
+    """Print a table: to the width of a terminal, or plain and as wide as it must be for a pipe."""
+    table = Table(columns, rows)
+    if not sys.stdout.isatty():
+        width = None
+    else:
+        screen = console(width=0)
+        width = screen.width
+        if len(rows) <= MOST_DRAWN:
+            screen.print(table, crop=False, no_wrap=True, overflow="ignore")
+            _tell_missing(table, width)
+            return
+    for line in table.lines(width):
+        click.echo((" " * GAP).join(cell.text for cell in line))
+    _tell_missing(table, width)
+
+
+def _tell_missing(table: Table, width: int | None) -> None:
+    if missing := table.missing(width):
+        tell(f"note: no room for {', '.join(missing)}; a wider terminal, a pipe and --json show all", "note")

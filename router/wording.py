@@ -1,0 +1,11 @@
+"""Counts in sentences; floor 0, imports nothing of ours."""
+
+from __future__ import annotations
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun, or with noun and verb: `1 item waits`, `2 items wait`.
+
+    `many` is the form for every other number than 1; without it `one` gets an s.
+    """
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
