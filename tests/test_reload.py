@@ -67,7 +67,7 @@ def register_sinks(register):
 
 
 TAKEN = "the configuration is in force"
-REFUSED = "the configuration was not taken; the one before stays in force"
+REFUSED = "the configuration was refused; the previous one stays in force"
 QUICK = {"retry": {"initial": "50ms", "max_delay": "200ms"}, "breaker": {"reset": "200ms"}}
 
 
@@ -235,7 +235,7 @@ def register_sinks(register):
     async with daemon(server, tmp_path, CONFIG) as router:
         (plugins / "broken.py").write_text(made)
         setup = config(sinks={"audit": LOG, "bad": {"type": "broken"}})
-        assert "can't make it: ValueError: no luck" in await reload(router, setup)
+        assert "can't create the sink: ValueError: no luck" in await reload(router, setup)
         router.publish("a", {"n": 1})
         await router.until(lambda: router.count() == 1)
 
@@ -538,7 +538,7 @@ async def test_a_queue_that_moves(server, tmp_path, before, after):
         if after == "memory":
             await router.until(
                 lambda: said(
-                    router, "the queue is in memory now, and deliveries are left in Redis that nobody works off"
+                    router, "the queue is in memory now: the deliveries left in Redis wait until an operator moves them"
                 )
             )
             assert server.do("XLEN", "{event-router}:queue:slow") == 19
@@ -627,7 +627,7 @@ async def test_twenty_reloads_under_load_lose_and_repeat_nothing(server, tmp_pat
                 if turn % 2:
                     other["routes"][0]["sinks"].append("nobody")
                 status = await reload(router, other)
-                assert ("was not taken" in status) == bool(turn % 2)
+                assert ("was refused" in status) == bool(turn % 2)
             await loading
         finally:
             over.set()

@@ -119,7 +119,7 @@ async def test_a_plugin_that_blocks_the_event_loop_silences_it_for_that_time(ser
         before = len(pings(running))
         await running.until(lambda: len(pings(running)) >= before + 3)
         assert max(gaps(pings(running))) > INTERVAL
-        assert "a part of the router hangs" not in running.process.err
+        assert "a component of the router hangs" not in running.process.err
         assert await running.stop() == 0
 
 
@@ -162,17 +162,17 @@ async def test_a_part_that_hangs_silences_it_and_is_named(server, tmp_path):
     async with start(server, tmp_path / "a", config) as running:
         await running.until(lambda: len(pings(running)) >= 2)
         say(running, "hang")
-        await running.until(lambda: "a part of the router hangs" in running.process.err)
+        await running.until(lambda: "a component of the router hangs" in running.process.err)
         before = len(pings(running))
-        named = "sink moody: a call is over its time and can't be ended"
+        named = "sink moody: a call exceeds its timeout and can't be ended"
         assert any(warning.startswith(named) for warning in await asyncio.to_thread(warnings))
         await stays(lambda: len(pings(running)) == before, INTERVAL)
         (tmp_path / "a" / "go").touch()
-        await running.until(lambda: "it gets on again" in running.process.err)
+        await running.until(lambda: "a component makes progress again" in running.process.err)
         await running.until(lambda: len(pings(running)) >= before + 3)
         assert not any(warning.startswith(named) for warning in await asyncio.to_thread(warnings))
         lines = [json.loads(line) for line in running.process.err.splitlines() if line.startswith("{")]
-        (hang,) = [line for line in lines if line["event"].startswith("a part of the router hangs")]
+        (hang,) = [line for line in lines if line["event"].startswith("a component of the router hangs")]
         assert (hang["level"], hang["part"]) == ("error", "sink moody")
-        assert running.process.err.count("it gets on again") == 1
+        assert running.process.err.count("a component makes progress again") == 1
         assert await running.stop() == 0

@@ -1,1 +1,1 @@
-"""What carries out what `core` decides; floor 5."""
+"""The engine: runs sources, queues and sinks, and carries out the decisions of `core`; floor 5."""

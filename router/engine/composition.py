@@ -1,4 +1,4 @@
-"""Builds the parts of a router from its configuration and joins them; floor 5."""
+"""The composition root: builds the parts of a router from its configuration and connects them; floor 5."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from router.ops.loading import Loaded
 
 
 def compose(loaded: Loaded, around: Runtime) -> Parts:
-    """Build everything; connect to nothing.
+    """Build all parts of a router, without opening a connection.
 
-    Raises `ConfigError` for a Redis URL that isn't one, and for a plugin's class that can't be made.
+    Raises `ConfigError` for an invalid Redis URL, and for a plugin's class whose `__init__` raises.
     """
     writer = None if loaded.config.deliver == "print" else _writer(loaded, around)
     ids = Ids(os.urandom(5).hex())
@@ -65,7 +65,7 @@ def compose(loaded: Loaded, around: Runtime) -> Parts:
 
 
 def pipeline_of(loaded: Loaded, shared: Shared, sinks: Mapping[str, SinkPart]) -> Pipeline:
-    """The pipeline of a configuration, in front of these sinks."""
+    """Return the pipeline of a configuration, which passes deliveries to these sinks."""
     config = loaded.config
     return Pipeline(
         formats=[SourceFormat.of(name, source) for name, source in config.sources.items()],
@@ -80,9 +80,9 @@ def pipeline_of(loaded: Loaded, shared: Shared, sinks: Mapping[str, SinkPart]) -
 
 
 def sink_part(name: str, loaded: Loaded, shared: Shared, queue: Queue | None = None) -> SinkPart:
-    """One sink, not yet started; with a `queue` that another worker leaves behind, or else an empty one.
+    """Return one sink, not yet started, with the `queue` of an earlier worker or a new one.
 
-    Raises `ConfigError` when the plugin's class can't be made.
+    Raises `ConfigError` if the `__init__` of the plugin's class raises.
     """
     sink, kind = loaded.config.sinks[name], loaded.types[name]
     concurrency = sink.host.concurrency or kind.concurrency
@@ -109,7 +109,7 @@ def sink_part(name: str, loaded: Loaded, shared: Shared, queue: Queue | None = N
 
 
 def dead_letter_bounds(loaded: Loaded) -> Bounds:
-    """Return what a configuration lets the dead letters take."""
+    """Return the bounds of the dead letters in a configuration."""
     letters = loaded.config.dead_letters
     return Bounds(letters.max_events, letters.max_age, loaded.config.redis.outage_buffer)
 
@@ -132,17 +132,17 @@ def _caller(name: str, loaded: Loaded, context: Context, threads: DaemonThreads)
         return Caller(loaded.types[name], loaded.config.sinks[name].options, context, threads)
     except (Exception, SystemExit) as error:
         kind = loaded.types[name]
-        why = f"its plugin ({kind.origin}) can't make it: {''.join(accidents.described(error))}"
+        why = f"its plugin ({kind.origin}) can't create the sink: {''.join(accidents.described(error))}"
         raise ConfigError([loaded.placed(why, "sinks", name)]) from error
 
 
 def templates_of(name: str, loaded: Loaded) -> Mapping[str | None, OptionsTemplate]:
-    """The compiled options of a sink by route, and by None for any other route."""
+    """Return the compiled options of a sink by route; the key None stands for all other routes."""
     return {route: template for (owner, route), template in loaded.templates.items() if owner == name}
 
 
 def expires_of(name: str, loaded: Loaded) -> Mapping[str, Expiry]:
-    """When the deliveries of this sink expire, by route: every route may send some by way of a fallback."""
+    """Return the expiry of a sink's deliveries by route. For a fallback sink these are all routes."""
     if any(name in sink.host.fallback for sink in loaded.config.sinks.values()):
         return loaded.expires
     routes = [route.id for route in loaded.config.routes if any(entry.sink == name for entry in route.sinks)]

@@ -1,4 +1,4 @@
-"""Builds the queues of sinks from the configuration; floor 5."""
+"""The composition of the sinks' queues from the configuration; floor 5."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Durable:
-    """What all Redis queues of one router share."""
+    """The objects that all Redis queues of one router share: enqueuer, durability watch, outage."""
 
     def __init__(self, loaded: Loaded, around: Runtime, isolation: CrashIsolation) -> None:
         redis = loaded.config.redis
-        server, clock, told = around.server(), around.clock, Outage(around.clock)
+        server, clock, outage = around.server(), around.clock, Outage(around.clock)
         self._host = QueueHost(
-            server, redis.key_prefix, around.consumer, clock, isolation, QueueRounds(server, GROUP), told
+            server, redis.key_prefix, around.consumer, clock, isolation, QueueRounds(server, GROUP), outage
         )
         say = LogLimits(log, clock).say
         self.enqueuer = Enqueuer(
-            server, prefix=redis.key_prefix, buffer_bytes=redis.outage_buffer, say=say, outage=told
+            server, prefix=redis.key_prefix, buffer_bytes=redis.outage_buffer, say=say, outage=outage
         )
         self.durability = Durability(server)
 
@@ -66,7 +66,7 @@ class Durable:
         return queue
 
     def orphans(self, served: Callable[[], AbstractSet[str]]) -> Orphans:
-        """Return what looks for queues in Redis that none of the `served` sinks works off."""
+        """Return the watch for queues in Redis whose sink is none of the `served` ones."""
         return Orphans(self._host.server, prefix=self._host.prefix, served=served)
 
 
@@ -79,7 +79,7 @@ def queue_of(name: str, loaded: Loaded, durable: Durable | None, outcomes: Outco
 
 
 def is_durable(name: str, loaded: Loaded) -> bool:
-    """Return whether the queue of a sink is in Redis: unless the configuration or the plugin says memory, or nothing is sent."""
+    """Return whether a sink's queue is in Redis: by its configuration or plugin, and never with `deliver: print`."""
     config = loaded.config.sinks[name].host.queue
     kind = (config and config.type) or loaded.types[name].queue
     return kind == "redis" and loaded.config.deliver != "print"
@@ -103,7 +103,7 @@ def limits_of(name: str, loaded: Loaded) -> QueueLimits:
 def ordered(
     queue: Queue, order_by: Expression | None, clock: Clock, sink: str, failures: ExpressionFailures
 ) -> Ordered | None:
-    """Return what keeps the deliveries of each key in order, None where nothing has to."""
+    """Return the ordered queue for a sink with `order_by`; None for other sinks."""
     if order_by is None:
         return None
 
@@ -118,5 +118,5 @@ def ordered(
 
 
 def batch_of(configured: BatchConfig, kind: SinkType) -> int:
-    """Events a call: what the configuration says, else what the plugin says, else the default."""
+    """Return the events per call: from the configuration, else from the plugin, else the default."""
     return configured.max_events if "max_events" in configured.model_fields_set or not kind.batch else kind.batch

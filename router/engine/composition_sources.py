@@ -1,4 +1,4 @@
-"""Builds the sources from the configuration; floor 5."""
+"""The composition of the sources from the configuration; floor 5."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _list(name: str, config: ListConfig, loaded: Loaded, shared: Shared, intake:
 
 
 def replays_of(loaded: Loaded, around: Runtime, way: Way, letters: DeadLetters, isolation: CrashIsolation) -> Replays:
-    """Return what takes the dead letters that are to go again, with the source that reads them."""
+    """Return the replay of dead letters, with the source that reads them."""
     prefix = loaded.config.redis.key_prefix
     server = around.server()
     source = StreamSource(

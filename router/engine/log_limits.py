@@ -1,8 +1,8 @@
-"""Log lines about events, a few a minute for each thing that happens; floor 5.
+"""A rate limit for log lines about events: a few lines a minute per subject; floor 5.
 
-A flood of faulty events must not become a flood of lines: the first says what is wrong, another kind of fault is said too,
-the numbers are in the books. Alike lines are told apart by what the configuration names, never by what a producer chooses:
-530,000 channels that no route took were 530,000 lines.
+A flood of faulty events must not become a flood of log lines. The first event is logged, and each new kind of error;
+the books have the numbers. Subjects are distinguished by names of the configuration, never by names that a producer
+chooses: 530,000 unmatched channels once caused 530,000 lines.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from structlog.stdlib import BoundLogger
 from router.contracts import Clock
 
 MOST = 1_000
-"""Things remembered as said; all others share one line for each message."""
+"""Subjects that are remembered. Beyond that, all subjects of a message share its limit."""
 
 CHANNELS = 10_000
-"""Channels known by name between two lines. Of more than that, one that comes again may be counted again."""
+"""Channels remembered between two lines. If there are more, a channel that comes again may be counted twice."""
 
 QUIET = 60.0
-"""Seconds between two lines that say the same."""
+"""Seconds between two lines about the same subject."""
 
 LONGEST = 256
-"""Characters of a name by which alike messages are told apart: a record in Redis may name any route."""
+"""Characters of a name that distinguish subjects: a record in Redis may name a route of any length."""
 
 KINDS = 10
-"""Kinds of errors that are told of one thing in that time."""
+"""Kinds of errors of one subject that are logged within `QUIET` seconds."""
 
 _VARIES = re.compile(r"[0-9a-fA-F-]{8,}|\d+")
-"""What makes alike texts differ: numbers and ids."""
+"""Numbers and ids, which differ in errors of the same kind."""
 
 
 def kind(text: str) -> str:
-    """The text without what makes alike texts differ."""
+    """Return an error text with numbers and ids replaced, equal for errors of the same kind."""
     return _VARIES.sub("#", text)
 
 
 class _Channels:
-    """Counts different channels."""
+    """A counter of different channels with bounded memory."""
 
     __slots__ = ("_counted", "_known")
 
@@ -50,7 +50,7 @@ class _Channels:
         self._known: set[int] = set()
 
     def add(self, names: Iterable[object]) -> None:
-        """Count those that are none of the known ones."""
+        """Count these channels, each once."""
         marks = set(map(hash, names))
         if len(self._known) >= CHANNELS and not marks <= self._known:
             self._counted += len(self._known)
@@ -59,13 +59,13 @@ class _Channels:
 
     @property
     def number(self) -> int:
-        """How many there were."""
+        """The number of different channels."""
         return self._counted + len(self._known)
 
 
 @dataclass(slots=True)
 class _Said:
-    """A line that was written, and the events since for which none was."""
+    """A subject with a logged line, and the events since then that were not logged."""
 
     quiet_until: float
     kinds: set[str]
@@ -73,19 +73,19 @@ class _Said:
     channels: _Channels = field(default_factory=_Channels)
 
     def spare(self, times: int, channels: Iterable[object]) -> None:
-        """Count events that get no line."""
+        """Count events that are not logged."""
         if times:
             self.spared += times
             self.channels.add(channels)
 
-    def told(self) -> dict[str, int]:
-        """Return what the next line says of them."""
+    def fields(self) -> dict[str, int]:
+        """Return the fields about unlogged events for the next line."""
         found = {"times_since_last_line": self.spared, "channels_since_last_line": self.channels.number}
         return {name: number for name, number in found.items() if number}
 
 
 class LogLimits:
-    """Says a thing when it first happens and then at most once a minute, with how often it did meanwhile."""
+    """A log with limits: the first line of each subject at once, then at most one line a minute, with counts."""
 
     def __init__(self, log: BoundLogger, clock: Clock) -> None:
         self._log = log
@@ -96,13 +96,14 @@ class LogLimits:
     def say(
         self, message: str, *about: str, times: int = 1, channels: Iterable[str] | None = None, **fields: object
     ) -> None:
-        """Log a warning. `about` tells alike messages apart (source, reason …); `fields` are those of this one.
+        """Log a warning unless its subject is limited now. The subject is the message with `about` (source, reason …).
 
-        It has happened `times`, after the first time on these `channels`, or on `channel` again. Of the same thing another
-        kind of `error` or `detail` is told at once. The next line has the number of different channels too.
+        `fields` are logged. `times` is the number of events; `channels` are the channels of all but the first one, by
+        default the field `channel`. A new kind of `error` or `detail` is logged at once. The next line counts the
+        events and channels since this one.
         """
         now = self._clock.monotonic()
-        key = self._place((message, *(one[:LONGEST] for one in about)), now)
+        key = self._place((message, *(name[:LONGEST] for name in about)), now)
         before = self._said.get(key)
         why = kind(str(fields.get("error", fields.get("detail", ""))))
         channel = [fields["channel"]] if "channel" in fields else []
@@ -117,11 +118,11 @@ class LogLimits:
             self._said[key] = after = _Said(now + QUIET, {why})
             after.spare(times - 1, more)
             if before is not None:
-                fields |= before.told()
+                fields |= before.fields()
         self._log.warning(message, **fields)
 
     def _place(self, key: tuple[str, ...], now: float) -> tuple[str, ...]:
-        """Return the key itself, or that of all others of its message when too many are remembered."""
+        """Return the key, or the shared key of its message if too many subjects are remembered."""
         if key in self._said or len(self._said) < MOST:
             return key
         if now >= self._next_sweep:

@@ -1,4 +1,4 @@
-"""The parts of a running router, and what they share; floor 5."""
+"""The parts of a running router, and the objects that they share; floor 5."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from router.ops.metrics import SinkMeter
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What stays the same as long as the process lives, whatever is reloaded."""
+    """The objects that live as long as the process, across reloads."""
 
     around: Runtime
     books: Books
     outcomes: dict[str, Outcomes]
-    """What ends deliveries, by sink; its books are in `books` too, its meters in `meters`."""
+    """The outcomes by sink name. Their books are in `books` too, their meters in `meters`."""
     meters: dict[str, SinkMeter]
     ids: Ids
     way: Way
     letters: DeadLetterSummaries
     writer: DeadLetterWriter | None
-    """None under `deliver: print`: then nothing is written to Redis."""
+    """The writer of dead letters; None with `deliver: print`, which writes nothing to Redis."""
     durable: Durable | None
-    """What the Redis queues share; None under `deliver: print`."""
+    """The shared objects of the Redis queues; None with `deliver: print`."""
     replays: Replays | None
-    """What takes the dead letters that are to go again; None under `deliver: print`."""
+    """The replay of dead letters; None with `deliver: print`."""
     isolation: CrashIsolation
-    """Of everything whose deliveries may end the process."""
+    """The isolation of suspected crashers, shared by all sources and Redis queues."""
     failures: ExpressionFailures = field(default_factory=ExpressionFailures)
 
     def outcomes_of(self, name: str) -> Outcomes:
-        """Return what ends the deliveries of a sink: the same for all workers and queues that the sink ever has."""
+        """Return the outcomes of a sink: one object for all its workers and queues, also across reloads."""
         if name not in self.outcomes:
             self.outcomes[name] = Outcomes(
                 name,
@@ -60,52 +60,52 @@ class Shared:
         return self.outcomes[name]
 
     def forget_sink(self, name: str) -> None:
-        """Forget what `outcomes_of` made for a sink that never came into force."""
+        """Forget the outcomes of a sink whose configuration was rejected."""
         for known in (self.outcomes, self.books.sinks, self.meters):
             known.pop(name, None)
 
 
 @dataclass(slots=True)
 class Parts:
-    """The parts of one router, joined. A reload puts others in their place."""
+    """The parts of one router, connected with each other. A reload replaces some of them."""
 
     loaded: Loaded
     shared: Shared
     sources: dict[str, SourcePart]
     sinks: dict[str, SinkPart]
     leaving_sources: list[Source] = field(default_factory=list)
-    """Those that a reload took out and that have something in hand still."""
+    """Sources that a reload removed and that still have entries in flight."""
     leaving_sinks: dict[str, SinkPart] = field(default_factory=dict)
-    """Those that a reload took out of the configuration and that have something to do still."""
+    """Sinks that a reload removed from the configuration and that still have deliveries."""
     retiring: list[SinkPart] = field(default_factory=list)
-    """Those that make room for others of their name, or for nobody."""
+    """Sinks whose workers are being replaced or removed."""
 
     def every_source(self) -> list[Source]:
-        """Those in force, and those that leave."""
+        """Return the sources in force and those that leave."""
         return [*(part.source for part in self.sources.values()), *self.leaving_sources]
 
     def every_sink(self) -> dict[str, SinkPart]:
-        """Those in force, and those that leave."""
+        """Return the sinks in force and those that leave, by name."""
         return {**self.leaving_sinks, **self.sinks}
 
     def every_part(self) -> list[SinkPart]:
-        """The sinks in force, and all whose workers have not ended."""
+        """Return the sinks in force, and all sinks whose workers have not ended."""
         return [*self.retiring, *self.sinks.values()]
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePart:
-    """One source, and what it hands its batches to."""
+    """A source with the intake that receives its batches."""
 
     source: Source
     intake: Intake
     switchable: Switchable | None = None
-    """The source, where it can take other channels while it reads."""
+    """The same source if it can change its channels while it reads, else None."""
 
 
 @dataclass(frozen=True, slots=True)
 class SinkPart:
-    """One sink of a type: its worker, with the queue, and what the plugin was given to work with."""
+    """A sink with its type, its worker (which has the queue) and the context of its plugin."""
 
     type: str
     worker: SinkWorker

@@ -1,4 +1,4 @@
-"""Where one router runs, and under which names; floor 5."""
+"""The runtime environment of one router: its names, its Redis, its clock; floor 5."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ Printer = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What a router is told by whoever starts it.
+    """The values and functions with which a router is started.
 
-    `redis_url` is never `embedded`. `connect_timeout` is in seconds, None to wait for ever; `waiting` is told why it waits.
+    `redis_url` is never `embedded`. `connect_timeout` is in seconds, None for no limit; `waiting` gets the reason while
+    the router waits for Redis.
     """
 
     instance: str
@@ -36,9 +37,9 @@ class Runtime:
 
     @property
     def consumer(self) -> str:
-        """The router's name among those that share work: the same after a restart, another on another machine."""
+        """The router's name in consumer groups: the same after a restart, different on another machine."""
         return f"{socket.gethostname()}-{self.instance}"
 
     def server(self, url: str | None = None) -> Server:
-        """Return how a server is reached, the router's own where there is no URL. Raises `ConfigError` for a bad URL."""
+        """Return the server of a URL, without one the router's own. Raises `ConfigError` for an invalid URL."""
         return client.server(url or self.redis_url, client_name=self.client_name)

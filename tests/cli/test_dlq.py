@@ -470,7 +470,7 @@ async def test_one_summary_of_new_letters_per_interval_and_none_of_its_own(redis
         assert time.time() - began >= 3
         text = told.read_text()
         assert text.startswith("10 dead letters since ")
-        assert "7 rejected (schema), 3 of bad (template). Look: event-router dlq list -c " in text
+        assert "7 rejected (schema), 3 of bad (template). To list them: event-router dlq list -c " in text
         # `bad` was told of the seven alone, and could not be: of that letter nobody is told.
         await router.until(lambda: len(router.letters()) == 11)
         (own,) = [one for one in router.letters() if one["source"] == "event-router"]

@@ -96,7 +96,7 @@ async def test_what_is_wrong_is_said_as_check_says_it(server, tmp_path):
         assert [problem["path"] for problem in told["problems"]] == ["sinks.audit.pth"]
         state = json.loads(run("status", "--json", cwd=tmp_path).out)
         assert "sinks.audit.pth" in state["config"]["error"]
-        assert any("the configuration on disk was not taken" in warning for warning in state["warnings"])
+        assert any("the configuration on disk was refused" in warning for warning in state["warnings"])
         assert state["ready"] is True
         write(router)
         assert run("reload", cwd=tmp_path).code == 0

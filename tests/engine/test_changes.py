@@ -49,7 +49,7 @@ def before(tmp_path):
 
 def test_the_same_again_is_no_difference(before, tmp_path):
     found = changes(before, loaded(tmp_path))
-    assert found.told([]) == {}
+    assert found.log_fields([]) == {}
     assert found.sinks.kept == ("audit", "mail")
 
 
@@ -135,7 +135,7 @@ def register_sinks(register):
     (plugins / "tell.py").write_text(code)
     sinks = {**CONFIG["sinks"], "told": {"type": "tell"}}
     before = loaded(tmp_path, sinks=sinks)
-    assert "sinks" not in changes(before, loaded(tmp_path, sinks=sinks)).told([])
+    assert "sinks" not in changes(before, loaded(tmp_path, sinks=sinks)).log_fields([])
     (plugins / "tell.py").write_text(f"# another\n{code}")
     assert changes(before, loaded(tmp_path, sinks=sinks)).sinks.changed == ("told",)
 

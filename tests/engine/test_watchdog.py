@@ -118,7 +118,7 @@ async def test_nobody_who_asks_is_told_nothing_but_a_hang_is_said(manager, watch
         await until(lambda: watchdog.warnings)
         part.doing = []
         await until(lambda: not watchdog.warnings)
-    assert logs[0]["event"] == "a part of the router hangs"
+    assert logs[0]["event"] == "a component of the router hangs"
     assert manager.messages == []
 
 
@@ -258,7 +258,7 @@ async def test_a_call_that_nobody_ends_hangs(monkeypatch):
         (due,) = await until(lambda: [sign.since for sign in one.worker.signs() if sign.since is not None])
         assert Judge().look(one.worker.signs(), due + 10) == ()
         (hang,) = Judge().look(one.worker.signs(), due + 10.1)
-        assert (hang.part, hang.doing) == ("sink s", "a call is over its time and can't be ended")
+        assert (hang.part, hang.doing) == ("sink s", "a call exceeds its timeout and can't be ended")
 
 
 async def test_a_worker_that_ended_by_itself_is_told_and_replaced(monkeypatch):

@@ -1,1 +1,1 @@
-"""What runs the code of plugins: calls, their tasks and deadlines, threads, processes, the stall watch; floor 5."""
+"""The execution of plugin code: calls, tasks and deadlines, threads, processes, the stall watch; floor 5."""

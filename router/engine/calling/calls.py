@@ -1,7 +1,7 @@
-"""How a sink is called, whatever its plugin made of it; floor 5.
+"""The uniform caller of sinks; floor 5.
 
-A plugin registers an async function, a plain function (called in daemon threads of its own sink, or in processes) or a
-class. `Caller` makes one thing of them all: something to open, to await and to close.
+A plugin registers an async function, a plain function (called in daemon threads of its sink, or in processes) or a
+class. `Caller` gives all of them the same coroutines `open`, `deliver` and `close`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,7 @@ Batch = Sequence[tuple[Event, Any]]
 
 
 class Caller:
-    """The caller of a configured sink.
-
-    Raises whatever the plugin's class raises when it is made.
-    """
+    """The caller of a configured sink. Raises any exception that the `__init__` of the plugin's class raises."""
 
     def __init__(self, kind: SinkType, options: SinkOptions, context: SinkContext, threads: DaemonThreads) -> None:
         self._context = context
@@ -41,13 +38,13 @@ class Caller:
             self._processes = PluginProcesses(kind)
             return self._processes.deliver
         function = kind.sink if self._sink is None else self._sink.deliver
-        called = self._awaitable(function)
+        deliver = self._awaitable(function)
         if self._sink is None and takes_context(function):
-            return lambda event, options: called(event, options, self._context)
-        return called
+            return lambda event, options: deliver(event, options, self._context)
+        return deliver
 
     def _awaitable(self, function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-        """An async function as it is; a plain one, called in a thread of this sink."""
+        """Return an async function unchanged, a plain one wrapped so that it runs in a thread of this sink."""
         if _is_async(function):
             return function
 
@@ -61,24 +58,25 @@ class Caller:
         return in_thread
 
     async def open(self) -> None:
-        """Open the sink; nothing to do for functions."""
+        """Open the sink. Does nothing for functions."""
         await self._lifecycle("open", self._context)
 
     async def deliver(self, batch: Batch) -> Sequence[Result] | None:
-        """Deliver a batch, of one where the sink takes no batches; returns a result for each, or None when all are delivered.
+        """Deliver a batch, which has one delivery if the sink takes no batches.
 
-        Raises what the sink raises, and `PluginError` when a sink that takes batches returns anything else.
+        Returns a result for each delivery, or None if all are delivered. Raises the errors of the sink, and
+        `PluginError` if `deliver_batch` returns anything else.
         """
         if not self.takes_batches:
             answer = await self._deliver(*batch[0])
-            return [answer] if isinstance(answer, str) else None  # whatever it returns, it has delivered
+            return [answer] if isinstance(answer, str) else None  # any other return value means delivered too
         results = await self._deliver(batch)
         if results is None:
             return None
         if isinstance(results, str) or not isinstance(results, Sequence) or len(results) != len(batch):
             raise PluginError(f"deliver_batch returned {type(results).__name__}, not one result for each of its events")
         if not all(result is None or isinstance(result, str | Exception) for result in results):
-            raise PluginError("deliver_batch returned something that is neither None, a text nor an exception")
+            raise PluginError("deliver_batch returned a result that is neither None, a text nor an exception")
         return results
 
     async def close(self) -> None:
@@ -94,7 +92,7 @@ class Caller:
 
 
 def _made(sink: Any, options: SinkOptions) -> Any:
-    """An instance of a sink that is a class, else None."""
+    """Return an instance of a sink that is a class, else None."""
     return sink(options) if isinstance(sink, type) else None
 
 

@@ -1,4 +1,4 @@
-"""What a sink is given to work with; floor 5."""
+"""The context of a sink: its log, HTTP client, threads and clock; floor 5."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Context:
 
     @property
     def http(self) -> HttpClient:
-        """The sink's guarded HTTP client, made on first use."""
+        """The sink's guarded HTTP client, created on first use."""
         if self._http is None:
             self._http = GuardedClient(proxy=self._keys.http.proxy, allow_private=self._keys.allow_private)
         return self._http
 
     async def run_blocking(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run a blocking function in a daemon thread of this sink and return what it returns."""
+        """Run a blocking function in a daemon thread of this sink; return its result or raise its exception."""
         return await self._threads.run(function, *args)
 
     async def close(self) -> None:
-        """Close what was opened on the sink's behalf."""
+        """Close the HTTP client and end the threads."""
         if self._http is not None:
             await self._http.close()
         self._threads.close()

@@ -1,7 +1,7 @@
-"""Processes for sinks that were registered with `execution="process"`; floor 5.
+"""The processes of sinks registered with `execution="process"`; floor 5.
 
-A process knows a sink by the drop-in it came from and its type; nothing of a plugin is pickled. One process serves one
-delivery at a time, so that one that crashes or is killed for its timeout takes no other delivery with it.
+A process loads the sink by its drop-in and its type; no object of a plugin is pickled. A process makes one delivery at
+a time, so that a crash, or a kill after a timeout, affects no other delivery.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from router.options import SinkOptions
 from router.plugin_contracts import SinkType
 from router.plugin_loading.plugin_manager import load_plugins
 
-_MOST_IDLE = 64  # processes kept for the next delivery; concurrency bounds them first
+_MOST_IDLE = 64  # idle processes at most; usually the sink's concurrency is a lower limit
 
-_Told = tuple[str, str, dict[str, Any]]
-"""A failure on its way between processes: class name, text, and its other arguments."""
+_Failure = tuple[str, str, dict[str, Any]]
+"""An error in the form sent between processes: class name, text, other arguments."""
 
 _ACCIDENT = accidents.RemoteError.__name__
 _ERRORS = {kind.__name__: kind for kind in (TransientError, PermanentError, SinkError)}
 
 
 class PluginProcesses:
-    """The processes of one sink: started when needed, as many as deliveries are under way."""
+    """The processes of one sink, started on demand, one per concurrent delivery."""
 
     def __init__(self, kind: SinkType) -> None:
         self._kind = kind
@@ -39,13 +39,13 @@ class PluginProcesses:
         self._threads = DaemonThreads(f"process of {kind.name}", 1000)
 
     async def deliver(self, event: Event, options: SinkOptions) -> str | None:
-        """Deliver one event in a process of its own and return the answer; cancelled, the process is killed.
+        """Deliver one event in a separate process and return the sink's answer. Cancellation kills the process.
 
-        Raises what the sink raised there, or `TransientError` when the process ended.
+        Raises the error of the sink, or `TransientError` if the process ended.
         """
         child = self._idle.pop() if self._idle else _Child(self._kind)
         try:
-            told = await self._threads.run(child.call, event, options)
+            outcome = await self._threads.run(child.call, event, options)
         except (OSError, EOFError) as error:
             child.kill()
             raise TransientError(f"the sink's process ended ({child.exit_code()})") from error
@@ -56,12 +56,12 @@ class PluginProcesses:
             self._idle.append(child)
         else:
             child.kill()
-        if told is None or isinstance(told, str):
-            return told
-        raise _error(told)
+        if outcome is None or isinstance(outcome, str):
+            return outcome
+        raise _error(outcome)
 
     def close(self) -> None:
-        """End the processes."""
+        """Kill the idle processes and end the threads."""
         for child in self._idle:
             child.kill()
         self._idle.clear()
@@ -78,7 +78,7 @@ class _Child:
         self._theirs = theirs
 
     def call(self, event: Event, options: SinkOptions) -> Any:
-        """Hand one delivery over and wait for its outcome; runs in a thread."""
+        """Send one delivery to the process and wait for the outcome. Called in a thread."""
         if not self._started:
             self._process.start()
             self._theirs.close()
@@ -87,7 +87,7 @@ class _Child:
         return self._connection.recv()
 
     def kill(self) -> None:
-        """End the process now."""
+        """Kill the process."""
         if self._started:
             self._process.kill()
         self._connection.close()
@@ -98,8 +98,8 @@ class _Child:
 
 
 def _serve(connection: Connection, folder: str | None, name: str) -> None:
-    """Serve as a sink's process: load the plugin, then deliver what comes until the other end is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the router's to answer
+    """Run a sink's process: load the plugin, then deliver until the router closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all processes; the router handles it
     kind = load_plugins([Path(folder)] if folder else []).sinks[name]
     while True:
         try:
@@ -109,18 +109,18 @@ def _serve(connection: Connection, folder: str | None, name: str) -> None:
         connection.send(_outcome(kind, event, kind.options.model_validate(options)))
 
 
-def _outcome(kind: SinkType, event: Event, options: SinkOptions) -> _Told | dict[str, _Told] | str | None:
-    """Return the answer of the sink, or what it raised."""
+def _outcome(kind: SinkType, event: Event, options: SinkOptions) -> _Failure | dict[str, _Failure] | str | None:
+    """Return the answer of the sink, or its error."""
     try:
         answer = kind.sink(event, options)
     except PartialError as error:
-        return {address: _told(failure) for address, failure in error.failures.items()}
-    except Exception as error:  # noqa: BLE001  # whatever it is, it is told to the router
-        return _told(error)
+        return {address: _failure(each) for address, each in error.failures.items()}
+    except Exception as error:  # noqa: BLE001  # any error is sent to the router
+        return _failure(error)
     return answer if isinstance(answer, str) else None
 
 
-def _told(error: Exception) -> _Told:
+def _failure(error: Exception) -> _Failure:
     kind = next((known for known in _ERRORS.values() if isinstance(error, known)), None)
     if kind is None:
         more = {"place": accidents.place_of(error), "trace": accidents.trace_of(error) or ""}
@@ -128,8 +128,8 @@ def _told(error: Exception) -> _Told:
     return kind.__name__, text_of(error), {n: getattr(error, n) for n in ("retry_after", "scope") if hasattr(error, n)}
 
 
-def _error(told: _Told | dict[str, _Told]) -> Exception:
-    if isinstance(told, dict):
-        return PartialError({address: _error(one) for address, one in told.items()})  # type: ignore[misc]  # told apart by name
-    name, text, more = told
+def _error(failure: _Failure | dict[str, _Failure]) -> Exception:
+    if isinstance(failure, dict):
+        return PartialError({address: _error(each) for address, each in failure.items()})  # type: ignore[misc]  # by name
+    name, text, more = failure
     return accidents.RemoteError(text, **more) if name == _ACCIDENT else _ERRORS[name](text, **more)

@@ -1,8 +1,8 @@
-"""The tasks that call one sink, and the end of calls that take too long; floor 5.
+"""The tasks that call one sink, with the timeout of each call; floor 5.
 
-A call is awaited in the task that makes it: a timer and a task for each would double what a small batch costs. Somebody
-looks at the deadlines several times a second; a call that is late is cancelled, and a task whose plugin swallows that is
-left behind and replaced. A task that a fault of ours has ended is replaced too, a little later.
+A call is awaited in the task that makes it, because a timer and a task per call would double the cost of a small batch.
+Instead, `check` compares all deadlines several times a second. A late call is cancelled; a task whose plugin swallows
+the cancellation is abandoned and replaced. A task that ended by a fault of the router is replaced too, a little later.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from router.events import Event
 log = structlog.stdlib.get_logger(__name__)
 
 TICK = 0.1
-"""Seconds between two looks at tasks that are to end."""
+"""Seconds between two checks of tasks that are to end."""
 
 GRACE = 1.0
-"""Seconds that a cancelled call has to come back before its task is left behind."""
+"""Seconds allowed for a cancelled call to return before its task is abandoned."""
 
 OVERDUE = 10.0
-"""Seconds after which a call that is over its time should have ended long ago, or been replaced."""
+"""Seconds after its deadline from which a call counts as a hang: it should have ended or been replaced long before."""
 
 REPLACED_AFTER = 1.0
-"""Seconds after which a task is replaced that ended by a fault of ours: a fault that repeats must not become a loop."""
+"""Seconds before a task is replaced that ended by a fault of the router, so that a repeated fault is no busy loop."""
 
-STOOD = 0.5
-"""Seconds between two looks at deadlines from which on the event loop stood still meanwhile."""
+BLOCKED = 0.5
+"""If two checks are further apart than these seconds, the event loop was blocked in between."""
 
 R = TypeVar("R")
 
 
 class Slot:
-    """A task that calls the sink: what it has in hand, its ticket for that, and when its call must be back (monotonic).
+    """A task that calls the sink: its deliveries (`hand`), its ticket, and the deadline of its call (monotonic).
 
-    `waiting` says that what is in hand waits for its turn: no attempt is made of it, or prepared.
+    `waiting` means that the deliveries wait for their turn: no attempt is being made or prepared.
     """
 
     __slots__ = ("abandoned", "deadline", "ended_at", "expired", "hand", "spared", "task", "ticket", "waiting")
@@ -55,11 +55,11 @@ class Slot:
         self.spared = False
         self.abandoned = False
         self.ended_at: float | None = None
-        """Since when it is at an end by a fault of ours (monotonic)."""
+        """The monotonic time at which the task ended by a fault of the router, else None."""
         self.waiting = False
 
     async def wait(self, turn: Awaitable[R]) -> R:
-        """Wait for the turn of what is in hand."""
+        """Wait until it is the turn of the deliveries in `hand`."""
         self.waiting = True
         try:
             return await turn
@@ -68,25 +68,26 @@ class Slot:
 
 
 class AbandonedError(BaseException):
-    """Ends a task that has been replaced: its results are of no interest any more."""
+    """The end of a task that has been replaced. Its results are ignored."""
 
 
 async def contained(call: Awaitable[R]) -> R:
-    """Await a call of a plugin. What would end the process (`SystemExit`) is raised as a `RuntimeError`."""
+    """Await a call of a plugin. Exceptions that would end the process (`SystemExit`) are raised as `RuntimeError`."""
     try:
         return await call
     except asyncio.CancelledError:
         raise
     except BaseException as error:
         if not isinstance(error, Exception):
-            raise RuntimeError(f"{type(error).__name__}: {text_of(error)}") from error  # noqa: TRY004  # as said
+            raise RuntimeError(f"{type(error).__name__}: {text_of(error)}") from error  # noqa: TRY004  # see above
         raise
 
 
 class Slots:
-    """The slots of one sink. `work` is what each does for ever.
+    """The slots of one sink. Each runs the coroutine `work`, which never returns.
 
-    `left_behind` is told of one that ended otherwise, with the fault that ended it, or None where its call never came back.
+    `left_behind` is called for a slot that is replaced, with the exception that ended it, or None if its call never
+    returned.
     """
 
     def __init__(
@@ -102,19 +103,19 @@ class Slots:
         self._name = name
         self._number = number
         self.timeout = timeout
-        """Seconds that a call may take."""
+        """The seconds allowed for a call."""
         self._clock = clock
         self._work = work
         self._left_behind = left_behind
         self._slots: list[Slot] = []
         self._lost: set[asyncio.Task[None]] = set()
-        self._stuck: list[Event] = []  # in hand of a slot that is gone, and a fault of ours keeps us from failing them
+        self._stuck: list[Event] = []  # deliveries of ended slots that `left_behind` failed to return to the queue
         self.replaced = 0
-        """Slots that ended by a fault of ours."""
+        """The number of slots that ended by a fault of the router."""
         self._closing = False
-        self._looked: float | None = None
+        self._checked_at: float | None = None
         self.retiring = False
-        """Whether the calls under way are the last ones."""
+        """True if no call may begin after those under way."""
 
     def start(self) -> None:
         """Start the tasks."""
@@ -130,22 +131,23 @@ class Slots:
             await self._work(slot)
         except AbandonedError:
             pass
-        except Exception as error:  # whatever it is, the other deliveries of the sink must go on
-            message = "a worker ended by itself, which is a fault of the router; it is replaced"
+        except Exception as error:  # no fault may stop the other deliveries of the sink
+            message = "a worker ended by a fault of the router; it is replaced"
             log.critical(message, sink=self._name, exc_info=True)
             slot.abandoned, slot.deadline = True, None
             hand = slot.hand
             try:
                 self._left_behind(slot, error)
             except Exception:
-                log.critical("what it had in hand stays there", sink=self._name, number=len(hand), exc_info=True)
+                message = "the deliveries of this worker stay in flight until the router restarts"
+                log.critical(message, sink=self._name, number=len(hand), exc_info=True)
                 self._stuck += hand
             self.replaced += 1
             slot.ended_at = self._clock.monotonic()
 
     @property
     def hand(self) -> list[Event]:
-        """All that is in hand."""
+        """All deliveries that the slots have in flight."""
         return [*self._stuck, *(event for slot in self._slots for event in slot.hand)]
 
     @property
@@ -154,29 +156,29 @@ class Slots:
         return any(slot.hand and not slot.waiting for slot in self._slots)
 
     def signs(self) -> Iterator[Sign]:
-        """Return what is wrong with the slots, for the watchdog: a slot that waits, and a call within its time, are well."""
+        """Yield the slots without progress, for the watchdog. Waiting slots and calls in time are healthy."""
         part = f"sink {self._name}"
         for slot in self._slots:
             if slot.task is not None and slot.task.done() and slot.ended_at is None and not self._closing:
-                yield Sign(part, "a worker has ended by itself", None, ended=True)
+                yield Sign(part, "a worker ended unexpectedly", None, ended=True)
             elif slot.deadline is not None:
-                yield Sign(part, "a call is over its time and can't be ended", slot.deadline, OVERDUE)
+                yield Sign(part, "a call exceeds its timeout and can't be ended", slot.deadline, OVERDUE)
 
     def check(self) -> None:
-        """Look after calls that are over their time.
+        """Cancel calls that exceed their deadline, and replace slots that have ended.
 
-        When the loop stood still (a plugin blocked it), what came back meanwhile has not been heard: each call that seems
-        late is spared once.
+        While a plugin blocks the event loop, answers that have arrived are not processed. So after a blocked period,
+        each late call gets `GRACE` more seconds once.
         """
         now = self._clock.monotonic()
-        stood = self._looked is not None and now - self._looked > STOOD
-        self._looked = now
+        blocked = self._checked_at is not None and now - self._checked_at > BLOCKED
+        self._checked_at = now
         for slot in list(self._slots):
             if slot.ended_at is not None and now - slot.ended_at >= REPLACED_AFTER and not self.retiring:
                 self._slots[self._slots.index(slot)] = self._start_one()
             if slot.deadline is None or now < slot.deadline or slot.task is None:
                 continue
-            if stood and not slot.spared and not slot.expired:
+            if blocked and not slot.spared and not slot.expired:
                 slot.spared = True
                 slot.deadline = now + GRACE
             elif not slot.expired:
@@ -187,7 +189,7 @@ class Slots:
                 self._replace(slot)
 
     def _replace(self, slot: Slot) -> None:
-        """Leave a task behind whose plugin does not come back, and start another unless the sink retires."""
+        """Abandon a task whose plugin does not return, and start another unless the sink retires."""
         slot.abandoned = True
         slot.deadline = None
         if slot.task:
@@ -197,7 +199,7 @@ class Slots:
         self._slots[self._slots.index(slot)] = slot if self.retiring else self._start_one()
 
     async def call(self, slot: Slot, call: Awaitable[R]) -> R:
-        """Await a call of the plugin for at most `timeout`. Raises what it raises, `TransientError` when it is late."""
+        """Await a call of the plugin for at most `timeout`. Raises its errors, and `TransientError` if it is late."""
         slot.expired = slot.spared = False
         slot.deadline = self._clock.monotonic() + self.timeout
         try:
@@ -225,13 +227,13 @@ class Slots:
             slot.deadline = None
 
     def late(self) -> TransientError:
-        """Return the error that a call fails with when it took too long."""
+        """Return the error of a call that exceeded its timeout."""
         return TransientError(f"timed out after {self.timeout:g} s")
 
     async def retire(self) -> list[Event]:
-        """Start no call any more; returns, when those under way are over, what is in hand and was not attempted.
+        """Start no further calls; wait for those under way; return the deliveries that were not attempted.
 
-        `check` has to be called on until then: it ends calls that take too long.
+        The caller must go on calling `check`, which ends late calls.
         """
         self.retiring = True
         while True:
@@ -240,14 +242,14 @@ class Slots:
                 break
             for slot in self._slots:
                 if slot.task in tasks and slot.deadline is None:
-                    slot.task.cancel()  # it waits for something that is not a call
+                    slot.task.cancel()  # it waits, but not for a call
             await asyncio.wait(tasks, timeout=TICK)
         hand = self.hand
         self._slots = []
         return hand
 
     async def close(self) -> None:
-        """End the tasks."""
+        """Cancel all tasks and wait for them, `GRACE` seconds at most."""
         self._closing = True
         tasks = [slot.task for slot in self._slots if slot.task]
         for task in tasks:

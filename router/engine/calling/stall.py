@@ -1,7 +1,7 @@
-"""Names the plugin that blocks the event loop; floor 5.
+"""The stall watch: names the plugin that blocks the event loop; floor 5.
 
-An `async def` that computes or waits without `await` stops everything: no other sink delivers, nothing is read. A thread
-looks at the loop from outside and says which line it hangs on.
+An `async def` that computes, or waits without `await`, blocks the whole router: nothing is read or delivered. A thread
+checks the loop from outside and logs the line at which it is blocked.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import structlog
 log = structlog.stdlib.get_logger(__name__)
 
 BLOCKED = 0.5
-"""Seconds without a beat after which the loop counts as blocked."""
+"""Seconds without a heartbeat after which the loop counts as blocked."""
 
-_LOOK = 0.2
+_LOOK = 0.2  # seconds between two checks
 
 
 class StallWatch:
-    """Watches one event loop; `beat` is called by that loop several times a second.
+    """The watch of one event loop, which calls `beat` several times a second.
 
-    `plugins` are the files of the plugins, to tell theirs from our frames.
+    `plugins` are the files of the plugins, to find their frames in a stack.
     """
 
     def __init__(self, plugins: Iterable[Path]) -> None:
@@ -38,7 +38,7 @@ class StallWatch:
         self._thread = threading.Thread(target=self._watch, name="stall watch", daemon=True)
 
     def know(self, plugins: Iterable[Path]) -> None:
-        """These are the files of the plugins from now on."""
+        """Set the files of the plugins."""
         self._plugins = {str(path) for path in plugins}
 
     def start(self) -> None:
@@ -48,27 +48,27 @@ class StallWatch:
         self._thread.start()
 
     def beat(self) -> None:
-        """The loop is alive."""
+        """Note a heartbeat of the loop."""
         self._beat = time.monotonic()
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._over.set()
 
     def _watch(self) -> None:
-        said: float | None = None
+        blocked_since: float | None = None
         while not self._over.wait(_LOOK):
             beat = self._beat
             if time.monotonic() - beat < BLOCKED:
-                if said is not None:
-                    log.warning("the event loop runs again", seconds=round(beat - said, 1))
-                    said = None
-            elif said is None:
-                said = beat
-                self._say()
+                if blocked_since is not None:
+                    log.warning("the event loop is running again", seconds=round(beat - blocked_since, 1))
+                    blocked_since = None
+            elif blocked_since is None:
+                blocked_since = beat
+                self._log_place()
 
-    def _say(self) -> None:
-        frame = sys._current_frames().get(self._watched)  # the documented way to see another thread's stack
+    def _log_place(self) -> None:
+        frame = sys._current_frames().get(self._watched)  # documented, in spite of its underscore
         place = _innermost(frame, self._plugins)
         if place is None:
             log.error("the event loop is blocked", at=_shown(frame))

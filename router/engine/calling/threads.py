@@ -1,7 +1,7 @@
-"""Daemon threads of one sink, for functions that block; floor 5.
+"""The daemon threads of one sink, for blocking functions; floor 5.
 
-The standard library's executor waits for its threads when the process ends, so one hung function would hold the exit for
-ever. These are daemon threads: a hung one ends with the process, and meanwhile costs only its own sink.
+The standard library's executor waits for its threads at exit, so a hung function would block the exit forever. Daemon
+threads end with the process. Since each sink has its own, a hung thread affects no other sink.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from router.errors import text_of
 
 
 class DaemonThreads:
-    """At most `size` daemon threads, started when they are needed."""
+    """A pool of at most `size` daemon threads, started on demand."""
 
     def __init__(self, name: str, size: int) -> None:
         self._name = name
@@ -28,9 +28,10 @@ class DaemonThreads:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
 
     async def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call the function in a thread and return what it returns, or raise what it raises.
+        """Call the function in a thread; return its result or raise its exception.
 
-        Cancelled while it waits for a thread, it is never called; cancelled while it runs, its result is dropped.
+        A call that is cancelled while it waits for a thread is not made. The result of a call that is cancelled while
+        it runs is ignored.
         """
         job = _Job(asyncio.get_running_loop(), function, args)
         with self._lock:
@@ -52,7 +53,7 @@ class DaemonThreads:
             job.run()
 
     def close(self) -> None:
-        """Let the threads end once they have nothing to do."""
+        """End each thread after its current call."""
         for _ in range(self._size):
             self._jobs.put(None)
 
@@ -65,19 +66,19 @@ class _Job:
         self._args = args
 
     def run(self) -> None:
-        """Call the function unless nobody waits any more, and hand its outcome to the event loop."""
+        """Call the function unless it was cancelled, and pass the outcome to the event loop."""
         if self.future.cancelled():
             return
         result: Any = None
         error: BaseException | None = None
         try:
             result = self._function(*self._args)
-        except BaseException as raised:  # noqa: BLE001  # SystemExit too is the function's outcome, not the thread's end
+        except BaseException as raised:  # noqa: BLE001  # SystemExit must not end the thread
             error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            self._loop.call_soon_threadsafe(self._settle, result, error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no task waits for the outcome
+            self._loop.call_soon_threadsafe(self._complete, result, error)
 
-    def _settle(self, result: Any, error: BaseException | None) -> None:
+    def _complete(self, result: Any, error: BaseException | None) -> None:
         if self.future.done():
             return
         if isinstance(error, Exception):

@@ -1,1 +1,1 @@
-"""Dead letters made, summed up for people, and sent again; floor 5."""
+"""Dead letters: creation, summaries for people, replay; floor 5."""

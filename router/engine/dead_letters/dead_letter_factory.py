@@ -1,4 +1,4 @@
-"""Makes dead letters of events and deliveries; floor 5."""
+"""The creation of dead letters from events and deliveries; floor 5."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def of_delivery(
     attempts: int,
     written: Callable[[], None] | None = None,
 ) -> DeadLetter:
-    """The letter of a delivery that gave up, or of an event without one: then `event.sink` is empty.
+    """Return the letter of a delivery that was given up, or of an event without a delivery (`event.sink` is empty).
 
-    Its id is that of the event or follows from the key of the delivery, so that a replay does not change it.
-    `now` is seconds since the epoch; `attempts` is how often it was tried. `written` is called once the letter is in Redis.
+    The id is that of the event, or follows from the key of the delivery, so that a replay does not change it. `now` is
+    seconds since the epoch, `attempts` the number of calls of the sink. `written` is called when the letter is in Redis.
     """
     has_sink = bool(event.sink)
     return DeadLetter(
@@ -49,7 +49,7 @@ def of_delivery(
 
 
 def of_waiting(event: Event, reason: Reason, why: str, *, now: float) -> DeadLetter:
-    """The letter of a delivery that is given up where it waits; what it last failed with stands behind `why`.
+    """Return the letter of a waiting delivery that is given up; its last error is appended to `why`.
 
     `now` is seconds since the epoch.
     """

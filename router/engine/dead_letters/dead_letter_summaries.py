@@ -1,4 +1,4 @@
-"""Tells people of new dead letters: one summary per interval to each sink that is named for it; floor 5."""
+"""The summaries of new dead letters: one per interval to each sink in `dead_letters.notify`; floor 5."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ log = structlog.stdlib.get_logger(__name__)
 
 SOURCE = "event-router"
 CHANNEL = "dead-letters"
-"""Source and channel, and the route too, of a summary: it is an event that the router itself makes."""
+"""The channel of a summary, and its route. A summary is an event of the router itself."""
 
 Deliver = Callable[[str, Event], None]
-"""Puts a delivery into the queue of the sink of this name."""
+"""Puts a delivery into the queue of the named sink."""
 
 
 class DeadLetterSummaries:
-    """Implements `contracts.DeadLetters`: hands letters on, counts them, and has a summary delivered per interval.
+    """Implements `contracts.DeadLetters`: passes letters on to `inner`, and delivers a summary per interval.
 
-    A sink is told nothing of its own letters, and of the letters of summaries nobody is told. `config_file` stands in the
-    command that the summary names.
+    The summary for a sink leaves out the letters of that sink, so that a broken sink causes no endless summaries.
+    Letters of summaries are not counted. `config_file` is used in the command that the summary shows.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class DeadLetterSummaries:
         self._timer: asyncio.TimerHandle | None = None
 
     def configure(self, notify: NotifyConfig | None) -> None:
-        """Take another configuration from now on; what is counted is told to those it names."""
+        """Use another configuration from now on, also for letters counted before."""
         if notify is None:
             self._forget()
         self._notify = notify
@@ -66,16 +66,16 @@ class DeadLetterSummaries:
         self._inner.add(letters)
         if self._notify is None:
             return
-        told = [(letter.sink, letter.reason) for letter in letters if letter.source != SOURCE]
-        if not told:
+        counted = [(letter.sink, letter.reason) for letter in letters if letter.source != SOURCE]
+        if not counted:
             return
-        self._counts.update(told)
+        self._counts.update(counted)
         if self._timer is None:
-            self._since = self._clock.now() - 1  # a letter is a little older than its adding
+            self._since = self._clock.now() - 1  # `failed_at` of a letter is slightly before this call
             self._timer = asyncio.get_running_loop().call_later(self._notify.every, self.flush)
 
     def flush(self) -> None:
-        """Have what is counted told now; nothing where there is nothing."""
+        """Deliver the summaries of the letters counted so far, if there are any."""
         notify, counts, since = self._notify, self._counts, self._since
         self._forget()
         for sink in notify.sinks if notify and counts else ():
@@ -99,7 +99,7 @@ class DeadLetterSummaries:
             for (of, reason), number in counts.most_common()
         )
         count = counts.total()
-        message = f"{counted(count, 'dead letter')} since {began}: {listed}. Look: {command}"
+        message = f"{counted(count, 'dead letter')} since {began}: {listed}. To list them: {command}"
         payload = {"message": message, "count": count, "by": by, "command": command, "since": began}
         return Event(
             self._ids.next(now),

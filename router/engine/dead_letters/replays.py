@@ -1,8 +1,9 @@
-"""Dead letters that are to go again: taken from Redis, and put on their way; floor 5.
+"""The replay of dead letters; floor 5.
 
-The command moves a letter from the stream of dead letters to another one. That is read here as any stream source reads
-its own: by a consumer group, acknowledged last, with what a killed router left taken over. A letter with a sink goes to
-that sink's queue, one without goes the whole way again; what the configuration no longer knows is a dead letter again.
+`event-router dlq replay` moves a letter from the stream of dead letters to the replay stream. A stream source reads the
+replay stream with a consumer group, acknowledges at the end, and claims entries of dead routers. A letter with a sink
+is put into that sink's queue. A letter without a sink passes the whole pipeline again. A letter whose source, route or
+sink no longer exists becomes a dead letter again.
 """
 
 from __future__ import annotations
@@ -34,42 +35,42 @@ from router.events import DeadLetter, Event, RawBatch
 log = structlog.stdlib.get_logger(__name__)
 
 NAME = "replay"
-"""What the log calls it."""
+"""The name of the source in the log."""
 
 TRY_AGAIN = 30.0
-"""Seconds after which it is tried again, at most, where Redis refuses what replaying needs."""
+"""Seconds between two tries, at most, while Redis refuses a command that the replay needs."""
 
 LAST_SWEEP = 1.0
-"""Seconds that the last round of the sweep may take at the end."""
+"""Seconds allowed for the last sweep at the end."""
 
 
 class Way(Protocol):
-    """The pipeline in force, as letters see it (`engine.intake.pipeline.Pipeline`)."""
+    """The methods of the pipeline in force (`engine.intake.pipeline.Pipeline`) that a replay uses."""
 
     def again(self, source: str, batch: RawBatch, received_at: datetime) -> None:
-        """An event goes the whole way. Raises `KeyError` without that source."""
+        """Pass an event through the whole pipeline. Raises `KeyError` for an unknown source."""
 
     def deliver(self, events: Sequence[Event]) -> None:
-        """Deliveries go to the queues of their sinks."""
+        """Put deliveries into the queues of their sinks."""
 
     def format_of(self, source: str) -> str | None:
-        """Return how the payloads of a source are read."""
+        """Return the format of a source; None for an unknown source."""
 
     def leads(self, route: str, sink: str) -> bool:
-        """Return whether the configuration still knows such a delivery."""
+        """Return whether the configuration still has such deliveries."""
 
 
 class At(NamedTuple):
-    """The entry that a letter came by."""
+    """The entry of a letter in its batch."""
 
     receipt: Receipt
     position: int
 
 
 class Replays:
-    """Reads what is to be replayed while the router runs. It never keeps the router from starting, nor ends it.
+    """The replay of dead letters while the router runs. Its failures neither prevent the start nor end the router.
 
-    `source` reads the letters as any stream source does, and hands them to a `Replayer`.
+    `source` is a stream source on the replay stream; its receiver is a `Replayer`.
     """
 
     def __init__(self, source: Source, sweep: ReplaySweep, clock: Clock) -> None:
@@ -86,11 +87,11 @@ class Replays:
         self._started = False
 
     def start(self) -> None:
-        """Begin, in the background."""
+        """Start replaying in the background."""
         self._task = asyncio.create_task(self._run(), name="replays")
 
     async def stop(self) -> None:
-        """Take no more."""
+        """Stop reading letters."""
         if self._task is None:
             return
         await self.source.stop()
@@ -99,7 +100,7 @@ class Replays:
         await asyncio.wait([self._task])
 
     async def close(self) -> None:
-        """After the drain: acknowledge what is over, and remove it."""
+        """Acknowledge and remove replayed letters. Call after the drain."""
         if self._task is None:
             return
         await self.source.close()
@@ -117,11 +118,11 @@ class Replays:
         try:
             await self.source.run()
         except Exception:
-            log.exception("replaying dead letters ended by itself, which is a fault of the router")
+            log.exception("the replay of dead letters ended by a fault of the router; it starts again with the router")
 
 
 class Replayer:
-    """Implements `contracts.Receiver` for entries that are letters."""
+    """The receiver of the replay stream's entries; implements `contracts.Receiver`."""
 
     def __init__(self, way: Callable[[], Way], dead_letters: DeadLetters, clock: Clock) -> None:
         self._way = way
@@ -131,21 +132,20 @@ class Replayer:
         self._unreadable = Tally(clock, "dead letters to be replayed can't be read: they stay where they are")
 
     def receive(self, source: str, batches: Sequence[RawBatch]) -> None:  # noqa: ARG002  # there is only one
-        """Put these letters on their way. Never waits, never raises for a letter."""
+        """Replay these letters. Never waits, never raises for a letter."""
         way = self._way()
         deliveries: list[Event] = []
         for batch in batches:
             for position, letter in enumerate(_letters(batch)):
-                if letter is None:  # it stays pending: a newer router may know it
+                if letter is None:  # the entry stays pending: a newer router may be able to read it
                     self._unreadable.add(1)
                     continue
                 at = At(batch.receipt, position)
                 payload_format = _format(letter.payload, way.format_of(letter.source))
                 if letter.sink is None:
-                    self._go_the_whole_way(way, letter, at)
+                    self._replay_event(way, letter, at)
                 elif not way.leads(letter.route or "", letter.sink):
-                    gone = f"no route {letter.route!r} leads to a sink {letter.sink!r}"
-                    self._orphaned(letter, gone, at)
+                    self._orphaned(letter, f"no route {letter.route!r} leads to a sink {letter.sink!r}", at)
                 elif payload_format is None:
                     self._back(letter, Reason.DECODE, "can't be replayed: the payload can't be decoded", at)
                 else:
@@ -155,12 +155,13 @@ class Replayer:
             way.deliver(deliveries)
 
     def refuse(self, source: str, batch: RawBatch, reason: Reason, detail: str) -> None:  # noqa: ARG002  # as above
-        """Make dead letters again of those that the stream source can't hand on."""
+        """Turn letters that the stream source can't pass on into dead letters again."""
         for position, letter in enumerate(_letters(batch)):
             if letter is not None:
                 self._back(letter, reason, detail, At(batch.receipt, position))
 
-    def _go_the_whole_way(self, way: Way, letter: DeadLetter, at: At) -> None:
+    def _replay_event(self, way: Way, letter: DeadLetter, at: At) -> None:
+        """Pass the event of a letter through the whole pipeline."""
         if way.format_of(letter.source) is None:
             self._orphaned(letter, f"there is no source {letter.source!r}", at)
             return
@@ -170,12 +171,15 @@ class Replayer:
         batch = RawBatch(channel, pattern, [letter.payload], [letter.event_id], [headers], *at)
         way.again(letter.source, batch, received_at(letter))
 
-    def _orphaned(self, letter: DeadLetter, gone: str, at: At) -> None:
+    def _orphaned(self, letter: DeadLetter, why: str, at: At) -> None:
         before = letter.reason if letter.reason == Reason.ORPHANED else f"{letter.reason}: {letter.detail}"
-        self._back(letter, Reason.ORPHANED, f"can't be replayed: {gone} (before: {before})", at, gone)
+        self._back(letter, Reason.ORPHANED, f"can't be replayed: {why} (before: {before})", at, why)
 
-    def _back(self, letter: DeadLetter, reason: Reason, detail: str, at: At, told: str | None = None) -> None:
-        """Make it a dead letter again, under its id; it is over when that is written. The log is `told` no payload."""
+    def _back(self, letter: DeadLetter, reason: Reason, detail: str, at: At, logged: str | None = None) -> None:
+        """Make a dead letter again, with the same id. The entry is settled when the letter is written.
+
+        `logged` replaces `detail` in the log, where the detail may quote a payload.
+        """
         detail = cut(detail, DETAIL_BYTES)
         at.receipt.expect(at.position, 1)
         now = events.timestamp(datetime.fromtimestamp(self._clock.now(), UTC))
@@ -188,13 +192,13 @@ class Replayer:
             route=letter.route,
             sink=letter.sink,
             reason=str(reason),
-            detail=told or detail,
+            detail=logged or detail,
         )
         self._dead_letters.add([again])
 
 
 def _letters(batch: RawBatch) -> list[DeadLetter | None]:
-    """The letters of a batch, None for one that a newer router wrote, or that is no letter."""
+    """Return the letters of a batch; None for an entry that a newer router wrote, or that is no letter."""
     headers: Sequence[Mapping[str, str] | None] = batch.headers or [None] * len(batch.payloads)
     found: list[DeadLetter | None] = []
     for payload, header in zip(batch.payloads, headers, strict=True):
@@ -205,19 +209,23 @@ def _letters(batch: RawBatch) -> list[DeadLetter | None]:
 
 
 def _delivery(letter: DeadLetter, payload_format: str, at: At) -> Event:
-    """The delivery that the letter is of, its attempts counted anew."""
+    """Return the delivery of a letter, with restarted attempts."""
     return msgspec.structs.replace(
         delivery_of(letter), format=payload_format, _receipt=at.receipt, _position=at.position
     )
 
 
 def _format(payload: bytes, of_source: str | None) -> str | None:
-    """Return how the payload of a delivery is read: as its source's are; where that doesn't say, by what it is. None: in no way."""
+    """Return the format of a delivery's payload, JSON or text; None if the payload can't be decoded.
+
+    The format is that of the source. If the source is unknown or CloudEvents, it is the first one that decodes the
+    payload.
+    """
     known = (events.JSON, events.TEXT)
-    for one in (of_source,) if of_source in known else known:
+    for candidate in (of_source,) if of_source in known else known:
         try:
-            events.decode(payload, one)
+            events.decode(payload, candidate)
         except (ValueError, RecursionError):
             continue
-        return one
+        return candidate
     return None

@@ -32,13 +32,13 @@ from router.ops.loading import Loaded
 log = structlog.stdlib.get_logger(__name__)
 
 TICK = 0.1
-"""Seconds between two looks at attempts that are over their time."""
+"""Seconds between two checks for attempts that exceed their timeout."""
 
 STATUS_EVERY = 5.0
 """Seconds between two STATUS lines for the service manager."""
 
 LETTERS_PATIENCE = 5.0
-"""Seconds that dead letters have to be written at the end, whatever is left of the drain."""
+"""Seconds allowed at the end for writing dead letters, even if the drain took all its time."""
 
 
 def serve(
@@ -52,12 +52,12 @@ def serve(
     admin: Callable[[Watch], Admin] | None = None,
     watch_files: bool = False,
 ) -> int:
-    """Run a router until it is told to stop; returns the exit code.
+    """Run a router until a signal stops it; return the exit code.
 
-    `redis_url` is the router's own Redis, never `embedded`. `printer` prints one line of data. `ready` is called once
-    every subscription is confirmed. `admin` makes the side that answers who watches it, None for none. Raises
-    `ConfigError` and `UnavailableError` when it can't start. `load` reads the configuration anew when that is
-    asked for; with `watch_files` a changed file asks for it.
+    `redis_url` is the router's own Redis, never `embedded`. `printer` prints one line of data. `ready` is called when
+    every subscription is confirmed. `load` reads the configuration again for a reload; with `watch_files`, a changed
+    file causes a reload. `admin` makes the admin side, None for none. Raises `ConfigError` or `UnavailableError` if the
+    router can't start.
     """
     timeout = None if systemd.managed() else loaded.config.redis.connect_timeout
     patience = Patience()
@@ -78,9 +78,10 @@ def serve(
 
 
 def run_to_end(main: Coroutine[Any, Any, int]) -> int:
-    """Run the coroutine on a loop of its own, uvloop's where it is installed.
+    """Run a coroutine on a new event loop (uvloop, if it is installed) and return its result.
 
-    What is left running then is cancelled and not waited for: a plugin that swallows that must not hold up the exit.
+    Remaining tasks are cancelled and awaited for 1 s at most: a plugin that swallows its cancellation must not block
+    the exit.
     """
     loop = _new_loop()
     asyncio.set_event_loop(loop)
@@ -107,19 +108,19 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 class Patience:
-    """Asks the service manager for patience while the router starts and Redis isn't there yet."""
+    """Extends the start timeout of the service manager while the router waits for Redis at its start."""
 
     def __init__(self) -> None:
         self.over = False
 
     def __call__(self, why: str) -> None:
-        """Tell the service manager why the router waits."""
+        """Extend the timeout by 30 s, with the reason as status line."""
         if not self.over:
             systemd.extend_timeout(30, f"waiting for Redis: {why}")
 
 
 class Signals:
-    """The signals and what they ask for: the first ends the router in order, the second ends it now; SIGHUP calls `hang_up`."""
+    """The signals: a first SIGTERM or SIGINT starts a graceful shutdown, a second ends it; SIGHUP calls `hang_up`."""
 
     def __init__(self, hang_up: Callable[[], None]) -> None:
         self.asked = asyncio.Event()
@@ -128,14 +129,14 @@ class Signals:
         self._hang_up = hang_up
 
     def install(self) -> None:
-        """Listen to the signals."""
+        """Install the signal handlers."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop, Exit.OK)
         loop.add_signal_handler(signal.SIGINT, self._stop, Exit.INTERRUPTED)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
 
     def uninstall(self) -> None:
-        """Listen no more."""
+        """Remove the signal handlers."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
@@ -149,7 +150,7 @@ class Signals:
 
 
 class App:
-    """A router from its start to its end."""
+    """The life of one router, from start to end."""
 
     def __init__(
         self,
@@ -177,13 +178,13 @@ class App:
         self._reloads.ask("SIGHUP")
 
     def _took(self, loaded: Loaded) -> None:
-        """Take note that another configuration is in force."""
+        """Note that another configuration is in force."""
         self._stall.know(loaded.plugins.code)
         if self._watch.orphans is not None:
             self._watch.orphans.hurry()
 
     async def run(self) -> int:
-        """Start, run and end; returns the exit code. Raises `ConfigError` or `UnavailableError` when it can't start."""
+        """Start, run and end; return the exit code. Raises `ConfigError` or `UnavailableError` if the start fails."""
         self._stop.install()
         ticking = asyncio.create_task(self._tick(), name="tick")
         try:
@@ -207,7 +208,7 @@ class App:
         return [sink.worker for sink in self._parts.every_part()]
 
     async def _started(self) -> bool:
-        """Start every part; returns False when a signal came first. Takes back what was started when a part can't."""
+        """Start every part; return False if a signal came first. Roll back the start if a part can't start."""
         starting = asyncio.create_task(self._start(), name="start")
         asked = asyncio.create_task(self._stop.asked.wait())
         await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
@@ -217,7 +218,7 @@ class App:
             return False
         error = starting.exception()
         if error is not None:
-            await self._take_back()
+            await self._roll_back()
             raise error
         return True
 
@@ -251,7 +252,7 @@ class App:
             closes.append(self._parts.shared.replays.close())
         await asyncio.gather(*closes)
 
-    async def _take_back(self) -> None:
+    async def _roll_back(self) -> None:
         await self._stop_sources()
         if self._parts.shared.writer:
             await self._parts.shared.writer.drain(0)
@@ -260,7 +261,7 @@ class App:
         await self._close_sources()
 
     def _announce(self) -> None:
-        """Everything is confirmed: say so, and tune the garbage collector for what stays."""
+        """Announce readiness, and exclude all objects so far from garbage collection, because they stay."""
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
@@ -285,7 +286,7 @@ class App:
         ends = [asyncio.create_task(end.wait()) for end in (self._stop.asked, self._running.crashed)]
         for source in self._parts.every_source():
             self._running.start(source)
-        others = [asyncio.create_task(self._tell_status())]
+        others = [asyncio.create_task(self._report_status())]
         self._reloads.start()
         if self._watch_files:
             others.append(asyncio.create_task(self._reloads.watch_files()))
@@ -301,7 +302,7 @@ class App:
             for worker in self._workers():
                 worker.check()
 
-    async def _tell_status(self) -> None:
+    async def _report_status(self) -> None:
         while systemd.managed():
             await asyncio.sleep(STATUS_EVERY)
             systemd.status(self._status())
@@ -315,10 +316,10 @@ class App:
         delivered = f"{totals['delivered']} delivered"
         return f"{up} of {len(sources)} sources up, {totals['received']} received, {delivered}{printed}"
 
-    # The end.
+    # Graceful shutdown.
 
     async def _end(self, code: int) -> int:
-        """Take no more, finish what is in hand within the drain, settle the rest, say what became of everything."""
+        """Stop reading, drain the queues, close everything and log the totals; return `code`."""
         self._watch.phase = "draining"
         systemd.stopping("draining")
         drain_for = self._parts.loaded.config.shutdown.drain
@@ -345,7 +346,7 @@ class App:
         return code
 
     async def _drained(self, deadline: float) -> None:
-        """Wait until every queue is empty, the time is up, nothing more can happen in time, or it must end now."""
+        """Wait until all deliveries are settled, none can be settled before the deadline, or a second signal comes."""
         loop = asyncio.get_running_loop()
         settled = asyncio.gather(*(worker.settled() for worker in self._workers()))
         now = asyncio.create_task(self._stop.now.wait())
@@ -353,14 +354,14 @@ class App:
             either: set[asyncio.Future[Any]] = {settled, now}
             await asyncio.wait(either, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
         now.cancel()
-        while not settled.done():  # one cancellation may be lost in the Redis client
+        while not settled.done():  # redis-py may swallow one cancellation (see `link.cancelled`)
             settled.cancel()
             await asyncio.wait({settled}, timeout=TICK)
         with contextlib.suppress(asyncio.CancelledError):
             await settled
 
     def _may_settle(self, deadline: float) -> bool:
-        """Return whether something is in hand, waits, or is due again before the deadline (of the event loop's clock)."""
+        """Return whether a delivery is in flight, waiting, or due before the deadline (of the event loop's clock)."""
         left = deadline - asyncio.get_running_loop().time()
         return any(worker.may_settle_within(left) for worker in self._workers())
 
@@ -377,7 +378,7 @@ class App:
             await sink.context.close()
 
     async def _enqueue_the_rest(self, patience: float) -> None:
-        """See what is on its way to the Redis queues safely there; say what could not be."""
+        """Enqueue deliveries that are on their way to Redis queues; log the number of losses."""
         if self._parts.shared.durable is None:
             return
         lost = await self._parts.shared.durable.enqueuer.close(patience)

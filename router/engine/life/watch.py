@@ -1,4 +1,4 @@
-"""The looks of a running router, for whoever watches it; floor 5."""
+"""The watch of a running router: snapshots and reloads for the admin side; floor 5."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from router.ops.metrics import Measured
 from router.version import __version__
 
 REFRESH = 1.0
-"""Seconds that the queues which others share have to tell their books."""
+"""Seconds allowed for the Redis queues to read their shared books."""
 
 
 class Admin(Protocol):
-    """The admin side of a router; it lives on the floor above, so whoever starts the router hands it in."""
+    """The admin side of a router. It is implemented on the floor above, so the caller of `serve` passes it in."""
 
     async def start(self) -> None:
-        """Begin to answer. Raises `ConfigError` when it can't."""
+        """Start answering. Raises `ConfigError` if that fails."""
 
     async def close(self) -> None:
-        """Answer no more."""
+        """Stop answering."""
 
 
 class Watch:
-    """Implements `core.accounts.snapshot.View` for these parts; `phase` is set by whoever lets the router live."""
+    """The view of these parts; implements `core.accounts.snapshot.View`. `App` sets `phase` and `hanging`."""
 
     def __init__(self, parts: Parts, reloads: ReloadRequests) -> None:
         self._parts = parts
@@ -55,20 +55,20 @@ class Watch:
         )
         durable = parts.shared.durable
         self.orphans = durable.orphans(self._served) if durable else None
-        """What waits in Redis for sinks that are gone; None where nothing of ours is in Redis."""
+        """The watch for orphaned queues; None with `deliver: print`, which uses no Redis queues."""
         self.phase: Phase = "starting"
         self.hanging: Callable[[], tuple[str, ...]] = tuple
-        """Says which parts hang; set like `phase`."""
+        """Returns a warning for each component that hangs."""
 
     def start(self) -> None:
-        """Begin to look after what the parts don't notice by themselves."""
+        """Start the checks of the server and of orphaned queues."""
         if self._server_check is not None:
             self._server_check.start()
         if self.orphans is not None:
             self.orphans.start()
 
     async def close(self) -> None:
-        """Look no more."""
+        """Stop the checks."""
         if self._server_check is not None:
             await self._server_check.close()
         if self.orphans is not None:
@@ -76,12 +76,12 @@ class Watch:
 
     @property
     def measured(self) -> Measured:
-        """Return what a scrape of the metrics reads."""
+        """The numbers for a scrape of the metrics."""
         shared = self._parts.shared
         return Measured(shared.books, shared.meters, self.snapshot)
 
     def snapshot(self) -> Snapshot:
-        """The router now."""
+        """Return a snapshot of the router now."""
         parts = self._parts
         return Snapshot(
             version=__version__,
@@ -102,10 +102,10 @@ class Watch:
         )
 
     async def reload(self, why: str) -> Mapping[str, Any]:
-        """Have the configuration loaded again; returns what came of it, as plain values."""
+        """Reload the configuration; return the result as plain values."""
         result = await self._reloads.reload(why)
         if result.ok and self.orphans is not None:
-            # Those who carry work tell of a Redis that does not answer.
+            # If Redis does not answer, the queues report that; the result then has an older count.
             with contextlib.suppress(RouterError, TimeoutError):
                 async with asyncio.timeout(REFRESH):
                     await self.orphans.look()
@@ -118,7 +118,7 @@ class Watch:
         }
 
     async def refresh(self) -> None:
-        """Let queues that others share fetch their books; those that don't in time show what they last knew."""
+        """Let Redis queues read their shared books; a queue that takes too long shows its last values."""
         asked = [asyncio.create_task(sink.worker.queue.refresh()) for sink in self._parts.every_sink().values()]
         if self.orphans is not None:
             asked.append(asyncio.create_task(self.orphans.refresh()))
@@ -128,10 +128,10 @@ class Watch:
         for task in late:
             task.cancel()
         for task in done:
-            task.exception()  # the queue itself says what is wrong with it, and goes on trying
+            task.exception()  # marks it as retrieved; the queue reports its own failures and retries
 
     def _served(self) -> frozenset[str]:
-        """The sinks that work off queues in Redis."""
+        """Return the names of the sinks with queues in Redis."""
         parts = self._parts.sinks.items()
         return frozenset(name for name, sink in parts if sink.worker.queue.durable)
 

@@ -1,7 +1,7 @@
-"""Tells the service manager that all is well, as long as it is: every part of the router gets on; floor 5.
+"""The watchdog: sends heartbeats to the service manager while every component makes progress; floor 5.
 
-It lives on the event loop that it vouches for. When that stands still, or a part hangs, nothing is told, and the manager
-ends the process and starts another.
+The watchdog runs on the event loop that it checks. If the loop is blocked, or a component hangs, it sends no heartbeat.
+The service manager then kills the process and starts a new one.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from router.ops import systemd
 log = structlog.stdlib.get_logger(__name__)
 
 EVERY = 5.0
-"""Seconds between two looks, at most."""
+"""Seconds between two checks, at most."""
 
 SHARE = 3
-"""Looks within the time that the manager waits: one of them may be late, and one datagram lost."""
+"""Checks within the service manager's timeout, so that one late check and one lost datagram do no harm."""
 
 
-HANGS = "a part of the router hangs"
+HANGS = "a component of the router hangs"
 
-HANGS_AND_TELLS = f"{HANGS}: until it gets on the service manager is not told that all is well"
+HANGS_WITHOUT_HEARTBEAT = f"{HANGS}; the service manager gets no heartbeat until it makes progress"
 
 
 class Watchdog:
-    """Looks at the router's parts; `signs` gives those of the parts there are at that moment.
+    """Checks the progress of all components; `signs` returns that of the components that exist now.
 
-    `warnings` says what hangs. `asked` is how long the manager waits for a sign of life (seconds), None for one that does
-    not: then it is only looked, and said.
+    `asked` is the service manager's timeout in seconds. None means that it expects no heartbeats: then hangs are only
+    logged and shown in `warnings`.
     """
 
     def __init__(self, signs: Callable[[], Iterable[Sign]], clock: Clock, *, asked: float | None) -> None:
@@ -51,15 +51,15 @@ class Watchdog:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Return what hangs, as of the last look."""
+        """A warning for each component that hung at the last check."""
         return tuple(map(str, self._hangs.values()))
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start checking."""
         self._task = asyncio.create_task(self._run(), name="watchdog")
 
     async def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         task, self._task = self._task, None
         if task is not None:
             await cancelled([task])
@@ -69,9 +69,9 @@ class Watchdog:
         while True:
             now = self._clock.monotonic()
             try:
-                self._take(self._judge.look(self._signs(), now, late=late))
+                self._log(self._judge.look(self._signs(), now, late=late))
             except Exception:
-                log.critical("the watchdog can't look at the parts, which is a fault of the router", exc_info=True)
+                log.critical("the watchdog can't check the components, which is a fault of the router", exc_info=True)
                 raise
             if self._asked is not None and not self._hangs:
                 systemd.alive()
@@ -79,26 +79,27 @@ class Watchdog:
             await asyncio.sleep(due - self._clock.monotonic())
             late = self._clock.monotonic() - due
 
-    def _take(self, hangs: Iterable[Hang]) -> None:
-        """Say what hangs, once, and what gets on again."""
+    def _log(self, hangs: Iterable[Hang]) -> None:
+        """Log each hang once, and its end."""
         found = {(hang.part, hang.doing): hang for hang in hangs}
         for name, hang in found.items():
             if name not in self._hangs:
                 since = datetime.fromtimestamp(self._clock.now() - hang.seconds, UTC)
                 log.error(
-                    HANGS if self._asked is None else HANGS_AND_TELLS,
+                    HANGS if self._asked is None else HANGS_WITHOUT_HEARTBEAT,
                     part=hang.part,
                     reason=hang.doing,
                     since=timestamp(since),
                 )
         for name, hang in self._hangs.items():
             if name not in found:
-                log.warning("it gets on again", part=hang.part, after=hang.doing, seconds=round(hang.seconds, 1))
+                seconds = round(hang.seconds, 1)
+                log.warning("a component makes progress again", part=hang.part, after=hang.doing, seconds=seconds)
         self._hangs = found
 
 
 def signs_of(parts: Parts) -> Iterator[Sign]:
-    """Yield what the parts of a router are at."""
+    """Yield the progress of all parts of a router."""
     for part in parts.sources.values():
         yield from part.source.signs()
     if parts.shared.replays is not None:

@@ -1,1 +1,1 @@
-"""Queues in this process: a bounded one for each sink, and one that keeps the order of each key."""
+"""Queues in this process: the bounded memory queue of a sink, and the ordered queue for `order_by`; floor 5."""

@@ -11,7 +11,10 @@ from router.events import Event
 
 
 class Delayed:
-    """Deliveries by the time they are due. `due` is called with each one then; `now` gives seconds that never go back."""
+    """Deliveries ordered by due time.
+
+    `due` is called with each delivery at that time; `now` returns monotonic seconds.
+    """
 
     def __init__(self, now: Callable[[], float], due: Callable[[Event], None]) -> None:
         self._now = now
@@ -27,23 +30,23 @@ class Delayed:
         return (event for _, _, event in sorted(self._heap))
 
     def add(self, event: Event, delay: float) -> None:
-        """Let a delivery wait for `delay` seconds."""
+        """Delay a delivery by `delay` seconds."""
         heapq.heappush(self._heap, (self._now() + delay, next(self._order), event))
         self._set_alarm()
 
     def due_in(self) -> float | None:
-        """Return the seconds until the next delivery is due, None when none waits."""
+        """Return the seconds until the next delivery is due; None if none waits."""
         return self._heap[0][0] - self._now() if self._heap else None
 
     def clear(self) -> list[Event]:
-        """Take out all of them, whenever they are due."""
+        """Remove and return all deliveries, due or not."""
         events = list(self)
         self._heap.clear()
         self._set_alarm()
         return events
 
     def stop(self) -> None:
-        """Call `due` no more; what waits stays."""
+        """Stop calling `due`; the deliveries stay."""
         if self._alarm:
             self._alarm.cancel()
             self._alarm = None

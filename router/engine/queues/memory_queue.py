@@ -1,7 +1,7 @@
-"""A bounded queue of deliveries in memory, one for each sink; floor 5.
+"""The memory queue: a bounded queue of deliveries in this process, one per sink; floor 5.
 
-Deliveries go in and out in lists. Everything that is not settled counts against the bounds: what waits, what is in hand
-and what will be tried again later.
+Deliveries are put and taken in lists. All deliveries that are not settled count against the limits: waiting, in flight
+and delayed ones.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from router.errors import Reason
 from router.events import Event, Outcome, size_of
 
 Bundle = tuple[list[Event], int]
-"""Deliveries and the bytes of their payloads together."""
+"""Deliveries with the sum of their payloads in bytes."""
 
 
 class MemoryQueue:
-    """Implements `contracts.Queue`: the deliveries of one sink in memory, lost when the process dies.
+    """Implements `contracts.Queue` in memory. The deliveries are lost when the process dies.
 
-    `now` gives seconds that never go back: the time that retries are due by. `book` is the sink's, which
-    counts here what is accepted. `dropped` is told of deliveries that were accepted and are dropped, with their channels
-    and the reason.
+    `now` returns monotonic seconds, for due times. The queue counts accepted deliveries in `book`, the sink's.
+    `dropped` is called for accepted deliveries that are dropped (see `contracts.Dropped`).
     """
 
     durable = False
@@ -42,17 +41,17 @@ class MemoryQueue:
         self._later = Delayed(now, self._again)
         self._takers = Takers()
         self._settled = asyncio.Event()
-        self._acknowledged = False  # whether any delivery came from a source that waits to hear of it
+        self._acknowledged = False  # True once a delivery came from a source with acknowledgements
         self.events = 0
-        """Deliveries that are not settled."""
+        """The number of deliveries that are not settled."""
         self.bytes = 0
-        """Bytes of their payloads."""
+        """The sum of their payloads, in bytes."""
 
     def put(self, events: list[Event], size: int) -> None:
-        """Take deliveries whose payloads have `size` bytes together; the list is the queue's from here on.
+        """Enqueue deliveries whose payloads have `size` bytes together. The caller must not use the list afterwards.
 
-        What has no room is dropped, and counted. A source that acknowledges is held back by what it has in flight, so what
-        comes from one always has room where `when_full` is `block`.
+        Deliveries without room are dropped and counted. With `when_full: block`, deliveries of a source with
+        acknowledgements are accepted beyond the limits, because the source limits its entries in flight.
         """
         self._book.accepted += len(events)
         acknowledged = events[0]._receipt is not None
@@ -67,7 +66,7 @@ class MemoryQueue:
         dropped = self._put_one_by_one(events)
         if dropped:
             self._dropped(dropped, [event.channel for event in dropped], Reason.FULL)
-            _tell(dropped)
+            _settle_receipts(dropped)
 
     def _put_one_by_one(self, events: list[Event]) -> list[Event]:
         dropped: list[Event] = []
@@ -91,7 +90,7 @@ class MemoryQueue:
         return self.events < self._max_events and self.bytes + size <= self._max_bytes
 
     def _drop_oldest(self, kept: list[Event]) -> Event:
-        """Take back the delivery that has waited longest, from the queue or from what is just being put."""
+        """Remove and return the delivery that has waited longest, from the queue or else from `kept`."""
         if self._bundles:
             bundle, size = self._bundles.popleft()
             event, rest = bundle[0], bundle[1:]
@@ -104,9 +103,9 @@ class MemoryQueue:
         return event
 
     async def take(self, most: int) -> Bundle:
-        """The next deliveries, at least one and at most `most`; waits until there are some.
+        """Return the next deliveries, at least one and at most `most`; wait until there are some.
 
-        Settle them, or hand them back by `later`, when they are over.
+        The caller must settle each of them, or return it by `later` or `give_back`.
         """
         while not self._bundles:
             await self._takers.wait()
@@ -125,13 +124,13 @@ class MemoryQueue:
         return events, size
 
     def keep(self, event: Event) -> bool:
-        """Return True: a delivery may stay in hand for as long as it takes."""
+        """Return True: a delivery may stay in flight without limit."""
         if event._receipt is not None:
             event._receipt.returned(event._position)
         return True
 
     def later(self, event: Event, delay: float) -> None:
-        """Hand back a delivery that was taken, to be tried again after `delay` seconds."""
+        """Return a delivery to the queue, to be retried after `delay` seconds."""
         if event._receipt is not None:
             event._receipt.returned(event._position)
         self._later.add(event, delay)
@@ -140,27 +139,27 @@ class MemoryQueue:
         self._bundles.append(([event], len(event.raw)))
         self._takers.wake()
 
-    async def give_back(self, hand: Sequence[Event]) -> None:
-        """Hand back deliveries that were taken and not attempted: they are the next to be taken, in this order."""
-        if hand:
-            self._bundles.appendleft((list(hand), size_of(hand)))
+    async def give_back(self, taken: Sequence[Event]) -> None:
+        """Return deliveries that were not attempted to the front of the queue, in this order."""
+        if taken:
+            self._bundles.appendleft((list(taken), size_of(taken)))
             self._takers.wake()
 
     def configure(self, limits: QueueLimits) -> None:
-        """Take other bounds from now on; what is there stays."""
+        """Use other limits from now on. Deliveries in the queue stay, even beyond the limits."""
         self._max_events = limits.max_events
         self._max_bytes = limits.max_bytes
         self._blocks = limits.when_full == "block"
         self._oldest_goes = limits.when_full == "drop-oldest"
 
     def _empty(self) -> list[Event]:
-        """Take out everything that waits, whenever it is due; what is in hand is not."""
+        """Remove and return all waiting deliveries, due or not. Those in flight stay."""
         left = [event for events, _ in self._bundles for event in events]
         self._bundles.clear()
         return left + self._later.clear()
 
     def leave(self, *, handed_over: bool) -> list[Event]:
-        """Take out everything that waits. No source is told yet of what is handed over to another queue of the sink."""
+        """Remove and return all waiting deliveries. Their receipts are not settled, even with `handed_over`."""
         left = self._empty()
         if not handed_over:
             return left
@@ -171,66 +170,66 @@ class MemoryQueue:
         return left
 
     def split(self, event: Event, parts: list[Event]) -> None:
-        """A delivery in hand was handed over to `parts`, which are in hand now instead of it, whatever the bounds."""
+        """Replace a delivery in flight by `parts`, which are then in flight, even beyond the limits."""
         self.events += len(parts)
         self.bytes += size_of(parts)
         if event._receipt is not None:
             event._receipt.add(event._position, len(parts))
         self.settle([event], len(event.raw), Outcome.HANDED_OVER)
 
-    def settle(self, events: Sequence[Event], size: int, outcome: Outcome, reason: Reason | None = None) -> None:  # noqa: ARG002  # for queues that others share
-        """Deliveries in hand are over, all in the same way; `size` are the bytes of their payloads."""
+    def settle(self, events: Sequence[Event], size: int, outcome: Outcome, reason: Reason | None = None) -> None:  # noqa: ARG002  # only shared queues count outcomes
+        """Settle deliveries in flight; `size` is the sum of their payloads in bytes."""
         self.events -= len(events)
         self.bytes -= size
         if not self.events:
             self._settled.set()
         if self._acknowledged:
-            _tell(events)
+            _settle_receipts(events)
 
     def due_in(self) -> float | None:
-        """Seconds until the next retry is due, None when none waits."""
+        """Return the seconds until the next retry is due; None if none waits."""
         return self._later.due_in()
 
     @property
     def delayed(self) -> int:
-        """Deliveries that wait for their next attempt."""
+        """The number of deliveries that wait for their next attempt."""
         return len(self._later)
 
     @property
     def held(self) -> int:
-        """All deliveries that are not settled: nobody else has any."""
+        """The number of deliveries that are not settled: no other router has any."""
         return self.events
 
     def start(self) -> None:
         """Do nothing: the queue works from its creation on."""
 
     async def refresh(self) -> None:
-        """Do nothing: the book is kept here."""
+        """Do nothing: the book is in this process."""
 
     def signs(self) -> tuple[Sign, ...]:
-        """Return no sign: a queue in memory can't hang."""
+        """Return no progress: a memory queue can't hang."""
         return ()
 
     async def end(self, patience: float) -> None:
-        """Do nothing: no server has to be told."""
+        """Do nothing: a memory queue has no connection."""
 
     async def settled(self) -> None:
-        """Wait until nothing is left."""
+        """Wait until all deliveries are settled."""
         while self.events:
             self._settled.clear()
             await self._settled.wait()
 
-    def holds_up(self, hand: Sequence[Event]) -> bool:
-        """Return whether an end has to wait: no source keeps some delivery here or in `hand`."""
+    def holds_up(self, taken: Sequence[Event]) -> bool:
+        """Return whether a shutdown must wait: some delivery here or in `taken` has no receipt and would be lost."""
         waiting = chain.from_iterable(events for events, _ in self._bundles)
-        return any(event._receipt is None for event in chain(hand, waiting, self._later))
+        return any(event._receipt is None for event in chain(taken, waiting, self._later))
 
-    def close(self, hand: Sequence[Event]) -> int:
-        """End: what waits and what is in `hand` is dropped, reason `shutdown`; returns how many that are.
+    def close(self, taken: Sequence[Event]) -> int:
+        """Stop the queue: drop waiting and `taken` deliveries, reason `shutdown`; return the number of losses.
 
-        What a source waits to hear of is not lost: it stays with the source, and is not counted here.
+        A delivery with a receipt is not lost: its source reads the entry again. Such deliveries are not counted.
         """
-        left = [*self._empty(), *hand]
+        left = [*self._empty(), *taken]
         self.events -= len(left)
         self.bytes -= size_of(left)
         lost = [event for event in left if event._receipt is None]
@@ -239,8 +238,8 @@ class MemoryQueue:
         return len(lost)
 
 
-def _tell(events: Sequence[Event]) -> None:
-    """Tell the sources that wait for it that these deliveries are over."""
+def _settle_receipts(events: Sequence[Event]) -> None:
+    """Settle the receipts of these deliveries, where they have one."""
     for event in events:
         receipt = event._receipt
         if receipt is not None:

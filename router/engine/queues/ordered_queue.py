@@ -1,7 +1,8 @@
-"""A queue whose deliveries go one after another where their keys are equal; floor 5.
+"""The ordered queue: deliveries with equal keys are attempted one after another (`order_by`); floor 5.
 
-It stands between a sink's queue and its worker. What waits behind another, and what failed and is due later, stays in
-hand here: given back to a queue that others share, it could be overtaken, or delivered by another router meanwhile.
+The ordered queue is between a sink's queue and its worker. Deliveries that wait behind another one, and delayed ones,
+stay in flight here. If they were returned to a shared queue, later ones could overtake them, or another router could
+deliver them.
 """
 
 from __future__ import annotations
@@ -18,52 +19,53 @@ from router.errors import Reason
 from router.events import Event, Outcome, size_of
 
 MOST = 1_000
-"""Deliveries that are kept here; when there are more, nothing is taken from the queue until some are over."""
+"""Deliveries that wait here at most. At the limit, none is taken from the queue until some are settled."""
 
 AGAIN = 1.0
-"""Seconds until the queue gives a delivery again that may not wait here."""
+"""Seconds after which the queue offers a delivery again that may not wait here."""
 
 
 class Ordered:
-    """Implements `contracts.WorkQueue` on top of one; `key` gives the lane of a delivery, or None.
+    """Implements `contracts.WorkQueue` on top of another queue.
 
-    `now` gives seconds that never go back.
+    `key` returns the key of a delivery's lane, or None for a delivery without order. `now` returns monotonic seconds.
     """
 
     def __init__(self, queue: WorkQueue, *, key: Callable[[Event], str | None], now: Callable[[], float]) -> None:
         self._queue = queue
         self._key = key
         self._lanes: Ordering[Event] = Ordering()
-        self._keys: dict[tuple[str, str], list[str]] = {}  # the lane of each delivery in one, as often as it is there
+        # The lane of each delivery by event id and route, once for each of its parts.
+        self._keys: dict[tuple[str, str], list[str]] = {}
         self._ready: deque[Event] = deque()
-        self._later = Delayed(now, self._go)
+        self._later = Delayed(now, self._offer)
         self._takers = Takers()
         self._feeding: asyncio.Task[None] | None = None
 
     @property
     def events(self) -> int:
-        """Deliveries that are not settled."""
+        """The number of deliveries that are not settled."""
         return self._queue.events
 
     @property
     def delayed(self) -> int:
-        """Deliveries that wait for their next attempt, or behind others."""
+        """The number of deliveries that wait for their next attempt or behind others."""
         return self._queue.delayed + len(self._later) + self._lanes.waiting
 
     async def take(self, most: int) -> tuple[list[Event], int]:
-        """The next deliveries, at least one and at most `most`, no two of a lane; waits until there are some."""
+        """Return the next deliveries, at least one and at most `most`, no two of a lane; wait until there are some."""
         while not self._ready:
             self._feed(most)
             await self._takers.wait()
         events = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
         if self._ready:
             self._takers.wake()
-        elif self._takers.waiting:  # they were woken by nobody yet: a slow delivery must not hold up the other lanes
+        elif self._takers.waiting:  # fetch for the workers that still wait: a slow delivery must not block other lanes
             self._feed(most)
         return events, size_of(events)
 
     def _feed(self, most: int) -> None:
-        """See to it that deliveries are taken from the queue as long as nothing is ready here."""
+        """Start the task that takes deliveries from the queue behind, unless it is running."""
         if self._feeding is None or self._feeding.done():
             self._feeding = asyncio.create_task(self._fetch(most), name="feeding an ordered sink")
 
@@ -76,23 +78,23 @@ class Ordered:
     def _enter(self, event: Event) -> None:
         key = self._key(event)
         if key is None:
-            self._go(event)
+            self._offer(event)
             return
         if key in self._lanes and not self._queue.keep(event):
             self._queue.later(event, AGAIN)
             return
         self._keys.setdefault((event.id, event.route), []).append(key)
         if self._lanes.enter(key, event):
-            self._go(event)
+            self._offer(event)
 
-    def _go(self, event: Event) -> None:
+    def _offer(self, event: Event) -> None:
         self._ready.append(event)
         self._takers.wake()
 
     def later(self, event: Event, delay: float) -> None:
-        """Keep a delivery to be tried again after `delay` seconds.
+        """Delay a delivery here, to be retried after `delay` seconds.
 
-        One without a lane, or that may not stay, goes back to the queue.
+        A delivery without a lane, or one that may not stay in flight, is returned to the queue behind.
         """
         if (event.id, event.route) not in self._keys or not self._queue.keep(event):
             self._queue.later(event, delay)
@@ -101,11 +103,11 @@ class Ordered:
         self._later.add(event, delay)
 
     def keep(self, event: Event) -> bool:
-        """Return what the queue behind says."""
+        """Return the answer of the queue behind."""
         return self._queue.keep(event)
 
     def split(self, event: Event, parts: list[Event]) -> None:
-        """A delivery was handed over to `parts`: its lane is free when they are all over."""
+        """Replace a delivery by `parts`. Its lane continues when all parts are settled."""
         keys = self._keys.get((event.id, event.route))
         if keys is not None:
             more = len(parts) - 1
@@ -114,7 +116,7 @@ class Ordered:
         self._queue.split(event, parts)
 
     def settle(self, events: Sequence[Event], size: int, outcome: Outcome, reason: Reason | None = None) -> None:
-        """Deliveries are over; what waited behind them may go."""
+        """Settle deliveries, and offer those that waited behind them."""
         self._queue.settle(events, size, outcome, reason)
         for event in events:
             self._leave(event)
@@ -124,44 +126,44 @@ class Ordered:
         keys = self._keys.get(identity)
         if keys is None:
             return
-        next_one = self._lanes.leave(keys.pop())
+        successor = self._lanes.leave(keys.pop())
         if not keys:
             del self._keys[identity]
-        if next_one is not None:
-            self._go(next_one)
+        if successor is not None:
+            self._offer(successor)
 
     async def settled(self) -> None:
-        """Wait until nothing is left."""
+        """Wait until all deliveries are settled."""
         await self._queue.settled()
 
     def due_in(self) -> float | None:
-        """Seconds until the next delayed delivery is due, None when none waits."""
+        """Return the seconds until the next delayed delivery is due; None if none waits."""
         return min((due for due in (self._queue.due_in(), self._later.due_in()) if due is not None), default=None)
 
-    async def give_back(self, hand: Sequence[Event]) -> None:
-        """Give back to the queue what is in `hand` and what is kept here, and end; the order of each lane stays.
+    async def give_back(self, taken: Sequence[Event]) -> None:
+        """Stop, and return `taken` deliveries and those that wait here to the queue behind, in the order of each lane.
 
-        What waits for its next attempt goes back as due: behind it in its lane may wait more.
+        Delayed deliveries are returned as due at once, because others of their lane wait behind them.
         """
         self._cancel()
         if self._feeding is not None:
             await asyncio.wait([self._feeding])
-        await self._queue.give_back([*hand, *self._kept()])
+        await self._queue.give_back([*taken, *self._held()])
 
-    def holds_up(self, hand: Sequence[Event]) -> bool:
-        """Return what the queue behind says; deliveries kept here are in hand for it."""
-        return self._queue.holds_up([*hand, *self._kept()])
+    def holds_up(self, taken: Sequence[Event]) -> bool:
+        """Return the answer of the queue behind, for which deliveries that wait here are in flight."""
+        return self._queue.holds_up([*taken, *self._held()])
 
-    def close(self, hand: Sequence[Event]) -> int:
-        """End; what is kept here ends with what is in `hand`."""
+    def close(self, taken: Sequence[Event]) -> int:
+        """Stop the queue behind, with `taken` deliveries and those that wait here; return the number of losses."""
         self._cancel()
-        return self._queue.close([*hand, *self._kept()])
+        return self._queue.close([*taken, *self._held()])
 
     def _cancel(self) -> None:
         self._later.stop()
         if self._feeding is not None:
             self._feeding.cancel()
 
-    def _kept(self) -> list[Event]:
-        """Return the deliveries that go first in their lanes, then those that wait behind them."""
+    def _held(self) -> list[Event]:
+        """Return the deliveries that wait here: the first of each lane, then those behind them."""
         return [*self._ready, *self._later, *self._lanes]

@@ -1,4 +1,4 @@
-"""Workers that wait for deliveries; floor 5."""
+"""The waiting workers of a queue; floor 5."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections import deque
 
 
 class Takers:
-    """The workers that wait for something to take, woken one by one in the order they came."""
+    """The workers that wait for deliveries, woken one at a time in the order in which they began to wait."""
 
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
     def waiting(self) -> bool:
-        """Whether any worker waits."""
+        """True if any worker waits."""
         return any(not taker.done() for taker in self._waiting)
 
     async def wait(self) -> None:
-        """Wait to be woken. Whoever is cancelled after that wakes the next one, which takes what is there."""
+        """Wait until `wake`. A worker that is woken and cancelled at the same time wakes the next one instead."""
         taker = asyncio.get_running_loop().create_future()
         self._waiting.append(taker)
         try:

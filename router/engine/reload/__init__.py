@@ -1,1 +1,1 @@
-"""Hot reload: what changed, what is replaced, who asked; floor 5."""
+"""Hot reload: differences, replacement of parts, requests; floor 5."""

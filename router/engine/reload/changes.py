@@ -1,4 +1,4 @@
-"""The differences of another configuration: which sources and sinks go on untouched, which don't; floor 5, decides only."""
+"""The differences between two configurations: sources and sinks to add, remove, change or keep; floor 5, pure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from router.errors import ConfigError
 from router.ops.loading import Loaded
 
 _READ_BY_THE_PIPELINE = {"format", "id", "max_bytes"}
-"""Keys of a source that say how its messages are read, and nothing of its connection."""
+"""Keys of a source that affect only the reading of its messages, not its connection."""
 
 _SUBSCRIPTIONS = {"channels", "patterns"}
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Names that came, went, are another thing now, and stayed; each in the order of its configuration."""
+    """The names that were added, removed, changed and kept, each in the order of its configuration."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -37,17 +37,17 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The work of a reload. Of `changed` sources, `switched` can stay connected and take other channels."""
+    """The changes of a reload. The `switched` of the changed sources can change channels on their connection."""
 
     sources: Difference
     switched: frozenset[str]
     sinks: Difference
     routes: Difference
     sections: tuple[str, ...]
-    """Other sections of the configuration that say something else."""
+    """The other sections of the configuration that changed."""
 
     def document(self, files: list[str]) -> dict[str, Any]:
-        """Return the changes as plain values; `files` are those behind the configuration that changed."""
+        """Return the changes as plain values; `files` are the changed files of the configuration."""
         return {
             "sources": self.sources.document(),
             "sinks": self.sinks.document(),
@@ -56,17 +56,17 @@ class Changes:
             "files": files,
         }
 
-    def told(self, files: list[str]) -> dict[str, str]:
-        """Return what the log says: `added a, changed b`, by kind, where there are any."""
-        told = {"sections": ", ".join(self.sections), "files": ", ".join(files)}
+    def log_fields(self, files: list[str]) -> dict[str, str]:
+        """Return the changes as fields of a log line (`added a; changed b`), without empty ones."""
+        fields = {"sections": ", ".join(self.sections), "files": ", ".join(files)}
         for kind, difference in {"sources": self.sources, "sinks": self.sinks, "routes": self.routes}.items():
             parts = {"added": difference.added, "changed": difference.changed, "removed": difference.removed}
-            told[kind] = "; ".join(f"{what} {', '.join(names)}" for what, names in parts.items() if names)
-        return {kind: said for kind, said in told.items() if said}
+            fields[kind] = "; ".join(f"{what} {', '.join(names)}" for what, names in parts.items() if names)
+        return {kind: text for kind, text in fields.items() if text}
 
 
 def changes(old: Loaded, new: Loaded) -> Changes:
-    """Return what is different in `new`. Raises `ConfigError` for what takes another process."""
+    """Return the differences of `new`. Raises `ConfigError` for a change that needs a restart."""
     _refuse(old, new)
     before, now = old.config, new.config
     sources = _difference(_connections(old), _connections(new))
@@ -87,7 +87,7 @@ def changes(old: Loaded, new: Loaded) -> Changes:
 
 
 def _refuse(old: Loaded, new: Loaded) -> None:
-    """Raise `ConfigError` for every difference that the running process can't take."""
+    """Raise `ConfigError` for all differences that need a restart."""
     before, now = old.config, new.config
     fixed = {
         "redis.url": (before.redis.url, now.redis.url),
@@ -98,7 +98,7 @@ def _refuse(old: Loaded, new: Loaded) -> None:
     }
     problems = [
         new.placed(
-            f"a reload can't change `{path}`: restart the router for it, or take the change back",
+            f"a reload can't change `{path}`: restart the router for it, or undo the change",
             *path.split("."),
         )
         for path, (then, after) in fixed.items()
@@ -122,12 +122,12 @@ def _plain(value: Any) -> Any:
 
 
 def _connections(loaded: Loaded) -> dict[str, object]:
-    """All that each source is made of; how its messages are read is the pipeline's."""
+    """Return the settings of each source's connection, without those of the pipeline."""
     return {name: config.model_dump(exclude=_READ_BY_THE_PIPELINE) for name, config in loaded.config.sources.items()}
 
 
 def _subscribes_elsewhere(before: SourceConfig, now: SourceConfig) -> bool:
-    """Return whether the same connection is to have other subscriptions, and that is all."""
+    """Return whether only the subscriptions of a pub/sub source changed."""
     if not isinstance(before, PubSubConfig) or not isinstance(now, PubSubConfig):
         return False
     rest = _READ_BY_THE_PIPELINE | _SUBSCRIPTIONS
@@ -135,7 +135,7 @@ def _subscribes_elsewhere(before: SourceConfig, now: SourceConfig) -> bool:
 
 
 def _identities(loaded: Loaded) -> dict[str, object]:
-    """All that a sink's worker is made of. What it renders by can be exchanged while it goes on."""
+    """Return the settings for which a sink needs a new worker. Templates can be replaced in a running worker."""
     plugins = {kind: _version(loaded, kind) for kind in {sink.name for sink in loaded.types.values()}}
     return {
         name: (
@@ -149,7 +149,7 @@ def _identities(loaded: Loaded) -> dict[str, object]:
 
 
 def _version(loaded: Loaded, kind: str) -> object:
-    """Which code a type of sink is: a file by its content, a package by its version."""
+    """Return an identity of a sink type's code: the content of a file, the version of a package."""
     for plugin in loaded.plugins.loaded:
         if kind in plugin.sinks:
             return (kind, plugin.origin, plugin.path, plugin.digest, plugin.version)

@@ -1,4 +1,4 @@
-"""Asking for another configuration: by signal, by a changed file, over HTTP; and what the service manager hears; floor 5."""
+"""The requests for reloads by signal, changed file or HTTP, reported to the service manager; floor 5."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from router.ops.watching import State, states, stirred
 log = structlog.stdlib.get_logger(__name__)
 
 ENDING = 5.0
-"""Seconds that a reload under way may still take when the router is to end."""
+"""Seconds allowed for a reload under way when the router shuts down."""
 
 
 class ReloadRequests:
-    """Works off what is asked for, one after another; those asked for meanwhile by signal or file are one."""
+    """Executes reloads one after another. Requests by signal or file during a reload are combined into one."""
 
     def __init__(self, reloader: Reloader, status: Callable[[], str]) -> None:
         self._reloader = reloader
@@ -36,21 +36,21 @@ class ReloadRequests:
 
     @property
     def last(self) -> LoadStatus:
-        """When a configuration was last taken, and why the last one was not."""
+        """The time of the last successful load, and the error of a later one."""
         return self._reloader.status
 
     def start(self) -> None:
-        """Begin with what was asked for by now: the router is up."""
+        """Start executing requests, with those made while the router was starting."""
         self._begun.set()
         self._worker = asyncio.create_task(self._work(), name="reloads")
 
     def ask(self, why: str) -> None:
-        """Have the configuration loaded again, soon."""
+        """Request a reload, without waiting for it. `why` is logged."""
         self._asked = why
         self._wake.set()
 
     async def watch_files(self) -> None:
-        """Ask for it whenever a file behind the configuration has changed."""
+        """Request a reload whenever a file of the configuration has changed."""
         reloader = self._reloader
         asked: Mapping[Path, State] | None = None
         async for _ in stirred(lambda: reloader.files):
@@ -70,7 +70,10 @@ class ReloadRequests:
                 log.exception("a reload failed, which is a fault of the router")
 
     async def reload(self, why: str) -> Reloaded:
-        """Load the configuration again and say what came of it; what has begun goes on when the caller is cancelled."""
+        """Reload the configuration and return the result.
+
+        A reload that has begun survives the caller's cancellation.
+        """
         task = asyncio.create_task(self._reload(why), name="reload")
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
@@ -80,22 +83,22 @@ class ReloadRequests:
         await self._begun.wait()
         async with self._lock:
             if self._ending:
-                return Reloaded(problems=(Problem("the router is ending"),))
+                return Reloaded(problems=(Problem("the router is shutting down"),))
             log.info("reloading", asked_by=why)
             systemd.reloading("reloading the configuration")
             try:
                 result = await self._reloader.reload()
             finally:
                 if not self._ending:
-                    systemd.ready(self._told())
+                    systemd.ready(self._status_line())
             return result
 
-    def _told(self) -> str:
+    def _status_line(self) -> str:
         error = self.last.error
-        return self._status() if error is None else f"the configuration on disk was not taken: {error}"
+        return self._status() if error is None else f"the configuration on disk was refused: {error}"
 
     async def stop(self) -> None:
-        """Take no more; a reload under way is let finish, for a while."""
+        """Accept no more requests; wait up to `ENDING` seconds for a reload under way."""
         self._ending = True
         self._begun.set()
         if self._worker is not None:
@@ -108,5 +111,5 @@ class ReloadRequests:
             await asyncio.wait(left, timeout=0.1)
 
     async def close(self) -> None:
-        """After the drain: what still makes room ends."""
+        """Cancel replacements that are still under way. Call after the drain."""
         await self._reloader.close()

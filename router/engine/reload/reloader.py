@@ -1,8 +1,8 @@
-"""A reload: another configuration for a router that runs; floor 5.
+"""The reload of a running router; floor 5.
 
-Everything new is built and connected first, and any fault leaves all as it was. Then it is put in place in one step of
-the event loop. What is the same goes on untouched: sources keep their sockets, sinks their workers. What goes away
-finishes behind the scenes.
+New parts are built and connected first; any fault leaves the router unchanged. Then the new parts are put in force in
+one step of the event loop. Unchanged sources keep their connections and unchanged sinks their workers. Removed parts
+finish their work in the background.
 """
 
 from __future__ import annotations
@@ -33,35 +33,33 @@ from router.ops.watching import digests, states
 log = structlog.stdlib.get_logger(__name__)
 
 DEADLINE = 30.0
-"""Seconds that reading the configuration and connecting what is new may take together: a plugin that blocks while it is
-imported, or a Redis that does not answer, must not be waited for.
-"""
+"""Seconds for reading the configuration and connecting new parts: a plugin's import or a Redis may hang."""
 
 LOOK = 0.1
-"""Seconds between two looks whether a source that leaves has anything in hand."""
+"""Seconds between two checks whether a removed source has entries in flight."""
 
 Load = Callable[[], Loaded]
-"""Reads the configuration anew. Raises `ConfigError`."""
+"""Reads the configuration again. Raises `ConfigError`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """The outcome of a reload: what changed, or why nothing did."""
+    """The result of a reload: the changes, or the problems for which it was refused."""
 
     changed: Mapping[str, Any] | None = None
     problems: tuple[Problem, ...] = ()
     unavailable: bool = False
-    """Whether it was refused because a Redis could not be reached, and not for a fault of the configuration."""
+    """True if it was refused because a Redis could not be reached, not for a fault of the configuration."""
 
     @property
     def ok(self) -> bool:
-        """Return whether the configuration was taken."""
+        """True if the configuration is in force."""
         return self.changed is not None
 
 
 @dataclass(slots=True)
 class _Plan:
-    """A configuration that is built and connected, and not in force."""
+    """A configuration whose parts are built and connected, but not in force yet."""
 
     loaded: Loaded
     changes: Changes
@@ -73,7 +71,7 @@ class _Plan:
 
 
 class Reloader:
-    """Puts other configurations in force, one after another. `took` is told of each that is; `load` is called in a thread."""
+    """Reloads the configuration. `load` is called in a thread; `took` gets each configuration that is put in force."""
 
     def __init__(
         self,
@@ -89,29 +87,29 @@ class Reloader:
         self._took = took
         self._clock = parts.shared.around.clock
         self.status = LoadStatus(self._clock.now())
-        """When a configuration was last taken, and why the last one was not."""
+        """The time of the last successful load, and the error of a later one."""
         self._digests = digests(parts.loaded.files)
         self._others: frozenset[Path] = frozenset()
         self.seen = states(self.files)
-        """How the files were when they were last read."""
+        """The states of the files when they were last read."""
         self._lock = asyncio.Lock()
         self._replacements: dict[str, WorkerReplacement] = {}
         self._leaving: set[asyncio.Task[None]] = set()
 
     @property
     def files(self) -> frozenset[Path]:
-        """Everything that a change of may mean another configuration: in force, and of one that was not taken."""
+        """The files and folders to watch: those of the configuration in force, and of one that was refused."""
         return frozenset(self._digests) | self._parts.loaded.folders | self._others
 
     def _look(self, read: frozenset[Path]) -> None:
-        """Remember how the files are that were read for a configuration which is not in force."""
+        """Remember the states of files that were read for a configuration that is not in force."""
         self._others = read
         self.seen = states(self.files)
 
     async def reload(self) -> Reloaded:
-        """Load the configuration anew and put it in force; never raises for a fault of it.
+        """Load the configuration again and put it in force. A refused configuration changes nothing and never raises.
 
-        One that can't work leaves everything as it was. Several calls are worked off one after another.
+        Concurrent calls are executed one after another.
         """
         async with self._lock:
             deadline = asyncio.get_running_loop().time() + DEADLINE
@@ -128,20 +126,20 @@ class Reloader:
                 return self._refused(error.problems, unavailable=True)
             except Exception as error:
                 log.exception("a reload failed, which is a fault of the router")
-                return self._refused([Problem(f"a fault of the router, its log says more: {type(error).__name__}")])
+                return self._refused([Problem(f"a fault of the router ({type(error).__name__}); see its log")])
             names = self._names(found)
             await self._swap(plan)
             self._digests, self._others = found, frozenset()
             self.seen = {file: self.seen[file] for file in self.files}
             self.status = LoadStatus(self._clock.now())
             changed = plan.changes.document(names)
-            log.info("the configuration is in force", **plan.changes.told(names))
+            log.info("the configuration is in force", **plan.changes.log_fields(names))
             return Reloaded(changed, tuple(loaded.problems))
 
     def _refused(self, problems: Sequence[Problem], *, unavailable: bool = False) -> Reloaded:
         found = tuple(problems)
         for problem in found:
-            log.error("the configuration was not taken; the one before stays in force", problem=str(problem))
+            log.error("the configuration was refused; the previous one stays in force", problem=str(problem))
         first = str(found[0]) if found else "unknown"
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         self.status = LoadStatus(self.status.succeeded_at, f"{first}{more}")
@@ -156,19 +154,19 @@ class Reloader:
                 loaded: Loaded = await threads.run(self._load)
                 return loaded, await threads.run(digests, loaded.files)
         except TimeoutError:
-            message = f"it could not be read within {DEADLINE:g} s; does a plugin block while it is imported?"
+            message = f"the configuration could not be read within {DEADLINE:g} s; does a plugin block during import?"
             raise ConfigError([Problem(message, file=str(self._parts.loaded.path))]) from None
         finally:
             threads.close()
 
     def _names(self, now: Mapping[Path, str]) -> list[str]:
-        """The files behind the configuration that are not what they were, as the configuration would name them."""
+        """Return the files of the configuration that changed, relative to it where possible."""
         base = self._parts.loaded.path.parent
         files = {file for file in {*now, *self._digests} if now.get(file) != self._digests.get(file)}
         return [str(file.relative_to(base)) if file.is_relative_to(base) else str(file) for file in sorted(files)]
 
     async def _build(self, plan: _Plan, deadline: float) -> None:
-        """Make and connect what is new. Takes everything back where something can't."""
+        """Build and connect the new parts. Roll back if one of them fails."""
         try:
             for name in plan.loaded.config.sinks:
                 self._make_sink(plan, name)
@@ -176,7 +174,7 @@ class Reloader:
                 self._make_source(plan, name)
             await self._connect(plan, deadline)
         except BaseException:
-            await self._take_back(plan)
+            await self._roll_back(plan)
             raise
 
     def _make_sink(self, plan: _Plan, name: str) -> None:
@@ -188,13 +186,13 @@ class Reloader:
         plan.sinks[name] = plan.new_sinks[name] = part
 
     def _queue_of(self, name: str, loaded: Loaded) -> Queue | None:
-        """The queue that a new worker goes on with: of the sink of its name, as long as it may be of the same kind."""
+        """Return the existing queue for a new worker of this sink; None if it needs a new queue."""
         part = self._parts.every_sink().get(name)
         if part is None:
             return None
         queue = part.worker.queue
         if name in self._parts.leaving_sinks and queue.durable:
-            return None  # it is being closed, with everything that stands in Redis
+            return None  # that queue object is being closed; its deliveries are in Redis
         return queue if queue.durable == is_durable(name, loaded) else None
 
     def _make_source(self, plan: _Plan, name: str) -> None:
@@ -203,14 +201,14 @@ class Reloader:
             plan.sources[name] = before
             return
         part = source_part(name, plan.loaded, self._parts.shared)
-        kept = [self._parts.sources[one].source for one in plan.changes.sources.kept]
+        kept = [self._parts.sources[other].source for other in plan.changes.sources.kept]
         for other in self._parts.every_source():
             if other not in kept:
                 part.source.succeed(other)
         plan.sources[name] = plan.new_sources[name] = part
 
     async def _connect(self, plan: _Plan, deadline: float) -> None:
-        """Connect the new sources, and prepare those that take other channels. Raises `_UnreachableError`, `ConfigError`."""
+        """Connect new sources, and prepare the `switched` ones. Raises `_UnreachableError` or `ConfigError`."""
         loop = asyncio.get_running_loop()
         limit = min(plan.loaded.config.redis.connect_timeout, deadline - loop.time())
         steps: dict[str, Callable[[], Awaitable[None]]] = {
@@ -237,7 +235,7 @@ class Reloader:
         finally:
             await _ended(tasks)
 
-    async def _take_back(self, plan: _Plan) -> None:
+    async def _roll_back(self, plan: _Plan) -> None:
         """Roll back what was built for the rejected configuration."""
         for source in plan.prepared:
             source.give_up()
@@ -259,12 +257,12 @@ class Reloader:
         old_sources = [part for name, part in parts.sources.items() if plan.sources.get(name) is not part]
         old_names = {name for name in parts.sources if name in plan.sources}
         sources_left = asyncio.Event()
-        # From here to the end of this block nothing waits: there is no moment between the two configurations.
+        # No `await` up to the next comment: the event loop runs nothing while both configurations are mixed.
         self._pass_on_sinks(plan, sources_left)
         parts.shared.way.pipeline = pipeline
         for name, part in parts.sources.items():
             if name in old_names and part in old_sources:
-                part.intake.open(pipeline)  # what it still brings goes the new way; of a source that is gone, the old
+                part.intake.open(pipeline)  # its last events use the new pipeline (a removed source's: the old one)
         for part in plan.sources.values():
             part.intake.open(pipeline)
         for source in plan.prepared:
@@ -273,16 +271,16 @@ class Reloader:
         parts.loaded, parts.sources, parts.sinks = loaded, plan.sources, plan.sinks
         self._configure(loaded)
         self._took(loaded)
-        # Behind the scenes again.
+        # The rest runs in the background, while the new configuration is in force.
         await asyncio.gather(*(self._running.stop(part.source) for part in old_sources))
         sources_left.set()
         for part in plan.new_sources.values():
             self._running.start(part.source)
         for part in old_sources:
-            self._in_background(self._see_off(part.source))
+            self._in_background(self._close_when_idle(part.source))
 
     def _pass_on_sinks(self, plan: _Plan, sources_left: asyncio.Event) -> None:
-        """Let workers that are not the same make room, and give the others what they render by."""
+        """Start the replacement of changed and removed workers, and give the others their new templates."""
         parts, loaded = self._parts, plan.loaded
         for name, part in plan.sinks.items():
             before = parts.every_sink().get(name)
@@ -291,16 +289,16 @@ class Reloader:
                 part.worker.queue.configure(limits_of(name, loaded))
                 continue
             if before is not None:
-                gone = before.worker.preparing.gone | before.worker.preparing.overriding
-                part.worker.preparing.use(templates_of(name, loaded), expires_of(name, loaded), gone)
+                overridden = before.worker.preparing.gone | before.worker.preparing.overriding
+                part.worker.preparing.use(templates_of(name, loaded), expires_of(name, loaded), overridden)
                 if part.worker.queue is before.worker.queue:
                     part.worker.queue.configure(limits_of(name, loaded))
-            self._succeed(name, before, part, sources_left)
+            self._replace(name, before, part, sources_left)
         for name in parts.sinks.keys() - plan.sinks.keys():
             parts.leaving_sinks[name] = parts.sinks[name]
-            self._succeed(name, parts.sinks[name], None, sources_left)
+            self._replace(name, parts.sinks[name], None, sources_left)
 
-    def _succeed(self, name: str, old: SinkPart | None, new: SinkPart | None, sources_left: asyncio.Event) -> None:
+    def _replace(self, name: str, old: SinkPart | None, new: SinkPart | None, sources_left: asyncio.Event) -> None:
         parts, before = self._parts, self._replacements.get(name)
         if new is not None and name in parts.leaving_sinks:
             del parts.leaving_sinks[name]
@@ -328,7 +326,7 @@ class Reloader:
             del self._replacements[name]
 
     def _configure(self, loaded: Loaded) -> None:
-        """Give the new configuration to what is neither a source nor a sink."""
+        """Apply the new configuration to parts that are neither source nor sink."""
         shared, config = self._parts.shared, loaded.config
         if shared.writer is not None:
             shared.writer.configure(dead_letter_bounds(loaded))
@@ -336,12 +334,12 @@ class Reloader:
         if shared.durable is not None:
             shared.durable.enqueuer.buffer.limit = config.redis.outage_buffer
 
-    async def _see_off(self, source: Source) -> None:
-        """Close a source that has stopped when nothing of it is in hand any more."""
-        while source.in_flight:  # noqa: ASYNC110  # seldom, and nobody waits
+    async def _close_when_idle(self, source: Source) -> None:
+        """Close a stopped source as soon as it has no entries in flight."""
+        while source.in_flight:  # noqa: ASYNC110  # rare, and nothing waits for it
             await asyncio.sleep(LOOK)
         await source.close()
-        self._parts.leaving_sources = [one for one in self._parts.leaving_sources if one is not source]
+        self._parts.leaving_sources = [other for other in self._parts.leaving_sources if other is not source]
 
     def _in_background(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -349,14 +347,14 @@ class Reloader:
         task.add_done_callback(self._leaving.discard)
 
     async def close(self) -> None:
-        """The router ends: what makes room ends with it, and is its own again."""
+        """Cancel all replacements, because the router shuts down: it closes the old workers itself."""
         for replacement in self._replacements.values():
             replacement.cancel()
         await _ended(list(self._leaving))
 
 
 class _UnreachableError(RouterError):
-    """A source could not be connected in time; `problems` says which, where it stands, and why."""
+    """A source that could not be connected in time; `problems` has the reason and its place in the configuration."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("; ".join(map(str, problems)))
@@ -364,7 +362,7 @@ class _UnreachableError(RouterError):
 
 
 async def _run(step: Callable[[], Awaitable[None]], source: str, loaded: Loaded) -> None:
-    """Take a step for a source, and say of what goes wrong where the source stands."""
+    """Execute a step for a source; add the source's place in the configuration to its errors."""
     try:
         await step()
     except ConfigError as error:
@@ -374,7 +372,7 @@ async def _run(step: Callable[[], Awaitable[None]], source: str, loaded: Loaded)
 
 
 async def _ended(tasks: list[asyncio.Task[None]]) -> None:
-    """Cancel what has not ended, and wait for all; one cancellation may be lost in the Redis client."""
+    """Cancel tasks until all have ended; redis-py may swallow one cancellation (see `link.cancelled`)."""
     left = set(tasks)
     while left:
         for task in left:
@@ -382,4 +380,4 @@ async def _ended(tasks: list[asyncio.Task[None]]) -> None:
         _, left = await asyncio.wait(left, timeout=LOOK)
     for task in tasks:
         if not task.cancelled():
-            task.exception()  # it was told by whoever awaited it
+            task.exception()  # marks it as retrieved; the awaiting caller has raised it

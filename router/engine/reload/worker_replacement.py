@@ -1,7 +1,8 @@
-"""The replacement of one sink's worker when the configuration changes: it makes room for another, or for nobody; floor 5.
+"""The replacement of one sink's worker after a change of the configuration, by a successor or by none; floor 5.
 
-The deliveries stay: a successor goes on with the queue it finds. It begins when the calls under way are over, so that two
-workers are never at one queue and the order is kept; nobody else waits for that.
+The successor continues with the same queue, so no delivery is lost. It begins after the old worker's calls have
+returned: two workers never use one queue at the same time, which would break the order. The replacement runs in the
+background.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from router.events import Event, size_of
 log = structlog.stdlib.get_logger(__name__)
 
 QUEUE_PATIENCE = 5.0
-"""Seconds that the last words to a queue in Redis may take."""
+"""Seconds allowed for closing a queue in Redis."""
 
 
 class WorkerReplacement:
-    """The replacement of one sink's worker: `old` makes room for `successor`, None when the sink is gone from the configuration.
+    """The replacement of a sink's worker `old` by `successor`, which is None for a sink removed from the configuration.
 
-    Deliveries of a sink that is gone wait in Redis for whoever decides about them. Those in memory have `patience` seconds
-    to be delivered, counted from when no source hands in any more (`sources_left`); the rest become dead letters.
+    Deliveries of a removed sink stay in Redis until an operator decides. Those in memory are delivered within
+    `patience` seconds after the last old source has stopped (`sources_left`); the rest become dead letters.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class WorkerReplacement:
         self.old = old
         self.successor = successor
         self.done = False
-        """Whether it is over: a successor that is named later begins by itself."""
+        """True when the replacement has ended. A successor must then be started by the caller."""
         self._name = name
         self._patience = patience
         self._sources_left = sources_left
@@ -52,16 +53,16 @@ class WorkerReplacement:
         self._task = asyncio.create_task(self._run(), name=f"replacement of sink {name}")
 
     def name(self, successor: SinkPart) -> None:
-        """The sink is back in the configuration before it was gone."""
+        """Set a successor, because the sink was added to the configuration again during its removal."""
         self.successor = successor
         self._named.set()
 
     async def wait(self) -> None:
-        """Return when it is over."""
+        """Wait until the replacement has ended."""
         await asyncio.wait([self._task])
 
     def cancel(self) -> None:
-        """The router ends: whatever is in the queue is its worker's."""
+        """Stop the replacement, because the router shuts down and closes the old worker itself."""
         self._task.cancel()
 
     async def _run(self) -> None:
@@ -69,21 +70,21 @@ class WorkerReplacement:
             if self._before is not None:
                 await self._before.wait()
             if self.successor is None:
-                await self._work_off()
+                await self._drain()
             elif self.successor.worker.queue is not self.old.worker.queue:
-                await self._sources_left.wait()  # one that leaves may still put something into the old queue
+                await self._sources_left.wait()  # a source that leaves may still put deliveries into the old queue
             await self.old.worker.retire()
             await self.old.context.close()
             await self._pass_on(self.old.worker.queue)
             if self.successor is not None:
                 start(self.successor, after=self.old)
         except Exception:
-            log.exception("a sink did not make room, which is a fault of the router", sink=self._name)
+            log.exception("a sink could not be replaced, which is a fault of the router", sink=self._name)
         finally:
             self.done = True
 
-    async def _work_off(self) -> None:
-        """Deliver what is in memory, as long as there is time and nobody takes it over."""
+    async def _drain(self) -> None:
+        """Deliver from a memory queue until it is empty, the time is up, or a successor is named."""
         await self._sources_left.wait()
         if self.old.worker.queue.durable:
             return
@@ -93,19 +94,20 @@ class WorkerReplacement:
             end.cancel()
 
     async def _pass_on(self, queue: Queue) -> None:
-        """See that nothing in the queue is forgotten where no successor goes on with it."""
+        """Move the deliveries of a queue that the successor does not use; without successor, make them dead letters."""
         new = self.successor
         if new is not None and new.worker.queue is queue:
             return
-        with contextlib.suppress(Exception):  # what can't be told now is found by whoever reads the queue next
+        with contextlib.suppress(Exception):  # after an error the entries stay pending, and the next reader claims them
             await queue.end(QUEUE_PATIENCE)
         left = queue.leave(handed_over=new is not None)
         if new is None:
             if left:
-                log.error("the sink is gone: its deliveries become dead letters", sink=self._name, number=len(left))
-            gone = f"the sink {self._name} is gone from the configuration"
+                message = "the sink was removed from the configuration: its deliveries become dead letters"
+                log.error(message, sink=self._name, number=len(left))
+            detail = f"the sink {self._name} is gone from the configuration"
             for event in left:
-                self.old.worker.outcomes.give_up(queue, event, Reason.ORPHANED, gone)
+                self.old.worker.outcomes.give_up(queue, event, Reason.ORPHANED, detail)
             return
         new.worker.outcomes.moved(len(left))
         _move(left, new.worker.queue)
@@ -115,12 +117,12 @@ class WorkerReplacement:
 
     def _left_behind(self, number: int) -> None:
         if number:
-            message = "the queue is in memory now, and deliveries are left in Redis that nobody works off"
+            message = "the queue is in memory now: the deliveries left in Redis wait until an operator moves them"
             log.warning(message, sink=self._name, number=number, cure="event-router queue list")
 
 
 def start(part: SinkPart, after: SinkPart | None = None) -> None:
-    """Let a new worker begin, and its queue where that is not the one before's."""
+    """Start a new worker, and its queue unless it is the one of the worker before (`after`)."""
     queue = part.worker.queue
     if after is None or queue is not after.worker.queue:
         queue.start()
@@ -128,7 +130,7 @@ def start(part: SinkPart, after: SinkPart | None = None) -> None:
 
 
 def _move(events: Iterable[Event], queue: Queue) -> None:
-    """Put deliveries into another queue, those of each source together: each source has its own way into Redis."""
+    """Put deliveries into another queue, grouped by source: each source has its own outbox to Redis."""
     groups: dict[tuple[str, bool], list[Event]] = {}
     for event in events:
         groups.setdefault((event.source, event._receipt is None), []).append(event)
