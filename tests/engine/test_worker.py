@@ -652,7 +652,7 @@ async def cancels(_released):
 @pytest.mark.parametrize(
     ("close", "said"),
     [
-        (hangs, "the sink ignores that it has to close and was left behind"),
+        (hangs, "the sink did not return from close() and was abandoned"),
         (exits, "the sink did not close"),
         (cancels, "the sink did not close"),
     ],

@@ -1,1 +1,1 @@
-"""The way of a delivery from its queue to its outcome; floor 5."""
+"""The delivery from queue to outcome: preparing, calling, results, health of a sink; floor 5."""

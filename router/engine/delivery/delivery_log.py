@@ -1,6 +1,6 @@
-"""Debug lines that answer "why did user 42 not get it?": one for each delivery and each event that is over; floor 5.
+"""The debug lines of single events and deliveries, which answer "why did user 42 not get it?"; floor 5.
 
-Nothing is computed for them unless the log level is `debug`, which is asked once for a batch.
+The fields are computed only if the log level is `debug`, which is checked once per batch.
 """
 
 from __future__ import annotations
@@ -18,66 +18,66 @@ from router.events import Event, Settled, text
 log = structlog.stdlib.get_logger(__name__)
 
 PAYLOAD_BYTES = 8 * 1024 + 4
-"""Bytes of a payload that are written as text: a little more than a field may have, so that the cut is marked."""
+"""Bytes of a payload that are converted to text: more than the limit of a field, so that the log marks the cut."""
 
 _level = logging.getLogger(__name__)
 
 
 def wanted() -> bool:
-    """Return whether the log has debug lines."""
+    """Return whether the log level is `debug`."""
     return _level.isEnabledFor(logging.DEBUG)
 
 
 def not_routed(events: Iterable[Event], outcome: str, reason: Reason | None = None, error: str | None = None) -> None:
-    """Tell of events that go no further: `rejected`, or `unmatched`."""
+    """Log events that became no delivery; `outcome` is `rejected` or `unmatched`."""
     if wanted():
         for event in events:
             fields = {"outcome": outcome, "reason": reason and str(reason), "error": error}
             log.debug("event not routed", **_event(event), **_known(fields), payload=_payload(event))
 
 
-def settled(one: Settled) -> None:
-    """Write the line of one delivery that is over. Ask `wanted` before."""
-    event = one.event
+def settled(delivery: Settled) -> None:
+    """Log a settled delivery. Call it only if `wanted`."""
+    event = delivery.event
     fields = {
         "route": event.route,
         "sink": event.sink,
-        "address": ", ".join(one.addresses) or event.address,
-        "outcome": str(one.outcome),
-        "reason": one.reason and str(one.reason),
-        "attempt": one.attempts,
-        "duration": one.seconds,
-        "error": one.detail,
-        "answer": one.answer,
+        "address": ", ".join(delivery.addresses) or event.address,
+        "outcome": str(delivery.outcome),
+        "reason": delivery.reason and str(delivery.reason),
+        "attempt": delivery.attempts,
+        "duration": delivery.seconds,
+        "error": delivery.detail,
+        "answer": delivery.answer,
     }
     log.debug("delivery settled", **_event(event), **_known(fields), payload=_payload(event))
 
 
 def about(event: Event) -> dict[str, Any]:
-    """Return what log lines say of a delivery."""
-    said = {**_event(event), "route": event.route}
+    """Return the fields that identify a delivery in log lines."""
+    fields = {**_event(event), "route": event.route}
     if event.address is not None:
-        said["address"] = event.address
-    return said
+        fields["address"] = event.address
+    return fields
 
 
 class Destinations(Protocol):
-    """The part that knows where deliveries go."""
+    """The source of deliveries' destinations."""
 
     def destination(self, event: Event, options: Any) -> Destination:
-        """Return where a delivery with these options goes."""
+        """Return the destination of a delivery with these options."""
 
 
 class LastCall:
-    """The last call of one sink, as its debug lines tell of it: its deliveries are settled next, before any other call's."""
+    """The last call of one sink, for its debug lines. Its deliveries are settled before those of any other call."""
 
     def __init__(self) -> None:
         self.told = False
-        """Whether there were debug lines when the call came back."""
+        """True if the log level was `debug` when the call returned."""
         self._calls: dict[str, tuple[tuple[str, ...], float]] = {}
 
     def returned(self, pairs: Sequence[tuple[Event, Any]], seconds: float, destinations: Destinations) -> None:
-        """Remember a call that took so many seconds."""
+        """Note the deliveries and the duration of a call that has returned."""
         self.told = wanted()
         if self.told:
             seconds = round(seconds, 6)
@@ -86,8 +86,8 @@ class LastCall:
             }
 
     def of(self, event: Event) -> tuple[tuple[str, ...], float | None]:
-        """Return where the delivery went and the seconds that took; nothing of one that was not in the call."""
-        # The failed addresses of one call become deliveries of their own, with another key.
+        """Return the addresses of a delivery and the duration of its call; empty for a delivery of no call."""
+        # A delivery split off for a failed address has the key of its call's delivery plus the address.
         call = self._calls.get(event.key) or self._calls.get(event.key.removesuffix(f":{event.address}"))
         return call or ((), None)
 

@@ -1,4 +1,4 @@
-"""`deliver: print` and `deliver: {only: …}`: what is printed instead of sent; floor 5."""
+"""The options `deliver: print` and `deliver: {only: …}`: printing instead of sending; floor 5."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from router.errors import Reason
 from router.events import DeadLetter, Event
 
 Show = Callable[[str], Awaitable[None]]
-"""Prints one line for the operator; may wait for a slow terminal."""
+"""Prints one line for the operator. May wait for a slow terminal."""
 
 
 def in_short(deliver: str | DeliverOnly) -> str | None:
-    """Return what the ready line and the service manager are told of `deliver`; None where everything is sent."""
+    """Return a short description of `deliver` for the ready line and systemd; None if everything is sent."""
     if isinstance(deliver, DeliverOnly):
         return f"only {', '.join(deliver.only)}, others are printed"
     return None if deliver == "send" else deliver
 
 
 def warnings(deliver: str | DeliverOnly) -> tuple[str, ...]:
-    """Return what `/readyz` and `status` say of `deliver`: a router that sends nothing looks like one that does."""
+    """Return the warnings of `/readyz` and `status`: a router that only prints looks healthy otherwise."""
     if isinstance(deliver, DeliverOnly):
         to = ", ".join(deliver.only)
-        return (f"deliver: only {to} is sent to; what goes to other addresses is printed on stdout",)
+        return (f"deliver: only {to} is sent to; deliveries to other addresses are printed on stdout",)
     if deliver == "send":
         return ()
     shown = "deliver: print: deliveries are printed on stdout and not sent, dead letters are shown and not kept"
-    return (f"{shown}; to send, take `deliver` out of the configuration, or `--deliver print` off the command line",)
+    cure = "to send, remove `deliver` from the configuration, or `--deliver print` from the command line"
+    return (f"{shown}; {cure}",)
 
 
 class DeliveryMode:
-    """Holds deliveries of one sink back and shows who would have got what.
+    """The printing of one sink's deliveries instead of sending.
 
-    `only` lists globs of addresses that are sent to all the same; empty for `deliver: print`. The mailbox of a mail
-    address is what they match, any other address is matched as it is written.
+    `only` lists globs of addresses that are sent to anyway; it is empty for `deliver: print`. The globs match the
+    mailbox of a mail address, and any other address as written.
     """
 
     def __init__(self, sink: str, kind: str, only: Sequence[str], show: Show) -> None:
@@ -48,9 +49,9 @@ class DeliveryMode:
         self._show = show
 
     async def part(self, event: Event, rendered: Rendered, *, mail: bool) -> tuple[list[str], list[str]] | None:
-        """Return the addresses that may be sent to and the others, which are shown; None when nothing is held back.
+        """Print a delivery unless all its addresses are allowed; then return None, else allowed and refused addresses.
 
-        `mail` says that the addresses are those of mail.
+        `mail` means that the addresses are mail addresses.
         """
         allowed: list[str] = []
         refused: list[str] = []
@@ -61,25 +62,25 @@ class DeliveryMode:
             return None
         to = f" to {', '.join(refused)}" if refused else ""
         text = " ".join(rendered.text.split())
-        told = f": {text}" if text else ""
-        await self._show(f"{event.channel} → {event.route} → {self._sink} ({self._kind}){to}{told}")
+        shown = f": {text}" if text else ""
+        await self._show(f"{event.channel} → {event.route} → {self._sink} ({self._kind}){to}{shown}")
         return allowed, refused
 
     async def nobody(self, event: Event, reason: Reason) -> None:
-        """Show that nobody would get this delivery."""
+        """Print that a delivery is suppressed."""
         await self._show(f"{event.channel} → {event.route} → {self._sink} ({self._kind}) → suppressed ({reason})")
 
 
 class ShownLetters:
-    """Dead letters under `deliver: print`: shown, for nothing is written to Redis then."""
+    """The receiver of dead letters with `deliver: print`: prints them, because nothing is written to Redis."""
 
     def __init__(self, show: Callable[[str], None]) -> None:
         self._show = show
 
     def add(self, letters: Sequence[DeadLetter]) -> None:
-        """Show these letters."""
+        """Print these letters."""
         for letter in letters:
-            way = " → ".join(part for part in (letter.channel, letter.route, letter.sink) if part)
-            self._show(f"{way} → dead letter ({letter.reason}), not kept: {letter.detail}")
+            path = " → ".join(name for name in (letter.channel, letter.route, letter.sink) if name)
+            self._show(f"{path} → dead letter ({letter.reason}), not kept: {letter.detail}")
             if letter.written is not None:
                 letter.written()

@@ -1,6 +1,6 @@
-"""When the attempts of one sink may begin: its breaker at work, and the time that its answers ask for; floor 5.
+"""The gate of one sink: holds attempts back while the breaker is open or an answer has asked for time; floor 5.
 
-An answer may ask to leave alone the whole sink, or one of its addresses.
+An answer may ask for time for the whole sink or for a single address.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from router.core.delivery.retry import asked
 from router.engine.delivery.sink_health import SinkHealth
 from router.errors import PartialError, TransientError
 
-CURE = "correct the sink's credential or address and reload, or wait until the other side has"
-"""What an operator can do about a sink at fault."""
+CURE = "correct the sink's credential or address and reload, or wait until the other side is repaired"
+"""The advice for the operator of a sink at fault."""
 
 
 class Destination(NamedTuple):
-    """The destination of a delivery: its addresses, and whether they stand literally in the configuration (a team's)."""
+    """The destination of a delivery: its addresses, and whether they are literal in the configuration (a team's)."""
 
     addresses: tuple[str, ...]
     literal: bool
 
 
 class Gate:
-    """The gate of one sink: it lets attempts through while the sink works. `waiting` counts the deliveries of the sink."""
+    """The gate of one sink, open while the sink works. `waiting` returns the number of the sink's deliveries."""
 
     def __init__(self, config: BreakerConfig, *, clock: Clock, health: SinkHealth, waiting: Callable[[], int]) -> None:
         self.reset = config.reset
@@ -40,7 +40,7 @@ class Gate:
         self._health = health
         self._waiting = waiting
         self._changed = asyncio.Event()
-        self._paused_until = 0.0  # 0 while nobody asked for time
+        self._paused_until = 0.0  # 0 if no answer asked for time
         self._pauses = Pauses()
 
     @property
@@ -50,7 +50,7 @@ class Gate:
 
     @property
     def open(self) -> bool:
-        """True while the breaker is open: the sink fails, and is left alone for that."""
+        """True while the breaker is open, because the sink fails."""
         return self._breaker.ticket is None
 
     @property
@@ -62,11 +62,11 @@ class Gate:
 
     @property
     def spares_addresses(self) -> bool:
-        """True if some addresses may have to be left alone."""
+        """True if some addresses may be paused."""
         return bool(self._pauses)
 
     def heed(self, error: Exception, to: Destination) -> None:
-        """Take the failure of a delivery. From now on no attempt begins that its answer asks not to make."""
+        """Apply the pause that the failure of a delivery asks for, if any, to its sink or addresses."""
         if isinstance(error, PartialError):
             for address, failure in error.failures.items():
                 self.heed(failure, Destination((address,), to.literal))
@@ -86,19 +86,19 @@ class Gate:
         return self._pauses.left(addresses, self._clock.monotonic())
 
     def wait(self) -> float | None:
-        """Seconds until an attempt may be made, None while a probe is under way that decides about it."""
+        """Return the seconds until an attempt may be made; None while a probe is under way, whose result decides."""
         if self._breaker.state is State.HALF_OPEN:
             return None
         opens_at = self._breaker.probe_at if self._breaker.state is State.OPEN else 0.0
         return max(max(opens_at, self._paused_until) - self._clock.monotonic(), 0.0)
 
     async def passable(self) -> None:
-        """Wait while no attempt may be made."""
+        """Wait until an attempt may be made, without a ticket for it."""
         while self.ticket is None and self.wait() != 0.0:
             await self._change()
 
     async def enter(self) -> Ticket:
-        """Wait until an attempt may be made. The ticket must be reported on, or given back."""
+        """Wait until an attempt may be made; return its ticket, which must be passed to `report` or `give_back`."""
         while self.paused or (ticket := self._breaker.enter(self._clock.monotonic())) is None:
             await self._change()
         return ticket
@@ -110,23 +110,23 @@ class Gate:
                 await changed.wait()
 
     def give_back(self, ticket: Ticket) -> None:
-        """Take back a ticket with which no attempt was made."""
+        """Return a ticket that was not used for an attempt."""
         self._breaker.give_back(ticket, self._clock.monotonic())
         self._wake(ticket)
 
     def report(self, ticket: Ticket, error: Exception | None, told: str = "") -> None:
-        """Take the result of an attempt: None for delivered. `told` is what is said of the error."""
+        """Note the result of an attempt, None for delivered. `told` is the error's text for the log."""
         says = verdict(error)
         if self._breaker.report(ticket, says, self._clock.monotonic(), asked(error) or 0.0):
             if says is Verdict.WORKS:
                 self._health.ended("the sink delivers again", waiting=self._waiting())
             elif says is Verdict.AT_FAULT:
-                self._say("the sink is at fault, not the message: its deliveries wait", told, cure=CURE)
+                self._log_stop("the sink is at fault, not the message: its deliveries wait", told, cure=CURE)
             else:
-                self._say("the sink fails: its deliveries wait", told)
+                self._log_stop("the sink fails: its deliveries wait", told)
         self._wake(ticket)
 
-    def _say(self, message: str, told: str, **fields: str) -> None:
+    def _log_stop(self, message: str, told: str, **fields: str) -> None:
         self._health.stopped(message, told, waiting=self._waiting(), tried_every=f"{self.reset:g} s", **fields)
 
     def _wake(self, ticket: Ticket) -> None:

@@ -1,4 +1,4 @@
-"""The opening and the closing of one sink's plugin, once for all its slots; floor 5."""
+"""The opening and closing of one sink's plugin, shared by all its slots; floor 5."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from router.engine.delivery.sink_health import SinkHealth
 log = structlog.stdlib.get_logger(__name__)
 
 REOPEN = retry.RetryPolicy(initial=1.0, max_delay=30.0)
-"""How often opening a sink is tried again; for ever, whatever its age."""
+"""The delays between tries to open a sink, without a limit of tries."""
 
 
 class Opening:
-    """The state of one sink's plugin: open or not. `timeout` is what `close` may take, in seconds."""
+    """The state of one sink's plugin, open or not. `timeout` limits `close`, in seconds."""
 
     def __init__(
         self,
@@ -43,7 +43,10 @@ class Opening:
         self._log = log.bind(sink=outcomes.sink)
 
     async def opened(self, slot: Slot) -> None:
-        """Wait until the sink is open: one slot opens it for all, another one does if that was left behind at it."""
+        """Wait until the sink is open.
+
+        The first slot opens it for all; if that slot is abandoned, another one tries.
+        """
         if self._opener is not None and not self._opener.abandoned:
             await self._open.wait()
             return
@@ -52,7 +55,7 @@ class Opening:
         while not self._open.is_set():
             try:
                 await self._slots.call(slot, self._caller.open())
-            except Exception as error:  # noqa: BLE001  # whatever a plugin raises, it is tried again
+            except Exception as error:  # noqa: BLE001  # after any error of the plugin, opening is tried again
                 attempt += 1
                 self._outcomes.trace(error)
                 self._health.happened("the sink can't be opened", self._outcomes.told(error))
@@ -62,7 +65,7 @@ class Opening:
                 self._health.ended("the sink is open")
 
     async def close(self) -> None:
-        """Close the sink if it is open. A plugin that does not come back is left behind."""
+        """Close the sink if it is open. A plugin that does not return is abandoned."""
         if not self._open.is_set():
             return
         self._open.clear()
@@ -73,7 +76,7 @@ class Opening:
                 break
             closing.cancel()
         if not closing.done():
-            self._log.error("the sink ignores that it has to close and was left behind", timeout=self._timeout)
+            self._log.error("the sink did not return from close() and was abandoned", timeout=self._timeout)
         elif closing.cancelled():
             self._log.warning("the sink did not close", error=f"timed out after {self._timeout:g} s")
         elif (error := closing.exception()) is not None:

@@ -1,7 +1,7 @@
-"""What is said of a sink that fails: when it begins, what it answers, when it is over; floor 5.
+"""The health of one sink, with log lines when failures begin, change and end; floor 5.
 
-Errors may come by the thousand, each with another number or address in it. Alike ones count as one, and there are at most
-one line a second and ten a minute.
+Errors may come by the thousand, each with a different number or address. Errors that differ only in those count as one
+kind, and at most one line a second and ten a minute are logged.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from router.core.accounts.snapshot import Fault
 from router.engine.log_limits import KINDS, QUIET, kind
 
 PAUSE = 1.0
-"""The least seconds between two lines about failures of the same sink."""
+"""Seconds between two log lines about failures of one sink, at least."""
 
 
 class SinkHealth:
-    """The trouble with one sink: logged when it begins, when it changes, and when it is over."""
+    """The failures of one sink: logged when they begin, when their kind changes, and when they are over."""
 
     def __init__(self, log: BoundLogger, clock: Clock) -> None:
         self._log = log
         self._clock = clock
         self.active = False
-        """Whether there is any."""
-        self._kind = ""  # of the last line, empty when there was none since it began
+        """True while the sink fails."""
+        self._kind = ""  # of the last logged error; empty if none was logged since the failures began
         self._quiet_until = 0.0
-        self._lines = 0  # until the minute ends
+        self._lines = 0  # logged in the current minute
         self._minute_ends = 0.0
         self._since = 0.0
         self._began = 0.0
@@ -35,11 +35,11 @@ class SinkHealth:
 
     @property
     def fault(self) -> Fault | None:
-        """Since when and why the sink does not deliver; None while it does."""
+        """The time since which the sink fails, and the last error; None while it works."""
         return Fault(self._since, self._why) if self.active else None
 
     def happened(self, message: str, error: str, **fields: object) -> None:
-        """Note a failure of the sink; log it when the error is of another kind than the last line told."""
+        """Note a failure of the sink; log it if its kind differs from the last logged one."""
         now = self._count(f"{message}: {error}")
         of_this = kind(f"{message}: {error}")
         if of_this == self._kind or now < self._quiet_until:
@@ -53,7 +53,7 @@ class SinkHealth:
         self._log.warning(message, error=error, **fields)
 
     def stopped(self, message: str, error: str, **fields: object) -> None:
-        """Its deliveries wait from now on; always logged."""
+        """Note a failure from which on deliveries wait. Always logged."""
         now = self._count(error)
         self._kind, self._quiet_until = kind(f"{message}: {error}"), now + PAUSE
         self._log.error(message, error=error, **fields)
@@ -67,7 +67,7 @@ class SinkHealth:
         return now
 
     def ended(self, message: str, **fields: object) -> None:
-        """Note that the sink works; log that if the trouble was logged."""
+        """Note that the sink works; log that if a failure was logged."""
         self.active = False
         if self._kind:
             self._kind = ""
