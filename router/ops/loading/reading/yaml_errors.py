@@ -10,18 +10,29 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from yaml import MarkedYAMLError
+import yaml
+from yaml import Event, MarkedYAMLError, YAMLError
 
 from router.ops.loading.reading import yaml_hints as hints
-from router.ops.loading.reading.nodes import child_path
+from router.ops.loading.reading.nodes import Mark, SourceFile
+from router.ops.loading.reading.problems import Problems
 from router.ops.loading.reading.yaml_hints import QUOTED, Slip, content_start, key_of, value_start, without_comment
 
 BLOCK = "`>` and `|` begin a block of lines in YAML, and nothing may follow them on theirs; quote the value"
 AFTER_QUOTE = "there is text after the closing quote; quote the whole value, with the other kind of quotes"
+NO_COMMA = "a comma is missing before `{}`; if all of it is one value, quote it"
 NO_COLON = "after a key comes `: `, a colon and a space"
 
 _NO_COLON = re.compile(r"(\s*(?:- +)*)([A-Za-z_][\w.-]*)(?::?\u00a0+|\s*=\s*|\s+)(\S.*)")
+_KEY_ALONE = re.compile(r"[a-z_][\w.-]*")
+_NEXT_KEY = re.compile(r"[a-z_][\w.-]*(?=:(?:\s|$))")
+_VALUE_THEN_KEY = re.compile(r"(?:^|[\s:,{])([^\s,:{}\[\]]+)(\s+)([a-z_][\w.-]*)$")
+_MOST_JUDGED = 50  # corrections of one file that are parsed: each costs as much as the whole file
 _ESCAPE = re.compile(r'\\(?:[^0abtnvfre "/\\N_LPxuU]|x(?![0-9A-Fa-f]{2})|u(?![0-9A-Fa-f]{4})|U(?![0-9A-Fa-f]{8}))')
+
+
+Slips = list[tuple[Slip, str]]
+"""Slips, each with the path that it is at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,60 @@ def of_error(lines: Sequence[str], error: MarkedYAMLError) -> Slip:
     failure = _Failure(lines, line, column, _place(lines, error.context_mark), told)
     found = next(filter(None, (explain(failure) for explain in _EXPLANATIONS)), None)
     return found or Slip(line + 1, column + 1, _plainly(told))
+
+
+def report(slips: Slips, lines: Sequence[str], file: SourceFile, problems: Problems) -> None:
+    """Report slips, each with its path; `lines` are as they stand when every sure correction is made.
+
+    A corrected line is shown if it can be parsed: of several slips on one line, as it is when all are corrected.
+    """
+    sound = Soundness(lines)
+    for slip, path in slips:
+        corrected = lines[slip.line - 1] if slip.sure else slip.corrected
+        excerpt = hints.shown(corrected, indented=not slip.sure) if sound(slip.line - 1, corrected) else None
+        problems.add(slip.message, Mark(file, slip.line, slip.column), path=path, excerpt=excerpt)
+
+
+class Soundness:
+    """Says of corrected lines of one file whether they can be parsed; of a file full of slips, of the first ones alone."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self._lines = lines
+        self._left = _MOST_JUDGED
+
+    def __call__(self, number: int, corrected: str | None) -> bool:
+        """Return whether this line (its number from 0) is YAML, corrected so."""
+        if corrected is None:
+            return False
+        self._left -= 1
+        return self._left >= 0 and _is_sound(self._lines, number, corrected)
+
+
+def _is_sound(lines: Sequence[str], number: int, corrected: str) -> bool:
+    """Return whether the line with this number (from 0) is YAML when it is corrected, as far as the parser can tell.
+
+    A fault further down is another one, unless brackets or quotes were opened up to this line.
+    """
+    text = "\n".join([*lines[:number], corrected, *lines[number + 1 :]])
+    opened: list[int] = []  # the lines where brackets begin that are not closed yet
+    try:
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                opened.append(_line_of(event) if event.flow_style else len(lines))
+            elif isinstance(event, yaml.CollectionEndEvent):
+                opened.pop()
+    except MarkedYAMLError as error:
+        if "quoted" in str(error.context):
+            opened.append((_place(lines, error.context_mark) or (0, 0))[0])
+        noticed = _place(lines, error.problem_mark) or (0, 0)
+        return noticed[0] > number and min(opened, default=len(lines)) > number
+    except (YAMLError, RecursionError):
+        return False
+    return True
+
+
+def _line_of(event: Event) -> int:
+    return event.start_mark.line if event.start_mark else 0
 
 
 def _place(lines: Sequence[str], mark: object) -> tuple[int, int] | None:
@@ -87,6 +152,42 @@ def _marked_value(failure: _Failure) -> Slip | None:
             fixed = None if is_list else hints.corrected(text, value.start, value.end)
             return Slip(number + 1, value.start + 1, message, fixed, sure=not is_list)
     return None
+
+
+def _no_comma(failure: _Failure) -> Slip | None:
+    """Find the next key of a mapping in braces right behind a value: `{type: pubsub channels: [x]}`, `{a: [x] b: y}`."""
+    text, column = failure.text, failure.column
+    if "flow mapping" not in failure.told or "expected ',' or '}'" not in failure.told:
+        return None
+    above = _line_above(failure.lines, failure.line)
+    opener = failure.lines[failure.begun[0]] if failure.begun else ""
+    if len(_indent(text)) <= len(_indent(opener)) and text != opener:
+        return None  # the next key of the mapping around: it is the bracket that is missing
+    key_alone = text[:column].strip()
+    if text[column : column + 1] == ":" and _KEY_ALONE.fullmatch(key_alone) and above is not None:
+        return _no_comma_above(failure.lines[above], above, key_alone)
+    glued = _VALUE_THEN_KEY.search(text[:column]) if text[column : column + 1] == ":" else None
+    if glued:  # YAML takes value and key for one text, up to the colon
+        begin, key = glued.start(3), glued[3]
+    elif found := _NEXT_KEY.match(text, column):
+        begin, key = column, found[0]
+    else:
+        return None
+    end = len(text[:begin].rstrip())
+    if not text[:end]:
+        return None if above is None else _no_comma_above(failure.lines[above], above, key)
+    if text[end - 1] in "{,:":
+        return None
+    fixed = f"{text[:end]}, {text[begin:]}"
+    return Slip(failure.line + 1, begin + 1, NO_COMMA.format(key), fixed, sure=True)
+
+
+def _no_comma_above(text: str, number: int, key: str) -> Slip | None:
+    """The same where the key begins the next line."""
+    end = len(without_comment(text))
+    if text[end - 1] in "{[,:":
+        return None
+    return Slip(number + 1, end + 1, NO_COMMA.format(key), f"{text[:end]},{text[end:]}", sure=True)
 
 
 def _block(failure: _Failure) -> Slip | None:
@@ -262,6 +363,7 @@ def _indentation(failure: _Failure) -> Slip | None:
 
 _EXPLANATIONS: tuple[Callable[[_Failure], Slip | None], ...] = (
     _tab,
+    _no_comma,
     _marked_value,
     _block,
     _spaces,
@@ -291,62 +393,6 @@ def _indent(text: str) -> str:
     return text[: len(text) - len(text.lstrip(" \t"))]
 
 
-def _says(text: str) -> bool:
-    """Return whether a line holds anything but white space and a comment."""
-    return text.lstrip()[:1] not in {"", "#"}
-
-
 def _line_above(lines: Sequence[str], line: int) -> int | None:
     """The nearest line above that says something."""
-    return next((number for number in range(line - 1, -1, -1) if _says(lines[number])), None)
-
-
-# The key that a slip is in: nothing but the lines can tell, for the parser has given up there.
-
-
-def path_at(lines: Sequence[str], line: int) -> str:
-    """The path of the key on a line (from 0), read off the indentation: the parser has given up there."""
-    parts: list[str | int] = []
-    limit = 1e9
-    for number in range(line, -1, -1):
-        for column, part in reversed(_steps(lines[number])):
-            if column >= (limit if part else int(limit)):
-                continue
-            if part is None:
-                parts.append(_index(lines, number, column))
-                limit = column + 0.5  # a list may stand as far left as its key
-            else:
-                parts.append(part)
-                limit = column
-        if limit == 0:
-            break
-    path = ""
-    for step in reversed(parts):
-        path = child_path(path, step)
-    return path
-
-
-def _steps(line: str) -> list[tuple[int, str | None]]:
-    """The dashes (None) and the key that a line begins with, each with its column."""
-    if line.lstrip().startswith("#"):
-        return []
-    start = content_start(line)
-    steps: list[tuple[int, str | None]] = [(at, None) for at in range(start) if line[at] == "-"]
-    key = key_of(line)
-    if key:
-        steps.append((start, key[0][:-1].strip().strip("\"'")))
-    return steps
-
-
-def _index(lines: Sequence[str], line: int, column: int) -> int:
-    """Return how many entries of the list stand before the dash."""
-    count = 0
-    for number in range(line - 1, -1, -1):
-        text = lines[number]
-        if not _says(text):
-            continue
-        indent = len(text) - len(text.lstrip())
-        if indent < column or (indent == column and text[column] != "-"):
-            break
-        count += indent == column
-    return count
+    return next((number for number in range(line - 1, -1, -1) if hints.says(lines[number])), None)

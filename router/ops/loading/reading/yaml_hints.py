@@ -7,8 +7,11 @@ the value that was meant and print the line with that value quoted. `yaml_errors
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from router.ops.loading.reading.concealing import without_credentials
+from router.ops.loading.reading.nodes import child_path
 
 QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\']|\'\')*\'')
 _KEY = re.compile(r'(?:"(?:[^"\\]|\\.)*"|\'(?:[^\']|\'\')*\'|[^\s\[\]{}"\'#&*!|>%@`,][^#:]*?)\s*:(?=[ \t]|$)')
@@ -201,6 +204,11 @@ def explain(value: Value) -> str | None:
     return None
 
 
+def shown(line: str | None, *, indented: bool = False) -> str | None:
+    """A corrected line as it is printed."""
+    return None if line is None else f"write: {without_credentials(line if indented else line.strip())[:300]}"
+
+
 def corrected(line: str, start: int, end: int) -> str:
     """The line with the part from `start` to `end` quoted."""
     return line[:start] + quote(line[start:end]) + line[end:]
@@ -225,3 +233,59 @@ def space_after_dash(line: str) -> str | None:
     """The line with the space that is missing after its `-`, None when none is missing."""
     found = _NO_DASH_SPACE.match(line)
     return f"{found[1]}- {found[2]}" if found else None
+
+
+def says(text: str) -> bool:
+    """Return whether a line holds anything but white space and a comment."""
+    return text.lstrip()[:1] not in {"", "#"}
+
+
+# The key that a slip is in: nothing but the lines can tell, for the parser has given up there.
+
+
+def path_at(lines: Sequence[str], line: int) -> str:
+    """The path of the key on a line (from 0), read off the indentation: the parser has given up there."""
+    parts: list[str | int] = []
+    limit = 1e9
+    for number in range(line, -1, -1):
+        for column, part in reversed(_steps(lines[number])):
+            if column >= (limit if part else int(limit)):
+                continue
+            if part is None:
+                parts.append(_index(lines, number, column))
+                limit = column + 0.5  # a list may stand as far left as its key
+            else:
+                parts.append(part)
+                limit = column
+        if limit == 0:
+            break
+    path = ""
+    for step in reversed(parts):
+        path = child_path(path, step)
+    return path
+
+
+def _steps(line: str) -> list[tuple[int, str | None]]:
+    """The dashes (None) and the key that a line begins with, each with its column."""
+    if line.lstrip().startswith("#"):
+        return []
+    start = content_start(line)
+    steps: list[tuple[int, str | None]] = [(at, None) for at in range(start) if line[at] == "-"]
+    key = key_of(line)
+    if key:
+        steps.append((start, key[0][:-1].strip().strip("\"'")))
+    return steps
+
+
+def _index(lines: Sequence[str], line: int, column: int) -> int:
+    """Return how many entries of the list stand before the dash."""
+    count = 0
+    for number in range(line - 1, -1, -1):
+        text = lines[number]
+        if not says(text):
+            continue
+        indent = len(text) - len(text.lstrip())
+        if indent < column or (indent == column and text[column] != "-"):
+            break
+        count += indent == column
+    return count

@@ -15,7 +15,7 @@ import yaml
 
 from router.files import STDIN, UnreadableError, read_file
 from router.ops.loading.reading import yaml_errors, yaml_hints
-from router.ops.loading.reading.concealing import may_be_secret, without_credentials
+from router.ops.loading.reading.concealing import may_be_secret
 from router.ops.loading.reading.nodes import (
     Entry,
     Mapping,
@@ -54,10 +54,17 @@ def read(path: Path, name: str, problems: Problems, at: Node | None = None, *, p
 def parse(text: str, file: SourceFile, problems: Problems) -> Mapping | None:
     """Parse the text of a file. Slips that have a sure correction are reported, corrected and read past."""
     lines = _BREAK.split(text)
+    slips: yaml_errors.Slips = []
+    root = _repaired(lines, file, problems, slips)
+    yaml_errors.report(slips, lines, file, problems)
+    return root
+
+
+def _repaired(lines: list[str], file: SourceFile, problems: Problems, slips: yaml_errors.Slips) -> Mapping | None:
+    """Parse lines. Slips, and the paths that they are at, are added to `slips`, and `lines` are corrected."""
     repaired: set[tuple[int, int]] = set()
     for _ in range(_REPAIRS):
-        file = SourceFile(file.name, file.path, tuple(lines))
-        builder = _Builder(file, problems, repaired)
+        builder = _Builder(SourceFile(file.name, file.path, tuple(lines)), problems, repaired)
         try:
             return builder.document("\n".join(lines))
         except _StopError:
@@ -69,20 +76,13 @@ def parse(text: str, file: SourceFile, problems: Problems) -> Mapping | None:
         except yaml.YAMLError as error:
             problems.add(f"this is not YAML: {error}", Mark(file, 1, 1))
             return None
-        shown = _shown(slip.corrected, indented=not slip.sure)
         meant = list(lines) if slip.corrected is None else [*lines[: slip.line - 1], slip.corrected]
-        path = yaml_errors.path_at(meant, slip.line - 1)
-        problems.add(slip.message, Mark(file, slip.line, slip.column), path=path, excerpt=shown)
+        slips.append((slip, yaml_hints.path_at(meant, slip.line - 1)))
         if not slip.sure or slip.corrected is None or slip.corrected == lines[slip.line - 1]:
             return None
         lines[slip.line - 1] = slip.corrected
         repaired.add((slip.line, slip.column))
     return None
-
-
-def _shown(line: str | None, *, indented: bool = False) -> str | None:
-    """A corrected line as it is printed."""
-    return None if line is None else f"write: {without_credentials(line if indented else line.strip())[:300]}"
 
 
 def _text(path: Path, name: str, problems: Problems, at: Node | None, *, pipes: bool) -> str | None:
@@ -99,21 +99,19 @@ def _text(path: Path, name: str, problems: Problems, at: Node | None, *, pipes: 
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8", "replace")
-        message = f"the byte {data[error.start]:#04x} is not UTF-8; save the file as UTF-8"
-        problems.add(message, _place(file, before))
+        before = _BREAK.split(data[: error.start].decode("utf-8", "replace"))
+        problems.add(f"the byte {data[error.start]:#04x} is not UTF-8; save the file as UTF-8", _place(file, before))
         return None
     found = _UNPRINTABLE.search(text)
     if found:
         message = f"the character U+{ord(found[0]):04X} can't stand in YAML; in double quotes write it as an escape"
-        problems.add(message, _place(file, text[: found.start()]))
+        problems.add(message, _place(file, _BREAK.split(text[: found.start()])))
         return None
     return text
 
 
-def _place(file: SourceFile, before: str) -> Mark:
-    lines = _BREAK.split(before)
-    return Mark(file, len(lines), len(lines[-1]) + 1)
+def _place(file: SourceFile, before: list[str]) -> Mark:
+    return Mark(file, len(before), len(before[-1]) + 1)
 
 
 def _is_plain(event: Any) -> bool:
@@ -144,6 +142,7 @@ class _Builder:
         self._anchors: dict[str, Node | None] = {}  # None while the node is being built
         self._copies = 0
         self._open = ""  # the brackets that are open
+        self._sound = yaml_errors.Soundness(file.lines)
         self._events: Iterator[Any] = iter(())
 
     @property
@@ -154,7 +153,8 @@ class _Builder:
             path = child_path(path, part)
         return path
 
-    def _add(self, message: str, mark: Any, excerpt: str | None = None) -> None:
+    def _add(self, message: str, mark: Any, corrected: str | None = None) -> None:
+        excerpt = yaml_hints.shown(corrected) if self._sound(mark.line, corrected) else None
         self._problems.add(message, self._mark(mark), path=self.path, excerpt=excerpt)
 
     def document(self, text: str) -> Mapping | None:
@@ -180,7 +180,7 @@ class _Builder:
     def _not_a_mapping(self, root: Node) -> None:
         fixed = yaml_hints.space_after_colon(self._file.line(root.mark.line))
         message = yaml_hints.NO_SPACE if fixed else "a configuration is a mapping, lines of `key: value`"
-        self._problems.add(message, root, path="", excerpt=_shown(fixed))
+        self._problems.add(message, root, path="", excerpt=yaml_hints.shown(fixed))
 
     def _mark(self, mark: Any) -> Mark:
         return Mark(self._file, mark.line + 1, mark.column + 1)
@@ -236,10 +236,10 @@ class _Builder:
             start = event.start_mark.column + (0 if node.text else spaces)
             fixed = yaml_hints.corrected(line.rstrip(), start, len(line.rstrip()))
         if torn or (spaces == 1 and ("{{" in comment or "${" in comment)):
-            self._add(yaml_hints.COMMENT, event.start_mark, _shown(fixed))
+            self._add(yaml_hints.COMMENT, event.start_mark, fixed)
             node.faulty = True
         elif comment[1:2].strip() and (spaces == 1 or not node.text):
-            node.cut = _shown(fixed) or ""
+            node.cut = (self._sound(event.start_mark.line, fixed) and yaml_hints.shown(fixed)) or ""
 
     def _sequence(self, event: Any, depth: int) -> Sequence:
         node = Sequence(self._mark(event.start_mark))
@@ -326,7 +326,7 @@ class _Builder:
             return False
         fixed = f"{line[: key.start_mark.column]}{found[1]}: {line[key.start_mark.column + len(found[1]) + 1 :]}"
         self._trail[-1] = found[1]
-        self._add(yaml_hints.NO_SPACE, key.start_mark, _shown(fixed))
+        self._add(yaml_hints.NO_SPACE, key.start_mark, fixed)
         scalar = Scalar(self._mark(key.start_mark), resolve(found[2]), found[2])
         self._put(node, found[1], Entry(self._mark(key.start_mark), scalar))
         return True
@@ -338,7 +338,7 @@ class _Builder:
             return None
         self._skip()
         text, fixed = self._meant(event)
-        self._add(yaml_hints.BRACES, event.start_mark, _shown(fixed))
+        self._add(yaml_hints.BRACES, event.start_mark, fixed)
         return Scalar(self._mark(event.start_mark), text, text, faulty=True)
 
     def _meant(self, event: Any) -> tuple[str, str | None]:
@@ -369,7 +369,7 @@ class _Builder:
         shown = (_TAG.match(line, event.start_mark.column) or [quoted(event.tag)])[0]
         shown = "!…" if may_be_secret(self.path) else shown
         message = f"the tag {shown} is refused: YAML tags are not used here; a text that starts with `!` must be quoted"
-        self._add(message, event.start_mark, _shown(fixed) if text.startswith("!") else None)
+        self._add(message, event.start_mark, fixed if text.startswith("!") else None)
         node.faulty = True
 
     def _alias(self, event: Any) -> Node:
@@ -378,7 +378,7 @@ class _Builder:
         if name not in self._anchors:
             _, fixed = self._meant(event)
             message = f"there is no anchor `&{name}` for this alias; a text that starts with `*` must be quoted"
-            self._add(message, event.start_mark, _shown(fixed))
+            self._add(message, event.start_mark, fixed)
             return Scalar(mark, f"*{name}", f"*{name}", faulty=True)
         node = self._anchors[name]
         if node is None:
