@@ -168,3 +168,25 @@ async def test_sinks_of_both_kinds_under_one_entry(server, tmp_path):
         assert await router.stop() == 0
         assert (router.count(), router.count("kept.jsonl")) == (2000, 2000)
     assert server.do("HLEN", "{event-router}:handed-over") == 0
+
+
+async def test_nothing_is_called_trimmed_when_redis_was_restarted_and_then_the_router(start_server, tmp_path):
+    """Redis 7.0 forgets at a restart from its append-only file how much the group has read."""
+    server = start_server("redis", options={"appendonly": "yes", "appendfsync": "always"})
+    seen = 0
+    for _ in range(2):
+        async with daemon(server, tmp_path, CONFIG) as router:
+            for _ in range(2):
+                fill(server, range(seen + 1, seen + 101))
+                seen += 100
+                await router.until(partial(written, router, seen))
+                await router.until(lambda: not pending(server, "billing", GROUP))
+                server.do("XTRIM", "billing", "MAXLEN", 10)
+                server.kill()
+                server.start()
+            fill(server, [seen + 1])
+            seen += 1
+            await router.until(partial(written, router, seen))
+            assert await router.stop() == 0
+            assert "were trimmed" not in router.process.err
+            assert "trimmed" not in router.closing()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.core.delivery.trimming import Look, unread
+from router.core.delivery.trimming import Look, passed, unread
 
 FIRST = {
     "last": b"10-1",
@@ -76,3 +76,31 @@ def test_a_first_look_that_can_not_know_says_so():
     assert unread(None, look(added=None), 0) == (0, False)
     assert unread(None, look(gap=True, read=None), 0) == (0, False)
     assert unread(None, look(deleted=b"11-1"), 0) == (0, False)
+
+
+def test_a_count_that_can_not_be_trusted_is_no_loss():
+    forgot = later(read=3, counted=20, compared=True, doubt=True)
+    assert unread(None, forgot, 0) == (0, False)
+    assert unread(look(passed=10), forgot, None) == (0, False)
+    assert unread(look(passed=None), forgot, 10) == (0, False)
+
+
+def test_what_the_router_has_counted_itself_tells_what_was_lost():
+    forgot = later(read=None, counted=20, compared=True, doubt=True)
+    assert unread(look(passed=10), forgot, 10) == (0, True)
+    assert unread(look(passed=10), forgot, 6) == (4, True)
+    assert unread(look(passed=10), forgot, 12) == (0, True)
+    assert unread(look(passed=10), forgot._replace(deleted=b"12-1"), 6) == (4, False)
+
+
+def test_a_count_that_went_back_says_nothing_of_what_was_read():
+    assert unread(LOOK, later(read=4), 2) == (0, True), "what was next is still there"
+    assert unread(LOOK, later(read=4, oldest=b"11-1"), 2) == (0, False)
+
+
+def test_how_far_a_group_has_come_is_known_by_comparison_or_by_counting():
+    assert passed(None, later(compared=True), None, 0) == 20
+    assert passed(look(passed=10), later(), 6, 4) == 20
+    assert passed(look(passed=10), later(), None, 0) is None
+    assert passed(LOOK, later(), 6, 4) is None
+    assert passed(None, later(), 6, 4) is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
@@ -12,7 +14,7 @@ from redis import exceptions as failures
 from router.broker.groups.group_scripts import CLAIM, LAST_ID, LOOK, SWEEP
 from router.broker.groups.group_stream import Membership, Stream
 from router.broker.groups.pending import PAGE, PendingEntries
-from router.broker.server.link import Link, Word
+from router.broker.server.link import Link, Script, Word
 from router.core.delivery import claims, trimming
 from router.core.delivery.trimming import Look
 
@@ -128,7 +130,8 @@ class Group:
             stream.forget()
         after = b"0" if lost is Loss.STREAM else self._resume(stream)
         made = await self._create(stream, after)
-        progress.look, progress.delivered = (await self._look(stream, made=True) if made else None), 0
+        progress.look = await self._look(stream, made=True) if made else None
+        progress.delivered, progress.arrived = 0, 0
         if progress.look is not None and progress.look.gap and lost is Loss.GROUP:
             progress.exact = False  # what was trimmed while there was no group is in nobody's count
         progress.added = None if about is None else about.get(b"entries-added")
@@ -177,21 +180,69 @@ class Group:
 
         Returns how many entries that were since the look before.
         """
+        progress = stream.progress
         look = await self._look(stream)
         if look is None:
             return 0  # it is gone meanwhile: the next read will say so
-        progress = stream.progress
-        number, exact = trimming.unread(progress.look, look, None if look.peers else progress.delivered)
-        progress.looked(look, exact=exact)
+        read = progress.read_until(look)
+        number, exact = trimming.unread(progress.look, look, read)
+        passed = trimming.passed(progress.look, look, read, number)
+        progress.looked(look._replace(passed=passed), exact=exact)
         return number
 
     async def _look(self, stream: Stream, *, made: bool = False) -> Look | None:
-        words = (self._group, self._consumer, self._idle, int(made))
-        answer = await self._link.script(LOOK, [stream.name], words)
+        answer = await self._ask(stream, made=made, trusted="")
+        if answer and answer[-1]:
+            stream.progress.witnessed = False
+            answer = await self._ask(stream, made=made, trusted=int(await self._is_witnessed(stream)))
         if not answer:
             return None
-        last, lowest, peers, added, missed, read, counted, gap, oldest, deleted = answer
-        return Look(last, lowest, bool(peers), added, missed, read, counted, bool(gap), oldest, deleted)
+        last, lowest, peers, added, missed, read, counted, gap, oldest, deleted, compared, doubt, _ = answer
+        if compared and not stream.progress.witnessed:
+            await self._link.script(await self._witness(stream), [stream.name], ())
+            stream.progress.witnessed = True
+        return Look(
+            last,
+            lowest,
+            bool(peers),
+            added,
+            missed,
+            read,
+            counted,
+            bool(gap),
+            oldest,
+            deleted,
+            compared=bool(compared),
+            doubt=bool(doubt),
+            passed=counted if compared else None,
+        )
+
+    async def _ask(self, stream: Stream, *, made: bool, trusted: int | str) -> list[Any]:
+        most = 0 if stream.progress.witnessed else PAGE
+        words = (self._group, self._consumer, self._idle, int(made), trusted, most)
+        answer: list[Any] = await self._link.script(LOOK, [stream.name], words)
+        return answer
+
+    async def _is_witnessed(self, stream: Stream) -> bool:
+        """Return whether the server has not been restarted since its count of the group's reads was right."""
+        witness = await self._witness(stream)
+        try:
+            await self._link.call("EVALSHA", witness.digest, 1, stream.name)
+        except failures.NoScriptError:
+            return False
+        return True
+
+    async def _witness(self, stream: Stream) -> Script:
+        """Return the script whose presence says that the count of the group's reads was right in this server's life.
+
+        A server keeps scripts in its memory alone: neither its files nor its replicas have them. A replica that is promoted
+        changes its replication id, so that a script of an earlier time as a master says nothing.
+        """
+        about = await self._link.courtesy("INFO", "replication")
+        found = re.search(rb"master_replid:(\w+)", about) if isinstance(about, bytes) else None
+        words = (stream.key, self._group.encode(), found[1] if found else b"")
+        name = hashlib.sha256(b"".join(b"%d:%s" % (len(word), word) for word in words)).hexdigest()
+        return Script(f"return '{name}'")
 
     async def sweep(self, stream: Stream) -> int:
         """Delete the consumers of routers long gone that left nothing pending; returns how many."""

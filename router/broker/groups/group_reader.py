@@ -137,7 +137,7 @@ class GroupReader:
     def unsure(self, *, lost: bool = False) -> None:
         """Note that an answer is lost that may have brought entries; or that a group is `lost`, as the server says."""
         for stream in self.streams:
-            stream.progress.delivered = None
+            stream.progress.unsure()
             stream.progress.lost |= lost
 
     async def prepare(self, stream: Stream) -> None:
@@ -184,10 +184,7 @@ class GroupReader:
         """Read what is new and hand it on."""
         for key, entries in await self._new.read(room):
             stream = self._by_key[key]
-            progress = stream.progress
-            progress.last = max(progress.last, entries[-1][0], key=claims.parse)
-            if progress.delivered is not None:
-                progress.delivered += len(entries)
+            stream.progress.arrive(entries)
             self._batches.hand_on(stream, stream.hand.fresh(entries), Entries, now)
 
     async def _look(self, stream: Stream) -> None:

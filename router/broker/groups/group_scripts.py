@@ -87,13 +87,19 @@ return {found, gone}
 """)
 
 # KEYS: the stream. ARGV: group, our consumer, milliseconds, 1 where the group was made just now: then what is gone is not
-# its loss.
+# its loss; then whether `entries-read` can be trusted: 1 yes, 0 no, '' that is to be found out where it matters; how many
+# entries may be looked through to see how much the group has not read yet.
 # The server counts the entries ever added (`entries-added`) and those that the group has read (`entries-read`). Where the
-# group has read all, or nothing of what is left, the difference is what was trimmed or deleted before it was read. Then the
-# group's count is set forward by that, so that it is told once, whoever looks. Redis 7.0 would count it as unread for ever.
+# group has read all, or nothing of what is left, or little is left to be read, the difference is what was trimmed or
+# deleted before it was read. Then the group's count is set forward by that, so that it is told once, whoever looks. Redis
+# 7.0 would count it as unread for ever.
+# Redis 7.0 forgets `entries-read` when it is restarted from its append-only file, and on a replica: there an XREADGROUP is
+# written as XCLAIM, and the count falls back to what XGROUP SETID said last. Entries that were read would seem trimmed.
 # Answer: nothing where there is no group; else where the group is, the oldest pending entry, whether others read, what the
 # server counts as added, what was missed, what it counted as read and what it does now, whether the group has read nothing
-# of what is left though it has not read all, the oldest entry, the newest that was deleted. What is not known is false.
+# of what is left though it has not read all, the oldest entry, the newest that was deleted, whether the count was compared
+# with the stream, whether it differed and can't be trusted, whether it differed and nothing was done, as it is to be found
+# out whether it can. What is not known is false.
 LOOK = Script(
     _IDS
     + """
@@ -115,16 +121,29 @@ local last, added, read = group['last-delivered-id'], stream['entries-added'], g
 local first = stream['first-entry'] and stream['first-entry'][1]
 local behind = older(last, stream['last-generated-id'])
 local gap = behind and (not first or older(last, first))
-local missed, counted = 0, read
-if added and (gap or not behind) then
-  counted = added - (gap and stream.length or 0)
-  if read and ARGV[4] ~= '1' and counted > read then missed = counted - read end
-  if counted ~= read then redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], last, 'ENTRIESREAD', counted) end
+local missed, counted, compared, doubt, ask = 0, read, 0, 0, 0
+local unread = gap and stream.length or not behind and 0
+local most = tonumber(ARGV[6])
+if added and not unread and most > 0 and not older(last, stream['max-deleted-entry-id']) then
+  local left = #redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', most)
+  unread = left < most and left
+end
+if added and unread then
+  counted, compared = added - unread, 1
+  if counted ~= read and ARGV[4] ~= '1' then
+    if ARGV[5] == '' then ask = 1
+    elseif ARGV[5] == '0' then doubt = 1
+    elseif read and counted > read then missed = counted - read
+    end
+  end
+  if counted ~= read and ask == 0 then
+    redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], last, 'ENTRIESREAD', counted)
+  end
 end
 local lowest = redis.call('XPENDING', KEYS[1], ARGV[1])[2]
 return {
   last, lowest, peers, added or false, missed, read or false, counted or false, gap and 1 or 0, first or false,
-  stream['max-deleted-entry-id'] or false,
+  stream['max-deleted-entry-id'] or false, compared, doubt, ask,
 }
 """
 )

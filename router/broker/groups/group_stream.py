@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from structlog.stdlib import BoundLogger
 
-from router.broker.groups.in_flight import InFlight, Names
+from router.broker.groups.in_flight import Entry, InFlight, Names
 from router.contracts import Clock
 from router.core.accounts.books import SourceBook
+from router.core.delivery.claims import parse
 from router.core.delivery.trimming import Look
 from router.core.ids import LONGEST, portable
 from router.events import text
@@ -66,14 +67,38 @@ class Progress:
         """What the server said at the last look."""
         self.delivered: int | None = 0
         """How many entries were delivered to us since; None when some of them may not have arrived."""
+        self.arrived = 0
+        """How many of them arrived."""
+        self.witnessed = False
+        """Whether the server was told that its count is right, so that it knows as long as it runs."""
         self.exact = True
         """Whether all that was trimmed unread is known."""
         self.lost = False
         """Whether the server said that the group is gone, and nobody has looked since."""
 
+    def arrive(self, entries: list[Entry]) -> None:
+        """Note new entries, one at least."""
+        self.last = max(self.last, entries[-1][0], key=parse)
+        self.arrived += len(entries)
+        if self.delivered is not None:
+            self.delivered += len(entries)
+
+    def unsure(self) -> None:
+        """Note that an answer is lost that may have brought entries; the server may be another one by now."""
+        self.delivered, self.witnessed = None, False
+
+    def read_until(self, look: Look) -> int | None:
+        """Return how many entries the group has read since the look before; None where that is not known.
+
+        Where the last one is ours no answer is missing.
+        """
+        if look.peers:
+            return None
+        return self.arrived if self.delivered is None and look.last == self.last else self.delivered
+
     def looked(self, look: Look, *, exact: bool) -> None:
         """Take what a look has shown."""
-        self.look, self.delivered, self.exact = look, 0, self.exact and exact
+        self.look, self.delivered, self.arrived, self.exact = look, 0, 0, self.exact and exact
         self.group_last, self.added, self.lowest, self.peers = look.last, look.added, look.lowest, look.peers
 
 
@@ -101,7 +126,7 @@ class Stream:
         self.hand.forget()
         progress = self.progress
         progress.last = progress.group_last = START
-        progress.lowest, progress.look, progress.delivered = None, None, 0
+        progress.lowest, progress.look, progress.delivered, progress.arrived = None, None, 0, 0
 
 
 class Room:

@@ -30,6 +30,12 @@ class Look(NamedTuple):
     """The oldest entry of the stream."""
     deleted: bytes | None
     """The newest entry that was deleted by XDEL, as opposed to trimmed."""
+    compared: bool = False
+    """Whether `counted` was compared with the stream, and so is right."""
+    doubt: bool = False
+    """Whether `read` differed from that, and can't be trusted: the server may have forgotten reads when it was restarted."""
+    passed: int | None = None
+    """How many entries the group had come past, read or missed, as far as that is known without `read`."""
 
 
 def unread(before: Look | None, now: Look, read: int | None) -> tuple[int, bool]:
@@ -40,16 +46,29 @@ def unread(before: Look | None, now: Look, read: int | None) -> tuple[int, bool]
     that they were lost.
     """
     deleted = now.deleted or b"0-0"
+    if now.doubt:
+        if before is None or before.passed is None or read is None or now.counted is None:
+            return 0, False
+        return max(0, now.counted - before.passed - read), not _after(deleted, before.last)
     if before is None:
         return now.missed, now.added is not None and not (now.gap and now.read is None) and not _after(
             deleted, now.last
         )
     number, exact = now.missed, now.added is not None and not (now.gap and now.read is None)
-    if read is not None and now.read is not None and before.counted is not None:
+    if read is not None and now.read is not None and before.counted is not None and now.read >= before.counted:
         number += max(0, now.read - before.counted - read)
     elif now.added != before.added and (now.oldest is None or _after(now.oldest, before.last)):
         exact = False  # the entry after the earlier look's `last` was trimmed since, perhaps unread
     return number, exact and not _after(deleted, before.last)
+
+
+def passed(before: Look | None, now: Look, read: int | None, missed: int) -> int | None:
+    """Return how many entries the group has come past (`Look.passed`), having missed so many since the look before."""
+    if now.compared:
+        return now.counted
+    if before is None or before.passed is None or read is None:
+        return None
+    return before.passed + read + missed
 
 
 def _after(one: bytes, other: bytes) -> bool:
