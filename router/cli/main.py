@@ -43,6 +43,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         ),
     },
     "Write": {
+        "graph": Entry("write.graph:graph", "A picture of the configuration: sources, schemas, routes, sinks."),
         "plugins": Entry("write.plugins:plugins", "What is loaded, from where, and what failed."),
     },
     "Install": {

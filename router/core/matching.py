@@ -16,12 +16,24 @@ T = TypeVar("T")
 Matcher = Callable[[bytes], bool]
 """Whether a channel's bytes match."""
 
+Token = frozenset[int]
+"""The bytes that one part of a glob matches."""
+
+ANY: Token = frozenset(range(256))
+STAR: Token = frozenset([-1])
+"""The part `*`: any number of any bytes. Compared by identity."""
+
 _SPECIAL = re.compile(r"[*?\[\\]")
 
 
 def is_glob(text: str) -> bool:
     """Return whether `text` is a glob rather than a name."""
     return _SPECIAL.search(text) is not None
+
+
+def exactly(name: str) -> str:
+    """Return the glob that matches this name alone, whatever characters are in it."""
+    return _SPECIAL.sub(lambda found: f"\\{found[0]}", name)
 
 
 def literal_prefix(text: str) -> str:
@@ -111,22 +123,11 @@ class _Globs(NamedTuple, Generic[T]):
 def _regex(pattern: bytes) -> bytes:
     """The regular expression of a glob. What follows a star is matched atomically at its first place, as Redis does."""
     segments: list[list[bytes]] = [[]]
-    i = 0
-    while i < len(pattern):
-        c = pattern[i : i + 1]
-        i += 1
-        if c == b"*":
+    for token in tokens(pattern):
+        if token is STAR:
             segments.append([])
-        elif c == b"?":
-            segments[-1].append(b".")
-        elif c == b"[":
-            body, i = _class(pattern, i)
-            segments[-1].append(body)
         else:
-            if c == b"\\" and i < len(pattern):
-                c = pattern[i : i + 1]
-                i += 1
-            segments[-1].append(re.escape(c))
+            segments[-1].append(_one_of(token))
     first, *rest = (b"".join(segment) for segment in segments)
     if not rest:
         return first
@@ -134,8 +135,42 @@ def _regex(pattern: bytes) -> bytes:
     return first + b"".join(b"(?>.*?" + part + b")" for part in middle if part) + b".*" + last
 
 
-def _class(pattern: bytes, i: int) -> tuple[bytes, int]:
-    """The regular expression of a class whose `[` stands before `i`, and the place after it."""
+def _one_of(members: Token) -> bytes:
+    """The regular expression of one byte out of a set."""
+    if len(members) == 256:
+        return b"."
+    if not members:
+        return b"(?!)"
+    if len(members) == 1:
+        return re.escape(bytes(members))
+    listed, negated = (members, b"") if len(members) <= 128 else (ANY - members, b"^")
+    return b"[" + negated + b"".join(b"\\x%02x" % member for member in sorted(listed)) + b"]"
+
+
+def tokens(pattern: bytes) -> list[Token]:
+    """Read a glob as the bytes that each of its parts matches: `STAR` for any number of any, else a set for exactly one."""
+    found: list[Token] = []
+    i = 0
+    while i < len(pattern):
+        c = pattern[i]
+        i += 1
+        if c == ord("*"):
+            found.append(STAR)
+        elif c == ord("?"):
+            found.append(ANY)
+        elif c == ord("["):
+            members, i = _class(pattern, i)
+            found.append(members)
+        else:
+            if c == ord("\\") and i < len(pattern):
+                c = pattern[i]
+                i += 1
+            found.append(frozenset([c]))
+    return found
+
+
+def _class(pattern: bytes, i: int) -> tuple[Token, int]:
+    """The members of a class whose `[` stands before `i`, and the place after it."""
     negated = pattern[i : i + 1] == b"^"
     i += negated
     members: set[int] = set()
@@ -150,7 +185,4 @@ def _class(pattern: bytes, i: int) -> tuple[bytes, int]:
         else:
             members.add(pattern[i])
             i += 1
-    listed = b"".join(b"\\x%02x" % member for member in sorted(members))
-    if not listed:
-        return (b"." if negated else b"(?!)"), i + 1
-    return b"[" + (b"^" if negated else b"") + listed + b"]", i + 1
+    return (ANY - members if negated else frozenset(members)), i + 1

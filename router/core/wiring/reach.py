@@ -1,0 +1,117 @@
+"""Which schemas and routes the events of a source can get to, by channel names and globs; pure.
+
+What a payload decides is not known here: a route with a condition may take an event, and lets it go on all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from router.config.models import PubSubConfig, RouteConfig, SourceConfig
+from router.core.matching import exactly
+from router.core.wiring.channel_sets import EVERY, Globs, may_have
+
+CONDITIONLESS = frozenset({"id", "sources", "channels", "sinks", "expires", "final", "enabled"})
+"""The keys of a route that ask nothing of the payload. A route with any other key may let an event pass."""
+
+
+def channels_of(source: SourceConfig) -> Globs:
+    """Return the channels that a source reads, as globs: streams and lists are read by their exact names."""
+    return tuple(source.reads if isinstance(source, PubSubConfig) else map(exactly, source.reads))
+
+
+def takes_all(route: RouteConfig) -> bool:
+    """Return whether a route takes every event of its sources and channels."""
+    return route.enabled and route.model_fields_set <= CONDITIONLESS
+
+
+class Channels(NamedTuple):
+    """Some channels of one source: those in all the sets of `within` that no glob of `without` matches."""
+
+    source: str
+    within: tuple[Globs, ...]
+    without: Globs = ()
+
+
+class Reach:
+    """The sources, schemas and routes of a configuration, and who can get what of whom."""
+
+    def __init__(
+        self, sources: Mapping[str, SourceConfig], schemas: Sequence[Sequence[str]], routes: Sequence[RouteConfig]
+    ) -> None:
+        self.reads = {name: channels_of(source) for name, source in sources.items()}
+        self._schemas = [tuple(channels) for channels in schemas]
+        self._routes = routes
+        self._catching = [(number, route) for number, route in enumerate(routes) if takes_all(route)]
+        """The routes that take every event of their sources and channels, and their numbers."""
+
+    def sources_of(self, route: RouteConfig) -> list[str]:
+        """Return the sources whose events a route takes."""
+        return [name for name in self.reads if route.sources is None or name in route.sources]
+
+    def channels(self, source: str) -> Channels:
+        """Return all channels of a source."""
+        return Channels(source, (self.reads[source],))
+
+    def with_schema(self, source: str, number: int) -> Channels:
+        """Return the channels of a source for which this schema is the first that matches."""
+        earlier = tuple(each for channels in self._schemas[:number] for each in channels)
+        return Channels(source, (self.reads[source], self._schemas[number]), earlier)
+
+    def without_schema(self, source: str) -> Channels:
+        """Return the channels of a source for which there is no schema."""
+        return Channels(source, (self.reads[source],), tuple(each for channels in self._schemas for each in channels))
+
+    def some(self, channels: Channels) -> bool:
+        """Return whether there may be such a channel."""
+        return may_have(channels.within, channels.without)
+
+    def takes(self, number: int, channels: Channels) -> bool:
+        """Return whether a route may get an event of these channels; of a disabled one, whether it would."""
+        route = self._routes[number]
+        if route.sources is not None and channels.source not in route.sources:
+            return False
+        within = (*channels.within, _of(route))
+        if not may_have(within, ()):  # as most are, and this is known sooner
+            return False
+        kept = tuple(each for final in self._finals(number, channels.source) for each in _of(final))
+        return may_have(within, (*channels.without, *kept))
+
+    def unmatched(self, channels: Channels) -> bool:
+        """Return whether an event of these channels may be taken by no route."""
+        taken = (each for _, route in self._catching if _is_for(route, channels.source) for each in _of(route))
+        return may_have(channels.within, (*channels.without, *taken))
+
+    def finals_before(self, number: int) -> list[str]:
+        """Return the final routes that leave this route nothing of what it would get without them.
+
+        The list is empty where the route gets something, or would get nothing anyway.
+        """
+        route = self._routes[number]
+        wanted = [
+            channels
+            for channels in map(self.channels, self.sources_of(route))
+            if may_have((*channels.within, _of(route)), channels.without)
+        ]
+        if not wanted or any(self.takes(number, channels) for channels in wanted):
+            return []
+        finals = {
+            final.id: None
+            for channels in wanted
+            for final in self._finals(number, channels.source)
+            if may_have((*channels.within, _of(route), _of(final)), ())
+        }
+        return list(finals)
+
+    def _finals(self, number: int, source: str) -> Iterator[RouteConfig]:
+        """Yield the routes before this one that let no event of a source and their channels go on."""
+        return (route for place, route in self._catching if place < number and route.final and _is_for(route, source))
+
+
+def _is_for(route: RouteConfig, source: str) -> bool:
+    return route.sources is None or source in route.sources
+
+
+def _of(route: RouteConfig) -> Globs:
+    return EVERY if route.channels is None else tuple(route.channels)
