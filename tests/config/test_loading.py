@@ -238,10 +238,15 @@ def test_warnings(write, tmp_path):
     text = text.replace("sinks: [audit]", "channels: [“notification”], sinks: [audit]")
     file.write_text(text)
     warnings = [str(problem) for problem in load(file, environ={}).problems if problem.severity == "warning"]
+    unread = (
+        'none of this route\'s sources reads a channel that "“notification”" matches, only: notification '
+        "(did you mean `notification`?)"
+    )
     assert [warning.removeprefix(f"{file}:") for warning in warnings] == [
         "5:3: sources.idle: no route takes the events of this source [warning]",
         "8:3: sinks.page: no route uses this sink [warning]",
         "14:49: routes[0].channels[0]: the quotes “ and ” are a part of the text; YAML's are \" and ' [warning]",
+        f"14:49: routes[0].channels[0]: {unread} [warning]",
         '15:10: include: no file matches "none.d/*.yaml" [warning]',
         "18:5: schemas[1]: no source listens to a channel of this schema [warning]",
     ]

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 from router.config.models import PubSubConfig, StreamConfig
 from router.core.matching import glob, is_glob
 from router.files import UnreadableError, others_may_write, resolve_path
+from router.ops.loading.checking.reachability import look_for_the_unreachable
 from router.ops.loading.checking.sinks import IN_CLEAR, url_secrets
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Mark, find, scalars
@@ -32,6 +33,7 @@ def look_around(draft: Draft) -> None:
     _passwords(draft)
     _unused(draft)
     _schemas_without_channel(draft)
+    look_for_the_unreachable(draft)
     _broken_plugins(draft)
     _databases(draft)
     _embedded_settings(draft)

@@ -1,0 +1,53 @@
+"""What no event can ever get to, by names and globs: routes, schemas, and sources that lead nowhere; floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from router.core.wiring.channel_sets import meet
+from router.core.wiring.reach import Reach
+from router.ops.loading.draft import Draft
+from router.ops.loading.reading.nodes import Node, find, items, quoted, word, words
+from router.ops.loading.reading.problems import did_you_mean
+
+_MOST = 10
+"""How many names a message lists."""
+
+
+def look_for_the_unreachable(draft: Draft) -> None:
+    """Add warnings for what can't happen, and notes for what is hardly meant."""
+    reach = Reach(draft.sources, [config.channels for config, _, _ in draft.schemas], draft.routes)
+    _routes_that_hear_nothing(draft, reach)
+
+
+def _places(draft: Draft) -> dict[str, Node]:
+    """Return what stands at each route, by its id."""
+    return {name: item for item in items(draft.root.get("routes")) if (name := word(find(item, "id"))) is not None}
+
+
+def _routes_that_hear_nothing(draft: Draft, reach: Reach) -> None:
+    """Warn of channels of a route that none of its sources reads."""
+    places = _places(draft)
+    for route in draft.routes:
+        if not route.enabled:
+            continue
+        sources = reach.sources_of(route)
+        for node, channel in words(find(places.get(route.id), "channels")):
+            if any(meet(reach.reads[name], (channel,)) for name in sources):
+                continue
+            others = [name for name in reach.reads if name not in sources and meet(reach.reads[name], (channel,))]
+            hint = f"; {_list(others)} does, and is not in `sources` of the route" if others else ""
+            whose = "none of this route's sources" if route.sources is not None else "no source"
+            message = f"{whose} reads a channel that {quoted(channel)} matches{hint or _read(draft, sources, channel)}"
+            draft.problems.warn(message, node)
+
+
+def _read(draft: Draft, sources: Iterable[str], meant: str) -> str:
+    """Say what sources read, and which of it was meant."""
+    read = list(dict.fromkeys(each for name in sources for each in draft.sources[name].reads))
+    return f", only: {_list(read)}{did_you_mean(meant, read)}"
+
+
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+    return ", ".join(names[:_MOST]) + more
