@@ -97,12 +97,12 @@ class Reach:
         if not wanted or any(self.takes(number, channels) for channels in wanted):
             return []
         finals = {
-            final.id: None
+            final.id
             for channels in wanted
             for final in self._finals(number, channels.source)
             if may_have((*channels.within, _of(route), _of(final)), ())
         }
-        return list(finals)
+        return [each.id for each in self._routes if each.id in finals]
 
     def _finals(self, number: int, source: str) -> Iterator[RouteConfig]:
         """Yield the routes before this one that let no event of a source and their channels go on."""

@@ -18,6 +18,7 @@ def look_for_the_unreachable(draft: Draft) -> None:
     """Add warnings for what can't happen, and notes for what is hardly meant."""
     reach = Reach(draft.sources, [config.channels for config, _, _ in draft.schemas], draft.routes)
     _routes_that_hear_nothing(draft, reach)
+    _routes_behind_final_ones(draft, reach)
 
 
 def _places(draft: Draft) -> dict[str, Node]:
@@ -40,6 +41,20 @@ def _routes_that_hear_nothing(draft: Draft, reach: Reach) -> None:
             whose = "none of this route's sources" if route.sources is not None else "no source"
             message = f"{whose} reads a channel that {quoted(channel)} matches{hint or _read(draft, sources, channel)}"
             draft.problems.warn(message, node)
+
+
+def _routes_behind_final_ones(draft: Draft, reach: Reach) -> None:
+    """Warn of a route to which final routes before it leave nothing."""
+    places = _places(draft)
+    for number, route in enumerate(draft.routes):
+        finals = reach.finals_before(number) if route.enabled else []
+        if finals:
+            before = f"the final route{'s' * (len(finals) > 1)} {_list(finals)} before it"
+            verb, them = ("take", "them") if len(finals) > 1 else ("takes", "it")
+            cure = f"move this route before {them}"
+            draft.problems.warn(
+                f"no event gets to this route: {before} {verb} all that it could get; {cure}", places.get(route.id)
+            )
 
 
 def _read(draft: Draft, sources: Iterable[str], meant: str) -> str:
