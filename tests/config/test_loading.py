@@ -243,12 +243,14 @@ def test_warnings(write, tmp_path):
         "(did you mean `notification`?)"
     )
     assert [warning.removeprefix(f"{file}:") for warning in warnings] == [
+        "4:3: sources.web-app: no route takes the events of this source [warning]",
         "5:3: sources.idle: no route takes the events of this source [warning]",
         "8:3: sinks.page: no route uses this sink [warning]",
         "14:49: routes[0].channels[0]: the quotes “ and ” are a part of the text; YAML's are \" and ' [warning]",
         f"14:49: routes[0].channels[0]: {unread} [warning]",
         '15:10: include: no file matches "none.d/*.yaml" [warning]',
-        "18:5: schemas[1]: no source listens to a channel of this schema [warning]",
+        '17:31: schemas[0].channels[1]: no source reads a channel that "x" matches, only: notification, idle.* [warning]',
+        "18:5: schemas[1]: no source listens to a channel of this schema, only: notification, idle.* [warning]",
     ]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from router.config.models import PubSubConfig, StreamConfig
-from router.core.matching import glob, is_glob
+from router.core.matching import is_glob
 from router.files import UnreadableError, others_may_write, resolve_path
 from router.ops.loading.checking.reachability import look_for_the_unreachable
 from router.ops.loading.checking.sinks import IN_CLEAR, url_secrets
@@ -31,8 +31,7 @@ def look_around(draft: Draft) -> None:
     """Add the warnings and notes to a draft without errors."""
     _typographic_quotes(draft)
     _passwords(draft)
-    _unused(draft)
-    _schemas_without_channel(draft)
+    _unused_sinks(draft)
     look_for_the_unreachable(draft)
     _broken_plugins(draft)
     _databases(draft)
@@ -57,11 +56,7 @@ def _passwords(draft: Draft) -> None:
             draft.problems.warn(IN_CLEAR, scalar)
 
 
-def _unused(draft: Draft) -> None:
-    taken = {name for route in draft.routes if route.enabled for name in route.sources or draft.sources}
-    for name, entry in draft.entries("sources").items():
-        if name not in taken and draft.unmatched == "drop":
-            draft.remark("no route takes the events of this source", entry)
+def _unused_sinks(draft: Draft) -> None:
     used = {target.sink for route in draft.routes for target in route.sinks}
     if isinstance(draft.unmatched, list):
         used.update(target.sink for target in draft.unmatched)
@@ -73,20 +68,6 @@ def _unused(draft: Draft) -> None:
     for name, entry in draft.entries("sinks").items():
         if name not in used:
             draft.remark("no route uses this sink", entry)
-
-
-def _schemas_without_channel(draft: Draft) -> None:
-    names = [name for source in draft.sources.values() for name in source.reads]
-    for config, _, node in draft.schemas:
-        if not any(_may_meet(channel, name) for channel in config.channels for name in names):
-            draft.problems.warn("no source listens to a channel of this schema", node)
-
-
-def _may_meet(channel: str, name: str) -> bool:
-    """Return whether some channel may be matched by both; two globs are given the benefit of the doubt."""
-    if is_glob(name):
-        return is_glob(channel) or glob(name)(channel.encode())
-    return glob(channel)(name.encode())
 
 
 def _broken_plugins(draft: Draft) -> None:

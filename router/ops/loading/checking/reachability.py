@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from router.core.wiring.channel_sets import meet
+from router.config.models import PubSubConfig
+from router.core.matching import exactly
+from router.core.wiring.channel_sets import EVERY, meet
 from router.core.wiring.reach import Reach
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Node, find, items, quoted, word, words
 from router.ops.loading.reading.problems import did_you_mean
+
+_READING = ("channels", "patterns", "streams", "keys")
+"""The keys of sources under which the channels stand."""
 
 _MOST = 10
 """How many names a message lists."""
@@ -19,6 +24,9 @@ def look_for_the_unreachable(draft: Draft) -> None:
     reach = Reach(draft.sources, [config.channels for config, _, _ in draft.schemas], draft.routes)
     _routes_that_hear_nothing(draft, reach)
     _routes_behind_final_ones(draft, reach)
+    if draft.unmatched == "drop":
+        _sources_that_no_route_takes(draft)
+    _schemas_without_events(draft, reach)
 
 
 def _places(draft: Draft) -> dict[str, Node]:
@@ -55,6 +63,45 @@ def _routes_behind_final_ones(draft: Draft, reach: Reach) -> None:
             draft.problems.warn(
                 f"no event gets to this route: {before} {verb} all that it could get; {cure}", places.get(route.id)
             )
+
+
+def _sources_that_no_route_takes(draft: Draft) -> None:
+    """Warn of a source that no route takes, and note the channels of a source that none does."""
+    for name, entry in draft.entries("sources").items():
+        source = draft.sources[name]
+        routes = [route for route in draft.routes if route.enabled and name in (route.sources or draft.sources)]
+        taken = [tuple(route.channels or EVERY) for route in routes]
+        exact = not isinstance(source, PubSubConfig)
+        left = [
+            (node, read)
+            for key in _READING
+            for node, read in words(find(entry.node, key))
+            if not any(meet((exactly(read) if exact else read,), channels) for channels in taken)
+        ]
+        if len(left) == len(source.reads):
+            draft.remark("no route takes the events of this source", entry)
+        else:
+            for node, read in left:
+                message = f"no route takes what comes from {quoted(read)}: it is counted as unmatched and dropped"
+                draft.problems.add(message, node, severity="note")
+
+
+def _schemas_without_events(draft: Draft, reach: Reach) -> None:
+    """Warn of the schemas that no event is checked against, and of the channels in `schemas` that no source reads."""
+    for number, (_, _, entry) in enumerate(draft.schemas):
+        channels = list(words(find(entry, "channels")))
+        unread = [(at, each) for at, each in channels if not any(meet(read, (each,)) for read in reach.reads.values())]
+        if len(unread) == len(channels):
+            hints = (_read(draft, draft.sources, channel) for _, channel in channels)
+            hint = max(hints, key=len)  # one with `did you mean`, where there is one
+            draft.problems.warn(f"no source listens to a channel of this schema{hint}", entry)
+        elif not any(reach.some(reach.with_schema(name, number)) for name in draft.sources):
+            message = "no event is checked against this schema: the entries before it match its channels, and the first"
+            draft.problems.warn(f"{message} that matches counts; move it up", entry)
+        else:
+            for node, channel in unread:
+                told = _read(draft, draft.sources, channel)
+                draft.problems.warn(f"no source reads a channel that {quoted(channel)} matches{told}", node)
 
 
 def _read(draft: Draft, sources: Iterable[str], meant: str) -> str:
