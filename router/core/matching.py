@@ -36,6 +36,20 @@ def exactly(name: str) -> str:
     return _SPECIAL.sub(lambda found: f"\\{found[0]}", name)
 
 
+def is_open(text: str) -> bool:
+    """Return whether a glob has a class, such as `[a-c]`, without the `]` at its end."""
+    pattern = text.encode()
+    i = 0
+    while i < len(pattern):
+        if pattern[i] == ord("["):
+            _, i = _class(pattern, i + 1)
+            if i > len(pattern):
+                return True
+        else:
+            i += 1 + (pattern[i] == ord("\\"))
+    return False
+
+
 def literal_prefix(text: str) -> str:
     """Return what every channel that a glob matches begins with; of a name, the name."""
     special = _SPECIAL.search(text)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from router.config.models import PubSubConfig
 from router.core.matching import exactly
 from router.core.wiring.channel_sets import EVERY, meet
+from router.core.wiring.glob_slips import broken_class, regular_expression
 from router.core.wiring.reach import Reach
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Node, find, items, quoted, word, words
@@ -21,12 +22,36 @@ _MOST = 10
 
 def look_for_the_unreachable(draft: Draft) -> None:
     """Add warnings for what can't happen, and notes for what is hardly meant."""
+    _slips_in_globs(draft)
     reach = Reach(draft.sources, [config.channels for config, _, _ in draft.schemas], draft.routes)
     _routes_that_hear_nothing(draft, reach)
     _routes_behind_final_ones(draft, reach)
     if draft.unmatched == "drop":
         _sources_that_no_route_takes(draft)
     _schemas_without_events(draft, reach)
+
+
+def _slips_in_globs(draft: Draft) -> None:
+    """Warn of globs that are broken, and note those that look like regular expressions."""
+    for node, text in _globs(draft):
+        broken = broken_class(text)
+        told = regular_expression(text)
+        if broken:
+            draft.problems.warn(f"{quoted(text)}: {broken}", node)
+        elif told:
+            draft.problems.add(f"{quoted(text)} {told}", node, severity="note")
+
+
+def _globs(draft: Draft) -> Iterator[tuple[Node, str]]:
+    """Yield every glob of the configuration with its place."""
+    for name, entry in draft.entries("sources").items():
+        if isinstance(draft.sources[name], PubSubConfig):
+            yield from words(find(entry.node, "channels"))
+            yield from words(find(entry.node, "patterns"))
+    for section in ("schemas", "routes"):
+        for item in items(draft.root.get(section)):
+            yield from words(find(item, "channels"))
+    yield from words(find(draft.root, "deliver", "only"))
 
 
 def _places(draft: Draft) -> dict[str, Node]:
