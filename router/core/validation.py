@@ -72,9 +72,10 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 class Schema:
-    """A compiled schema."""
+    """A compiled schema; `document` is what it was made of."""
 
-    def __init__(self, validator: jsonschema_rs.Validator) -> None:
+    def __init__(self, validator: jsonschema_rs.Validator, document: Any) -> None:
+        self.document = document
         self.is_valid: Callable[[Any], bool] = validator.is_valid
         self._iter_errors = validator.iter_errors
 
@@ -110,7 +111,7 @@ def compile_schema(document: Any, *, uri: str, retrieve: Retrieve) -> Schema:
         raise SchemaProblem(pointer(error.instance_path), _explained(error)) from None
     except (jsonschema_rs.ReferencingError, ValueError, RecursionError) as error:
         raise SchemaProblem("", str(error).splitlines()[0][:_LONGEST]) from None
-    return Schema(validator)
+    return Schema(validator, document)
 
 
 def as_detail(violations: Iterable[Violation]) -> str:

@@ -233,7 +233,7 @@ def _names(source: Source, own: str | None, kind: str) -> None:
 def _hyphen(tree: nodes.Template, name: str) -> str:
     """`payload.user-id` is a subtraction: how such a key is written, where that is what happened."""
     for node in tree.find_all(nodes.Sub):
-        left, right = _chain(node.left), _chain(node.right)
+        left, right = chain_of(node.left), chain_of(node.right)
         if left and right and len(left) > 1 and right[0] == name:
             return f', and a key with a hyphen is written {".".join(map(str, left[:-1]))}["{left[-1]}-{name}"]'
     return ""
@@ -242,7 +242,7 @@ def _hyphen(tree: nodes.Template, name: str) -> str:
 def _event_fields(tree: nodes.Template) -> Iterator[tuple[int, str]]:
     """Yield what is asked of the event that no event has."""
     for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
-        chain = _chain(node)
+        chain = chain_of(node)
         if chain is not None and len(chain) == 2 and chain[0] == "event" and chain[1] not in EVENT_FIELDS:
             hint = did_you_mean(str(chain[1]), EVENT_FIELDS) or f", it has {', '.join(sorted(EVENT_FIELDS))}"
             yield node.lineno, f"an event has no `{chain[1]}`{hint}"
@@ -250,11 +250,12 @@ def _event_fields(tree: nodes.Template) -> Iterator[tuple[int, str]]:
 
 def chains(source: Source) -> frozenset[tuple[object, ...]]:
     """Every path that the templates ask for, such as `("payload", "order", "total")`, for a message to name it."""
-    found = (_chain(node) for tree in source.trees.values() for node in tree.find_all((nodes.Getattr, nodes.Getitem)))
+    found = (chain_of(node) for tree in source.trees.values() for node in tree.find_all((nodes.Getattr, nodes.Getitem)))
     return frozenset(chain for chain in found if chain is not None)
 
 
-def _chain(node: nodes.Node) -> tuple[object, ...] | None:
+def chain_of(node: nodes.Node) -> tuple[object, ...] | None:
+    """Return the path that a node asks for, such as `("payload", "order", "total")`; None where it is no path."""
     if isinstance(node, nodes.Name):
         return (node.name,)
     if isinstance(node, nodes.Getattr):
@@ -263,7 +264,7 @@ def _chain(node: nodes.Node) -> tuple[object, ...] | None:
         key = node.arg.value
     else:
         return None
-    before = _chain(node.node)
+    before = chain_of(node.node)
     return None if before is None else (*before, key)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from router.core.rendering import OptionsTemplate, TemplateEnvironment, TemplateFault, TemplateFaults, compile_options
@@ -76,20 +77,26 @@ def _compile(
         return None
 
 
-def _report(fault: TemplateFault, node: Node, problems: Problems) -> None:
-    for part in fault.path:
+def _report(fault: TemplateFault, options: Mapping, problems: Problems) -> None:
+    node = node_at(fault.path, options)
+    if not node.faulty:
+        problems.add(fault.message, mark_of(node, fault.line), path=node.path)
+
+
+def node_at(path: Iterable[str | int], node: Node) -> Node:
+    """Return what stands at a path of a sink's options, as far as it is written; of a template in a file, its name."""
+    for part in path:
         if isinstance(node, Mapping) and str(part) in node.entries:
             node = node.entries[str(part)].node
         elif isinstance(node, Sequence) and isinstance(part, int) and part < len(node.items):
             node = node.items[part]
     if isinstance(node, Mapping) and set(node.entries) == {"file"}:
         node = node.entries["file"].node
-    if not node.faulty:
-        problems.add(fault.message, _mark(node, fault.line), path=node.path)
+    return node
 
 
-def _mark(node: Node, line: int | None) -> Mark:
-    """The place of a template's line: inside a literal block, the line itself."""
+def mark_of(node: Node, line: int | None) -> Mark:
+    """Return the place of a template's line: inside a literal block, the line itself."""
     if not isinstance(node, Scalar) or node.style != "|" or line is None:
         return node.mark
     number = node.mark.line + line

@@ -9,6 +9,7 @@ from router.core.matching import exactly
 from router.core.wiring.channel_sets import EVERY, meet
 from router.core.wiring.glob_slips import broken_class, regular_expression
 from router.core.wiring.reach import Reach
+from router.ops.loading.checking.template_fields import look_for_absent_fields
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Node, find, items, quoted, word, words
 from router.ops.loading.reading.problems import did_you_mean
@@ -29,6 +30,7 @@ def look_for_the_unreachable(draft: Draft) -> None:
     if draft.unmatched == "drop":
         _sources_that_no_route_takes(draft)
     _schemas_without_events(draft, reach)
+    look_for_absent_fields(draft, reach)
 
 
 def _slips_in_globs(draft: Draft) -> None:

@@ -1,0 +1,107 @@
+"""The fields of the payload that a template reads, and that must be there; floor 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from jinja2 import nodes
+
+from router.core.rendering.checking import chain_of, read
+from router.core.rendering.sandbox.environments import Sandbox
+from router.options import TemplateFile
+
+Path = tuple[object, ...]
+"""The keys and indices that lead to a field: `("order", "total")`."""
+
+_GUARDS = frozenset({"default", "d"})
+_TESTS = frozenset({"defined", "undefined"})
+
+
+class Read(NamedTuple):
+    """A field that a template reads.
+
+    `line` counts in the template itself; where it stands in a file, `file` is `NAME:LINE`. `always` says whether it is
+    read in every rendering, rather than where a condition says so.
+    """
+
+    path: Path
+    line: int | None
+    file: str
+    always: bool
+
+
+def fields_read(text: str, sandbox: Sandbox) -> list[Read]:
+    """Return the fields that a template reads without providing for their absence, each once, in their order.
+
+    A field that some part of the template takes for optional (`| default(…)`, `is defined`, `'name' in payload`) is left out.
+    """
+    source = read(text, sandbox)
+    trees = source.trees
+    if any(
+        node.name == "payload" and node.ctx != "load" for tree in trees.values() for node in tree.find_all(nodes.Name)
+    ):
+        return []  # it calls something else so
+    optional = {path for tree in trees.values() for path in _optional(tree)}
+    found: dict[Path, Read] = {}
+    own = text.name if isinstance(text, TemplateFile) else None
+    for name, tree in trees.items():
+        file = own if name is None else name
+        for path, line, always in _reads(tree, always=name is None):
+            if path and not any(path[:length] in optional for length in range(len(path) + 1)):
+                place = f"{file}:{line}" if file else ""
+                earlier = found.setdefault(path, Read(path, None if file else line, place, always))
+                if always and not earlier.always:
+                    found[path] = earlier._replace(always=True)
+    return list(found.values())
+
+
+def _of_payload(node: nodes.Node) -> Path | None:
+    """Return the path below the payload that a node reads; None where it reads something else."""
+    chain = chain_of(node)
+    return chain[1:] if chain and chain[0] == "payload" else None
+
+
+def _reads(node: nodes.Node, *, always: bool) -> Iterator[tuple[Path, int, bool]]:
+    """Yield what a node and all below it read: the path, the line, and whether it is always read."""
+    path = _of_payload(node)
+    if path is not None:
+        yield path, node.lineno, always
+        return
+    if isinstance(node, nodes.Call) and (called := _of_payload(node.node)) is not None:
+        yield called[:-1], node.lineno, always  # a method of the value before it
+        children = [*node.args, *node.kwargs]
+        for child in children:
+            yield from _reads(child, always=always)
+        return
+    sure = _always_evaluated(node)
+    for child in node.iter_child_nodes():
+        yield from _reads(child, always=always and (sure is None or child in sure))
+
+
+def _always_evaluated(node: nodes.Node) -> list[nodes.Node] | None:
+    """Return the parts of a node that are evaluated in any case; None where all are."""
+    if isinstance(node, nodes.If | nodes.CondExpr):
+        return [node.test]
+    if isinstance(node, nodes.For):
+        return [node.iter]
+    if isinstance(node, nodes.And | nodes.Or):
+        return [node.left]
+    if isinstance(node, nodes.Macro | nodes.CallBlock | nodes.Block):
+        return []
+    return None
+
+
+def _optional(tree: nodes.Template) -> Iterator[Path]:
+    """Yield the paths that a template takes for optional."""
+    for node in tree.find_all((nodes.Filter, nodes.Test)):
+        guards = isinstance(node, nodes.Filter) and node.name in _GUARDS
+        if guards or (isinstance(node, nodes.Test) and node.name in _TESTS):
+            path = _of_payload(node.node) if node.node is not None else None
+            if path is not None:
+                yield path
+    for compared in tree.find_all(nodes.Compare):
+        for operand in compared.ops:
+            path = _of_payload(operand.expr)
+            if operand.op in {"in", "notin"} and path is not None and isinstance(compared.expr, nodes.Const):
+                yield (*path, compared.expr.value)

@@ -1,0 +1,151 @@
+"""Templates that read a field of the payload which no event can have, by the schemas of its channels; floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from router.config.models import RouteConfig
+from router.core.rendering import TemplateEnvironment
+from router.core.rendering.reads import Read, fields_read
+from router.core.rendering.sandbox.values import dotted
+from router.core.rendering.walk import Marker, Part, Path, walk
+from router.core.routing import SchemaRule
+from router.core.wiring.reach import Reach
+from router.core.wiring.schema_fields import Absent, absent
+from router.ops.loading.checking import compiling
+from router.ops.loading.draft import Draft
+from router.ops.loading.reading.nodes import Node, quoted
+from router.ops.loading.reading.problems import did_you_mean
+from router.options import is_template
+
+_MOST = 10
+"""How many names of fields a message lists."""
+
+
+class _Use(NamedTuple):
+    """A route by which a template is used, and the schemas of the events that come that way; None where some have none."""
+
+    route: RouteConfig
+    schemas: tuple[SchemaRule, ...] | None
+
+
+class _Template(NamedTuple):
+    """A template of a configuration, its place, and every route that uses it."""
+
+    node: Node
+    text: str
+    uses: list[_Use]
+    only_here: bool
+    """Whether no event gets there but by these routes."""
+
+
+def look_for_absent_fields(draft: Draft, reach: Reach) -> None:
+    """Warn of templates that read what the schemas of all their events rule out, and note near misses."""
+    if not draft.schemas:
+        return
+    sandbox = TemplateEnvironment(timezone=draft.timezone).plain
+    for template in _templates(draft, reach):
+        for read in fields_read(template.text, sandbox):
+            _judge(read, template, draft)
+
+
+def _templates(draft: Draft, reach: Reach) -> Iterable[_Template]:
+    """Return the templates of the sinks, as the routes use them."""
+    elsewhere = _sinks_reached_otherwise(draft)
+    found: dict[int, _Template] = {}
+    for number, route in enumerate(draft.routes):
+        if not route.enabled:
+            continue
+        use = _Use(route, _schemas(draft, reach, number))
+        for target in route.sinks:
+            sink = draft.sinks[target.sink]
+            assert sink.config is not None  # there are no errors
+            own = target.options is None
+            options = sink.config.options if own else target.options
+            keys = sink.keys if own else draft.places[target.sink, route.id]
+            for path, text in _texts(options):
+                node = compiling.node_at(path, keys)
+                template = _Template(node, text, [], target.sink not in elsewhere)
+                found.setdefault(id(node), template).uses.append(use)
+    return found.values()
+
+
+def _sinks_reached_otherwise(draft: Draft) -> set[str]:
+    """Return the sinks that events get to in other ways than by a route alone."""
+    names = {name for sink in draft.sinks.values() if sink.config is not None for name in sink.config.host.fallback}
+    if isinstance(draft.unmatched, list):
+        names.update(target.sink for target in draft.unmatched)
+    if draft.dead_letters.notify is not None:
+        names.update(draft.dead_letters.notify.sinks)
+    return names
+
+
+def _schemas(draft: Draft, reach: Reach, number: int) -> tuple[SchemaRule, ...] | None:
+    """Return the schemas of the events that a route takes; None where there may be events without one, or of another kind."""
+    found: dict[int, SchemaRule] = {}
+    for source in reach.sources_of(draft.routes[number]):
+        if reach.takes(number, reach.without_schema(source)):
+            return None
+        for place, (_, rule, _) in enumerate(draft.schemas):
+            if reach.takes(number, reach.with_schema(source, place)):
+                found[place] = rule
+    rules = tuple(found.values())
+    return rules if rules and all(rule.schema is not None for rule in rules) else None
+
+
+def _texts(options: Any) -> Iterator[tuple[Path, str]]:
+    """Yield every template of a sink's options, addresses too."""
+    found: list[tuple[Path, str]] = []
+
+    def leaf(_marker: Marker, value: Any, path: Path, _model: BaseModel) -> Part:
+        values = (
+            {(*path, place): each for place, each in enumerate(value)} if isinstance(value, list) else {path: value}
+        )
+        found.extend((at, text) for at, text in values.items() if isinstance(text, str) and is_template(text))
+        return Part(value, None)
+
+    walk(options, leaf)
+    return iter(found)
+
+
+def _judge(read: Read, template: _Template, draft: Draft) -> None:
+    """Report a field that no event of a use can have. What a condition may keep from being read is judged by all uses."""
+    verdicts = [(use, _absent_in_all(read, use)) for use in template.uses]
+    if not read.always and not (template.only_here and all(verdict for _, verdict in verdicts)):
+        return
+    for use, verdict in verdicts:
+        if verdict is None:
+            continue
+        assert use.schemas is not None
+        closed = all(each.closed and rule.mode == "enforce" for rule, each in zip(use.schemas, verdict, strict=True))
+        near = next((each.near for each in verdict if each.near), None)
+        if closed or near:
+            message = _told(read, use, use.schemas, verdict, closed=closed)
+            place = f"{read.file}: " if read.file else ""
+            mark = compiling.mark_of(template.node, read.line)
+            severity = "warning" if closed else "note"
+            draft.problems.add(f"{place}{message}", mark, path=template.node.path, severity=severity)
+            return
+
+
+def _absent_in_all(read: Read, use: _Use) -> list[Absent] | None:
+    """Return what each schema of a use has in place of a field; None where one of them may have it."""
+    if use.schemas is None:
+        return None
+    found = [absent(rule.schema.document, read.path) for rule in use.schemas if rule.schema is not None]
+    return [each for each in found if each is not None] if None not in found else None
+
+
+def _told(read: Read, use: _Use, rules: Sequence[SchemaRule], verdict: Sequence[Absent], *, closed: bool) -> str:
+    field = dotted(("payload", *read.path))
+    files = list(dict.fromkeys(rule.file for rule in rules))
+    known = list(dict.fromkeys(name for each in verdict for name in each.known))
+    meant = did_you_mean(str(read.path[-1]), known)
+    if not closed:
+        return f"{' and '.join(files)} {'lists' if len(files) == 1 else 'list'} no {field}{meant}"
+    listed = ", ".join(known[:_MOST]) + (", …" if len(known) > _MOST else "")
+    allowed = f"{files[0]} allows {listed or 'no fields'}" if len(files) == 1 else f"{' and '.join(files)} rule it out"
+    return f"no event of the route {quoted(use.route.id)} can have {field}: {allowed}{meant}"
