@@ -222,6 +222,10 @@ class HttpConfig(Model):
     )
 
 
+OnlyIf = Annotated[str, StringConstraints(min_length=1)]
+"""An expression that decides whether a delivery is made."""
+
+
 class HostKeys(Model):
     """The keys of every sink, whatever its type: the host does this work, never the plugin.
 
@@ -242,6 +246,7 @@ class HostKeys(Model):
     order_by: Annotated[str, StringConstraints(min_length=1)] | None = Field(
         None, description="an expression: deliveries for which it gives the same keep their order"
     )
+    only_if: OnlyIf | None = Field(None, description="an expression: a delivery for which it is false is suppressed")
     http: HttpConfig = Field(default_factory=HttpConfig, description="for sinks that speak HTTP")
     allow_private: bool = Field(
         False, description="for sinks that speak HTTP: whether they may reach private addresses"
@@ -256,10 +261,13 @@ class SinkConfig(Model):
 
 
 class RouteSink(Model):
-    """A sink of a route, with the template options that this route overrides (already checked)."""
+    """A sink of a route, with the template options and the `only_if` that this route overrides (already checked)."""
 
     sink: str = Field(description="the name of a sink")
     options: Any = None
+    """The sink's options with those of the route over them; None where the route overrides nothing."""
+    only_if: OnlyIf | None = None
+    """The `only_if` that stands in place of the sink's."""
 
 
 class RouteConfig(Model):

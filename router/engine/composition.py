@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Mapping
 from functools import partial
+from typing import NamedTuple
 
 from router.broker.dead_letters.dead_letter_writer import Bounds, DeadLetterWriter
 from router.broker.groups.crash_isolation import CrashIsolation
@@ -17,7 +18,7 @@ from router.core.accounts.books import Books
 from router.core.decoding import SourceFormat
 from router.core.ids import Ids
 from router.core.rendering import OptionsTemplate
-from router.core.rendering.expressions import Expiry
+from router.core.rendering.expressions import Expiry, Expression
 from router.engine.calling import accidents
 from router.engine.calling.calls import Caller
 from router.engine.calling.context import Context
@@ -96,9 +97,7 @@ def sink_part(name: str, loaded: Loaded, shared: Shared, queue: Queue | None = N
         concurrency=concurrency,
         batch=batch_of(sink.host.batch, kind),
         caller=_caller(name, loaded, context, threads),
-        preparing=Preparing(
-            templates_of(name, loaded), expires_of(name, loaded), outcomes=outcomes, mode=mode, clock=clock
-        ),
+        preparing=Preparing(*rules_of(name, loaded), outcomes=outcomes, mode=mode, clock=clock),
         queue=queue,
         outcomes=outcomes,
         clock=clock,
@@ -136,12 +135,24 @@ def _caller(name: str, loaded: Loaded, context: Context, threads: DaemonThreads)
         raise ConfigError([loaded.placed(why, "sinks", name)]) from error
 
 
-def templates_of(name: str, loaded: Loaded) -> Mapping[str | None, OptionsTemplate]:
-    """Return the compiled options of a sink by route; the key None stands for all other routes."""
-    return {route: template for (owner, route), template in loaded.templates.items() if owner == name}
+class Rules(NamedTuple):
+    """What the deliveries of a sink are prepared by: see `Preparing`."""
+
+    templates: Mapping[str | None, OptionsTemplate]
+    expires: Mapping[str, Expiry]
+    only_if: Mapping[str | None, Expression]
 
 
-def expires_of(name: str, loaded: Loaded) -> Mapping[str, Expiry]:
+def rules_of(name: str, loaded: Loaded) -> Rules:
+    """Return what the deliveries of a sink are prepared by."""
+    return Rules(
+        {route: template for (owner, route), template in loaded.templates.items() if owner == name},
+        _expires_of(name, loaded),
+        {route: condition for (owner, route), condition in loaded.only_if.items() if owner == name},
+    )
+
+
+def _expires_of(name: str, loaded: Loaded) -> Mapping[str, Expiry]:
     """Return the expiry of a sink's deliveries by route. For a fallback sink these are all routes."""
     if any(name in sink.host.fallback for sink in loaded.config.sinks.values()):
         return loaded.expires

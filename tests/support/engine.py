@@ -114,6 +114,7 @@ async def bench(
     only: list[str] | None = None,
     start: bool = True,
     expires: dict[str, float | str] | None = None,
+    only_if_by_route: dict[str, str] | None = None,
     hand_over: Callable[[str, Event], None] | None = None,
     clock: Clock | None = None,
     queue_of: Callable[[MemoryQueue], Any] = lambda queue: queue,
@@ -134,6 +135,7 @@ async def bench(
     context = Context(name, clock=clock, base=Path("/nowhere"), threads=threads, keys=host)
     environment = TemplateEnvironment()
     templates = {route: compile_options(each, environment) for route, each in (overrides or {}).items()}
+    conditions = {None: host.only_if, **(only_if_by_route or {})}
     letters, book = Letters(), SinkBook()
     shown: list[str] = []
 
@@ -158,6 +160,7 @@ async def bench(
         preparing=Preparing(
             {**templates, None: compile_options(given, environment)},
             {route: Expiry(after, environment) for route, after in (expires or {}).items()},
+            {route: Expression(source, environment, "only_if") for route, source in conditions.items() if source},
             outcomes=outcomes,
             mode=None if only is None else DeliveryMode(name, "test", only, show),
             clock=clock,

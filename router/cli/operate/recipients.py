@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from router.errors import AddressError, TemplateError
+from router.errors import AddressError, Reason, TemplateError
 from router.ops.loading.reading.placeholders import WORD
 from router.wording import counted
 
@@ -25,6 +26,7 @@ class Recipients:
         self._now = now
         self._found: set[tuple[str, str]] = set()
         self._nowhere = 0
+        self._suppressed: Counter[Reason] = Counter()
         self._unknown: set[str] = set()
         """Sinks whose addresses are made of values that are not known here."""
 
@@ -66,11 +68,17 @@ class Recipients:
         template = templates.get((sink, route)) or templates.get((sink, None))
         if template is None:
             return False
+        delivery = msgspec.structs.replace(event, sink=sink, route=route)
+        only_if = self._loaded.only_if.get((sink, route)) or self._loaded.only_if.get((sink, None))
         try:
-            rendered = template.render(msgspec.structs.replace(event, sink=sink, route=route), self._now)
+            if only_if is not None and not only_if.holds(delivery, self._now):
+                self._suppressed[Reason.ONLY_IF] += 1
+                return False
+            rendered = template.render(delivery, self._now)
         except (TemplateError, AddressError):
             return False
         if rendered.suppressed:
+            self._suppressed[rendered.suppressed] += 1
             return False
         addresses = rendered.addresses or ("",)
         if self._loaded.unknown and any(WORD in address for address in addresses):
@@ -85,4 +93,8 @@ class Recipients:
         text = f"to {number} or more recipients" if number >= MOST else f"to {counted(number, 'recipient')}"
         if self._unknown:
             text += f" (not certain: addresses of {', '.join(sorted(self._unknown))} are made of values not set here)"
-        return f"{text}; {self._nowhere} would reach nobody as things are" if self._nowhere else text
+        if self._nowhere:
+            text += f"; {self._nowhere} would reach nobody as things are"
+        if self._suppressed:
+            text += f"; suppressed: {', '.join(f'{reason} ({n})' for reason, n in sorted(self._suppressed.items()))}"
+        return text

@@ -32,6 +32,7 @@ class BrokenExpressionError(Exception):
 
     def __init__(self, faults: list[Fault]) -> None:
         super().__init__("; ".join(fault.message for fault in faults))
+        self.faults = faults
 
 
 class Expression:

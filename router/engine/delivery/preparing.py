@@ -11,7 +11,7 @@ import msgspec
 
 from router.contracts import Clock
 from router.core.rendering import OptionsTemplate
-from router.core.rendering.expressions import Expiry
+from router.core.rendering.expressions import Expiry, Expression
 from router.engine.delivery.delivery_log import about
 from router.engine.delivery.delivery_mode import DeliveryMode
 from router.engine.delivery.gate import Destination
@@ -57,14 +57,16 @@ Pair = tuple[Event, Any]
 class Preparing:
     """The preparation of one sink's deliveries.
 
-    `templates` gives the compiled options by route, and by None for any other route; `expires` until when the deliveries
-    of a route are worth making. `mode` holds back what `deliver: print` must not send.
+    `templates` gives the compiled options by route, and by None for any other route; `only_if`, in the same way, the
+    conditions of a delivery. `expires` says until when the deliveries of a route are worth making. `mode` holds back what
+    `deliver: print` must not send.
     """
 
     def __init__(
         self,
         templates: Mapping[str | None, OptionsTemplate],
         expires: Mapping[str, Expiry],
+        only_if: Mapping[str | None, Expression],
         *,
         outcomes: Outcomes,
         mode: DeliveryMode | None,
@@ -79,24 +81,27 @@ class Preparing:
         """Routes that had options of their own and are no more: what they sent is not for the sink's own templates."""
         self.shared: Any = None
         """The one options object of all deliveries; None where routes, events, addresses or time make a difference."""
-        self.use(templates, expires)
+        self.use(templates, expires, only_if)
 
     def use(
         self,
         templates: Mapping[str | None, OptionsTemplate],
         expires: Mapping[str, Expiry],
+        only_if: Mapping[str | None, Expression],
         gone: AbstractSet[str] = frozenset(),
     ) -> None:
-        """Render by these templates from now on.
+        """Render by these templates, and ask these conditions, from now on.
 
         Routes that had templates of their own before, or are in `gone`, and have none now are gone.
         """
         self.gone = frozenset((self.overriding | self.gone | gone) - templates.keys())
         self._templates = templates
         self._expires = expires
+        self._only_if = only_if
+        self._decided = self._conditional if only_if else self._rendered
         # A delivery may have been split here, or earlier, by whoever queued it or had it replayed.
         self._parted |= any(template.fields.addresses for template in templates.values())
-        alike = self._mode is None and not expires and not self.gone and not self._parted
+        alike = self._mode is None and not expires and not only_if and not self.gone and not self._parted
         self.shared = _shared(templates.values()) if alike else None
 
     def parted(self) -> None:
@@ -122,7 +127,7 @@ class Preparing:
             return Dead(Reason.ORPHANED, f"the route {event.route} had options of its own and is gone")
         try:
             late = self._late(event)
-            return late or await self._rendered(event)
+            return late or await self._decided(event)
         except TemplateError as error:
             return Dead(Reason.TEMPLATE, str(error), error.told)
         except AddressError as error:
@@ -135,6 +140,15 @@ class Preparing:
         if until is None or now < until:
             return None
         return Dead(Reason.EXPIRED, f"it was to be delivered before {timestamp(datetime.fromtimestamp(until, UTC))}")
+
+    async def _conditional(self, event: Event) -> Prepared:
+        """Render a delivery where its `only_if` holds. Raises `TemplateError` where that can't be evaluated."""
+        condition = self._only_if.get(event.route) or self._only_if.get(None)
+        if condition is None or condition.holds(event, self._clock.now()):
+            return await self._rendered(event)
+        if self._mode is not None:
+            await self._mode.nobody(event, Reason.ONLY_IF)
+        return Suppressed(Reason.ONLY_IF)
 
     async def _rendered(self, event: Event) -> Prepared:
         template = self._templates.get(event.route) or self._templates[None]

@@ -19,7 +19,7 @@ import structlog
 from router.contracts import Queue, Source, Switchable
 from router.core.accounts.snapshot import LoadStatus
 from router.engine.calling.threads import DaemonThreads
-from router.engine.composition import dead_letter_bounds, expires_of, pipeline_of, sink_part, templates_of
+from router.engine.composition import dead_letter_bounds, pipeline_of, rules_of, sink_part
 from router.engine.composition_queues import is_durable, limits_of
 from router.engine.composition_sources import source_part, subscriptions_of
 from router.engine.life.running_sources import RunningSources
@@ -285,12 +285,12 @@ class Reloader:
         for name, part in plan.sinks.items():
             before = parts.every_sink().get(name)
             if before is part:
-                part.worker.preparing.use(templates_of(name, loaded), expires_of(name, loaded))
+                part.worker.preparing.use(*rules_of(name, loaded))
                 part.worker.queue.configure(limits_of(name, loaded))
                 continue
             if before is not None:
                 overridden = before.worker.preparing.gone | before.worker.preparing.overriding
-                part.worker.preparing.use(templates_of(name, loaded), expires_of(name, loaded), overridden)
+                part.worker.preparing.use(*rules_of(name, loaded), overridden)
                 if part.worker.queue is before.worker.queue:
                     part.worker.queue.configure(limits_of(name, loaded))
             self._replace(name, before, part, sources_left)

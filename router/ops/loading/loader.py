@@ -66,6 +66,8 @@ class Loaded:
     """The compiled options by (sink, route id); route None for the sink's own, as `unmatched` uses them."""
     order_by: MappingType[str, Expression]
     """The compiled `order_by` by sink, of those that have one."""
+    only_if: MappingType[tuple[str, str | None], Expression]
+    """The compiled `only_if` by (sink, route id), of those that have one; route None for the sink's own."""
     expires: MappingType[str, Expiry]
     """The compiled `expires` by route id, of those that have one."""
     environment: TemplateEnvironment
@@ -137,6 +139,7 @@ def load(
     environment = TemplateEnvironment(timezone=draft.timezone)
     templates = compiling.compiled(draft, environment)
     order_by, expires = compiling.order_by(draft, environment), compiling.expires(draft, environment)
+    only_if = compiling.only_if(draft, environment)
     files = frozenset(Path(os.path.normpath(file)) for file in draft.files | draft.reader.files)
     try:
         draft.problems.check()
@@ -155,6 +158,7 @@ def load(
         schemas=tuple(entry for _, entry, _ in draft.schemas),
         templates=templates,
         order_by=order_by,
+        only_if=only_if,
         expires=expires,
         environment=environment,
         secrets=frozenset(_secrets(draft)),

@@ -202,13 +202,14 @@ def _defaults(kinds: Json, host: Json) -> Json:
 
 
 def _route(plugins: Plugins) -> Json:
-    """A route; an entry of `sinks` may override any template option of any type."""
+    """A route; an entry of `sinks` may override any template option of any type, and `only_if`."""
     overrides: Json = {"sink": {"type": "string", "description": "the name of a sink"}}
     for kind in plugins.sinks.values():
         schemas = _properties(kind.options)
         for key, field in shapes.fields(kind.options).items():
             if shapes.anywhere(shapes.of_field(field), shapes.is_template):
                 overrides[key] = _either(overrides.get(key), schemas[key])
+    overrides["only_if"] = _properties(HostKeys)["only_if"]
     entry = {"type": "object", "properties": overrides, "required": ["sink"], "additionalProperties": False}
     route = _model(RouteConfig)
     sinks = {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string"}, entry]}}

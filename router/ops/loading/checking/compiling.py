@@ -38,15 +38,40 @@ def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[Key, Option
 
 def order_by(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expression]:
     """The compiled `order_by` of each sink that has one; reports what can't be compiled."""
-    found: dict[str, Expression] = {}
+    found = {}
     for sink in draft.sinks.values():
         source = None if sink.config is None else sink.config.host.order_by
         if source is not None:
-            try:
-                found[sink.name] = Expression(source, environment, "order_by")
-            except BrokenExpressionError as error:
-                draft.problems.add(str(error), sink.keys.get("order_by"))
-    return found
+            found[sink.name] = _expression("order_by", source, sink.keys.get("order_by"), draft, environment)
+    return {name: expression for name, expression in found.items() if expression is not None}
+
+
+def only_if(draft: Draft, environment: TemplateEnvironment) -> dict[Key, Expression]:
+    """Compile the `only_if` of each sink that has one, and of each route that overrides it; report what can't be."""
+    found: dict[Key, Expression | None] = {}
+    for name, sink in draft.sinks.items():
+        source = None if sink.config is None else sink.config.host.only_if
+        if source is not None:
+            found[name, None] = _expression("only_if", source, sink.keys.get("only_if"), draft, environment)
+    for route in draft.routes:
+        for target in route.sinks:
+            if target.only_if is not None:
+                node = _of_target(draft, route.id, target.sink, "only_if")
+                found[target.sink, route.id] = _expression("only_if", target.only_if, node, draft, environment)
+    return {key: expression for key, expression in found.items() if expression is not None}
+
+
+def _expression(
+    where: str, source: str, node: Node | None, draft: Draft, environment: TemplateEnvironment
+) -> Expression | None:
+    """Compile the expression that stands at a node, the value of the key `where`; report what is wrong with it."""
+    try:
+        return Expression(source, environment, where)
+    except BrokenExpressionError as error:
+        for fault in error.faults:
+            mark = None if node is None else mark_of(node, fault.line)
+            draft.problems.add(fault.message, mark, path=None if node is None else node.path)
+        return None
 
 
 def expires(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expiry]:
@@ -64,6 +89,12 @@ def expires(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expiry]
 def _of_route(draft: Draft, route: str, key: str) -> Node | None:
     """Return what stands at a key of a route."""
     return next((find(item, key) for item in items(draft.root.get("routes")) if word(find(item, "id")) == route), None)
+
+
+def _of_target(draft: Draft, route: str, sink: str, key: str) -> Node | None:
+    """Return what stands at a key of a sink in a route."""
+    targets = items(_of_route(draft, route, "sinks"))
+    return next((find(item, key) for item in targets if word(find(item, "sink")) == sink), None)
 
 
 def _compile(

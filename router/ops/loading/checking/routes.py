@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping as MappingType
 from typing import Any, Literal
 
-from router.config.models import RouteConfig, RouteSink
+from router.config.models import Model, OnlyIf, RouteConfig, RouteSink
 from router.ops.loading.checking.sinks import HOST_KEYS, CheckedSink, TemplateReader, look_for_cuts
 from router.ops.loading.reading import shapes, typed
 from router.ops.loading.reading.nodes import Entry, Mapping, Node, Scalar, Sequence, child_path, quoted, word, words
 from router.ops.loading.reading.problems import Problems, unknown
+
+
+class _Conditional(Model):
+    only_if: OnlyIf | None = None
 
 
 class RouteChecker:
@@ -90,8 +94,10 @@ class RouteChecker:
             if first.setdefault(named, item) is not item:
                 self._problems.add(f"this route names the sink {quoted(named)} twice; once is enough", item)
                 continue
-            options = self._overridden(item, named, route) if isinstance(item, Mapping) else None
-            found.append(RouteSink(sink=named, options=options))
+            if isinstance(item, Mapping):
+                found.append(self._overridden(item, named, route))
+            else:
+                found.append(RouteSink(sink=named))
         return found
 
     def _named(self, item: Node) -> str | None:
@@ -112,22 +118,30 @@ class RouteChecker:
             return None
         return name
 
-    def _overridden(self, item: Mapping, name: str, route: str) -> Any:
-        """The sink's options with this route's over them; None when nothing is overridden or something is wrong."""
+    def _overridden(self, item: Mapping, name: str, route: str) -> RouteSink:
+        """The sink with what this route overrides; with nothing where nothing is overridden, or something is wrong."""
         sink = self._sinks.get(name)
         own = {key: entry for key, entry in item.entries.items() if key != "sink"}
         if sink is None or not own:
-            return None
+            return RouteSink(sink=name)
+        condition = own.pop("only_if", None)
+        part = Mapping(item.mark, {"only_if": condition} if condition else {}, path=item.path)
+        conditional = typed.check(_Conditional, part, self._problems)
+        options = self._options(item, own, sink, route)
+        return RouteSink(sink=name, options=options, only_if=conditional and conditional.only_if)
+
+    def _options(self, item: Mapping, own: dict[str, Entry], sink: CheckedSink, route: str) -> Any:
+        """The sink's options with this route's over them; None when something is wrong."""
         model = sink.type.options
         fields = shapes.fields(model)
         allowed = [key for key, field in fields.items() if shapes.anywhere(shapes.of_field(field), shapes.is_template)]
         for key, entry in own.items():
             if key not in allowed:
-                self._refuse(key, entry, name, allowed, known=key in fields or key in HOST_KEYS)
+                self._refuse(key, entry, sink.name, allowed, known=key in fields or key in HOST_KEYS)
         own = {key: entry for key, entry in own.items() if key in allowed}
         base = {key: entry for key, entry in sink.keys.entries.items() if key in fields}
         merged = Mapping(item.mark, {**base, **own}, path=item.path)
-        self.places[name, route] = merged
+        self.places[sink.name, route] = merged
         look_for_cuts(Mapping(item.mark, own, path=item.path), model, self._problems)
         if sink.config is None:
             return None
@@ -136,12 +150,12 @@ class RouteChecker:
 
     def _refuse(self, key: str, entry: Entry, sink: str, allowed: list[str], *, known: bool) -> None:
         if known:
-            listed = ", ".join(allowed) or "none"
-            message = f"a route can't override `{key}` of {sink}: only its templates, {listed}"
+            listed = f"its templates ({', '.join(allowed)}) and `only_if`" if allowed else "its `only_if`"
+            message = f"a route can't override `{key}` of {sink}: only {listed}"
             self._problems.add(message, entry.mark, path=entry.node.path)
             entry.node.faulty = True
         else:
-            typed.unknown_key(key, entry, allowed, self._problems)
+            typed.unknown_key(key, entry, [*allowed, "only_if"], self._problems)
 
     def unmatched(self, node: Node) -> Literal["drop", "dead-letter"] | list[RouteSink]:
         """Return what `unmatched` says; `drop` where it is wrong."""
