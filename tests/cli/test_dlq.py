@@ -296,6 +296,18 @@ def test_replay_counts_recipients_with_the_configuration_at_hand(desk):
     assert "to 2 recipients; 1 would reach nobody as things are" in done.err  # the log, and x@example.org
 
 
+def test_an_expression_that_fails_is_no_match_and_is_told(desk):
+    desk.put(letter(1, payload={"n": 0}), letter(2, payload={"n": 4}), letter(3), letter(4, payload={"n": "xyzzy"}))
+    done = desk.dlq("list", "--where", "8 / payload.n == 2", "--json")
+    assert [json.loads(line)["id"] for line in done.out.splitlines()] == ["l-2"]
+    assert "warning: --where: division by zero (for 1 dead letter, left out)" in done.err
+    assert (
+        "warning: --where: unsupported operand type(s) for /: 'int' and 'str' (for 1 dead letter, left out)" in done.err
+    )
+    assert desk.dlq("purge", "--where", "not (8 / payload.n)", "--yes").code == 0
+    assert desk.ids() == ["l-1", "l-2", "l-4"]  # of l-3 the field is missing, and so is what is made of it
+
+
 def test_letters_of_a_newer_router_are_left_alone(desk):
     desk.put(letter(1, version="2"), letter(2))
     done = desk.dlq("replay")

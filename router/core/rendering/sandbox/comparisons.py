@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from typing import Any
 
+from router.core.rendering.sandbox.bounds import current
 from router.core.rendering.sandbox.values import Missing
 
 Compare = Callable[[Any, Any], bool]
 
+_CHARACTERS = 1024  # of a text that are searched in about the time of a loop's round
+_ITEMS = 8  # of a list, in the same way
 _HOLDERS = (list, tuple, dict)
 
 
@@ -77,13 +80,26 @@ def _ordered(compare: Compare) -> Compare:
 
 def within(left: Any, right: Any) -> bool:
     """Return whether a value is an element of a list, a part of a text, or a key of a mapping."""
-    if isinstance(right, str | Mapping):
+    if isinstance(right, Mapping):
+        return isinstance(left, str) and left in right
+    if isinstance(right, str):
+        _count(len(right) // _CHARACTERS)
         return isinstance(left, str) and left in right
     if isinstance(left, Missing) or not isinstance(right, list | tuple | range):
         return False
+    _count(len(right) // _ITEMS)
     if isinstance(left, str) or (isinstance(right, range) and isinstance(left, int)):
         return left in right and not isinstance(left, bool)  # in C
     return _among(left, right)
+
+
+def _count(rounds: int) -> None:
+    """Count a search in a large value: a filter may search it again for each element of another one.
+
+    `payload.words | select("in", payload.others)` with 90,000 words each would take minutes. Raises `OverflowError`.
+    """
+    if rounds:
+        current.get().step(rounds)
 
 
 def _among(left: Any, values: Iterable[Any]) -> bool:

@@ -263,7 +263,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """`obj.attribute`: a key of a mapping; a method that is known to do no harm; else missing."""
-        if isinstance(obj, Mapping):
+        if type(obj) is dict or isinstance(obj, Mapping):  # the first takes a quarter of the time of the second
             return self._item(obj, attribute)
         if isinstance(obj, Missing):
             return obj.child(attribute)

@@ -76,6 +76,7 @@ _KEPT = [
     "wordcount",
 ]  # a list of words
 _OF_TEXT = "capitalize center indent lower striptags title truncate upper urlencode wordcount".split()  # noqa: SIM905
+_LOOPING = ("reject", "rejectattr", "select", "selectattr")
 _SIZED = ("batch", "center", "indent", "round", "slice")
 _CONVERSION = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\d+|\*)?(?:\.(\d+|\*))?")
 _ZONES = 64  # of a configuration and its events; a zone is a kilobyte
@@ -194,6 +195,16 @@ def _sized(function: Callable[..., Any]) -> Callable[..., Any]:
     return filtered
 
 
+def _looping(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Count the rounds of a filter that judges each element: what it lets through says nothing of them."""
+
+    @wraps(function)
+    def filtered(context: Context, values: Any = (), *args: Any, **kwargs: Any) -> Any:
+        return function(context, each(values), *args, **kwargs)
+
+    return filtered
+
+
 def _indented(value: str, width: int | str = 4, *_args: Any, **_kwargs: Any) -> None:
     step = len(width) if isinstance(width, str) else width
     bounded(len(value) + (value.count("\n") + 1) * step)
@@ -296,4 +307,5 @@ def filters(
             SLICE: lambda value, *bounds: value[slice(*bounds)],
         }
     )
-    return {**{name: counting(function) for name, function in table.items()}, EACH: _each}
+    counted = {name: _looping(table[name]) for name in _LOOPING}
+    return {**{name: counting(function) for name, function in table.items()}, **counted, EACH: _each}

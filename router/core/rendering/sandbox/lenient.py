@@ -18,9 +18,11 @@ from jinja2.visitor import NodeTransformer
 
 from router.core.rendering.sandbox.comparisons import COMPARISONS, TESTS
 from router.core.rendering.sandbox.environments import Sandbox
+from router.core.rendering.sandbox.functions import FUNCTIONS
 from router.core.rendering.sandbox.values import Missing
 
 _COMPARE = "_compare_{}_"  # the name of the filter that stands for a comparison
+_CALL = "_call_{}_"  # and of the one that stands for the call of a function
 _WITHOUT_ELSE = "Undefined = environment.undefined\n"  # what `A if B` gives without B, under the name that Jinja uses
 _TAKE_MISSING = frozenset({"default", "d"})
 _JUDGE_MISSING = frozenset({"defined", "undefined", *TESTS})
@@ -93,7 +95,19 @@ class _Null(NodeTransformer):
 
 
 class _Comparing(NodeTransformer):
-    """Comparisons become filters of ours; `a < b < c` becomes `a < b and b < c`."""
+    """Comparisons become filters of ours; `a < b < c` becomes `a < b and b < c`.
+
+    So do the calls of our functions: nothing can stand for their names in an expression, and the sandbox takes longer to
+    look whether a function may be called than they take themselves.
+    """
+
+    def visit_Call(self, node: nodes.Call) -> nodes.Expr:  # noqa: N802  # Jinja's naming
+        self.generic_visit(node)
+        name = node.node.name if isinstance(node.node, nodes.Name) else ""
+        if name not in FUNCTIONS or not node.args or node.dyn_args or node.dyn_kwargs:
+            return node
+        first, *more = node.args
+        return nodes.Filter(first, _CALL.format(name), more, node.kwargs, None, None, lineno=node.lineno)
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Expr:  # noqa: N802  # Jinja's naming
         self.generic_visit(node)
@@ -117,6 +131,7 @@ class Lenient(Sandbox):
         self.undefined = Absent
         _replace(self.filters, _passing, _TAKE_MISSING)
         self.filters.update({_COMPARE.format(name): compare for name, compare in COMPARISONS.items()})
+        self.filters.update({_CALL.format(name): function for name, function in FUNCTIONS.items()})
         self.tests = {**self.tests, **TESTS}
         _replace(self.tests, _failing, _JUDGE_MISSING)
 
