@@ -34,14 +34,16 @@ def may_have(sets: tuple[Globs, ...], without: Globs) -> bool:
     for number, each in enumerate(sets):
         others = [*sets[:number], *sets[number + 1 :]]
         for name in each:
-            if not is_glob(name) and all(_match(other, name) for other in others) and not _match(without, name):
+            if not _is_glob(name) and all(_match(other, name) for other in others) and not _match(without, name):
                 return True
-    globs = [tuple(each for each in set_ if is_glob(each)) for set_ in sets]
+    globs = [tuple(each for each in set_ if _is_glob(each)) for set_ in sets]
     globs = [_beginning_alike(each, globs) for each in globs]
     return all(globs) and _Walk(globs, _beginning_alike(without, globs)).arrives()
 
 
 _matcher = lru_cache(maxsize=10_000)(glob)
+_is_glob = lru_cache(maxsize=10_000)(is_glob)
+_prefix = lru_cache(maxsize=10_000)(literal_prefix)
 
 
 def _match(globs: Globs, name: str) -> bool:
@@ -51,46 +53,70 @@ def _match(globs: Globs, name: str) -> bool:
 
 def _beginning_alike(globs: Iterable[str], others: Sequence[Globs]) -> Globs:
     """Return those of the globs that begin as at least one glob of each other set may."""
-    return tuple(each for each in globs if all(any(_alike(each, one) for one in other) for other in others))
+    prefixes = [[_prefix(one) for one in other] for other in others]
+    found = []
+    for each in globs:
+        if _is_glob(each):
+            begin = _prefix(each)
+            if all(any(begin.startswith(one) or one.startswith(begin) for one in some) for some in prefixes):
+                found.append(each)
+        elif all(_match(other, each) for other in others):
+            found.append(each)
+    return tuple(found)
 
 
-def _alike(one: str, other: str) -> bool:
-    if not is_glob(one):
-        return _matcher(other)(one.encode())
-    first, second = literal_prefix(one), literal_prefix(other)
-    return first.startswith(second) or second.startswith(first)
+@lru_cache(maxsize=10_000)
+def _parts(glob: str) -> tuple[Token, ...]:
+    """Return the parts of a glob, of stars that stand together one."""
+    parts = tokens(glob.encode())
+    return tuple(part for place, part in enumerate(parts) if part is not STAR or parts[place - 1 : place] != [STAR])
 
 
 class _Automaton:
     """The automaton of a set of globs. A state is a bit for each place in each glob that has been reached."""
 
     def __init__(self, globs: Globs) -> None:
-        self.places: list[Token | None] = []
-        """The parts of all the globs, one glob after the other; None stands at the end of each."""
+        self.parts: list[tuple[int, Token]] = []
+        """The bit of each place but the ends, and the bytes that lead on from it."""
         self.start = self.ends = self._stars = self.endless = 0
+        place = 0
         for each in globs:
-            self.start |= 1 << len(self.places)
-            parts = tokens(each.encode())
-            self.places += [
-                part for place, part in enumerate(parts) if part is not STAR or parts[place - 1 : place] != [STAR]
-            ]
-            self.places.append(None)
-            self.ends |= 1 << len(self.places) - 1
-            if parts[-1:] == [STAR]:
-                self.endless |= 1 << len(self.places) - 2
-        for place, part in enumerate(self.places):
-            if part is STAR:
-                self._stars |= 1 << place
+            self.start |= 1 << place
+            parts = _parts(each)
+            for part in parts:
+                if part is STAR:
+                    self._stars |= 1 << place
+                self.parts.append((1 << place, part))
+                place += 1
+            self.ends |= 1 << place
+            if parts[-1:] == (STAR,):
+                self.endless |= 1 << place - 1
+            place += 1
         self.start |= (self.start & self._stars) << 1
 
     def accepting(self, byte: int) -> int:
-        """Return the places that this byte leads on from."""
-        return sum(1 << place for place, part in enumerate(self.places) if part is not None and byte in part)
+        """Return the places that this byte leads on from; a star leads nowhere by itself."""
+        return sum(bit for bit, part in self.parts if byte in part)
 
     def after(self, state: int, accepting: int) -> int:
         """Return the state after a byte."""
         reached = (state & accepting) << 1 | state & self._stars
         return reached | (reached & self._stars) << 1
+
+
+def _unlike(parts: Iterable[Token]) -> list[int]:
+    """Return one byte of each kind that these parts tell apart."""
+    found: set[int] = set()
+    classes = []
+    for part in set(parts):
+        if len(part) == 1:
+            found |= part
+        elif part is not ANY:
+            classes.append(part)
+    kinds: dict[tuple[bool, ...], int] = {}
+    for byte in ANY - found if classes else list(ANY - found)[:1]:
+        kinds.setdefault(tuple(byte in part for part in classes), byte)
+    return [*(found - STAR), *kinds.values()]
 
 
 class _Walk:
@@ -100,11 +126,8 @@ class _Walk:
         self._wanted = [_Automaton(each) for each in sets]
         self._unwanted = _Automaton(without)
         automata = [*self._wanted, self._unwanted]
-        told_apart = {part for each in automata for part in each.places if part is not None and part is not STAR}
-        bytes_alike: dict[tuple[bool, ...], int] = {}
-        for byte in ANY:
-            bytes_alike.setdefault(tuple(byte in part for part in told_apart), byte)
-        self._steps = [tuple(each.accepting(byte) for each in automata) for byte in bytes_alike.values()]
+        kinds = _unlike(part for each in automata for _, part in each.parts)
+        self._steps = [tuple(each.accepting(byte) for each in automata) for byte in kinds]
 
     def arrives(self) -> bool:
         """Return whether there is such a channel; True too where that takes too many steps to find out."""

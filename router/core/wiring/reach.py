@@ -83,8 +83,8 @@ class Reach:
         taken = (each for _, route in self._catching if _is_for(route, channels.source) for each in _of(route))
         return may_have(channels.within, (*channels.without, *taken))
 
-    def finals_before(self, number: int) -> list[str]:
-        """Return the final routes that leave this route nothing of what it would get without them.
+    def finals_before(self, number: int, most: int) -> list[str]:
+        """Return the final routes that leave this route nothing of what it would get without them, the first `most`.
 
         The list is empty where the route gets something, or would get nothing anyway.
         """
@@ -96,13 +96,14 @@ class Reach:
         ]
         if not wanted or any(self.takes(number, channels) for channels in wanted):
             return []
-        finals = {
-            final.id
-            for channels in wanted
-            for final in self._finals(number, channels.source)
-            if may_have((*channels.within, _of(route), _of(final)), ())
-        }
-        return [each.id for each in self._routes if each.id in finals]
+        found: list[str] = []
+        for place, final in self._catching:
+            mine = (each for each in wanted if _is_for(final, each.source))
+            if place < number and final.final and any(may_have((*c.within, _of(route), _of(final)), ()) for c in mine):
+                found.append(final.id)
+                if len(found) == most:
+                    break
+        return found
 
     def _finals(self, number: int, source: str) -> Iterator[RouteConfig]:
         """Yield the routes before this one that let no event of a source and their channels go on."""

@@ -17,7 +17,7 @@ from router.ops.loading.reading.problems import did_you_mean
 _READING = ("channels", "patterns", "streams", "keys")
 """The keys of sources under which the channels stand."""
 
-_MOST = 10
+_MOST = 5
 """How many names a message lists."""
 
 
@@ -82,9 +82,10 @@ def _routes_behind_final_ones(draft: Draft, reach: Reach) -> None:
     """Warn of a route to which final routes before it leave nothing."""
     places = _places(draft)
     for number, route in enumerate(draft.routes):
-        finals = reach.finals_before(number) if route.enabled else []
+        finals = reach.finals_before(number, _MOST + 1) if route.enabled else []
         if finals:
-            before = f"the final route{'s' * (len(finals) > 1)} {_list(finals)} before it"
+            listed = ", ".join(finals[:_MOST]) + (", …" if len(finals) > _MOST else "")
+            before = f"the final route{'s' * (len(finals) > 1)} {listed} before it"
             verb, them = ("take", "them") if len(finals) > 1 else ("takes", "it")
             cure = f"move this route before {them}"
             draft.problems.warn(

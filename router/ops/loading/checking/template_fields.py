@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from router.config.models import RouteConfig
 from router.core.rendering import TemplateEnvironment
 from router.core.rendering.reads import Read, fields_read
 from router.core.rendering.sandbox.values import dotted
@@ -25,11 +25,31 @@ _MOST = 10
 """How many names of fields a message lists."""
 
 
-class _Use(NamedTuple):
-    """A route by which a template is used, and the schemas of the events that come that way; None where some have none."""
+class _Use:
+    """A route by which a template is used."""
 
-    route: RouteConfig
-    schemas: tuple[SchemaRule, ...] | None
+    def __init__(self, draft: Draft, reach: Reach, number: int) -> None:
+        self._draft = draft
+        self._reach = reach
+        self._number = number
+
+    @property
+    def route(self) -> str:
+        """The id of the route."""
+        return self._draft.routes[self._number].id
+
+    @cached_property
+    def schemas(self) -> tuple[SchemaRule, ...] | None:
+        """The schemas of the events that come this way; None where there may be events without one."""
+        found: dict[int, SchemaRule] = {}
+        for source in self._reach.sources_of(self._draft.routes[self._number]):
+            if self._reach.takes(self._number, self._reach.without_schema(source)):
+                return None
+            for place, (_, rule, _) in enumerate(self._draft.schemas):
+                if self._reach.takes(self._number, self._reach.with_schema(source, place)):
+                    found[place] = rule
+        rules = tuple(found.values())
+        return rules if rules and all(rule.schema is not None for rule in rules) else None
 
 
 class _Template(NamedTuple):
@@ -59,7 +79,7 @@ def _templates(draft: Draft, reach: Reach) -> Iterable[_Template]:
     for number, route in enumerate(draft.routes):
         if not route.enabled:
             continue
-        use = _Use(route, _schemas(draft, reach, number))
+        use = _Use(draft, reach, number)
         for target in route.sinks:
             sink = draft.sinks[target.sink]
             assert sink.config is not None  # there are no errors
@@ -81,19 +101,6 @@ def _sinks_reached_otherwise(draft: Draft) -> set[str]:
     if draft.dead_letters.notify is not None:
         names.update(draft.dead_letters.notify.sinks)
     return names
-
-
-def _schemas(draft: Draft, reach: Reach, number: int) -> tuple[SchemaRule, ...] | None:
-    """Return the schemas of the events that a route takes; None where there may be events without one, or of another kind."""
-    found: dict[int, SchemaRule] = {}
-    for source in reach.sources_of(draft.routes[number]):
-        if reach.takes(number, reach.without_schema(source)):
-            return None
-        for place, (_, rule, _) in enumerate(draft.schemas):
-            if reach.takes(number, reach.with_schema(source, place)):
-                found[place] = rule
-    rules = tuple(found.values())
-    return rules if rules and all(rule.schema is not None for rule in rules) else None
 
 
 def _texts(options: Any) -> Iterator[tuple[Path, str]]:
@@ -148,4 +155,4 @@ def _told(read: Read, use: _Use, rules: Sequence[SchemaRule], verdict: Sequence[
         return f"{' and '.join(files)} {'lists' if len(files) == 1 else 'list'} no {field}{meant}"
     listed = ", ".join(known[:_MOST]) + (", …" if len(known) > _MOST else "")
     allowed = f"{files[0]} allows {listed or 'no fields'}" if len(files) == 1 else f"{' and '.join(files)} rule it out"
-    return f"no event of the route {quoted(use.route.id)} can have {field}: {allowed}{meant}"
+    return f"no event of the route {quoted(use.route)} can have {field}: {allowed}{meant}"
