@@ -72,15 +72,15 @@ class Reach:
         route = self._routes[number]
         if route.sources is not None and channels.source not in route.sources:
             return False
-        within = (*channels.within, _of(route))
+        within = (*channels.within, globs_of(route))
         if not may_have(within, ()):  # as most are, and this is known sooner
             return False
-        kept = tuple(each for final in self._finals(number, channels.source) for each in _of(final))
+        kept = tuple(each for final in self._finals(number, channels.source) for each in globs_of(final))
         return may_have(within, (*channels.without, *kept))
 
     def unmatched(self, channels: Channels) -> bool:
         """Return whether an event of these channels may be taken by no route."""
-        taken = (each for _, route in self._catching if _is_for(route, channels.source) for each in _of(route))
+        taken = (each for _, route in self._catching if _is_for(route, channels.source) for each in globs_of(route))
         return may_have(channels.within, (*channels.without, *taken))
 
     def finals_before(self, number: int, most: int) -> list[str]:
@@ -92,14 +92,18 @@ class Reach:
         wanted = [
             channels
             for channels in map(self.channels, self.sources_of(route))
-            if may_have((*channels.within, _of(route)), channels.without)
+            if may_have((*channels.within, globs_of(route)), channels.without)
         ]
         if not wanted or any(self.takes(number, channels) for channels in wanted):
             return []
         found: list[str] = []
         for place, final in self._catching:
             mine = (each for each in wanted if _is_for(final, each.source))
-            if place < number and final.final and any(may_have((*c.within, _of(route), _of(final)), ()) for c in mine):
+            if (
+                place < number
+                and final.final
+                and any(may_have((*c.within, globs_of(route), globs_of(final)), ()) for c in mine)
+            ):
                 found.append(final.id)
                 if len(found) == most:
                     break
@@ -114,5 +118,6 @@ def _is_for(route: RouteConfig, source: str) -> bool:
     return route.sources is None or source in route.sources
 
 
-def _of(route: RouteConfig) -> Globs:
+def globs_of(route: RouteConfig) -> Globs:
+    """Return the channels that a route takes, as globs."""
     return EVERY if route.channels is None else tuple(route.channels)
