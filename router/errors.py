@@ -106,8 +106,9 @@ class Problem:
     """A fault of the configuration and its place.
 
     `file`, `line` and `column` (1-based) name the place and `path` the key (`sinks.audit.path`). `message` says what is
-    wrong and what is allowed. `excerpt` is the faulty line or its corrected form, printed below the message. `severity`
-    is `error`, `warning` (an error for `check --strict`) or `note`.
+    wrong and what is allowed; `brief` is the message without a long list of what is allowed, where there is one. `excerpt`
+    is printed below the message: the faulty line and a line with a caret below its place, or the line as it was meant.
+    `severity` is `error`, `warning` (an error for `check --strict`) or `note`.
     """
 
     message: str
@@ -117,18 +118,29 @@ class Problem:
     path: str = ""
     excerpt: str | None = None
     severity: str = "error"
+    brief: str | None = None
 
     @property
     def place(self) -> str:
         """The place as `file:line:column`, as far as known."""
         return ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
 
+    def headline(self, *, verbose: bool = False) -> str:
+        """Return the place, the path and the message in one line; `verbose` is with all that is allowed."""
+        message = self.message if verbose or self.brief is None else self.brief
+        text = ": ".join(part for part in (self.place, self.path, message) if part)
+        return text if self.severity == "error" else f"{text} [{self.severity}]"
+
+    def frame(self) -> str:
+        """Return the excerpt as it is printed below: a faulty line with its number, a corrected one alone."""
+        lines = (self.excerpt or "").splitlines()
+        if len(lines) == 2 and lines[1].strip() == "^":
+            number = f"{self.line or ''}"
+            return f"  {number} | {lines[0]}\n  {' ' * len(number)} | {lines[1]}"
+        return "\n".join(f"    {line}" for line in lines)
+
     def __str__(self) -> str:
-        head = ": ".join(part for part in (self.place, self.path) if part)
-        text = f"{head}: {self.message}" if head else self.message
-        if self.severity != "error":
-            text = f"{text} [{self.severity}]"
-        return f"{text}\n    {self.excerpt}" if self.excerpt else text
+        return f"{self.headline()}\n{self.frame()}" if self.excerpt else self.headline()
 
 
 @dataclass

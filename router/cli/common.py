@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,14 +105,21 @@ def find_config(given: Path | None) -> Path:
     raise ConfigError([Problem(f"no configuration: looked at {', '.join(looked)}; name one with `-c FILE`")])
 
 
-def load_config(config: Path | None, env_file: Path | None, *, pipes: bool = True, **options: Any) -> Loaded:
+def load_config(
+    config: Path | None,
+    env_file: Path | None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    pipes: bool = True,
+    **options: Any,
+) -> Loaded:
     """Find and load the configuration; `options` are those of `router.ops.loading.load`.
 
     A command reads it once, so a pipe will do; the daemon says otherwise.
     """
     from router.ops.loading import load
 
-    return load(find_config(config), environ=os.environ, env_file=env_file, pipes=pipes, **options)
+    return load(find_config(config), environ=environ, env_file=env_file, pipes=pipes, **options)
 
 
 def redis_url(loaded: Loaded) -> str:
@@ -181,6 +189,23 @@ def console(*, width: int, err: bool = False, markup: bool = True) -> Console:
     )
 
 
+_verbose: ContextVar[bool] = ContextVar("verbose", default=False)
+
+
+def _be_verbose(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:  # click's signature
+    _verbose.set(value)
+
+
+verbose_option = click.option(
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    callback=_be_verbose,
+    help="List all that is allowed where something is not, however many.",
+)
+"""`--verbose`: no problem is told of in brief."""
+
+
 def say_problems(problems: Iterable[Problem], *, err: bool = True) -> None:
     """Print problems one a line, with the faulty line below; on stderr, or as data on stdout."""
     for problem in problems:
@@ -191,12 +216,13 @@ def say_problems(problems: Iterable[Problem], *, err: bool = True) -> None:
 
 
 def _styled(problem: Problem, descriptor: int) -> str:
-    said, newline, excerpt = escape(str(problem), newlines=True).partition("\n")
-    said = wrapped(said, descriptor)
+    said = wrapped(escape(problem.headline(verbose=_verbose.get())), descriptor)
     place = problem.place if said.startswith(problem.place) else ""
     if place:
         said = click.style(place, fg=_COLOURS.get(problem.severity), bold=True) + said.removeprefix(place)
-    return f"{said}{newline}{excerpt}"
+    # Notes are many and harmless: their lines are in the JSON alone.
+    frame = "" if problem.severity == "note" else escape(problem.frame(), newlines=True)
+    return f"{said}\n{frame}" if frame else said
 
 
 def wrapped(text: str, descriptor: int = 1, *, indent: int = 4) -> str:

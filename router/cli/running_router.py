@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from router.admin.admin_client import STATUS, Client
 from router.admin.sockets import default_address
 from router.cli.common import find_config, load_config, tell
 from router.config.models import AdminConfig
+from router.config.redis_url import shown
 from router.config.scalars import OFF, address
 from router.errors import ConfigError, RouterError, UnavailableError
 from router.files import distrust
@@ -58,15 +59,39 @@ def configuration(config: Path | None, env_file: Path | None, instance: str) -> 
     none runs, that file is taken which `run` would find. Only the secrets of `redis` are needed: raises `ConfigError`
     where one of them is missing.
     """
-    if config is None:
-        config, env_file = _files(env_file, instance)
-    loaded = load_config(config, env_file, placeholders=True)
+    used = _Used(config, env_file) if config is not None else _used(env_file, instance)
+    loaded = load_config(used.file, used.env_file, placeholders=True)
+    origin, borrowed = loaded.redis_origin, None
+    if origin.variable in used.variables and (not origin.is_set or "redis.url" in loaded.unknown):
+        # Neither this environment nor the env file has the variable: the router was started with it in another shell.
+        borrowed = origin.variable
+        environ = {**os.environ, **used.variables}
+        loaded = load_config(used.file, used.env_file, environ=environ, placeholders=True)
+    if config is None and used.file is not None and (borrowed or used.file != _found()):
+        redis = f", Redis {shown(loaded.config.redis.url)} from its ${borrowed}" if borrowed else ""
+        tell(f"note: this is the configuration of the running router, {used.file}{redis}", "note")
     loaded.require("redis")
     return loaded
 
 
-def _files(env_file: Path | None, instance: str) -> tuple[Path | None, Path | None]:
-    """The configuration and the env file of the router that runs; what is given where none says."""
+class _Used(NamedTuple):
+    """The configuration and the env file that a command reads, and variables that only the router's environment has."""
+
+    file: Path | None
+    env_file: Path | None
+    variables: Mapping[str, str] = {}
+
+
+def _found() -> Path | None:
+    """The configuration that a command would find here by itself."""
+    try:
+        return find_config(None).absolute()
+    except ConfigError:
+        return None
+
+
+def _used(env_file: Path | None, instance: str) -> _Used:
+    """What the router that runs was started with; what is given where none says."""
     for state in _states():
         client = Client(default_address(state, instance))
         if not client.answers():
@@ -74,13 +99,25 @@ def _files(env_file: Path | None, instance: str) -> tuple[Path | None, Path | No
         with contextlib.suppress(RouterError):
             told = client.get(STATUS)["config"]
             named = {name: Path(told[name]) for name in ("file", "env_file") if told.get(name)}
+            variables = _variables(told)
             if state == SERVICE_STATE:
-                # Another user answers there. Root must not read, and send away, what a file of that user names.
+                # Another user answers there. Root must not read, and send away, what a file of that user names, nor go
+                # to an address that it says.
                 named = {name: path for name, path in named.items() if distrust(path) is None}
+                variables = {}
                 if SERVICE_ENVIRONMENT.exists():
                     named.setdefault("env_file", SERVICE_ENVIRONMENT)
-            return named.get("file"), env_file or named.get("env_file")
-    return None, env_file
+            return _Used(named.get("file"), env_file or named.get("env_file"), variables)
+    return _Used(None, env_file)
+
+
+def _variables(told: Mapping[str, Any]) -> dict[str, str]:
+    """The variable that gave the router its Redis, with the address, where this environment does not have it."""
+    variable = str(told.get("redis_from", ""))
+    name = variable.removeprefix("$")
+    if not variable.startswith("$") or os.environ.get(name) or not told.get("redis"):
+        return {}
+    return {name: str(told["redis"])}
 
 
 def _states() -> Iterator[Path]:

@@ -25,6 +25,9 @@ TLS_OPTIONS = (
     "ssl_password",
 )
 
+_TO_ENCODE = {"[": "%5B", "]": "%5D", "/": "%2F", "?": "%3F", "#": "%23"}
+"""How the signs are written that can't stand in a user name or a password as they are."""
+
 ENCODED = " (in a password `#` is written %23, `/` %2F, `@` %40, `?` %3F, `%` %25)"
 """How the signs are written that would end a password too early."""
 
@@ -47,12 +50,12 @@ def fault(url: str) -> str | None:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        return f"this is no URL: after the host comes a port, a number from 1 to 65535{ENCODED}"
+        return misread(url) or _badly_placed(url)
     scheme = parts.scheme
     if scheme not in SCHEMES or not url.startswith(f"{scheme}://"):
         return "a Redis URL begins with redis://, rediss:// or unix://"
     if parts.fragment or "#" in url:
-        return f"this URL can't be read{ENCODED}"
+        return misread(url) or f"this URL can't be read{ENCODED}"
     if port == 0:
         return "the port must be a number from 1 to 65535"
     if scheme == "unix":
@@ -61,10 +64,30 @@ def fault(url: str) -> str | None:
         if not nameable(unquote(parts.path)):
             return NO_SUCH_NAME
     elif not parts.hostname:
-        return f"the host is missing: {scheme}://HOST:6379/0"
+        return misread(url) or f"the host is missing: {scheme}://HOST:6379/0"
     elif parts.path.strip("/") and not re.fullmatch(r"/\d{1,9}", parts.path):
-        return f"after the `/` comes the database, a number: {scheme}://HOST:6379/0{ENCODED}"
+        return misread(url) or f"after the `/` comes the database, a number: {scheme}://HOST:6379/0{ENCODED}"
     return _options_fault(parts.query, scheme)
+
+
+def misread(url: str) -> str | None:
+    """Return which sign of a user name or password is taken for a part of the URL (of any scheme); None where none is."""
+    credentials = url.partition("://")[2].rpartition("@")[0]
+    sign = next((sign for sign in credentials if sign in _TO_ENCODE), None)
+    if sign is None:
+        return None
+    return f"a `{sign}` in the user name or the password is written {_TO_ENCODE[sign]}, else it is taken for a part of the URL"
+
+
+def _badly_placed(url: str) -> str:
+    """Return what is wrong with a URL that can't be taken apart, though its user name and password can."""
+    rest = url.partition("://")[2]
+    credentials, _, host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")
+    if "[" in host or "]" in host:
+        return "this is no URL: an address of IPv6 stands in brackets, [::1]"
+    if not credentials.isascii():
+        return "this is no URL: in a user name or a password only ASCII may stand as it is; percent-encode the rest"
+    return f"this is no URL: after the host comes a port, a number from 1 to 65535{ENCODED}"
 
 
 def _options_fault(query: str, scheme: str) -> str | None:

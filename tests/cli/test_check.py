@@ -16,6 +16,16 @@ from router.ops.loading import load
 from tests.support.process import ROOT, environment, run
 from tests.support.waiting import PATIENCE
 
+MANY_KEYS = """\
+version: 1
+redis: {url: "redis://127.0.0.1:1"}
+sources:
+  web: {type: pubsub, channels: [a]}
+sinks:
+  audit: {type: log, pth: audit.jsonl}
+routes:
+  - {id: all, sinks: [audit]}
+"""
 UNKNOWN_KEY = "version: 1\nsources:\n  web: {type: pubsub, chanels: [a]}\n"
 
 
@@ -51,6 +61,33 @@ def test_faults_are_78_with_place_and_cure(tmp_path):
     assert 'bad.yaml:3:23: sources.web.chanels: unknown key "chanels"' in done.out
     assert "did you mean `channels`?" in done.out
     assert "bad.yaml: can't work" in done.out
+
+
+def test_the_faulty_line_stands_below_with_a_caret_in_text_and_in_json(tmp_path):
+    (tmp_path / "bad.yaml").write_text(UNKNOWN_KEY)
+    done = run("check", "bad.yaml", cwd=tmp_path)
+    lines = done.out.splitlines()
+    (at,) = [number for number, line in enumerate(lines) if line.startswith("bad.yaml:3:23: ")]
+    assert lines[at + 1 : at + 3] == ["  3 |   web: {type: pubsub, chanels: [a]}", "    | " + " " * 22 + "^"]
+    (document,) = json.loads(run("check", "bad.yaml", "--json", cwd=tmp_path).out)
+    for problem in document["problems"]:
+        line, caret = problem["excerpt"].split("\n")
+        assert line == UNKNOWN_KEY.split("\n")[problem["line"] - 1]
+        assert caret == " " * (problem["column"] - 1) + "^"
+
+
+def test_of_many_keys_the_near_ones_are_named_and_all_with_verbose(tmp_path):
+    (tmp_path / "bad.yaml").write_text(MANY_KEYS)
+    for command in (["check", "bad.yaml"], ["run", "-c", "bad.yaml"], ["dlq", "list", "-c", "bad.yaml"]):
+        done = run(*command, cwd=tmp_path)
+        assert done.code == 78
+        said = done.out + done.err
+        assert re.search(r"did you mean `path`\?\); \d+ others are allowed, `check --verbose` lists all\n", said)
+        assert "fallback" not in said
+    for command in (["check", "bad.yaml", "--verbose"], ["run", "-c", "bad.yaml", "--verbose"]):
+        done = run(*command, cwd=tmp_path)
+        assert "fallback" in done.out + done.err
+    assert "fallback" in run("check", "bad.yaml", "--json", cwd=tmp_path).out
 
 
 def test_a_missing_file_is_78(tmp_path):

@@ -91,11 +91,16 @@ async def test_what_is_wrong_is_said_as_check_says_it(server, tmp_path):
         assert 'sinks.audit.pth: unknown key "pth"' in done.err
         assert done.err.endswith("refused: the configuration in force stays\n")
         assert "looking in the state directory" not in done.err
+        assert "did you mean `path`?" in done.err
+        assert " | " in done.err.splitlines()[1], "the faulty line"
+        assert "fallback" not in done.err
+        assert "fallback" in run("reload", "--verbose", cwd=tmp_path).err
         told = json.loads(run("reload", "--json", cwd=tmp_path).out)
         assert (told["ok"], told["changed"]) == (False, None)
         assert [problem["path"] for problem in told["problems"]] == ["sinks.audit.pth"]
         state = json.loads(run("status", "--json", cwd=tmp_path).out)
         assert "sinks.audit.pth" in state["config"]["error"]
+        assert "\n" not in state["config"]["error"]
         assert any("the configuration on disk was refused" in warning for warning in state["warnings"])
         assert state["ready"] is True
         write(router)

@@ -158,11 +158,35 @@ def test_the_configuration_of_the_running_router_is_found(tmp_path, router, comm
     assert done.code == 0, done.err
     if command[0] == "publish":
         assert "1 subscriber received it" in done.out
+    assert (
+        f"note: this is the configuration of the running router, {tmp_path / 'service' / 'orders.yaml'}\n" in done.err
+    )
     assert run(*command, "--instance", "other", cwd=elsewhere, env=router).code == 78
     told = json.loads(run("status", "--json", cwd=elsewhere, env=router).out)["config"]
     assert (told["file"], told["env_file"]) == tuple(
         str(tmp_path / "service" / name) for name in ("orders.yaml", "environment")
     )
+
+
+@pytest.mark.parametrize("written", ["", 'redis: {url: "${REDIS_URL}"}\n', 'redis: {url: "${BROKER:-embedded}"}\n'])
+def test_the_redis_that_the_router_has_from_its_own_environment_is_used_and_said(tmp_path, server, written):
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    (home / "orders.yaml").write_text(RUNNING + written)
+    state = {"STATE_DIRECTORY": str(tmp_path / "state")}
+    both = {"REDIS_URL": server.url, "BROKER": server.url}
+    with Process("run", "-c", "orders.yaml", cwd=home, env=state | both, notify=True) as daemon:
+        daemon.wait_ready()
+        for command in (["dlq", "list"], ["queue", "list"], ["publish", "notification", '{"a": 1}']):
+            done = run(*command, cwd=elsewhere, env=state)
+            assert done.code == 0, done.err
+            name = "BROKER" if "BROKER" in written else "REDIS_URL"
+            note = f"note: this is the configuration of the running router, {home / 'orders.yaml'}, Redis {server.url}"
+            assert f"{note} from its ${name}" in done.err
+        assert "1 subscriber received it" in done.out
+        other = dict.fromkeys(both, "redis://127.0.0.1:1")
+        assert run("dlq", "list", cwd=elsewhere, env=state | other).code == 69, "a variable that is set here counts"
 
 
 def test_the_variables_of_a_service_are_read_where_its_unit_has_them(tmp_path, server, monkeypatch):

@@ -119,6 +119,6 @@ def test_the_corrected_line_is_printed_and_loads(name, tmp_path, monkeypatch):
     if name in NOT_YET_SOUND:
         with pytest.raises(ConfigError) as raised:
             load(tmp_path / "repaired.yaml", environ={})
-        assert all(problem.path and problem.excerpt is None for problem in raised.value.problems)
+        assert all(problem.path and "write:" not in problem.excerpt for problem in raised.value.problems)
     else:
         load(tmp_path / "repaired.yaml", environ={})

@@ -39,7 +39,7 @@ def everything():
 @pytest.mark.parametrize("file", [*GOOD, EXAMPLE], ids=lambda file: file.stem)
 def test_it_loads_without_a_warning(file):
     loaded = load(file, environ={})
-    assert [str(problem) for problem in loaded.problems if problem.severity != "note"] == []
+    assert [problem.headline() for problem in loaded.problems if problem.severity != "note"] == []
     assert loaded.path == file.absolute()
     assert file.absolute() in loaded.files
     assert loaded.write_base == file.absolute().parent
@@ -116,7 +116,7 @@ def test_secrets_are_gathered(everything):
 
 
 def test_notes_name_databases(everything):
-    notes = [str(problem) for problem in everything.problems]
+    notes = [problem.headline() for problem in everything.problems]
     assert sum("ignores the database number" in note for note in notes) == 2
 
 
@@ -318,4 +318,4 @@ def test_the_examples_of_the_page_load(tmp_path):
         file = tmp_path / f"{number}.yaml"
         file.write_text(example)
         loaded = load(file, environ={"CREDENTIALS_DIRECTORY": str(tmp_path / "creds")})
-        assert [str(problem) for problem in loaded.problems if problem.severity != "note"] == []
+        assert [problem.headline() for problem in loaded.problems if problem.severity != "note"] == []

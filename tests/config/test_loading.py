@@ -41,7 +41,7 @@ def write(tmp_path):
 def problems_of(file, **arguments):
     with pytest.raises(ConfigError) as raised:
         load(file, **{"environ": {}, **arguments})
-    return [str(problem) for problem in raised.value.problems]
+    return [problem.headline() for problem in raised.value.problems]
 
 
 def page(file, **arguments):
@@ -126,7 +126,7 @@ def test_a_secret_that_every_user_can_read_is_a_warning(write, tmp_path):
     (tmp_path / "secret").write_text("x" * 10)
     (tmp_path / "secret").chmod(0o644)
     loaded = load(write('token: "${file:secret}"'), environ={})
-    assert [str(problem) for problem in loaded.problems if problem.severity == "warning"] == [
+    assert [problem.headline() for problem in loaded.problems if problem.severity == "warning"] == [
         f"{tmp_path / 'config.yaml'}:11:12: sinks.page.token: every user can read secret: run `chmod o-r {tmp_path / 'secret'}` [warning]"
     ]
 
@@ -135,7 +135,7 @@ def test_a_short_secret_is_a_warning(write, tmp_path):
     warned = "a secret of fewer than 8 characters is hidden only where it stands as a word of its own"
     for value, expected in (("1234567", 1), ("12345678", 0)):
         loaded = load(write('token: "${TOKEN}"'), environ={"TOKEN": value})
-        said = [str(problem) for problem in loaded.problems if warned in problem.message]
+        said = [problem.headline() for problem in loaded.problems if warned in problem.message]
         assert len(said) == expected
         assert not any(value in line for line in said)
         assert value in loaded.secrets
@@ -195,7 +195,7 @@ def test_placeholders_stand_for_secrets_and_urls(write):
     assert options.url.get_secret_value() == "https://placeholder.invalid/"
     assert loaded.config.redis.url == "redis://placeholder.invalid:6379/0"
     assert loaded.secrets == frozenset()
-    notes = [str(problem) for problem in loaded.problems if "placeholder" in problem.message]
+    notes = [problem.headline() for problem in loaded.problems if "placeholder" in problem.message]
     assert len(notes) == 5
     assert any("sinks.page.token: PAGER_TOKEN is not set" in note and note.endswith("[note]") for note in notes)
 
@@ -237,7 +237,7 @@ def test_warnings(write, tmp_path):
     text = text.replace("sinks:\n  audit", "  idle: {type: pubsub, patterns: ['idle.*']}\nsinks:\n  audit")
     text = text.replace("sinks: [audit]", "channels: [“notification”], sinks: [audit]")
     file.write_text(text)
-    warnings = [str(problem) for problem in load(file, environ={}).problems if problem.severity == "warning"]
+    warnings = [problem.headline() for problem in load(file, environ={}).problems if problem.severity == "warning"]
     unread = (
         'none of this route\'s sources reads a channel that "“notification”" matches, only: notification '
         "(did you mean `notification`?)"

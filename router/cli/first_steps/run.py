@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 import click
 import structlog
 
-from router.cli.common import config_option, env_file_option, find_config, instance_option, tell
+from router.cli.common import config_option, env_file_option, find_config, instance_option, tell, verbose_option
 from router.errors import ConfigError, Exit, Problem
 from router.escaping import escape
 from router.version import __version__
@@ -36,6 +36,7 @@ EMBEDDED = "embedded"
 @config_option
 @env_file_option
 @instance_option
+@verbose_option
 @click.option(
     "--deliver",
     type=click.Choice(["print"]),

@@ -17,6 +17,7 @@ from router.cli.common import (
     print_json,
     say,
     say_problems,
+    verbose_option,
     wrapped,
 )
 from router.cli.operate import durability_warnings, written_files
@@ -46,6 +47,7 @@ QUEUE_PROMISES = {
 @config_option
 @env_file_option
 @json_option
+@verbose_option
 @click.option("--strict", is_flag=True, help="Exit with 1 when there are warnings.")
 def check(files: tuple[Path, ...], config: Path | None, env_file: Path | None, *, as_json: bool, strict: bool) -> int:
     """Everything that can be known of a configuration without sending: syntax, schemas, templates, plugins.

@@ -18,6 +18,7 @@ from router.cli.common import (
     say,
     say_problems,
     tell,
+    verbose_option,
 )
 from router.cli.running_router import running
 from router.errors import Exit, Problem
@@ -35,6 +36,7 @@ REFUSED = 422
 @env_file_option
 @instance_option
 @json_option
+@verbose_option
 def reload(config: Path | None, env_file: Path | None, instance: str, *, as_json: bool) -> int:
     """Have the running router load its configuration again, and say what changed.
 

@@ -139,6 +139,10 @@ class Snapshot:
     file: str = ""
     """The configuration file that the router was started with."""
     env_file: str | None = None
+    redis_url: str = ""
+    """The address of the router's own Redis, without credentials."""
+    redis_from: str = ""
+    """Where it came from: `$NAME` of a variable, `redis.url`, or `embedded`."""
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -227,6 +231,8 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
         "config": {
             "file": snapshot.file,
             "env_file": snapshot.env_file,
+            "redis": snapshot.redis_url,
+            "redis_from": snapshot.redis_from,
             "loaded_at": config.succeeded_at,
             "error": config.error,
         },

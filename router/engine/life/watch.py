@@ -12,6 +12,7 @@ import msgspec
 
 from router.broker.server.durability import Durability
 from router.broker.server.server_check import ServerCheck
+from router.config.redis_url import shown
 from router.core.accounts.durability_risks import brings_its_own
 from router.core.accounts.snapshot import (
     Phase,
@@ -83,6 +84,7 @@ class Watch:
     def snapshot(self) -> Snapshot:
         """Return a snapshot of the router now."""
         parts = self._parts
+        url = parts.loaded.config.redis.url
         return Snapshot(
             version=__version__,
             instance=parts.shared.around.instance,
@@ -99,6 +101,8 @@ class Watch:
             expression_failures=dict(sorted(parts.shared.failures.counts.items())),
             file=str(parts.loaded.path),
             env_file=None if parts.loaded.env_file is None else str(parts.loaded.env_file),
+            redis_url=shown(url) if "://" in url else url,
+            redis_from=str(parts.loaded.redis_origin),
         )
 
     async def reload(self, why: str) -> Mapping[str, Any]:

@@ -139,8 +139,8 @@ class Reloader:
     def _refused(self, problems: Sequence[Problem], *, unavailable: bool = False) -> Reloaded:
         found = tuple(problems)
         for problem in found:
-            log.error("the configuration was refused; the previous one stays in force", problem=str(problem))
-        first = str(found[0]) if found else "unknown"
+            log.error("the configuration was refused; the previous one stays in force", problem=problem.headline())
+        first = found[0].headline() if found else "unknown"
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         self.status = LoadStatus(self.status.succeeded_at, f"{first}{more}")
         return Reloaded(None, found, unavailable)

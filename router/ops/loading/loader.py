@@ -207,6 +207,7 @@ def check(
     if implied is not None:
         expander.tree(implied)
     name_paths(root)
+    problems.concealed.root = root
     settler = Settler(problems, placeholders=placeholders)
     check_file_modes(files, problems, Mark(root.mark.file, 1, 1))
     drop_ins = _plugin_folders(root, problems, settler)

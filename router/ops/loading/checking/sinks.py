@@ -130,7 +130,7 @@ def _part(whole: Mapping, keys: Collection[str]) -> Mapping:
 
 def unknown_type(name: str, plugins: Plugins, allowed: tuple[str, ...] | None = None) -> str:
     """The sentence for a type of sink that no plugin registered, with the plugins that failed and what is none."""
-    message = unknown("type of sink", name, sorted(plugins.sinks) if allowed is None else allowed)
+    message: str = unknown("type of sink", name, sorted(plugins.sinks) if allowed is None else allowed)
     failed = [f"{plugin.path or plugin.origin}: {plugin.error}" for plugin in plugins.failures]
     if failed:
         message = f"{message}; this plugin could not be loaded: {'; '.join(failed)}"

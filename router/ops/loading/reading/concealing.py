@@ -11,21 +11,29 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
+from unicodedata import combining, east_asian_width
 from urllib.parse import unquote
 
 from router.errors import Problem
-from router.ops.loading.reading.nodes import Scalar
+from router.ops.loading.reading.nodes import Mark, Node, Scalar, scalars
 from router.ops.redaction import HIDDEN, SHORT, expressions, forms_of
 
 _PART = 12  # characters of a value that are hidden wherever they stand; messages cut values and take them apart
 _SEARCHED = 65_536  # characters of a value in which parts are looked for
 _WORD = re.compile(rf"[\w~+-]{{{SHORT},}}")
 _SECRET_KEY = re.compile(
-    r"([\w-]*(?:passw(?:or)?d|secret|token|credential|api_?key)[\w-]*[\"']?\s*[:=]\s*)([^\s].*?)(?=\s*(?:[,}]|$))",
+    r"([\w-]*(?:passw(?:or)?d|secret|token|credential|api_?key|authorization)[\w-]*[\"']?\s*[:=]\s*)"
+    r"""("(?:[^"\\]|\\.)*"?|'(?:[^']|'')*'?|\[[^\]]*\]?|[^\s].*?(?=\s*(?:[,}]|$)))""",
     re.IGNORECASE,
 )
+_SECRET_PART = re.compile(r"passw(or)?d|secret|token|credential|api_?key|authorization", re.IGNORECASE)
+_HARMLESS = re.compile(r"\$\{(?:\w+|(?:file|cred):[^{}]*)\}")  # what stands there names the secret and is none
+_FRAME = 72  # characters of a faulty line that are shown
+_LEFT = 40  # of those, the ones before its place
 _SECRET_NAME = re.compile(r"passw(or)?d|secret|token|credential|api_?key|url", re.IGNORECASE)
-_USERINFO = re.compile(r"(://)[^/\s@\"']+@")
+# Up to the last `@`, for a password may hold any sign by mistake: a space too, in a URL of Redis in quotes.
+_USERINFO = re.compile(r"((?<=[\"'])(?:rediss?|unix)[\w+]*://)[^\"']+@|(://)[^\s\"']+@")
 _PATH = re.compile(r"(https?://[^/\s\"']+/)([^\s\"'{}]*)")
 _CREDENTIAL = re.compile(r"[\w-]{16,}")
 _MIXED = re.compile(r"(?=[\w-]*[0-9])(?=[\w-]*[a-z])(?=[\w-]*[A-Z])[\w-]{16,}")
@@ -45,22 +53,86 @@ class Concealment:
     """The values that must not be shown."""
 
     _values: list[_Value] = field(default_factory=list)
+    secrets: list[Scalar] = field(default_factory=list)
+    """Those in fields of secrets."""
+    root: Node | None = None
+    """The whole configuration, once it was read."""
+    _hidden: dict[tuple[Path, int], list[tuple[int, int]]] | None = None
+    """By file and line, the columns of secrets: where each begins and where it has ended."""
 
     def add(self, text: str, shown: str = HIDDEN, at: Scalar | None = None) -> None:
         """Hide a value; `at` holds it, and a short value is hidden in problems of that place alone (None: everywhere)."""
         if text.strip():
             self._values.append(_Value(text, shown, at))
 
-    def problem(self, problem: Problem) -> Problem:
-        """Return the problem without the values."""
+    def problem(self, problem: Problem, mark: Mark | None = None) -> Problem:
+        """Return the problem without the values, and with the line of its place where it has no excerpt yet."""
         near = [value for value in self._values if _concerns(value, problem.path)]
         near.sort(key=lambda value: len(value.text), reverse=True)
+        excerpt = None if problem.excerpt is None else _without(problem.excerpt, near)
+        if excerpt is None and mark is not None:
+            excerpt = self._excerpt(mark, near)
         return replace(
             problem,
             message=_without(problem.message, near),
             file=None if problem.file is None else _without(problem.file, near),
-            excerpt=None if problem.excerpt is None else _without(problem.excerpt, near),
+            excerpt=excerpt,
+            brief=None if problem.brief is None else _without(problem.brief, near),
         )
+
+    def _excerpt(self, mark: Mark, near: Iterable[_Value]) -> str | None:
+        """Return the line of a mark without secrets, and below it a line with a caret; None where the file has none."""
+        line, caret = mark.file.line(mark.line), mark.column - 1
+        if not line.strip() or caret > len(line):
+            return None
+        for begin, end in sorted(self._columns(mark), reverse=True):
+            line = f"{line[:begin]}{HIDDEN}{line[end:]}"
+            if caret > begin:
+                caret = max(begin, caret - (end - begin) + len(HIDDEN))
+        hidden = _without(without_credentials(line), near)
+        if hidden[:caret] != line[:caret]:  # what was hidden stands before it: count from the end, if that is as it was
+            same = hidden.endswith(line[caret:])
+            caret = len(hidden) - len(line) + caret if same else len(hidden) - len(hidden.lstrip())
+        return _framed(hidden, caret)
+
+    def _columns(self, mark: Mark) -> list[tuple[int, int]]:
+        """The columns in which secrets stand in the line of a mark, counted from 0."""
+        if self._hidden is None:
+            below = scalars(self.root) if self.root is not None else ()
+            found = {
+                id(scalar): scalar for scalar in (*self.secrets, *(s for s in below if _SECRET_PART.search(s.path)))
+            }
+            self._hidden = {}
+            for scalar in found.values():
+                if not _HARMLESS.fullmatch(scalar.text):
+                    self._hide(scalar, self._hidden)
+        return self._hidden.get((mark.file.path, mark.line), [])
+
+    def _hide(self, scalar: Scalar, hidden: dict[tuple[Path, int], list[tuple[int, int]]]) -> None:
+        """Note the columns of a scalar in each of its lines."""
+        file = scalar.mark.file
+        last, behind = scalar.end or (scalar.mark.line, len(file.line(scalar.mark.line)) + 1)
+        for number in range(scalar.mark.line, last + 1):
+            begin = scalar.mark.column - 1 if number == scalar.mark.line else 0
+            end = behind - 1 if number == last else len(file.line(number))
+            if end > begin:
+                hidden.setdefault((file.path, number), []).append((begin, end))
+
+
+def _framed(line: str, caret: int) -> str:
+    """Return a part of the line around a place, and below it a line with a caret there."""
+    line = "".join(sign if sign.isprintable() else " " if sign == "\t" else "?" for sign in line.rstrip())
+    begin = max(0, min(caret - _LEFT, len(line) - _FRAME)) if len(line) > _FRAME else 0
+    shown = line[begin : begin + _FRAME]
+    if begin:
+        shown = f"…{shown[1:]}"
+    if begin + _FRAME < len(line):
+        shown = f"{shown[:-1]}…"
+    # A character of Chinese is as wide as two of the caret's line.
+    before = sum(
+        2 if east_asian_width(sign) in {"W", "F"} else 0 if combining(sign) else 1 for sign in shown[: caret - begin]
+    )
+    return f"{shown}\n{' ' * before}^"
 
 
 def _concerns(value: _Value, path: str) -> bool:
@@ -105,7 +177,7 @@ def _without_parts(text: str, secret: str, shown: str) -> str:
 
 def without_credentials(line: str) -> str:
     """Return a line of YAML that could not be read without what looks like a credential in it; `${…}` and templates stay."""
-    line = _USERINFO.sub(rf"\1{HIDDEN}@", line)
+    line = _USERINFO.sub(lambda found: f"{found[1] or found[2]}{HIDDEN}@", line)
     line = _PATH.sub(lambda found: found[1] + _CREDENTIAL.sub(HIDDEN, found[2]), line)
     line = _MIXED.sub(HIDDEN, line)
     return _SECRET_KEY.sub(lambda found: found[0] if "{" in found[2] else f"{found[1]}{HIDDEN}", line)

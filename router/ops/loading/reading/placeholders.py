@@ -35,6 +35,8 @@ class Settler:
         """
         for scalar, expected, name in shapes.scalars(node, shape):
             is_secret = shapes.is_secret(expected)
+            if is_secret:
+                self._problems.concealed.secrets.append(scalar)
             if is_secret and scalar.value is not None and not scalar.expanded:
                 self._problems.concealed.add(str(scalar.value), at=scalar)
                 self._problems.concealed.add(scalar.text, at=scalar)

@@ -15,6 +15,8 @@ from router.ops.loading.reading.nodes import Mark, Node, quoted
 from router.wording import counted
 
 _MOST = 200  # problems shown of one configuration
+_LISTED = 8  # allowed words up to which all are listed
+_NEAR = 3  # of more, the nearest that are named
 
 
 class Problems:
@@ -22,6 +24,7 @@ class Problems:
 
     def __init__(self) -> None:
         self._found: dict[tuple[str | None, int | None, int | None, str], Problem] = {}
+        self._marks: dict[Problem, Mark] = {}
         self.concealed = Concealment()
         """What no problem may show."""
 
@@ -46,8 +49,11 @@ class Problems:
             path = at.path if path is None else path
             at = at.mark
         file, line, column = (at.file.name, at.line, at.column) if at else (None, None, None)
-        problem = Problem(message, file, line, column, path=path or "", excerpt=excerpt, severity=severity)
+        brief = message.brief if isinstance(message, Unknown) else None
+        problem = Problem(str(message), file, line, column, path or "", excerpt, severity, brief)
         self._found.setdefault((file, line, column, message), problem)
+        if at is not None:
+            self._marks[problem] = at
 
     def warn(self, message: str, at: Node | Mark | None = None, *, path: str | None = None) -> None:
         """Keep a warning: `check --strict` objects to it."""
@@ -68,7 +74,7 @@ class Problems:
             errors = [problem for problem in found if problem.severity == "error"] or found
             more = [Problem(f"and {counted(len(found) - min(len(errors), _MOST), 'more problem')}")]
             found = errors[:_MOST]
-        return (*map(self.concealed.problem, found), *more)
+        return (*(self.concealed.problem(problem, self._marks.get(problem)) for problem in found), *more)
 
     def check(self) -> None:
         """Raise `ConfigError` with everything found when there is an error."""
@@ -83,8 +89,28 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     return f" (did you mean `{by_lower[close[0]]}`?)" if close else ""
 
 
-def unknown(kind: str, word: str, allowed: Iterable[str]) -> str:
+class Unknown(str):
+    """The sentence for a word that is not one of the allowed; `brief` is the same without a long list of them, or None."""
+
+    __slots__ = ("brief",)
+
+    brief: str | None
+
+
+def unknown(kind: str, word: str, allowed: Iterable[str]) -> Unknown:
     """The sentence for a word that is not one of the allowed: what, which are, and which was meant."""
     known = list(allowed)
     listed = ", ".join(known) if known else "none"
-    return f"unknown {kind} {quoted(word)}, allowed: {listed}{did_you_mean(word, known)}"
+    sentence = Unknown(f"unknown {kind} {quoted(word)}, allowed: {listed}{did_you_mean(word, known)}")
+    sentence.brief = _brief(kind, word, known) if len(known) > _LISTED else None
+    return sentence
+
+
+def _brief(kind: str, word: str, known: list[str]) -> str:
+    by_lower = {each.lower(): each for each in known}
+    near = [f"`{by_lower[each]}`" for each in difflib.get_close_matches(word.lower(), by_lower, n=_NEAR, cutoff=0.6)]
+    if not near:
+        return f"unknown {kind} {quoted(word)}; {len(known)} are allowed, `check --verbose` lists them"
+    meant = " or ".join(filter(None, (", ".join(near[:-1]), near[-1])))
+    others = counted(len(known) - len(near), "other is allowed", "others are allowed")
+    return f"unknown {kind} {quoted(word)} (did you mean {meant}?); {others}, `check --verbose` lists all"

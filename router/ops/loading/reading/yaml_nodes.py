@@ -215,7 +215,8 @@ class _Builder:
         is_plain = _is_plain(event)
         text: str = event.value
         value = resolve(text) if is_plain else text
-        node = Scalar(self._mark(event.start_mark), value, text, style=event.style or None)
+        end = (event.end_mark.line + 1, event.end_mark.column + 1)
+        node = Scalar(self._mark(event.start_mark), value, text, style=event.style or None, end=end)
         if is_plain:
             self._comment(node, event)
         if (node.mark.line, node.mark.column) in self._repaired:
@@ -397,4 +398,6 @@ class _Builder:
         if isinstance(node, Sequence):
             return Sequence(node.mark, [self._copy(item, mark) for item in node.items], faulty=node.faulty)
         assert isinstance(node, Scalar)
-        return Scalar(node.mark, node.value, node.text, style=node.style, cut=node.cut, faulty=node.faulty)
+        return Scalar(
+            node.mark, node.value, node.text, style=node.style, cut=node.cut, faulty=node.faulty, end=node.end
+        )
