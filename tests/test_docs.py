@@ -89,8 +89,11 @@ routes:
 """
 
 
-@pytest.mark.parametrize("snippet", snippets("README.md", "yaml"), ids=lambda text: text.split(":")[0])
-def test_snippets_of_the_readme_are_configurations_that_work(tmp_path, snippet):
+CONFIGURATIONS = [text for page in ("README.md", "docs/routing.md") for text in snippets(page, "yaml")]
+
+
+@pytest.mark.parametrize("snippet", CONFIGURATIONS, ids=lambda text: text.split(":")[0])
+def test_snippets_of_the_readme_and_of_routing_are_configurations_that_work(tmp_path, snippet):
     shutil.copytree(ROOT / "schemas", tmp_path / "schemas")
     base, written = yaml.safe_load(BASE), yaml.safe_load(snippet)
     document = base | written | {"sinks": base["sinks"] | written.get("sinks", {})}

@@ -276,6 +276,10 @@ class RouteConfig(Model):
     id: Name = Field(description="the route's name, unique")
     sources: list[str] | None = Field(None, description="names of sources; default: all")
     channels: list[Glob] | None = Field(None, description="names or globs of channels; default: all")
+    match: Any = Field(None, description="what the payload must be: paths, and a condition for each")
+    when: Any = Field(
+        None, description="an expression on event and payload: the route takes those for which it is true"
+    )
     expires: Expires | None = Field(
         None, description="what is not delivered by then is a dead letter: a duration, or a template that gives a time"
     )

@@ -1,17 +1,20 @@
 """Which sinks an event goes to; pure.
 
-What the routes ask about source and channel is decided for a channel as a whole: a `Plan`. What they ask about the payload
+What the routes ask about source and channel is decided for a channel as a whole: a `Plan`. What they ask about the event
 stands in the plan as conditions. Channels for which everything is the same share one plan, however many there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from functools import reduce
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from router.config.models import RouteConfig, RouteSink
+from router.core.conditions.condition import Condition, Subject
+from router.core.conditions.index import AskedPath, Index
 from router.core.matching import ChannelIndex
 from router.core.validation import Schema
 
@@ -22,9 +25,6 @@ UNMATCHED = "unmatched"
 
 MOST_PLANS = 10_000
 """Plans that are remembered. Overlapping globs could make many more of them than there are routes."""
-
-Condition = Callable[[Any], bool]
-"""Whether a route takes an event with this payload."""
 
 
 class SchemaRule(msgspec.Struct, frozen=True):
@@ -44,47 +44,107 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True, eq=False):
-    """A route on the way of a channel's events. It takes those whose payload meets the condition; None: all of them."""
+    """A route on the way of a channel's events. It takes those that meet its condition; None: all of them.
 
+    `rest` asks the payload what the index of conditions does not answer. `groups` has for each target the number of its
+    group: of the targets of one group an event makes one delivery, by the first route that takes it.
+    """
+
+    route: str
     condition: Condition | None
+    rest: Callable[[Any], bool] | None
     targets: tuple[Target, ...]
+    groups: tuple[int, ...]
     final: bool
+
+
+class Delivery(NamedTuple):
+    """A delivery of an event, and the later routes whose delivery to the same sink it stands for."""
+
+    target: Target
+    merged: tuple[str, ...]
 
 
 class Plan(msgspec.Struct, frozen=True, eq=False):
     """The plan for the events of one channel of one source: their schema, then the routes, in order.
 
-    `unmatched` are the deliveries of an event that no step takes: those of `unmatched: [sink, …]`.
+    `unmatched` are the deliveries of an event that no step takes: those of `unmatched: [sink, …]`. `selection` is None where
+    no step has a condition.
     """
 
     schema: SchemaRule | None
     steps: tuple[Step, ...]
     unmatched: tuple[Target, ...]
+    selection: Selection | None = None
 
     @property
     def conditional(self) -> bool:
-        """True if the payload decides about the deliveries."""
-        return any(step.condition is not None for step in self.steps)
+        """True if the event decides about the deliveries."""
+        return self.selection is not None
 
-    def taken_by(self, payload: Any) -> tuple[Step, ...]:
-        """Return the steps that take an event with this payload: every one whose condition is met, until a final one."""
-        taken: list[Step] = []
-        for step in self.steps:
-            if step.condition is None or step.condition(payload):
-                taken.append(step)
-                if step.final:
-                    break
-        return tuple(taken)
+    @property
+    def asks_event(self) -> bool:
+        """True if a step has a `when`, which is asked of the event and not of the payload alone."""
+        return any(step.condition is not None and step.condition.when is not None for step in self.steps)
+
+    def taken_by(self, payload: Any, subject: Subject | None = None) -> tuple[Step, ...]:
+        """Return the steps that take an event: every one whose condition is met, until a final one.
+
+        `subject` is the event itself. It is needed only where the plan `asks_event`.
+        """
+        return self.steps if self.selection is None else self.selection.taken_by(payload, subject)
 
     def deliveries(self, taken: tuple[Step, ...]) -> tuple[Target, ...]:
-        """Return the deliveries of an event that these steps take, in the order of the routes."""
-        return tuple(target for step in taken for target in step.targets) if taken else self.unmatched
+        """Return the deliveries of an event that these steps take, in the order of the routes: one message, once."""
+        return tuple(delivery.target for delivery in merged(taken)) if taken else self.unmatched
+
+
+class Selection(msgspec.Struct, frozen=True, eq=False):
+    """The routes of a plan, as bits that are numbers of `steps`, and the paths that their conditions ask for."""
+
+    routes: int
+    paths: tuple[AskedPath, ...]
+    steps: Sequence[Step]
+
+    def taken_by(self, payload: Any, subject: Subject | None) -> tuple[Step, ...]:
+        """Return the steps that take an event, until a final one."""
+        left = self.routes
+        for path in self.paths:
+            left &= path.left(payload)
+            if not left:
+                return ()
+        taken: list[Step] = []
+        while left:
+            lowest = left & -left
+            left ^= lowest
+            step = self.steps[lowest.bit_length() - 1]
+            if step.rest is not None and not step.rest(payload):
+                continue
+            if step.condition is not None and step.condition.when is not None:
+                assert subject is not None
+                if not subject.meets(step.condition.when, step.route):
+                    continue
+            taken.append(step)
+            if step.final:
+                break
+        return tuple(taken)
+
+
+def merged(taken: Iterable[Step]) -> list[Delivery]:
+    """Return the deliveries of an event that these steps take, and which routes each of them stands for."""
+    first: dict[int, Target] = {}
+    others: dict[int, list[str]] = {}
+    for step in taken:
+        for target, group in zip(step.targets, step.groups, strict=True):
+            if first.setdefault(group, target) is not target:
+                others.setdefault(group, []).append(target.route)
+    return [Delivery(target, tuple(others.get(group, ()))) for group, target in first.items()]
 
 
 class Routing:
     """The routes and schemas of a configuration, compiled.
 
-    `fallbacks` are the sinks that stand in for others, `conditions` those of routes that ask about the payload, by id.
+    `fallbacks` are the sinks that stand in for others, `conditions` those of routes that have some, by id.
     """
 
     def __init__(
@@ -96,12 +156,16 @@ class Routing:
         *,
         conditions: Mapping[str, Condition] | None = None,
     ) -> None:
+        asked = conditions or {}
         self._sinks = {route.id: {entry.sink for entry in route.sinks} for route in routes}
         self._sinks[UNMATCHED] = self._sinks.get(UNMATCHED, set()) | {entry.sink for entry in unmatched}
         self._fallbacks = frozenset(fallbacks)
         self._schemas = schemas
         self._routes = [route for route in routes if route.enabled]
-        self._steps = [_step(route, (conditions or {}).get(route.id)) for route in self._routes]
+        self._steps = _steps(self._routes, asked)
+        self._index_of_conditions = Index(
+            {number: step.condition.clauses for number, step in enumerate(self._steps) if step.condition is not None}
+        )
         self._unmatched = tuple(Target(UNMATCHED, entry.sink) for entry in unmatched)
         self._indexes: dict[str, ChannelIndex[Plan]] = {}
         self._found: dict[tuple[int, ...], Plan] = {}
@@ -152,11 +216,38 @@ class Routing:
         plan = self._plans.get((schema, *steps))
         if plan is None:
             rule = None if schema is None else self._schemas[schema]
-            plan = Plan(rule, tuple(self._steps[number] for number in steps), self._unmatched)
+            plan = Plan(rule, tuple(self._steps[number] for number in steps), self._unmatched, self._selection(steps))
             self._plans[schema, *steps] = plan
         self._found[found] = plan
         return plan
 
+    def _selection(self, steps: Sequence[int]) -> Selection | None:
+        """Return how the steps of these numbers are chosen; None where none of them has a condition."""
+        if all(self._steps[number].condition is None for number in steps):
+            return None
+        routes = reduce(lambda bits, number: bits | 1 << number, steps, 0)
+        return Selection(routes, self._index_of_conditions.asked_by(routes), self._steps)
 
-def _step(route: RouteConfig, condition: Condition | None) -> Step:
-    return Step(condition, tuple(Target(route.id, entry.sink) for entry in route.sinks), route.final)
+
+def _steps(routes: Iterable[RouteConfig], conditions: Mapping[str, Condition]) -> list[Step]:
+    """Return a step for each route, their targets grouped by what makes one message of them."""
+    groups: dict[object, int] = {}
+    found: list[Step] = []
+    for route in routes:
+        condition = conditions.get(route.id)
+        rest = None if condition is None else condition.rest()
+        targets = tuple(Target(route.id, entry.sink) for entry in route.sinks)
+        numbers = tuple(groups.setdefault(same_message(route, entry), len(groups)) for entry in route.sinks)
+        found.append(Step(route.id, condition, rest, targets, numbers, route.final))
+    return found
+
+
+def same_message(route: RouteConfig, entry: RouteSink) -> tuple[object, ...]:
+    """Return what has to be equal in two routes for their deliveries to one sink to be one message.
+
+    Every key that changes what is delivered, or when, belongs here: a key that two routes have alike goes into the tuple,
+    and one that makes a delivery its own goes into the test below.
+    """
+    if entry.options is not None:
+        return (entry.sink, route.id)
+    return (entry.sink, "", route.expires)

@@ -10,10 +10,12 @@ from typing import Any
 
 import msgspec
 
+from router.core.conditions.condition import Failure, Subject
 from router.core.decoding import Message, SourceFormat, read
 from router.core.routing import Plan, Step, Target
 from router.core.validation import Violation, as_detail
 from router.errors import Reason, RejectedError
+from router.events import Event
 
 
 class Rejected(msgspec.Struct, frozen=True):
@@ -32,43 +34,61 @@ class Rejected(msgspec.Struct, frozen=True):
 class Unmatched(msgspec.Struct, frozen=True):
     """The verdict on a message that no route takes. `deliveries` are those of `unmatched: [sink, …]`.
 
-    `violations` are those of a schema that only warns.
+    `violations` are those of a schema that only warns, `failures` the `when`s that could not be evaluated.
     """
 
     message: Message
     deliveries: tuple[Target, ...]
     violations: tuple[Violation, ...]
+    failures: tuple[Failure, ...] = ()
 
 
 class Routed(msgspec.Struct, frozen=True):
     """The message makes these deliveries, because these steps of its plan take it.
 
-    `violations` are those of a schema that only warns.
+    `violations` are those of a schema that only warns, `failures` the `when`s that could not be evaluated.
     """
 
     message: Message
     deliveries: tuple[Target, ...]
     because: tuple[Step, ...]
     violations: tuple[Violation, ...]
+    failures: tuple[Failure, ...] = ()
 
 
 Verdict = Rejected | Unmatched | Routed
 
 
-def judge(raw: bytes, source: SourceFormat, plan: Plan) -> Verdict:
-    """Decide what becomes of a message of a source, given the plan of its channel."""
+def judge(event: Event, source: SourceFormat, plan: Plan, now: float) -> Verdict:
+    """Decide what becomes of a message of a source, given the plan of its channel.
+
+    `event` is the message as it came, whose bytes nobody has read yet. `now` is in seconds since the epoch.
+    """
     try:
-        message = read(raw, source)
+        message = read(event.raw, source)
     except RejectedError as error:
         return Rejected(error.reason, error.detail, error.told)
     violations = _violations(plan, message.payload)
     if violations is not None and plan.schema is not None and plan.schema.mode == "enforce":
         return Rejected(Reason.SCHEMA, as_detail(violations), places(violations), violations)
-    taken = plan.taken_by(message.payload)
-    deliveries = plan.deliveries(taken)
+    subject = Subject(opened(event, message), now)
+    taken = plan.taken_by(message.payload, subject)
+    deliveries, failures = plan.deliveries(taken), tuple(subject.failures)
     if not taken:
-        return Unmatched(message, deliveries, violations or ())
-    return Routed(message, deliveries, taken, violations or ())
+        return Unmatched(message, deliveries, violations or (), failures)
+    return Routed(message, deliveries, taken, violations or (), failures)
+
+
+def opened(event: Event, message: Message) -> Event:
+    """Return an event with what was read of its message: the payload, and what the message says of the event."""
+    return msgspec.structs.replace(
+        event,
+        id=message.id or event.id,
+        raw=message.data,
+        format=message.format,
+        headers={**(event.headers or {}), **(message.headers or {})} or None,
+        _payload=message.payload,
+    )
 
 
 def _violations(plan: Plan, payload: Any) -> tuple[Violation, ...] | None:

@@ -77,6 +77,7 @@ def pipeline_of(loaded: Loaded, shared: Shared, sinks: Mapping[str, SinkPart]) -
         clock=shared.around.clock,
         ids=shared.ids,
         keep_unmatched=config.unmatched == "dead-letter",
+        failures=shared.failures,
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import jsonschema
@@ -10,6 +11,7 @@ import yaml
 
 from router.core.rendering import OptionsTemplate
 from router.errors import ConfigError
+from router.events import Event
 from router.ops.loading import config_schema, effective, load
 from router.plugin_loading.plugin_manager import load_plugins
 
@@ -79,7 +81,7 @@ def test_what_is_written_before_a_comment_is_kept(everything):
 
 def test_included_files_are_merged_in_name_order_and_read_from_their_own_folder(everything):
     config = everything.config
-    assert [route.id for route in config.routes] == ["everything", "urgent", "shell"]
+    assert [route.id for route in config.routes] == ["everything", "urgent", "vip", "shell"]
     assert config.sinks["shell-mail"].options.text.startswith("Hello {{ payload.name")
     assert [entry.channels for entry in everything.schemas][-1] == ["local"]
     assert {file.name for file in everything.files} >= {
@@ -206,8 +208,64 @@ def schema():
 def test_the_editor_schema_is_draft_07(schema):
     jsonschema.Draft7Validator.check_schema(schema)
     text = json.dumps(schema)
-    for keyword in ("unevaluated", "prefixItems", '"$ref"', '"$defs"'):
+    for keyword in ("unevaluated", "prefixItems", '"$defs"'):
         assert keyword not in text
+    references = [each for each in inside(schema) if "$ref" in each]
+    assert references  # `match` holds itself
+    for each in references:  # what stands beside one is ignored
+        assert list(each) == ["$ref"]
+        assert each["$ref"].removeprefix("#/definitions/") in schema["definitions"]
+
+
+def inside(value):
+    """Every mapping in a document."""
+    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [*([value] if isinstance(value, dict) else []), *(each for one in below for each in inside(one))]
+
+
+def changed(**keys):
+    return plain_yaml((HERE / "good" / "minimal.yaml").read_text()) | keys
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {},
+        {"order.total": {"greater": 1}},
+        {"order.total": {"gt": "high"}},
+        {"a": []},
+        {"a": {"not": {"gt": True}}},
+        {"any": {"a": 1}},
+        {"any": [{"a": {"regex": ""}}]},
+    ],
+)
+def test_the_editor_schema_refuses_what_is_no_match(schema, condition):
+    routes = [{"id": "a", "sinks": ["audit"], "match": condition}]
+    assert not jsonschema.Draft7Validator(schema).is_valid(changed(routes=routes))
+
+
+def test_conditions_are_compiled_and_know_where_they_stand(everything):
+    condition = everything.conditions["vip"]
+    payload = {
+        "severity": "high",
+        "order": {"total": 100},
+        "lines": [{"sku": "B7"}],
+        "tags": ["vip", "new", "eu"],
+        "customer": {"name": "Dr X"},
+    }
+    assert condition.match.holds(payload)
+    assert not condition.match.holds(payload | {"a.b": {"note": None}})
+    event = Event("1", "web-app", "orders.new", None, datetime(2026, 1, 2, tzinfo=UTC), json.dumps(payload).encode())
+    assert condition.when.holds(event, 0.0)
+    lines = (HERE / "good" / "everything.yaml").read_text().splitlines()
+    for clause in condition.match.clauses:
+        _, line, column = clause.place.rsplit(":", 2)
+        assert lines[int(line) - 1][int(column) - 1 :].startswith(
+            ("severity:", "gte:", "not:", "lines.", "exists:", "any:")
+        )
+    assert [str(p.path) for p in everything.problems if "null" in p.message] == [
+        'routes[2].match.any[1]."customer.name".in[1]'
+    ]
 
 
 @pytest.mark.parametrize("file", [*GOOD, EXAMPLE], ids=lambda file: file.stem)

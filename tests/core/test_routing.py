@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.config.models import RouteConfig, RouteSink
+from router.core.conditions import Condition, compile_match
 from router.core.matching import ChannelIndex, any_of
 from router.core.routing import UNMATCHED, Routing, SchemaRule, Target
 from router.core.validation import compile_schema
@@ -72,11 +73,12 @@ def test_the_first_schema_that_matches_counts():
 
 def test_a_condition_decides_by_the_payload_and_final_counts_where_it_is_met():
     routes = [route("big", "mail", final=True), route("all", "log")]
-    routing = Routing(routes, [], [RouteSink(sink="rest")], conditions={"big": lambda payload: payload > 10})
+    big = Condition(compile_match({"n": {"gt": 10}}))
+    routing = Routing(routes, [], [RouteSink(sink="rest")], conditions={"big": big})
     plan = routing.plan("web", b"x")
     assert plan.conditional
-    assert plan.deliveries(plan.taken_by(11)) == (Target("big", "mail"),)
-    assert plan.deliveries(plan.taken_by(10)) == (Target("all", "log"),)
+    assert plan.deliveries(plan.taken_by({"n": 11})) == (Target("big", "mail"),)
+    assert plan.deliveries(plan.taken_by({"n": 10})) == (Target("all", "log"),)
 
 
 def test_channels_for_which_everything_is_the_same_share_one_plan():
@@ -89,7 +91,7 @@ def test_channels_for_which_everything_is_the_same_share_one_plan():
 
 def test_overlapping_globs_do_not_make_plans_without_end(monkeypatch):
     monkeypatch.setattr("router.core.routing.MOST_PLANS", 50)
-    routing = Routing([route(f"r{n}", "log", channels=[f"*{n}*"]) for n in range(10)], [])
+    routing = Routing([route(f"r{n}", f"s{n}", channels=[f"*{n}*"]) for n in range(10)], [])
     for number in range(5000):
         found = [name for name, _ in targets(routing, "web", b"%d" % number)]
         assert found == [f"r{digit}" for digit in sorted(set(str(number)))]

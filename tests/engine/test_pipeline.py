@@ -8,11 +8,14 @@ from structlog.testing import capture_logs as capturing
 
 from router.config.models import RouteConfig, RouteSink
 from router.core.accounts.books import Books, SinkBook, SourceBook
+from router.core.conditions import Condition, When, compile_match
 from router.core.decoding import SourceFormat
 from router.core.ids import Ids
+from router.core.rendering import TemplateEnvironment
 from router.core.routing import Routing, SchemaRule
 from router.core.validation import DETAIL_BYTES, compile_schema
 from router.engine.clock import SystemClock
+from router.engine.expression_failures import ExpressionFailures
 from router.engine.intake.channels import MOST_CHANNELS
 from router.engine.intake.pipeline import Pipeline
 from router.errors import Reason
@@ -49,22 +52,25 @@ class Run:
         schema=SCHEMA,
         schema_channels=("notification",),
         clock=None,
+        conditions=None,
     ):
         self.inboxes = {"log": [], "mail": []}
         self.puts = []
         self.letters = Letters()
+        self.failures = ExpressionFailures()
         self.books = Books({"web": SourceBook()}, {name: SinkBook() for name in self.inboxes})
         routes = routes or [RouteConfig(id="all", sinks=[RouteSink(sink="log")])]
         rules = [SchemaRule(schema_channels, "n.json", mode, None if mode == "off" else schema)]
         self.pipeline = Pipeline(
             formats=[SourceFormat("web", TEXT if text else format, max_bytes, id_path)],
-            routing=Routing(routes, rules, unmatched),
+            routing=Routing(routes, rules, unmatched, conditions=conditions),
             inboxes={name: self._put(name) for name in self.inboxes},
             dead_letters=self.letters,
             books=self.books,
             clock=clock or SystemClock(),
             ids=Ids("test"),
             keep_unmatched=keep_unmatched,
+            failures=self.failures,
         )
 
     def _put(self, name):
@@ -159,7 +165,7 @@ def test_a_schema_that_does_not_enforce_lets_pass(mode):
 def test_fan_out_keeps_the_order_and_the_id():
     routes = [
         RouteConfig(id="first", sinks=[RouteSink(sink="log"), RouteSink(sink="mail")]),
-        RouteConfig(id="second", sinks=[RouteSink(sink="log")]),
+        RouteConfig(id="second", sinks=[RouteSink(sink="log")], expires="15m"),
     ]
     run = Run(routes)
     run.receive(b'{"user_id": 1, "message": ""}', b'{"user_id": 2, "message": ""}')
@@ -170,13 +176,69 @@ def test_fan_out_keeps_the_order_and_the_id():
     assert run.book.routed == 2
 
 
-def test_several_routes_to_the_same_sinks_make_one_delivery_each():
-    routes = [RouteConfig(id=f"r{n}", sinks=[RouteSink(sink="log"), RouteSink(sink="mail")]) for n in range(3)]
+def test_routes_to_the_same_sinks_whose_messages_differ_make_one_delivery_each():
+    expires = (None, "15m", "1h")
+    routes = [
+        RouteConfig(id=f"r{n}", sinks=[RouteSink(sink="log"), RouteSink(sink="mail")], expires=each)
+        for n, each in enumerate(expires)
+    ]
     run = Run(routes)
     run.receive(GOOD, GOOD)
     for name in ("log", "mail"):
         assert sorted(event.route for event in run.inboxes[name]) == ["r0", "r0", "r1", "r1", "r2", "r2"]
         assert len({event.key for event in run.inboxes[name]}) == 6
+
+
+def test_routes_that_send_the_same_message_to_a_sink_make_one_delivery_by_the_first_of_them():
+    routes = [
+        RouteConfig(id="first", sinks=[RouteSink(sink="mail")]),
+        RouteConfig(id="second", sinks=[RouteSink(sink="log"), RouteSink(sink="mail")]),
+        RouteConfig(id="third", sinks=[RouteSink(sink="log")]),
+    ]
+    run = Run(routes)
+    run.receive(GOOD, GOOD)
+    assert {name: [event.route for event in events] for name, events in run.inboxes.items()} == {
+        "mail": ["first", "first"],
+        "log": ["second", "second"],
+    }
+    assert run.book.routed == 2
+    assert run.books.sinks["log"].planned == 2
+
+
+def test_a_when_that_can_not_be_evaluated_takes_no_event_and_is_counted_and_told_of_once_for_each_kind():
+    routes = [RouteConfig(id=name, sinks=[RouteSink(sink="log")]) for name in ("shares", "numbers")]
+    environment = TemplateEnvironment()
+    conditions = {
+        "shares": Condition(when=When("100 / payload.user_id > 5", environment)),
+        "numbers": Condition(compile_match({"user_id": {"lt": 10}})),
+    }
+    run = Run(routes, conditions=conditions)
+    with capturing() as logs:
+        run.receive(*(b'{"user_id": %d, "message": "secret"}' % n for n in (0, 0, 5, 50, 0)))
+    assert [(event.payload["user_id"], event.route) for event in run.inboxes["log"]] == [
+        (0, "numbers"),
+        (0, "numbers"),
+        (5, "shares"),
+        (0, "numbers"),
+    ]
+    assert run.failures.counts == {"routes.shares.when": 3}
+    assert run.book.unmatched == 1
+    lines = [line for line in logs if line["event"] == "an expression could not be evaluated"]
+    (line,) = lines
+    assert line["expression"] == "routes.shares.when"
+    assert line["effect"] == "the route does not take the event"
+    assert line["event_id"] == run.inboxes["log"][0].id
+    assert "secret" not in str(line)
+
+
+def test_an_event_that_meets_no_condition_is_unmatched_and_its_letter_says_why():
+    conditions = {"all": Condition(compile_match({"user_id": 1}))}
+    run = Run(conditions=conditions, keep_unmatched=True)
+    run.receive(GOOD.replace(b"42", b"1"), GOOD)
+    run.receive(GOOD, channel=b"elsewhere")
+    assert [(letter.reason, letter.detail) for letter in run.letters.kept] == [
+        ("unmatched", "the conditions of no route are met")
+    ] * 2
 
 
 def test_one_sink_is_handed_the_events_of_several_channels_together_and_in_order():

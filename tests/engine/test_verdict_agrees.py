@@ -1,20 +1,25 @@
 """The pipeline's fast loop and `core.verdict` decide the same, whatever comes and however it is bundled."""
 
 from collections import Counter
+from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from router.config.models import RouteConfig, RouteSink
 from router.core.accounts.books import Books, SinkBook, SourceBook
+from router.core.conditions import Condition, When, compile_match
 from router.core.decoding import SourceFormat
 from router.core.ids import Ids
+from router.core.rendering import TemplateEnvironment
 from router.core.routing import Routing, SchemaRule
 from router.core.validation import compile_schema
 from router.core.verdict import Rejected, Unmatched, judge
 from router.engine.clock import SystemClock
+from router.engine.expression_failures import ExpressionFailures
+from router.engine.intake.channels import NO_ROUTE_OF_CHANNEL, NO_ROUTE_OF_EVENT
 from router.engine.intake.pipeline import Pipeline
-from router.events import CLOUDEVENTS, JSON, TEXT, RawBatch
+from router.events import CLOUDEVENTS, JSON, TEXT, Event, RawBatch
 from tests.support.engine import Letters
 
 SINKS = ("log", "mail", "chat")
@@ -31,7 +36,23 @@ payloads = st.one_of(
     st.sampled_from([b"", b"{", b"null", b"[]", b"\xff", b"[" * 50_000, b'"' + b"x" * 60_000 + b'"']),
 )
 envelopes = payloads.map(lambda data: b'{"specversion":"1.0","id":"1","source":"/s","type":"t","data":%b}' % data)
-conditions = st.sampled_from([None, lambda payload: payload == 1, lambda payload: isinstance(payload, dict)])
+
+MATCHES = [
+    {"n": 1},
+    {"n": {"gte": 0, "lt": 4}},
+    {"n": {"gt": 1}},
+    {"n": {"exists": False}},
+    {"id": {"prefix": "i"}},
+    {"n": [1, 2], "id": {"regex": "^i.$"}},
+    {"any": [{"n": -1}, {"id": {"suffix": "2"}}]},
+]
+WHENS = ["payload.n > 1", "payload == 1", "event.channel == 'a.b'", "route == 'r1'", "payload.n / 0 > 1"]
+ENVIRONMENT = TemplateEnvironment()
+conditions = st.none() | st.builds(
+    Condition,
+    st.none() | st.sampled_from(MATCHES).map(compile_match),
+    st.none() | st.sampled_from(WHENS).map(lambda source: When(source, ENVIRONMENT)),
+)
 
 
 @st.composite
@@ -44,7 +65,8 @@ def routings(draw):
             sinks=[RouteSink(sink=sink) for sink in draw(sinks)],
             channels=draw(st.none() | names),
             sources=draw(st.none() | st.just(["web"]) | st.just(["shop"])),
-            final=draw(st.booleans()),
+            expires=draw(st.sampled_from([None, None, "{{ payload.until }}"])),
+            final=draw(st.sampled_from([False, False, True])),
             enabled=draw(st.sampled_from([True, True, True, False])),
         )
         for number in range(draw(st.integers(0, 4)))
@@ -96,6 +118,7 @@ def test_the_pipeline_does_what_the_verdict_says(routing, source, chunks, acknow
     inboxes = {sink: [] for sink in SINKS}
     books = Books({"web": SourceBook()}, {sink: SinkBook() for sink in SINKS})
     letters = Letters()
+    evaluations = ExpressionFailures()
 
     def put(sink):
         def take(events, size):
@@ -113,8 +136,9 @@ def test_the_pipeline_does_what_the_verdict_says(routing, source, chunks, acknow
         clock=SystemClock(),
         ids=Ids("test"),
         keep_unmatched=keep,
+        failures=evaluations,
     )
-    deliveries, kept, counts = [], Counter(), Counter()
+    deliveries, kept, counts, failures = [], Counter(), Counter(), 0
     for chunk in chunks:
         batches = [
             RawBatch(channel, None, messages, None, None, Hears() if acknowledged else None)
@@ -124,20 +148,24 @@ def test_the_pipeline_does_what_the_verdict_says(routing, source, chunks, acknow
         for batch in batches:
             plan = routing.plan("web", batch.channel)
             for position, raw in enumerate(batch.payloads):
-                found = judge(raw, source, plan)
+                name = batch.channel.decode("utf-8", "backslashreplace")
+                event = Event("", source.name, name, None, datetime.now(UTC), raw)
+                found = judge(event, source, plan, 0.0)
                 if isinstance(found, Rejected):
                     counts["rejected"] += 1
                     expected = 1
                     kept[str(found.reason), raw, found.detail] += 1
                 else:
                     unmatched = isinstance(found, Unmatched)
+                    failures += len(found.failures)
                     counts["unmatched" if unmatched else "routed"] += 1
                     made = [(t.sink, t.route, batch.channel, found.message.data) for t in found.deliveries]
                     deliveries += made
                     expected = len(made)
                     if unmatched and not made and keep:
                         expected = 1
-                        kept["unmatched", raw, "no route takes this channel"] += 1
+                        reason = NO_ROUTE_OF_EVENT if plan.steps else NO_ROUTE_OF_CHANNEL
+                        kept["unmatched", raw, reason] += 1
                 if acknowledged:
                     assert batch.receipt.expected[position] == expected
     seen = [(e.sink, e.route, e.channel, e.raw) for sink in SINKS for e in inboxes[sink]]
@@ -148,6 +176,7 @@ def test_the_pipeline_does_what_the_verdict_says(routing, source, chunks, acknow
             assert [each for each in seen if each[:2] == (sink, route)] == mine
     assert Counter(seen) == Counter(wanted)
     assert Counter((letter.reason, letter.payload, letter.detail) for letter in letters.kept) == kept
+    assert evaluations.counts.total() == failures
     book = books.sources["web"]
     assert (book.rejected.total(), book.unmatched, book.routed) == tuple(
         counts[name] for name in ("rejected", "unmatched", "routed")

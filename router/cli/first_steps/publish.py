@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -74,10 +75,13 @@ def _fits(loaded: Loaded, name: str, source: SourceConfig | None, channel: str, 
     from router.config.models import PubSubConfig
     from router.core.decoding import SourceFormat
     from router.core.verdict import Rejected, judge
+    from router.events import Event
 
     plan = loaded.routing().plan(name, os.fsencode(channel))
     read = source or PubSubConfig(type="pubsub", channels=[channel])
-    verdict = judge(raw, SourceFormat.of(name, read), plan)
+    now = datetime.now(UTC)
+    event = Event("", name, channel, None, now, raw)
+    verdict = judge(event, SourceFormat.of(name, read), plan, now.timestamp())
     rejected = isinstance(verdict, Rejected)
     for violation in verdict.violations:
         pointer = violation.pointer or "/"

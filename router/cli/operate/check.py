@@ -110,6 +110,8 @@ def summary(loaded: Loaded) -> dict[str, Any]:
                 "id": route.id,
                 "sources": route.sources,
                 "channels": route.channels,
+                "match": route.match is not None,
+                "when": route.when is not None,
                 "sinks": [target.sink for target in route.sinks],
                 "final": route.final,
                 "enabled": route.enabled,
@@ -210,8 +212,10 @@ def _source_lines(name: str, source: dict[str, Any]) -> list[str]:
 
 def _route_line(route: dict[str, Any]) -> str:
     where = [f"{_list(route[key])}" for key in ("sources", "channels") if route[key]]
+    conditions = " and ".join(key for key in ("match", "when") if route[key])
     flags = [text for text, shown in (("final", route["final"]), ("disabled", not route["enabled"])) if shown]
-    return f"{route['id']}: {' '.join(where) or 'every event'} -> {_list(route['sinks'])}{_list(flags, ' ({})')}"
+    asked = f"{' '.join(where) or 'every event'}{conditions and f' with {conditions}'}"
+    return f"{route['id']}: {asked} -> {_list(route['sinks'])}{_list(flags, ' ({})')}"
 
 
 def _sink_line(name: str, sink: dict[str, Any]) -> str:

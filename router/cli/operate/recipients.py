@@ -45,21 +45,17 @@ class Recipients:
 
     def _ways(self, letter: DeadLetter, event: Event) -> tuple[Event, list[tuple[str, str]]]:
         """The event as it goes the whole way again, and where to; nowhere where it would be refused again."""
-        import msgspec
-
         from router.core.decoding import SourceFormat
-        from router.core.verdict import Rejected, judge
+        from router.core.verdict import Rejected, judge, opened
 
         source = self._loaded.config.sources.get(letter.source)
         if source is None:
             return event, []
         plan = self._routing.plan(letter.source, letter.channel.encode("utf-8", "surrogateescape"))
-        verdict = judge(letter.payload, SourceFormat.of(letter.source, source), plan)
+        verdict = judge(event, SourceFormat.of(letter.source, source), plan, self._now)
         if isinstance(verdict, Rejected):
             return event, []
-        message = verdict.message
-        event = msgspec.structs.replace(event, raw=message.data, format=message.format, _payload=message.payload)
-        return event, [(target.sink, target.route) for target in verdict.deliveries]
+        return opened(event, verdict.message), [(target.sink, target.route) for target in verdict.deliveries]
 
     def _reach(self, event: Event, sink: str, route: str) -> bool:
         import msgspec

@@ -51,6 +51,11 @@ class Expression:
         except BrokenTemplateError as error:
             raise BrokenExpressionError(error.faults) from None
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that it uses, such as `payload` and `event`."""
+        return self._value.names
+
     def value(self, event: Event, now: float) -> Any:
         """Return the value for an event or delivery, None where it is missing. Raises `TemplateError`."""
         return self._evaluated(event, now, _present)

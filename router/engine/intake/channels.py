@@ -14,6 +14,7 @@ import msgspec
 
 from router import events
 from router.core.accounts.books import LONGEST_CHANNEL
+from router.core.conditions.condition import Subject
 from router.core.decoding import SourceFormat, read
 from router.core.routing import MOST_PLANS, Plan, Routing, Step, Target
 from router.core.validation import Schema
@@ -21,6 +22,10 @@ from router.events import RawBatch
 
 MOST_CHANNELS = 10_000
 """Channels that are remembered, per source."""
+
+
+NO_ROUTE_OF_CHANNEL = "no route takes this channel"
+NO_ROUTE_OF_EVENT = "the conditions of no route are met"
 
 
 class Ending(msgspec.Struct, frozen=True, eq=False):
@@ -36,19 +41,21 @@ class Ending(msgspec.Struct, frozen=True, eq=False):
     targets: tuple[Target, ...]
     alone: str
     expected: int
+    unmatched: str
 
 
 class Prepared(msgspec.Struct, frozen=True, eq=False):
     """A plan with everything that the loop needs at hand; the channels that have the same plan share it.
 
     `accepts` asks what the source's decoder returns, None where every payload fits; `warns` is a schema that lets pass.
-    `ending` is None where the payload decides. `bare` says that neither has to be asked: a good message is its payload.
+    `ending` is None where the event decides. `asks_event` says that more than its payload does. `bare` says that neither has to be asked: a good message is its payload.
     """
 
     plan: Plan
     accepts: Callable[[Any], bool] | None
     warns: Schema | None
     ending: Ending | None
+    asks_event: bool
     bare: bool
 
 
@@ -69,7 +76,8 @@ class Channels:
         self._prepared: dict[Plan, Prepared] = {}
         self._pattern: bytes | None = None
         self._pattern_text: str | None = None
-        self._endings: dict[tuple[Step, ...], Ending] = {}
+        self._endings: dict[tuple[Step, ...] | bool, Ending] = {}
+        """By the steps that take an event. Where none does: whether its channel has any."""
 
     def find(self, batch: RawBatch, known: dict[bytes, Known]) -> Known:
         """Find what is to be known of a channel, and remember it there unless its name is very long."""
@@ -85,19 +93,21 @@ class Channels:
             known[channel] = found
         return found
 
-    def ending(self, plan: Plan, payload: Any) -> Ending:
+    def ending(self, plan: Plan, payload: Any, subject: Subject | None = None) -> Ending:
         """Return what an event becomes; events that become the same get the same object."""
-        taken = plan.taken_by(payload)
-        ending = self._endings.get(taken)
+        taken = plan.taken_by(payload, subject)
+        key = taken or bool(plan.steps)
+        ending = self._endings.get(key)
         if ending is None:
             targets = plan.deliveries(taken)
             first = targets[0] if targets else Target("", "")
             alone = first.sink if taken and len(targets) == 1 else ""
             expected = len(targets) or int(self._keep_unmatched)
-            ending = Ending(bool(taken), first.route, first.sink, targets, alone, expected)
+            why = "" if taken else NO_ROUTE_OF_EVENT if plan.steps else NO_ROUTE_OF_CHANNEL
+            ending = Ending(bool(taken), first.route, first.sink, targets, alone, expected, why)
             if len(self._endings) >= MOST_PLANS:
                 self._endings.clear()
-            self._endings[taken] = ending
+            self._endings[key] = ending
         return ending
 
     def _prepare(self, plan: Plan) -> Prepared:
@@ -110,7 +120,7 @@ class Channels:
         bare = self.source.plain and ending is not None and warns is None
         if len(self._prepared) >= MOST_PLANS:
             self._prepared.clear()
-        prepared = self._prepared[plan] = Prepared(plan, accepts, warns, ending, bare)
+        prepared = self._prepared[plan] = Prepared(plan, accepts, warns, ending, plan.asks_event, bare)
         return prepared
 
 

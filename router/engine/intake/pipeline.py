@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -19,19 +19,20 @@ from router import events
 from router.contracts import Clock, DeadLetters
 from router.core import verdict
 from router.core.accounts.books import Books, SourceBook
+from router.core.conditions.condition import Subject
 from router.core.decoding import SourceFormat
 from router.core.ids import Ids
-from router.core.routing import Plan, Routing, Target
+from router.core.routing import Plan, Routing
 from router.engine.dead_letters import dead_letter_factory
 from router.engine.delivery import delivery_log
-from router.engine.intake.channels import Channels, Ending, Known, Prepared, pattern_text
+from router.engine.expression_failures import ExpressionFailures
+from router.engine.intake.channels import NO_ROUTE_OF_CHANNEL, Channels, Ending, Known, Prepared, pattern_text
+from router.engine.intake.runs import Run, copies, run_of, without
 from router.engine.log_limits import LogLimits
 from router.errors import Reason, RejectedError
 from router.events import Event, RawBatch
 
 log = structlog.stdlib.get_logger(__name__)
-
-T = TypeVar("T")
 
 Put = Callable[[list[Event], int], None]
 """Hands deliveries to a sink, and the bytes of their payloads together."""
@@ -40,15 +41,8 @@ Put = Callable[[list[Event], int], None]
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, RejectedError)
 
 
-class _Run(msgspec.Struct, eq=False):
-    """Events that came one after the other and become the same, but for the route where each goes to one sink alone.
-
-    `size` is that of their payloads.
-    """
-
-    ending: Ending
-    accepted: list[Event]
-    size: int = 0
+_About = tuple[str, str, str, str | None, datetime, bytes, str, str, str, Mapping[str, str] | None]
+"""The fields of an event, from its id to its headers."""
 
 
 class _Moment(NamedTuple):
@@ -62,7 +56,8 @@ class _Moment(NamedTuple):
 class Pipeline:
     """Takes raw messages from sources and hands deliveries to sinks.
 
-    `inboxes` gives the `Put` of each sink. `keep_unmatched` makes dead letters of the events that no route took.
+    `inboxes` gives the `Put` of each sink. `keep_unmatched` makes dead letters of the events that no route took. `failures`
+    counts the `when`s that can't be evaluated.
     """
 
     def __init__(
@@ -76,7 +71,9 @@ class Pipeline:
         clock: Clock,
         ids: Ids,
         keep_unmatched: bool,
+        failures: ExpressionFailures,
     ) -> None:
+        self._failures = failures
         self._channels = {each.name: Channels(each, routing, keep_unmatched=keep_unmatched) for each in formats}
         self._routing = routing
         self._inboxes = inboxes
@@ -144,7 +141,7 @@ class Pipeline:
         book.received += len(refused)
         for batch, position, plan in refused:
             event = self._refused(source, batch, position, moment)
-            found = verdict.judge(event.raw, source, plan)
+            found = verdict.judge(event, source, plan, moment.now)
             assert isinstance(found, verdict.Rejected)
             self._reject(event, found)
         ready: dict[str, list[Event]] = {}
@@ -162,21 +159,21 @@ class Pipeline:
                 ready[ending.alone], sizes[ending.alone] = accepted, run.size
                 continue
             for number, target in enumerate(ending.targets):
-                ready.setdefault(target.sink, []).extend(_copies(accepted, target) if number else accepted)
+                ready.setdefault(target.sink, []).extend(copies(accepted, target) if number else accepted)
                 sizes[target.sink] = sizes.get(target.sink, 0) + run.size
         for sink, deliveries in ready.items():
             self._put(sink, deliveries, sizes[sink])
 
     def _accept(
         self, channels: Channels, known: dict[bytes, Known], batches: Sequence[RawBatch], moment: _Moment
-    ) -> tuple[list[_Run], list[tuple[RawBatch, int, Plan]]]:
+    ) -> tuple[list[Run], list[tuple[RawBatch, int, Plan]]]:
         """Return the first delivery of every good message, in order, and which messages can't be taken.
 
         The hot path: nothing of our own is called for an event, nor for a batch of a channel that is known.
         """
         source, decode, ids = channels.source, channels.decode, self._ids
         name, format_, most, (_, received_at, prefix) = source.name, source.format, source.max_bytes, moment
-        runs: list[_Run] = []
+        runs: list[Run] = []
         refused: list[tuple[RawBatch, int, Plan]] = []
         ending: Ending | None = None
         count = ids.count
@@ -204,9 +201,9 @@ class Pipeline:
                 bad.append(len(payloads) - left.__length_hint__() - 1)  # cheaper than to count the good ones
             if bad is not None:
                 refused += [(batch, position, prepared.plan) for position in bad]
-                good = _without(payloads, bad)
+                good = without(payloads, bad)
             if messages is not None:
-                places = _without(range(len(payloads)), bad or ())
+                places = without(range(len(payloads)), bad or ())
                 ids.count = count
                 self._make(runs, channels, found, batch, zip(places, messages, strict=True), moment)
                 count, ending = ids.count, None
@@ -214,7 +211,7 @@ class Pipeline:
             if prepared.ending is not ending:
                 assert prepared.ending is not None
                 ending = prepared.ending
-                run = _run(runs, ending)
+                run = run_of(runs, ending)
                 accepted, route, sink = run.accepted, ending.route, ending.sink
             if len(good) == 1:  # a comprehension for one would cost as much as the event
                 raw = good[0]
@@ -234,7 +231,7 @@ class Pipeline:
 
     def _make(  # noqa: PLR0917  # the loop's state, handed on by the loop alone
         self,
-        runs: list[_Run],
+        runs: list[Run],
         channels: Channels,
         known: Known,
         batch: RawBatch,
@@ -245,43 +242,34 @@ class Pipeline:
         channel, pattern, prepared = known
         source, plain, warns, ending = channels.source, channels.source.plain, prepared.warns, prepared.ending
         payloads, ids, headers, receipt, first = batch.payloads, batch.ids, batch.headers, batch.receipt, batch.first
-        run = None if ending is None else _run(runs, ending)
+        name, came = source.name, moment.received_at
+        run = None if ending is None else run_of(runs, ending)
         for position, message in messages:
             payload = message if plain else message.payload
             if warns is not None and not warns.is_valid(payload):
-                self._warn(prepared, source.name, channel, payload)
-            if prepared.ending is None:
-                ending = channels.ending(prepared.plan, payload)
-                run = _run(runs, ending)
-            assert ending is not None
-            assert run is not None
-            raw, format_ = payloads[position], source.format
-            id_ = ids[position] if ids else None
+                self._warn(prepared, name, channel, payload)
+            raw = data = payloads[position]
+            id_, form = ids[position] if ids else None, source.format
             header = headers[position] if headers else None
             if not plain:
                 id_ = message.id or id_
                 header = {**(header or {}), **(message.headers or {})} or None
-                format_ = message.format
-                if ending.sink:  # the letter of an event that gets no further holds the whole message
-                    raw = message.data
+                data, form = message.data, message.format
+            id_ = id_ or self._ids.next(moment.now)
+            if prepared.ending is None:
+                about = (id_, name, channel, pattern, came, data, "", "", form, header)
+                ending = self._decide(channels, prepared, payload, about, moment.now)
+                run = run_of(runs, ending)
+            assert ending is not None
+            assert run is not None
+            route, sink, at = ending.route, ending.sink, first + position
+            if sink:  # the letter of an event that gets no further holds the whole message
+                raw = data
             if receipt is not None:
-                receipt.expect(first + position, ending.expected)
+                receipt.expect(at, ending.expected)
             run.size += len(raw)
             run.accepted.append(
-                Event(
-                    id_ or self._ids.next(moment.now),
-                    source.name,
-                    channel,
-                    pattern,
-                    moment.received_at,
-                    raw,
-                    ending.route,
-                    ending.sink,
-                    format_,
-                    header,
-                    _receipt=receipt,
-                    _position=first + position,
-                )
+                Event(id_, name, channel, pattern, came, raw, route, sink, form, header, _receipt=receipt, _position=at)
             )
 
     def _put(self, sink: str, deliveries: list[Event], size: int) -> None:
@@ -297,6 +285,28 @@ class Pipeline:
         found = verdict.places(rule.schema.errors(payload))
         message = "event does not fit its schema, mode warn lets it pass"
         self._notes.say(message, source, rule.file, source=source, channel=channel, detail=found)
+
+    def _decide(self, channels: Channels, prepared: Prepared, payload: Any, about: _About, now: float) -> Ending:
+        """Return what an event becomes by its conditions; count and tell of the `when`s that can't be evaluated.
+
+        `about` are the fields of the event.
+        """
+        if not prepared.asks_event:
+            return channels.ending(prepared.plan, payload)
+        event = Event(*about, _payload=payload)
+        subject = Subject(event, now)
+        ending = channels.ending(prepared.plan, payload, subject)
+        for failure in subject.failures:
+            self._failures.add(
+                f"routes.{failure.route}.when",
+                failure.error,
+                "the route does not take the event",
+                event_id=event.id,
+                source=event.source,
+                channel=event.channel,
+                route=failure.route,
+            )
+        return ending
 
     def _refused(self, source: SourceFormat, batch: RawBatch, position: int, moment: _Moment) -> Event:
         """Make the event of a message that can't be taken: one dead letter of it is to be expected."""
@@ -337,8 +347,9 @@ class Pipeline:
         if ending.sink:
             return
         first = accepted[0]
+        of_channel = ending.unmatched == NO_ROUTE_OF_CHANNEL
         self._notes.say(
-            "no route takes the events of this channel",
+            "no route takes the events of this channel" if of_channel else "no route takes this event",
             first.source,
             times=len(accepted),
             channels=[event.channel for event in accepted[1:]],
@@ -349,7 +360,7 @@ class Pipeline:
         delivery_log.not_routed(accepted, "unmatched")
         if self._keep_unmatched:
             for event in accepted:
-                self._keep(event, Reason.UNMATCHED, "no route takes this channel")
+                self._keep(event, Reason.UNMATCHED, ending.unmatched)
 
     def _keep(self, event: Event, reason: Reason, detail: str) -> None:
         """Add the letter of an event that gets no further; the source hears of it when it is written."""
@@ -358,42 +369,3 @@ class Pipeline:
         if receipt is not None:
             letter = msgspec.structs.replace(letter, written=partial(receipt.settle, position))
         self._dead_letters.add([letter])
-
-
-def _run(runs: list[_Run], ending: Ending) -> _Run:
-    """Return the run that events with this ending belong to: the last one, or a new one."""
-    if runs:
-        last = runs[-1].ending
-        if last is ending or (last.alone and last.alone == ending.alone):
-            return runs[-1]
-    runs.append(_Run(ending, []))
-    return runs[-1]
-
-
-def _without(items: Sequence[T], bad: Sequence[int]) -> list[T]:
-    """Return the items without those at some positions, which are in ascending order."""
-    left = list(items)
-    for position in reversed(bad):
-        del left[position]
-    return left
-
-
-def _copies(accepted: Iterable[Event], target: Target) -> list[Event]:
-    """Return copies of deliveries, bound for another sink or by another route."""
-    return [
-        Event(
-            e.id,
-            e.source,
-            e.channel,
-            e.pattern,
-            e.received_at,
-            e.raw,
-            target.route,
-            target.sink,
-            e.format,
-            e.headers,
-            _receipt=e._receipt,
-            _position=e._position,
-        )
-        for e in accepted
-    ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from router.config.models import Model, PubSubConfig, SourceConfig
+from router.config.models import Model, PubSubConfig, RouteConfig, SourceConfig
 from router.errors import ConfigError
 from router.ops.loading import Loaded
 
@@ -75,8 +75,8 @@ def changes(old: Loaded, new: Loaded) -> Changes:
         switched=frozenset(n for n in sources.changed if _subscribes_elsewhere(before.sources[n], now.sources[n])),
         sinks=_difference(_identities(old), _identities(new)),
         routes=_difference(
-            {route.id: route.model_dump() for route in before.routes},
-            {route.id: route.model_dump() for route in now.routes},
+            {route.id: _route(route) for route in before.routes},
+            {route.id: _route(route) for route in now.routes},
         ),
         sections=tuple(
             section
@@ -115,6 +115,11 @@ def _difference(before: Mapping[str, object], now: Mapping[str, object]) -> Diff
         changed=tuple(name for name in now if name in before and now[name] != before[name]),
         kept=tuple(name for name in now if name in before and now[name] == before[name]),
     )
+
+
+def _route(route: RouteConfig) -> object:
+    """Return all that a route says; Python takes 1, 1.0 and true for equal, `match` does not take 1 for true."""
+    return route.model_dump(), repr(route.match)
 
 
 def _plain(value: Any) -> Any:

@@ -19,6 +19,7 @@ from router.config.models import (
     ShutdownConfig,
     SourceConfig,
 )
+from router.core.conditions import Condition
 from router.core.routing import SchemaRule
 from router.errors import Problem
 from router.ops.loading.checking.sinks import CheckedSink, TemplateReader
@@ -47,6 +48,8 @@ class Draft:
     schemas: list[tuple[SchemaConfig, SchemaRule, Node]] = field(default_factory=list)
     sinks: dict[str, CheckedSink] = field(default_factory=dict)
     routes: list[RouteConfig] = field(default_factory=list)
+    conditions: dict[str, Condition] = field(default_factory=dict)
+    """The compiled `match` and `when` by route id."""
     places: dict[tuple[str, str | None], Mapping] = field(default_factory=dict)
     """The options of (sink, route) where the route overrides some."""
     unmatched: Literal["drop", "dead-letter"] | list[RouteSink] = "drop"

@@ -97,7 +97,10 @@ class _Printer:
         dumped = route.model_dump(mode="json", exclude_none=True, include={"id", "final", "enabled"})
         raw = self._raw(item, type(route))
         assert isinstance(raw, dict)
-        order = ("id", "sources", "channels", "expires", "sinks", "final", "enabled")
+        match = find(item, "match")
+        if match is not None:
+            raw["match"] = self._raw(match, None, names_files=False)
+        order = ("id", "sources", "channels", "match", "when", "expires", "sinks", "final", "enabled")
         return {key: raw.get(key, dumped.get(key)) for key in order if key in raw or key in dumped}
 
     def _schema(self, config: SchemaConfig, item: Node) -> dict[str, Any]:
@@ -139,14 +142,23 @@ class _Printer:
             return filled
         return self._raw(node, shape)
 
-    def _raw(self, node: Node, shape: shapes.Shape) -> Any:
-        """Return what stands in the file, secrets hidden and paths made relative to the main file."""
+    def _raw(self, node: Node, shape: shapes.Shape, *, names_files: bool = True) -> Any:
+        """Return what stands in the file, secrets hidden and paths made relative to the main file.
+
+        Without `names_files` a key `file` is a key as any other.
+        """
         if isinstance(node, Mapping):
-            if set(node.entries) == {"file"} and isinstance(node.get("file"), Scalar):
+            if names_files and set(node.entries) == {"file"} and isinstance(node.get("file"), Scalar):
                 return {"file": self._path(node.entries["file"].node)}
-            return {key: self._raw(entry.node, shapes.at(shape, [key])) for key, entry in node.entries.items()}
+            return {
+                key: self._raw(entry.node, shapes.at(shape, [key]), names_files=names_files)
+                for key, entry in node.entries.items()
+            }
         if isinstance(node, Sequence):
-            return [self._raw(item, shapes.at(shape, [index])) for index, item in enumerate(node.items)]
+            return [
+                self._raw(item, shapes.at(shape, [index]), names_files=names_files)
+                for index, item in enumerate(node.items)
+            ]
         assert isinstance(node, Scalar)
         if not isinstance(node.value, str) and "$" not in node.text:
             return node.value

@@ -20,11 +20,12 @@ from router.config.models import (
     RouterConfig,
     SourceConfig,
 )
+from router.core.conditions import Condition
 from router.core.rendering import OptionsTemplate, TemplateEnvironment
 from router.core.rendering.expressions import Expiry, Expression
 from router.core.routing import Routing, SchemaRule
 from router.errors import ConfigError, Problem
-from router.ops.loading.checking import compiling
+from router.ops.loading.checking import compiling, conditions
 from router.ops.loading.checking.lint import check_file_modes, look_around
 from router.ops.loading.checking.sinks import secrets_of, url_secrets
 from router.ops.loading.draft import Draft
@@ -70,6 +71,8 @@ class Loaded:
     """The compiled `only_if` by (sink, route id), of those that have one; route None for the sink's own."""
     expires: MappingType[str, Expiry]
     """The compiled `expires` by route id, of those that have one."""
+    conditions: MappingType[str, Condition]
+    """The compiled `match` and `when` by route id, of those that have one."""
     environment: TemplateEnvironment
     problems: tuple[Problem, ...]
     """Warnings and notes."""
@@ -107,7 +110,7 @@ class Loaded:
         config = self.config
         unmatched = config.unmatched if isinstance(config.unmatched, list) else []
         fallbacks = [name for sink in config.sinks.values() for name in sink.host.fallback]
-        return Routing(config.routes, self.schemas, unmatched, fallbacks)
+        return Routing(config.routes, self.schemas, unmatched, fallbacks, conditions=self.conditions)
 
     def overriding(self, sink: str) -> frozenset[str]:
         """The routes that replace options of a sink."""
@@ -139,6 +142,7 @@ def load(
     environment = TemplateEnvironment(timezone=draft.timezone)
     templates, only_if = compiling.compiled(draft, environment), compiling.only_if(draft, environment)
     order_by, expires = compiling.order_by(draft, environment), compiling.expires(draft, environment)
+    draft.conditions = conditions.compiled(draft, environment)
     files = frozenset(Path(os.path.normpath(file)) for file in draft.files | draft.reader.files)
     try:
         draft.problems.check()
@@ -159,6 +163,7 @@ def load(
         order_by=order_by,
         only_if=only_if,
         expires=expires,
+        conditions=draft.conditions,
         environment=environment,
         secrets=frozenset(_secrets(draft)),
         problems=draft.problems.all(),

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from router.config.models import SOURCES, DeliverOnly, HostKeys, RouteConfig, RouterConfig, SchemaConfig
 from router.config.scalars import NAME, OFF
+from router.core.conditions.reading import ANY
 from router.ops.loading.reading import shapes
 from router.plugin_contracts import SinkType
 from router.plugin_loading.plugin_manager import ALL, Plugins
@@ -20,6 +21,7 @@ Json = dict[str, Any]
 
 _EXPRESSION: Json = {"type": "string", "pattern": r"\$"}
 _TEXT: Json = {"type": "string"}
+_FULL_TEXT: Json = {"type": "string", "minLength": 1}
 _TEXTS: Json = {"type": "array", "items": _TEXT}
 _NOISE = frozenset({"title", "discriminator", "writeOnly", "default"})
 _SCALARS = frozenset({"integer", "number", "boolean", "null"})
@@ -64,6 +66,7 @@ def config_schema(plugins: Plugins) -> Json:
         "required": ["version"],
         "anyOf": [{"required": ["include"]}, {"required": ["sources", "sinks", "routes"]}],
         "additionalProperties": False,
+        "definitions": _definitions(),
     }
 
 
@@ -214,7 +217,60 @@ def _route(plugins: Plugins) -> Json:
     route = _model(RouteConfig)
     sinks = {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string"}, entry]}}
     description = route["properties"]["sinks"].get("description", "")
-    return {**route, "properties": {**route["properties"], "sinks": _described(sinks, description)}}
+    described = {
+        "sinks": _described(sinks, description),
+        "match": {
+            "allOf": [{"$ref": "#/definitions/match"}],
+            "description": route["properties"]["match"]["description"],
+        },
+        "when": {"type": "string", "minLength": 1, "description": route["properties"]["when"]["description"]},
+    }
+    return {**route, "properties": {**route["properties"], **described}}
+
+
+def _definitions() -> Json:
+    """The schemas that refer to themselves: of `match`, and of one condition in it."""
+    scalar: Json = {"type": ["string", "number", "boolean", "null"]}
+    scalars: Json = {"type": "array", "minItems": 1, "items": scalar}
+    number: Json = {"anyOf": [{"type": "number"}, _EXPRESSION]}
+    text: Json = {"anyOf": [_FULL_TEXT, {"type": "array", "minItems": 1, "items": _FULL_TEXT}]}
+    operators: dict[str, tuple[Json, str]] = {
+        "eq": (scalar, "equals; a missing field does not"),
+        "ne": (scalar, "is there, and is something else"),
+        "in": (scalars, "is one of these"),
+        "gt": (number, "is a number above this"),
+        "gte": (number, "is a number, this or above"),
+        "lt": (number, "is a number below this"),
+        "lte": (number, "is a number, this or below"),
+        "prefix": (text, "is a text that begins with this, or with one of these"),
+        "suffix": (text, "is a text that ends with this, or with one of these"),
+        "contains": (
+            {"anyOf": [scalar, scalars]},
+            "is a text that this is a part of, or a list that it is an element of",
+        ),
+        "regex": (text, "is a text in which this pattern is found"),
+        "exists": ({"anyOf": [{"type": "boolean"}, _EXPRESSION]}, "is there, null too; false: is not there"),
+        "not": ({"$ref": "#/definitions/condition"}, "the condition does not hold, which a missing field meets"),
+    }
+    properties = {
+        name: {"allOf": [schema], "description": described} for name, (schema, described) in operators.items()
+    }
+    condition = {"type": "object", "minProperties": 1, "properties": properties, "additionalProperties": False}
+    alternatives = {
+        "description": "at least one of these holds",
+        "type": "array",
+        "minItems": 1,
+        "items": {"$ref": "#/definitions/match"},
+    }
+    return {
+        "condition": {"anyOf": [scalar, scalars, condition]},
+        "match": {
+            "type": "object",
+            "minProperties": 1,
+            "properties": {ANY: alternatives},
+            "additionalProperties": {"$ref": "#/definitions/condition"},
+        },
+    }
 
 
 def _either(first: Json | None, second: Json) -> Json:

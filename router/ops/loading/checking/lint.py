@@ -16,6 +16,8 @@ from urllib.parse import parse_qs, urlsplit
 from router.config.models import PubSubConfig, StreamConfig
 from router.core.matching import is_glob
 from router.files import UnreadableError, others_may_write, resolve_path
+from router.ops.loading.checking.conditions import without_fields
+from router.ops.loading.checking.merging import note_double_deliveries
 from router.ops.loading.checking.reachability import look_for_the_unreachable
 from router.ops.loading.checking.sinks import IN_CLEAR, url_secrets
 from router.ops.loading.draft import Draft
@@ -38,6 +40,8 @@ def look_around(draft: Draft) -> None:
     _embedded_settings(draft)
     _exact_names(draft)
     _claims(draft)
+    _texts_without_fields(draft)
+    note_double_deliveries(draft)
 
 
 def _typographic_quotes(draft: Draft) -> None:
@@ -114,6 +118,13 @@ def _claims(draft: Draft) -> None:
         if isinstance(source, StreamConfig) and source.claim.idle < 2 * longest:
             message = f"claim.idle should be at least twice the longest timeout of a sink ({longest:g} s)"
             draft.remark(message, draft.entries("sources")[name])
+
+
+def _texts_without_fields(draft: Draft) -> None:
+    """Name the conditions on fields that may be asked of texts, which have none."""
+    for entry, source in without_fields(draft):
+        message = f"source {source} brings texts, which have no fields to match: name other `sources` in this route"
+        draft.remark(message, entry)
 
 
 def _database(url: str) -> str:

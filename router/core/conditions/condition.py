@@ -1,0 +1,76 @@
+"""What a route asks of an event: `match` on its payload, then `when`; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from router.core.conditions.clauses import Node
+from router.core.conditions.index import is_simple
+from router.core.conditions.match import Match, holding
+from router.core.rendering import TemplateEnvironment
+from router.core.rendering.checking import Fault
+from router.core.rendering.expressions import BrokenExpressionError, Expression
+from router.errors import TemplateError
+from router.events import Event
+
+
+class When:
+    """A compiled `when`. Raises `BrokenExpressionError`."""
+
+    def __init__(self, source: str, environment: TemplateEnvironment) -> None:
+        self._expression = Expression(source, environment, "when")
+        if "sink" in self._expression.names:
+            raise BrokenExpressionError([Fault("`when` knows no `sink`: it is asked before any sink is chosen", None)])
+
+    def holds(self, event: Event, now: float) -> bool:
+        """Return whether the expression is true of an event. Raises `TemplateError`."""
+        return self._expression.holds(event, now)
+
+
+class Condition:
+    """The conditions of one route: both have to hold, `match` first."""
+
+    def __init__(self, match: Match | None = None, when: When | None = None) -> None:
+        self.match = match
+        self.when = when
+
+    @property
+    def clauses(self) -> tuple[Node, ...]:
+        """The clauses of `match`; none without one."""
+        return self.match.clauses if self.match is not None else ()
+
+    def rest(self) -> Callable[[Any], bool] | None:
+        """Return what asks a payload for the clauses that the index does not answer; None where it answers all."""
+        left = tuple(node for node in self.clauses if not is_simple(node))
+        if self.match is None or not left:
+            return None
+        return self.match.holds if len(left) == len(self.clauses) else holding(left)
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """A `when` that could not be evaluated for an event: of which route, and why."""
+
+    route: str
+    error: TemplateError
+
+
+class Subject:
+    """The event that is asked about, and the time. `failures` are the `when`s that could not be evaluated."""
+
+    __slots__ = ("_now", "event", "failures")
+
+    def __init__(self, event: Event, now: float) -> None:
+        self.event = event
+        self._now = now
+        self.failures: list[Failure] = []
+
+    def meets(self, when: When, route: str) -> bool:
+        """Return whether the `when` of a route holds; one that can't be evaluated does not."""
+        try:
+            return when.holds(msgspec.structs.replace(self.event, route=route, sink=""), self._now)
+        except TemplateError as error:
+            self.failures.append(Failure(route, error))
+            return False

@@ -1,0 +1,50 @@
+"""The condition of a route on the payload, `match`, compiled; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from router.core.conditions.clauses import Node
+from router.core.conditions.compiling import document
+from router.core.conditions.reading import At, Fault, Place, Reader, nothing
+from router.core.validation import SchemaProblem, compile_schema
+
+
+class BrokenMatchError(Exception):
+    """A `match` that can't be compiled: `faults` has everything found."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__("; ".join(fault.message for fault in faults))
+        self.faults = faults
+
+
+class Match:
+    """A compiled `match`: its clauses, and whether a payload meets all of them.
+
+    `nulls` are the places of the nulls that a field is compared with. Raises `SchemaProblem`.
+    """
+
+    def __init__(self, clauses: tuple[Node, ...], nulls: tuple[At, ...] = ()) -> None:
+        self.clauses = clauses
+        self.nulls = nulls
+        self.holds: Callable[[Any], bool] = holding(clauses)
+
+
+def holding(clauses: tuple[Node, ...]) -> Callable[[Any], bool]:
+    """Return whether a payload meets all of these clauses. Raises `SchemaProblem`."""
+    return compile_schema(document(clauses), uri="schema:///match", retrieve=nothing).is_valid
+
+
+def compile_match(written: Any, place: Place = lambda _at: "") -> Match:
+    """Compile a `match` as it is written. `place` says where its parts stand. Raises `BrokenMatchError`."""
+    reader = Reader(place)
+    try:
+        clauses = reader.match(written)
+        if reader.faults:
+            raise BrokenMatchError(reader.faults)
+        return Match(clauses, tuple(reader.nulls))
+    except RecursionError:
+        raise BrokenMatchError([Fault((), "it is nested too deeply")]) from None
+    except SchemaProblem as problem:  # patterns that are too large together
+        raise BrokenMatchError([Fault((), f"it can't be compiled: {problem.message}")]) from None

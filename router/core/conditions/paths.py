@@ -1,0 +1,118 @@
+"""Paths into a payload: `order.total`, `lines.*.sku`, `lines.0.sku`, `"a.b".c`; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+EACH: Final = None
+"""The segment that stands for any element of a list, written `*`."""
+
+Segment = str | int | None
+"""A key of an object, an index of a list, or `EACH`."""
+
+Path = tuple[Segment, ...]
+
+MOST_SEGMENTS = 32
+"""Segments of the longest path."""
+
+HIGHEST_INDEX = 999
+"""The highest index. JSON Schema has to name every element before the one that is meant."""
+
+_ASCII_DIGITS = frozenset("0123456789")
+
+
+class PathError(ValueError):
+    """A text that is no path; the message says why."""
+
+
+def parse(written: str) -> Path:
+    """Return the segments of a path. Raises `PathError`."""
+    segments: list[Segment] = []
+    rest = written
+    while True:
+        segment, rest = _quoted(rest, written) if rest.startswith('"') else _bare(rest)
+        segments.append(segment)
+        if not rest:
+            break
+        rest = rest[1:]  # the dot
+    if len(segments) > MOST_SEGMENTS:
+        raise PathError(f"a path has at most {MOST_SEGMENTS} parts, not {len(segments)}")
+    return tuple(segments)
+
+
+def _quoted(rest: str, written: str) -> tuple[str, str]:
+    """Return the key in double quotes that a text begins with, and what follows."""
+    key: list[str] = []
+    characters = iter(range(1, len(rest)))
+    for at in characters:
+        if rest[at] == "\\" and rest[at + 1 : at + 2] in {'"', "\\"}:
+            key.append(rest[at + 1])
+            next(characters)
+        elif rest[at] == '"':
+            after = rest[at + 1 :]
+            if after and not after.startswith("."):
+                raise PathError('after a key in double quotes comes a dot or the end: "a.b".c')
+            return "".join(key), after
+        else:
+            key.append(rest[at])
+    raise PathError(f"the double quote in {written} is not closed")
+
+
+def _bare(rest: str) -> tuple[Segment, str]:
+    """Return the part before the first dot, and what follows."""
+    part, dot, after = rest.partition(".")
+    if part == "*":
+        return EACH, dot + after
+    if not part:
+        raise PathError('a part of the path is empty; a key that holds a dot stands in double quotes: "a.b".c')
+    if set(part) <= _ASCII_DIGITS:
+        if part[0] == "0" and part != "0":
+            raise PathError(f'an index has no zeros in front; a key of digits stands in double quotes: "{part}"')
+        if len(part) > len(str(HIGHEST_INDEX)) or int(part) > HIGHEST_INDEX:
+            raise PathError(f'an index is at most {HIGHEST_INDEX}; a key of digits stands in double quotes: "{part}"')
+        return int(part), dot + after
+    if part[0] == "-" and set(part[1:]) <= _ASCII_DIGITS and len(part) > 1:
+        raise PathError(f'an index counts from 0; a key such as this stands in double quotes: "{part}"')
+    for sign in ("*", '"'):
+        if sign in part:
+            shown = part.replace("\\", "\\\\").replace('"', '\\"')
+            raise PathError(f'a key that holds {sign} stands in double quotes: "{shown}"')
+    return part, dot + after
+
+
+def shown(path: Path) -> str:
+    """Return a path as it is written."""
+    return ".".join(map(_shown, path))
+
+
+def _shown(segment: Segment) -> str:
+    if segment is EACH:
+        return "*"
+    if isinstance(segment, int):
+        return str(segment)
+    try:
+        plain = parse(segment) == (segment,) and segment != "any"
+    except PathError:
+        plain = False
+    if plain:
+        return segment
+    escaped = segment.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def values(payload: Any, path: Path) -> Iterator[Any]:
+    """Yield every value that stands at a path; without `*` there is at most one."""
+    if not path:
+        yield payload
+        return
+    segment, rest = path[0], path[1:]
+    if segment is EACH:
+        if isinstance(payload, list):
+            for element in payload:
+                yield from values(element, rest)
+    elif isinstance(segment, int):
+        if isinstance(payload, list) and segment < len(payload):
+            yield from values(payload[segment], rest)
+    elif isinstance(payload, dict) and segment in payload:
+        yield from values(payload[segment], rest)

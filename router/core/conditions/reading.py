@@ -1,0 +1,293 @@
+"""A written `match` to clauses, or everything that is wrong with it; pure."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from router.core.conditions import paths
+from router.core.conditions.clauses import AnyOf, Clause, Node, Not, Test, shown
+from router.core.conditions.paths import Path, PathError
+from router.core.validation import SchemaProblem, compile_schema
+
+At = tuple[str | int, ...]
+"""A place in a written `match`: keys and positions, one below the other."""
+
+Place = Callable[[At], str]
+"""Returns where something stands: `file:line:column`."""
+
+NUMBERS = ("gt", "gte", "lt", "lte")
+"""The operators that take a number."""
+
+TEXTS = ("prefix", "suffix", "contains", "regex")
+"""The operators that take a text, or several; `contains` takes other scalars too."""
+
+OPERATORS = ("eq", "ne", "in", *NUMBERS, *TEXTS, "exists", "not")
+
+ANY = "any"
+
+_MEANT = {
+    "=": "eq",
+    "==": "eq",
+    "equals": "eq",
+    "equal": "eq",
+    "is": "eq",
+    "!=": "ne",
+    "<>": "ne",
+    "neq": "ne",
+    "not_eq": "ne",
+    ">": "gt",
+    "above": "gt",
+    "greater": "gt",
+    "greater_than": "gt",
+    "min": "gte",
+    ">=": "gte",
+    "ge": "gte",
+    "<": "lt",
+    "below": "lt",
+    "less": "lt",
+    "less_than": "lt",
+    "max": "lte",
+    "<=": "lte",
+    "le": "lte",
+    "one_of": "in",
+    "any_of": "in",
+    "startswith": "prefix",
+    "starts_with": "prefix",
+    "endswith": "suffix",
+    "ends_with": "suffix",
+    "has": "contains",
+    "includes": "contains",
+    "like": "contains",
+    "pattern": "regex",
+    "matches": "regex",
+    "present": "exists",
+    "defined": "exists",
+}
+"""The operator that is meant by a word of another language."""
+
+_MEANT_NOT = ("nin", "not_in", "notin", "none_of")
+_LONGEST_SENTENCE = 200
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """A fault of a written `match`: where in it, and what is wrong, what is allowed; `in_key` says that the key there is it."""
+
+    at: At
+    message: str
+    in_key: bool = False
+
+
+class Reader:
+    """Reads one `match`; `faults` has what is wrong, `nulls` the places of the nulls that a field is compared with."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self.faults: list[Fault] = []
+        self.nulls: list[At] = []
+
+    def match(self, written: Any, at: At = ()) -> tuple[Node, ...]:
+        """Return the clauses of a mapping of paths to conditions."""
+        if not isinstance(written, Mapping):
+            cure = "; alternatives stand in `any: [{…}, {…}]`" if isinstance(written, list) else ""
+            return self._wrong(at, f"must be a mapping of paths to conditions, not {_described(written)}{cure}")
+        if not written:
+            return self._wrong(at, "must not be empty: name a path and what its value must be")
+        found: list[Node] = []
+        for name, condition in written.items():
+            place = (*at, name)
+            if name == ANY:
+                found += self._any(condition, place)
+            else:
+                found += self._clauses(name, condition, place)
+        return tuple(found)
+
+    def _wrong(self, at: At, message: str, *, in_key: bool = False) -> tuple[Node, ...]:
+        self.faults.append(Fault(at, message, in_key))
+        return ()
+
+    def _any(self, written: Any, at: At) -> tuple[Node, ...]:
+        """Return the clause of `any: [{…}, {…}]`."""
+        if not isinstance(written, list):
+            quoted = "; a field of that name stands in double quotes: '\"any\"'"
+            return self._wrong(at, f"`any` takes a list of mappings, [{{…}}, {{…}}], not {_described(written)}{quoted}")
+        if not written:
+            return self._wrong(at, "`any` must not be empty: none of no alternatives can hold")
+        alternatives = [self.match(each, (*at, number)) for number, each in enumerate(written)]
+        return (AnyOf(tuple(alternatives), self._place(at)),)
+
+    def _clauses(self, name: str, condition: Any, at: At) -> tuple[Node, ...]:
+        """Return the clauses of a path: one for each operator, or one for all that ask the same element of a list."""
+        try:
+            path = paths.parse(_sound(name))
+        except PathError as error:
+            return self._wrong(at, f"{shown(name)} is no path: {error}", in_key=True)
+        clauses = self._condition(path, condition, at)
+        found: list[Node] = []
+        for clause in clauses:
+            if isinstance(clause, Clause) and clause.plain and isinstance(condition, Mapping):
+                found += [Clause(path, (test,), self._place((*at, test.operator))) for test in clause.tests]
+            else:
+                found.append(clause)
+        return tuple(found)
+
+    def _condition(self, path: Path, condition: Any, at: At) -> tuple[Node, ...]:
+        """Return what a condition asks of the values at a path."""
+        if isinstance(condition, list):
+            wanted = self._scalars(condition, at, "a list of values")
+            return (Clause(path, (Test("in", wanted),), self._place(at)),) if wanted else ()
+        if not isinstance(condition, Mapping):
+            return (Clause(path, (Test("eq", self._scalar(condition, at)),), self._place(at)),)
+        if not condition:
+            return self._wrong(at, f"must not be empty: name an operator, {', '.join(OPERATORS)}")
+        tests: list[Test] = []
+        others: list[Node] = []
+        for operator, wanted in condition.items():
+            place = (*at, operator)
+            if operator == "not":
+                inner = self._condition(path, wanted, place)
+                if inner:
+                    others.append(Not(inner, self._place(place)))
+            elif operator not in OPERATORS:
+                self._wrong(place, _unknown(operator), in_key=True)
+            elif operator == "exists" and wanted is False:
+                others.append(Not((Clause(path, (Test("exists", True),)),), self._place(place)))
+            else:
+                test = self._test(operator, wanted, place)
+                if test is not None:
+                    tests.append(test)
+        own: list[Node] = [Clause(path, tuple(tests), self._place(at))] if tests else []
+        return (*own, *others)
+
+    def _test(self, operator: str, wanted: Any, at: At) -> Test | None:
+        """Return the test of an operator; None where what it is given is wrong."""
+        if operator == "exists":
+            if wanted is True:
+                return Test(operator, True)
+            self._wrong(at, f"`exists` takes true or false, not {_described(wanted)}")
+        elif operator in NUMBERS:
+            if type(wanted) is int or (isinstance(wanted, float) and math.isfinite(wanted)):
+                return Test(operator, wanted)
+            cure = "; take the quotes away" if isinstance(wanted, str) and _is_number(wanted) else ""
+            self._wrong(at, f"`{operator}` takes a number, not {_described(wanted)}{cure}")
+        elif operator == "in":
+            if isinstance(wanted, list):
+                many = self._scalars(wanted, at, "`in`")
+                return Test(operator, many) if many else None
+            self._wrong(at, f"`in` takes a list, not {_described(wanted)}; one value stands in `eq`")
+        elif operator in {"eq", "ne"}:
+            if not isinstance(wanted, list | Mapping):
+                return Test(operator, self._scalar(wanted, at))
+            cure = "write `in: […]`" if operator == "eq" else "write `not: {in: […]}`"
+            several = f"; for several values {cure}" if isinstance(wanted, list) else ""
+            self._wrong(at, f"`{operator}` takes one value, not {_described(wanted)}{several}")
+        else:
+            return self._of_text(operator, wanted, at)
+        return None
+
+    def _of_text(self, operator: str, wanted: Any, at: At) -> Test | None:
+        """Return the test of `prefix`, `suffix`, `contains` or `regex`: any of several."""
+        before = len(self.faults)
+        if isinstance(wanted, list):
+            many = self._scalars(wanted, at, f"`{operator}`")
+            places = [(*at, number) for number in range(len(many))]
+        elif isinstance(wanted, Mapping):
+            self._wrong(at, f"`{operator}` takes a text or a list of them, not a mapping")
+            return None
+        else:
+            many, places = (self._scalar(wanted, at),), [at]
+        for one, place in zip(many, places, strict=True):
+            if operator == "contains":
+                continue
+            if not isinstance(one, str):
+                self._wrong(place, f"`{operator}` takes a text, not {_described(one)}")
+            elif not one:
+                self._wrong(place, f"`{operator}` must not be empty: every text would meet it; write `exists: true`")
+            elif operator == "regex":
+                self._regex(one, place)
+        return Test(operator, many) if many and len(self.faults) == before else None
+
+    def _regex(self, pattern: str, at: At) -> None:
+        try:
+            compile_schema({"pattern": pattern}, uri="schema:///match", retrieve=nothing)
+        except SchemaProblem as problem:
+            message = problem.message
+            if 'is not a "regex"' in message:
+                message = f"{shown(pattern)} is no regular expression of the linear-time engine, which has no look-around and no back-references"
+            self._wrong(at, message[:_LONGEST_SENTENCE])
+
+    def _scalars(self, written: list[Any], at: At, what: str) -> tuple[Any, ...]:
+        """Return the values of a list, without those that are wrong."""
+        if not written:
+            self._wrong(at, f"{what} must not be empty: no value could ever match")
+        found: list[Any] = []
+        for number, one in enumerate(written):
+            if isinstance(one, list | Mapping):
+                self._wrong((*at, number), f"a list holds texts, numbers, true, false or null, not {_described(one)}")
+            else:
+                found.append(self._scalar(one, (*at, number)))
+        return tuple(found)
+
+    def _scalar(self, value: Any, at: At) -> Any:
+        """Return a value that a field is compared with; one that JSON does not have is a fault."""
+        if value is None:
+            self.nulls.append(at)
+        elif isinstance(value, float) and not math.isfinite(value):
+            self._wrong(at, "no payload holds this: JSON knows neither infinity nor NaN")
+        elif isinstance(value, str):
+            try:
+                return _sound(value)
+            except PathError as error:
+                self._wrong(at, str(error))
+        return value
+
+
+def nothing(_uri: str) -> Any:
+    """Refuse a reference: no condition has any."""
+    raise LookupError("a condition refers to nothing")
+
+
+def _sound(text: str) -> str:
+    """Return the plain text. Raises `PathError` for half of a surrogate pair, which no JSON text holds."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PathError("half of a surrogate pair is no character") from None
+    return str(text)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _described(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f"the text {shown(value)}"
+    if isinstance(value, int | float):
+        return f"the number {value:g}" if isinstance(value, float) else f"the number {shown(value)}"
+    return "a list" if isinstance(value, list) else "a mapping"
+
+
+def _unknown(operator: str) -> str:
+    """Return the sentence for an operator that is not known."""
+    word = operator.lower()
+    if word in _MEANT_NOT:
+        hint = " (did you mean `not: {in: […]}`?)"
+    elif word == ANY:
+        hint = " (`any` stands beside the paths, not below one)"
+    else:
+        near = difflib.get_close_matches(word, OPERATORS, n=1, cutoff=0.6)
+        meant = _MEANT.get(word) or (near[0] if near else "")
+        hint = f" (did you mean `{meant}`?)" if meant else "; a field of an object is named with a dot: `order.total`"
+    return f"unknown operator {shown(operator)}, allowed: {', '.join(OPERATORS)}{hint}"

@@ -1,0 +1,55 @@
+"""Which clauses of a `match` held, and which value each of them saw; pure.
+
+For those who ask about one event. Each clause runs on the schema engine by itself, so that the answer is the router's own.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any, NamedTuple
+
+from router.core.conditions import paths
+from router.core.conditions.clauses import AnyOf, Clause, Node, shown
+from router.core.conditions.match import Match, holding
+
+MOST = 10
+"""Values that are shown of one path."""
+
+NOTHING = "nothing"
+"""What a clause saw whose path leads nowhere in this payload."""
+
+
+class Reason(NamedTuple):
+    """One clause of a `match`, in words; whether it held; the values that it saw; where it is written."""
+
+    clause: str
+    held: bool
+    saw: str
+    place: str
+
+
+def why(match: Match, payload: Any) -> list[Reason]:
+    """Return what each clause says of a payload. The payload meets the match when all of them held."""
+    return [Reason(node.text, holding((node,))(payload), _saw(node, payload), node.place) for node in match.clauses]
+
+
+def _saw(node: Node, payload: Any) -> str:
+    found = {path: _values(path, payload) for path in _asked(node)}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    return ", ".join(f"{paths.shown(path)}: {seen}" for path, seen in found.items())
+
+
+def _asked(node: Node) -> list[paths.Path]:
+    """Return the paths that a clause asks for, each once."""
+    if isinstance(node, Clause):
+        return [node.path]
+    inner = [each for alternative in node.alternatives for each in alternative] if isinstance(node, AnyOf) else node.of
+    return list(dict.fromkeys(path for each in inner for path in _asked(each)))
+
+
+def _values(path: paths.Path, payload: Any) -> str:
+    seen = [shown(value) for value in islice(paths.values(payload, path), MOST + 1)]
+    if len(seen) > MOST:
+        seen[MOST] = "…"
+    return ", ".join(seen) or NOTHING

@@ -1,0 +1,127 @@
+"""`match` and `when` of routes, compiled, and their faults at their place; floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from router.core.conditions.condition import Condition, When
+from router.core.conditions.match import BrokenMatchError, Match, compile_match
+from router.core.conditions.reading import NUMBERS, At
+from router.core.rendering import TemplateEnvironment
+from router.core.rendering.expressions import BrokenExpressionError
+from router.ops.loading.draft import Draft
+from router.ops.loading.reading import typed
+from router.ops.loading.reading.nodes import Entry, Mapping, Mark, Node, Scalar, Sequence, items, plain, resolve, word
+from router.ops.loading.reading.problems import Problems
+
+_TYPED = frozenset({*NUMBERS, "exists"})
+"""Operators whose value is no text: what `${…}` gives is read as a number or a truth value."""
+
+
+def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[str, Condition]:
+    """Compile the conditions of every route that has some, by its id; report what can't be."""
+    found: dict[str, Condition] = {}
+    for route in items(draft.root.get("routes")):
+        if not isinstance(route, Mapping):
+            continue
+        match, when = route.entries.get("match"), route.entries.get("when")
+        condition = Condition(
+            _match(match, draft.problems) if match else None,
+            _when(when, environment, draft.problems) if when else None,
+        )
+        name = word(route.get("id"))
+        if name is not None and (condition.match or condition.when):
+            found[name] = condition
+    return found
+
+
+def _match(entry: Entry, problems: Problems) -> Match | None:
+    node = entry.node
+    if node.faulty:
+        return None
+    if isinstance(node, Scalar) and node.value is None and node.cut is None:
+        problems.add("is empty, and would take every event; name paths and conditions, or leave `match` out", node)
+        return None
+    if not isinstance(node, Mapping) and not isinstance(node, Sequence):
+        problems.add(typed.expected("a mapping of paths to conditions", node), node)
+        return None
+    try:
+        match = compile_match(_data(node), lambda at: _place(_mark(entry, at)))
+    except BrokenMatchError as broken:
+        for fault in broken.faults:
+            below = _at(entry, fault.at)
+            if not below.node.faulty:
+                below.node.faulty = True
+                problems.add(fault.message, _shown_at(below, in_key=fault.in_key), path=below.node.path)
+        return None
+    for at in match.nulls:
+        message = "`null` is met by a field that is null, not by one that is missing (`exists: false`)"
+        below = _at(entry, at)
+        problems.add(message, below.node.mark, path=below.node.path, severity="note")
+    return match
+
+
+def _when(entry: Entry, environment: TemplateEnvironment, problems: Problems) -> When | None:
+    node = entry.node
+    if node.faulty:
+        return None
+    if isinstance(node, Scalar) and node.value is None and node.cut is None:
+        problems.add("is empty, and would take every event; write an expression, or leave `when` out", node)
+        return None
+    source = typed.text(node, problems)
+    if source is None:
+        return None
+    try:
+        return When(source, environment)
+    except BrokenExpressionError as error:
+        problems.add(str(error), node)
+        return None
+
+
+def _data(node: Node, operator: str = "") -> Any:
+    """Return the values of a node; what `${…}` gave is a text, but where the operator takes none."""
+    if isinstance(node, Mapping):
+        return {key: _data(entry.node, key) for key, entry in node.entries.items()}
+    if isinstance(node, Sequence):
+        return [_data(item, operator) for item in node.items]
+    assert isinstance(node, Scalar)
+    if node.expanded and operator in _TYPED and isinstance(node.value, str):
+        return resolve(node.value)
+    return plain(node)
+
+
+def _at(entry: Entry, at: At) -> Entry:
+    """Return what stands at a place below an entry, with its key."""
+    for part in at:
+        node = entry.node
+        if isinstance(node, Mapping):
+            entry = node.entries[str(part)]
+        elif isinstance(node, Sequence) and isinstance(part, int):
+            item = node.items[part]
+            entry = Entry(item.mark, item)
+    return entry
+
+
+def _shown_at(entry: Entry, *, in_key: bool) -> Mark:
+    """Return the place of a fault: the key's where that is wrong, or its value stands on several lines."""
+    return entry.mark if in_key or isinstance(entry.node, Mapping | Sequence) else entry.node.mark
+
+
+def _mark(entry: Entry, at: At) -> Mark:
+    return _at(entry, at).mark
+
+
+def _place(mark: Mark) -> str:
+    return f"{mark.file.name}:{mark.line}:{mark.column}"
+
+
+def without_fields(draft: Draft) -> Iterator[tuple[Entry, str]]:
+    """Yield the `match` of each route that may take events of a source of texts, and that source."""
+    texts = [name for name, source in draft.sources.items() if source.format == "text"]
+    for route in items(draft.root.get("routes")):
+        if isinstance(route, Mapping) and "match" in route.entries:
+            sources = plain(route.entries["sources"].node) if "sources" in route.entries else None
+            for name in texts:
+                if not isinstance(sources, list) or name in sources:
+                    yield route.entries["match"], name

@@ -1,0 +1,94 @@
+"""Routes that send an event to one sink twice, because their messages may differ; floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping as MappingType
+
+from router.config.models import RouteConfig, RouteSink
+from router.core.conditions.index import equalities
+from router.core.routing import same_message
+from router.core.wiring.channel_sets import meet
+from router.core.wiring.reach import Reach, globs_of
+from router.ops.loading.draft import Draft
+from router.ops.loading.reading.nodes import Mapping, Node, find, items, word
+
+MOST_PAIRS = 20_000
+"""Pairs of routes that are compared: `check` answers at once, and a thousand routes may have a sink in common."""
+
+Entry = tuple[RouteConfig, RouteSink]
+
+Place = tuple[str, str]
+"""A route and one of its sinks."""
+
+
+def note_double_deliveries(draft: Draft) -> None:
+    """Note each route that may send an event to a sink which an earlier route sends it to as well, and why both do."""
+    by_sink: dict[str, list[Entry]] = {}
+    for route in draft.routes:
+        if route.enabled:
+            for target in route.sinks:
+                by_sink.setdefault(target.sink, []).append((route, target))
+    overlaps = _Overlaps(draft)
+    places = _places(draft)
+    for entries in by_sink.values():
+        alike: dict[object, list[Entry]] = {}
+        for later in entries:
+            own = same_message(*later)
+            earlier = overlaps.first((each for key, group in alike.items() if key != own for each in group), later)
+            if earlier is not None:
+                _note(draft, places, earlier, later)
+            alike.setdefault(own, []).append(later)
+
+
+def _note(draft: Draft, places: MappingType[Place, Node], earlier: Entry, later: Entry) -> None:
+    node = places.get((later[0].id, later[1].sink))
+    if node is None:
+        return
+    names = [(route.id, _overridden(places.get((route.id, target.sink)))) for route, target in (earlier, later)]
+    reasons = [f"{route} overrides {', '.join(f'`{key}`' for key in keys)}" for route, keys in names if keys]
+    why = " and ".join(reasons) or "their `expires` differs"
+    message = f"an event that both {earlier[0].id} and {later[0].id} take goes to {later[1].sink} twice: {why}"
+    draft.problems.add(message, node.mark, path=node.path, severity="note")
+
+
+def _places(draft: Draft) -> dict[Place, Node]:
+    """Return what stands for each sink in the list of each route."""
+    found: dict[Place, Node] = {}
+    for route in items(draft.root.get("routes")):
+        for item in items(find(route, "sinks")):
+            sink = word(find(item, "sink") if isinstance(item, Mapping) else item)
+            found[word(find(route, "id")) or "", sink or ""] = item
+    return found
+
+
+def _overridden(item: Node | None) -> list[str]:
+    return [key for key in item.entries if key != "sink"] if isinstance(item, Mapping) else []
+
+
+class _Overlaps:
+    """Says of two routes whether one event may be taken by both; those that it can't tell apart may."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._left = MOST_PAIRS
+        self._reach = Reach(draft.sources, [], draft.routes)
+        self._wanted = {name: equalities(condition.clauses) for name, condition in draft.conditions.items()}
+
+    def first(self, entries: Iterable[Entry], later: Entry) -> Entry | None:
+        """Return the first of these routes that may take an event which a later one takes too."""
+        for entry in entries:
+            self._left -= 1
+            if self._left < 0:
+                break
+            if self._may_both_take(entry[0], later[0]):
+                return entry
+        return None
+
+    def _may_both_take(self, earlier: RouteConfig, later: RouteConfig) -> bool:
+        if earlier.final:
+            return False
+        first, second = self._wanted.get(earlier.id, {}), self._wanted.get(later.id, {})
+        if any(values.isdisjoint(second[path]) for path, values in first.items() if path in second):
+            return False
+        shared = set(self._reach.sources_of(earlier)).intersection(self._reach.sources_of(later))
+        return any(meet(self._reach.reads[source], globs_of(earlier), globs_of(later)) for source in shared)
