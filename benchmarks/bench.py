@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import channels, compare, idle, lists, peers
+from benchmarks import channels, compare, conditions, idle, lists, peers
 from benchmarks.harness import OURS
 from benchmarks.results import OTHER, THIS, in_turn
 
@@ -26,6 +26,7 @@ FIRST = "peers"
 IN_TURN = {
     "compare": compare.BENCHMARK,
     "channels": channels.BENCHMARK,
+    "conditions": conditions.BENCHMARK,
     "lists": lists.BENCHMARK,
     "idle": idle.BENCHMARK,
 }

@@ -141,8 +141,8 @@ def load(
     draft = check(path, environ=environ, env_file=env_file, placeholders=placeholders, pipes=pipes)
     environment = TemplateEnvironment(timezone=draft.timezone)
     templates, only_if = compiling.compiled(draft, environment), compiling.only_if(draft, environment)
-    order_by, expires = compiling.order_by(draft, environment), compiling.expires(draft, environment)
     draft.conditions = conditions.compiled(draft, environment)
+    order_by, expires = compiling.order_by(draft, environment), compiling.expires(draft, environment)
     files = frozenset(Path(os.path.normpath(file)) for file in draft.files | draft.reader.files)
     try:
         draft.problems.check()
