@@ -41,6 +41,26 @@ def test_a_good_file_is_ok_and_says_what_it_does(folder):
     assert done.err == ""
 
 
+def test_it_says_which_routes_have_conditions(folder):
+    path = folder / "config.yaml"
+    conditions = 'match: {severity: high}, when: "payload.total > 100"'
+    path.write_text(path.read_text() + f"  - {{id: urgent, channels: [notification], {conditions}, sinks: [audit]}}\n")
+    done = run("check", "config.yaml", cwd=folder)
+    assert "urgent: notification with match and when -> audit" in done.out
+    assert "source shell" not in done.out + done.err
+    told = json.loads(run("check", "--json", "config.yaml", cwd=folder).out)[0]["summary"]["routes"]
+    assert [(route["match"], route["when"]) for route in told] == [(False, False), (True, True)]
+
+
+def test_a_condition_on_fields_of_texts_is_a_warning(folder):
+    path = folder / "config.yaml"
+    path.write_text(path.read_text() + "  - {id: urgent, match: {severity: high}, sinks: [audit]}\n")
+    done = run("check", "config.yaml", cwd=folder)
+    assert "routes[1].match: source shell brings texts, which have no fields to match" in done.out
+    path.write_text(path.read_text().replace("id: urgent,", "id: urgent, sources: [web-app],"))
+    assert "source shell" not in run("check", "config.yaml", cwd=folder).out
+
+
 def test_the_example_is_ok_from_anywhere(tmp_path):
     done = run("check", ROOT / "config.example.yaml", cwd=tmp_path)
     assert done.code == 0, done.out

@@ -308,6 +308,28 @@ def test_an_expression_that_fails_is_no_match_and_is_told(desk):
     assert desk.ids() == ["l-1", "l-2", "l-4"]  # of l-3 the field is missing, and so is what is made of it
 
 
+def test_replay_counts_those_whom_the_conditions_of_routes_let_reach(desk):
+    mail = {"type": "email", "host": "h", "from": "a@b.c", "subject": "x", "text": "x"}
+    desk.write(
+        sinks={name: mail | {"to": f"{name}@example.org"} for name in ("large", "late", "both")},
+        routes=[
+            {"id": "large", "match": {"total": {"gt": 100}}, "sinks": ["large", "both"]},
+            {"id": "late", "when": "event.headers.late and event.id != 'e-3'", "sinks": ["late", "both"]},
+        ],
+    )
+    headers = json.dumps({"late": "yes"})
+    desk.put(
+        of_event(1, payload={"user_id": 1, "total": 100}),
+        of_event(2, payload={"user_id": 1, "total": 101}),
+        of_event(3, payload={"user_id": 1, "total": 5}, headers=headers),
+    )
+    done = desk.dlq("replay", "--dry-run")
+    assert "to 2 recipients; 2 would reach nobody as things are" in done.err
+    desk.put(of_event(4, payload={"user_id": 1, "total": 5}, headers=headers))
+    done = desk.dlq("replay", "--dry-run")
+    assert "to 3 recipients; 2 would reach nobody as things are" in done.err
+
+
 def test_letters_of_a_newer_router_are_left_alone(desk):
     desk.put(letter(1, version="2"), letter(2))
     done = desk.dlq("replay")

@@ -1,4 +1,7 @@
-"""Clauses as values: what a `match` asks, in which place of the payload, written where; pure."""
+"""Clauses as values: what a `match` asks, in which place of the payload, written where; pure.
+
+They are not compared with each other: Python takes a clause that wants `1` for equal to one that wants `true`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ _LONGEST = 200
 """Characters of a clause's text that is shown."""
 
 
-class Test(msgspec.Struct, frozen=True):
+class Test(msgspec.Struct, frozen=True, eq=False):
     """A question about one value: `operator` of section `match`, and what is wanted.
 
     `wanted` is a tuple for `in`, and for the operators on text, which take any of several.
@@ -46,7 +49,7 @@ class Test(msgspec.Struct, frozen=True):
         return f"{SIGNS.get(self.operator) or _WORDS[self.operator]} {told}"
 
 
-class Clause(msgspec.Struct, frozen=True):
+class Clause(msgspec.Struct, frozen=True, eq=False):
     """One value at a path must meet all of some tests. `place` is where that is written: `file:line:column`."""
 
     path: Path
@@ -64,7 +67,7 @@ class Clause(msgspec.Struct, frozen=True):
         return _cut(f"{paths.shown(self.path)} {' and '.join(test.text for test in self.tests)}")
 
 
-class Not(msgspec.Struct, frozen=True):
+class Not(msgspec.Struct, frozen=True, eq=False):
     """Not all of these hold."""
 
     of: tuple[Node, ...]
@@ -80,7 +83,7 @@ class Not(msgspec.Struct, frozen=True):
         return _cut(f"not ({conjunction(self.of)})")
 
 
-class AnyOf(msgspec.Struct, frozen=True):
+class AnyOf(msgspec.Struct, frozen=True, eq=False):
     """All clauses of at least one of the alternatives hold."""
 
     alternatives: tuple[tuple[Node, ...], ...]

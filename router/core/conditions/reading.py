@@ -12,7 +12,7 @@ import msgspec
 from router.core.conditions import paths
 from router.core.conditions.clauses import AnyOf, Clause, Node, Not, Test, shown
 from router.core.conditions.paths import Path, PathError
-from router.core.validation import SchemaProblem, compile_schema
+from router.core.validation import SchemaProblem, compile_schema, pattern_fault
 
 At = tuple[str | int, ...]
 """A place in a written `match`: keys and positions, one below the other."""
@@ -71,7 +71,6 @@ _MEANT = {
 """The operator that is meant by a word of another language."""
 
 _MEANT_NOT = ("nin", "not_in", "notin", "none_of")
-_LONGEST_SENTENCE = 200
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -214,11 +213,8 @@ class Reader:
     def _regex(self, pattern: str, at: At) -> None:
         try:
             compile_schema({"pattern": pattern}, uri="schema:///match", retrieve=nothing)
-        except SchemaProblem as problem:
-            message = problem.message
-            if 'is not a "regex"' in message:
-                message = f"{shown(pattern)} is no regular expression of the linear-time engine, which has no look-around and no back-references"
-            self._wrong(at, message[:_LONGEST_SENTENCE])
+        except SchemaProblem:
+            self._wrong(at, f"{shown(pattern)} {pattern_fault(pattern)}")
 
     def _scalars(self, written: list[Any], at: At, what: str) -> tuple[Any, ...]:
         """Return the values of a list, without those that are wrong."""
