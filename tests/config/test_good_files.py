@@ -244,6 +244,18 @@ def test_the_editor_schema_refuses_what_is_no_match(schema, condition):
     assert not jsonschema.Draft7Validator(schema).is_valid(changed(routes=routes))
 
 
+def test_a_field_that_is_called_file_is_no_path_of_a_file(tmp_path):
+    (tmp_path / "routes.d").mkdir()
+    main = (HERE / "good" / "minimal.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(main.replace("version: 1", "version: 1\ninclude: routes.d/*.yaml"))
+    more = "routes:\n  - {id: more, match: {file: a.txt, b: {prefix: [x]}}, sinks: [audit]}\n"
+    (tmp_path / "routes.d" / "more.yaml").write_text(more)
+    shown = plain_yaml(effective(tmp_path / "config.yaml", environ={}))
+    assert shown["routes"][1]["match"] == {"file": "a.txt", "b": {"prefix": ["x"]}}
+    (clause, _) = load(tmp_path / "config.yaml", environ={}).conditions["more"].match.clauses
+    assert clause.text == 'file == "a.txt"'
+
+
 def test_conditions_are_compiled_and_know_where_they_stand(everything):
     condition = everything.conditions["vip"]
     payload = {
