@@ -231,6 +231,25 @@ def test_a_when_that_can_not_be_evaluated_takes_no_event_and_is_counted_and_told
     assert "secret" not in str(line)
 
 
+@pytest.mark.parametrize(("most", "bounded"), [(2_000, True), (1_000_000, False)])
+def test_events_that_are_all_taken_by_other_routes_do_not_fill_the_memory(monkeypatch, most, bounded):
+    monkeypatch.setattr("router.engine.intake.channels.MOST_ENDINGS", most)
+    routes = [RouteConfig(id=f"r{n}", sinks=[RouteSink(sink="log")]) for n in range(12)]
+    conditions = {f"r{n}": Condition(compile_match({f"flags.{n}": 1})) for n in range(12)}
+    run = Run(routes, conditions=conditions, schema_channels=("other",))
+    payloads = [b'{"flags": [%b]}' % b",".join(b"%d" % (n >> bit & 1) for bit in range(12)) for n in range(1, 4096)]
+    run.receive(*payloads[:1])
+    tracemalloc.start()
+    try:
+        run.receive(*payloads)
+        routed = [event.route for event in run.inboxes["log"][1:]]
+        run.inboxes["log"].clear()
+        assert (tracemalloc.get_traced_memory()[0] < 600_000) is bounded
+    finally:
+        tracemalloc.stop()
+    assert routed == [f"r{(n & -n).bit_length() - 1}" for n in range(1, 4096)]
+
+
 def test_an_event_that_meets_no_condition_is_unmatched_and_its_letter_says_why():
     conditions = {"all": Condition(compile_match({"user_id": 1}))}
     run = Run(conditions=conditions, keep_unmatched=True)

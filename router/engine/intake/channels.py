@@ -23,6 +23,9 @@ from router.events import RawBatch
 MOST_CHANNELS = 10_000
 """Channels that are remembered, per source."""
 
+MOST_ENDINGS = 500_000
+"""Steps and deliveries of the endings that are remembered: of a thousand routes each event may be taken by other ones."""
+
 
 NO_ROUTE_OF_CHANNEL = "no route takes this channel"
 NO_ROUTE_OF_EVENT = "the conditions of no route are met"
@@ -78,6 +81,8 @@ class Channels:
         self._pattern_text: str | None = None
         self._endings: dict[tuple[Step, ...] | bool, Ending] = {}
         """By the steps that take an event. Where none does: whether its channel has any."""
+        self._endings_size = 0
+        """The steps and deliveries of these endings together."""
 
     def find(self, batch: RawBatch, known: dict[bytes, Known]) -> Known:
         """Find what is to be known of a channel, and remember it there unless its name is very long."""
@@ -105,8 +110,11 @@ class Channels:
             expected = len(targets) or int(self._keep_unmatched)
             why = "" if taken else NO_ROUTE_OF_EVENT if plan.steps else NO_ROUTE_OF_CHANNEL
             ending = Ending(bool(taken), first.route, first.sink, targets, alone, expected, why)
-            if len(self._endings) >= MOST_PLANS:
+            size = 1 + len(taken) + len(targets)
+            self._endings_size += size
+            if self._endings_size > MOST_ENDINGS:
                 self._endings.clear()
+                self._endings_size = size
             self._endings[key] = ending
         return ending
 
