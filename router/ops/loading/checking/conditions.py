@@ -8,9 +8,10 @@ from typing import Any
 from router.core.conditions.condition import Condition, When
 from router.core.conditions.match import BrokenMatchError, Match, compile_match
 from router.core.conditions.reading import NUMBERS, At
-from router.core.matching import may_meet
 from router.core.rendering import TemplateEnvironment
 from router.core.rendering.expressions import BrokenExpressionError
+from router.core.wiring.channel_sets import meet
+from router.core.wiring.reach import Reach, globs_of
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading import typed
 from router.ops.loading.reading.nodes import (
@@ -131,12 +132,12 @@ def _place(mark: Mark) -> str:
 
 def without_fields(draft: Draft) -> Iterator[tuple[Entry, str]]:
     """Yield the `match` of each route that may take events of a source of texts, and that source."""
-    texts = {name: source.reads for name, source in draft.sources.items() if source.format == "text"}
+    reach = Reach(draft.sources, [], draft.routes)
+    texts = [name for name, source in draft.sources.items() if source.format == "text"]
     places = {word(find(route, "id")): route for route in items(draft.root.get("routes"))}
     for route in draft.routes:
         node = places.get(route.id)
         if route.match is not None and isinstance(node, Mapping):
-            for name, reads in texts.items():
-                heard = route.channels is None or any(may_meet(one, each) for one in route.channels for each in reads)
-                if heard and (route.sources is None or name in route.sources):
+            for name in texts:
+                if name in reach.sources_of(route) and meet(reach.reads[name], globs_of(route)):
                     yield node.entries["match"], name
