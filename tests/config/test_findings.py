@@ -13,7 +13,7 @@ FILES = sorted(DOUBTFUL.glob("*.yaml"))
 
 def shown(problem):
     """A finding as the first lines of its file say it."""
-    return str(problem).partition(":")[2].replace(f"{DOUBTFUL}{os.sep}", "").lstrip()
+    return problem.headline().partition(":")[2].replace(f"{DOUBTFUL}{os.sep}", "").lstrip()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
