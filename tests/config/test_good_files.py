@@ -81,7 +81,7 @@ def test_what_is_written_before_a_comment_is_kept(everything):
 
 def test_included_files_are_merged_in_name_order_and_read_from_their_own_folder(everything):
     config = everything.config
-    assert [route.id for route in config.routes] == ["everything", "urgent", "vip", "shell"]
+    assert [route.id for route in config.routes] == ["everything", "vip", "urgent", "shell"]
     assert config.sinks["shell-mail"].options.text.startswith("Hello {{ payload.name")
     assert [entry.channels for entry in everything.schemas][-1] == ["local"]
     assert {file.name for file in everything.files} >= {
@@ -104,7 +104,7 @@ def test_schemas_keep_their_order_and_refer_to_their_folder(everything):
 
 
 def test_a_route_overrides_templates_alone(everything):
-    [_, target] = everything.config.routes[1].sinks
+    [_, target] = everything.config.routes[2].sinks
     assert target.options.text == "URGENT {{ payload.message }}"
     assert target.options.to == ["7"]
     assert target.options.level == 7
@@ -276,7 +276,7 @@ def test_conditions_are_compiled_and_know_where_they_stand(everything):
             ("severity:", "gte:", "not:", "lines.", "exists:", "any:")
         )
     assert [str(p.path) for p in everything.problems if "null" in p.message] == [
-        'routes[2].match.any[1]."customer.name".in[1]'
+        'routes[1].match.any[1]."customer.name".in[1]'
     ]
 
 
