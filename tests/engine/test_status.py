@@ -12,6 +12,7 @@ from router.config.models import PubSubConfig, RedisConfig, StreamConfig
 from router.core.accounts.books import Books, SinkBook, SourceBook
 from router.core.accounts.snapshot import Fault, LoadStatus
 from router.engine.clock import SystemClock
+from router.engine.expression_failures import ExpressionFailures
 from router.engine.life import watch
 from router.engine.life.watch import Watch
 from router.errors import PartialError, PermanentError, Reason, SinkError, TransientError
@@ -63,7 +64,9 @@ def parts(queue, *, book=None, writer=None):
         clock=SystemClock(), instance="default", redis_url="redis://127.0.0.1:1", client_name="event-router:default"
     )
     books = Books({"web": SourceBook(received=1, routed=1)}, {"mail": worker.book})
-    shared = SimpleNamespace(around=around, books=books, meters={}, writer=writer, durable=None)
+    shared = SimpleNamespace(
+        around=around, books=books, meters={}, writer=writer, durable=None, failures=ExpressionFailures()
+    )
     source_config = StreamConfig(type="stream", streams=["web"])
     loaded = SimpleNamespace(
         config=SimpleNamespace(deliver="send", sources={"web": source_config}, redis=RedisConfig(url="redis://a")),
