@@ -1,17 +1,14 @@
 """The documentation keeps up with the command line, and its snippets of YAML can be loaded."""
 
 import re
-import shutil
 
 import click
 import pytest
-import yaml
 
 from router.cli.first_steps.samples import publish_lines
 from router.cli.main import cli
 from router.errors import ConfigError
 from router.ops.loading import load
-from router.plugin_loading.plugin_manager import load_plugins
 from tests.support.commands import literals
 from tests.support.process import ROOT
 
@@ -64,51 +61,6 @@ def test_links_lead_somewhere(page):
             headings = re.findall(r"^#+ (.*)$", found.read_text(), re.MULTILINE)
             slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in slugs, target
-
-
-def snippets(page, language):
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/cli.md", "docs/operations.md"])
-def test_snippets_of_yaml_load(page):
-    loaded = [yaml.safe_load(snippet) for snippet in snippets(page, "yaml")]
-    assert loaded
-
-
-BASE = """
-version: 1
-sources:
-  web-app: {type: pubsub, channels: [notification, "orders.*"]}
-sinks:
-  audit: {type: log, path: audit.jsonl}
-  ops-mail: {type: email, host: smtp.example.org, from: a@example.org, to: b@example.org, subject: News, text: "hi"}
-  ops-chat: {type: chat, service: slack, url: "https://hooks.slack.com/services/T/B/x", text: "hi"}
-routes:
-  - {id: all, sinks: [audit]}
-"""
-
-
-CONFIGURATIONS = [text for page in ("README.md", "docs/routing.md") for text in snippets(page, "yaml")]
-
-
-@pytest.mark.parametrize("snippet", CONFIGURATIONS, ids=lambda text: text.split(":")[0])
-def test_snippets_of_the_readme_and_of_routing_are_configurations_that_work(tmp_path, snippet):
-    shutil.copytree(ROOT / "schemas", tmp_path / "schemas")
-    base, written = yaml.safe_load(BASE), yaml.safe_load(snippet)
-    document = base | written | {"sinks": base["sinks"] | written.get("sinks", {})}
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(document, sort_keys=False))
-    loaded = load(path, environ={}, placeholders=True)
-    assert {route.id for route in loaded.config.routes} == {route["id"] for route in document["routes"]}
-
-
-def test_the_plugin_of_the_readme_loads(tmp_path):
-    (snippet,) = snippets("README.md", "python")
-    (tmp_path / "pager.py").write_text(snippet)
-    plugins = load_plugins([tmp_path])
-    assert plugins.failures == []
-    assert "pager" in plugins.sinks
 
 
 def test_the_readme_shows_what_run_says():

@@ -1,19 +1,13 @@
 """The plugin guide says what is true: its hooks are all of them, its plugins work."""
 
 import inspect
-import re
 from pathlib import Path
 
 import pytest
 
 from router import api, hookspecs
-from router.plugin_loading.plugin_manager import load_plugins
-from tests.support.sinks import FakeContext, make_event
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text()
-BLOCKS = re.findall(r"(?:^`plugins/(\S+/\S+)`:\n\n)?^```python\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
-PLUGINS = [text for name, text in BLOCKS if "@hookimpl" in text and not name]
-MODULES = [(name, text) for name, text in BLOCKS if name]
 
 
 def hooks():
@@ -38,31 +32,6 @@ def test_the_signature_of_register_stands_in_the_guide():
         else:
             shown.append(parameter.name)
     assert f"`register({', '.join(shown)})`" in GUIDE
-
-
-def write_plugin(folder, name, text):
-    file = folder / name
-    file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    file.write_text(text)
-    file.chmod(0o644)
-
-
-@pytest.mark.parametrize("text", PLUGINS)
-def test_the_plugins_of_the_guide_load(tmp_path, text):
-    write_plugin(tmp_path / "plugins", "example.py", text)
-    plugins = load_plugins([tmp_path / "plugins"], entry_points=False)
-    assert plugins.failures == []
-    assert {"shout", "archive"} & set(plugins.sinks)
-
-
-async def test_the_folder_of_the_guide_loads_and_delivers(tmp_path):
-    for name, text in MODULES:
-        write_plugin(tmp_path / "plugins", name, text)
-    plugins = load_plugins([tmp_path / "plugins"], entry_points=False)
-    assert plugins.failures == []
-    kind, context = plugins.sinks["megaphone"], FakeContext()
-    await kind.sink(make_event({}), kind.options.model_validate({"text": "hello"}), context)
-    assert [entry["event"] for entry in context.logged] == ["HELLO!"]
 
 
 def test_everything_a_plugin_may_import_is_exported_and_documented():

@@ -161,7 +161,8 @@ def _no_comma(failure: _Failure) -> Slip | None:
         return None
     above = _line_above(failure.lines, failure.line)
     opener = failure.lines[failure.begun[0]] if failure.begun else ""
-    if len(_indent(text)) <= len(_indent(opener)) and text != opener:
+    least = len(_indent(opener)) + (not opener.lstrip().startswith("{"))
+    if len(_indent(text)) < least and text != opener:
         return None  # the next key of the mapping around: it is the bracket that is missing
     key_alone = text[:column].strip()
     if text[column : column + 1] == ":" and _KEY_ALONE.fullmatch(key_alone) and above is not None:
