@@ -5,8 +5,9 @@ import re
 import click
 import pytest
 
-from router.cli.first_steps.samples import publish_lines
+from router.cli.first_steps.samples import publish_command, publish_lines
 from router.cli.main import cli
+from router.config.models import ListConfig, PubSubConfig, StreamConfig
 from router.errors import ConfigError
 from router.ops.loading import load
 from tests.support.commands import literals
@@ -85,3 +86,17 @@ def test_messages_say_that_the_router_keeps_trying():
     said = list(literals())
     assert any("the router keeps trying" in text for text in said)
     assert [text for text in said if re.search(r"\b(try|trying|tries) on\b", text)] == []
+
+
+def test_the_page_and_the_help_say_how_publish_reaches_each_kind_of_source():
+    section = REFERENCE.partition("\n## publish\n")[2].partition("\n## ")[0]
+    sources = [
+        PubSubConfig(type="pubsub", channels=["a"]),
+        StreamConfig(type="stream", streams=["a"]),
+        ListConfig(type="list", keys=["a"]),
+    ]
+    command = dict(ALL)[("publish",)]
+    for source in sources:
+        word = publish_command(source, b"a", b"{}")[0].decode().upper()
+        assert word in section
+        assert word in (command.help or "")

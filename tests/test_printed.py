@@ -84,5 +84,24 @@ async def test_a_dead_letter_that_is_shown_is_not_said_to_be_kept(redis_server, 
         await router.until(lambda: router.process.out.count("\n") == 3)
         await router.stop()
     assert router.letters() == []
-    for line in router.process.out.splitlines():
-        assert re.match(r"notification → dead letter \((schema|decode)\), not kept: ", line)
+    shown = "notification → dead letter"
+    missing = '/message required: "message" is a required property'
+    wrong = '/user_id type: "42" is not of type "integer"'
+    assert router.process.out.splitlines() == [
+        f"{shown} (schema), not kept: {missing}; {wrong}",
+        f"{shown} (decode), not kept: not JSON: Input data was truncated (byte 1)",
+        f"{shown} (schema), not kept: {missing}",
+    ]
+    assert "rejected" not in re.sub(r'\{[^{}]*"event":"stopped".*', "", router.process.err), "once is enough"
+
+
+async def test_a_delivery_that_can_not_be_rendered_is_shown_once(redis_server, tmp_path):
+    async with stand_in() as bot:
+        config = setup(bot, free_port(), deliver="print")
+        config["sinks"]["chat"]["text"] = "{{ payload.missing }}"
+        async with daemon(redis_server, tmp_path, config) as router:
+            router.publish("notification", {"user_id": 42, "message": "hi"})
+            await router.until(lambda: router.process.out.count("\n") == 1)
+            await router.stop()
+    assert router.process.out.startswith("notification → notify → chat → dead letter (template), not kept: ")
+    assert "given up" not in router.process.err

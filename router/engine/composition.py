@@ -78,6 +78,7 @@ def pipeline_of(loaded: Loaded, shared: Shared, sinks: Mapping[str, SinkPart]) -
         ids=shared.ids,
         keep_unmatched=config.unmatched == "dead-letter",
         failures=shared.failures,
+        letters_shown=shared.writer is None,
     )
 
 

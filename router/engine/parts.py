@@ -56,6 +56,7 @@ class Shared:
                 clock=self.around.clock,
                 hand_over=self.way.hand_over,
                 redact=redacted,
+                letters_shown=self.writer is None,
             )
         return self.outcomes[name]
 

@@ -256,15 +256,7 @@ def _painted(line: str) -> Any:
     if "dead letter" not in line:
         return Text(f"  → {line.partition(' → ')[2]}", "green")
     head, _, detail = line.partition(": ")
-    return Text(f"  → {head.partition(' → ')[2]}" + "".join(f"\n    {fault}" for fault in _faults(detail)), "red")
-
-
-def _faults(detail: str) -> list[str]:
-    try:
-        found = json.loads(detail)
-        return [f"{each['pointer'] or '/'} {each['keyword']}: {each['message']}" for each in found]
-    except (ValueError, TypeError, KeyError):
-        return [detail]
+    return Text(f"  → {head.partition(' → ')[2]}" + "".join(f"\n    {fault}" for fault in detail.split("; ")), "red")
 
 
 def _books(console: Console, closing: dict[str, Any]) -> None:

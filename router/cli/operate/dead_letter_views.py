@@ -9,7 +9,7 @@ import msgspec
 from router.broker.dead_letters.dead_letter_store import Kept
 from router.cli.operate.bulk import ago
 from router.cli.tables import Column
-from router.core.accounts.dead_letter_filter import brief, content, faults, moment_of
+from router.core.accounts.dead_letter_filter import brief, content, faults, moment_of, told
 from router.escaping import escape_json
 from router.ops.redaction import Redactor
 from router.wording import counted
@@ -98,7 +98,7 @@ def page(kept: Kept, now: float) -> Iterator[str]:
     found = faults(letter)
     if kept.unreadable:
         yield "This is no letter of event-router; what can be read of it:"
-    told = {
+    fields = {
         "id": letter.id,
         "entry": kept.entry,
         "event": letter.event_id,
@@ -115,13 +115,13 @@ def page(kept: Kept, now: float) -> Iterator[str]:
         "received at": letter.received_at,
         "failed at": f"{letter.failed_at} ({age(letter.failed_at, now)} ago)",
     }
-    yield "\n".join(f"{name:<12} {value}" for name, value in told.items() if value)
+    yield "\n".join(f"{name:<12} {value}" for name, value in fields.items() if value)
     for name, value in (letter.headers or {}).items():
         yield f"{'header':<12} {name}: {value}"
     if found is not None:
         yield "does not fit its schema:"
         for fault in found:
-            yield f"  {fault.get('pointer') or '/'} {fault.get('keyword', '')}: {fault.get('message', '')}"
+            yield f"  {told(fault)}"
     yield "payload:"
     payload = content(letter)
     yield payload if isinstance(payload, str) else msgspec.json.format(msgspec.json.encode(payload), indent=2).decode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -156,6 +156,11 @@ def faults(letter: DeadLetter) -> list[dict[str, str]] | None:
     except (msgspec.DecodeError, RecursionError):
         return None
     return found
+
+
+def told(fault: Mapping[str, str]) -> str:
+    """Return what a schema has against one place of the payload, as people read it."""
+    return f"{fault.get('pointer') or '/'} {fault.get('keyword', '')}: {fault.get('message', '')}"
 
 
 def brief(letter: DeadLetter) -> str:

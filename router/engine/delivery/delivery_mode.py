@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from router.config.models import DeliverOnly
+from router.core.accounts.dead_letter_filter import faults, told
 from router.core.mailboxes import matcher
 from router.core.matching import any_of
 from router.core.rendering import Rendered
@@ -72,7 +73,10 @@ class DeliveryMode:
 
 
 class ShownLetters:
-    """The receiver of dead letters with `deliver: print`: prints them, because nothing is written to Redis."""
+    """The receiver of dead letters with `deliver: print`: prints them, because nothing is written to Redis.
+
+    The log does not repeat them.
+    """
 
     def __init__(self, show: Callable[[str], None]) -> None:
         self._show = show
@@ -81,6 +85,8 @@ class ShownLetters:
         """Print these letters."""
         for letter in letters:
             path = " → ".join(name for name in (letter.channel, letter.route, letter.sink) if name)
-            self._show(f"{path} → dead letter ({letter.reason}), not kept: {letter.detail}")
+            found = faults(letter)
+            detail = letter.detail if found is None else "; ".join(map(told, found))
+            self._show(f"{path} → dead letter ({letter.reason}), not kept: {detail}")
             if letter.written is not None:
                 letter.written()

@@ -87,7 +87,8 @@ class Outcomes:
     """The funnel of one sink: each of its deliveries ends by one of these methods.
 
     `hand_over` puts deliveries into the queues of fallbacks, None where there are none. `redact` takes secrets out of
-    texts. The `book` is this process's; a Redis queue counts in everybody's too, by the script that takes a delivery out.
+    texts. Where dead letters are printed (`letters_shown`), the log does not repeat them. The `book` is this process's; a
+    Redis queue counts in everybody's too, by the script that takes a delivery out.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Outcomes:
         clock: Clock,
         hand_over: HandOver | None = None,
         redact: Callable[[str], str] = str,
+        letters_shown: bool = False,
     ) -> None:
         self.sink = sink
         self.book = book
@@ -109,6 +111,7 @@ class Outcomes:
         self._clock = clock
         self._hand_over = hand_over
         self._redact = redact
+        self._letters_shown = letters_shown
         self._last_call = LastCall()
 
     def called(self, pairs: Sequence[tuple[Event, Any]], began: float, destinations: Destinations) -> None:
@@ -198,7 +201,8 @@ class Outcomes:
             event, reason, detail, now=now, attempts=attempts, written=over if kept else None
         )
         fields = {"error": told, "attempt": attempts, "reason": str(reason), **about(event)}
-        self.notes.say("delivery given up", reason, event.route, **fields)
+        if not self._letters_shown:
+            self.notes.say("delivery given up", reason, event.route, **fields)
         self._tell(event, Outcome.DEAD_LETTERED, reason, detail=told, attempts=attempts)
         self._dead_letters.add([letter])
         if not kept:

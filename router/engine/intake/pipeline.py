@@ -57,7 +57,8 @@ class Pipeline:
     """Takes raw messages from sources and hands deliveries to sinks.
 
     `inboxes` gives the `Put` of each sink. `keep_unmatched` makes dead letters of the events that no route took. `failures`
-    counts the `when`s that can't be evaluated.
+    counts the `when`s that can't be evaluated. Where dead letters are printed (`letters_shown`), the log does not repeat
+    them.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Pipeline:
         ids: Ids,
         keep_unmatched: bool,
         failures: ExpressionFailures,
+        letters_shown: bool = False,
     ) -> None:
         self._failures = failures
         self._channels = {each.name: Channels(each, routing, keep_unmatched=keep_unmatched) for each in formats}
@@ -82,6 +84,7 @@ class Pipeline:
         self._clock = clock
         self._ids = ids
         self._keep_unmatched = keep_unmatched
+        self._letters_shown = letters_shown
         self._notes = LogLimits(log, clock)
 
     def receive(self, source: str, batches: Sequence[RawBatch]) -> None:
@@ -328,16 +331,11 @@ class Pipeline:
     def _reject(self, event: Event, why: verdict.Rejected) -> None:
         """Count an event that can't be taken, keep its letter, and log what may be told."""
         self._books.sources[event.source].rejected[why.reason] += 1
-        self._notes.say(
-            "event rejected",
-            event.source,
-            why.reason,
-            event_id=event.id,
-            source=event.source,
-            channel=event.channel,
-            reason=str(why.reason),
-            detail=why.told,
-        )
+        if not self._letters_shown:
+            about: dict[str, Any] = {"event_id": event.id, "source": event.source, "channel": event.channel}
+            self._notes.say(
+                "event rejected", event.source, why.reason, **about, reason=str(why.reason), detail=why.told
+            )
         delivery_log.not_routed([event], "rejected", why.reason, why.detail)
         self._keep(event, why.reason, why.detail)
 
