@@ -356,3 +356,44 @@ def test_loading_imports_little():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HERE.parent.parent
     )
     assert run.stdout.split() == []
+
+
+HOLDS_UP = """\
+version: 1
+sources:
+  web: {{type: {source}}}
+sinks:
+  audit: {{type: log, path: audit.jsonl{queue}}}
+  mail: {{type: email, host: h, from: a@x.org, to: b@x.org, subject: s, text: t}}
+routes:
+  - {{id: all, sinks: [audit]}}
+  - {{id: mails, channels: [{channel}], sinks: [mail]}}
+{more}
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "channel", "queue", "more", "noted"),
+    [
+        ("stream, streams: [a]", "a", "", "", "1000"),
+        ("list, keys: [a]", '"a*"', "", "", "100"),
+        ("stream, streams: [a], max_in_flight: 7", "a", "", "", "7"),
+        ("stream, streams: [a]", "a", ", queue: redis", "", None),
+        ("stream, streams: [a, b]", "b", "", "", "1000"),
+        ("stream, streams: [a]", "other", "", "", None),
+        ("pubsub, channels: [a]", "a", "", "", None),
+        ("stream, streams: [a]", "a", "", "deliver: print", None),
+    ],
+)
+def test_a_queue_in_memory_that_holds_up_others_is_noted(tmp_path, *, source, channel, queue, more, noted):
+    file = tmp_path / "config.yaml"
+    file.write_text(HOLDS_UP.format(source=source, channel=channel, queue=queue, more=more))
+    notes = [str(each) for each in load(file, environ={}).problems if "its queue is in memory" in each.message]
+    if noted is None:
+        assert notes == []
+    else:
+        (note,) = notes
+        assert "sinks.audit" in note
+        assert f"web is read no further than {noted} entries" in note
+        assert "mail gets nothing new" in note
+        assert note.endswith("[note]")

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from router.config.models import PubSubConfig, StreamConfig
-from router.core.matching import is_glob
+from router.core.matching import any_of, is_glob
 from router.files import UnreadableError, others_may_write, resolve_path
 from router.ops.loading.checking.conditions import without_fields
 from router.ops.loading.checking.merging import note_double_deliveries
@@ -42,6 +42,7 @@ def look_around(draft: Draft) -> None:
     _claims(draft)
     _texts_without_fields(draft)
     note_double_deliveries(draft)
+    _memory_beside_redis(draft)
 
 
 def _typographic_quotes(draft: Draft) -> None:
@@ -125,6 +126,46 @@ def _texts_without_fields(draft: Draft) -> None:
     for entry, source in without_fields(draft):
         message = f"source {source} brings texts, which have no fields to match: name other `sources` in this route"
         draft.remark(message, entry)
+
+
+def _memory_beside_redis(draft: Draft) -> None:
+    """Name the sinks whose queue in memory holds up the others of a stream or list: its entries stay unfinished."""
+    if draft.deliver == "print":
+        return
+    noted: set[str] = set()
+    for name, source in draft.sources.items():
+        if isinstance(source, PubSubConfig):
+            continue
+        reached = _reached(draft, name, source.reads)
+        others = ", ".join(sorted(sink for sink in reached if _queue(draft, sink) == "redis"))
+        for sink in sorted(reached):
+            if others and _queue(draft, sink) == "memory" and sink not in noted:
+                noted.add(sink)
+                message = (
+                    f"its queue is in memory: while it fails, {name} is read no further than {source.max_in_flight} entries "
+                    f"(`max_in_flight`), and {others} gets nothing new of it; with `queue: redis` each sink goes on by itself"
+                )
+                draft.remark(message, draft.entries("sinks")[sink], "note")
+
+
+def _reached(draft: Draft, source: str, reads: Iterable[str]) -> set[str]:
+    """Return the sinks to which some route may bring what a source reads by these exact names."""
+    names = [name.encode() for name in reads]
+    found: set[str] = set()
+    for route in draft.routes:
+        takes = any_of(route.channels) if route.channels else None
+        if route.enabled and source in (route.sources or [source]) and (takes is None or any(map(takes, names))):
+            found.update(target.sink for target in route.sinks)
+    return found
+
+
+def _queue(draft: Draft, sink: str) -> str | None:
+    """Return where the queue of a sink is; None of one that could not be read."""
+    checked = draft.sinks.get(sink)
+    if checked is None or checked.config is None:
+        return None
+    queue = checked.config.host.queue
+    return (queue and queue.type) or checked.type.queue
 
 
 def _database(url: str) -> str:
