@@ -30,13 +30,35 @@ ALL = list(commands(cli))
 
 @pytest.mark.parametrize(("words", "command"), ALL, ids=[" ".join(words) for words, _ in ALL])
 def test_every_command_and_option_is_in_the_reference(words, command):
-    assert f"\n## {' '.join(words)}\n" in REFERENCE
+    heading = f"## {' '.join(words)}"
+    assert f"\n{heading}\n" in REFERENCE
+    assert unsaid(command, REFERENCE, heading) == []
+
+
+def unsaid(command, page, heading):
+    """The options and variables of a command that stand neither in its section nor among the options of several commands.
+
+    A group's options are those of its commands, in the sections between them.
+    """
+    sections = {part.partition("\n")[0]: part for part in re.split(r"^(?=## )", page, flags=re.MULTILINE)}
+    own = sections[heading] + "".join(
+        sections.get(f"{heading.rpartition(' ')[0]}{end}", "") for end in ("", " options")
+    )
+    shared = sections["## Options of several commands"]
+    found = []
     for parameter in command.params:
         if isinstance(parameter, click.Option):
-            for name in parameter.opts:
-                assert f"{name}" in REFERENCE, name
-            if parameter.envvar:
-                assert f"`{parameter.envvar}`" in REFERENCE
+            names = [*parameter.opts, *([f"{parameter.envvar}"] if parameter.envvar else [])]
+            found += [name for name in names if not re.search(rf"(?<![\w-]){name}(?![\w-])", own + shared)]
+    return found
+
+
+def test_an_option_in_the_section_of_another_command_does_not_count():
+    command = click.Command(
+        "one", params=[click.Option(["--all"]), click.Option(["--json"]), click.Option(["-x", "--ex"])]
+    )
+    page = "## Options of several commands\n`--json`\n## one\nit has `--ex` and `-x`\n## two\n`--all`\n"
+    assert unsaid(command, page, "## one") == ["--all"]
 
 
 def test_every_option_of_the_reference_exists():

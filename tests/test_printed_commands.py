@@ -93,11 +93,18 @@ def test_what_is_printed_can_be_parsed(words, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "words", [("dlq", "lst"), ("publish-it", "x"), ("dlq", "list", "--sinks", "a"), ("queue", "--all")]
+    ("words", "error", "said"),
+    [
+        (("dlq", "lst"), click.UsageError, "No such command 'lst'"),
+        (("publish-it", "x"), click.UsageError, "There is no command 'publish-it'"),
+        (("dlq", "list", "--sinks", "a"), click.NoSuchOption, "No such option '--sinks'"),
+        (("queue", "--all"), click.NoSuchOption, "No such option '--all'"),
+    ],
 )
-def test_what_is_no_command_is_found_out(words):
-    with pytest.raises(click.UsageError):
+def test_what_is_no_command_is_found_out(words, error, said):
+    with pytest.raises(error, match=said) as raised:
         parsed((OURS, *words))
+    assert isinstance(raised.value, click.NoSuchOption) is (error is click.NoSuchOption)
 
 
 EXECUTED = [w for w in COMMANDS if w not in NO_COMMANDS and not LONG.keys() & set(w) and parsed(w)]

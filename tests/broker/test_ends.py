@@ -9,16 +9,25 @@ from router.broker.server.repeating import Repeating
 from tests.support.streams import Desk
 from tests.support.waiting import PATIENCE
 
+DEAF_TO = 3
+"""Cancellations that a planted task does not hear: more than the stop and the close of a part together."""
 
-async def deaf(ears=1):
-    """A task that does not hear the first cancellations, as when each meets the answer that is waited for."""
+
+async def deaf(times=DEAF_TO, heard_at=None):
+    """A task that does not hear the first cancellations, as when each meets the answer that is waited for.
+
+    `heard_at` gets the number of those when it ends.
+    """
+    swallowed = 0
     while True:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            if not ears:
+            if swallowed == times:
+                if heard_at is not None:
+                    heard_at.append(swallowed)
                 raise
-            ears -= 1
+            swallowed += 1
 
 
 async def heard(task):
@@ -27,7 +36,7 @@ async def heard(task):
 
 
 async def test_a_task_is_cancelled_until_it_hears():
-    tasks = [await heard(asyncio.create_task(deaf(ears))) for ears in range(3)]
+    tasks = [await heard(asyncio.create_task(deaf(times))) for times in range(4)]
     async with asyncio.timeout(PATIENCE):
         await cancelled(tasks)
     assert all(task.cancelled() for task in tasks)
@@ -57,14 +66,15 @@ async def test_a_subscription(start_server, clock):
 
 
 async def test_what_repeats():
-    begun = asyncio.Event()
+    begun, heard_at = asyncio.Event(), []
 
     async def work():
         begun.set()
-        await deaf()
+        await deaf(heard_at=heard_at)
 
     repeating = Repeating("it", work, 1.0)
     repeating.start()
     await begun.wait()
     async with asyncio.timeout(PATIENCE):
         await repeating.close()
+    assert heard_at == [DEAF_TO], "it was cancelled until it heard, and has ended"

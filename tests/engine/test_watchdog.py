@@ -238,14 +238,17 @@ async def test_a_sink_that_fails_or_is_late_or_waits_does_not_hang():
             except asyncio.CancelledError:
                 if over.is_set():
                     raise
+                swallowed.append(event)
 
-    over = asyncio.Event()
+    swallowed: list[object] = []
     for sink in (failing, late, deaf):
+        over = asyncio.Event()  # of this sink: the next one has to be deaf again
         async with bench(sink, timeout="100ms", breaker={"failures": 2, "reset": "1h"}) as one:
             assert hangs(one, after=1000) == ()  # nothing to do
             one.put(make_event())
             await stays(lambda one=one: hangs(one, after=5) == (), 0.4)
             over.set()
+    assert swallowed, "the last one was late, and did not hear that it was to end"
 
 
 async def test_a_call_that_nobody_ends_hangs(monkeypatch):
