@@ -23,10 +23,10 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: $(RUN) ## Set up what is missing and run the daemon on config.example.yaml, with a Redis of its own
-	@$(BIN)/event-router run -c config.example.yaml $(ARGS)
+	@trap : INT; $(BIN)/event-router run -c config.example.yaml $(ARGS) || [ $$? -eq 130 ]  # Ctrl-C is how it ends
 
 demo: $(RUN) ## The tour: sample events, where each goes and why; ends by itself
-	@$(BIN)/event-router demo $(ARGS)
+	@trap : INT; $(BIN)/event-router demo $(ARGS) || [ $$? -eq 130 ]
 
 test: $(DEV) ## Set up what is missing and run every test, against real servers that the tests start
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)

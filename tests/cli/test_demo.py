@@ -1,6 +1,18 @@
 """`event-router demo`: it ends by itself, shows what it promises and touches nothing."""
 
-from tests.support.process import run
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import ROOT, environment, run
+from tests.support.waiting import PATIENCE, wait_until
 
 
 def test_the_tour_ends_by_itself_and_shows_every_way(tmp_path):
@@ -29,3 +41,41 @@ def test_colours_when_asked(tmp_path):
     done = run("demo", cwd=tmp_path, env={"FORCE_COLOR": "1"})
     assert done.code == 0, done.err
     assert "\x1b[" in done.out
+
+
+@pytest.mark.parametrize("file", ["config.example.yaml", "config.yaml", None])
+def test_every_command_that_is_next_works_where_it_is_printed(tmp_path, file):
+    if file:
+        shutil.copy(ROOT / "config.example.yaml", tmp_path / file)
+        shutil.copytree(ROOT / "schemas", tmp_path / "schemas")
+    done = run("demo", cwd=tmp_path)
+    lines = [line.strip() for line in done.out.partition("\nNext\n")[2].splitlines() if re.match(r"  \S", line)]
+    words = [shlex.split(line) for line in lines]
+    assert [each[3] for each in words] == (["check", "run"] if file else []) + ["plugins", "config"]
+    for each in words:
+        if "run" in each:
+            assert each[-1] == file
+            continue
+        ended = subprocess.run(
+            each, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed on this machine")
+def test_ctrl_c_ends_make_run_without_a_word_of_make(tmp_path, start_server):
+    shutil.copy(ROOT / "config.example.yaml", tmp_path)
+    shutil.copytree(ROOT / "schemas", tmp_path / "schemas")
+    said = tmp_path / "said"
+    program = Path(sys.executable).parent
+    arguments = ["run", "RUN=", f"BIN={program}", f"ARGS=-c {tmp_path / 'config.example.yaml'}"]
+    with said.open("w") as out:
+        variables = environment(tmp_path, {"REDIS_URL": start_server().url})
+        making = subprocess.Popen(
+            ["make", *arguments], cwd=ROOT, env=variables, stdout=out, stderr=out, start_new_session=True
+        )
+    wait_until(lambda: '"event":"ready"' in said.read_text() or making.poll() is not None, "the router")
+    os.killpg(making.pid, signal.SIGINT)
+    making.wait(PATIENCE)
+    assert '"event":"stopped"' in said.read_text()
+    assert "make" not in said.read_text().partition('"event":"stopped"')[2]

@@ -273,12 +273,24 @@ def _books(console: Console, closing: dict[str, Any]) -> None:
 
 
 def _next_steps(console: Console) -> None:
+    """Print commands that work in this folder, of a configuration that is there."""
+    import shlex
+
+    from router.cli.first_steps.samples import ourselves
+
+    us = shlex.join(ourselves())
+    file = next((name for name in ("config.yaml", "config.example.yaml") if Path(name).is_file()), None)
+    steps = [
+        (f"{us} plugins", "the sinks that are there"),
+        (f"{us} config schema", "completion and checks for your editor"),
+    ]
+    if file is not None:
+        steps = [
+            (f"{us} check {file}", "what a file says, and everything that is wrong with it"),
+            (f"{us} run -c {file}", "the daemon; it prints how to publish an event to it from another terminal"),
+            *steps,
+        ]
     _heading(console, "Next")
-    steps: tuple[tuple[str, str], ...] = (
-        ("event-router run -c config.yaml", "the daemon, on a file like the one above"),
-        ("event-router check config.yaml", "what a file says, and everything that is wrong with it"),
-        ("event-router publish CHANNEL PAYLOAD", "publish one event, held against its schema first"),
-        ("event-router config schema", "completion and checks for your editor"),
-    )
     for command, meaning in steps:
-        console.print(f"  [bold]{command:<38}[/] {meaning}")
+        console.print(f"  [bold]{command}[/]", soft_wrap=True)
+        console.print(f"      {meaning}", soft_wrap=True)
