@@ -50,7 +50,7 @@ class History(msgspec.Struct, frozen=True, gc=False):
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """One delivery of an event, as a sink gets it: the message and its metadata.
+    """A delivery of an event, as a sink gets it: the message and its metadata.
 
     `id` is unique, and the same for every sink and retry. `received_at` is an aware datetime in UTC. `raw` holds the
     bytes as published. `pattern` is the glob that matched, None for an exact name. `attempt` counts from 1. `address`

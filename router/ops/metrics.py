@@ -83,7 +83,7 @@ class SinkMeter:
         """Count attempts with this result, one of `RESULTS`."""
         self.attempts[result] += count
 
-    def called(self, seconds: float) -> None:
+    def observe_call(self, seconds: float) -> None:
         """Count a call of the sink, for one delivery or a batch, with its duration."""
         self.seconds.observe(seconds)
 

@@ -122,9 +122,9 @@ def test_the_content_type_is_the_one_asked_for(measured):
 
 def test_attempts_and_durations(measured):
     meter = measured.meters["audit"]
-    meter.called(0.001)
-    meter.called(0.0011)
-    meter.called(61.0)
+    meter.observe_call(0.001)
+    meter.observe_call(0.0011)
+    meter.observe_call(61.0)
     meter.attempt("transient")
     meter.attempt("permanent", 3)
     meter.aged(0.02, 500)

@@ -58,7 +58,7 @@ class Opening:
             except Exception as error:  # noqa: BLE001  # after any error of the plugin, opening is tried again
                 attempt += 1
                 self._outcomes.trace(error)
-                self._health.happened("the sink can't be opened", self._outcomes.told(error))
+                self._health.happened("the sink can't be opened", self._outcomes.error_text(error))
                 await asyncio.sleep(retry.delay(REOPEN, attempt, self._chance()))
             else:
                 self._open.set()
@@ -81,4 +81,4 @@ class Opening:
             self._log.warning("the sink did not close", error=f"timed out after {self._timeout:g} s")
         elif (error := closing.exception()) is not None:
             self._outcomes.trace(error)
-            self._log.warning("the sink did not close", error=self._outcomes.told(error))
+            self._log.warning("the sink did not close", error=self._outcomes.error_text(error))

@@ -1,7 +1,7 @@
-"""The end of every delivery: books, metrics, dead letters and the log hear of each from here; floor 5.
+"""The outcomes of deliveries: the only place that settles them in books, metrics, dead letters and log; floor 5.
 
-A delivery may end in its worker, in its queue, or before it gets into one. Whoever ends it calls the `Outcomes` of its
-sink. Deliveries that vanished from Redis do not end here: nothing but their number is known, and the queue counts that.
+A delivery may be settled in its worker, in its queue, or before it is enqueued; in each case by the `Outcomes` of its
+sink. The exception are deliveries that vanished from Redis: only their number is known, and the queue counts it.
 """
 
 from __future__ import annotations
@@ -34,35 +34,38 @@ _received_at = attrgetter("received_at")
 
 _DROPPED = {
     Reason.FULL: "the queue is full: deliveries are dropped",
-    Reason.OUTAGE: "Redis takes no deliveries, or not fast enough, and the outage buffer is full: deliveries are dropped",
+    Reason.OUTAGE: "Redis accepts no deliveries, or too few, and the outage buffer is full: deliveries are dropped",
 }
-"""What the log says of drops. Those of a shutdown are told together, when all sinks are closed."""
+"""The log messages of drops by reason. Drops at shutdown are logged together, when all sinks are closed."""
 
 
 LONGEST_TRACE = 16 * 1024
 """Bytes of a traceback in the log."""
 
 HandOver = Callable[[str, Event], None]
-"""Puts a delivery into the queue of a sink. Raises `LookupError` when there is no such sink any more."""
+"""Puts a delivery into the queue of a sink. Raises `LookupError` if the sink no longer exists."""
 
 HANDED_OVER = frozenset(
     {Reason.EXHAUSTED, Reason.PERMANENT, Reason.PLUGIN, Reason.TEMPLATE, Reason.ADDRESS, Reason.LOOKUP}
 )
-"""Why a delivery is given up that another sink may still make: not because it is too late for it."""
+"""The reasons after which a delivery falls back to another sink.
+
+An expired delivery does not: it is too late anyway.
+"""
 
 
 class Relayed:
-    """The receipt of deliveries that another one was handed over to; `over` is called when all are over, or safe in Redis.
+    """The receipt of deliveries made for a fallback; `over` is called when all are settled or enqueued in Redis.
 
-    Implements `contracts.Receipt`. There is one position, which is open until `settle` is called once more than deliveries
-    were added.
+    Implements `contracts.Receipt` with a single position. `over` is called when `settle` was called once more than
+    deliveries were added, so that it can't be called before all are added.
     """
 
     def __init__(self, over: Callable[[], None]) -> None:
         self._open = 1
         self._over = over
 
-    def add(self, position: int, deliveries: int) -> None:  # noqa: ARG002  # there is one
+    def add(self, position: int, deliveries: int) -> None:  # noqa: ARG002  # a single position
         """Implements `contracts.Receipt`."""
         self._open += deliveries
 
@@ -77,18 +80,18 @@ class Relayed:
         return self._open
 
     def _ignored(self, position: int, *_more: object, **_how: object) -> None:
-        """Note nothing: no entry of a source stands behind this receipt."""
+        """Do nothing: this receipt belongs to no entry of a source."""
 
     handed_over = settle
     expect = returned = removal = marked = gone = taken_over = _ignored
 
 
 class Outcomes:
-    """The funnel of one sink: each of its deliveries ends by one of these methods.
+    """The outcomes of one sink: each of its deliveries is settled by one of these methods.
 
-    `hand_over` puts deliveries into the queues of fallbacks, None where there are none. `redact` takes secrets out of
-    texts. Where dead letters are printed (`letters_shown`), the log does not repeat them. The `book` is this process's; a
-    Redis queue counts in everybody's too, by the script that takes a delivery out.
+    `hand_over` puts deliveries into the queues of fallback sinks; None means no fallbacks. `redact` removes secrets
+    from texts. `book` counts the deliveries of this process. A Redis queue also counts in the shared book, in the
+    script that removes the delivery. Where dead letters are printed (`letters_shown`), the log does not repeat them.
     """
 
     def __init__(
@@ -114,23 +117,24 @@ class Outcomes:
         self._letters_shown = letters_shown
         self._last_call = LastCall()
 
-    def called(self, pairs: Sequence[tuple[Event, Any]], began: float, destinations: Destinations) -> None:
-        """Note a call of the sink that has come back and began at this monotonic time; its deliveries end next."""
+    def note_call(self, pairs: Sequence[tuple[Event, Any]], began: float, destinations: Destinations) -> None:
+        """Note a call of the sink that has returned; it began at this monotonic time. Settle its deliveries next."""
         self._last_call.returned(pairs, self._clock.monotonic() - began, destinations)
 
-    def told(self, error: BaseException) -> str:
-        """Return what is said of a failure in logs, letters and status: its text; of an accident the class and place too.
+    def error_text(self, error: BaseException) -> str:
+        """Return the text of a failure for logs, letters and status; for an unexpected error with its class and place.
 
-        A plugin's words, or the other side's, may hold a credential. They are cut: they stay with a delivery that waits.
+        A plugin's words, or the other side's, may hold a credential. They are cut: they stay with a delivery that
+        waits.
         """
         if isinstance(error, RouterError):
             return self._bounded(text_of(error)) or type(error).__name__
         text, place = accidents.described(error)
-        # Of a long text the place is what helps: it is never cut off.
+        # Only the text is cut: the place helps most.
         return cut(self._redact(text), LONGEST_ERROR - len(place.encode("utf-8", "backslashreplace"))) + place
 
     def trace(self, error: BaseException) -> None:
-        """Log the traceback of a plugin's accident, at debug."""
+        """Log the traceback of a plugin's unexpected error, at level `debug`."""
         if delivery_log.wanted() and (trace := accidents.trace_of(error)):
             trace = cut(self._redact(trace), LONGEST_TRACE)
             log.debug("the plugin raised an exception", sink=self.sink, exception=trace)
@@ -138,19 +142,19 @@ class Outcomes:
     def delivered(
         self, queue: WorkQueue, events: Sequence[Event], size: int, answers: Iterable[str | None] = repeat(None)
     ) -> None:
-        """End deliveries that the last call made; `answers` says for each what the other side said to it."""
+        """Settle deliveries of the last call as delivered; `answers` are the sink's answers, one for each."""
         self.meter.delivered(map(_received_at, events), self._clock.now())
         self._end(queue, events, size, Outcome.DELIVERED)
         if self._last_call.told:
             for event, answer in zip(events, answers, strict=False):
-                self._tell(event, Outcome.DELIVERED, answer=answer)
+                self._log_settled(event, Outcome.DELIVERED, answer=answer)
 
     def settle(
         self, queue: WorkQueue, event: Event, outcome: Outcome, reason: Reason | None = None, to: Sequence[str] = ()
     ) -> None:
-        """End a delivery that needs no attempt, or no more; `to` are the addresses that it would have gone to."""
+        """Settle a delivery without an attempt; `to` are the addresses that it would have gone to."""
         self._end(queue, [event], len(event.raw), outcome, reason)
-        self._tell(event, outcome, reason, to=to)
+        self._log_settled(event, outcome, reason, to=to)
 
     def split(
         self,
@@ -160,12 +164,15 @@ class Outcomes:
         attempts: int | None = None,
         told: str | None = None,
     ) -> list[Event]:
-        """Make a delivery of its own for each of these addresses; the whole one ends, handed over to them."""
+        """Split a delivery into one for each of these addresses, and return them.
+
+        The whole one counts as handed over.
+        """
         parts = [msgspec.structs.replace(event, address=address) for address in addresses]
         self.book.split(len(parts))
         self.book.settle(1, Outcome.HANDED_OVER)
         queue.split(event, parts)
-        self._tell(event, Outcome.HANDED_OVER, detail=told, attempts=attempts)
+        self._log_settled(event, Outcome.HANDED_OVER, detail=told, attempts=attempts)
         return parts
 
     def give_up(
@@ -179,10 +186,10 @@ class Outcomes:
         attempts: int | None = None,
         fallback: Sequence[str] = (),
     ) -> None:
-        """Hand a delivery over to the sinks of `fallback`, or else make a dead letter.
+        """Give a delivery up: it falls back to the sinks of `fallback`, or else becomes a dead letter.
 
-        `told` is what the log may have of the detail, where that quotes the event. `attempts` says how often the delivery
-        was tried, where its history does not know of the last time.
+        `told` replaces `detail` in the log if the detail quotes the event. `attempts` is the number of calls, if the
+        history of the delivery lacks the last one.
         """
         detail = self._redact(detail)
         told = detail if told is None else self._redact(told)
@@ -192,7 +199,7 @@ class Outcomes:
             message = "delivery given up, its fallback gets it"
             fields = {"error": told, "reason": str(reason), "to": ", ".join(taken), **about(event)}
             self.notes.say(message, reason, event.route, **fields)
-            self._tell(event, Outcome.HANDED_OVER, reason, detail=told, attempts=attempts)
+            self._log_settled(event, Outcome.HANDED_OVER, reason, detail=told, attempts=attempts)
             return
         over = partial(self._end, queue, [event], len(event.raw), Outcome.DEAD_LETTERED, reason)
         kept = _is_kept(event)
@@ -203,37 +210,38 @@ class Outcomes:
         fields = {"error": told, "attempt": attempts, "reason": str(reason), **about(event)}
         if not self._letters_shown:
             self.notes.say("delivery given up", reason, event.route, **fields)
-        self._tell(event, Outcome.DEAD_LETTERED, reason, detail=told, attempts=attempts)
+        self._log_settled(event, Outcome.DEAD_LETTERED, reason, detail=told, attempts=attempts)
         self._dead_letters.add([letter])
         if not kept:
             over()
 
     def dropped(self, events: Iterable[Event], channels: Sequence[str], reason: Reason) -> None:
-        """Count deliveries that are dropped, one for each of these channels. No event is read unless the log tells of it."""
+        """Count dropped deliveries, one for each of these channels. `events` is read only for debug lines."""
         self.book.drop(channels, reason)
         if delivery_log.wanted():
             for event in events:
-                self._tell(event, Outcome.DROPPED, reason)
+                self._log_settled(event, Outcome.DROPPED, reason)
         message = _DROPPED.get(reason)
         if message is not None:
             self.notes.say(message, number=len(channels), reason=str(reason))
 
     def moved(self, number: int) -> None:
-        """Count deliveries that go on in another queue of the sink, which accepts them anew."""
+        """Count deliveries moved to another queue of the sink, which accepts them again."""
         self.book.settle(number, Outcome.HANDED_OVER)
         self.book.planned += number
 
     def _end(
         self, queue: WorkQueue, events: Sequence[Event], size: int, outcome: Outcome, reason: Reason | None = None
     ) -> None:
-        """Count deliveries that are over, all in the same way, and take them out of their queue."""
+        """Count settled deliveries, all with the same outcome, and settle them in their queue."""
         self.book.settle(len(events), outcome, reason)
         queue.settle(events, size, outcome, reason)
 
     def _relayed(self, queue: WorkQueue, event: Event, reason: Reason, fallback: Sequence[str]) -> list[str]:
-        """Hand a delivery over to the fallbacks, as new to each; returns those that took it.
+        """Put a delivery into the queues of its fallbacks, as a new one for each; return the fallbacks that exist.
 
-        A delivery that is kept elsewhere until it is settled ends when none of its successors can be lost any more.
+        A delivery with a receipt is settled only when its fallback deliveries are settled or enqueued in Redis: a crash
+        before that must not lose them.
         """
         if self._hand_over is None or reason not in HANDED_OVER:
             return []
@@ -245,7 +253,7 @@ class Outcomes:
             fresh = msgspec.structs.replace(
                 event, sink=sink, attempt=1, address=None, _history=None, _receipt=receipt, _position=0
             )
-            relayed.add(0, awaited)  # before it is put: a full queue drops, and settles, at once
+            relayed.add(0, awaited)  # before the call: a full queue drops, and so settles, the delivery at once
             try:
                 self._hand_over(sink, fresh)
             except LookupError:
@@ -256,7 +264,7 @@ class Outcomes:
             relayed.settle(0)
         return taken
 
-    def _tell(
+    def _log_settled(
         self,
         event: Event,
         outcome: Outcome,
@@ -267,7 +275,7 @@ class Outcomes:
         attempts: int | None = None,
         to: Sequence[str] = (),
     ) -> None:
-        """Tell whoever follows single deliveries of one that is over: that is the log, at debug."""
+        """Write the debug line of a settled delivery, if the log level is `debug`."""
         if not delivery_log.wanted():
             return
         tried = calls_of(event) + (outcome is Outcome.DELIVERED) if attempts is None else attempts
@@ -282,10 +290,10 @@ class Outcomes:
 
 
 def _is_kept(event: Event) -> bool:
-    """Return whether a source or Redis keeps the delivery until it is settled; then settling waits for what follows it."""
+    """Return whether a source or Redis stores the delivery until it is settled."""
     return event._receipt is not None
 
 
 def calls_of(event: Event) -> int:
-    """Return how often the sink was called for a delivery, as far as its history goes."""
+    """Return the number of calls of the sink for a delivery, by its history."""
     return event._history.calls if event._history else 0

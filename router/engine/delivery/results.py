@@ -1,6 +1,7 @@
-"""What becomes of deliveries whose attempt was made, or could not be made now; floor 5.
+"""The results of attempts, and of deliveries that could not be attempted; floor 5.
 
-They end, or wait for another attempt, or become a delivery for each address, or stay with the worker until the sink works.
+A delivery is settled, delayed until the next attempt, split into one delivery per address, or stays with the worker
+until the sink works.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ Chance = Callable[[], float]
 
 
 class Results:
-    """The results of one sink's attempts: `line` is where its deliveries are in hand, `chance` spreads the retries.
+    """The handling of one sink's results.
 
-    Methods that return deliveries return those that have to stay with the worker.
+    `line` is the queue from which the worker takes deliveries; `chance` returns a random number for the jitter of
+    retries. Methods that return deliveries return those that must stay with the worker.
     """
 
     def __init__(
@@ -59,14 +61,14 @@ class Results:
     def delivered(
         self, ticket: Ticket, events: Sequence[Event], size: int, answers: Iterable[str | None] = repeat(None)
     ) -> None:
-        """End deliveries of one call, all of which the sink took; `answers` says what it answered to each."""
+        """Settle the deliveries of a call as delivered; `answers` are the sink's answers."""
         self._outcomes.delivered(self._line, events, size, answers)
         self._gate.report(ticket, None)
         if self._health.active and self._gate.ticket is not None:
             self._health.ended("the sink delivers again")
 
-    def sorted_out(self, ticket: Ticket, pairs: Sequence[Pair], results: Sequence[Result]) -> list[Event]:
-        """Take one result for each delivery of a call."""
+    def call_returned(self, ticket: Ticket, pairs: Sequence[Pair], results: Sequence[Result]) -> list[Event]:
+        """Handle one result for each delivery of a call."""
         self._heed(pairs, results)
         taken: list[Event] = []
         answers: list[str | None] = []
@@ -85,7 +87,7 @@ class Results:
         fault = next((error for _, error in failed if isinstance(error, SinkError)), None)
         if fault is not None or not taken:
             error = fault or failed[0][1]
-            self._gate.report(ticket, error, self._outcomes.told(error))
+            self._gate.report(ticket, error, self._outcomes.error_text(error))
         else:
             self._gate.report(ticket, None)
         for _, error in failed:
@@ -94,21 +96,21 @@ class Results:
         chance = self._chance()
         return [kept for event, error in failed for kept in self._fail(event, error, chance)]
 
-    def called_in_vain(self, ticket: Ticket, pairs: Sequence[Pair], error: Exception) -> list[Event]:
-        """Take the failure of a whole call."""
+    def call_failed(self, ticket: Ticket, pairs: Sequence[Pair], error: Exception) -> list[Event]:
+        """Handle the failure of a whole call."""
         self._heed(pairs, repeat(error))
         return self.failed(ticket, [event for event, _ in pairs], error)
 
     def failed(self, ticket: Ticket, events: Sequence[Event], error: Exception) -> list[Event]:
-        """Take a failure that all of these deliveries share: they get one delay, and keep their order."""
+        """Handle a failure shared by these deliveries. They get the same delay, so that their order stays."""
         self._outcomes.trace(error)
-        self._gate.report(ticket, error, self._outcomes.told(error))
+        self._gate.report(ticket, error, self._outcomes.error_text(error))
         self._outcomes.meter.attempt(_result(error), len(events))
         chance = self._chance()
         return [kept for event in events for kept in self._fail(event, error, chance)]
 
     def held(self, events: Iterable[Event]) -> list[Event]:
-        """Keep deliveries until the sink may be tried; those that may not stay in hand go back to their queue."""
+        """Return deliveries that may stay with the worker until the sink works; return the others to their queue."""
         kept = []
         for event in events:
             if self._line.keep(event):
@@ -118,9 +120,9 @@ class Results:
         return kept
 
     def not_sent(self, event: Event, prepared: Suppressed | Dead | Shown) -> None:
-        """End a delivery that can't or need not be sent.
+        """Settle a delivery that can't or need not be sent.
 
-        Where some of its addresses may be sent to, each address goes on as a delivery of its own.
+        If only some of its addresses are allowed, the delivery is split into one per address.
         """
         if isinstance(prepared, Suppressed):
             self._outcomes.settle(self._line, event, Outcome.SUPPRESSED, prepared.reason)
@@ -136,9 +138,9 @@ class Results:
                     self._outcomes.settle(self._line, part, Outcome.PRINTED)
 
     def not_paused(self, pairs: list[Pair]) -> list[Pair]:
-        """Put off what goes to an address that is to be left alone; returns the rest.
+        """Delay deliveries to paused addresses; return the others.
 
-        Of several addresses each is then a delivery of its own.
+        A delivery to several addresses, of which one is paused, is split into one per address.
         """
         may_go: list[Pair] = []
         for event, options in pairs:
@@ -154,36 +156,36 @@ class Results:
         return may_go
 
     def _heed(self, pairs: Iterable[Pair], results: Iterable[Result]) -> None:
-        """Begin no attempt any more that an answer asks not to make: before anybody else has a turn."""
+        """Apply the pauses that the results ask for, before any other slot may begin an attempt."""
         for (event, options), error in zip(pairs, results, strict=False):
             if isinstance(error, Exception):
                 self._gate.heed(error, self._preparing.destination(event, options))
 
     def _fail(self, event: Event, error: Exception, chance: float) -> list[Event]:
-        """Take the failure of one delivery."""
+        """Handle the failure of one delivery."""
         if isinstance(error, PartialError):
             return self._split(event, error, chance)
         now = self._clock.now()
         calls = calls_of(event) + 1
         age = retry.age(event._history, now)
-        told = self._outcomes.told(error)
+        text = self._outcomes.error_text(error)
         decision = retry.decide(self._policy, attempt=event.attempt, age=age, error=error, chance=chance)
         if isinstance(decision, retry.GiveUp):
-            self._give_up(event, decision.reason, told, attempts=calls)
+            self._give_up(event, decision.reason, text, attempts=calls)
             return []
         if isinstance(decision, retry.Hold):
-            history = History(now - age, calls, told, now, self._gate.reset)
+            history = History(now - age, calls, text, now, self._gate.reset)
             return self.held([msgspec.structs.replace(event, _history=history)])
         delay = decision.delay
         counted = isinstance(decision, retry.Retry)
         message = "delivery failed" if counted else "the other side asks for time"
-        self._health.happened(message, told, attempt=event.attempt, retry_in=round(delay, 1), **about(event))
-        history = History(now - age, calls, told, now, delay)
+        self._health.happened(message, text, attempt=event.attempt, retry_in=round(delay, 1), **about(event))
+        history = History(now - age, calls, text, now, delay)
         self._line.later(msgspec.structs.replace(event, attempt=event.attempt + counted, _history=history), delay)
         return []
 
     def _split(self, event: Event, error: PartialError, chance: float) -> list[Event]:
-        """Make a delivery of its own of each address that failed; the others have got it."""
+        """Split a delivery into one for each failed address. The other addresses were reached."""
         if event.address is not None or not error.failures:
             own = next(iter(error.failures.values()), None)
             if own is not None:
@@ -192,7 +194,7 @@ class Results:
             return []
         for failure in error.failures.values():
             self._outcomes.trace(failure)
-        parts = self._parts(event, error.failures, calls_of(event) + 1, self._outcomes.told(error))
+        parts = self._parts(event, error.failures, calls_of(event) + 1, self._outcomes.error_text(error))
         failures = zip(parts, error.failures.values(), strict=True)
         return [kept for part, failure in failures for kept in self._fail(part, _of_address(failure), chance)]
 
@@ -210,7 +212,7 @@ class Results:
 
 
 def _result(error: Exception) -> str:
-    """Return how an attempt that failed counts: whatever is not said to be of another kind may pass."""
+    """Return the result under which a failed attempt is counted; unknown errors count as transient."""
     if isinstance(error, PartialError):
         return "partial"
     if isinstance(error, SinkError):
@@ -219,7 +221,10 @@ def _result(error: Exception) -> str:
 
 
 def _of_address(failure: Exception) -> Exception:
-    """Return what the failure of one address says of it: others of the same delivery were reached, so no sink is at fault."""
+    """Return the failure of one address.
+
+    A `SinkError` becomes transient: other addresses were reached, so the sink works.
+    """
     if isinstance(failure, SinkError):
         return TransientError(text_of(failure), retry_after=failure.retry_after)
     return failure

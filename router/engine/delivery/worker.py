@@ -1,7 +1,7 @@
-"""One sink at work: takes its deliveries, prepares them and calls the sink; floor 5.
+"""The worker of one sink: takes deliveries from its queue, prepares them and calls the sink; floor 5.
 
-A sink that fails, hangs or raises harms itself alone. Its `slots` call it; its `gate` holds them back while it does not
-work; `results` says what becomes of the deliveries; its queue may keep the deliveries of each key in order.
+A sink that fails, hangs or raises affects no other sink. `Slots` call it, `Gate` holds attempts back while it does not
+work, `Results` decides on the deliveries, and `Ordered` orders the deliveries of each key.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ from router.events import Event, size_of
 log = structlog.stdlib.get_logger(__name__)
 
 TURN = 0.05
-"""Seconds that a worker may go on without giving others their turn: one turn of the event loop may read thousands of
-events, so in a flood a worker has to get more done between two of them."""
+"""Seconds that a worker may run without yielding to the event loop. In a flood, one turn of the loop reads thousands of
+events, so a worker must process many deliveries per turn.
+"""
 
 
 class SinkWorker:
-    """The worker of one sink: delivers what is put into its queue.
+    """The worker of one sink, with one slot per concurrent call.
 
-    `preparing` renders the options of each delivery, `outcomes` ends it. `line` stands in front of the queue of a sink whose
-    deliveries keep their order. At most `batch` deliveries go into a call of a sink that takes batches.
+    `preparing` renders the options of each delivery, `outcomes` settles it. `line` is the ordered queue of a sink with
+    `order_by`. A sink that takes batches gets at most `batch` deliveries per call.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class SinkWorker:
         self.outcomes = outcomes
         self.preparing = preparing
         self.line = line or queue
-        """Where the deliveries are in hand: the queue, or what keeps their order in front of that."""
+        """The queue from which deliveries are taken: the ordered queue if there is one, else `queue`."""
         self._caller = caller
         self._pace = None if keys.rate is None else Pace(*keys.rate)
         self._most = _most(batch if caller.takes_batches else 1, self._pace)
@@ -96,7 +97,7 @@ class SinkWorker:
 
     @property
     def book(self) -> SinkBook:
-        """The sink's deliveries in numbers, as far as this process knows."""
+        """The book of the sink's deliveries in this process."""
         return self.outcomes.book
 
     def start(self) -> None:
@@ -104,41 +105,42 @@ class SinkWorker:
         self._slots.start()
 
     def check(self) -> None:
-        """Look after attempts that are over their time; called several times a second."""
+        """Cancel attempts that exceed their timeout. Call it several times a second."""
         self._slots.check()
 
     def signs(self) -> Iterator[Sign]:
-        """Return what the workers are doing, for the watchdog."""
+        """Return the progress of the slots, for the watchdog."""
         return self._slots.signs()
 
     @property
     def replaced(self) -> int:
-        """Workers that ended by a fault of the router and were replaced."""
+        """The number of slots that ended by a fault of the router and were replaced."""
         return self._slots.replaced
 
     @property
     def in_hand(self) -> int:
-        """Deliveries that the workers have taken and not settled."""
+        """The number of deliveries that the slots have taken and not settled."""
         return len(self._slots.hand)
 
     @property
     def fault(self) -> Fault | None:
-        """Why the sink does not deliver at present, None while it does."""
+        """The reason why the sink does not deliver, and since when; None while it does."""
         return self._health.fault
 
     @property
     def breaker_open(self) -> bool:
-        """True while the sink is left alone because it fails."""
+        """True while the circuit breaker holds deliveries back, because the sink fails."""
         return self._gate.open
 
     async def settled(self) -> None:
-        """Wait until nothing is left."""
+        """Wait until all deliveries are settled."""
         await self.line.settled()
 
     def may_settle_within(self, seconds: float) -> bool:
-        """Return whether an end within this time is worth waiting for.
+        """Return whether a shutdown should wait: some delivery may be settled within so many seconds.
 
-        An attempt under way is; and what the queue must not leave, where it may be tried, or is due again, by then.
+        That is true while an attempt is under way. It is also true if a delivery that would be lost may be attempted,
+        or is due again, within that time.
         """
         if self._slots.attempting:
             return True
@@ -148,15 +150,15 @@ class SinkWorker:
         return self.line.events > self.line.delayed or (due is not None and due <= seconds)
 
     async def retire(self) -> None:
-        """Make room for another worker of the same queue: finish the calls under way, give back the rest, close the sink.
+        """End this worker so that another one may use its queue: finish calls, return other deliveries, close the sink.
 
-        A call takes at most `timeout`; `check` has to be called on until then.
+        A call takes at most `timeout`. The caller must go on calling `check` until then.
         """
         await self.line.give_back(await self._slots.retire())
         await self._opening.close()
 
     async def close(self) -> int:
-        """End the workers and close the sink; returns how many deliveries are lost (dropped, `shutdown`)."""
+        """End the slots and close the sink; return the number of deliveries lost (dropped, reason `shutdown`)."""
         lost = self.line.close(self._slots.hand)
         await self._slots.close()
         await self._opening.close()
@@ -169,7 +171,7 @@ class SinkWorker:
         turn_began = self._clock.monotonic()
         while not self._slots.retiring:
             if self._clock.monotonic() - turn_began > TURN:
-                await asyncio.sleep(0)  # a plugin that never awaits would keep the loop until its queue is empty
+                await asyncio.sleep(0)  # else a plugin that never awaits blocks the event loop until its queue is empty
                 turn_began = self._clock.monotonic()
             if self._gate.ticket is None:
                 await self._gate.passable()
@@ -177,13 +179,11 @@ class SinkWorker:
             if self._max_wait and len(slot.hand) < self._most:
                 size += await slot.wait(self._wait_for_more(slot))
             slot.hand = await self._attempt(slot, slot.hand, size)
-            while (
-                slot.hand and not self._slots.retiring
-            ):  # the sink is at fault: what it failed with stays first in line
+            while slot.hand and not self._slots.retiring:  # the sink is at fault: attempt the same deliveries again
                 slot.hand = await self._attempt(slot, slot.hand, size_of(slot.hand))
 
     async def _wait_for_more(self, slot: Slot) -> int:
-        """Fill the batch in hand for at most `batch.max_wait`; returns the bytes that came."""
+        """Fill the slot's batch for at most `batch.max_wait` seconds; return the bytes that were added."""
         size = 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._max_wait):
@@ -194,18 +194,18 @@ class SinkWorker:
         return size
 
     def _left_behind(self, slot: Slot, fault: Exception | None) -> None:
-        """Fail what a slot had in hand: its plugin does not come back, or a `fault` of ours has ended it."""
+        """Fail the deliveries of a replaced slot: its plugin did not return, or a `fault` of the router ended it."""
         if fault is None:
-            self._log.error("the plugin ignores its timeout and was left behind", timeout=self._slots.timeout)
+            self._log.error("the plugin ignored its timeout; its call was abandoned", timeout=self._slots.timeout)
         hand, slot.hand = slot.hand, []
         if hand:
-            told = None if fault is None else TransientError(f"a fault of the router: {type(fault).__name__}")
-            self._results.failed(slot.ticket, hand, told or self._slots.late())
+            error = None if fault is None else TransientError(f"a fault of the router: {type(fault).__name__}")
+            self._results.failed(slot.ticket, hand, error or self._slots.late())
 
-    # One attempt, and what becomes of it.
+    # One attempt.
 
     async def _attempt(self, slot: Slot, events: list[Event], size: int) -> list[Event]:
-        """Deliver what is in hand; returns what has to stay there."""
+        """Attempt deliveries as soon as the gate and the rate allow it; return those that must stay in the slot."""
         paid = 0
         while True:
             ticket = self._gate.ticket
@@ -223,7 +223,7 @@ class SinkWorker:
             if len(pairs) < len(events):
                 events = slot.hand = [event for event, _ in pairs]
                 size = size_of(events)
-            if not events or self._gate.paused:  # the other side asked for time meanwhile
+            if not events or self._gate.paused:  # meanwhile an answer has asked for time
                 self._gate.give_back(ticket)
                 if not events:
                     return []
@@ -236,29 +236,30 @@ class SinkWorker:
             paid = len(events)
             self._gate.give_back(ticket)
             await slot.wait(asyncio.sleep(wait))
-        return await self._called(slot, ticket, pairs, events, size)
+        return await self._call_sink(slot, ticket, pairs, events, size)
 
-    async def _called(
+    async def _call_sink(
         self, slot: Slot, ticket: Ticket, pairs: list[Pair], events: list[Event], size: int
     ) -> list[Event]:
+        """Call the sink with prepared deliveries; return those that must stay in the slot."""
         began = self._clock.monotonic()
         try:
             results = await self._slots.call(slot, self._caller.deliver(pairs))
-        except Exception as error:  # noqa: BLE001  # whatever a plugin raises is the failure of these deliveries
-            slot.hand = []  # from here on a fault of ours must not have them judged twice
-            self.outcomes.called(pairs, began, self.preparing)
-            return self._results.called_in_vain(ticket, pairs, error)
+        except Exception as error:  # noqa: BLE001  # any error of the plugin is the failure of these deliveries
+            slot.hand = []  # if a fault of the router follows, `_left_behind` must not fail these deliveries again
+            self.outcomes.note_call(pairs, began, self.preparing)
+            return self._results.call_failed(ticket, pairs, error)
         finally:
-            self.outcomes.meter.called(self._clock.monotonic() - began)
+            self.outcomes.meter.observe_call(self._clock.monotonic() - began)
         slot.hand = []
-        self.outcomes.called(pairs, began, self.preparing)
+        self.outcomes.note_call(pairs, began, self.preparing)
         if results is None:
             self._results.delivered(ticket, events, size)
             return []
-        return self._results.sorted_out(ticket, pairs, results)
+        return self._results.call_returned(ticket, pairs, results)
 
     async def _pairs(self, slot: Slot, events: list[Event]) -> list[Pair]:
-        """Return each delivery with its rendered options; settle those that can't or need not be sent."""
+        """Return each delivery with its rendered options; settle deliveries that can't or need not be sent."""
         preparing = self.preparing
         if preparing.shared is not None:
             return list(zip(events, repeat(preparing.shared), strict=False))
@@ -268,11 +269,11 @@ class SinkWorker:
             if isinstance(prepared, Send):
                 pairs.append((event, prepared.options))
                 continue
-            slot.hand = [kept for kept, _ in pairs] + events[place + 1 :]
+            slot.hand = [prepared_event for prepared_event, _ in pairs] + events[place + 1 :]
             self._results.not_sent(event, prepared)
         return pairs
 
 
 def _most(batch: int, pace: Pace | None) -> int:
-    """Deliveries in one call: no more than `rate` lets through at once."""
+    """Return the deliveries per call: `batch`, but not more than `rate` allows at once."""
     return batch if pace is None else min(batch, pace.number)
