@@ -1,8 +1,9 @@
-"""The scripts of the Redis queues: each changes the queue and the sink's books in one step, and may be sent twice; floor 4.
+"""The Lua scripts of the Redis queues. Each changes a queue and its books in one step and is idempotent; floor 4.
 
-A delivery waits as an entry of the sink's stream, or as a member of its sorted set until it is due. The books count it
-as accepted, and as over when it leaves both; so what the books call pending is what stream and sorted set hold, always,
-and where that differs somebody else took entries away, or added some. The field `d` of an entry holds the record.
+A delivery waits as an entry of the sink's stream, or until it is due as a member of its sorted set. The books count it
+as accepted, and under its outcome when it leaves both. So the pending deliveries of the books always equal the size of
+stream and sorted set; a difference means that another program removed or added entries. The field `d` of an entry is
+the record.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ redis.call('SET', KEYS[1], ARGV[1] .. ':' .. told, 'EX', 86400)
 return told
 """
 
-# KEYS: the guard; stream, sorted set and books of each queue; the hash of marks. ARGV: batch number; of
-# each its bounds in events and bytes, 1 (not read here), drops by outage that the books do not know yet; then for each
-# queue how many records, and the records.
-# What the scripts read comes before the first write, so that a key of a wrong type refuses the whole; the SET stands first
-# among the writes, for a server that is out of memory refuses a script at its first write only.
-# Answer: how many records of each queue were appended, the first ones; the rest had no room.
+# KEYS: the guard; stream, sorted set and books of each queue; the hash of marks. ARGV: the batch number; for each queue
+# its limits in events and bytes, 1 (unused here), the drops by outage that are not in the books yet; then for each
+# queue the number of its records, and the records. The scripts read all keys before the first write, so that a key of a
+# wrong type fails the script as a whole. The SET is the first write, because a server that is out of memory refuses a
+# script only at its first write. Answer: for each queue the number of records appended, in order; there was no room for
+# the rest.
 APPEND = Script(
     _GUARD
     + _OPEN_QUEUES
@@ -75,20 +76,19 @@ local told = table.concat(kept, ' ')
 )
 
 # The same for entries of a source that acknowledges. For each queue 1 says that it drops what has no room, 0 that it
-# holds the source back. After the queues: how many ways there are from a route to a queue, and of each the number of its
-# queue and its name. Then each entry: what is done to itself ('' nothing, it is just appended), with the words that belong
-# to that (`contracts.Removal`), how many deliveries, and of each the number of its way and its record.
-# An entry that Redis says is another router's is not appended; where the group has no other consumer, XACK alone tells. One
-# that Redis does not know any more (it was trimmed, its group is gone, its list was deleted) is: it was read, so it is
-# delivered. The first entry that a holding queue has no room for ends the batch.
-# A delivery that was enqueued before is not appended again. For an item of a list the place where it stands says so. For an
-# entry of a stream that is not acknowledged yet, the hash of marks says so: its field holds the names of the ways, each
-# between spaces. Another configuration may have other ways: those that are not named are appended, and named. A mark that
-# begins with no space is an older router's and stands for all ways. Redis does not know every entry any more: whoever
-# appends such a one marks it, so that it is appended once.
-# Answer: how many entries are over with, the number of the queue that was full (0: none), and what is to be known of
-# single entries and deliveries (from 1): entry/other, entry/gone, entry/full/delivery for one that was dropped,
-# entry/before/delivery for one that was enqueued before.
+# holds the source back. After the queues: how many ways there are from a route to a queue, and of each the number of
+# its queue and its name. Then each entry: what is done to itself ('' nothing, it is just appended), with the words that
+# belong to that (`contracts.Removal`), how many deliveries, and of each the number of its way and its record. An entry
+# that Redis says is another router's is not appended; where the group has no other consumer, XACK alone tells. One that
+# Redis does not know any more (it was trimmed, its group is gone, its list was deleted) is: it was read, so it is
+# delivered. The first entry that a holding queue has no room for ends the batch. A delivery that was enqueued before is
+# not appended again. For an item of a list the place where it stands says so. For an entry of a stream that is not
+# acknowledged yet, the hash of marks says so: its field holds the names of the ways, each between spaces. Another
+# configuration may have other ways: those that are not named are appended, and named. A mark that begins with no space
+# is an older router's and stands for all ways. Redis does not know every entry any more: whoever appends such a one
+# marks it, so that it is appended once. Answer: how many entries are over with, the number of the queue that was full
+# (0: none), and what is to be known of single entries and deliveries (from 1): entry/other, entry/gone,
+# entry/full/delivery for one that was dropped, entry/before/delivery for one that was enqueued before.
 APPEND_ENTRIES = Script(
     _GUARD
     + _OPEN_QUEUES
@@ -193,8 +193,9 @@ if done == 0 then return told end
     + _CLOSE_QUEUES
 )
 
-# KEYS: stream, books. ARGV: the group, then for each outcome: its counter, how many entries, their bytes, their ids.
-# Only what is still there is counted, so that a second sending, or a peer, counts nothing twice.
+# KEYS: stream, books. ARGV: the group, then for each outcome: its counter, the number of entries, their bytes, their
+# ids. Only entries that still exist are counted, so that neither a repetition of the call nor a peer counts an entry
+# twice.
 SETTLE = Script("""
 local i = 2
 while i <= #ARGV do
@@ -210,9 +211,10 @@ end
 return 1
 """)
 
-# KEYS: stream, sorted set, books. ARGV: the group, then for each entry: its id, its bytes, how many counters, (counter,
-# number) of each, how many records follow it, (delay in ms, record) of each. The entry gives way to its records. A member
-# is named by its entry, its place among the records and its delay, so that RESCHEDULE knows when it can be due at most.
+# KEYS: stream, sorted set, books. ARGV: the group, then for each entry: its id, its bytes, the number of counters,
+# (counter, number) for each, the number of records, (delay in ms, record) for each. The records replace the entry. The
+# name of a member holds its entry, its index among the records and its delay, from which RESCHEDULE computes the latest
+# due time.
 DEFER = Script("""
 local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -237,15 +239,15 @@ end
 return 1
 """)
 
-# KEYS: stream, sorted set and books of each queue. ARGV: the group, then for each queue: how many may be moved, after how many
-# ms without a touch an entry is a dead router's (0: do not look for such), the epoch of the books as last read ('' none), one
-# to give them, how many counters those books had, and (counter, number) of each.
-# 1. Moves what is due back into the stream. 2. Where the books are others than those last read they were lost with the
-# server's data: what they said is added, once for all routers. 3. What the books call pending and is nowhere was lost.
-# A queue with nothing in it costs two commands, so that routers at rest are cheap. What is read of a queue comes before its
-# first write. A queue that can't be used (a key of a wrong type) is told so in its row, and the others are worked off.
-# Answer: the time in ms, then of each queue: moved, ms until the next is due (-1: none), waiting in stream and sorted set, in
-# the latter, lost, 1 where a dead router left something, the books.
+# KEYS: stream, sorted set and books of each queue. ARGV: the group, then for each queue: the number of deliveries to
+# move at most, the idle time in ms after which an entry belongs to a dead router (0: do not check), the epoch of the
+# books as last read ('' none), a new epoch for books without one, the number of counters last read, and (counter,
+# number) for each. 1. Move due deliveries back into the stream. 2. If the epoch differs, the books were lost with the
+# server's data: add the counters last read, once for all routers. 3. Deliveries that are pending by the books but in
+# neither key were lost. An empty queue costs two commands, so that routers at rest are cheap. All keys of a queue are
+# read before its first write. A queue that can't be used (a key of a wrong type) gets an error in its row; the others
+# are processed. Answer: the time in ms, then for each queue: the number moved, the ms until the next is due (-1: none),
+# the deliveries in both keys, those in the sorted set, the number lost, 1 if a dead router left entries, the books.
 TICK = Script("""
 local group, at = ARGV[1], 2
 local now = redis.call('TIME')
@@ -259,7 +261,7 @@ local function read(key)
   for i = 1, #books, 2 do
     local name = books[i]
     found[name] = books[i + 1]
-    local number = string.match(books[i + 1], '^%-?%d+$') or 0  -- whoever shares the Redis may have put something else there
+    local number = string.match(books[i + 1], '^%-?%d+$') or 0  -- another program may have written it
     if name == 'accepted' then sum = sum + number
     elseif name ~= 'bytes' and name ~= 'epoch' and string.sub(name, 1, 4) ~= 'was:' then sum = sum - number
     end
@@ -317,9 +319,9 @@ end
 return told
 """)
 
-# KEYS: stream. ARGV: the group. An entry whose idle time is 0 may have been delivered, by a clock that was set back since,
-# in the future: nobody would take it over from a dead router until then. It stays its owner's, and is idle from now on.
-# Where there is no group nothing was delivered.
+# KEYS: stream. ARGV: the group. If the server's clock was set back, an entry may have a delivery time in the future.
+# Its idle time is then 0, and no peer would claim it from a dead router until that time. XCLAIM by its owner sets the
+# time to now. Without a group no entry was delivered.
 REDATE = Script("""
 local start = '-'
 while true do
@@ -335,9 +337,10 @@ while true do
 end
 """)
 
-# KEYS: sorted set. ARGV: the rank of the first member to look at, how many, and the longest delay in ms of a member whose
-# name says none (an older router's). What is due later than its delay from now on was put off before the server's clock
-# went back: it gets its delay from now on. Those get a lower rank than they had, so none is skipped. Answer: looked at.
+# KEYS: sorted set. ARGV: the rank of the first member to check, the number of members, and the delay in ms of members
+# whose name holds none (an older router's). A member that is due later than its delay from now was deferred before the
+# server's clock was set back: it becomes due after its delay from now. Its rank decreases, so no member is skipped by
+# the next call. Answer: the number of members checked.
 RESCHEDULE = Script("""
 local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)

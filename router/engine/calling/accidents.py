@@ -1,7 +1,7 @@
-"""Where the code of a plugin failed: file and line for every reader, the traceback for the log at debug; floor 5.
+"""The place of an unexpected error in a plugin's code: file and line, and at `debug` the traceback; floor 5.
 
-A plugin's module tells its frames from ours and from those of libraries: the first frame that is neither ours nor the
-standard library's is the plugin's, and so are all others of the same top-level package. Drop-ins have such a package each.
+The first frame that belongs neither to the router nor to the standard library is the plugin's, and so are all others of
+the same top-level package. Each drop-in has a top-level package of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _OURS = __name__.partition(".")[0]
 
 
 class RemoteError(Exception):
-    """An accident in the process of a sink: nothing but texts comes from there."""
+    """An unexpected error in a sink's process, which sends only texts: the error, its place and its traceback."""
 
     def __init__(self, text: str, place: str | None, trace: str) -> None:
         super().__init__(text)
@@ -29,7 +29,7 @@ class RemoteError(Exception):
 
 
 def described(error: BaseException) -> tuple[str, str]:
-    """Return the class and text of an accident, and ` (file, line)` or nothing: where the plugin's code failed."""
+    """Return the class and text of an unexpected error, and its place as ` (file, line)`, or nothing if unknown."""
     text = text_of(error)
     if not isinstance(error, RemoteError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -38,7 +38,7 @@ def described(error: BaseException) -> tuple[str, str]:
 
 
 def place_of(error: BaseException) -> str | None:
-    """Return the innermost file and line of the plugin's own code, None where none of it was under way.
+    """Return the innermost file and line of the plugin's own code in the traceback; None if it has none.
 
     The file is named with its folder: `plugins/pager.py, line 12`.
     """
@@ -53,7 +53,7 @@ def place_of(error: BaseException) -> str | None:
 
 
 def trace_of(error: BaseException) -> str | None:
-    """Return the traceback from the plugin's first frame on; None for what a sink raises on purpose, or never raised."""
+    """Return the traceback from the plugin's first frame on; None for a `RouterError`, or without such a frame."""
     if isinstance(error, RemoteError):
         return error.trace
     if isinstance(error, RouterError):
@@ -64,13 +64,13 @@ def trace_of(error: BaseException) -> str | None:
 
 
 def _raised(error: BaseException) -> BaseException:
-    """Return what the plugin raised, where the host raised another error in its place (of `SystemExit`)."""
+    """Return the error that the plugin raised, also if the router replaced it (as it does for `SystemExit`)."""
     cause = error.__cause__
     return error if cause is None or any(_plugin_frames(error)) else cause
 
 
 def _plugin_frames(error: BaseException) -> Iterator[TracebackType]:
-    """The frames of the plugin's own modules, from the outermost on."""
+    """Yield the frames of the plugin's own modules, the outermost first."""
     package: str | None = None
     at = error.__traceback__
     while at is not None:

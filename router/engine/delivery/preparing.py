@@ -1,4 +1,4 @@
-"""What stands between a delivery in hand and the call of its sink: is it too late, what is sent, to whom; floor 5."""
+"""The preparation of a delivery before its attempt: expiry, templates, addresses, `deliver`; floor 5."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from router.events import Event, timestamp
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
-    """To be sent with these options."""
+    """A delivery that is to be attempted with these options."""
 
     options: Any
 
 
 class Suppressed(msgspec.Struct, frozen=True):
-    """A delivery that nobody is to get."""
+    """A delivery that is not to be attempted, for a reason of `errors.SUPPRESSED`."""
 
     reason: Reason
 
 
 class Dead(msgspec.Struct, frozen=True):
-    """A delivery that can't be made, or no more."""
+    """A delivery that can't be attempted, or is too late."""
 
     reason: Reason
     detail: str
     told: str | None = None
-    """What the log may say where the detail quotes the event."""
+    """A text for the log in place of `detail`, which quotes the event; None if `detail` is safe."""
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """A delivery that was printed and not sent, but for the addresses that are `allowed`; `refused` are the others."""
+    """A delivery that was printed instead of sent. Its `allowed` addresses may be sent to, the `refused` ones not."""
 
     allowed: list[str]
     refused: list[str]
@@ -75,12 +75,12 @@ class Preparing:
         self._outcomes = outcomes
         self._mode = mode
         self._clock = clock
-        self._parted = False  # whether a delivery may be for one address alone
+        self._parted = False  # True if a delivery may be for a single address
         self._templates: Mapping[str | None, OptionsTemplate] = {}
         self.gone: frozenset[str] = frozenset()
-        """Routes that had options of their own and are no more: what they sent is not for the sink's own templates."""
+        """The routes that overrode options and no longer do: their deliveries must not use the sink's own templates."""
         self.shared: Any = None
-        """The one options object of all deliveries; None where routes, events, addresses or time make a difference."""
+        """The options of all deliveries, if they are the same for every route, event, address and time; else None."""
         self.use(templates, expires, only_if)
 
     def use(
@@ -99,30 +99,30 @@ class Preparing:
         self._expires = expires
         self._only_if = only_if
         self._decided = self._conditional if only_if else self._rendered
-        # A delivery may have been split here, or earlier, by whoever queued it or had it replayed.
+        # A delivery may have been split by this process, by an earlier one that used the queue, or before a replay.
         self._parted |= any(template.fields.addresses for template in templates.values())
         alike = self._mode is None and not expires and not only_if and not self.gone and not self._parted
         self.shared = _shared(templates.values()) if alike else None
 
     def parted(self) -> None:
-        """Note that from now on a delivery may be for one address alone."""
+        """Note that from now on a delivery may be for a single address."""
         self._parted = True
         self.shared = None
 
     @property
     def overriding(self) -> frozenset[str]:
-        """The routes that have options of their own."""
+        """The routes that override options of the sink."""
         own = self._templates.get(None)
         return frozenset(route for route, template in self._templates.items() if route and template is not own)
 
     def destination(self, event: Event, options: Any) -> Destination:
-        """Return where a delivery with these options goes."""
+        """Return the destination of a delivery with these options."""
         template = self._templates.get(event.route) or self._templates[None]
         addresses = template.recipients(options) if event.address is None else (event.address,)
         return Destination(addresses, literal=not template.templated_address)
 
     async def prepare(self, event: Event) -> Prepared:
-        """Return what is to become of a delivery now."""
+        """Return how to go on with a delivery: send, suppress, give up, or settle as printed."""
         if event.route in self.gone:
             return Dead(Reason.ORPHANED, f"the route {event.route} had options of its own and is gone")
         try:
