@@ -111,7 +111,8 @@ class Concealment:
     def _hide(self, scalar: Scalar, hidden: dict[tuple[Path, int], list[tuple[int, int]]]) -> None:
         """Note the columns of a scalar in each of its lines."""
         file = scalar.mark.file
-        last, behind = scalar.end or (scalar.mark.line, len(file.line(scalar.mark.line)) + 1)
+        place = scalar.end or Mark(file, scalar.mark.line, len(file.line(scalar.mark.line)) + 1)
+        last, behind = place.line, place.column
         for number in range(scalar.mark.line, last + 1):
             begin = scalar.mark.column - 1 if number == scalar.mark.line else 0
             end = behind - 1 if number == last else len(file.line(number))

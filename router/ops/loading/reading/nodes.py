@@ -63,8 +63,8 @@ class Scalar(Node):
 
     `text` is what stood in the file, `${…}` unexpanded. `style` is None for plain, else the sign that began it (`'`, `"`,
     `|`, `>`). `cut` is the comment that may be the rest of the value. `expanded` means that it held `${…}`; then
-    `unset` has what could not be had, and `default` says that a default written here was used. `end` is the line and the
-    column behind it, None where it does not stand in the file.
+    `unset` has what could not be had, and `default` says that a default written here was used. `end` is the place
+    behind it, None where it does not stand in the file.
     """
 
     value: Any
@@ -74,7 +74,7 @@ class Scalar(Node):
     expanded: bool = False
     default: bool = False
     unset: list[str] = field(default_factory=list)
-    end: tuple[int, int] | None = None
+    end: Mark | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -213,10 +213,9 @@ class _Builder:
 
     def _scalar(self, event: Any) -> Scalar:
         is_plain = _is_plain(event)
-        text: str = event.value
-        value = resolve(text) if is_plain else text
-        end = (event.end_mark.line + 1, event.end_mark.column + 1)
-        node = Scalar(self._mark(event.start_mark), value, text, style=event.style or None, end=end)
+        value = resolve(event.value) if is_plain else event.value
+        node = Scalar(self._mark(event.start_mark), value, event.value, style=event.style or None)
+        node.end = self._mark(event.end_mark)
         if is_plain:
             self._comment(node, event)
         if (node.mark.line, node.mark.column) in self._repaired:
@@ -398,6 +397,4 @@ class _Builder:
         if isinstance(node, Sequence):
             return Sequence(node.mark, [self._copy(item, mark) for item in node.items], faulty=node.faulty)
         assert isinstance(node, Scalar)
-        return Scalar(
-            node.mark, node.value, node.text, style=node.style, cut=node.cut, faulty=node.faulty, end=node.end
-        )
+        return Scalar(node.mark, node.value, node.text, style=node.style, cut=node.cut, faulty=node.faulty)
