@@ -24,6 +24,7 @@ from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Mark, find, scalars
 from router.ops.loading.reading.problems import Problems
 from router.ops.redaction import HIDDEN
+from router.wording import counted
 
 _OPENING = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"
 _CLOSING = "\u201c\u201d\u2018\u2019\u00ab\u00bb"
@@ -141,8 +142,9 @@ def _memory_beside_redis(draft: Draft) -> None:
         for sink in sorted(reached):
             if others and _queue(draft, sink) == "memory" and sink not in noted:
                 noted.add(sink)
+                entries = counted(source.max_in_flight, "entry", "entries")
                 message = (
-                    f"its queue is in memory: while it fails, {name} is read no further than {source.max_in_flight} entries "
+                    f"its queue is in memory: while it fails, {name} is read no further than {entries} "
                     f"(`max_in_flight`), and {others} gets nothing new of it; with `queue: redis` each sink goes on by itself"
                 )
                 draft.remark(message, draft.entries("sinks")[sink], "note")
