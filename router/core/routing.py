@@ -245,9 +245,9 @@ def _steps(routes: Iterable[RouteConfig], conditions: Mapping[str, Condition]) -
 def same_message(route: RouteConfig, entry: RouteSink) -> tuple[object, ...]:
     """Return what has to be equal in two routes for their deliveries to one sink to be one message.
 
-    Every key that changes what is delivered, or when, belongs here: a key that two routes have alike goes into the tuple,
-    and one that makes a delivery its own goes into the test below.
+    Whatever a route overrides of a sink makes its delivery one of its own. Every key of a route that changes what is
+    delivered, or when, belongs here: a key that two routes may have alike into the tuple, any other into the test.
     """
-    if entry.options is not None:
+    if any(value is not None for name, value in entry if name != "sink"):
         return (entry.sink, route.id)
     return (entry.sink, "", route.expires)

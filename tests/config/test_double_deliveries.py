@@ -31,6 +31,7 @@ OVERRIDES = "sinks: [{sink: audit, template: x}]"
     [
         ("sinks: [audit]", f"{OVERRIDES}", "b overrides `template`"),
         (OVERRIDES, OVERRIDES, "a overrides `template` and b overrides `template`"),
+        ("sinks: [audit]", "sinks: [{sink: audit, only_if: payload.vip}]", "b overrides `only_if`"),
         ("sinks: [audit]", "sinks: [audit], expires: 5m", "their `expires` differs"),
         ('channels: ["orders.*"], sinks: [audit]', f"channels: [orders.new], {OVERRIDES}", "b overrides `template`"),
         ("match: {n: 1}, sinks: [audit]", f"match: {{m: 2}}, {OVERRIDES}", "b overrides `template`"),

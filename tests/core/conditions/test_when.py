@@ -108,7 +108,9 @@ def test_one_message_once():
         ("expires-alike", [("mail", None)], {"expires": "300s"}),
         ("expires-by-text", [("mail", None)], {"expires": "{{ payload.until }}"}),
         ("last", [("chat", None)], {}),
+        ("only-if", [("chat", None)], {}),
     )
+    some[-1] = some[-1].model_copy(update={"sinks": [RouteSink(sink="chat", only_if="payload.vip")]})
     plan = Routing(some, []).plan("web", b"x")
     assert not plan.conditional
     found = [(delivery.target.route, delivery.target.sink, delivery.merged) for delivery in merged(plan.taken_by(None))]
@@ -121,7 +123,14 @@ def test_one_message_once():
         ("the-same-options", "log", ()),
         ("expires", "mail", ("expires-alike",)),
         ("expires-by-text", "mail", ()),
+        ("only-if", "chat", ()),
     ]
+
+
+def test_every_key_of_a_route_is_considered():
+    """A new key that changes what is delivered, or when, belongs into `same_message`; one that does not, only here."""
+    decides = {"sources", "channels", "match", "when", "final", "enabled"}
+    assert set(RouteConfig.model_fields) == {"id", "sinks", "expires", *decides}
 
 
 def test_the_first_route_that_takes_the_event_makes_the_delivery():
