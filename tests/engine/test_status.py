@@ -71,6 +71,7 @@ def parts(queue, *, book=None, writer=None):
     loaded = SimpleNamespace(
         config=SimpleNamespace(deliver="send", sources={"web": source_config}, redis=RedisConfig(url="redis://a")),
         path=Path("/etc/event-router/config.yaml"),
+        redis_origin="redis.url",
         env_file=None,
     )
     sinks = {"mail": SimpleNamespace(type="email", worker=worker)}
