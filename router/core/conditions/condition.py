@@ -16,14 +16,20 @@ from router.core.rendering.expressions import BrokenExpressionError, Expression
 from router.errors import TemplateError
 from router.events import Event
 
+KNOWN = frozenset({"event", "payload", "route"})
+"""The names that `when` knows."""
+
 
 class When:
     """A compiled `when`. Raises `BrokenExpressionError`."""
 
     def __init__(self, source: str, environment: TemplateEnvironment) -> None:
         self._expression = Expression(source, environment, "when")
-        if "sink" in self._expression.names:
-            raise BrokenExpressionError([Fault("`when` knows no `sink`: it is asked before any sink is chosen", None)])
+        others = self._expression.names - KNOWN
+        if others:
+            told = "a route is decided before any sink and without lookups; ask for it in the sink's `only_if`"
+            faults = [Fault(f"`when` knows event, payload and route, and no `{name}`: {told}", None) for name in others]
+            raise BrokenExpressionError(faults)
 
     def holds(self, event: Event, now: float) -> bool:
         """Return whether the expression is true of an event. Raises `TemplateError`."""
