@@ -115,6 +115,22 @@ async def test_routes_override_it_each_for_itself(redis_server, tmp_path, queue)
     assert written(router, "plain") == ["1"]
 
 
+async def test_a_route_with_one_of_its_own_is_merged_with_no_other(redis_server, tmp_path):
+    routes = [
+        {"id": "first", "sinks": ["audit"]},
+        {"id": "own", "sinks": [{"sink": "audit", "only_if": "payload.vip"}]},
+        {"id": "last", "sinks": ["audit"]},
+    ]
+    port, config = setup({"audit": log_sink(template="{{ route }}-{{ payload.n }}")}, routes)
+    async with daemon(redis_server, tmp_path, config) as router:
+        router.publish("notification", {"n": 1}, {"n": 2, "vip": True})
+        await over(router, port, "audit", 4)
+        told = await asyncio.to_thread(book, router, "audit")
+        assert (told["delivered"], told["by_reason"]["suppressed"]) == (3, {"only_if": 1})
+        assert await router.stop() == 0
+    assert written(router) == ["first-1", "first-2", "own-2"]
+
+
 async def test_a_default_holds_for_every_sink_without_its_own(redis_server, tmp_path):
     sinks = {"audit": log_sink(), "own": log_sink("own", only_if="true")}
     port, config = setup(sinks, defaults={"all": {"only_if": "payload.n > 1"}})

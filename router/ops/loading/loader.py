@@ -143,12 +143,7 @@ def load(
     templates, only_if = compiling.compiled(draft, environment), compiling.only_if(draft, environment)
     draft.conditions = conditions.compiled(draft, environment)
     order_by, expires = compiling.order_by(draft, environment), compiling.expires(draft, environment)
-    files = frozenset(Path(os.path.normpath(file)) for file in draft.files | draft.reader.files)
-    try:
-        draft.problems.check()
-    except ConfigError as error:
-        error.files = files
-        raise
+    files = _files_of_sound(draft)
     look_around(draft)
     if deliver is not None:
         draft.deliver = "print" if deliver == "print" else "send"
@@ -174,6 +169,17 @@ def load(
         places=_places(draft.root),
         write_base=_write_base(draft),
     )
+
+
+def _files_of_sound(draft: Draft) -> frozenset[Path]:
+    """Return every file that was read. Raises `ConfigError`, which names them too, where a problem was found."""
+    files = frozenset(Path(os.path.normpath(file)) for file in draft.files | draft.reader.files)
+    try:
+        draft.problems.check()
+    except ConfigError as error:
+        error.files = files
+        raise
+    return files
 
 
 def _write_base(draft: Draft) -> Path:
