@@ -148,7 +148,7 @@ class WorkQueue(Protocol):
     async def take(self, most: int) -> tuple[list[Event], int]:
         """Return the next deliveries, at least one and at most `most`, and their bytes; wait until there are some."""
 
-    def keep(self, event: Event) -> bool:
+    def may_wait(self, event: Event) -> bool:
         """Return whether a delivery may stay in flight for long without an attempt; if not, return it by `later`."""
 
     def later(self, event: Event, delay: float) -> None:

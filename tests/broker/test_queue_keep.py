@@ -35,7 +35,7 @@ async def test_what_is_taken_over_and_kept_does_not_stop_new_deliveries(redis_se
     await first.die()
     again = line(redis_server.url)
     old = await again.take_all(3)
-    assert all(again.queue.keep(event) for event in old)
+    assert all(again.queue.may_wait(event) for event in old)
     again.put(*numbered(4))
     (new,) = await again.take()
     assert new.raw == b"4"
@@ -49,12 +49,12 @@ async def test_one_that_must_be_alone_may_not_stay(redis_server, line):
     one.put(*numbered(1, 2))
     alone, other = await one.take_all(2)
     await one.queue.in_flight.be_alone(alone._receipt)
-    assert not one.queue.keep(alone)
-    assert one.queue.keep(other)
+    assert not one.queue.may_wait(alone)
+    assert one.queue.may_wait(other)
     one.queue.later(alone, 0.0)
     (back,) = await one.take()
     assert back.raw == alone.raw
-    assert one.queue.keep(back)
+    assert one.queue.may_wait(back)
 
 
 async def test_lanes_on_a_redis_queue(redis_server, line):

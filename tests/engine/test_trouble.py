@@ -663,7 +663,7 @@ class Shared:
         event = await self.offered.get()
         return [event], len(event.raw)
 
-    def keep(self, event):
+    def may_wait(self, event):
         return self.lets_stay
 
     def later(self, event, delay):

@@ -137,12 +137,12 @@ class RedisQueue:
         """Settle deliveries in flight, all with the same outcome."""
         self.settlement.settle(events, outcome, reason)
 
-    def keep(self, event: Event) -> bool:
+    def may_wait(self, event: Event) -> bool:
         """Return whether a delivery may stay in flight for long.
 
         One that must be alone may not: all others wait for it.
         """
-        return self.in_flight.keep(entry_of(event))
+        return self.in_flight.may_wait(entry_of(event))
 
     def later(self, event: Event, delay: float) -> None:
         """Return a delivery to the queue, to be retried after `delay` seconds."""

@@ -39,16 +39,16 @@ R = TypeVar("R")
 
 
 class Slot:
-    """A task that calls the sink: its deliveries (`hand`), its ticket, and the deadline of its call (monotonic).
+    """A task that calls the sink: its deliveries (`events`), its ticket, and the deadline of its call (monotonic).
 
     `waiting` means that the deliveries wait for their turn: no attempt is being made or prepared.
     """
 
-    __slots__ = ("abandoned", "deadline", "ended_at", "expired", "hand", "spared", "task", "ticket", "waiting")
+    __slots__ = ("abandoned", "deadline", "ended_at", "events", "expired", "spared", "task", "ticket", "waiting")
 
     def __init__(self, ticket: Ticket) -> None:
         self.task: asyncio.Task[None] | None = None
-        self.hand: list[Event] = []
+        self.events: list[Event] = []
         self.ticket = ticket
         self.deadline: float | None = None
         self.expired = False
@@ -59,7 +59,7 @@ class Slot:
         self.waiting = False
 
     async def wait(self, turn: Awaitable[R]) -> R:
-        """Wait until it is the turn of the deliveries in `hand`."""
+        """Wait until it is the turn of the deliveries in `events`."""
         self.waiting = True
         try:
             return await turn
@@ -135,25 +135,25 @@ class Slots:
             message = "a worker ended by a fault of the router; it is replaced"
             log.critical(message, sink=self._name, exc_info=True)
             slot.abandoned, slot.deadline = True, None
-            hand = slot.hand
+            events = slot.events
             try:
                 self._left_behind(slot, error)
             except Exception:
                 message = "the deliveries of this worker stay in flight until the router restarts"
-                log.critical(message, sink=self._name, number=len(hand), exc_info=True)
-                self._stuck += hand
+                log.critical(message, sink=self._name, number=len(events), exc_info=True)
+                self._stuck += events
             self.replaced += 1
             slot.ended_at = self._clock.monotonic()
 
     @property
-    def hand(self) -> list[Event]:
+    def in_flight(self) -> list[Event]:
         """All deliveries that the slots have in flight."""
-        return [*self._stuck, *(event for slot in self._slots for event in slot.hand)]
+        return [*self._stuck, *(event for slot in self._slots for event in slot.events)]
 
     @property
     def attempting(self) -> bool:
         """True while an attempt is under way, or about to be made."""
-        return any(slot.hand and not slot.waiting for slot in self._slots)
+        return any(slot.events and not slot.waiting for slot in self._slots)
 
     def signs(self) -> Iterator[Sign]:
         """Yield the slots without progress, for the watchdog. Waiting slots and calls in time are healthy."""
@@ -244,9 +244,9 @@ class Slots:
                 if slot.task in tasks and slot.deadline is None:
                     slot.task.cancel()  # it waits, but not for a call
             await asyncio.wait(tasks, timeout=TICK)
-        hand = self.hand
+        left = self.in_flight
         self._slots = []
-        return hand
+        return left
 
     async def close(self) -> None:
         """Cancel all tasks and wait for them, `GRACE` seconds at most."""

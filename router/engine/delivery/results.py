@@ -113,7 +113,7 @@ class Results:
         """Return deliveries that may stay with the worker until the sink works; return the others to their queue."""
         kept = []
         for event in events:
-            if self._line.keep(event):
+            if self._line.may_wait(event):
                 kept.append(event)
             else:
                 self._line.later(event, self._gate.wait() or self._gate.reset)

@@ -120,7 +120,7 @@ class SinkWorker:
     @property
     def in_hand(self) -> int:
         """The number of deliveries that the slots have taken and not settled."""
-        return len(self._slots.hand)
+        return len(self._slots.in_flight)
 
     @property
     def fault(self) -> Fault | None:
@@ -144,7 +144,7 @@ class SinkWorker:
         """
         if self._slots.attempting:
             return True
-        if not self.line.holds_up(self._slots.hand) or (self._gate.wait() or 0.0) > seconds:
+        if not self.line.holds_up(self._slots.in_flight) or (self._gate.wait() or 0.0) > seconds:
             return False
         due = self.line.due_in()
         return self.line.events > self.line.delayed or (due is not None and due <= seconds)
@@ -159,7 +159,7 @@ class SinkWorker:
 
     async def close(self) -> int:
         """End the slots and close the sink; return the number of deliveries lost (dropped, reason `shutdown`)."""
-        lost = self.line.close(self._slots.hand)
+        lost = self.line.close(self._slots.in_flight)
         await self._slots.close()
         await self._opening.close()
         return lost
@@ -175,21 +175,21 @@ class SinkWorker:
                 turn_began = self._clock.monotonic()
             if self._gate.ticket is None:
                 await self._gate.passable()
-            slot.hand, size = await self.line.take(self._most)
-            if self._max_wait and len(slot.hand) < self._most:
+            slot.events, size = await self.line.take(self._most)
+            if self._max_wait and len(slot.events) < self._most:
                 size += await slot.wait(self._wait_for_more(slot))
-            slot.hand = await self._attempt(slot, slot.hand, size)
-            while slot.hand and not self._slots.retiring:  # the sink is at fault: attempt the same deliveries again
-                slot.hand = await self._attempt(slot, slot.hand, size_of(slot.hand))
+            slot.events = await self._attempt(slot, slot.events, size)
+            while slot.events and not self._slots.retiring:  # the sink is at fault: attempt the same deliveries again
+                slot.events = await self._attempt(slot, slot.events, size_of(slot.events))
 
     async def _wait_for_more(self, slot: Slot) -> int:
         """Fill the slot's batch for at most `batch.max_wait` seconds; return the bytes that were added."""
         size = 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._max_wait):
-                while len(slot.hand) < self._most:
-                    events, more = await self.line.take(self._most - len(slot.hand))
-                    slot.hand = slot.hand + events
+                while len(slot.events) < self._most:
+                    events, more = await self.line.take(self._most - len(slot.events))
+                    slot.events = slot.events + events
                     size += more
         return size
 
@@ -197,10 +197,10 @@ class SinkWorker:
         """Fail the deliveries of a replaced slot: its plugin did not return, or a `fault` of the router ended it."""
         if fault is None:
             self._log.error("the plugin ignored its timeout; its call was abandoned", timeout=self._slots.timeout)
-        hand, slot.hand = slot.hand, []
-        if hand:
+        events, slot.events = slot.events, []
+        if events:
             error = None if fault is None else TransientError(f"a fault of the router: {type(fault).__name__}")
-            self._results.failed(slot.ticket, hand, error or self._slots.late())
+            self._results.failed(slot.ticket, events, error or self._slots.late())
 
     # One attempt.
 
@@ -210,7 +210,7 @@ class SinkWorker:
         while True:
             ticket = self._gate.ticket
             if ticket is None:
-                events = slot.hand = self._results.held(events)
+                events = slot.events = self._results.held(events)
                 if not events:
                     return []
                 size = size_of(events)
@@ -221,7 +221,7 @@ class SinkWorker:
             if self._gate.spares_addresses:
                 pairs = self._results.not_paused(pairs)
             if len(pairs) < len(events):
-                events = slot.hand = [event for event, _ in pairs]
+                events = slot.events = [event for event, _ in pairs]
                 size = size_of(events)
             if not events or self._gate.paused:  # meanwhile an answer has asked for time
                 self._gate.give_back(ticket)
@@ -246,12 +246,12 @@ class SinkWorker:
         try:
             results = await self._slots.call(slot, self._caller.deliver(pairs))
         except Exception as error:  # noqa: BLE001  # any error of the plugin is the failure of these deliveries
-            slot.hand = []  # if a fault of the router follows, `_left_behind` must not fail these deliveries again
+            slot.events = []  # if a fault of the router follows, `_left_behind` must not fail these deliveries again
             self.outcomes.note_call(pairs, began, self.preparing)
             return self._results.call_failed(ticket, pairs, error)
         finally:
             self.outcomes.meter.observe_call(self._clock.monotonic() - began)
-        slot.hand = []
+        slot.events = []
         self.outcomes.note_call(pairs, began, self.preparing)
         if results is None:
             self._results.delivered(ticket, events, size)
@@ -269,7 +269,7 @@ class SinkWorker:
             if isinstance(prepared, Send):
                 pairs.append((event, prepared.options))
                 continue
-            slot.hand = [prepared_event for prepared_event, _ in pairs] + events[place + 1 :]
+            slot.events = [prepared_event for prepared_event, _ in pairs] + events[place + 1 :]
             self._results.not_sent(event, prepared)
         return pairs
 

@@ -123,7 +123,7 @@ class MemoryQueue:
             self._takers.wake()
         return events, size
 
-    def keep(self, event: Event) -> bool:
+    def may_wait(self, event: Event) -> bool:
         """Return True: a delivery may stay in flight without limit."""
         if event._receipt is not None:
             event._receipt.returned(event._position)

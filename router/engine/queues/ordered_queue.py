@@ -80,7 +80,7 @@ class Ordered:
         if key is None:
             self._offer(event)
             return
-        if key in self._lanes and not self._queue.keep(event):
+        if key in self._lanes and not self._queue.may_wait(event):
             self._queue.later(event, AGAIN)
             return
         self._keys.setdefault((event.id, event.route), []).append(key)
@@ -96,15 +96,15 @@ class Ordered:
 
         A delivery without a lane, or one that may not stay in flight, is returned to the queue behind.
         """
-        if (event.id, event.route) not in self._keys or not self._queue.keep(event):
+        if (event.id, event.route) not in self._keys or not self._queue.may_wait(event):
             self._queue.later(event, delay)
             self._leave(event)
             return
         self._later.add(event, delay)
 
-    def keep(self, event: Event) -> bool:
+    def may_wait(self, event: Event) -> bool:
         """Return the answer of the queue behind."""
-        return self._queue.keep(event)
+        return self._queue.may_wait(event)
 
     def split(self, event: Event, parts: list[Event]) -> None:
         """Replace a delivery by `parts`. Its lane continues when all parts are settled."""

@@ -164,7 +164,7 @@ class QueueInFlight:
         self.leave_alone(entries)
         self._less()
 
-    def keep(self, entry: bytes) -> bool:
+    def may_wait(self, entry: bytes) -> bool:
         """Note that an entry waits without an attempt. Return False for a suspected crasher: all others wait for it."""
         if self._single == entry:
             return False
