@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from router.config.models import DeliverOnly
 from router.core.accounts.dead_letter_filter import faults, told
-from router.core.mailboxes import matcher
-from router.core.matching import any_of
+from router.core.delivery.preparation import AllowedAddresses
 from router.core.rendering import Rendered
 from router.errors import Reason
 from router.events import DeadLetter, Event
@@ -45,8 +44,7 @@ class DeliveryMode:
     def __init__(self, sink: str, kind: str, only: Sequence[str], show: Show) -> None:
         self._sink = sink
         self._kind = kind
-        self._allows = any_of(only)
-        self._allows_mail = matcher(only)
+        self._allowed = AllowedAddresses(only)
         self._show = show
 
     async def part(self, event: Event, rendered: Rendered, *, mail: bool) -> tuple[list[str], list[str]] | None:
@@ -54,13 +52,10 @@ class DeliveryMode:
 
         `mail` means that the addresses are mail addresses.
         """
-        allowed: list[str] = []
-        refused: list[str] = []
-        for address in rendered.addresses:
-            allows = self._allows_mail(address) if mail else self._allows(address.encode())
-            (allowed if allows else refused).append(address)
-        if allowed and not refused:
+        parted = self._allowed.part(rendered, mail=mail)
+        if parted is None:
             return None
+        allowed, refused = parted
         to = f" to {', '.join(refused)}" if refused else ""
         text = " ".join(rendered.text.split())
         shown = f": {text}" if text else ""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from router.contracts import Clock
+from router.core.delivery.preparation import too_late
 from router.core.rendering import OptionsTemplate
 from router.core.rendering.expressions import Expiry, Expression
 from router.engine.delivery.delivery_log import about
@@ -17,7 +17,7 @@ from router.engine.delivery.delivery_mode import DeliveryMode
 from router.engine.delivery.gate import Destination
 from router.engine.delivery.outcomes import Outcomes
 from router.errors import AddressError, Reason, TemplateError
-from router.events import Event, timestamp
+from router.events import Event
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
@@ -135,11 +135,8 @@ class Preparing:
 
     def _late(self, event: Event) -> Dead | None:
         expiry = self._expires.get(event.route)
-        now = self._clock.now()
-        until = None if expiry is None else expiry.at(event, now)
-        if until is None or now < until:
-            return None
-        return Dead(Reason.EXPIRED, f"it was to be delivered before {timestamp(datetime.fromtimestamp(until, UTC))}")
+        late = None if expiry is None else too_late(expiry, event, self._clock.now())
+        return None if late is None else Dead(Reason.EXPIRED, late)
 
     async def _conditional(self, event: Event) -> Prepared:
         """Render a delivery where its `only_if` holds. Raises `TemplateError` where that can't be evaluated."""

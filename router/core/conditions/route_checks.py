@@ -1,0 +1,120 @@
+"""Why a route takes an event or does not: each of its conditions, whether it held and what it saw; pure.
+
+For those who ask about one event. `core.verdict.judge` decides, and a test holds that both agree.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from router.config.models import RouteConfig
+from router.core.conditions.clauses import shown
+from router.core.conditions.condition import Condition, When
+from router.core.conditions.why import why
+from router.core.matching import any_of
+from router.errors import TemplateError
+from router.events import Event
+
+
+class Step(StrEnum):
+    """A step on the way of an event that can say no: one closed set."""
+
+    READ = "read"
+    """No source reads the channel."""
+    DECODE = "decode"
+    """The message is too large, or can't be decoded."""
+    SCHEMA = "schema"
+    """The payload does not fit its schema."""
+    ENABLED = "enabled"
+    """The route says `enabled: false`."""
+    SOURCE = "source"
+    """The route takes events of other sources."""
+    CHANNEL = "channel"
+    """The route takes events of other channels."""
+    FINAL = "final"
+    """An earlier route took the event and is `final`."""
+    MATCH = "match"
+    """A clause of `match` is not met."""
+    WHEN = "when"
+    """The expression `when` is false, or can't be evaluated."""
+    ORPHANED = "orphaned"
+    """No route leads a dead letter to its sink any more."""
+    EXPIRES = "expires"
+    """The delivery is too late."""
+    ONLY_IF = "only_if"
+    """The expression `only_if` is false, or can't be evaluated."""
+    ADDRESS = "address"
+    """There is no address, or one that is invalid."""
+    TEMPLATE = "template"
+    """A template can't be rendered."""
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One condition, whether it held, and the value that it saw. `place` is where a clause of `match` is written."""
+
+    step: Step
+    clause: str
+    held: bool
+    saw: str
+    place: str = ""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """The event that routes are asked about: its payload was read. `channel` is the name as it came."""
+
+    event: Event
+    channel: bytes
+    now: float
+
+
+def checks(
+    route: RouteConfig, condition: Condition | None, asked: Asked, stopped_by: str | None = None
+) -> tuple[Check, ...]:
+    """Return every condition of a route for an event, in the order in which they are asked.
+
+    `stopped_by` is an earlier final route that took the event. The event reaches the route, and the route takes it, when
+    all of the conditions held. Those behind the first one that did not hold are asked too: they say how near it was.
+    """
+    found = [*_of_channel(route, asked), *_of_order(stopped_by)]
+    if condition is None:
+        return tuple(found)
+    if condition.match is not None:
+        found += [
+            Check(Step.MATCH, each.clause, each.held, each.saw, each.place)
+            for each in why(condition.match, asked.event.payload)
+        ]
+    if condition.when is not None:
+        said = _when(route, condition.when, asked, reached=all(each.held for each in found))
+        found += [said] if said else []
+    return tuple(found)
+
+
+def _of_channel(route: RouteConfig, asked: Asked) -> list[Check]:
+    """Return what a route asks of the source and the channel."""
+    found = [] if route.enabled else [Check(Step.ENABLED, "the route is enabled", held=False, saw="enabled: false")]
+    if route.sources is not None:
+        names = ", ".join(route.sources)
+        source = asked.event.source
+        found.append(Check(Step.SOURCE, f"source is {names}", source in route.sources, source))
+    if route.channels is not None:
+        fits = any_of(route.channels)(asked.channel)
+        found.append(Check(Step.CHANNEL, f"channel fits {', '.join(route.channels)}", fits, asked.event.channel))
+    return found
+
+
+def _of_order(stopped_by: str | None) -> list[Check]:
+    if stopped_by is None:
+        return []
+    return [Check(Step.FINAL, "no earlier final route takes the event", held=False, saw=stopped_by)]
+
+
+def _when(route: RouteConfig, when: When, asked: Asked, *, reached: bool) -> Check | None:
+    """Return what `when` says; None where it fails and the router would not have asked it (not `reached`)."""
+    clause = f"when: {' '.join(str(route.when).split())}"
+    try:
+        held = when.holds(msgspec.structs.replace(asked.event, route=route.id, sink=""), asked.now)
+    except TemplateError as error:
+        return Check(Step.WHEN, clause, held=False, saw=f"it failed: {error}") if reached else None
+    return Check(Step.WHEN, clause, held, shown(held))

@@ -1,0 +1,88 @@
+"""What becomes of a delivery before its attempt, decided by its rules; pure.
+
+In this order: a delivery that is too late, one whose `only_if` is false, one without an address or with a template that
+fails is not attempted. The engine's `Preparing` carries this out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+import msgspec
+
+from router.core.mailboxes import matcher
+from router.core.matching import any_of
+from router.core.rendering import OptionsTemplate, Rendered
+from router.core.rendering.expressions import Expiry, Expression
+from router.errors import AddressError, Reason, TemplateError
+from router.events import Event, timestamp
+
+
+class Rules(msgspec.Struct, frozen=True, eq=False):
+    """What a delivery is prepared by: the compiled options of its sink and route, `expires` and `only_if`."""
+
+    template: OptionsTemplate
+    expiry: Expiry | None = None
+    only_if: Expression | None = None
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A delivery that is not attempted: the reason, suppressed or dead, and the key of the configuration that decided."""
+
+    reason: Reason
+    decided_by: str
+    detail: str
+
+
+def prepare(event: Event, rules: Rules, now: float) -> Rendered | Refused:
+    """Return the rendered options of a delivery, or why it is not attempted. `now` is seconds since the epoch."""
+    decided_by = "expires"
+    try:
+        late = None if rules.expiry is None else too_late(rules.expiry, event, now)
+        if late is not None:
+            return Refused(Reason.EXPIRED, decided_by, late)
+        decided_by = "only_if"
+        if rules.only_if is not None and not rules.only_if.holds(event, now):
+            return Refused(Reason.ONLY_IF, decided_by, "only_if is false")
+        decided_by = "template"
+        rendered = rules.template.render(event, now)
+    except TemplateError as error:
+        return Refused(Reason.TEMPLATE, decided_by, str(error))
+    except AddressError as error:
+        return Refused(Reason.ADDRESS, "address", str(error))
+    if rendered.suppressed is not None:
+        return Refused(rendered.suppressed, "address", "the templates give no address")
+    return rendered
+
+
+def too_late(expiry: Expiry, event: Event, now: float) -> str | None:
+    """Return how a delivery is too late, None if it is not. Raises `TemplateError`."""
+    until = expiry.at(event, now)
+    if until is None or now < until:
+        return None
+    return f"it was to be delivered before {timestamp(datetime.fromtimestamp(until, UTC))}"
+
+
+class AllowedAddresses:
+    """The addresses that `deliver: {only: [globs]}` sends to; none of them without globs.
+
+    The globs match the mailbox of a mail address, and any other address as written.
+    """
+
+    def __init__(self, only: Iterable[str]) -> None:
+        globs = list(only)
+        self._allows = any_of(globs)
+        self._allows_mail: Callable[[str], bool] = matcher(globs)
+
+    def part(self, rendered: Rendered, *, mail: bool) -> tuple[list[str], list[str]] | None:
+        """Return which addresses of a delivery are sent to and which are printed; None if all are sent to.
+
+        A delivery without an address is printed. `mail` means that the addresses are mail addresses.
+        """
+        allowed: list[str] = []
+        refused: list[str] = []
+        for address in rendered.addresses:
+            allows = self._allows_mail(address) if mail else self._allows(address.encode())
+            (allowed if allows else refused).append(address)
+        return None if allowed and not refused else (allowed, refused)

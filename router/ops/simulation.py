@@ -1,0 +1,323 @@
+"""What becomes of one message under a configuration, decided without sending anything; floor 4.
+
+`event-router explain` shows it. The verdict, the rules of a delivery and the templates are those of the daemon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel, SecretStr
+
+from router import events
+from router.config.models import DeliverOnly, SourceConfig
+from router.core.conditions.route_checks import Asked, Check, Step, checks
+from router.core.decoding import SourceFormat
+from router.core.delivery.preparation import AllowedAddresses, Refused, Rules, prepare
+from router.core.ids import Ids
+from router.core.matching import glob, is_glob
+from router.core.rendering import Rendered
+from router.core.routing import Plan, Target, merged
+from router.core.validation import Violation
+from router.core.verdict import Rejected, Routed, Verdict, judge, opened
+from router.errors import SUPPRESSED, Reason
+from router.events import Event
+from router.ops.loading import Loaded
+from router.ops.redaction import HIDDEN, Redactor
+
+
+class Ending(StrEnum):
+    """The ending of a simulated message: one closed set."""
+
+    UNREAD = "unread"
+    """No source reads the channel: the router never gets the message."""
+    REJECTED = "rejected"
+    UNMATCHED = "unmatched"
+    ROUTED = "routed"
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A message as it would come from Redis.
+
+    Without a `source` it comes by the first one that reads the channel. Without an `id` it gets one like those of the
+    router; a source that reads ids from payloads or envelopes overrides it. `received_at` and `now` are seconds since the
+    epoch; a delivery is made at `now`, which is `received_at` if it is left out.
+    """
+
+    channel: bytes
+    raw: bytes
+    received_at: float
+    source: str | None = None
+    headers: Mapping[str, str] | None = None
+    id: str | None = None
+    now: float | None = None
+
+
+class SchemaVerdict(msgspec.Struct, frozen=True):
+    """What the schema of a channel says of a payload.
+
+    `file` and `mode` are None where no schema is for the channel; `valid` is None where none was asked.
+    """
+
+    file: str | None
+    mode: str | None
+    valid: bool | None
+    violations: tuple[Violation, ...]
+
+
+class RouteVerdict(msgspec.Struct, frozen=True):
+    """Whether a route takes the event, and what each of its conditions says."""
+
+    id: str
+    matched: bool
+    checks: tuple[Check, ...]
+
+    @property
+    def decided_by(self) -> Check | None:
+        """The first condition that did not hold, None if the route takes the event."""
+        return next((check for check in self.checks if not check.held), None)
+
+    @property
+    def held(self) -> int:
+        """The number of conditions that held."""
+        return sum(check.held for check in self.checks)
+
+
+class SimulatedDelivery(msgspec.Struct, frozen=True):
+    """A delivery that the message makes.
+
+    `merged` are the later routes that it stands for. `refused` says why it is not attempted. Of `to`, the addresses in
+    `printed` are printed because of `deliver`; a delivery without addresses is printed where `prints` is true. `rendered`
+    has the sink's options as plain values, without secrets, `text` the message for people. `degraded` says why the JSON
+    line stands in place of a text.
+    """
+
+    route: str
+    sink: str
+    type: str
+    merged: tuple[str, ...] = ()
+    to: tuple[str, ...] = ()
+    refused: Refused | None = None
+    rendered: Mapping[str, Any] | None = None
+    text: str = ""
+    degraded: str | None = None
+    prints: bool = False
+    printed: tuple[str, ...] = ()
+
+    @property
+    def delivers(self) -> bool:
+        """True if the delivery is sent, or printed by `deliver: print`."""
+        return self.refused is None
+
+    @property
+    def suppressed(self) -> Reason | None:
+        """The reason why the delivery is suppressed, None if it is not."""
+        return self.refused.reason if self.refused is not None and self.refused.reason in SUPPRESSED else None
+
+    @property
+    def dead(self) -> Reason | None:
+        """The reason of the dead letter that the delivery makes before any attempt, None if it makes none."""
+        return self.refused.reason if self.refused is not None and self.refused.reason not in SUPPRESSED else None
+
+
+class Simulation(msgspec.Struct, frozen=True):
+    """What becomes of one message.
+
+    `event` has its payload and the id, headers and data of an envelope once the message was read. `verdict` is None for a
+    channel that no source reads. `routes` are in the order of the configuration; none was asked about a message that is
+    rejected.
+    """
+
+    event: Event
+    ending: Ending
+    verdict: Verdict | None
+    schema: SchemaVerdict
+    routes: tuple[RouteVerdict, ...] = ()
+    deliveries: tuple[SimulatedDelivery, ...] = ()
+
+    @property
+    def rejected(self) -> Rejected | None:
+        """The rejection, None if the message is not rejected."""
+        return self.verdict if isinstance(self.verdict, Rejected) else None
+
+    @property
+    def delivers(self) -> bool:
+        """True if at least one delivery is sent or printed."""
+        return any(delivery.delivers for delivery in self.deliveries)
+
+    @property
+    def nearest(self) -> RouteVerdict | None:
+        """The route that was nearest to taking an event that none took; None where there is none to name."""
+        return None if self.ending != Ending.UNMATCHED else min(self.routes, key=_distance, default=None)
+
+
+_STRUCTURAL = frozenset({Step.ENABLED, Step.SOURCE, Step.CHANNEL, Step.FINAL})
+
+
+def _distance(route: RouteVerdict) -> tuple[int, int, int]:
+    """Return how far a route was from taking the event: a wrong channel is farther than a clause of its payload."""
+    failed = [check for check in route.checks if not check.held]
+    return sum(check.step in _STRUCTURAL for check in failed), len(failed), -route.held
+
+
+class Simulator:
+    """Simulates messages under one configuration. Fallbacks are not taken: every attempt is assumed to succeed."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        self._config = loaded.config
+        self._routing = loaded.routing()
+        self._redactor = Redactor(loaded.secrets)
+        deliver = loaded.config.deliver
+        self._allowed = AllowedAddresses(deliver.only if isinstance(deliver, DeliverOnly) else ())
+
+    def simulate(self, message: Message) -> Simulation:
+        """Return what becomes of a message. Raises `KeyError` without a source of the name that it has."""
+        reader = message.source or reader_of(self._config.sources, message.channel)
+        source = None if reader is None else self._config.sources[reader]
+        came = datetime.fromtimestamp(message.received_at, UTC)
+        event = Event(
+            message.id or Ids("explain").next(message.received_at),
+            reader or "",
+            events.text(message.channel),
+            None if source is None else pattern_of(source, message.channel),
+            came,
+            message.raw,
+            headers=message.headers,
+        )
+        if reader is None or source is None or not reads(source, message.channel):
+            return Simulation(event, Ending.UNREAD, None, SchemaVerdict(None, None, None, ()))
+        now = message.received_at if message.now is None else message.now
+        return self.again(event, message.channel, SourceFormat.of(reader, source), now)
+
+    def again(self, event: Event, channel: bytes, source: SourceFormat, now: float) -> Simulation:
+        """Return what becomes of a message that a source has brought: `event`, whose bytes nobody has read yet."""
+        plan = self._routing.plan(event.source, channel)
+        verdict = judge(event, source, plan, now)
+        schema = _schema(plan, verdict)
+        if isinstance(verdict, Rejected):
+            return Simulation(event, Ending.REJECTED, verdict, schema)
+        event = opened(event, verdict.message)
+        if isinstance(verdict, Routed):
+            ending = Ending.ROUTED
+            deliveries = [(delivery.target, delivery.merged) for delivery in merged(verdict.because)]
+        else:
+            ending = Ending.UNMATCHED
+            deliveries = [(target, ()) for target in verdict.deliveries]
+        taken = {step.route for step in verdict.because} if isinstance(verdict, Routed) else set()
+        return Simulation(
+            event,
+            ending,
+            verdict,
+            schema,
+            self._routes(Asked(event, channel, now), taken),
+            tuple(self._deliver(event, target, others, now) for target, others in deliveries),
+        )
+
+    def deliver(self, event: Event, target: Target, now: float) -> Simulation:
+        """Return what becomes of a delivery that was made before: only this sink gets the event, by this route."""
+        known = self._routing.knows(target.route, target.sink) and target.sink in self._config.sinks
+        refused = Refused(Reason.ORPHANED, "routes", f"no route {target.route!r} leads to a sink {target.sink!r}")
+        delivery = (
+            self._deliver(event, target, (), now)
+            if known
+            else SimulatedDelivery(target.route, target.sink, "", refused=refused)
+        )
+        return Simulation(event, Ending.ROUTED, None, SchemaVerdict(None, None, None, ()), (), (delivery,))
+
+    def _routes(self, asked: Asked, taken: set[str]) -> tuple[RouteVerdict, ...]:
+        found: list[RouteVerdict] = []
+        stopped_by: str | None = None
+        for route in self._config.routes:
+            conditions = self._loaded.conditions.get(route.id)
+            found.append(RouteVerdict(route.id, route.id in taken, checks(route, conditions, asked, stopped_by)))
+            if route.final and route.id in taken:
+                stopped_by = route.id
+        return tuple(found)
+
+    def _deliver(self, event: Event, target: Target, others: tuple[str, ...], now: float) -> SimulatedDelivery:
+        delivery = msgspec.structs.replace(event, route=target.route, sink=target.sink)
+        rules = self._rules(target)
+        kind = self._loaded.types[target.sink]
+        prepared = prepare(delivery, rules, now)
+        if isinstance(prepared, Refused):
+            prepared = msgspec.structs.replace(prepared, detail=self._redactor.text(prepared.detail))
+            return SimulatedDelivery(target.route, target.sink, kind.name, others, refused=prepared)
+        parted = self._parted(prepared, mail=rules.template.mail, local=kind.local)
+        return SimulatedDelivery(
+            target.route,
+            target.sink,
+            kind.name,
+            others,
+            to=prepared.addresses,
+            rendered=self._redactor.value(plain(prepared.options)),
+            text=self._redactor.text(prepared.text),
+            degraded=prepared.degraded and self._redactor.text(prepared.degraded),
+            prints=parted is not None,
+            printed=() if parted is None else tuple(parted[1]),
+        )
+
+    def _rules(self, target: Target) -> Rules:
+        """Return the rules of a delivery: those of its route, where the route overrides the sink's."""
+        loaded, own, of_route = self._loaded, (target.sink, None), (target.sink, target.route)
+        return Rules(
+            loaded.templates.get(of_route) or loaded.templates[own],
+            loaded.expires.get(target.route),
+            loaded.only_if.get(of_route) or loaded.only_if.get(own),
+        )
+
+    def _parted(self, rendered: Rendered, *, mail: bool, local: bool) -> tuple[list[str], list[str]] | None:
+        """Return the addresses that are sent to and those that are printed; None if the delivery is sent as it is."""
+        if local or self._config.deliver == "send":
+            return None
+        return self._allowed.part(rendered, mail=mail)
+
+
+def reader_of(sources: Mapping[str, SourceConfig], channel: bytes) -> str | None:
+    """Return the name of the first source that reads a channel, None if none does."""
+    return next((name for name, source in sources.items() if reads(source, channel)), None)
+
+
+def reads(source: SourceConfig, channel: bytes) -> bool:
+    """Return whether a source reads a channel."""
+    if source.type == "pubsub":
+        return any(glob(each)(channel) for each in source.reads)
+    return channel in (each.encode("utf-8", "surrogateescape") for each in source.reads)
+
+
+def pattern_of(source: SourceConfig, channel: bytes) -> str | None:
+    """Return the glob by which a source gets the messages of a channel; None if it names the channel."""
+    if source.type != "pubsub":
+        return None
+    names = {each.encode() for each in source.channels if not is_glob(each)}
+    globs = [each for each in source.channels if is_glob(each)] + source.patterns
+    return None if channel in names else next((each for each in globs if glob(each)(channel)), None)
+
+
+def _schema(plan: Plan, verdict: Verdict) -> SchemaVerdict:
+    rule = plan.schema
+    file, mode = (None, None) if rule is None else (rule.file, rule.mode)
+    asked = rule is not None and rule.schema is not None
+    if isinstance(verdict, Rejected) and verdict.reason != Reason.SCHEMA:
+        return SchemaVerdict(file, mode, None, ())
+    return SchemaVerdict(file, mode, not verdict.violations if asked else None, verdict.violations)
+
+
+def plain(value: Any) -> Any:
+    """Return options as plain values, as far as they were set; credentials are hidden."""
+    if isinstance(value, SecretStr):
+        return HIDDEN if value.get_secret_value() else ""
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        return {
+            fields[name].alias or name: plain(getattr(value, name)) for name in fields if name in value.model_fields_set
+        }
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return value
