@@ -28,26 +28,21 @@ class Removal(NamedTuple):
 
     - `xack`: acknowledge the entry `item` of the stream `key` for the `group`, and remove its mark. Appends the
       deliveries that the mark does not name, none where the entry is pending for a consumer other than `owner`.
+    - `xdel`: acknowledge it likewise, and delete it from the stream. Appends under the condition of `xack`.
     - `mark`: mark the same entry as enqueued, with the names of these deliveries. Appends under the condition of `xack`.
-    - `lrem`: remove `item` from the list `key` and count that in the hash `group`; `owner` is the hash of deaths.
-      Appends unless another router has put the item back.
-    - `half`: move `item` from the list `key` to the list `group`; `owner` is the hash in which `lrem` counts. Appends
-      under the condition of `lrem`.
-    - `none`: no change. The deliveries are in their queues already and are not appended.
     """
 
-    kind: Literal["xack", "mark", "lrem", "half", "none"]
+    kind: Literal["xack", "xdel", "mark"]
     key: str | bytes
     group: str | bytes
     item: str | bytes
-    owner: str | bytes = ""
+    owner: str | bytes
 
 
 class Receipt(Protocol):
     """The acknowledgements of one batch: a source learns the outcome of its entries, by their position in the batch.
 
-    An entry is complete, and acknowledged, when all its expected deliveries are settled. A method that does not apply
-    to a source (its entries can't be removed by a script, for example) does nothing or returns a neutral value.
+    An entry is complete, and acknowledged, when all its expected deliveries are settled.
     """
 
     def expect(self, position: int, deliveries: int) -> None:

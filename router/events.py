@@ -121,7 +121,8 @@ class RawBatch(msgspec.Struct, frozen=True, gc=False):
 
     `channel` and `pattern` are bytes as received; `pattern` is None if the exact name matched. `ids` (of events) and
     `headers` are parallel to `payloads`; without `ids` the router assigns them. A source with acknowledgements sets
-    `receipt` (`contracts.Receipt`); `first` is the position of the first payload in it.
+    `receipt` (`contracts.Receipt`); `first` is the position of the first payload in it. `received_at` is the time
+    of arrival, None: just now.
     """
 
     channel: bytes
@@ -131,6 +132,7 @@ class RawBatch(msgspec.Struct, frozen=True, gc=False):
     headers: list[dict[str, str] | None] | None = None
     receipt: Any = None
     first: int = 0
+    received_at: datetime | None = None
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

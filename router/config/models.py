@@ -143,7 +143,9 @@ class ListConfig(Reading):
     keys: Annotated[list[Key], AfterValidator(distinct)] = Field(
         min_length=1, description="the keys of the lists, exact names"
     )
-    lease: Duration = Field(60.0, ge=1, description="the items of a router not heard of for so long are put back")
+    lease: Duration = Field(
+        60.0, ge=1, description="items that their router has not renewed for so long are taken over"
+    )
     max_deliveries: int = Field(5, ge=1, description="an item that ended the process so often is a dead letter")
     max_in_flight: int = Field(100, ge=1, le=1000, description="how many items may be unfinished at a time")
 

@@ -8,12 +8,14 @@ from collections.abc import Set as AbstractSet
 import structlog
 
 from router.broker.groups.crash_isolation import CrashIsolation
+from router.broker.groups.heartbeat import Heartbeat
 from router.broker.queues.enqueuer import Enqueuer
 from router.broker.queues.orphans import Orphans
 from router.broker.queues.parts.queue_common import GROUP, QueueHost
 from router.broker.queues.parts.queue_rounds import QueueRounds
 from router.broker.queues.queue_admin import claim_idle_of
 from router.broker.queues.redis_queue import RedisQueue
+from router.broker.server import keys
 from router.broker.server.durability import Durability
 from router.broker.server.outage import Outage
 from router.config.models import (
@@ -51,6 +53,18 @@ class Durable:
             server, prefix=redis.key_prefix, buffer_bytes=redis.outage_buffer, say=say, outage=outage
         )
         self.durability = Durability(server)
+        self._heartbeat = Heartbeat(server, keys.router(redis.key_prefix, around.consumer), around.consumer)
+
+    def start(self, *, used: bool) -> None:
+        """Begin; `used` says whether there is a Redis queue, whose server must keep what it is given."""
+        self._heartbeat.start()
+        if used:
+            self.durability.start()
+
+    async def close(self) -> None:
+        """Ask no more."""
+        await self._heartbeat.close()
+        await self.durability.close()
 
     def queue(self, name: str, loaded: Loaded, outcomes: Outcomes) -> RedisQueue:
         """Return the queue of one sink, not yet started."""

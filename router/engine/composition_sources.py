@@ -5,7 +5,9 @@ from __future__ import annotations
 from router.broker.dead_letters.dead_letter_store import GROUP
 from router.broker.dead_letters.replay_sweep import ReplaySweep
 from router.broker.groups.crash_isolation import CrashIsolation
-from router.broker.lists.list_source import ListSource
+from router.broker.groups.group_source import SourceHost
+from router.broker.groups.heartbeat import Heartbeat
+from router.broker.lists.list_source import ListOptions, ListSource
 from router.broker.pubsub.pubsub_source import PubSubSource
 from router.broker.server import keys
 from router.broker.streams.stream_source import StreamOptions, StreamSource
@@ -52,9 +54,36 @@ def _pubsub(name: str, config: PubSubConfig, shared: Shared, intake: Intake) -> 
     )
 
 
+def _host(name: str, config: StreamConfig | ListConfig, loaded: Loaded, shared: Shared, intake: Intake) -> SourceHost:
+    around = shared.around
+    server, key = around.server(config.url), config.reads[0]
+    return SourceHost(
+        receiver=intake,
+        clock=around.clock,
+        connect_timeout=around.connect_timeout,
+        waiting=around.waiting,
+        isolation=shared.isolation,
+        book=shared.books.sources.setdefault(name, SourceBook()),
+        heartbeat=None
+        if _is_own(config, shared)
+        else Heartbeat(
+            server, keys.beside(loaded.config.redis.key_prefix, key, "router", around.consumer), around.consumer
+        ),
+    )
+
+
+def _is_own(config: StreamConfig | ListConfig, shared: Shared) -> bool:
+    """Return whether a source reads from the router's own Redis."""
+    return config.url in {None, shared.around.redis_url}
+
+
+def _marks(config: StreamConfig | ListConfig, loaded: Loaded, shared: Shared) -> str | None:
+    """Return the hash of entries handed over in part, None for a source on another server."""
+    return keys.handed(loaded.config.redis.key_prefix) if _is_own(config, shared) else None
+
+
 def _stream(name: str, config: StreamConfig, loaded: Loaded, shared: Shared, intake: Intake) -> StreamSource:
     around = shared.around
-    own = config.url in {None, around.redis_url}
     options = StreamOptions(
         streams=config.streams,
         group=config.group,
@@ -65,41 +94,24 @@ def _stream(name: str, config: StreamConfig, loaded: Loaded, shared: Shared, int
         max_deliveries=config.max_deliveries,
         max_in_flight=config.max_in_flight,
         observe=loaded.config.deliver == "print",
-        marks=keys.handed(loaded.config.redis.key_prefix) if own else None,
+        marks=_marks(config, loaded, shared),
     )
-    return StreamSource(
-        name,
-        around.server(config.url),
-        options,
-        receiver=intake,
-        clock=around.clock,
-        connect_timeout=around.connect_timeout,
-        waiting=around.waiting,
-        isolation=shared.isolation,
-        book=shared.books.sources.setdefault(name, SourceBook()),
-    )
+    return StreamSource(name, around.server(config.url), options, _host(name, config, loaded, shared, intake))
 
 
 def _list(name: str, config: ListConfig, loaded: Loaded, shared: Shared, intake: Intake) -> ListSource:
     around = shared.around
-    return ListSource(
-        name,
-        config.url or around.redis_url,
-        config.keys,
+    options = ListOptions(
+        keys=config.keys,
         consumer=around.consumer,
-        receiver=intake,
-        clock=around.clock,
         max_in_flight=config.max_in_flight,
         max_deliveries=config.max_deliveries,
         lease=config.lease,
         prefix=loaded.config.redis.key_prefix,
-        removable=config.url in {None, around.redis_url},
-        client_name=around.client_name,
-        connect_timeout=around.connect_timeout,
-        waiting=around.waiting,
+        marks=_marks(config, loaded, shared),
         observe=loaded.config.deliver == "print",
-        isolation=shared.isolation,
     )
+    return ListSource(name, around.server(config.url), options, _host(name, config, loaded, shared, intake))
 
 
 def replays_of(loaded: Loaded, around: Runtime, way: Way, letters: DeadLetters, isolation: CrashIsolation) -> Replays:
@@ -116,10 +128,12 @@ def replays_of(loaded: Loaded, around: Runtime, way: Way, letters: DeadLetters, 
             start="oldest",
             marks=keys.handed(prefix),
         ),
-        receiver=Replayer(way.now, letters, around.clock),
-        clock=around.clock,
-        connect_timeout=None,
-        isolation=isolation,
+        SourceHost(
+            receiver=Replayer(way.now, letters, around.clock),
+            clock=around.clock,
+            connect_timeout=None,
+            isolation=isolation,
+        ),
     )
     sweep = ReplaySweep(server, prefix=prefix)
     return Replays(source, sweep, around.clock)

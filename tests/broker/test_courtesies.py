@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from router.broker.lists.list_source import ListSource
 from router.broker.pubsub.pubsub_source import PubSubSource
 from router.broker.server import client
 from router.broker.server.durability import Durability
 from router.broker.server.server_check import ServerCheck
 from tests.support.engine import make_event
+from tests.support.lists import Taker
 from tests.support.queues import Line
 from tests.support.streams import Desk, add, running
 from tests.support.waiting import until
@@ -31,7 +31,7 @@ REFUSALS = {
 async def test_every_kind_of_source_and_a_queue_work_without(start_server, kind, clock, command):
     server = start_server(kind, options={"rename-command": f"{command} "})
     stream, jobs, web = Desk(), Desk(), Desk()
-    listed = ListSource("jobs", server.url, ["a", "b"], consumer="me", receiver=jobs, clock=clock)
+    listed = Taker(server.url, ["a", "b"], jobs, clock)
     heard = PubSubSource("web", server.url, ["notification"], [], receiver=web, clock=clock)
     line = Line(server.url).start()
     server_check = ServerCheck(server.url, every=0.05)
@@ -47,15 +47,14 @@ async def test_every_kind_of_source_and_a_queue_work_without(start_server, kind,
             line.put(make_event())
             await line.deliver_all(1)
             await until(lambda: (stream.payloads, jobs.payloads, web.payloads) == ([b"1"], [b"2"], [b"3"]))
-            assert listed.up
+            assert listed.source.up
             assert heard.up
             assert server_check.reason is None
             assert line.queue.reason is None
             server.do("LPUSH", "b", b"4")
             await until(lambda: jobs.payloads == [b"2", b"4"])
     finally:
-        await listed.stop()
-        await listed.close()
+        await listed.end()
         await heard.stop()
         await line.end()
         await server_check.close()

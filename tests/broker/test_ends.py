@@ -2,7 +2,6 @@
 
 import asyncio
 
-from router.broker.lists.list_source import ListSource
 from router.broker.pubsub.pubsub_source import PubSubSource
 from router.broker.server.link import cancelled
 from router.broker.server.repeating import Repeating
@@ -41,17 +40,6 @@ async def test_a_task_is_cancelled_until_it_hears():
         await cancelled(tasks)
     assert all(task.cancelled() for task in tasks)
     await cancelled([])
-
-
-async def test_a_list_source(start_server, clock):
-    server = start_server()
-    source = ListSource("in", server.url, ["jobs"], consumer="a", receiver=None, clock=clock)
-    await source.start()
-    source._helpers.append(task := await heard(asyncio.create_task(deaf())))
-    async with asyncio.timeout(PATIENCE):
-        await source.stop()
-        await source.close()
-    assert task.cancelled()
 
 
 async def test_a_subscription(start_server, clock):

@@ -1,7 +1,6 @@
 """Handing deliveries over to Redis queues: once, in order, with bounded memory."""
 
 import asyncio
-import hashlib
 
 import pytest
 import structlog
@@ -301,86 +300,26 @@ async def test_entries_that_were_trimmed_while_a_queue_was_full_are_appended(red
     assert receipt.handed == list(range(8))
 
 
-def in_hand(*items):
-    return [Removal("lrem", "hand", "settled", item, "deaths") for item in items]
-
-
-async def test_the_script_removes_list_items_one_for_one(redis_server, line):
+@pytest.mark.parametrize("peers", [False, True])
+async def test_entries_of_a_stream_of_our_own_are_deleted_as_they_are_appended(redis_server, line, peers):
+    """Not those that are another router's; one that was appended before is deleted all the same."""
     one = line(redis_server.url)
-    redis_server.do("RPUSH", "hand", "same", "same", "other")
-    receipt = Removable(in_hand("same", "same", "other"))
+    ids = pending_stream(redis_server, 3)
+    if peers:
+        with redis_server.client() as client:
+            client.xclaim("in", "g", "peer", 0, [ids[1]], justid=True)
+    redis_server.do("HSET", MARKS, b"in g " + ids[2], 1)
+    receipt = Disputable([Removal("xdel", "in", "g", id_, "c") for id_ in ids])
     one.put(*entries(3, receipt))
     await one.until(lambda: not one.inbox.waiting)
-    assert appended(redis_server) == 3
-    assert redis_server.do("LLEN", "hand") == 0
-    assert redis_server.do("HGET", "settled", "gone") == b"3"
-    assert receipt.handed == [0, 1, 2]
-
-
-@pytest.mark.parametrize("partly", [False, True])
-async def test_an_item_that_is_gone_is_appended_unless_another_router_has_put_it_back(redis_server, line, partly):
-    one = line(redis_server.url)
-    half = [Removal("half", "hand", "handed", "x", "settled")] * 2
-    lost = Removable(in_hand("x", "y"), deliveries=1 + partly, partly=half)
-    one.put(*entries(2, lost))
-    await one.until(lambda: not one.inbox.waiting)
-    assert (lost.marks if partly else lost.handed) == [0, 1]
-    assert appended(redis_server) == 2
-    redis_server.do("HSET", "settled", "returned", 2)
-    taken = Removable(in_hand("x", "y"), deliveries=1 + partly, partly=half)
-    one.put(*entries(2, taken))
-    await one.until(lambda: not one.inbox.waiting)
-    assert (taken.marks if partly else taken.handed) == [0, 1]
-    assert appended(redis_server) == 2
-    one.book.planned = 4
-    assert process_of(one) == ProcessBook(planned=4, accepted=2, on_their_way=0, left=2)
-
-
-async def test_the_deaths_of_an_item_are_forgotten_when_it_is_handed_over(redis_server, line):
-    one = line(redis_server.url)
-    redis_server.do("RPUSH", "hand", "a")
-    for item in ("a", "gone"):
-        redis_server.do("HSET", "deaths", hashlib.sha1(item.encode()).hexdigest(), 2)
-    redis_server.do("HSET", "settled", "returned", 1)
-    one.put(*entries(2, Removable(in_hand("a", "gone"))))
-    await one.until(lambda: not one.inbox.waiting)
-    assert redis_server.do("HKEYS", "deaths") == [hashlib.sha1(b"gone").hexdigest().encode()]
-
-
-async def test_a_script_sent_twice_does_not_remove_an_equal_item(redis_server, line):
-    async with Proxy(redis_server.port) as proxy:
-        one = line(proxy.url)
-        one.put(*entries(1, Receipt(), source="jobs"))
-        await one.until(lambda: not one.inbox.waiting)
-        redis_server.do("RPUSH", "hand", "same")
-        receipt = Removable(in_hand("same"))
-        proxy.blackhole(DOWN)
-        one.put(*entries(1, receipt, source="jobs"))
-        await one.until(lambda: appended(redis_server) == 2)
-        redis_server.do("RPUSH", "hand", "same")
-        proxy.heal()
-        proxy.cut()
-        await one.until(lambda: receipt.handed)
-    assert appended(redis_server) == 2
-    assert redis_server.do("LLEN", "hand") == 1
-
-
-async def test_an_item_with_other_deliveries_open_is_moved_and_appended_once(redis_server, line):
-    one = line(redis_server.url)
-    redis_server.do("RPUSH", "hand", "x", "x")
-    half = [Removal("half", "hand", "handed", "x", "settled")] * 2
-    receipt = Removable(in_hand("x", "x"), deliveries=2, partly=half)
-    one.put(*entries(2, receipt))
-    await one.until(lambda: not one.inbox.waiting)
-    assert (receipt.over, receipt.handed, receipt.marks) == ([0, 1], [], [0, 1])
-    assert appended(redis_server) == 2
-    assert redis_server.do("LRANGE", "handed", 0, -1) == [b"x", b"x"]
-    assert redis_server.do("EXISTS", "hand", "settled", MARKS) == 0
-    again = Removable([Removal("none", "", "", "")])
-    one.put(*entries(1, again))
-    await one.until(lambda: not one.inbox.waiting)
-    assert (again.over, again.handed, again.marks) == ([0], [], [])
-    assert appended(redis_server) == 2
+    assert (receipt.handed, receipt.taken) == ([0, 1, 2], [1] if peers else [])
+    with redis_server.client() as client:
+        assert [entry for entry, _ in client.xrange("in")] == ([ids[1]] if peers else [])
+        assert client.xpending("in", "g")["pending"] == peers
+        assert client.exists(MARKS) == 0
+    assert appended(redis_server) == 2 - peers
+    one.book.planned = 3
+    assert process_of(one) == ProcessBook(planned=3, accepted=2 - peers, on_their_way=0, left=1 + peers)
 
 
 async def test_an_entry_with_other_deliveries_open_is_marked_and_appended_once(redis_server, line):

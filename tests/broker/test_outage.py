@@ -7,10 +7,10 @@ import pytest
 import structlog.testing
 
 from router.broker.dead_letters.dead_letter_writer import Bounds, DeadLetterWriter
-from router.broker.lists.list_source import ListSource
 from router.broker.server.outage import KINDS, Outage
 from tests.broker.test_dead_letters import letter
 from tests.support.engine import make_event
+from tests.support.lists import Taker
 from tests.support.queues import Line
 from tests.support.streams import Desk, add, running
 from tests.support.waiting import moment, until
@@ -146,10 +146,7 @@ async def test_acknowledging_says_it_once(redis_server, app, clock, logs):
 async def test_a_list_says_it_once(redis_server, app, clock, logs, fault, full):  # noqa: PLR0917  # fixtures
     desk = Desk()
     desk.hold = True
-    source = ListSource(
-        "jobs", app, ["jobs"], consumer="me", receiver=desk, clock=clock, max_in_flight=2, longest_delay=0.1
-    )
-    await source.start()
+    taker = await Taker(app, ["jobs"], desk, clock, max_in_flight=2, lease=60.0).start()
     try:
         if full:  # then nothing is asked for, and only removals fail
             redis_server.do("LPUSH", "jobs", "1", "2")
@@ -157,15 +154,17 @@ async def test_a_list_says_it_once(redis_server, app, clock, logs, fault, full):
         async with refusing(redis_server, fault):
             desk.settle()
         redis_server.do("LPUSH", "jobs", "after")
-        await until(lambda: desk.payloads[-1:] == [b"after"] and source.up)
+        await until(lambda: desk.payloads[-1:] == [b"after"] and taker.source.up)
         desk.settle()
         a_list = "a list can't be read; the others are, and it is asked again", "the list can be read again"
-        every = "the lists can't be read; the router keeps trying", "the lists are read again"
-        for pair in (a_list, every):
+        every = "not reading; the router keeps trying", "reading again"
+        removals = "entries can't be acknowledged; the router keeps trying", "entries are acknowledged again"
+        await until(lambda: all(told(logs).count(ends) >= (begins in told(logs)) for begins, ends in (every, removals)))
+        for pair in (a_list, every, removals):
             judge([one for one in logs if one["event"] in pair], *pair)
+        assert told(logs) == [text for text in told(logs) if text in {*a_list, *every, *removals}]
     finally:
-        await source.stop()
-        await source.close()
+        await taker.end()
 
 
 async def test_a_queue_and_the_way_into_it_say_it_once(redis_server, app, logs, fault):

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from router.broker.dead_letters.dead_letter_writer import DeadLetterWriter
-from router.broker.lists.list_source import ListSource
 from router.broker.pubsub.pubsub_source import PubSubSource
 from router.errors import UnavailableError
+from tests.support.lists import list_source
 from tests.support.process import run
 from tests.support.redis import free_port
 from tests.support.streams import Desk, source_of
@@ -46,7 +46,7 @@ async def make(clock):
         if which == "stream":
             source = source_of(url, ["in"], Desk(), clock, start="new", **keys)
         elif which == "list":
-            source = ListSource("s", url, ["in"], consumer="me", longest_delay=0.2, **options)
+            source = list_source(url, ["in"], Desk(), clock, **keys)
         else:
             source = PubSubSource("s", url, ["in"], [], **options)
         made.append(source)

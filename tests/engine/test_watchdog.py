@@ -6,11 +6,10 @@ import time
 import pytest
 import structlog
 
-from router.broker.lists.list_source import ListSource
+from router.broker.groups.group_source import SourceTiming
 from router.broker.pubsub.pubsub_source import PubSubSource
 from router.broker.server.client import server
 from router.broker.server.link import COMMAND, Link
-from router.broker.streams.stream_source import StreamTiming
 from router.contracts import Sign
 from router.core.accounts.liveness import Judge
 from router.engine.calling.slots import Slots
@@ -18,6 +17,7 @@ from router.engine.clock import SystemClock
 from router.engine.life.watchdog import Watchdog
 from router.errors import TransientError
 from tests.support.engine import bench, make_event
+from tests.support.lists import list_source
 from tests.support.process import NotifySocket
 from tests.support.queues import Line
 from tests.support.streams import source_of
@@ -187,8 +187,8 @@ async def test_a_server_that_does_not_answer_or_is_away_is_no_hang(start_server,
     receiver = Nobody()
     sources = [
         PubSubSource("web", redis.url, ["c"], [], receiver=receiver, clock=clock),
-        source_of(redis.url, ["s"], receiver, clock, timing=StreamTiming()),
-        ListSource("jobs", redis.url, ["l"], consumer="me", receiver=receiver, clock=clock),
+        source_of(redis.url, ["s"], receiver, clock, timing=SourceTiming()),
+        list_source(redis.url, ["l"], receiver, clock, timing=SourceTiming()),
     ]
     line = Line(redis.url).start()
     for source in sources:
@@ -204,7 +204,7 @@ async def test_a_server_that_does_not_answer_or_is_away_is_no_hang(start_server,
         return not judge.look(signs, time.monotonic())
 
     await stays(none_hangs, 2.0)
-    assert {"source web", "source billing", "source jobs", "queue of s"} <= seen
+    assert {"source web", "source billing", "source in", "queue of s"} <= seen
     redis.pause()
     line.put(make_event())
     await stays(none_hangs, 12.0)

@@ -22,6 +22,7 @@ from router.errors import RouterError
 from tests.faults.flows import Flow, numbers
 from tests.faults.judging import Found, judge_books, judge_counts, judge_lines, judge_log
 from tests.faults.recorder import LIST, PUBSUB, STREAM, Outside, Recorder
+from tests.support.lists import left
 from tests.support.process import COMMAND, Process, environment
 from tests.support.proxy import Proxy
 from tests.support.redis import RedisServer, binary
@@ -351,9 +352,7 @@ class Stage:
                 entries = client.xpending(KEYS[STREAM], "event-router")["pending"]
             except redis.ResponseError:
                 entries = 0
-            waiting = client.llen(KEYS[LIST])
-            hands = [client.llen(key) for key in client.scan_iter(f"{{{KEYS[LIST]}}}:event-router:processing:*")]
-        return int(entries + waiting + sum(hands))
+            return int(entries) + left(client, KEYS[LIST])
 
     def story(self) -> str:
         """What there is to see when a scenario does not end."""

@@ -8,14 +8,15 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+from router.broker.groups.group_source import SourceHost, SourceTiming
 from router.broker.server import client
-from router.broker.streams.stream_source import StreamOptions, StreamSource, StreamTiming
+from router.broker.streams.stream_source import StreamOptions, StreamSource
 from router.errors import Reason
 from router.events import RawBatch
 from tests.support.redis import RedisServer
 from tests.support.waiting import PATIENCE
 
-QUICK = StreamTiming(
+QUICK = SourceTiming(
     block=0.05,
     dead_after=PATIENCE,
     first_delay=0.02,
@@ -40,7 +41,7 @@ class Desk:
     def receive(self, source: str, batches: Sequence[RawBatch]) -> None:
         self.batches += batches
         for batch in batches:
-            for position, payload in enumerate(batch.payloads):
+            for position, payload in enumerate(batch.payloads, batch.first):
                 if batch.receipt is not None:
                     batch.receipt.expect(position, 1)
                     self.held.append((batch.receipt, position, payload))
@@ -119,7 +120,7 @@ def source_of(url: str, streams: Sequence[str], desk: Desk, clock: Any, **change
     own = {"timing": QUICK, **{name: value for name, value in changes.items() if name in _OWN}}
     options = {"group": "g", "consumer": "me", "start": "oldest", "sweep_every": 0.2, **changes}
     said = StreamOptions(streams=streams, **{name: value for name, value in options.items() if name not in _OWN})
-    return StreamSource("billing", client.server(url), said, receiver=desk, clock=clock, **own)
+    return StreamSource("billing", client.server(url), said, SourceHost(receiver=desk, clock=clock, **own))
 
 
 @asynccontextmanager

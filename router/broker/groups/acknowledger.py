@@ -14,6 +14,7 @@ from redis import exceptions as failures
 from structlog.stdlib import BoundLogger
 
 from router.broker.groups.group_scripts import NOT_PENDING, OF_ANOTHER
+from router.broker.groups.group_stream import Membership
 from router.broker.groups.in_flight import InFlight
 from router.broker.groups.pending import CHUNK, PendingEntries
 from router.broker.server.client import Server
@@ -29,11 +30,12 @@ LAST_PATIENCE = 1.0
 SLOW_DOWN = 0.002
 """Seconds between two rounds of acknowledgements: what completes meanwhile travels together."""
 
-# KEYS: the stream, the hash of marks. ARGV: the group, then id and mark of each entry. A mark goes though the stream may be
-# gone, and its key hold something else.
+# KEYS: the stream, the hash of marks. ARGV: the group, 1 where entries are deleted, then id and mark of each entry. A mark goes
+# though the stream may be gone, and its key hold something else.
 UNMARK = Script("""
-for i = 2, #ARGV, 2 do
+for i = 3, #ARGV, 2 do
   redis.pcall('XACK', KEYS[1], ARGV[1], ARGV[i])
+  if ARGV[2] == '1' then redis.pcall('XDEL', KEYS[1], ARGV[i]) end
   redis.call('HDEL', KEYS[2], ARGV[i + 1])
 end
 return 1
@@ -41,24 +43,25 @@ return 1
 
 
 class Acknowledger:
-    """Acknowledges what is complete as soon as it is, and renews the rest before others may take it over, after `idle` seconds.
+    """Acknowledges what is complete as soon as it is, and renews the rest before others may take it over.
 
-    `acknowledged` is called when some of it has been, or its count was set back.
+    `acknowledged` is called when some of it has been, or its count was set back. What is left at the end is given back.
     """
 
     def __init__(
         self,
         server: Server,
         hands: Sequence[InFlight],
+        membership: Membership,
         *,
-        idle: float,
         acknowledged: Callable[[], None],
         clock: Clock,
         log: BoundLogger,
     ) -> None:
         self._link = Link(server)
         self._hands = hands
-        self._renew_every = claims.renew_every(idle)
+        self._renew_every = claims.renew_every(membership.claim_idle)
+        self._give_back = membership.give_back
         self._acknowledged = acknowledged
         self._clock = clock
         self._work = asyncio.Event()
@@ -118,7 +121,7 @@ class Acknowledger:
                     await self._renew()
                     self._renew_at = self._clock.monotonic() + self._renew_every
                 if ending:
-                    await self._give_back()
+                    await self._leave()
                     return
             except Exception as error:  # noqa: BLE001  # whatever it is, all is sent again
                 await self._pause(self._health.failed(error))
@@ -152,7 +155,7 @@ class Acknowledger:
                 ids = hand.sent[:CHUNK]
                 rest = await self._unmarked(hand, ids)
                 try:
-                    await self._link.call("XACK", hand.names.key, hand.names.group, *rest)
+                    await PendingEntries(self._link, hand.names).acknowledge(rest)
                 except failures.ResponseError as error:
                     if not _is_of_a_lost_group(error):
                         raise
@@ -166,11 +169,11 @@ class Acknowledger:
     async def _unmarked(self, hand: InFlight, ids: list[bytes]) -> list[bytes]:
         """Acknowledge the marked ones among the entries, each with its mark in one step; returns the others."""
         marked = {one: hand.marks[one] for one in ids if one in hand.marks} if hand.marks else {}
-        key, group, _, marks = hand.names
+        key, group, _, marks, own = hand.names
         if not marked or marks is None:
             return ids
         words = [word for pair in marked.items() for word in pair]
-        await self._link.script(UNMARK, [key, marks], [group, *words])
+        await self._link.script(UNMARK, [key, marks], [group, int(own), *words])
         for one in marked:
             hand.marks.pop(one, None)
         # The first of them is named again: the command must name one.
@@ -204,10 +207,14 @@ class Acknowledger:
                 for batch in due:
                     batch.since = now
 
-    async def _give_back(self) -> None:
-        """What is left at an orderly end was not attempted to the death: it does not count."""
+    async def _leave(self) -> None:
+        """Free what is left at an orderly end."""
         for hand in self._hands:
-            await self._claim(hand, hand.open(), count=0)
+            try:
+                await self._give_back(self._link, hand)
+            except failures.ResponseError as error:
+                if not _is_of_a_lost_group(error):
+                    raise
 
     async def _claim(self, hand: InFlight, ids: Sequence[bytes], count: int = -1) -> bytes:
         """Renew what Redis lists as ours; returns what it says of each, nothing where the group is gone."""

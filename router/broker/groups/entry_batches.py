@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 
 from structlog.stdlib import BoundLogger
@@ -76,13 +77,23 @@ class EntryBatches:
         others: list[dict[str, str]] | None,
         receipt: Entries | None,
     ) -> Entries | None:
+        self._receiver.receive(self._source, self.batches(stream, ids, payloads, others, receipt))
+        return receipt
+
+    def batches(  # the columns of a table
+        self,
+        stream: Stream,
+        ids: list[bytes],
+        payloads: list[bytes],
+        others: list[dict[str, str]] | None,
+        receipt: Receipt | None,
+    ) -> Sequence[RawBatch]:
+        """Return the messages that entries are: their ids, payloads and other fields, where any has some."""
         names = b" ".join(ids).decode().split(" ")
         headers: list[dict[str, str] | None] = [{REDIS_ID: name} for name in names]
         if others is not None:
             headers = [{**other, REDIS_ID: name} for other, name in zip(others, names, strict=True)]
-        batch = RawBatch(stream.key, None, payloads, stream.event_ids(names), headers, receipt)
-        self._receiver.receive(self._source, [batch])
-        return receipt
+        return [RawBatch(stream.channel, None, payloads, stream.event_ids(names), headers, receipt)]
 
     def _refuse(
         self,
@@ -94,9 +105,7 @@ class EntryBatches:
     ) -> None:
         """Make a dead letter of an entry; it is acknowledged when the letter is written."""
         entry_id, payload, headers = entry
-        name = entry_id.decode()
-        ids, told = stream.event_ids([name]), {**headers, REDIS_ID: name}
-        batch = RawBatch(stream.key, None, [payload], ids, [told], receipt)
+        (batch,) = self.batches(stream, [entry_id], [payload], [headers], receipt)
         self._receiver.refuse(self._source, batch, reason, detail)
 
     def _no_field(self, headers: dict[str, str]) -> str:

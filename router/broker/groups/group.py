@@ -6,31 +6,23 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Iterator
-from enum import StrEnum
 from typing import Any
 
 from redis import exceptions as failures
 
 from router.broker.groups.group_scripts import CLAIM, LAST_ID, LOOK, SWEEP
-from router.broker.groups.group_stream import Membership, Stream
+from router.broker.groups.group_stream import Loss, Membership, Stream
 from router.broker.groups.pending import PAGE, PendingEntries
 from router.broker.server.link import Link, Script, Word
 from router.core.delivery import claims, trimming
 from router.core.delivery.trimming import Look
 
 
-class Loss(StrEnum):
-    """What was lost while the source ran."""
-
-    STREAM = "the stream"
-    GROUP = "the consumer group"
-
-
 class Refused(Exception):  # noqa: N818  # it is told as a ConfigError
     """The server's user may not send a command, or the key holds something else than a stream."""
 
-    def __init__(self, command: str, stream: str, answer: str) -> None:
-        super().__init__(f"refuses {command} on the stream {stream!r}: {answer}")
+    def __init__(self, command: str, key: str, answer: str, kind: str = "stream") -> None:
+        super().__init__(f"refuses {command} on the {kind} {key!r}: {answer}")
 
 
 class Group:
@@ -50,8 +42,8 @@ class Group:
         """Send every command that will be needed, in a form that changes nothing. Raises `Refused`."""
         key, group, consumer = stream.key, self._group, self._consumer
         far = 2**53
-        await self._tried(stream, *self._reading_nothing(stream))
         for words in (
+            ("XREADGROUP", "GROUP", group, consumer, "COUNT", 1, "STREAMS", key, LAST_ID),
             ("XACK", key, group, "0-0"),
             ("XPENDING", key, group),
             ("XCLAIM", key, group, consumer, far, "0-0", "JUSTID"),
@@ -61,19 +53,12 @@ class Group:
             ("XINFO", "CONSUMERS", key, group),
         ):
             await self._tried(stream, *words)
-        with _refusals(stream, "EVAL"):
+        with refusals(stream, "EVAL"):
             await self._link.script(CLAIM, [stream.name], (group, consumer, -1, 0, 0))
-
-    async def try_reading(self, stream: Stream) -> None:
-        """Send a read that brings nothing: a server that answers the questions about a group may yet refuse to read."""
-        await self._link.call(*self._reading_nothing(stream))
-
-    def _reading_nothing(self, stream: Stream) -> tuple[Word, ...]:
-        return ("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", 1, "STREAMS", stream.key, LAST_ID)
 
     async def make(self, stream: Stream) -> None:
         """Make the group where it is not there, and the stream with it. Raises `Refused`."""
-        with _refusals(stream, "XGROUP"):
+        with refusals(stream, "XGROUP"):
             made = await self._create(stream, self._start)
         await self._probe(stream)
         found = await self._last_delivered(stream)
@@ -94,7 +79,7 @@ class Group:
         return True
 
     async def _tried(self, stream: Stream, *words: Word) -> None:
-        with _refusals(stream, str(words[0])):
+        with refusals(stream, str(words[0])):
             await self._link.call(*words)
 
     async def heal(self, stream: Stream) -> Loss | None:
@@ -142,9 +127,12 @@ class Group:
         """After which id a group that was lost goes on.
 
         What was delivered to us is over or in our hand. Where there are others nobody knows what they had in hand: from
-        the oldest entry that was pending at the last look, or that we have.
+        the oldest entry that was pending at the last look, or that we have. A stream of the router's own holds nothing that
+        is over.
         """
         progress = stream.progress
+        if stream.names.own:
+            return b"0"
         if not progress.peers:
             return progress.last
         return claims.resume_after(progress.group_last, [*stream.hand.all(), *filter(None, [progress.lowest])])
@@ -191,6 +179,8 @@ class Group:
         return number
 
     async def _look(self, stream: Stream, *, made: bool = False) -> Look | None:
+        if stream.names.own:
+            return None  # nobody trims it
         answer = await self._ask(stream, made=made, trusted="")
         if answer and answer[-1]:
             stream.progress.witnessed = False
@@ -251,7 +241,7 @@ class Group:
 
 
 @contextlib.contextmanager
-def _refusals(stream: Stream, command: str) -> Iterator[None]:
+def refusals(stream: Stream, command: str) -> Iterator[None]:
     """Raise `Refused` for a command that the server's user may not send, or that the key is not made for."""
     try:
         yield

@@ -13,7 +13,8 @@ from structlog.stdlib import BoundLogger
 from router.broker.groups.acknowledger import Acknowledger
 from router.broker.groups.crash_isolation import CrashIsolation
 from router.broker.groups.entry_batches import EntryBatches
-from router.broker.groups.group import Group, Loss
+from router.broker.groups.group import Group
+from router.broker.groups.group_scripts import LAST_ID
 from router.broker.groups.group_stream import UNREAD, Membership, Room, Stream, Trimmed
 from router.broker.groups.in_flight import Entries
 from router.broker.groups.recovery import Recovery
@@ -35,10 +36,30 @@ POLL = 0.05
 
 
 class New(Protocol):
-    """Where new entries come from: they are pending for us when they are returned."""
+    """The origin of new entries: they are pending for us when they are returned."""
+
+    @property
+    def fault(self) -> str | None:
+        """What can't be read, and why, while the rest is; None: nothing."""
+
+    @property
+    def since(self) -> float | None:
+        """Since when a command is under way (`time.monotonic`); None when none is."""
+
+    async def prepare(self, stream: Stream) -> None:
+        """Do at the start what reading a stream needs, beside its group. Raises `Refused`."""
+
+    async def try_reading(self, stream: Stream) -> None:
+        """Send reads that bring nothing: a server that answers the questions about a group may yet refuse to read."""
 
     async def read(self, room: int) -> list[Any]:
         """Wait a little for entries; return rows of a key and its entries, not more entries than there is room."""
+
+    async def end(self) -> None:
+        """Wait for entries no more."""
+
+    async def close(self) -> None:
+        """Hang up; a later `read` opens new connections."""
 
 
 class NewEntries:
@@ -48,14 +69,34 @@ class NewEntries:
     have something.
     """
 
+    fault = None
+
     def __init__(self, link: Link, streams: Sequence[Stream], block: float) -> None:
         self._link = link
         self._streams = streams
         self._block = max(1, int(block * 1000))
-        _, group, consumer, _ = streams[0].names
-        self._words = ("XREADGROUP", "GROUP", group, consumer, "COUNT")
+        names = streams[0].names
+        self._words = ("XREADGROUP", "GROUP", names.group, names.consumer, "COUNT")
         self._turn = 0
         self._fruitless = 0  # streams that were looked into in a row and had nothing
+
+    @property
+    def since(self) -> float | None:
+        """Since when a command is under way (`time.monotonic`); None when none is."""
+        return self._link.since
+
+    async def prepare(self, stream: Stream) -> None:
+        """Do nothing: a group is all that it takes."""
+
+    async def try_reading(self, stream: Stream) -> None:
+        """Send a read that brings nothing."""
+        await self._link.call(*self._words, 1, "STREAMS", stream.key, LAST_ID)
+
+    async def end(self) -> None:
+        """Do nothing: a wait ends by itself."""
+
+    async def close(self) -> None:
+        """Do nothing: the reader hangs up."""
 
     async def read(self, room: int) -> list[Any]:
         """Return rows of a key and its entries, not more entries than there is room."""
@@ -100,9 +141,10 @@ class GroupReader:
         """How often a group, or the stream with it, was lost and made anew."""
         self.stop = asyncio.Event()
         self.idle = membership.claim_idle
+        self._link = link
         hands = [stream.hand for stream in streams]
         self._room = room = Room(hands, membership.max_in_flight, self.stop)
-        self.acknowledger = Acknowledger(server, hands, idle=self.idle, acknowledged=room.changed, clock=clock, log=log)
+        self.acknowledger = Acknowledger(server, hands, membership, acknowledged=room.changed, clock=clock, log=log)
         self.group = Group(link, membership)
         self._recovery = Recovery(
             link,
@@ -125,6 +167,16 @@ class GroupReader:
         self._sweep_every = membership.sweep_every
         self._next_look = self._next_glance = self._next_sweep = 0.0
 
+    @property
+    def fault(self) -> str | None:
+        """What can't be read, and why, while the rest is; None: nothing."""
+        return self._new.fault
+
+    @property
+    def since(self) -> float | None:
+        """Since when a command is under way (`time.monotonic`); None when none is."""
+        return min((since for since in (self._link.since, self._new.since) if since is not None), default=None)
+
     def stirred(self) -> None:
         """Note that something is complete: it is to be acknowledged, and there is room for more."""
         self.acknowledger.wake()
@@ -143,6 +195,18 @@ class GroupReader:
     async def prepare(self, stream: Stream) -> None:
         """Make the group where it is not there. Raises `Refused`."""
         await self.group.make(stream)
+        await self._new.prepare(stream)
+
+    async def end(self) -> None:
+        """Read no more."""
+        self.stop.set()
+        self.stirred()
+        await self._new.end()
+
+    async def close(self) -> None:
+        """Hang up; a read under way fails."""
+        await self._new.close()
+        await self._link.close()
 
     async def run(self, answered: Callable[[], None]) -> None:
         """Read and hand on; `answered` is called whenever Redis has answered a read."""
@@ -155,7 +219,7 @@ class GroupReader:
     async def _run(self, answered: Callable[[], None]) -> None:
         for stream in self.streams:
             await self._heal(stream)
-            await self.group.try_reading(stream)
+            await self._new.try_reading(stream)
             await self._look(stream)
         answered()
         for stream in self.streams:
@@ -169,16 +233,17 @@ class GroupReader:
             room = self._room.left()
             if room:
                 await self._read(room, now)
+                answered()
             else:
                 await self._room.wait(min(self._next_look, self._next_glance) - now)
 
     async def _heal(self, stream: Stream) -> None:
+        held = stream.hand.unsettled
         lost = await self.group.heal(stream)
         if lost is None:
             return
         self.resets += 1
-        begins = "at its beginning" if lost is Loss.STREAM else "where nothing is lost"
-        self._log.warning(f"{lost} was gone; the group is made anew and begins {begins}", stream=stream.name)
+        self._log.warning(stream.healed(lost, held), stream=stream.name)
 
     async def _read(self, room: int, now: float) -> None:
         """Read what is new and hand it on."""

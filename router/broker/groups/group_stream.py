@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from structlog.stdlib import BoundLogger
 
 from router.broker.groups.in_flight import Entry, InFlight, Names
+from router.broker.groups.pending import PendingEntries
+from router.broker.server.link import Link
 from router.contracts import Clock
 from router.core.accounts.books import SourceBook
 from router.core.delivery.claims import parse
@@ -30,6 +33,22 @@ UNREAD = "entries were trimmed or deleted before anybody had read them: they are
 UNFINISHED = "entries of a router that ended before it had finished with them were trimmed or deleted meanwhile"
 
 
+GiveBack = Callable[[Link, InFlight], Awaitable[None]]
+"""Frees what is in flight at an orderly end."""
+
+
+async def uncounted(link: Link, hand: InFlight) -> None:
+    """Leave what is in flight at an orderly end to the next start: no attempt ended the process, so it does not count."""
+    await PendingEntries(link, hand.names).claim(hand.open(), count=0)
+
+
+class Loss(StrEnum):
+    """The part of a stream and its group that was lost while the source ran."""
+
+    STREAM = "the stream"
+    GROUP = "the consumer group"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Membership:
     """How a source takes part in the consumer group of its streams."""
@@ -45,6 +64,7 @@ class Membership:
     max_in_flight: int = 1000
     marks: str | None = None
     """The hash of entries handed over in part, where the streams are in the router's own Redis."""
+    give_back: GiveBack = uncounted
     sweep_every: float = 60.0
     """How often (seconds) consumers of routers long gone are looked for."""
 
@@ -103,15 +123,16 @@ class Progress:
 
 
 class Stream:
-    """One stream of a source, with its consumer group."""
+    """One stream of a source, with its consumer group. Its events come on the `channel`, the stream's own key by default."""
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: Names, channel: bytes | None = None) -> None:
         self.names = names
         self.key = names.key
+        self.channel = channel or names.key
         self.name = text(self.key)
         self.hand = InFlight(names)
         self.progress = Progress()
-        self._prefix = f"{self.name}/"
+        self._prefix = f"{text(self.channel)}/"
         self._plain = self._prefix == portable(self._prefix) and len(self._prefix) + ID_LENGTH <= LONGEST
 
     def event_ids(self, ids: list[str]) -> list[str]:
@@ -120,6 +141,11 @@ class Stream:
         if self._plain:
             return [prefix + one for one in ids]
         return [portable(prefix + one) for one in ids]
+
+    def healed(self, lost: Loss, held: int) -> str:  # noqa: ARG002  # other streams say it
+        """Say in a log line what was lost while so many entries were held, and from where reading goes on."""
+        begins = "at its beginning" if lost is Loss.STREAM else "where nothing is lost"
+        return f"{lost} was gone; the group is made anew and begins {begins}"
 
     def forget(self) -> None:
         """Note that the stream is another one now: what is in flight is still delivered, but there is nothing to acknowledge."""

@@ -24,6 +24,9 @@ class Names(NamedTuple):
     marks: str | None = None
     """The hash of entries handed over in part, where the stream is in the router's own Redis: there a script may acknowledge
     what it hands over."""
+    own: bool = False
+    """Whether the stream is the router's own: an entry is deleted in the step that acknowledges it, so that the stream holds
+    nothing that is over, and nobody trims it."""
 
 
 class InFlight:
@@ -198,9 +201,9 @@ class Entries:
         hand = self._hand
         if hand is None or hand.names.marks is None or not self.ids[position]:
             return None
-        kind: Literal["xack", "mark"] = "xack" if whole else "mark"
-        key, group, consumer, _ = hand.names
-        return Removal(kind, key, group, self.ids[position], consumer)
+        names = hand.names
+        kind: Literal["xack", "xdel", "mark"] = "mark" if not whole else "xdel" if names.own else "xack"
+        return Removal(kind, names.key, names.group, self.ids[position], names.consumer)
 
     def handed_over(self, position: int) -> None:
         """Implements `contracts.Receipt`."""

@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 
 from router.broker.groups.group_scripts import CLAIM, TAKE
 from router.broker.groups.in_flight import Entry, Names
-from router.broker.server.link import Link, Word
+from router.broker.server.link import Link, Script, Word
 from router.core.delivery.claims import Pending
 
 PAGE = 500
@@ -20,6 +20,13 @@ PAGE = 500
 
 CHUNK = 1000
 """Ids that one command carries at most."""
+
+# KEYS: the stream. ARGV: the group, then ids. Answer: how many were pending.
+REMOVE = Script("""
+local pending = redis.call('XACK', KEYS[1], unpack(ARGV))
+redis.call('XDEL', KEYS[1], unpack(ARGV, 2))
+return pending
+""")
 
 
 class PendingEntries:
@@ -33,7 +40,7 @@ class PendingEntries:
         self, hand: Callable[[], AbstractSet[bytes]], idle: float | None = None
     ) -> AsyncGenerator[list[Pending], None]:
         """List the entries that are not in `hand`: our own, or all that nobody has touched for `idle` seconds."""
-        key, group, consumer, _ = self._names
+        key, group, consumer = self._names[:3]
         which: tuple[Word, ...] = () if idle is None else ("IDLE", max(1, round(idle * 1000)))
         whose: tuple[Word, ...] = (consumer,) if idle is None else ()
         start = "-"
@@ -60,7 +67,7 @@ class PendingEntries:
 
         Returns those that the stream still holds, and the ids of those that it does not.
         """
-        key, group, consumer, _ = self._names
+        key, group, consumer = self._names[:3]
         words: list[Word] = [group, consumer, 0 if idle is None else max(1, round(idle * 1000)), int(count)]
         for entry in entries:
             words += (entry.id, entry.owner, entry.deliveries)
@@ -73,7 +80,7 @@ class PendingEntries:
         `count` sets how often they were delivered, `idle` how long nobody has touched them; `force` makes pending again
         what is not.
         """
-        key, group, consumer, _ = self._names
+        key, group, consumer = self._names[:3]
         states = b""
         for first in range(0, len(ids), CHUNK):
             words: list[Word] = [group, consumer, count, int(force), round(idle * 1000), *ids[first : first + CHUNK]]
@@ -81,15 +88,20 @@ class PendingEntries:
         return states
 
     async def acknowledge(self, ids: Sequence[bytes]) -> int:
-        """Acknowledge entries; returns how many were pending."""
-        return int(await self._link.call("XACK", self._names.key, self._names.group, *ids)) if ids else 0
+        """Acknowledge entries, those of a stream of the router's own are deleted with it; returns how many were pending."""
+        key, group = self._names[:2]
+        if not ids:
+            return 0
+        if self._names.own:
+            return int(await self._link.script(REMOVE, [key], [group, *ids]))
+        return int(await self._link.call("XACK", key, group, *ids))
 
     async def abandoned(self, gone: Sequence[Pending], idle: float) -> int:
         """Acknowledge entries that were trimmed, of routers that are silent themselves; returns how many.
 
         A trimmed entry can't be renewed: it is left to a router that is alive.
         """
-        key, group, _, _ = self._names
+        key, group = self._names[:2]
         rows = await self._link.call("XINFO", "CONSUMERS", key, group)
         consumers = [dict(zip(row[::2], row[1::2], strict=True)) for row in rows]
         silent = {each[b"name"] for each in consumers if each[b"idle"] >= idle * 1000}

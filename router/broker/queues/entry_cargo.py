@@ -169,8 +169,6 @@ def _marked(event: Event, deliveries: int) -> None:
 
 _ENDS: dict[str, Callable[[Event, int], None]] = {
     "xack": _handed_over,
-    "lrem": _handed_over,
+    "xdel": _handed_over,
     "mark": _marked,
-    "half": _marked,
-    "none": _settled,
 }

@@ -76,19 +76,19 @@ local told = table.concat(kept, ' ')
 )
 
 # The same for entries of a source that acknowledges. For each queue 1 says that it drops what has no room, 0 that it
-# holds the source back. After the queues: how many ways there are from a route to a queue, and of each the number of
-# its queue and its name. Then each entry: what is done to itself ('' nothing, it is just appended), with the words that
-# belong to that (`contracts.Removal`), how many deliveries, and of each the number of its way and its record. An entry
-# that Redis says is another router's is not appended; where the group has no other consumer, XACK alone tells. One that
-# Redis does not know any more (it was trimmed, its group is gone, its list was deleted) is: it was read, so it is
-# delivered. The first entry that a holding queue has no room for ends the batch. A delivery that was enqueued before is
-# not appended again. For an item of a list the place where it stands says so. For an entry of a stream that is not
-# acknowledged yet, the hash of marks says so: its field holds the names of the ways, each between spaces. Another
-# configuration may have other ways: those that are not named are appended, and named. A mark that begins with no space
-# is an older router's and stands for all ways. Redis does not know every entry any more: whoever appends such a one
-# marks it, so that it is appended once. Answer: how many entries are over with, the number of the queue that was full
-# (0: none), and what is to be known of single entries and deliveries (from 1): entry/other, entry/gone,
-# entry/full/delivery for one that was dropped, entry/before/delivery for one that was enqueued before.
+# holds the source back. After the queues: how many ways there are from a route to a queue, and of each the number of its
+# queue and its name. Then each entry: what is done to itself ('' nothing, it is just appended), with the words that belong
+# to that (`contracts.Removal`), how many deliveries, and of each the number of its way and its record.
+# An entry that Redis says is another router's is not appended; where the group has no other consumer, XACK alone tells. One
+# that Redis does not know any more (it was trimmed, its group or stream is gone) is: it was read, so it is delivered. The
+# first entry that a holding queue has no room for ends the batch.
+# A delivery that was enqueued before is not appended again. While its entry is not acknowledged, the hash of marks says so:
+# the field of the entry holds the names of the ways, each between spaces. Another configuration may have other ways: those
+# that are not named are appended, and named. A mark that begins with no space is an older router's and stands for all ways.
+# Redis does not know every entry any more: whoever appends such a one marks it, so that it is appended once.
+# Answer: how many entries are over with, the number of the queue that was full (0: none), and what is to be known of
+# single entries and deliveries (from 1): entry/other, entry/gone, entry/full/delivery for one that was dropped,
+# entry/before/delivery for one that was enqueued before.
 APPEND_ENTRIES = Script(
     _GUARD
     + _OPEN_QUEUES
@@ -116,9 +116,8 @@ local done, stuck, said, started = 0, 0, {}, false
 while at <= #ARGV do
   local kind, key, group, item, owner = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local n, first = tonumber(ARGV[at + 5]), at + 6
-  local of_stream = kind == 'xack' or kind == 'mark'
-  local mark = of_stream and key .. ' ' .. group .. ' ' .. item
-  local before = kind == 'none' and '*' or of_stream and marked and redis.call('HGET', marks, mark)
+  local mark = kind ~= '' and key .. ' ' .. group .. ' ' .. item
+  local before = mark and marked and redis.call('HGET', marks, mark)
   at = first + 2 * n
   local sums = {}
   for i = first, at - 1, 2 do
@@ -139,14 +138,16 @@ while at <= #ARGV do
   end
   done = done + 1
   local other = false
-  if of_stream then
-    local acked = kind == 'xack' and is_alone(key, group, owner) and redis.call('XACK', key, group, item) == 1
+  if mark then
+    local over = kind ~= 'mark'
+    local acked = over and is_alone(key, group, owner) and redis.call('XACK', key, group, item) == 1
     local row = not acked and redis.pcall('XPENDING', key, group, item, item, 1)[1]
     if not acked and not row then said[#said + 1] = done .. '/gone' end
     if row and row[2] ~= owner then
       other = true
-    elseif acked or (row and kind == 'xack') then
+    elseif acked or (row and over) then
       if not acked then redis.call('XACK', key, group, item) end
+      if kind == 'xdel' then redis.call('XDEL', key, item) end
       if before then redis.call('HDEL', marks, mark) end
     else
       local names = before or ' '
@@ -156,16 +157,6 @@ while at <= #ARGV do
       end
       if names ~= before then redis.call('HSET', marks, mark, names) end
       marked = true
-    end
-  elseif kind == 'lrem' or kind == 'half' then
-    local there = redis.call('LREM', key, -1, item) == 1
-    if not there and redis.call('HEXISTS', kind == 'lrem' and group or owner, 'returned') == 1 then
-      other = true
-    elseif kind == 'half' then
-      redis.call('LPUSH', group, item)
-    elseif there then
-      redis.call('HINCRBY', group, 'gone', 1)
-      if redis.call('EXISTS', owner) == 1 then redis.call('HDEL', owner, redis.sha1hex(item)) end
     end
   end
   if other then

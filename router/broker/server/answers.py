@@ -42,6 +42,11 @@ def passes(answer: BaseException | str) -> bool:
     return text.partition(" ")[0] in PASSING or text.removeprefix("ERR ").startswith(_CROWDED)
 
 
+def denies(text: str) -> bool:
+    """Return whether an answer says that the user may not do it; to a command of a script each server says it otherwise."""
+    return any(words in text for words in ("NOPERM", "ACL failure in script", "The user executing the script can't"))
+
+
 def inner(text: str) -> str:
     """Return the error of a command inside a script without the text that the server adds, alike for every version."""
     text = re.sub(r"^(ERR )?Error running script .*?@user_script: ?\d+: -?", "", text)

@@ -50,12 +50,16 @@ def handed(prefix: str) -> str:
     return f"{{{prefix}}}:handed-over"
 
 
-def beside_list(prefix: str, key: str, what: str, *owner: str) -> str:
-    """Return the name of a router key that belongs to a source's list, in the cluster slot of that list.
+def router(prefix: str, name: str) -> str:
+    """Return the name of a router's heartbeat: the key holds the process that runs under this name."""
+    return f"{{{prefix}}}:router:{name}"
 
-    `what` is `processing`, `handed`, `settled` or `lease` (each with its `owner`, a consumer), `returned`,
-    `returned-handed`, `counts` or `consumers`. The name begins with the hash tag of the list, or with the whole key if
-    it has no tag. For a key with a single brace no name of the same slot exists; that matters only in a cluster.
+
+def beside(prefix: str, key: str, what: str, *owner: str) -> str:
+    """Return the name of a router key that belongs to a source's list or stream, in the cluster slot of that key.
+
+    `what` is `landing` or `items`, or `router` with its `owner`. The name begins with the hash tag of the key, or with the
+    whole key if it has no tag. For a key with a single brace no name of the same slot exists; that matters only in a cluster.
     """
     begin = key.find("{")
     end = key.find("}", begin + 1) if begin >= 0 else -1

@@ -245,7 +245,7 @@ class Pipeline:
         channel, pattern, prepared = known
         source, plain, warns, ending = channels.source, channels.source.plain, prepared.warns, prepared.ending
         payloads, ids, headers, receipt, first = batch.payloads, batch.ids, batch.headers, batch.receipt, batch.first
-        name, came = source.name, moment.received_at
+        name, came = source.name, batch.received_at or moment.received_at
         run = None if ending is None else run_of(runs, ending)
         for position, message in messages:
             payload = message if plain else message.payload
@@ -320,7 +320,7 @@ class Pipeline:
             source.name,
             events.text(batch.channel),
             pattern_text(batch.pattern),
-            moment.received_at,
+            batch.received_at or moment.received_at,
             batch.payloads[position],
             format=source.format if source.plain else events.JSON,
             headers=batch.headers[position] if batch.headers else None,

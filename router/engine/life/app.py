@@ -232,8 +232,8 @@ class App:
             queue.start()
         if self._parts.shared.replays:
             self._parts.shared.replays.start()
-        if self._parts.shared.durable and any(queue.durable for queue in queues):
-            self._parts.shared.durable.durability.start()
+        if self._parts.shared.durable:
+            self._parts.shared.durable.start(used=any(queue.durable for queue in queues))
         tasks = [asyncio.create_task(source.start()) for source in self._parts.every_source()]
         try:
             await asyncio.gather(*tasks)
@@ -388,7 +388,7 @@ class App:
     async def _close_queues(self, patience: float) -> None:
         await asyncio.gather(*(worker.queue.end(patience) for worker in self._workers()))
         if self._parts.shared.durable:
-            await self._parts.shared.durable.durability.close()
+            await self._parts.shared.durable.close()
 
     def _close_the_books(self) -> None:
         sources = self._parts.every_source()

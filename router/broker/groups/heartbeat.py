@@ -1,0 +1,77 @@
+"""The heartbeat by which a router notices that another one runs under its own name; floor 4.
+
+Routers share work under their names in consumer groups. Two under one name would take each other's entries for their own
+history, so each process writes a word of its own into a key, and reads what stood there before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+
+import structlog
+from redis import exceptions as failures
+
+from router.broker.server.client import Server
+from router.broker.server.link import Link
+from router.broker.server.repeating import Repeating
+
+log = structlog.stdlib.get_logger(__name__)
+
+PROCESS = os.urandom(8).hex()
+"""A word that no other process has."""
+
+LASTS = 60.0
+"""Seconds that the key outlives the process."""
+
+NEVER = 86400.0
+"""Seconds until a server that refuses is asked again."""
+
+LEAVE_WITHIN = 1.0
+"""Seconds that removing the key may take at the end."""
+
+CONFUSED = "another router runs under this name and takes the same entries: give each its own --instance"
+
+
+class Heartbeat:
+    """Writes the `process` into `key` three times while the key lasts, and logs an error when another process does so too.
+
+    `name` is what the routers are called. A server may refuse: it is a courtesy.
+    """
+
+    def __init__(self, server: Server, key: str, name: str, *, lasts: float = LASTS, process: str = PROCESS) -> None:
+        self._key = key
+        self._name = name
+        self._lasts = lasts
+        self._process = process
+        self._alone = True
+        self._ours = False  # whether what stands in the key is younger than this process
+        self._link = Link(server)
+        self._repeating = Repeating("heartbeat", self._beat, lasts / 3)  # of failures those who carry work tell
+
+    def start(self) -> None:
+        """Begin."""
+        self._repeating.start()
+
+    async def close(self) -> None:
+        """End, and remove the key."""
+        await self._repeating.close()
+        if self._ours and self._alone:
+            with contextlib.suppress(failures.RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(LEAVE_WITHIN):
+                    await self._link.courtesy("DEL", self._key)
+        self._ours = False
+        await self._link.close()
+
+    async def _beat(self) -> float | None:
+        words = ("SET", self._key, self._process, "PX", round(self._lasts * 1000), "GET")
+        try:
+            before = await self._link.call(*words)
+        except failures.NoPermissionError:
+            return NEVER
+        if self._ours and self._alone and before not in {None, self._process.encode()}:
+            self._alone = False
+            log.error(CONFUSED, router=self._name, key=self._key)
+        self._ours = True
+        return None

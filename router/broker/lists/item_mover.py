@@ -1,0 +1,277 @@
+"""Moves items from lists into the streams beside them, and waits for items; floor 4.
+
+An item is always in the list, in `landing`, or an entry that is pending for the router that moved it. `BLMOVE` knows no
+streams, so an item that was waited for goes to `landing` first; the next move of any router takes it from there. A router
+that dies between the two, or never hears the answer, loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis import exceptions as failures
+from structlog.stdlib import BoundLogger
+
+from router.broker.groups.group import Refused
+from router.broker.groups.group_scripts import LAST_ID
+from router.broker.groups.group_stream import Stream
+from router.broker.lists.adoption import adopt
+from router.broker.lists.list_stream import PAYLOAD, ListStream
+from router.broker.server import answers, client
+from router.broker.server.client import Server
+from router.broker.server.link import Link, Script, Word, cancelled
+from router.events import text
+
+BLOCK = 1.0
+"""Seconds that one wait for an item takes at most."""
+
+MOST_BYTES = 8 * 1024**2
+"""Bytes that one script call moves at most, and an item more."""
+
+# All lists are read from the right, where `LPUSH` leaves the oldest item. KEYS: the list, landing, the stream. ARGV: the
+# group, our consumer, room, bytes, the field. XADD comes before RPOP: what the server refuses midway then loses nothing.
+# Entries that are pending for nobody, after the group was made anew, are the first that the read brings.
+# Answer: what the server has against the list, 1 if there may be more in it, the entries.
+MOVE = Script(
+    """
+local room, bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
+local function move(from)
+  while room > 0 and bytes > 0 do
+    local item = redis.pcall('LINDEX', from, -1)
+    if not item then return '' end
+    if type(item) == 'table' then return item.err end
+    redis.call('XADD', KEYS[3], '*', ARGV[5], item)
+    redis.call('RPOP', from)
+    room, bytes = room - 1, bytes - #item
+  end
+  return ''
+end
+local fault = move(KEYS[2])
+if fault ~= '' then return redis.error_reply(fault) end
+fault = move(KEYS[1])
+local more = (room <= 0 or bytes <= 0) and 1 or 0
+local read = redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', ARGV[3], 'STREAMS', KEYS[3], '>')
+return {fault, more, read and read[1][2] or {}}
+"""
+)
+
+# KEYS: the list, landing, the stream, which is there. ARGV: the field, the group, our consumer. Sends the commands of the
+# scripts in a form that changes nothing: RPUSH to a stream is refused, as is an entry 0-0. Answer: of each that is refused its
+# name and why.
+PROBE = Script(
+    """
+local told = {}
+local function try(command, ...)
+  local answer = redis.pcall(command, ...)
+  if type(answer) == 'table' and answer.err then
+    told[#told + 1] = command
+    told[#told + 1] = answer.err
+  end
+end
+try('LINDEX', KEYS[1], -1)
+try('RPOP', KEYS[1], 0)
+try('LMOVE', KEYS[2], KEYS[2], 'LEFT', 'LEFT')
+try('XADD', KEYS[3], '0-0', ARGV[1], '')
+try('XDEL', KEYS[3], '0-0')
+try('XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', 1, 'STREAMS', KEYS[3], '"""
+    + LAST_ID
+    + """')
+if not redis.pcall('XINFO', 'STREAM', KEYS[3]).err then try('RPUSH', KEYS[3], '') end
+return told
+"""
+)
+
+
+class _List:
+    """One list, and whether there is anything in it."""
+
+    def __init__(self, stream: ListStream, link: Link) -> None:
+        self.stream = stream
+        self.link = link
+        """Waits for items."""
+        self.waiting: asyncio.Task[None] | None = None
+        self.ready = True
+        """Whether something may be in it."""
+        self.fault: str | None = None
+        """What the server has against it."""
+        self.again_at = 0.0
+
+
+class ItemMover:
+    """Implements `group_reader.New` for items of lists.
+
+    `link` is the reader's. A list that can't be read is left alone for `again` seconds, and the others are read on. Several
+    lists are waited for on connections of their own; while the room runs out meanwhile, an item of each may come to
+    `landing`.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        link: Link,
+        streams: Sequence[ListStream],
+        *,
+        again: float,
+        now: Callable[[], float],
+        log: BoundLogger,
+    ) -> None:
+        self._server = server
+        self._link = link
+        self._again = again
+        self._now = now
+        self._log = log
+        alone = len(streams) == 1  # then nothing is asked of the reader's connection while it waits
+        self._lists = [_List(each, link if alone else Link(server, client.TIMEOUT + BLOCK)) for each in streams]
+        self._over = False
+        self._woken = asyncio.Event()
+
+    @property
+    def fault(self) -> str | None:
+        """What can't be read, and why, while the rest is; None: nothing."""
+        faults = [each.fault for each in self._lists if each.fault]
+        return f"{self._server.shown}: {'; '.join(faults)}" if faults else None
+
+    @property
+    def since(self) -> float | None:
+        """Since when a command is under way (`time.monotonic`); None when none is."""
+        return min((each.link.since for each in self._lists if each.link.since is not None), default=None)
+
+    async def prepare(self, stream: Stream) -> None:
+        """See whether everything is allowed, and take what an older version left. Raises `Refused`."""
+        found = self._list_of(stream)
+        await self._probe(found)
+        number = await adopt(self._link, found)
+        if number:
+            message = "items that an older version of the router had in flight are taken over"
+            self._log.warning(message, key=found.list, number=number)
+
+    async def try_reading(self, stream: Stream) -> None:
+        """Send reads that bring nothing."""
+        try:
+            await self._probe(self._list_of(stream))
+        except Refused as error:
+            raise failures.NoPermissionError(str(error)) from error
+
+    def _list_of(self, stream: Stream) -> ListStream:
+        (found,) = (each.stream for each in self._lists if each.stream is stream)
+        return found
+
+    async def _probe(self, stream: ListStream) -> None:
+        """Send every command that will be needed, in a form that changes nothing. Raises `Refused`."""
+        keys: list[str | bytes] = [stream.list, stream.landing, stream.key]
+        words = [PAYLOAD, stream.names.group, stream.names.consumer]
+        command = "EVAL"
+        try:
+            told = [text(word) for word in await self._link.script(PROBE, keys, words)]
+            command = "BLMOVE"
+            await self._link.call("BLMOVE", stream.landing, stream.landing, "RIGHT", "RIGHT", "0.001")
+        except failures.NoPermissionError as error:
+            raise Refused(command, stream.list, str(error), "list") from error
+        for name, why in zip(told[::2], told[1::2], strict=True):
+            if answers.denies(why):
+                raise Refused(name, stream.list, answers.inner(why), "list")
+
+    async def read(self, room: int) -> list[Any]:
+        """Move what is there, and return it; else wait a little until something is."""
+        try:
+            rows = await self._move(room)
+            if not rows:
+                await self._wait(room)
+        except BaseException:
+            await self.close()
+            raise
+        return rows
+
+    async def end(self) -> None:
+        """Wait for nothing any more."""
+        self._over = True
+        await self.close()
+
+    async def close(self) -> None:
+        """End the waits, and hang up."""
+        waits = [each.waiting for each in self._lists if each.waiting is not None]
+        await cancelled(waits)
+        for wait in waits:
+            if not wait.cancelled():
+                wait.exception()  # whatever it was: the next wait finds out
+        for each in self._lists:
+            each.waiting, each.ready = None, True
+            if each.link is not self._link:
+                await each.link.close()
+        self._woken.set()
+
+    async def _move(self, room: int) -> list[Any]:
+        rows: list[Any] = []
+        for each in list(self._lists):
+            if room <= 0:
+                break
+            if each.ready and self._now() >= each.again_at:
+                entries = await self._move_from(each, room)
+                room -= len(entries)
+                if entries:
+                    rows.append((each.stream.key, entries))
+        # The list that came first this time comes last the next.
+        self._lists.append(self._lists.pop(0))
+        return rows
+
+    async def _move_from(self, each: _List, room: int) -> list[Any]:
+        stream = each.stream
+        keys: list[str | bytes] = [stream.list, stream.landing, stream.key]
+        words: list[Word] = [stream.names.group, stream.names.consumer, room, MOST_BYTES, PAYLOAD]
+        fault, more, entries = await self._link.script(MOVE, keys, words)
+        self._judge(each, answers.inner(text(fault)))
+        each.ready = bool(more or fault)
+        return [(entry[0], entry[1]) for entry in entries]
+
+    async def _wait(self, room: int) -> None:
+        """Wait until a list may have something: for as many lists as there is room for items."""
+        now = self._now()
+        room -= sum(each.waiting is not None for each in self._lists)
+        for each in self._lists:
+            if room > 0 and each.waiting is None and not each.ready and not self._over:
+                each.waiting = asyncio.create_task(self._wait_for(each), name=f"wait for {each.stream.list}")
+                room -= 1
+        waits = [each.waiting for each in self._lists if each.waiting is not None]
+        again = min((each.again_at - now for each in self._lists if each.again_at > now), default=None)
+        if not waits:
+            await self._pause(again)
+            return
+        done, _ = await asyncio.wait(waits, timeout=again, return_when=asyncio.FIRST_COMPLETED)
+        for each in self._lists:
+            if each.waiting in done:
+                each.waiting, each.ready = None, True
+        for task in done:
+            if not task.cancelled():
+                task.result()
+
+    async def _wait_for(self, each: _List) -> None:
+        stream = each.stream
+        try:
+            await each.link.call("BLMOVE", stream.list, stream.landing, "RIGHT", "LEFT", str(BLOCK))
+        except failures.ResponseError as error:
+            said = answers.said(error)
+            if not said.startswith("WRONGTYPE"):
+                raise
+            self._judge(each, said)
+
+    async def _pause(self, seconds: float | None) -> None:
+        """Wait so long, but not once it is over."""
+        if not self._over:
+            self._woken.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BLOCK if seconds is None else seconds):
+                    await self._woken.wait()
+
+    def _judge(self, each: _List, fault: str) -> None:
+        """Keep what the server has against a list; it is asked again in a while."""
+        if fault:
+            fault = f"{fault} (the list {each.stream.list!r})"
+            each.again_at = self._now() + self._again
+            if fault != each.fault:
+                self._log.error("a list can't be read; the others are, and it is asked again", reason=fault)
+        elif each.fault:
+            self._log.warning("the list can be read again", key=each.stream.list)
+        each.fault = fault or None

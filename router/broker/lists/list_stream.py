@@ -1,0 +1,89 @@
+"""A list beside which its items in flight stand as entries of a stream, and the events that they become; floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import groupby
+
+from router.broker.groups.entry_batches import EntryBatches
+from router.broker.groups.group_stream import Loss, Stream
+from router.broker.groups.in_flight import Names
+from router.broker.server import keys
+from router.contracts import Receipt
+from router.events import RawBatch
+
+GROUP = "event-router"
+"""The consumer group of every stream of items."""
+
+PAYLOAD = "payload"
+"""The field of an entry that holds the item."""
+
+
+class ListStream(Stream):
+    """One list of a source, with the stream of its items in flight and the list `landing` between the two.
+
+    Both are named by the list and the `prefix`, so every source and router that reads the list shares them. `marks` is the
+    hash of entries handed over in part, where the list is in the router's own Redis.
+    """
+
+    def __init__(self, prefix: str, key: str, consumer: str, marks: str | None = None) -> None:
+        items = keys.beside(prefix, key, "items").encode()
+        super().__init__(Names(items, GROUP, consumer, marks, own=True), key.encode())
+        self.list = key
+        self.prefix = prefix
+        self.landing = keys.beside(prefix, key, "landing")
+
+    def healed(self, lost: Loss, held: int) -> str:
+        """Say in a log line what was lost while so many items were held, and what becomes of it."""
+        if lost is Loss.STREAM:
+            number = f"{held} item{'' if held == 1 else 's'}"
+            return f"the items in flight are gone from Redis: the {number} of this router will be delivered, another's may be lost"
+        return "the consumer group of the items in flight was gone: what other routers have in flight may be repeated"
+
+
+class ItemBatches(EntryBatches):
+    """The way of items from a list source to its receiver. The id of an entry says when its item was taken."""
+
+    def batches(  # the columns of a table
+        self,
+        stream: Stream,
+        ids: list[bytes],
+        payloads: list[bytes],
+        others: list[dict[str, str]] | None,
+        receipt: Receipt | None,
+    ) -> Sequence[RawBatch]:
+        """Return the messages that items are, those of one millisecond together."""
+        event_ids = stream.event_ids([one.decode() for one in ids])
+        made: list[RawBatch] = []
+        first = 0
+        for milliseconds, run in groupby(ids, key=_milliseconds):
+            last = first + len([*run])
+            headers = None if others is None else [other or None for other in others[first:last]]
+            received_at = _time(milliseconds)
+            made.append(
+                RawBatch(
+                    stream.channel,
+                    None,
+                    payloads[first:last],
+                    event_ids[first:last],
+                    headers,
+                    receipt,
+                    first,
+                    received_at,
+                )
+            )
+            first = last
+        return made
+
+
+def _milliseconds(entry_id: bytes) -> bytes:
+    return entry_id.partition(b"-")[0]
+
+
+def _time(milliseconds: bytes) -> datetime | None:
+    """Return a time of the server, None for one that no clock shows: someone else has added the entry."""
+    try:
+        return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None

@@ -1,0 +1,61 @@
+"""Pushes items in flight back into their list, where a router ends in order; floor 4."""
+
+from __future__ import annotations
+
+from redis import exceptions as failures
+
+from router.broker.groups.group_stream import GiveBack, uncounted
+from router.broker.groups.in_flight import InFlight
+from router.broker.lists.list_stream import PAYLOAD, ListStream
+from router.broker.server import answers
+from router.broker.server.link import Link, Script, Word
+from router.core.delivery import claims
+
+TOGETHER = 100
+"""Items that one script call pushes back."""
+
+# KEYS: the stream, the list, landing, the hash of marks where there is one. ARGV: the group, our consumer, the field, the
+# beginning of the name of each mark, then ids, the newest first. An entry that stays: one that is no longer ours, that was in
+# flight when a router died, or whose deliveries to Redis queues stand there. What waits in landing is newer than all that is
+# in flight. Answer: how many were pushed back.
+PUSH_BACK = Script("""
+while redis.call('LMOVE', KEYS[3], KEYS[2], 'LEFT', 'RIGHT') do end
+local number = 0
+for i = 5, #ARGV do
+  local id = ARGV[i]
+  local row = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
+  local marked = KEYS[4] and redis.call('HEXISTS', KEYS[4], ARGV[4] .. id) == 1
+  if row and row[2] == ARGV[2] and row[4] <= 1 and not marked then
+    local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
+    if entry and #entry[2] == 2 and entry[2][1] == ARGV[3] then
+      redis.call('RPUSH', KEYS[2], entry[2][2])
+      redis.call('XACK', KEYS[1], ARGV[1], id)
+      redis.call('XDEL', KEYS[1], id)
+      number = number + 1
+    end
+  end
+end
+return number
+""")
+
+
+def pushing_back(streams: list[ListStream]) -> GiveBack:
+    """Return what frees the items in flight of these lists."""
+    by_key = {stream.key: stream for stream in streams}
+
+    async def give_back(link: Link, hand: InFlight) -> None:
+        """Push back what was never delivered, so that the list has its order; the rest stays, and does not count."""
+        stream = by_key[hand.names.key]
+        key, group, consumer, marks, _ = hand.names
+        where: list[str | bytes] = [key, stream.list, stream.landing, *([marks] if marks else [])]
+        ids = sorted(hand.open(), key=claims.parse, reverse=True)
+        try:
+            for first in range(0, len(ids), TOGETHER):
+                words: list[Word] = [group, consumer, PAYLOAD, hand.mark(b""), *ids[first : first + TOGETHER]]
+                await link.script(PUSH_BACK, where, words)
+        except failures.ResponseError as error:
+            if not answers.said(error).startswith("WRONGTYPE"):
+                raise
+        await uncounted(link, hand)
+
+    return give_back
