@@ -388,7 +388,7 @@ routes:
 def test_a_queue_in_memory_that_holds_up_others_is_noted(tmp_path, *, source, channel, queue, more, noted):
     file = tmp_path / "config.yaml"
     file.write_text(HOLDS_UP.format(source=source, channel=channel, queue=queue, more=more))
-    notes = [str(each) for each in load(file, environ={}).problems if "its queue is in memory" in each.message]
+    notes = [each.headline() for each in load(file, environ={}).problems if "its queue is in memory" in each.message]
     if noted is None:
         assert notes == []
     else:

@@ -138,12 +138,12 @@ async def test_a_route_that_had_its_own_options_leaves_orphans():
         worker.put(*numbered(0))
         await until(lambda: called == ["of r"])
         templates = {None: compile_options(Options(text=Template("{{ payload.n }}")), TemplateEnvironment())}
-        worker.worker.preparing.use(templates, {})
+        worker.worker.preparing.use(templates, {}, {})
         worker.put(*numbered(1), make_event(b'{"n": 2}', route="other"))
         await until(lambda: called == ["of r", "2"] and worker.letters.kept)
         [letter] = worker.letters.kept
         assert (letter.reason, letter.route) == (Reason.ORPHANED, "r")
         assert "the route r had options of its own and is gone" in letter.detail
-        worker.worker.preparing.use({**templates, "r": templates[None]}, {})
+        worker.worker.preparing.use({**templates, "r": templates[None]}, {}, {})
         worker.put(*numbered(3))
         await until(lambda: called == ["of r", "2", "3"])

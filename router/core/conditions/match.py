@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from router.core.conditions.clauses import Node
-from router.core.conditions.compiling import document
+from router.core.conditions.match_schema import document
 from router.core.conditions.reading import At, Fault, Place, Reader, nothing
 from router.core.validation import SchemaProblem, compile_schema
 
