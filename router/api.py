@@ -8,20 +8,33 @@ from router.core.recent import Recent
 from router.errors import PartialError, PermanentError, SinkError, TransientError
 from router.escaping import escape
 from router.events import Event, json_line, json_lines
-from router.hookspecs import RegisterSink, hookimpl
+from router.hookspecs import RegisterLookup, RegisterSink, hookimpl
 from router.options import Addresses, Html, Secret, SinkOptions, Template, Text, is_template
-from router.plugin_contracts import HttpClient, HttpResponse, Result, Sink, SinkContext
+from router.plugin_contracts import (
+    Found,
+    HttpClient,
+    HttpResponse,
+    LookupContext,
+    LookupOptions,
+    Result,
+    Sink,
+    SinkContext,
+)
 
 __all__ = [
     "Addresses",
     "Clock",
     "Event",
+    "Found",
     "Html",
     "HttpClient",
     "HttpResponse",
+    "LookupContext",
+    "LookupOptions",
     "PartialError",
     "PermanentError",
     "Recent",
+    "RegisterLookup",
     "RegisterSink",
     "Result",
     "Secret",

@@ -11,7 +11,7 @@ from typing import Protocol
 import pluggy
 
 from router.options import SinkOptions
-from router.plugin_contracts import Execution, QueueType, SinkCallable
+from router.plugin_contracts import Execution, LookupCallable, LookupOptions, QueueType, SinkCallable
 
 PROJECT = "event_router"
 """The pluggy project name, and the entry-point group of pip packages."""
@@ -45,6 +45,24 @@ class RegisterSink(Protocol):
         """
 
 
+class RegisterLookup(Protocol):
+    """The function passed to `register_lookups`. Call it once for each type of lookup."""
+
+    def __call__(self, name: str, fetch: LookupCallable, *, options: type[LookupOptions] | None = None) -> None:
+        """Register the lookup type `name`, the value of `type:` in the section `lookups`.
+
+        `fetch` is an async function, a plain function (called in a daemon thread) or a class. A function takes `(key,
+        options)`, and `context` as a third parameter where it needs that; it returns the record, a mapping, or None if
+        there is no such record. A class takes the options in `__init__` and has `fetch_many(keys)`, which returns one
+        `mapping | None | Exception` per key, in order, and may have `open(context)` and `close()`. There are 500 keys at
+        most in one call. Raise `TransientError` while the store is away: the deliveries wait.
+
+        `options` is its pydantic model; without a model the lookup takes no options of its own.
+
+        Raises `ValueError` if `name` is taken or an argument is invalid.
+        """
+
+
 class Hooks:
     """The hook specifications."""
 
@@ -54,4 +72,11 @@ class Hooks:
 
         `register` is a function, see `RegisterSink`. Return nothing. An exception marks this plugin as failed; other
         plugins are loaded anyway, and the router refuses to start only if the configuration uses the missing type.
+        """
+
+    @hookspec
+    def register_lookups(self, register: RegisterLookup) -> None:
+        """Register types of lookups. Called once when plugins are loaded, before the configuration is checked.
+
+        `register` is a function, see `RegisterLookup`. Return nothing. An exception marks this plugin as failed.
         """

@@ -6,8 +6,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from pydantic import BaseModel
+
 from router.contracts import Clock
-from router.options import SinkOptions
+from router.options import STRICT, SinkOptions
 
 if TYPE_CHECKING:
     from structlog.stdlib import BoundLogger  # takes 50 ms to import, which `check` can do without
@@ -104,6 +106,49 @@ class Sink:
 
 SinkCallable = Callable[..., Awaitable[str | None]] | Callable[..., str | None] | type[Any]
 """An async function, a plain function, or a class."""
+
+
+class LookupOptions(BaseModel):
+    """The base of a lookup's options: strict types, unknown keys refused, frozen. They hold no templates."""
+
+    model_config = STRICT
+
+
+class LookupContext(Protocol):
+    """The tools that a lookup is given: its log, the HTTP client, threads, a clock."""
+
+    name: str
+    """The lookup's name in the configuration."""
+    log: BoundLogger
+    """A logger that knows the lookup."""
+    clock: Clock
+
+    @property
+    def http(self) -> HttpClient:
+        """The lookup's guarded HTTP client, created on first use."""
+
+    async def run_blocking(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a blocking function in a daemon thread of this lookup; return its result or raise its exception."""
+
+
+Found = Mapping[str, Any] | Exception | None
+"""The result for one key: the record, None if there is no such record, or the error."""
+
+LookupCallable = (
+    Callable[..., Awaitable[Mapping[str, Any] | None]] | Callable[..., Mapping[str, Any] | None] | type[Any]
+)
+"""An async function, a plain function, or a class."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookupType:
+    """A type of lookup as registered by a plugin, with its origin."""
+
+    name: str
+    fetch: LookupCallable
+    options: type[LookupOptions]
+    origin: str
+    """The plugin's name in `event-router plugins`."""
 
 
 @dataclass(frozen=True, slots=True)

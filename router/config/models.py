@@ -350,6 +350,9 @@ class RouterConfig(Model):
     schemas: list[SchemaConfig] = Field(
         default_factory=list, description="the JSON Schema of each channel; the first entry that matches counts"
     )
+    lookups: dict[str, Any] = Field(
+        default_factory=dict, description="where the records of a delivery's user or company come from, by name"
+    )
     sinks: dict[Name, SinkConfig] = Field(min_length=1, description="where deliveries go, by name")
     routes: list[RouteConfig] = Field(min_length=1, description="who gets what")
     unmatched: Literal["drop", "dead-letter"] | list[RouteSink] = Field(

@@ -23,6 +23,7 @@ from router.engine.calling import accidents
 from router.engine.calling.calls import Caller
 from router.engine.calling.context import Context
 from router.engine.calling.threads import DaemonThreads
+from router.engine.composition_lookups import lookups_of
 from router.engine.composition_queues import Durable, batch_of, ordered, queue_of
 from router.engine.composition_sources import replays_of, source_part
 from router.engine.dead_letters.dead_letter_summaries import DeadLetterSummaries
@@ -31,6 +32,7 @@ from router.engine.delivery.preparing import Preparing
 from router.engine.delivery.worker import SinkWorker
 from router.engine.intake.pipeline import Pipeline
 from router.engine.intake.switch import Way
+from router.engine.lookups.lookup_set import LookupSet
 from router.engine.parts import Parts, Shared, SinkPart
 from router.engine.runtime import Runtime
 from router.errors import ConfigError
@@ -57,12 +59,13 @@ def compose(loaded: Loaded, around: Runtime) -> Parts:
     replays = replays_of(loaded, around, way, letters, isolation) if writer else None
     durable = Durable(loaded, around, isolation) if writer else None
     shared = Shared(around, Books({}, {}), {}, {}, ids, way, letters, writer, durable, replays, isolation)
-    sinks = {name: sink_part(name, loaded, shared) for name in loaded.config.sinks}
+    lookups = lookups_of(loaded, around)
+    sinks = {name: sink_part(name, loaded, shared, lookups) for name in loaded.config.sinks}
     sources = {name: source_part(name, loaded, shared) for name in loaded.config.sources}
     way.pipeline = pipeline_of(loaded, shared, sinks)
     for source in sources.values():
         source.intake.open(way.pipeline)
-    return Parts(loaded, shared, sources, sinks)
+    return Parts(loaded, shared, sources, sinks, lookups)
 
 
 def pipeline_of(loaded: Loaded, shared: Shared, sinks: Mapping[str, SinkPart]) -> Pipeline:
@@ -82,7 +85,7 @@ def pipeline_of(loaded: Loaded, shared: Shared, sinks: Mapping[str, SinkPart]) -
     )
 
 
-def sink_part(name: str, loaded: Loaded, shared: Shared, queue: Queue | None = None) -> SinkPart:
+def sink_part(name: str, loaded: Loaded, shared: Shared, lookups: LookupSet, queue: Queue | None = None) -> SinkPart:
     """Return one sink, not yet started, with the `queue` of an earlier worker or a new one.
 
     Raises `ConfigError` if the `__init__` of the plugin's class raises.
@@ -99,7 +102,7 @@ def sink_part(name: str, loaded: Loaded, shared: Shared, queue: Queue | None = N
         concurrency=concurrency,
         batch=batch_of(sink.host.batch, kind),
         caller=_caller(name, loaded, context, threads),
-        preparing=Preparing(*rules_of(name, loaded), outcomes=outcomes, mode=mode, clock=clock),
+        preparing=Preparing(*rules_of(name, loaded, lookups), outcomes=outcomes, mode=mode, clock=clock),
         queue=queue,
         outcomes=outcomes,
         clock=clock,
@@ -143,14 +146,16 @@ class Rules(NamedTuple):
     templates: Mapping[str | None, OptionsTemplate]
     expires: Mapping[str, Expiry]
     only_if: Mapping[str | None, Expression]
+    lookups: LookupSet
 
 
-def rules_of(name: str, loaded: Loaded) -> Rules:
+def rules_of(name: str, loaded: Loaded, lookups: LookupSet) -> Rules:
     """Return what the deliveries of a sink are prepared by."""
     return Rules(
         {route: template for (owner, route), template in loaded.templates.items() if owner == name},
         _expires_of(name, loaded),
         {route: condition for (owner, route), condition in loaded.only_if.items() if owner == name},
+        lookups,
     )
 
 

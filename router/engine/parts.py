@@ -17,6 +17,7 @@ from router.engine.delivery.outcomes import Outcomes
 from router.engine.delivery.worker import SinkWorker
 from router.engine.expression_failures import ExpressionFailures
 from router.engine.intake.switch import Intake, Way
+from router.engine.lookups.lookup_set import LookupSet
 from router.engine.runtime import Runtime
 from router.ops.loading import Loaded
 from router.ops.logs import redacted
@@ -74,6 +75,8 @@ class Parts:
     shared: Shared
     sources: dict[str, SourcePart]
     sinks: dict[str, SinkPart]
+    lookups: LookupSet
+    """The lookups in force."""
     leaving_sources: list[Source] = field(default_factory=list)
     """Sources that a reload removed and that still have entries in flight."""
     leaving_sinks: dict[str, SinkPart] = field(default_factory=dict)

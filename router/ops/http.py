@@ -39,7 +39,6 @@ CONNECT_TIMEOUT = 5.0
 MAX_BODY = 64 * 1024
 """Bytes of a response that are read."""
 
-_CURE = "set `allow_private: true` on the sink"
 _AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 _WRITTEN = re.compile(r"[!-~]+")
 _UNSAFE = re.compile(r"[\r\n\0]")
@@ -67,7 +66,7 @@ class GuardedClient:
     `proxy` is an `http://` or `https://` URL, with user and password if the proxy needs them; empty means no proxy. A
     proxy resolves names itself, so with a proxy only hosts written as addresses are checked. `connect_timeout` is in
     seconds. `ssl_context` replaces the system's trust store. `allow_private` permits private addresses for every
-    request.
+    request. `owner` is whose client it is, in messages.
     """
 
     def __init__(
@@ -77,7 +76,9 @@ class GuardedClient:
         connect_timeout: float = CONNECT_TIMEOUT,
         ssl_context: ssl.SSLContext | None = None,
         allow_private: bool = False,
+        owner: str = "sink",
     ) -> None:
+        self._owner = owner
         self._proxy = proxy or None
         self._connect_timeout = connect_timeout
         self._ssl = ssl_context
@@ -113,14 +114,14 @@ class GuardedClient:
             target, authorization = _url(url, "the URL")
             fields = authorization | fields
             if not allow_private and private_host(target.raw_host or ""):
-                raise _private(target.raw_host or "")
+                raise _private(target.raw_host or "", self._owner)
             session = self._session(guarded=not (allow_private or self._proxy))
             proxy = _through(self._proxy, target, fields)
             return await _exchange(session, method, target, data=body, headers=fields, **proxy)
         except DeliveryError:
             raise
         except Exception as error:  # noqa: BLE001  # any error of aiohttp is replaced by one without the URL
-            failure = _rebuilt(error, self._connect_timeout)
+            failure = _rebuilt(error, self._connect_timeout, self._owner)
         raise failure  # outside the handler: else aiohttp's error, which contains the URL, would be its context
 
     async def close(self) -> None:
@@ -220,8 +221,8 @@ def _refuse_private(address: Any) -> None:
         raise _PrivateAddressError(str(address))
 
 
-def _private(address: str) -> PermanentError:
-    return PermanentError(f"{address} is a private address; {_CURE}")
+def _private(address: str, owner: str) -> PermanentError:
+    return PermanentError(f"{address} is a private address; set `allow_private: true` on the {owner}")
 
 
 def _headers(headers: Mapping[str, str] | None, is_json: bool) -> dict[str, str]:
@@ -291,13 +292,13 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _rebuilt(error: Exception, connect_timeout: float) -> DeliveryError:
+def _rebuilt(error: Exception, connect_timeout: float, owner: str) -> DeliveryError:
     """Return the router's error for one of aiohttp, whose text may contain the URL."""
     import aiohttp  # noqa: PLC0415  # see the module's docstring
 
     refused = _find(error, _PrivateAddressError)
     if refused is not None:
-        return _private(refused.address)
+        return _private(refused.address, owner)
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return SinkError(f"the server's certificate can't be trusted: {_certificate_fault(error)}")

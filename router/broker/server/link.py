@@ -97,6 +97,31 @@ class Link:
             except failures.ResponseError as error:
                 raise answers.plain(error) from error
 
+    async def pipeline(self, commands: Iterable[Sequence[Word]]) -> list[Any]:
+        """Send commands together; return the answer of each, in order. An error answer is returned, not raised.
+
+        Raises redis-py's errors for a connection that fails.
+        """
+        packed = [_pack(words) for words in commands]
+        async with self._turn:
+            try:
+                async with asyncio.timeout(self._patience):
+                    connection = await self._connected()
+                    with client.broken():
+                        await connection.send_packed_command(b"".join((*packed, self._next_mark())))
+                    found = [await self._answer_or_error(connection) for _ in packed]
+                    await self._check_mark(connection)
+                    return found
+            except BaseException:
+                await self.close()
+                raise
+
+    async def _answer_or_error(self, connection: AbstractConnection) -> Any:
+        try:
+            return await self._read(connection)
+        except failures.ResponseError as error:
+            return error
+
     async def courtesy(self, *words: Word) -> Any:
         """Send a command that the router can do without; return its answer, or None if the server refuses it."""
         try:
@@ -136,23 +161,29 @@ class Link:
         Each command is followed by an ECHO of a new number. If that number does not follow the answer, the other side
         (a broken proxy, for example) sent an answer too many or too few, and all later answers would be shifted by one.
         """
-        self._marks += 1
-        mark = b"%d" % self._marks
         with client.broken():
-            await connection.send_packed_command(command + _pack(("ECHO", mark)) if self._marked else command)
+            await connection.send_packed_command(command + self._next_mark())
         try:
             answer = await self._read(connection)
         except failures.ResponseError:
             if self._marked:
                 with contextlib.suppress(failures.ResponseError):  # a server may refuse the ECHO too
-                    _check(mark, await self._read(connection))
+                    _check(b"%d" % self._marks, await self._read(connection))
             raise
+        await self._check_mark(connection)
+        return answer
+
+    def _next_mark(self) -> bytes:
+        """Return the ECHO of a new number; empty if the server does not know that command."""
+        self._marks += 1
+        return _pack(("ECHO", b"%d" % self._marks)) if self._marked else b""
+
+    async def _check_mark(self, connection: AbstractConnection) -> None:
         if self._marked:
             try:
-                _check(mark, await self._read(connection))
+                _check(b"%d" % self._marks, await self._read(connection))
             except failures.ResponseError:
-                _check(mark, None)
-        return answer
+                _check(b"%d" % self._marks, None)
 
     async def _read(self, connection: AbstractConnection) -> Any:
         return await connection.read_response(timeout=2 * self._patience)

@@ -27,6 +27,8 @@ class Recipients:
         self._found: set[tuple[str, str]] = set()
         self._nowhere = 0
         self._suppressed: Counter[Reason] = Counter()
+        self._looked_up: Counter[tuple[str, str]] = Counter()
+        """Deliveries whose recipients nobody knows here, by sink and lookups: nothing is looked up for a count."""
         self._unknown: set[str] = set()
         """Sinks whose addresses are made of values that are not known here."""
 
@@ -66,6 +68,11 @@ class Recipients:
             return False
         delivery = msgspec.structs.replace(event, sink=sink, route=route)
         only_if = self._loaded.only_if.get((sink, route)) or self._loaded.only_if.get((sink, None))
+        asked = template.names | (frozenset() if only_if is None else only_if.names)
+        lookups = sorted(asked & self._loaded.lookups.keys())
+        if lookups:
+            self._looked_up[sink, ", ".join(lookups)] += 1
+            return True
         try:
             if only_if is not None and not only_if.holds(delivery, self._now):
                 self._suppressed[Reason.ONLY_IF] += 1
@@ -89,6 +96,9 @@ class Recipients:
         text = f"to {number} or more recipients" if number >= MOST else f"to {counted(number, 'recipient')}"
         if self._unknown:
             text += f" (not certain: addresses of {', '.join(sorted(self._unknown))} are made of values not set here)"
+        for (sink, lookups), times in sorted(self._looked_up.items()):
+            said = counted(times, "delivery depends", "deliveries depend")
+            text += f"; {sink}: {said} on {lookups}, which is not looked up here"
         if self._nowhere:
             text += f"; {self._nowhere} would reach nobody as things are"
         if self._suppressed:

@@ -99,6 +99,23 @@ class SinkStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class LookupStatus:
+    """The state of a lookup: whether its store answers, and its requests in numbers since the start or its last change.
+
+    `hits` and `misses` count the keys that the cache knew, and did not know. `fetches` counts the calls of the store,
+    `errors` the keys that could not be fetched. `size` is the number of records in memory.
+    """
+
+    type: str
+    fault: Fault | None
+    hits: int
+    misses: int
+    fetches: int
+    errors: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class RedisStatus:
     """The router's own Redis: its address without credentials, and the reason if it can't be used."""
 
@@ -129,6 +146,7 @@ class Snapshot:
     config: LoadStatus
     sources: Mapping[str, SourceStatus]
     sinks: Mapping[str, SinkStatus]
+    lookups: Mapping[str, LookupStatus] = field(default_factory=dict)
     process: ProcessBook = field(default_factory=ProcessBook)
     notices: tuple[str, ...] = field(default=())
     """Further warnings for the operator."""
@@ -179,8 +197,10 @@ class Snapshot:
             for name, sink in self.sinks.items()
             if sink.replaced
         ]
+        away = [f"lookup {name}: {lookup.fault.why}" for name, lookup in self.lookups.items() if lookup.fault]
         return (
             *faults,
+            *away,
             *stuck,
             *ended,
             *failed,
@@ -240,6 +260,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
         "expression_failures": dict(snapshot.expression_failures),
         "sources": {name: _source(source) for name, source in snapshot.sources.items()},
         "sinks": {name: _sink(sink) for name, sink in snapshot.sinks.items()},
+        "lookups": {name: _lookup(lookup) for name, lookup in snapshot.lookups.items()},
         "books": {
             "sources": {name: _source_book(source) for name, source in snapshot.sources.items()},
             "sinks": {name: _sink_book(sink) for name, sink in snapshot.sinks.items()},
@@ -260,6 +281,19 @@ def _source(source: SourceStatus) -> dict[str, Any]:
         "trimmed": source.trimmed,
         "trimmed_exact": source.trimmed_exact,
         "possibly_repeated": source.possibly_repeated,
+    }
+
+
+def _lookup(lookup: LookupStatus) -> dict[str, Any]:
+    return {
+        "type": lookup.type,
+        "up": lookup.fault is None,
+        "fault": lookup.fault and asdict(lookup.fault),
+        "hits": lookup.hits,
+        "misses": lookup.misses,
+        "fetches": lookup.fetches,
+        "errors": lookup.errors,
+        "size": lookup.size,
     }
 
 

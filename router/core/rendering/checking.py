@@ -19,7 +19,9 @@ from router.core.rendering.sandbox.values import EVENT_FIELDS
 from router.options import TemplateFile
 
 NAMES = frozenset({"payload", "event", "route", "sink"})
-"""What a template knows."""
+"""What a template knows, beside the lookups of its configuration."""
+
+_NO_LOOKUP = "only the templates of sinks, `only_if` and the keys of other lookups can use one"
 
 _INSTEAD = {
     "safe": "`markup`",
@@ -126,7 +128,7 @@ def read(text: str, environment: Sandbox) -> Source:
                     source.texts[referred] = ""
                 else:
                     waiting.append((referred, source.texts[referred]))
-    _names(source, own, environment.kind)
+    _names(source, own, environment)
     return source
 
 
@@ -199,11 +201,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean `{near[0]}`?)" if near else ""
 
 
-def _names(source: Source, own: str | None, kind: str) -> None:
+def _names(source: Source, own: str | None, environment: Sandbox) -> None:
     """Find which names the templates use, and those that nobody defines.
 
     A name that one of the files sets is known in all of them: an included file sees the names of the one around it.
     """
+    known = NAMES | environment.lookups
     stored = {
         node.name for tree in source.trees.values() for node in tree.find_all(nodes.Name) if node.ctx != "load"
     } | {node.name for tree in source.trees.values() for node in tree.find_all(nodes.Macro)}
@@ -218,13 +221,16 @@ def _names(source: Source, own: str | None, kind: str) -> None:
         used |= undeclared
         if "event" not in stored:
             source.faults += [place(message, line) for line, message in _event_fields(tree)]
-        for unknown in sorted(undeclared - NAMES - stored):
+        for unknown in sorted(undeclared - known - stored):
             lines = [node.lineno for node in tree.find_all(nodes.Name) if node.name == unknown]
+            if unknown in environment.refused:
+                source.faults.append(place(f"`{unknown}` is a lookup: {_NO_LOOKUP}", min(lines, default=None)))
+                continue
             hint = (
-                did_you_mean(unknown, NAMES)
+                did_you_mean(unknown, known)
                 or _hyphen(tree, unknown)
                 or did_you_mean(unknown, FUNCTIONS)
-                or f", {kind} knows {', '.join(sorted(NAMES))}"
+                or f", {environment.kind} knows {', '.join(sorted(known))}"
             )
             source.faults.append(place(f"there is no `{unknown}`{hint}", min(lines, default=None)))
     source.names = frozenset(used)

@@ -14,7 +14,14 @@ from router.core.rendering import TemplateEnvironment
 from router.core.rendering.checking import Fault
 from router.core.rendering.sandbox.bounds import Run, current
 from router.core.rendering.sandbox.values import Missing, text
-from router.core.rendering.templates import BrokenTemplateError, Compiled, CompiledExpression, scope
+from router.core.rendering.templates import (
+    NO_RECORDS,
+    BrokenTemplateError,
+    Compiled,
+    CompiledExpression,
+    Records,
+    scope,
+)
 from router.errors import TemplateError
 from router.events import Event
 from router.options import is_template
@@ -60,9 +67,12 @@ class Expression:
         """Return the value for an event or delivery, None where it is missing. Raises `TemplateError`."""
         return self._evaluated(event, now, _present)
 
-    def holds(self, event: Event, now: float) -> bool:
-        """Return whether the value is truthy. Raises `TemplateError`: what can't be worked out is not false."""
-        return self._evaluated(event, now, bool)
+    def holds(self, event: Event, now: float, records: Records = NO_RECORDS) -> bool:
+        """Return whether the value is truthy; `records` are those of the delivery's lookups.
+
+        Raises `TemplateError`: what can't be worked out is not false.
+        """
+        return self._evaluated(event, now, bool, records)
 
     def key(self, event: Event, now: float) -> str | None:
         """Return the value as a text that equal values share; None where it is missing, null, false or empty.
@@ -71,11 +81,11 @@ class Expression:
         """
         return self._evaluated(event, now, _key_text)
 
-    def _evaluated(self, event: Event, now: float, convert: Callable[[Any], T]) -> T:
+    def _evaluated(self, event: Event, now: float, convert: Callable[[Any], T], records: Records = NO_RECORDS) -> T:
         token = current.set(Run(now))
         names: Mapping[str, Any] = {}
         try:
-            names = scope(event, self._value.names)
+            names = scope(event, self._value.names, records)
             return convert(self._value.value(names))
         except Exception as error:  # noqa: BLE001  # whatever it runs into is this event's failure
             raise self._value.explain(self._where, error, names) from None

@@ -17,9 +17,11 @@ from router.core.mailboxes import split
 from router.core.rendering.addresses import checked
 from router.core.rendering.sandbox.bounds import Run, current
 from router.core.rendering.templates import (
+    NO_RECORDS,
     BrokenTemplateError,
     Compiled,
     CompiledAddresses,
+    Records,
     TemplateEnvironment,
     literal,
     scope,
@@ -178,7 +180,10 @@ class OptionsTemplate:
         self._addresses = compiler.addresses
         self._recipients = [each.path for each in compiler.addresses if each.marker.recipients]
         self.mail = any(each.marker.kind == "mail" for each in compiler.addresses if each.marker.recipients)
-        self._names = frozenset[str]().union(*(template.names for template in compiler.templates))
+        self.names = frozenset[str]().union(*(template.names for template in compiler.templates))
+        """The names that its templates use: `payload`, `event`, lookups."""
+        self.address_names = frozenset[str]().union(*(t.names for each in self._addresses for t in each.templates))
+        """The names among them that the templates of addresses use."""
         self._text = compiler.shown
         self.static = None if compiler.templates else whole.value
         self.templated_address = compiler.templated_address
@@ -198,14 +203,14 @@ class OptionsTemplate:
     def _all(self, found: dict[Path, list[str]]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(address for path in self._recipients for address in found[path]))
 
-    def render(self, event: Event, now: float) -> Rendered:
-        """The options for one delivery; `now` is seconds since the epoch.
+    def render(self, event: Event, now: float, records: Records = NO_RECORDS) -> Rendered:
+        """The options for one delivery; `now` is seconds since the epoch, `records` are those of its lookups.
 
         Raises `TemplateError` (a template failed for this event) or `AddressError` (an address is none).
         """
         if self._shared is not None and event.address is None:
             return self._shared
-        delivery = _Delivery(event, scope(event, self._names))
+        delivery = _Delivery(event, scope(event, self.names, records))
         token = current.set(Run(now))
         try:
             return self._render(delivery)

@@ -16,9 +16,10 @@ from router.core.rendering.addresses import listed, value_text
 from router.core.rendering.checking import Fault, chains, read
 from router.core.rendering.sandbox.bounds import MAX_OUTPUT, too_long
 from router.core.rendering.sandbox.environments import Sandbox
-from router.core.rendering.sandbox.filters import zone
+from router.core.rendering.sandbox.filters import url, zone
 from router.core.rendering.sandbox.functions import FUNCTIONS
 from router.core.rendering.sandbox.lenient import Lenient
+from router.core.rendering.sandbox.lookup_records import Record
 from router.core.rendering.sandbox.values import EventFields, MissingError, dotted
 from router.errors import EventError, TemplateError
 from router.escaping import cut
@@ -27,6 +28,12 @@ from router.options import TemplateFile
 
 Names = Mapping[str, Any]
 """What a template is rendered with."""
+
+Records = Mapping[str, Record]
+"""The records of a delivery's lookups, by the names of the lookups."""
+
+NO_RECORDS: Records = {}
+"""The records of a delivery that needs no lookup."""
 
 _GLOBALS = {**DEFAULT_NAMESPACE, "range": safe_range, **FUNCTIONS}
 _RESULT = "_result_"  # the name that a sole expression is kept under
@@ -47,45 +54,77 @@ class BrokenTemplateError(Exception):
 class TemplateEnvironment:
     """The environments that templates of one configuration share: the time zone, and an environment for each way of escaping.
 
-    `timezone` is the name of the zone that the time filters use. Raises `ValueError` for an unknown one.
+    `timezone` is the name of the zone that the time filters use. `lookups` are the names of the configured lookups, which
+    only the environment `with_lookups` lets templates use. Raises `ValueError` for an unknown time zone.
     """
 
-    def __init__(self, *, timezone: str = "UTC") -> None:
+    def __init__(self, *, timezone: str = "UTC", lookups: Collection[str] = ()) -> None:
         self._zone = zone(timezone)
+        self._timezone = timezone
+        self.lookups = frozenset(lookups)
+        """The names of the configured lookups."""
+        self._allowed = False
 
     @cached_property
     def plain(self) -> Sandbox:
         """Values stand as they are."""
-        return Sandbox(self._zone)
+        return self._knowing(Sandbox(self._zone))
 
     @cached_property
     def html(self) -> Sandbox:
         """Values are HTML-escaped."""
-        return Sandbox(self._zone, html=True)
+        return self._knowing(Sandbox(self._zone, html=True))
 
     @cached_property
     def addresses(self) -> Sandbox:
-        """Values with a control character are refused."""
-        return Sandbox(self._zone, show=value_text)
+        """Values with a control character are refused; a field that the record of a lookup lacks is empty."""
+        sandbox = self._knowing(Sandbox(self._zone, show=value_text))
+        sandbox.forgives = True
+        return sandbox
+
+    @cached_property
+    def urls(self) -> Sandbox:
+        """Values are percent-encoded, as parts of a URL."""
+        sandbox = self.escaping(url)
+        sandbox.filters["url"] = lambda value: sandbox.marked(url(value))  # it needs no encoding any more
+        return sandbox
 
     @cached_property
     def expressions(self) -> Sandbox:
         """Values that are missing are falsy, and unlike ones compare as false."""
-        return Lenient(self._zone)
+        return self._knowing(Lenient(self._zone))
 
     def escaping(self, escape: Callable[[str], str]) -> Sandbox:
         """Values are escaped by a sink's own function."""
-        return Sandbox(self._zone, escape)
+        return self._knowing(Sandbox(self._zone, escape))
+
+    @cached_property
+    def with_lookups(self) -> TemplateEnvironment:
+        """The same environment for places where lookups may be used."""
+        other = TemplateEnvironment(timezone=self._timezone, lookups=self.lookups)
+        other._allowed = True  # it is one of ours
+        return other
+
+    def _knowing(self, sandbox: Sandbox) -> Sandbox:
+        if self._allowed:
+            sandbox.lookups = self.lookups
+        else:
+            sandbox.refused = self.lookups
+        return sandbox
 
 
-def scope(event: Event, used: Collection[str]) -> dict[str, Any]:
+def scope(event: Event, used: Collection[str], records: Records = NO_RECORDS) -> dict[str, Any]:
     """The names of a delivery, of `payload` and `event` those that are `used`: a payload nobody reads is not decoded.
+
+    `records` are those of its lookups.
 
     Raises `TemplateError` when the payload can't be decoded.
     """
     names = _GLOBALS.copy()
     names["route"] = event.route
     names["sink"] = event.sink
+    if records:
+        names.update(records)
     if "event" in used:
         names["event"] = EventFields(event)
     if "payload" in used:

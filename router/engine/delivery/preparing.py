@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -12,11 +12,13 @@ from router.contracts import Clock
 from router.core.delivery.preparation import too_late
 from router.core.rendering import OptionsTemplate
 from router.core.rendering.expressions import Expiry, Expression
+from router.core.rendering.templates import NO_RECORDS, Records
 from router.engine.delivery.delivery_log import about
 from router.engine.delivery.delivery_mode import DeliveryMode
 from router.engine.delivery.gate import Destination
 from router.engine.delivery.outcomes import Outcomes
-from router.errors import AddressError, Reason, TemplateError
+from router.engine.lookups.lookup_set import NO_LOOKUPS, LookupSet, NoRecordError
+from router.errors import AddressError, Reason, TemplateError, TransientError
 from router.events import Event
 
 
@@ -41,6 +43,12 @@ class Dead(msgspec.Struct, frozen=True):
     """A text for the log in place of `detail`, which quotes the event; None if `detail` is safe."""
 
 
+class Postponed(msgspec.Struct, frozen=True):
+    """A delivery that can't be prepared now, because the store of a lookup is away."""
+
+    error: TransientError
+
+
 class Shown(msgspec.Struct, frozen=True):
     """A delivery that was printed instead of sent. Its `allowed` addresses may be sent to, the `refused` ones not."""
 
@@ -48,7 +56,10 @@ class Shown(msgspec.Struct, frozen=True):
     refused: list[str]
 
 
-Prepared = Send | Suppressed | Dead | Shown
+Prepared = Send | Suppressed | Dead | Shown | Postponed
+
+Verdict = Suppressed | Dead | Postponed
+"""What becomes of a delivery that is not rendered."""
 
 Pair = tuple[Event, Any]
 """A delivery with its rendered options."""
@@ -58,8 +69,8 @@ class Preparing:
     """The preparation of one sink's deliveries.
 
     `templates` gives the compiled options by route, and by None for any other route; `only_if`, in the same way, the
-    conditions of a delivery. `expires` says until when the deliveries of a route are worth making. `mode` holds back what
-    `deliver: print` must not send.
+    conditions of a delivery. `expires` says until when the deliveries of a route are worth making. `lookups` find the
+    records that templates and conditions name. `mode` holds back what `deliver: print` must not send.
     """
 
     def __init__(
@@ -67,6 +78,7 @@ class Preparing:
         templates: Mapping[str | None, OptionsTemplate],
         expires: Mapping[str, Expiry],
         only_if: Mapping[str | None, Expression],
+        lookups: LookupSet = NO_LOOKUPS,
         *,
         outcomes: Outcomes,
         mode: DeliveryMode | None,
@@ -75,22 +87,25 @@ class Preparing:
         self._outcomes = outcomes
         self._mode = mode
         self._clock = clock
+        self.looks_up = False
+        """True if some deliveries need records: then `look_up` comes before `prepare`."""
         self._parted = False  # True if a delivery may be for a single address
         self._templates: Mapping[str | None, OptionsTemplate] = {}
         self.gone: frozenset[str] = frozenset()
         """The routes that overrode options and no longer do: their deliveries must not use the sink's own templates."""
         self.shared: Any = None
         """The options of all deliveries, if they are the same for every route, event, address and time; else None."""
-        self.use(templates, expires, only_if)
+        self.use(templates, expires, only_if, lookups)
 
     def use(
         self,
         templates: Mapping[str | None, OptionsTemplate],
         expires: Mapping[str, Expiry],
         only_if: Mapping[str | None, Expression],
+        lookups: LookupSet = NO_LOOKUPS,
         gone: AbstractSet[str] = frozenset(),
     ) -> None:
-        """Render by these templates, and ask these conditions, from now on.
+        """Render by these templates, and ask these conditions and lookups, from now on.
 
         Routes that had templates of their own before, or are in `gone`, and have none now are gone.
         """
@@ -98,7 +113,9 @@ class Preparing:
         self._templates = templates
         self._expires = expires
         self._only_if = only_if
-        self._decided = self._conditional if only_if else self._rendered
+        self._lookups = lookups
+        self._named = {route: template.names & lookups.names for route, template in templates.items()}
+        self.looks_up = any(self._named.values()) or any(one.names & lookups.names for one in only_if.values())
         # A delivery may have been split by this process, by an earlier one that used the queue, or before a replay.
         self._parted |= any(template.fields.addresses for template in templates.values())
         alike = self._mode is None and not expires and not only_if and not self.gone and not self._parted
@@ -121,37 +138,95 @@ class Preparing:
         addresses = template.recipients(options) if event.address is None else (event.address,)
         return Destination(addresses, literal=not template.templated_address)
 
-    async def prepare(self, event: Event) -> Prepared:
-        """Return how to go on with a delivery: send, suppress, give up, or settle as printed."""
-        if event.route in self.gone:
-            return Dead(Reason.ORPHANED, f"the route {event.route} had options of its own and is gone")
+    async def look_up(self, events: Sequence[Event]) -> list[Records | Verdict]:
+        """Fetch the records of deliveries; return for each its records, or what becomes of it without them.
+
+        The conditions are asked with the records that they name, before the templates' records are fetched: a delivery
+        that is suppressed needs no other record.
+        """
+        found: list[Records | Verdict] = [self._early(event) or NO_RECORDS for event in events]
+        conditions = [self._condition(event) for event in events]
+        await self._find(events, found, [one.names & self._lookups.names if one else frozenset() for one in conditions])
+        for place, condition in enumerate(conditions):
+            records = found[place]
+            if condition is not None and not isinstance(records, Verdict):
+                found[place] = self._held(condition, events[place], records) or records
+        await self._find(events, found, [self._named_by(event) for event in events])
+        return found
+
+    async def _find(
+        self, events: Sequence[Event], found: list[Records | Verdict], named: Sequence[frozenset[str]]
+    ) -> None:
+        """Add the records of these lookups to what was found."""
+        places = [place for place, names in enumerate(named) if names and not isinstance(found[place], Verdict)]
+        if not places:
+            return
+        answers = await self._lookups.find(
+            [events[place] for place in places], [named[place] for place in places], self._clock.now()
+        )
+        for place, answer in zip(places, answers, strict=True):
+            before = found[place]
+            if isinstance(answer, Exception):
+                found[place] = _failed(answer)
+            elif not isinstance(before, Verdict):
+                found[place] = {**before, **answer}
+
+    async def prepare(self, event: Event, found: Records | Verdict | None = None) -> Prepared:
+        """Return what is to become of a delivery now. `found` is what `look_up` returned, if deliveries need records."""
         try:
-            late = self._late(event)
-            return late or await self._decided(event)
+            verdict = self._judged(event) if found is None else found
+            if isinstance(verdict, Verdict):
+                if self._mode is not None and isinstance(verdict, Suppressed):
+                    await self._mode.nobody(event, verdict.reason)
+                return verdict
+            return await self._rendered(event, verdict)
         except TemplateError as error:
             return Dead(Reason.TEMPLATE, str(error), error.told)
         except AddressError as error:
             return Dead(Reason.ADDRESS, str(error), error.told)
+
+    def _judged(self, event: Event) -> Records | Verdict:
+        """Return what becomes of a delivery before it is rendered; no records where it is to be rendered."""
+        early = self._early(event)
+        condition = self._condition(event) if self._only_if and early is None else None
+        held = None if condition is None else self._held(condition, event, NO_RECORDS)
+        return early or held or NO_RECORDS
+
+    def _early(self, event: Event) -> Dead | None:
+        """Return why a delivery can't be made any more, whatever its conditions; None while it can."""
+        if event.route in self.gone:
+            return Dead(Reason.ORPHANED, f"the route {event.route} had options of its own and is gone")
+        try:
+            return self._late(event)
+        except TemplateError as error:
+            return Dead(Reason.TEMPLATE, str(error), error.told)
+
+    def _condition(self, event: Event) -> Expression | None:
+        return self._only_if.get(event.route) or self._only_if.get(None)
+
+    def _named_by(self, event: Event) -> frozenset[str]:
+        named = self._named.get(event.route)
+        return self._named[None] if named is None else named
+
+    def _held(self, condition: Expression, event: Event, records: Records) -> Suppressed | Dead | None:
+        """Return what becomes of a delivery for which `only_if` is false, or can't be evaluated; None where it holds."""
+        try:
+            return None if condition.holds(event, self._clock.now(), records) else Suppressed(Reason.ONLY_IF)
+        except TemplateError as error:
+            return Dead(Reason.TEMPLATE, str(error), error.told)
 
     def _late(self, event: Event) -> Dead | None:
         expiry = self._expires.get(event.route)
         late = None if expiry is None else too_late(expiry, event, self._clock.now())
         return None if late is None else Dead(Reason.EXPIRED, late)
 
-    async def _conditional(self, event: Event) -> Prepared:
-        """Render a delivery where its `only_if` holds. Raises `TemplateError` where that can't be evaluated."""
-        condition = self._only_if.get(event.route) or self._only_if.get(None)
-        if condition is None or condition.holds(event, self._clock.now()):
-            return await self._rendered(event)
-        if self._mode is not None:
-            await self._mode.nobody(event, Reason.ONLY_IF)
-        return Suppressed(Reason.ONLY_IF)
-
-    async def _rendered(self, event: Event) -> Prepared:
+    async def _rendered(self, event: Event, records: Records) -> Prepared:
         template = self._templates.get(event.route) or self._templates[None]
         if template.static is not None and event.address is None and self._mode is None:
             return Send(template.static)
-        rendered = template.render(event, self._clock.now())
+        if self.looks_up and not self._named_by(event) <= records.keys():
+            return Postponed(TransientError("a reload has changed the lookups meanwhile"))
+        rendered = template.render(event, self._clock.now(), records)
         if rendered.suppressed:
             if self._mode is not None:
                 await self._mode.nobody(event, rendered.suppressed)
@@ -165,6 +240,15 @@ class Preparing:
             if parted is not None:
                 return Shown(*parted)
         return Send(rendered.options)
+
+
+def _failed(error: NoRecordError | TemplateError | TransientError) -> Verdict:
+    """Return what becomes of a delivery whose records could not be had."""
+    if isinstance(error, TransientError):
+        return Postponed(error)
+    if isinstance(error, NoRecordError):
+        return Suppressed(Reason.LOOKUP) if error.suppresses else Dead(Reason.LOOKUP, str(error), error.told)
+    return Dead(Reason.TEMPLATE, str(error), error.told)
 
 
 def _shared(templates: Iterable[OptionsTemplate]) -> Any:

@@ -18,7 +18,7 @@ from router.core.delivery.breaker import Ticket
 from router.engine.delivery.delivery_log import about
 from router.engine.delivery.gate import Gate
 from router.engine.delivery.outcomes import Outcomes, calls_of
-from router.engine.delivery.preparing import Dead, Pair, Preparing, Shown, Suppressed
+from router.engine.delivery.preparing import Dead, Pair, Postponed, Preparing, Shown, Suppressed
 from router.engine.delivery.sink_health import SinkHealth
 from router.errors import PartialError, PermanentError, PluginError, Reason, SinkError, TransientError, text_of
 from router.events import Event, History, Outcome, size_of
@@ -119,7 +119,7 @@ class Results:
                 self._line.later(event, self._gate.wait() or self._gate.reset)
         return kept
 
-    def not_sent(self, event: Event, prepared: Suppressed | Dead | Shown) -> None:
+    def not_sent(self, event: Event, prepared: Suppressed | Dead | Shown | Postponed) -> None:
         """Settle a delivery that can't or need not be sent.
 
         If only some of its addresses are allowed, the delivery is split into one per address.
@@ -128,6 +128,8 @@ class Results:
             self._outcomes.settle(self._line, event, Outcome.SUPPRESSED, prepared.reason)
         elif isinstance(prepared, Dead):
             self._give_up(event, prepared.reason, prepared.detail, told=prepared.told)
+        elif isinstance(prepared, Postponed):
+            self._fail(event, prepared.error, self._chance(), of_sink=False)
         elif not prepared.allowed:
             self._outcomes.settle(self._line, event, Outcome.PRINTED, to=prepared.refused)
         else:
@@ -161,8 +163,8 @@ class Results:
             if isinstance(error, Exception):
                 self._gate.heed(error, self._preparing.destination(event, options))
 
-    def _fail(self, event: Event, error: Exception, chance: float) -> list[Event]:
-        """Handle the failure of one delivery."""
+    def _fail(self, event: Event, error: Exception, chance: float, *, of_sink: bool = True) -> list[Event]:
+        """Handle the failure of one delivery. `of_sink` is False if the sink was not called: its health is not concerned."""
         if isinstance(error, PartialError):
             return self._split(event, error, chance)
         now = self._clock.now()
@@ -178,8 +180,9 @@ class Results:
             return self.held([msgspec.structs.replace(event, _history=history)])
         delay = decision.delay
         counted = isinstance(decision, retry.Retry)
-        message = "delivery failed" if counted else "the other side asks for time"
-        self._health.happened(message, text, attempt=event.attempt, retry_in=round(delay, 1), **about(event))
+        if of_sink:
+            message = "delivery failed" if counted else "the other side asks for time"
+            self._health.happened(message, text, attempt=event.attempt, retry_in=round(delay, 1), **about(event))
         history = History(now - age, calls, text, now, delay)
         self._line.later(msgspec.structs.replace(event, attempt=event.attempt + counted, _history=history), delay)
         return []

@@ -264,8 +264,9 @@ class SinkWorker:
         if preparing.shared is not None:
             return list(zip(events, repeat(preparing.shared), strict=False))
         pairs: list[Pair] = []
-        for place, event in enumerate(events):
-            prepared = await preparing.prepare(event)
+        records = await slot.wait(preparing.look_up(events)) if preparing.looks_up else repeat(None)
+        for place, (event, found) in enumerate(zip(events, records, strict=False)):
+            prepared = await preparing.prepare(event, found)
             if isinstance(prepared, Send):
                 pairs.append((event, prepared.options))
                 continue

@@ -376,6 +376,7 @@ class App:
             log.error("deliveries existed only in memory and are lost", reason="shutdown", by_sink=lost)
         for sink in sinks:
             await sink.context.close()
+        await self._parts.lookups.close()
 
     async def _enqueue_the_rest(self, patience: float) -> None:
         """Enqueue deliveries that are on their way to Redis queues; log the number of losses."""

@@ -95,6 +95,7 @@ class Watch:
             config=self._reloads.last,
             sources={name: self._source(name) for name in parts.sources},
             sinks={name: self._sink(sink) for name, sink in parts.every_sink().items()},
+            lookups={name: lookup.status for name, lookup in parts.lookups.lookups.items()},
             process=parts.shared.books.process,
             notices=self._notices(),
             orphaned=self.orphans.waiting if self.orphans else {},

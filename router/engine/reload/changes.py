@@ -80,7 +80,7 @@ def changes(old: Loaded, new: Loaded) -> Changes:
         ),
         sections=tuple(
             section
-            for section in ("schemas", "unmatched", "timezone", "dead_letters", "shutdown", "redis")
+            for section in ("schemas", "lookups", "unmatched", "timezone", "dead_letters", "shutdown", "redis")
             if _plain(getattr(before, section)) != _plain(getattr(now, section))
         ),
     )

@@ -20,9 +20,11 @@ from router.contracts import Queue, Source, Switchable
 from router.core.accounts.snapshot import LoadStatus
 from router.engine.calling.threads import DaemonThreads
 from router.engine.composition import dead_letter_bounds, pipeline_of, rules_of, sink_part
+from router.engine.composition_lookups import lookups_of
 from router.engine.composition_queues import is_durable, limits_of
 from router.engine.composition_sources import source_part, subscriptions_of
 from router.engine.life.running_sources import RunningSources
+from router.engine.lookups.lookup_set import NO_LOOKUPS, LookupSet
 from router.engine.parts import Parts, SinkPart, SourcePart
 from router.engine.reload.changes import Changes, changes
 from router.engine.reload.worker_replacement import WorkerReplacement, start
@@ -68,6 +70,7 @@ class _Plan:
     sources: dict[str, SourcePart] = field(default_factory=dict)
     new_sources: dict[str, SourcePart] = field(default_factory=dict)
     prepared: list[Switchable] = field(default_factory=list)
+    lookups: LookupSet = NO_LOOKUPS
 
 
 class Reloader:
@@ -168,6 +171,7 @@ class Reloader:
     async def _build(self, plan: _Plan, deadline: float) -> None:
         """Build and connect the new parts. Roll back if one of them fails."""
         try:
+            plan.lookups = lookups_of(plan.loaded, self._parts.shared.around, self._parts.lookups)
             for name in plan.loaded.config.sinks:
                 self._make_sink(plan, name)
             for name in plan.loaded.config.sources:
@@ -182,7 +186,7 @@ class Reloader:
         if before is not None and name in plan.changes.sinks.kept:
             plan.sinks[name] = before
             return
-        part = sink_part(name, plan.loaded, self._parts.shared, self._queue_of(name, plan.loaded))
+        part = sink_part(name, plan.loaded, self._parts.shared, plan.lookups, self._queue_of(name, plan.loaded))
         plan.sinks[name] = plan.new_sinks[name] = part
 
     def _queue_of(self, name: str, loaded: Loaded) -> Queue | None:
@@ -244,6 +248,8 @@ class Reloader:
             await part.source.close()
             if name not in self._parts.sources:
                 self._parts.shared.books.sources.pop(name, None)
+        for lookup in plan.lookups.replaced_by(self._parts.lookups):
+            await lookup.close()
         for name, sink in plan.new_sinks.items():
             await sink.context.close()
             if name not in self._parts.every_sink():
@@ -269,10 +275,14 @@ class Reloader:
             source.switch()
         parts.leaving_sources += [part.source for part in old_sources]
         parts.loaded, parts.sources, parts.sinks = loaded, plan.sources, plan.sinks
+        replaced = parts.lookups.replaced_by(plan.lookups)
+        parts.lookups = plan.lookups
         self._configure(loaded)
         self._took(loaded)
         # The rest runs in the background, while the new configuration is in force.
         await asyncio.gather(*(self._running.stop(part.source) for part in old_sources))
+        for lookup in replaced:
+            self._in_background(lookup.close())
         sources_left.set()
         for part in plan.new_sources.values():
             self._running.start(part.source)
@@ -285,12 +295,12 @@ class Reloader:
         for name, part in plan.sinks.items():
             before = parts.every_sink().get(name)
             if before is part:
-                part.worker.preparing.use(*rules_of(name, loaded))
+                part.worker.preparing.use(*rules_of(name, loaded, plan.lookups))
                 part.worker.queue.configure(limits_of(name, loaded))
                 continue
             if before is not None:
                 overridden = before.worker.preparing.gone | before.worker.preparing.overriding
-                part.worker.preparing.use(*rules_of(name, loaded), overridden)
+                part.worker.preparing.use(*rules_of(name, loaded, plan.lookups), overridden)
                 if part.worker.queue is before.worker.queue:
                     part.worker.queue.configure(limits_of(name, loaded))
             self._replace(name, before, part, sources_left)

@@ -22,6 +22,7 @@ from router.config.models import (
 from router.core.conditions import Condition
 from router.core.routing import SchemaRule
 from router.errors import Problem
+from router.ops.loading.checking.lookups import CheckedLookup
 from router.ops.loading.checking.sinks import CheckedSink, TemplateReader
 from router.ops.loading.reading.nodes import Entry, Mapping, Node
 from router.ops.loading.reading.problems import Problems
@@ -46,6 +47,7 @@ class Draft:
     plugin_paths: PluginsConfig = field(default_factory=PluginsConfig)
     sources: dict[str, SourceConfig] = field(default_factory=dict)
     schemas: list[tuple[SchemaConfig, SchemaRule, Node]] = field(default_factory=list)
+    lookups: dict[str, CheckedLookup] = field(default_factory=dict)
     sinks: dict[str, CheckedSink] = field(default_factory=dict)
     routes: list[RouteConfig] = field(default_factory=list)
     conditions: dict[str, Condition] = field(default_factory=dict)

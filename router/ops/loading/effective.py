@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel
 
 from router.config.models import HostKeys, QueueConfig, RedisConfig, SchemaConfig
+from router.ops.loading.checking.lookups import CheckedLookup
 from router.ops.loading.checking.sinks import CheckedSink, url_secrets
 from router.ops.loading.draft import Draft
 from router.ops.loading.loader import check
@@ -80,6 +81,8 @@ class _Printer:
         }
         if draft.schemas:
             document["schemas"] = [self._schema(config, item) for config, _, item in draft.schemas]
+        if draft.lookups:
+            document["lookups"] = {name: self._lookup(lookup) for name, lookup in draft.lookups.items()}
         document["sinks"] = {name: self._sink(sink) for name, sink in draft.sinks.items()}
         document["routes"] = [
             self._route(route, item) for route, item in zip(draft.routes, items(root.get("routes")), strict=True)
@@ -108,6 +111,12 @@ class _Printer:
         named = find(item, "file")
         assert named is not None
         return {**shown, "file": self._path(named)}
+
+    def _lookup(self, lookup: CheckedLookup) -> dict[str, Any]:
+        assert lookup.config is not None
+        shown: dict[str, Any] = self._model(lookup.config.keys, lookup.keys, type(lookup.config.keys))
+        path = lookup.keys.get("path")
+        return shown if path is None else {**shown, "path": self._path(path)}
 
     def _sink(self, sink: CheckedSink) -> dict[str, Any]:
         config, kind = sink.config, sink.type

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from router.config.lookups import LOOKUPS, LookupKeys
 from router.config.models import (
     AdminConfig,
     HostKeys,
@@ -21,12 +22,14 @@ from router.config.models import (
     SourceConfig,
 )
 from router.core.conditions import Condition
+from router.core.lookups.definitions import LookupDefinition
 from router.core.rendering import OptionsTemplate, TemplateEnvironment
 from router.core.rendering.expressions import Expiry, Expression
 from router.core.routing import Routing, SchemaRule
 from router.errors import ConfigError, Problem
 from router.ops.loading.checking import compiling, conditions
 from router.ops.loading.checking.lint import check_file_modes, look_around
+from router.ops.loading.checking.lookups import lookup_secrets
 from router.ops.loading.checking.sinks import secrets_of, url_secrets
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading import expand, includes, yaml_nodes
@@ -73,6 +76,8 @@ class Loaded:
     """The compiled `expires` by route id, of those that have one."""
     conditions: MappingType[str, Condition]
     """The compiled `match` and `when` by route id, of those that have one."""
+    lookups: MappingType[str, LookupDefinition]
+    """The lookups by name, their keys compiled."""
     environment: TemplateEnvironment
     problems: tuple[Problem, ...]
     """Warnings and notes."""
@@ -139,8 +144,10 @@ def load(
     Raises `ConfigError` with every problem found.
     """
     draft = check(path, environ=environ, env_file=env_file, placeholders=placeholders, pipes=pipes)
-    environment = TemplateEnvironment(timezone=draft.timezone)
-    templates, only_if = compiling.compiled(draft, environment), compiling.only_if(draft, environment)
+    environment = TemplateEnvironment(timezone=draft.timezone, lookups=draft.entries("lookups"))
+    lookups = compiling.lookups(draft, environment.with_lookups)
+    templates = compiling.compiled(draft, environment.with_lookups)
+    only_if = compiling.only_if(draft, environment.with_lookups)
     draft.conditions = conditions.compiled(draft, environment)
     order_by, expires = compiling.order_by(draft, environment), compiling.expires(draft, environment)
     files = _files_of_sound(draft)
@@ -159,6 +166,7 @@ def load(
         only_if=only_if,
         expires=expires,
         conditions=draft.conditions,
+        lookups=lookups,
         environment=environment,
         secrets=frozenset(_secrets(draft)),
         problems=draft.problems.all(),
@@ -260,6 +268,10 @@ def _settle(draft: Draft, settler: Settler) -> None:
             settler.settle(node, AdminConfig)
         elif section == "sources":
             settler.settle(node, dict[str, SourceConfig], server=True)
+        elif section == "lookups" and isinstance(node, Mapping):
+            for lookup in node.entries.values():
+                named = word(find(lookup.node, "type")) or ""
+                settler.settle(lookup.node, LOOKUPS.get(named, LookupKeys), server=named == "redis-hash")
         elif section in {"sinks", "defaults"} and isinstance(node, Mapping):
             for name, sink in node.entries.items():
                 kind = types.get((name if section == "defaults" else word(find(sink.node, "type"))) or "")
@@ -284,6 +296,9 @@ def _secrets(draft: Draft) -> set[str]:
     for sink in draft.sinks.values():
         if sink.config is not None:
             found |= secrets_of(sink.config.options) | secrets_of(sink.config.host)
+    for lookup in draft.lookups.values():
+        if lookup.config is not None:
+            found |= lookup_secrets(lookup.config)
     harmless = {WORD, URL}
     for scalar in scalars(draft.root):
         if isinstance(scalar.value, str):
@@ -307,6 +322,7 @@ def _assembled(draft: Draft) -> RouterConfig:
         plugins=draft.plugin_paths,
         sources=draft.sources,
         schemas=[config for config, _, _ in draft.schemas],
+        lookups={name: lookup.config for name, lookup in draft.lookups.items()},
         sinks=sinks,
         routes=draft.routes,
         unmatched=draft.unmatched,

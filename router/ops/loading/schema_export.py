@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from router.config.lookups import LOOKUP_NAME, LOOKUPS
 from router.config.models import SOURCES, DeliverOnly, HostKeys, RouteConfig, RouterConfig, SchemaConfig
 from router.config.scalars import NAME, OFF
 from router.core.conditions.reading import ANY
@@ -46,6 +47,7 @@ def config_schema(plugins: Plugins) -> Json:
         "plugins": _or_empty(simple["plugins"]),
         "sources": _described(_named(_source()), fields["sources"]),
         "schemas": _or_empty(_described({"type": "array", "items": _model(SchemaConfig)}, fields["schemas"])),
+        "lookups": _or_empty(_described(_lookups(), fields["lookups"])),
         "defaults": _or_empty(_defaults(kinds, host)),
         "sinks": _described(_named(_sink(kinds)), fields["sinks"]),
         "routes": _described({"type": "array", "minItems": 1, "items": _route(plugins)}, fields["routes"]),
@@ -176,6 +178,12 @@ def _sink(kinds: Json) -> Json:
 def _source() -> Json:
     """A source: which keys it has follows from its type."""
     return _by_type({name: _model(model) for name, model in SOURCES.items()}, "what kind of source it is")
+
+
+def _lookups() -> Json:
+    """The lookups by name: which keys one has follows from its type."""
+    cases: Json = {name: _model(model) for name, model in LOOKUPS.items()}
+    return {**_named(_by_type(cases, "where the records come from")), "propertyNames": {"pattern": f"^{LOOKUP_NAME}$"}}
 
 
 def _by_type(cases: Json, description: str) -> Json:

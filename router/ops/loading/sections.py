@@ -7,6 +7,7 @@ from typing import Literal, TypeVar
 from router.config.models import SOURCES, AdminConfig, DeliverOnly, Model, SchemaConfig
 from router.config.scalars import OFF, Zone
 from router.ops.loading.checking import references, schema_files
+from router.ops.loading.checking.lookups import check_lookups
 from router.ops.loading.checking.routes import RouteChecker
 from router.ops.loading.checking.sinks import check_defaults, check_sinks, entries_with_type
 from router.ops.loading.draft import Draft
@@ -21,6 +22,7 @@ SECTIONS = (
     "plugins",
     "sources",
     "schemas",
+    "lookups",
     "defaults",
     "sinks",
     "routes",
@@ -33,7 +35,7 @@ SECTIONS = (
 )
 """The keys of a configuration."""
 
-_OPTIONAL = ("redis", "plugins", "schemas", "defaults", "dead_letters", "admin", "shutdown")
+_OPTIONAL = ("redis", "plugins", "schemas", "lookups", "defaults", "dead_letters", "admin", "shutdown")
 _DELIVER = ("send", "print", "{only: [globs], others: print}")
 
 M = TypeVar("M", bound=Model)
@@ -55,6 +57,7 @@ def check_sections(draft: Draft) -> None:
     _timezone(draft)
     _sources(draft)
     _schemas(draft)
+    _lookups(draft)
     _sinks(draft)
     _routes(draft)
     _deliver(draft)
@@ -145,6 +148,12 @@ def _schemas(draft: Draft) -> None:
             entry = schema_files.compiled(config, named, problems, draft.files)
             if entry is not None:
                 draft.schemas.append((config, entry, item))
+
+
+def _lookups(draft: Draft) -> None:
+    node = typed.mapping(draft.root.get("lookups"), draft.problems)
+    if node is not None:
+        draft.lookups = check_lookups(node, draft.problems, draft.files)
 
 
 def _sinks(draft: Draft) -> None:

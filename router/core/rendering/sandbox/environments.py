@@ -34,6 +34,7 @@ from router.core.rendering.sandbox.filters import (
     strftime,
 )
 from router.core.rendering.sandbox.functions import FUNCTIONS
+from router.core.rendering.sandbox.lookup_records import Blank, Record
 from router.core.rendering.sandbox.textual import METHODS
 from router.core.rendering.sandbox.values import Missing, join, text
 
@@ -188,6 +189,18 @@ class Sandbox(ImmutableSandboxedEnvironment):
     kind = "a template"
     """The word for what is compiled here, in messages."""
 
+    lookups: frozenset[str] = frozenset()
+    """The names of the lookups that a template may use."""
+
+    refused: frozenset[str] = frozenset()
+    """The names of the lookups that are not known here, because no lookup may be used at this place."""
+
+    blank: type[Missing] = Blank
+    """What stands for a field of a record that is not there."""
+
+    forgives = False
+    """True if a field that a record lacks is blank rather than missing."""
+
     concat = staticmethod(concat)
     context_class = _Context
     loop = _Loop
@@ -298,6 +311,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         try:
             return obj[key]
         except (TypeError, LookupError):
+            if isinstance(obj, Record) and (self.forgives or obj.absent):
+                return self.blank(obj=obj, name=key)
             return self.undefined(obj=obj, name=key)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:

@@ -128,7 +128,7 @@ class Lenient(Sandbox):
 
     def __init__(self, zone: tzinfo) -> None:
         super().__init__(zone)
-        self.undefined = Absent
+        self.undefined = self.blank = Absent
         _replace(self.filters, _passing, _TAKE_MISSING)
         self.filters.update({_COMPARE.format(name): compare for name, compare in COMPARISONS.items()})
         self.filters.update({_CALL.format(name): function for name, function in FUNCTIONS.items()})

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from router.config.lookups import HttpLookupConfig
+from router.core.lookups.definitions import LookupDefinition
+from router.core.lookups.dependencies import circle
+from router.core.lookups.lookup_key import LookupKey
 from router.core.rendering import OptionsTemplate, TemplateEnvironment, TemplateFault, TemplateFaults, compile_options
 from router.core.rendering.expressions import BrokenExpressionError, Expiry, Expression
 from router.ops.loading.draft import Draft
@@ -33,6 +37,30 @@ def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[Key, Option
             )
             if own is not None:
                 found[key] = own
+    return found
+
+
+def lookups(draft: Draft, environment: TemplateEnvironment) -> dict[str, LookupDefinition]:
+    """Compile the key of each lookup; report what can't be, and keys that need each other in a circle."""
+    found: dict[str, LookupDefinition] = {}
+    needs: dict[str, frozenset[str]] = {}
+    for name, lookup in draft.lookups.items():
+        if lookup.config is None:
+            continue
+        is_url = isinstance(lookup.config.keys, HttpLookupConfig)
+        place = "url" if is_url else "key"
+        node = lookup.keys.get(place)
+        try:
+            key = LookupKey(lookup.config.source, environment, f"lookups.{name}.{place}", url=is_url)
+        except BrokenExpressionError as error:
+            draft.problems.add(str(error), node)
+            continue
+        needs[name] = key.names & environment.lookups
+        way = circle(needs, name)
+        if way:
+            draft.problems.add(f"the key of a lookup must not need the lookup itself: {' → '.join(way)}", node)
+            needs[name] = frozenset()  # the other members of the circle need not say so too
+        found[name] = LookupDefinition(name, lookup.config, key, needs[name])
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,18 +81,27 @@ class TemplateReader:
 
 
 def entries_with_type(
-    node: Mapping, kind: str, what: str, problems: Problems
+    node: Mapping,
+    kind: str,
+    what: str,
+    problems: Problems,
+    *,
+    name_fault: Callable[[str], str | None] | None = None,
 ) -> Iterator[tuple[str, Entry, Mapping, str]]:
-    """Yield the entries of `sources` or `sinks` that say their `type`: name, entry, keys and type; report the others.
+    """Yield the entries of `sources`, `sinks` or `lookups` that say their `type`: name, entry, keys and type.
 
-    `kind` is what one is called in messages, `what` says what its type decides.
+    The others are reported. `kind` is what one is called in messages, `what` says what its type decides. `name_fault`
+    returns what is wrong with a name, by default by the rule for sources and sinks.
     """
     if not node.entries:
         problems.add(f"must not be empty: at least one {kind} is needed", node)
     for name, entry in node.entries.items():
-        if not _NAME.fullmatch(name):
-            message = f"{quoted(name)} is no name of a {kind}: {typed.NAME_RULE}"
-            problems.add(message, entry.mark, path=entry.node.path)
+        if name_fault is not None:
+            fault = name_fault(name)
+        else:
+            fault = None if _NAME.fullmatch(name) else f"{quoted(name)} is no name of a {kind}: {typed.NAME_RULE}"
+        if fault is not None:
+            problems.add(fault, entry.mark, path=entry.node.path)
         keys = typed.mapping(entry.node, problems)
         if keys is not None and "type" not in keys.entries:
             _no_type(keys, entry, problems, what)

@@ -1,0 +1,1 @@
+"""Stores of lookups that are in Redis; floor 4."""

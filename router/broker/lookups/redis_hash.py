@@ -1,0 +1,51 @@
+"""The records of a lookup that are hashes in Redis; floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from redis import exceptions as failures
+
+from router.broker.server import answers, client
+from router.broker.server.client import Server
+from router.broker.server.link import Link
+from router.core.rendering.sandbox.lookup_records import Record
+from router.errors import PermanentError, TransientError
+from router.events import text
+
+
+class RedisHashes:
+    """The hashes of one server, fetched by HGETALL in a pipeline."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._link = Link(server)
+
+    async def fetch_many(self, keys: Sequence[str]) -> list[Record | Exception | None]:
+        """Return the hash of each key, None for one that does not exist, or the error of its command.
+
+        Raises `TransientError` if the server can't be reached or refuses the commands.
+        """
+        commands = [("HGETALL", key.encode("utf-8", "surrogatepass")) for key in keys]
+        try:
+            found = await self._link.pipeline(commands)
+        except Exception as error:  # noqa: BLE001  # `explain` has a message for every error
+            raise self._away(error) from None
+        return [self._record(answer) for answer in found]
+
+    def _away(self, error: Exception) -> TransientError:
+        return TransientError(str(client.explain(error, self._server.shown)))
+
+    def _record(self, answer: object) -> Record | Exception | None:
+        if isinstance(answer, failures.ResponseError):
+            if answers.said(answer).startswith("WRONGTYPE"):
+                return PermanentError("the key holds no hash")
+            return self._away(answer)
+        if not isinstance(answer, list) or not answer:
+            return None
+        fields = iter(answer)
+        return Record({text(name): text(value) for name, value in zip(fields, fields, strict=True)})
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._link.close()

@@ -1,0 +1,107 @@
+"""The typed configuration of lookups: where the records of a delivery's user, company or device come from; floor 1."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from router.config.models import HttpConfig, Model
+from router.config.scalars import Duration, ServerUrl
+from router.options import Secret
+
+LOOKUP_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
+
+TAKEN = frozenset(
+    (  # noqa: SIM905  # a list of words
+        "payload event events route sink on cidr range dict cycler joiner namespace loop self super true false none null "
+        "True False None and or not in is if else"
+    ).split()
+)
+"""The names that templates know already."""
+
+_ORIGIN = re.compile(r"https?://[^/?#\s{}]+(?=[/?#]|$)", re.IGNORECASE)
+
+Missing = Literal["dead-letter", "suppress", "empty"]
+
+
+class LookupKeys(Model):
+    """The keys of every lookup."""
+
+    type: str = Field(description="where the records come from")
+    ttl: Duration = Field(60.0, description="how long a record, or that there is none, is remembered")
+    missing: Missing = Field(
+        "dead-letter", description="what becomes of a delivery whose record is not there; `empty`: its fields are empty"
+    )
+
+
+_Key = Annotated[str, StringConstraints(min_length=1)]
+_KEY = "a template that gives the key of the record: user:{{ payload.user_id }}"
+
+
+class RedisHashConfig(LookupKeys):
+    """Records that are hashes in Redis."""
+
+    type: Literal["redis-hash"] = Field(description="where the records come from")
+    key: _Key = Field(description=_KEY)
+    url: ServerUrl | None = Field(None, description="the server with the hashes; default: redis.url")
+
+
+class FileLookupConfig(LookupKeys):
+    """Records that stand in a file, which is read again when it changes."""
+
+    type: Literal["file"] = Field(description="where the records come from")
+    key: _Key = Field(description=_KEY)
+    path: _Key = Field(description="a file with the name ending .csv, .json, .yaml or .yml, relative to this file")
+    by: _Key | None = Field(
+        None, description="the column or field that holds the key; left out where the file is a mapping of keys"
+    )
+
+
+def _literal_origin(url: str) -> str:
+    if not _ORIGIN.match(url):
+        raise ValueError(
+            "write the scheme and the host out (https://crm.example.org/…): the values of an event must not choose "
+            "whom the router asks"
+        )
+    return url
+
+
+class HttpLookupConfig(LookupKeys):
+    """Records that an HTTP server gives as JSON objects, each at a URL of its own."""
+
+    type: Literal["http"] = Field(description="where the records come from")
+    url: Annotated[str, AfterValidator(_literal_origin)] = Field(
+        description="a template that gives the URL of the record: https://crm.example.org/users/{{ payload.user_id }}"
+    )
+    headers: dict[str, Secret] = Field(default_factory=dict, description="headers of each request")
+    http: HttpConfig = Field(default_factory=HttpConfig, description="how the lookup reaches the world")
+    allow_private: bool = Field(False, description="whether it may reach private addresses")
+
+
+class PluginLookupConfig(LookupKeys):
+    """Records that a plugin finds; its own options stand beside these keys."""
+
+    key: _Key = Field(description=_KEY)
+
+
+BuiltInLookup = RedisHashConfig | FileLookupConfig | HttpLookupConfig
+LOOKUPS: dict[str, type[BuiltInLookup]] = {
+    "redis-hash": RedisHashConfig,
+    "file": FileLookupConfig,
+    "http": HttpLookupConfig,
+}
+"""The models of the built-in types of lookup."""
+
+
+class LookupConfig(Model):
+    """A configured lookup: its keys, and the options that a plugin's model has checked."""
+
+    keys: BuiltInLookup | PluginLookupConfig
+    options: Any = None
+
+    @property
+    def source(self) -> str:
+        """The template of the key; of an HTTP lookup the one of its URL."""
+        return self.keys.url if isinstance(self.keys, HttpLookupConfig) else self.keys.key

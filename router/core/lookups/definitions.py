@@ -1,0 +1,22 @@
+"""The definition of a lookup: its configuration, its compiled key, and the lookups that the key uses; floor 2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from router.config.lookups import LookupConfig
+from router.core.lookups.lookup_key import LookupKey
+from router.plugin_contracts import LookupType
+
+
+@dataclass(frozen=True, slots=True)
+class LookupDefinition:
+    """A lookup as configured."""
+
+    name: str
+    config: LookupConfig
+    key: LookupKey
+    needs: frozenset[str]
+    """The lookups that its key uses."""
+    type: LookupType | None = None
+    """The type that a plugin registered; None for a built-in one."""

@@ -1,0 +1,50 @@
+"""The order of lookups whose keys use other lookups; floor 2."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+Needs = Mapping[str, Collection[str]]
+"""The lookups that the key of each lookup uses, by name."""
+
+
+def circle(needs: Needs, start: str) -> list[str]:
+    """Return the lookups from `start` back to `start` by way of their keys; empty if there is no circle through it."""
+    before: dict[str, str] = {}
+    waiting = [start]
+    while waiting:
+        name = waiting.pop()
+        for needed in sorted(needs.get(name, ())):
+            if needed == start:
+                path = [start]
+                while name != start:
+                    path.append(name)
+                    name = before[name]
+                return [*path, start][::-1]
+            if needed not in before:
+                before[needed] = name
+                waiting.append(needed)
+    return []
+
+
+def in_order(needs: Needs, wanted: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Return the wanted lookups and all that their keys need, in groups: a key needs only lookups of earlier groups.
+
+    `needs` must have no circle.
+    """
+    everything: set[str] = set()
+    waiting = list(wanted)
+    while waiting:
+        name = waiting.pop()
+        if name not in everything:
+            everything.add(name)
+            waiting.extend(needs.get(name, ()))
+    groups: list[tuple[str, ...]] = []
+    done: set[str] = set()
+    while done != everything:
+        group = tuple(sorted(name for name in everything - done if done.issuperset(needs.get(name, ()))))
+        if not group:
+            raise ValueError("the keys of lookups need each other in a circle")
+        groups.append(group)
+        done.update(group)
+    return tuple(groups)

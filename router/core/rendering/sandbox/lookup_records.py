@@ -1,0 +1,64 @@
+"""The records that lookups give to templates, and the values of fields that a record lacks; floor 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from router.core.rendering.sandbox.values import Missing
+
+
+class Record(dict[str, Any]):
+    """The record of one lookup as templates see it; the mappings inside it are records too.
+
+    `absent` means that the store has no such record, and that the lookup says `missing: empty`: then every field of it
+    is blank in every template.
+    """
+
+    __slots__ = ("absent",)
+
+    def __init__(self, fields: Mapping[Any, Any] = {}, *, absent: bool = False) -> None:  # only read
+        super().__init__((str(name), _inner(value)) for name, value in fields.items())
+        self.absent = absent
+
+
+def _inner(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return Record(value)
+    if isinstance(value, list | tuple):
+        return [_inner(item) for item in value]
+    return value
+
+
+ABSENT = Record(absent=True)
+"""The record that stands for one that is not there, with `missing: empty`."""
+
+
+class Blank(Missing):
+    """A field that a record lacks, where this is no error: empty as text and as list, falsy, and replaced by `default`."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:  # type: ignore[override]  # its base raises
+        return ""
+
+    def __bool__(self) -> bool:  # type: ignore[override]  # its base raises
+        return False
+
+    def __len__(self) -> int:  # type: ignore[override]  # as above
+        return 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # as above
+        return iter(())
+
+    def __eq__(self, other: object) -> bool:  # type: ignore[override]  # as above
+        return isinstance(other, Blank)
+
+    def __ne__(self, other: object) -> bool:  # type: ignore[override]  # as above
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment]  # as every value that compares by a rule of its own
+
+    def child(self, name: Any) -> Missing:
+        """Return what is asked of a field that is not there."""
+        return Blank(obj=self._undefined_obj, name=self._undefined_name, names=(*self.names, name))

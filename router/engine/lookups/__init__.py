@@ -1,0 +1,1 @@
+"""Lookups carried out: the records of a delivery fetched, shared and cached; floor 5."""

@@ -1,0 +1,219 @@
+"""One lookup at work: its cache, the fetches under way, and the health of its store; floor 5."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+import structlog
+
+from router.broker.server.link import cancelled
+from router.config.lookups import LookupKeys
+from router.contracts import Clock
+from router.core.accounts.snapshot import Fault, LookupStatus
+from router.core.lookups.record_cache import RecordCache, Unknown
+from router.core.rendering.sandbox.lookup_records import Record
+from router.engine.calling import accidents
+from router.engine.delivery.sink_health import SinkHealth
+from router.errors import DeliveryError, PermanentError, PluginError, TransientError, text_of
+from router.ops.logs import redacted
+
+log = structlog.stdlib.get_logger(__name__)
+
+BATCH = 500
+"""Keys in one call of a store, at most."""
+
+PATIENCE = 10.0
+"""Seconds allowed for one call of a store."""
+
+PAUSE = 1.0
+"""Seconds for which a store that is away is not asked again: the deliveries that need it fail at once."""
+
+Answer = Record | Exception | None
+"""The answer for one key: the record, None if there is none, or why it could not be fetched."""
+
+
+class Store(Protocol):
+    """The origin of a lookup's records."""
+
+    async def fetch_many(self, keys: Sequence[str]) -> Sequence[Mapping[str, Any] | Exception | None]:
+        """Return the record of each key, None where there is none, or the error of that key.
+
+        Raises `TransientError` while the store is away.
+        """
+
+    async def close(self) -> None:
+        """Close what the store has open."""
+
+
+class Closing(Protocol):
+    """Anything that has to be closed in the end."""
+
+    async def close(self) -> None:
+        """Close it."""
+
+
+class KeptRecords(Protocol):
+    """A store that holds all its records in memory, so that its lookup needs no cache."""
+
+    fault: str | None
+    """Why what it should hold now can't be used, so that earlier records are in force; None if all is well."""
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+
+
+class Lookup:
+    """One lookup. All sinks share its cache, and one fetch for each key at a time.
+
+    The lookup closes its `store` and the `context`. `kept` is the store itself if it holds all its records in memory.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        keys: LookupKeys,
+        store: Store,
+        context: Closing,
+        *,
+        clock: Clock,
+        kept: KeptRecords | None = None,
+    ) -> None:
+        self._name = name
+        self._type = keys.type
+        self._store = store
+        self._context = context
+        self._clock = clock
+        self._kept = kept
+        self._cache = None if kept is not None else RecordCache(keys.ttl)
+        self._flying: dict[str, asyncio.Future[Answer]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._health = SinkHealth(log.bind(lookup=name), clock)
+        self._away: TransientError | None = None  # until `_again_at`
+        self._again_at = 0.0
+        self._why = ""
+        self._closed = False
+        self._hits = self._misses = self._fetches = self._errors = 0
+
+    @property
+    def status(self) -> LookupStatus:
+        """The lookup in numbers."""
+        size = len(self._cache) if self._cache is not None else len(self._kept or ())
+        return LookupStatus(
+            type=self._type,
+            fault=None if self._health.fault is None else Fault(self._health.fault.since, self._why),
+            hits=self._hits,
+            misses=self._misses,
+            fetches=self._fetches,
+            errors=self._errors,
+            size=size,
+        )
+
+    async def fetch(self, keys: Collection[str]) -> dict[str, Answer]:
+        """Return the answer for each key, from the cache, from a fetch under way, or from a new one."""
+        now = self._clock.monotonic()
+        found: dict[str, Answer] = {}
+        awaited: dict[str, asyncio.Future[Answer]] = {}
+        new: list[str] = []
+        for key in keys:
+            cached = Unknown() if self._cache is None else self._cache.get(key, now)
+            if not isinstance(cached, Unknown):
+                self._hits += 1
+                found[key] = cached
+                continue
+            self._misses += 1
+            if key in self._flying:
+                awaited[key] = self._flying[key]
+            elif self._closed:
+                found[key] = TransientError("the lookup was replaced by a reload")
+            elif self._away is not None and now < self._again_at:
+                found[key] = self._away
+            else:
+                awaited[key] = self._flying[key] = asyncio.get_running_loop().create_future()
+                new.append(key)
+        for first in range(0, len(new), BATCH):
+            self._start(new[first : first + BATCH])
+        if awaited:
+            await asyncio.wait(awaited.values())  # unlike `await future`, a cancelled wait leaves the future to others
+            found.update((key, future.result()) for key, future in awaited.items())
+        return found
+
+    def _start(self, keys: list[str]) -> None:
+        task = asyncio.create_task(self._run(keys), name=f"lookup {self._name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, keys: list[str]) -> None:
+        """Fetch these keys and answer all who wait for them. Ends within `PATIENCE`, whatever the store does."""
+        answers: Sequence[Answer] = [TransientError("the lookup was closed")] * len(keys)
+        try:
+            self._fetches += 1
+            answers = await self._asked(keys)
+            self._judge(answers)
+        finally:
+            now = self._clock.monotonic()
+            for key, answer in zip(keys, answers, strict=True):
+                if isinstance(answer, Exception):
+                    self._errors += 1
+                elif self._cache is not None:
+                    self._cache.put(key, answer, now)
+                self._flying.pop(key).set_result(answer)
+
+    async def _asked(self, keys: list[str]) -> list[Answer]:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                found: Any = await self._store.fetch_many(keys)
+            if isinstance(found, str) or not isinstance(found, Sequence) or len(found) != len(keys):
+                raise PluginError(f"fetch_many returned {type(found).__name__}, not one result for each key")
+        except TimeoutError:
+            return [TransientError(f"no answer within {PATIENCE:g} s")] * len(keys)
+        except Exception as error:  # noqa: BLE001  # whatever a plugin raises is the failure of these keys
+            return [_failure(error)] * len(keys)
+        return [_answer(each) for each in found]
+
+    def _judge(self, answers: Sequence[Answer]) -> None:
+        """Note whether the store is away: it is where it has answered none of the keys."""
+        failures = [answer for answer in answers if isinstance(answer, TransientError)]
+        if failures and len(failures) == len(answers):
+            self._away = failures[0]
+            self._again_at = self._clock.monotonic() + PAUSE
+            self._why = text_of(self._away)
+            self._health.happened("a lookup can't be made: the deliveries that need it wait", self._why)
+            return
+        self._away = None
+        fault = None if self._kept is None else self._kept.fault
+        if fault is not None:
+            message = "the file of a lookup can't be used as it is now: its records as they were stay in force"
+            self._why = fault
+            self._health.happened(message, fault)
+        else:
+            self._health.ended("the lookup can be made again")
+
+    async def close(self) -> None:
+        """End the fetches under way, which fail, and close the store."""
+        self._closed = True
+        await cancelled(list(self._tasks))
+        await self._store.close()
+        await self._context.close()
+
+
+def _answer(found: object) -> Answer:
+    if found is None or isinstance(found, Record):
+        return found
+    if isinstance(found, Mapping):
+        return Record(found)
+    if isinstance(found, Exception):
+        return _failure(found)
+    return PermanentError(f"the record is a {type(found).__name__}, not a mapping")
+
+
+def _failure(error: Exception) -> DeliveryError:
+    """Return a failure as one of ours, without secrets. What no plugin should raise may pass."""
+    if isinstance(error, TransientError):
+        return TransientError(redacted(text_of(error)) or "the store is away", retry_after=error.retry_after)
+    if isinstance(error, PermanentError | PluginError):
+        return PermanentError(redacted(text_of(error)))
+    if isinstance(error, DeliveryError):
+        return TransientError(redacted(text_of(error)))
+    return TransientError(redacted("".join(accidents.described(error))))

@@ -1,0 +1,111 @@
+"""`lookups:`: each checked by the model of its type, its file of records read; floor 4."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from router.config.lookups import (
+    LOOKUP_NAME,
+    LOOKUPS,
+    TAKEN,
+    BuiltInLookup,
+    FileLookupConfig,
+    HttpLookupConfig,
+    LookupConfig,
+)
+from router.files import resolve_path
+from router.ops.loading.checking.sinks import IN_CLEAR, entries_with_type, secrets_of
+from router.ops.loading.reading import typed
+from router.ops.loading.reading.nodes import Entry, Mapping, Scalar, find, quoted
+from router.ops.loading.reading.problems import Problems, unknown
+from router.ops.loading.record_files import RecordFileError, read_records
+
+_NAME = re.compile(LOOKUP_NAME)
+_NO_SECRET = frozenset({"accept", "accept-language", "content-type", "user-agent"})
+"""The headers of a request that hold no credential."""
+
+
+@dataclass(slots=True)
+class CheckedLookup:
+    """A lookup on its way: its keys, and its configuration when it is sound."""
+
+    name: str
+    entry: Entry
+    keys: Mapping
+    config: LookupConfig | None = None
+
+
+def check_lookups(node: Mapping, problems: Problems, files: set[Path]) -> dict[str, CheckedLookup]:
+    """Check every lookup; those whose type is known are returned, sound or not.
+
+    A file of records that can't be used is added to `files`: a change of it may mend the configuration.
+    """
+    found: dict[str, CheckedLookup] = {}
+    if not node.entries:
+        return found
+    entries = entries_with_type(node, "lookup", "where the records come from", problems, name_fault=_name_fault)
+    for name, entry, keys, kind in entries:
+        model = LOOKUPS.get(kind)
+        if model is None:
+            problems.add(unknown("type of lookup", kind, tuple(LOOKUPS)), keys.entries["type"].node)
+            continue
+        lookup = found[name] = CheckedLookup(name, entry, keys)
+        checked = typed.check(model, keys, problems, at=entry)
+        if checked is not None:
+            lookup.config = _checked(checked, keys, problems, files)
+    return found
+
+
+def _name_fault(name: str) -> str | None:
+    if not _NAME.fullmatch(name):
+        rule = "1 to 64 of the letters a-z A-Z, digits and `_`, not beginning with a digit, for templates name it"
+        return f"{quoted(name)} is no name of a lookup: {rule}"
+    return (
+        f"templates know another {quoted(name)} already: choose another name for the lookup" if name in TAKEN else None
+    )
+
+
+def _checked(checked: BuiltInLookup, keys: Mapping, problems: Problems, files: set[Path]) -> LookupConfig | None:
+    if isinstance(checked, HttpLookupConfig):
+        _warn_of_secrets(keys, problems)
+    named = keys.get("path")
+    if not isinstance(checked, FileLookupConfig) or named is None:
+        return LookupConfig(keys=checked)
+    path = named.mark.file.folder / checked.path
+    try:
+        path = resolve_path(path.parent) / path.name
+        read_records(path, checked.by)
+    except RecordFileError as error:
+        files.add(path)
+        problems.add(f"{checked.path}{error.place}: {error}", _concerned(keys, str(error)))
+        return None
+    except ValueError as error:
+        problems.add(f"{checked.path}: {error}", named)
+        return None
+    return LookupConfig(keys=checked.model_copy(update={"path": str(path)}))
+
+
+def _concerned(keys: Mapping, message: str) -> Scalar | None:
+    """Return the key of the configuration that a fault of a file concerns: `by` where the file lacks that column."""
+    by, path = keys.get("by"), keys.get("path")
+    node = by if by is not None and message.startswith(("there is no column", "no record has")) else path
+    return node if isinstance(node, Scalar) else None
+
+
+def _warn_of_secrets(keys: Mapping, problems: Problems) -> None:
+    headers = find(keys, "headers")
+    for name, entry in headers.entries.items() if isinstance(headers, Mapping) else ():
+        node = entry.node
+        if isinstance(node, Scalar) and not node.expanded and name.lower() not in _NO_SECRET and node.value:
+            problems.warn(IN_CLEAR, node)
+
+
+def lookup_secrets(config: LookupConfig) -> set[str]:
+    """Return the texts of a lookup's configuration that must never be shown."""
+    keys = config.keys
+    if not isinstance(keys, HttpLookupConfig):
+        return secrets_of(keys)
+    headers = [value for name, value in keys.headers.items() if name.lower() not in _NO_SECRET]
+    return secrets_of([keys.url, keys.http, *headers])

@@ -1,0 +1,1 @@
+"""Stores of lookups that are files or HTTP servers; floor 4."""

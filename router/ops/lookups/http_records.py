@@ -1,0 +1,59 @@
+"""The records of a lookup that an HTTP server gives as JSON objects; floor 4."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+from router.contracts import Clock
+from router.core.delivery.responses import retry_after
+from router.core.rendering.sandbox.lookup_records import Record
+from router.errors import DeliveryError, PermanentError, TransientError
+from router.ops.http import MAX_BODY
+from router.plugin_contracts import HttpClient, HttpResponse
+
+AT_ONCE = 16
+"""Requests under way at the same time, at most."""
+
+
+class HttpRecords:
+    """The records of one HTTP lookup: each key is the URL of a record."""
+
+    def __init__(self, client: HttpClient, headers: Mapping[str, str], clock: Clock) -> None:
+        self._client = client
+        self._clock = clock
+        self._headers = {"Accept": "application/json", **headers}
+        self._turns = asyncio.Semaphore(AT_ONCE)
+
+    async def fetch_many(self, keys: Sequence[str]) -> list[Record | Exception | None]:
+        """Return the JSON object at each URL, None for HTTP 404, or why it could not be fetched."""
+        return await asyncio.gather(*(self._fetch(key) for key in keys))
+
+    async def _fetch(self, url: str) -> Record | Exception | None:
+        async with self._turns:
+            try:
+                return _record(await self._client.request("GET", url, headers=self._headers), self._clock.now())
+            except PermanentError as error:
+                return error
+            except DeliveryError as error:  # a certificate that can't be trusted may be replaced
+                return error if isinstance(error, TransientError) else TransientError(str(error))
+
+    async def close(self) -> None:
+        """Do nothing: the client belongs to the lookup's context."""
+
+
+def _record(response: HttpResponse, now: float) -> Record | Exception | None:
+    status = response.status
+    if status == HTTPStatus.NOT_FOUND:
+        return None
+    if 400 <= status < 500:
+        return PermanentError(f"HTTP {status}")
+    if not 200 <= status < 300:
+        return TransientError(f"HTTP {status}", retry_after=retry_after(response.headers, now))
+    try:
+        found = response.json()
+    except ValueError as error:
+        large = len(response.body) >= MAX_BODY
+        return PermanentError(f"the answer is larger than {MAX_BODY // 1024} KiB" if large else str(error))
+    return Record(found) if isinstance(found, dict) else PermanentError("the answer is not a JSON object")
