@@ -91,6 +91,13 @@ def of_running(function: Callable[..., int | Coroutine[Any, Any, int]]) -> Calla
     return config_option(env_file_option(instance_option(wrapped)))
 
 
+def payload_of(argument: str) -> bytes:
+    """Return the payload that an argument gives: its bytes, or for `-` stdin without the newline at its end."""
+    if argument != "-":
+        return os.fsencode(argument)
+    return sys.stdin.buffer.read().removesuffix(b"\n").removesuffix(b"\r")
+
+
 def find_config(given: Path | None) -> Path:
     """The configuration to use: the one given, else the first of the usual places that exists.
 

@@ -32,6 +32,10 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "demo": Entry("first_steps.demo:demo", "A tour that ends by itself: what goes in, where it goes and why."),
         "run": Entry("first_steps.run:run", "The daemon: read, validate, route, deliver."),
         "publish": Entry("first_steps.publish:publish", "Publish one event, checked against its schema first."),
+        "explain": Entry(
+            "first_steps.explain:explain",
+            "What becomes of a payload, step by step: schema, routes, who gets which message.",
+        ),
     },
     "Operate": {
         "check": Entry("operate.check:check", "Everything that can be known of a configuration without sending."),

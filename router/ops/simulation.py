@@ -15,6 +15,7 @@ from pydantic import BaseModel, SecretStr
 
 from router import events
 from router.config.models import DeliverOnly, SourceConfig
+from router.core.accounts.dead_letter_filter import delivery_of, format_of
 from router.core.conditions.route_checks import Asked, Check, Step, checks
 from router.core.decoding import SourceFormat
 from router.core.delivery.preparation import AllowedAddresses, Refused, Rules, prepare
@@ -25,9 +26,12 @@ from router.core.routing import Plan, Target, merged
 from router.core.validation import Violation
 from router.core.verdict import Rejected, Routed, Verdict, judge, opened
 from router.errors import SUPPRESSED, Reason
-from router.events import Event
+from router.events import DeadLetter, Event
 from router.ops.loading import Loaded
+from router.ops.loading.reading.problems import did_you_mean
 from router.ops.redaction import HIDDEN, Redactor
+
+_BOOT = "explain"  # stands in the ids that are made up, where those of a router have a word of its process
 
 
 class Ending(StrEnum):
@@ -67,6 +71,9 @@ class SchemaVerdict(msgspec.Struct, frozen=True):
     mode: str | None
     valid: bool | None
     violations: tuple[Violation, ...]
+
+
+_NO_SCHEMA = SchemaVerdict(None, None, None, ())
 
 
 class RouteVerdict(msgspec.Struct, frozen=True):
@@ -127,17 +134,20 @@ class SimulatedDelivery(msgspec.Struct, frozen=True):
 class Simulation(msgspec.Struct, frozen=True):
     """What becomes of one message.
 
-    `event` has its payload and the id, headers and data of an envelope once the message was read. `verdict` is None for a
+    `came` is the event as it came; `event` has its payload and the id, headers and data of an envelope once the message was
+    read. `verdict` is None for a
     channel that no source reads. `routes` are in the order of the configuration; none was asked about a message that is
-    rejected.
+    rejected. `detail` says why no source reads the message.
     """
 
+    came: Event
     event: Event
     ending: Ending
     verdict: Verdict | None
     schema: SchemaVerdict
     routes: tuple[RouteVerdict, ...] = ()
     deliveries: tuple[SimulatedDelivery, ...] = ()
+    detail: str = ""
 
     @property
     def rejected(self) -> Rejected | None:
@@ -181,7 +191,7 @@ class Simulator:
         source = None if reader is None else self._config.sources[reader]
         came = datetime.fromtimestamp(message.received_at, UTC)
         event = Event(
-            message.id or Ids("explain").next(message.received_at),
+            message.id or Ids(_BOOT).next(message.received_at),
             reader or "",
             events.text(message.channel),
             None if source is None else pattern_of(source, message.channel),
@@ -190,18 +200,18 @@ class Simulator:
             headers=message.headers,
         )
         if reader is None or source is None or not reads(source, message.channel):
-            return Simulation(event, Ending.UNREAD, None, SchemaVerdict(None, None, None, ()))
+            return _unread(event, self._why_unread(message))
         now = message.received_at if message.now is None else message.now
         return self.again(event, message.channel, SourceFormat.of(reader, source), now)
 
-    def again(self, event: Event, channel: bytes, source: SourceFormat, now: float) -> Simulation:
-        """Return what becomes of a message that a source has brought: `event`, whose bytes nobody has read yet."""
-        plan = self._routing.plan(event.source, channel)
-        verdict = judge(event, source, plan, now)
+    def again(self, came: Event, channel: bytes, source: SourceFormat, now: float) -> Simulation:
+        """Return what becomes of a message that a source has brought, whose bytes nobody has read yet."""
+        plan = self._routing.plan(came.source, channel)
+        verdict = judge(came, source, plan, now)
         schema = _schema(plan, verdict)
         if isinstance(verdict, Rejected):
-            return Simulation(event, Ending.REJECTED, verdict, schema)
-        event = opened(event, verdict.message)
+            return Simulation(came, came, Ending.REJECTED, verdict, schema)
+        event = opened(came, verdict.message)
         if isinstance(verdict, Routed):
             ending = Ending.ROUTED
             deliveries = [(delivery.target, delivery.merged) for delivery in merged(verdict.because)]
@@ -210,6 +220,7 @@ class Simulator:
             deliveries = [(target, ()) for target in verdict.deliveries]
         taken = {step.route for step in verdict.because} if isinstance(verdict, Routed) else set()
         return Simulation(
+            came,
             event,
             ending,
             verdict,
@@ -218,16 +229,41 @@ class Simulator:
             tuple(self._deliver(event, target, others, now) for target, others in deliveries),
         )
 
-    def deliver(self, event: Event, target: Target, now: float) -> Simulation:
-        """Return what becomes of a delivery that was made before: only this sink gets the event, by this route."""
-        known = self._routing.knows(target.route, target.sink) and target.sink in self._config.sinks
-        refused = Refused(Reason.ORPHANED, "routes", f"no route {target.route!r} leads to a sink {target.sink!r}")
-        delivery = (
-            self._deliver(event, target, (), now)
-            if known
-            else SimulatedDelivery(target.route, target.sink, "", refused=refused)
-        )
-        return Simulation(event, Ending.ROUTED, None, SchemaVerdict(None, None, None, ()), (), (delivery,))
+    def letter(self, letter: DeadLetter, now: float) -> Simulation:
+        """Return what becomes of a dead letter that is replayed: a delivery is made again, an event goes the whole way."""
+        if letter.sink is None:
+            return self.whole(letter, now)
+        event = delivery_of(letter)
+        config = self._config.sources.get(letter.source)
+        target = Target(letter.route or "", letter.sink)
+        payload_format = format_of(letter, None if config is None else config.format)
+        if not self._routing.knows(target.route, target.sink) or target.sink not in self._config.sinks:
+            said = f"no route {target.route!r} leads to a sink {target.sink!r}"
+            return _single(event, _refused(target, Reason.ORPHANED, Step.ORPHANED, said))
+        if payload_format is None:
+            said = "the payload can't be decoded"
+            return _single(event, _refused(target, Reason.DECODE, Step.DECODE, said))
+        event = msgspec.structs.replace(event, format=payload_format)
+        return _single(event, self._deliver(event, target, (), now))
+
+    def whole(self, letter: DeadLetter, now: float) -> Simulation:
+        """Return what becomes of the event of a dead letter when it goes the whole way."""
+        event = msgspec.structs.replace(delivery_of(letter), route="", sink="", address=None)
+        config = self._config.sources.get(letter.source)
+        if config is None:
+            return _unread(event, f"there is no source {letter.source!r} any more")
+        source = SourceFormat.of(letter.source, config)
+        if letter.sink is not None and source.format == events.CLOUDEVENTS:
+            # The letter of a delivery holds the data of an envelope, and no envelope.
+            source = msgspec.structs.replace(source, format=format_of(letter, None) or events.TEXT)
+        return self.again(event, letter.channel.encode("utf-8", "surrogateescape"), source, now)
+
+    def _why_unread(self, message: Message) -> str:
+        channel = events.text(message.channel)
+        if message.source is not None:
+            return f"the source {message.source} does not read the channel {channel!r}"
+        known = (each for source in self._config.sources.values() for each in source.reads)
+        return f"no source reads the channel {channel!r}{did_you_mean(channel, known)}"
 
     def _routes(self, asked: Asked, taken: set[str]) -> tuple[RouteVerdict, ...]:
         found: list[RouteVerdict] = []
@@ -275,6 +311,24 @@ class Simulator:
         if local or self._config.deliver == "send":
             return None
         return self._allowed.part(rendered, mail=mail)
+
+
+def _unread(event: Event, detail: str) -> Simulation:
+    return Simulation(event, event, Ending.UNREAD, None, _NO_SCHEMA, detail=detail)
+
+
+def _single(event: Event, delivery: SimulatedDelivery) -> Simulation:
+    """Return the simulation of a delivery that is made again: nothing else is decided."""
+    return Simulation(event, event, Ending.ROUTED, None, _NO_SCHEMA, (), (delivery,))
+
+
+def _refused(target: Target, reason: Reason, step: Step, detail: str) -> SimulatedDelivery:
+    return SimulatedDelivery(target.route, target.sink, "", refused=Refused(reason, step, detail))
+
+
+def is_made_up(event_id: str) -> bool:
+    """Return whether an id was made by a simulation, rather than brought by the message."""
+    return f"-{_BOOT}-" in event_id
 
 
 def reader_of(sources: Mapping[str, SourceConfig], channel: bytes) -> str | None:

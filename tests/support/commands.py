@@ -34,6 +34,7 @@ METAVARS = {
     "PORT": "6379",
     "REASON": "exhausted",
     "SHELL": "bash",
+    "SOURCE": "web-app",
     "TIME": "1h",
     "TO": "mail",
 }

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.common import of_running, redis_url, say, tell
+from router.cli.common import of_running, payload_of, redis_url, say, tell
 from router.errors import Exit
 from router.wording import counted
 
@@ -33,7 +32,7 @@ def publish(channel: str, payload: str, *, loaded: Loaded, no_check: bool) -> in
     """
     from router.cli.first_steps.samples import publish_command
 
-    raw = _stdin() if payload == "-" else os.fsencode(payload)
+    raw = payload_of(payload)
     name, source = _source(loaded, channel)
     if source is None:
         tell(f"warning: no source of {loaded.path.name} reads {channel!r}", "warning")
@@ -53,22 +52,16 @@ def publish(channel: str, payload: str, *, loaded: Loaded, no_check: bool) -> in
     return Exit.OK
 
 
-def _stdin() -> bytes:
-    raw = sys.stdin.buffer.read()
-    return raw.removesuffix(b"\n").removesuffix(b"\r")
-
-
 def _source(loaded: Loaded, channel: str) -> tuple[str, SourceConfig | None]:
     """The first source that reads the channel, and its name; an empty one without a source. Raises `ConfigError` where the URL of its server is not known."""
-    from router.core.matching import any_of
     from router.ops.loading.reading.nodes import child_path
+    from router.ops.simulation import reader_of
 
-    wanted = os.fsencode(channel)
-    for name, source in loaded.config.sources.items():
-        if any_of(source.reads)(wanted) if source.type == "pubsub" else wanted in map(os.fsencode, source.reads):
-            loaded.require(child_path("sources", name))
-            return name, source
-    return "", None
+    name = reader_of(loaded.config.sources, os.fsencode(channel))
+    if name is None:
+        return "", None
+    loaded.require(child_path("sources", name))
+    return name, loaded.config.sources[name]
 
 
 def _fits(loaded: Loaded, name: str, source: SourceConfig | None, channel: str, raw: bytes) -> bool:

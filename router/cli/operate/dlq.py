@@ -14,6 +14,7 @@ import click
 
 from router.broker.dead_letters.dead_letter_store import Kept, LetterStore
 from router.cli.common import json_option, of_running, print_json, redis_url, tell
+from router.cli.first_steps.explain import as_test_option
 from router.cli.operate import dead_letter_views as views
 from router.cli.operate.bulk import agreed, dry_run_option, progress, yes_option
 from router.cli.tables import show_table
@@ -24,6 +25,7 @@ from router.escaping import escape
 from router.wording import counted
 
 if TYPE_CHECKING:
+    from router.events import DeadLetter
     from router.ops.loading import Loaded
 
 AT_ONCE = 100
@@ -122,19 +124,39 @@ async def _waiting(store: LetterStore) -> int:
         return 0
 
 
-@dlq.command()
-@click.argument("letter_id", metavar="ID")
-@json_option
-@of_running
-async def show(letter_id: str, *, loaded: Loaded, as_json: bool) -> int:
-    """One whole letter: ID is the letter's, its event's, or that of its entry in the stream.
-
-    Exit code 1 when there is none.
-    """
+async def found(letter_id: str, loaded: Loaded) -> Kept:
+    """Return the letter with this id, event id or entry id. Raises `RouterError` when there is none."""
     async with _store(loaded) as store:
         kept = await store.find(letter_id)
     if kept is None:
         raise RouterError(f"there is no dead letter {letter_id!r} (see: event-router dlq list)")
+    return kept
+
+
+def readable(kept: Kept) -> DeadLetter:
+    """Return a letter that is to be interpreted. Raises `RouterError` for one that this router can't read."""
+    if kept.newer or kept.unreadable:
+        what = "was written by a newer event-router" if kept.newer else "can't be read"
+        raise RouterError(f"the dead letter {kept.letter.id or kept.entry!r} {what}: its replay can't be explained")
+    return kept.letter
+
+
+@dlq.command()
+@click.argument("letter_id", metavar="ID")
+@as_test_option
+@json_option
+@of_running
+async def show(letter_id: str, *, loaded: Loaded, as_json: bool, as_test: bool) -> int:
+    """One whole letter: ID is the letter's, its event's, or that of its entry in the stream.
+
+    `--as-test` prints its event, and what becomes of it now, as an entry of `tests:`. Exit code 1 when there is no such letter.
+    """
+    kept = await found(letter_id, loaded)
+    if as_test:
+        if as_json:
+            raise click.UsageError("--as-test prints YAML: it does not go with --json")
+        click.echo(_as_test(kept, loaded), nl=False)
+        return Exit.OK
     kept = views.hiding(loaded.secrets)(kept)
     if as_json:
         click.echo(views.line(kept))
@@ -142,6 +164,16 @@ async def show(letter_id: str, *, loaded: Loaded, as_json: bool) -> int:
     for text in views.page(kept, time.time()):
         click.echo(escape(text, newlines=True))
     return Exit.OK
+
+
+def _as_test(kept: Kept, loaded: Loaded) -> str:
+    """Return the event of a letter as an entry of `tests:`. Its clock stands at the time at which it was received."""
+    from router.cli.first_steps import test_entry
+    from router.core.accounts.dead_letter_filter import received_at
+    from router.ops.simulation import Simulator
+
+    letter = readable(kept)
+    return test_entry.entry(Simulator(loaded).whole(letter, received_at(letter).timestamp()))
 
 
 # purge

@@ -64,7 +64,12 @@ class Clause(msgspec.Struct, frozen=True, eq=False):
     @property
     def text(self) -> str:
         """The clause in words."""
-        return _cut(f"{paths.shown(self.path)} {' and '.join(test.text for test in self.tests)}")
+        return _cut(f"{paths.shown(self.path)} {self.needs}")
+
+    @property
+    def needs(self) -> str:
+        """The clause in words, without its path."""
+        return _cut(" and ".join(test.text for test in self.tests))
 
 
 class Not(msgspec.Struct, frozen=True, eq=False):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from router.core.conditions.clauses import Node
 from router.core.conditions.index import is_simple
 from router.core.conditions.match import Match, holding
+from router.core.conditions.paths import Path
 from router.core.rendering import TemplateEnvironment
 from router.core.rendering.checking import Fault
 from router.core.rendering.expressions import BrokenExpressionError, Expression
+from router.core.rendering.reads import paths_read
 from router.errors import TemplateError
 from router.events import Event
 
@@ -24,6 +26,8 @@ class When:
     """A compiled `when`. Raises `BrokenExpressionError`."""
 
     def __init__(self, source: str, environment: TemplateEnvironment) -> None:
+        self.source = source
+        self._environment = environment
         self._expression = Expression(source, environment, "when")
         others = self._expression.names - KNOWN
         if others:
@@ -34,6 +38,17 @@ class When:
     def holds(self, event: Event, now: float) -> bool:
         """Return whether the expression is true of an event. Raises `TemplateError`."""
         return self._expression.holds(event, now)
+
+    def paths(self) -> list[Path]:
+        """Return the paths of the payload that the expression reads, for those who ask about one event."""
+        read = paths_read(f"{{{{ {self.source}\n}}}}", self._environment.expressions)
+        return [path for path in map(_path, read) if path]
+
+
+def _path(read: tuple[object, ...]) -> Path:
+    """Return what a template reads as a path of section `match`; empty where it is none."""
+    whole = all(type(part) is str or (type(part) is int and part >= 0) for part in read)
+    return cast("Path", read) if whole else ()
 
 
 class Condition:

@@ -5,17 +5,26 @@ For those who ask about one event. `core.verdict.judge` decides, and a test hold
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
 
 from router.config.models import RouteConfig
+from router.core.conditions import paths
 from router.core.conditions.clauses import shown
 from router.core.conditions.condition import Condition, When
-from router.core.conditions.why import why
+from router.core.conditions.why import seen, why
 from router.core.matching import any_of
 from router.errors import TemplateError
+from router.escaping import cut
 from router.events import Event
+
+MOST_NAMES = 10
+"""Names or globs of a route that are listed."""
+
+EXPRESSION_BYTES = 200
+"""Bytes of an expression that is shown."""
 
 
 class Step(StrEnum):
@@ -52,13 +61,18 @@ class Step(StrEnum):
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One condition, whether it held, and the value that it saw. `place` is where a clause of `match` is written."""
+    """One condition, whether it held, and the value that it saw. `place` is where a clause of `match` is written.
+
+    Where the condition is about one thing, `subject` is its name and `needs` the condition without it.
+    """
 
     step: Step
     clause: str
     held: bool
     saw: str
     place: str = ""
+    subject: str = ""
+    needs: str = ""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -82,7 +96,7 @@ def checks(
         return tuple(found)
     if condition.match is not None:
         found += [
-            Check(Step.MATCH, each.clause, each.held, each.saw, each.place)
+            Check(Step.MATCH, each.clause, each.held, each.saw, each.place, each.subject, each.needs)
             for each in why(condition.match, asked.event.payload)
         ]
     if condition.when is not None:
@@ -94,14 +108,23 @@ def checks(
 def _of_channel(route: RouteConfig, asked: Asked) -> list[Check]:
     """Return what a route asks of the source and the channel."""
     found = [] if route.enabled else [Check(Step.ENABLED, "the route is enabled", held=False, saw="enabled: false")]
+    event = asked.event
     if route.sources is not None:
-        names = ", ".join(route.sources)
-        source = asked.event.source
-        found.append(Check(Step.SOURCE, f"source is {names}", source in route.sources, source))
+        needs = _any_of(route.sources)
+        held = event.source in route.sources
+        found.append(Check(Step.SOURCE, f"source is {needs}", held, event.source, subject="the source", needs=needs))
     if route.channels is not None:
-        fits = any_of(route.channels)(asked.channel)
-        found.append(Check(Step.CHANNEL, f"channel fits {', '.join(route.channels)}", fits, asked.event.channel))
+        needs = _any_of(route.channels)
+        held = any_of(route.channels)(asked.channel)
+        found.append(
+            Check(Step.CHANNEL, f"channel is {needs}", held, event.channel, subject="the channel", needs=needs)
+        )
     return found
+
+
+def _any_of(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMES
+    return " or ".join([*names[:MOST_NAMES], *([f"{more} others"] if more > 0 else [])])
 
 
 def _of_order(stopped_by: str | None) -> list[Check]:
@@ -112,9 +135,10 @@ def _of_order(stopped_by: str | None) -> list[Check]:
 
 def _when(route: RouteConfig, when: When, asked: Asked, *, reached: bool) -> Check | None:
     """Return what `when` says; None where it fails and the router would not have asked it (not `reached`)."""
-    clause = f"when: {' '.join(str(route.when).split())}"
+    clause = f"when: {cut(' '.join(when.source.split()), EXPRESSION_BYTES)}"
     try:
         held = when.holds(msgspec.structs.replace(asked.event, route=route.id, sink=""), asked.now)
     except TemplateError as error:
         return Check(Step.WHEN, clause, held=False, saw=f"it failed: {error}") if reached else None
-    return Check(Step.WHEN, clause, held, shown(held))
+    values = [f"{paths.shown(path)} was {seen(path, asked.event.payload)}" for path in when.paths()]
+    return Check(Step.WHEN, clause, held, ", ".join(values) or shown(held))

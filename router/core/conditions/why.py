@@ -26,11 +26,25 @@ class Reason(NamedTuple):
     held: bool
     saw: str
     place: str
+    subject: str = ""
+    """The path, where the clause is about one."""
+    needs: str = ""
+    """The clause without its subject, where it is about one path."""
 
 
 def why(match: Match, payload: Any) -> list[Reason]:
     """Return what each clause says of a payload. The payload meets the match when all of them held."""
-    return [Reason(node.text, holding((node,))(payload), _saw(node, payload), node.place) for node in match.clauses]
+    return [_reason(node, payload) for node in match.clauses]
+
+
+def _reason(node: Node, payload: Any) -> Reason:
+    subject, needs = (paths.shown(node.path), node.needs) if isinstance(node, Clause) else ("", "")
+    return Reason(node.text, holding((node,))(payload), _saw(node, payload), node.place, subject, needs)
+
+
+def seen(path: paths.Path, payload: Any) -> str:
+    """Return the values at a path of a payload, in words."""
+    return _values(path, payload)
 
 
 def _saw(node: Node, payload: Any) -> str:

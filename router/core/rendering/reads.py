@@ -56,6 +56,12 @@ def fields_read(text: str, sandbox: Sandbox) -> list[Read]:
     return list(found.values())
 
 
+def paths_read(text: str, sandbox: Sandbox) -> list[Path]:
+    """Return the paths of the fields that a template reads, each once, in their order; optional ones too."""
+    trees = read(text, sandbox).trees.values()
+    return list(dict.fromkeys(path for tree in trees for path, _, _ in _reads(tree, always=True) if path))
+
+
 def _of_payload(node: nodes.Node) -> Path | None:
     """Return the path below the payload that a node reads; None where it reads something else."""
     chain = chain_of(node)

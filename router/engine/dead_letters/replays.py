@@ -25,7 +25,7 @@ from router.broker.server.health import Health
 from router.broker.server.link import cancelled
 from router.broker.server.outage import Outage
 from router.contracts import Clock, DeadLetters, Receipt, Source
-from router.core.accounts.dead_letter_filter import delivery_of, received_at
+from router.core.accounts.dead_letter_filter import delivery_of, format_of, received_at
 from router.core.validation import DETAIL_BYTES
 from router.engine.log_limits import LogLimits
 from router.errors import ConfigError, Reason, UnavailableError
@@ -141,7 +141,7 @@ class Replayer:
                     self._unreadable.add(1)
                     continue
                 at = At(batch.receipt, position)
-                payload_format = _format(letter.payload, way.format_of(letter.source))
+                payload_format = format_of(letter, way.format_of(letter.source))
                 if letter.sink is None:
                     self._replay_event(way, letter, at)
                 elif not way.leads(letter.route or "", letter.sink):
@@ -213,19 +213,3 @@ def _delivery(letter: DeadLetter, payload_format: str, at: At) -> Event:
     return msgspec.structs.replace(
         delivery_of(letter), format=payload_format, _receipt=at.receipt, _position=at.position
     )
-
-
-def _format(payload: bytes, of_source: str | None) -> str | None:
-    """Return the format of a delivery's payload, JSON or text; None if the payload can't be decoded.
-
-    The format is that of the source. If the source is unknown or CloudEvents, it is the first one that decodes the
-    payload.
-    """
-    known = (events.JSON, events.TEXT)
-    for candidate in (of_source,) if of_source in known else known:
-        try:
-            events.decode(payload, candidate)
-        except (ValueError, RecursionError):
-            continue
-        return candidate
-    return None

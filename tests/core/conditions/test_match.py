@@ -232,7 +232,7 @@ def test_why_names_every_clause_and_what_it_saw():
         },
         lambda at: "/".join(map(str, at)),
     )
-    assert [tuple(reason) for reason in why(match, ORDER)] == [
+    assert [tuple(reason)[:4] for reason in why(match, ORDER)] == [
         ('severity is one of "high", "critical"', True, '"high"', "severity"),
         ("order.total > 100", False, "99.5", "order.total/gt"),
         ("order.total < 200", True, "99.5", "order.total/lt"),

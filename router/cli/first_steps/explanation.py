@@ -1,0 +1,347 @@
+"""What `explain` found, for people and as JSON; floor 7."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import click
+import msgspec
+
+from router import events
+from router.config.models import RouterConfig
+from router.core.conditions.route_checks import Check, Step
+from router.errors import Reason
+from router.escaping import escape
+from router.events import Event, timestamp
+from router.ops.simulation import Ending, RouteVerdict, SimulatedDelivery, Simulation, is_made_up
+from router.ops.terminal import colours, terminal
+from router.wording import counted
+
+WIDTH = 80
+"""Columns of a line where stdout is no terminal."""
+
+MOST_LINES = 30
+"""Lines of one rendered option that are shown to people."""
+
+_LABEL = 10  # columns of the word that a line begins with
+_NESTED = 6  # of one that stands below such a word
+_OPTION = 8  # where rendered options begin
+_GREEN, _RED, _YELLOW = "green", "red", "yellow"
+_LARGEST = 2**63 - 1
+
+
+class Line(NamedTuple):
+    """A line for people: the word that it begins with, its colour, and the text, wrapped below itself at `indent`."""
+
+    head: str
+    text: str
+    colour: str | None = None
+    indent: int = _LABEL
+
+
+# JSON
+
+
+def document(found: Simulation, *, only_fails: bool = False) -> dict[str, Any]:
+    """Return what was found as data; with `only_fails` only the routes, clauses and deliveries that said no."""
+    routes = [route for route in found.routes if not (only_fails and route.matched)]
+    deliveries = [each for each in found.deliveries if not (only_fails and each.delivers)]
+    return {
+        "event": _event(found.event),
+        "schema": _schema(found),
+        "routes": [
+            {
+                "id": route.id,
+                "matched": route.matched,
+                "why": [
+                    {"clause": check.clause, "held": check.held, "saw": check.saw}
+                    for check in route.checks
+                    if not (only_fails and check.held)
+                ],
+            }
+            for route in routes
+        ],
+        "deliveries": [_delivery(each) for each in deliveries],
+        "outcome": found.ending,
+    }
+
+
+def _event(event: Event) -> dict[str, Any]:
+    return {
+        "id": event.id,
+        "source": event.source or None,
+        "channel": event.channel,
+        "pattern": event.pattern,
+        "received_at": timestamp(event.received_at),
+        "headers": event.headers,
+        "payload": _payload(event),
+    }
+
+
+def _payload(event: Event) -> Any:
+    """Return the payload as it was published, on one line; as text where it can't be decoded."""
+    try:
+        payload = events.decode(event.raw, event.format)
+        if event.format == events.TEXT:
+            return payload
+        msgspec.json.encode([[[[payload]]]])  # what embeds it must not exceed the limit of nesting either
+        return msgspec.Raw(msgspec.json.format(event.raw, indent=0))
+    except (ValueError, RecursionError, OverflowError):
+        return event.raw.decode("utf-8", "backslashreplace")
+
+
+def _schema(found: Simulation) -> dict[str, Any]:
+    schema, rejected = found.schema, found.rejected
+    errors = [{"pointer": each.pointer, "keyword": each.keyword, "message": each.message} for each in schema.violations]
+    if rejected is not None and rejected.reason != Reason.SCHEMA:
+        errors = [{"pointer": "", "keyword": str(rejected.reason), "message": rejected.detail}]
+    valid = False if rejected is not None else schema.valid
+    return {"file": schema.file, "mode": schema.mode, "valid": valid, "errors": errors}
+
+
+def _delivery(delivery: SimulatedDelivery) -> dict[str, Any]:
+    refused = delivery.refused
+    made = {
+        "route": delivery.route,
+        "sink": delivery.sink,
+        "to": delivery.to,
+        "suppressed": None if refused is None else refused.reason,
+        "rendered": encodable(delivery.rendered),
+        "merged": delivery.merged,
+    }
+    return made if refused is None else {**made, "detail": refused.detail}
+
+
+def encodable(value: Any) -> Any:
+    """Return a value with the integers that the encoder does not take as they are written."""
+    if isinstance(value, Mapping):
+        return {str(key): encodable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [encodable(each) for each in value]
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _LARGEST:
+        return msgspec.Raw(str(value).encode())
+    return value
+
+
+# For people
+
+
+def show(found: Simulation, config: RouterConfig, *, only_fails: bool = False) -> bool:
+    """Print what was found, or only what said no; return whether there was something to print."""
+    paint = colours(os.environ, 1)
+    width = shutil.get_terminal_size((WIDTH, 24)).columns if terminal(1) else WIDTH
+    lines = list(_fails(found, config) if only_fails else _all(found, config))
+    for line in lines:
+        for text in _drawn(line, width):
+            click.echo(text, color=paint)
+    return bool(lines)
+
+
+def _drawn(line: Line, width: int) -> Iterator[str]:
+    """Yield a line as it is printed: broken between words, what follows below the text."""
+    head = escape(line.head)
+    wrapped = textwrap.wrap(
+        f"{head:<{line.indent}}{' ' if len(head) >= line.indent and line.text else ''}{escape(line.text)}".rstrip(),
+        max(width, 40),
+        subsequent_indent=" " * line.indent,
+        initial_indent="",
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+        drop_whitespace=True,
+    )
+    for number, text in enumerate(wrapped or [""]):
+        if number == 0 and line.colour is not None and text.startswith(head):
+            yield click.style(head, fg=line.colour, bold=True) + text.removeprefix(head)
+        else:
+            yield text
+
+
+def _all(found: Simulation, config: RouterConfig) -> Iterator[Line]:
+    event = found.event
+    came = f"{event.channel} by {event.source}" if event.source else event.channel
+    by_glob = f", matched by {event.pattern}" if event.pattern else ""
+    own = "" if is_made_up(event.id) else f", id {event.id}"
+    yield Line("event", f"{came}{by_glob}{own}")
+    if found.ending == Ending.UNREAD:
+        yield Line("read", f"no: {found.detail}", _RED)
+    elif found.verdict is None:
+        yield from _again(found, config)
+    else:
+        yield from _judged(found, config)
+    yield from _outcome(found, config)
+
+
+def _again(found: Simulation, config: RouterConfig) -> Iterator[Line]:
+    (delivery,) = found.deliveries
+    yield Line("replay", f"a delivery that was made before, by {delivery.route}: only {delivery.sink} gets it again")
+    yield from _deliveries(found, config)
+
+
+def _judged(found: Simulation, config: RouterConfig) -> Iterator[Line]:
+    rejected = found.rejected
+    if rejected is not None and rejected.reason != Reason.SCHEMA:
+        yield Line("decode", f"no: {rejected.detail} ({rejected.reason})", _RED)
+        return
+    yield Line("decode", f"yes: {counted(len(found.event.raw), 'byte')} of {_name(found.event.format)}", _GREEN)
+    yield from _schema_lines(found)
+    if rejected is not None:
+        return
+    yield Line("routes", "")
+    widest = max((len(route.id) for route in found.routes), default=0)
+    for route in found.routes:
+        told = _told_of_match(route) if route.matched else said(route)
+        yield Line(_yes(route.matched), f"{route.id:<{widest}}  {told}", _colour(route.matched), _NESTED)
+    if found.nearest is not None and len(found.routes) > 1:
+        yield Line("nearest", f"{found.nearest.id}: {said(found.nearest)}", _YELLOW)
+    yield from _deliveries(found, config)
+
+
+def _yes(held: bool) -> str:
+    return "  yes" if held else "  no"
+
+
+def _colour(held: bool) -> str:
+    return _GREEN if held else _RED
+
+
+def _name(format: str) -> str:  # noqa: A002  # the configuration's word
+    return "text" if format == events.TEXT else "JSON"
+
+
+def _schema_lines(found: Simulation) -> Iterator[Line]:
+    schema = found.schema
+    if schema.file is None:
+        yield Line("schema", "none is for this channel")
+    elif schema.valid is None:
+        yield Line("schema", f"not asked: {schema.file} has mode {schema.mode}")
+    elif schema.valid:
+        yield Line("schema", f"yes: it fits {schema.file} ({schema.mode})", _GREEN)
+    else:
+        lets = "; mode warn lets it pass" if schema.mode == "warn" else ""
+        colour = _YELLOW if lets else _RED
+        yield Line("schema", f"no: it does not fit {schema.file} ({schema.mode}){lets}", colour)
+        for each in schema.violations:
+            yield Line("", f"{each.pointer or '/'} {each.keyword}: {each.message}")
+
+
+def _told_of_match(route: RouteVerdict) -> str:
+    number = len(route.checks)
+    if not number:
+        return "it takes every event"
+    return "its condition held" if number == 1 else f"all {number} conditions held"
+
+
+def said(route: RouteVerdict) -> str:
+    """Return why a route does not take an event: how many conditions held, and the one that decided."""
+    check = route.decided_by
+    if check is None:
+        return ""
+    number = len(route.checks)
+    held = f"{route.held} of {counted(number, 'condition')} held; " if number > 1 else ""
+    return f"{held}{_sentence(check)}"
+
+
+def _sentence(check: Check) -> str:
+    """Return what a condition saw and what it needs."""
+    if check.step == Step.ENABLED:
+        return "the route is disabled (enabled: false)"
+    if check.step == Step.FINAL:
+        return f"the route {check.saw} took the event before it, and is final"
+    if check.step == Step.WHEN:
+        return f"{check.clause}; {check.saw}" if check.saw != "false" else check.clause
+    if not check.subject:
+        return f"needs {check.clause}; saw {check.saw}"
+    was = "is missing" if check.saw == "nothing" else f"was {check.saw}"
+    return f"{check.subject} {was}, needs {check.needs}"
+
+
+def _deliveries(found: Simulation, config: RouterConfig) -> Iterator[Line]:
+    if not found.deliveries:
+        return
+    yield Line("deliveries", "")
+    for delivery in found.deliveries:
+        yield from _one(delivery, config)
+
+
+def _one(delivery: SimulatedDelivery, config: RouterConfig) -> Iterator[Line]:
+    name = f"{delivery.sink} ({delivery.type})" if delivery.type else delivery.sink
+    also = f" (also for {', '.join(delivery.merged)})" if delivery.merged else ""
+    to = f" to {', '.join(delivery.to)}" if delivery.to else ""
+    told = f"{name} by {delivery.route}{also}{to}: {_fate(delivery, config)}"
+    yield Line(_yes(delivery.delivers), told, _colour(delivery.delivers), _NESTED)
+    if delivery.degraded:
+        yield Line("", f"the JSON line stands in place of a text that fails: {delivery.degraded}", None, _OPTION)
+    for key, value in (delivery.rendered or {}).items():
+        if value != list(delivery.to):
+            yield from _option(key, value)
+
+
+def _option(key: str, value: Any) -> Iterator[Line]:
+    """Yield a rendered option; a text of several lines below its name, each of its lines by itself."""
+    if not isinstance(value, str):
+        value = msgspec.json.encode(encodable(value)).decode()
+    first, *rest = value.splitlines() or [""]
+    yield Line("", f"{key}: {first}", None, _OPTION)
+    for text in rest[: MOST_LINES - 1]:
+        yield Line("", text, None, _OPTION + len(key) + 2)
+    if len(rest) >= MOST_LINES:
+        yield Line("", f"… {counted(len(rest) - MOST_LINES + 1, 'more line')} (--json has all)", None, _OPTION)
+
+
+def _fate(delivery: SimulatedDelivery, config: RouterConfig) -> str:
+    refused = delivery.refused
+    if refused is not None:
+        kind = "suppressed" if delivery.suppressed else "dead letter"
+        return f"{kind} ({refused.reason}), {refused.detail}"
+    if not delivery.prints:
+        return "would be sent"
+    mode = "print" if config.deliver == "print" else "only"
+    if delivery.printed and len(delivery.printed) < len(delivery.to):
+        return f"would be sent, but for {', '.join(delivery.printed)} printed (deliver: {mode})"
+    return f"would be printed and not sent (deliver: {mode})"
+
+
+def _outcome(found: Simulation, config: RouterConfig) -> Iterator[Line]:
+    sent = sum(delivery.delivers for delivery in found.deliveries)
+    number = len(found.deliveries)
+    told = f"{sent} of {number} deliveries would be made" if number != 1 else f"{sent} of 1 delivery would be made"
+    if found.ending == Ending.UNREAD:
+        yield Line("outcome", "unread: the router never gets it", _RED)
+    elif found.rejected is not None:
+        yield Line("outcome", f"rejected: a dead letter, reason {found.rejected.reason}", _RED)
+    elif found.ending == Ending.UNMATCHED and not number:
+        kept = "a dead letter, reason unmatched" if config.unmatched == "dead-letter" else "dropped and counted"
+        yield Line("outcome", f"unmatched: {kept}", _RED)
+    else:
+        yield Line("outcome", f"{found.ending}: {told}", _GREEN if sent else _RED)
+
+
+# Only what said no
+
+
+def _fails(found: Simulation, config: RouterConfig) -> Iterator[Line]:
+    """Yield a line for everything that said no, by the step that did."""
+    for step, subject, why in fails(found, config):
+        yield Line(str(step), f"{subject}: {why}" if subject else why, _RED)
+
+
+def fails(found: Simulation, config: RouterConfig) -> Iterator[tuple[Step, str, str]]:
+    """Yield everything that said no: the step, the route or sink that it is about, and why."""
+    rejected = found.rejected
+    if found.ending == Ending.UNREAD:
+        yield Step.READ, "", found.detail
+    if rejected is not None and rejected.reason != Reason.SCHEMA:
+        yield Step.DECODE, "", rejected.detail
+    for each in found.schema.violations:
+        yield Step.SCHEMA, str(found.schema.file), f"{each.pointer or '/'} {each.keyword}: {each.message}"
+    for route in found.routes:
+        if route.decided_by is not None:
+            yield route.decided_by.step, route.id, said(route)
+    for delivery in found.deliveries:
+        if delivery.refused is not None:
+            yield Step(delivery.refused.decided_by), f"{delivery.sink} by {delivery.route}", _fate(delivery, config)

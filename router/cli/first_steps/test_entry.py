@@ -1,0 +1,112 @@
+"""What `explain` found, as an entry of the section `tests`; floor 7."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from typing import Any
+
+from router import events
+from router.errors import RouterError
+from router.escaping import escape_json
+from router.events import Event, timestamp
+from router.ops.redaction import HIDDEN
+from router.ops.simulation import Ending, SimulatedDelivery, Simulation
+
+INDENT = "  "
+"""What an entry is indented by, so that it can be appended to a file that ends with its section `tests`."""
+
+_DOLLAR = re.compile(r"\$(?=[{$])")
+_REDIS_ID = "redis-id"  # the header that a stream source adds itself
+
+
+def entry(found: Simulation) -> str:
+    """Return an entry that expects what was found, as YAML. Raises `RouterError` where it can't be written."""
+    if found.ending == Ending.UNREAD:
+        raise RouterError(f"there is nothing to test: {found.detail}")
+    if found.verdict is None:
+        raise RouterError("a delivery by itself can't be tested: only an event can")
+    lines = [
+        f"- name: {_written(_name(found))}",
+        f"  event: {_written(_event(found.came))}",
+        f"  expect: {_written(_expected(found))}",
+    ]
+    return "".join(f"{INDENT}{line}\n" for line in lines)
+
+
+def _name(found: Simulation) -> str:
+    """Return a name for the test: what becomes of which channel's event, and when it came, which makes it unique."""
+    sinks = dict.fromkeys(delivery.sink for delivery in found.deliveries if delivery.delivers)
+    if found.rejected is not None:
+        end = f"is rejected ({found.rejected.reason})"
+    elif sinks:
+        end = f"goes to {', '.join(sinks)}"
+    else:
+        end = "goes nowhere"
+    return f"{found.event.channel} {end}, {timestamp(found.came.received_at)}"
+
+
+def _event(came: Event) -> dict[str, Any]:
+    headers = {name: text for name, text in (came.headers or {}).items() if name != _REDIS_ID}
+    return {
+        "channel": came.channel,
+        "source": came.source,
+        "payload": _payload(came.raw),
+        **({"headers": headers} if headers else {}),
+        "at": timestamp(came.received_at),
+    }
+
+
+def _payload(raw: bytes) -> Any:
+    """Return a payload as `tests:` takes it: an object or a list as such, anything else as the text that was published."""
+    try:
+        payload = events.decode(raw, events.JSON)
+        if isinstance(payload, dict | list):
+            json.dumps(payload)  # what is nested too deep for it stays a text
+            return payload
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise RouterError(
+            "the payload is no text (UTF-8): save it as a file, and write `file: NAME` in place of `payload`"
+        ) from None
+
+
+def _expected(found: Simulation) -> dict[str, Any]:
+    if found.rejected is not None:
+        return {"rejected": str(found.rejected.reason)}
+    made = [delivery for delivery in found.deliveries if delivery.delivers]
+    number = Counter(delivery.sink for delivery in made)
+    single = [delivery for delivery in made if number[delivery.sink] == 1]
+    expected: dict[str, Any] = {
+        "unmatched": found.ending == Ending.UNMATCHED,
+        "sinks": [delivery.sink for delivery in made],
+        "to": {delivery.sink: list(delivery.to) for delivery in single if delivery.to},
+        "text": {delivery.sink: delivery.text for delivery in single if _is_steady(delivery, found.event)},
+        "suppressed": {each.sink: str(each.suppressed) for each in found.deliveries if each.suppressed},
+        "dead": {each.sink: str(each.dead) for each in found.deliveries if each.dead},
+    }
+    return {key: value for key, value in expected.items() if value or key == "sinks"}
+
+
+def _is_steady(delivery: SimulatedDelivery, event: Event) -> bool:
+    """Return whether the text of a delivery can be expected: it fails nowhere, hides nothing, and has no id of ours."""
+    text = delivery.text
+    return bool(text) and delivery.degraded is None and HIDDEN not in text and event.id not in text
+
+
+def _written(value: Any) -> str:
+    """Return a value as JSON, which is YAML too; a dollar sign that would begin an expression is doubled."""
+    encoded = json.dumps(_escaped(value), ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return escape_json(encoded).decode()
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return _DOLLAR.sub("$$", value)
+    if isinstance(value, dict):
+        return {key: _escaped(each) for key, each in value.items()}
+    return [_escaped(each) for each in value] if isinstance(value, list) else value
