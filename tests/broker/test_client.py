@@ -43,7 +43,7 @@ def test_unacknowledged_bytes_and_silence_end_a_tcp_connection():
     ("url", "said"),
     [
         (f"http://{SECRET}", "begins with redis://, rediss:// or unix://"),
-        (f"redis://:{SECRET}#x@cache", "`#` is written %23"),
+        (f"redis://:{SECRET}#x@cache", "`#` in the user name or the password is written %23"),
         (f"redis://:{SECRET}@cache?sokcet_timeout=3", "unknown option 'sokcet_timeout'"),
         (f"rediss://:{SECRET}@cache?ssl_password=a&ssl_ca_certs=b&x=c", "unknown option 'x'"),
         (

@@ -26,6 +26,7 @@ class Proxy:
         self.port = 0
         self.latency = 0.0
         self.hole: frozenset[str] = frozenset()
+        self._swallow_after = b""
         self.refuse = False
         self.accepted = 0
         self.swallowed = 0
@@ -59,6 +60,13 @@ class Proxy:
         """Swallow everything, or only one direction (a one-way drop)."""
         self.hole = frozenset(directions or (UP, DOWN))
 
+    def swallow_answers_after(self, word: bytes) -> None:
+        """Swallow the answers from the moment on at which the router sends something with this word, and not before.
+
+        A command that happens to be under way, or a connection that is made anew, gets its answers still.
+        """
+        self._swallow_after = word
+
     def release(self) -> None:
         """Pass what was held, and hold nothing any more."""
         self.hold = b""
@@ -67,6 +75,7 @@ class Proxy:
     def heal(self) -> None:
         """Pass everything again: connections made meanwhile stay dead, as bytes of theirs are gone."""
         self.hole = frozenset()
+        self._swallow_after = b""
 
     def cut(self) -> None:
         """Close every connection (FIN)."""
@@ -118,6 +127,8 @@ class Proxy:
             if direction == UP and self.hold and self.hold in chunk:
                 self.held += 1
                 await self._released.wait()
+            if direction == UP and self._swallow_after and self._swallow_after in chunk:
+                self.blackhole(DOWN)
             if direction in self.hole:
                 self.swallowed += len(chunk)
             else:
