@@ -203,6 +203,22 @@ async def test_printing_leaves_lists_alone(redis_server, tmp_path):
         assert client.keys("*") == [b"jobs"]
 
 
+async def test_a_heartbeat_stands_wherever_a_router_shares_work(redis_server, start_server, tmp_path):
+    other = start_server()
+    config = setup({"type": "list", "keys": ["jobs"], "url": other.url})
+    with redis_server.client() as own, other.client() as there:
+
+        def beats():
+            return own.keys("{event-router}:router:*-a"), there.keys("{jobs}:event-router:router:*-a")
+
+        async with daemon(redis_server, tmp_path / "a", config, arguments=("--instance", "a")) as running:
+            await running.until(lambda: all(beats()))
+            ((here,), (beside,)) = beats()
+            assert own.get(here) == there.get(beside)
+            assert await running.stop() == 0
+        assert beats() == ([], [])
+
+
 async def test_cloudevents(redis_server, tmp_path):
     def envelope(**changes):
         data = {"user_id": 7, "message": "größer"}

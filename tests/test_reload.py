@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support.daemon import daemon
+from tests.support.lists import left
 from tests.support.process import ROOT, Process, run
 from tests.support.proxy import Proxy
 from tests.support.redis import free_port
@@ -347,7 +348,8 @@ async def test_a_list_in_hand_goes_on(server, tmp_path):
         await router.until(lambda: sum(numbers(router).values()) >= 30)
         await router.stop()
         assert numbers(router) == dict.fromkeys(range(30), 1)
-        assert not [key for key in server.do("KEYS", "*") if b"processing" in key or b"returned" in key]
+        with server.client() as client:
+            assert left(client) == left(client, "more") == 0
 
 
 async def test_a_source_that_moves_to_another_server_is_another_one(start_server, tmp_path):

@@ -196,11 +196,12 @@ async def test_every_list_gets_its_turn_with_hardly_any_room(redis_server, make)
         await until(lambda: hand.payloads[15:] == [b"more"] * 3)
 
 
-async def test_stop_is_prompt(redis_server, make):
+@pytest.mark.parametrize("keys", [["one"], ["one", "two"]])
+async def test_stop_is_prompt(redis_server, make, keys):
     took = []
     for _ in range(5):
-        one = await make(redis_server.url, "one", "two", hand=Hand())
-        await until(lambda: redis_server.do("INFO", "clients")["blocked_clients"] == 2)
+        one = await make(redis_server.url, *keys, hand=Hand())
+        await until(lambda: redis_server.do("INFO", "clients")["blocked_clients"] == len(keys))
         began = time.monotonic()
         await one.end()
         took.append(time.monotonic() - began)

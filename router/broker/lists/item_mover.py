@@ -123,8 +123,8 @@ class ItemMover:
         self._again = again
         self._now = now
         self._log = log
-        alone = len(streams) == 1  # then nothing is asked of the reader's connection while it waits
-        self._lists = [_List(each, link if alone else Link(server, client.TIMEOUT + BLOCK)) for each in streams]
+        self._alone = len(streams) == 1  # then nothing is asked of the reader's connection while it waits
+        self._lists = [_List(each, link if self._alone else Link(server, client.TIMEOUT + BLOCK)) for each in streams]
         self._over = False
         self._woken = asyncio.Event()
 
@@ -188,6 +188,8 @@ class ItemMover:
     async def end(self) -> None:
         """Wait for nothing any more."""
         self._over = True
+        if self._alone and not self._lists[0].ready:
+            await self._link.close()  # what comes meanwhile stays in landing
         await self.close()
 
     async def close(self) -> None:
@@ -228,6 +230,10 @@ class ItemMover:
 
     async def _wait(self, room: int) -> None:
         """Wait until a list may have something: for as many lists as there is room for items."""
+        if self._alone and not self._over and not self._lists[0].ready:
+            await self._wait_for(self._lists[0])  # a task and its wait would cost several turns of the event loop
+            self._lists[0].ready = True
+            return
         now = self._now()
         room -= sum(each.waiting is not None for each in self._lists)
         for each in self._lists:
