@@ -331,3 +331,70 @@ async def test_http_404_is_missing_another_4xx_is_dead_and_the_rest_is_tried_aga
         "lookup user: the answer is not a JSON object",
     }
     assert "sesame" not in router.process.err
+
+
+CRM = """
+from router.api import LookupOptions, PermanentError, TransientError, hookimpl
+
+
+class Options(LookupOptions):
+    city: str = "Ghent"
+
+
+async def crm(key, options, context):
+    context.log.info("asked", key=key)
+    if key == "5":
+        raise PermanentError("not for us")
+    if key == "6":
+        raise KeyError("oops")
+    return {"name": f"n{key}", "city": options.city} if int(key) < 9 else None
+
+
+def blocking(key, options):
+    return {"name": f"b{key}"}
+
+
+class Many:
+    def __init__(self, options):
+        self.opened = False
+
+    async def open(self, context):
+        self.opened = True
+
+    async def fetch_many(self, keys):
+        return [{"name": f"m{key}{self.opened}"} for key in keys]
+
+    async def close(self):
+        print("closed the store")
+
+
+@hookimpl
+def register_lookups(register):
+    register("crm", crm, options=Options)
+    register("blocking", blocking)
+    register("many", Many)
+"""
+
+
+async def test_a_plugin_finds_records(redis_server, tmp_path):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "crm.py").write_text(CRM)
+    key = "{{ payload.user_id }}"
+    lookups = {
+        "user": {"type": "crm", "key": key, "city": "Bruges", "missing": "suppress"},
+        "other": {"type": "blocking", "key": key},
+        "third": {"type": "many", "key": key},
+    }
+    sink = line(template="{{ user.name }} {{ user.city }} {{ other.name }} {{ third.name }}", retry={"attempts": 1})
+    async with daemon(redis_server, tmp_path, setup({"audit": sink}, lookups)) as router:
+        router.publish("notification", *map(event, (1, 5, 6, 9)))
+        _, book = await settled(router, "audit", 4)
+        await router.until(lambda: len(router.letters()) == 2)
+        assert await router.stop() == 0
+    assert written(router) == ["n1 Bruges b1 m1True"]
+    assert book["by_reason"]["suppressed"] == {"lookup": 1}
+    assert sorted((letter["reason"], letter["detail"]) for letter in router.letters()) == [
+        ("exhausted", "lookup user: KeyError: 'oops' (plugins/crm.py, line 14)"),
+        ("lookup", "lookup user: not for us (key '5')"),
+    ]
+    assert "closed the store" in router.process.out + router.process.err

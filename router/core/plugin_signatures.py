@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 _EVENT = ("event", "options")
 _METHODS = {"deliver": _EVENT, "deliver_batch": ("batch",), "open": ("context",), "close": ()}
-"""The methods of a class and what the host calls them with."""
+"""The methods of a sink's class and what the host calls them with."""
+
+_KEY = ("key", "options")
+_LOOKUP_METHODS = {"fetch_many": ("keys",), "open": ("context",), "close": ()}
+"""The methods of a lookup's class and what the host calls them with."""
 
 
 def takes_context(function: Callable[..., Any]) -> bool:
@@ -28,12 +32,23 @@ def wrong_parameters(sink: Callable[..., Any], *, in_process: bool) -> str | Non
     """
     if not inspect.isclass(sink):
         return _misfit(sink, _EVENT) if in_process else _misfit(sink, _EVENT, context=True)
-    for name, arguments in _METHODS.items():
-        method = inspect.getattr_static(sink, name, None)
+    return _wrong_methods(sink, _METHODS)
+
+
+def wrong_lookup_parameters(fetch: Callable[..., Any]) -> str | None:
+    """Return what is wrong with the parameters of a lookup and how to mend that; None when the host can call it."""
+    if not inspect.isclass(fetch):
+        return _misfit(fetch, _KEY, context=True)
+    return _wrong_methods(fetch, _LOOKUP_METHODS)
+
+
+def _wrong_methods(made: type[Any], methods: Mapping[str, tuple[str, ...]]) -> str | None:
+    for name, arguments in methods.items():
+        method = inspect.getattr_static(made, name, None)
         if isinstance(method, FunctionType):
             found = _misfit(method, ("self", *arguments))
         elif isinstance(method, staticmethod | classmethod):
-            found = _misfit(getattr(sink, name), arguments)
+            found = _misfit(getattr(made, name), arguments)
         else:
             found = None  # only an instance could tell
         if found:

@@ -4,36 +4,65 @@ from __future__ import annotations
 
 from router.broker.lookups.redis_hash import RedisHashes
 from router.config.lookups import FileLookupConfig, HttpLookupConfig, RedisHashConfig
-from router.core.lookups.definitions import LookupDefinition
+from router.engine.calling import accidents
 from router.engine.lookups.lookup import Lookup, Store
 from router.engine.lookups.lookup_context import LookupTools
-from router.engine.lookups.lookup_set import LookupSet
+from router.engine.lookups.lookup_set import NO_LOOKUPS, LookupSet
+from router.engine.lookups.plugin_records import PluginRecords
 from router.engine.runtime import Runtime
+from router.errors import ConfigError
 from router.ops.loading import Loaded
 from router.ops.lookups.http_records import HttpRecords
 from router.ops.lookups.record_file import RecordFile
 
 
-def lookups_of(loaded: Loaded, around: Runtime, before: LookupSet | None = None) -> LookupSet:
+def lookups_of(
+    loaded: Loaded, around: Runtime, before: LookupSet = NO_LOOKUPS, loaded_before: Loaded | None = None
+) -> LookupSet:
     """Return the lookups of a configuration, without opening a connection.
 
-    A lookup of `before` whose definition is the same goes on with its cache. Raises `ConfigError` for an invalid URL.
+    A lookup of `before`, the lookups of the configuration `loaded_before`, goes on with its cache if its definition is the
+    same. Raises `ConfigError` for an invalid URL, and for a plugin's class whose `__init__` raises.
     """
-    lookups: dict[str, Lookup] = {}
-    for name, definition in loaded.lookups.items():
-        earlier = None if before is None else before.lookups.get(name)
-        same = earlier is not None and before is not None and before.definitions[name].config == definition.config
-        lookups[name] = earlier if earlier is not None and same else _lookup(definition, around)
+    known = {} if loaded_before is None else {name: _identity(name, loaded_before) for name in before.lookups}
+    lookups = {
+        name: before.lookups[name] if known.get(name) == _identity(name, loaded) else _lookup(name, loaded, around)
+        for name in loaded.lookups
+    }
     return LookupSet(loaded.lookups, lookups)
 
 
-def _lookup(definition: LookupDefinition, around: Runtime) -> Lookup:
-    name, keys, clock = definition.name, definition.config.keys, around.clock
+def _identity(name: str, loaded: Loaded) -> tuple[object, ...]:
+    """Return the values for which a lookup that differs needs a new store, and a cache of its own."""
+    definition = loaded.lookups[name]
+    options = definition.config.options
+    version: object = None
+    if definition.type is not None:
+        version = next(
+            (each.origin, each.path, each.digest, each.version)
+            for each in loaded.plugins.loaded
+            if definition.type.name in each.lookups
+        )
+    return definition.config.keys, None if options is None else options.model_dump(), version
+
+
+def _lookup(name: str, loaded: Loaded, around: Runtime) -> Lookup:
+    definition = loaded.lookups[name]
+    keys, clock = definition.config.keys, around.clock
     if isinstance(keys, HttpLookupConfig):
         context = LookupTools(name, clock=clock, proxy=keys.http.proxy, allow_private=keys.allow_private)
         headers = {header: value.get_secret_value() for header, value in keys.headers.items()}
         return Lookup(name, keys, HttpRecords(context.http, headers, clock), context, clock=clock)
     context = LookupTools(name, clock=clock)
+    if definition.type is not None:
+        try:
+            found = PluginRecords(definition.type, definition.config.options, context)
+        except (Exception, SystemExit) as error:
+            made = f"its plugin ({definition.type.origin}) can't create the lookup"
+            raise ConfigError(
+                [loaded.placed(f"{made}: {''.join(accidents.described(error))}", "lookups", name)]
+            ) from error
+        return Lookup(name, keys, found, context, clock=clock)
     if isinstance(keys, FileLookupConfig):
         file = RecordFile(keys.path, keys.by, ttl=keys.ttl, clock=clock, run_blocking=context.run_blocking)
         return Lookup(name, keys, file, context, clock=clock, kept=file)

@@ -31,8 +31,9 @@ from router.core.plugin_signatures import wrong_parameters
 from router.errors import text_of
 from router.files import distrust
 from router.options import SinkOptions
-from router.plugin_contracts import Execution, QueueType, SinkCallable, SinkType
+from router.plugin_contracts import Execution, LookupType, QueueType, SinkCallable, SinkType
 from router.plugin_loading.drop_ins import code_of, digest_of, find_drop_ins, import_drop_in, plugin_name, refusal
+from router.plugin_loading.lookup_types import lookup_registrar
 
 _BUILT_IN = "built-in"
 _LONGEST = 300  # characters of a plugin's own error that are shown
@@ -57,7 +58,7 @@ class NoOptions(SinkOptions):
 
 @dataclass(frozen=True, slots=True)
 class LoadedPlugin:
-    """A plugin with its origin and the sinks it registered, or the error of its load."""
+    """A plugin with its origin and the types of sinks and lookups it registered, or the error of its load."""
 
     name: str
     origin: str
@@ -66,6 +67,7 @@ class LoadedPlugin:
     """The file or folder of a drop-in."""
     version: str | None = None
     sinks: tuple[str, ...] = ()
+    lookups: tuple[str, ...] = ()
     error: str | None = None
     digest: str | None = None
     """The SHA-256 of its files when they were loaded, to notice later changes."""
@@ -75,9 +77,10 @@ class LoadedPlugin:
 
 @dataclass(frozen=True, slots=True)
 class Plugins:
-    """All loaded plugins and their sink types."""
+    """All loaded plugins, and their types of sinks and lookups."""
 
     sinks: dict[str, SinkType] = field(default_factory=dict)
+    lookups: dict[str, LookupType] = field(default_factory=dict)
     loaded: list[LoadedPlugin] = field(default_factory=list)
     incomplete: list[Path] = field(default_factory=list)
     """Folders beside the drop-ins with Python files but no `__init__.py`: they are no plugins."""
@@ -148,11 +151,12 @@ def _load_entry_point(plugins: Plugins, manager: pluggy.PluginManager, point: im
 
 
 def _load(plugins: Plugins, manager: pluggy.PluginManager, plugin: LoadedPlugin, find: Callable[[], Any]) -> None:
-    """Import a plugin with `find`, add it to the manager, call its `register_sinks` and store the sinks it registers.
+    """Import a plugin with `find`, add it to the manager, call its hooks and store the types it registers.
 
-    An error is stored in `LoadedPlugin.error`; sinks that the plugin registered before the error are discarded.
+    An error is stored in `LoadedPlugin.error`; types that the plugin registered before the error are discarded.
     """
-    found: dict[str, SinkType] = {}
+    sinks: dict[str, SinkType] = {}
+    lookups: dict[str, LookupType] = {}
     module = None
     try:
         plugin = replace(plugin, digest=digest_of(plugin.code))
@@ -160,9 +164,8 @@ def _load(plugins: Plugins, manager: pluggy.PluginManager, plugin: LoadedPlugin,
             module = find()
             if manager.register(module, name=f"{plugin.origin}/{plugin.name}") is None:
                 raise ValueError("it is loaded already")
-            for implementation in manager.hook.register_sinks.get_hookimpls():
-                if implementation.plugin is module:
-                    implementation.function(*_arguments(implementation, plugins, found, plugin))
+            _call(manager.hook.register_sinks, module, _registrar(plugins, sinks, plugin))
+            _call(manager.hook.register_lookups, module, lookup_registrar(plugins.lookups, lookups, _named(plugin)))
         _no_unknown_hooks(module)
         if not manager.get_hookcallers(module):
             raise ValueError(_unmarked(module))
@@ -173,8 +176,9 @@ def _load(plugins: Plugins, manager: pluggy.PluginManager, plugin: LoadedPlugin,
             manager.unregister(module)
         plugins.loaded.append(replace(plugin, error=_cause(error, plugin)))
         return
-    plugins.sinks.update(found)
-    plugins.loaded.append(replace(plugin, sinks=tuple(found)))
+    plugins.sinks.update(sinks)
+    plugins.lookups.update(lookups)
+    plugins.loaded.append(replace(plugin, sinks=tuple(sinks), lookups=tuple(lookups)))
 
 
 @contextlib.contextmanager
@@ -201,10 +205,16 @@ def _too_slow(_number: int, _frame: FrameType | None) -> None:
     raise TooSlowError(f"it takes longer than {PATIENCE:g} s to load")
 
 
-def _arguments(
-    implementation: pluggy.HookImpl, plugins: Plugins, found: dict[str, SinkType], plugin: LoadedPlugin
-) -> list[object]:
-    return [_registrar(plugins, found, plugin)] if implementation.argnames else []
+def _call(hook: pluggy.HookCaller, module: Any, register: object) -> None:
+    """Call a plugin's own implementations of a hook."""
+    for implementation in hook.get_hookimpls():
+        if implementation.plugin is module:
+            implementation.function(*([register] if implementation.argnames else []))
+
+
+def _named(plugin: LoadedPlugin) -> str:
+    """Return how messages name a plugin: the path of a drop-in, else its origin and name."""
+    return str(plugin.path) if plugin.path and plugin.origin != _BUILT_IN else f"{plugin.origin} {plugin.name}"
 
 
 def _unmarked(module: Any) -> str:
@@ -244,8 +254,7 @@ def _registrar(plugins: Plugins, found: dict[str, SinkType], plugin: LoadedPlugi
         other = plugins.sinks.get(name) or found.get(name)
         if other:
             raise ValueError(f"sink type {name!r} is taken: {other.origin} registered it")
-        origin = str(plugin.path) if plugin.path and plugin.origin != _BUILT_IN else f"{plugin.origin} {plugin.name}"
-        kind = SinkType(name, sink, options or NoOptions, queue, concurrency, batch, execution, origin)
+        kind = SinkType(name, sink, options or NoOptions, queue, concurrency, batch, execution, _named(plugin))
         fault = _fault(kind)
         if fault:
             raise ValueError(f"sink type {name!r}: {fault}")

@@ -58,6 +58,7 @@ def test_plugins_json(drop_in):
         "path": str(drop_in / "plugins" / "pager.py"),
         "version": None,
         "sinks": ["pager"],
+        "lookups": [],
         "error": None,
     }
     assert by_name["log"]["origin"] == "built-in"

@@ -73,10 +73,17 @@ def _document(plugin: LoadedPlugin) -> dict[str, Any]:
         "path": str(plugin.path) if plugin.path else None,
         "version": plugin.version,
         "sinks": list(plugin.sinks),
+        "lookups": list(plugin.lookups),
         "error": plugin.error,
     }
 
 
 def _row(plugin: LoadedPlugin) -> tuple[str, ...]:
     status = "failed" if plugin.error else "ok"
-    return plugin.name, ", ".join(plugin.sinks) or "-", plugin.origin, plugin.version or "-", status
+    return (
+        plugin.name,
+        ", ".join((*plugin.sinks, *(f"{name} (lookup)" for name in plugin.lookups))) or "-",
+        plugin.origin,
+        plugin.version or "-",
+        status,
+    )

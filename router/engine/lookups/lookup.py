@@ -89,6 +89,7 @@ class Lookup:
         self._cache = None if kept is not None else RecordCache(keys.ttl)
         self._flying: dict[str, asyncio.Future[Answer]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._calls: set[asyncio.Future[Any]] = set()  # cancelled and not ended
         self._health = SinkHealth(log.bind(lookup=name), clock)
         self._away: TransientError | None = None  # until `_again_at`
         self._again_at = 0.0
@@ -161,16 +162,28 @@ class Lookup:
                 self._flying.pop(key).set_result(answer)
 
     async def _asked(self, keys: list[str]) -> list[Answer]:
+        call = asyncio.ensure_future(self._store.fetch_many(keys))
         try:
-            async with asyncio.timeout(PATIENCE):
-                found: Any = await self._store.fetch_many(keys)
+            # Not `asyncio.timeout`: a plugin may swallow its cancellation, and is left behind then.
+            await asyncio.wait({call}, timeout=PATIENCE)
+            if not call.done():
+                return [TransientError(f"no answer within {PATIENCE:g} s")] * len(keys)
+            found: Any = call.result()
             if isinstance(found, str) or not isinstance(found, Sequence) or len(found) != len(keys):
                 raise PluginError(f"fetch_many returned {type(found).__name__}, not one result for each key")
-        except TimeoutError:
-            return [TransientError(f"no answer within {PATIENCE:g} s")] * len(keys)
         except Exception as error:  # noqa: BLE001  # whatever a plugin raises is the failure of these keys
             return [_failure(error)] * len(keys)
+        finally:
+            if not call.done():
+                self._calls.add(call)
+                call.add_done_callback(self._ended)
+                call.cancel()
         return [_answer(each) for each in found]
+
+    def _ended(self, call: asyncio.Future[Any]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # marks it as retrieved: nobody waits for this answer any more
 
     def _judge(self, answers: Sequence[Answer]) -> None:
         """Note whether the store is away: it is where it has answered none of the keys."""

@@ -171,7 +171,7 @@ class Reloader:
     async def _build(self, plan: _Plan, deadline: float) -> None:
         """Build and connect the new parts. Roll back if one of them fails."""
         try:
-            plan.lookups = lookups_of(plan.loaded, self._parts.shared.around, self._parts.lookups)
+            plan.lookups = lookups_of(plan.loaded, self._parts.shared.around, self._parts.lookups, self._parts.loaded)
             for name in plan.loaded.config.sinks:
                 self._make_sink(plan, name)
             for name in plan.loaded.config.sources:

@@ -114,7 +114,12 @@ class _Printer:
 
     def _lookup(self, lookup: CheckedLookup) -> dict[str, Any]:
         assert lookup.config is not None
-        shown: dict[str, Any] = self._model(lookup.config.keys, lookup.keys, type(lookup.config.keys))
+        shape: shapes.Shape = type(lookup.config.keys)
+        filled = lookup.config.keys.model_dump(mode="json", exclude_none=True)
+        if lookup.type is not None:
+            shape = shape | lookup.type.options
+            filled |= lookup.config.options.model_dump(mode="json", by_alias=True, exclude_none=True)
+        shown: dict[str, Any] = self._over(filled, lookup.keys, shape)
         path = lookup.keys.get("path")
         return shown if path is None else {**shown, "path": self._path(path)}
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from router.config.lookups import LOOKUPS, LookupKeys
+from router.config.lookups import LOOKUPS, LookupKeys, PluginLookupConfig
 from router.config.models import (
     AdminConfig,
     HostKeys,
@@ -271,7 +271,9 @@ def _settle(draft: Draft, settler: Settler) -> None:
         elif section == "lookups" and isinstance(node, Mapping):
             for lookup in node.entries.values():
                 named = word(find(lookup.node, "type")) or ""
-                settler.settle(lookup.node, LOOKUPS.get(named, LookupKeys), server=named == "redis-hash")
+                of_plugin = draft.plugins.lookups.get(named)
+                shape = PluginLookupConfig | of_plugin.options if of_plugin else LOOKUPS.get(named, LookupKeys)
+                settler.settle(lookup.node, shape, server=named == "redis-hash")
         elif section in {"sinks", "defaults"} and isinstance(node, Mapping):
             for name, sink in node.entries.items():
                 kind = types.get((name if section == "defaults" else word(find(sink.node, "type"))) or "")

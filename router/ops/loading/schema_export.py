@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from router.config.lookups import LOOKUP_NAME, LOOKUPS
+from router.config.lookups import LOOKUP_NAME, LOOKUPS, PluginLookupConfig
 from router.config.models import SOURCES, DeliverOnly, HostKeys, RouteConfig, RouterConfig, SchemaConfig
 from router.config.scalars import NAME, OFF
 from router.core.conditions.reading import ANY
@@ -47,7 +47,7 @@ def config_schema(plugins: Plugins) -> Json:
         "plugins": _or_empty(simple["plugins"]),
         "sources": _described(_named(_source()), fields["sources"]),
         "schemas": _or_empty(_described({"type": "array", "items": _model(SchemaConfig)}, fields["schemas"])),
-        "lookups": _or_empty(_described(_lookups(), fields["lookups"])),
+        "lookups": _or_empty(_described(_lookups(plugins), fields["lookups"])),
         "defaults": _or_empty(_defaults(kinds, host)),
         "sinks": _described(_named(_sink(kinds)), fields["sinks"]),
         "routes": _described({"type": "array", "minItems": 1, "items": _route(plugins)}, fields["routes"]),
@@ -180,9 +180,13 @@ def _source() -> Json:
     return _by_type({name: _model(model) for name, model in SOURCES.items()}, "what kind of source it is")
 
 
-def _lookups() -> Json:
+def _lookups(plugins: Plugins) -> Json:
     """The lookups by name: which keys one has follows from its type."""
     cases: Json = {name: _model(model) for name, model in LOOKUPS.items()}
+    for name, kind in sorted(plugins.lookups.items()):
+        host, own = _model(PluginLookupConfig), _model(kind.options)
+        required = [*host.get("required", []), *own.get("required", [])]
+        cases[name] = {**host, "properties": {**own["properties"], **host["properties"]}, "required": required}
     return {**_named(_by_type(cases, "where the records come from")), "propertyNames": {"pattern": f"^{LOOKUP_NAME}$"}}
 
 

@@ -153,7 +153,7 @@ def _schemas(draft: Draft) -> None:
 def _lookups(draft: Draft) -> None:
     node = typed.mapping(draft.root.get("lookups"), draft.problems)
     if node is not None:
-        draft.lookups = check_lookups(node, draft.problems, draft.files)
+        draft.lookups = check_lookups(node, draft.plugins, draft.problems, draft.files)
 
 
 def _sinks(draft: Draft) -> None:

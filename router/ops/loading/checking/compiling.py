@@ -60,7 +60,7 @@ def lookups(draft: Draft, environment: TemplateEnvironment) -> dict[str, LookupD
         if way:
             draft.problems.add(f"the key of a lookup must not need the lookup itself: {' → '.join(way)}", node)
             needs[name] = frozenset()  # the other members of the circle need not say so too
-        found[name] = LookupDefinition(name, lookup.config, key, needs[name])
+        found[name] = LookupDefinition(name, lookup.config, key, needs[name], lookup.type)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +15,16 @@ from router.config.lookups import (
     FileLookupConfig,
     HttpLookupConfig,
     LookupConfig,
+    PluginLookupConfig,
 )
 from router.files import resolve_path
-from router.ops.loading.checking.sinks import IN_CLEAR, entries_with_type, secrets_of
-from router.ops.loading.reading import typed
+from router.ops.loading.checking.sinks import IN_CLEAR, entries_with_type, literal_secrets, secrets_of, unknown_type
+from router.ops.loading.reading import shapes, typed
 from router.ops.loading.reading.nodes import Entry, Mapping, Scalar, find, quoted
-from router.ops.loading.reading.problems import Problems, unknown
+from router.ops.loading.reading.problems import Problems
 from router.ops.loading.record_files import RecordFileError, read_records
+from router.plugin_contracts import LookupType
+from router.plugin_loading.plugin_manager import Plugins
 
 _NAME = re.compile(LOOKUP_NAME)
 _NO_SECRET = frozenset({"accept", "accept-language", "content-type", "user-agent"})
@@ -34,10 +38,12 @@ class CheckedLookup:
     name: str
     entry: Entry
     keys: Mapping
+    type: LookupType | None = None
+    """The type that a plugin registered; None for a built-in one."""
     config: LookupConfig | None = None
 
 
-def check_lookups(node: Mapping, problems: Problems, files: set[Path]) -> dict[str, CheckedLookup]:
+def check_lookups(node: Mapping, plugins: Plugins, problems: Problems, files: set[Path]) -> dict[str, CheckedLookup]:
     """Check every lookup; those whose type is known are returned, sound or not.
 
     A file of records that can't be used is added to `files`: a change of it may mend the configuration.
@@ -47,15 +53,37 @@ def check_lookups(node: Mapping, problems: Problems, files: set[Path]) -> dict[s
         return found
     entries = entries_with_type(node, "lookup", "where the records come from", problems, name_fault=_name_fault)
     for name, entry, keys, kind in entries:
+        if kind in plugins.lookups:
+            lookup = found[name] = CheckedLookup(name, entry, keys, plugins.lookups[kind])
+            lookup.config = _of_plugin(lookup, plugins.lookups[kind], problems)
+            continue
         model = LOOKUPS.get(kind)
         if model is None:
-            problems.add(unknown("type of lookup", kind, tuple(LOOKUPS)), keys.entries["type"].node)
+            problems.add(unknown_type(kind, plugins, (*LOOKUPS, *plugins.lookups), "lookup"), keys.entries["type"].node)
             continue
         lookup = found[name] = CheckedLookup(name, entry, keys)
         checked = typed.check(model, keys, problems, at=entry)
         if checked is not None:
             lookup.config = _checked(checked, keys, problems, files)
     return found
+
+
+def _of_plugin(lookup: CheckedLookup, kind: LookupType, problems: Problems) -> LookupConfig | None:
+    """Check the host's keys and a plugin's options, which stand beside each other."""
+    keys, host, own = lookup.keys, shapes.fields(PluginLookupConfig), shapes.fields(kind.options)
+    strangers = typed.unknown_keys(keys, (*host, *own), problems)
+    checked = typed.check(PluginLookupConfig, _part(keys, host), problems, at=lookup.entry)
+    part = _part(keys, own)
+    options = typed.check(kind.options, part, problems, at=Entry(lookup.entry.mark, part))
+    literal_secrets(part, kind.options, problems)
+    if checked is None or options is None or strangers:
+        return None
+    return LookupConfig(keys=checked, options=options)
+
+
+def _part(whole: Mapping, keys: Collection[str]) -> Mapping:
+    entries = {key: entry for key, entry in whole.entries.items() if key in keys}
+    return Mapping(whole.mark, entries, path=whole.path)
 
 
 def _name_fault(name: str) -> str | None:
@@ -106,6 +134,6 @@ def lookup_secrets(config: LookupConfig) -> set[str]:
     """Return the texts of a lookup's configuration that must never be shown."""
     keys = config.keys
     if not isinstance(keys, HttpLookupConfig):
-        return secrets_of(keys)
+        return secrets_of(keys) | secrets_of(config.options)
     headers = [value for name, value in keys.headers.items() if name.lower() not in _NO_SECRET]
     return secrets_of([keys.url, keys.http, *headers])

@@ -137,9 +137,9 @@ def _part(whole: Mapping, keys: Collection[str]) -> Mapping:
     return Mapping(whole.mark, {key: entry for key, entry in whole.entries.items() if key in keys}, path=whole.path)
 
 
-def unknown_type(name: str, plugins: Plugins, allowed: tuple[str, ...] | None = None) -> str:
-    """The sentence for a type of sink that no plugin registered, with the plugins that failed and what is none."""
-    message: str = unknown("type of sink", name, sorted(plugins.sinks) if allowed is None else allowed)
+def unknown_type(name: str, plugins: Plugins, allowed: tuple[str, ...] | None = None, what: str = "sink") -> str:
+    """The sentence for a type of sink (or lookup) that no plugin registered, with the plugins that failed and what is none."""
+    message: str = unknown(f"type of {what}", name, sorted(plugins.sinks) if allowed is None else allowed)
     failed = [f"{plugin.path or plugin.origin}: {plugin.error}" for plugin in plugins.failures]
     if failed:
         message = f"{message}; this plugin could not be loaded: {'; '.join(failed)}"
@@ -216,7 +216,7 @@ def _checked(sink: CheckedSink, problems: Problems, reader: TemplateReader) -> S
         context=reader.context(host),
         concerns=concerns,
     )
-    _literal_secrets(part, model, problems)
+    literal_secrets(part, model, problems)
     if host is None or options is None or strangers or any(entry.node.faulty for entry in keys.entries.values()):
         return None
     return SinkConfig(host=host, options=options)
@@ -240,7 +240,8 @@ def look_for_cuts(node: Node, shape: shapes.Shape, problems: Problems) -> None:
             problems.add(yaml_hints.COMMENT, scalar, excerpt=scalar.cut or None)
 
 
-def _literal_secrets(node: Node, shape: shapes.Shape, problems: Problems) -> None:
+def literal_secrets(node: Node, shape: shapes.Shape, problems: Problems) -> None:
+    """Warn of secrets that stand in the configuration in clear."""
     for scalar, expected, _ in shapes.scalars(node, shape):
         if shapes.is_secret(expected) and not scalar.expanded and scalar.value not in {None, "", HIDDEN}:
             problems.warn(IN_CLEAR, scalar)

@@ -1,0 +1,55 @@
+"""The registration of lookup types by plugins; floor 3."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from router.config.lookups import LOOKUPS, PluginLookupConfig
+from router.config.scalars import NAME
+from router.core.plugin_signatures import wrong_lookup_parameters
+from router.hookspecs import RegisterLookup
+from router.plugin_contracts import LookupCallable, LookupOptions, LookupType
+
+
+class NoLookupOptions(LookupOptions):
+    """The options of a lookup registered without options: every key is refused."""
+
+
+def lookup_registrar(known: Mapping[str, LookupType], found: dict[str, LookupType], origin: str) -> RegisterLookup:
+    """Return the function that a plugin registers its lookup types with: they go into `found`."""
+
+    def register(name: str, fetch: LookupCallable, *, options: type[LookupOptions] | None = None) -> None:
+        other = known.get(name) or found.get(name)
+        if other or name in LOOKUPS:
+            raise ValueError(f"lookup type {name!r} is taken: {other.origin if other else 'the router'} registered it")
+        kind = LookupType(name, fetch, options or NoLookupOptions, origin)
+        fault = _fault(kind)
+        if fault:
+            raise ValueError(f"lookup type {name!r}: {fault}")
+        found[name] = kind
+
+    return register
+
+
+def _fault(kind: LookupType) -> str | None:
+    """Return the fault of a registration, else None. A plugin may pass anything, whatever the annotations say."""
+    fetch: Any = kind.fetch
+    options: Any = kind.options
+    if not isinstance(kind.name, str) or not re.fullmatch(NAME, kind.name):
+        return "its name is 1 to 64 of the letters a-z A-Z, digits, `_`, `.` and `-`"
+    if not callable(fetch):
+        return f"{fetch!r} is neither a function nor a class"
+    if inspect.isclass(fetch) and not hasattr(fetch, "fetch_many"):
+        return f"class {fetch.__name__} has no `fetch_many`"
+    if not (inspect.isclass(options) and issubclass(options, LookupOptions)):
+        return f"`options` is a subclass of LookupOptions, not {options!r}"
+    taken = sorted({field.alias or name for name, field in options.model_fields.items()} & _HOST_KEYS)
+    if taken:
+        return f"its option `{taken[0]}` has the name of a host key, and would never be set"
+    return wrong_lookup_parameters(fetch)
+
+
+_HOST_KEYS = set(PluginLookupConfig.model_fields)
