@@ -72,7 +72,7 @@ class LogOptions(SinkOptions):
 
 
 def encode(batch: Sequence[tuple[Event, LogOptions]]) -> bytes:
-    """The lines of a batch, each ended by the only newline in it."""
+    """Return the lines of a batch, each ended by the only newline in it."""
     events: list[Event] = []
     for event, options in batch:
         if options.template is not None:
@@ -240,7 +240,7 @@ class LogSink(Sink):
     # --- writing -------------------------------------------------------------------------------------------------
 
     def _encode(self, batch: Sequence[tuple[Event, LogOptions]]) -> tuple[bytes, int]:
-        """The bytes of a batch, and how many of them end a torn line before it."""
+        """Return the bytes of a batch, and how many of them end a torn line before it."""
         data = encode(batch)
         return (b"\n" + data, 1) if self._torn else (data, 0)
 

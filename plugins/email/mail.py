@@ -47,7 +47,7 @@ class Mail:
         return [*self.to, *self.cc, *self.bcc]
 
     def content(self, only: Sequence[Mailbox], *, separate: bool) -> bytes:
-        """The mail as it is sent to these recipients; `separate`: to each as the only one."""
+        """Return the mail as it is sent to these recipients; `separate`: to each as the only one."""
         chosen = set(only)
         to = only if separate else [box for box in self.to if box in chosen]
         cc = [] if separate else [box for box in self.cc if box in chosen]

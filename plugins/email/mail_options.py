@@ -78,7 +78,7 @@ class EmailOptions(SinkOptions):
     @field_validator("from_", "to", "cc", "bcc", "reply_to")
     @classmethod
     def _addresses_are_some(cls, value: Any) -> Any:
-        """A literal address that is none can be told now."""
+        """Return a literal address that is none can be told now."""
         for text in [value] if isinstance(value, str) else value:
             if not is_template(text):
                 (mailbox if isinstance(value, str) else listed)(text)

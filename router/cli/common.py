@@ -1,4 +1,4 @@
-"""The options of the commands, finding and loading the configuration, and how they talk; floor 7."""
+"""Shared by the commands: their options, loading the configuration, and output on stdout and stderr; floor 7."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ env_file_option = click.option(
 """`--env-file FILE`: more variables for `${…}`; those of the environment win."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-"""`--json`: for programs."""
+"""`--json`: output for programs."""
 
 
 def _name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
@@ -67,16 +67,16 @@ instance_option = click.option(
     callback=_name,
     envvar="EVENT_ROUTER_INSTANCE",
     show_envvar=True,
-    help="Tells the routers of one host apart.",
+    help="The name of the router, where one host runs several.",
 )
-"""`--instance NAME`: tells the routers of one host apart."""
+"""`--instance NAME`: the name of the router, where one host runs several."""
 
 
 def of_running(function: Callable[..., int | Coroutine[Any, Any, int]]) -> Callable[..., int]:
-    """Add `-c`, `--env-file` and `--instance` to a command, which gets the configuration that they lead to as `loaded`.
+    """Add `-c`, `--env-file` and `--instance` to a command, and pass the configuration that they name as `loaded`.
 
-    For the commands that speak to the Redis of a router and need no other secret of its configuration. The command may
-    be a coroutine function: it is then run to its end.
+    Use it for commands that connect to the Redis of a router and need no other secret of its configuration. The command
+    may be a coroutine function, which is run to its end.
     """
 
     @wraps(function)
@@ -99,9 +99,9 @@ def payload_of(argument: str) -> bytes:
 
 
 def find_config(given: Path | None) -> Path:
-    """The configuration to use: the one given, else the first of the usual places that exists.
+    """Return the configuration to use: the one given, else the first of the usual places that exists.
 
-    Raises `ConfigError` that names every place looked at.
+    Raises `ConfigError`, which lists every place that was searched.
     """
     if given is not None:
         return given
@@ -122,7 +122,7 @@ def load_config(
 ) -> Loaded:
     """Find and load the configuration; `options` are those of `router.ops.loading.load`.
 
-    A command reads it once, so a pipe will do; the daemon says otherwise.
+    Commands read the file once, so it may be a pipe. The daemon passes `pipes=False`, because a reload reads it again.
     """
     from router.ops.loading import load
 
@@ -130,7 +130,7 @@ def load_config(
 
 
 def redis_url(loaded: Loaded) -> str:
-    """The address of the router's own Redis. Raises `UnavailableError` when that is an embedded one that doesn't run."""
+    """Return the URL of the router's own Redis. Raises `UnavailableError` if the embedded server is not running."""
     from router.broker.server.embedded_process import find
     from router.ops.state import state_directory
 
@@ -146,7 +146,7 @@ def redis_url(loaded: Loaded) -> str:
 
 
 def redis_queues(loaded: Loaded) -> frozenset[str]:
-    """The sinks that have their queue in Redis, whatever `deliver` says."""
+    """Return the sinks that have their queue in Redis, whatever `deliver` says."""
     config, types = loaded.config, loaded.types
     kinds = {
         name: (sink.host.queue and sink.host.queue.type) or types[name].queue for name, sink in config.sinks.items()
@@ -155,19 +155,19 @@ def redis_queues(loaded: Loaded) -> frozenset[str]:
 
 
 def tell(text: str, colour: str | None = None) -> None:
-    """A line of talk, on stderr; `colour` (error, warning, note, good) paints its first word."""
+    """Print a message on stderr; `colour` (error, warning, note, good) is that of its first word."""
     text = escape(text, newlines=True)
     head, space, rest = text.partition(" ") if colour else ("", "", text)
     _talk(f"{click.style(head, fg=_COLOURS[colour], bold=True)}{space}{rest}" if colour else text, colour)
 
 
 def say(text: str) -> None:
-    """A line of data on stdout, or several."""
+    """Print one or more lines of data on stdout."""
     click.echo(escape(text, newlines=True))
 
 
 def _talk(text: str, severity: str | None) -> None:
-    """Print on stderr, with the priority before each line when that is the journal."""
+    """Print on stderr; if that is the journal, put the priority before each line."""
     if journal(os.environ, 2):
         priority = _PRIORITIES.get(severity or "", "<6>")
         text = "\n".join(f"{priority}{line}" for line in text.splitlines())
@@ -183,7 +183,7 @@ def print_json(document: Any, *, indent: int = 0) -> None:
 
 
 def console(*, width: int, err: bool = False, markup: bool = True) -> Console:
-    """Return what prints tables, bars and colours; `width` where nobody watches. Without colours it sends no bold either."""
+    """Return a console for tables, bars and colours; `width` applies if there is no terminal. Without colours, bold is off too."""
     from rich.console import Console
 
     stream, descriptor = (sys.stderr, 2) if err else (sys.stdout, 1)
@@ -208,13 +208,13 @@ verbose_option = click.option(
     is_flag=True,
     expose_value=False,
     callback=_be_verbose,
-    help="List all that is allowed where something is not, however many.",
+    help="List everything that is allowed, however long the list.",
 )
-"""`--verbose`: no problem is told of in brief."""
+"""`--verbose`: messages list everything that is allowed."""
 
 
 def say_problems(problems: Iterable[Problem], *, err: bool = True) -> None:
-    """Print problems one a line, with the faulty line below; on stderr, or as data on stdout."""
+    """Print one problem per line, with the faulty line below; on stderr, or as data on stdout."""
     for problem in problems:
         if err:
             _talk(_styled(problem, 2), problem.severity)
@@ -227,7 +227,7 @@ def _styled(problem: Problem, descriptor: int) -> str:
     place = problem.place if said.startswith(problem.place) else ""
     if place:
         said = click.style(place, fg=_COLOURS.get(problem.severity), bold=True) + said.removeprefix(place)
-    # Notes are many and harmless: their lines are in the JSON alone.
+    # Notes are many and harmless, so their excerpts are in the JSON only.
     frame = "" if problem.severity == "note" else escape(problem.frame(), newlines=True)
     return f"{said}\n{frame}" if frame else said
 

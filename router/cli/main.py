@@ -1,6 +1,6 @@
-"""The command `event-router`: its groups, and how every ending becomes an exit code; floor 7.
+"""The command `event-router`: its groups of commands, and the mapping of errors to exit codes; floor 7.
 
-Commands live in modules of their own and are imported when they are called, so that `check` answers at once.
+Each command has a module of its own, which is imported when it is called, so that `check` starts quickly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from router.version import __version__
 
 
 class Entry(NamedTuple):
-    """A command of the table: where it is, and what `--help` says of it."""
+    """A command of the table: the place of its function, and its line in `--help`."""
 
     place: str
     help: str
@@ -29,36 +29,33 @@ class Entry(NamedTuple):
 
 COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     "Try": {
-        "demo": Entry("first_steps.demo:demo", "A tour that ends by itself: what goes in, where it goes and why."),
-        "run": Entry("first_steps.run:run", "The daemon: read, validate, route, deliver."),
-        "publish": Entry("first_steps.publish:publish", "Publish one event, checked against its schema first."),
-        "explain": Entry(
-            "first_steps.explain:explain",
-            "What becomes of a payload, step by step: schema, routes, who gets which message.",
-        ),
+        "demo": Entry("first_steps.demo:demo", "Show the router at work with sample events, for a few seconds."),
+        "run": Entry("first_steps.run:run", "Run the daemon: read, validate, route, deliver."),
+        "publish": Entry("first_steps.publish:publish", "Publish one event, after checking it by its schema."),
+        "explain": Entry("first_steps.explain:explain", "Explain step by step what becomes of a payload, and why."),
     },
     "Operate": {
-        "check": Entry("operate.check:check", "Everything that can be known of a configuration without sending."),
-        "reload": Entry("operate.reload:reload", "Load the configuration again, and say what changed."),
-        "status": Entry("operate.status:status", "How the running router does: sources, sinks, queues and the books."),
-        "dlq": Entry("operate.dlq:dlq", "The dead letters: look at them, send them again, remove them."),
+        "check": Entry("operate.check:check", "Check a configuration for faults, without sending anything."),
+        "reload": Entry("operate.reload:reload", "Load the configuration again in the running router."),
+        "status": Entry("operate.status:status", "Show the running router: sources, sinks, queues and books."),
+        "dlq": Entry("operate.dlq:dlq", "Show, replay or remove dead letters."),
         "queue": Entry(
-            "operate.queue:queue", "What waits in Redis, for sinks that are gone too: list it, move it, give it up."
+            "operate.queue:queue", "Show or move the deliveries in Redis queues, or turn them into dead letters."
         ),
     },
     "Write": {
-        "graph": Entry("write.graph:graph", "A picture of the configuration: sources, schemas, routes, sinks."),
-        "plugins": Entry("write.plugins:plugins", "What is loaded, from where, and what failed."),
+        "graph": Entry("write.graph:graph", "Draw the configuration: sources, schemas, routes, sinks."),
+        "plugins": Entry("write.plugins:plugins", "List the loaded plugins, and those that failed."),
     },
     "Install": {
-        "config": Entry("install.config:config", "The effective configuration, or its JSON Schema for editors."),
-        "completion": Entry("install.completion:completion", "The completion script of a shell."),
+        "config": Entry("install.config:config", "Print the effective configuration, or its JSON Schema."),
+        "completion": Entry("install.completion:completion", "Print the completion script of a shell."),
     },
 }
 
 
 def _imported(name: str) -> ModuleType:
-    """A module, imported while the garbage collector rests: what it would walk again and again is there to stay."""
+    """Import a module without garbage collection: collections would only scan objects that stay for good."""
     if name in sys.modules:
         return sys.modules[name]
     gc.disable()
@@ -70,14 +67,14 @@ def _imported(name: str) -> ModuleType:
 
 
 class Commands(click.Group):
-    """The top of the command line, in its four groups."""
+    """The top-level command, which lists its commands in groups."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
-        """Every command, in the order of the groups."""
+        """Return the names of all commands, in the order of the groups."""
         return [name for group in COMMANDS.values() for name in group]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # as above
-        """The command, imported now; None when there is none of that name."""
+        """Import and return a command; None if there is none of that name."""
         for group in COMMANDS.values():
             if cmd_name in group:
                 module, _, attribute = group[cmd_name].place.partition(":")
@@ -88,7 +85,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the arguments name; an unknown one is answered with what comes close."""
+        """Return the command that the arguments name; for an unknown one, raise a usage error with the nearest name."""
         if args[0].startswith("-") or self.get_command(ctx, args[0]):
             return super().resolve_command(ctx, args)
         from difflib import get_close_matches
@@ -98,7 +95,7 @@ class Commands(click.Group):
         raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # as above
-        """The four groups, without importing a command."""
+        """Write the groups of commands, without importing a command."""
         for title, group in COMMANDS.items():
             with formatter.section(title):
                 formatter.write_dl([(name, entry.help) for name, entry in group.items()])
@@ -111,7 +108,7 @@ class Commands(click.Group):
 )
 @click.version_option(__version__, "--version", "-V", prog_name="event-router", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Read events from Redis, validate them, and tell who needs to know."""
+    """Read events from Redis, validate them, and deliver them to people and programs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -126,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _guarded(arguments: Sequence[str] | None) -> int:
-    """Run a command and give its exit code, whatever it raises on purpose."""
+    """Run a command and return its exit code, also for the errors that a command raises on purpose."""
     try:
         returned = cli.main(
             args=None if arguments is None else list(arguments), prog_name="event-router", standalone_mode=False
@@ -139,13 +136,13 @@ def _guarded(arguments: Sequence[str] | None) -> int:
     except SystemExit as ended:
         if ended.code != 1:
             raise
-        _discard_stdout()  # click's and rich's way to say that the reader of our output has seen enough
+        _discard_stdout()  # click and rich exit with 1 on a broken pipe: the reader of stdout has ended
         return Exit.OK
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         _discard_stdout()
-        return _told(RouterError(f"can't write what there is to say: {error.strerror}"))
+        return _told(RouterError(f"can't write the output: {error.strerror}"))
     except RouterError as error:
         return _told(error)
     return returned if isinstance(returned, int) else Exit.OK
@@ -162,7 +159,7 @@ def _told(error: RouterError) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Open closed standard descriptors on /dev/null, lest the next socket takes their number and gets our talk."""
+    """Open closed standard descriptors on /dev/null; otherwise the next socket gets their number and our output."""
     for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(descriptor)
@@ -175,7 +172,7 @@ def _open_standard_streams() -> None:
 
 
 def _discard_stdout() -> None:
-    """Let what is still buffered go nowhere, so that the interpreter's last flush can't fail."""
+    """Redirect stdout to /dev/null, so that the interpreter's last flush of buffered output can't fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 

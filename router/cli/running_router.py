@@ -1,4 +1,4 @@
-"""Finds the router that runs on this machine; floor 7."""
+"""Finding the router that runs on this machine; floor 7."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from router.ops.loading import Loaded
 
 SERVICE_STATE = Path("/var/lib/event-router")
-"""The state directory of the shipped unit: root, who has none of the service's variables, finds the service there."""
+"""The state directory of the shipped unit. Root has none of the service's variables, and finds the service there."""
 
 SERVICE_ENVIRONMENT = Path("/etc/event-router/environment")
-"""The variables of the shipped unit, which systemd gives to the service alone."""
+"""The environment file of the shipped unit; systemd sets its variables for the service alone."""
 
 
 def running(config: Path | None, env_file: Path | None, instance: str, *, may_be_faulty: bool = False) -> Client:
-    """A client of the router that runs under this name.
+    """Return a client of the router that runs under this name.
 
-    A configuration that is named says where it listens, unless it `may_be_faulty`; else the sockets of the state directories are tried first, then
-    the configuration that would be found. Raises `UnavailableError` when none runs.
+    If a configuration is given and not `may_be_faulty`, its `admin` address is used. Otherwise the sockets of the state
+    directories are tried first, then the address in the default configuration. Raises `UnavailableError` if none runs.
     """
     sockets = [Client(default_address(state, instance)) for state in _states()]
     if (config is None or may_be_faulty) and (client := _answering(sockets)):
@@ -53,17 +53,16 @@ def _answering(clients: Iterable[Client]) -> Client | None:
 
 
 def configuration(config: Path | None, env_file: Path | None, instance: str) -> Loaded:
-    """Load the configuration of the router that runs under this name, for a command that speaks to its Redis.
+    """Load the configuration of the router that runs under this name, for a command that connects to its Redis.
 
-    A configuration that is named counts. Else the running router is asked which file it was started with, and where
-    none runs, that file is taken which `run` would find. Only the secrets of `redis` are needed: raises `ConfigError`
-    where one of them is missing.
+    The order is: the given file, the file that the running router was started with, the file that `run` would find.
+    Only the secrets of `redis` are needed. Raises `ConfigError` if one of them is missing.
     """
     used = _Used(config, env_file) if config is not None else _used(env_file, instance)
     loaded = load_config(used.file, used.env_file, placeholders=True)
     origin, borrowed = loaded.redis_origin, None
     if origin.variable in used.variables and (not origin.is_set or "redis.url" in loaded.unknown):
-        # Neither this environment nor the env file has the variable: the router was started with it in another shell.
+        # Neither this environment nor the env file has the variable: the router was started in another shell that has it.
         borrowed = origin.variable
         environ = {**os.environ, **used.variables}
         loaded = load_config(used.file, used.env_file, environ=environ, placeholders=True)
@@ -83,7 +82,7 @@ class _Used(NamedTuple):
 
 
 def _found() -> Path | None:
-    """The configuration that a command would find here by itself."""
+    """Return the configuration that a command finds without `-c`."""
     try:
         return find_config(None).absolute()
     except ConfigError:
@@ -91,7 +90,7 @@ def _found() -> Path | None:
 
 
 def _used(env_file: Path | None, instance: str) -> _Used:
-    """What the router that runs was started with; what is given where none says."""
+    """Return the files that the running router was started with; the given ones if it doesn't say."""
     for state in _states():
         client = Client(default_address(state, instance))
         if not client.answers():
@@ -101,8 +100,8 @@ def _used(env_file: Path | None, instance: str) -> _Used:
             named = {name: Path(told[name]) for name in ("file", "env_file") if told.get(name)}
             variables = _variables(told)
             if state == SERVICE_STATE:
-                # Another user answers there. Root must not read, and send away, what a file of that user names, nor go
-                # to an address that it says.
+                # The router belongs to another user. Root must not read, and send away, the files that such a file
+                # names, nor connect to an address in it.
                 named = {name: path for name, path in named.items() if distrust(path) is None}
                 variables = {}
                 if SERVICE_ENVIRONMENT.exists():
@@ -112,7 +111,7 @@ def _used(env_file: Path | None, instance: str) -> _Used:
 
 
 def _variables(told: Mapping[str, Any]) -> dict[str, str]:
-    """The variable that gave the router its Redis, with the address, where this environment does not have it."""
+    """Return the variable that gave the router its Redis, with the URL, if this environment does not have it."""
     variable = str(told.get("redis_from", ""))
     name = variable.removeprefix("$")
     if not variable.startswith("$") or os.environ.get(name) or not told.get("redis"):
@@ -121,14 +120,14 @@ def _variables(told: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _states() -> Iterator[Path]:
-    """The state directories that may have the socket, the likeliest first."""
+    """Yield the state directories that may have the socket, the likeliest first."""
     with contextlib.suppress(ConfigError):
         yield state_path(os.environ)
     yield SERVICE_STATE
 
 
 def _named(config: Path | None, env_file: Path | None) -> AdminConfig:
-    """The section `admin` of the configuration; the default where there is none, or none that can be read."""
+    """Return the section `admin` of the configuration; the default if it is missing or can't be read."""
     try:
         path = find_config(config)
     except ConfigError:

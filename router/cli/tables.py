@@ -1,4 +1,4 @@
-"""Tables that fit the terminal: columns give way by importance, and what is copied stays whole; floor 7."""
+"""Tables that fit the terminal: unimportant columns are left out, ids and numbers are never cut; floor 7."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ GAP = 2
 """Spaces between two columns."""
 
 MOST_DRAWN = 2000
-"""Rows up to which a table on a terminal has colours; more are printed plainly."""
+"""The most rows of a table with colours on a terminal; longer tables are printed plainly."""
 
 
 @dataclass(frozen=True)
 class Column:
     """A column of a table.
 
-    `rank` says how early it gives way where the terminal is narrow: the highest first, 0 never. `least` is the width to
-    which its texts may be cut (`…` marks it); None for what is shown whole or not at all, such as ids and numbers.
+    `rank` says which columns are left out first on a narrow terminal: the highest first, 0 never. `least` is the width to
+    which its texts may be cut (marked by `…`); None for ids and numbers, which are shown in full or not at all.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Column:
 
 
 class Cell(NamedTuple):
-    """A text in a table, its colour (a style of rich), and what is shown of it where the column is too narrow for it all."""
+    """A text in a table, its colour (a style of rich), and a short form for a column that is too narrow."""
 
     text: str
     style: str = ""
@@ -45,7 +45,7 @@ class Cell(NamedTuple):
 
 
 def width_of(text: str) -> int:
-    """Return the cells that a text takes on a terminal: two for a character of Chinese, none for an accent."""
+    """Return the width of a text in terminal cells: two for a Chinese character, none for an accent."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len
@@ -54,7 +54,7 @@ def width_of(text: str) -> int:
 
 
 def cut_to(text: str, width: int) -> str:
-    """Return the text, cut to a width with `…` at its end where it is longer."""
+    """Return the text; a longer one is cut to the width and ends in `…`."""
     if width_of(text) <= width:
         return text
     from rich.cells import set_cell_size
@@ -63,7 +63,7 @@ def cut_to(text: str, width: int) -> str:
 
 
 class Table:
-    """Rows under named columns, drawn to a width; it is a renderable of rich too."""
+    """Rows under named columns, drawn to a width; also a renderable of rich."""
 
     def __init__(self, columns: Sequence[Column], rows: Sequence[Sequence[Cell | str]]) -> None:
         self._columns = columns
@@ -77,12 +77,12 @@ class Table:
         ]
 
     def missing(self, width: int | None) -> list[str]:
-        """Return the names of the columns that have no room within a width."""
+        """Return the names of the columns that do not fit into a width."""
         kept = self._widths(width)
         return [column.name for at, column in enumerate(self._columns) if at not in kept]
 
     def lines(self, width: int | None) -> Iterator[list[Cell]]:
-        """Yield the header and each row as cells padded to the columns that have room; None is as wide as it takes.
+        """Yield the header and each row as cells padded to the columns that fit; `None` means any width.
 
         The last cell has no spaces behind it.
         """
@@ -102,7 +102,7 @@ class Table:
         return cell._replace(text=f"{spaces}{text}" if self._columns[at].number else f"{text}{spaces}")
 
     def _widths(self, width: int | None) -> dict[int, int]:
-        """The width of each column that has room, by its place: the narrowest first, and what is left by importance."""
+        """Return the width of each column that fits, by index: first its least width, then the rest by importance."""
         if width is None or sum(self._full) + GAP * (len(self._full) - 1) <= width:
             return dict(enumerate(self._full))
         least = [self._least(at) for at in range(len(self._columns))]
@@ -113,14 +113,14 @@ class Table:
         widths = {}
         for at in ranked:
             more = self._full[at] - least[at]
-            if more > left:  # what can't be cut is shown short all the same
+            if more > left:  # cells that can't be cut are still shown in their short form
                 more = 0 if self._columns[at].least is None else max(left, 0)
             widths[at] = least[at] + more
             left -= more
         return dict(sorted(widths.items()))
 
     def _least(self, at: int) -> int:
-        """The narrowest that a column can be."""
+        """Return the least width of a column."""
         column = self._columns[at]
         if column.least is not None:
             return min(self._full[at], max(column.least, width_of(column.name)))
@@ -128,7 +128,7 @@ class Table:
         return max(width_of(column.name), *map(width_of, shortest), 0)
 
     def __rich_console__(self, screen: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        """Yield the lines as rich takes them, with a rule below the header on a terminal."""
+        """Yield the lines for rich, with a rule below the header on a terminal."""
         from rich.text import Text
 
         lines = list(self.lines(options.max_width))
@@ -141,7 +141,7 @@ class Table:
 
 
 def show_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell | str]]) -> None:
-    """Print a table: to the width of a terminal, or plain and as wide as it must be for a pipe."""
+    """Print a table: fitted to a terminal, or plain and in full width to a pipe."""
     table = Table(columns, rows)
     if not sys.stdout.isatty():
         width = None

@@ -106,7 +106,7 @@ def _options_fault(query: str, scheme: str) -> str | None:
 
 
 def shown(url: str) -> str:
-    """A Redis URL without its credentials and options, for logs and messages."""
+    """Return a Redis URL without its credentials and options, for logs and messages."""
     try:
         parts = urlsplit(url)
         scheme = parts.scheme

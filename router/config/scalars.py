@@ -215,7 +215,7 @@ def _rate_text(rate: Rate) -> str:
 
 
 def _expires(value: object) -> object:
-    """A duration, or a template that gives a time: what has a `{{` is none."""
+    """Return a duration, or a template that gives a time: what has a `{{` is none."""
     if isinstance(value, str) and "{{" in value:
         return value
     try:

@@ -59,7 +59,7 @@ def _wrong(detail: str, told: str | None = None) -> RejectedError:
 
 
 def _attribute(name: str, raw: msgspec.Raw) -> str | None:
-    """An attribute as text; None for the content, and for null, which the specification reads as absent."""
+    """Return an attribute as text; None for the content, and for null, which the specification reads as absent."""
     if name in _CONTENT:
         return None
     value: Any = decode(bytes(raw), JSON)
@@ -86,7 +86,7 @@ def _check_required(attributes: dict[str, str]) -> None:
 
 
 def _content(fields: dict[str, msgspec.Raw], kind: str | None) -> tuple[bytes, str]:
-    """The bytes of the data, and how they are read. No data at all is null."""
+    """Return the bytes of the data, and how they are read. No data at all is null."""
     data = _present(fields.get("data"))
     encoded = _present(fields.get("data_base64"))
     if encoded is not None:
@@ -101,7 +101,7 @@ def _content(fields: dict[str, msgspec.Raw], kind: str | None) -> tuple[bytes, s
 
 
 def _present(raw: msgspec.Raw | None) -> bytes | None:
-    """The bytes of a member; None when it is absent, or null."""
+    """Return the bytes of a member; None when it is absent, or null."""
     return None if raw is None or bytes(raw) == b"null" else bytes(raw)
 
 

@@ -79,7 +79,7 @@ def _told(error: UnicodeDecodeError | msgspec.DecodeError, data: bytes, format: 
 
 
 def _id(payload: Any, path: Sequence[str]) -> str | None:
-    """The id that stands in a payload: a text that is not empty, or an integer; None when there is neither."""
+    """Return the id that stands in a payload: a text that is not empty, or an integer; None when there is neither."""
     for name in path:
         if not isinstance(payload, dict) or name not in payload:
             return None

@@ -14,7 +14,7 @@ _LETTER_DIGITS = 20  # 80 bits: among a million letters two share an id once in 
 
 
 def portable(text: str) -> str:
-    """An id from outside as the router carries it: as it is, or its SHA-256 in hex.
+    """Return an id from outside as the router carries it: as it is, or its SHA-256 in hex.
 
     Ids stand in mail headers, HTTP headers and log lines, so one that is empty, longer than `LONGEST` or not printable
     ASCII is replaced. Equal ids stay equal.

@@ -66,7 +66,7 @@ def glob(pattern: str) -> Matcher:
 
 
 def any_of(patterns: Iterable[str]) -> Matcher:
-    """A matcher of channels that at least one of the names or globs matches."""
+    """Return a matcher of channels that at least one of the names or globs matches."""
     matchers = [glob(pattern) for pattern in patterns]
     return lambda channel: any(match(channel) for match in matchers)
 
@@ -150,7 +150,7 @@ def _regex(pattern: bytes) -> bytes:
 
 
 def _one_of(members: Token) -> bytes:
-    """The regular expression of one byte out of a set."""
+    """Return the regular expression of one byte out of a set."""
     if len(members) == 256:
         return b"."
     if not members:
@@ -184,7 +184,7 @@ def tokens(pattern: bytes) -> list[Token]:
 
 
 def _class(pattern: bytes, i: int) -> tuple[Token, int]:
-    """The members of a class whose `[` stands before `i`, and the place after it."""
+    """Return the members of a class whose `[` stands before `i`, and the place after it."""
     negated = pattern[i : i + 1] == b"^"
     i += negated
     members: set[int] = set()

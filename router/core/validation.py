@@ -80,7 +80,7 @@ class Schema:
         self._iter_errors = validator.iter_errors
 
     def errors(self, payload: Any) -> list[Violation]:
-        """Every way in which the payload does not fit, at most `MOST`."""
+        """Return every way in which the payload does not fit, at most `MOST`."""
         found: list[Violation] = []
         for error in self._iter_errors(payload):
             found.append(_violation(error))
@@ -131,7 +131,7 @@ def as_detail(violations: Iterable[Violation]) -> str:
 
 
 def pointer(path: list[str | int]) -> str:
-    """A path as a JSON pointer, RFC 6901: empty for the whole document."""
+    """Return a path as a JSON pointer, RFC 6901: empty for the whole document."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 

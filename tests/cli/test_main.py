@@ -161,7 +161,7 @@ def test_a_full_disk_behind_stdout_is_told_in_a_line(tmp_path, arguments):
             check=False,
         )
     assert done.returncode == 1
-    assert done.stderr == "event-router: can't write what there is to say: No space left on device\n"
+    assert done.stderr == "event-router: can't write the output: No space left on device\n"
 
 
 @pytest.mark.parametrize(

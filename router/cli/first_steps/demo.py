@@ -1,4 +1,4 @@
-"""`event-router demo`: the real daemon on a Redis of its own, shown what it does with sample events; floor 7."""
+"""`event-router demo`: the real daemon on a Redis of its own, with sample events; floor 7."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PATIENCE = 12.0
-"""Seconds that the whole tour may wait."""
+"""The most seconds that the whole tour waits."""
 
 CONFIG = """\
 version: 1
@@ -46,12 +46,12 @@ routes:
   - {id: orders, channels: ["orders.*"], sinks: [audit]}
 deliver: print                     # shows who would get what, sends nothing
 """
-"""The configuration of the tour: no line is longer than a terminal of 80 columns is wide."""
+"""The configuration of the tour; its lines fit into a terminal of 80 columns."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An event to publish, and what the daemon then says or writes: stdout, the log, or the audit file."""
+    """An event to publish, and the output of the daemon to wait for: on stdout, in the log, or in the audit file."""
 
     title: str
     channel: str
@@ -89,15 +89,15 @@ SAMPLES = (
 
 
 class DemoError(RouterError):
-    """The tour could not go on."""
+    """Raised when the tour can't go on."""
 
 
 @click.command()
 def demo() -> int:
-    """A tour that ends by itself: what goes in, where it goes and why.
+    """Show the router at work with sample events, for a few seconds.
 
-    Starts a Redis and the daemon in a temporary folder, publishes sample events and shows what becomes of each. Touches
-    neither port 6379 nor, where there is room for temporary files, your state directory, and sends nothing.
+    Starts a Redis and the daemon in a temporary folder, publishes sample events and shows where each goes and why. Sends
+    nothing. Does not use port 6379, nor your state directory if there is a writable temporary folder.
     """
     from router.broker.server.embedded import Embedded
     from router.cli.common import console
@@ -115,7 +115,7 @@ def demo() -> int:
 
 
 def _room() -> Path | None:
-    """Return where to make the folder of the demo: None for the usual place, the state directory on a read-only system."""
+    """Return the parent of the demo's folder: None for the usual place, the state directory on a read-only system."""
     from router.ops.state import state_directory
 
     try:
@@ -136,7 +136,7 @@ def _tour(console: Console, folder: Path, url: str) -> None:
             _heading(console, f"{number}. {sample.title}")
             _publish(console, url, sample)
             for line in daemon.answers(sample):
-                # What people read is wrapped between words on a terminal; a line of JSON stays one line.
+                # Text is wrapped between words on a terminal; a line of JSON stays one line.
                 console.print(_painted(line), soft_wrap=line.startswith("{") or not console.is_terminal)
         closing = daemon.stop()
     finally:
@@ -154,7 +154,7 @@ def _prepare(folder: Path) -> None:
 
 
 class Daemon:
-    """`event-router run` as a child, and everything it says and writes."""
+    """`event-router run` as a child process, and everything that it prints and writes."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self._folder = folder
@@ -179,7 +179,7 @@ class Daemon:
             self._lines.append(line.rstrip("\n"))
 
     def wait(self, *patterns: str) -> list[str]:
-        """The first line that came since the last call, or stands in the audit file, for each of the patterns."""
+        """Return, for each pattern, the first matching line since the last call or in the audit file."""
         found: list[str] = []
         for pattern in patterns:
             while (line := self._find(pattern)) is None:
@@ -195,13 +195,13 @@ class Daemon:
         return next((line for line in self._lines[self._seen :] + written if re.search(pattern, line)), None)
 
     def answers(self, sample: Sample) -> list[str]:
-        """Return what the daemon said to a sample."""
+        """Return the lines that the daemon printed for a sample."""
         found = self.wait(*sample.expected)
         self._seen = len(self._lines)
         return found
 
     def stop(self) -> dict[str, Any]:
-        """End it in order and return its closing line."""
+        """Stop the daemon gracefully and return its closing line."""
         self._process.send_signal(signal.SIGTERM)
         (line,) = self.wait(r'"event":"stopped"')
         self._process.wait(PATIENCE)
@@ -209,14 +209,14 @@ class Daemon:
         return closing
 
     def kill(self) -> None:
-        """End it, however it stands."""
+        """Kill the daemon, whatever its state."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
 
 
 def _environment(folder: Path, url: str) -> dict[str, str]:
-    """The caller's, without what would make the demo's daemon another one."""
+    """Return the caller's environment without variables that would change the demo's daemon."""
     left_out = ("EVENT_ROUTER_", "NOTIFY_SOCKET", "LOGS_DIRECTORY", "STATE_DIRECTORY", "JOURNAL_STREAM")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     return kept | {"STATE_DIRECTORY": str(folder / "state"), "REDIS_URL": url}
@@ -245,7 +245,7 @@ def _show_yaml(console: Console) -> None:
 
 
 def _painted(line: str) -> Any:
-    """A line of the daemon's, coloured by what it means, a dead letter's faults below it."""
+    """Return a line of the daemon, coloured by its meaning, with the faults of a dead letter below it."""
     from rich.text import Text
 
     if line.startswith("{"):
@@ -273,7 +273,7 @@ def _books(console: Console, closing: dict[str, Any]) -> None:
 
 
 def _next_steps(console: Console) -> None:
-    """Print commands that work in this folder, of a configuration that is there."""
+    """Print commands that work in this folder with a configuration that exists."""
     import shlex
 
     from router.cli.first_steps.samples import ourselves

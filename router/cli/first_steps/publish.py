@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 @click.option("--no-check", is_flag=True, help="Publish it whatever the schema says.")
 @of_running
 def publish(channel: str, payload: str, *, loaded: Loaded, no_check: bool) -> int:
-    """Publish one event, checked against its schema first.
+    """Publish one event, after checking it by its schema.
 
-    PAYLOAD `-` is read from stdin, without the newline at its end. It goes to the Redis of the first source that reads
-    CHANNEL: by PUBLISH for pub/sub, by XADD to a stream, by LPUSH to a list. It says how many subscribers received it,
-    the id of the entry, or how many items wait. Exit code 1 when the payload does not fit: nothing is published then.
+    PAYLOAD `-` is read from stdin, without the newline at its end. The event goes to the Redis of the first source that
+    reads CHANNEL: by PUBLISH for pub/sub, by XADD to a stream, by LPUSH to a list. The command prints how many
+    subscribers received it, the id of the entry, or how many items wait. If the payload does not fit, nothing is
+    published, and the exit code is 1.
     """
     from router.cli.first_steps.samples import publish_command
 
@@ -53,7 +54,10 @@ def publish(channel: str, payload: str, *, loaded: Loaded, no_check: bool) -> in
 
 
 def _source(loaded: Loaded, channel: str) -> tuple[str, SourceConfig | None]:
-    """The first source that reads the channel, and its name; an empty one without a source. Raises `ConfigError` where the URL of its server is not known."""
+    """Return the first source that reads the channel, and its name; an empty name without a source.
+
+    Raises `ConfigError` if the URL of its server is not known.
+    """
     from router.ops.loading.reading.nodes import child_path
     from router.ops.simulation import reader_of
 
@@ -65,7 +69,7 @@ def _source(loaded: Loaded, channel: str) -> tuple[str, SourceConfig | None]:
 
 
 def _fits(loaded: Loaded, name: str, source: SourceConfig | None, channel: str, raw: bytes) -> bool:
-    """Whether the router would take the payload; says why not."""
+    """Return True if the payload fits the schema of the channel; otherwise print the faults."""
     from router.config.models import PubSubConfig
     from router.core.decoding import SourceFormat
     from router.core.verdict import Rejected, judge
@@ -88,7 +92,7 @@ def _fits(loaded: Loaded, name: str, source: SourceConfig | None, channel: str, 
 
 
 async def _publish(url: str, command: list[bytes]) -> tuple[str, int | bytes]:
-    """Send the command and return the address that it went to, and what the server answered."""
+    """Send the command; return the address of the server and its answer."""
     from redis.exceptions import RedisError
 
     from router.broker.server import client

@@ -73,12 +73,12 @@ def run(
     log_level: str,
     log_format: str,
 ) -> int:
-    """The daemon: read, validate, route, deliver; until SIGTERM or Ctrl-C, which let it finish what is in hand.
+    """Run the daemon: read, validate, route, deliver, until SIGTERM or Ctrl-C.
 
-    SIGHUP, or the command `reload`, has it load its configuration again.
+    At the end it finishes the attempts under way. SIGHUP, or the command `reload`, makes it load its configuration again.
 
-    Without a `redis.url` it listens to the Redis of $REDIS_URL; where that is not set either, or empty, it starts one of
-    its own on this machine.
+    If the configuration has no `redis.url`, the daemon uses the Redis of $REDIS_URL. If that is not set or empty, it
+    starts an embedded server on this machine.
     """
     from router.ops import logs
 
@@ -93,7 +93,7 @@ def run(
 
 
 def _leave_threads_behind(code: int, active: Logs) -> None:
-    """End the process where threads of plugins would keep it: Python waits for those that are no daemon threads."""
+    """End the process if threads of plugins still run: at exit Python would wait for all non-daemon threads."""
     left = [
         thread.name for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon
     ]
@@ -119,7 +119,7 @@ def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, 
 
     def load() -> Loaded:
         loaded = load_config(path, env_file, deliver=deliver, pipes=False)
-        secrets.update(loaded.secrets)  # an old one may be in force still, or in an answer on its way
+        secrets.update(loaded.secrets)  # an old secret may still be in force, or in an answer on its way
         active.hide(secrets)
         _log_problems(loaded)
         return loaded
@@ -153,12 +153,12 @@ def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, 
 
 
 def _ended(_number: int, _frame: object) -> None:
-    """SIGTERM before the daemon serves: end, and let the embedded server end too."""
+    """Handle SIGTERM before the daemon serves: exit, so that the embedded server is stopped too."""
     raise SystemExit(Exit.OK)
 
 
 def _log_problems(loaded: Loaded) -> None:
-    """Warnings are for whoever runs it; notes are what `check` says."""
+    """Log the problems of a configuration: warnings as such, notes at debug, because `check` prints them."""
     log = structlog.stdlib.get_logger(__name__)
     for problem in loaded.problems:
         say = log.warning if problem.severity == "warning" else log.debug
@@ -167,7 +167,7 @@ def _log_problems(loaded: Loaded) -> None:
 
 
 def _refuse_forgotten_url(loaded: Loaded) -> None:
-    """Under a service manager the embedded server is used only where it is asked for in so many words."""
+    """Refuse an embedded server under a service manager, unless the configuration names it explicitly."""
     from router.ops import systemd
 
     if not systemd.managed() or not loaded.redis_origin.forgotten:
@@ -183,7 +183,7 @@ def _refuse_forgotten_url(loaded: Loaded) -> None:
 
 @contextmanager
 def _redis(loaded: Loaded, state: Path) -> Iterator[str]:
-    """The address of the router's own Redis: the configured one, or the embedded server, which lives meanwhile."""
+    """Yield the URL of the router's own Redis: the configured one, or an embedded server that runs meanwhile."""
     if loaded.config.redis.url != EMBEDDED:
         yield loaded.config.redis.url
         return
@@ -211,7 +211,7 @@ def _redis(loaded: Loaded, state: Path) -> Iterator[str]:
 
 @contextmanager
 def _supervised(server: Embedded) -> Iterator[None]:
-    """Meanwhile a thread starts the embedded server again when it dies."""
+    """Run a thread that restarts the embedded server when it dies."""
     loop = asyncio.new_event_loop()
     task = loop.create_task(server.supervise())
 
@@ -231,7 +231,7 @@ def _supervised(server: Embedded) -> Iterator[None]:
 
 
 def _listen_to(loaded: Loaded, url: str) -> str:
-    """Return what to do to listen to another Redis: this command with a variable before it, where that decides."""
+    """Return the cure for listening to the wrong Redis: this command with the variable before it, if one decides."""
     from router.cli.first_steps.samples import ourselves
 
     origin = loaded.redis_origin
@@ -242,7 +242,7 @@ def _listen_to(loaded: Loaded, url: str) -> str:
 
 @contextmanager
 def _printer(active: Logs) -> Iterator[Callable[[str], None]]:
-    """Yield what prints a line on stdout: in a thread of its own, without secrets and without control characters."""
+    """Yield a function that prints a line on stdout: in a thread of its own, secrets and control characters hidden."""
     from router.ops.logs import Writer
 
     writer = Writer(
@@ -265,14 +265,14 @@ def _welcome(loaded: Loaded, config: Path, url: str, *, embedded: bool) -> None:
     for name, source in loaded.config.sources.items():
         place = f" at {shown(source.url)}" if source.url else ""
         tell(f"  {name}: {', '.join(source.reads)}{place}")
-    # Whoever publishes to the embedded server needs no password.
+    # Publishing to the embedded server needs no password.
     lines = publish_lines(loaded, shown(url) if embedded else url, config)
     if lines:
         tell("Publish one from another terminal, either way:")
         for line in lines:
             tell(f"  {line}")
     if loaded.config.deliver == "print":
-        tell("deliver: print shows here who would get what, and sends nothing; dead letters are shown, not kept.")
+        tell("deliver: print shows here who would get what, and sends nothing; dead letters are shown, not stored.")
     elif loaded.config.deliver != "send":
         tell(f"deliver: only {', '.join(loaded.config.deliver.only)} is sent to; the others are shown here.")
     tell("Ctrl-C ends it.")

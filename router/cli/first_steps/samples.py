@@ -36,7 +36,7 @@ _FORMATS = {
 
 
 def sample(loaded: Loaded, channel: str) -> str | None:
-    """A payload as JSON text that the channel's schema accepts; None where none could be made."""
+    """Return a payload as JSON text that the channel's schema accepts; None where none could be made."""
     rule = loaded.routing().plan("", channel.encode("utf-8", "surrogateescape")).schema
     if rule is None or rule.schema is None:
         return '{"message": "hello"}'
@@ -49,7 +49,7 @@ def sample(loaded: Loaded, channel: str) -> str | None:
 
 
 def make(document: Any) -> Any:
-    """A value that a JSON Schema would take, as far as its plain keywords say: an example of its own comes first."""
+    """Return a value that a JSON Schema accepts, as far as simple keywords tell; its own examples come first."""
     return _make(document, document, _DEEPEST)
 
 
@@ -115,7 +115,7 @@ _MAKERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
 
 
 def first_channel(loaded: Loaded) -> tuple[SourceConfig, str] | None:
-    """The first plain channel that a source reads; else a name that its first simple glob matches; and that source."""
+    """Return a channel that a source reads, and the source: the first plain name, else one for the first simple glob."""
     reads = [(each, name) for each in loaded.config.sources.values() for name in each.reads]
     for source, name in reads:
         if source.type != "pubsub" or not is_glob(name):
@@ -125,7 +125,7 @@ def first_channel(loaded: Loaded) -> tuple[SourceConfig, str] | None:
 
 
 def publish_lines(loaded: Loaded, redis_url: str, config: Path) -> list[str]:
-    """Commands, ready to paste, that publish a sample event: by redis-cli where no password is needed, and by ours."""
+    """Return commands that publish a sample event: `event-router publish`, and redis-cli if it needs no password."""
     found = first_channel(loaded)
     if found is None:
         return []
@@ -143,14 +143,14 @@ def publish_lines(loaded: Loaded, redis_url: str, config: Path) -> list[str]:
 
 
 def publish_command(source: SourceConfig | None, channel: bytes, payload: bytes) -> list[bytes]:
-    """The Redis command, as words, by which an event reaches a source: PUBLISH where none is named."""
+    """Return the words of the Redis command that publishes to a source; PUBLISH without a source."""
     if source is not None and source.type == "stream":
         return [b"xadd", channel, b"*", source.payload_field.encode(), payload]
     return [b"publish" if source is None or source.type == "pubsub" else b"lpush", channel, payload]
 
 
 def _redis_cli(url: str) -> str | None:
-    """How redis-cli is pointed at a server; None where it would take a password."""
+    """Return the redis-cli command with the options for a server; None if it would need a password."""
     parts = urlsplit(url)
     if parts.username or parts.password or parts.query:
         return None
@@ -162,7 +162,7 @@ def _redis_cli(url: str) -> str | None:
 
 
 def ourselves() -> list[str]:
-    """How this command was called, in words that work in another terminal opened in this folder."""
+    """Return the words that call this command again, in another terminal opened in this folder."""
     called = Path(sys.argv[0]).absolute()
     if called.name != "event-router":
         return [sys.executable, "-m", "router.cli.main"]

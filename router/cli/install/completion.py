@@ -15,7 +15,7 @@ _HOW = {
 @click.command(epilog="\b\n" + "\n".join(_HOW.values()))
 @click.argument("shell", type=click.Choice(list(_HOW)))
 def completion(shell: str) -> None:
-    """The completion script of a shell."""
+    """Print the completion script of a shell."""
     from router.cli.main import cli
 
     kind = get_completion_class(shell)

@@ -15,9 +15,9 @@ from router.cli.common import config_option, env_file_option, find_config
 @env_file_option
 @click.pass_context
 def config(context: click.Context, config: Path | None, env_file: Path | None) -> None:
-    """The effective configuration: includes merged, defaults filled in, `${…}` kept as written.
+    """Print the effective configuration: includes merged, defaults filled in, `${…}` as written.
 
-    `event-router config schema` prints the JSON Schema (draft-07) that editors complete and check it by.
+    `event-router config schema` prints the JSON Schema (draft-07) for completion and checks in editors.
     """
     context.obj = (config, env_file)
     if context.invoked_subcommand is None:
@@ -31,9 +31,10 @@ def config(context: click.Context, config: Path | None, env_file: Path | None) -
 @env_file_option
 @click.pass_obj
 def schema(outer: tuple[Path | None, Path | None], config: Path | None, env_file: Path | None) -> None:
-    """The JSON Schema of the configuration, for editors.
+    """Print the JSON Schema of the configuration, for editors.
 
-    It has the options of every loaded sink, drop-in plugins of the configuration included. Save it as config.schema.json and begin the configuration with
+    It has the options of every loaded sink, including drop-in plugins of the configuration. Save it as
+    config.schema.json and begin the configuration with
     `# yaml-language-server: $schema=config.schema.json`.
     """
     from router.cli.common import print_json

@@ -1,4 +1,4 @@
-"""Questions and progress bars, for commands that deal with many things at once; floor 7."""
+"""Confirmation questions and progress bars, for commands that change many things at once; floor 7."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import click
 from router.cli.common import console, tell
 
 ASK_ABOVE = 100
-"""Things above which a person is asked first."""
+"""The number of things above which the command asks for confirmation."""
 
 
 yes_option = click.option("--yes", is_flag=True, help=f"Don't ask; else above {ASK_ABOVE} on a terminal.")
-"""`--yes`: nobody is asked."""
+"""`--yes`: no confirmation is asked for."""
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-"""`--dry-run`: only say what would be done."""
+"""`--dry-run`: only print what would be done."""
 
 
 def agreed(number: int, question: str, *, yes: bool) -> bool:
-    """Return whether a person agrees, who is asked above `ASK_ABOVE` on a terminal."""
+    """Return whether the user confirms; the question is asked above `ASK_ABOVE` on a terminal."""
     if yes or number <= ASK_ABOVE or not sys.stdin.isatty():
         return True
     if click.confirm(question, err=True):
@@ -33,7 +33,7 @@ def agreed(number: int, question: str, *, yes: bool) -> bool:
 
 @contextmanager
 def progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, nothing elsewhere."""
+    """Show a progress bar on a terminal, and nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda _number: None
         return
@@ -46,7 +46,7 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
 
 
 def ago(seconds: float) -> str:
-    """Return how long ago something was, in its largest unit."""
+    """Return the time since a moment, in its largest unit."""
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= size:
             return f"{int(seconds // size)}{unit}"

@@ -50,9 +50,10 @@ QUEUE_PROMISES = {
 @verbose_option
 @click.option("--strict", is_flag=True, help="Exit with 1 when there are warnings.")
 def check(files: tuple[Path, ...], config: Path | None, env_file: Path | None, *, as_json: bool, strict: bool) -> int:
-    """Everything that can be known of a configuration without sending: syntax, schemas, templates, plugins.
+    """Check a configuration for faults without sending anything: syntax, schemas, templates, plugins.
 
-    Needs no secrets and no Redis; where one answers at once it is asked whether it keeps the queues. Exit code 78 on an error, 1 when only `--strict` objects.
+    Needs no secrets and no Redis. If the configured Redis answers at once, its settings for queues are checked too. Exit
+    code 78 if there is an error, 1 if there are warnings and `--strict` is given.
     """
     reports = [_report(path, env_file) for path in files or (find_config(config),)]
     if as_json:
@@ -67,7 +68,7 @@ def check(files: tuple[Path, ...], config: Path | None, env_file: Path | None, *
 
 
 class Report(NamedTuple):
-    """The findings in one file; `summary` is None when it can't work."""
+    """The findings in one file; `summary` is None if the file has errors."""
 
     path: Path
     problems: Sequence[Problem]
@@ -89,7 +90,7 @@ def _report(path: Path, env_file: Path | None) -> Report:
 
 
 def summary(loaded: Loaded) -> dict[str, Any]:
-    """Return what a configuration says, as data."""
+    """Return a summary of a configuration, as data."""
     config = loaded.config
     return {
         "redis": _server(config.redis.url),
@@ -127,7 +128,7 @@ def summary(loaded: Loaded) -> dict[str, Any]:
 
 
 def _reads(source: SourceConfig) -> dict[str, list[str] | str]:
-    """Return what a source reads, under the keys of the configuration."""
+    """Return the channels, streams or lists of a source, under their keys in the configuration."""
     if source.type == "pubsub":
         return {"channels": source.channels, "patterns": source.patterns}
     if source.type == "stream":

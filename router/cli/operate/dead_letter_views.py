@@ -1,4 +1,4 @@
-"""Dead letters as they are shown: a row of a table, a page for one, a line of JSON; floor 7."""
+"""Views of dead letters: a row of a table, a page for one, a line of JSON; floor 7."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLUMNS = (
     Column("address", rank=6, least=12),
     Column("detail", rank=1, least=12),
 )
-"""The head of the table."""
+"""The columns of the table."""
 
 _DETAIL = 60  # characters of the detail in the table
 _UNREADABLE = "unreadable"  # in place of a reason
@@ -49,18 +49,18 @@ _FIELDS = (
 
 
 def hiding(secrets: frozenset[str]) -> Callable[[Kept], Kept]:
-    """Return what hides secrets in the detail of a letter: all else of it are names of ours, or what a producer wrote."""
+    """Return a function that hides secrets in the detail of a letter; its other fields can't contain any."""
     redact = Redactor(secrets).text
     return lambda kept: kept._replace(letter=msgspec.structs.replace(kept.letter, detail=redact(kept.letter.detail)))
 
 
 def count(number: int) -> str:
-    """Return so many dead letters, in words."""
+    """Return a number of dead letters in words."""
     return counted(number, "dead letter")
 
 
 def age(failed_at: str, now: float) -> str:
-    """Return how long ago a letter was made, in its largest unit."""
+    """Return the age of a letter, in its largest unit."""
     at = moment_of(failed_at)
     return "?" if at is None else ago(max(now - at.timestamp(), 0.0))
 
@@ -93,7 +93,7 @@ def line(kept: Kept) -> str:
 
 
 def page(kept: Kept, now: float) -> Iterator[str]:
-    """Return the lines of one whole letter, as people read it."""
+    """Return the lines that show one letter in full."""
     letter = kept.letter
     found = faults(letter)
     if kept.unreadable:

@@ -1,4 +1,4 @@
-"""`event-router dlq`: the dead letters, looked at, removed, sent again; floor 7."""
+"""`event-router dlq`: show, replay and remove dead letters; floor 7."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
     from router.ops.loading import Loaded
 
 AT_ONCE = 100
-"""Letters that one script call moves or removes."""
+"""The number of letters that one script call moves or removes."""
 
 RATE = 2000
-"""Letters a second that are sent again, unless told otherwise."""
+"""The default rate of a replay, in letters per second."""
 
 TAKEN_WITHIN = 3.0
-"""Seconds to wait for a running router to take what is to be replayed."""
+"""Seconds to wait until a running router takes replayed letters."""
 
 
 @click.group()
 def dlq() -> None:
-    """The dead letters: what could not be handled, and why; look at them, send them again, remove them."""
+    """Show, replay or remove dead letters: the stored records of what could not be handled."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The choice of letters that every command of the group is given."""
+    """The filter of letters that every command of the group takes."""
 
     options: dict[str, Any]
     limit: int | None
@@ -72,7 +72,7 @@ _FILTERS: tuple[Callable[[Any], Any], ...] = (
 
 
 def filters(function: Callable[..., Any]) -> Callable[..., int]:
-    """Add the options that choose letters, which a command gets as one `Wanted`."""
+    """Add the options that filter letters, and pass them to the command as one `Wanted`."""
 
     @wraps(function)
     def wrapped(*, limit: int | None, newest: bool, as_json: bool, **given: Any) -> Any:
@@ -91,9 +91,9 @@ def filters(function: Callable[..., Any]) -> Callable[..., int]:
 @dlq.command(name="list")
 @filters
 async def list_letters(wanted: Wanted, *, loaded: Loaded) -> int:
-    """Every letter that matches, the newest last.
+    """List every letter that matches, the newest last.
 
-    `--json` prints one object a line.
+    `--json` prints one object per line.
     """
     now = time.time()
     shown = views.hiding(loaded.secrets)
@@ -116,7 +116,7 @@ async def list_letters(wanted: Wanted, *, loaded: Loaded) -> int:
 
 
 async def _waiting(store: LetterStore) -> int:
-    """Return how many letters wait to be replayed; 0, and a warning, where the key of those holds something else."""
+    """Return the number of letters that wait to be replayed; 0, and a warning, if their key has another type."""
     try:
         return await store.waiting()
     except ConfigError as error:
@@ -147,9 +147,9 @@ def readable(kept: Kept) -> DeadLetter:
 @json_option
 @of_running
 async def show(letter_id: str, *, loaded: Loaded, as_json: bool, as_test: bool) -> int:
-    """One whole letter: ID is the letter's, its event's, or that of its entry in the stream.
+    """Show one letter in full. ID is the id of the letter, of its event, or of its entry in the stream.
 
-    `--as-test` prints its event, and what becomes of it now, as an entry of `tests:`. Exit code 1 when there is no such letter.
+    `--as-test` prints its event, and what becomes of it now, as an entry of `tests:`. Exit code 1 if there is no such letter.
     """
     kept = await found(letter_id, loaded)
     if as_test:
@@ -186,7 +186,7 @@ def _as_test(kept: Kept, loaded: Loaded) -> str:
 async def purge(wanted: Wanted, *, loaded: Loaded, dry_run: bool, yes: bool) -> int:
     """Remove the letters that match, for good.
 
-    It says how many and how old they are first. `--json` prints one object a letter.
+    The command first says how many and how old they are. `--json` prints one object per letter.
     """
     now = time.time()
     async with _store(loaded) as store:
@@ -221,15 +221,16 @@ async def purge(wanted: Wanted, *, loaded: Loaded, dry_run: bool, yes: bool) -> 
 @dry_run_option
 @yes_option
 async def replay(wanted: Wanted, *, loaded: Loaded, rate: int, dry_run: bool, yes: bool) -> int:
-    """Send the letters that match again: those of a sink to that sink, the others the whole way.
+    """Replay the letters that match: letters with a sink go to that sink, the others through schema and routes.
 
-    A running router does it, with the configuration it has then; they wait for one in Redis. It says how many, how old
-    and for how many recipients first. `--json` prints one object a letter.
+    A running router delivers them with its current configuration; if none runs, they wait in Redis. The command first
+    says how many there are, how old they are, and how many recipients they would reach. `--json` prints one object per
+    letter.
     """
     from router.cli.operate.recipients import Recipients
 
     now = time.time()
-    left: Counter[bool] = Counter()  # by whether they are of a newer event-router
+    left: Counter[bool] = Counter()  # True: of a newer event-router; False: no letter
     recipients = Recipients(loaded, now)
     async with _store(loaded) as store:
         chosen = Chosen()
@@ -257,11 +258,13 @@ async def replay(wanted: Wanted, *, loaded: Loaded, rate: int, dry_run: bool, ye
 
 
 async def _tell_untaken(store: LetterStore) -> None:
-    """Say so when no router takes what is to be replayed."""
+    """Warn if no router takes the replayed letters."""
     deadline = time.monotonic() + TAKEN_WITHIN
     while left := await store.untaken():
         if time.monotonic() > deadline:
-            many = f"{left} or more dead letters" if left >= 1000 else views.count(left)  # what it counts up to
+            many = (
+                f"{left} or more dead letters" if left >= 1000 else views.count(left)
+            )  # the most that `untaken` counts
             wait = "it waits" if left == 1 else "they wait"
             tell(f"warning: no running router has taken {many} yet; {wait} in Redis until one does", "warning")
             return
@@ -273,7 +276,7 @@ async def _tell_untaken(store: LetterStore) -> None:
 
 @dataclass
 class Chosen:
-    """The letters to be dealt with: few words of each, for there may be many."""
+    """The letters to replay or remove, with a few fields of each, because there may be many."""
 
     letters: list[tuple[str, str, str, str | None]] = field(default_factory=list)
     """Entry, id, reason, sink."""
@@ -290,7 +293,7 @@ class Chosen:
         self.newest = max(self.newest, letter.failed_at)
 
     def summary(self, now: float) -> str:
-        """Return how many of what, and how old."""
+        """Return the number and age of the letters, in words."""
         most = ", ".join(f"{number} {what}" for what, number in self.reasons.most_common(5))
         rest = len(self.reasons) - 5
         others = f" and {counted(rest, 'other kind')}" if rest > 0 else ""
@@ -299,7 +302,7 @@ class Chosen:
         return f"{views.count(len(self.letters))} ({most}{others}), {age} old"
 
     def tell_all(self, outcome: str, wanted: Wanted) -> int:
-        """Print what would be done with each, where that is asked for."""
+        """Print what would be done with each letter, if `--json` or `--dry-run` asks for it."""
         if wanted.as_json:
             for letter in self.letters:
                 _tell_one(letter, outcome)
@@ -319,7 +322,7 @@ async def _carry_out(
     *,
     rate: int | None,
 ) -> int:
-    """Deal with the letters, some at once and no more than `rate` a second; returns how many were still there."""
+    """Replay or remove the letters in chunks, at most `rate` per second; return how many were still there."""
     done = 0
     began = time.monotonic()
     at_once = AT_ONCE if rate is None else max(1, min(AT_ONCE, rate // 10))
@@ -352,7 +355,7 @@ def _store(loaded: Loaded) -> LetterStore:
 
 
 async def _matching(store: LetterStore, wanted: Wanted, loaded: Loaded, now: float) -> AsyncIterator[Kept]:
-    """The letters that are meant, one by one."""
+    """Yield the letters that match, one by one."""
     chosen = _filter(wanted.options, loaded, now)
     left = wanted.limit
     async for page in store.pages(newest=wanted.newest):
@@ -368,7 +371,7 @@ async def _matching(store: LetterStore, wanted: Wanted, loaded: Loaded, now: flo
 
 
 def _tell_failures(chosen: DeadLetterFilter) -> None:
-    """Say which letters `--where` could not judge: a wrong expression must not look like one that nothing matches."""
+    """Warn of letters for which `--where` failed: a wrong expression must not look like one without a match."""
     for told, number in chosen.failures.most_common(5):
         tell(f"warning: {told} (for {views.count(number)}, left out)", "warning")
 

@@ -1,4 +1,4 @@
-"""Warnings of a Redis that may lose what the queues of a configuration hold, asked in passing; floor 7."""
+"""Warnings of `check` about a Redis whose settings may lose queued deliveries; floor 7."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from router.ops.loading import Loaded
 
 LIMIT = 1.0
-"""Seconds that finding the server, connecting and the answer may take together."""
+"""The most seconds for the name lookup, the connection and the answer together."""
 
 
 def problems(loaded: Loaded) -> list[Problem]:
-    """Return what endangers the queues in Redis of a configuration; nothing where nobody answers at once.
+    """Return the problems that endanger a configuration's queues in Redis; none if no server answers in time.
 
-    The embedded server is not asked: it is started as the configuration says. Nor is one whose address is not known, or
-    that holds no queue. What a power cut may take is a note: it is Redis's default.
+    An embedded server is not asked, because the router starts it with the right settings. A server without queues, or
+    with an unknown address, is not asked either. Losing a second at a power cut is a note: that is Redis's default.
     """
     from router.ops.loading.reading.placeholders import WORD
 
@@ -44,8 +44,8 @@ def problems(loaded: Loaded) -> list[Problem]:
 
 @cache
 def _asked(url: str) -> Mapping[str, str]:
-    """Ask in a thread that nobody waits for longer: a name that is looked up can't be given a limit."""
-    import redis  # the loop of the daemon's own client would wait for the look-up at its end
+    """Ask in a thread that is abandoned after the time limit, because a name lookup has no timeout."""
+    import redis  # an event loop waits for the threads of its name lookups when it is closed
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
@@ -66,7 +66,7 @@ def _asked(url: str) -> Mapping[str, str]:
                 found.update((name, str(value)) for name, value in info.items())
                 found["appendfsync"] = str(client.config_get("appendfsync").get("appendfsync"))
         except (redis.RedisError, OSError, ValueError, TypeError):
-            return  # it is not there, or does not tell: that is not what was asked
+            return  # the server is absent or refuses the command; `check` reports neither
 
     thread = threading.Thread(target=ask, name="durability", daemon=True)
     thread.start()

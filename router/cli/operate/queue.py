@@ -1,4 +1,4 @@
-"""`event-router queue`: what waits for sinks in Redis, those that are gone too; looked at, moved, given up; floor 7."""
+"""`event-router queue`: show, move and give up deliveries that wait in Redis, also of removed sinks; floor 7."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from router.ops.loading import Loaded
 
 PATIENCE = 30.0
-"""Seconds that an answer of Redis may take."""
+"""The most seconds for an answer of Redis."""
 
 _COLUMNS = (
     Column("sink"),
@@ -43,7 +43,7 @@ _COLUMNS = (
 
 @click.group()
 def queue() -> None:
-    """What waits for sinks in Redis, those that are gone too: look at it, move it to another sink, give it up."""
+    """Show or move the deliveries that wait in Redis, or turn them into dead letters; also for removed sinks."""
 
 
 # list
@@ -53,10 +53,10 @@ def queue() -> None:
 @json_option
 @of_running
 async def list_queues(*, loaded: Loaded, as_json: bool) -> int:
-    """Every queue in Redis: what waits, what is due later, what is in hand, and how old the oldest is.
+    """List every queue in Redis: the deliveries that wait, are due later and are in flight, and the age of the oldest.
 
-    The state is `gone` where no sink of the configuration has that name, `memory` where the sink keeps its queue in
-    memory now: nobody works such a queue off. `--json` prints one object a line.
+    The state is `gone` if no sink of the configuration has that name, and `memory` if the sink has its queue in memory
+    now. No router delivers from such a queue. `--json` prints one object per line.
     """
     working = redis_queues(loaded)
     async with _queues(loaded) as queues:
@@ -64,7 +64,7 @@ async def list_queues(*, loaded: Loaded, as_json: bool) -> int:
         ours = [name for name in loaded.config.sinks if name in working]
         names = [*ours, *(name for name in found if name not in working)]
         standings = {name: await queues.look(name) for name in names}
-    # A queue that was emptied keeps its key in Redis: it is nothing to look at unless its sink works.
+    # An emptied queue keeps its key in Redis; it is shown only if its sink is configured.
     standings = {name: found for name, found in standings.items() if found.held or name in working}
     states = {name: _state(name, loaded, working) for name in standings}
     now = time.time()
@@ -108,7 +108,7 @@ def _document(name: str, state: str, standing: Standing) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Asked:
-    """The arguments of the two commands that take deliveries out of a queue: whose, how many, and how to go about it."""
+    """The arguments of the two commands that take deliveries out of a queue."""
 
     name: str
     loaded: Loaded
@@ -119,13 +119,13 @@ class Asked:
 
     @property
     def idle(self) -> float:
-        """Return how long nobody has renewed what may be taken out though it is in hand."""
+        """Return the idle time after which deliveries in flight may be taken out."""
         sink = self.loaded.config.sinks.get(self.name)
         return claim_idle_of(sink.host.timeout if sink else None)
 
 
 def asking(function: Callable[..., Any]) -> Callable[..., int]:
-    """Add the options of the two commands, which get what they are told as one `Asked`."""
+    """Add the options of the two commands, and pass them as one `Asked`."""
 
     @wraps(function)
     def wrapped(
@@ -142,10 +142,10 @@ def asking(function: Callable[..., Any]) -> Callable[..., int]:
 @click.argument("to", metavar="TO")
 @asking
 async def move(asked: Asked, to: str) -> int:
-    """Move what waits for the sink FROM to the sink TO, which delivers it with its own templates.
+    """Move the waiting deliveries of the sink FROM to the sink TO, which delivers them with its own templates.
 
-    FROM may be gone; TO is a sink of the configuration with its queue in Redis. What a running router has in hand stays.
-    It ends when TO is full, exit code 1. `--json` prints one object.
+    FROM may be a removed sink; TO must be configured, with its queue in Redis. Deliveries in flight in a running router
+    stay. If TO becomes full, the command ends with exit code 1. `--json` prints one object.
     """
     loaded = asked.loaded
     _check_target(asked.name, to, loaded)
@@ -193,10 +193,10 @@ def _check_target(name: str, to: str, loaded: Loaded) -> None:
 @click.argument("name", metavar="NAME")
 @asking
 async def dead_letter(asked: Asked) -> int:
-    """Make dead letters of what waits for the sink NAME, for the reason `orphaned`; of one that is not gone, `exhausted`.
+    """Turn the waiting deliveries of the sink NAME into dead letters.
 
-    What a running router has in hand stays. It ends when there are `dead_letters.max_events` letters, exit code 1: none is
-    evicted. `--json` prints one object.
+    Their reason is `exhausted`, or `orphaned` if the sink is removed. Deliveries in flight in a running router stay. No
+    letter is evicted: at `dead_letters.max_events` letters the command ends with exit code 1. `--json` prints one object.
     """
     loaded = asked.loaded
     most = loaded.config.dead_letters.max_events
@@ -239,7 +239,7 @@ def _maker(reason: Reason, why: str) -> Callable[[Event], DeadLetter]:
 
 @dataclass(frozen=True)
 class _Job:
-    """The work of one of these commands, and the words for it."""
+    """One of the two commands: the function that does the work, and the words for its messages."""
 
     verbs: tuple[str, str, str]
     where: str
@@ -251,7 +251,7 @@ class _Job:
 
 
 async def _carry_out(queues: QueueAdmin, asked: Asked, job: _Job) -> int:
-    """Say what there is to do, ask, do it, say what became of it."""
+    """Print what there is to do, ask for confirmation, do it, and print the result."""
     before = await queues.look(asked.name, idle=asked.idle)
     if not before.held:
         await _check_it_exists(queues, asked)
@@ -279,7 +279,7 @@ async def _carry_out(queues: QueueAdmin, asked: Asked, job: _Job) -> int:
 
 
 async def _act(job: _Job, number: int, done: Counter[Any]) -> None:
-    """Do it; what was done is counted, and said where an end comes before the end."""
+    """Take the deliveries out chunk by chunk; if it is interrupted, print how many were done."""
     try:
         with progress(number) as advance:
 
@@ -312,7 +312,7 @@ def _tell_left(asked: Asked, job: _Job, done: Counter[Any], after: Standing) -> 
 
 
 async def _check_it_exists(queues: QueueAdmin, asked: Asked) -> None:
-    """Raises `RouterError` for a name that neither a sink nor a queue has."""
+    """Raise `RouterError` if neither a sink nor a queue has this name."""
     if asked.name in asked.loaded.config.sinks:
         return
     names = await queues.names()

@@ -1,4 +1,4 @@
-"""Who would get what is replayed, counted with the configuration at hand; floor 7."""
+"""The number of recipients that a replay would reach, by the current configuration; floor 7."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from router.ops.loading import Loaded
 
 MOST = 1_000_000
-"""Recipients told apart; a letter more does not make the sum larger."""
+"""The most recipients that are counted; beyond that the sum stays."""
 
 
 class Recipients:
-    """Counts different recipients: each address of each sink once, a sink without addresses (a log) as one."""
+    """A counter of different recipients: each address of each sink once, a sink without addresses (a log) as one."""
 
     def __init__(self, loaded: Loaded, now: float) -> None:
         self._routing = loaded.routing()
@@ -30,10 +30,10 @@ class Recipients:
         self._looked_up: Counter[tuple[str, str]] = Counter()
         """Deliveries whose recipients nobody knows here, by sink and lookups: nothing is looked up for a count."""
         self._unknown: set[str] = set()
-        """Sinks whose addresses are made of values that are not known here."""
+        """Sinks whose addresses depend on values that are not known here."""
 
     def add(self, letter: DeadLetter) -> None:
-        """Count whom this letter would reach."""
+        """Count the recipients of this letter."""
         from router.core.accounts.dead_letter_filter import event_of
 
         event = event_of(letter)
@@ -46,7 +46,7 @@ class Recipients:
             self._nowhere += 1
 
     def _ways(self, letter: DeadLetter, event: Event) -> tuple[Event, list[tuple[str, str]]]:
-        """The event as it goes the whole way again, and where to; nowhere where it would be refused again."""
+        """Return the replayed event and its targets; no targets if it would be rejected again."""
         from router.core.decoding import SourceFormat
         from router.core.verdict import Rejected, judge, opened
 
@@ -91,7 +91,7 @@ class Recipients:
         return True
 
     def summary(self) -> str:
-        """Return how many recipients, and how many letters would reach nobody."""
+        """Return the number of recipients, and of letters that would reach nobody, in words."""
         number = len(self._found)
         text = f"to {number} or more recipients" if number >= MOST else f"to {counted(number, 'recipient')}"
         if self._unknown:

@@ -25,10 +25,10 @@ from router.errors import Exit, Problem
 from router.wording import counted
 
 PATIENCE = 120.0
-"""Seconds that a reload may take: reading, connecting, and one before it."""
+"""The most seconds for a reload: reading, connecting, and another reload before it."""
 
 REFUSED = 422
-"""The status of an answer that says why the configuration was not taken."""
+"""The HTTP status of an answer that lists the faults of the configuration."""
 
 
 @click.command()
@@ -38,10 +38,11 @@ REFUSED = 422
 @json_option
 @verbose_option
 def reload(config: Path | None, env_file: Path | None, instance: str, *, as_json: bool) -> int:
-    """Have the running router load its configuration again, and say what changed.
+    """Load the configuration again in the running router, and print the changes.
 
-    It loads the file that it was started with; `-c` only says where it listens. What can't work changes nothing: the
-    configuration in force stays, every fault is named, and the exit code is 78, or 69 where a Redis could not be reached.
+    The router loads the file that it was started with; `-c` only gives its admin address. If the new configuration
+    can't work, the old one stays in force, every fault is listed, and the exit code is 78, or 69 if a Redis could not be
+    reached.
     """
     told = running(config, env_file, instance, may_be_faulty=True).post(RELOAD, PATIENCE, refusal=REFUSED)
     if as_json:
@@ -68,7 +69,7 @@ def _say(told: Mapping[str, Any]) -> None:
 
 
 def _lines(changed: Mapping[str, Any]) -> list[str]:
-    """Return what changed, a line a kind of thing."""
+    """Return the changes, one line for each kind."""
     found = []
     for kind in ("sources", "sinks", "routes"):
         each = changed[kind]

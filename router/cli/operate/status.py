@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 EVERY = 1.0
-"""Seconds between two looks of `--watch`."""
+"""Seconds between two refreshes of `--watch`."""
 
 Document = Mapping[str, Any]
-"""What the router says of itself: `core.accounts.snapshot.document`."""
+"""The JSON document of `core.accounts.snapshot.document`."""
 
 
 @click.command()
@@ -35,9 +35,9 @@ Document = Mapping[str, Any]
 @json_option
 @click.option("--watch", "watches", is_flag=True, help="Look every second, with events per second, until Ctrl-C.")
 def status(config: Path | None, env_file: Path | None, instance: str, *, as_json: bool, watches: bool) -> int:
-    """How the running router does: sources, sinks, queues and the books.
+    """Show the running router: sources, sinks, queues and books.
 
-    Exit code 0 when it is ready and its books balance, 1 when not, 69 when none runs.
+    Exit code 0 if it is ready and its books balance, 1 if not, 69 if no router runs.
     """
     client = running(config, env_file, instance)
     if watches:
@@ -51,7 +51,7 @@ def status(config: Path | None, env_file: Path | None, instance: str, *, as_json
 
 
 def _watch(client: Client, *, as_json: bool) -> None:
-    """Look again and again, until Ctrl-C ends it; a router that is gone may come back."""
+    """Refresh the status until Ctrl-C; wait for a router that is absent."""
     from rich.live import Live
 
     before: tuple[float, Document] | None = None
@@ -81,7 +81,7 @@ def _show(display: Any, picture: RenderableType, told: Document, *, as_json: boo
 
 
 class _Plain:
-    """Prints one look below the other, where there is no terminal to draw on."""
+    """A stand-in for `rich.live.Live` without a terminal: prints one status below the other."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -90,17 +90,17 @@ class _Plain:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Do nothing: nothing is left to do."""
+        """Do nothing: there is no screen to restore."""
 
     def update(self, picture: RenderableType, *, refresh: bool) -> None:
-        """Print it; `refresh` is for terminals."""
+        """Print the status; `refresh` matters on terminals only."""
         del refresh
         self._console.print(picture, crop=False, soft_wrap=True)
         self._console.file.flush()
 
 
 class Rates:
-    """Events per second between two looks; a router that was restarted meanwhile begins anew."""
+    """Events per second between two refreshes; after a restart of the router the counting begins anew."""
 
     def __init__(self, seconds: float, before: Document, now: Document) -> None:
         self._seconds = max(seconds, 1e-3)
@@ -108,7 +108,7 @@ class Rates:
         self._now = now["books"]
 
     def of(self, kind: str, name: str, *columns: str) -> str:
-        """Return how fast columns of a book grow together; empty where that is not known yet."""
+        """Return the growth per second of these columns of a book; empty if it is not known yet."""
         before, now = self._before[kind].get(name), self._now[kind][name]
         if before is None:
             return ""
@@ -116,7 +116,7 @@ class Rates:
 
 
 def drawn(told: Document, rates: Rates | None = None) -> RenderableType:
-    """A picture of the router: what is not well in colour."""
+    """Return the status for a terminal, with problems in colour."""
     from rich.console import Group
 
     return Group(_headline(told), *_complaints(told), _sources(told, rates), _sinks(told, rates), _books(told))
@@ -158,7 +158,7 @@ def _sources(told: Document, rates: Rates | None) -> RenderableType:
 
 
 def _sinks(told: Document, rates: Rates | None) -> RenderableType:
-    # Most routers print nothing. One of an older version, which has not been restarted yet, does not count it.
+    # Most routers print nothing, and a router of an older version has no such count.
     prints = any(book.get("printed") for book in told["books"]["sinks"].values())
     rows = []
     for name, sink in told["sinks"].items():
@@ -182,9 +182,9 @@ def _sinks(told: Document, rates: Rates | None) -> RenderableType:
 
 
 def _table(rows: Sequence[Mapping[str, Cell | str]], most_important: Sequence[str]) -> Table:
-    """A table of rows by the name of the column; where it is narrow, columns of zeros give way first.
+    """Return a table of rows, which are mappings by column; if there is little room, columns of zeros are left out first.
 
-    The first two columns always stay. The others give way in the order of their importance, the last first.
+    The first two columns always stay. The others are left out in the order of their importance, the last first.
     """
     names = list(rows[0]) if rows else []
     columns = []
@@ -224,7 +224,7 @@ def _pending(pending: int, delayed: int) -> Cell | str:
 
 
 def _by_reason(book: Document, column: str, colour: str) -> Cell | str:
-    """A number, and what it is made of."""
+    """Return a number with its reasons."""
     reasons = book["by_reason"][column]
     total = _number(book[column])
     if not reasons:
@@ -234,7 +234,7 @@ def _by_reason(book: Document, column: str, colour: str) -> Cell | str:
 
 
 def span(seconds: float) -> str:
-    """A length of time in its two largest units: `3 d 4 h`, `5 m 6 s`."""
+    """Return a duration in its two largest units: `3 d 4 h`, `5 m 6 s`."""
     left = int(seconds)
     parts: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):

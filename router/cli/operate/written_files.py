@@ -1,4 +1,4 @@
-"""Whether this user may write the files that a configuration has the sinks write; floor 7."""
+"""Checks whether this user may write the files of the configured sinks; floor 7."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def written_file(loaded: Loaded, name: str) -> Path | None:
-    """Return the file that a sink writes, None for one that writes none."""
+    """Return the file that a sink writes, or None."""
     path = getattr(loaded.config.sinks[name].options, "path", None) if loaded.types[name].local else None
     return loaded.write_base / path if isinstance(path, str) else None
 
 
 class Verdict(NamedTuple):
-    """Whether a file can be written; where there is something to say, what, and how severe that is."""
+    """The answer whether a file can be written, with a message and its severity if there is a problem."""
 
     writable: bool
     severity: str = ""
@@ -31,9 +31,9 @@ class Verdict(NamedTuple):
 
 
 def problems(loaded: Loaded) -> list[Problem]:
-    """Return a warning for each file that can't be written, and a note where its folder is missing.
+    """Return a warning for each file that can't be written, and a note for each missing folder.
 
-    A folder may be missing because this is not the machine of the router, so that is no warning.
+    A missing folder is only a note, because `check` may run on another machine than the router.
     """
     found = []
     for name in loaded.config.sinks:
@@ -45,7 +45,7 @@ def problems(loaded: Loaded) -> list[Problem]:
 
 
 def judge(file: Path) -> Verdict:
-    """Return whether a file can be written: the log sink makes it, and its folder where that alone is missing."""
+    """Return whether a file can be written: the log sink makes the file, and its folder if only that is missing."""
     folder = file.parent
     if not nameable(str(file)):
         return _not("the name of its file can't be used in this locale")
@@ -75,7 +75,7 @@ def _not(why: str) -> Verdict:
 
 
 def _is_there(path: Path) -> bool:
-    with contextlib.suppress(OSError):  # a folder above it may not be read
+    with contextlib.suppress(OSError):  # a folder above it is not readable for this user
         return path.exists()
     return False
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 )
 @json_option
 def graph(config: Path | None, env_file: Path | None, form: str, *, as_json: bool) -> None:
-    """A picture of the configuration: which events get from which source by which route to which sink.
+    """Draw the configuration: which events get from which source by which route to which sink.
 
     `event-router graph > graph.svg` writes it to a file. Needs no secrets.
     """
@@ -44,11 +44,11 @@ def graph(config: Path | None, env_file: Path | None, form: str, *, as_json: boo
 
         say(svg(drawn).rstrip("\n"))
         if terminal(1):
-            tell("hint: this is a picture as SVG; `event-router graph … > graph.svg` writes it to a file", "note")
+            tell("hint: this is a picture as SVG; `event-router graph > graph.svg` writes it to a file", "note")
 
 
 def _picture(loaded: Loaded) -> Picture:
-    """Draw a configuration without what is secret in it."""
+    """Return the picture of a configuration with its secrets hidden."""
     from msgspec.structs import replace
 
     from router.core.wiring.picture import Picture, picture

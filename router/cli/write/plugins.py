@@ -22,7 +22,7 @@ COLUMNS = (
     Column("version", rank=4, least=8),
     Column("status"),
 )
-"""The head of the table."""
+"""The columns of the table."""
 
 
 @click.command()
@@ -30,9 +30,9 @@ COLUMNS = (
 @env_file_option
 @json_option
 def plugins(config: Path | None, env_file: Path | None, *, as_json: bool) -> int:
-    """What is loaded, from where, and what failed.
+    """List the loaded plugins with their origin, and those that failed with the error.
 
-    Without a configuration: the built-ins and the installed packages. Exit code 1 when a plugin failed.
+    Without a configuration: the built-in plugins and the installed packages. Exit code 1 if a plugin failed.
     """
     found = loaded_plugins(config, env_file)
     if as_json:
@@ -47,7 +47,7 @@ def plugins(config: Path | None, env_file: Path | None, *, as_json: bool) -> int
 
 
 def loaded_plugins(config: Path | None, env_file: Path | None) -> Plugins:
-    """The plugins of a configuration, even of a faulty one; the built-ins and packages where there is none."""
+    """Return the plugins of a configuration, even of a faulty one; without a configuration, built-ins and packages."""
     from router.cli.common import find_config
     from router.ops.loading.loader import check
     from router.plugin_loading.plugin_manager import load_plugins

@@ -15,7 +15,7 @@ MOST = 1000
 
 
 def value_text(value: Any) -> str:
-    """The text of an event's value inside an address. Raises `AddressError` for one with a control character.
+    """Return the text of an event's value inside an address. Raises `AddressError` for one with a control character.
 
     The template's own line ends are layout; a value's would be a header of its own.
     """

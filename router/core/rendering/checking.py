@@ -146,7 +146,7 @@ def _read_file(text: str, name: str) -> str:
 
 
 def _references(tree: nodes.Template) -> Iterator[tuple[int, str | None]]:
-    """The files that a template names, None for a name that is only known when it runs."""
+    """Yield the files that a template names, None for a name that is only known when it runs."""
     kinds = (nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
     for node in tree.find_all(kinds):
         named: nodes.Expr = node.template  # type: ignore[attr-defined]  # each of these has one
@@ -196,7 +196,7 @@ def _known(kind: str, name: str, table: Iterable[str], node: nodes.Expr) -> Iter
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The nearest known name as ` (did you mean …?)`, or nothing."""
+    """Return the nearest known name as ` (did you mean …?)`, or nothing."""
     near = get_close_matches(name, sorted(known), n=1)
     return f" (did you mean `{near[0]}`?)" if near else ""
 
@@ -275,7 +275,7 @@ def chain_of(node: nodes.Node) -> tuple[object, ...] | None:
 
 
 def _plainly(error: TemplateSyntaxError) -> str:
-    """The sentence for a syntax error."""
+    """Return the sentence for a syntax error."""
     told = (error.message or "").removesuffix(".").replace("\n", " ")
     for pattern, words in _PLAIN:
         found = re.fullmatch(pattern, told, re.IGNORECASE)

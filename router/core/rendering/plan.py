@@ -35,7 +35,7 @@ _C = TypeVar("_C", bound=Compiled)
 
 
 def _where(path: Path) -> str:
-    """A place in the options as messages name it: `headers.X-A`, `to.0`."""
+    """Return a place in the options as messages name it: `headers.X-A`, `to.0`."""
     return ".".join(map(str, path))
 
 
@@ -107,7 +107,7 @@ class _AddressField:
         self.literal = [] if self.templates else checked(literal, marker)
 
     def find(self, delivery: _Delivery) -> list[str]:
-        """The addresses for this delivery. Raises `TemplateError` or `AddressError`."""
+        """Return the addresses for this delivery. Raises `TemplateError` or `AddressError`."""
         if not self.templates:
             return self.literal
         try:
@@ -140,7 +140,7 @@ class _TextField:
         self.shown = False
 
     def __call__(self, delivery: _Delivery) -> str:
-        """The text. Raises `TemplateError` where the template fails and nothing may stand for it."""
+        """Return the text. Raises `TemplateError` where the template fails and nothing may stand for it."""
         try:
             text = self.template.render(delivery.names)
         except Exception as error:  # noqa: BLE001  # whatever a template runs into is this delivery's failure
@@ -204,7 +204,7 @@ class OptionsTemplate:
         return tuple(dict.fromkeys(address for path in self._recipients for address in found[path]))
 
     def render(self, event: Event, now: float, records: Records = NO_RECORDS) -> Rendered:
-        """The options for one delivery; `now` is seconds since the epoch, `records` are those of its lookups.
+        """Return the options for one delivery; `now` is seconds since the epoch, `records` are those of its lookups.
 
         Raises `TemplateError` (a template failed for this event) or `AddressError` (an address is none).
         """

@@ -136,7 +136,7 @@ def scope(event: Event, used: Collection[str], records: Records = NO_RECORDS) ->
 
 
 def literal(text: str) -> str:
-    """A text that is no template; a file's last line end goes, as a template's does."""
+    """Return a text that is no template; a file's last line end goes, as a template's does."""
     return str(text).removesuffix("\n") if isinstance(text, TemplateFile) else str(text)
 
 
@@ -165,7 +165,7 @@ class Compiled:
         return Template.from_code(self._sandbox, code, {})
 
     def render(self, names: Names) -> str:
-        """The text. Raises whatever the template runs into."""
+        """Return the text. Raises whatever the template runs into."""
         pieces: list[str] = []
         size = 0
         for piece in self._run(names)[1]:
@@ -176,7 +176,7 @@ class Compiled:
         return "".join(pieces)
 
     def value(self, names: Names) -> Any:
-        """The value of the expression that `_assigning` has made a template of. Raises whatever it runs into."""
+        """Return the value of the expression that `_assigning` has made a template of. Raises whatever it runs into."""
         context, steps = self._run(names)
         for _ in steps:
             pass  # it has nothing to say, it sets the result
@@ -230,7 +230,7 @@ class CompiledExpression(Compiled):
         return self._sandbox.context_class(self._sandbox, {}, None, {})
 
     def value(self, names: Names) -> Any:
-        """The value. Raises whatever the expression runs into."""
+        """Return the value. Raises whatever the expression runs into."""
         context = self._context
         context.parent = cast("dict[str, Any]", names)
         try:
@@ -253,17 +253,17 @@ class CompiledAddresses(Compiled):
         return super()._compile(tree if expression is None else _assigning(expression))
 
     def addresses(self, names: Names) -> list[str]:
-        """The addresses. Raises `AddressError`, and whatever the template runs into."""
+        """Return the addresses. Raises `AddressError`, and whatever the template runs into."""
         return listed(self.value(names)) if self._whole else split(self.render(names))
 
 
 def _assigning(expression: nodes.Expr) -> nodes.Template:
-    """A template that writes nothing and keeps the value of an expression."""
+    """Return a template that writes nothing and keeps the value of an expression."""
     return nodes.Template([nodes.Assign(nodes.Name(_RESULT, "store"), expression, lineno=1)], lineno=1)
 
 
 def _sole_expression(tree: nodes.Template) -> nodes.Expr | None:
-    """The expression of a template that is nothing but `{{ … }}`, white space around it aside."""
+    """Return the expression of a template that is nothing but `{{ … }}`, white space around it aside."""
     if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
         return None
     parts = [

@@ -32,7 +32,7 @@ Leaf = Callable[[Marker, Any, Path, BaseModel], Part]
 
 
 def follow(options: Any, path: Path) -> Any:
-    """The value at this place of the options."""
+    """Return the value at this place of the options."""
     for step in path:
         options = getattr(options, str(step)) if isinstance(options, BaseModel) else options[step]
     return options
@@ -124,7 +124,7 @@ _UNIONS = (Union, UnionType)
 
 
 def _kind(annotation: Any) -> tuple[Any, Marker | None]:
-    """A type without `Annotated` and aliases around it, and the marker that it carries; the outermost counts."""
+    """Return a type without `Annotated` and aliases around it, and the marker that it carries; the outermost counts."""
     metadata: tuple[Any, ...] = ()
     while get_origin(annotation) is Annotated or hasattr(annotation, "__value__"):
         if get_origin(annotation) is Annotated:
@@ -149,7 +149,7 @@ def _marks(marker: Marker, value: Any) -> bool:
 
 
 def _arm(union: Any, value: Any) -> Any:
-    """The type of a union that a value is of; a marked one first."""
+    """Return the type of a union that a value is of; a marked one first."""
     fitting = [arm for arm in get_args(union) if _fits(arm, value)]
     marked = [arm for arm in fitting if _kind(arm)[1] is not None]
     return next(iter(marked or fitting), None)
@@ -166,7 +166,7 @@ def _fits(arm: Any, value: Any) -> bool:
 
 
 def _items(kind: Any, count: int) -> list[Any]:
-    """The types of a sequence's values."""
+    """Return the types of a sequence's values."""
     types = get_args(kind)
     if get_origin(kind) is tuple and not (len(types) == 2 and types[1] is Ellipsis):
         return list(types)

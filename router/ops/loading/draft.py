@@ -62,7 +62,7 @@ class Draft:
     shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)
 
     def entries(self, section: str) -> dict[str, Entry]:
-        """The entries of a section that is a mapping; none where it is not."""
+        """Return the entries of a section that is a mapping; none where it is not."""
         node = self.root.get(section)
         return node.entries if isinstance(node, Mapping) else {}
 

@@ -66,7 +66,7 @@ class _Printer:
         self._home = draft.root.mark.file.folder
 
     def document(self) -> dict[str, Any]:
-        """The whole configuration as plain values."""
+        """Return the whole configuration as plain values."""
         draft, root = self._draft, self._root
         document: dict[str, Any] = {
             "version": 1,
@@ -183,7 +183,7 @@ class _Printer:
         return node.text
 
     def _path(self, node: Node) -> Any:
-        """A path that is read, relative to the main file."""
+        """Return a path that is read, relative to the main file."""
         text = node.text if isinstance(node, Scalar) else ""
         if isinstance(node, Scalar) and node.mark.file.folder != self._home and not text.startswith(("/", "${")):
             return self._relative(node, text)
@@ -194,7 +194,7 @@ class _Printer:
 
 
 def _hidden(text: str, *, secret: bool) -> str:
-    """A text written in the file, with what is secret in it hidden: all of it, or the password of a URL."""
+    """Return a text written in the file, with what is secret in it hidden: all of it, or the password of a URL."""
     if not secret and not url_secrets(text):
         return text
     try:

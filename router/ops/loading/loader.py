@@ -111,14 +111,14 @@ class Loaded:
             raise ConfigError(missing)
 
     def routing(self) -> Routing:
-        """The routes and schemas, compiled."""
+        """Return the routes and schemas, compiled."""
         config = self.config
         unmatched = config.unmatched if isinstance(config.unmatched, list) else []
         fallbacks = [name for sink in config.sinks.values() for name in sink.host.fallback]
         return Routing(config.routes, self.schemas, unmatched, fallbacks, conditions=self.conditions)
 
     def overriding(self, sink: str) -> frozenset[str]:
-        """The routes that replace options of a sink."""
+        """Return the routes that replace options of a sink."""
         routes = self.config.routes
         return frozenset(r.id for r in routes for each in r.sinks if each.sink == sink and each.options is not None)
 
@@ -283,7 +283,7 @@ def _settle(draft: Draft, settler: Settler) -> None:
 
 
 def _places(root: Mapping) -> dict[str, Mark]:
-    """The places of the sections, and of the keys in those that are mappings."""
+    """Return the places of the sections, and of the keys in those that are mappings."""
     found = {}
     for name, entry in root.entries.items():
         found[name] = entry.mark

@@ -31,7 +31,7 @@ _ANNOTATIONS = ("description", "examples", "default")
 
 
 def config_schema(plugins: Plugins) -> Json:
-    """The draft-07 JSON Schema of a configuration, with the options of every sink in `plugins`."""
+    """Return the draft-07 JSON Schema of a configuration, with the options of every sink in `plugins`."""
     fields = {key: field.description or "" for key, field in RouterConfig.model_fields.items()}
     host = _properties(HostKeys)
     host["queue"] = {
@@ -76,7 +76,7 @@ _SIMPLE = ("version", "redis", "plugins", "timezone", "dead_letters", "admin", "
 
 
 def _expanded(model: type[BaseModel]) -> Json:
-    """The schema of a model, references replaced by what they refer to, with `${…}` allowed."""
+    """Return the schema of a model, references replaced by what they refer to, with `${…}` allowed."""
     schema = model.model_json_schema(by_alias=True)
     expanded = _inlined(schema, schema.get("$defs", {}), ())
     assert isinstance(expanded, dict)
@@ -84,7 +84,7 @@ def _expanded(model: type[BaseModel]) -> Json:
 
 
 def _inlined(schema: Any, definitions: Json, open_: tuple[str, ...]) -> Any:
-    """A schema without `$ref` (draft-07 ignores what stands beside one) and with expressions allowed."""
+    """Return a schema without `$ref` (draft-07 ignores what stands beside one) and with expressions allowed."""
     if isinstance(schema, list):
         return [_inlined(item, definitions, open_) for item in schema]
     if not isinstance(schema, dict):
@@ -132,7 +132,7 @@ def _properties(model: type[BaseModel]) -> Json:
 
 
 def _model(model: type[BaseModel]) -> Json:
-    """The schema of a mapping that a model checks."""
+    """Return the schema of a mapping that a model checks."""
     schema = _expanded(model)
     found: Json = {"type": "object", "properties": schema.get("properties", {}), "additionalProperties": False}
     return {**found, "required": schema["required"]} if schema.get("required") else found
@@ -143,7 +143,7 @@ def _described(schema: Json, description: str) -> Json:
 
 
 def _or_empty(schema: Json) -> Json:
-    """A section may stand there with all its lines commented out."""
+    """Return a section may stand there with all its lines commented out."""
     return {**schema, "type": [schema["type"], "null"]}
 
 
@@ -161,7 +161,7 @@ def _named(schema: Json) -> Json:
 
 
 def _kind(kind: SinkType, host: Json) -> Json:
-    """The keys of one type of sink."""
+    """Return the keys of one type of sink."""
     options = {
         key: schema if schema.get("description") else _described(schema, f"an option of the {kind.name} sink")
         for key, schema in _properties(kind.options).items()
@@ -170,13 +170,13 @@ def _kind(kind: SinkType, host: Json) -> Json:
 
 
 def _sink(kinds: Json) -> Json:
-    """A sink: which keys it has follows from its type. None is required: `defaults` may give it."""
+    """Return a sink: which keys it has follows from its type. None is required: `defaults` may give it."""
     cases: Json = {name: {"properties": keys, "additionalProperties": False} for name, keys in kinds.items()}
     return _by_type(cases, "which plugin delivers")
 
 
 def _source() -> Json:
-    """A source: which keys it has follows from its type."""
+    """Return a source: which keys it has follows from its type."""
     return _by_type({name: _model(model) for name, model in SOURCES.items()}, "what kind of source it is")
 
 
@@ -191,7 +191,7 @@ def _lookups(plugins: Plugins) -> Json:
 
 
 def _by_type(cases: Json, description: str) -> Json:
-    """A mapping whose `type` decides which of the schemas it must fit."""
+    """Return a mapping whose `type` decides which of the schemas it must fit."""
     which = _described(_choice(*cases), description)
     schema: Json = {"type": "object", "properties": {"type": which}, "required": ["type"]}
     chosen = [
@@ -217,7 +217,7 @@ def _defaults(kinds: Json, host: Json) -> Json:
 
 
 def _route(plugins: Plugins) -> Json:
-    """A route; an entry of `sinks` may override any template option of any type, and `only_if`."""
+    """Return a route; an entry of `sinks` may override any template option of any type, and `only_if`."""
     overrides: Json = {"sink": {"type": "string", "description": "the name of a sink"}}
     for kind in plugins.sinks.values():
         schemas = _properties(kind.options)
@@ -241,7 +241,7 @@ def _route(plugins: Plugins) -> Json:
 
 
 def _definitions() -> Json:
-    """The schemas that refer to themselves: of `match`, and of one condition in it."""
+    """Return the schemas that refer to themselves: of `match`, and of one condition in it."""
     scalar: Json = {"type": ["string", "number", "boolean", "null"]}
     scalars: Json = {"type": "array", "minItems": 1, "items": scalar}
     number: Json = {"anyOf": [{"type": "number"}, _EXPRESSION]}

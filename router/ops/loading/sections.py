@@ -86,7 +86,7 @@ def _version(root: Mapping, problems: Problems) -> None:
 
 
 def _simple(draft: Draft, key: str, default: M) -> M:
-    """A section that is a plain model; the default where it is left out or wrong."""
+    """Return a section that is a plain model; the default where it is left out or wrong."""
     entry = draft.root.entries.get(key)
     node = typed.mapping(entry.node if entry else None, draft.problems)
     found = typed.check(type(default), node, draft.problems, at=entry) if node is not None else None
@@ -94,7 +94,7 @@ def _simple(draft: Draft, key: str, default: M) -> M:
 
 
 def _admin(draft: Draft) -> AdminConfig:
-    """The section `admin`: a mapping, or the word `off`."""
+    """Return the section `admin`: a mapping, or the word `off`."""
     node = draft.root.get("admin")
     said = word(node)
     if said == OFF:

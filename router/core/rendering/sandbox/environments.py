@@ -130,7 +130,7 @@ def _own_words(node: nodes.Expr | None) -> bool:
 
 
 def _applied(chain: nodes.Filter, to: nodes.Expr) -> nodes.Filter:
-    """The filter chain of a block, applied to an expression."""
+    """Return the filter chain of a block, applied to an expression."""
     inner = chain
     while isinstance(inner.node, nodes.Filter):
         inner = inner.node
@@ -316,7 +316,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return self.undefined(obj=obj, name=key)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """An operator that could fill the memory; everything else runs as Python's own."""
+        """Return an operator that could fill the memory; everything else runs as Python's own."""
         if operator == "%" and isinstance(left, str):
             return refuse_format()
         _OPERATORS[operator](left, right)
@@ -365,7 +365,7 @@ def _finalizing(show: Callable[[Any], str]) -> Callable[[Context, Any], str]:
 
 
 def _own(escape: Callable[[str], str]) -> tuple[type[Markup], Callable[[Any], str]]:
-    """A class of marked text for a sink's own escaping, and what escapes a text that is not of it."""
+    """Return a class of marked text for a sink's own escaping, and what escapes a text that is not of it."""
 
     class Marked(Markup):
         """Text that needs no escaping for this sink."""

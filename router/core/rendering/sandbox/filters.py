@@ -100,7 +100,7 @@ def zone(name: str) -> tzinfo:
 
 
 def moment(value: Any) -> datetime:
-    """An aware datetime of a datetime, RFC 3339 text (UTC without an offset) or seconds since the epoch.
+    """Return an aware datetime of a datetime, RFC 3339 text (UTC without an offset) or seconds since the epoch.
 
     Raises `ValueError` for anything else.
     """
@@ -126,7 +126,7 @@ _LARGER = ((60, "minute"), (60, "hour"), (24, "day"), (365, "year"))
 
 
 def span(seconds: float) -> str:
-    """A length of time in its largest unit, rounded down: `5 minutes`, `1 day`."""
+    """Return a length of time in its largest unit, rounded down: `5 minutes`, `1 day`."""
     count, unit = int(seconds), "second"
     for size, larger in _LARGER:
         if count < size:
@@ -153,12 +153,12 @@ def strftime(at: date, format: str) -> str:  # noqa: A002  # as Python names it
 
 def _time_filters(home: tzinfo) -> dict[str, Callable[..., Any]]:
     def local(value: Any, name: str | None = None) -> datetime:
-        """A time in the zone of that name, or in the configured one."""
+        """Return a time in the zone of that name, or in the configured one."""
         where = home if name is None else zone(name)
         return moment(value).astimezone(where)
 
     def time(value: Any, format: str = "%Y-%m-%d %H:%M") -> str:  # noqa: A002  # as a template names it
-        """A time as text by strftime's format: in the zone that `local` has set, else in the configured one."""
+        """Return a time as text by strftime's format: in the zone that `local` has set, else in the configured one."""
         at = moment(value)
         at = at if at.tzinfo is CHOSEN_UTC or isinstance(at.tzinfo, ZoneInfo) else at.astimezone(home)
         return strftime(at, format)
@@ -211,7 +211,7 @@ def _indented(value: str, width: int | str = 4, *_args: Any, **_kwargs: Any) -> 
 
 
 def replace(value: Any, old: Any, new: Any, count: int | None = None) -> str:
-    """A text with each `old` in it made `new`; marked texts stay marked and escape what comes in."""
+    """Return a text with each `old` in it made `new`; marked texts stay marked and escape what comes in."""
     whole, old, new = text(value), text(old), text(new)
     if isinstance(new, Markup) and not isinstance(whole, Markup):
         whole = type(new).escape(whole)
@@ -222,7 +222,7 @@ def replace(value: Any, old: Any, new: Any, count: int | None = None) -> str:
 def _joiner(escaped: Callable[[Iterable[Any], Any], str]) -> Callable[..., str]:
     @pass_context
     def join(context: Context, values: Iterable[Any], d: Any = "", attribute: str | int | None = None) -> str:
-        """The texts of values with `d` between them, or of one attribute of each."""
+        """Return the texts of values with `d` between them, or of one attribute of each."""
         if isinstance(values, Missing):
             str(values)  # raises
         if attribute is not None:
@@ -264,7 +264,7 @@ def total(environment: Any, values: Any, attribute: str | int | None = None, sta
 
 
 def url(value: Any) -> str:
-    """A text percent-encoded as one part of a URL (RFC 3986 section 2.3): `/`, `&` and `?` too."""
+    """Return a text percent-encoded as one part of a URL (RFC 3986 section 2.3): `/`, `&` and `?` too."""
     return quote(text(value).encode("utf-8", "surrogatepass"), safe="")
 
 
@@ -276,7 +276,7 @@ def _each(_context: Context, items: Any) -> Iterable[Any]:
 def filters(
     home: tzinfo, joined: Callable[[Iterable[Any], Any], str], mark: Callable[[Any], str], escape: Callable[[Any], str]
 ) -> dict[str, Callable[..., Any]]:
-    """All filters of one way of escaping.
+    """Return all filters of one way of escaping.
 
     `home` is the configured time zone; `joined(values, separator)` joins texts and keeps what is marked apart from what
     is not; `mark` makes a value pass unescaped, `escape` escapes it now.

@@ -32,7 +32,7 @@ class MissingError(UndefinedError):
 
 
 def dotted(names: Iterable[Any]) -> str:
-    """A path as it is written in a template: `payload.items[0].name`."""
+    """Return a path as it is written in a template: `payload.items[0].name`."""
     text = ""
     for name in names:
         text += f".{name}" if isinstance(name, str) and name.isidentifier() else f"[{name!r}]"
@@ -104,7 +104,7 @@ class EventFields(dict[str, Any]):
         raise KeyError(name)
 
     def shown(self) -> dict[str, Any]:
-        """All fields, as JSON shows them."""
+        """Return all fields, as JSON shows them."""
         return {**self, "received_at": timestamp(self["received_at"]), "payload": self["payload"]}
 
 
@@ -131,7 +131,7 @@ def _joined(values: Iterable[Any]) -> str:
 
 
 def join(values: Iterable[Any], separator: str) -> str:
-    """The texts of values with a separator between them. Raises `OverflowError` when that is too long."""
+    """Return the texts of values with a separator between them. Raises `OverflowError` when that is too long."""
     texts: list[str] = []
     size = 0
     for value in values:

@@ -65,7 +65,7 @@ def lookups(draft: Draft, environment: TemplateEnvironment) -> dict[str, LookupD
 
 
 def order_by(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expression]:
-    """The compiled `order_by` of each sink that has one; reports what can't be compiled."""
+    """Return the compiled `order_by` of each sink that has one; reports what can't be compiled."""
     found = {}
     for sink in draft.sinks.values():
         source = None if sink.config is None else sink.config.host.order_by
@@ -103,7 +103,7 @@ def _expression(
 
 
 def expires(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expiry]:
-    """The compiled `expires` of each route that has one; reports what can't be compiled."""
+    """Return the compiled `expires` of each route that has one; reports what can't be compiled."""
     found: dict[str, Expiry] = {}
     for route in draft.routes:
         if route.expires is not None:

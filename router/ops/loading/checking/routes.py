@@ -36,7 +36,7 @@ class RouteChecker:
         """What stands at the options of (sink, route), for places in messages."""
 
     def routes(self, node: Sequence) -> list[RouteConfig]:
-        """The sound routes of the list."""
+        """Return the sound routes of the list."""
         if not node.items:
             self._problems.add("must not be empty: at least one route is needed", node)
         found: list[RouteConfig] = []
@@ -101,7 +101,7 @@ class RouteChecker:
         return found
 
     def _named(self, item: Node) -> str | None:
-        """The sink that an item names; None when it names none that exists (reported)."""
+        """Return the sink that an item names; None when it names none that exists (reported)."""
         node = item
         if isinstance(item, Mapping):
             inner = item.get("sink")
@@ -131,7 +131,7 @@ class RouteChecker:
         return RouteSink(sink=name, options=options, only_if=conditional and conditional.only_if)
 
     def _options(self, item: Mapping, own: dict[str, Entry], sink: CheckedSink, route: str) -> Any:
-        """The sink's options with this route's over them; None when something is wrong."""
+        """Return the sink's options with this route's over them; None when something is wrong."""
         model = sink.type.options
         fields = shapes.fields(model)
         allowed = [key for key, field in fields.items() if shapes.anywhere(shapes.of_field(field), shapes.is_template)]
@@ -186,6 +186,6 @@ class RouteChecker:
 
 
 def _stand_in(keys: Mapping) -> Node:
-    """A list that the model accepts, in place of the sinks."""
+    """Return a list that the model accepts, in place of the sinks."""
     mark = keys.entries["sinks"].mark
     return Sequence(mark, [Mapping(mark, {"sink": Entry(mark, Scalar(mark, "-", "-"))})])

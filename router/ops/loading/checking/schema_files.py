@@ -63,7 +63,7 @@ _UNUSABLE = "this is no usable JSON Schema"
 
 
 def _told(text: str, document: Any, problem: SchemaProblem) -> str:
-    """The place of a fault in a schema's own file, and what it is."""
+    """Return the place of a fault in a schema's own file, and what it is."""
     dangling = _DANGLING.fullmatch(problem.message)
     found = next((ref for ref in _REF.finditer(text) if dangling and ref[1].endswith(f"#{dangling[1]}")), None)
     if found:
@@ -84,7 +84,7 @@ def _referred(folder: _Folder, own: str) -> str | None:
 
 
 def _type_of(document: Any, pointer: str) -> str | None:
-    """The sentence for a misspelt `type`, which the metaschema's `anyOf` says badly."""
+    """Return the sentence for a misspelt `type`, which the metaschema's `anyOf` says badly."""
     if not pointer.endswith("/type"):
         return None
     for key in _parts(pointer):
@@ -100,7 +100,7 @@ def _type_of(document: Any, pointer: str) -> str | None:
 
 
 def _own_uri(document: Any) -> str | None:
-    """The URI that the schema gives itself."""
+    """Return the URI that the schema gives itself."""
     found = document.get("$id", document.get("id")) if isinstance(document, dict) else None
     return found if isinstance(found, str) and ":" in found else None
 
@@ -135,7 +135,7 @@ class _Folder:
         """The name, the text and the contents of each file that was referred to, by URI."""
 
     def text(self, path: Path) -> str:
-        """The text of a file. Raises `_UnusableError`."""
+        """Return the text of a file. Raises `_UnusableError`."""
         self._files.add(path)
         data = _usable(read_file, path)
         try:
@@ -233,5 +233,5 @@ def _where(text: str, pointer: str) -> str:
 
 
 def _parts(pointer: str) -> list[str]:
-    """The keys and indices of a JSON pointer (RFC 6901)."""
+    """Return the keys and indices of a JSON pointer (RFC 6901)."""
     return [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]

@@ -170,7 +170,7 @@ def _no_type(keys: Mapping, entry: Entry, problems: Problems, what: str) -> None
 
 
 def _with_defaults(keys: Mapping, kind: str, defaults: Mapping | None, sink_type: SinkType) -> Mapping:
-    """The sink's keys over those of its type over those of `all`; mappings are merged one level deep."""
+    """Return the sink's keys over those of its type over those of `all`; mappings are merged one level deep."""
     entries: dict[str, Entry] = {}
     known = {*_DEFAULT_KEYS, *shapes.fields(sink_type.options)}
     for layer in (defaults.get(ALL) if defaults else None, defaults.get(kind) if defaults else None, keys):
@@ -248,7 +248,7 @@ def literal_secrets(node: Node, shape: shapes.Shape, problems: Problems) -> None
 
 
 def secrets_of(value: Any) -> set[str]:
-    """The texts of every secret in an options model."""
+    """Return the texts of every secret in an options model."""
     if isinstance(value, SecretStr):
         text = value.get_secret_value()
         return {text, *url_secrets(text), *_webhook(text)}
@@ -275,7 +275,7 @@ def _webhook(url: str) -> set[str]:
 
 
 def url_secrets(url: str) -> set[str]:
-    """The password in a URL, as it is written there and decoded; nothing where there is none."""
+    """Return the password in a URL, as it is written there and decoded; nothing where there is none."""
     if "://" not in url or "@" not in url or "{{" in url:
         return set()
     try:

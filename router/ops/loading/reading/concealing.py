@@ -96,7 +96,7 @@ class Concealment:
         return _framed(hidden, caret)
 
     def _columns(self, mark: Mark) -> list[tuple[int, int]]:
-        """The columns in which secrets stand in the line of a mark, counted from 0."""
+        """Return the columns in which secrets stand in the line of a mark, counted from 0."""
         if self._hidden is None:
             below = scalars(self.root) if self.root is not None else ()
             found = {

@@ -140,7 +140,7 @@ class _Run:
         return self._read(Path(folder) / name, f"${{cred:{name}}}") or ""
 
     def _read(self, path: Path, shown: str) -> str | None:
-        """The text of a secret's file without the newline at its end; None where it can't be had."""
+        """Return the text of a secret's file without the newline at its end; None where it can't be had."""
         self.expander.files.add(path.absolute())
         try:
             value = read_file(path, most=_LARGEST).decode()
@@ -169,7 +169,7 @@ class _Run:
 
 
 def _closing(text: str, opened: int) -> int | None:
-    """The place of the brace that closes the one at `opened`."""
+    """Return the place of the brace that closes the one at `opened`."""
     depth = 0
     for at in range(opened, len(text)):
         depth += (text[at] == "{") - (text[at] == "}")
@@ -183,7 +183,7 @@ def _short(text: str) -> str:
 
 
 def env_file(path: Path, problems: Problems, *, pipes: bool = False) -> dict[str, str]:
-    """The variables of an env file: `KEY=VALUE` lines, `#` comments, quotes and `export` optional."""
+    """Return the variables of an env file: `KEY=VALUE` lines, `#` comments, quotes and `export` optional."""
     file = SourceFile(str(path), path)
     found: dict[str, str] = {}
     try:
@@ -208,7 +208,7 @@ def env_file(path: Path, problems: Problems, *, pipes: bool = False) -> dict[str
 
 
 def _env_value(text: str) -> str | None:
-    """The value of a line; None when its quotes are broken."""
+    """Return the value of a line; None when its quotes are broken."""
     if text[:1] not in {'"', "'"}:
         return re.sub(r"(^|\s+)#.*$", "", text).strip()
     match = _ENV_QUOTED.fullmatch(text)

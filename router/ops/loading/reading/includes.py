@@ -37,7 +37,7 @@ def merge(root: Mapping, expander: Expander, problems: Problems) -> list[Path]:
 
 
 def folders(root: Mapping) -> set[Path]:
-    """The folders in which another file may come to match `include`."""
+    """Return the folders in which another file may come to match `include`."""
     node = root.get("include")
     named = words(node) if isinstance(node, Sequence) else [(node, word(node) or "")] if node else []
     parents = {(item.mark.file.folder / pattern).parent for item, pattern in named if glob.has_magic(pattern)}
@@ -45,7 +45,7 @@ def folders(root: Mapping) -> set[Path]:
 
 
 def _found(node: Node, problems: Problems) -> list[tuple[Path, str, Scalar]]:
-    """The files that are named, in order: path, name in messages, and what names them."""
+    """Return the files that are named, in order: path, name in messages, and what names them."""
     items = node.items if isinstance(node, Sequence) else [node]
     found: list[tuple[Path, str, Scalar]] = []
     for item in items:

@@ -35,7 +35,7 @@ class SourceFile:
         return self.path.parent
 
     def line(self, number: int) -> str:
-        """The line of that number, counted from 1; empty when there is none."""
+        """Return the line of that number, counted from 1; empty when there is none."""
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
 
 
@@ -92,7 +92,7 @@ class Mapping(Node):
     entries: dict[str, Entry] = field(default_factory=dict)
 
     def get(self, key: str) -> Node | None:
-        """The value of a key, or None."""
+        """Return the value of a key, or None."""
         entry = self.entries.get(key)
         return entry.node if entry else None
 
@@ -123,7 +123,7 @@ def resolve(text: str) -> Any:
 
 
 def plain(node: Node) -> Any:
-    """The values alone: dicts, lists, scalars."""
+    """Return the values alone: dicts, lists, scalars."""
     if isinstance(node, Mapping):
         return {key: plain(entry.node) for key, entry in node.entries.items()}
     if isinstance(node, Sequence):
@@ -133,7 +133,7 @@ def plain(node: Node) -> Any:
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """The node and all below it, in order."""
+    """Yield the node and all below it, in order."""
     yield node
     if isinstance(node, Mapping):
         for entry in node.entries.values():
@@ -144,7 +144,7 @@ def walk(node: Node) -> Iterator[Node]:
 
 
 def scalars(node: Node) -> Iterator[Scalar]:
-    """Every scalar of the tree."""
+    """Yield every scalar of the tree."""
     return (found for found in walk(node) if isinstance(found, Scalar))
 
 
@@ -174,7 +174,7 @@ def words(node: Node | None) -> Iterator[tuple[Node, str]]:
 
 
 def child_path(path: str, key: str | int) -> str:
-    """The path of a key or an index below `path`: `sinks.audit`, `routes[0]`."""
+    """Return the path of a key or an index below `path`: `sinks.audit`, `routes[0]`."""
     if isinstance(key, int):
         return f"{path}[{key}]"
     word = key if _WORD.fullmatch(key) else f'"{key}"' if key.isprintable() else repr(key)
@@ -212,6 +212,6 @@ def describe(node: Node) -> str:
 
 
 def quoted(text: str, longest: int = 60) -> str:
-    """The text as it is shown in a message: on one line, shortened, in double quotes."""
+    """Return the text as it is shown in a message: on one line, shortened, in double quotes."""
     shown = text if len(text) <= longest else text[: longest - 1] + "…"
     return '"' + "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown) + '"'

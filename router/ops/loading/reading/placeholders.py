@@ -60,7 +60,7 @@ class Settler:
 
 
 def _url(node: Scalar, *, server: bool) -> str:
-    """A URL that can be checked: as much of it as is written here."""
+    """Return a URL that can be checked: as much of it as is written here."""
     if server:
         return f"redis://{WORD}.invalid:6379/0"
     if node.text.startswith(("http://", "https://")):

@@ -83,7 +83,7 @@ class Problems:
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """The words `(did you mean …?)`, after a space, when one of the allowed words is close; else nothing."""
+    """Return the words `(did you mean …?)`, after a space, when one of the allowed words is close; else nothing."""
     by_lower = {known.lower(): known for known in allowed}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return f" (did you mean `{by_lower[close[0]]}`?)" if close else ""
@@ -98,7 +98,7 @@ class Unknown(str):
 
 
 def unknown(kind: str, word: str, allowed: Iterable[str]) -> Unknown:
-    """The sentence for a word that is not one of the allowed: what, which are, and which was meant."""
+    """Return the sentence for a word that is not one of the allowed: what, which are, and which was meant."""
     known = list(allowed)
     listed = ", ".join(known) if known else "none"
     sentence = Unknown(f"unknown {kind} {quoted(word)}, allowed: {listed}{did_you_mean(word, known)}")

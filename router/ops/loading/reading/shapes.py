@@ -17,7 +17,7 @@ Shape = Any
 
 
 def leaves(shape: Shape) -> Iterator[Any]:
-    """The single types of an annotation, unions and `Annotated` taken apart; markers come along as instances."""
+    """Yield the single types of an annotation, unions and `Annotated` taken apart; markers come along as instances."""
     origin: Any = get_origin(shape)
     if origin is Annotated:
         inner, *markers = get_args(shape)
@@ -31,17 +31,17 @@ def leaves(shape: Shape) -> Iterator[Any]:
 
 
 def fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """The fields of a model by the key that the configuration uses for them."""
+    """Return the fields of a model by the key that the configuration uses for them."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def of_field(field: FieldInfo) -> Shape:
-    """The annotation of a field, with the markers that pydantic keeps apart."""
+    """Return the annotation of a field, with the markers that pydantic keeps apart."""
     return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
 
 
 def models(shape: Shape) -> list[type[BaseModel]]:
-    """The models among the types of an annotation."""
+    """Return the models among the types of an annotation."""
     return [leaf for leaf in leaves(shape) if isinstance(leaf, type) and issubclass(leaf, BaseModel)]
 
 
@@ -86,7 +86,7 @@ def scalars(node: Node, shape: Shape, key: str = "") -> Iterator[tuple[Scalar, S
 
 
 def keys(shape: Shape) -> list[str]:
-    """The keys that the models of an annotation take."""
+    """Return the keys that the models of an annotation take."""
     return [key for model in models(shape) for key in fields(model)]
 
 

@@ -70,7 +70,7 @@ class PlacedName(str):
 
 
 def data(node: Node) -> Any:
-    """The values of a node as pydantic takes them; the name of a template file knows its place."""
+    """Return the values of a node as pydantic takes them; the name of a template file knows its place."""
     if isinstance(node, Mapping):
         name = node.get("file")
         if len(node.entries) == 1 and isinstance(name, Scalar) and isinstance(name.value, str):
@@ -246,7 +246,7 @@ def _sentence(error: ErrorDetails) -> str:
 
 
 def _wrong(group: list[_Fault], node: Node) -> str:
-    """The sentence for a value that does not fit."""
+    """Return the sentence for a value that does not fit."""
     kinds = list(dict.fromkeys(fault.error["type"] for fault in group))
     wanted = [_WORDS[kind] for kind in kinds if kind in _WORDS]
     if wanted and len(wanted) == len(kinds):
@@ -286,7 +286,7 @@ def _literal(error: ErrorDetails, node: Node) -> str:
 
 
 def expected(wanted: str, node: Node) -> str:
-    """The sentence for a value of the wrong type, with the cure that is likely."""
+    """Return the sentence for a value of the wrong type, with the cure that is likely."""
     return f"must be {wanted}, not {describe(node)}{_cure(wanted, node)}"
 
 
@@ -313,7 +313,7 @@ def _cure(wanted: str, node: Node) -> str:
 
 
 def mapping(node: Node | None, problems: Problems) -> Mapping | None:
-    """The node if it is a mapping; else it is reported and None."""
+    """Return the node if it is a mapping; else it is reported and None."""
     if node is None or isinstance(node, Mapping):
         return node
     message, fixed = expected("a mapping", node), None
@@ -326,7 +326,7 @@ def mapping(node: Node | None, problems: Problems) -> Mapping | None:
 
 
 def sequence(node: Node | None, problems: Problems) -> Sequence | None:
-    """The node if it is a list; else it is reported and None."""
+    """Return the node if it is a list; else it is reported and None."""
     if node is None or isinstance(node, Sequence):
         return node
     problems.add(expected("a list", node), node)
@@ -334,7 +334,7 @@ def sequence(node: Node | None, problems: Problems) -> Sequence | None:
 
 
 def text(node: Node | None, problems: Problems) -> str | None:
-    """The text of a node; reported when it is none."""
+    """Return the text of a node; reported when it is none."""
     if node is None:
         return None
     if isinstance(node, Scalar) and isinstance(node.value, str):

@@ -137,7 +137,7 @@ def _tab(failure: _Failure) -> Slip | None:
 
 
 def _marked_value(failure: _Failure) -> Slip | None:
-    """A value on the line, or on the line where the bracket was opened, that needs quotes."""
+    """Return a value on the line, or on the line where the bracket was opened, that needs quotes."""
     line = failure.line
     opened = failure.begun[0] if failure.begun and "flow" in failure.told else line
     for number in dict.fromkeys((line, opened)):
@@ -184,7 +184,7 @@ def _no_comma(failure: _Failure) -> Slip | None:
 
 
 def _no_comma_above(text: str, number: int, key: str) -> Slip | None:
-    """The same where the key begins the next line."""
+    """Return the same where the key begins the next line."""
     end = len(without_comment(text))
     if text[end - 1] in "{[,:":
         return None
@@ -203,7 +203,7 @@ def _block(failure: _Failure) -> Slip | None:
 
 
 def _spaces(failure: _Failure) -> Slip | None:
-    """A missing space after `:` or `-`, on the line or the one before."""
+    """Return a missing space after `:` or `-`, on the line or the one before."""
     line = failure.line
     for number in dict.fromkeys((failure.begun[0] if failure.begun else line, line, line - 1)):
         if not 0 <= number <= line:
@@ -218,7 +218,7 @@ def _spaces(failure: _Failure) -> Slip | None:
 
 
 def _no_colon(failure: _Failure) -> Slip | None:
-    """A line that is no `key: value`; the parser notices on the next one."""
+    """Return a line that is no `key: value`; the parser notices on the next one."""
     lines, line, begun = failure.lines, failure.line, failure.begun
     if "could not find expected ':'" in failure.told and begun is not None:
         number = begun[0]
@@ -238,7 +238,7 @@ def _no_colon(failure: _Failure) -> Slip | None:
 
 
 def _escape(failure: _Failure) -> Slip | None:
-    """A backslash in double quotes that begins no escape of YAML's."""
+    """Return a backslash in double quotes that begins no escape of YAML's."""
     told = failure.told
     if "quoted scalar" not in told or failure.begun is None or not ("escape" in told or "hexdecimal" in told):
         return None
@@ -254,7 +254,7 @@ def _escape(failure: _Failure) -> Slip | None:
 
 
 def _open_quote(failure: _Failure) -> Slip | None:
-    """A quote that is never closed; the parser may notice only lines later, where the next one is opened."""
+    """Return a quote that is never closed; the parser may notice only lines later, where the next one is opened."""
     lines, line = failure.lines, failure.line
     if "quoted scalar" in failure.told and failure.begun is not None:
         last, column = failure.begun
@@ -337,7 +337,7 @@ def _last_opened(lines: Sequence[str], line: int) -> tuple[int, int] | None:
 
 
 def _closed_twice(failure: _Failure) -> Slip | None:
-    """A bracket that is closed once more than it is opened on the line."""
+    """Return a bracket that is closed once more than it is opened on the line."""
     text = failure.text.rstrip()
     bare = QUOTED.sub("", without_comment(text))
     for opened, closing in (("[", "]"), ("{", "}")):
@@ -380,7 +380,7 @@ _EXPLANATIONS: tuple[Callable[[_Failure], Slip | None], ...] = (
 
 
 def _plainly(told: str) -> str:
-    """The sentence for a failure that is none of the usual slips."""
+    """Return the sentence for a failure that is none of the usual slips."""
     if "expected '-' indicator" in told:
         return "this is not YAML: a list goes on with `- `, a mapping can't begin inside it"
     if "could not find expected ':'" in told:
@@ -395,5 +395,5 @@ def _indent(text: str) -> str:
 
 
 def _line_above(lines: Sequence[str], line: int) -> int | None:
-    """The nearest line above that says something."""
+    """Return the nearest line above that says something."""
     return next((number for number in range(line - 1, -1, -1) if hints.says(lines[number])), None)

@@ -89,14 +89,14 @@ def without_comment(line: str) -> str:
 
 
 def quote(text: str) -> str:
-    """The text as a quoted YAML scalar."""
+    """Return the text as a quoted YAML scalar."""
     if '"' in text or "\\" in text:
         return "'" + text.replace("'", "''") + "'"
     return f'"{text}"'
 
 
 def values(line: str, flow: str = "") -> Iterator[Value]:
-    """The unquoted values of a line as they were meant, templates in one piece.
+    """Yield the unquoted values of a line as they were meant, templates in one piece.
 
     `flow` are the brackets that are open where the line begins.
     """
@@ -114,7 +114,7 @@ def values(line: str, flow: str = "") -> Iterator[Value]:
 
 
 def _flow(line: str, at: int, stack: str) -> Iterator[Value]:
-    """The values inside brackets; `stack` holds those that are open."""
+    """Yield the values inside brackets; `stack` holds those that are open."""
     value = not stack.endswith("{")  # in a mapping a key comes first
     while at < len(line) and stack:
         sign = line[at]
@@ -145,7 +145,7 @@ def _flow(line: str, at: int, stack: str) -> Iterator[Value]:
 
 
 def _piece(line: str, at: int, *, key: bool) -> tuple[int, bool]:
-    """The end of an unquoted piece inside brackets, and whether it is a key (its `:` stands at the end)."""
+    """Return the end of an unquoted piece inside brackets, and whether it is a key (its `:` stands at the end)."""
     while at < len(line):
         atom = _ATOM.match(line, at)
         if atom:
@@ -205,17 +205,17 @@ def explain(value: Value) -> str | None:
 
 
 def shown(line: str | None, *, indented: bool = False) -> str | None:
-    """A corrected line as it is printed."""
+    """Return a corrected line as it is printed."""
     return None if line is None else f"write: {without_credentials(line if indented else line.strip())[:300]}"
 
 
 def corrected(line: str, start: int, end: int) -> str:
-    """The line with the part from `start` to `end` quoted."""
+    """Return the line with the part from `start` to `end` quoted."""
     return line[:start] + quote(line[start:end]) + line[end:]
 
 
 def value_at(line: str, column: int, flow: str = "") -> Value | None:
-    """The unquoted value that begins at a column (from 0)."""
+    """Return the unquoted value that begins at a column (from 0)."""
     for opened in ("", flow or "{", "[") if "{" in line[:column] or "[" in line[:column] else (flow, "", "{", "["):
         found = next((value for value in values(line, opened) if value.start == column), None)
         if found:
@@ -224,13 +224,13 @@ def value_at(line: str, column: int, flow: str = "") -> Value | None:
 
 
 def space_after_colon(line: str) -> str | None:
-    """The line with the space that is missing after its `:`, None when none is missing."""
+    """Return the line with the space that is missing after its `:`, None when none is missing."""
     found = _NO_SPACE.match(line)
     return f"{found[1]}{found[2]}: {found[3]}" if found else None
 
 
 def space_after_dash(line: str) -> str | None:
-    """The line with the space that is missing after its `-`, None when none is missing."""
+    """Return the line with the space that is missing after its `-`, None when none is missing."""
     found = _NO_DASH_SPACE.match(line)
     return f"{found[1]}- {found[2]}" if found else None
 
@@ -244,7 +244,7 @@ def says(text: str) -> bool:
 
 
 def path_at(lines: Sequence[str], line: int) -> str:
-    """The path of the key on a line (from 0), read off the indentation: the parser has given up there."""
+    """Return the path of the key on a line (from 0), read off the indentation: the parser has given up there."""
     parts: list[str | int] = []
     limit = 1e9
     for number in range(line, -1, -1):
@@ -266,7 +266,7 @@ def path_at(lines: Sequence[str], line: int) -> str:
 
 
 def _steps(line: str) -> list[tuple[int, str | None]]:
-    """The dashes (None) and the key that a line begins with, each with its column."""
+    """Return the dashes (None) and the key that a line begins with, each with its column."""
     if line.lstrip().startswith("#"):
         return []
     start = content_start(line)

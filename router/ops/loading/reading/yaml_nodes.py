@@ -158,7 +158,7 @@ class _Builder:
         self._problems.add(message, self._mark(mark), path=self.path, excerpt=excerpt)
 
     def document(self, text: str) -> Mapping | None:
-        """The mapping that is the document. Raises `yaml.YAMLError` for what is no YAML."""
+        """Return the mapping that is the document. Raises `yaml.YAMLError` for what is no YAML."""
         self._events = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
         root: Node | None = None
         for event in self._events:
@@ -284,7 +284,7 @@ class _Builder:
         self._problems.add(message, entry.mark, path=self.path)
 
     def _key(self, event: Any, depth: int) -> str | None:
-        """The text of a key, or None when it is none (reported)."""
+        """Return the text of a key, or None when it is none (reported)."""
         if not isinstance(event, yaml.ScalarEvent):
             self._node(event, depth + 1)
             self._add("a key must be text, not a list, a mapping or an alias", event.start_mark)
