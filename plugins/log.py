@@ -1,8 +1,8 @@
 """Built-in sink `log`: one line per event, to a file, a named pipe, stdout or stderr.
 
-A batch is one write. Regular files are written in the event loop, because the page cache takes a batch in microseconds;
-anything that a reader can hold up (a pipe, a terminal, a FIFO) is written in a thread. What a failed or interrupted
-write left behind is known to the byte, so that a retry neither tears a line nor repeats one.
+A batch is one write. Regular files are written in the event loop, because the page cache accepts a batch in microseconds.
+Pipes, terminals and FIFOs are written in a thread, because a reader can block them. The sink knows to the byte how much a
+failed or interrupted write has written, so a retry neither tears a line nor repeats one.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ FOLDER_MODE = 0o750
 DESCRIPTORS = {"stdout": 1, "stderr": 2}
 OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
-# No waiting helps against these: the configuration names something that can't be a log.
+# Errors that no retry mends: the configuration names something that can't be a log.
 NOT_A_LOG = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EBADF, errno.EINVAL})
 
 REMEMBERED = 10_000
-"""Deliveries that an interrupted write is known to have written: their retry is answered without writing again."""
+"""The most remembered deliveries that an interrupted write has written; their retry succeeds without writing again."""
 
 
 class LogOptions(SinkOptions):
-    """Where the lines go and what they look like."""
+    """The options of a log sink: the file or stream, and the template of the lines."""
 
     path: str | None = Field(
         default=None, min_length=1, description="The file; relative to the folder of written files."
@@ -61,7 +61,7 @@ class LogOptions(SinkOptions):
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        """Exactly one of `path` and `target`, and a path that is one."""
+        """Check that exactly one of `path` and `target` is given, and that the path is valid."""
         if (self.path is None) == (self.target is None):
             raise ValueError("a log needs either `path` (a file) or `target` (stdout or stderr)")
         if self.path is not None and ("{{" in self.path or "{%" in self.path):
@@ -88,7 +88,7 @@ def _encode_one(event: Event, options: LogOptions) -> bytes:
 
 
 class _Job:
-    """One batch on its way through a thread to something that may be slow. `written` says how far it has come."""
+    """A batch that a thread writes to a stream that may be slow. `written` is the number of bytes written so far."""
 
     def __init__(self, fd: int, data: bytes, lead: int, batch: Sequence[tuple[Event, LogOptions]]) -> None:
         self.data = data
@@ -97,13 +97,13 @@ class _Job:
         self.written = 0
         self.error: OSError | None = None
         self.finished = asyncio.Event()
-        self.orphaned = False  # nobody else uses the descriptor any more: the end of the job closes it
+        self.orphaned = False  # the sink has dropped the descriptor, so the end of the job closes it
         self._fd = fd
         self._loop = asyncio.get_running_loop()
         self._claim = threading.Lock()
 
     def run(self) -> None:
-        """Write it all, or as far as it goes; in a thread."""
+        """Write the batch, or as much of it as possible; runs in a thread."""
         if not self._claim.acquire(blocking=False):
             return
         view = memoryview(self.data)
@@ -113,17 +113,17 @@ class _Job:
         except OSError as error:
             self.error = error
         finally:
-            with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever waited
+            with contextlib.suppress(RuntimeError):  # the event loop is closed, so no task waits for the result
                 self._loop.call_soon_threadsafe(self._finish)
 
     def abandon(self) -> bool:
-        """Make sure that it never starts; False when it has."""
+        """Prevent the job from starting; return False if it has started."""
         return self._claim.acquire(blocking=False)
 
     def _write_some(self, data: memoryview) -> int:
         try:
             return os.write(self._fd, data)
-        except BlockingIOError:  # somebody who shares this stream has made it non-blocking
+        except BlockingIOError:  # another process that shares this stream made it non-blocking
             poll = select.poll()
             poll.register(self._fd, select.POLLOUT)
             poll.poll()
@@ -136,7 +136,7 @@ class _Job:
 
 
 class LogSink(Sink):
-    """Writes the lines; see the module."""
+    """The log sink; see the module."""
 
     local: ClassVar[bool] = True
     _context: SinkContext
@@ -148,10 +148,10 @@ class LogSink(Sink):
         self._fd = -1
         self._identity: tuple[int, int] | None = None
         self._regular = False
-        self._torn = False  # what is written last does not end a line
+        self._torn = False  # the last bytes in the file are an incomplete line
         self._turn = asyncio.Lock()
-        self._job: _Job | None = None  # the last one begun; one that outlives its delivery is settled by the next
-        self._already: set[str] = set()  # keys of deliveries that such a job has written after all
+        self._job: _Job | None = None  # the last job; if it outlives its delivery, the next delivery waits for it
+        self._already: set[str] = set()  # keys of deliveries that such a job wrote after their attempt had ended
 
     async def open(self, context: SinkContext) -> None:
         """Open the file or stream.
@@ -165,7 +165,7 @@ class LogSink(Sink):
             self._open()
 
     async def deliver_batch(self, batch: Sequence[tuple[Event, LogOptions]]) -> Sequence[Result] | None:
-        """Write the lines of a batch with one call; what did not get through is named one by one."""
+        """Write the lines of a batch with one call; return one result for each event if some were not written."""
         self._follow()
         if self._regular:
             return self._write(batch)
@@ -173,13 +173,13 @@ class LogSink(Sink):
             return await self._hand_over(batch)
 
     async def close(self) -> None:
-        """Close the file. Nothing is held back in between, so there is nothing to flush."""
+        """Close the file. There is no buffer to flush."""
         self._close()
 
     # --- opening and following -----------------------------------------------------------------------------------
 
     def _follow(self) -> None:
-        """Open anew when the path names another file than the one that is open: rotated, deleted, or not open yet."""
+        """Open the file again if the path names another file than the open one: rotated, deleted, or not open yet."""
         if self._path is not None:
             try:
                 found = os.stat(self._path)  # noqa: PTH116  # a microsecond; a Path costs three
@@ -203,7 +203,9 @@ class LogSink(Sink):
             self._regular = stat.S_ISREG(status.st_mode)
             self._identity = (status.st_dev, status.st_ino)
             if self._path is not None and not self._regular:
-                os.set_blocking(self._fd, True)  # it was opened non-blocking, or a FIFO would have held up the loop
+                os.set_blocking(
+                    self._fd, True
+                )  # it was opened non-blocking, because opening a FIFO would block the event loop
             self._torn = self._regular and self._path is not None and _ends_torn(self._path, status.st_size)
         except OSError as error:
             self._close()
@@ -214,7 +216,7 @@ class LogSink(Sink):
             return open_trusted(path)
         except FileNotFoundError:
             with contextlib.suppress(FileExistsError):
-                Path(path).parent.mkdir(FOLDER_MODE)  # one level: a deeper gap is a mistake in the configuration
+                Path(path).parent.mkdir(FOLDER_MODE)  # one level only: if more is missing, the path is probably wrong
             return open_trusted(path)
 
     def _close(self) -> None:
@@ -245,7 +247,7 @@ class LogSink(Sink):
         return (b"\n" + data, 1) if self._torn else (data, 0)
 
     def _write(self, batch: Sequence[tuple[Event, LogOptions]]) -> Sequence[Result] | None:
-        """Write to a regular file, here and now."""
+        """Write to a regular file, in the event loop."""
         data, lead = self._encode(batch)
         written, size = 0, len(data)
         try:
@@ -259,7 +261,7 @@ class LogSink(Sink):
         return None
 
     def _clean_up(self, data: bytes, lead: int, written: int) -> int:
-        """After a write that ended early: take back a line written in part; returns how many are there as a whole."""
+        """Clean up after an incomplete write: remove an incomplete line; return the number of complete lines."""
         if not written:
             return 0
         rest = written - (data.rfind(b"\n", 0, written) + 1)
@@ -267,7 +269,7 @@ class LogSink(Sink):
         return data.count(b"\n", 0, written) - lead
 
     def _take_back(self, size: int) -> bool:
-        """Cut the last `size` bytes off the file, unless somebody else has written behind them."""
+        """Cut the last `size` bytes off the file, unless another process has written after them."""
         try:
             end = os.lseek(self._fd, 0, os.SEEK_CUR)
             if os.fstat(self._fd).st_size != end:
@@ -279,7 +281,7 @@ class LogSink(Sink):
         return True
 
     async def _hand_over(self, batch: Sequence[tuple[Event, LogOptions]]) -> Sequence[Result] | None:
-        """Write in a thread, after the job that an interrupted delivery left behind; what that one wrote is done."""
+        """Write in a thread, after the job of an interrupted delivery; events that this job wrote are not written again."""
         await self._settle()
         if not self._already:
             return await self._run(batch)
@@ -294,7 +296,7 @@ class LogSink(Sink):
         job = self._job = _Job(self._fd, *self._encode(batch), batch)
         try:
             await self._context.run_blocking(job.run)
-        except BaseException:  # a cancelled delivery, a closing thread pool: the job may run on all the same
+        except BaseException:  # the delivery was cancelled or the thread pool closes; the job may go on nevertheless
             if job.abandon():
                 self._job = None
             raise
@@ -313,7 +315,7 @@ class LogSink(Sink):
         self._already.update(event.key for event, _ in job.batch[:whole])
 
     def _end(self, job: _Job) -> int:
-        """Take the job off the books; returns how many of its events are written."""
+        """Forget the job; return how many of its events are written."""
         self._job = None
         if job.orphaned:
             return max(job.data.count(b"\n", 0, job.written) - job.lead, 0)
@@ -324,7 +326,7 @@ class LogSink(Sink):
 
 
 def open_trusted(path: str) -> int:
-    """Open a log file and return its descriptor. A link is followed where nobody but the folder's owner, root or we made it.
+    """Open a log file and return its descriptor; follow a link only if root, this user or the folder's owner made it.
 
     In a folder where everybody may make files, such as /tmp, another user could put a link to a file of ours at the path.
     Raises `OSError`, `ELOOP` for such a link. The rule is that of Linux's `fs.protected_symlinks`, which not every system
@@ -339,20 +341,20 @@ def open_trusted(path: str) -> int:
         if link.st_uid not in {0, os.geteuid(), Path(path).parent.stat().st_uid}:
             raise
     fd = os.open(path, OPEN, FILE_MODE)
-    if not os.path.samestat(link, os.lstat(path)):  # another one was put there meanwhile
+    if not os.path.samestat(link, os.lstat(path)):  # the path was replaced by another link meanwhile
         os.close(fd)
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
     return fd
 
 
 def _ends_torn(path: str, size: int) -> bool:
-    """Whether the file's last line has no end: an earlier process died, or ran out of disk, in the middle of it."""
+    """Return True if the file's last line is incomplete, because an earlier process died or the disk was full."""
     if not size:
         return False
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
-        return False  # not ours to read
+        return False  # the file is not readable for this user
     try:
         return os.pread(fd, 1, size - 1) not in {b"\n", b""}
     finally:
@@ -361,5 +363,5 @@ def _ends_torn(path: str, size: int) -> bool:
 
 @hookimpl
 def register_sinks(register: RegisterSink) -> None:
-    """The type `log`."""
+    """Register the type `log`."""
     register("log", LogSink, options=LogOptions, queue="memory", concurrency=1)

@@ -1,8 +1,8 @@
 """Built-in sink `chat`: Slack, Discord, Microsoft Teams, Mattermost, Telegram and Google Chat.
 
-A message goes by a webhook (`url`) to the place the webhook belongs to, or by a bot (`token`) to whom `to` says: a channel
-or one user. Each service is a module that ends with its `Service`: what text becomes for it, how it is reached and what its
-answers mean. What they share is in `markup` (mentions, Markdown), `length`, `web_api` (requests, answers) and `service`.
+A message goes by a webhook (`url`) to the place of the webhook, or by a bot (`token`) to the recipients in `to`: channels
+or users. Each service has a module that ends with its `Service`: the escaping of its texts, the requests, and the meaning
+of its answers. Shared code is in `markup` (mentions, Markdown), `length`, `web_api` (requests, answers) and `service`.
 """
 
 from router.api import RegisterSink, hookimpl

@@ -1,4 +1,4 @@
-"""The options of the chat sink: which service, by which way, and what is said."""
+"""The options of the chat sink, and their checks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VISIBLE = r"[!-~]+"
 
 
 class ChatOptions(SinkOptions):
-    """Which service, by which way, and what is said."""
+    """The options of a chat sink: the service, its webhook or bot, the recipients and the text."""
 
     service: Literal["slack", "discord", "teams", "mattermost", "telegram", "google-chat"]
     url: Secret | None = Field(default=None, description="A webhook, which is a credential.")
@@ -49,20 +49,22 @@ class ChatOptions(SinkOptions):
 
     @model_validator(mode="after")
     def _complete(self, info: ValidationInfo) -> Self:
-        allow_private = (info.context or {}).get("allow_private", True)  # unknown in `defaults`: the sink may say so
+        allow_private = (info.context or {}).get(
+            "allow_private", True
+        )  # unknown in `defaults`; the sink itself may set it
         faults = [*_way_faults(self), *_value_faults(self, allow_private=allow_private)]
         if faults:
             raise ValueError("; ".join(faults))
         return self
 
     def escape_value(self, value: str) -> str:
-        """Return an event's value for `text`: harmless in `native`; in `plain` the whole text is made so when it is sent."""
+        """Return an event's value for `text`: escaped if `native`; for `plain`, `finish` escapes the whole text."""
         if self.markup == "plain":
             return value
         return spare(self.length.start(value), self.mentions, self.rules.value)
 
     def finish(self, text: str) -> tuple[str, bool]:
-        """Return the text as it is sent, and whether it was cut: as written where `plain`, no mentions, not too long."""
+        """Return the text to send, and whether it was cut: escaped if `plain`, without mentions, not too long."""
         whole = True
         if self.markup == "plain":
             start = self.length.start(text)
@@ -74,7 +76,7 @@ class ChatOptions(SinkOptions):
 
     @property
     def length(self) -> Length:
-        """How long a text may be."""
+        """The limit of the length of a text."""
         rules = self.rules
         return (rules.native_length if self.markup == "native" else None) or rules.length
 
@@ -85,12 +87,12 @@ class ChatOptions(SinkOptions):
 
     @property
     def rules(self) -> Service:
-        """What the service asks for."""
+        """The rules of the service."""
         return SERVICES[self.service]
 
     @property
     def one_place(self) -> bool:
-        """Whether every message goes to the same place: no address is a template."""
+        """True if every message goes to the same place, because no address is a template."""
         return not any(map(is_template, self.to))
 
     @property
@@ -100,7 +102,7 @@ class ChatOptions(SinkOptions):
 
     @property
     def secrets(self) -> list[bytes]:
-        """What must not show: the token; the webhook, its path, and each part long enough to be a credential."""
+        """The texts to hide: the token; the webhook, its path, and each part long enough to be a credential."""
         whole = stripped(self.url)
         url = urlsplit(whole)
         path = f"{url.path}?{url.query}"
@@ -115,7 +117,7 @@ def stripped(secret: Secret | None) -> str:
 
 
 def _way_faults(options: ChatOptions) -> list[str]:
-    """Return what is wrong with `url`, `token`, `to` and `api` together: the first of these that is."""
+    """Return the first fault of the combination of `url`, `token`, `to` and `api`."""
     rules, name = options.rules, options.service
     by_url, by_bot = options.url is not None, options.token is not None or bool(options.to)
     ways = {"`url` (a webhook)": rules.webhook, "`token` and `to` (a bot)": rules.bot}
@@ -132,7 +134,7 @@ def _way_faults(options: ChatOptions) -> list[str]:
 
 
 def _value_faults(options: ChatOptions, *, allow_private: bool) -> list[str]:
-    """Return what is wrong with the values of `url`, `token`, `to` and `api`, none of them shown."""
+    """Return the faults of the values of `url`, `token`, `to` and `api`, without quoting the values."""
     urls = {"url": None if options.url is None else stripped(options.url), "api": options.api and options.api.strip()}
     found = {key: None if text is None else _url_fault(text, allow_private) for key, text in urls.items()}
     faults = [f"`{key}` {fault}" for key, fault in found.items() if fault]

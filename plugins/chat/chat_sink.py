@@ -1,4 +1,4 @@
-"""The chat sink: sends a text by a webhook, or to each address by a bot, and says who has not got it."""
+"""The chat sink: sends a text by a webhook, or to each address by a bot, and reports the addresses that failed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .web_api import OutOfReachError, WebApi
 REMEMBERED_DELIVERIES = 1_000
 
 CUTS_QUIET = 60.0
-"""Seconds between two lines about texts that were cut."""
+"""The least seconds between two log lines about texts that were cut."""
 
 Failure = TransientError | PermanentError
 
@@ -38,14 +38,14 @@ class ChatSink(Sink):
 
     def __init__(self, options: ChatOptions) -> None:
         self._options = options
-        # Who has got a delivery that was cut off between two of its addresses: its next attempt leaves them out.
+        # Addresses that received a delivery which was interrupted before the others: the next attempt skips them.
         self._reached = Recent(REMEMBERED_DELIVERIES)
         self._cuts = 0
-        """Texts cut since the last line that says so."""
+        """The number of texts that were cut since the last log line about it."""
         self._cuts_told_at = float("-inf")
 
     async def open(self, context: SinkContext) -> None:
-        """Prepare the way; nothing is sent."""
+        """Create the client of the service; nothing is sent."""
         self._context = context
         options, rules = self._options, self._options.rules
         api = partial(WebApi, context.http, context.clock, secrets=options.secrets, one_place=options.one_place)
@@ -56,12 +56,14 @@ class ChatSink(Sink):
             self._send = rules.webhook.sender(api(url, rules.webhook.judge))
 
     async def deliver(self, event: Event, options: ChatOptions) -> str | None:
-        """Send the event to every address of `options`; returns the ids of the messages where the service gives any.
+        """Send the event to every address of `options`; return the ids of the messages if the service gives any.
 
-        Raises what kept the event from any of the addresses.
+        Raises the error of the delivery, or `PartialError` if only some addresses failed.
         """
         text = self._text(event, options)
-        addresses = [""] if self._options.token is None else list(dict.fromkeys(options.to))  # a webhook has one place
+        addresses = (
+            [""] if self._options.token is None else list(dict.fromkeys(options.to))
+        )  # a webhook has one destination
         reached: set[str] = self._reached.pop(event.key, set())
         failures: dict[str, Failure] = {}
         sent: list[str] = []
@@ -88,7 +90,7 @@ class ChatSink(Sink):
     async def _to_one(
         self, event: Event, options: ChatOptions, text: str, address: str, sent: list[str]
     ) -> Failure | SinkError | None:
-        """Send to one address and return what went wrong; the message's id is added to `sent`."""
+        """Send to one address and return the error, if any; the message's id is added to `sent`."""
         key = f"{event.id}:{event.route}:{event.sink}:{address}"
         try:
             answer = await self._send(address, Message(text, options.markup == "plain", options.allow_mentions, key))
@@ -99,7 +101,7 @@ class ChatSink(Sink):
         return None
 
     def _text(self, event: Event, options: ChatOptions) -> str:
-        """Return the text as it is sent. A cut is logged, at most once a minute: events may make every text too long."""
+        """Return the text to send. A cut is logged at most once a minute, because every event may be too long."""
         text = options.text
         if text is None:
             text = options.escape_value(json_line(event).decode())
@@ -116,10 +118,10 @@ class ChatSink(Sink):
 
 
 def _hopeless(failures: Mapping[str, Failure]) -> Failure | None:
-    """Return the failure that makes it pointless to try the next address now, if there was one.
+    """Return the failure that makes an attempt for the next address pointless, or None.
 
-    A limit of one address stops the others too, for the host has to hear of it before anything else is sent to that
-    address. They come right after.
+    A limit of one address stops the others too: the host must know of the limit before anything else is sent to that
+    address. The other addresses are tried right after.
     """
     found = next((failure for failure in failures.values() if isinstance(failure, OutOfReachError)), None)
     if found is None or found.retry_after is None or found.scope == "sink":

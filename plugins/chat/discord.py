@@ -18,13 +18,13 @@ NOBODY = frozenset({10003, 10013, 50033})
 
 
 def body(message: Message) -> dict[str, Any]:
-    """Return the body; Discord mentions only whom it is allowed to."""
+    """Return the body of a request; `allowed_mentions` says whether Discord may notify anybody."""
     allowed: dict[str, Any] = {} if message.allow_mentions else {"allowed_mentions": {"parse": []}}
     return {"content": message.text, **allowed}
 
 
 def judge(seen: Seen, now: float) -> None:
-    """Judge an answer to the bot, by Discord's own code where it says more than the status."""
+    """Judge an answer to the bot, by Discord's own error code if that is more precise than the status."""
     code = seen.data.get("code")
     if seen.done:
         return
@@ -36,20 +36,20 @@ def judge(seen: Seen, now: float) -> None:
         raise NobodyError(quote_response(seen))
     if seen.status == 404:
         raise NoPageError(quote_response(seen))
-    # Discord's documentation, "Rate Limits": a limit is a route's and an address's, unless one of these says otherwise.
+    # Discord's documentation, "Rate Limits": a limit applies to a route and an address, unless one of these is set.
     told = (seen.headers.get("X-RateLimit-Global", ""), seen.headers.get("X-RateLimit-Scope", ""))
     everywhere = seen.data.get("global") is True or bool({"true", "global"} & {word.strip().lower() for word in told})
     judge_status(seen, now, seen.data.get("retry_after"), everywhere=everywhere)
 
 
 class DiscordBot(ChannelBot):
-    """Writes to `user:ID`, `channel:ID`, or an id alone: a user's if Discord knows such a user, else a channel's."""
+    """Sends to `user:ID`, `channel:ID`, or a bare id: that of a user if Discord knows such a user, else of a channel."""
 
     judge = staticmethod(judge)
     scheme = "Bot"
 
     def ways(self, address: str) -> list[Way]:
-        """Return the ways, a user first: reaching one is what an id from an event is for."""
+        """Return the lookups to try, a user first, because an id in an event is mostly that of a user."""
         known = re.fullmatch(r"(?:(user:|@)|(channel:|#))?([0-9]{1,25})", address)
         if known is None:
             raise PermanentError(f"{address} is no id of Discord: write digits, user:ID or channel:ID")
@@ -58,14 +58,14 @@ class DiscordBot(ChannelBot):
         return ways[:1] if user else ways[1:] if channel else ways
 
     async def direct(self, user: str) -> str:
-        """Return the channel of the direct messages with a user; Discord makes it once and gives it again."""
+        """Return the channel of the direct messages with a user; Discord creates it once and then returns the same one."""
         try:
             return channel_id(await self.api.call("/users/@me/channels", {"recipient_id": user}))
         except PermanentError as error:
             raise NobodyError(str(error)) from None
 
     async def post(self, channel: str, message: Message) -> Answer:
-        """Send one message; Discord takes no second one with the same nonce within a few minutes."""
+        """Send one message; Discord ignores a second one with the same nonce within a few minutes."""
         once = {"nonce": message.nonce, "enforce_nonce": True}
         return await self.api.call(f"/channels/{channel}/messages", {**body(message), **once})
 
@@ -76,7 +76,7 @@ DISCORD = Service(
     value=apart(tagless),
     mute=muted(),
     mentions=r"(<(?:@[!&]?|\#)\d+>)",
-    webhook=Webhook(body, flag="wait"),  # without it Discord says yes to a message that it then drops
+    webhook=Webhook(body, flag="wait"),  # without it Discord accepts a repeated message and drops it
     bot=DiscordBot,
     api="https://discord.com/api/v10",
 )

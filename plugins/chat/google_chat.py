@@ -13,7 +13,7 @@ from .web_api import Seen, judge_webhook
 
 
 def escape(text: str) -> str:
-    """Return text that makes no link and no mention: Google knows no escape, so an invisible break follows each `<`."""
+    """Return text without links and mentions: Google has no escape, so an invisible break follows each `<`."""
     return re.sub(r"<(?=\S|\Z)", f"<{BREAK}", text)
 
 

@@ -1,4 +1,4 @@
-"""How a service counts a text, and where one that is too long may be cut."""
+"""The length of a text as a service counts it, and the places where a long text may be cut."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARKER = "…"
 TAG = r"(?i)<(/?)([a-z][a-z0-9-]*+)[^<>]*+>"
 URL_ENDS = ' \t\n"<>'
 
-# What is never cut in two besides a URL and a grapheme cluster. None of them looks at a character more than once or
+# Constructs that are never cut, besides URLs and grapheme clusters. No pattern examines a character more than once or
 # twice, whatever follows: a link ends where the next one begins.
 BRACKETS = (r"<[@#:!/a-z][^<>]*+>", r"&(?:amp|lt|gt);")
 MARKDOWN_UNITS = (
@@ -28,23 +28,25 @@ MARKDOWN_UNITS = (
 
 
 def units(text: str) -> int:
-    """Return the length in UTF-16 units, which is how Telegram counts and never less than how the others do."""
+    """Return the length in UTF-16 units, as Telegram counts; other services never count more."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 @cache
 def pieces(constructs: tuple[str, ...]) -> regex.Pattern[str]:
     """Return a pattern whose matches are never cut in two: these constructs, a URL, a grapheme cluster."""
-    import regex  # noqa: PLC0415  # a start without a text too long does without it
+    import regex  # noqa: PLC0415  # imported only when a text is too long, for a quick start
 
-    whole = "|".join((*constructs, r"(?:https?|ftp)://[^\s<>\"\u200b]++", r"\p{RI}{2}"))  # in a row of flags \X is slow
+    whole = "|".join(
+        (*constructs, r"(?:https?|ftp)://[^\s<>\"\u200b]++", r"\p{RI}{2}")
+    )  # \X is slow for a long row of flags
     return regex.compile(
         rf"\p{{Grapheme_Cluster_Break=Prepend}}*+(?:{whole})[\p{{M}}\u200d]*+|\X", regex.DOTALL | regex.IGNORECASE
     )
 
 
 class Length(NamedTuple):
-    """How long a text may be: what each measure may come to, and what is never cut in two (`pieces`).
+    """The limit of the length of a text: the maximum of each measure, and the constructs that are never cut (`pieces`).
 
     `html` says that the text is HTML, whose tags have to be closed where it is cut.
     """
@@ -54,7 +56,7 @@ class Length(NamedTuple):
     html: bool = False
 
     def start(self, text: str) -> str:
-        """Return as much of a text as can be shown at all, its URLs whole, with a marker where that is not all."""
+        """Return the beginning of a text that may fit, with whole URLs, and the marker if something was left out."""
         most = 2 * max(limit for limit, _ in self.limits)
         if len(text) <= most:
             return text
@@ -62,7 +64,7 @@ class Length(NamedTuple):
         return text[: last if text.find("://", last, most) >= 0 else most] + MARKER
 
     def shorten(self, text: str) -> str:
-        """Return the text, cut with a marker at its end. A piece too long by itself is a marker in its place."""
+        """Return the text, cut with a marker at its end. A piece that is longer than the limit is replaced by a marker."""
         if all(size(text) <= limit for limit, size in self.limits):
             return text
         marker = f" {MARKER}"
@@ -90,7 +92,7 @@ def last_word(text: str, end: int) -> int:
 
 
 def _ended(text: str) -> str:
-    """Return the text with the marker; a space keeps the marker from becoming a part of a URL."""
+    """Return the text with the marker; a space prevents that the marker becomes a part of a URL."""
     text = text.rstrip()
     if text.endswith(MARKER):
         return text

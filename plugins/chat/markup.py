@@ -1,4 +1,4 @@
-"""Text that shows as written and mentions nobody: what the services share, Markdown above all."""
+"""Escaping of texts and mentions that several services share, above all Markdown."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from collections.abc import Callable
 
 Change = Callable[[str], str]
 
-BREAK = "\u200b"  # ZERO WIDTH SPACE: nobody sees it, and no service takes what is around it for one word
+BREAK = "\u200b"  # ZERO WIDTH SPACE: invisible, and every service sees two words where it stands
 
-# Patterns are text here: each is compiled when it is first used, so that a start does without.
+# Patterns are plain text, and compiled when first used, for a quick start.
 LINK = r"(https?://(?:(?!&(?:lt|gt|quot|commat|#))[^\s<>\[\]()*`|\\\"])+)"
 MARKDOWN = (
     r"[\\`*|~]"
-    r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"  # within a word it is a letter like any other
+    r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"  # within a word it is an ordinary letter
     r"|\](?=[(\[:]|\Z)"  # a link, and the definition of one
     r"|!(?=\[)|&(?=#?\w{1,31};)"  # an image, an entity
 )
-# Mattermost's reader takes U+2424 for a line break and U+00A0 for a space, so both stand here beside the usual ones.
+# Mattermost reads U+2424 as a line break and U+00A0 as a space, so both are in these classes.
 LINE = r"(?m)(?:^|(?<=[\r\u2424]))"
 MARKDOWN_LINE = (
     rf"{LINE}([ \t\u00a0]*(?:"
-    r"\d{1,9}(?=[.)](?:[\s\u2424]|\Z))|"  # a numbered list: the point or bracket gets the backslash
+    r"\d{1,9}(?=[.)](?:[\s\u2424]|\Z))|"  # a numbered list: the backslash goes before the point or bracket
     r"(?=\#{1,6}(?:[\s\u2424]|\Z)|>|[-+](?:[\s\u2424\#]|\Z)|"
     r"(?:=++[ \t\u00a0]*+|:?-[-: \t\u00a0]*+)(?=[\r\n\u2424]|\Z))))"  # below a heading, a rule, the head of a table
 )
 INDENTED = rf"{LINE}(?=[ \u00a0]{{0,3}}\t|[ \u00a0]{{4}}|[ \t\u00a0]+\Z)"
-# Mattermost's webhooks take Slack's mentions too.
+# Mattermost's webhooks accept Slack's mentions too.
 SLACK_MENTION = r"(?i)<(?=@|!(?:here|channel|everyone|all|group|subteam))"
 EVERYBODY = r"(?i)(?<![A-Za-z0-9])@(?=(?:everyone|here|channel|all)\b)"
-ANYBODY = r"(?<![A-Za-z0-9])@(?!\s)"  # at the end of a part too: the name may stand in the next tag
+ANYBODY = r"(?<![A-Za-z0-9])@(?!\s)"  # at the end of a part too, because the name may follow in the next tag
 
 
 def spare(text: str, tokens: str | None, change: Change) -> str:
-    """Return the text with `change` made to all of it but these tokens, which are the pattern's one group."""
+    """Return the text with `change` applied to all of it except the tokens, which are the pattern's only group."""
     if tokens is None:
         return change(text)
     return "".join(part if place % 2 else change(part) for place, part in enumerate(re.split(tokens, text)))
 
 
 def markdown(text: str) -> str:
-    """Return text that a Markdown reader shows as written. Only what could be markup gets a backslash, and no URL."""
+    """Return text that Markdown shows as written. Only characters that could be markup get a backslash; URLs do not."""
     characters = spare(text, LINK, lambda part: re.sub(MARKDOWN, r"\\\g<0>", part))
     return re.sub(INDENTED, BREAK, re.sub(MARKDOWN_LINE, r"\1\\", characters))
 
@@ -51,10 +51,9 @@ def tagless(text: str) -> str:
 
 
 def apart(escape: Change) -> Change:
-    """Return `escape` for one value of a Markdown text, harmless whatever stands in front of it and behind.
+    """Return `escape` for a value in a Markdown text, so that it is harmless before and after any text.
 
-    Without the invisible breaks `[ALERT]{{ payload.a }}` with `(https://evil.example)` would be a link. A backslash in
-    front would take away the value's own.
+    Without the invisible breaks `[ALERT]{{ payload.a }}` with `(https://evil.example)` would be a link. A backslash before the value would cancel the value's own first backslash.
     """
     start = (
         r"\A(?=[ \t\u00a0(\[:\\]|[.)](?:[\s\u2424]|\Z)|#?\w{0,31};)"  # of a link, an entity, a list, an indented line
@@ -64,12 +63,12 @@ def apart(escape: Change) -> Change:
 
 
 def apart_from_ampersand(escape: Change) -> Change:
-    """Return `escape` for one value of a text with entities, harmless after an `&` of the text too."""
+    """Return `escape` for a value in a text with entities, so that it is harmless after an `&` of the text too."""
     return lambda text: re.sub(r"\A(?=#?\w{0,31};)", BREAK, escape(text))
 
 
 def muted(*changes: tuple[str, str], names: str = EVERYBODY) -> Change:
-    """Return a function that takes the mentions out of a text: those in `changes`, and `@name` outside of URLs."""
+    """Return a function that disables the mentions in a text: those in `changes`, and `@name` outside of URLs."""
 
     def mute(text: str) -> str:
         for pattern, harmless in changes:

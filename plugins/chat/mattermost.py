@@ -14,12 +14,12 @@ from .web_api import NobodyError, NoPageError, Seen, WebApi, judge_status, judge
 
 
 def plain(text: str) -> str:
-    """Return text that shows as written: Markdown, and Slack's `<https://…|text>`, which the webhooks take."""
+    """Return text that is shown as written: escapes Markdown, and Slack's `<https://…|text>`, which webhooks accept."""
     return markdown(text).replace("<", "&lt;")
 
 
 def judge_hook(seen: Seen, now: float) -> None:
-    """Judge the answer of a webhook; one that is gone or switched off is answered with 400 and 501."""
+    """Judge the answer of a webhook; Mattermost answers 400 and 501 for a webhook that is removed or disabled."""
     if not seen.done and re.search(r"incoming_webhook\.(?:invalid|disabled)", str(seen.data.get("id"))):
         raise SinkError(quote_response(seen))
     judge_webhook(seen, now)
@@ -36,7 +36,7 @@ def judge(seen: Seen, now: float) -> None:
 
 
 class MattermostBot(ChannelBot):
-    """Writes to `@name`, a mail address, `user:ID`, `channel:ID`, or an id alone: a channel's, or else a user's."""
+    """Sends to `@name`, a mail address, `user:ID`, `channel:ID`, or a bare id: that of a channel, else of a user."""
 
     judge = staticmethod(judge)
 
@@ -45,7 +45,7 @@ class MattermostBot(ChannelBot):
         self.me = ""
 
     def ways(self, address: str) -> list[Way]:
-        """Return the ways by what the address looks like."""
+        """Return the lookups to try, by the form of the address."""
         kind, colon, name = address.partition(":")
         if address.startswith("@"):
             return [(self.direct_by_name, address[1:])]
@@ -61,21 +61,21 @@ class MattermostBot(ChannelBot):
         return await self.direct(await self._get(f"/users/username/{quote(name, safe='')}"))
 
     async def direct_by_mail(self, address: str) -> str:
-        """Return the same channel, by the user's mail address."""
+        """Return the channel of the direct messages with a user, by the user's mail address."""
         return await self.direct(await self._get(f"/users/email/{quote(address, safe='')}"))
 
     async def direct(self, user: str) -> str:
-        """Return the same channel, by the user's id."""
+        """Return the channel of the direct messages with a user, by the user's id."""
         self.me = self.me or await self._get("/users/me")
         return channel_id(await self.api.call("/api/v4/channels/direct", [self.me, user]))
 
     async def post(self, channel: str, message: Message) -> Answer:
-        """Send one message; the server takes no second one with the same pending id for half a minute."""
+        """Send one message; the server ignores a second one with the same pending id for 30 seconds."""
         body = {"channel_id": channel, "message": message.text, "pending_post_id": message.nonce}
         return await self.api.call("/api/v4/posts", body)
 
     async def _get(self, path: str) -> str:
-        """Return the id of what is at the path."""
+        """Return the id of the object at the path."""
         return channel_id(await self.api.call(f"/api/v4{path}", method="GET"))
 
 
@@ -86,7 +86,7 @@ MATTERMOST = Service(
     mute=muted(
         (SLACK_MENTION, "&lt;"),
         (r"(?i)(?<!\\)&(?:#0*64|#x0*40|commat);", "@"),
-        (EVERYBODY, f"@{BREAK}"),  # not even in a URL, where Mattermost might see it
+        (EVERYBODY, f"@{BREAK}"),  # also in a URL, because Mattermost finds mentions there too
         names=ANYBODY,
     ),
     webhook=Webhook(judge=judge_hook),

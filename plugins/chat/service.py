@@ -1,4 +1,4 @@
-"""What tells one service from another, and what its webhook and its bot are spoken to with."""
+"""The description of a service, and the base classes of its webhook and its bot."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ REMEMBERED_CHANNELS = 10_000
 
 
 class Message(NamedTuple):
-    """One text on its way to one address. `key` is the same on every attempt."""
+    """A message: one text for one address. `key` is the same on every attempt."""
 
     text: str
     plain: bool
-    """Whether it is to be shown as written."""
+    """True: shown as written. False: the text is in the service's markup."""
     allow_mentions: bool
     key: str = ""
 
     @property
     def nonce(self) -> str:
-        """The key in the 24 characters that services take."""
+        """The key, shortened to the 24 characters that services accept."""
         return hashlib.blake2b(self.key.encode(), digest_size=12).hexdigest()
 
 
 Answer = Mapping[str, Any]
-"""The JSON object that a service answers with, empty where it answers with something else."""
+"""The JSON object in a service's answer; empty if the answer is none."""
 
 Body = Callable[[Message], dict[str, Any]]
 
 
 def text_body(message: Message) -> dict[str, Any]:
-    """Return the body of a service that takes a text and nothing else."""
+    """Return the body for a service whose requests have only a text."""
     return {"text": message.text}
 
 
 class Bot:
-    """Sends messages to addresses through a service's API, as the bot whose token it is."""
+    """A bot, which sends messages to addresses through a service's API."""
 
     judge: Judge
     scheme = "Bearer"
@@ -53,12 +53,12 @@ class Bot:
         api.headers = {"Authorization": f"{self.scheme} {token}"}
 
     async def send(self, address: str, message: Message) -> Answer:
-        """Send one message and return the service's answer. Raises what kept it from the address."""
+        """Send one message and return the service's answer. Raises a delivery error if that failed."""
         raise NotImplementedError
 
 
 class Webhook(NamedTuple):
-    """How a webhook is spoken to: what is posted, what an answer means, and a flag that its URL has to have."""
+    """A kind of webhook: the body of its requests, the meaning of its answers, and a required part of its URL."""
 
     body: Body = text_body
     judge: Judge = judge_webhook
@@ -72,16 +72,16 @@ class Webhook(NamedTuple):
         return f"{url}{'&' if query else '?'}{self.flag}=true"
 
     def sender(self, api: WebApi) -> Callable[[str, Message], Awaitable[Answer]]:
-        """Return what sends a message; the address says nothing, for the webhook belongs to a place."""
+        """Return the function that sends a message; it ignores the address, because a webhook has one destination."""
         return lambda _address, message: api.call("", self.body(message))
 
 
 class Service(NamedTuple):
-    """What tells one service from another.
+    """The description of a chat service.
 
-    `length` is the longest text; `native_length` where the service counts its own markup differently. `plain` makes a
-    text shown as written, `value` an event's value harmless inside the service's own markup, `mute` takes mentions away.
-    `mentions` are the tokens that `allow_mentions` keeps from being escaped.
+    `length` is the limit of a text; `native_length` replaces it if the service counts its own markup differently. `plain`
+    escapes a whole text, `value` escapes an event's value inside the service's markup, and `mute` disables mentions.
+    `mentions` are the tokens that are not escaped under `allow_mentions`.
     """
 
     length: Length
@@ -96,13 +96,13 @@ class Service(NamedTuple):
 
 
 Way = tuple[Callable[[str], Awaitable[str]], str]
-"""How a channel's id is found, and from what."""
+"""A lookup: the function that finds a channel's id, and its argument."""
 
 
 class ChannelBot(Bot):
-    """What Discord and Mattermost share: a user is reached through a channel, whose id has to be asked for first.
+    """A bot of Discord or Mattermost, which reaches a user through a channel whose id must be looked up first.
 
-    Which channel an address stands for is remembered. An address that does not say what it is is tried both ways.
+    The channel of each address is remembered. A bare id is looked up as a user and as a channel.
     """
 
     def __init__(self, api: WebApi, token: str) -> None:
@@ -110,7 +110,7 @@ class ChannelBot(Bot):
         self.known = Recent(REMEMBERED_CHANNELS)
 
     async def send(self, address: str, message: Message) -> Answer:
-        """Send one message by the first way that leads anywhere."""
+        """Send one message to the channel that the first successful lookup returns."""
         refusals: list[NobodyError | NoPageError] = []
         ways = self.ways(address)
         if address in self.known:
@@ -130,7 +130,7 @@ class ChannelBot(Bot):
         raise PermanentError(f"{address} is no user and no channel that the bot can write to: {refusals[-1]}")
 
     def ways(self, address: str) -> list[Way]:
-        """Return the ways to try, in order. Raises `PermanentError` for what can be no address."""
+        """Return the lookups to try, in order. Raises `PermanentError` for an invalid address."""
         raise NotImplementedError
 
     async def post(self, channel: str, message: Message) -> Answer:
@@ -139,12 +139,12 @@ class ChannelBot(Bot):
 
 
 async def itself(channel: str) -> str:
-    """Return the id of a channel that is given by its id."""
+    """Return the id itself, for an address that is the id of a channel."""
     return channel
 
 
 def message_id(answer: Answer) -> str | None:
-    """Return what the service calls the message that it took, None where it does not say.
+    """Return the service's id of the message, or None.
 
     Discord and Mattermost name it `id`, Slack `ts`, Google Chat `name`, and Telegram `message_id`, in a `result`.
     """
@@ -155,7 +155,7 @@ def message_id(answer: Answer) -> str | None:
 
 
 def channel_id(answer: Answer) -> str:
-    """Return the `id` of what a service found or made."""
+    """Return the `id` in an answer about a channel or user."""
     found = answer.get("id")
     if not isinstance(found, str | int) or not str(found):
         raise TransientError("the service's answer has no id in it")

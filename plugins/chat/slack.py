@@ -1,4 +1,4 @@
-"""Slack: incoming webhooks and `chat.postMessage`. Both say in one word why they refuse a message."""
+"""Slack: incoming webhooks and `chat.postMessage`. Both give the reason of a refusal in one word."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .markup import SLACK_MENTION, apart_from_ampersand, muted
 from .service import Answer, Bot, Message, Service, Webhook
 from .web_api import Seen, judge_status, judge_webhook
 
-# What is wrong with the token or the webhook, and what passes. Every other word is the message's fault.
+# Words for a fault of the token or webhook, and for temporary failures. All other words are faults of the message.
 OF_THE_SINK = frozenset(
     "invalid_auth not_authed invalid_token token_revoked token_expired not_allowed_token_type account_inactive "  # noqa: SIM905  # short
     "missing_scope no_permission access_denied accesslimited org_login_required ekm_access_denied "
@@ -25,17 +25,17 @@ PASSING = frozenset(
 
 
 def escape(text: str) -> str:
-    """Return text that makes no link and no mention, by the three entities that Slack asks for."""
+    """Return text without links and mentions, by the three entities that Slack requires."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def body(message: Message) -> dict[str, Any]:
-    """Return the body; Slack reads no `*bold*` where `mrkdwn` is false."""
+    """Return the body of a request; with `mrkdwn` false, Slack shows `*bold*` as written."""
     return {"text": message.text, "mrkdwn": False} if message.plain else {"text": message.text}
 
 
 def judge_hook(seen: Seen, now: float) -> None:
-    """Judge the answer of a webhook: one word, or what the Web API says."""
+    """Judge the answer of a webhook: one word, or an answer as of the Web API."""
     word = seen.data.get("error") or seen.body[:100].decode("utf-8", "replace").strip()
     if word in OF_THE_SINK or seen.data.get("ok") is False:
         _judge_word(str(word), seen, now)
@@ -43,7 +43,7 @@ def judge_hook(seen: Seen, now: float) -> None:
 
 
 def judge(seen: Seen, now: float) -> None:
-    """Judge the answer of the Web API: 200, and `ok: false` with one word where it refuses."""
+    """Judge the answer of the Web API: 200, with `ok: false` and one word for a refusal."""
     if not seen.understood:
         raise TransientError(f"the answer is none of Slack's: {quote_response(seen)}")
     if seen.data.get("ok") is False:
@@ -52,7 +52,7 @@ def judge(seen: Seen, now: float) -> None:
 
 
 def _judge_word(word: str, seen: Seen, now: float) -> None:
-    """Raise what the word means; return for one that means nothing by itself beside a status that does."""
+    """Raise the error that the word stands for; return if the status says more than the word."""
     wait, message = retry_after(seen.headers, now), f"Slack says {word[:100]}"
     needed = seen.data.get("needed")
     if word in OF_THE_SINK:
@@ -66,7 +66,7 @@ def _judge_word(word: str, seen: Seen, now: float) -> None:
 
 
 class SlackBot(Bot):
-    """Writes to a channel by its id or name, or to a user by the user's id, who gets a direct message."""
+    """Sends to a channel by its id or name, or to a user by id as a direct message."""
 
     judge = staticmethod(judge)
 

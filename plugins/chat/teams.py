@@ -15,12 +15,12 @@ CARD_LINES = 100
 
 
 def octets(text: str) -> int:
-    """Return the length in UTF-8 as it stands in JSON, where some characters are written with a backslash."""
+    """Return the length in UTF-8 as encoded in JSON, where some characters need a backslash."""
     return len(json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass")) - 2
 
 
 def plain(text: str) -> str:
-    """Return text that Teams shows as written: Markdown, and functions of Adaptive Cards (`{{DATE(…)}}`)."""
+    """Return text that Teams shows as written: escapes Markdown and functions of Adaptive Cards (`{{DATE(…)}}`)."""
     return re.sub(r"\{(?=\{|\Z)", f"{{{BREAK}", tagless(text))
 
 

@@ -38,7 +38,7 @@ def html_octets(text: str) -> int:
 
 
 def judge(seen: Seen, now: float) -> None:
-    """Judge an answer: `ok`, else a code, a sentence, and what would help."""
+    """Judge an answer: `ok`, else a code, a description, and parameters such as the time to wait."""
     data = seen.data
     if seen.done and data.get("ok") is not False:
         if not seen.understood:
@@ -55,7 +55,7 @@ def judge(seen: Seen, now: float) -> None:
 
 
 class TelegramBot(Bot):
-    """Writes to a chat by its id (a user's is its chat's), or to a public channel by its `@name`."""
+    """Sends to a chat by its id (for a user, the user's id), or to a public channel by its `@name`."""
 
     judge = staticmethod(judge)
 

@@ -1,4 +1,4 @@
-"""Requests to a service, and what its answers mean where no service says more."""
+"""Requests to a chat service, and the default meaning of its answers."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from router.api import (
     retry_after,
 )
 
-LONGEST_WAIT = 3600.0  # seconds; a larger one in a body was milliseconds, or a mistake
+LONGEST_WAIT = 3600.0  # seconds; a larger number in a body is milliseconds, or a mistake
 
 
 class OutOfReachError(TransientError):
-    """Nothing gets through for now, to whatever address: no connection, or too many requests."""
+    """Raised if no address can be reached for now: no connection, or too many requests."""
 
 
 class NobodyError(PermanentError):
-    """The service knows no such address."""
+    """Raised if the service does not know the address."""
 
 
 class NoPageError(SinkError):
-    """A 404 that is not the service's own: most likely `api` is wrong."""
+    """Raised for a 404 that is not from the service's API: most likely `api` is wrong."""
 
 
 class Seen(NamedTuple):
-    """An answer as far as it may be shown: without the secrets of the sink, in case the service echoes them."""
+    """An answer without the secrets of the sink, in case the service echoes them."""
 
     status: int
     headers: Mapping[str, str]
@@ -41,7 +41,7 @@ class Seen(NamedTuple):
 
     @property
     def data(self) -> dict[str, Any]:
-        """The body where it is a JSON object, else nothing."""
+        """The body if it is a JSON object, else an empty one."""
         try:
             value = json.loads(self.body)
         except (ValueError, RecursionError):
@@ -50,23 +50,23 @@ class Seen(NamedTuple):
 
     @property
     def done(self) -> bool:
-        """Whether the status says success."""
+        """True if the status is a success."""
         return 200 <= self.status < 300
 
     @property
     def understood(self) -> bool:
-        """False for a success that some other page than the API's reports: a login, a proxy's greeting."""
+        """False for a success that is not from the API, but from a login page or a proxy."""
         return not self.done or bool(self.data) or self.body.strip() in {b"", b"ok", b"{}"}
 
 
 Judge = Callable[[Seen, float], None]
-"""Returns for a message that was taken, raises what the answer means else; with the time, for a Retry-After."""
+"""Judges an answer at a time (for Retry-After): returns if the message was accepted, else raises a delivery error."""
 
 
 def judge_status(seen: Seen, now: float, wait: Any = None, *, everywhere: bool = False) -> None:
     """Judge by the status alone. `wait` is the delay in seconds that the body asks for, if it does.
 
-    `everywhere` says that a limit is the whole bot's, and not that of one address.
+    `everywhere` means that a limit applies to the whole bot, not to one address.
     """
     try:
         check_response(seen, now=now)
@@ -79,23 +79,23 @@ def judge_status(seen: Seen, now: float, wait: Any = None, *, everywhere: bool =
 
 
 def judge_webhook(seen: Seen, now: float) -> None:
-    """Judge by the status; the URL is the credential, so a 403 is its refusal. Discord's body says how long to wait."""
+    """Judge by the status. The URL is the credential, so a 403 refuses it. Discord's body has the time to wait."""
     if seen.status == 403:
         raise SinkError(quote_response(seen))
     judge_status(seen, now, seen.data.get("retry_after"))
 
 
 def bounded(value: Any) -> float | None:
-    """Return the seconds that a body asks for, bounded; None where they are no number."""
+    """Return the seconds that a body asks for, bounded; None if they are no number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124  # NaN
         return None
     return max(0.0, min(float(value), LONGEST_WAIT))
 
 
 class WebApi:
-    """Requests to one service, judged; `base` goes before every path.
+    """A client for one service, which judges the answers; `base` is put before every path.
 
-    `one_place` says that all of them are for the same destination, a team's, so that whoever is asked to wait is asked for all.
+    `one_place` means that all requests have the same destination, so a limit applies to all of them.
     """
 
     def __init__(
@@ -111,9 +111,9 @@ class WebApi:
         self._quiet_until = 0.0
 
     async def call(self, path: str, payload: Any = None, method: str = "POST") -> dict[str, Any]:
-        """Send and return the answer's JSON object. Raises what the answer means.
+        """Send a request and return the answer's JSON object. Raises the error that the answer stands for.
 
-        Another delivery may be between two requests, or two addresses, when the service asks for time: it goes no further.
+        If the service asks for time, other deliveries that are between two requests or addresses stop too.
         """
         if (left := self._quiet_until - self._clock.monotonic()) > 0:
             raise OutOfReachError("not sent: the service has asked for time", retry_after=left, scope="sink")

@@ -1,4 +1,4 @@
-"""The connections to the mail server: made on demand, used again, closed after a while; and what refusals mean."""
+"""The connections to the mail server: opened on demand, reused, closed when idle; and the meaning of refusals."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ from .mailbox import Mailbox
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
 QUOTED = 200  # characters of a server's answer that an error quotes
 CLOSING = 421
-# The credential was refused, or one is needed (RFC 4954 section 6): no other message will fare better.
+# The credential was refused, or one is needed (RFC 4954 section 6): every other mail would fail too.
 REFUSED_CREDENTIAL = frozenset({530, 534, 535, 538})
 HELO_CURE = "set `helo` to a full name of this machine"
 OUR_NAME = r"(?i)\b(?:helo|ehlo)\b|fully[- ]qualified host"
 
 
 class Client(aiosmtplib.SMTP):
-    """A connection to the mail server. `used` says that it served a delivery before, `mails` how many MAILs it took.
+    """A connection to the mail server. `used`: it served a delivery before. `mails`: the number of accepted MAILs.
 
-    `paused` is how many seconds it had waited when it was taken for the delivery at hand.
+    `paused` is the seconds that it was idle before the current delivery.
     """
 
     used = False
     mails = 0
     paused = 0.0
-    since = 0.0  # when it was given back, by the event loop's clock
+    since = 0.0  # the time of its return to the pool, by the event loop's clock
 
     async def execute_command(self, *args: bytes, **kwargs: Any) -> aiosmtplib.SMTPResponse:
-        """Say a command of aiosmtplib's own. It knows one code for yes, where every 2xx is one (RFC 5321 section 4.2.1)."""
+        """Send a command of aiosmtplib, which expects one success code; every 2xx is a success (RFC 5321 section 4.2.1)."""
         answer = await super().execute_command(*args, **kwargs)
         expected = {b"EHLO": 250, b"HELO": 250, b"QUIT": 221}.get(args[0], 235)  # those of AUTH are 235
         return answer._replace(code=expected) if 200 <= answer.code < 300 else answer
 
     async def say(self, *words: str) -> None:
-        """Say MAIL, RCPT or RSET. Raises `SMTPResponseException` when the answer is not a yes."""
+        """Send MAIL, RCPT or RSET. Raises `SMTPResponseException` if the server refuses it."""
         answer = await super().execute_command(*(word.encode() for word in words))
         if not 200 <= answer.code < 300:
             raise aiosmtplib.SMTPResponseException(answer.code, answer.message)
 
     async def hand_over(self, content: bytes) -> aiosmtplib.SMTPResponse:
-        """Say DATA and send the mail, whose lines all end with CRLF; returns the answer that takes the mail.
+        """Send DATA and the mail, whose lines all end with CRLF; return the server's reply.
 
-        Raises `SMTPResponseException`, also for a "no" to DATA.
+        Raises `SMTPResponseException`, also if DATA is refused.
         """
         answer = await super().execute_command(b"DATA")
         if 300 <= answer.code < 400 and self.protocol is not None:
@@ -65,20 +65,20 @@ class Client(aiosmtplib.SMTP):
         raise aiosmtplib.SMTPResponseException(answer.code, answer.message)
 
     def own_address(self) -> str:
-        """Return this machine's address on the connection, as EHLO takes it (RFC 5321 section 4.1.3)."""
+        """Return this machine's address on the connection, in the form for EHLO (RFC 5321 section 4.1.3)."""
         address = str(self.get_transport_info("sockname")[0]).partition("%")[0]
         return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
 
 class Connections:
-    """The open connections of one sink: made on demand, used again, closed with QUIT after a while without use.
+    """The pool of connections of one sink: opened on demand, reused, closed with QUIT when idle.
 
-    There are never more than deliveries at the same time. `hello` is our name in EHLO, empty for our address.
+    There are never more connections than concurrent deliveries. `hello` is the name for EHLO, empty for the address.
     """
 
     IDLE: ClassVar[float] = 30.0  # seconds
-    QUIT: ClassVar[float] = 2.0  # seconds that saying goodbye may take
-    PAUSE: ClassVar[float] = 1.0  # seconds without a mail after which a refusal is about the pause
+    QUIT: ClassVar[float] = 2.0  # the most seconds for QUIT
+    PAUSE: ClassVar[float] = 1.0  # idle seconds after which a refusal may be due to the pause
 
     def __init__(self, options: EmailOptions, tls: ssl.SSLContext | None, hello: str) -> None:
         self._options = options
@@ -86,21 +86,21 @@ class Connections:
         self._hello = hello
         self._port = options.port or PORTS[options.tls]
         self._idle: list[tuple[Client, asyncio.TimerHandle]] = []
-        self._most: int | None = None  # mails that the server takes on one connection, as far as it has shown
+        self._most: int | None = None  # the number of mails that the server accepts on one connection, as observed
         self._closing = set[asyncio.Task[None]]()
         self._hidden = _credentials(options)
         self.server = f"{options.host}:{self._port}"
 
     @classmethod
     async def open(cls, context: SinkContext, options: EmailOptions) -> Connections:
-        """Read the certificates and this machine's name; a connection is made when the first mail is sent."""
+        """Read the certificates and this machine's name; the first mail opens a connection."""
         tls = None if options.tls == "none" else await context.run_blocking(trusted_certificates, options.ca_file)
         return cls(options, tls, options.helo or await context.run_blocking(our_name))
 
     async def take(self, *, fresh: bool = False) -> Client:
         """Return a connection that is ready for mail; `fresh` asks for a new one.
 
-        Raises `TransientError` (no server, or not now) or `SinkError` (its certificate, our credential, no TLS).
+        Raises `TransientError` (no server, or a temporary refusal) or `SinkError` (its certificate, our credential, no TLS).
         """
         while self._idle and not fresh:
             smtp, timer = self._idle.pop()
@@ -112,7 +112,7 @@ class Connections:
         return await self._connect()
 
     def give(self, smtp: Client) -> None:
-        """Take a connection back, for the next mail; with a goodbye when the server takes no more mails on it."""
+        """Return a connection to the pool, or close it with QUIT if the server accepts no more mails on it."""
         if self._most is not None and smtp.mails >= self._most:
             self.leave(smtp)
             return
@@ -124,12 +124,12 @@ class Connections:
         self._idle.append((smtp, loop.call_later(self.IDLE, self._expire, smtp)))
 
     def worn_out(self, smtp: Client) -> None:
-        """Remember how many mails the server takes, when it refused one on this connection and took it on a fresh one."""
+        """Remember the server's limit of mails: it refused one on this connection and accepted it on a new one."""
         if smtp.mails and smtp.paused < self.PAUSE:
             self._most = min(smtp.mails, self._most or smtp.mails)
 
     async def close(self) -> None:
-        """Say goodbye on every connection."""
+        """Close every connection with QUIT."""
         idle, self._idle = self._idle, []
         for smtp, timer in idle:
             timer.cancel()
@@ -138,9 +138,9 @@ class Connections:
             await asyncio.wait(self._closing)
 
     def judge(self, error: aiosmtplib.SMTPResponseException, *named: Mailbox) -> Failure:
-        """Return what a refusal means for a mail or a recipient; `named` are the addresses that it may quote.
+        """Return the delivery error for the refusal of a mail or a recipient; `named` are the addresses that it may quote.
 
-        Postfix judges the name in our EHLO when it has heard the recipient: "504 5.5.2 <name>: Helo command rejected: need
+        Postfix checks the name in our EHLO only after RCPT: "504 5.5.2 <name>: Helo command rejected: need
         fully-qualified hostname".
         """
         code, told = error.code, self._told(error.code, error.message)
@@ -157,7 +157,7 @@ class Connections:
         self.leave(smtp)
 
     def leave(self, smtp: Client) -> None:
-        """Say goodbye on a connection, without waiting for it."""
+        """Close a connection with QUIT, in the background."""
         task = asyncio.get_running_loop().create_task(self._quit(smtp))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -176,7 +176,7 @@ class Connections:
         smtp = Client(
             hostname=options.host,
             port=self._port,
-            local_hostname=self._hello or "localhost",  # else aiosmtplib asks the resolver
+            local_hostname=self._hello or "localhost",  # otherwise aiosmtplib looks the name up
             use_tls=options.tls == "tls",
             start_tls=False,
             tls_context=self._tls,
@@ -207,7 +207,7 @@ class Connections:
         await _greet(smtp)
 
     def _no_connection(self, error: Exception) -> TransientError | SinkError:
-        """Return what an error before the first mail means."""
+        """Return the delivery error for an error before the first mail."""
         cause = error.__cause__ or error
         if isinstance(cause, ssl.SSLCertVerificationError):
             return SinkError(f"the certificate of {self.server} can't be trusted: {cause.verify_message}")
@@ -232,7 +232,7 @@ class Connections:
         return f"{code} {self._clean(message)}" if code > 0 else self._clean(message)
 
     def _clean(self, text: str) -> str:
-        """Return a server's words on one line, without our credential, should it repeat it."""
+        """Return a server's answer on one line, without our credential if the server repeats it."""
         text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         for hidden in self._hidden:
             text = text.replace(hidden, "***")
@@ -241,10 +241,10 @@ class Connections:
 
 
 def trusted_certificates(ca_file: str | None) -> ssl.SSLContext:
-    """Return the system's certificates and our own. Raises `SinkError` when the file is none."""
+    """Return the trusted certificates: the system's and those of `ca_file`. Raises `SinkError` for an unusable file."""
     context = ssl.create_default_context()
     if ca_file is not None:
-        if not Path(ca_file).is_file():  # reading a named pipe would wait for its writer
+        if not Path(ca_file).is_file():  # reading a named pipe would block until it has a writer
             raise SinkError(f"`ca_file` {ca_file}: there is no such file")
         try:
             context.load_verify_locations(ca_file)
@@ -254,13 +254,13 @@ def trusted_certificates(ca_file: str | None) -> ssl.SSLContext:
 
 
 def our_name() -> str:
-    """Return this machine's full name, empty where it has none: many servers refuse a bare one (a container's id, `localhost`)."""
+    """Return this machine's full name, or an empty text: many servers refuse a name without a dot, such as `localhost`."""
     name = socket.getfqdn()
     return name if "." in name and re.fullmatch(r"[A-Za-z0-9.-]+", name) else ""
 
 
 def announced(message: str) -> float | None:
-    """Return the seconds after which a server says that it may be tried again; None where it does not say."""
+    """Return the seconds that a server's answer asks to wait before a retry, or None."""
     # Servers that greylist or limit say `in 5 minutes`, `for 300 seconds`, `in 00:05:00`.
     said = r"(?i)\b(?:in|for|after) (?:(\d{1,5}) ?([smh])[a-z]{0,6}\b|(\d\d):(\d\d):(\d\d)\b)"
     found = re.search(said, message[:QUOTED])
@@ -273,7 +273,7 @@ def announced(message: str) -> float | None:
 
 
 def _credentials(options: EmailOptions) -> tuple[str, ...]:
-    """Return the forms in which the password travels."""
+    """Return the forms in which the password is sent, to hide each of them."""
     if options.login is None:
         return ()
     user, password = options.login
@@ -282,7 +282,7 @@ def _credentials(options: EmailOptions) -> tuple[str, ...]:
 
 
 async def _greet(smtp: Client) -> None:
-    """Say EHLO, or HELO to a server of old."""
+    """Send EHLO, or HELO to an old server."""
     try:
         await smtp.ehlo()
     except aiosmtplib.SMTPHeloError as error:
@@ -292,7 +292,7 @@ async def _greet(smtp: Client) -> None:
 
 
 def drop(smtp: Client) -> None:
-    """Close a connection at once, without a word."""
+    """Close a connection at once, without QUIT."""
     transport = smtp.transport
     smtp.close()
     if transport is not None:

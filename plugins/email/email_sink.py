@@ -1,7 +1,6 @@
-"""The mail sink: writes the mail of each delivery, has it sent, and says who has not got it and why.
+"""The mail sink: builds and sends the mail of each delivery, and reports the recipients that failed.
 
-What a recipient's refusal means for the others is settled per address: those that a `PartialError` does not name have got
-the mail.
+Recipients fail one by one: all recipients that a `PartialError` does not name have received the mail.
 """
 
 from __future__ import annotations
@@ -17,21 +16,23 @@ from .mail_options import EmailOptions
 if TYPE_CHECKING:
     from .smtp_sender import SmtpSender
 
-REMEMBERED = 1000  # deliveries cut off between two of their mails
+REMEMBERED = 1000  # the most remembered deliveries that were interrupted between two mails
 
 
 class EmailSink(Sink):
-    """Sends each event as one mail, or as one to each address."""
+    """The mail sink: sends each event as one mail, or as one to each address."""
 
     _sender: SmtpSender
 
     def __init__(self, options: EmailOptions) -> None:
         self._options = options
-        self._reached = Recent(REMEMBERED)  # by delivery: who got theirs before it was cut off
+        self._reached = Recent(
+            REMEMBERED
+        )  # by delivery: the recipients that received their mail before the interruption
 
     async def open(self, context: SinkContext) -> None:
-        """Prepare the way; nothing is sent."""
-        # Their aiosmtplib takes a while to import, and a start without mail does without.
+        """Create the sender; nothing is sent."""
+        # Imported here, because aiosmtplib is slow to import and a router without mail does not need it.
         from .connections import Connections  # noqa: PLC0415
         from .smtp_sender import SmtpSender  # noqa: PLC0415
 
@@ -41,9 +42,9 @@ class EmailSink(Sink):
             context.log.warning("the mail password crosses the network unencrypted (tls: none)", host=options.host)
 
     async def deliver(self, event: Event, options: EmailOptions) -> str | None:
-        """Send one event; returns what the server said when it took the mail.
+        """Send one event; return the server's reply when it accepted the mail.
 
-        Raises what became of it else; a `PartialError` names the addresses that have not got it.
+        Raises the error of the delivery otherwise; a `PartialError` names the addresses that did not receive it.
         """
         mail = _written(event, options)
         separate = bool(options.separate)
@@ -58,12 +59,12 @@ class EmailSink(Sink):
                 failed = await self._sender.send(mail, missing, separate=separate) if missing else {}
                 failures.update(failed)
                 reached.update(box.text for box in missing if box.text not in failed)
-        except (TransientError, SinkError) as error:  # no connection: none of the others will fare better
+        except (TransientError, SinkError) as error:  # no connection: the other mails would fail too
             settled = reached | failures.keys()
             failures.update({box.text: error for box in mail.recipients if box.text not in settled})
         except BaseException:
             if reached:
-                self._reached[event.key] = reached  # the next attempt leaves them alone
+                self._reached[event.key] = reached  # the next attempt skips these recipients
             raise
         _settle(failures, reached)
         return ", ".join(mail.replies) or None
@@ -74,17 +75,17 @@ class EmailSink(Sink):
 
 
 def _written(event: Event, options: EmailOptions) -> Mail:
-    """Return the mail of a delivery. Raises `PermanentError` for whatever goes wrong: the next attempt would write the same."""
+    """Return the mail of a delivery. Raises `PermanentError` for any error, because the next attempt would build the same mail."""
     try:
         return Mail(event, options)
     except PermanentError:
         raise
-    except Exception as error:  # noqa: BLE001  # a fault of a parser, of whatever class
+    except Exception as error:  # noqa: BLE001  # a parser may raise any class of error
         raise PermanentError(f"the mail can't be written: {type(error).__name__}: {error}") from None
 
 
 def _settle(failures: Mapping[str, Failure], reached: set[str]) -> None:
-    """Raise what became of a delivery: one error for all, or one for each address."""
+    """Raise the errors of a delivery: one for all recipients, or one for each address."""
     if not failures:
         return
     errors = list(failures.values())

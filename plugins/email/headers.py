@@ -1,4 +1,4 @@
-"""The header lines of a mail: no line break of an event gets through, and what machines read stays readable for them."""
+"""The header lines of a mail: line breaks in values are removed, and structured fields keep their syntax."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ HEADER = 8192  # characters of one of the option `headers`
 WORD = 63  # characters of the text in an encoded word (RFC 2047 section 2), without `=?utf-8?b?` and `?=`
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-# Headers that machines read (RFC 5322, 2369, 2919, 3834, 8058, 8098 and custom), beside all of `List-…`.
+# Structured headers, which programs parse (RFC 5322, 2369, 2919, 3834, 8058, 8098 and custom); all `List-…` are too.
 OF_ADDRESSES = frozenset(
     "sender errors-to disposition-notification-to return-receipt-to x-confirm-reading-to".split()  # noqa: SIM905
     + "mail-reply-to mail-followup-to".split()  # noqa: SIM905
 )
-OF_NAMES = OF_ADDRESSES | {"list-id"}  # a name to show stands before the angle brackets
+OF_NAMES = OF_ADDRESSES | {"list-id"}  # these may have a display name before the angle brackets
 OF_TOKENS = frozenset(
     "in-reply-to references archived-at auto-submitted precedence priority importance sensitivity x-priority".split()  # noqa: SIM905
     + "x-auto-response-suppress feedback-id expires reply-by supersedes original-message-id autocrypt".split()  # noqa: SIM905
@@ -30,7 +30,7 @@ OF_TOKENS = frozenset(
 def header(name: str, value: str) -> bytes:
     """Return a header of the option `headers`, with its line end. Raises `ValueError` for one that can't be written.
 
-    A structured field (RFC 5322 section 3.6, RFC 2369, RFC 2919) is read by machines: of these, only a display name may
+    A structured field (RFC 5322 section 3.6, RFC 2369, RFC 2919) is parsed by programs: in these, only a display name may
     be encoded (RFC 2047 section 5), and none is cut.
     """
     kind = name.lower()
@@ -56,7 +56,7 @@ def header(name: str, value: str) -> bytes:
 def text_header(name: str, value: str, most: int = HEADER) -> bytes:
     """Return a header of free text, cut at `most` characters. A line break or control character becomes a space.
 
-    ASCII stays on one line as it is. Everything else is encoded (RFC 2047), also what only looks as if it were encoded.
+    ASCII stays on one line as it is. Other text is encoded (RFC 2047), also text that only looks encoded.
     """
     value = CONTROL.sub(" ", value[: HEADER + 1]).strip()
     if len(value) > most:
@@ -68,13 +68,13 @@ def text_header(name: str, value: str, most: int = HEADER) -> bytes:
 
 
 def address_header(name: str, boxes: Sequence[Mailbox]) -> bytes:
-    """Return a header of addresses, one per line; UTF-8 where one of them is international."""
+    """Return a header of addresses, one per line; in UTF-8 if one of them is international."""
     lines = [f"{phrase(box.name)} <{box.address}>" if box.name.strip() else box.address for box in boxes]
     return f"{name}: ".encode() + ",\r\n ".join(lines).encode() + b"\r\n"
 
 
 def phrase(name: str) -> str:
-    """Return a display name as it stands in a header: quoted, or encoded."""
+    """Return a display name for a header: quoted, or encoded."""
     name = CONTROL.sub(" ", name).strip()[:NAME]
     if name.isascii() and "=?" not in name:
         escaped = name.replace("\\", "\\\\").replace('"', '\\"')
@@ -90,7 +90,7 @@ def encoded_words(text: str, before: int) -> str:
     room = max(WORD - before, 12)
     while start < len(raw):
         end = start + room // 4 * 3
-        while end < len(raw) and raw[end] & 0xC0 == 0x80:  # never within a character
+        while end < len(raw) and raw[end] & 0xC0 == 0x80:  # never cut inside a character
             end -= 1
         words.append(f"=?utf-8?b?{binascii.b2a_base64(raw[start:end], newline=False).decode('ascii')}?=")
         start = end
@@ -99,7 +99,7 @@ def encoded_words(text: str, before: int) -> str:
 
 
 def _folded(line: str) -> bytes:
-    """Return a line of a structured header, folded at its spaces where it is too long. Raises `ValueError` where it has none."""
+    """Return a line of a structured header, folded at its spaces if it is too long. Raises `ValueError` if it has none."""
     lines = [""]
     for word in line.split(" ") if len(line) > LINE else [line]:
         if len(word) >= LINE:

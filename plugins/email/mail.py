@@ -24,9 +24,9 @@ T = TypeVar("T")
 
 
 class Mail:
-    """What one delivery sends: the recipients, and the mail without its `To` and `Cc`.
+    """The mail of one delivery: the recipients, and the mail without its `To` and `Cc`.
 
-    `faults` holds the recipients that are no addresses. Raises `PermanentError` when the sender is none.
+    `faults` holds the invalid recipients. Raises `PermanentError` if the sender is invalid.
     """
 
     def __init__(self, event: Event, options: EmailOptions) -> None:
@@ -34,7 +34,7 @@ class Mail:
         self.reply_to = [_of_option("reply_to", mailbox, text) for text in options.reply_to]
         self.faults: dict[str, Failure] = {}
         self.replies: list[str] = []
-        """What the server said each time that it took the mail."""
+        """The replies of the server, one for each time it accepted the mail."""
         self._named = set[str]()
         self.to = list(self._recipients(options.to))
         self.cc = list(self._recipients(options.cc))
@@ -43,11 +43,11 @@ class Mail:
 
     @property
     def recipients(self) -> list[Mailbox]:
-        """Everyone who gets it, each once."""
+        """All recipients, each once."""
         return [*self.to, *self.cc, *self.bcc]
 
     def content(self, only: Sequence[Mailbox], *, separate: bool) -> bytes:
-        """Return the mail as it is sent to these recipients; `separate`: to each as the only one."""
+        """Return the bytes of the mail for these recipients; with `separate`, each is the only one in its mail."""
         chosen = set(only)
         to = only if separate else [box for box in self.to if box in chosen]
         cc = [] if separate else [box for box in self.cc if box in chosen]
@@ -77,7 +77,7 @@ class Mail:
         if self.reply_to:
             lines.append(address_header("Reply-To", self.reply_to))
         if "auto-submitted" not in (name.lower() for name in options.headers):
-            lines.append(b"Auto-Submitted: auto-generated\r\n")  # RFC 3834: no vacation notice comes back
+            lines.append(b"Auto-Submitted: auto-generated\r\n")  # RFC 3834: suppresses vacation notices
         lines.extend(
             _of_option(f"headers.{name}", partial(header, name), value)
             for name, value in options.headers.items()
@@ -91,7 +91,7 @@ class Mail:
 
 
 def _of_option(key: str, write: Callable[[str], T], text: str) -> T:
-    """Return what `write` makes of an option's text. Raises `PermanentError`, which names the option, where it refuses."""
+    """Return the result of `write` for an option's text. Raises `PermanentError` with the option's name if it fails."""
     try:
         return write(text)
     except ValueError as error:
@@ -99,7 +99,7 @@ def _of_option(key: str, write: Callable[[str], T], text: str) -> T:
 
 
 def message_id(event: Event, domain: str) -> str:
-    """Return the Message-ID of a delivery: the same on every attempt, and when it was split by address.
+    """Return the Message-ID of a delivery: the same on every attempt, also after a split by address.
 
     Readable (`<event id/route/sink@domain>`), so that the mail server's log can be searched for an event.
     """
@@ -107,28 +107,30 @@ def message_id(event: Event, domain: str) -> str:
     left = quote(key, safe="/!#$&'*+=?^`{|}") if len(key) <= 200 else key
     if len(left) > 200:
         left = hashlib.sha256(key.encode()).hexdigest()
-    left = re.sub(r"^\.|\.$|(?<=\.)\.", "%2E", left)  # a dot must stand between two other characters
+    left = re.sub(r"^\.|\.$|(?<=\.)\.", "%2E", left)  # a dot is only allowed between two other characters
     return f"<{left}@{domain}>"
 
 
 def body(text: str | None, html: str | None) -> bytes:
-    """Return the MIME part of the mail: text, HTML, or both as alternatives; ASCII on the wire, so any server takes it."""
+    """Return the MIME part of the mail: text, HTML, or both as alternatives; encoded as ASCII, so every server accepts it."""
     parts = [part(kind, each) for kind, each in (("plain", text), ("html", html)) if each is not None]
     if len(parts) == 1:
         return parts[0]
-    boundary = b"=_" + hashlib.sha256(b"".join(parts)).hexdigest().encode("ascii")  # no text can hold its own hash
+    boundary = b"=_" + hashlib.sha256(b"".join(parts)).hexdigest().encode(
+        "ascii"
+    )  # a text can't contain its own hash, so the boundary is never in it
     head = b'Content-Type: multipart/alternative; boundary="' + boundary + b'"\r\n\r\n'
     return b"".join([head, *(b"--" + boundary + b"\r\n" + each for each in parts), b"--" + boundary + b"--\r\n"])
 
 
 def part(kind: str, text: str) -> bytes:
-    """Return one form of the message: as it is where it is ASCII in short lines, else in the encoding that will be the shorter."""
+    """Return one form of the message: unchanged if it is ASCII in short lines, else in the shorter of two encodings."""
     text = text.replace("\0", "\ufffd").replace("\r\n", "\n").replace("\r", "\n")
     raw = text.encode("utf-8", "replace")
     raw = raw if raw.endswith(b"\n") else raw + b"\n"
     encoding = "7bit"
     if not raw.isascii() or not short_lines(raw):
-        dear = 2 * (len(raw) - len(text)) + raw.count(b"=")  # bytes, about, that quoted-printable makes three of
+        dear = 2 * (len(raw) - len(text)) + raw.count(b"=")  # about the number of bytes that quoted-printable triples
         if dear * 6 > len(raw):
             encoding, raw = "base64", in_base64(raw)
         else:
@@ -138,7 +140,7 @@ def part(kind: str, text: str) -> bytes:
 
 
 def short_lines(raw: bytes) -> bool:
-    """Return whether no line is longer than a mail may have. Looks at two places of every thousand bytes."""
+    """Return whether no line is longer than a mail allows; examines two places of every thousand bytes."""
     start = 0
     while len(raw) - start > LINE:
         start = raw.rfind(b"\n", start, start + LINE + 1) + 1

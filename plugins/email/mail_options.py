@@ -1,4 +1,4 @@
-"""The options of the mail sink: the server, who gets the mail, and what it says."""
+"""The options of the mail sink: the server, the recipients and the message."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Recipients = Annotated[list[str], Addresses(kind="mail")]
 
 
 class EmailOptions(SinkOptions):
-    """The server, who gets the mail, and what it says."""
+    """The options of a mail sink: the server, the recipients and the message."""
 
     host: str = Field(default="localhost", min_length=1, description="The mail server.")
     port: int | None = Field(default=None, ge=1, le=65535, description="Default: starttls 587, tls 465, none 25.")
@@ -51,7 +51,7 @@ class EmailOptions(SinkOptions):
     @model_validator(mode="before")
     @classmethod
     def _separate_by_default(cls, values: Any) -> Any:
-        """Decide `separate` here, where the addresses still show whether they are templates."""
+        """Set the default of `separate` here, because only the unrendered addresses show whether they are templates."""
         if isinstance(values, Mapping) and values.get("separate") is None:
             return {**values, "separate": _templated(values.get(key) for key in ("to", "cc", "bcc"))}
         return values
@@ -71,14 +71,14 @@ class EmailOptions(SinkOptions):
 
     @property
     def login(self) -> tuple[str, str] | None:
-        """User name and password, if there is one to be given. The name is the sender's address by default."""
+        """The user name and password, or None without a password. The name is by default the sender's address."""
         password = _secret(self)
         return (self.username or mailbox(self.from_).address, password) if password else None
 
     @field_validator("from_", "to", "cc", "bcc", "reply_to")
     @classmethod
     def _addresses_are_some(cls, value: Any) -> Any:
-        """Return a literal address that is none can be told now."""
+        """Check the literal addresses when the configuration is loaded; templates are checked when they are rendered."""
         for text in [value] if isinstance(value, str) else value:
             if not is_template(text):
                 (mailbox if isinstance(value, str) else listed)(text)

@@ -1,4 +1,4 @@
-"""One mail address: its name to show, and as the server is told it."""
+"""One mail address: its display name, and its form for the server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ADDRESS_TEXT = 1000  # characters of an address with its name
 
 
 class Mailbox(NamedTuple):
-    """One address: `text` as it stood in the options, `name` to be shown, `address` as the server is told it.
+    """A mail address: `text` as written in the options, the display `name`, and `address` for the server.
 
     The domain is in its ASCII form (RFC 5891), so only a local part outside ASCII makes it `international`, and needs a
     server with SMTPUTF8 (RFC 6531).
@@ -23,12 +23,12 @@ class Mailbox(NamedTuple):
 
     @property
     def international(self) -> bool:
-        """Whether only a server that speaks SMTPUTF8 can take it."""
+        """True if only a server with SMTPUTF8 accepts the address."""
         return not self.address.isascii()
 
 
 def mailbox(text: str) -> Mailbox:
-    """Return the one address that `text` is. Raises `ValueError` with a sentence when it is none, or more than one."""
+    """Return the address in `text`. Raises `ValueError` with a sentence if it has none, or more than one."""
     if len(text) > ADDRESS_TEXT:
         raise ValueError(f"{quoted(text)} is no mail address: it has over {ADDRESS_TEXT} characters")
     found = listed(text)
@@ -38,17 +38,17 @@ def mailbox(text: str) -> Mailbox:
 
 
 def listed(text: str) -> list[Mailbox]:
-    """Return the addresses of a comma list. Raises `ValueError` with a sentence."""
+    """Return the addresses of a comma-separated text. Raises `ValueError` with a sentence."""
     return [_mailbox(text, box.name, box.local, box.domain.lower()) for box in mailboxes(text)]
 
 
 def _mailbox(text: str, name: str, local: str, domain: str) -> Mailbox:
     if not domain.isascii():
-        import idna  # noqa: PLC0415  # a start without such a domain does without
+        import idna  # noqa: PLC0415  # imported only for an international domain, for a quick start
 
         try:
             domain = idna.encode(domain, uts46=True).decode("ascii")
-        except UnicodeError as error:  # IDNAError is one
+        except UnicodeError as error:  # IDNAError is a UnicodeError
             raise ValueError(f"{quoted(text)} is no mail address: {error}") from None
     address = f"{local}@{domain}"
     if len(address.encode()) > ADDRESS:
@@ -57,5 +57,5 @@ def _mailbox(text: str, name: str, local: str, domain: str) -> Mailbox:
 
 
 def quoted(text: str) -> str:
-    """Return a text of the configuration or of an event as an error shows it."""
+    """Return a text in quotes, as errors show it."""
     return repr(text if len(text) <= ADDRESS else text[:ADDRESS] + "…")

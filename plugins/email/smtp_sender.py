@@ -1,4 +1,4 @@
-"""One mail sent on one connection: MAIL, RCPT for each recipient, DATA; on a fresh connection where a used one is dead."""
+"""Sending one mail on one connection: MAIL, RCPT for each recipient, DATA; on a new connection if a reused one is dead."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from .connections import CLOSING, Client, Connections, drop
 from .mail import Failure, Mail
 from .mailbox import Mailbox, quoted
 
-# Answers to MAIL that may be about this connection and not about the server: too many mails, too long without one.
+# Answers to MAIL that may concern this connection only: too many mails on it, or too long a pause.
 WORN_OUT = frozenset({CLOSING, 452, 454})
 IDLE_TOO_LONG = "4.4.2"  # RFC 3463: "bad connection", said with 421 or 451
 
 
 class _LostError(Exception):
-    """The connection serves no mail any more, and nothing of this one was sent; the text says why."""
+    """Raised if a connection is unusable and nothing of the mail was sent; the text says why."""
 
 
 class _WornOutError(_LostError):
-    """The server refuses to take another mail on this connection."""
+    """Raised if the server accepts no more mails on this connection."""
 
 
 class SmtpSender:
-    """Sends mails on the connections of one sink."""
+    """The sender of mails on the connections of one sink."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self.close = connections.close
 
     async def send(self, mail: Mail, group: list[Mailbox], *, separate: bool) -> dict[str, Failure]:
-        """Send one mail; returns who did not get it and why. Raises when there is no connection to be had.
+        """Send one mail; return the recipients that failed with their errors. Raises if there is no connection.
 
-        A connection that was left open may have died since, or be worn out: what is lost on it before the mail was handed
-        over is sent on a new one, and that is no attempt.
+        A reused connection may have died since, or the server may accept no more mails on it. If it fails before DATA, the
+        mail is sent on a new connection, and no attempt is counted.
         """
         fresh = False
         worn: Client | None = None
@@ -54,12 +54,12 @@ class SmtpSender:
             else:
                 if worn is not None and smtp.mails:
                     self._connections.worn_out(worn)
-                taken = len(failed) < len(group)  # a mail that was taken leaves nothing behind
+                taken = len(failed) < len(group)  # after an accepted mail the connection needs no RSET
                 await self._put_back(smtp, clean=taken)
                 return failed
 
     async def _put_back(self, smtp: Client, *, clean: bool) -> None:
-        """Keep a connection for the next mail, if it is of further use."""
+        """Keep a connection for the next mail, if it is still usable."""
         try:
             if not clean and smtp.is_connected:
                 await smtp.say("RSET")
@@ -74,7 +74,7 @@ class SmtpSender:
     async def _transaction(
         self, smtp: Client, mail: Mail, group: list[Mailbox], *, separate: bool
     ) -> dict[str, Failure]:
-        """MAIL, RCPT for each, DATA. Raises `_LostError` when the connection ends before DATA."""
+        """Run MAIL, RCPT for each recipient, and DATA. Raises `_LostError` if the connection ends before DATA."""
         failed = _unspeakable(smtp, [mail.sender, *mail.reply_to], group)
         group = [box for box in group if box.text not in failed]
         if not group:
@@ -92,7 +92,7 @@ class SmtpSender:
         return failed | {box.text: error for box in group if error is not None}
 
     async def _envelope(self, smtp: Client, mail: Mail, group: list[Mailbox], size: int) -> dict[str, Failure]:
-        """Name the sender and the recipients; returns those who are refused. Raises `_LostError`, or the failure of all."""
+        """Send MAIL and RCPT; return the refused recipients. Raises `_LostError`, or the error that all have in common."""
         judge = self._connections.judge
         refused: dict[str, Failure] = {}
         parameters = [f"SIZE={size}"] if smtp.supports_extension("size") else []
@@ -118,7 +118,7 @@ class SmtpSender:
         return refused
 
     async def _hand_over(self, smtp: Client, mail: Mail, content: bytes) -> Failure | None:
-        """Send the mail itself; returns why it was not taken."""
+        """Send the mail itself; return the error if the server refuses it."""
         try:
             mail.replies.append(self._connections.quoted(*await smtp.hand_over(content)))
         except aiosmtplib.SMTPResponseException as error:
@@ -133,7 +133,7 @@ class SmtpSender:
 
 
 def _unspeakable(smtp: Client, authors: list[Mailbox], group: list[Mailbox]) -> dict[str, Failure]:
-    """Return those whose mail needs SMTPUTF8, where the server does not speak it."""
+    """Return errors for the recipients that need SMTPUTF8, if the server does not support it."""
     if smtp.supports_extension("smtputf8"):
         return {}
     culprits = {box.text: next((one for one in (*authors, box) if one.international), None) for box in group}
@@ -145,7 +145,7 @@ def _unspeakable(smtp: Client, authors: list[Mailbox], group: list[Mailbox]) -> 
 
 
 def _too_large(smtp: Client, content: bytes) -> PermanentError | None:
-    """Return the failure of a mail that is over the limit that the server names (RFC 1870; 0 is none)."""
+    """Return the error of a mail that is larger than the server's limit (RFC 1870; 0 is no limit)."""
     limit = smtp.esmtp_extensions.get("size", "").strip()
     if not limit.isdecimal() or not 0 < int(limit) < len(content):
         return None

@@ -1,4 +1,4 @@
-"""The typed configuration; floor 1. Strict, frozen, unknown keys refused; reading files is `ops.loading`'s.
+"""The models of the configuration; floor 1. They are strict and frozen, and refuse unknown keys. `ops.loading` reads files.
 
 Durations are seconds (float), sizes are bytes (int). A sink's own options are not here: its plugin's model checks them.
 """
@@ -39,12 +39,12 @@ from router.options import STRICT, Secret
 
 
 def _queue(value: object) -> object:
-    """`queue: memory` says the same as `queue: {type: memory}`."""
+    """Expand `queue: memory` to `queue: {type: memory}`."""
     return {"type": value} if isinstance(value, str) else value
 
 
 class Model(BaseModel):
-    """The base of every configuration model. Defaults are values already: seconds and bytes."""
+    """The base of every configuration model. Defaults are written as seconds and bytes."""
 
     model_config = {**STRICT, "validate_default": False}
 
@@ -98,7 +98,7 @@ class PubSubConfig(Reading):
 
     @property
     def reads(self) -> list[str]:
-        """The names and globs of the channels it reads."""
+        """The names and globs of the channels of this source."""
         return [*self.channels, *self.patterns]
 
     @model_validator(mode="after")
@@ -109,13 +109,13 @@ class PubSubConfig(Reading):
 
 
 class ClaimConfig(Model):
-    """When the unfinished work of a router that is gone is taken over."""
+    """The idle time after which entries of a dead router are claimed."""
 
     idle: Duration = Field(60.0, gt=0, description="entries nobody has touched for so long are taken over")
 
 
 class StreamConfig(Reading):
-    """A consumer group on one or more streams: an entry is acknowledged when all that came of it is over."""
+    """A consumer group on one or more streams: an entry is acknowledged when all its deliveries are settled or stored."""
 
     type: Literal["stream"] = Field(description="what kind of source it is")
     streams: Annotated[list[Key], AfterValidator(distinct)] = Field(
@@ -137,7 +137,7 @@ class StreamConfig(Reading):
 
 
 class ListConfig(Reading):
-    """Lists that are taken from item by item: an item is removed when all that came of it is over."""
+    """A reader of lists: an item is removed when all its deliveries are settled or stored."""
 
     type: Literal["list"] = Field(description="what kind of source it is")
     keys: Annotated[list[Key], AfterValidator(distinct)] = Field(
@@ -161,7 +161,7 @@ SOURCES: dict[str, type[SourceConfig]] = {"pubsub": PubSubConfig, "stream": Stre
 
 
 class SchemaConfig(Model):
-    """Which JSON Schema the events of some channels must fit; the first entry that matches the channel counts."""
+    """The JSON Schema of some channels; the first entry that matches a channel applies."""
 
     channels: list[Glob] = Field(min_length=1, description="names or globs of channels")
     file: str = Field(description="the JSON Schema, relative to this file")
@@ -169,7 +169,7 @@ class SchemaConfig(Model):
 
 
 class RetryConfig(Model):
-    """Full-jitter exponential backoff; age alone ends it unless `attempts` caps it."""
+    """The delays and the limits of retries: exponential backoff with full jitter, ended by age or `attempts`."""
 
     initial: Duration = Field(1.0, description="the longest first delay")
     max_delay: Duration = Field(300.0, description="the longest delay")
@@ -197,27 +197,27 @@ class QueueConfig(Model):
 
 
 class BreakerConfig(Model):
-    """When a sink that fails is left alone, and for how long."""
+    """The circuit breaker: the failures that open it, and the seconds until a probe."""
 
     failures: int = Field(5, ge=1, description="transient failures in a row that open it; a permanent one is none")
     reset: Duration = Field(30.0, gt=0, description="how long no attempt is made; then one is, as a probe")
 
 
 def check_queue(config: QueueConfig, kind: str) -> None:
-    """Raise `ValueError` where a queue of this kind can't be as it is configured."""
+    """Raise `ValueError` for options that this kind of queue does not have."""
     if kind == "redis" and config.when_full == "drop-oldest":
         raise ValueError("`drop-oldest` is for memory queues alone; in Redis write `block` or `drop-newest`")
 
 
 class BatchConfig(Model):
-    """For sinks that take batches: a batch is what is there, nothing waits for more unless `max_wait` says so."""
+    """The bounds of a batch. A batch is what waits already; only `max_wait` makes it wait for more."""
 
     max_events: int = Field(500, ge=1, description="the most events in one batch")
     max_wait: Duration = Field(0.0, description="how long a batch waits to fill")
 
 
 class HttpConfig(Model):
-    """The keys of a sink that speaks HTTP: how it reaches the world."""
+    """The keys of the HTTP client of a sink."""
 
     proxy: Annotated[str, AfterValidator(proxy_url)] = Field(
         "", description="http://host:port of a proxy; empty for none"
@@ -229,7 +229,7 @@ OnlyIf = Annotated[str, StringConstraints(min_length=1)]
 
 
 class HostKeys(Model):
-    """The keys of every sink, whatever its type: the host does this work, never the plugin.
+    """The keys of every sink, whatever its type; the host implements them, not the plugin.
 
     None stands for what the plugin registered (`queue`, `concurrency`).
     """
@@ -267,13 +267,13 @@ class RouteSink(Model):
 
     sink: str = Field(description="the name of a sink")
     options: Any = None
-    """The sink's options with those of the route over them; None where the route overrides nothing."""
+    """The sink's options with the overrides of the route; None if the route overrides none."""
     only_if: OnlyIf | None = None
-    """The `only_if` that stands in place of the sink's."""
+    """The `only_if` that replaces that of the sink, or None."""
 
 
 class RouteConfig(Model):
-    """A rule that picks sinks. Every matching route gets the event; `final` stops after itself."""
+    """A rule that picks sinks. Every matching route gets the event; `final` ends the search."""
 
     id: Name = Field(description="the route's name, unique")
     sources: list[str] | None = Field(None, description="names of sources; default: all")
@@ -291,14 +291,14 @@ class RouteConfig(Model):
 
 
 class DeliverOnly(Model):
-    """Send to addresses that match `only`; print what would have gone to the others."""
+    """The form of `deliver` that sends to addresses that match `only`, and prints the other deliveries."""
 
     only: list[Glob] = Field(min_length=1, description="globs of the addresses that are sent to")
     others: Literal["print"] = Field("print", description="what is done with the rest")
 
 
 class NotifyConfig(Model):
-    """The sinks that are told of new dead letters: one summary per interval, none when nothing happened."""
+    """The sinks that get summaries of new dead letters, at most one per interval."""
 
     sinks: list[str] = Field(
         min_length=1, description="names of sinks; each renders the summary with its own templates"
@@ -307,7 +307,7 @@ class NotifyConfig(Model):
 
 
 class DeadLettersConfig(Model):
-    """The bounds of the dead letters that are kept, and the sinks that are told of them."""
+    """The bounds of the stored dead letters, and the sinks that get summaries."""
 
     max_events: int = Field(100_000, ge=1, description="how many letters are kept; the oldest make room")
     max_age: Duration = Field(30 * 86400.0, gt=0, description="how long a letter is kept")
@@ -315,7 +315,7 @@ class DeadLettersConfig(Model):
 
 
 class AdminConfig(Model):
-    """The address at which the router is watched over HTTP, and the token that it asks for."""
+    """The address of the HTTP interface, and the token that clients need."""
 
     listen: Annotated[str, AfterValidator(listen_address)] | None = Field(
         None, description="HOST:PORT, unix:/path, or `off`; default: a socket in the state directory, for `status`"
@@ -335,7 +335,7 @@ class AdminConfig(Model):
 
 
 class ShutdownConfig(Model):
-    """The keys of an orderly end."""
+    """The keys of the graceful shutdown."""
 
     drain: Duration = Field(30.0, description="how long SIGTERM lets what is in flight finish")
 

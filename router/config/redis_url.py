@@ -1,6 +1,6 @@
-"""The URL of a Redis server: what is wrong with one, and how it is shown; floor 1, pure.
+"""The faults of a Redis URL, and its form without secrets; floor 1, pure.
 
-Apart from redis-py, whose import takes longer than everything else that checks a configuration. No text made here quotes
+Separate from redis-py, whose import takes longer than the whole check of a configuration. No message made here quotes
 a part of a URL that may be a password.
 """
 
@@ -26,17 +26,17 @@ TLS_OPTIONS = (
 )
 
 _TO_ENCODE = {"[": "%5B", "]": "%5D", "/": "%2F", "?": "%3F", "#": "%23"}
-"""How the signs are written that can't stand in a user name or a password as they are."""
+"""The percent-encoding of characters that can't be in a user name or a password."""
 
 ENCODED = " (in a password `#` is written %23, `/` %2F, `@` %40, `?` %3F, `%` %25)"
-"""How the signs are written that would end a password too early."""
+"""The percent-encoding of characters that would end a password too early."""
 
 
 NO_SUCH_NAME = "the encoding of file names has no such name; set LC_ALL=C.UTF-8"
 
 
 def nameable(path: str) -> bool:
-    """Return whether a file can have this path, in the encoding that the locale has for the names of files."""
+    """Return whether a file can have this path, in the locale's encoding of file names."""
     try:
         path.encode(sys.getfilesystemencoding(), "surrogateescape")
     except UnicodeEncodeError:
@@ -45,7 +45,7 @@ def nameable(path: str) -> bool:
 
 
 def fault(url: str) -> str | None:
-    """Return what is wrong with a URL and how it is written, None when nothing is."""
+    """Return the fault of a URL with its correction, or None."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -71,7 +71,7 @@ def fault(url: str) -> str | None:
 
 
 def misread(url: str) -> str | None:
-    """Return which sign of a user name or password is taken for a part of the URL (of any scheme); None where none is."""
+    """Return the character of a user name or password that is read as a delimiter of the URL, or None; for any scheme."""
     credentials = url.partition("://")[2].rpartition("@")[0]
     sign = next((sign for sign in credentials if sign in _TO_ENCODE), None)
     if sign is None:
@@ -80,7 +80,7 @@ def misread(url: str) -> str | None:
 
 
 def _badly_placed(url: str) -> str:
-    """Return what is wrong with a URL that can't be taken apart, though its user name and password can."""
+    """Return the fault of a URL that can't be parsed, although its user name and password can."""
     rest = url.partition("://")[2]
     credentials, _, host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")
     if "[" in host or "]" in host:
@@ -91,7 +91,7 @@ def _badly_placed(url: str) -> str:
 
 
 def _options_fault(query: str, scheme: str) -> str | None:
-    """Return what is wrong with the options behind the `?`, None when nothing is."""
+    """Return the fault of the options after the `?`, or None."""
     allowed = ["db", *SECONDS, *(TLS_OPTIONS if scheme == "rediss" else ())]
     for name, values in parse_qs(query, keep_blank_values=True).items():
         if name not in allowed and name not in CREDENTIALS:

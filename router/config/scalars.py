@@ -31,7 +31,7 @@ _DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+")
 _LONGEST = 100 * 365 * 86400.0
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 OFF = "off"
-"""What `admin` and its `listen` say when the router is not to be watched over HTTP."""
+"""The value of `admin` and its `listen` that turns the HTTP interface off."""
 _sizes = TypeAdapter(ByteSize)
 
 
@@ -92,7 +92,7 @@ def _zone(value: str) -> str:
 
 
 def _server_url(value: str) -> str:
-    """Check the URL of a Redis server; no message quotes it, for it may hold a password."""
+    """Check the URL of a Redis server; no message quotes it, because it may hold a password."""
     if value == "embedded":
         raise ValueError("`embedded` is for `redis.url` alone; leave `url` out to use that server")
     return _redis_url(value)
@@ -125,7 +125,7 @@ def proxy_url(value: str) -> str:
 
 
 class Address(NamedTuple):
-    """The address where the admin side listens: the path of a unix socket, else a host and its port."""
+    """The address of the HTTP interface: the path of a unix socket, or a host and a port."""
 
     path: str | None
     host: str = ""
@@ -133,12 +133,12 @@ class Address(NamedTuple):
 
     @property
     def local(self) -> bool:
-        """Return whether only this machine can reach it."""
+        """Return whether only this machine can reach the address."""
         if self.path is not None or self.host == "localhost":
             return True
         try:
             return ip_address(self.host).is_loopback
-        except ValueError:  # a name: what it resolves to may change
+        except ValueError:  # a name may resolve to another address later
             return False
 
     def __str__(self) -> str:
@@ -183,7 +183,7 @@ def admin_token(value: Secret) -> Secret:
 
 
 def distinct(names: list[str]) -> list[str]:
-    """Check that no name stands twice in a list. Raises `ValueError` otherwise."""
+    """Check that no name is twice in a list. Raises `ValueError` otherwise."""
     for place, name in enumerate(names):
         if name in names[:place]:
             raise ValueError(f"{name!r} stands here twice; once is enough")
@@ -191,7 +191,7 @@ def distinct(names: list[str]) -> list[str]:
 
 
 class Rate(NamedTuple):
-    """At most so many in so many seconds."""
+    """The most deliveries in a period of so many seconds."""
 
     number: int
     seconds: float
@@ -215,7 +215,7 @@ def _rate_text(rate: Rate) -> str:
 
 
 def _expires(value: object) -> object:
-    """Return a duration, or a template that gives a time: what has a `{{` is none."""
+    """Return a duration, or a template that gives a time; a text with `{{` is a template."""
     if isinstance(value, str) and "{{" in value:
         return value
     try:
@@ -250,7 +250,7 @@ RateLimit = Annotated[
     PlainSerializer(_rate_text, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": f"^{_RATE.pattern}$", "examples": ["30/min"]}),
 ]
-"""So many in a time: `10/s`, `30/min`, `100/h`."""
+"""A number per period: `10/s`, `30/min`, `100/h`."""
 
 Expires = Annotated[
     float | str,

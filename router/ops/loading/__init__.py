@@ -1,4 +1,4 @@
-"""Loading the configuration: YAML, environment, files, plugins, every check that needs no event; floor 4."""
+"""Loading the configuration: YAML, environment, files, plugins, and all checks; floor 4."""
 
 from router.ops.loading.effective import effective
 from router.ops.loading.loader import Loaded, load

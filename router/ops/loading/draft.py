@@ -1,4 +1,4 @@
-"""A configuration in the making; floor 4."""
+"""The draft of a configuration while it is checked; floor 4."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from router.plugin_loading.plugin_manager import Plugins
 
 @dataclass(slots=True)
 class Draft:
-    """The merged tree of a configuration, and what has been found sound of it so far."""
+    """The merged tree of a configuration, and the parts that are checked so far."""
 
     root: Mapping
     problems: Problems
@@ -41,7 +41,7 @@ class Draft:
     folders: set[Path]
     secrets: set[str]
     unknown: MappingType[str, Problem]
-    """By the path of a value in whose place a placeholder stands: why the value is not known."""
+    """The reason why a value is unknown, by the path of its placeholder."""
     reader: TemplateReader = field(default_factory=TemplateReader)
     redis: RedisConfig = field(default_factory=RedisConfig)
     plugin_paths: PluginsConfig = field(default_factory=PluginsConfig)
@@ -53,7 +53,7 @@ class Draft:
     conditions: dict[str, Condition] = field(default_factory=dict)
     """The compiled `match` and `when` by route id."""
     places: dict[tuple[str, str | None], Mapping] = field(default_factory=dict)
-    """The options of (sink, route) where the route overrides some."""
+    """The options of (sink, route) for routes that override some."""
     unmatched: Literal["drop", "dead-letter"] | list[RouteSink] = "drop"
     deliver: Literal["send", "print"] | DeliverOnly = "send"
     timezone: str = "UTC"
@@ -62,11 +62,11 @@ class Draft:
     shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)
 
     def entries(self, section: str) -> dict[str, Entry]:
-        """Return the entries of a section that is a mapping; none where it is not."""
+        """Return the entries of a section; empty if it is no mapping."""
         node = self.root.get(section)
         return node.entries if isinstance(node, Mapping) else {}
 
     def remark(self, message: str, entry: Entry, severity: str = "warning", at: Node | None = None) -> None:
-        """Keep a warning or a note on an entry, at its key or where `at` stands."""
+        """Add a warning or a note on an entry, at its key or at `at`."""
         mark = entry.mark if at is None else at.mark
         self.problems.add(message, mark, path=entry.node.path, severity=severity)

@@ -25,7 +25,7 @@ _RELATIVE_FILE = re.compile(r"\$\{file:([^/}][^}]*)\}")
 
 
 def effective(path: Path, *, environ: MappingType[str, str], env_file: Path | None = None, pipes: bool = False) -> str:
-    """The configuration in one file, with every default that counts, as YAML that loads again from the same folder.
+    """Return the configuration in one file, with defaults, as YAML that can be loaded from the same folder.
 
     Needs no secrets. Raises `ConfigError` with every problem found.
     """
@@ -35,7 +35,7 @@ def effective(path: Path, *, environ: MappingType[str, str], env_file: Path | No
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every text that YAML 1.2 would read as something else."""
+    """A YAML dumper that quotes every text which YAML 1.2 would read as another type."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # the same list twice is written twice
         return True
@@ -52,13 +52,13 @@ _Dumper.add_representer(str, _text)
 
 
 def dump(document: Any) -> str:
-    """YAML of plain values, keys in their order."""
+    """Return plain values as YAML, with keys in their order."""
     text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     return text
 
 
 class _Printer:
-    """Lays what the file says over what the models fill in."""
+    """Merges the written values over the defaults of the models."""
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
@@ -143,7 +143,7 @@ class _Printer:
         return self._over(model.model_dump(mode="json", by_alias=True, exclude_none=True), node, shape)
 
     def _over(self, filled: Any, node: Node | None, shape: shapes.Shape) -> Any:
-        """Return what the node says, and below it what only the model has."""
+        """Return the written value of a node, merged over the model's defaults."""
         if node is None:
             return filled
         if isinstance(node, Mapping) and isinstance(filled, dict):
@@ -157,9 +157,9 @@ class _Printer:
         return self._raw(node, shape)
 
     def _raw(self, node: Node, shape: shapes.Shape, *, names_files: bool = True) -> Any:
-        """Return what stands in the file, secrets hidden and paths made relative to the main file.
+        """Return the written value, with secrets hidden and paths relative to the main file.
 
-        Without `names_files` a key `file` is a key as any other.
+        Without `names_files` a key `file` has no special meaning.
         """
         if isinstance(node, Mapping):
             if names_files and set(node.entries) == {"file"} and isinstance(node.get("file"), Scalar):
@@ -183,7 +183,7 @@ class _Printer:
         return node.text
 
     def _path(self, node: Node) -> Any:
-        """Return a path that is read, relative to the main file."""
+        """Return the path of a file that is read, relative to the main file."""
         text = node.text if isinstance(node, Scalar) else ""
         if isinstance(node, Scalar) and node.mark.file.folder != self._home and not text.startswith(("/", "${")):
             return self._relative(node, text)
@@ -194,7 +194,7 @@ class _Printer:
 
 
 def _hidden(text: str, *, secret: bool) -> str:
-    """Return a text written in the file, with what is secret in it hidden: all of it, or the password of a URL."""
+    """Return a written text with its secret hidden: the whole text, or the password of a URL."""
     if not secret and not url_secrets(text):
         return text
     try:

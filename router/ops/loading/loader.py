@@ -1,7 +1,7 @@
-"""The way from a file to a configuration that can work; floor 4.
+"""Loading and checking a configuration; floor 4.
 
-Read, include, expand, load plugins, then check section by section. Every step goes on after a fault, so that all of them
-are reported together.
+The steps are: read, include, expand, load plugins, check each section. Every step goes on after a fault, so that all
+faults are reported together.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from router.plugin_loading.plugin_manager import Plugins, load_plugins
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A configuration that can work, and everything that was read for it."""
+    """A valid configuration, and everything that was read for it."""
 
     path: Path
     """The file, absolute."""
@@ -65,7 +65,7 @@ class Loaded:
     types: MappingType[str, SinkType]
     """The type of each configured sink, by the sink's name."""
     schemas: tuple[SchemaRule, ...]
-    """In the order of the configuration: the first that matches a channel counts."""
+    """In the order of the configuration; the first that matches a channel applies."""
     templates: MappingType[tuple[str, str | None], OptionsTemplate]
     """The compiled options by (sink, route id); route None for the sink's own, as `unmatched` uses them."""
     order_by: MappingType[str, Expression]
@@ -82,30 +82,30 @@ class Loaded:
     problems: tuple[Problem, ...]
     """Warnings and notes."""
     files: frozenset[Path]
-    """Every file that was read, for whoever watches them, and the folders that plugins are."""
+    """Every file that was read, and the folders of plugins, for `run --watch`."""
     folders: frozenset[Path]
     """Folders in which a new file may belong to the configuration: those of plugins and of `include`."""
     secrets: frozenset[str]
-    """What must never be shown."""
+    """The secrets, which must never be shown."""
     write_base: Path
-    """The folder that relative paths to be written are in."""
+    """The folder of relative paths of files that are written."""
 
     redis_origin: RedisOrigin
-    """Where `redis.url` comes from."""
+    """The origin of `redis.url`."""
     unknown: MappingType[str, Problem]
-    """By the path of a value in whose place a placeholder stands: why the value is not known."""
+    """The reason why a value is unknown, by the path of its placeholder."""
     places: MappingType[str, Mark]
-    """Where each section stands, and each key in it, by its path: `redis`, `redis.url`, `sources.orders`."""
+    """The place of each section and of each key in it, by path: `redis`, `redis.url`, `sources.orders`."""
 
     def placed(self, message: str, section: str, key: str = "") -> Problem:
-        """Return a problem without secrets, at the place of a section or of a key in it, as far as it is written."""
+        """Return a problem without secrets, at the place of a section or key, if it is written in the file."""
         path = child_path(section, key) if key else section
         mark = self.places.get(path) or self.places.get(section)
         file, line, column = (mark.file.name, mark.line, mark.column) if mark else (str(self.path), None, None)
         return Problem(Redactor(self.secrets).text(message), file, line, column, path)
 
     def require(self, *paths: str) -> None:
-        """Raise `ConfigError` for each value at or below these paths in whose place a placeholder stands."""
+        """Raise `ConfigError` for each value at or below these paths that is a placeholder."""
         missing = [why for path, why in self.unknown.items() if any(_is_below(path, above) for above in paths)]
         if missing:
             raise ConfigError(missing)
@@ -138,7 +138,7 @@ def load(
 ) -> Loaded:
     """Load a configuration and everything it names.
 
-    `environ` are the environment variables; those of `env_file` stand behind them. With `placeholders` an unset
+    `environ` are the environment variables; they win over those of `env_file`. With `placeholders` an unset
     variable in a secret or a URL is a note and not an error. `deliver` (`send` or `print`) overrides the file's. With
     `pipes` the configuration and the env file may be pipes, or `-` for standard input: for commands that read them once.
     Raises `ConfigError` with every problem found.
@@ -180,7 +180,7 @@ def load(
 
 
 def _files_of_sound(draft: Draft) -> frozenset[Path]:
-    """Return every file that was read. Raises `ConfigError`, which names them too, where a problem was found."""
+    """Return every file that was read. Raises `ConfigError`, which also lists them, if a problem was found."""
     files = frozenset(Path(os.path.normpath(file)) for file in draft.files | draft.reader.files)
     try:
         draft.problems.check()
@@ -191,8 +191,10 @@ def _files_of_sound(draft: Draft) -> frozenset[Path]:
 
 
 def _write_base(draft: Draft) -> Path:
-    """The folder that relative paths to be written are in: of the logs of a service, else of the configuration."""
-    logs = draft.environ.get("LOGS_DIRECTORY", "").split(":", maxsplit=1)[0]  # systemd lists several with colons
+    """Return the folder of relative paths of written files: a service's log folder, else that of the configuration."""
+    logs = draft.environ.get("LOGS_DIRECTORY", "").split(":", maxsplit=1)[
+        0
+    ]  # systemd separates several folders by colons
     return Path(logs).absolute() if logs else draft.root.mark.file.path.parent
 
 
@@ -206,7 +208,7 @@ def check(
 ) -> Draft:
     """Read a configuration and check every section, as `load` does, short of compiling templates.
 
-    Raises `ConfigError` only when nothing of the file can be read; else the draft has the problems.
+    Raises `ConfigError` only if the file is unreadable; otherwise the draft has the problems.
     """
     problems = Problems()
     absolute = path.absolute()
@@ -242,7 +244,7 @@ def check(
 
 
 def _plugin_folders(root: Mapping, problems: Problems, settler: Settler) -> list[Path]:
-    """The folders that drop-in plugins stand in: `plugins/` beside the configuration if there is one, and `plugins.paths`."""
+    """Return the folders of drop-in plugins: `plugins/` beside the configuration, if it exists, and `plugins.paths`."""
     beside = root.mark.file.folder / "plugins"
     folders = [beside] if beside.is_dir() else []
     node = root.get("plugins")
@@ -258,7 +260,7 @@ def _plugin_folders(root: Mapping, problems: Problems, settler: Settler) -> list
 
 
 def _settle(draft: Draft, settler: Settler) -> None:
-    """Decide about what `${…}` could not give, by the type of the field it stands in."""
+    """Put placeholders for missing values of `${…}`, or report them, by the type of their field."""
     types = draft.plugins.sinks
     for section, entry in draft.root.entries.items():
         node = entry.node
@@ -293,7 +295,7 @@ def _places(root: Mapping) -> dict[str, Mark]:
 
 
 def _secrets(draft: Draft) -> set[str]:
-    """Return what must never be shown, placeholders and short defaults excepted."""
+    """Return the secrets, except placeholders and short defaults."""
     found = set(draft.secrets) | secrets_of(draft.admin)
     for sink in draft.sinks.values():
         if sink.config is not None:
@@ -305,7 +307,7 @@ def _secrets(draft: Draft) -> set[str]:
     for scalar in scalars(draft.root):
         if isinstance(scalar.value, str):
             found |= url_secrets(scalar.value)
-            # Such a default stands in the file for all to read, and is a common word more often than not.
+            # A short default can be read in the file, and is probably a common word that must not be hidden everywhere.
             if scalar.default and len(scalar.value) < SHORT:
                 harmless.add(scalar.value)
             elif scalar.value in found and len(scalar.value) < SHORT:

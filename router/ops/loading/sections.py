@@ -42,7 +42,7 @@ M = TypeVar("M", bound=Model)
 
 
 def check_sections(draft: Draft) -> None:
-    """Check every section of the merged tree, and keep in the draft what is sound."""
+    """Check every section of the merged tree, and store the valid parts in the draft."""
     root, problems = draft.root, draft.problems
     typed.unknown_keys(root, SECTIONS, problems)
     for key in _OPTIONAL:  # a section whose lines are all commented out
@@ -86,7 +86,7 @@ def _version(root: Mapping, problems: Problems) -> None:
 
 
 def _simple(draft: Draft, key: str, default: M) -> M:
-    """Return a section that is a plain model; the default where it is left out or wrong."""
+    """Return a section that is a plain model; the default if it is missing or has faults."""
     entry = draft.root.entries.get(key)
     node = typed.mapping(entry.node if entry else None, draft.problems)
     found = typed.check(type(default), node, draft.problems, at=entry) if node is not None else None
@@ -106,7 +106,7 @@ def _admin(draft: Draft) -> AdminConfig:
 
 
 def _dead_letters(draft: Draft) -> None:
-    """The section `dead_letters`; whom it notifies must be there, and once is enough."""
+    """Return the section `dead_letters`; the sinks in `notify` must exist and be named once."""
     draft.dead_letters = _simple(draft, "dead_letters", draft.dead_letters)
     references.check_notified(draft)
 

@@ -1,4 +1,4 @@
-"""The templates and expressions of every sink and route, compiled, and their faults at their place; floor 4."""
+"""Compiles the templates and expressions of every sink and route, and reports their faults with their places; floor 4."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from router.ops.loading.reading.nodes import Mapping, Mark, Node, Scalar, Sequen
 from router.ops.loading.reading.problems import Problems
 
 Key = tuple[str, str | None]
-"""A sink, and the route that overrides some of its options; None for the sink's own."""
+"""A sink and the route that overrides some of its options; the route is None for the sink's own options."""
 
 
 def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[Key, OptionsTemplate]:
@@ -65,7 +65,7 @@ def lookups(draft: Draft, environment: TemplateEnvironment) -> dict[str, LookupD
 
 
 def order_by(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expression]:
-    """Return the compiled `order_by` of each sink that has one; reports what can't be compiled."""
+    """Return the compiled `order_by` of each sink that has one; report faults."""
     found = {}
     for sink in draft.sinks.values():
         source = None if sink.config is None else sink.config.host.order_by
@@ -92,7 +92,7 @@ def only_if(draft: Draft, environment: TemplateEnvironment) -> dict[Key, Express
 def _expression(
     where: str, source: str, node: Node | None, draft: Draft, environment: TemplateEnvironment
 ) -> Expression | None:
-    """Compile the expression that stands at a node, the value of the key `where`; report what is wrong with it."""
+    """Compile the expression at a node, which is the value of the key `where`; report its fault."""
     try:
         return Expression(source, environment, where)
     except BrokenExpressionError as error:
@@ -103,7 +103,7 @@ def _expression(
 
 
 def expires(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expiry]:
-    """Return the compiled `expires` of each route that has one; reports what can't be compiled."""
+    """Return the compiled `expires` of each route that has one; report faults."""
     found: dict[str, Expiry] = {}
     for route in draft.routes:
         if route.expires is not None:
@@ -115,12 +115,12 @@ def expires(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expiry]
 
 
 def _of_route(draft: Draft, route: str, key: str) -> Node | None:
-    """Return what stands at a key of a route."""
+    """Return the node at a key of a route."""
     return next((find(item, key) for item in items(draft.root.get("routes")) if word(find(item, "id")) == route), None)
 
 
 def _of_target(draft: Draft, route: str, sink: str, key: str) -> Node | None:
-    """Return what stands at a key of a sink in a route."""
+    """Return the node at a key of a sink in a route."""
     targets = items(_of_route(draft, route, "sinks"))
     return next((find(item, key) for item in targets if word(find(item, "sink")) == sink), None)
 
@@ -143,7 +143,7 @@ def _report(fault: TemplateFault, options: Mapping, problems: Problems) -> None:
 
 
 def node_at(path: Iterable[str | int], node: Node) -> Node:
-    """Return what stands at a path of a sink's options, as far as it is written; of a template in a file, its name."""
+    """Return the node at a path of a sink's options, or its nearest written parent; for a template file, its name."""
     for part in path:
         if isinstance(node, Mapping) and str(part) in node.entries:
             node = node.entries[str(part)].node
@@ -155,7 +155,7 @@ def node_at(path: Iterable[str | int], node: Node) -> Node:
 
 
 def mark_of(node: Node, line: int | None) -> Mark:
-    """Return the place of a template's line: inside a literal block, the line itself."""
+    """Return the place of a line of a template; inside a literal block, that line of the configuration."""
     if not isinstance(node, Scalar) or node.style != "|" or line is None:
         return node.mark
     number = node.mark.line + line

@@ -1,7 +1,7 @@
-"""Warnings and notes: what can work and is hardly meant, and what the operator should know; floor 4.
+"""Warnings and notes about a valid configuration: probable mistakes and facts to know; floor 4.
 
-Warnings are what `check --strict` objects to; notes are not. Only code is refused because others may write it
-(`files`): whoever changes a configuration can send events elsewhere, which is worth a warning.
+`check --strict` fails for warnings and not for notes. A file that other users can write is refused only if it is code
+(`files`). A configuration that other users can write gets a warning: they could send events elsewhere.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def look_around(draft: Draft) -> None:
 
 
 def _typographic_quotes(draft: Draft) -> None:
-    """A word processor's quotes are no quotes of YAML's: they are a part of the text."""
+    """Warn of typographic quotes: YAML does not know them, so they are part of the text."""
     for scalar in scalars(draft.root):
         if not scalar.style and scalar.text[:1] in _OPENING and scalar.text[-1:] in _CLOSING and len(scalar.text) > 1:
             message = f"the quotes {scalar.text[0]} and {scalar.text[-1]} are a part of the text; YAML's are \" and '"
@@ -55,7 +55,7 @@ def _typographic_quotes(draft: Draft) -> None:
 
 
 def _passwords(draft: Draft) -> None:
-    """A password in a URL is a secret as the options that hold nothing else are."""
+    """Warn of passwords written in a URL: they are secrets like the options for secrets."""
     for scalar in scalars(draft.root):
         text = scalar.text if scalar.expanded else str(scalar.value)
         if any("${" not in each and each != HIDDEN for each in url_secrets(text)):
@@ -92,7 +92,7 @@ def _databases(draft: Draft) -> None:
 
 
 def _embedded_settings(draft: Draft) -> None:
-    """Name what is said of the embedded server where another one is used, which `${REDIS_URL:-embedded}` may decide."""
+    """Note settings of the embedded server that have no effect, because another server is used."""
     entry = draft.entries("redis").get("appendfsync")
     if entry is not None and draft.redis.url != "embedded":
         message = (
@@ -102,7 +102,7 @@ def _embedded_settings(draft: Draft) -> None:
 
 
 def _exact_names(draft: Draft) -> None:
-    """Name the streams and lists that look like patterns: they are read by their exact names."""
+    """Report streams and lists whose names look like patterns: they are read by their exact names."""
     for name, source in draft.sources.items():
         if isinstance(source, PubSubConfig):
             continue
@@ -113,7 +113,7 @@ def _exact_names(draft: Draft) -> None:
 
 
 def _claims(draft: Draft) -> None:
-    """Name the streams whose entries another router may take over while a slow attempt is still on its way."""
+    """Report streams whose entries another router may claim while a slow attempt is still running."""
     timeouts = [sink.config.host.timeout for sink in draft.sinks.values() if sink.config is not None]
     longest = max(timeouts, default=0.0)
     for name, source in draft.sources.items():
@@ -123,14 +123,14 @@ def _claims(draft: Draft) -> None:
 
 
 def _texts_without_fields(draft: Draft) -> None:
-    """Name the conditions on fields that may be asked of texts, which have none."""
+    """Report conditions on fields that may get events of a text source, which have no fields."""
     for entry, source in without_fields(draft):
         message = f"source {source} brings texts, which have no fields to match: name other `sources` in this route"
         draft.remark(message, entry)
 
 
 def _memory_beside_redis(draft: Draft) -> None:
-    """Name the sinks whose queue in memory holds up the others of a stream or list: its entries stay unfinished."""
+    """Note the sinks whose queue in memory can delay the other sinks of a stream or list."""
     if draft.deliver == "print":
         return
     noted: set[str] = set()
@@ -151,7 +151,7 @@ def _memory_beside_redis(draft: Draft) -> None:
 
 
 def _reached(draft: Draft, source: str, reads: Iterable[str]) -> set[str]:
-    """Return the sinks to which some route may bring what a source reads by these exact names."""
+    """Return the sinks to which some route may send events of a source with these exact names."""
     names = [name.encode() for name in reads]
     found: set[str] = set()
     for route in draft.routes:
@@ -162,7 +162,7 @@ def _reached(draft: Draft, source: str, reads: Iterable[str]) -> set[str]:
 
 
 def _queue(draft: Draft, sink: str) -> str | None:
-    """Return where the queue of a sink is; None of one that could not be read."""
+    """Return the type of a sink's queue; None if the sink has faults."""
     checked = draft.sinks.get(sink)
     if checked is None or checked.config is None:
         return None
@@ -179,11 +179,11 @@ def _database(url: str) -> str:
 
 
 def check_file_modes(files: Iterable[Path], problems: Problems, mark: Mark) -> None:
-    """Warn at the mark of files that others can write, and of folders in which others can put another file there."""
+    """Warn of files that other users can write, and of folders in which they can replace the file."""
     folders: dict[Path, Path] = {}
     for file in sorted(files):
         _look(file, problems, mark)
-        with contextlib.suppress(UnreadableError):  # which is a fault that is told where the file is read
+        with contextlib.suppress(UnreadableError):  # reported where the file is read
             folders.setdefault(resolve_path(file).parent, file)
             folders.setdefault(file.parent, file)
     for folder, file in folders.items():
@@ -193,7 +193,7 @@ def check_file_modes(files: Iterable[Path], problems: Problems, mark: Mark) -> N
 def _look(path: Path, problems: Problems, mark: Mark, what: str = "") -> None:
     try:
         info = path.stat()
-        # On a read-only mount the modes say nothing: a container's often show 0777.
+        # Modes on a read-only mount mean nothing: containers often show 0777.
         if os.statvfs(path).f_flag & os.ST_RDONLY:
             return
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Routes that send an event to one sink twice, because their messages may differ; floor 4."""
+"""Notes on pairs of routes that send an event to one sink twice, because their messages may differ; floor 4."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Mapping, Node, find, items, word
 
 MOST_PAIRS = 20_000
-"""Pairs of routes that are compared: `check` answers at once, and a thousand routes may have a sink in common."""
+"""The most pairs of routes that are compared: a thousand routes may share a sink, and `check` must stay quick."""
 
 Entry = tuple[RouteConfig, RouteSink]
 
@@ -23,7 +23,7 @@ Place = tuple[str, str]
 
 
 def note_double_deliveries(draft: Draft) -> None:
-    """Note each route that may send an event to a sink which an earlier route sends it to as well, and why both do."""
+    """Note each route that may send an event to a sink of an earlier route again, with the difference of the two."""
     by_sink: dict[str, list[Entry]] = {}
     for route in draft.routes:
         if route.enabled:
@@ -53,7 +53,7 @@ def _note(draft: Draft, places: MappingType[Place, Node], earlier: Entry, later:
 
 
 def _places(draft: Draft) -> dict[Place, Node]:
-    """Return what stands for each sink in the list of each route."""
+    """Return the node of each sink in the list of each route."""
     found: dict[Place, Node] = {}
     for route in items(draft.root.get("routes")):
         for item in items(find(route, "sinks")):
@@ -67,7 +67,7 @@ def _overridden(item: Node | None) -> list[str]:
 
 
 class _Overlaps:
-    """Says of two routes whether one event may be taken by both; those that it can't tell apart may."""
+    """Decides whether two routes may take the same event; in doubt they may."""
 
     def __init__(self, draft: Draft) -> None:
         self._left = MOST_PAIRS
@@ -75,7 +75,7 @@ class _Overlaps:
         self._wanted = {name: equalities(condition.clauses) for name, condition in draft.conditions.items()}
 
     def first(self, entries: Iterable[Entry], later: Entry) -> Entry | None:
-        """Return the first of these routes that may take an event which a later one takes too."""
+        """Return the first of these routes that may take an event of the later route."""
         for entry in entries:
             self._left -= 1
             if self._left < 0:

@@ -1,4 +1,4 @@
-"""What no event can ever get to, by names and globs: routes, schemas, and sources that lead nowhere; floor 4."""
+"""Warnings of routes, schemas and sources that no event can reach or leave, by names and globs; floor 4."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from router.ops.loading.reading.nodes import Node, find, items, quoted, word, wo
 from router.ops.loading.reading.problems import did_you_mean
 
 _READING = ("channels", "patterns", "streams", "keys")
-"""The keys of sources under which the channels stand."""
+"""The keys of sources that hold the channels."""
 
 _MOST = 5
-"""How many names a message lists."""
+"""The most names in one message."""
 
 
 def look_for_the_unreachable(draft: Draft) -> None:
-    """Add warnings for what can't happen, and notes for what is hardly meant."""
+    """Add warnings of the unreachable, and notes of probable mistakes."""
     _slips_in_globs(draft)
     reach = Reach(draft.sources, [config.channels for config, _, _ in draft.schemas], draft.routes)
     _routes_that_hear_nothing(draft, reach)
@@ -57,7 +57,7 @@ def _globs(draft: Draft) -> Iterator[tuple[Node, str]]:
 
 
 def _places(draft: Draft) -> dict[str, Node]:
-    """Return what stands at each route, by its id."""
+    """Return the node of each route, by its id."""
     return {name: item for item in items(draft.root.get("routes")) if (name := word(find(item, "id"))) is not None}
 
 
@@ -79,7 +79,7 @@ def _routes_that_hear_nothing(draft: Draft, reach: Reach) -> None:
 
 
 def _routes_behind_final_ones(draft: Draft, reach: Reach) -> None:
-    """Warn of a route to which final routes before it leave nothing."""
+    """Warn of a route behind final routes that take all its events."""
     places = _places(draft)
     for number, route in enumerate(draft.routes):
         finals = reach.finals_before(number, _MOST + 1) if route.enabled else []
@@ -94,7 +94,7 @@ def _routes_behind_final_ones(draft: Draft, reach: Reach) -> None:
 
 
 def _sources_that_no_route_takes(draft: Draft) -> None:
-    """Warn of a source that no route takes, and note the channels of a source that none does."""
+    """Warn of a source that no route takes, and note single channels that no route takes."""
     for name, entry in draft.entries("sources").items():
         source = draft.sources[name]
         routes = [route for route in draft.routes if route.enabled and name in (route.sources or draft.sources)]
@@ -115,13 +115,13 @@ def _sources_that_no_route_takes(draft: Draft) -> None:
 
 
 def _schemas_without_events(draft: Draft, reach: Reach) -> None:
-    """Warn of the schemas that no event is checked against, and of the channels in `schemas` that no source reads."""
+    """Warn of schemas that check no event, and of channels in `schemas` that no source reads."""
     for number, (_, _, entry) in enumerate(draft.schemas):
         channels = list(words(find(entry, "channels")))
         unread = [(at, each) for at, each in channels if not any(meet(read, (each,)) for read in reach.reads.values())]
         if len(unread) == len(channels):
             hints = (_read(draft, draft.sources, channel) for _, channel in channels)
-            hint = max(hints, key=len)  # one with `did you mean`, where there is one
+            hint = max(hints, key=len)  # prefer one with `did you mean`
             draft.problems.warn(f"no source listens to a channel of this schema{hint}", entry)
         elif not any(reach.some(reach.with_schema(name, number)) for name in draft.sources):
             message = "no event is checked against this schema: the entries before it match its channels, and the first"
@@ -133,7 +133,7 @@ def _schemas_without_events(draft: Draft, reach: Reach) -> None:
 
 
 def _read(draft: Draft, sources: Iterable[str], meant: str) -> str:
-    """Say what sources read, and which of it was meant."""
+    """Return a text that lists the channels of the sources, and the one that was probably meant."""
     read = list(dict.fromkeys(each for name in sources for each in draft.sources[name].reads))
     return f", only: {_list(read)}{did_you_mean(meant, read)}"
 

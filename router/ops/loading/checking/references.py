@@ -1,4 +1,4 @@
-"""The sinks that sinks and sections name, in `fallback` and `dead_letters.notify`; floor 4."""
+"""Checks of the sinks named in `fallback` and `dead_letters.notify`; floor 4."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from router.ops.loading.reading.problems import unknown
 
 
 def check_fallbacks(draft: Draft) -> None:
-    """The sinks that `fallback` names must be there, each once, and lead back to none that they stand in for."""
+    """Check `fallback`: each sink must exist, be named once, and not lead back in a circle."""
     names: dict[str, list[str]] = {}
     for sink in draft.sinks.values():
         names[sink.name] = []
@@ -20,17 +20,17 @@ def check_fallbacks(draft: Draft) -> None:
             if circle:
                 shown = " → ".join([sink.name, *circle])
                 draft.problems.add(f"a fallback must not lead back to its sink: {shown}", item)
-                names[sink.name].pop()  # the other members of the circle need not say so too
+                names[sink.name].pop()  # report a circle at one of its members only
 
 
 def check_notified(draft: Draft) -> None:
-    """The sinks that are told of dead letters must be there, each once."""
+    """Check `dead_letters.notify`: each sink must exist and be named once."""
     for _ in _sinks_once(draft, find(draft.root, "dead_letters", "notify", "sinks")):
         pass
 
 
 def _sinks_once(draft: Draft, node: Node | None) -> Iterator[tuple[Node, str]]:
-    """Yield the sinks that a list names; report those that are not there, and those that stand in it twice."""
+    """Yield the sinks that a list names; report unknown and repeated ones."""
     known = list(draft.entries("sinks"))
     seen: set[str] = set()
     for item, name in words(node):
@@ -44,7 +44,7 @@ def _sinks_once(draft: Draft, node: Node | None) -> Iterator[tuple[Node, str]]:
 
 
 def _way(names: dict[str, list[str]], start: str, end: str) -> list[str]:
-    """The sinks from one to another by way of their fallbacks; none when there is no way. They have no circle yet."""
+    """Return the sinks on the path from one to another by fallbacks; empty without a path. There is no circle yet."""
     if start == end:
         return [start]
     for name in names.get(start, []):

@@ -1,4 +1,4 @@
-"""`routes:` and `unmatched:`: the names they use must exist, and what they override must be a template; floor 4."""
+"""Checks of `routes:` and `unmatched:`: names must exist, and only templates may be overridden; floor 4."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Conditional(Model):
 
 
 class RouteChecker:
-    """Checks routes against the sources and sinks there are."""
+    """The checker of routes against the configured sources and sinks."""
 
     def __init__(
         self,
@@ -29,11 +29,11 @@ class RouteChecker:
     ) -> None:
         self._sources = sources
         self._sinks = sinks
-        self._names = names  # of every sink there is, sound or not
+        self._names = names  # all configured sinks, also those with faults
         self._problems = problems
         self._reader = reader
         self.places: dict[tuple[str, str | None], Mapping] = {}
-        """What stands at the options of (sink, route), for places in messages."""
+        """The nodes of the options of (sink, route), for places in messages."""
 
     def routes(self, node: Sequence) -> list[RouteConfig]:
         """Return the sound routes of the list."""
@@ -66,7 +66,7 @@ class RouteChecker:
         name = str(identity.value) if isinstance(identity, Scalar) else ""
         sinks = self._targets(keys, name)
         entries = {key: entry for key, entry in keys.entries.items() if key != "sinks"}
-        if "sinks" in keys.entries:  # checked here already
+        if "sinks" in keys.entries:  # checked above
             entries["sinks"] = Entry(keys.entries["sinks"].mark, _stand_in(keys))
         checked = typed.check(RouteConfig, Mapping(keys.mark, entries, path=keys.path), self._problems)
         self._known_sources(keys.get("sources"))
@@ -101,7 +101,7 @@ class RouteChecker:
         return found
 
     def _named(self, item: Node) -> str | None:
-        """Return the sink that an item names; None when it names none that exists (reported)."""
+        """Return the sink that an item names; None if there is no such sink (reported)."""
         node = item
         if isinstance(item, Mapping):
             inner = item.get("sink")
@@ -119,7 +119,7 @@ class RouteChecker:
         return name
 
     def _overridden(self, item: Mapping, name: str, route: str) -> RouteSink:
-        """The sink with what this route overrides; with nothing where nothing is overridden, or something is wrong."""
+        """Return the sink with the route's overrides; without any if there are none, or if they have faults."""
         sink = self._sinks.get(name)
         own = {key: entry for key, entry in item.entries.items() if key != "sink"}
         if sink is None or not own:
@@ -131,7 +131,7 @@ class RouteChecker:
         return RouteSink(sink=name, options=options, only_if=conditional and conditional.only_if)
 
     def _options(self, item: Mapping, own: dict[str, Entry], sink: CheckedSink, route: str) -> Any:
-        """Return the sink's options with this route's over them; None when something is wrong."""
+        """Return the sink's options with the route's overrides; None if there is a fault."""
         model = sink.type.options
         fields = shapes.fields(model)
         allowed = [key for key, field in fields.items() if shapes.anywhere(shapes.of_field(field), shapes.is_template)]
@@ -158,7 +158,7 @@ class RouteChecker:
             typed.unknown_key(key, entry, [*allowed, "only_if"], self._problems)
 
     def unmatched(self, node: Node) -> Literal["drop", "dead-letter"] | list[RouteSink]:
-        """Return what `unmatched` says; `drop` where it is wrong."""
+        """Return the value of `unmatched`; `drop` if it has a fault."""
         if isinstance(node, Scalar) and node.value in {"drop", "dead-letter"}:
             return "drop" if node.value == "drop" else "dead-letter"
         if not isinstance(node, Sequence):
@@ -186,6 +186,6 @@ class RouteChecker:
 
 
 def _stand_in(keys: Mapping) -> Node:
-    """Return a list that the model accepts, in place of the sinks."""
+    """Return a placeholder list of sinks that the model accepts; the real ones are checked separately."""
     mark = keys.entries["sinks"].mark
     return Sequence(mark, [Mapping(mark, {"sink": Entry(mark, Scalar(mark, "-", "-"))})])

@@ -1,4 +1,4 @@
-"""`schemas:` and the JSON Schema files it names; floor 4.
+"""Checks of `schemas:` and the JSON Schema files that it names; floor 4.
 
 A schema may refer to the files of its own folder and to nothing else: no network, no `file://`, no way out of the folder
 by `..` or by a link.
@@ -24,7 +24,7 @@ from router.ops.loading.reading.nodes import Node
 from router.ops.loading.reading.problems import Problems, unknown
 
 SCHEME = "schema://"
-"""Of the URIs that relative references are resolved against: no scheme that anything could fetch."""
+"""The scheme of base URIs for relative references; no library can fetch it."""
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ _DANGLING = re.compile(r"Pointer '(.*)' does not exist")
 
 
 def compiled(config: SchemaConfig, node: Node, problems: Problems, files: set[Path]) -> SchemaRule | None:
-    """Read and compile the schema of an entry; `node` is what names the file. None when that can't be done (reported)."""
+    """Read and compile the schema of an entry; `node` names the file. None if it is unusable (reported)."""
     if config.mode == "off":
         return SchemaRule(config.channels, config.file, config.mode, None)
     path = node.mark.file.folder / config.file
@@ -63,7 +63,7 @@ _UNUSABLE = "this is no usable JSON Schema"
 
 
 def _told(text: str, document: Any, problem: SchemaProblem) -> str:
-    """Return the place of a fault in a schema's own file, and what it is."""
+    """Return the place of a fault in a schema's own file, and its text."""
     dangling = _DANGLING.fullmatch(problem.message)
     found = next((ref for ref in _REF.finditer(text) if dangling and ref[1].endswith(f"#{dangling[1]}")), None)
     if found:
@@ -74,7 +74,7 @@ def _told(text: str, document: Any, problem: SchemaProblem) -> str:
 
 
 def _referred(folder: _Folder, own: str) -> str | None:
-    """Return what is wrong with a file that the schema refers to, where it is that file which is no schema by itself."""
+    """Return the fault of a file that the schema refers to, if that file is no valid schema."""
     for uri, (name, text, document) in list(folder.documents.items()):
         try:
             compile_schema(document, uri=uri, retrieve=folder.retriever(own))
@@ -84,7 +84,7 @@ def _referred(folder: _Folder, own: str) -> str | None:
 
 
 def _type_of(document: Any, pointer: str) -> str | None:
-    """Return the sentence for a misspelt `type`, which the metaschema's `anyOf` says badly."""
+    """Return the message for a misspelt `type`; the metaschema's `anyOf` gives an unclear one."""
     if not pointer.endswith("/type"):
         return None
     for key in _parts(pointer):
@@ -100,13 +100,13 @@ def _type_of(document: Any, pointer: str) -> str | None:
 
 
 def _own_uri(document: Any) -> str | None:
-    """Return the URI that the schema gives itself."""
+    """Return the URI that the schema declares for itself."""
     found = document.get("$id", document.get("id")) if isinstance(document, dict) else None
     return found if isinstance(found, str) and ":" in found else None
 
 
 class _UnusableError(ValueError):
-    """A file that can't be read or is no JSON; `place` is `:line:column`, where that is known."""
+    """Raised for a file that can't be read or is no JSON; `place` is `:line:column`, if known."""
 
     def __init__(self, message: str, place: str = "") -> None:
         super().__init__(message)
@@ -114,7 +114,7 @@ class _UnusableError(ValueError):
 
 
 def _usable(function: Callable[[Path], T], path: Path) -> T:
-    """Return what the function makes of the path, with its fault as one of a schema."""
+    """Return the function's result for the path; convert its errors to those of a schema."""
     try:
         return function(path)
     except UnreadableError as error:
@@ -130,7 +130,7 @@ class _Folder:
         self.asked = ""
         self._files = files
         self.refused = ""
-        """Why the last reference could not be followed."""
+        """The reason why the last reference could not be followed."""
         self.documents: dict[str, tuple[str, str, Any]] = {}
         """The name, the text and the contents of each file that was referred to, by URI."""
 
@@ -144,7 +144,7 @@ class _Folder:
             raise _UnusableError("this is not UTF-8", f":{data[: error.start].count(10) + 1}") from None
 
     def retriever(self, base: str) -> Any:
-        """Return what hands out the documents that references name; `base` is the URI of the schema itself."""
+        """Return a function that returns the documents of references; `base` is the URI of the schema itself."""
         beside = urljoin(base, ".") if not base.startswith(self.base) else ""
 
         def retrieve(uri: str) -> Any:
@@ -196,7 +196,7 @@ def _decode(text: str) -> Any:
 
 
 def _reference(text: str, base: str, asked: str) -> str:
-    """`:line:column` of the first `$ref` that asks for a URI; relative ones are resolved against `base`."""
+    """Return `:line:column` of the first `$ref` to a URI; relative references are resolved against `base`."""
     for found in _REF.finditer(text):
         target = urldefrag(found[1]).url
         if target and asked.startswith(
@@ -212,9 +212,9 @@ def _line_and_column(text: str, at: int) -> str:
 
 
 def _where(text: str, pointer: str) -> str:
-    """`:line:column` of a JSON pointer in a JSON text, which is read as the YAML that it is; empty where it is not.
+    """Return `:line:column` of a JSON pointer in a JSON text, which is parsed as YAML; empty if that fails.
 
-    No schema with a pointer is nested too deeply for that: the validator refuses 255 levels as a whole.
+    Nesting is no problem here, because the validator has refused schemas of 255 levels before.
     """
     if not pointer:
         return ""

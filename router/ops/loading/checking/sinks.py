@@ -1,4 +1,4 @@
-"""`sinks:` and `defaults:`: host keys apart from the plugin's options, each checked by its own model; floor 4."""
+"""Checks of `sinks:` and `defaults:`: host keys and the plugin's options, each by its own model; floor 4."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _DEFAULT_KEYS = tuple(key for key in HOST_KEYS if key != "type")
 _NAME = re.compile(NAME)
 IN_CLEAR = "a secret stands here in clear; write ${NAME}, ${file:/path} or ${cred:name}"
 _LARGEST = 1024**2
-_LEAST_PATH = 8  # characters; a shorter path may be a word like any other
+_LEAST_PATH = 8  # characters; a shorter path may be an ordinary word
 _LEAST_PART = 16
 
 
 @dataclass(slots=True)
 class CheckedSink:
-    """A sink on its way: its keys with the defaults merged in, its type, and its configuration when it is sound."""
+    """A sink under check: its keys with the defaults merged in, its type, and its configuration if it is valid."""
 
     name: str
     entry: Entry
@@ -45,12 +45,12 @@ class CheckedSink:
 
 @dataclass(slots=True)
 class TemplateReader:
-    """Reads `{file: NAME}` templates and what they include; keeps the names of all files read."""
+    """The reader of `{file: NAME}` templates and their includes; remembers the names of all files read."""
 
     files: set[Path] = field(default_factory=set)
 
     def context(self, host: HostKeys | None = None) -> dict[str, Any]:
-        """Return the validation context for an options model; with the host keys it stands beside, where they are known."""
+        """Return the validation context for an options model; with the host keys of the sink, if they are known."""
         known = {} if host is None else {ALLOW_PRIVATE: host.allow_private}
         return {TEMPLATE_FILES: self._template, **known}
 
@@ -88,10 +88,10 @@ def entries_with_type(
     *,
     name_fault: Callable[[str], str | None] | None = None,
 ) -> Iterator[tuple[str, Entry, Mapping, str]]:
-    """Yield the entries of `sources`, `sinks` or `lookups` that say their `type`: name, entry, keys and type.
+    """Yield name, entry, keys and type of the entries of `sources`, `sinks` or `lookups` with a `type`; report the others.
 
-    The others are reported. `kind` is what one is called in messages, `what` says what its type decides. `name_fault`
-    returns what is wrong with a name, by default by the rule for sources and sinks.
+    `kind` is the word for an entry in messages; `what` says what its type decides. `name_fault` returns the fault of a
+    name, by default by the rule for sources and sinks.
     """
     if not node.entries:
         problems.add(f"must not be empty: at least one {kind} is needed", node)
@@ -110,7 +110,7 @@ def entries_with_type(
 
 
 def check_defaults(node: Mapping, plugins: Plugins, problems: Problems, reader: TemplateReader) -> None:
-    """Check `defaults`: known types, known keys, values that fit; what a sink itself must add may be missing."""
+    """Check `defaults`: known types, known keys, valid values. Required keys may be missing; sinks can add them."""
     for name, entry in node.entries.items():
         keys = typed.mapping(entry.node, problems)
         if name != ALL and name not in plugins.sinks:
@@ -128,7 +128,7 @@ def check_defaults(node: Mapping, plugins: Plugins, problems: Problems, reader: 
 
 
 def _present(node: Node, key: str | None) -> bool:
-    """Return whether a fault concerns what is there, rather than what is missing."""
+    """Return whether a fault concerns a present value, and not a missing one."""
     return key is None and not isinstance(node, Mapping)
 
 
@@ -138,7 +138,7 @@ def _part(whole: Mapping, keys: Collection[str]) -> Mapping:
 
 
 def unknown_type(name: str, plugins: Plugins, allowed: tuple[str, ...] | None = None, what: str = "sink") -> str:
-    """The sentence for a type of sink (or lookup) that no plugin registered, with the plugins that failed and what is none."""
+    """Return the message for an unknown type of sink or lookup, with the plugins that failed and the folders that are none."""
     message: str = unknown(f"type of {what}", name, sorted(plugins.sinks) if allowed is None else allowed)
     failed = [f"{plugin.path or plugin.origin}: {plugin.error}" for plugin in plugins.failures]
     if failed:
@@ -149,7 +149,7 @@ def unknown_type(name: str, plugins: Plugins, allowed: tuple[str, ...] | None = 
 def check_sinks(
     node: Mapping, defaults: Mapping | None, plugins: Plugins, problems: Problems, reader: TemplateReader
 ) -> dict[str, CheckedSink]:
-    """Check every sink; those whose type is known are returned, sound or not."""
+    """Check every sink; return those with a known type, also if they have faults."""
     found: dict[str, CheckedSink] = {}
     for name, entry, keys, kind in entries_with_type(node, "sink", "which plugin delivers", problems):
         if kind not in plugins.sinks:
@@ -203,7 +203,7 @@ def _checked(sink: CheckedSink, problems: Problems, reader: TemplateReader) -> S
     part = _part(keys, own)
 
     def concerns(node: Node, key: str | None) -> bool:
-        """Leave out the faults of the whole where a key is unknown, for it may be the one that is missing."""
+        """Leave out faults of the whole sink if a key is unknown: it may be the misspelt missing key."""
         return not strangers or node is not part or (key is not None and key not in missed)
 
     look_for_cuts(part, model, problems)
@@ -223,7 +223,7 @@ def _checked(sink: CheckedSink, problems: Problems, reader: TemplateReader) -> S
 
 
 def _check_queue(host: HostKeys | None, sink: CheckedSink, problems: Problems) -> None:
-    """Report a queue that can't be where the plugin wants it; where the sink itself says so its own model does."""
+    """Report options that don't fit the plugin's default queue; the model checks a queue type given in the sink."""
     node = sink.keys.get("queue")
     if host is None or host.queue is None or host.queue.type is not None or node is None:
         return
@@ -234,7 +234,7 @@ def _check_queue(host: HostKeys | None, sink: CheckedSink, problems: Problems) -
 
 
 def look_for_cuts(node: Node, shape: shapes.Shape, problems: Problems) -> None:
-    """Report texts for people that a ` #` seems to have cut."""
+    """Report texts for people that ` #` seems to have cut: YAML reads the rest as a comment."""
     for scalar, expected, _ in shapes.scalars(node, shape):
         if scalar.cut is not None and isinstance(scalar.value, str) and shapes.is_template(expected):
             problems.add(yaml_hints.COMMENT, scalar, excerpt=scalar.cut or None)
@@ -262,7 +262,7 @@ def secrets_of(value: Any) -> set[str]:
 
 
 def _webhook(url: str) -> set[str]:
-    """Return what in a URL that is a secret as a whole is one by itself: its path, and each part long enough for a credential."""
+    """Return the parts of a secret URL that are secrets by themselves: its path, and each part long enough for a credential."""
     try:
         parts = urlsplit(url.strip())
     except ValueError:
@@ -275,7 +275,7 @@ def _webhook(url: str) -> set[str]:
 
 
 def url_secrets(url: str) -> set[str]:
-    """Return the password in a URL, as it is written there and decoded; nothing where there is none."""
+    """Return the password in a URL, as written and decoded; empty if there is none."""
     if "://" not in url or "@" not in url or "{{" in url:
         return set()
     try:

@@ -1,4 +1,4 @@
-"""Templates that read a field of the payload which no event can have, by the schemas of its channels; floor 4."""
+"""Warnings of templates that read a field of the payload which the schemas rule out; floor 4."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from router.ops.loading.reading.problems import did_you_mean
 from router.options import is_template
 
 _MOST = 10
-"""How many names of fields a message lists."""
+"""The most names of fields in one message."""
 
 
 class _Use:
@@ -40,7 +40,7 @@ class _Use:
 
     @cached_property
     def schemas(self) -> tuple[SchemaRule, ...] | None:
-        """The schemas of the events that come this way; None where there may be events without one."""
+        """The schemas of the events of this route; None if events without a schema are possible."""
         found: dict[int, SchemaRule] = {}
         for source in self._reach.sources_of(self._draft.routes[self._number]):
             if self._reach.takes(self._number, self._reach.without_schema(source)):
@@ -59,11 +59,11 @@ class _Template(NamedTuple):
     text: str
     uses: list[_Use]
     only_here: bool
-    """Whether no event gets there but by these routes."""
+    """True if events reach the sink only by these routes."""
 
 
 def look_for_absent_fields(draft: Draft, reach: Reach) -> None:
-    """Warn of templates that read what the schemas of all their events rule out, and note near misses."""
+    """Warn of templates that read fields which the schemas of all their events rule out; note similar names."""
     if not draft.schemas:
         return
     sandbox = TemplateEnvironment(timezone=draft.timezone).plain
@@ -94,7 +94,7 @@ def _templates(draft: Draft, reach: Reach) -> Iterable[_Template]:
 
 
 def _sinks_reached_otherwise(draft: Draft) -> set[str]:
-    """Return the sinks that events get to in other ways than by a route alone."""
+    """Return the sinks that events reach in other ways than by a route."""
     names = {name for sink in draft.sinks.values() if sink.config is not None for name in sink.config.host.fallback}
     if isinstance(draft.unmatched, list):
         names.update(target.sink for target in draft.unmatched)
@@ -119,7 +119,7 @@ def _texts(options: Any) -> Iterator[tuple[Path, str]]:
 
 
 def _judge(read: Read, template: _Template, draft: Draft) -> None:
-    """Report a field that no event of a use can have. What a condition may keep from being read is judged by all uses."""
+    """Report a field that no event of a use can have. A field behind a condition is judged by all uses together."""
     verdicts = [(use, _absent_in_all(read, use)) for use in template.uses]
     if not read.always and not (template.only_here and all(verdict for _, verdict in verdicts)):
         return
@@ -139,7 +139,7 @@ def _judge(read: Read, template: _Template, draft: Draft) -> None:
 
 
 def _absent_in_all(read: Read, use: _Use) -> list[Absent] | None:
-    """Return what each schema of a use has in place of a field; None where one of them may have it."""
+    """Return the nearest names in each schema of a use; None if one of the schemas may have the field."""
     if use.schemas is None:
         return None
     found = [absent(rule.schema.document, read.path) for rule in use.schemas if rule.schema is not None]
