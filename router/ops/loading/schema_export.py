@@ -1,7 +1,7 @@
 """The configuration's JSON Schema, for editors; floor 4.
 
-Draft-07, because that is what the YAML language server reads. Built from the models that check the configuration, with
-the options of every loaded sink; every value may also be a text that holds `${…}`.
+Draft-07, because the YAML language server reads that. Built from the models that check the configuration, with
+the options of every loaded sink; every value may also be a text with `${…}`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ _SIMPLE = ("version", "redis", "plugins", "timezone", "dead_letters", "admin", "
 
 
 def _expanded(model: type[BaseModel]) -> Json:
-    """Return the schema of a model, references replaced by what they refer to, with `${…}` allowed."""
+    """Return the schema of a model, with references inlined and `${…}` allowed."""
     schema = model.model_json_schema(by_alias=True)
     expanded = _inlined(schema, schema.get("$defs", {}), ())
     assert isinstance(expanded, dict)
@@ -84,7 +84,7 @@ def _expanded(model: type[BaseModel]) -> Json:
 
 
 def _inlined(schema: Any, definitions: Json, open_: tuple[str, ...]) -> Any:
-    """Return a schema without `$ref` (draft-07 ignores what stands beside one) and with expressions allowed."""
+    """Return a schema without `$ref` (draft-07 ignores keywords beside one) and with `${…}` allowed."""
     if isinstance(schema, list):
         return [_inlined(item, definitions, open_) for item in schema]
     if not isinstance(schema, dict):
@@ -105,7 +105,7 @@ def _cleaned(schema: Json, definitions: Json, open_: tuple[str, ...]) -> Json:
             continue
         if key in {"properties", "patternProperties"}:
             found[key] = {name: _inlined(inner, definitions, open_) for name, inner in value.items()}
-        elif key == "prefixItems":  # draft-07 has the list in `items`
+        elif key == "prefixItems":  # draft-07 calls `prefixItems` `items`
             found["items"] = [_inlined(item, definitions, open_) for item in value]
         elif key in {"default", "examples", "enum", "const"}:
             found[key] = value
@@ -115,7 +115,7 @@ def _cleaned(schema: Json, definitions: Json, open_: tuple[str, ...]) -> Json:
 
 
 def _loosened(schema: Json) -> Json:
-    """Allow a text with `${…}` where the schema wants a scalar of another kind or a text of some form."""
+    """Allow a text with `${…}` for scalars of other types and for texts with a pattern."""
     kind = schema.get("type")
     is_scalar = kind in _SCALARS or "enum" in schema or "const" in schema
     is_formed = kind == "string" and set(schema) - _PLAIN_TEXT
@@ -143,7 +143,7 @@ def _described(schema: Json, description: str) -> Json:
 
 
 def _or_empty(schema: Json) -> Json:
-    """Return a section may stand there with all its lines commented out."""
+    """Return a schema that also allows null: all lines of a section may be commented out."""
     return {**schema, "type": [schema["type"], "null"]}
 
 
@@ -170,13 +170,13 @@ def _kind(kind: SinkType, host: Json) -> Json:
 
 
 def _sink(kinds: Json) -> Json:
-    """Return a sink: which keys it has follows from its type. None is required: `defaults` may give it."""
+    """Return the schema of a sink, whose keys depend on its type. No key is required, because `defaults` may set it."""
     cases: Json = {name: {"properties": keys, "additionalProperties": False} for name, keys in kinds.items()}
     return _by_type(cases, "which plugin delivers")
 
 
 def _source() -> Json:
-    """Return a source: which keys it has follows from its type."""
+    """Return the schema of a source, whose keys depend on its type."""
     return _by_type({name: _model(model) for name, model in SOURCES.items()}, "what kind of source it is")
 
 
@@ -191,7 +191,7 @@ def _lookups(plugins: Plugins) -> Json:
 
 
 def _by_type(cases: Json, description: str) -> Json:
-    """Return a mapping whose `type` decides which of the schemas it must fit."""
+    """Return the schema of a mapping whose `type` selects one of the schemas."""
     which = _described(_choice(*cases), description)
     schema: Json = {"type": "object", "properties": {"type": which}, "required": ["type"]}
     chosen = [
@@ -217,7 +217,7 @@ def _defaults(kinds: Json, host: Json) -> Json:
 
 
 def _route(plugins: Plugins) -> Json:
-    """Return a route; an entry of `sinks` may override any template option of any type, and `only_if`."""
+    """Return the schema of a route; `sinks` may override any template option of any type, and `only_if`."""
     overrides: Json = {"sink": {"type": "string", "description": "the name of a sink"}}
     for kind in plugins.sinks.values():
         schemas = _properties(kind.options)

@@ -1,8 +1,8 @@
-"""Keeping values that may be secret out of what is said of a configuration; floor 4, pure.
+"""Hiding of values that may be secret in messages about a configuration; floor 4, pure.
 
-A secret is put into the wrong place more often than one thinks: `timeout: "${SLACK_TOKEN}"`. The message about the wrong
-place would show it to whoever may ask for a reload or read a log. So what comes from outside the file is shown as it is
-written there (`${SLACK_TOKEN}`), and what a secret field holds as `***`.
+An operator may put a secret into the wrong field: `timeout: "${SLACK_TOKEN}"`. The message about that field would show the
+secret to everybody who may read a log or ask for a reload. So a value from outside the file is shown as it is written in
+the file (`${SLACK_TOKEN}`), and the value of a secret field as `***`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from router.errors import Problem
 from router.ops.loading.reading.nodes import Mark, Node, Scalar, scalars
 from router.ops.redaction import HIDDEN, SHORT, expressions, forms_of
 
-_PART = 12  # characters of a value that are hidden wherever they stand; messages cut values and take them apart
-_SEARCHED = 65_536  # characters of a value in which parts are looked for
+_PART = 12  # values of at least so many characters are hidden everywhere; messages cut values and split them
+_SEARCHED = 65_536  # characters of a value that are searched for parts
 _WORD = re.compile(rf"[\w~+-]{{{SHORT},}}")
 _SECRET_KEY = re.compile(
     r"([\w-]*(?:passw(?:or)?d|secret|token|credential|api_?key|authorization)[\w-]*[\"']?\s*[:=]\s*)"
@@ -28,11 +28,11 @@ _SECRET_KEY = re.compile(
     re.IGNORECASE,
 )
 _SECRET_PART = re.compile(r"passw(or)?d|secret|token|credential|api_?key|authorization", re.IGNORECASE)
-_HARMLESS = re.compile(r"\$\{(?:\w+|(?:file|cred):[^{}]*)\}")  # what stands there names the secret and is none
-_FRAME = 72  # characters of a faulty line that are shown
-_LEFT = 40  # of those, the ones before its place
+_HARMLESS = re.compile(r"\$\{(?:\w+|(?:file|cred):[^{}]*)\}")  # these values name a secret and are none
+_FRAME = 72  # the most characters of a faulty line that are shown
+_LEFT = 40  # of these, the characters before the fault
 _SECRET_NAME = re.compile(r"passw(or)?d|secret|token|credential|api_?key|url", re.IGNORECASE)
-# Up to the last `@`, for a password may hold any sign by mistake: a space too, in a URL of Redis in quotes.
+# Up to the last `@`, because a password may contain any character by mistake, in a quoted Redis URL also a space.
 _USERINFO = re.compile(r"((?<=[\"'])(?:rediss?|unix)[\w+]*://)[^\"']+@|(://)[^\s\"']+@")
 _PATH = re.compile(r"(https?://[^/\s\"']+/)([^\s\"'{}]*)")
 _CREDENTIAL = re.compile(r"[\w-]{16,}")
@@ -41,7 +41,7 @@ _MIXED = re.compile(r"(?=[\w-]*[0-9])(?=[\w-]*[a-z])(?=[\w-]*[A-Z])[\w-]{16,}")
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A value that is not to be shown, what stands for it, and the scalar that holds it."""
+    """A value to hide, its replacement, and the scalar that holds it."""
 
     text: str
     shown: str
@@ -50,15 +50,15 @@ class _Value:
 
 @dataclass(slots=True)
 class Concealment:
-    """The values that must not be shown."""
+    """The values to hide in messages."""
 
     _values: list[_Value] = field(default_factory=list)
     secrets: list[Scalar] = field(default_factory=list)
-    """Those in fields of secrets."""
+    """The values of secret fields."""
     root: Node | None = None
-    """The whole configuration, once it was read."""
+    """The whole configuration, after it is read."""
     _hidden: dict[tuple[Path, int], list[tuple[int, int]]] | None = None
-    """By file and line, the columns of secrets: where each begins and where it has ended."""
+    """The columns of secrets, by file and line: the begin and the end of each."""
 
     def add(self, text: str, shown: str = HIDDEN, at: Scalar | None = None) -> None:
         """Hide a value; `at` holds it, and a short value is hidden in problems of that place alone (None: everywhere)."""
@@ -66,7 +66,7 @@ class Concealment:
             self._values.append(_Value(text, shown, at))
 
     def problem(self, problem: Problem, mark: Mark | None = None) -> Problem:
-        """Return the problem without the values, and with the line of its place where it has no excerpt yet."""
+        """Return the problem without the values, and with an excerpt, if it has none yet."""
         near = [value for value in self._values if _concerns(value, problem.path)]
         near.sort(key=lambda value: len(value.text), reverse=True)
         excerpt = None if problem.excerpt is None else _without(problem.excerpt, near)
@@ -81,7 +81,7 @@ class Concealment:
         )
 
     def _excerpt(self, mark: Mark, near: Iterable[_Value]) -> str | None:
-        """Return the line of a mark without secrets, and below it a line with a caret; None where the file has none."""
+        """Return the line of a mark without secrets, and below it a line with a caret; None if there is no such line."""
         line, caret = mark.file.line(mark.line), mark.column - 1
         if not line.strip() or caret > len(line):
             return None
@@ -90,13 +90,15 @@ class Concealment:
             if caret > begin:
                 caret = max(begin, caret - (end - begin) + len(HIDDEN))
         hidden = _without(without_credentials(line), near)
-        if hidden[:caret] != line[:caret]:  # what was hidden stands before it: count from the end, if that is as it was
+        if (
+            hidden[:caret] != line[:caret]
+        ):  # a secret before the place was replaced: count from the end of the line, if that is unchanged
             same = hidden.endswith(line[caret:])
             caret = len(hidden) - len(line) + caret if same else len(hidden) - len(hidden.lstrip())
         return _framed(hidden, caret)
 
     def _columns(self, mark: Mark) -> list[tuple[int, int]]:
-        """Return the columns in which secrets stand in the line of a mark, counted from 0."""
+        """Return the columns of the secrets in the line of a mark, counted from 0."""
         if self._hidden is None:
             below = scalars(self.root) if self.root is not None else ()
             found = {
@@ -121,7 +123,7 @@ class Concealment:
 
 
 def _framed(line: str, caret: int) -> str:
-    """Return a part of the line around a place, and below it a line with a caret there."""
+    """Return a part of the line around a place, and below it a line with a caret at the place."""
     line = "".join(sign if sign.isprintable() else " " if sign == "\t" else "?" for sign in line.rstrip())
     begin = max(0, min(caret - _LEFT, len(line) - _FRAME)) if len(line) > _FRAME else 0
     shown = line[begin : begin + _FRAME]
@@ -129,7 +131,7 @@ def _framed(line: str, caret: int) -> str:
         shown = f"…{shown[1:]}"
     if begin + _FRAME < len(line):
         shown = f"{shown[:-1]}…"
-    # A character of Chinese is as wide as two of the caret's line.
+    # A Chinese character is two columns wide, so the caret needs two spaces.
     before = sum(
         2 if east_asian_width(sign) in {"W", "F"} else 0 if combining(sign) else 1 for sign in shown[: caret - begin]
     )
@@ -137,7 +139,7 @@ def _framed(line: str, caret: int) -> str:
 
 
 def _concerns(value: _Value, path: str) -> bool:
-    """Return whether the value is to be hidden in a problem at this path: everywhere when it is long, else near its place."""
+    """Return whether the value is hidden in a problem at this path: a long one everywhere, a short one near its place."""
     if value.at is None or len(value.text) >= SHORT:
         return True
     own = value.at.path
@@ -154,13 +156,13 @@ def _without(text: str, values: Iterable[_Value]) -> str:
 
 @lru_cache(maxsize=32)
 def _expression(secret: str) -> re.Pattern[str]:
-    """Return what finds a value in every form, decoded too, and the longer words of a long one."""
+    """Return a pattern that finds a value in every encoding, and the longer words of a long value."""
     words = _WORD.findall(secret[:_SEARCHED]) if len(secret) >= SHORT else ()
     return re.compile("|".join(expressions({*forms_of(secret), *forms_of(unquote(secret)), *words})))
 
 
 def _without_parts(text: str, secret: str, shown: str) -> str:
-    """Return the text without the longer runs of characters that it has in common with the secret."""
+    """Return the text without the longer substrings that it has in common with the secret."""
     parts: list[str] = []
     at = 0
     while at < len(text):
@@ -177,7 +179,7 @@ def _without_parts(text: str, secret: str, shown: str) -> str:
 
 
 def without_credentials(line: str) -> str:
-    """Return a line of YAML that could not be read without what looks like a credential in it; `${…}` and templates stay."""
+    """Return an unreadable line of YAML without anything that looks like a credential; `${…}` and templates stay."""
     line = _USERINFO.sub(lambda found: f"{found[1] or found[2]}{HIDDEN}@", line)
     line = _PATH.sub(lambda found: found[1] + _CREDENTIAL.sub(HIDDEN, found[2]), line)
     line = _MIXED.sub(HIDDEN, line)
@@ -185,5 +187,5 @@ def without_credentials(line: str) -> str:
 
 
 def may_be_secret(path: str) -> bool:
-    """Return whether the name of the key that a path ends with is one that secrets have."""
+    """Return whether the last key of a path has a name that secrets usually have."""
     return _SECRET_NAME.search(path.rpartition(".")[2]) is not None

@@ -1,8 +1,8 @@
 """`${…}` in scalar values, and env files; floor 4.
 
-Expansion happens after parsing, inside single values, so what comes from the environment or from a file can never add a
-key. What can't be had is kept on the scalar (`unset`): whether a placeholder may stand there is decided when the type of
-the field is known.
+Values are expanded after parsing, one by one, so a value from the environment or a file can never add a key. A missing
+value is noted on the scalar (`unset`). Whether a placeholder may replace it is decided when the type of the field is
+known.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DEPTH = 10
 
 @dataclass(slots=True)
 class Expander:
-    """Expands the `${…}` of scalars; `secrets` gathers what came from files and credentials, `files` which those are."""
+    """Expands the `${…}` of scalars; `secrets` collects the values from files and credentials, `files` the paths of those files."""
 
     environ: Mapping[str, str]
     problems: Problems
@@ -140,7 +140,7 @@ class _Run:
         return self._read(Path(folder) / name, f"${{cred:{name}}}") or ""
 
     def _read(self, path: Path, shown: str) -> str | None:
-        """Return the text of a secret's file without the newline at its end; None where it can't be had."""
+        """Return the text of a secret's file without the newline at its end; None if it can't be read."""
         self.expander.files.add(path.absolute())
         try:
             value = read_file(path, most=_LARGEST).decode()
@@ -169,7 +169,7 @@ class _Run:
 
 
 def _closing(text: str, opened: int) -> int | None:
-    """Return the place of the brace that closes the one at `opened`."""
+    """Return the index of the brace that closes the one at `opened`."""
     depth = 0
     for at in range(opened, len(text)):
         depth += (text[at] == "{") - (text[at] == "}")
@@ -208,7 +208,7 @@ def env_file(path: Path, problems: Problems, *, pipes: bool = False) -> dict[str
 
 
 def _env_value(text: str) -> str | None:
-    """Return the value of a line; None when its quotes are broken."""
+    """Return the value of a line; None if its quotes are not closed."""
     if text[:1] not in {'"', "'"}:
         return re.sub(r"(^|\s+)#.*$", "", text).strip()
     match = _ENV_QUOTED.fullmatch(text)

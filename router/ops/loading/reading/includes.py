@@ -1,7 +1,7 @@
 """`include:` merges other files into the configuration; floor 4.
 
-Mappings merge, lists append, and a key that stands in two files is an error that names both. An included file holds the
-same sections but can't include others, so there is no circle to fear.
+Mappings are merged and lists appended. If two files set the same key, the error names both. An included file has the same
+sections but can't include others, so there can be no circle.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from router.ops.loading.reading.expand import Expander
 from router.ops.loading.reading.nodes import Entry, Mapping, Node, Scalar, Sequence, name_paths, quoted, word, words
 from router.ops.loading.reading.problems import Problems
 
-_MOST = 1000  # files
+_MOST = 1000  # the most included files
 
 
 def merge(root: Mapping, expander: Expander, problems: Problems) -> list[Path]:
@@ -37,7 +37,7 @@ def merge(root: Mapping, expander: Expander, problems: Problems) -> list[Path]:
 
 
 def folders(root: Mapping) -> set[Path]:
-    """Return the folders in which another file may come to match `include`."""
+    """Return the folders in which new files could match `include`."""
     node = root.get("include")
     named = words(node) if isinstance(node, Sequence) else [(node, word(node) or "")] if node else []
     parents = {(item.mark.file.folder / pattern).parent for item, pattern in named if glob.has_magic(pattern)}
@@ -45,7 +45,7 @@ def folders(root: Mapping) -> set[Path]:
 
 
 def _found(node: Node, problems: Problems) -> list[tuple[Path, str, Scalar]]:
-    """Return the files that are named, in order: path, name in messages, and what names them."""
+    """Return the included files in order: path, name in messages, and the node that names them."""
     items = node.items if isinstance(node, Sequence) else [node]
     found: list[tuple[Path, str, Scalar]] = []
     for item in items:

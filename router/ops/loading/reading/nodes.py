@@ -1,7 +1,7 @@
-"""The parsed configuration with the place of every value; floor 4.
+"""The tree of the parsed configuration, with the place of every value; floor 4.
 
-A file becomes a tree of `Scalar`, `Mapping` and `Sequence`. Each node knows the file, line and column it stands at, so
-that whatever is found wrong with it later can say where.
+A file becomes a tree of `Scalar`, `Mapping` and `Sequence`. Each node has its file, line and column, so that later
+messages about it can name the place.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file that was read: its name as the user would write it, where it is, and its lines."""
+    """A file that was read: its name for messages, its path, and its lines."""
 
     name: str
     path: Path
@@ -31,11 +31,11 @@ class SourceFile:
 
     @property
     def folder(self) -> Path:
-        """Return what relative paths in this file are relative to."""
+        """Return the folder at which relative paths in this file start."""
         return self.path.parent
 
     def line(self, number: int) -> str:
-        """Return the line of that number, counted from 1; empty when there is none."""
+        """Return the line with this number, counted from 1; empty if there is none."""
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
 
 
@@ -50,7 +50,7 @@ class Mark:
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """The base of every node. `path` is set once files are merged. `faulty`: reported already, so say no more about it."""
+    """The base of every node. `path` is set once files are merged. `faulty`: a fault was reported, so no more are."""
 
     mark: Mark
     path: str = field(default="", kw_only=True)
@@ -61,10 +61,10 @@ class Node:
 class Scalar(Node):
     """A single value.
 
-    `text` is what stood in the file, `${…}` unexpanded. `style` is None for plain, else the sign that began it (`'`, `"`,
-    `|`, `>`). `cut` is the comment that may be the rest of the value. `expanded` means that it held `${…}`; then
-    `unset` has what could not be had, and `default` says that a default written here was used. `end` is the place
-    behind it, None where it does not stand in the file.
+    `text` is the written text, with `${…}` unexpanded. `style` is None for a plain scalar, else the character that began
+    it (`'`, `"`, `|`, `>`). `cut` is the comment that may be the rest of the value. `expanded` means that it contained
+    `${…}`. Then `unset` has the missing values, and `default` means that a written default was used. `end` is the place
+    after it, None if it is not in the file.
     """
 
     value: Any
@@ -117,13 +117,13 @@ def resolve(text: str) -> Any:
             return int(text, 0)
         if _FLOAT.fullmatch(text) or _SPECIAL.fullmatch(text):
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-    except ValueError:  # more digits than Python turns into a number
+    except ValueError:  # more digits than Python converts to a number
         return text
     return text
 
 
 def plain(node: Node) -> Any:
-    """Return the values alone: dicts, lists, scalars."""
+    """Return the plain values: dicts, lists, scalars."""
     if isinstance(node, Mapping):
         return {key: plain(entry.node) for key, entry in node.entries.items()}
     if isinstance(node, Sequence):
@@ -133,7 +133,7 @@ def plain(node: Node) -> Any:
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """Yield the node and all below it, in order."""
+    """Yield the node and all nodes below it, in order."""
     yield node
     if isinstance(node, Mapping):
         for entry in node.entries.values():
@@ -149,24 +149,24 @@ def scalars(node: Node) -> Iterator[Scalar]:
 
 
 def find(node: Node | None, *keys: str) -> Node | None:
-    """Return what stands under these keys, one below the other; None where nothing does."""
+    """Return the node at a path of keys, or None."""
     for key in keys:
         node = node.get(key) if isinstance(node, Mapping) else None
     return node
 
 
 def items(node: Node | None) -> list[Node]:
-    """Return the items of a list; none where the node is no list."""
+    """Return the items of a list; empty if the node is no list."""
     return node.items if isinstance(node, Sequence) else []
 
 
 def word(node: Node | None) -> str | None:
-    """Return the text of a scalar; None where it is none."""
+    """Return the text of a scalar, or None."""
     return node.value if isinstance(node, Scalar) and isinstance(node.value, str) else None
 
 
 def words(node: Node | None) -> Iterator[tuple[Node, str]]:
-    """Yield each text of a list with its node; what is no text, or was reported, is left out."""
+    """Yield each text of a list with its node; other values and reported ones are left out."""
     for item in items(node):
         text = word(item)
         if text is not None and not item.faulty:
@@ -182,7 +182,7 @@ def child_path(path: str, key: str | int) -> str:
 
 
 def name_paths(node: Node, path: str = "") -> None:
-    """Write into each node the path it stands at."""
+    """Set the path of each node."""
     node.path = path
     if isinstance(node, Mapping):
         for key, entry in node.entries.items():
@@ -193,7 +193,7 @@ def name_paths(node: Node, path: str = "") -> None:
 
 
 def describe(node: Node) -> str:
-    """Return what a value is, in words: `the number 25`, `a list`."""
+    """Return a value in words: `the number 25`, `a list`."""
     if isinstance(node, Mapping):
         return "a mapping"
     if isinstance(node, Sequence):
@@ -207,11 +207,11 @@ def describe(node: Node) -> str:
     if isinstance(value, int | float):
         return f"the number {node.text[:50]}"
     if node.expanded and not node.default:
-        return f"the text that {quoted(node.text)[1:-1]} gives"  # it may be a secret
+        return f"the text that {quoted(node.text)[1:-1]} gives"  # the text may be a secret
     return f"the text {quoted(str(value))}"
 
 
 def quoted(text: str, longest: int = 60) -> str:
-    """Return the text as it is shown in a message: on one line, shortened, in double quotes."""
+    """Return a text for a message: on one line, shortened, in double quotes."""
     shown = text if len(text) <= longest else text[: longest - 1] + "…"
     return '"' + "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown) + '"'

@@ -1,7 +1,7 @@
-"""Placeholders for what `${…}` could not give; floor 4.
+"""Placeholders for missing values of `${…}`; floor 4.
 
-`check` and its like need no secrets: where the missing value stands in a secret or a URL they go on with a placeholder.
-Everywhere else, and always for `run`, it is an error.
+`check` and similar commands need no secrets: they put a placeholder for a missing value into a secret or a URL. In every
+other field, and always for `run`, a missing value is an error.
 """
 
 from __future__ import annotations
@@ -12,26 +12,27 @@ from router.ops.loading.reading.nodes import Node, Scalar
 from router.ops.loading.reading.problems import Problems
 
 WORD = "placeholder"
-"""What stands for a missing secret, and for the missing part of a URL."""
+"""The placeholder of a missing secret, and of the missing part of a URL."""
 
 URL = f"https://{WORD}.invalid/"
-"""What stands for a missing URL."""
+"""The placeholder of a missing URL."""
 
 _URL_KEYS = ("url", "urls", "proxy", "api")
 
 
 class Settler:
-    """Decides on every scalar that has something unset, once the type of its field is known."""
+    """The decision about each scalar with missing values, after the type of its field is known."""
 
     def __init__(self, problems: Problems, *, placeholders: bool) -> None:
         self._problems = problems
         self._placeholders = placeholders
         self.unknown: dict[str, Problem] = {}
-        """By the path of a value in whose place a placeholder stands: why the value is not known."""
+        """The reason why a value is unknown, by the path of its placeholder."""
 
     def settle(self, node: Node, shape: shapes.Shape, *, server: bool = False) -> None:
-        """Settle a node and all below it. `shape` is what its field expects, None where that is not known; `server`
-        says that its URLs are those of Redis.
+        """Decide on a node and all below it.
+
+        `shape` is the type of its field, None if unknown; `server` means that its URLs are those of Redis.
         """
         for scalar, expected, name in shapes.scalars(node, shape):
             is_secret = shapes.is_secret(expected)
@@ -60,7 +61,7 @@ class Settler:
 
 
 def _url(node: Scalar, *, server: bool) -> str:
-    """Return a URL that can be checked: as much of it as is written here."""
+    """Return a URL that can be checked, made of its written parts and placeholders."""
     if server:
         return f"redis://{WORD}.invalid:6379/0"
     if node.text.startswith(("http://", "https://")):

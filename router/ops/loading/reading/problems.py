@@ -1,7 +1,6 @@
-"""The faults of a configuration, gathered; floor 4.
+"""The collection of the faults of a configuration; floor 4.
 
-Faults are collected and never raised one by one, so that the operator sees them all at once. A value that was reported
-is not reported again.
+Faults are collected and not raised one by one, so that the operator sees all at once. Each value is reported only once.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from router.ops.loading.reading.concealing import Concealment
 from router.ops.loading.reading.nodes import Mark, Node, quoted
 from router.wording import counted
 
-_MOST = 200  # problems shown of one configuration
-_LISTED = 8  # allowed words up to which all are listed
-_NEAR = 3  # of more, the nearest that are named
+_MOST = 200  # the most problems shown of one configuration
+_LISTED = 8  # the most allowed words that are all listed
+_NEAR = 3  # if there are more, so many of the nearest are named
 
 
 class Problems:
@@ -26,7 +25,7 @@ class Problems:
         self._found: dict[tuple[str | None, int | None, int | None, str], Problem] = {}
         self._marks: dict[Problem, Mark] = {}
         self.concealed = Concealment()
-        """What no problem may show."""
+        """The values that no problem may show."""
 
     def add(
         self,
@@ -37,7 +36,7 @@ class Problems:
         excerpt: str | None = None,
         severity: str = "error",
     ) -> None:
-        """Keep one problem at a node or a mark. A node that was found faulty before is left alone.
+        """Add a problem at a node or a mark. A node that was reported before is not reported again.
 
         `path` is the key concerned (default: the node's), `excerpt` a corrected line, `severity` `error`, `warning` or
         `note`.
@@ -56,16 +55,16 @@ class Problems:
             self._marks[problem] = at
 
     def warn(self, message: str, at: Node | Mark | None = None, *, path: str | None = None) -> None:
-        """Keep a warning: `check --strict` objects to it."""
+        """Add a warning, which lets `check --strict` fail."""
         self.add(message, at, path=path, severity="warning")
 
     @property
     def failed(self) -> bool:
-        """Return whether there is an error among them."""
+        """Return whether one of the problems is an error."""
         return any(problem.severity == "error" for problem in self._found.values())
 
     def all(self) -> tuple[Problem, ...]:
-        """Return all of them without secrets: by file in the order they were first seen, and by place."""
+        """Return all problems without secrets: by file in the order of first appearance, and by place."""
         files = {problem.file: index for index, problem in reversed(list(enumerate(self._found.values())))}
         found = sorted(self._found.values(), key=lambda p: (files[p.file], p.line or 0, p.column or 0))
         left = len(found) - _MOST
@@ -77,20 +76,20 @@ class Problems:
         return (*(self.concealed.problem(problem, self._marks.get(problem)) for problem in found), *more)
 
     def check(self) -> None:
-        """Raise `ConfigError` with everything found when there is an error."""
+        """Raise `ConfigError` with all problems if one is an error."""
         if self.failed:
             raise ConfigError(self.all())
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """Return the words `(did you mean …?)`, after a space, when one of the allowed words is close; else nothing."""
+    """Return ` (did you mean …?)` if one of the allowed words is similar, else an empty text."""
     by_lower = {known.lower(): known for known in allowed}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return f" (did you mean `{by_lower[close[0]]}`?)" if close else ""
 
 
 class Unknown(str):
-    """The sentence for a word that is not one of the allowed; `brief` is the same without a long list of them, or None."""
+    """The message for an unknown word; `brief` is a version without the long list of allowed words, or None."""
 
     __slots__ = ("brief",)
 
@@ -98,7 +97,7 @@ class Unknown(str):
 
 
 def unknown(kind: str, word: str, allowed: Iterable[str]) -> Unknown:
-    """Return the sentence for a word that is not one of the allowed: what, which are, and which was meant."""
+    """Return the message for an unknown word: the word, the allowed words, and the similar one."""
     known = list(allowed)
     listed = ", ".join(known) if known else "none"
     sentence = Unknown(f"unknown {kind} {quoted(word)}, allowed: {listed}{did_you_mean(word, known)}")

@@ -1,6 +1,6 @@
 """The origin of the URL of the router's own Redis: the file, an environment variable, or neither; floor 4.
 
-Without `redis.url` the file is read as if `"${REDIS_URL:-embedded}"` stood there, so that one mechanism expands, hides
+Without `redis.url` the file is read as if it contained `"${REDIS_URL:-embedded}"`, so that one mechanism expands, hides
 and shows it.
 """
 
@@ -24,13 +24,13 @@ class RedisOrigin:
     """The origin of the URL of the router's own Redis."""
 
     variable: str | None = None
-    """The environment variable that `redis.url` is written with, None where the file holds the URL itself."""
+    """The environment variable in `redis.url`; None if the file contains the URL itself."""
     is_set: bool = False
-    """Whether that variable gave the URL; else the default written behind it did."""
+    """True if that variable gave the URL, False if its default did."""
     embedded: bool = False
 
     def __str__(self) -> str:
-        """Name the place: `$REDIS_URL`, `redis.url`, or `embedded` for the embedded server."""
+        """Return the name of the origin: `$REDIS_URL`, `redis.url`, or `embedded` for the embedded server."""
         if self.embedded:
             return EMBEDDED
         return f"${self.variable}" if self.is_set else "redis.url"
@@ -41,7 +41,7 @@ class RedisOrigin:
         return self.embedded and self.variable is not None and not self.is_set
 
     def cure(self, url: str = "redis://HOST:6379") -> str:
-        """Return what to do to use the server of this URL, as the rest of a sentence."""
+        """Return the instruction to use the server of this URL, as the rest of a sentence."""
         if self.variable is None:
             return f"write `redis: {{url: {url}}}` into the configuration"
         return f"set {self.variable}={url}"
@@ -64,7 +64,7 @@ def imply(root: Mapping, environ: MappingType[str, str]) -> Scalar | None:
 
 
 def origin(root: Mapping) -> RedisOrigin:
-    """Return where the URL comes from, of a tree that is expanded."""
+    """Return the origin of the URL in an expanded tree."""
     url = find(root, "redis", "url")
     if not isinstance(url, Scalar):
         return RedisOrigin()

@@ -1,4 +1,4 @@
-"""The expectations of a pydantic model at a place: which keys, and whether a secret or a template; floor 4."""
+"""The types that a pydantic model expects at a path: its keys, secrets and templates; floor 4."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from router.ops.loading.reading.nodes import Mapping, Node, Scalar, Sequence
 from router.options import Addresses, Template
 
 Shape = Any
-"""A type annotation, as `typing` has it."""
+"""A type annotation of `typing`."""
 
 
 def leaves(shape: Shape) -> Iterator[Any]:
-    """Yield the single types of an annotation, unions and `Annotated` taken apart; markers come along as instances."""
+    """Yield the single types of an annotation, with unions and `Annotated` unpacked; markers are yielded as instances."""
     origin: Any = get_origin(shape)
     if origin is Annotated:
         inner, *markers = get_args(shape)
@@ -36,7 +36,7 @@ def fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def of_field(field: FieldInfo) -> Shape:
-    """Return the annotation of a field, with the markers that pydantic keeps apart."""
+    """Return the annotation of a field, with the markers that pydantic stores separately."""
     return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
 
 
@@ -46,7 +46,7 @@ def models(shape: Shape) -> list[type[BaseModel]]:
 
 
 def below(shape: Shape, key: str | int) -> Shape | None:
-    """Return what an annotation expects under a key or an index, None when it expects nothing there."""
+    """Return the annotation under a key or an index, or None."""
     found: list[Shape] = []
     for leaf in leaves(shape):
         origin, arguments = get_origin(leaf), get_args(leaf)
@@ -62,11 +62,11 @@ def below(shape: Shape, key: str | int) -> Shape | None:
             found.append(arguments[1])
     if not found:
         return None
-    return found[0] if len(found) == 1 else Union[tuple(found)]  # noqa: UP007  # built at run time
+    return found[0] if len(found) == 1 else Union[tuple(found)]  # noqa: UP007  # a union built at run time
 
 
 def at(shape: Shape, location: Iterable[str | int]) -> Shape:
-    """Return what stands at a location; parts that lead nowhere (the tags pydantic gives to a union's branches) are skipped."""
+    """Return the annotation at a location of pydantic; unknown parts (its tags of union branches) are skipped."""
     for part in location:
         deeper = below(shape, part)
         shape = shape if deeper is None else deeper
@@ -74,7 +74,7 @@ def at(shape: Shape, location: Iterable[str | int]) -> Shape:
 
 
 def scalars(node: Node, shape: Shape, key: str = "") -> Iterator[tuple[Scalar, Shape, str]]:
-    """Yield every scalar of a tree, what its field expects, and the key it stands under."""
+    """Yield every scalar of a tree, the annotation of its field, and its key."""
     if isinstance(node, Mapping):
         for name, entry in node.entries.items():
             yield from scalars(entry.node, at(shape, [name]), name)
@@ -86,17 +86,17 @@ def scalars(node: Node, shape: Shape, key: str = "") -> Iterator[tuple[Scalar, S
 
 
 def keys(shape: Shape) -> list[str]:
-    """Return the keys that the models of an annotation take."""
+    """Return the keys of the models in an annotation."""
     return [key for model in models(shape) for key in fields(model)]
 
 
 def is_secret(shape: Shape) -> bool:
-    """Return whether a secret stands there."""
+    """Return whether the annotation is that of a secret."""
     return any(isinstance(leaf, type) and issubclass(leaf, SecretStr) for leaf in leaves(shape))
 
 
 def is_template(shape: Shape) -> bool:
-    """Return whether a template or addresses stand there."""
+    """Return whether the annotation is that of a template or of addresses."""
     kinds = (Template, Addresses)
     return any(
         isinstance(leaf, kinds) or (isinstance(leaf, type) and issubclass(leaf, kinds)) for leaf in leaves(shape)

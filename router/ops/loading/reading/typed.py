@@ -1,4 +1,4 @@
-"""From nodes to typed models: pydantic decides, its errors are told in plain words at their place; floor 4."""
+"""Validation of nodes by pydantic models, with errors in plain words at their places; floor 4."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ _BOUNDS = {
     "less_than_equal": "at most",
 }
 NAME_RULE = "1 to 64 of the letters a-z A-Z, digits, `_`, `.` and `-`"
-"""What a name of a source, route or sink is made of."""
+"""The allowed characters of names, in words."""
 
 _YES_NO = frozenset({"yes", "no", "on", "off", "y", "n"})
 
 
 class PlacedName(str):
-    """The name in `{file: name}`, and the place it stands at: what it is relative to."""
+    """The name in `{file: name}`, with its place, because the name is relative to its file."""
 
     __slots__ = ("mark",)
 
@@ -70,7 +70,7 @@ class PlacedName(str):
 
 
 def data(node: Node) -> Any:
-    """Return the values of a node as pydantic takes them; the name of a template file knows its place."""
+    """Return the values of a node for pydantic; the names of template files are `PlacedName`."""
     if isinstance(node, Mapping):
         name = node.get("file")
         if len(node.entries) == 1 and isinstance(name, Scalar) and isinstance(name.value, str):
@@ -85,12 +85,12 @@ def data(node: Node) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """A pydantic error at its place: the node reached, the key below it that is concerned, the union branch."""
+    """A pydantic error at its place: the node, the key below it, and the branch of the union."""
 
     error: ErrorDetails
     node: Node
     entry: Entry | None
-    """The entry that the node is the value of."""
+    """The entry whose value is the node."""
     key: str | None
     branch: tuple[int, str] | None
 
@@ -105,9 +105,9 @@ def check(
     context: MappingType[str, Any] | None = None,
     concerns: Callable[[Node, str | None], bool] = lambda _node, _key: True,
 ) -> M | None:
-    """Validate a mapping by a model and report what is wrong; None when something is.
+    """Validate a mapping by a model; report the faults and return None if there are any.
 
-    `at` is the entry the mapping is the value of: what concerns the whole is reported at its key. `allowed` are the keys
+    `at` is the entry whose value is the mapping: faults of the whole are reported at its key. `allowed` are the keys
     to name when one is unknown (default: the model's), `context` is pydantic's. Only faults for which
     `concerns(node, key below it)` holds are reported.
     """
@@ -133,7 +133,7 @@ def _is_unknown(fault: _Fault) -> bool:
 
 
 def _retype(node: Node, errors: list[ErrorDetails]) -> bool:
-    """Read scalars that held `${…}` as what they look like, where their text was not what the field wants."""
+    """Convert expanded scalars to the type that their text looks like, if the field does not accept the text."""
     changed = False
     for error in errors:
         target = _locate(node, error, None).node
@@ -163,9 +163,9 @@ def _locate(root: Node, error: ErrorDetails, at: Entry | None) -> _Fault:
 
 
 def _grouped(faults: list[_Fault]) -> list[list[_Fault]]:
-    """Faults that are told together: those of a union's branches at one value.
+    """Return groups of faults with one message each: the faults of a union's branches at one value.
 
-    Of a union only the branch that got furthest into the value counts.
+    For a union, only the branch that matched most of the value is reported.
     """
     single: list[list[_Fault]] = []
     unions: dict[int, list[_Fault]] = defaultdict(list)
@@ -214,7 +214,7 @@ def _report(
 
 
 def unknown_key(key: str, entry: Entry, allowed: SequenceType[str], problems: Problems) -> None:
-    """Report a key that is not known where it stands."""
+    """Report an unknown key at its place."""
     if entry.node.faulty:
         return
     entry.node.faulty = True
@@ -246,7 +246,7 @@ def _sentence(error: ErrorDetails) -> str:
 
 
 def _wrong(group: list[_Fault], node: Node) -> str:
-    """Return the sentence for a value that does not fit."""
+    """Return the message for an invalid value."""
     kinds = list(dict.fromkeys(fault.error["type"] for fault in group))
     wanted = [_WORDS[kind] for kind in kinds if kind in _WORDS]
     if wanted and len(wanted) == len(kinds):
@@ -286,7 +286,7 @@ def _literal(error: ErrorDetails, node: Node) -> str:
 
 
 def expected(wanted: str, node: Node) -> str:
-    """Return the sentence for a value of the wrong type, with the cure that is likely."""
+    """Return the message for a value of the wrong type, with the likely correction."""
     return f"must be {wanted}, not {describe(node)}{_cure(wanted, node)}"
 
 
@@ -313,12 +313,12 @@ def _cure(wanted: str, node: Node) -> str:
 
 
 def mapping(node: Node | None, problems: Problems) -> Mapping | None:
-    """Return the node if it is a mapping; else it is reported and None."""
+    """Return the node if it is a mapping; otherwise report it and return None."""
     if node is None or isinstance(node, Mapping):
         return node
     message, fixed = expected("a mapping", node), None
     if isinstance(node, Scalar) and isinstance(node.value, str):
-        # A key without its space is read as a text, so nothing knows yet whether its value is a secret.
+        # `key:value` without a space is read as one text, so its value may be a secret that is not known as such.
         message = message.replace(node.value, without_credentials(node.value))
         fixed = yaml_hints.space_after_colon(node.value)
     problems.add(message, node, excerpt=f"write: {without_credentials(fixed)}" if fixed else None)
@@ -326,7 +326,7 @@ def mapping(node: Node | None, problems: Problems) -> Mapping | None:
 
 
 def sequence(node: Node | None, problems: Problems) -> Sequence | None:
-    """Return the node if it is a list; else it is reported and None."""
+    """Return the node if it is a list; otherwise report it and return None."""
     if node is None or isinstance(node, Sequence):
         return node
     problems.add(expected("a list", node), node)
@@ -334,7 +334,7 @@ def sequence(node: Node | None, problems: Problems) -> Sequence | None:
 
 
 def text(node: Node | None, problems: Problems) -> str | None:
-    """Return the text of a node; reported when it is none."""
+    """Return the text of a node; report a node that is none."""
     if node is None:
         return None
     if isinstance(node, Scalar) and isinstance(node.value, str):

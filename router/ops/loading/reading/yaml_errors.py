@@ -1,7 +1,7 @@
-"""Explanations of what the operator did where the YAML parser gives up, and the line as it was meant; floor 4.
+"""Explanations of YAML syntax errors, with the corrected line; floor 4.
 
-The parser says where it noticed, which is often lines behind the slip. Each of `_EXPLANATIONS` knows one usual slip and
-looks whether that is it; they are asked in their order.
+The parser reports the place where it noticed the error, often lines after the mistake. Each function of `_EXPLANATIONS`
+recognises one common mistake (a `Slip`). They are tried in their order.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ _NO_COLON = re.compile(r"(\s*(?:- +)*)([A-Za-z_][\w.-]*)(?::?\u00a0+|\s*=\s*|\s+
 _KEY_ALONE = re.compile(r"[a-z_][\w.-]*")
 _NEXT_KEY = re.compile(r"[a-z_][\w.-]*(?=:(?:\s|$))")
 _VALUE_THEN_KEY = re.compile(r"(?:^|[\s:,{])([^\s,:{}\[\]]+)(\s+)([a-z_][\w.-]*)$")
-_MOST_JUDGED = 50  # corrections of one file that are parsed: each costs as much as the whole file
+_MOST_JUDGED = 50  # the most corrections of one file that are parsed: each parses the whole file again
 _ESCAPE = re.compile(r'\\(?:[^0abtnvfre "/\\N_LPxuU]|x(?![0-9A-Fa-f]{2})|u(?![0-9A-Fa-f]{4})|U(?![0-9A-Fa-f]{8}))')
 
 
 Slips = list[tuple[Slip, str]]
-"""Slips, each with the path that it is at."""
+"""Slips with their paths."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """The place where the parser gave up, and what it said. Lines and columns count from 0."""
+    """The place where the parser stopped, and its message. Lines and columns count from 0."""
 
     lines: Sequence[str]
     line: int
     column: int
     begun: tuple[int, int] | None
-    """Line and column where began what could not be finished."""
+    """Line and column of the beginning of the unfinished construct."""
     told: str
 
     @property
     def text(self) -> str:
-        """The line where the parser gave up."""
+        """The line where the parser stopped."""
         return self.lines[self.line]
 
 
 def of_error(lines: Sequence[str], error: MarkedYAMLError) -> Slip:
-    """Return what the operator did, from what the parser says and the lines around."""
+    """Return the slips that explain a parser error, from its message and the lines around."""
     line, column = _place(lines, error.problem_mark or error.context_mark) or (0, 0)
     told = f"{error.context or ''} {error.problem or ''}"
     failure = _Failure(lines, line, column, _place(lines, error.context_mark), told)
@@ -62,9 +62,9 @@ def of_error(lines: Sequence[str], error: MarkedYAMLError) -> Slip:
 
 
 def report(slips: Slips, lines: Sequence[str], file: SourceFile, problems: Problems) -> None:
-    """Report slips, each with its path; `lines` are as they stand when every sure correction is made.
+    """Report slips with their paths; `lines` contain all sure corrections.
 
-    A corrected line is shown if it can be parsed: of several slips on one line, as it is when all are corrected.
+    A corrected line is shown if it can be parsed; if a line has several slips, with all of them corrected.
     """
     sound = Soundness(lines)
     for slip, path in slips:
@@ -74,14 +74,14 @@ def report(slips: Slips, lines: Sequence[str], file: SourceFile, problems: Probl
 
 
 class Soundness:
-    """Says of corrected lines of one file whether they can be parsed; of a file full of slips, of the first ones alone."""
+    """The check whether corrected lines of one file can be parsed; limited to the first lines of a file with many slips."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         self._lines = lines
         self._left = _MOST_JUDGED
 
     def __call__(self, number: int, corrected: str | None) -> bool:
-        """Return whether this line (its number from 0) is YAML, corrected so."""
+        """Return whether the file is valid up to this corrected line (numbered from 0)."""
         if corrected is None:
             return False
         self._left -= 1
@@ -89,12 +89,12 @@ class Soundness:
 
 
 def _is_sound(lines: Sequence[str], number: int, corrected: str) -> bool:
-    """Return whether the line with this number (from 0) is YAML when it is corrected, as far as the parser can tell.
+    """Return whether the corrected line with this number (from 0) can be parsed.
 
-    A fault further down is another one, unless brackets or quotes were opened up to this line.
+    A fault further down is another one, unless a bracket or quote is open at this line.
     """
     text = "\n".join([*lines[:number], corrected, *lines[number + 1 :]])
-    opened: list[int] = []  # the lines where brackets begin that are not closed yet
+    opened: list[int] = []  # the lines with brackets that are not closed yet
     try:
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
             if isinstance(event, yaml.CollectionStartEvent):
@@ -116,7 +116,7 @@ def _line_of(event: Event) -> int:
 
 
 def _place(lines: Sequence[str], mark: object) -> tuple[int, int] | None:
-    """Line and column of a parser's mark, which may lie behind the end."""
+    """Return line and column of a parser's mark, which may be after the last line."""
     if mark is None:
         return None
     line, column = getattr(mark, "line", 0), getattr(mark, "column", 0)
@@ -137,7 +137,7 @@ def _tab(failure: _Failure) -> Slip | None:
 
 
 def _marked_value(failure: _Failure) -> Slip | None:
-    """Return a value on the line, or on the line where the bracket was opened, that needs quotes."""
+    """Find a value that needs quotes, on the line or on the line of the opening bracket."""
     line = failure.line
     opened = failure.begun[0] if failure.begun and "flow" in failure.told else line
     for number in dict.fromkeys((line, opened)):
@@ -155,7 +155,7 @@ def _marked_value(failure: _Failure) -> Slip | None:
 
 
 def _no_comma(failure: _Failure) -> Slip | None:
-    """Find the next key of a mapping in braces right behind a value: `{type: pubsub channels: [x]}`, `{a: [x] b: y}`."""
+    """Find a key that follows a value without a comma, in braces: `{type: pubsub channels: [x]}`, `{a: [x] b: y}`."""
     text, column = failure.text, failure.column
     if "flow mapping" not in failure.told or "expected ',' or '}'" not in failure.told:
         return None
@@ -163,12 +163,12 @@ def _no_comma(failure: _Failure) -> Slip | None:
     opener = failure.lines[failure.begun[0]] if failure.begun else ""
     least = len(_indent(opener)) + (not opener.lstrip().startswith("{"))
     if len(_indent(text)) < least and text != opener:
-        return None  # the next key of the mapping around: it is the bracket that is missing
+        return None  # the key belongs to the outer mapping: the bracket is missing
     key_alone = text[:column].strip()
     if text[column : column + 1] == ":" and _KEY_ALONE.fullmatch(key_alone) and above is not None:
         return _no_comma_above(failure.lines[above], above, key_alone)
     glued = _VALUE_THEN_KEY.search(text[:column]) if text[column : column + 1] == ":" else None
-    if glued:  # YAML takes value and key for one text, up to the colon
+    if glued:  # YAML reads value and key as one text, up to the colon
         begin, key = glued.start(3), glued[3]
     elif found := _NEXT_KEY.match(text, column):
         begin, key = column, found[0]
@@ -184,7 +184,7 @@ def _no_comma(failure: _Failure) -> Slip | None:
 
 
 def _no_comma_above(text: str, number: int, key: str) -> Slip | None:
-    """Return the same where the key begins the next line."""
+    """Find a missing comma before a key at the begin of the next line."""
     end = len(without_comment(text))
     if text[end - 1] in "{[,:":
         return None
@@ -192,7 +192,7 @@ def _no_comma_above(text: str, number: int, key: str) -> Slip | None:
 
 
 def _block(failure: _Failure) -> Slip | None:
-    """`> 100 orders`, `| hello`: YAML expects nothing behind the sign but lines below."""
+    """Find text after `>` or `|`, as in `> 100 orders`: YAML expects the text on the lines below."""
     told = failure.told
     if "block scalar" not in told or "comment or line break" not in told or failure.begun is None:
         return None
@@ -203,7 +203,7 @@ def _block(failure: _Failure) -> Slip | None:
 
 
 def _spaces(failure: _Failure) -> Slip | None:
-    """Return a missing space after `:` or `-`, on the line or the one before."""
+    """Find a missing space after `:` or `-`, on the line or the one before."""
     line = failure.line
     for number in dict.fromkeys((failure.begun[0] if failure.begun else line, line, line - 1)):
         if not 0 <= number <= line:
@@ -218,7 +218,7 @@ def _spaces(failure: _Failure) -> Slip | None:
 
 
 def _no_colon(failure: _Failure) -> Slip | None:
-    """Return a line that is no `key: value`; the parser notices on the next one."""
+    """Find a line that is no `key: value`; the parser notices it on the next line."""
     lines, line, begun = failure.lines, failure.line, failure.begun
     if "could not find expected ':'" in failure.told and begun is not None:
         number = begun[0]
@@ -229,7 +229,7 @@ def _no_colon(failure: _Failure) -> Slip | None:
     found = _NO_COLON.fullmatch(lines[number].rstrip())
     start = content_start(lines[number])
     if number != line and (begun is None or begun[0] != number):
-        # The line below has a key where this one, which has none, should have one.
+        # This line has no key, and the line below has one in the same column.
         is_meant = found and start == content_start(lines[line]) and not key_of(lines[number])
         if not is_meant:
             return None
@@ -238,7 +238,7 @@ def _no_colon(failure: _Failure) -> Slip | None:
 
 
 def _escape(failure: _Failure) -> Slip | None:
-    """Return a backslash in double quotes that begins no escape of YAML's."""
+    """Find a backslash in double quotes that is no escape of YAML."""
     told = failure.told
     if "quoted scalar" not in told or failure.begun is None or not ("escape" in told or "hexdecimal" in told):
         return None
@@ -254,7 +254,7 @@ def _escape(failure: _Failure) -> Slip | None:
 
 
 def _open_quote(failure: _Failure) -> Slip | None:
-    """Return a quote that is never closed; the parser may notice only lines later, where the next one is opened."""
+    """Find a quote that is never closed; the parser may notice it only lines later, at the next quote."""
     lines, line = failure.lines, failure.line
     if "quoted scalar" in failure.told and failure.begun is not None:
         last, column = failure.begun
@@ -272,20 +272,20 @@ def _open_quote(failure: _Failure) -> Slip | None:
 
 
 def _opens(text: str) -> bool:
-    """Return whether the value of a line begins with a quote that the line does not close."""
+    """Return whether the value of a line begins with a quote that is not closed in the line."""
     start = value_start(text)
     return text[start : start + 1] in {'"', "'"} and not QUOTED.match(text, start)
 
 
 def _after_quote(failure: _Failure) -> Slip | None:
-    """Text after a closing quote: `'it's'`, `"a" b`."""
+    """Find text after a closing quote: `'it's'`, `"a" b`."""
     text = without_comment(failure.text)
     start = value_start(text)
     found = QUOTED.match(text, start)
     if not found or not text[found.end() :].strip() or text[found.end()] == ":":
         return None
     whole = text[start:]
-    # `"a "b" c"` was to be one value, `"a" and "b"` has quotes of its own.
+    # `"a "b" c"` is meant as one value; `"a" and "b"` is a text with quotes in it.
     around = whole[-1] == whole[0] and (whole.count(whole[0]) % 2 == 1 or not text[found.end()].isspace())
     fixed = text[:start] + hints.quote(whole[1:-1] if around else whole)
     return Slip(failure.line + 1, found.end() + 1, AFTER_QUOTE, fixed, sure=True)
@@ -324,7 +324,7 @@ def _open_bracket(failure: _Failure) -> Slip | None:
 
 
 def _last_opened(lines: Sequence[str], line: int) -> tuple[int, int] | None:
-    """Return where the innermost bracket begins that is open at the end of a line."""
+    """Return the column of the innermost bracket that is open at the end of a line."""
     stack: list[tuple[int, int]] = []
     for number in range(line + 1):
         bare = QUOTED.sub(lambda found: "_" * len(found[0]), without_comment(lines[number]))
@@ -337,7 +337,7 @@ def _last_opened(lines: Sequence[str], line: int) -> tuple[int, int] | None:
 
 
 def _closed_twice(failure: _Failure) -> Slip | None:
-    """Return a bracket that is closed once more than it is opened on the line."""
+    """Find a closing bracket without an opening one on the line."""
     text = failure.text.rstrip()
     bare = QUOTED.sub("", without_comment(text))
     for opened, closing in (("[", "]"), ("{", "}")):
@@ -380,7 +380,7 @@ _EXPLANATIONS: tuple[Callable[[_Failure], Slip | None], ...] = (
 
 
 def _plainly(told: str) -> str:
-    """Return the sentence for a failure that is none of the usual slips."""
+    """Return the message for a parser error that is no common mistake."""
     if "expected '-' indicator" in told:
         return "this is not YAML: a list goes on with `- `, a mapping can't begin inside it"
     if "could not find expected ':'" in told:
@@ -395,5 +395,5 @@ def _indent(text: str) -> str:
 
 
 def _line_above(lines: Sequence[str], line: int) -> int | None:
-    """Return the nearest line above that says something."""
+    """Return the nearest line above that is not empty or a comment."""
     return next((number for number in range(line - 1, -1, -1) if hints.says(lines[number])), None)

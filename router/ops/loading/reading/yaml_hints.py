@@ -1,7 +1,7 @@
-"""Values that YAML does not read as they were meant, found on one line and quoted; floor 4.
+"""Common YAML mistakes on one line, and their corrections; floor 4.
 
-YAML gives a meaning of its own to signs that people write as text: `{{`, `*`, `@`, `!`, `: `, ` #`. These functions find
-the value that was meant and print the line with that value quoted. `yaml_errors` uses them where the parser gives up.
+YAML gives a meaning to characters that people write as text: `{{`, `*`, `@`, `!`, `: `, ` #`. These functions find the
+intended value and return the line with that value in quotes. `yaml_errors` uses them if the parser fails.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ NO_DASH_SPACE = "a space is missing after `-`"
 
 @dataclass(frozen=True, slots=True)
 class Slip:
-    """A slip: its place (from 1), explanation, the corrected line; `sure` when parsing may go on with that line."""
+    """A common mistake: its place (from 1), explanation, and corrected line; `sure` if parsing may go on with that line."""
 
     line: int
     column: int
@@ -58,7 +58,7 @@ class Slip:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """An unquoted value on one line: where it begins and ends (from 0), and whether it stands inside `{…}` or `[…]`."""
+    """An unquoted value on one line: its begin and end (from 0), and whether it is inside `{…}` or `[…]`."""
 
     start: int
     end: int
@@ -67,17 +67,17 @@ class Value:
 
 
 def content_start(line: str) -> int:
-    """Return where a line begins behind its indentation and its dashes."""
-    return len(_DASHES.match(line)[0])  # type: ignore[index]  # it matches nothing at least
+    """Return the column after the indentation and dashes of a line."""
+    return len(_DASHES.match(line)[0])  # type: ignore[index]  # the pattern also matches an empty text
 
 
 def key_of(line: str) -> re.Match[str] | None:
-    """Return the key that a line begins with, its colon included."""
+    """Return the key at the begin of a line, with its colon."""
     return _KEY.match(line, content_start(line))
 
 
 def value_start(line: str) -> int:
-    """Return where the value of a line begins."""
+    """Return the column of the value of a line."""
     key = key_of(line)
     start = key.end() if key else content_start(line)
     return start + len(line[start:]) - len(line[start:].lstrip())
@@ -96,9 +96,9 @@ def quote(text: str) -> str:
 
 
 def values(line: str, flow: str = "") -> Iterator[Value]:
-    """Yield the unquoted values of a line as they were meant, templates in one piece.
+    """Yield the unquoted values of a line as they are meant, with templates unbroken.
 
-    `flow` are the brackets that are open where the line begins.
+    `flow` are the brackets that are open at the begin of the line.
     """
     if flow:
         yield from _flow(line, 0, flow)
@@ -145,7 +145,7 @@ def _flow(line: str, at: int, stack: str) -> Iterator[Value]:
 
 
 def _piece(line: str, at: int, *, key: bool) -> tuple[int, bool]:
-    """Return the end of an unquoted piece inside brackets, and whether it is a key (its `:` stands at the end)."""
+    """Return the end of an unquoted piece inside brackets, and whether it is a key (it ends with `:`)."""
     while at < len(line):
         atom = _ATOM.match(line, at)
         if atom:
@@ -160,11 +160,11 @@ def _piece(line: str, at: int, *, key: bool) -> tuple[int, bool]:
 
 
 def after_brackets(line: str, column: int) -> str | None:
-    """The line with the whole value quoted, where text follows the bracket that closes the one at a column (from 0).
+    """Return the line with the whole value quoted, if text follows the bracket that closes the one at a column (from 0).
 
-    `subject: [{{ event.channel }}] {{ payload.message }}`: YAML takes the beginning for a list.
+    `subject: [{{ event.channel }}] {{ payload.message }}`: YAML reads the beginning as a list.
     """
-    if line[column : column + 1] not in {"[", "{"}:  # an anchor or a tag comes first
+    if line[column : column + 1] not in {"[", "{"}:  # after an anchor or a tag
         return None
     depth, at = 0, column
     while at < len(line):
@@ -183,7 +183,7 @@ def after_brackets(line: str, column: int) -> str | None:
 
 
 def explain(value: Value) -> str | None:
-    """Why an unquoted value is not read as meant, or None when nothing is wrong with it."""
+    """Return the explanation why an unquoted value is misread, or None."""
     text = value.text
     if text.startswith("{{") or (value.flow and "{{" in text):
         return BRACES
@@ -205,7 +205,7 @@ def explain(value: Value) -> str | None:
 
 
 def shown(line: str | None, *, indented: bool = False) -> str | None:
-    """Return a corrected line as it is printed."""
+    """Return a corrected line for a message."""
     return None if line is None else f"write: {without_credentials(line if indented else line.strip())[:300]}"
 
 
@@ -224,13 +224,13 @@ def value_at(line: str, column: int, flow: str = "") -> Value | None:
 
 
 def space_after_colon(line: str) -> str | None:
-    """Return the line with the space that is missing after its `:`, None when none is missing."""
+    """Return the line with the missing space after its `:`, or None."""
     found = _NO_SPACE.match(line)
     return f"{found[1]}{found[2]}: {found[3]}" if found else None
 
 
 def space_after_dash(line: str) -> str | None:
-    """Return the line with the space that is missing after its `-`, None when none is missing."""
+    """Return the line with the missing space after its `-`, or None."""
     found = _NO_DASH_SPACE.match(line)
     return f"{found[1]}- {found[2]}" if found else None
 
@@ -240,11 +240,11 @@ def says(text: str) -> bool:
     return text.lstrip()[:1] not in {"", "#"}
 
 
-# The key that a slip is in: nothing but the lines can tell, for the parser has given up there.
+# The path of a slip is found from the lines alone, because the parser has failed there.
 
 
 def path_at(lines: Sequence[str], line: int) -> str:
-    """Return the path of the key on a line (from 0), read off the indentation: the parser has given up there."""
+    """Return the path of the key on a line (from 0), found by indentation, because the parser has failed there."""
     parts: list[str | int] = []
     limit = 1e9
     for number in range(line, -1, -1):
@@ -253,7 +253,7 @@ def path_at(lines: Sequence[str], line: int) -> str:
                 continue
             if part is None:
                 parts.append(_index(lines, number, column))
-                limit = column + 0.5  # a list may stand as far left as its key
+                limit = column + 0.5  # a list may have the same indentation as its key
             else:
                 parts.append(part)
                 limit = column
@@ -266,7 +266,7 @@ def path_at(lines: Sequence[str], line: int) -> str:
 
 
 def _steps(line: str) -> list[tuple[int, str | None]]:
-    """Return the dashes (None) and the key that a line begins with, each with its column."""
+    """Return the dashes (as None) and the key at the begin of a line, each with its column."""
     if line.lstrip().startswith("#"):
         return []
     start = content_start(line)
@@ -278,7 +278,7 @@ def _steps(line: str) -> list[tuple[int, str | None]]:
 
 
 def _index(lines: Sequence[str], line: int, column: int) -> int:
-    """Return how many entries of the list stand before the dash."""
+    """Return the number of list entries before the dash."""
     count = 0
     for number in range(line - 1, -1, -1):
         text = lines[number]

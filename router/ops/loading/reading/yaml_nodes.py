@@ -1,7 +1,8 @@
-"""YAML text to a tree with marks; floor 4.
+"""Conversion of YAML text to a tree of nodes with marks; floor 4.
 
-PyYAML's event parser reads; the meaning is ours (`nodes.resolve`), because PyYAML's is YAML 1.1. A key stands once, tags and merge keys are refused, and aliases can
-neither contain themselves nor multiply (the events are read one by one, so neither depth nor copies get out of hand).
+PyYAML's event parser reads the text. The types of scalars are decided here (`nodes.resolve`), because PyYAML implements
+YAML 1.1. Repeated keys, tags and merge keys are refused. Aliases can neither contain themselves nor multiply: events are
+read one by one, so the depth and the number of copies are limited.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from router.ops.loading.reading.nodes import (
 )
 from router.ops.loading.reading.problems import Problems
 
-_DEPTH = 50  # levels of nesting
-_COPIES = 10_000  # nodes that aliases may add
-_REPAIRS = 20  # slips of one file that are corrected to read on
+_DEPTH = 50  # the most levels of nesting
+_COPIES = 10_000  # the most nodes that aliases may add
+_REPAIRS = 20  # the most slips of one file that are corrected before parsing goes on
 _LARGEST = 4 * 1024**2
 
 _BREAK = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
@@ -42,17 +43,17 @@ _KEY_WITHOUT_SPACE = re.compile(r"([A-Za-z_][\w.-]*):(?!//)(\S.*)", re.DOTALL)
 
 
 def read(path: Path, name: str, problems: Problems, at: Node | None = None, *, pipes: bool = False) -> Mapping | None:
-    """Read a file that holds one mapping; None, and the problems say why, where it can't be.
+    """Read a file that contains one mapping; report problems and return None if that fails.
 
-    `name` is how the file is called in messages, `at` what names it, for a file that can't be read. With `pipes` a pipe
-    will do, and the name `-` is standard input.
+    `name` is the file's name in messages. `at` is the node that names the file, for a message if it can't be read. With
+    `pipes` the file may be a pipe, and the name `-` is standard input.
     """
     text = _text(path, name, problems, at, pipes=pipes)
     return None if text is None else parse(text, SourceFile(name, path), problems)
 
 
 def parse(text: str, file: SourceFile, problems: Problems) -> Mapping | None:
-    """Parse the text of a file. Slips that have a sure correction are reported, corrected and read past."""
+    """Parse the text of a file. Slips with a sure correction are reported and corrected, and parsing goes on."""
     lines = _BREAK.split(text)
     slips: yaml_errors.Slips = []
     root = _repaired(lines, file, problems, slips)
@@ -61,7 +62,7 @@ def parse(text: str, file: SourceFile, problems: Problems) -> Mapping | None:
 
 
 def _repaired(lines: list[str], file: SourceFile, problems: Problems, slips: yaml_errors.Slips) -> Mapping | None:
-    """Parse lines. Slips, and the paths that they are at, are added to `slips`, and `lines` are corrected."""
+    """Parse lines. Slips with their paths are added to `slips`, and `lines` are corrected."""
     repaired: set[tuple[int, int]] = set()
     for _ in range(_REPAIRS):
         builder = _Builder(SourceFile(file.name, file.path, tuple(lines)), problems, repaired)
@@ -120,11 +121,11 @@ def _is_plain(event: Any) -> bool:
 
 
 class _StopError(Exception):
-    """The rest of the file can't be understood; the reason is among the problems."""
+    """Raised if the rest of the file can't be parsed; the reason is reported."""
 
 
 class _SlipError(Exception):
-    """A slip that the parser would tell badly."""
+    """Raised for a slip for which the parser has an unclear message."""
 
     def __init__(self, mark: Any, message: str, fixed: str) -> None:
         super().__init__(message)
@@ -132,22 +133,22 @@ class _SlipError(Exception):
 
 
 class _Builder:
-    """Builds the tree of one document from parser events."""
+    """The builder of the tree of one document, from parser events."""
 
     def __init__(self, file: SourceFile, problems: Problems, repaired: Container[tuple[int, int]] = ()) -> None:
         self._file = file
         self._problems = problems
-        self._repaired = repaired  # places whose slip was reported and corrected
-        self._trail: list[str | int] = []  # the path of what is being read
+        self._repaired = repaired  # places of slips that were reported and corrected
+        self._trail: list[str | int] = []  # the path of the current node
         self._anchors: dict[str, Node | None] = {}  # None while the node is being built
         self._copies = 0
-        self._open = ""  # the brackets that are open
+        self._open = ""  # the open brackets
         self._sound = yaml_errors.Soundness(file.lines)
         self._events: Iterator[Any] = iter(())
 
     @property
     def path(self) -> str:
-        """The path of what is being read."""
+        """The path of the current node."""
         path = ""
         for part in self._trail:
             path = child_path(path, part)
@@ -223,7 +224,7 @@ class _Builder:
         return node
 
     def _comment(self, node: Scalar, event: Any) -> None:
-        """Notice a value that ` #` has cut: surely so, where a template is torn; else it is remembered as possible."""
+        """Report a value that ` #` has cut inside a template; otherwise remember the comment as a possible cut."""
         line = self._file.line(event.end_mark.line + 1)
         rest = line[event.end_mark.column :]
         comment = rest.lstrip()
@@ -264,7 +265,7 @@ class _Builder:
             self._trail.append(name or "")
             value_event: Any = next(self._events)
             if name is None:
-                node.faulty = True  # what may be missing now is not
+                node.faulty = True  # the slip was corrected, so nothing is missing
             elif self._no_space(node, key, value_event):
                 self._trail.pop()
                 continue
@@ -284,7 +285,7 @@ class _Builder:
         self._problems.add(message, entry.mark, path=self.path)
 
     def _key(self, event: Any, depth: int) -> str | None:
-        """Return the text of a key, or None when it is none (reported)."""
+        """Return the text of a key; report another type and return None."""
         if not isinstance(event, yaml.ScalarEvent):
             self._node(event, depth + 1)
             self._add("a key must be text, not a list, a mapping or an alias", event.start_mark)
@@ -308,7 +309,7 @@ class _Builder:
         return text
 
     def _dash(self, event: Any) -> None:
-        """`-{id: a}`, `-id: a`: without its space YAML reads the dash as a part of the key."""
+        """Find a dash without its space (`-{id: a}`, `-id: a`), which YAML reads as a part of the key."""
         mark = event.start_mark
         line = self._file.line(mark.line + 1)
         fixed = yaml_hints.space_after_dash(line)
@@ -316,7 +317,7 @@ class _Builder:
             raise _SlipError(mark, yaml_hints.NO_DASH_SPACE, fixed)
 
     def _no_space(self, node: Mapping, key: Any, value: Any) -> bool:
-        """`{type:pubsub}`: YAML reads a key without a value. Reported, and read as it was meant."""
+        """Find a colon without its space (`{type:pubsub}`), which YAML reads as a key without a value; report and correct it."""
         found = _KEY_WITHOUT_SPACE.fullmatch(key.value)
         nothing = isinstance(value, yaml.ScalarEvent) and not value.value and not value.style
         if not found or not nothing or key.style or key.end_mark.line != key.start_mark.line:
@@ -332,7 +333,7 @@ class _Builder:
         return True
 
     def _braces(self, event: Any) -> Scalar | None:
-        """`{{ payload.x }}` without quotes: YAML reads a mapping. Reported, and read as the text it was meant to be."""
+        """Find `{{ payload.x }}` without quotes, which YAML reads as a mapping; report it, and read it as text."""
         line = self._file.line(event.start_mark.line + 1)
         if not line.startswith("{{", event.start_mark.column):
             return None
@@ -342,20 +343,20 @@ class _Builder:
         return Scalar(self._mark(event.start_mark), text, text, faulty=True)
 
     def _meant(self, event: Any) -> tuple[str, str | None]:
-        """The value that was meant where an event begins, and its line with that value quoted, where it can be found."""
+        """Return the intended value at an event, and its line with that value quoted, if it can be found."""
         line = self._file.line(event.start_mark.line + 1)
         value = yaml_hints.value_at(line, event.start_mark.column, self._open[-1:])
         return (value.text, yaml_hints.corrected(line, value.start, value.end)) if value else ("", None)
 
     def _brackets(self, event: Any) -> None:
-        """`[{{ a }}] b`: text after what YAML takes for a list or a mapping."""
+        """Find text after brackets (`[{{ a }}] b`), which YAML reads as a list or a mapping."""
         mark = event.start_mark
         fixed = yaml_hints.after_brackets(self._file.line(mark.line + 1), mark.column)
         if fixed is not None:
             raise _SlipError(mark, yaml_hints.BRACKETS, fixed)
 
     def _skip(self) -> None:
-        """Pass over the rest of the collection that has just begun."""
+        """Skip the rest of the collection that has just begun."""
         depth = 1
         for event in self._events:
             depth += isinstance(event, yaml.CollectionStartEvent)
