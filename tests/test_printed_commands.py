@@ -171,6 +171,7 @@ def test_every_printed_command_of_redis_is_one(stage, words):
     if rest[0] == "--scan":
         rest = ["SCAN", "0", "MATCH", rest[2]]
     with redis.Redis(connection_pool=redis.ConnectionPool(Connection, port=server.port)) as client:
+        client.response_callbacks.clear()  # the library can't read every form of an answer
         if rest[0] == "XPENDING":
             client.xgroup_create(rest[1], rest[2], mkstream=True)
         client.execute_command(*rest)
