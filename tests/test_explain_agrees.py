@@ -156,13 +156,10 @@ def explained(config, channel, raw):
 
 
 def fates(document):
-    """The deliveries of an explanation, as (event, route, sink, reason or address)."""
-    event = document["event"]["id"]
+    """The deliveries of an explanation, as (event, route, sink, reason or addresses)."""
     for each in document["deliveries"]:
-        if each["suppressed"] is not None or len(each["to"]) < 2:
-            yield event, each["route"], each["sink"], each["suppressed"] or ", ".join(each["to"]) or None
-        else:
-            yield from ((event, each["route"], each["sink"], address) for address in each["to"])
+        end = each["suppressed"] or ", ".join(each["to"]) or None
+        yield document["event"]["id"], each["route"], each["sink"], end
 
 
 def settled(router):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -20,12 +20,13 @@ from router.core.conditions.route_checks import Asked, Check, Step, checks
 from router.core.decoding import SourceFormat
 from router.core.delivery.preparation import AllowedAddresses, Refused, Rules, prepare
 from router.core.ids import Ids
+from router.core.lookups.given_records import Given, GivenRecords, NamedRecords, RecordNotGivenError
 from router.core.matching import glob, is_glob
 from router.core.rendering import Rendered
 from router.core.routing import Plan, Target, merged
 from router.core.validation import Violation
 from router.core.verdict import Rejected, Routed, Verdict, judge, opened
-from router.errors import SUPPRESSED, Reason
+from router.errors import Reason
 from router.events import DeadLetter, Event
 from router.ops.loading import Loaded
 from router.ops.loading.reading.problems import did_you_mean
@@ -100,7 +101,7 @@ class SimulatedDelivery(msgspec.Struct, frozen=True):
     `merged` are the later routes that it stands for. `refused` says why it is not attempted. Of `to`, the addresses in
     `printed` are printed because of `deliver`; a delivery without addresses is printed where `prints` is true. `rendered`
     has the sink's options as plain values, without secrets, `text` the message for people. `degraded` says why the JSON
-    line stands in place of a text.
+    line stands in place of a text. `unsure` says what is not known of the delivery without the records of its lookups.
     """
 
     route: str
@@ -114,6 +115,7 @@ class SimulatedDelivery(msgspec.Struct, frozen=True):
     degraded: str | None = None
     prints: bool = False
     printed: tuple[str, ...] = ()
+    unsure: str = ""
 
     @property
     def delivers(self) -> bool:
@@ -123,12 +125,12 @@ class SimulatedDelivery(msgspec.Struct, frozen=True):
     @property
     def suppressed(self) -> Reason | None:
         """The reason why the delivery is suppressed, None if it is not."""
-        return self.refused.reason if self.refused is not None and self.refused.reason in SUPPRESSED else None
+        return self.refused.reason if self.refused is not None and self.refused.suppressed else None
 
     @property
     def dead(self) -> Reason | None:
         """The reason of the dead letter that the delivery makes before any attempt, None if it makes none."""
-        return self.refused.reason if self.refused is not None and self.refused.reason not in SUPPRESSED else None
+        return self.refused.reason if self.refused is not None and not self.refused.suppressed else None
 
 
 class Simulation(msgspec.Struct, frozen=True):
@@ -175,15 +177,25 @@ def _distance(route: RouteVerdict) -> tuple[int, int, int]:
 
 
 class Simulator:
-    """Simulates messages under one configuration. Fallbacks are not taken: every attempt is assumed to succeed."""
+    """Simulates messages under one configuration. Fallbacks are not taken: every attempt is assumed to succeed.
 
-    def __init__(self, loaded: Loaded) -> None:
+    `given` gives the records of lookups. Without it each field of a lookup appears as its name, `{{ user.email }}`, and an
+    `only_if` that asks for one is taken for true.
+    """
+
+    def __init__(self, loaded: Loaded, given: Given | None = None) -> None:
         self._loaded = loaded
+        self._records = None if given is None else GivenRecords(loaded.lookups, given)
         self._config = loaded.config
         self._routing = loaded.routing()
         self._redactor = Redactor(loaded.secrets)
         deliver = loaded.config.deliver
         self._allowed = AllowedAddresses(deliver.only if isinstance(deliver, DeliverOnly) else ())
+
+    @property
+    def asked(self) -> Mapping[str, Collection[str]]:
+        """The keys of records that `given` did not know, by lookup. The deliveries that need them are not simulated."""
+        return {} if self._records is None else self._records.asked
 
     def simulate(self, message: Message) -> Simulation:
         """Return what becomes of a message. Raises `KeyError` without a source of the name that it has."""
@@ -278,17 +290,53 @@ class Simulator:
     def _deliver(self, event: Event, target: Target, others: tuple[str, ...], now: float) -> SimulatedDelivery:
         delivery = msgspec.structs.replace(event, route=target.route, sink=target.sink)
         rules = self._rules(target)
-        kind = self._loaded.types[target.sink]
-        prepared = prepare(delivery, rules, now)
+        made = SimulatedDelivery(target.route, target.sink, self._loaded.types[target.sink].name, others)
+        if self._records is not None:
+            try:
+                return self._made(made, prepare(delivery, rules, now, self._records.find), rules)
+            except RecordNotGivenError:
+                return made
+        asks = rules.template.names if rules.only_if is None else rules.template.names | rules.only_if.names
+        names = sorted(asks & self._loaded.lookups.keys())
+        if not names:
+            return self._made(made, prepare(delivery, rules, now), rules)
+        return self._by_names(made, delivery, rules, now, names)
+
+    def _by_names(
+        self, made: SimulatedDelivery, delivery: Event, rules: Rules, now: float, names: list[str]
+    ) -> SimulatedDelivery:
+        """Return a delivery with the names of lookups' fields in place of their values."""
+        unsure = f"the lookups {', '.join(names)} are not fetched"
+        if rules.only_if is not None and rules.only_if.names & self._loaded.lookups.keys():
+            rules = msgspec.structs.replace(rules, only_if=None)
+            unsure += "; only_if, which asks for one, is taken for true"
+        named = NamedRecords(self._loaded.lookups)
+        prepared = prepare(delivery, rules, now, named.find)
+        if isinstance(prepared, Refused) and prepared.reason == Reason.ADDRESS:
+            named = NamedRecords(self._loaded.lookups, mailboxes=True)
+            prepared = prepare(delivery, rules, now, named.find)
+        if isinstance(prepared, Refused) and prepared.decided_by in {Step.ADDRESS, Step.TEMPLATE}:
+            why = self._redactor.text(str(named.named(prepared.detail)))
+            return msgspec.structs.replace(made, unsure=f"{unsure}, and without them: {why}")
+        found = self._made(made, prepared, rules)
+        return msgspec.structs.replace(
+            found,
+            to=tuple(named.named(found.to)),
+            printed=tuple(named.named(found.printed)),
+            rendered=named.named(found.rendered),
+            text=named.named(found.text),
+            unsure=unsure,
+        )
+
+    def _made(self, made: SimulatedDelivery, prepared: Rendered | Refused, rules: Rules) -> SimulatedDelivery:
+        """Return a delivery with what became of it."""
         if isinstance(prepared, Refused):
-            prepared = msgspec.structs.replace(prepared, detail=self._redactor.text(prepared.detail))
-            return SimulatedDelivery(target.route, target.sink, kind.name, others, refused=prepared)
-        parted = self._parted(prepared, mail=rules.template.mail, local=kind.local)
-        return SimulatedDelivery(
-            target.route,
-            target.sink,
-            kind.name,
-            others,
+            refused = msgspec.structs.replace(prepared, detail=self._redactor.text(prepared.detail))
+            return msgspec.structs.replace(made, refused=refused)
+        local = self._loaded.types[made.sink].local
+        parted = self._parted(prepared, mail=rules.template.mail, local=local)
+        return msgspec.structs.replace(
+            made,
             to=prepared.addresses,
             rendered=self._redactor.value(plain(prepared.options)),
             text=self._redactor.text(prepared.text),

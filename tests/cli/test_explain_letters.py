@@ -76,6 +76,41 @@ def test_a_letter_as_a_test(redis_server, tmp_path):
     assert entry["expect"] == {"rejected": "schema"}
 
 
+def test_live_fetches_the_records_of_lookups(redis_server, tmp_path):
+    desk = Desk(redis_server, tmp_path)
+    (tmp_path / "companies.json").write_text('{"7": {"name": "ACME"}}')
+    lookups = {
+        "user": {"type": "redis-hash", "key": "user:{{ payload.user_id }}"},
+        "company": {"type": "file", "path": "companies.json", "key": "{{ user.company }}"},
+    }
+    mail = {**MAIL, "to": "{{ user.email }}", "text": "{{ company.name }}", "only_if": "on(user.wants, true)"}
+    routes = [{"id": "notify", "channels": ["notification"], "sinks": ["mail"]}]
+    desk.write(lookups=lookups, sinks={"mail": mail, "other": MAIL}, routes=routes)
+    redis_server.do("HSET", "user:42", "email", "jane@example.org", "company", "7")
+    payload = ("--channel", "notification", '{"user_id": 42}')
+    (named,) = json.loads(explained(desk, "--json", *payload).out)["deliveries"]
+    assert (named["to"], named["rendered"]["text"]) == (["{{ user.email }}"], "{{ company.name }}")
+    assert "not certain: the lookups company, user are not fetched" in explained(desk, *payload).out
+    (live,) = json.loads(explained(desk, "--live", "--json", *payload).out)["deliveries"]
+    assert (live["to"], live["rendered"]["text"], "detail" in live) == (["jane@example.org"], "ACME", False)
+    (entry,) = yaml.safe_load(explained(desk, "--live", "--as-test", *payload).out)
+    assert entry["lookups"] == {
+        "user": {"user:42": {"email": "jane@example.org", "company": "7"}},
+        "company": {"7": {"name": "ACME"}},
+    }
+    assert entry["expect"] == {"sinks": ["mail"], "to": {"mail": ["jane@example.org"]}, "text": {"mail": "ACME"}}
+    (entry,) = yaml.safe_load(explained(desk, "--as-test", *payload).out)
+    assert entry["expect"] == {"sinks": ["mail"]}
+    redis_server.do("HSET", "user:42", "wants", "no")
+    (off,) = json.loads(explained(desk, "--live", "--json", *payload, code=1).out)["deliveries"]
+    assert off["suppressed"] == "only_if"
+    nobody = ("--channel", "notification", '{"user_id": 43}')
+    done = explained(desk, "--live", "--fails", *nobody, code=1)
+    assert done.out.startswith("lookup    mail by notify: dead letter (lookup), lookup user: there is no record")
+    redis_server.kill()
+    assert "lookup user" in explained(desk, "--live", *payload, code=69).err
+
+
 def test_a_redis_that_is_away_is_69(redis_server, tmp_path):
     desk = Desk(redis_server, tmp_path)
     redis_server.kill()

@@ -8,12 +8,13 @@ import pytest
 
 from router.config.lookups import LookupConfig, RedisHashConfig
 from router.core.lookups.definitions import LookupDefinition
+from router.core.lookups.finding import NoRecordError
 from router.core.lookups.lookup_key import LookupKey
 from router.core.rendering import TemplateEnvironment
 from router.core.rendering.sandbox.lookup_records import Record
 from router.engine.lookups import lookup as module
 from router.engine.lookups.lookup import Lookup
-from router.engine.lookups.lookup_set import LookupSet, NoRecordError
+from router.engine.lookups.lookup_set import LookupSet
 from router.errors import PermanentError, TemplateError, TransientError
 from tests.support.engine import make_event
 from tests.support.waiting import until

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from router.core.conditions.route_checks import Step
+from router.core.lookups.given_records import from_mapping
 from router.errors import Reason
 from router.ops.loading import load
 from router.ops.simulation import Ending, Message, Simulator
@@ -35,7 +36,7 @@ GOOD = {"user_id": 42, "message": "hello", "email": "jane@example.org", "order":
 
 @pytest.fixture
 def simulate(tmp_path):
-    def simulated(routes, payload=GOOD, channel="orders.new", *, now=None, source=None, sinks=None, **keys):
+    def simulated(routes, payload=GOOD, channel="orders.new", *, now=None, source=None, sinks=None, given=None, **keys):
         document = {
             "version": 1,
             "sources": {
@@ -53,7 +54,7 @@ def simulate(tmp_path):
         (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
         raw = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
         loaded = load(tmp_path / "config.yaml", environ={}, placeholders=True)
-        return Simulator(loaded).simulate(Message(channel.encode(), raw, NOW, source=source, now=now))
+        return Simulator(loaded, given).simulate(Message(channel.encode(), raw, NOW, source=source, now=now))
 
     return simulated
 
@@ -271,3 +272,75 @@ def test_what_deliver_prints_is_said(simulate, deliver, to, prints, printed):
 def test_a_simulation_of_an_unknown_source_is_an_error(simulate):
     with pytest.raises(KeyError):
         simulate([route("all")], source="nobody")
+
+
+LOOKUPS = {
+    "user": {"type": "file", "path": "users.json", "key": "{{ payload.user_id }}"},
+    "company": {"type": "file", "path": "users.json", "key": "c-{{ user.company }}", "missing": "suppress"},
+}
+KNOWING = {
+    "mail": {
+        **SINKS["mail"],
+        "to": "{{ user.email }}",
+        "subject": "For {{ user.name }} of {{ company.name }}",
+        "only_if": "on(user.wants, true)",
+    },
+    "chat": {
+        "type": "chat",
+        "service": "telegram",
+        "token": "t" * 20,
+        "to": "{{ user.chat }}",
+        "text": "<{{ user.name }}>",
+    },
+    "sums": {"type": "log", "path": "sums", "template": "{{ user.age + 1 }} {{ user.name }}"},
+}
+JANE = {"email": "jane@example.org", "name": "Jane", "company": 7, "chat": 42, "age": 41}
+
+
+def test_the_fields_of_lookups_appear_as_names(simulate, tmp_path):
+    (tmp_path / "users.json").write_text("{}")
+    found = simulate([route("a", *KNOWING)], sinks=KNOWING, lookups=LOOKUPS)
+    mail, chat, sums = found.deliveries
+    assert mail.to == ("{{ user.email }}",)
+    assert mail.rendered["subject"] == "For {{ user.name }} of {{ company.name }}"
+    assert mail.unsure == ("the lookups company, user are not fetched; only_if, which asks for one, is taken for true")
+    assert (chat.to, chat.text) == (("{{ user.chat }}",), "<{{ user.name }}>")
+    assert sums.delivers
+    assert "without them: template: " in sums.unsure
+    assert "lookupfield" not in repr(found.deliveries)
+
+
+def test_the_text_of_an_event_that_looks_like_a_mark_stays(simulate, tmp_path):
+    (tmp_path / "users.json").write_text("{}")
+    sinks = {"chat": {**KNOWING["chat"], "text": "{{ payload.message }} {{ user.name }}"}}
+    payload = {**GOOD, "message": "qzlookupfieldz999z"}
+    (chat,) = simulate([route("a", "chat")], payload, sinks=sinks, lookups=LOOKUPS).deliveries
+    assert chat.text == "qzlookupfieldz999z {{ user.name }}"
+
+
+def test_records_that_are_given_are_used_by_name_and_key(simulate, tmp_path):
+    (tmp_path / "users.json").write_text("{}")
+    given = from_mapping({"user": {"42": JANE}, "company": {"c-7": {"name": "ACME"}}})
+    found = simulate([route("a", *KNOWING)], sinks=KNOWING, lookups=LOOKUPS, given=given)
+    mail, chat, sums = found.deliveries
+    assert mail.to == ("jane@example.org",)
+    assert mail.rendered["subject"] == "For Jane of ACME"
+    assert (chat.to, chat.text, sums.rendered["template"]) == (("42",), "<Jane>", "42 Jane")
+    assert not any(each.unsure for each in found.deliveries)
+
+
+@pytest.mark.parametrize(
+    ("records", "end"),
+    [
+        ({}, (None, Reason.LOOKUP, "lookup")),
+        ({"user": {"42": JANE}}, (Reason.LOOKUP, None, "lookup")),
+        ({"user": {"42": {**JANE, "wants": "no"}}}, (Reason.ONLY_IF, None, "only_if")),
+        ({"user": {"42": {"company": 7}}, "company": {"c-7": {"name": "ACME"}}}, (Reason.NO_ADDRESS, None, "address")),
+        ({"user": {"42": {**JANE, "wants": "perhaps"}}}, (None, Reason.TEMPLATE, "only_if")),
+    ],
+)
+def test_a_record_decides_about_a_delivery(simulate, tmp_path, records, end):
+    (tmp_path / "users.json").write_text("{}")
+    given = from_mapping(records)
+    (mail,) = simulate([route("a", "mail")], sinks=KNOWING, lookups=LOOKUPS, given=given).deliveries
+    assert (mail.suppressed, mail.dead, mail.refused.decided_by) == end

@@ -23,8 +23,8 @@ from router.cli.common import (
 from router.errors import Exit
 
 if TYPE_CHECKING:
+    from router.cli.first_steps.live_records import Simulated
     from router.ops.loading import Loaded
-    from router.ops.simulation import Simulation
 
 as_test_option = click.option("--as-test", is_flag=True, help="Print it as an entry of `tests:`.")
 """`--as-test`: what happens, as a test of the configuration."""
@@ -35,6 +35,7 @@ as_test_option = click.option("--as-test", is_flag=True, help="Print it as an en
 @click.option("--channel", metavar="CHANNEL", help="The channel, stream or list that the payload comes on.")
 @click.option("--source", metavar="SOURCE", help="The source it comes by; else the first one that reads the channel.")
 @click.option("--dlq", "letter_id", metavar="ID", help="Explain this dead letter in place of a payload.")
+@click.option("--live", is_flag=True, help="Fetch the records of lookups; else their fields appear as names.")
 @click.option("--fails", is_flag=True, help="Show only what said no.")
 @as_test_option
 @json_option
@@ -47,6 +48,7 @@ def explain(
     source: str | None,
     letter_id: str | None,
     *,
+    live: bool,
     fails: bool,
     as_test: bool,
     as_json: bool,
@@ -56,25 +58,30 @@ def explain(
 ) -> int:
     """What becomes of a payload, step by step: schema, routes, who gets which message.
 
-    PAYLOAD `-` is read from stdin, without the newline at its end. Nothing is sent, and no secret is needed. `--dlq` reads
+    PAYLOAD `-` is read from stdin, without the newline at its end. Nothing is sent, and no secret is needed but those of
+    the lookups that `--live` asks. `--dlq` reads
     a dead letter from Redis and says what its replay would do with the configuration as it is now. Exit code 0 when
     something would be delivered, else 1.
     """
-    from router.cli.first_steps import explanation, test_entry
+    from router.cli.first_steps import explanation, live_records, test_entry
+    from router.ops.simulation import Simulator
 
     if as_test and (fails or as_json):
         raise click.UsageError("--as-test prints YAML: it goes with neither --fails nor --json")
     if letter_id is not None:
         if payload is not None or channel is not None or source is not None:
             raise click.UsageError("--dlq names the whole event: leave out PAYLOAD, --channel and --source")
-        loaded, found = _letter(letter_id, config, env_file, instance, whole=as_test)
+        loaded, simulated = _letter(letter_id, config, env_file, instance, whole=as_test)
     elif payload is None or channel is None:
         raise click.UsageError("What is to be explained? Give --channel CHANNEL and PAYLOAD, or --dlq ID.")
     else:
         loaded = load_config(config, env_file, placeholders=True)
-        found = _payload(loaded, channel, source, payload_of(payload))
+        simulated = _payload(loaded, channel, source, payload_of(payload))
+    found, records = (
+        asyncio.run(live_records.simulated(loaded, simulated, instance)) if live else (simulated(Simulator(loaded)), {})
+    )
     if as_test:
-        click.echo(test_entry.entry(found), nl=False)
+        click.echo(test_entry.entry(found, records), nl=False)
     elif as_json:
         print_json(explanation.document(found, only_fails=fails))
     elif not explanation.show(found, loaded.config, only_fails=fails):
@@ -82,27 +89,28 @@ def explain(
     return Exit.OK if found.delivers else Exit.FINDINGS
 
 
-def _payload(loaded: Loaded, channel: str, source: str | None, raw: bytes) -> Simulation:
+def _payload(loaded: Loaded, channel: str, source: str | None, raw: bytes) -> Simulated:
     from router.ops.loading.reading.problems import unknown
-    from router.ops.simulation import Message, Simulator
+    from router.ops.simulation import Message
 
     if source is not None and source not in loaded.config.sources:
         raise click.BadParameter(unknown("source", source, loaded.config.sources), param_hint="--source")
-    return Simulator(loaded).simulate(Message(os.fsencode(channel), raw, time.time(), source))
+    message = Message(os.fsencode(channel), raw, time.time(), source)
+    return lambda simulator: simulator.simulate(message)
 
 
 def _letter(
     letter_id: str, config: Path | None, env_file: Path | None, instance: str, *, whole: bool
-) -> tuple[Loaded, Simulation]:
-    """Read a dead letter, and simulate its replay; or the `whole` way of its event, at the time when it was received."""
+) -> tuple[Loaded, Simulated]:
+    """Read a dead letter, whose replay is simulated; or the `whole` way of its event, at the time when it was received."""
     from router.cli.operate.dlq import found, readable
     from router.cli.running_router import configuration
     from router.core.accounts.dead_letter_filter import received_at
-    from router.ops.simulation import Simulator
 
     loaded = configuration(config, env_file, instance)
     letter = readable(asyncio.run(found(letter_id, loaded)))
-    simulator = Simulator(loaded)
     if whole:
-        return loaded, simulator.whole(letter, received_at(letter).timestamp())
-    return loaded, simulator.letter(letter, time.time())
+        came = received_at(letter).timestamp()
+        return loaded, lambda simulator: simulator.whole(letter, came)
+    now = time.time()
+    return loaded, lambda simulator: simulator.letter(letter, now)

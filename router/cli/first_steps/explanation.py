@@ -113,7 +113,8 @@ def _delivery(delivery: SimulatedDelivery) -> dict[str, Any]:
         "rendered": encodable(delivery.rendered),
         "merged": delivery.merged,
     }
-    return made if refused is None else {**made, "detail": refused.detail}
+    detail = delivery.unsure if refused is None else refused.detail
+    return {**made, "detail": detail} if detail else made
 
 
 def encodable(value: Any) -> Any:
@@ -274,6 +275,8 @@ def _one(delivery: SimulatedDelivery, config: RouterConfig) -> Iterator[Line]:
     to = f" to {', '.join(delivery.to)}" if delivery.to else ""
     told = f"{name} by {delivery.route}{also}{to}: {_fate(delivery, config)}"
     yield Line(_yes(delivery.delivers), told, _colour(delivery.delivers), _NESTED)
+    if delivery.unsure:
+        yield Line("", f"not certain: {delivery.unsure} (--live fetches them)", None, _OPTION)
     if delivery.degraded:
         yield Line("", f"the JSON line stands in place of a text that fails: {delivery.degraded}", None, _OPTION)
     for key, value in (delivery.rendered or {}).items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from router import events
@@ -17,12 +18,18 @@ from router.ops.simulation import Ending, SimulatedDelivery, Simulation
 INDENT = "  "
 """What an entry is indented by, so that it can be appended to a file that ends with its section `tests`."""
 
+Records = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Records by lookup and key."""
+
 _DOLLAR = re.compile(r"\$(?=[{$])")
 _REDIS_ID = "redis-id"  # the header that a stream source adds itself
 
 
-def entry(found: Simulation) -> str:
-    """Return an entry that expects what was found, as YAML. Raises `RouterError` where it can't be written."""
+def entry(found: Simulation, records: Records) -> str:
+    """Return an entry that expects what was found, as YAML; `records` are those of lookups.
+
+    Raises `RouterError` where it can't be written.
+    """
     if found.ending == Ending.UNREAD:
         raise RouterError(f"there is nothing to test: {found.detail}")
     if found.verdict is None:
@@ -30,6 +37,7 @@ def entry(found: Simulation) -> str:
     lines = [
         f"- name: {_written(_name(found))}",
         f"  event: {_written(_event(found.came))}",
+        *([f"  lookups: {_written(records)}"] if records else []),
         f"  expect: {_written(_expected(found))}",
     ]
     return "".join(f"{INDENT}{line}\n" for line in lines)
@@ -84,7 +92,7 @@ def _expected(found: Simulation) -> dict[str, Any]:
     expected: dict[str, Any] = {
         "unmatched": found.ending == Ending.UNMATCHED,
         "sinks": [delivery.sink for delivery in made],
-        "to": {delivery.sink: list(delivery.to) for delivery in single if delivery.to},
+        "to": {delivery.sink: list(delivery.to) for delivery in single if delivery.to and not delivery.unsure},
         "text": {delivery.sink: delivery.text for delivery in single if _is_steady(delivery, found.event)},
         "suppressed": {each.sink: str(each.suppressed) for each in found.deliveries if each.suppressed},
         "dead": {each.sink: str(each.dead) for each in found.deliveries if each.dead},
@@ -93,9 +101,11 @@ def _expected(found: Simulation) -> dict[str, Any]:
 
 
 def _is_steady(delivery: SimulatedDelivery, event: Event) -> bool:
-    """Return whether the text of a delivery can be expected: it fails nowhere, hides nothing, and has no id of ours."""
+    """Return whether the text of a delivery can be expected: it is known, hides nothing, and has no id of ours."""
     text = delivery.text
-    return bool(text) and delivery.degraded is None and HIDDEN not in text and event.id not in text
+    return (
+        bool(text) and not delivery.unsure and delivery.degraded is None and HIDDEN not in text and event.id not in text
+    )
 
 
 def _written(value: Any) -> str:

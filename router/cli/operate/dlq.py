@@ -173,7 +173,7 @@ def _as_test(kept: Kept, loaded: Loaded) -> str:
     from router.ops.simulation import Simulator
 
     letter = readable(kept)
-    return test_entry.entry(Simulator(loaded).whole(letter, received_at(letter).timestamp()))
+    return test_entry.entry(Simulator(loaded).whole(letter, received_at(letter).timestamp()), {})
 
 
 # purge

@@ -54,6 +54,8 @@ class Step(StrEnum):
     """The delivery is too late."""
     ONLY_IF = "only_if"
     """The expression `only_if` is false, or can't be evaluated."""
+    LOOKUP = "lookup"
+    """A lookup has no record."""
     ADDRESS = "address"
     """There is no address, or one that is invalid."""
     TEMPLATE = "template"

@@ -11,10 +11,12 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from router.core.lookups.finding import NoRecordError
 from router.core.mailboxes import matcher
 from router.core.matching import any_of
 from router.core.rendering import OptionsTemplate, Rendered
 from router.core.rendering.expressions import Expiry, Expression
+from router.core.rendering.templates import NO_RECORDS, Records
 from router.errors import AddressError, Reason, TemplateError
 from router.events import Event, timestamp
 
@@ -28,31 +30,49 @@ class Rules(msgspec.Struct, frozen=True, eq=False):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """A delivery that is not attempted: the reason, suppressed or dead, and the key of the configuration that decided."""
+    """A delivery that is not attempted: the reason, and the step that decided.
+
+    `suppressed` says whether the delivery is suppressed; otherwise it is a dead letter.
+    """
 
     reason: Reason
     decided_by: str
     detail: str
+    suppressed: bool = False
 
 
-def prepare(event: Event, rules: Rules, now: float) -> Rendered | Refused:
-    """Return the rendered options of a delivery, or why it is not attempted. `now` is seconds since the epoch."""
+Find = Callable[[Event, frozenset[str], float], Records]
+"""Finds the records of lookups among some names. Raises `NoRecordError` or `TemplateError`."""
+
+
+def _none(_event: Event, _names: frozenset[str], _now: float) -> Records:
+    return NO_RECORDS
+
+
+def prepare(event: Event, rules: Rules, now: float, find: Find = _none) -> Rendered | Refused:
+    """Return the rendered options of a delivery, or why it is not attempted. `now` is seconds since the epoch.
+
+    The records that `only_if` names are found first: a delivery that is suppressed needs no other record.
+    """
     decided_by = "expires"
     try:
         late = None if rules.expiry is None else too_late(rules.expiry, event, now)
         if late is not None:
             return Refused(Reason.EXPIRED, decided_by, late)
-        decided_by = "only_if"
-        if rules.only_if is not None and not rules.only_if.holds(event, now):
-            return Refused(Reason.ONLY_IF, decided_by, "only_if is false")
+        decided_by, only_if = "only_if", rules.only_if
+        records = NO_RECORDS if only_if is None else find(event, only_if.names, now)
+        if only_if is not None and not only_if.holds(event, now, records):
+            return Refused(Reason.ONLY_IF, decided_by, "only_if is false", suppressed=True)
         decided_by = "template"
-        rendered = rules.template.render(event, now)
+        rendered = rules.template.render(event, now, {**records, **find(event, rules.template.names, now)})
     except TemplateError as error:
         return Refused(Reason.TEMPLATE, decided_by, str(error))
     except AddressError as error:
         return Refused(Reason.ADDRESS, "address", str(error))
+    except NoRecordError as error:
+        return Refused(Reason.LOOKUP, "lookup", str(error), suppressed=error.suppresses)
     if rendered.suppressed is not None:
-        return Refused(rendered.suppressed, "address", "the templates give no address")
+        return Refused(rendered.suppressed, "address", "the templates give no address", suppressed=True)
     return rendered
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from router.contracts import Clock
 from router.core.delivery.preparation import too_late
+from router.core.lookups.finding import NoRecordError
 from router.core.rendering import OptionsTemplate
 from router.core.rendering.expressions import Expiry, Expression
 from router.core.rendering.templates import NO_RECORDS, Records
@@ -17,7 +18,7 @@ from router.engine.delivery.delivery_log import about
 from router.engine.delivery.delivery_mode import DeliveryMode
 from router.engine.delivery.gate import Destination
 from router.engine.delivery.outcomes import Outcomes
-from router.engine.lookups.lookup_set import NO_LOOKUPS, LookupSet, NoRecordError
+from router.engine.lookups.lookup_set import NO_LOOKUPS, LookupSet
 from router.errors import AddressError, Reason, TemplateError, TransientError
 from router.events import Event
 

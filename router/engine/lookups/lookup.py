@@ -12,6 +12,7 @@ from router.broker.server.link import cancelled
 from router.config.lookups import LookupKeys
 from router.contracts import Clock
 from router.core.accounts.snapshot import Fault, LookupStatus
+from router.core.lookups.finding import Answer
 from router.core.lookups.record_cache import RecordCache, Unknown
 from router.core.rendering.sandbox.lookup_records import Record
 from router.engine.calling import accidents
@@ -29,9 +30,6 @@ PATIENCE = 10.0
 
 PAUSE = 1.0
 """Seconds for which a store that is away is not asked again: the deliveries that need it fail at once."""
-
-Answer = Record | Exception | None
-"""The answer for one key: the record, None if there is none, or why it could not be fetched."""
 
 
 class Store(Protocol):

@@ -1,0 +1,66 @@
+"""The records of lookups fetched for `explain --live`; floor 7."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from router.cli.common import redis_url, tell
+from router.config.lookups import RedisHashConfig
+from router.core.lookups.given_records import NOT_GIVEN
+from router.core.rendering.sandbox.lookup_records import Record
+from router.engine.composition_lookups import lookups_of
+from router.engine.runtime import Runtime
+from router.errors import TransientError, UnavailableError, text_of
+from router.ops.loading.reading.nodes import child_path
+from router.ops.simulation import Simulation, Simulator
+
+if TYPE_CHECKING:
+    from router.core.lookups.finding import Answer
+    from router.ops.loading import Loaded
+
+Simulated = Callable[[Simulator], Simulation]
+"""Simulates one message."""
+
+
+async def simulated(
+    loaded: Loaded, simulate: Simulated, instance: str
+) -> tuple[Simulation, dict[str, dict[str, Mapping[str, Any]]]]:
+    """Simulate a message with the records that its deliveries need; return them too, by lookup and key.
+
+    The message is simulated again and again, and what was asked for in between is fetched: the key of one lookup may need
+    another. Raises `UnavailableError` when a store can't be reached, `ConfigError` when a secret of it is missing.
+    """
+    known: dict[tuple[str, str], Answer] = {}
+    lookups = lookups_of(loaded, Runtime(instance, _redis(loaded), None, tell, tell))
+    try:
+        while True:
+            simulator = Simulator(loaded, lambda name, key: known.get((name, key), NOT_GIVEN))
+            found = simulate(simulator)
+            if not simulator.asked:
+                return found, _records(known)
+            for name, keys in simulator.asked.items():
+                loaded.require(child_path("lookups", name))
+                for key, answer in (await lookups.lookups[name].fetch(keys)).items():
+                    if isinstance(answer, TransientError):
+                        raise UnavailableError(f"lookup {name}: {text_of(answer)}")
+                    known[name, key] = answer
+    finally:
+        await lookups.close()
+
+
+def _redis(loaded: Loaded) -> str:
+    """Return the URL of the router's own Redis, where a lookup needs it. Raises `UnavailableError` or `ConfigError`."""
+    keys = [definition.config.keys for definition in loaded.lookups.values()]
+    if any(isinstance(each, RedisHashConfig) and each.url is None for each in keys):
+        loaded.require("redis")
+        return redis_url(loaded)
+    return "redis://127.0.0.1"  # nobody asks it
+
+
+def _records(known: Mapping[tuple[str, str], Answer]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for (name, key), answer in known.items():
+        if isinstance(answer, Record):
+            found.setdefault(name, {})[key] = answer
+    return found

@@ -1,0 +1,131 @@
+"""The records of lookups for one delivery at a time, from answers that are at hand; pure.
+
+For those who say what would become of a delivery, without the engine that fetches and caches records.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from router.core.lookups.definitions import LookupDefinition
+from router.core.lookups.dependencies import in_order
+from router.core.lookups.finding import Answer, Finding
+from router.core.rendering.sandbox.lookup_records import Record
+from router.core.rendering.templates import NO_RECORDS, Records
+from router.events import Event
+
+
+class NotGiven:
+    """The type of `NOT_GIVEN`."""
+
+
+NOT_GIVEN: Final = NotGiven()
+"""The answer for a key that has not been asked for yet."""
+
+Given = Callable[[str, str], Answer | NotGiven]
+"""Gives the record of a lookup, by its name, for a rendered key."""
+
+_MARK = "qzlookupfieldz"  # letters alone: no sink escapes them
+_MAILBOX = "@lookup.invalid"
+_MARKS = re.compile(rf"{_MARK}(\d{{1,6}})z(?:{re.escape(_MAILBOX)})?", re.IGNORECASE)
+
+
+class RecordNotGivenError(Exception):
+    """A record that has not been asked for yet."""
+
+
+class GivenRecords:
+    """Finds the records of deliveries with the lookups of a configuration.
+
+    Every answer comes from `given`. `asked` has the keys that it did not know, by lookup.
+    """
+
+    def __init__(self, definitions: Mapping[str, LookupDefinition], given: Given) -> None:
+        self._definitions = definitions
+        self._needs = {name: definition.needs for name, definition in definitions.items()}
+        self._given = given
+        self.asked: dict[str, set[str]] = {}
+
+    def find(self, event: Event, names: frozenset[str], now: float) -> Records:
+        """Return the records of these lookups, and of those that their keys use.
+
+        Raises `NoRecordError`, `TemplateError`, `TransientError`, and `RecordNotGivenError`.
+        """
+        wanted = names & self._definitions.keys()
+        if not wanted:
+            return NO_RECORDS
+        finding = Finding(event, in_order(self._needs, wanted))
+        for name in (name for group in finding.groups for name in group):
+            definition = self._definitions[name]
+            key = finding.key(definition, now)
+            if key is not None:
+                answer = self._given(name, key)
+                if isinstance(answer, NotGiven):
+                    self.asked.setdefault(name, set()).add(key)
+                    raise RecordNotGivenError
+                finding.take(definition, key, answer)
+            if finding.failure is not None:
+                raise finding.failure
+        return finding.records
+
+
+def from_mapping(records: Mapping[str, Mapping[str, Mapping[str, Any] | None]]) -> Given:
+    """Return what gives these records, by lookup and key; there is no other record."""
+
+    def given(name: str, key: str) -> Answer:
+        found = records.get(name, {}).get(key)
+        return None if found is None else Record(found)
+
+    return given
+
+
+class NamedRecords:
+    """Stands for records that are not fetched: each field of each lookup appears as its name, `{{ user.email }}`.
+
+    The fields are marks while templates are rendered; `named` writes the names in their places. With `mailboxes` each mark
+    is a mail address.
+    """
+
+    def __init__(self, definitions: Mapping[str, LookupDefinition], *, mailboxes: bool = False) -> None:
+        self._names = definitions.keys()
+        self._mailboxes = mailboxes
+        self._fields: list[str] = []
+
+    def find(self, event: Event, names: frozenset[str], now: float) -> Records:  # noqa: ARG002  # as `GivenRecords`
+        """Return a record for each of these lookups."""
+        return {name: _Named(name, self._mark) for name in names & self._names}
+
+    def _mark(self, field: str) -> str:
+        self._fields.append(field)
+        return f"{_MARK}{len(self._fields) - 1}z{_MAILBOX if self._mailboxes else ''}"
+
+    def named(self, value: Any) -> Any:
+        """Return a value with the names of fields in the places of their marks."""
+        if isinstance(value, str):
+            return _MARKS.sub(self._name, value)
+        if isinstance(value, Mapping):
+            return {key: self.named(each) for key, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.named(each) for each in value]
+        return value
+
+    def _name(self, mark: re.Match[str]) -> str:
+        place = int(mark[1])
+        # A text of the event may look like a mark.
+        return f"{{{{ {self._fields[place]} }}}}" if place < len(self._fields) else mark[0]
+
+
+class _Named(Record):
+    """A record that has every field."""
+
+    __slots__ = ("_lookup", "_mark")
+
+    def __init__(self, lookup: str, mark: Callable[[str], str]) -> None:
+        super().__init__()
+        self._lookup = lookup
+        self._mark = mark
+
+    def __missing__(self, field: object) -> str:
+        return self._mark(f"{self._lookup}.{field}")
