@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+from pydantic import BaseModel, SecretStr
+
 from router.errors import Reason, text_of
 
 HIDDEN = "***"
@@ -104,3 +106,21 @@ def _in_base64(secret: bytes) -> set[str]:
         inner = encoded[begin:end].decode()
         forms |= {inner, inner.translate({ord("+"): "-", ord("/"): "_"})}
     return forms
+
+
+def plain_options(value: Any) -> Any:
+    """Return options as plain values, as far as they were set; credentials are hidden."""
+    if isinstance(value, SecretStr):
+        return HIDDEN if value.get_secret_value() else ""
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        return {
+            fields[name].alias or name: plain_options(getattr(value, name))
+            for name in fields
+            if name in value.model_fields_set
+        }
+    if isinstance(value, Mapping):
+        return {key: plain_options(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_options(each) for each in value]
+    return value

@@ -11,26 +11,25 @@ from enum import StrEnum
 from typing import Any
 
 import msgspec
-from pydantic import BaseModel, SecretStr
 
 from router import events
-from router.config.models import DeliverOnly, SourceConfig
+from router.config.models import DeliverOnly
 from router.core.accounts.dead_letter_filter import delivery_of, format_of
 from router.core.conditions.route_checks import Asked, Check, Step, checks
 from router.core.decoding import SourceFormat
 from router.core.delivery.preparation import AllowedAddresses, Refused, Rules, prepare
 from router.core.ids import Ids
 from router.core.lookups.given_records import Given, GivenRecords, NamedRecords, RecordNotGivenError
-from router.core.matching import glob, is_glob
 from router.core.rendering import Rendered
 from router.core.routing import Plan, Target, merged
 from router.core.validation import Violation
 from router.core.verdict import Rejected, Routed, Verdict, judge, opened
+from router.core.wiring.readers import pattern_of, reader_of, reads
 from router.errors import Reason
 from router.events import DeadLetter, Event
 from router.ops.loading import Loaded
 from router.ops.loading.reading.problems import did_you_mean
-from router.ops.redaction import HIDDEN, Redactor
+from router.ops.redaction import Redactor, plain_options
 
 _BOOT = "explain"  # stands in the ids that are made up, where those of a router have a word of its process
 
@@ -338,7 +337,7 @@ class Simulator:
         return msgspec.structs.replace(
             made,
             to=prepared.addresses,
-            rendered=self._redactor.value(plain(prepared.options)),
+            rendered=self._redactor.value(plain_options(prepared.options)),
             text=self._redactor.text(prepared.text),
             degraded=prepared.degraded and self._redactor.text(prepared.degraded),
             prints=parted is not None,
@@ -379,27 +378,6 @@ def is_made_up(event_id: str) -> bool:
     return f"-{_BOOT}-" in event_id
 
 
-def reader_of(sources: Mapping[str, SourceConfig], channel: bytes) -> str | None:
-    """Return the name of the first source that reads a channel, None if none does."""
-    return next((name for name, source in sources.items() if reads(source, channel)), None)
-
-
-def reads(source: SourceConfig, channel: bytes) -> bool:
-    """Return whether a source reads a channel."""
-    if source.type == "pubsub":
-        return any(glob(each)(channel) for each in source.reads)
-    return channel in (each.encode("utf-8", "surrogateescape") for each in source.reads)
-
-
-def pattern_of(source: SourceConfig, channel: bytes) -> str | None:
-    """Return the glob by which a source gets the messages of a channel; None if it names the channel."""
-    if source.type != "pubsub":
-        return None
-    names = {each.encode() for each in source.channels if not is_glob(each)}
-    globs = [each for each in source.channels if is_glob(each)] + source.patterns
-    return None if channel in names else next((each for each in globs if glob(each)(channel)), None)
-
-
 def _schema(plan: Plan, verdict: Verdict) -> SchemaVerdict:
     rule = plan.schema
     file, mode = (None, None) if rule is None else (rule.file, rule.mode)
@@ -407,19 +385,3 @@ def _schema(plan: Plan, verdict: Verdict) -> SchemaVerdict:
     if isinstance(verdict, Rejected) and verdict.reason != Reason.SCHEMA:
         return SchemaVerdict(file, mode, None, ())
     return SchemaVerdict(file, mode, not verdict.violations if asked else None, verdict.violations)
-
-
-def plain(value: Any) -> Any:
-    """Return options as plain values, as far as they were set; credentials are hidden."""
-    if isinstance(value, SecretStr):
-        return HIDDEN if value.get_secret_value() else ""
-    if isinstance(value, BaseModel):
-        fields = type(value).model_fields
-        return {
-            fields[name].alias or name: plain(getattr(value, name)) for name in fields if name in value.model_fields_set
-        }
-    if isinstance(value, Mapping):
-        return {key: plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    return value

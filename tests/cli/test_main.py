@@ -97,6 +97,11 @@ def test_the_shell_completes_commands_and_options(tmp_path):
         env={"_EVENT_ROUTER_COMPLETE": "bash_complete", "COMP_WORDS": "event-router check --s", "COMP_CWORD": "2"},
     )
     assert done.out.splitlines() == ["plain,--strict"]
+    done = run(
+        cwd=tmp_path,
+        env={"_EVENT_ROUTER_COMPLETE": "bash_complete", "COMP_WORDS": "event-router explain --f", "COMP_CWORD": "2"},
+    )
+    assert done.out.splitlines() == ["plain,--fails"]
 
 
 @pytest.mark.parametrize("arguments", [["run"], ["check"], ["publish", "a", "{}"], ["config"]])

@@ -24,7 +24,9 @@ from router.errors import Exit
 
 if TYPE_CHECKING:
     from router.cli.first_steps.live_records import Simulated
+    from router.cli.first_steps.test_entry import Records
     from router.ops.loading import Loaded
+    from router.ops.simulation import Simulation
 
 as_test_option = click.option("--as-test", is_flag=True, help="Print it as an entry of `tests:`.")
 """`--as-test`: what happens, as a test of the configuration."""
@@ -56,15 +58,13 @@ def explain(
     env_file: Path | None,
     instance: str,
 ) -> int:
-    """What becomes of a payload, step by step: schema, routes, who gets which message.
+    """Explain step by step what becomes of a payload: its schema, the routes, who would get which message.
 
-    PAYLOAD `-` is read from stdin, without the newline at its end. Nothing is sent, and no secret is needed but those of
-    the lookups that `--live` asks. `--dlq` reads
-    a dead letter from Redis and says what its replay would do with the configuration as it is now. Exit code 0 when
-    something would be delivered, else 1.
+    PAYLOAD `-` is read from stdin, without the newline at its end. Nothing is sent. No secrets are needed but those of
+    lookups with `--live`. `--dlq` reads a dead letter from Redis and says what its replay would do with the configuration
+    as it is now. Exit code 0 when something would be delivered, else 1.
     """
-    from router.cli.first_steps import explanation, live_records, test_entry
-    from router.ops.simulation import Simulator
+    from router.cli.first_steps import explanation, test_entry
 
     if as_test and (fails or as_json):
         raise click.UsageError("--as-test prints YAML: it goes with neither --fails nor --json")
@@ -77,9 +77,7 @@ def explain(
     else:
         loaded = load_config(config, env_file, placeholders=True)
         simulated = _payload(loaded, channel, source, payload_of(payload))
-    found, records = (
-        asyncio.run(live_records.simulated(loaded, simulated, instance)) if live else (simulated(Simulator(loaded)), {})
-    )
+    found, records = _simulated(loaded, simulated, instance if live else None)
     if as_test:
         click.echo(test_entry.entry(found, records), nl=False)
     elif as_json:
@@ -87,6 +85,17 @@ def explain(
     elif not explanation.show(found, loaded.config, only_fails=fails):
         tell("nothing said no")
     return Exit.OK if found.delivers else Exit.FINDINGS
+
+
+def _simulated(loaded: Loaded, simulated: Simulated, instance: str | None) -> tuple[Simulation, Records]:
+    """Return the simulation, and the records of lookups, which are fetched where an `instance` is named."""
+    from router.ops.simulation import Simulator
+
+    if instance is None:
+        return simulated(Simulator(loaded)), {}
+    from router.cli.first_steps import live_records
+
+    return asyncio.run(live_records.simulated(loaded, simulated, instance))
 
 
 def _payload(loaded: Loaded, channel: str, source: str | None, raw: bytes) -> Simulated:

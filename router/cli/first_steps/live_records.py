@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from router.cli.common import redis_url, tell
+from router.cli.first_steps.test_entry import Records
 from router.config.lookups import RedisHashConfig
 from router.core.lookups.given_records import NOT_GIVEN
 from router.core.rendering.sandbox.lookup_records import Record
@@ -23,9 +24,7 @@ Simulated = Callable[[Simulator], Simulation]
 """Simulates one message."""
 
 
-async def simulated(
-    loaded: Loaded, simulate: Simulated, instance: str
-) -> tuple[Simulation, dict[str, dict[str, Mapping[str, Any]]]]:
+async def simulated(loaded: Loaded, simulate: Simulated, instance: str) -> tuple[Simulation, Records]:
     """Simulate a message with the records that its deliveries need; return them too, by lookup and key.
 
     The message is simulated again and again, and what was asked for in between is fetched: the key of one lookup may need
@@ -58,7 +57,7 @@ def _redis(loaded: Loaded) -> str:
     return "redis://127.0.0.1"  # nobody asks it
 
 
-def _records(known: Mapping[tuple[str, str], Answer]) -> dict[str, dict[str, Mapping[str, Any]]]:
+def _records(known: Mapping[tuple[str, str], Answer]) -> Records:
     found: dict[str, dict[str, Mapping[str, Any]]] = {}
     for (name, key), answer in known.items():
         if isinstance(answer, Record):

@@ -58,8 +58,8 @@ def _source(loaded: Loaded, channel: str) -> tuple[str, SourceConfig | None]:
 
     Raises `ConfigError` if the URL of its server is not known.
     """
+    from router.core.wiring.readers import reader_of
     from router.ops.loading.reading.nodes import child_path
-    from router.ops.simulation import reader_of
 
     name = reader_of(loaded.config.sources, os.fsencode(channel))
     if name is None:
