@@ -312,7 +312,7 @@ def _fate(delivery: SimulatedDelivery, config: RouterConfig) -> str:
 def _outcome(found: Simulation, config: RouterConfig) -> Iterator[Line]:
     sent = sum(delivery.delivers for delivery in found.deliveries)
     number = len(found.deliveries)
-    told = f"{sent} of {number} deliveries would be made" if number != 1 else f"{sent} of 1 delivery would be made"
+    told = f"{sent} of {counted(number, 'delivery', 'deliveries')} would be made"
     if found.ending == Ending.UNREAD:
         yield Line("outcome", "unread: the router never gets it", _RED)
     elif found.rejected is not None:
