@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         ),
     },
     "Write": {
+        "test": Entry("write.test:test", "Run the tests of the configuration: an event in, sinks and texts out."),
         "graph": Entry("write.graph:graph", "Draw the configuration: sources, schemas, routes, sinks."),
         "plugins": Entry("write.plugins:plugins", "List the loaded plugins, and those that failed."),
     },

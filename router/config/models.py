@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from router.config.cases import CaseConfig
 from router.config.scalars import (
     OFF,
     Duration,
@@ -369,3 +370,7 @@ class RouterConfig(Model):
         default_factory=AdminConfig, description="where the router is watched over HTTP: {listen: HOST:PORT}, or `off`"
     )
     shutdown: ShutdownConfig = Field(default_factory=ShutdownConfig, description="how the daemon ends")
+    tests: list[CaseConfig] = Field(
+        default_factory=list,
+        description="events and what must become of them, for `test` and `check`; `run` ignores them",
+    )

@@ -35,7 +35,8 @@ OFF = "off"
 _sizes = TypeAdapter(ByteSize)
 
 
-def _duration(value: object) -> float:
+def seconds_of(value: object) -> float:
+    """Return the seconds of a duration such as `1m30s`. Raises `ValueError` where it is none."""
     if not isinstance(value, str) or not _DURATION.fullmatch(value):
         raise ValueError(f"{value!r} is no duration, write a number with its unit: 500ms, 30s, 5m, 24h or 7d")
     try:
@@ -219,7 +220,7 @@ def _expires(value: object) -> object:
     if isinstance(value, str) and "{{" in value:
         return value
     try:
-        return _duration(value)
+        return seconds_of(value)
     except ValueError as error:
         raise ValueError(f'{error}; or a template that gives a time: "{{{{ payload.expires_at }}}}"') from None
 
@@ -230,7 +231,7 @@ def _expires_text(value: float | str) -> str:
 
 Duration = Annotated[
     float,
-    BeforeValidator(_duration),
+    BeforeValidator(seconds_of),
     PlainSerializer(_duration_text, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": rf"^{_DURATION.pattern}$", "examples": ["30s"]}),
 ]

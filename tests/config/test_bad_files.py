@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from router.errors import ConfigError, Exit, Problem
-from router.ops.loading import load
+from router.ops.loading import Cases, load
 
 BAD = Path(__file__).parent / "bad"
 FILES = sorted(BAD.glob("*.yaml"))
@@ -28,7 +28,7 @@ def test_the_fault_is_named_at_its_place(file, monkeypatch):
     first = file.read_bytes().replace(b"\0", b"").split(b"\n", 1)[0].decode("utf-8", "ignore")
     expected = first.partition("# expect: ")[2]
     with pytest.raises(ConfigError) as raised:
-        load(Path(file.name), environ={})
+        load(Path(file.name), environ={}, tests=Cases())
     assert [shown(problem, file.name) for problem in raised.value.problems] == [expected]
     assert {problem.severity for problem in raised.value.problems} == {"error"}
 

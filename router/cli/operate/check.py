@@ -76,11 +76,13 @@ class Report(NamedTuple):
 
 
 def _report(path: Path, env_file: Path | None) -> Report:
-    from router.ops.loading import load
+    from router.ops.loading import Cases, load, read_case_file
     from router.ops.redaction import Redactor
 
     try:
-        loaded = load(path, environ=os.environ, env_file=env_file, placeholders=True, pipes=True)
+        cases = read_case_file(path)
+        config, tests = (path, Cases()) if cases is None else (cases.config, Cases(own=False, files=[cases]))
+        loaded = load(config, environ=os.environ, env_file=env_file, placeholders=True, pipes=True, tests=tests)
     except ConfigError as error:
         return Report(path, error.problems, None)
     said = Redactor(loaded.secrets).value(summary(loaded))

@@ -1,7 +1,8 @@
 """Loading the configuration: YAML, environment, files, plugins, and all checks; floor 4."""
 
+from router.ops.loading.case_files import Cases, read_case_file
 from router.ops.loading.effective import effective
 from router.ops.loading.loader import Loaded, load
 from router.ops.loading.schema_export import config_schema
 
-__all__ = ["Loaded", "config_schema", "effective", "load"]
+__all__ = ["Cases", "Loaded", "config_schema", "effective", "load", "read_case_file"]

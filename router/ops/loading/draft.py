@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from router.config.cases import Case
 from router.config.models import (
     AdminConfig,
     DeadLettersConfig,
@@ -60,6 +61,7 @@ class Draft:
     dead_letters: DeadLettersConfig = field(default_factory=DeadLettersConfig)
     admin: AdminConfig = field(default_factory=AdminConfig)
     shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)
+    cases: list[Case] = field(default_factory=list)
 
     def entries(self, section: str) -> dict[str, Entry]:
         """Return the entries of a section; empty if it is no mapping."""

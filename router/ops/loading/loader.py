@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from router.config.cases import Case
 from router.config.lookups import LOOKUPS, LookupKeys, PluginLookupConfig
 from router.config.models import (
     AdminConfig,
@@ -27,6 +28,8 @@ from router.core.rendering import OptionsTemplate, TemplateEnvironment
 from router.core.rendering.expressions import Expiry, Expression
 from router.core.routing import Routing, SchemaRule
 from router.errors import ConfigError, Problem
+from router.ops.loading import case_files
+from router.ops.loading.case_files import Cases
 from router.ops.loading.checking import compiling, conditions
 from router.ops.loading.checking.lint import check_file_modes, look_around
 from router.ops.loading.checking.lookups import lookup_secrets
@@ -40,6 +43,7 @@ from router.ops.loading.reading.nodes import (
     find,
     name_paths,
     scalars,
+    walk,
     word,
     words,
 )
@@ -95,7 +99,12 @@ class Loaded:
     unknown: MappingType[str, Problem]
     """The reason why a value is unknown, by the path of its placeholder."""
     places: MappingType[str, Mark]
-    """The place of each section and of each key in it, by path: `redis`, `redis.url`, `sources.orders`."""
+    """The place of each section and of each key in it, by path: `redis`, `redis.url`, `sources.orders`.
+
+    With tests, the place of everything: `routes[0].match.severity`.
+    """
+    cases: tuple[Case, ...]
+    """The tests that were asked for."""
 
     def placed(self, message: str, section: str, key: str = "") -> Problem:
         """Return a problem without secrets, at the place of a section or key, if it is written in the file."""
@@ -135,15 +144,16 @@ def load(
     placeholders: bool = False,
     deliver: str | None = None,
     pipes: bool = False,
+    tests: Cases | None = None,
 ) -> Loaded:
     """Load a configuration and everything it names.
 
     `environ` are the environment variables; they win over those of `env_file`. With `placeholders` an unset
     variable in a secret or a URL is a note and not an error. `deliver` (`send` or `print`) overrides the file's. With
     `pipes` the configuration and the env file may be pipes, or `-` for standard input: for commands that read them once.
-    Raises `ConfigError` with every problem found.
+    Without `tests` the entries of `tests:` are passed over, whatever is in them. Raises `ConfigError` with every problem found.
     """
-    draft = check(path, environ=environ, env_file=env_file, placeholders=placeholders, pipes=pipes)
+    draft = check(path, environ=environ, env_file=env_file, placeholders=placeholders, pipes=pipes, tests=tests)
     environment = TemplateEnvironment(timezone=draft.timezone, lookups=draft.entries("lookups"))
     lookups = compiling.lookups(draft, environment.with_lookups)
     templates = compiling.compiled(draft, environment.with_lookups)
@@ -174,7 +184,8 @@ def load(
         folders=frozenset(draft.folders),
         redis_origin=origin(draft.root),
         unknown=draft.unknown,
-        places=_places(draft.root),
+        places=_places(draft.root) if tests is None else _every_place(draft.root),
+        cases=tuple(draft.cases),
         write_base=_write_base(draft),
     )
 
@@ -205,6 +216,7 @@ def check(
     env_file: Path | None = None,
     placeholders: bool = False,
     pipes: bool = False,
+    tests: Cases | None = None,
 ) -> Draft:
     """Read a configuration and check every section, as `load` does, short of compiling templates.
 
@@ -220,10 +232,13 @@ def check(
     if root is None:
         raise ConfigError(problems.all())
     expander = expand.Expander(environ, problems)
+    if tests is None or not tests.own:
+        root.entries.pop("tests", None)
     name_paths(root)
     expander.tree(root)
     folders = includes.folders(root)
-    files.update(includes.merge(root, expander, problems), expander.files)
+    files.update(includes.merge(root, expander, problems, tests=tests is not None and tests.own), expander.files)
+    case_files.merge(root, tests, expander)
     implied = imply(root, environ)
     if implied is not None:
         expander.tree(implied)
@@ -292,6 +307,13 @@ def _places(root: Mapping) -> dict[str, Mark]:
         if isinstance(entry.node, Mapping):
             found.update({below.node.path: below.mark for below in entry.node.entries.values()})
     return found
+
+
+def _every_place(root: Mapping) -> dict[str, Mark]:
+    """The places of everything: of a key where there is one, of an item where it begins."""
+    found = {below.path: below.mark for below in walk(root)}
+    keys = (entry for below in walk(root) if isinstance(below, Mapping) for entry in below.entries.values())
+    return {**found, **{entry.node.path: entry.mark for entry in keys}}
 
 
 def _secrets(draft: Draft) -> set[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from router.config.cases import CaseConfig
 from router.config.lookups import LOOKUP_NAME, LOOKUPS, PluginLookupConfig
 from router.config.models import SOURCES, DeliverOnly, HostKeys, RouteConfig, RouterConfig, SchemaConfig
 from router.config.scalars import NAME, OFF
@@ -59,6 +60,7 @@ def config_schema(plugins: Plugins) -> Json:
         "dead_letters": _or_empty(simple["dead_letters"]),
         "admin": _described({"anyOf": [_choice(OFF), simple["admin"], {"type": "null"}]}, fields["admin"]),
         "shutdown": _or_empty(simple["shutdown"]),
+        "tests": _or_empty(_described({"type": "array", "items": _case()}, fields["tests"])),
     }
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -238,6 +240,13 @@ def _route(plugins: Plugins) -> Json:
         "when": {"type": "string", "minLength": 1, "description": route["properties"]["when"]["description"]},
     }
     return {**route, "properties": {**route["properties"], **described}}
+
+
+def _case() -> Json:
+    """A test: `event` and `expect`, or `steps`; an event has a payload or a file."""
+    case = _model(CaseConfig)
+    alternatives = [{"required": ["event", "expect"]}, {"required": ["steps"]}]
+    return {**case, "oneOf": alternatives}
 
 
 def _definitions() -> Json:

@@ -7,6 +7,7 @@ from typing import Literal, TypeVar
 from router.config.models import SOURCES, AdminConfig, DeliverOnly, Model, SchemaConfig
 from router.config.scalars import OFF, Zone
 from router.ops.loading.checking import references, schema_files
+from router.ops.loading.checking.case_entries import check_cases
 from router.ops.loading.checking.lookups import check_lookups
 from router.ops.loading.checking.routes import RouteChecker
 from router.ops.loading.checking.sinks import check_defaults, check_sinks, entries_with_type
@@ -32,10 +33,11 @@ SECTIONS = (
     "dead_letters",
     "admin",
     "shutdown",
+    "tests",
 )
 """The keys of a configuration."""
 
-_OPTIONAL = ("redis", "plugins", "schemas", "lookups", "defaults", "dead_letters", "admin", "shutdown")
+_OPTIONAL = ("redis", "plugins", "schemas", "lookups", "defaults", "dead_letters", "admin", "shutdown", "tests")
 _DELIVER = ("send", "print", "{only: [globs], others: print}")
 
 M = TypeVar("M", bound=Model)
@@ -62,6 +64,7 @@ def check_sections(draft: Draft) -> None:
     _routes(draft)
     _deliver(draft)
     _dead_letters(draft)
+    draft.cases = check_cases(draft)
 
 
 def _required(draft: Draft, key: str, what: str) -> Node | None:

@@ -18,8 +18,11 @@ from router.ops.loading.reading.problems import Problems
 _MOST = 1000  # the most included files
 
 
-def merge(root: Mapping, expander: Expander, problems: Problems) -> list[Path]:
-    """Read the files that `include` of the root names, expand them and merge them into it; return their paths."""
+def merge(root: Mapping, expander: Expander, problems: Problems, *, tests: bool = False) -> list[Path]:
+    """Read the files that `include` of the root names, expand them and merge them into it; return their paths.
+
+    Without `tests` what they have under `tests` is left out.
+    """
     entry = root.entries.pop("include", None)
     if entry is None:
         return []
@@ -30,6 +33,8 @@ def merge(root: Mapping, expander: Expander, problems: Problems) -> list[Path]:
         read.append(path)
         included = yaml_nodes.read(path, name, problems, node)
         if included is not None:
+            if not tests:
+                included.entries.pop("tests", None)
             name_paths(included)
             expander.tree(included)
             _merge_file(root, included, problems)

@@ -1,0 +1,161 @@
+"""The entries of `tests:`: an event, and what must become of it; floor 1.
+
+The models say how an entry is written. `Case` and `CaseStep` are an entry that was checked, with its payload as bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
+
+from router.config.scalars import seconds_of
+from router.options import STRICT
+
+START = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
+"""The time of the fake clock at which a test begins, where it says nothing else: seconds since the epoch."""
+
+_AFTER = re.compile(r"\+(.+)", re.DOTALL)
+
+
+def _time(value: str) -> str:
+    moment_of(value, START)
+    return value
+
+
+def moment_of(written: str, start: float) -> float:
+    """Return a time in seconds since the epoch: RFC 3339, or a duration after the start such as `+10m`.
+
+    Raises `ValueError`.
+    """
+    after = _AFTER.fullmatch(written)
+    if after is not None:
+        return start + seconds_of(after[1])
+    wrong = f"{written!r} is no time: write RFC 3339 (2026-01-31T12:00:00Z), or a duration after the start (+10m)"
+    try:
+        found = datetime.fromisoformat(written)
+    except ValueError:
+        raise ValueError(wrong) from None
+    if found.tzinfo is None:
+        raise ValueError(f"{written!r} has no time zone; end it with Z or +00:00")
+    if found.year < 1970 or found.year > 9000:
+        raise ValueError(wrong)
+    return found.timestamp()
+
+
+CaseTime = Annotated[str, AfterValidator(_time)]
+"""A time of the fake clock, as it is written."""
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+Texts = str | list[str]
+
+
+class CaseModel(BaseModel):
+    """The base of the models of an entry."""
+
+    model_config = {**STRICT, "validate_default": False}
+
+
+class CaseEvent(CaseModel):
+    """The event that a test sends through the configuration."""
+
+    channel: Text = Field(description="the channel, stream or list that it comes on")
+    source: str | None = Field(None, description="the source that brings it; default: the first that reads the channel")
+    payload: Any = Field(None, description="what was published: a text as it is, anything else is encoded as JSON")
+    file: Text | None = Field(
+        None, description="a file with what was published, relative to this file; in place of `payload`"
+    )
+    headers: dict[str, str] = Field(default_factory=dict, description="fields of a stream entry beside the payload")
+    at: CaseTime | None = Field(
+        None, description="when it was received: RFC 3339, or +10m after the start; default: the time of the clock"
+    )
+
+    @model_validator(mode="after")
+    def _one_payload(self) -> CaseEvent:
+        if {"payload", "file"} <= self.model_fields_set:
+            raise ValueError("`payload` and `file` exclude each other; keep one")
+        if not {"payload", "file"} & self.model_fields_set:
+            raise ValueError("`payload` is required: what was published, or `file`, a file that holds it")
+        return self
+
+
+class Expected(CaseModel):
+    """What must become of the event. Whatever is left out may be as it is, but for failures."""
+
+    sinks: list[str] | None = Field(
+        None, description="exactly the sinks that deliver; one with two deliveries stands twice"
+    )
+    not_sinks: list[str] | None = Field(None, description="sinks that do not deliver")
+    routes: list[str] | None = Field(None, description="exactly the routes that take the event")
+    to: dict[str, Texts] | None = Field(None, description="by sink: exactly the addresses")
+    text: dict[str, Texts] | None = Field(None, description="by sink: the text of a delivery, exactly")
+    contains: dict[str, Texts] | None = Field(None, description="by sink: parts of the text of one delivery")
+    suppressed: dict[str, str] | None = Field(None, description="by sink: the reason why a delivery is suppressed")
+    dead: dict[str, str] | None = Field(
+        None, description="by sink: the reason why a delivery becomes a dead letter before any attempt"
+    )
+    rejected: bool | str | None = Field(None, description="the event is rejected: true, or the reason")
+    unmatched: bool | None = Field(None, description="true: no route takes the event")
+
+    @model_validator(mode="after")
+    def _something(self) -> Expected:
+        if all(value is None for _, value in self):
+            raise ValueError(
+                f"`expect` is empty, and would hold of anything; name one of {', '.join(type(self).model_fields)}"
+            )
+        return self
+
+
+class StepConfig(CaseModel):
+    """One step of a test that plays a sequence."""
+
+    at: CaseTime | None = Field(None, description="the time of the clock: RFC 3339, or +10m after the start")
+    event: CaseEvent = Field(description="the event: {channel, payload}")
+    expect: Expected = Field(description="what must become of it")
+
+
+class CaseConfig(CaseModel):
+    """One entry of `tests`: `event` and `expect`, or `steps`."""
+
+    name: Text = Field(description="the name of the test, unique")
+    event: CaseEvent | None = Field(None, description="the event: {channel, payload}")
+    expect: Expected | None = Field(None, description="what must become of it")
+    steps: Annotated[list[StepConfig], Field(min_length=1)] | None = Field(
+        None, description="several events in a row, in place of `event` and `expect`"
+    )
+
+    @model_validator(mode="after")
+    def _one_form(self) -> CaseConfig:
+        if self.steps is not None and (self.event is not None or self.expect is not None):
+            raise ValueError("`steps` stands in place of `event` and `expect`; keep one")
+        if self.steps is None and (self.event is None or self.expect is None):
+            missing = "event" if self.event is None else "expect"
+            raise ValueError(
+                f"`{missing}` is required, beside `{'expect' if missing == 'event' else 'event'}`; or `steps`"
+            )
+        return self
+
+
+class CaseStep(msgspec.Struct, frozen=True):
+    """One event of a test and what must become of it. Times are seconds since the epoch; deliveries are made at `now`."""
+
+    channel: bytes
+    raw: bytes
+    source: str
+    headers: Mapping[str, str]
+    received_at: float
+    now: float
+    expect: Expected
+
+
+class Case(msgspec.Struct, frozen=True):
+    """A test that was checked: its name, where it is written, and its steps."""
+
+    name: str
+    file: str
+    line: int
+    steps: tuple[CaseStep, ...]

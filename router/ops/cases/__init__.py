@@ -1,0 +1,1 @@
+"""Tests of a configuration: they run on the simulation, without Redis and without sending; floor 4."""

@@ -1,0 +1,192 @@
+"""Small changes of a configuration's routes that a test ought to notice; floor 4.
+
+A mutant is the configuration with one change. A mutant under which every test still holds has survived: nothing checks
+what was changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from router.config.cases import Case
+from router.config.models import RouteConfig
+from router.core.conditions.clauses import Node, Not
+from router.core.conditions.condition import Condition, When
+from router.core.conditions.match import Match
+from router.core.matching import any_of
+from router.core.rendering.expressions import Expression
+from router.core.wiring.channel_sets import meet
+from router.core.wiring.reach import Reach, globs_of
+from router.ops.cases.running import CaseResult, CaseRunner
+from router.ops.loading import Loaded
+from router.ops.simulation import Simulation
+
+
+class Mutant(msgspec.Struct, frozen=True):
+    """One change: where it is, in words, the changed configuration, and which simulated events it may concern."""
+
+    place: str
+    change: str
+    make: Callable[[], Loaded]
+    concerns: Callable[[Simulation], bool]
+
+
+class Mutation:
+    """The mutants of a configuration, and the results of its tests without a change, all of which hold.
+
+    Compiled parts are shared: a mutant compiles its one change. It is tried on the tests that its change may concern alone,
+    and the first that does not hold ends it.
+    """
+
+    def __init__(self, loaded: Loaded, results: Iterable[CaseResult]) -> None:
+        self._results = list(results)
+        self.mutants = tuple(_Mutator(loaded).mutants())
+
+    def survivors(self, tried: Callable[[int], None] = lambda _number: None) -> Iterator[Mutant]:
+        """Yield the mutants that no test notices; `tried` is called with 1 after each mutant."""
+        for mutant in self.mutants:
+            cases = [each.case for each in self._results if any(mutant.concerns(step.found) for step in each.steps)]
+            if not _noticed(mutant, cases):
+                yield mutant
+            tried(1)
+
+
+def _noticed(mutant: Mutant, cases: Sequence[Case]) -> bool:
+    if not cases:
+        return False
+    runner = CaseRunner(mutant.make())
+    return not all(runner.holds(case) for case in cases)
+
+
+class _Mutator:
+    """Makes the mutants of the routes that are enabled, in their order, then those of `only_if` of sinks."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        self._config = loaded.config
+        self._reach = Reach(loaded.config.sources, [], loaded.config.routes)
+
+    def mutants(self) -> Iterator[Mutant]:
+        """Yield every mutant."""
+        for number, route in enumerate(self._config.routes):
+            if route.enabled:
+                yield from self._of_conditions(number, route)
+                if route.final and self._leads_on(number, route):
+                    place = self._place(f"routes[{number}].final", f"routes[{number}]")
+                    flipped = self._with_route(number, route.model_copy(update={"final": False}))
+                    yield Mutant(place, f"route {route.id}: `final` taken away", flipped, _taken(route.id))
+                dropped = self._with_route(number, None)
+                yield Mutant(self._place(f"routes[{number}]"), f"route {route.id} dropped", dropped, _taken(route.id))
+                yield from self._of_overrides(number, route)
+        for sink in self._config.sinks:
+            if (sink, None) in self._loaded.only_if:
+                source = str(self._config.sinks[sink].host.only_if)
+                yield self._only_if((sink, None), source, self._place(*self._of_sink(sink)), f"sink {sink}")
+
+    def _of_conditions(self, number: int, route: RouteConfig) -> Iterator[Mutant]:
+        """Yield the mutants of `match`, one for each of its entries, and of `when`."""
+        condition = self._loaded.conditions.get(route.id)
+        if condition is None:
+            return
+        for node in condition.clauses:
+            change = f"route {route.id}: `match` negated: {node.text}"
+            yield Mutant(node.place, change, self._with_clause(route.id, condition, node), _reached(route))
+        if condition.when is not None:
+            place = self._place(f"routes[{number}].when", f"routes[{number}]")
+            negated = self._with_when(route, condition)
+            yield Mutant(place, f"route {route.id}: `when` negated: {_line(route.when)}", negated, _reached(route))
+
+    def _of_overrides(self, number: int, route: RouteConfig) -> Iterator[Mutant]:
+        for position, target in enumerate(route.sinks):
+            if (target.sink, route.id) in self._loaded.only_if:
+                path = f"routes[{number}].sinks[{position}]"
+                told = f"route {route.id}, sink {target.sink}"
+                key = (target.sink, route.id)
+                yield self._only_if(key, str(target.only_if), self._place(f"{path}.only_if", path), told)
+
+    def _only_if(self, key: tuple[str, str | None], source: str, place: str, told: str) -> Mutant:
+        loaded = self._loaded
+
+        def make() -> Loaded:
+            negated = Expression(f"not ({source}\n)", loaded.environment, "only_if")
+            return replace(loaded, only_if={**loaded.only_if, key: negated})
+
+        return Mutant(place, f"{told}: `only_if` negated: {_line(source)}", make, _delivered(*key))
+
+    def _with_route(self, number: int, route: RouteConfig | None) -> Callable[[], Loaded]:
+        """Return what makes the configuration with another route in place of one, or with none."""
+
+        def make() -> Loaded:
+            routes = list(self._config.routes)
+            routes[number : number + 1] = [] if route is None else [route]
+            return replace(self._loaded, config=self._config.model_copy(update={"routes": routes}))
+
+        return make
+
+    def _with_clause(self, route: str, condition: Condition, negated: Node) -> Callable[[], Loaded]:
+        def make() -> Loaded:
+            clauses = tuple(Not((node,), node.place) if node is negated else node for node in condition.clauses)
+            return self._with(route, Condition(Match(clauses), condition.when))
+
+        return make
+
+    def _with_when(self, route: RouteConfig, condition: Condition) -> Callable[[], Loaded]:
+        def make() -> Loaded:
+            when = When(f"not ({route.when}\n)", self._loaded.environment)
+            return self._with(route.id, Condition(condition.match, when))
+
+        return make
+
+    def _with(self, route: str, condition: Condition) -> Loaded:
+        return replace(self._loaded, conditions={**self._loaded.conditions, route: condition})
+
+    def _leads_on(self, number: int, route: RouteConfig) -> bool:
+        """Return whether a later route may take an event that this one takes: else `final` changes nothing."""
+        for later in self._config.routes[number + 1 :]:
+            shared = set(self._reach.sources_of(route)) & set(self._reach.sources_of(later))
+            for source in shared if later.enabled else ():
+                if meet(self._reach.reads[source], globs_of(route), globs_of(later)):
+                    return True
+        return False
+
+    def _of_sink(self, sink: str) -> tuple[str, ...]:
+        """Return the paths at which the `only_if` of a sink may stand."""
+        kind = self._loaded.types[sink].name
+        own = next((path for path in (f"sinks.{sink}", f'sinks."{sink}"') if path in self._loaded.places), "sinks")
+        return f"{own}.only_if", f"defaults.{kind}.only_if", "defaults.all.only_if", own
+
+    def _place(self, *paths: str) -> str:
+        """Return the place of the first of these paths that is written."""
+        places: Mapping[str, Any] = self._loaded.places
+        mark = next(places[path] for path in paths if path in places)
+        return f"{mark.file.name}:{mark.line}:{mark.column}"
+
+
+def _line(source: Any) -> str:
+    return " ".join(str(source).split())
+
+
+def _taken(route: str) -> Callable[[Simulation], bool]:
+    """Return whether a route takes an event."""
+    return lambda found: any(each.matched for each in found.routes if each.id == route)
+
+
+def _reached(route: RouteConfig) -> Callable[[Simulation], bool]:
+    """Return whether an event is one of the sources and channels of a route."""
+    channels = any_of(["*"] if route.channels is None else route.channels)
+
+    def concerns(found: Simulation) -> bool:
+        event = found.event
+        of_source = route.sources is None or event.source in route.sources
+        return of_source and channels(event.channel.encode("utf-8", "surrogateescape"))
+
+    return concerns
+
+
+def _delivered(sink: str, route: str | None) -> Callable[[Simulation], bool]:
+    """Return whether an event makes a delivery to a sink, by a route; None: by any."""
+    return lambda found: any(each.sink == sink and route in {None, each.route} for each in found.deliveries)

@@ -1,0 +1,86 @@
+"""Runs tests of a configuration on the simulation, and counts what they reached; floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from router.config.cases import Case, CaseStep
+from router.core.conditions.route_checks import Asked
+from router.ops.cases.comparing import Miss, misses
+from router.ops.loading import Loaded
+from router.ops.simulation import Message, RouteVerdict, Simulation, Simulator
+
+
+class StepResult(msgspec.Struct, frozen=True):
+    """What became of one event of a test. `number` counts from 1."""
+
+    number: int
+    found: Simulation
+    misses: tuple[Miss, ...]
+
+
+class CaseResult(msgspec.Struct, frozen=True):
+    """The result of one test."""
+
+    case: Case
+    steps: tuple[StepResult, ...]
+
+    @property
+    def holds(self) -> bool:
+        """True if everything that the test expects came true."""
+        return not any(step.misses for step in self.steps)
+
+
+class _BriefSimulator(Simulator):
+    """A simulator that does not say why a route takes an event or not: that costs more than all the rest."""
+
+    def _routes(self, asked: Asked, taken: set[str]) -> tuple[RouteVerdict, ...]:  # noqa: ARG002  # as inherited
+        return tuple(RouteVerdict(route.id, route.id in taken, ()) for route in self._config.routes)
+
+
+class CaseRunner:
+    """Runs tests under one configuration, which is compiled once."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        self._routes = loaded.config.routes
+        self._brief = _BriefSimulator(loaded)
+        self._thorough: Simulator | None = None
+        """Made when a test does not hold: it says why."""
+
+    def run(self, cases: Iterable[Case]) -> Iterator[CaseResult]:
+        """Yield the result of each test."""
+        return (CaseResult(case, tuple(self._steps(case))) for case in cases)
+
+    def holds(self, case: Case) -> bool:
+        """Return whether a test holds; the first step that does not ends it."""
+        return all(
+            not misses(step.expect, self._brief.simulate(_message(step, number)), self._routes)
+            for number, step in enumerate(case.steps, 1)
+        )
+
+    def _steps(self, case: Case) -> Iterator[StepResult]:
+        for number, step in enumerate(case.steps, 1):
+            message = _message(step, number)
+            found = self._brief.simulate(message)
+            missed = misses(step.expect, found, self._routes)
+            if missed:
+                self._thorough = self._thorough or Simulator(self._loaded)
+                found = self._thorough.simulate(message)
+                missed = misses(step.expect, found, self._routes)
+            yield StepResult(number, found, tuple(missed))
+
+
+def _message(step: CaseStep, number: int) -> Message:
+    """Return the event of a step as it would come from Redis."""
+    return Message(
+        step.channel,
+        step.raw,
+        step.received_at,
+        source=step.source,
+        headers=step.headers or None,
+        id=f"test-{number}",
+        now=step.now,
+    )

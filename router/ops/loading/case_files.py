@@ -1,0 +1,66 @@
+"""Files of tests beside a configuration, `*_test.yaml`: the configuration they are for, and `tests:`; floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from router.errors import ConfigError
+from router.ops.loading.reading import typed, yaml_nodes
+from router.ops.loading.reading.expand import Expander
+from router.ops.loading.reading.nodes import Entry, Mapping, Mark, name_paths
+from router.ops.loading.reading.nodes import Sequence as Items
+from router.ops.loading.reading.problems import Problems
+
+ENDINGS = ("_test.yaml", "_test.yml")
+"""How the name of a file of tests ends."""
+
+_KEYS = ("config", "tests")
+
+
+class CaseFile(NamedTuple):
+    """A file of tests that was read: its tree, and the path of the configuration that it names."""
+
+    root: Mapping
+    config: Path
+
+
+class Cases(NamedTuple):
+    """The tests that are loaded with a configuration: those that stand in it (`own`), and those of files."""
+
+    own: bool = True
+    files: Sequence[CaseFile] = ()
+
+
+def read_case_file(path: Path) -> CaseFile | None:
+    """Return a file of tests; None if it is no such file by its name, or is a whole configuration. Raises `ConfigError`."""
+    if not path.name.endswith(ENDINGS):
+        return None
+    problems = Problems()
+    root = yaml_nodes.read(path.absolute(), str(path), problems)
+    if root is None:
+        raise ConfigError(problems.all())
+    if "config" not in root.entries and {"sources", "sinks", "routes"} & set(root.entries):
+        return None
+    name_paths(root)
+    typed.unknown_keys(root, _KEYS, problems)
+    named = typed.text(root.get("config"), problems)
+    for key, what in (("config", "the configuration that is tested"), ("tests", "a list of tests")):
+        if key not in root.entries:
+            problems.add(f"`{key}` is required: {what}", Mark(root.mark.file, 1, 1), path=key)
+    problems.check()
+    return CaseFile(root, path.parent / str(named))
+
+
+def merge(root: Mapping, tests: Cases | None, expander: Expander) -> None:
+    """Add the tests of files to those of a configuration."""
+    for file in () if tests is None else tests.files:
+        entry = file.root.entries["tests"]
+        expander.tree(entry.node)
+        mine = root.entries.get("tests")
+        theirs = typed.sequence(entry.node, expander.problems)
+        ours = None if mine is None else typed.sequence(mine.node, expander.problems)
+        if theirs is not None:
+            items = [*(ours.items if ours is not None else ()), *theirs.items]
+            root.entries["tests"] = Entry(entry.mark, Items(entry.mark, items=items))

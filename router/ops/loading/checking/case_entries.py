@@ -1,0 +1,203 @@
+"""The entries of `tests:`, checked: the names they use must exist, and what they send must be readable; floor 4."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+
+from router.config.cases import START, Case, CaseConfig, CaseEvent, CaseStep, Expected, StepConfig, moment_of
+from router.core.matching import glob
+from router.core.wiring.reach import channels_of
+from router.errors import SUPPRESSED
+from router.files import UnreadableError, read_file
+from router.ops.loading.draft import Draft
+from router.ops.loading.reading import typed
+from router.ops.loading.reading.nodes import (
+    Entry,
+    Mapping,
+    Node,
+    Scalar,
+    find,
+    items,
+    plain,
+    quoted,
+    word,
+    words,
+)
+from router.ops.loading.reading.problems import did_you_mean, unknown
+
+REJECTIONS = ("too_large", "decode", "field", "schema")
+"""The reasons why an event is rejected."""
+
+DEAD_AT_ONCE = ("address", "expired", "lookup", "template")
+"""The reasons why a delivery becomes a dead letter before any attempt."""
+
+_BY_SINK = ("to", "text", "contains", "suppressed", "dead")
+_TRUTHS = ("true", "false")
+
+
+def check_cases(draft: Draft) -> list[Case]:
+    """Return the sound tests of a configuration; report what is wrong with the others."""
+    node = typed.sequence(draft.root.get("tests"), draft.problems)
+    checker = _CaseChecker(draft)
+    found = [checker.case(item) for item in (node.items if node is not None else ())]
+    return [case for case in found if case is not None]
+
+
+class _CaseChecker:
+    """Checks tests against the sources, routes and sinks there are."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._problems = draft.problems
+        self._sinks = list(draft.entries("sinks"))
+        self._routes = [name for route in items(draft.root.get("routes")) if (name := word(find(route, "id")))]
+        self._reads = {
+            name: [(each, glob(each)) for each in channels_of(source)] for name, source in draft.sources.items()
+        }
+        self._first: dict[str, Node] = {}
+
+    def case(self, item: Node) -> Case | None:
+        """Return one test; None where something is wrong with it (reported)."""
+        keys = typed.mapping(item, self._problems)
+        if keys is None:
+            return None
+        checked = typed.check(CaseConfig, keys, self._problems, at=Entry(item.mark, item))
+        name = keys.get("name")
+        self._once(name)
+        steps: list[Node] = items(keys.get("steps")) if "steps" in keys.entries else [keys]
+        for step in steps:
+            self._expected(find(step, "expect"))
+        if checked is None:
+            return None
+        found = self._steps(_entries(checked), steps, timed=checked.steps is not None)
+        if len(found) < len(steps):
+            return None
+        return Case(checked.name, item.mark.file.name, item.mark.line, tuple(found))
+
+    def _once(self, node: Node | None) -> None:
+        name = word(node)
+        if node is None or not name:
+            return
+        earlier = self._first.setdefault(name, node)
+        if earlier is not node:
+            where = f"{earlier.mark.file.name}:{earlier.mark.line}"
+            self._problems.add(f"a test {quoted(name)} stands already in {where}; names are unique", node)
+
+    def _steps(self, entries: list[StepConfig], nodes: list[Node], *, timed: bool) -> list[CaseStep]:
+        """Return the sound steps of a test, with the times of its clock."""
+        first = entries[0].at if timed else entries[0].event.at
+        start = START if first is None or first.startswith("+") else moment_of(first, START)
+        now = start
+        found = []
+        for entry, node in zip(entries, nodes, strict=True):
+            event = find(node, "event")
+            at = entry.at if timed else entry.event.at
+            before, now = now, moment_of(at, start) if at is not None else now
+            if now < before:
+                self._problems.add("the clock does not go back: this is before the step above", find(node, "at"))
+                continue
+            came = now if entry.event.at is None else moment_of(entry.event.at, start)
+            if came > now:
+                message = "the event can't be received later than the step is: give the step a later `at`"
+                self._problems.add(message, find(event, "at"))
+                continue
+            step = self._step(entry.event, entry.expect, event, (came, now))
+            if step is not None:
+                found.append(step)
+        return found
+
+    def _step(
+        self, event: CaseEvent, expect: Expected, node: Node | None, times: tuple[float, float]
+    ) -> CaseStep | None:
+        source, raw = self._source(event, node), self._raw(node)
+        if source is None or raw is None:
+            return None
+        channel = event.channel.encode("utf-8", "surrogateescape")
+        return CaseStep(channel, raw, source, event.headers, *times, expect)
+
+    def _source(self, event: CaseEvent, node: Node | None) -> str | None:
+        """Return the source that brings an event; None where there is none (reported)."""
+        channel = event.channel.encode("utf-8", "surrogateescape")
+        known = list(self._draft.entries("sources"))
+        readers = [name for name, globs in self._reads.items() if any(matches(channel) for _, matches in globs)]
+        if event.source is not None and event.source not in known:
+            self._problems.add(unknown("source", event.source, known), find(node, "source"))
+        elif event.source is not None and event.source in self._reads and event.source not in readers:
+            listed = ", ".join(each for each, _ in self._reads[event.source])
+            message = f"the source {event.source} does not read {quoted(event.channel)}, it reads {listed}"
+            self._problems.add(message, find(node, "channel"))
+        elif event.source is not None:
+            return event.source
+        elif not readers and len(self._reads) == len(known):
+            names = [each for globs in self._reads.values() for each, _ in globs]
+            meant = did_you_mean(event.channel, names)
+            self._problems.add(f"no source reads the channel {quoted(event.channel)}{meant}", find(node, "channel"))
+        return readers[0] if readers and event.source is None else None
+
+    def _raw(self, node: Node | None) -> bytes | None:
+        """Return what an event is published as; None where that can't be had (reported)."""
+        file, payload = find(node, "file"), find(node, "payload")
+        if isinstance(file, Scalar):
+            path = file.mark.file.folder / str(file.value)
+            self._draft.files.add(path.absolute())
+            try:
+                return read_file(path)
+            except UnreadableError as error:
+                self._problems.add(f"can't read {quoted(str(file.value))}: {error}", file)
+                return None
+        if payload is None:
+            return None
+        values = plain(payload)
+        try:
+            if isinstance(values, str):
+                return values.encode()
+            return json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        except UnicodeEncodeError:
+            self._problems.add("has a lone surrogate, which is no text; put the bytes in a `file`", payload)
+        except ValueError:
+            self._problems.add("JSON has no infinite numbers and no .nan; write a text to publish it as it is", payload)
+        except RecursionError:
+            self._problems.add("nested too deep", payload)
+        return None
+
+    def _expected(self, node: Node | None) -> None:
+        """Report the names and reasons that an expectation uses and that are not there."""
+        for key in ("sinks", "not_sinks"):
+            self._known("sink", words(find(node, key)), self._sinks)
+        self._known("route", words(find(node, "routes")), self._routes)
+        wanted = {name for _, name in words(find(node, "sinks"))}
+        for item, name in words(find(node, "not_sinks")):
+            if name in wanted:
+                self._problems.add(f"{quoted(name)} stands in `sinks` too; keep one", item)
+        for key in _BY_SINK:
+            below = find(node, key)
+            for name, entry in (below.entries if isinstance(below, Mapping) else {}).items():
+                if self._sinks and name not in self._sinks:
+                    self._problems.add(unknown("sink", name, self._sinks), entry.mark, path=entry.node.path)
+        self._reasons(find(node, "suppressed"), sorted(SUPPRESSED))
+        self._reasons(find(node, "dead"), [*DEAD_AT_ONCE])
+        rejected = find(node, "rejected")
+        reason = word(rejected)
+        if rejected is not None and reason is not None and reason not in REJECTIONS:
+            self._problems.add(unknown("reason", reason, [*REJECTIONS, *_TRUTHS]), rejected)
+
+    def _reasons(self, node: Node | None, allowed: list[str]) -> None:
+        values = (entry.node for entry in node.entries.values()) if isinstance(node, Mapping) else ()
+        self._known("reason", ((each, reason) for each in values if (reason := word(each)) is not None), allowed)
+
+    def _known(
+        self, kind: str, named: Iterable[tuple[Node, str]] | Iterator[tuple[Node, str]], known: list[str]
+    ) -> None:
+        for item, name in named:
+            if known and name not in known:
+                self._problems.add(unknown(kind, name, known), item)
+
+
+def _entries(case: CaseConfig) -> list[StepConfig]:
+    """Return the steps of a test; one without `steps` is a step by itself."""
+    if case.steps is not None:
+        return case.steps
+    assert case.event is not None
+    assert case.expect is not None
+    return [StepConfig(event=case.event, expect=case.expect)]
