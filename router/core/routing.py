@@ -173,6 +173,11 @@ class Routing:
         self._plans: dict[tuple[int | None, ...], Plan] = {}
         """The plan by what counts of that: the first schema, and the routes until a final one."""
 
+    @property
+    def in_force(self) -> list[str]:
+        """The ids of the routes that are enabled, in the order of the configuration."""
+        return [route.id for route in self._routes]
+
     def knows(self, route: str, sink: str) -> bool:
         """Return whether this route may have made a delivery to this sink: by itself, or by way of a fallback."""
         sinks = self._sinks.get(route)

@@ -69,11 +69,13 @@ def compose(loaded: Loaded, around: Runtime) -> Parts:
 
 
 def pipeline_of(loaded: Loaded, shared: Shared, sinks: Mapping[str, SinkPart]) -> Pipeline:
-    """Return the pipeline of a configuration, which passes deliveries to these sinks."""
+    """Return the pipeline of a configuration, which passes deliveries to these sinks; its routes have the books now."""
     config = loaded.config
+    routing = loaded.routing()
+    shared.books.use_routes(routing.in_force)
     return Pipeline(
         formats=[SourceFormat.of(name, source) for name, source in config.sources.items()],
-        routing=loaded.routing(),
+        routing=routing,
         inboxes={name: sink.worker.queue.put for name, sink in sinks.items()},
         dead_letters=shared.letters,
         books=shared.books,

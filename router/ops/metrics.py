@@ -139,6 +139,7 @@ class _Collector:
         snapshot = self._measured.snapshot()
         yield from _of_router(snapshot)
         yield from _of_sources(snapshot, self._measured.books)
+        yield _of_routes(self._measured.books)
         yield from _of_sinks(snapshot, self._measured.books)
         yield from _of_meters(self._measured.meters)
 
@@ -193,6 +194,8 @@ def _of_sources(snapshot: Snapshot, books: Books) -> Iterator[Metric]:
     ]
     yield _counter("events_rejected", "Events that could not be taken, by reason.", ("source", "reason"), rejected)
     yield _counter("events_unmatched", "Events that no route took.", labels, _rows(own, lambda b: b.unmatched))
+    warned = _rows(own, lambda b: b.schema_warnings)
+    yield _counter("schema_warnings", "Events that a schema of mode warn let pass.", labels, warned)
     yield _gauge("source_up", "Whether a source is heard.", labels, _rows(sources, lambda s: s.up))
     deaf = {name: source for name, source in sources.items() if source.type == "pubsub"}
     yield _counter("pubsub_gaps", "How often a subscription was lost.", labels, _rows(deaf, lambda s: s.gaps))
@@ -201,6 +204,10 @@ def _of_sources(snapshot: Snapshot, books: Books) -> Iterator[Metric]:
     streams = {name: source for name, source in sources.items() if source.type == "stream"}
     trimmed = _rows(streams, lambda s: s.trimmed)
     yield _counter("stream_trimmed", "Entries trimmed off a stream that never reached the router.", labels, trimmed)
+
+
+def _of_routes(books: Books) -> Metric:
+    return _counter("route_events", "Events that a route took.", ("route",), _rows(books.routes, lambda b: b.events))
 
 
 def _of_sinks(snapshot: Snapshot, books: Books) -> Iterator[Metric]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import pty
@@ -16,10 +17,11 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
 
 from router.admin.admin_client import Client
 from router.admin.sockets import default_address
-from router.cli.operate.status import Rates, span
+from router.cli.operate.status import Rates, drawn, span
 from router.config.scalars import Address
 from router.core.accounts.snapshot import document
 from router.errors import RouterError
@@ -44,6 +46,9 @@ NOBODY = {
     "text": "Hi",
     "queue": "memory",
 }
+
+
+BALANCED = "The books balance."
 
 
 def setup(*, sinks=None, **keys):
@@ -359,6 +364,33 @@ def watched_on_a_terminal(router):
     os.close(ours)
     assert b"\x1b[32mup" in seen
     assert b"Traceback" not in seen
+
+
+def test_routes_are_drawn_and_of_many_those_with_the_most_events():
+    def lines(routes, rates=None):
+        told = document(replace(SNAPSHOT, routes=routes))
+        screen = Console(width=80, file=io.StringIO())
+        screen.print(drawn(told, rates and Rates(2.0, document(replace(SNAPSHOT, routes=rates)), told)))
+        text = screen.file.getvalue()
+        assert max(map(len, text.splitlines())) <= 80
+        found = [line.rstrip() for line in text.splitlines()]
+        return found[[line.split()[:1] for line in found].index(["route"]) :] if "route " in text else []
+
+    assert lines({}) == []
+    assert lines({"all": 1234, "urgent": 0}) == ["route   events", "all      1,234", "urgent       0", BALANCED]
+    assert lines({"all": 9, "new": 1, "again": 3}, {"all": 5, "again": 90}) == [
+        "route  events  /s",
+        "all         9   2",
+        "new         1",
+        "again       3   0",
+        BALANCED,
+    ]
+    many = lines({f"{'r' * 60}{n}": n for n in range(2003)})
+    assert many[1] == f"{'r' * 60}1983   1,983"
+    assert many[-2:] == ["1983 more routes, with 1,965,153 events together; --json has each of them", BALANCED]
+    assert len(many) == 23
+    older = {key: value for key, value in document(SNAPSHOT).items() if key != "routes"}
+    assert "route " not in str(drawn(older, Rates(1.0, older, older)))
 
 
 def test_rates():

@@ -32,6 +32,19 @@ def test_totals_add_up_by_reason():
     assert totals["suppressed"] == {}
 
 
+def test_routes_that_stay_keep_their_counts():
+    books = Books({}, {})
+    books.use_routes(["a", "b"])
+    books.routes["a"].events += 3
+    before = books.routes
+    before["b"].events += 4
+    books.use_routes(["c", "a"])
+    assert [(name, book.events) for name, book in books.routes.items()] == [("c", 0), ("a", 3)]
+    before["b"].events += 1  # by a pipeline that is being replaced
+    books.use_routes(["b", "a"])
+    assert [(name, book.events) for name, book in books.routes.items()] == [("b", 0), ("a", 3)]
+
+
 FATES = st.sampled_from(["accepted", "dropped", "left", "split", "lost"])
 
 

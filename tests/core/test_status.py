@@ -103,6 +103,8 @@ def test_the_document():
     assert told["sinks"]["audit"]["dropped_by_channel"] == {"orders": 3}
     assert told["sources"]["web"]["duplicates"] == 3
     assert told["books"]["process"] == {"planned": 0, "accepted": 0, "on_their_way": 0, "left": 0}
+    assert told["routes"] == {"all": {"events": 10}, "urgent": {"events": 0}}
+    assert told["sources"]["web"]["schema_warnings"] == 1
     assert told["uptime"] == 61.235
     assert told["orphaned"] == {}
     assert document(replace(SNAPSHOT, orphaned={"gone": 3}))["orphaned"] == {"gone": 3}

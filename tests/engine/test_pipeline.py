@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from datetime import UTC, datetime
 
 import pytest
 from structlog.testing import capture_logs as capturing
@@ -61,9 +62,11 @@ class Run:
         self.books = Books({"web": SourceBook()}, {name: SinkBook() for name in self.inboxes})
         routes = routes or [RouteConfig(id="all", sinks=[RouteSink(sink="log")])]
         rules = [SchemaRule(schema_channels, "n.json", mode, None if mode == "off" else schema)]
+        routing = Routing(routes, rules, unmatched, conditions=conditions)
+        self.books.use_routes(routing.in_force)
         self.pipeline = Pipeline(
             formats=[SourceFormat("web", TEXT if text else format, max_bytes, id_path)],
-            routing=Routing(routes, rules, unmatched, conditions=conditions),
+            routing=routing,
             inboxes={name: self._put(name) for name in self.inboxes},
             dead_letters=self.letters,
             books=self.books,
@@ -158,8 +161,10 @@ def test_text_needs_no_json():
 def test_a_schema_that_does_not_enforce_lets_pass(mode):
     run = Run(mode=mode)
     run.receive(b'{"user_id": "42"}', b"{broken")
-    assert len(run.inboxes["log"]) == 1
+    run.receive(GOOD)
+    assert len(run.inboxes["log"]) == 2
     assert [letter.reason for letter in run.letters.kept] == ["decode"]
+    assert run.book.schema_warnings == (mode == "warn")
 
 
 def test_fan_out_keeps_the_order_and_the_id():
@@ -229,6 +234,56 @@ def test_a_when_that_can_not_be_evaluated_takes_no_event_and_is_counted_and_told
     assert line["effect"] == "the route does not take the event"
     assert line["event_id"] == run.inboxes["log"][0].id
     assert "secret" not in str(line)
+
+
+def routes_to(sink, *ids, **keys):
+    return [RouteConfig(id=name, sinks=[RouteSink(sink=sink)], **keys) for name in ids]
+
+
+def counts(run):
+    return {name: book.events for name, book in run.books.routes.items()}
+
+
+def test_routes_count_the_events_that_they_take_also_where_another_one_makes_the_delivery():
+    routes = [
+        *routes_to("log", "everything", "hasty"),
+        *routes_to("mail", "last", channels=["notification"], final=True),
+        *routes_to("log", "behind"),
+        *routes_to("log", "off", enabled=False),
+    ]
+    run = Run(routes, conditions={"hasty": Condition(compile_match({"user_id": 7}))})
+    assert counts(run) == {"everything": 0, "hasty": 0, "last": 0, "behind": 0}
+    run.receive(*[GOOD] * 3, GOOD.replace(b"42", b"7"), b"{", GOOD)
+    run.receive(*[GOOD] * 2, channel=b"other")
+    assert counts(run) == {"everything": 7, "hasty": 1, "last": 5, "behind": 2}
+    assert len(run.inboxes["log"]) == 7
+    run.pipeline.again("web", RawBatch(b"notification", None, [GOOD]), datetime.now(UTC))
+    assert counts(run) == {"everything": 8, "hasty": 1, "last": 6, "behind": 2}
+
+
+def test_routes_to_one_sink_whose_events_come_in_turn_are_told_apart():
+    """Their events go to the sink together: by payload, by channel, and by several routes at once."""
+    routes = [*routes_to("log", "odd", "small"), *routes_to("log", "a", channels=["a"]), *routes_to("log", "b")]
+    conditions = {
+        "odd": Condition(compile_match({"odd": True})),
+        "small": Condition(compile_match({"n": {"lt": 5}})),
+        "b": Condition(compile_match({"b": 1})),
+    }
+    run = Run(routes, conditions=conditions, schema_channels=("none",))
+    events = [json.dumps({"odd": bool(n % 2), "n": n}).encode() for n in range(11)]
+    run.receive(*events)
+    batch = [RawBatch(b"ab"[n % 2 :][:1], None, [each]) for n, each in enumerate(events)]
+    run.pipeline.receive("web", batch)
+    assert counts(run) == {"odd": 10, "small": 10, "a": 6, "b": 0}
+    assert run.puts == ["log", "log"]
+    assert run.book.unmatched == 3
+
+
+def test_plain_channels_of_different_routes_to_one_sink_are_told_apart():
+    run = Run([*routes_to("log", "a", channels=["a"]), *routes_to("log", "b", channels=["b"])], schema_channels=("c",))
+    run.pipeline.receive("web", [RawBatch(name, None, [b"1"] * 2) for name in (b"a", b"a", b"b", b"a", b"none", b"b")])
+    assert counts(run) == {"a": 6, "b": 4}
+    assert [event.route for event in run.inboxes["log"]] == ["a"] * 4 + ["b"] * 2 + ["a"] * 2 + ["b"] * 2
 
 
 @pytest.mark.parametrize(("most", "bounded"), [(2_000, True), (1_000_000, False)])

@@ -117,6 +117,7 @@ class Hears:
 def test_the_pipeline_does_what_the_verdict_says(routing, source, chunks, acknowledged, keep):
     inboxes = {sink: [] for sink in SINKS}
     books = Books({"web": SourceBook()}, {sink: SinkBook() for sink in SINKS})
+    books.use_routes(routing.in_force)
     letters = Letters()
     evaluations = ExpressionFailures()
 
@@ -139,6 +140,7 @@ def test_the_pipeline_does_what_the_verdict_says(routing, source, chunks, acknow
         failures=evaluations,
     )
     deliveries, kept, counts, failures = [], Counter(), Counter(), 0
+    taken, warned = Counter(), 0
     for chunk in chunks:
         batches = [
             RawBatch(channel, None, messages, None, None, Hears() if acknowledged else None)
@@ -158,6 +160,8 @@ def test_the_pipeline_does_what_the_verdict_says(routing, source, chunks, acknow
                 else:
                     unmatched = isinstance(found, Unmatched)
                     failures += len(found.failures)
+                    warned += bool(found.violations)
+                    taken.update(() if unmatched else (step.route for step in found.because))
                     counts["unmatched" if unmatched else "routed"] += 1
                     made = [(t.sink, t.route, batch.channel, found.message.data) for t in found.deliveries]
                     deliveries += made
@@ -182,3 +186,7 @@ def test_the_pipeline_does_what_the_verdict_says(routing, source, chunks, acknow
         counts[name] for name in ("rejected", "unmatched", "routed")
     )
     assert book.received == counts.total()
+    assert book.schema_warnings == warned
+    assert {name: route.events for name, route in books.routes.items()} == {
+        name: taken[name] for name in routing.in_force
+    }

@@ -39,6 +39,9 @@ def at(samples, name, **labels):
 def measured():
     books = Books({"web": SourceBook(received=20, unmatched=5, routed=10)}, {"audit": SinkBook(accepted=21)})
     books.sources["web"].rejected.update({Reason.SCHEMA: 4, Reason.DECODE: 1})
+    books.sources["web"].schema_warnings = 2
+    books.use_routes(["all", "urgent"])
+    books.routes["all"].events = 9
     audit = books.sinks["audit"]
     audit.settle(5, Outcome.DELIVERED)
     audit.settle(2, Outcome.HANDED_OVER)
@@ -55,6 +58,9 @@ def test_counts_are_read_off_the_books(measured, accept):
     assert at(samples, "events_received_total", source="web") == 20
     assert at(samples, "events_rejected_total", source="web", reason="schema") == 4
     assert at(samples, "events_unmatched_total", source="web") == 5
+    assert at(samples, "schema_warnings_total", source="web") == 2
+    assert at(samples, "route_events_total", route="all") == 9
+    assert at(samples, "route_events_total", route="urgent") == 0
     assert at(samples, "deliveries_total", sink="audit", outcome="delivered", reason="") == 5
     assert at(samples, "deliveries_total", sink="audit", outcome="handed_over", reason="") == 2
     assert at(samples, "deliveries_total", sink="audit", outcome="dead_lettered", reason="permanent") == 3

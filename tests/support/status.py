@@ -13,6 +13,7 @@ SOURCE = SourceStatus(
     trimmed=0,
     trimmed_exact=True,
     possibly_repeated=0,
+    schema_warnings=1,
     received=20,
     rejected={"schema": 4, "decode": 1},
     unmatched=5,
@@ -46,4 +47,5 @@ SNAPSHOT = Snapshot(
     config=LoadStatus(1000.0),
     sources={"web": SOURCE},
     sinks={"audit": SINK},
+    routes={"all": 10, "urgent": 0},
 )

@@ -16,6 +16,7 @@ from router.cli.running_router import running
 from router.cli.tables import Cell, Column, Table
 from router.errors import Exit, UnavailableError
 from router.escaping import escape
+from router.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 EVERY = 1.0
 """Seconds between two refreshes of `--watch`."""
+
+MOST_ROUTES = 20
+"""Routes that are shown. Of more, those with the most events: a router may have thousands."""
 
 Document = Mapping[str, Any]
 """The JSON document of `core.accounts.snapshot.document`."""
@@ -35,7 +39,7 @@ Document = Mapping[str, Any]
 @json_option
 @click.option("--watch", "watches", is_flag=True, help="Look every second, with events per second, until Ctrl-C.")
 def status(config: Path | None, env_file: Path | None, instance: str, *, as_json: bool, watches: bool) -> int:
-    """Show the running router: sources, sinks, queues and books.
+    """Show the running router: sources, sinks, queues, routes and books.
 
     Exit code 0 if it is ready and its books balance, 1 if not, 69 if no router runs.
     """
@@ -104,22 +108,30 @@ class Rates:
 
     def __init__(self, seconds: float, before: Document, now: Document) -> None:
         self._seconds = max(seconds, 1e-3)
-        self._before = before["books"] if before["pid"] == now["pid"] else {"sources": {}, "sinks": {}}
-        self._now = now["books"]
+        self._before = _counted(before) if before["pid"] == now["pid"] else {"sources": {}, "sinks": {}, "routes": {}}
+        self._now = _counted(now)
 
     def of(self, kind: str, name: str, *columns: str) -> str:
         """Return the growth per second of these columns of a book; empty if it is not known yet."""
         before, now = self._before[kind].get(name), self._now[kind][name]
         if before is None:
             return ""
-        return f"{sum(now.get(column, 0) - before.get(column, 0) for column in columns) / self._seconds:,.0f}"
+        grown = sum(now.get(column, 0) - before.get(column, 0) for column in columns)
+        return f"{max(grown, 0) / self._seconds:,.0f}"  # a route that was gone for a moment begins at 0 again
 
 
 def drawn(told: Document, rates: Rates | None = None) -> RenderableType:
     """Return the status for a terminal, with problems in colour."""
     from rich.console import Group
 
-    return Group(_headline(told), *_complaints(told), _sources(told, rates), _sinks(told, rates), _books(told))
+    return Group(
+        _headline(told),
+        *_complaints(told),
+        _sources(told, rates),
+        _sinks(told, rates),
+        *_routes(told, rates),
+        _books(told),
+    )
 
 
 def _headline(told: Document) -> Text:
@@ -181,6 +193,31 @@ def _sinks(told: Document, rates: Rates | None) -> RenderableType:
     return _table(rows, (*most_important, "handed over"))
 
 
+def _routes(told: Document, rates: Rates | None) -> list[RenderableType]:
+    from rich.text import Text
+
+    # A router of an older version, which has not been restarted yet, does not count them.
+    events = {name: route["events"] for name, route in told.get("routes", {}).items()}
+    shown = set(sorted(events, key=lambda name: -events[name])[:MOST_ROUTES])
+    rows = [
+        {
+            "route": name,
+            "events": _number(number),
+            **({"/s": rates.of("routes", name, "events")} if rates else {}),
+        }
+        for name, number in events.items()
+        if name in shown
+    ]
+    found: list[RenderableType] = []
+    if rows:
+        columns = [Column(name, number=place > 0) for place, name in enumerate(rows[0])]
+        found.append(Table(columns, [list(row.values()) for row in rows]))
+    if hidden := len(events) - len(shown):
+        others = _number(sum(number for name, number in events.items() if name not in shown))
+        found.append(Text(f"{counted(hidden, 'more route')}, with {others} events together; --json has each of them"))
+    return found
+
+
 def _table(rows: Sequence[Mapping[str, Cell | str]], most_important: Sequence[str]) -> Table:
     """Return a table of rows, which are mappings by column; if there is little room, columns of zeros are left out first.
 
@@ -193,6 +230,11 @@ def _table(rows: Sequence[Mapping[str, Cell | str]], most_important: Sequence[st
         zeros = all(row[name] in {"0", ""} for row in rows)
         columns.append(Column(name, rank + (len(names) if zeros and rank else 0), number=place > 1))
     return Table(columns, [list(row.values()) for row in rows])
+
+
+def _counted(told: Document) -> Mapping[str, Any]:
+    """Return what grows: the books of sources and sinks, and the routes."""
+    return {**told["books"], "routes": told.get("routes", {})}
 
 
 def _health(sink: Document) -> Cell:

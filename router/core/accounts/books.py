@@ -33,6 +33,15 @@ class SourceBook:
     """True if `trimmed` is exact; else it is a lower bound."""
     possibly_repeated: int = 0
     """Entries completed here that another router may have had too."""
+    schema_warnings: int = 0
+    """Events that a schema of mode `warn` let pass although they do not fit; counted as routed or unmatched too."""
+
+
+@dataclass(slots=True, eq=False)
+class RouteBook:
+    """The events that one route took, also those whose deliveries are made by another route (one message, once)."""
+
+    events: int = 0
 
 
 @dataclass(slots=True)
@@ -129,6 +138,12 @@ class Books:
 
     sources: dict[str, SourceBook]
     sinks: dict[str, SinkBook]
+    routes: dict[str, RouteBook] = field(default_factory=dict)
+    """The routes in force, in their order."""
+
+    def use_routes(self, ids: Iterable[str]) -> None:
+        """Keep a book for each of these routes: those that are new begin at 0, those that are gone are forgotten."""
+        self.routes = {name: self.routes.get(name) or RouteBook() for name in ids}
 
     @property
     def process(self) -> ProcessBook:

@@ -14,7 +14,7 @@ from router.wording import counted
 
 Phase = Literal["starting", "running", "draining"]
 Counts = Mapping[str, int]
-"""Numbers by reason, channel or sink."""
+"""Numbers by reason, channel, sink or route."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class SourceStatus:
     """True if `trimmed` is exact; else it is a lower bound."""
     possibly_repeated: int
     """Entries completed here that another router may have had too."""
+    schema_warnings: int
+    """Events that a schema of mode `warn` let pass although they do not fit; counted as routed or unmatched too."""
     received: int
     rejected: Counts
     unmatched: int
@@ -147,6 +149,8 @@ class Snapshot:
     sources: Mapping[str, SourceStatus]
     sinks: Mapping[str, SinkStatus]
     lookups: Mapping[str, LookupStatus] = field(default_factory=dict)
+    routes: Counts = field(default_factory=dict)
+    """The number of events that each route in force took, in the order of the routes."""
     process: ProcessBook = field(default_factory=ProcessBook)
     notices: tuple[str, ...] = field(default=())
     """Further warnings for the operator."""
@@ -261,6 +265,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
         "sources": {name: _source(source) for name, source in snapshot.sources.items()},
         "sinks": {name: _sink(sink) for name, sink in snapshot.sinks.items()},
         "lookups": {name: _lookup(lookup) for name, lookup in snapshot.lookups.items()},
+        "routes": {name: {"events": events} for name, events in snapshot.routes.items()},
         "books": {
             "sources": {name: _source_book(source) for name, source in snapshot.sources.items()},
             "sinks": {name: _sink_book(sink) for name, sink in snapshot.sinks.items()},
@@ -281,6 +286,7 @@ def _source(source: SourceStatus) -> dict[str, Any]:
         "trimmed": source.trimmed,
         "trimmed_exact": source.trimmed_exact,
         "possibly_repeated": source.possibly_repeated,
+        "schema_warnings": source.schema_warnings,
     }
 
 

@@ -6,14 +6,14 @@ few lookups, and no more than `MOST_CHANNELS` are remembered. Everything that de
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import msgspec
 
 from router import events
-from router.core.accounts.books import LONGEST_CHANNEL
+from router.core.accounts.books import LONGEST_CHANNEL, RouteBook
 from router.core.conditions.condition import Subject
 from router.core.decoding import SourceFormat, read
 from router.core.routing import MOST_PLANS, Plan, Routing, Step, Target
@@ -35,7 +35,8 @@ class Ending(msgspec.Struct, frozen=True, eq=False):
     """What an event becomes: its deliveries, `targets`. `route` and `sink` are those of the first, empty without one.
 
     `alone` is the sink where the event makes one delivery by a route, and nothing else. `expected` is how many things have
-    to be over before an entry is complete: its deliveries, or its dead letter.
+    to be over before an entry is complete: its deliveries, or its dead letter. `routes` has the book of every route that takes
+    the event, also where the route's deliveries are made by another one.
     """
 
     matched: bool
@@ -45,6 +46,7 @@ class Ending(msgspec.Struct, frozen=True, eq=False):
     alone: str
     expected: int
     unmatched: str
+    routes: tuple[RouteBook, ...]
 
 
 class Prepared(msgspec.Struct, frozen=True, eq=False):
@@ -67,14 +69,20 @@ Known = tuple[str, str | None, Prepared]
 
 
 class Channels:
-    """The channels of one source. `decode` reads a message: to its payload, or to a `Message` unless the format is plain."""
+    """The channels of one source. `decode` reads a message: to its payload, or to a `Message` unless the format is plain.
 
-    def __init__(self, source: SourceFormat, routing: Routing, *, keep_unmatched: bool) -> None:
+    `books` has the book of every route.
+    """
+
+    def __init__(
+        self, source: SourceFormat, routing: Routing, books: Mapping[str, RouteBook], *, keep_unmatched: bool
+    ) -> None:
         self.source = source
         self.decode = events.DECODERS[source.format] if source.plain else partial(read, source=source)
         self.known: dict[bytes, Known] = {}
         """Those that were seen, by their names."""
         self._plan = routing.plans_of(source.name).find
+        self._books = books
         self._keep_unmatched = keep_unmatched
         self._prepared: dict[Plan, Prepared] = {}
         self._pattern: bytes | None = None
@@ -109,7 +117,8 @@ class Channels:
             alone = first.sink if taken and len(targets) == 1 else ""
             expected = len(targets) or int(self._keep_unmatched)
             why = "" if taken else NO_ROUTE_OF_EVENT if plan.steps else NO_ROUTE_OF_CHANNEL
-            ending = Ending(bool(taken), first.route, first.sink, targets, alone, expected, why)
+            books = tuple(self._books[step.route] for step in taken)
+            ending = Ending(bool(taken), first.route, first.sink, targets, alone, expected, why, books)
             size = 1 + len(taken) + len(targets)
             self._endings_size += size
             if self._endings_size > MOST_ENDINGS:

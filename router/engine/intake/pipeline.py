@@ -76,7 +76,9 @@ class Pipeline:
         letters_shown: bool = False,
     ) -> None:
         self._failures = failures
-        self._channels = {each.name: Channels(each, routing, keep_unmatched=keep_unmatched) for each in formats}
+        self._channels = {
+            each.name: Channels(each, routing, books.routes, keep_unmatched=keep_unmatched) for each in formats
+        }
         self._routing = routing
         self._inboxes = inboxes
         self._dead_letters = dead_letters
@@ -154,6 +156,7 @@ class Pipeline:
             if not accepted:
                 continue
             book.received += len(accepted)
+            run.count()
             if ending.matched:
                 book.routed += len(accepted)
             else:
@@ -281,7 +284,8 @@ class Pipeline:
         put(deliveries, size)
 
     def _warn(self, prepared: Prepared, source: str, channel: str, payload: Any) -> None:
-        """Tell of a payload that does not fit a schema of mode `warn`."""
+        """Count and tell of a payload that does not fit a schema of mode `warn`."""
+        self._books.sources[source].schema_warnings += 1
         rule = prepared.plan.schema
         assert rule is not None
         assert rule.schema is not None

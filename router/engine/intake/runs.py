@@ -17,20 +17,34 @@ T = TypeVar("T")
 class Run(msgspec.Struct, eq=False):
     """Events that came one after the other and become the same, but for the route where each goes to one sink alone.
 
-    `size` is that of their payloads.
+    `ending` is that of the last one. `size` is that of their payloads. Of the events, the first `counted` are in the books of
+    their routes.
     """
 
     ending: Ending
     accepted: list[Event]
     size: int = 0
+    counted: int = 0
+
+    def count(self) -> None:
+        """Count the events since the last call for the routes that take them."""
+        events = len(self.accepted)
+        for book in self.ending.routes:
+            book.events += events - self.counted
+        self.counted = events
 
 
 def run_of(runs: list[Run], ending: Ending) -> Run:
-    """Return the run that events with this ending belong to: the last one, or a new one."""
+    """Return the run that events with this ending belong to, from now on: the last one, or a new one."""
     if runs:
-        last = runs[-1].ending
-        if last is ending or (last.alone and last.alone == ending.alone):
-            return runs[-1]
+        run = runs[-1]
+        last = run.ending
+        if last is ending:
+            return run
+        if last.alone and last.alone == ending.alone:
+            run.count()
+            run.ending = ending
+            return run
     runs.append(Run(ending, []))
     return runs[-1]
 
