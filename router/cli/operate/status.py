@@ -214,7 +214,7 @@ def _routes(told: Document, rates: Rates | None) -> list[RenderableType]:
         found.append(Table(columns, [list(row.values()) for row in rows]))
     if hidden := len(events) - len(shown):
         others = _number(sum(number for name, number in events.items() if name not in shown))
-        found.append(Text(f"{counted(hidden, 'more route')}, with {others} events together; --json has each of them"))
+        found.append(Text(f"{counted(hidden, 'more route')} ({others} together); --json has each of them"))
     return found
 
 

@@ -30,12 +30,12 @@ def absent(document: Any, path: Sequence[object]) -> Absent | None:
 
     Where the schema allows other fields beside those it lists, a name is absent if it comes near one of them.
     """
-    schema = _resolved(document, document)
+    schema = resolved(document, document)
     for key in path:
         if schema is None:
             return None
         if isinstance(key, int):
-            schema = _resolved(schema.get("items"), document) if "prefixItems" not in schema else None
+            schema = resolved(schema.get("items"), document) if "prefixItems" not in schema else None
             continue
         if not isinstance(key, str) or "patternProperties" in schema:
             return None
@@ -47,7 +47,7 @@ def absent(document: Any, path: Sequence[object]) -> Absent | None:
         if key not in known:
             near = None if None in parts else _near(key, known)
             return Absent(known, False, near) if near else None
-        schema = _resolved(own.get(key), document) if len(parts) == 1 else None
+        schema = resolved(own.get(key), document) if len(parts) == 1 else None
     return None
 
 
@@ -73,17 +73,19 @@ def _parts(schema: Mapping[str, Any], document: Any, depth: int = 0) -> Iterator
     for branch in branches:
         if isinstance(branch, bool):
             continue
-        resolved = _resolved(branch, document)
-        if resolved is None or depth == _DEEPEST:
+        followed = resolved(branch, document)
+        if followed is None or depth == _DEEPEST:
             yield None
         else:
-            yield from _parts(resolved, document, depth + 1)
+            yield from _parts(followed, document, depth + 1)
 
 
-def _resolved(schema: Any, document: Any) -> Mapping[str, Any] | None:
+def resolved(schema: Any, document: Any) -> Mapping[str, Any] | None:
     """Return a schema with its reference followed; None where that leads out of the document, or where it is no object."""
     for _ in range(_DEEPEST):
         if not isinstance(schema, dict) or "$dynamicRef" in schema or "$recursiveRef" in schema:
+            return None
+        if schema is not document and _is_named(schema, document):
             return None
         if "$ref" not in schema:
             return schema
@@ -99,7 +101,15 @@ def _at(document: Any, reference: str) -> Any:
         return document
     if not reference.startswith("#/"):
         return None
+    found = document
     for part in reference.removeprefix("#/").split("/"):
         key = part.replace("~1", "/").replace("~0", "~")
-        document = document.get(key) if isinstance(document, dict) else None
-    return document
+        found = found.get(key) if isinstance(found, dict) else None
+        if isinstance(found, dict) and _is_named(found, document):
+            return None
+    return found
+
+
+def _is_named(part: Mapping[str, Any], document: Any) -> bool:
+    """Return whether a part of a document has a URI of its own: then a `#/…` below it leads to a place in that part."""
+    return isinstance(part.get("id" if "draft-04" in str(document.get("$schema")) else "$id"), str)

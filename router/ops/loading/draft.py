@@ -25,7 +25,7 @@ from router.core.routing import SchemaRule
 from router.errors import Problem
 from router.ops.loading.checking.lookups import CheckedLookup
 from router.ops.loading.checking.sinks import CheckedSink, TemplateReader
-from router.ops.loading.reading.nodes import Entry, Mapping, Node
+from router.ops.loading.reading.nodes import Entry, Mapping, Node, items, word
 from router.ops.loading.reading.problems import Problems
 from router.plugin_loading.plugin_manager import Plugins
 
@@ -67,6 +67,10 @@ class Draft:
         """Return the entries of a section; empty if it is no mapping."""
         node = self.root.get(section)
         return node.entries if isinstance(node, Mapping) else {}
+
+    def routes_by_id(self) -> dict[str | None, Mapping]:
+        """The routes as they are written, by their ids."""
+        return {word(route.get("id")): route for route in items(self.root.get("routes")) if isinstance(route, Mapping)}
 
     def remark(self, message: str, entry: Entry, severity: str = "warning", at: Node | None = None) -> None:
         """Add a warning or a note on an entry, at its key or at `at`."""

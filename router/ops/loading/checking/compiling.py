@@ -84,7 +84,7 @@ def only_if(draft: Draft, environment: TemplateEnvironment) -> dict[Key, Express
     for route in draft.routes:
         for target in route.sinks:
             if target.only_if is not None:
-                node = _of_target(draft, route.id, target.sink, "only_if")
+                node = of_target(draft, route.id, target.sink, "only_if")
                 found[target.sink, route.id] = _expression("only_if", target.only_if, node, draft, environment)
     return {key: expression for key, expression in found.items() if expression is not None}
 
@@ -119,7 +119,7 @@ def _of_route(draft: Draft, route: str, key: str) -> Node | None:
     return next((find(item, key) for item in items(draft.root.get("routes")) if word(find(item, "id")) == route), None)
 
 
-def _of_target(draft: Draft, route: str, sink: str, key: str) -> Node | None:
+def of_target(draft: Draft, route: str, sink: str, key: str) -> Node | None:
     """Return the node at a key of a sink in a route."""
     targets = items(_of_route(draft, route, "sinks"))
     return next((find(item, key) for item in targets if word(find(item, "sink")) == sink), None)

@@ -61,18 +61,18 @@ def _match(entry: Entry, problems: Problems) -> Match | None:
         problems.add(typed.expected("a mapping of paths to conditions", node), node)
         return None
     try:
-        match = compile_match(_data(node), lambda at: _place(_mark(entry, at)))
+        match = compile_match(data_of(node), lambda at: _place(_mark(entry, at)))
     except BrokenMatchError as broken:
         for fault in broken.faults:
-            below = _at(entry, fault.at)
-            if not below.node.faulty:
-                below.node.faulty = True
-                problems.add(fault.message, _shown_at(below, in_key=fault.in_key), path=below.node.path)
+            wrong = below(entry, fault.at)
+            if not wrong.node.faulty:
+                wrong.node.faulty = True
+                problems.add(fault.message, _shown_at(wrong, in_key=fault.in_key), path=wrong.node.path)
         return None
     for at in match.nulls:
         message = "`null` is met by a field that is null, not by one that is missing (`exists: false`)"
-        below = _at(entry, at)
-        problems.add(message, below.node.mark, path=below.node.path, severity="note")
+        null = below(entry, at).node
+        problems.add(message, null.mark, path=null.path, severity="note")
     return match
 
 
@@ -93,19 +93,19 @@ def _when(entry: Entry, environment: TemplateEnvironment, problems: Problems) ->
         return None
 
 
-def _data(node: Node, operator: str = "") -> Any:
-    """Return the values of a node; what `${…}` gave is a text, but where the operator takes none."""
+def data_of(node: Node, operator: str = "") -> Any:
+    """Return the values of a `match`; what `${…}` gave is a text, but where the operator takes none."""
     if isinstance(node, Mapping):
-        return {key: _data(entry.node, key) for key, entry in node.entries.items()}
+        return {key: data_of(entry.node, key) for key, entry in node.entries.items()}
     if isinstance(node, Sequence):
-        return [_data(item, operator) for item in node.items]
+        return [data_of(item, operator) for item in node.items]
     assert isinstance(node, Scalar)
     if node.expanded and operator in _TYPED and isinstance(node.value, str):
         return resolve(node.value)
     return plain(node)
 
 
-def _at(entry: Entry, at: At) -> Entry:
+def below(entry: Entry, at: At) -> Entry:
     """Return what stands at a place below an entry, with its key."""
     for part in at:
         node = entry.node
@@ -123,7 +123,7 @@ def _shown_at(entry: Entry, *, in_key: bool) -> Mark:
 
 
 def _mark(entry: Entry, at: At) -> Mark:
-    return _at(entry, at).mark
+    return below(entry, at).mark
 
 
 def _place(mark: Mark) -> str:

@@ -1,4 +1,4 @@
-"""Warnings of templates that read a field of the payload which the schemas rule out; floor 4."""
+"""Warnings of templates and expressions that read a field of the payload which the schemas rule out; floor 4."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _MOST = 10
 """The most names of fields in one message."""
 
 
-class _Use:
-    """A route by which a template is used."""
+class Use:
+    """A route by which a template or a condition is used."""
 
     def __init__(self, draft: Draft, reach: Reach, number: int) -> None:
         self._draft = draft
@@ -53,44 +53,63 @@ class _Use:
 
 
 class _Template(NamedTuple):
-    """A template of a configuration, its place, and every route that uses it."""
+    """A template or expression of a configuration, its place, and every route that uses it."""
 
     node: Node
     text: str
-    uses: list[_Use]
+    uses: list[Use]
     only_here: bool
     """True if events reach the sink only by these routes."""
 
 
-def look_for_absent_fields(draft: Draft, reach: Reach) -> None:
-    """Warn of templates that read fields which the schemas of all their events rule out; note similar names."""
-    if not draft.schemas:
-        return
+def look_for_absent_fields(draft: Draft, uses: Sequence[Use]) -> None:
+    """Warn of templates and expressions that read fields which the schemas of all their events rule out; note similar names.
+
+    `uses` are the routes, in their order.
+    """
     sandbox = TemplateEnvironment(timezone=draft.timezone).plain
-    for template in _templates(draft, reach):
+    for template in _templates(draft, uses):
         for read in fields_read(template.text, sandbox):
             _judge(read, template, draft)
 
 
-def _templates(draft: Draft, reach: Reach) -> Iterable[_Template]:
-    """Return the templates of the sinks, as the routes use them."""
-    elsewhere = _sinks_reached_otherwise(draft)
+def _templates(draft: Draft, uses: Sequence[Use]) -> Iterable[_Template]:
+    """Return the templates and expressions of routes and sinks, as the routes use them."""
+    elsewhere, written = _sinks_reached_otherwise(draft), draft.routes_by_id()
     found: dict[int, _Template] = {}
-    for number, route in enumerate(draft.routes):
+
+    def add(node: Node | None, text: str, use: Use, *, only_here: bool) -> None:
+        if node is not None:
+            found.setdefault(id(node), _Template(node, text, [], only_here)).uses.append(use)
+
+    for route, use in zip(draft.routes, uses, strict=True):
         if not route.enabled:
             continue
-        use = _Use(draft, reach, number)
+        if route.when is not None:
+            add(written[route.id].get("when"), _expression(route.when), use, only_here=True)
         for target in route.sinks:
+            only_here = target.sink not in elsewhere
             sink = draft.sinks[target.sink]
             assert sink.config is not None  # there are no errors
             own = target.options is None
             options = sink.config.options if own else target.options
             keys = sink.keys if own else draft.places[target.sink, route.id]
             for path, text in _texts(options):
-                node = compiling.node_at(path, keys)
-                template = _Template(node, text, [], target.sink not in elsewhere)
-                found.setdefault(id(node), template).uses.append(use)
+                add(compiling.node_at(path, keys), text, use, only_here=only_here)
+            host = sink.config.host
+            if host.order_by is not None:
+                add(sink.keys.get("order_by"), _expression(host.order_by), use, only_here=only_here)
+            if target.only_if is not None:
+                node = compiling.of_target(draft, route.id, target.sink, "only_if")
+                add(node, _expression(target.only_if), use, only_here=True)
+            elif host.only_if is not None:
+                add(sink.keys.get("only_if"), _expression(host.only_if), use, only_here=only_here)
     return found.values()
+
+
+def _expression(source: str) -> str:
+    """Return an expression as a template."""
+    return f"{{{{ {source}\n}}}}"
 
 
 def _sinks_reached_otherwise(draft: Draft) -> set[str]:
@@ -120,39 +139,49 @@ def _texts(options: Any) -> Iterator[tuple[Path, str]]:
 
 def _judge(read: Read, template: _Template, draft: Draft) -> None:
     """Report a field that no event of a use can have. A field behind a condition is judged by all uses together."""
-    verdicts = [(use, _absent_in_all(read, use)) for use in template.uses]
+    verdicts = [(use, absent_in_all(read.path, use)) for use in template.uses]
     if not read.always and not (template.only_here and all(verdict for _, verdict in verdicts)):
         return
     for use, verdict in verdicts:
         if verdict is None:
             continue
-        assert use.schemas is not None
-        closed = all(each.closed and rule.mode == "enforce" for rule, each in zip(use.schemas, verdict, strict=True))
-        near = next((each.near for each in verdict if each.near), None)
-        if closed or near:
-            message = _told(read, use, use.schemas, verdict, closed=closed)
+        told = told_of(dotted(("payload", *read.path)), str(read.path[-1]), use, verdict)
+        if told is not None:
             place = f"{read.file}: " if read.file else ""
             mark = compiling.mark_of(template.node, read.line)
-            severity = "warning" if closed else "note"
-            draft.problems.add(f"{place}{message}", mark, path=template.node.path, severity=severity)
+            draft.problems.add(f"{place}{told.message}", mark, path=template.node.path, severity=told.severity)
             return
 
 
-def _absent_in_all(read: Read, use: _Use) -> list[Absent] | None:
-    """Return the nearest names in each schema of a use; None if one of the schemas may have the field."""
+def absent_in_all(path: Sequence[object], use: Use) -> list[Absent] | None:
+    """Return what each schema of a use has in place of a field; None where one of them may have it."""
     if use.schemas is None:
         return None
-    found = [absent(rule.schema.document, read.path) for rule in use.schemas if rule.schema is not None]
+    found = [absent(rule.schema.document, path) for rule in use.schemas if rule.schema is not None]
     return [each for each in found if each is not None] if None not in found else None
 
 
-def _told(read: Read, use: _Use, rules: Sequence[SchemaRule], verdict: Sequence[Absent], *, closed: bool) -> str:
-    field = dotted(("payload", *read.path))
-    files = list(dict.fromkeys(rule.file for rule in rules))
+class Told(NamedTuple):
+    """What is told of a field."""
+
+    message: str
+    severity: str
+
+
+def told_of(field: str, name: str, use: Use, verdict: Sequence[Absent]) -> Told | None:
+    """Return what is told of a field that the schemas do not have; None where it may be meant.
+
+    `field` is its path as it is shown, `name` the last part.
+    """
+    assert use.schemas is not None
+    closed = all(each.closed and rule.mode == "enforce" for rule, each in zip(use.schemas, verdict, strict=True))
+    if not closed and not any(each.near for each in verdict):
+        return None
+    files = list(dict.fromkeys(rule.file for rule in use.schemas))
     known = list(dict.fromkeys(name for each in verdict for name in each.known))
-    meant = did_you_mean(str(read.path[-1]), known)
+    meant = did_you_mean(name, known)
     if not closed:
-        return f"{' and '.join(files)} {'lists' if len(files) == 1 else 'list'} no {field}{meant}"
+        return Told(f"{' and '.join(files)} {'lists' if len(files) == 1 else 'list'} no {field}{meant}", "note")
     listed = ", ".join(known[:_MOST]) + (", …" if len(known) > _MOST else "")
     allowed = f"{files[0]} allows {listed or 'no fields'}" if len(files) == 1 else f"{' and '.join(files)} rule it out"
-    return f"no event of the route {quoted(use.route)} can have {field}: {allowed}{meant}"
+    return Told(f"no event of the route {quoted(use.route)} can have {field}: {allowed}{meant}", "warning")
