@@ -1,1 +1,1 @@
-"""What decides and touches nothing; floor 2. No clock, socket, file or chance: they come in as arguments."""
+"""Pure decisions; floor 2. No clock, socket, file or random number: values come in as arguments."""

@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 in structured JSON: the envelope opened, its data kept byte for byte; pure.
+"""Reading CloudEvents 1.0 in structured JSON, with the data kept byte for byte; pure.
 
 The envelope is a JSON object with the context attributes `specversion`, `id`, `source`, `type` and the event's content in
 `data` (a JSON value) or `data_base64` (https://github.com/cloudevents/spec, version 1.0.2, JSON event format).
@@ -19,7 +19,7 @@ from router.events import JSON, TEXT, decode
 VERSION = "1.0"
 REQUIRED = ("specversion", "id", "source", "type")
 _CONTENT = frozenset({"data", "data_base64"})
-_SHOWN = 80  # bytes of an attribute's name
+_SHOWN = 80  # the most bytes of an attribute's name
 
 _open = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -28,7 +28,7 @@ class Opened(NamedTuple):
     """The contents of an envelope.
 
     `id` is the event's, `<source>#<id>`. `headers` are the attributes as text, and the bare id as `ce-id`. `data` are the
-    bytes of the content, to be read as `format` (`json` or `text`) says.
+    bytes of the content, and `format` (`json` or `text`) says how to decode them.
     """
 
     id: str
@@ -38,10 +38,10 @@ class Opened(NamedTuple):
 
 
 def open_envelope(raw: bytes) -> Opened:
-    """Open an envelope. Its data is not looked into: whether it is good JSON is for the decoder to say.
+    """Open an envelope. Its data is not parsed here; the decoder reports invalid JSON.
 
-    Raises `RejectedError` (`decode`) for what is no CloudEvent, `msgspec.DecodeError`, `UnicodeDecodeError` or
-    `RecursionError` for what is no JSON.
+    Raises `RejectedError` (`decode`) for an invalid CloudEvent, and `msgspec.DecodeError`, `UnicodeDecodeError` or
+    `RecursionError` for invalid JSON.
     """
     try:
         fields = _open(raw)
@@ -59,7 +59,7 @@ def _wrong(detail: str, told: str | None = None) -> RejectedError:
 
 
 def _attribute(name: str, raw: msgspec.Raw) -> str | None:
-    """Return an attribute as text; None for the content, and for null, which the specification reads as absent."""
+    """Return an attribute as text; None for the content, and for null, which by the specification is absent."""
     if name in _CONTENT:
         return None
     value: Any = decode(bytes(raw), JSON)
@@ -86,7 +86,7 @@ def _check_required(attributes: dict[str, str]) -> None:
 
 
 def _content(fields: dict[str, msgspec.Raw], kind: str | None) -> tuple[bytes, str]:
-    """Return the bytes of the data, and how they are read. No data at all is null."""
+    """Return the bytes of the data, and their format. Missing data is null."""
     data = _present(fields.get("data"))
     encoded = _present(fields.get("data_base64"))
     if encoded is not None:
@@ -95,13 +95,15 @@ def _content(fields: dict[str, msgspec.Raw], kind: str | None) -> tuple[bytes, s
         return _decoded(encoded), JSON if _is_json(kind) else TEXT
     if data is None:
         return b"null", JSON
-    if data[:1] == b'"' and not _is_json(kind):  # the content itself, as a JSON string: `datacontenttype` is no JSON
+    if data[:1] == b'"' and not _is_json(
+        kind
+    ):  # the content is the string itself, because `datacontenttype` is no JSON
         return decode(data, JSON).encode(), TEXT
     return data, JSON
 
 
 def _present(raw: msgspec.Raw | None) -> bytes | None:
-    """Return the bytes of a member; None when it is absent, or null."""
+    """Return the bytes of a member; None if it is absent or null."""
     return None if raw is None or bytes(raw) == b"null" else bytes(raw)
 
 
@@ -116,7 +118,7 @@ def _decoded(encoded: bytes) -> bytes:
 
 
 def _is_json(kind: str | None) -> bool:
-    """Return whether a media type is JSON; an absent one is, by the specification."""
+    """Return whether a media type is JSON; by the specification an absent one is."""
     if kind is None:
         return True
     subtype = kind.partition(";")[0].strip().lower().rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""Bytes to payloads, or the reason why not; pure."""
+"""Decoding of messages to payloads, or to a reason of rejection; pure."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from router.errors import Reason, RejectedError
 
 
 class Message(NamedTuple):
-    """A message that was read.
+    """A message after decoding of its envelope.
 
-    `data` are the bytes of the payload (of a CloudEvent its data), to be read as `format` says. `id` is the event's where
-    the message has one; `headers` are what came with it.
+    `data` are the bytes of the payload (for a CloudEvent its data), in the `format`. `id` is the event's id if the message
+    has one; `headers` are those of the message.
     """
 
     payload: Any
@@ -32,7 +32,7 @@ class Message(NamedTuple):
 class SourceFormat(msgspec.Struct, frozen=True):
     """The format of a source's messages.
 
-    `id_path` leads to the event's id in the payload, empty where the configuration names none.
+    `id_path` is the path to the event's id in the payload; empty if the configuration names none.
     """
 
     name: str
@@ -47,7 +47,7 @@ class SourceFormat(msgspec.Struct, frozen=True):
 
     @property
     def plain(self) -> bool:
-        """True if a message is its payload alone, with neither an envelope nor an id of the event in it."""
+        """True if a message is only its payload, without an envelope or an id of the event."""
         return self.format != events.CLOUDEVENTS and not self.id_path
 
 
@@ -69,7 +69,7 @@ def read(raw: bytes, source: SourceFormat) -> Message:
 
 
 def _told(error: UnicodeDecodeError | msgspec.DecodeError, data: bytes, format: str) -> str:  # noqa: A002  # as above
-    """Return why the bytes can't be decoded; the decoder's own words where no better ones are found."""
+    """Return why the bytes can't be decoded; the decoder's own message if no better one is found."""
     if format == events.TEXT and isinstance(error, UnicodeDecodeError):
         return f"not text: {not_utf8(data, error)}"
     message = str(error)
@@ -79,7 +79,7 @@ def _told(error: UnicodeDecodeError | msgspec.DecodeError, data: bytes, format: 
 
 
 def _id(payload: Any, path: Sequence[str]) -> str | None:
-    """Return the id that stands in a payload: a text that is not empty, or an integer; None when there is neither."""
+    """Return the id in a payload, a non-empty text or an integer; None if there is neither."""
     for name in path:
         if not isinstance(payload, dict) or name not in payload:
             return None

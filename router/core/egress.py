@@ -1,8 +1,8 @@
-"""Which addresses a sink may dial: only those of the public internet; floor 2, pure.
+"""The check whether a sink may connect to an address: only public ones are allowed; floor 2, pure.
 
-A URL can name the same machine in many ways, so the judgement is made on the address itself, after every way of writing
-it has been undone: IPv4 in IPv6 (RFC 4291 section 2.5.5), 6to4 (RFC 3056), NAT64 (RFC 6052), and the numbers that
-`inet_aton` takes for IPv4 (`127.1`, `0x7f000001`, `017700000001`, `2130706433`).
+A URL can name the same machine in many ways, so the address itself is checked, after all notations are decoded: IPv4 in
+IPv6 (RFC 4291 section 2.5.5), 6to4 (RFC 3056), NAT64 (RFC 6052), and the numbers that `inet_aton` reads as IPv4
+(`127.1`, `0x7f000001`, `017700000001`, `2130706433`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 def private_address(address: str) -> bool:
-    """Return whether an IP address, as a resolver or a socket gives it, is not one of the public internet.
+    """Return whether an IP address, as returned by a resolver or a socket, is not public.
 
-    Loopback, link-local, private, shared (CGNAT), reserved, documentation and multicast ranges all are private here, and
-    so is text that is no address.
+    Loopback, link-local, private, shared (CGNAT), reserved, documentation and multicast ranges count as private, and so
+    does text that is no address.
     """
     try:
         return not _public(ip_address(address))
@@ -29,7 +29,7 @@ def private_address(address: str) -> bool:
 def private_host(host: str) -> bool:
     """Return whether the host of a URL, as written, is a private address or this machine's own name.
 
-    A name other than `localhost` is not: what it stands for is known, and judged, when it is dialled.
+    Other names than `localhost` are not: their addresses are checked when the connection is made.
     """
     name = host.strip("[]").rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
@@ -59,7 +59,7 @@ def _literal(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def _numeric(host: str) -> IPv4Address:
-    """Return an IPv4 address as inet_aton(3) reads it: one to four numbers, the last one filling what is left."""
+    """Return an IPv4 address as inet_aton(3) reads it: one to four numbers, the last one for all remaining bytes."""
     *firsts, last = [_number(part) for part in host.split(".")]
     if len(firsts) > 3 or any(first > 255 for first in firsts) or last >= 256 ** (4 - len(firsts)):
         raise ValueError(host)

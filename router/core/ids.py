@@ -1,6 +1,6 @@
 """Ids of events and dead letters; pure.
 
-Those of events are unique by themselves, and in the order of time as plain text.
+Ids of events are globally unique, and sorted as text they are in the order of time.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from __future__ import annotations
 from hashlib import sha256
 
 LONGEST = 200
-"""Bytes an id may have."""
+"""The most bytes of an id."""
 
-_LETTER_DIGITS = 20  # 80 bits: among a million letters two share an id once in a trillion times
+_LETTER_DIGITS = 20  # 80 bits: among a million letters, the chance that two share an id is one in a trillion
 
 
 def portable(text: str) -> str:
-    """Return an id from outside as the router carries it: as it is, or its SHA-256 in hex.
+    """Return an external id in the form for the router: unchanged, or its SHA-256 in hex.
 
-    Ids stand in mail headers, HTTP headers and log lines, so one that is empty, longer than `LONGEST` or not printable
-    ASCII is replaced. Equal ids stay equal.
+    Ids are used in mail headers, HTTP headers and log lines. So an id that is empty, longer than `LONGEST` or not
+    printable ASCII is replaced. Equal ids stay equal.
     """
     if 0 < len(text) <= LONGEST and text.isascii() and text.isprintable():
         return text
@@ -27,28 +27,28 @@ def portable(text: str) -> str:
 def of_delivery(key: str) -> str:
     """Return the id of the dead letter of a delivery with this idempotency key.
 
-    Nothing has to remember it: a letter that is replayed and fails again has the same id, whichever router replays it and
-    whatever is killed meanwhile.
+    The id is derived, so a letter that is replayed and fails again has the same id, whichever router replays it, even
+    after a kill.
     """
     return sha256(key.encode("utf-8", "backslashreplace")).hexdigest()[:_LETTER_DIGITS]
 
 
 class Ids:
-    """Makes ids of one router: milliseconds since the epoch, a word that no other process has, a count.
+    """The generator of one router's ids: milliseconds since the epoch, a word of this process, and a count.
 
-    `boot` is that word: random, chosen once by each process. The hot path takes `prefix` once for a batch and counts
-    itself, so that an id costs one string and nothing else.
+    `boot` is the word, chosen at random by each process. The hot path gets `prefix` once per batch and counts itself, so
+    that an id costs one string and nothing else.
     """
 
     __slots__ = ("boot", "count")
 
     def __init__(self, boot: str) -> None:
         self.boot = boot
-        # All counts have the same number of digits, so that their order as text is their order as numbers.
+        # All counts have the same number of digits, so they have the same order as text and as numbers.
         self.count = 10**12
 
     def prefix(self, now: float) -> str:
-        """Return the beginning of all ids made at `now` (seconds since the epoch); a count that grows must follow."""
+        """Return the prefix of the ids made at `now` (seconds since the epoch); append a growing count."""
         return f"{int(now * 1000):012x}-{self.boot}-"
 
     def next(self, now: float) -> str:

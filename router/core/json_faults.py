@@ -1,8 +1,9 @@
-"""What is wrong with bytes that are no JSON, in a producer's words, with line and column; pure.
+"""Explanations of invalid JSON for producers, with line and column; pure.
 
-The decoder of the hot path only says that a message is no JSON: where, and why, it says for few faults. `find` reads the
-message once more, with the standard library's reader, whose places are exact. It is called for refused messages alone.
-No text made here quotes the message, apart from words of a fixed list (`NaN`, `None`): the log may have it.
+The decoder of the hot path gives place and cause for few faults. `find` reads a rejected message once more, with the
+standard library's reader, whose places are exact.
+
+No text made here quotes the message, apart from words of a fixed list (`NaN`, `None`), so it may be logged.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from math import isinf
 from typing import NamedTuple, NoReturn
 
 MOST_BYTES = 256 * 1024
-"""Bytes up to which a message is read again: that holds up the event loop, for 20 ms at most."""
+"""The most bytes of a message that is read again: this blocks the event loop, for at most 20 ms."""
 
 MOST_DIGITS = 4300
-"""Digits of an integer that the decoder takes."""
+"""The most digits of an integer that the decoder accepts."""
 
-_LONGEST_NUMBER = 40  # characters before a place in which a number is looked for
-_MOST_TOKENS = 20_000  # tokens among which one is looked for
+_LONGEST_NUMBER = 40  # so many characters before a place are searched for a number
+_MOST_TOKENS = 20_000  # so many tokens are searched
 
 _NO_JSON = {
     "nan": "send null or a number",
@@ -39,7 +40,7 @@ _WORD = re.compile(r"-?[A-Za-z_]\w*")
 _NUMBER = re.compile(r"[-+\w.]*\Z")
 _CUT_SHORT = re.compile(r"\d+(?:\.|(?:\.\d+)?[eE])")
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|-?[A-Za-z0-9][\w.+-]*')
-# Half a character: a high surrogate without a low one behind it, or a low one alone. An even number of backslashes before
+# Half a character: a high surrogate without a low one after it, or a low one alone. An even number of backslashes before
 # it are escaped backslashes.
 _PAIR = r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _HALF = re.compile(rf"(?:[^\\]++|{_PAIR}|\\(?!u[dD][89a-fA-F]).)*+(?=\\u)", re.DOTALL)
@@ -62,7 +63,7 @@ _AS_VALUE = {
 
 
 class Fault(NamedTuple):
-    """The fault that was found first: its cause, and its line and column, counted from 1 in characters, where known."""
+    """The first fault of a message: its cause, and its line and column if known, counted from 1 in characters."""
 
     cause: str
     line: int | None = None
@@ -73,7 +74,7 @@ class Fault(NamedTuple):
 
 
 class _RefusedError(Exception):
-    """A number or a constant that JSON, or the decoder, does not have."""
+    """Raised for a number or a constant that JSON, or the decoder, does not accept."""
 
     def __init__(self, literal: str, cause: str) -> None:
         super().__init__(cause)
@@ -82,7 +83,7 @@ class _RefusedError(Exception):
 
 
 def find(raw: bytes) -> Fault | None:
-    """Return what is wrong with a message that is no JSON; None where that is not found, or the message is too long."""
+    """Return the fault of invalid JSON; None if it is not found, or the message is too long."""
     if len(raw) > MOST_BYTES:
         return None
     if not raw.strip():
@@ -100,14 +101,14 @@ def find(raw: bytes) -> Fault | None:
 
 
 def not_utf8(raw: bytes, error: UnicodeDecodeError) -> Fault:
-    """Return the fault of bytes that are no UTF-8; `error` is that of decoding them as a whole."""
+    """Return the fault of invalid UTF-8; `error` is the error of decoding all bytes."""
     before = raw[: error.start].decode()
     cause = f"the byte 0x{raw[error.start]:02x} is not UTF-8"
     return _placed(cause, before, len(before))
 
 
 def find_in_text(text: str) -> Fault | None:
-    """Return what is wrong with a text that is no JSON; None where that is not found."""
+    """Return the fault of a text that is invalid JSON, or None if it is not found."""
     if text.startswith(_BOM):
         return _placed("there is a byte order mark (BOM) before the JSON; send it without", text, 0)
     try:
@@ -148,20 +149,20 @@ def _integer(literal: str) -> None:
 
 
 def _place_of(literal: str, text: str) -> int | None:
-    """Return where a number or a word stands outside of strings; None where it is not among the first tokens."""
+    """Return the index of a number or word outside of strings; None if it is not among the first tokens."""
     tokens = islice(_TOKEN.finditer(text), _MOST_TOKENS)
     return next((token.start() for token in tokens if token[0] == literal), None)
 
 
 def _explained(said: str, text: str, at: int) -> tuple[str, str, int]:
-    """Return the cause, the text and the place, from what the reader says and the characters there."""
+    """Return the cause, the text and the place, from the reader's message and the characters there."""
     sign = text[at : at + 1]
     if said.startswith("Unterminated string"):
         return 'the closing `"` of this text is missing', text, at
     if said.startswith("Invalid control character"):
         return _control(sign), text, at
     if said.startswith("Invalid \\"):
-        # At the backslash of most escapes, at the `u` of `\\uXXXX` in some versions.
+        # The place is the backslash of the escape; for `\\uXXXX` in some Python versions the `u`.
         return (
             "a backslash in a text is written `\\\\`, for this is none of JSON's escapes",
             text,
@@ -185,7 +186,7 @@ def _explained(said: str, text: str, at: int) -> tuple[str, str, int]:
 
 
 def _begun(text: str, at: int) -> str:
-    """Return the number, or the end of a long one, that stands before a place; an empty text where there is none."""
+    """Return the number (or the end of a long one) before a place; an empty text if there is none."""
     found = _NUMBER.search(text[max(at - _LONGEST_NUMBER, 0) : at])
     return found[0] if found and found[0][-1:].isdigit() and (found[0][0] == "-" or found[0][0].isdigit()) else ""
 
@@ -195,9 +196,9 @@ def _goes_on(sign: str) -> bool:
 
 
 def _trailing_comma(text: str, at: int) -> int | None:
-    """Return where the comma stands that has nothing behind it but the bracket; None where there is none.
+    """Return the index of a comma that is followed by a closing bracket, or None.
 
-    The reader of Python 3.13 names the comma, an older one the bracket.
+    Python 3.13 reports the place of the comma, older versions that of the bracket.
     """
     if text[at] == ",":
         return (
@@ -231,7 +232,7 @@ def _no_number(digits: str) -> str:
 
 
 def _value(text: str, at: int) -> str:
-    """Return why no value stands here."""
+    """Return why there is no value at this place."""
     sign = text[at]
     if sign in _TYPOGRAPHIC:
         return 'typographic quotes are not JSON: write `"`'
@@ -246,7 +247,7 @@ def _value(text: str, at: int) -> str:
 
 
 def _key(text: str, at: int) -> str:
-    """Return why no key stands here."""
+    """Return why there is no key at this place."""
     sign = text[at]
     if sign in _TYPOGRAPHIC:
         return 'typographic quotes are not JSON: write `"`'
@@ -288,4 +289,4 @@ _EXPLANATIONS: Mapping[str, Callable[[str, int], str]] = {
     "Extra data": _extra,
     "": _value,
 }
-"""What explains a fault, by the beginning of what the reader says of it."""
+"""The functions that explain a fault, by the beginning of the reader's message."""

@@ -1,7 +1,7 @@
-"""Mail addresses as they are written: comma lists taken apart, the name to show and the mailbox; floor 2, pure.
+"""Parsing of mail addresses: comma-separated lists, display names and mailboxes; floor 2, pure.
 
 The syntax is RFC 5322 section 3.4 with the text beyond ASCII of RFC 6531 section 3.3, without comments and without the
-group syntax of RFC 5322. Every function takes time in proportion to the length of its text: events bring these texts.
+group syntax of RFC 5322. Every function takes linear time, because events bring these texts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from router.core.matching import any_of
 from router.errors import AddressError
 
 LONGEST = 1000
-"""Characters of one address: a display name and a mailbox."""
+"""The most characters of one address: a display name and a mailbox."""
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
@@ -37,7 +37,7 @@ _MAILBOX_OCTETS = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets
 
 
 class Mailbox(msgspec.Struct, frozen=True):
-    """A mail address: the name to show (empty without one), and the two parts of the mailbox as they were written."""
+    """A mail address: the display name (empty without one), and the two parts of the mailbox as written."""
 
     name: str
     local: str
@@ -45,12 +45,12 @@ class Mailbox(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """The text by which two mailboxes are the same: the domain's case says nothing (RFC 5321 section 2.4)."""
+        """The text that equal mailboxes share: the case of the domain is ignored (RFC 5321 section 2.4)."""
         return f"{self.local}@{self.domain.lower()}"
 
 
 def mailbox(address: str) -> Mailbox:
-    """Take one mail address apart. Raises `AddressError` for text that is none."""
+    """Parse one mail address. Raises `AddressError` for invalid text."""
     check_text(address)
     if address.endswith(">"):
         found = _NAMED.fullmatch(address)
@@ -67,13 +67,13 @@ def mailbox(address: str) -> Mailbox:
 
 
 def mailboxes(whole: str) -> list[Mailbox]:
-    """Take a comma list of mail addresses apart. Raises `AddressError`, which is a `ValueError`, for text that is none."""
+    """Parse a comma-separated list of mail addresses. Raises `AddressError`, which is a `ValueError`, for invalid text."""
     return [mailbox(address) for address in split(whole)]
 
 
 def split(whole: str) -> list[str]:
-    """Return the parts of a comma list, stripped, without empty ones. A comma within quotes stays."""
-    closed = '"' in whole and _LIST.fullmatch(whole) is not None  # a quote that is never closed quotes nothing
+    """Return the parts of a comma-separated text, stripped, without empty ones. A comma in quotes does not separate."""
+    closed = '"' in whole and _LIST.fullmatch(whole) is not None  # a quote that is never closed has no effect
     parts = _PARTS.findall(whole) if closed else whole.split(",")
     return [stripped for part in parts if (stripped := part.strip())]
 
@@ -98,20 +98,19 @@ def has_control(whole: str) -> bool:
 
 
 def refused(address: str, why: str) -> AddressError:
-    """Return the error for an address: its text shows the address, which the log is not told."""
+    """Return the error for an address: its text shows the address, but the text for the log does not."""
     return AddressError(f"{quoted(address)} {why}", f"an address {why}")
 
 
 def quoted(address: str) -> str:
-    """Return an address as an error shows it: its beginning, control characters escaped."""
+    """Return an address for an error: its beginning, with control characters escaped."""
     return repr(address) if len(address) <= _SHOWN else f"{address[:_SHOWN]!r}…"
 
 
 def matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
     """Return a function that tells whether one of these globs matches the mailbox of a mail address.
 
-    `*@example.org` matches `Jane <jane@EXAMPLE.org>`. Text that is no mail address is matched as it is: a plugin's
-    options may have addresses of several kinds.
+    `*@example.org` matches `Jane <jane@EXAMPLE.org>`. Other text is matched unchanged, because a plugin's options may have addresses of several kinds.
     """
     matches = any_of(map(_lower_domain, patterns))
 
@@ -124,6 +123,6 @@ def matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
 
 
 def _lower_domain(pattern: str) -> str:
-    """Return the glob with the domain in lower case. Without an `@` the domain is what follows the last star."""
+    """Return the glob with the domain in lower case. Without an `@` the domain is the text after the last star."""
     head, mark, domain = pattern.rpartition("@" if "@" in pattern else "*")
     return f"{head}{mark}{domain.lower()}" if mark else pattern

@@ -1,4 +1,4 @@
-r"""Redis's globs; pure.
+r"""Matching of channels by the globs of Redis; pure.
 
 Source of the rule: the Redis documentation of PSUBSCRIBE and KEYS (`? * [a-c] [^a] \x`), byte by byte as the server
 does it: an unclosed class runs to the end of the pattern, a lone trailing backslash is itself.
@@ -14,10 +14,10 @@ from typing import Generic, NamedTuple, TypeVar
 T = TypeVar("T")
 
 Matcher = Callable[[bytes], bool]
-"""Whether a channel's bytes match."""
+"""A function that returns whether a channel's bytes match."""
 
 Token = frozenset[int]
-"""The bytes that one part of a glob matches."""
+"""The set of bytes that one part of a glob matches."""
 
 ANY: Token = frozenset(range(256))
 STAR: Token = frozenset([-1])
@@ -51,13 +51,13 @@ def is_open(text: str) -> bool:
 
 
 def literal_prefix(text: str) -> str:
-    """Return what every channel that a glob matches begins with; of a name, the name."""
+    """Return the common prefix of all channels that a glob matches; for a name, the name."""
     special = _SPECIAL.search(text)
     return text if special is None else text[: special.start()]
 
 
 def glob(pattern: str) -> Matcher:
-    """A matcher of channels by a Redis glob, or by an exact name; linear in the length of the channel per star."""
+    """Return a matcher of channels by a Redis glob or an exact name; per star its time is linear in the length."""
     wanted = pattern.encode()
     if not is_glob(pattern):
         return wanted.__eq__
@@ -72,11 +72,11 @@ def any_of(patterns: Iterable[str]) -> Matcher:
 
 
 class ChannelIndex(Generic[T]):
-    """Finds what many entries say of a channel, without asking each of them.
+    """An index of many entries with names and globs, which finds those for a channel without testing each.
 
-    An entry is a number with its names and globs; `make` gives what is found, of the numbers of the entries that match, in
-    ascending order. Names are found in a dict, globs by the text before their first special character: only globs that begin
-    as the channel does are asked, and of those only the ones that are more than that text and a star.
+    An entry is a number with its names and globs. `make` computes the result from the numbers of the matching entries, in
+    ascending order. Names are found in a dict, globs by the text before their first special character. A glob is tested only
+    if the channel begins with that text, and only if the glob is more than that text and a star.
     """
 
     def __init__(self, entries: Iterable[tuple[int, Iterable[str]]], make: Callable[[tuple[int, ...]], T]) -> None:
@@ -94,7 +94,7 @@ class ChannelIndex(Generic[T]):
                     asked.setdefault(prefix, []).append((number, glob(pattern)))
         self._make = make
         self._begins: list[tuple[int, dict[bytes, _Globs[T]]]] = []
-        """By the length of the text that globs begin with, the longest first: all globs that may match what begins so."""
+        """By the length of the literal prefix of globs, the longest first: all globs that may match channels with that prefix."""
         texts = sure.keys() | asked.keys()
         for length in sorted(set(map(len, texts)), reverse=True):
             begins = {}
@@ -108,18 +108,18 @@ class ChannelIndex(Generic[T]):
         self._names: dict[bytes, T] = {name: self._found(name, numbers) for name, numbers in names.items()}
 
     def find(self, channel: bytes) -> T:
-        """Return what is found of a channel."""
+        """Return the result for a channel."""
         if channel in self._names:
             return self._names[channel]
         for length, begins in self._begins:
             start = channel[:length]
-            if start in begins:  # at the latest where there is nothing that they have to begin with
+            if start in begins:  # the last group has an empty prefix, so it always matches
                 break
         globs = begins[start]
         return self._found(channel, globs=globs) if globs.asked else globs.found
 
     def _found(self, channel: bytes, named: AbstractSet[int] = frozenset(), globs: _Globs[T] | None = None) -> T:
-        """Ask the globs that may match a channel. `named` are the entries that name it."""
+        """Test the globs that may match a channel. `named` are the entries that name it."""
         if globs is None:
             globs = next(begins[channel[:length]] for length, begins in self._begins if channel[:length] in begins)
         more = {number for number, matches in globs.asked if matches(channel)}
@@ -127,7 +127,7 @@ class ChannelIndex(Generic[T]):
 
 
 class _Globs(NamedTuple, Generic[T]):
-    """Globs that may match: the entries of those that match for certain, what is found by them alone, those to be asked."""
+    """Globs with a common prefix: the entries that match for certain, their result, and the globs to be tested."""
 
     found: T
     sure: frozenset[int]
@@ -135,7 +135,7 @@ class _Globs(NamedTuple, Generic[T]):
 
 
 def _regex(pattern: bytes) -> bytes:
-    """The regular expression of a glob. What follows a star is matched atomically at its first place, as Redis does."""
+    """Return the regular expression of a glob. The text after a star is matched atomically at its first place, as in Redis."""
     segments: list[list[bytes]] = [[]]
     for token in tokens(pattern):
         if token is STAR:
@@ -162,7 +162,7 @@ def _one_of(members: Token) -> bytes:
 
 
 def tokens(pattern: bytes) -> list[Token]:
-    """Read a glob as the bytes that each of its parts matches: `STAR` for any number of any, else a set for exactly one."""
+    """Parse a glob to a list with one item per part: `STAR`, or the set of bytes that matches one byte."""
     found: list[Token] = []
     i = 0
     while i < len(pattern):
@@ -184,7 +184,7 @@ def tokens(pattern: bytes) -> list[Token]:
 
 
 def _class(pattern: bytes, i: int) -> tuple[Token, int]:
-    """Return the members of a class whose `[` stands before `i`, and the place after it."""
+    """Return the members of a class whose `[` is before index `i`, and the index after the class."""
     negated = pattern[i : i + 1] == b"^"
     i += negated
     members: set[int] = set()

@@ -1,4 +1,4 @@
-"""The parameters of what plugins register: whatever the host could not call is refused when the plugin is loaded; pure."""
+"""The check of the parameters of registered sinks, so that a wrong signature is refused at load; pure."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _LOOKUP_METHODS = {"fetch_many": ("keys",), "open": ("context",), "close": ()}
 
 
 def takes_context(function: Callable[..., Any]) -> bool:
-    """Return whether a sink that is a function wants the context: its third parameter is named so."""
+    """Return whether a sink function takes the context: its third parameter is named `context`."""
     try:
         return list(inspect.signature(function).parameters)[2:3] == ["context"]
-    except (TypeError, ValueError):  # some callables of C do not show their parameters
+    except (TypeError, ValueError):  # some C callables have no signature
         return False
 
 
 def wrong_parameters(sink: Callable[..., Any], *, in_process: bool) -> str | None:
-    """Return what is wrong with the parameters of a sink and how to mend that; None when the host can call it.
+    """Return the fault in the parameters of a sink with its correction; None if the host can call it.
 
-    In a process there is no context. Nothing is said of what does not show its parameters.
+    In a process there is no context. Callables without a signature are not checked.
     """
     if not inspect.isclass(sink):
         return _misfit(sink, _EVENT) if in_process else _misfit(sink, _EVENT, context=True)
@@ -50,7 +50,7 @@ def _wrong_methods(made: type[Any], methods: Mapping[str, tuple[str, ...]]) -> s
         elif isinstance(method, staticmethod | classmethod):
             found = _misfit(getattr(made, name), arguments)
         else:
-            found = None  # only an instance could tell
+            found = None  # the signature is only known of an instance
         if found:
             return found
     return None
@@ -58,7 +58,7 @@ def _wrong_methods(made: type[Any], methods: Mapping[str, tuple[str, ...]]) -> s
 
 def _misfit(function: Callable[..., Any], arguments: tuple[str, ...], *, context: bool = False) -> str | None:
     try:
-        # A decorator may hand other arguments on than it is called with: its own parameters count.
+        # A decorator may pass other arguments on, so its own parameters are checked.
         signature = inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):
         return None

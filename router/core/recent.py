@@ -1,4 +1,4 @@
-"""What was seen last, as much as may be remembered; floor 2, pure."""
+"""A mapping of bounded size; floor 2, pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Recent(dict[str, Any]):
-    """A mapping that forgets what was put in first once it holds more than `most`; put in again, a key is the newest."""
+    """A mapping of at most `most` keys, which forgets the oldest; setting a key again makes it the newest."""
 
     def __init__(self, most: int) -> None:
         super().__init__()

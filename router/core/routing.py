@@ -1,7 +1,7 @@
-"""Which sinks an event goes to; pure.
+"""Routing: the choice of sinks for an event; pure.
 
-What the routes ask about source and channel is decided for a channel as a whole: a `Plan`. What they ask about the event
-stands in the plan as conditions. Channels for which everything is the same share one plan, however many there are.
+Conditions on source and channel are decided once per channel; the result is a `Plan`. Conditions on the event are part
+of the plan. Channels with the same result share one plan.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from router.core.validation import Schema
 Mode = Literal["enforce", "warn", "off"]
 
 UNMATCHED = "unmatched"
-"""What stands as the route of an event that no route took, where `unmatched` names sinks."""
+"""The route id of deliveries made by `unmatched: [sink, …]`."""
 
 MOST_PLANS = 10_000
-"""Plans that are remembered. Overlapping globs could make many more of them than there are routes."""
+"""The most remembered plans. Overlapping globs could make many more plans than there are routes."""
 
 
 class SchemaRule(msgspec.Struct, frozen=True):
-    """The contract of some channels, as an entry of `schemas` has it: `schema` is None where `mode` is `off`."""
+    """The schema of some channels, from an entry of `schemas`; `schema` is None if `mode` is `off`."""
 
     channels: Sequence[str]
     file: str
@@ -37,17 +37,17 @@ class SchemaRule(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A delivery to make: to which sink, by which route."""
+    """A delivery to make: the sink and the route."""
 
     route: str
     sink: str
 
 
 class Step(msgspec.Struct, frozen=True, eq=False):
-    """A route on the way of a channel's events. It takes those that meet its condition; None: all of them.
+    """A route in the plan of a channel. It takes the events that meet its condition; None takes all.
 
-    `rest` asks the payload what the index of conditions does not answer. `groups` has for each target the number of its
-    group: of the targets of one group an event makes one delivery, by the first route that takes it.
+    `rest` is the part of the condition that the index does not answer. `groups` has the group number of each target: for
+    the targets of one group an event makes one delivery, by the first route that takes it.
     """
 
     route: str
@@ -59,7 +59,7 @@ class Step(msgspec.Struct, frozen=True, eq=False):
 
 
 class Delivery(NamedTuple):
-    """A delivery of an event, and the later routes whose delivery to the same sink it stands for."""
+    """A delivery of an event, and the later routes whose equal delivery is merged into it."""
 
     target: Target
     merged: tuple[str, ...]

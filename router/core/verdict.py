@@ -1,4 +1,4 @@
-"""What becomes of one message, decided by its plan; pure.
+"""The decision on one message, by the plan of its channel; pure.
 
 `judge` is the definition. `publish`, `dlq replay` and whoever explains a decision call it; the pipeline, which has no
 time for more than yes and no, asks it about the messages that it refuses, and a test holds that the two agree.
@@ -19,7 +19,7 @@ from router.events import Event
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """The message can't be taken: it makes a dead letter.
+    """The verdict on an invalid message, which becomes a dead letter.
 
     `detail` is the letter's; `told` is what the log may have of it, which holds no part of the payload. `violations` are
     those of the schema, where `reason` is `schema`.
@@ -44,7 +44,7 @@ class Unmatched(msgspec.Struct, frozen=True):
 
 
 class Routed(msgspec.Struct, frozen=True):
-    """The message makes these deliveries, because these steps of its plan take it.
+    """The verdict on a message with its deliveries and the steps of the plan that take it.
 
     `violations` are those of a schema that only warns, `failures` the `when`s that could not be evaluated.
     """
@@ -60,9 +60,9 @@ Verdict = Rejected | Unmatched | Routed
 
 
 def judge(event: Event, source: SourceFormat, plan: Plan, now: float) -> Verdict:
-    """Decide what becomes of a message of a source, given the plan of its channel.
+    """Decide on a message of a source, given the plan of its channel.
 
-    `event` is the message as it came, whose bytes nobody has read yet. `now` is in seconds since the epoch.
+    `event` is the message as received, not decoded yet. `now` is in seconds since the epoch.
     """
     try:
         message = read(event.raw, source)
@@ -80,7 +80,7 @@ def judge(event: Event, source: SourceFormat, plan: Plan, now: float) -> Verdict
 
 
 def opened(event: Event, message: Message) -> Event:
-    """Return an event with what was read of its message: the payload, and what the message says of the event."""
+    """Return an event with the decoded parts of its message: payload, id and headers."""
     return msgspec.structs.replace(
         event,
         id=message.id or event.id,
@@ -92,11 +92,11 @@ def opened(event: Event, message: Message) -> Event:
 
 
 def _violations(plan: Plan, payload: Any) -> tuple[Violation, ...] | None:
-    """Return in which ways a payload does not fit the plan's schema, None when it fits."""
+    """Return the violations of the plan's schema by a payload, or None."""
     schema = plan.schema.schema if plan.schema else None
     return None if schema is None or schema.is_valid(payload) else tuple(schema.errors(payload))
 
 
 def places(violations: tuple[Violation, ...] | list[Violation]) -> str:
-    """Return what the log says of a payload that does not fit its schema: where, and by which keyword."""
+    """Return the places and keywords of violations, for the log."""
     return ", ".join(f"{violation.place} {violation.keyword}" for violation in violations)

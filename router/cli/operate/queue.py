@@ -239,7 +239,7 @@ def _maker(reason: Reason, why: str) -> Callable[[Event], DeadLetter]:
 
 @dataclass(frozen=True)
 class _Job:
-    """One of the two commands: the function that does the work, and the words for its messages."""
+    """The job of one of the two commands: the function that does the work, and the words for its messages."""
 
     verbs: tuple[str, str, str]
     where: str

@@ -1,7 +1,6 @@
-"""Templates: a sink's options made into what one delivery gets; floor 2.
+"""Templates: rendering of a sink's options for one delivery; floor 2.
 
-`compile_options` is called once for each sink and route, `OptionsTemplate.render` for each delivery. Time comes in as an
-argument, files as text that the options already hold.
+`compile_options` is called once for each sink and route, `OptionsTemplate.render` for each delivery. The time is an argument, and the options already contain the text of files.
 """
 
 from router.core.rendering.plan import (

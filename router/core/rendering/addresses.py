@@ -1,4 +1,4 @@
-"""The addresses of a delivery: taken out of an event's values, each of them checked; floor 2."""
+"""The addresses of a delivery: extracted from an event's values and checked; floor 2."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from router.errors import AddressError
 from router.options import Addresses
 
 MOST = 1000
-"""Addresses in one field of one delivery: each may become a mail, and a delivery, with all that the event carries."""
+"""The most addresses in one field of one delivery: each may become a delivery with the whole event."""
 
 
 def value_text(value: Any) -> str:
     """Return the text of an event's value inside an address. Raises `AddressError` for one with a control character.
 
-    The template's own line ends are layout; a value's would be a header of its own.
+    Line ends of the template are layout. A line end in a value could add a mail header.
     """
     whole = text(value)
     if has_control(whole):
@@ -26,7 +26,7 @@ def value_text(value: Any) -> str:
 
 
 def listed(value: Any) -> list[str]:
-    """The parts of a whole value, as a sole `{{ … }}` gives it: text or a number, a list of those, nothing for null.
+    """Return the texts in the value of a sole `{{ … }}`: of a text, a number, or a list of those; none for null.
 
     Raises `AddressError` for anything else.
     """
@@ -53,7 +53,7 @@ def _kind(value: Any) -> str:
 
 
 def checked(addresses: Iterable[str], marker: Addresses) -> list[str]:
-    """The addresses in order, each once. Raises `AddressError` for the first that is none of the marker's kind."""
+    """Return the addresses in order, each once. Raises `AddressError` for the first that is not of the marker's kind."""
     key = _mailbox if marker.kind == "mail" else _any
     unique: dict[str, str] = {}
     for address in dict.fromkeys(addresses):

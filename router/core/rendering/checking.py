@@ -1,6 +1,6 @@
-"""Faults of a template that can be found before any event, in its syntax, filters, tests, names and files; floor 2.
+"""The check of a template at load: syntax, filters, tests, names and files; floor 2.
 
-Jinja stops at the first fault; here all of them are found, each with its line.
+Jinja stops at the first fault; this check finds all, each with its line.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from router.core.rendering.sandbox.values import EVENT_FIELDS
 from router.options import TemplateFile
 
 NAMES = frozenset({"payload", "event", "route", "sink"})
-"""What a template knows, beside the lookups of its configuration."""
+"""The names that a template may use, besides the lookups of its configuration."""
 
 _NO_LOOKUP = "only the templates of sinks, `only_if` and the keys of other lookups can use one"
 
@@ -44,9 +44,9 @@ _OPERATORS = {
     "=": "; to compare write `==`",
     ";": "",
 }
-"""What is meant by signs of other languages."""
+"""The Jinja equivalents of operators of other languages."""
 
-# In their order: what the parser says, and what is said instead.
+# Tried in their order: a pattern of the parser's message, and the message to show instead.
 _PLAIN = (
     (r"unexpected end of template, expected 'end of print statement'", r"`{{` is not closed: `}}` is missing"),
     (r"unexpected end of template, expected 'end of statement block'", r"`{%` is not closed: `%}` is missing"),
@@ -75,7 +75,7 @@ _PLAIN = (
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault of a template: what is wrong, and on which line of it (None when that says nothing)."""
+    """A fault of a template: its text, and its line in the template (None if unknown)."""
 
     message: str
     line: int | None
@@ -83,7 +83,7 @@ class Fault:
 
 @dataclass(slots=True)
 class Source:
-    """A template that was read: its trees by file name (None for its own text) and what they use."""
+    """A parsed template: its trees by file name (None for its own text) and the names that they use."""
 
     trees: dict[str | None, nodes.Template] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
@@ -97,9 +97,9 @@ class Source:
 
 
 def read(text: str, environment: Sandbox) -> Source:
-    """Parse a template and every file it includes, and find all that is wrong with them.
+    """Parse a template and every file that it includes, and find all faults.
 
-    `text` is a `TemplateFile` where it stands in one: only that can include others.
+    `text` is a `TemplateFile` if it comes from a file; only such a template can include others.
     """
     source = Source()
     own = text.name if isinstance(text, TemplateFile) else None
@@ -133,7 +133,7 @@ def read(text: str, environment: Sandbox) -> Source:
 
 
 def _place(file: str | None) -> Callable[[str, int | None], Fault]:
-    """Return how a fault says where it is: by its line, or in words where it stands in another file than the configuration."""
+    """Return the place of a fault: a line, or a text for a fault in another file than the configuration."""
     if file is None:
         return Fault
     return lambda message, line: Fault(f"{file}:{line}: {message}" if line else f"{file}: {message}", None)
@@ -155,7 +155,7 @@ def _references(tree: nodes.Template) -> Iterator[tuple[int, str | None]]:
 
 
 def _unknown(tree: nodes.Template, environment: Environment) -> Iterator[tuple[int, str]]:
-    """Filters and tests that are not there, zones that are none, and what can't be used here."""
+    """Yield unknown filters, tests and time zones, and constructs that are not allowed."""
     for filter_ in tree.find_all(nodes.Filter):
         yield from _known("filter", filter_.name, environment.filters, filter_)
         kind = _FIRST_ARGUMENT.get(filter_.name) or _SECOND_ARGUMENT.get(filter_.name)
@@ -192,7 +192,7 @@ def _known(kind: str, name: str, table: Iterable[str], node: nodes.Expr) -> Iter
         hint = f" (write {_INSTEAD[name]})" if kind == "filter" and name in _INSTEAD else did_you_mean(name, known)
         yield node.lineno, f"there is no {kind} `{name}`{hint}"
         if isinstance(node, nodes.Filter | nodes.Test) and node.name == name:
-            node.name = known[0]  # what comes next would stop at it
+            node.name = known[0]  # the next step would stop at this fault
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -202,7 +202,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _names(source: Source, own: str | None, environment: Sandbox) -> None:
-    """Find which names the templates use, and those that nobody defines.
+    """Find the names that the templates use, and those that are not defined.
 
     A name that one of the files sets is known in all of them: an included file sees the names of the one around it.
     """
@@ -237,7 +237,7 @@ def _names(source: Source, own: str | None, environment: Sandbox) -> None:
 
 
 def _hyphen(tree: nodes.Template, name: str) -> str:
-    """`payload.user-id` is a subtraction: how such a key is written, where that is what happened."""
+    """Return the hint for `payload.user-id`, which is a subtraction, if that explains the unknown name."""
     for node in tree.find_all(nodes.Sub):
         left, right = chain_of(node.left), chain_of(node.right)
         if left and right and len(left) > 1 and right[0] == name:
@@ -246,7 +246,7 @@ def _hyphen(tree: nodes.Template, name: str) -> str:
 
 
 def _event_fields(tree: nodes.Template) -> Iterator[tuple[int, str]]:
-    """Yield what is asked of the event that no event has."""
+    """Yield the attributes of `event` that do not exist."""
     for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
         chain = chain_of(node)
         if chain is not None and len(chain) == 2 and chain[0] == "event" and chain[1] not in EVENT_FIELDS:
@@ -255,13 +255,13 @@ def _event_fields(tree: nodes.Template) -> Iterator[tuple[int, str]]:
 
 
 def chains(source: Source) -> frozenset[tuple[object, ...]]:
-    """Every path that the templates ask for, such as `("payload", "order", "total")`, for a message to name it."""
+    """Return every path that the templates read, such as `("payload", "order", "total")`, for messages."""
     found = (chain_of(node) for tree in source.trees.values() for node in tree.find_all((nodes.Getattr, nodes.Getitem)))
     return frozenset(chain for chain in found if chain is not None)
 
 
 def chain_of(node: nodes.Node) -> tuple[object, ...] | None:
-    """Return the path that a node asks for, such as `("payload", "order", "total")`; None where it is no path."""
+    """Return the path that a node reads, such as `("payload", "order", "total")`; None if it is no path."""
     if isinstance(node, nodes.Name):
         return (node.name,)
     if isinstance(node, nodes.Getattr):
@@ -275,7 +275,7 @@ def chain_of(node: nodes.Node) -> tuple[object, ...] | None:
 
 
 def _plainly(error: TemplateSyntaxError) -> str:
-    """Return the sentence for a syntax error."""
+    """Return the message for a syntax error."""
     told = (error.message or "").removesuffix(".").replace("\n", " ")
     for pattern, words in _PLAIN:
         found = re.fullmatch(pattern, told, re.IGNORECASE)

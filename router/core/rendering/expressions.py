@@ -1,7 +1,7 @@
-"""Expressions, and when a delivery comes too late: Jinja2 beside a sink's options, compiled at load; pure.
+"""Expressions, and the expiry of deliveries, compiled at load; pure.
 
-An expression is what stands between the `{{` and `}}` of a template, over the same names. Unlike a template it takes
-what is missing for false, and compares values of unlike types without an error.
+An expression has the syntax between the `{{` and `}}` of a template, and the same names. Unlike in a template, a missing
+value is false, and comparing values of different types is no error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from router.events import Event
 from router.options import is_template
 
 MILLISECONDS = 1e11
-"""A number of seconds above this is in milliseconds, as JavaScript's `Date.now()`: in seconds it were the year 5138."""
+"""A number of seconds above this is in milliseconds, as JavaScript's `Date.now()`: in seconds it would be the year 5138."""
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ _NO_TIME = "expires: the text is no time"
 
 
 class BrokenExpressionError(Exception):
-    """An expression that can't be compiled; the text says why."""
+    """Raised for an expression that can't be compiled; the text says why."""
 
     def __init__(self, faults: list[Fault]) -> None:
         super().__init__("; ".join(fault.message for fault in faults))
@@ -60,7 +60,7 @@ class Expression:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names that it uses, such as `payload` and `event`."""
+        """The names that the expression uses, such as `payload` and `event`."""
         return self._value.names
 
     def value(self, event: Event, now: float) -> Any:
@@ -70,7 +70,7 @@ class Expression:
     def holds(self, event: Event, now: float, records: Records = NO_RECORDS) -> bool:
         """Return whether the value is truthy; `records` are those of the delivery's lookups.
 
-        Raises `TemplateError`: what can't be worked out is not false.
+        Raises `TemplateError`, because an expression that fails is not false.
         """
         return self._evaluated(event, now, bool, records)
 
@@ -87,7 +87,7 @@ class Expression:
         try:
             names = scope(event, self._value.names, records)
             return convert(self._value.value(names))
-        except Exception as error:  # noqa: BLE001  # whatever it runs into is this event's failure
+        except Exception as error:  # noqa: BLE001  # any error is a failure of this event
             raise self._value.explain(self._where, error, names) from None
         finally:
             current.reset(token)
@@ -104,7 +104,7 @@ def _key_text(found: Any) -> str | None:
 
 
 class Expiry:
-    """The time until which a delivery is worth making: seconds after the event came, or a template that gives a time.
+    """The expiry of deliveries: seconds after the receipt of the event, or a template that gives a time.
 
     Raises `BrokenExpressionError`.
     """
@@ -119,9 +119,9 @@ class Expiry:
                 raise BrokenExpressionError(error.faults) from None
 
     def at(self, event: Event, now: float) -> float | None:
-        """The time, in seconds since the epoch; None where the template renders to nothing: then it never expires.
+        """Return the time in seconds since the epoch; None if the template renders to nothing, so it never expires.
 
-        Raises `TemplateError` when the template fails or gives no time.
+        Raises `TemplateError` if the template fails or gives no time.
         """
         if self._template is None:
             assert self._seconds is not None
@@ -130,7 +130,7 @@ class Expiry:
         token = current.set(Run(now))
         try:
             rendered = self._template.render(names).strip()
-        except Exception as error:  # noqa: BLE001  # whatever a template runs into is this delivery's failure
+        except Exception as error:  # noqa: BLE001  # any error of a template is a failure of this delivery
             raise self._template.explain("expires", error, names) from None
         finally:
             current.reset(token)
@@ -138,7 +138,7 @@ class Expiry:
 
 
 def moment(written: str) -> float:
-    """Seconds since the epoch of a time as RFC 3339 has it, or as a number: of seconds, or of milliseconds.
+    """Return the seconds since the epoch of a time in RFC 3339, or in seconds or milliseconds.
 
     Raises `TemplateError` when it is none.
     """

@@ -1,7 +1,6 @@
-"""A sink's options compiled to a plan, and the plan carried out for one delivery; floor 2.
+"""Compiling a sink's options to a plan, and rendering the plan for one delivery; floor 2.
 
-What is left to do for each delivery is one function for each template and for the containers around it; nothing is
-validated again.
+For each delivery, one function is called for each template and for each container around it. Nothing is validated again.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _C = TypeVar("_C", bound=Compiled)
 
 
 def _where(path: Path) -> str:
-    """Return a place in the options as messages name it: `headers.X-A`, `to.0`."""
+    """Return the name of a place in the options for messages: `headers.X-A`, `to.0`."""
     return ".".join(map(str, path))
 
 
@@ -43,8 +42,7 @@ def _where(path: Path) -> str:
 class TemplateFault:
     """A fault in the templates of a sink's options.
 
-    `path` leads from the options to the string (`("headers", "X-A")`). `line` counts from 1 within that string; it is
-    None where the place stands in the message instead (a file: `mail/order.html:3: …`) or where there is none.
+    `path` leads from the options to the string (`("headers", "X-A")`). `line` counts from 1 within that string; it is None if the message has the place instead (`mail/order.html:3: …`) or if there is none.
     """
 
     path: Path
@@ -53,7 +51,7 @@ class TemplateFault:
 
 
 class TemplateFaults(RouterError):  # noqa: N818  # it is a list of them
-    """Options whose templates or literal addresses can't work: `faults` has all of them, in the order of the fields."""
+    """Raised for options with faulty templates or literal addresses; `faults` has all faults, in the order of the fields."""
 
     def __init__(self, faults: Sequence[TemplateFault]) -> None:
         super().__init__("\n".join(f"{_where(fault.path)}: {fault.message}" for fault in faults))
@@ -76,14 +74,14 @@ class Rendered(msgspec.Struct, frozen=True):
 
 
 class Fields(msgspec.Struct, frozen=True):
-    """The names of the options' fields that name recipients, and of those that hold a message; empty ones left out."""
+    """The names of the fields with recipients, and of those with a message, without empty fields."""
 
     addresses: tuple[str, ...]
     texts: tuple[str, ...]
 
 
 class _Delivery:
-    """The state that the parts of a plan work on."""
+    """The state of the rendering of one delivery."""
 
     __slots__ = ("addresses", "degraded", "event", "names", "text")
 
@@ -140,7 +138,7 @@ class _TextField:
         self.shown = False
 
     def __call__(self, delivery: _Delivery) -> str:
-        """Return the text. Raises `TemplateError` where the template fails and nothing may stand for it."""
+        """Return the text. Raises `TemplateError` if the template fails and the JSON line may not replace it."""
         try:
             text = self.template.render(delivery.names)
         except Exception as error:  # noqa: BLE001  # whatever a template runs into is this delivery's failure
@@ -155,7 +153,7 @@ class _TextField:
             raise why from None
         try:
             line = self.escape(json_line(delivery.event).decode())
-        except Exception:  # noqa: BLE001  # the sink's own escaping is a plugin's
+        except Exception:  # noqa: BLE001  # the sink's escaping is code of a plugin
             raise why from None
         delivery.degraded.append(why.told)
         return line
@@ -191,7 +189,7 @@ class OptionsTemplate:
         self._shared = self._literally()
 
     def recipients(self, options: Any) -> tuple[str, ...]:
-        """Whom rendered options name, each once."""
+        """Return the recipients in rendered options, each once."""
         return self._all({path: follow(options, path) for path in self._recipients})
 
     def _literally(self) -> Rendered | None:
@@ -234,7 +232,7 @@ class OptionsTemplate:
 
 
 class _Compiler:
-    """The state of one `compile_options`."""
+    """The state of one call of `compile_options`."""
 
     def __init__(self, options: SinkOptions, environment: TemplateEnvironment) -> None:
         self.options = options
@@ -256,7 +254,7 @@ class _Compiler:
 
     @property
     def shown(self) -> str:
-        """The literal text of the message for people; marks the template that gives it otherwise."""
+        """Return the literal text of the message; if it is a template, mark it as the one to show."""
         order = sorted(self.texts, key=lambda each: isinstance(each[1], Html))
         chosen = next((text for _, _, text in order if text), "")
         if isinstance(chosen, str):
@@ -326,7 +324,7 @@ class _Compiler:
 
 
 def _function(escape: Escape, model: BaseModel, options: SinkOptions) -> Callable[[str], str]:
-    """The function of a marker's `escape`: itself, or a method of the model that holds the field, or of the options."""
+    """Return the function of a marker's `escape`: itself, or a method of the field's model or of the options."""
     if not isinstance(escape, str):
         return escape
     method = getattr(model if hasattr(model, escape) else options, escape)
@@ -338,6 +336,6 @@ def _function(escape: Escape, model: BaseModel, options: SinkOptions) -> Callabl
 def compile_options(options: SinkOptions, environment: TemplateEnvironment) -> OptionsTemplate:
     """Compile every template of a sink's options and normalise its literal addresses.
 
-    Raises `TemplateFaults` with everything that is wrong.
+    Raises `TemplateFaults` with all faults.
     """
     return _Compiler(options, environment).compile()

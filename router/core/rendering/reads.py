@@ -1,4 +1,4 @@
-"""The fields of the payload that a template reads, and that must be there; floor 2."""
+"""The fields of the payload that a template requires; floor 2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from router.core.rendering.sandbox.environments import Sandbox
 from router.options import TemplateFile
 
 Path = tuple[object, ...]
-"""The keys and indices that lead to a field: `("order", "total")`."""
+"""The path of a field, as keys and indices: `("order", "total")`."""
 
 _GUARDS = frozenset({"default", "d"})
 _TESTS = frozenset({"defined", "undefined"})
@@ -21,8 +21,8 @@ _TESTS = frozenset({"defined", "undefined"})
 class Read(NamedTuple):
     """A field that a template reads.
 
-    `line` counts in the template itself; where it stands in a file, `file` is `NAME:LINE`. `always` says whether it is
-    read in every rendering, rather than where a condition says so.
+    `line` counts in the template itself; for a field in a file, `file` is `NAME:LINE`. `always` is true if every rendering
+    reads the field, and false if a condition decides.
     """
 
     path: Path
@@ -32,16 +32,16 @@ class Read(NamedTuple):
 
 
 def fields_read(text: str, sandbox: Sandbox) -> list[Read]:
-    """Return the fields that a template reads without providing for their absence, each once, in their order.
+    """Return the fields that a template reads without handling their absence, each once, in their order.
 
-    A field that some part of the template takes for optional (`| default(…)`, `is defined`, `'name' in payload`) is left out.
+    A field that is optional in some part of the template (`| default(…)`, `is defined`, `'name' in payload`) is left out.
     """
     source = read(text, sandbox)
     trees = source.trees
     if any(
         node.name == "payload" and node.ctx != "load" for tree in trees.values() for node in tree.find_all(nodes.Name)
     ):
-        return []  # it calls something else so
+        return []  # the template uses the name for something else
     optional = {path for tree in trees.values() for path in _optional(tree)}
     found: dict[Path, Read] = {}
     own = text.name if isinstance(text, TemplateFile) else None
@@ -63,19 +63,19 @@ def paths_read(text: str, sandbox: Sandbox) -> list[Path]:
 
 
 def _of_payload(node: nodes.Node) -> Path | None:
-    """Return the path below the payload that a node reads; None where it reads something else."""
+    """Return the path below the payload that a node reads, or None."""
     chain = chain_of(node)
     return chain[1:] if chain and chain[0] == "payload" else None
 
 
 def _reads(node: nodes.Node, *, always: bool) -> Iterator[tuple[Path, int, bool]]:
-    """Yield what a node and all below it read: the path, the line, and whether it is always read."""
+    """Yield the reads of a node and its children: the path, the line, and whether it is always read."""
     path = _of_payload(node)
     if path is not None:
         yield path, node.lineno, always
         return
     if isinstance(node, nodes.Call) and (called := _of_payload(node.node)) is not None:
-        yield called[:-1], node.lineno, always  # a method of the value before it
+        yield called[:-1], node.lineno, always  # the last step is a method of the value
         children = [*node.args, *node.kwargs]
         for child in children:
             yield from _reads(child, always=always)
@@ -86,7 +86,7 @@ def _reads(node: nodes.Node, *, always: bool) -> Iterator[tuple[Path, int, bool]
 
 
 def _always_evaluated(node: nodes.Node) -> list[nodes.Node] | None:
-    """Return the parts of a node that are evaluated in any case; None where all are."""
+    """Return the children of a node that are always evaluated; None if all are."""
     if isinstance(node, nodes.If | nodes.CondExpr):
         return [node.test]
     if isinstance(node, nodes.For):
@@ -99,7 +99,7 @@ def _always_evaluated(node: nodes.Node) -> list[nodes.Node] | None:
 
 
 def _optional(tree: nodes.Template) -> Iterator[Path]:
-    """Yield the paths that a template takes for optional."""
+    """Yield the paths that are optional in a template."""
     for node in tree.find_all((nodes.Filter, nodes.Test)):
         guards = isinstance(node, nodes.Filter) and node.name in _GUARDS
         if guards or (isinstance(node, nodes.Test) and node.name in _TESTS):

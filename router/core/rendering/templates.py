@@ -1,4 +1,4 @@
-"""A template compiled to a function of the names it is rendered with, and these names; floor 2."""
+"""Compiled templates, and the names they are rendered with; floor 2."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from router.events import Event
 from router.options import TemplateFile
 
 Names = Mapping[str, Any]
-"""What a template is rendered with."""
+"""The names and values that a template is rendered with."""
 
 Records = Mapping[str, Record]
 """The records of a delivery's lookups, by the names of the lookups."""
@@ -36,15 +36,15 @@ NO_RECORDS: Records = {}
 """The records of a delivery that needs no lookup."""
 
 _GLOBALS = {**DEFAULT_NAMESPACE, "range": safe_range, **FUNCTIONS}
-_RESULT = "_result_"  # the name that a sole expression is kept under
-_CAUSE = 200  # bytes of what Python says; it may quote the payload
+_RESULT = "_result_"  # the name of the variable for the value of a sole expression
+_CAUSE = 200  # the most bytes of a Python error message, which may quote the payload
 _MISSING = "a name that the event itself gives is missing (the dead letter says more)"
 _WITHOUT_VALUES = (TypeError, OverflowError, ZeroDivisionError)
-"""Errors whose text names types and sizes and quotes no value."""
+"""Errors whose text has types and sizes but quotes no value."""
 
 
 class BrokenTemplateError(Exception):
-    """A template that can't be compiled: `faults` has everything found."""
+    """Raised for a template that can't be compiled; `faults` has all faults."""
 
     def __init__(self, faults: list[Fault]) -> None:
         super().__init__("; ".join(fault.message for fault in faults))
@@ -52,7 +52,7 @@ class BrokenTemplateError(Exception):
 
 
 class TemplateEnvironment:
-    """The environments that templates of one configuration share: the time zone, and an environment for each way of escaping.
+    """The environments that the templates of a configuration share: one for each escaping, all with one time zone.
 
     `timezone` is the name of the zone that the time filters use. `lookups` are the names of the configured lookups, which
     only the environment `with_lookups` lets templates use. Raises `ValueError` for an unknown time zone.
@@ -67,40 +67,40 @@ class TemplateEnvironment:
 
     @cached_property
     def plain(self) -> Sandbox:
-        """Values stand as they are."""
+        """The environment that inserts values unchanged."""
         return self._knowing(Sandbox(self._zone))
 
     @cached_property
     def html(self) -> Sandbox:
-        """Values are HTML-escaped."""
+        """The environment that HTML-escapes values."""
         return self._knowing(Sandbox(self._zone, html=True))
 
     @cached_property
     def addresses(self) -> Sandbox:
-        """Values with a control character are refused; a field that the record of a lookup lacks is empty."""
+        """The environment that refuses values with a control character; a missing field of a lookup's record is empty."""
         sandbox = self._knowing(Sandbox(self._zone, show=value_text))
         sandbox.forgives = True
         return sandbox
 
     @cached_property
     def urls(self) -> Sandbox:
-        """Values are percent-encoded, as parts of a URL."""
+        """The environment that percent-encodes values, as parts of a URL."""
         sandbox = self.escaping(url)
-        sandbox.filters["url"] = lambda value: sandbox.marked(url(value))  # it needs no encoding any more
+        sandbox.filters["url"] = lambda value: sandbox.marked(url(value))  # encoded already
         return sandbox
 
     @cached_property
     def expressions(self) -> Sandbox:
-        """Values that are missing are falsy, and unlike ones compare as false."""
+        """The environment of expressions: missing values are false, and comparing different types is false."""
         return self._knowing(Lenient(self._zone))
 
     def escaping(self, escape: Callable[[str], str]) -> Sandbox:
-        """Values are escaped by a sink's own function."""
+        """Return an environment that escapes values by a sink's own function."""
         return self._knowing(Sandbox(self._zone, escape))
 
     @cached_property
     def with_lookups(self) -> TemplateEnvironment:
-        """The same environment for places where lookups may be used."""
+        """A copy of this environment for templates that may use lookups."""
         other = TemplateEnvironment(timezone=self._timezone, lookups=self.lookups)
         other._allowed = True  # it is one of ours
         return other
@@ -114,11 +114,9 @@ class TemplateEnvironment:
 
 
 def scope(event: Event, used: Collection[str], records: Records = NO_RECORDS) -> dict[str, Any]:
-    """The names of a delivery, of `payload` and `event` those that are `used`: a payload nobody reads is not decoded.
+    """Return the names of a delivery, with `payload` and `event` only if `used`: an unused payload is not decoded.
 
-    `records` are those of its lookups.
-
-    Raises `TemplateError` when the payload can't be decoded.
+    `records` are those of its lookups. Raises `TemplateError` if the payload can't be decoded.
     """
     names = _GLOBALS.copy()
     names["route"] = event.route
@@ -136,7 +134,7 @@ def scope(event: Event, used: Collection[str], records: Records = NO_RECORDS) ->
 
 
 def literal(text: str) -> str:
-    """Return a text that is no template; a file's last line end goes, as a template's does."""
+    """Return a text that is no template, without the last line end of a file, as for a template."""
     return str(text).removesuffix("\n") if isinstance(text, TemplateFile) else str(text)
 
 
@@ -165,7 +163,7 @@ class Compiled:
         return Template.from_code(self._sandbox, code, {})
 
     def render(self, names: Names) -> str:
-        """Return the text. Raises whatever the template runs into."""
+        """Return the text. Raises any error of the template."""
         pieces: list[str] = []
         size = 0
         for piece in self._run(names)[1]:
@@ -176,7 +174,7 @@ class Compiled:
         return "".join(pieces)
 
     def value(self, names: Names) -> Any:
-        """Return the value of the expression that `_assigning` has made a template of. Raises whatever it runs into."""
+        """Return the value of the expression in a template made by `_assigning`. Raises any error of the expression."""
         context, steps = self._run(names)
         for _ in steps:
             pass  # it has nothing to say, it sets the result
@@ -187,7 +185,7 @@ class Compiled:
         return context, self._template.root_render_func(context)
 
     def explain(self, where: str, error: Exception, names: Names) -> TemplateError:
-        """Return what went wrong at `where` in a few words; the log is told the kind of error where those may quote the event."""
+        """Return the error at `where` in a few words; the log gets only the kind of error if the words may quote the event."""
         said, told = self._cause(error, names)
         return TemplateError(f"{where}: {cut(said, _CAUSE)}", f"{where}: {cut(told or said, _CAUSE)}")
 
@@ -208,7 +206,7 @@ class Compiled:
         return said, None if isinstance(error, _WITHOUT_VALUES) else f"{kind} (the dead letter says more)"
 
     def _path(self, error: MissingError, names: Names) -> str:
-        """Return what was missing, as the template asks for it; empty where the event itself named that."""
+        """Return the missing path as written in the template; empty if the name came from the event."""
         name = error.names[0]
         asked = sorted({chain[: chain.index(name, 1) + 1] for chain in self._chains if name in chain[1:]}, key=str)
         there = [chain for chain in asked if _found(chain[:-1], names) is error.obj]
@@ -226,11 +224,11 @@ class CompiledExpression(Compiled):
 
     @cached_property
     def _context(self) -> Context:
-        """The context of every evaluation: none begins before another ends, and making one takes a third of its time."""
+        """The context of all evaluations: they never overlap, and making a context takes a third of the time of one."""
         return self._sandbox.context_class(self._sandbox, {}, None, {})
 
     def value(self, names: Names) -> Any:
-        """Return the value. Raises whatever the expression runs into."""
+        """Return the value. Raises any error of the expression."""
         context = self._context
         context.parent = cast("dict[str, Any]", names)
         try:
@@ -242,9 +240,9 @@ class CompiledExpression(Compiled):
 
 
 class CompiledAddresses(Compiled):
-    """A compiled template of addresses: `addresses(names)` gives them, not yet checked.
+    """A compiled template of addresses: `addresses(names)` returns them unchecked.
 
-    A template that is one `{{ … }}` alone may give a list, everything else a comma list.
+    A template that is only one `{{ … }}` may give a list; any other gives a comma-separated text.
     """
 
     def _compile(self, tree: nodes.Template) -> Template:
@@ -253,17 +251,17 @@ class CompiledAddresses(Compiled):
         return super()._compile(tree if expression is None else _assigning(expression))
 
     def addresses(self, names: Names) -> list[str]:
-        """Return the addresses. Raises `AddressError`, and whatever the template runs into."""
+        """Return the addresses. Raises `AddressError`, and any error of the template."""
         return listed(self.value(names)) if self._whole else split(self.render(names))
 
 
 def _assigning(expression: nodes.Expr) -> nodes.Template:
-    """Return a template that writes nothing and keeps the value of an expression."""
+    """Return a template that writes nothing and stores the value of an expression."""
     return nodes.Template([nodes.Assign(nodes.Name(_RESULT, "store"), expression, lineno=1)], lineno=1)
 
 
 def _sole_expression(tree: nodes.Template) -> nodes.Expr | None:
-    """Return the expression of a template that is nothing but `{{ … }}`, white space around it aside."""
+    """Return the expression of a template that is only one `{{ … }}` and white space, or None."""
     if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
         return None
     parts = [
@@ -273,7 +271,7 @@ def _sole_expression(tree: nodes.Template) -> nodes.Expr | None:
 
 
 def _found(path: tuple[object, ...], names: Names) -> object:
-    """Return what stands at a path of the names, or a new object that is nothing else."""
+    """Return the value at a path of the names, or a new object that equals nothing."""
     value: Any = names
     for name in path:
         try:

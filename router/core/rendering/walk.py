@@ -1,4 +1,4 @@
-"""The places of templates in an options model: its fields walked along their types and values; floor 2."""
+"""Finding the templates in an options model, by walking its fields along types and values; floor 2."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pydantic import BaseModel
 from router.options import Addresses, Template
 
 Path = tuple[str | int, ...]
-"""Where a value stands in the options: `("headers", "X-A")`, `("to", 0)`."""
+"""The path of a value in the options: `("headers", "X-A")`, `("to", 0)`."""
 
 Marker = Template | Addresses
-"""What a field's type says of it."""
+"""The marker in a field's type."""
 
 Make = Callable[[Any], Any]
-"""What makes a value for one delivery, from whatever the caller hands on."""
+"""A function that makes a value for one delivery, from the state that the caller passes."""
 
 
 class Part(NamedTuple):
-    """A value of the options: as it stands where nothing has to be made, and what makes it for a delivery (or None)."""
+    """A value of the options: its literal value, and the function that makes it for a delivery (or None)."""
 
     value: Any
     make: Make | None
 
 
 Leaf = Callable[[Marker, Any, Path, BaseModel], Part]
-"""What is done with a marked value: its marker, the value, its path, and the model that holds it."""
+"""The callback for a marked value: the marker, the value, its path, and the model that holds it."""
 
 
 def follow(options: Any, path: Path) -> Any:
@@ -103,7 +103,7 @@ def _making(build: Callable[[dict[Any, Any]], Any], makers: list[tuple[Any, Make
 
 
 def _copier(model: BaseModel, changed: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], BaseModel]:
-    """Return what copies a model with some fields replaced: unlike `model_copy`, without what the model has cached since."""
+    """Return a function that copies a model with some fields replaced; unlike `model_copy`, without cached properties."""
     kind = type(model)
     fields = {**{name: getattr(model, name) for name in kind.model_fields}, **changed}
     was_set, extra, private = model.model_fields_set, model.__pydantic_extra__, model.__pydantic_private__
@@ -124,7 +124,7 @@ _UNIONS = (Union, UnionType)
 
 
 def _kind(annotation: Any) -> tuple[Any, Marker | None]:
-    """Return a type without `Annotated` and aliases around it, and the marker that it carries; the outermost counts."""
+    """Return a type without `Annotated` and aliases around it, and its marker; the outermost one applies."""
     metadata: tuple[Any, ...] = ()
     while get_origin(annotation) is Annotated or hasattr(annotation, "__value__"):
         if get_origin(annotation) is Annotated:
@@ -149,7 +149,7 @@ def _marks(marker: Marker, value: Any) -> bool:
 
 
 def _arm(union: Any, value: Any) -> Any:
-    """Return the type of a union that a value is of; a marked one first."""
+    """Return the member of a union that is the type of a value; a marked one first."""
     fitting = [arm for arm in get_args(union) if _fits(arm, value)]
     marked = [arm for arm in fitting if _kind(arm)[1] is not None]
     return next(iter(marked or fitting), None)
