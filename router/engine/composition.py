@@ -143,7 +143,7 @@ def _caller(name: str, loaded: Loaded, context: Context, threads: DaemonThreads)
 
 
 class Rules(NamedTuple):
-    """What the deliveries of a sink are prepared by: see `Preparing`."""
+    """The functions that prepare the deliveries of a sink: see `Preparing`."""
 
     templates: Mapping[str | None, OptionsTemplate]
     expires: Mapping[str, Expiry]

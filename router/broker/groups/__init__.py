@@ -1,1 +1,1 @@
-"""Consumer groups: claiming, recovery, and which entry is to blame when the process dies; floor 4."""
+"""Consumer groups: reading, claiming, acknowledging, recovery and crash isolation; floor 4."""

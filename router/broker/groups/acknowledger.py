@@ -1,6 +1,7 @@
-"""What a source does for the entries in its hand: acknowledges, renews, sets counts back; floor 4.
+"""Acknowledging and renewing entries in flight, and resetting their delivery counts; floor 4.
 
-All of it may be sent twice, so what had no answer is simply sent again. A connection of its own does it: reading blocks.
+All commands are idempotent, so a command without an answer is sent again. They have a connection of their own, because a
+read blocks its connection.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from router.contracts import Clock
 from router.core.delivery import claims
 
 LAST_PATIENCE = 1.0
-"""Seconds that a command under way has to notice that its connection is closed."""
+"""The most seconds for a command under way to notice that its connection is closed."""
 
 SLOW_DOWN = 0.002
-"""Seconds between two rounds of acknowledgements: what completes meanwhile travels together."""
+"""Seconds between two rounds of acknowledgements; entries that complete meanwhile are acknowledged together."""
 
 # KEYS: the stream, the hash of marks. ARGV: the group, 1 where entries are deleted, then id and mark of each entry. A mark goes
 # though the stream may be gone, and its key hold something else.
@@ -43,9 +44,10 @@ return 1
 
 
 class Acknowledger:
-    """Acknowledges what is complete as soon as it is, and renews the rest before others may take it over.
+    """Acknowledges complete entries, and renews the others before another router may claim them.
 
-    `acknowledged` is called when some of it has been, or its count was set back. What is left at the end is given back.
+    `acknowledged` is called after entries were acknowledged or their delivery counts reset. At the end, `close` resets the
+    delivery counts of the remaining entries.
     """
 
     def __init__(
@@ -79,21 +81,22 @@ class Acknowledger:
 
     @property
     def since(self) -> float | None:
-        """Since when a command is under way (`time.monotonic`); None when none is."""
+        """The start of the command under way (`time.monotonic`), or None."""
         return self._link.since
 
     def start(self) -> None:
-        """Begin; from now on `wake` is listened to."""
+        """Start the task; from now on `wake` has an effect."""
         self._task = asyncio.create_task(self._run(), name="stream keeper")
 
     def wake(self) -> None:
-        """Something is complete."""
+        """Note that an entry is complete."""
         self._work.set()
 
     async def close(self, wait_for: float) -> None:
-        """Acknowledge what is complete and give back the rest uncounted, within `wait_for` seconds; then hang up.
+        """Acknowledge complete entries and reset the counts of the others, within `wait_for` seconds; then disconnect.
 
-        It is asked to end, not cancelled: a command on its way would swallow that. With 0 it ends as it is.
+        The task is asked to end and not cancelled, because a command under way could swallow the cancellation. With 0 it
+        ends at once.
         """
         task, self._task = self._task, None
         if task is None:
@@ -113,7 +116,7 @@ class Acknowledger:
 
     async def _run(self) -> None:
         while not self._over.is_set():
-            ending = self._ending  # what became complete while a round was under way needs another one
+            ending = self._ending  # entries that completed during a round need another round
             try:
                 await self._acknowledge()
                 await self._set_back()
@@ -123,7 +126,7 @@ class Acknowledger:
                 if ending:
                     await self._leave()
                     return
-            except Exception as error:  # noqa: BLE001  # whatever it is, all is sent again
+            except Exception as error:  # noqa: BLE001  # after any error all commands are sent again
                 await self._pause(self._health.failed(error))
                 continue
             self._health.succeeded()
@@ -133,13 +136,13 @@ class Acknowledger:
                 await self._wait()
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, but not once it is over."""
+        """Wait, but not after the end was requested."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._over.wait()
 
     async def _wait(self) -> None:
-        """Until something is complete, or until it is time to renew."""
+        """Wait until an entry is complete, or until it is time to renew."""
         self._work.clear()
         if self._ending or self._over.is_set():
             return
@@ -167,7 +170,7 @@ class Acknowledger:
                 del hand.stale[: len(stale)]
 
     async def _unmarked(self, hand: InFlight, ids: list[bytes]) -> list[bytes]:
-        """Acknowledge the marked ones among the entries, each with its mark in one step; returns the others."""
+        """Acknowledge the entries with marks, each together with its mark in one step; return the others."""
         marked = {one: hand.marks[one] for one in ids if one in hand.marks} if hand.marks else {}
         key, group, _, marks, own = hand.names
         if not marked or marks is None:
@@ -176,13 +179,13 @@ class Acknowledger:
         await self._link.script(UNMARK, [key, marks], [group, int(own), *words])
         for one in marked:
             hand.marks.pop(one, None)
-        # The first of them is named again: the command must name one.
+        # The first mark is named again, because the command needs at least one.
         return [one for one in ids if one not in marked] or ids[:1]
 
     async def _set_back(self) -> None:
-        """What was recovered and has come back from its attempt is innocent."""
+        """Reset the delivery count of entries whose attempt returned: they did not crash the process."""
         for hand in self._hands:
-            returned = hand.returned  # another list when the stream is forgotten meanwhile
+            returned = hand.returned  # the list is replaced if the stream is forgotten meanwhile
             ids = list(returned)
             await self._claim(hand, ids, count=0)
             del returned[: len(ids)]
@@ -190,7 +193,7 @@ class Acknowledger:
                 self._acknowledged()
 
     async def _renew(self) -> None:
-        """Renew what is in hand. What Redis does not know any more, or says is another router's, is delivered all the same."""
+        """Renew the entries in flight. Entries that Redis lost, or lists for another router, are delivered nevertheless."""
         for hand in self._hands:
             now = self._clock.monotonic()
             due = [batch for batch in hand.batches if batch.since <= now - self._renew_every / 2]
@@ -198,7 +201,7 @@ class Acknowledger:
             states = await self._claim(hand, [entry for _, _, entry in held])
             for (batch, position, entry), state in zip(held, states, strict=False):
                 if batch.ids[position] != entry:
-                    continue  # it was over before the answer came
+                    continue  # the entry completed before the answer came
                 if state == NOT_PENDING:
                     batch.gone(position)
                 elif state == OF_ANOTHER:
@@ -208,7 +211,7 @@ class Acknowledger:
                     batch.since = now
 
     async def _leave(self) -> None:
-        """Free what is left at an orderly end."""
+        """Release the remaining entries at a graceful shutdown."""
         for hand in self._hands:
             try:
                 await self._give_back(self._link, hand)
@@ -217,7 +220,7 @@ class Acknowledger:
                     raise
 
     async def _claim(self, hand: InFlight, ids: Sequence[bytes], count: int = -1) -> bytes:
-        """Renew what Redis lists as ours; returns what it says of each, nothing where the group is gone."""
+        """Renew the entries that Redis lists as ours; return its answer for each, nothing if the group is lost."""
         try:
             return await PendingEntries(self._link, hand.names).claim(ids, count=count)
         except failures.ResponseError as error:
@@ -227,5 +230,5 @@ class Acknowledger:
 
 
 def _is_of_a_lost_group(error: failures.ResponseError) -> bool:
-    """Return whether the group, or the stream with it, is gone: then nothing is to be done, and the reader will find out."""
+    """Return whether the error means that the group or stream is lost; the reader will notice and handle it."""
     return str(error).startswith(("NOGROUP", "WRONGTYPE"))

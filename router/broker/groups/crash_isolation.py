@@ -1,4 +1,4 @@
-"""Who is to blame when the process dies: what may have done it is tried with nothing beside it; floor 4."""
+"""Crash isolation: a delivery that may have crashed the process is tried alone; floor 4."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, Protocol
 
 
 class Member(Protocol):
-    """Has deliveries in hand that may end the process: a Redis queue, or a source that takes again what was in hand before."""
+    """A component whose deliveries may crash the process: a Redis queue, or a source that recovers entries."""
 
     @property
     def at_work(self) -> bool:
-        """Whether any are in hand at present."""
+        """True while such deliveries are in flight."""
 
 
 class CrashIsolation:
-    """Lets one suspicious delivery of a whole router be in hand at a time; its sources and Redis queues share one.
+    """Runs one suspected crasher of the whole router at a time; all sources and Redis queues share one isolation.
 
-    A *strict* one is alone with nothing at all beside it: what it is tried for may find it guilty.
+    A *strict* suspect runs with everything else paused: if the process dies now, the suspect is the cause.
     """
 
     def __init__(self) -> None:
@@ -30,34 +30,34 @@ class CrashIsolation:
         self._finished = asyncio.Event()
 
     def join(self, member: Member) -> None:
-        """One that holds back while another one is strictly alone."""
+        """Register a member, which pauses while another one runs a strict suspect."""
         self._members.add(member)
 
     def part(self, member: Member) -> None:
-        """It is there no more."""
+        """Remove a member."""
         self._members.discard(member)
         self._finished.set()
 
     def shuts_out(self, member: object) -> bool:
-        """Whether this one may hand nothing out at present."""
+        """Return whether this member must pause, because another one runs a strict suspect."""
         return self._strict is not None and self._strict is not member
 
     def finished(self) -> None:
-        """One that is shut out has less in hand than before."""
+        """Note that a paused member has finished some of its deliveries in flight."""
         self._finished.set()
 
     async def opened(self) -> None:
-        """Wait until it may again."""
+        """Wait until no strict suspect runs."""
         while self._strict is not None:
             await self._opened.wait()
 
     async def enter(self) -> None:
-        """Wait for the others that are suspicious; then this one is the only one of that kind."""
+        """Wait until no other suspect runs; then run as the only one."""
         await self._lock.acquire()
 
     @contextlib.asynccontextmanager
     async def entered(self, stop: asyncio.Event) -> AsyncIterator[bool]:
-        """`enter` and, at the end, `leave`; says whether that came before `stop` was set."""
+        """Call `enter` and, at the end, `leave`; yield False if `stop` was set before the turn came."""
         entering = asyncio.ensure_future(self.enter())
         try:
             await before(stop, entering)
@@ -68,9 +68,9 @@ class CrashIsolation:
             entering.cancel()
 
     async def shut(self, member: object, patience: float) -> bool:
-        """Hold back everybody else, and wait until none has anything in hand, for `patience` seconds at most.
+        """Pause all other members, and wait until none has deliveries in flight, for `patience` seconds at most.
 
-        Comes after `enter`; returns whether it is strictly alone now.
+        Call it after `enter`. Returns whether this member is strictly alone now.
         """
         self._strict = member
         self._opened.clear()
@@ -83,14 +83,14 @@ class CrashIsolation:
         return False
 
     def leave(self) -> None:
-        """It is over."""
+        """End the turn, and let the other members go on."""
         self._strict = None
         self._opened.set()
         self._lock.release()
 
 
 async def before(stop: asyncio.Event, what: Awaitable[Any]) -> Any:
-    """Wait for it; returns its result, None when `stop` is set before it has one."""
+    """Await `what` and return its result; return None if `stop` is set before."""
     waiting, stopping = asyncio.ensure_future(what), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)

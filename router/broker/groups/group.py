@@ -1,4 +1,4 @@
-"""One consumer group: making it, finding it again when it is lost, looking how far it has come; floor 4."""
+"""One consumer group: creating it, restoring a lost one, and tracking its progress; floor 4."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from router.core.delivery.trimming import Look
 
 
 class Refused(Exception):  # noqa: N818  # it is told as a ConfigError
-    """The server's user may not send a command, or the key holds something else than a stream."""
+    """Raised if the server's user may not send a command, or the key has another type than a stream."""
 
     def __init__(self, command: str, key: str, answer: str, kind: str = "stream") -> None:
         super().__init__(f"refuses {command} on the {kind} {key!r}: {answer}")
 
 
 class Group:
-    """Commands about one group and our consumer in it; raises redis-py's errors.
+    """The commands about one group and our consumer in it; raises redis-py's errors.
 
-    Times of the server are its own.
+    Times are those of the server's clock.
     """
 
     def __init__(self, link: Link, membership: Membership) -> None:
@@ -57,7 +57,7 @@ class Group:
             await self._link.script(CLAIM, [stream.name], (group, consumer, -1, 0, 0))
 
     async def make(self, stream: Stream) -> None:
-        """Make the group where it is not there, and the stream with it. Raises `Refused`."""
+        """Create the group and the stream if they do not exist. Raises `Refused`."""
         with refusals(stream, "XGROUP"):
             made = await self._create(stream, self._start)
         await self._probe(stream)
@@ -69,7 +69,7 @@ class Group:
             await self._look(stream, made=True)
 
     async def _create(self, stream: Stream, after: str | bytes) -> bool:
-        """Make the group; returns False where it is there already, for another router was quicker."""
+        """Create the group; return False if it exists, because another router was quicker."""
         try:
             await self._link.call("XGROUP", "CREATE", stream.key, self._group, after, "MKSTREAM")
         except failures.ResponseError as error:
@@ -83,9 +83,9 @@ class Group:
             await self._link.call(*words)
 
     async def heal(self, stream: Stream) -> Loss | None:
-        """Make the group anew where it is lost; returns what was lost, None when all is there.
+        """Create the group again if it is lost; return the `Loss`, or None if nothing was lost.
 
-        What is in hand stays ours: it is pending in the new group too, or that brings it again.
+        Entries in flight stay ours: they are made pending in the new group too, or the new group delivers them again.
         """
         lost = None
         if await self._last_delivered(stream) is None:
@@ -118,17 +118,17 @@ class Group:
         progress.look = await self._look(stream, made=True) if made else None
         progress.delivered, progress.arrived = 0, 0
         if progress.look is not None and progress.look.gap and lost is Loss.GROUP:
-            progress.exact = False  # what was trimmed while there was no group is in nobody's count
+            progress.exact = False  # entries trimmed while there was no group are in no count
         progress.added = None if about is None else about.get(b"entries-added")
         return lost
 
     @staticmethod
     def _resume(stream: Stream) -> bytes:
-        """After which id a group that was lost goes on.
+        """Return the id after which a lost group goes on.
 
-        What was delivered to us is over or in our hand. Where there are others nobody knows what they had in hand: from
-        the oldest entry that was pending at the last look, or that we have. A stream of the router's own holds nothing that
-        is over.
+        If we are the only consumer, everything delivered to us is complete or in flight here. Otherwise the entries in
+        flight elsewhere are unknown, so the group goes on at the oldest entry that was pending at the last check, or that
+        we have. A stream of the router's own contains no complete entries.
         """
         progress = stream.progress
         if stream.names.own:
@@ -138,7 +138,7 @@ class Group:
         return claims.resume_after(progress.group_last, [*stream.hand.all(), *filter(None, [progress.lowest])])
 
     async def _last_delivered(self, stream: Stream) -> bytes | None:
-        """The last id delivered to the group, None when there is no group."""
+        """Return the last id delivered to the group; None if there is no group."""
         for row in await self._rows("GROUPS", stream.key):
             if row[b"name"] == self._group.encode():
                 found: bytes = row[b"last-delivered-id"]
@@ -155,7 +155,7 @@ class Group:
         return [_named(row) for row in rows]
 
     async def _about(self, stream: Stream) -> dict[bytes, Any] | None:
-        """What the server says of the stream, None when there is none."""
+        """Return the server's information about the stream; None if there is no stream."""
         try:
             return _named(await self._link.call("XINFO", "STREAM", stream.key))
         except failures.ResponseError as error:
@@ -164,14 +164,14 @@ class Group:
             raise
 
     async def look(self, stream: Stream) -> int:
-        """Remember what would have to be known if the group were lost, and see what was trimmed before anybody read it.
+        """Remember the progress of the group in case it is lost, and count the entries that were trimmed unread.
 
-        Returns how many entries that were since the look before.
+        Returns the number of entries trimmed since the last call.
         """
         progress = stream.progress
         look = await self._look(stream)
         if look is None:
-            return 0  # it is gone meanwhile: the next read will say so
+            return 0  # the group is lost meanwhile: the next read will notice
         read = progress.read_until(look)
         number, exact = trimming.unread(progress.look, look, read)
         passed = trimming.passed(progress.look, look, read, number)
@@ -180,7 +180,7 @@ class Group:
 
     async def _look(self, stream: Stream, *, made: bool = False) -> Look | None:
         if stream.names.own:
-            return None  # nobody trims it
+            return None  # no producer trims this stream
         answer = await self._ask(stream, made=made, trusted="")
         if answer and answer[-1]:
             stream.progress.witnessed = False
@@ -214,7 +214,7 @@ class Group:
         return answer
 
     async def _is_witnessed(self, stream: Stream) -> bool:
-        """Return whether the server has not been restarted since its count of the group's reads was right."""
+        """Return whether the server has run without restart since its count of the group's reads was correct."""
         witness = await self._witness(stream)
         try:
             await self._link.call("EVALSHA", witness.digest, 1, stream.name)
@@ -223,10 +223,10 @@ class Group:
         return True
 
     async def _witness(self, stream: Stream) -> Script:
-        """Return the script whose presence says that the count of the group's reads was right in this server's life.
+        """Return a script whose presence proves that the count of reads was correct since the server's start.
 
-        A server keeps scripts in its memory alone: neither its files nor its replicas have them. A replica that is promoted
-        changes its replication id, so that a script of an earlier time as a master says nothing.
+        A server has scripts in memory only: neither its files nor its replicas have them. A promoted replica changes its
+        replication id, so a script from an earlier time as a master proves nothing.
         """
         about = await self._link.courtesy("INFO", "replication")
         found = re.search(rb"master_replid:(\w+)", about) if isinstance(about, bytes) else None
@@ -235,14 +235,14 @@ class Group:
         return Script(f"return '{name}'")
 
     async def sweep(self, stream: Stream) -> int:
-        """Delete the consumers of routers long gone that left nothing pending; returns how many."""
+        """Delete the consumers of dead routers that have nothing pending; return their number."""
         words = (self._group, self._consumer, self._idle)
         return int(await self._link.script(SWEEP, [stream.name], words))
 
 
 @contextlib.contextmanager
 def refusals(stream: Stream, command: str) -> Iterator[None]:
-    """Raise `Refused` for a command that the server's user may not send, or that the key is not made for."""
+    """Raise `Refused` for a command that the server's user may not send, or that does not fit the key's type."""
     try:
         yield
     except failures.NoPermissionError as error:

@@ -1,4 +1,4 @@
-"""Reads streams by a consumer group: what was left behind, what is new, and what routers leave that are gone; floor 4."""
+"""Reading streams by a consumer group: pending entries, new entries, and entries of dead routers; floor 4."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ class New(Protocol):
 
     @property
     def fault(self) -> str | None:
-        """What can't be read, and why, while the rest is; None: nothing."""
+        """The fault that stops the reading of one stream or list while the others go on; None without one."""
 
     @property
     def since(self) -> float | None:
-        """Since when a command is under way (`time.monotonic`); None when none is."""
+        """The start of the command under way (`time.monotonic`), or None."""
 
     async def prepare(self, stream: Stream) -> None:
         """Do at the start what reading a stream needs, beside its group. Raises `Refused`."""
 
     async def try_reading(self, stream: Stream) -> None:
-        """Send reads that bring nothing: a server that answers the questions about a group may yet refuse to read."""
+        """Send reads that return nothing: a server that answers questions about a group may still refuse reads."""
 
     async def read(self, room: int) -> list[Any]:
         """Wait a little for entries; return rows of a key and its entries, not more entries than there is room."""
@@ -82,7 +82,7 @@ class NewEntries:
 
     @property
     def since(self) -> float | None:
-        """Since when a command is under way (`time.monotonic`); None when none is."""
+        """The start of the command under way (`time.monotonic`), or None."""
         return self._link.since
 
     async def prepare(self, stream: Stream) -> None:
@@ -169,12 +169,12 @@ class GroupReader:
 
     @property
     def fault(self) -> str | None:
-        """What can't be read, and why, while the rest is; None: nothing."""
+        """The fault that stops the reading of one stream or list while the others go on; None without one."""
         return self._new.fault
 
     @property
     def since(self) -> float | None:
-        """Since when a command is under way (`time.monotonic`); None when none is."""
+        """The start of the command under way (`time.monotonic`), or None."""
         return min((since for since in (self._link.since, self._new.since) if since is not None), default=None)
 
     def stirred(self) -> None:

@@ -1,8 +1,8 @@
 """The life of a source that reads by consumer groups: starting, reading, healing, stopping, closing; floor 4.
 
-One task reads, on a connection of its own: what it left behind when it ended last, then live, and between two reads it
-looks for entries of routers that are gone. Whatever breaks, it begins anew from there: nothing is lost, for what is not
-acknowledged stays pending in Redis. The work itself is that of any consumer group (`router.broker.groups.group_reader`).
+One task reads, on a connection of its own: first the entries pending since the last run, then new ones. Between two reads
+it checks for entries of dead routers. After any error it begins again with the pending entries. Nothing is lost, because
+entries stay pending in Redis until they are acknowledged. `router.broker.groups.group_reader` does the reading.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ from router.core.accounts.books import SourceBook
 from router.errors import ConfigError, Problem
 
 LOST = ("NOGROUP", "UNBLOCKED")
-"""How the server's answers begin when the group, or the stream with it, is gone."""
+"""The beginnings of the server's errors for a lost group or stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceTiming:
-    """How a source of entries watches its connection; all in seconds."""
+    """The timing of a source's connection, in seconds."""
 
     block: float = 0.5
-    """How long one read waits for entries: as long as `stop` may take."""
+    """The time that one read waits for entries, which `stop` may take too."""
     dead_after: float = SILENCE
-    """A read that was not answered for so long: the connection is dead. Above `block` by what a busy server may need."""
+    """A read without an answer for this time means a dead connection. Greater than `block`, for a busy server."""
     first_delay: float = 0.1
-    """The first bound of the delay between tries; it doubles up to `longest_delay`, the delay is a random part of it."""
+    """The first limit of the delay between attempts; it doubles up to `longest_delay`. The delay is a random part of it."""
     longest_delay: float = 2.0
     stable: float = 1.0
-    """A connection that lasted so long lets the delays begin anew."""
+    """After a connection of this duration, the delays begin anew."""
     leave: float = 2.0
-    """How long `stop` waits for the read under way, and `close` for the last acknowledgements."""
+    """The time that `stop` waits for the read under way, and `close` for the last acknowledgements."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceHost:
-    """What a source of entries is given to work with.
+    """The environment of a source: callbacks and objects that it shares with the router.
 
     `connect_timeout` is how long `start` tries, None for ever; `waiting` is told why, each time a try fails. `isolation`
     is shared by everything in the process whose deliveries may end it.
@@ -67,28 +67,28 @@ class SourceHost:
     isolation: CrashIsolation = field(default_factory=CrashIsolation)
     book: SourceBook = field(default_factory=SourceBook)
     heartbeat: Heartbeat | None = None
-    """Notices another router under the same name, where the router's own heartbeat can't: on another server."""
+    """The heartbeat on this source's server, if that is not the router's own; it notices another router of the same name."""
     timing: SourceTiming = field(default_factory=SourceTiming)
 
 
 class Work(Protocol):
-    """What a source does between its start and its stop."""
+    """The reading of a source between its start and its stop."""
 
     stop: asyncio.Event
-    """Set when no more is to be read."""
+    """Set to end the reading."""
 
     @property
     def fault(self) -> str | None:
-        """What can't be read, and why, while the rest is; None: nothing."""
+        """The fault that stops the reading of one stream or list while the others go on; None without one."""
 
     async def prepare(self, stream: Stream) -> None:
-        """Make ready for reading a stream. Raises `Refused`."""
+        """Prepare the reading of a stream. Raises `Refused`."""
 
     async def run(self, answered: Callable[[], None]) -> None:
-        """Read and hand on until `stop`; `answered` is called whenever Redis has answered."""
+        """Read entries and pass them on until `stop`; `answered` is called after each answer of Redis."""
 
     async def end(self) -> None:
-        """Read no more: set `stop`, and end a wait for entries."""
+        """Stop reading: set `stop`, and end a wait for entries."""
 
 
 class GroupSource:
@@ -99,14 +99,14 @@ class GroupSource:
     duplicates = 0
     """An entry has no copies."""
     rights = ""
-    """What the refusal of a command says of the rights that are needed."""
+    """The text about the required rights, for messages about a refused command."""
 
     def __init__(self, name: str, server: Server, host: SourceHost, reader: GroupReader, work: Work) -> None:
         self.name = name
         self.up = False
-        """Whether it reads."""
+        """True while the source reads."""
         self.reason: str | None = "not started"
-        """Why it does not."""
+        """The reason why the source does not read."""
         self.reader = reader
         self._host = host
         self._server = server
@@ -125,27 +125,27 @@ class GroupSource:
 
     @property
     def streams(self) -> Sequence[Stream]:
-        """The streams that it reads."""
+        """The streams of the source."""
         return self.reader.streams
 
     @property
     def resets(self) -> int:
-        """How often the group, or the stream with it, was lost and made anew."""
+        """The number of times that the group or stream was lost and created again."""
         return self.reader.resets
 
     @property
     def trimmed(self) -> int:
-        """Entries that were trimmed or deleted, and so never came to an end here."""
+        """The number of entries that were trimmed or deleted before they were delivered."""
         return self._host.book.trimmed
 
     @property
     def trimmed_exact(self) -> bool:
-        """Whether `trimmed` is all; else it is at least so many."""
+        """True if `trimmed` is exact; otherwise it is a lower bound."""
         return self.reader.trimmed.exact
 
     @property
     def possibly_repeated(self) -> int:
-        """Entries that came to an end here though another router may have had them too."""
+        """The number of entries completed here that another router may have delivered too."""
         return self._host.book.possibly_repeated + sum(stream.hand.possibly_repeated for stream in self.streams)
 
     @property
@@ -162,10 +162,10 @@ class GroupSource:
         ]
 
     def succeed(self, other: Source) -> None:
-        """Take the place of a source that has stopped, or will before this one runs: what it has in hand is not taken again.
+        """Replace a source that has stopped, or will stop before this one runs; do not read its entries in flight again.
 
-        It goes on acknowledging and renewing that until it is closed. There may be several; those of another kind, server,
-        group or consumer mean nothing here.
+        The old source goes on acknowledging and renewing its entries until it is closed. It may be called several times;
+        sources of another kind, server, group or consumer are ignored.
         """
         if not isinstance(other, GroupSource) or other.address != self.address:
             return
@@ -175,9 +175,9 @@ class GroupSource:
     # Its life.
 
     async def start(self) -> None:
-        """Connect and make the groups; returns when the server allows everything that will be needed.
+        """Connect and create the groups; return when the server allows all required commands.
 
-        Raises `UnavailableError` when there is no server within `connect_timeout`, `ConfigError` when it refuses.
+        Raises `UnavailableError` if no server answers within `connect_timeout`, `ConfigError` if it refuses.
         """
         self.reason = f"{self._server.shown}: no answer yet"
         host = self._host
@@ -192,7 +192,7 @@ class GroupSource:
                 host.heartbeat.start()
 
     async def run(self) -> None:
-        """Read and hand on until `stop`; heals every loss by itself, and goes on after a fault of its own or the receiver's."""
+        """Read entries and pass them on until `stop`; recover from every loss, and go on after errors, also of the receiver."""
         self._ended.clear()
         try:
             while not self._work.stop.is_set():
@@ -201,22 +201,22 @@ class GroupSource:
             self._ended.set()
 
     async def stop(self) -> None:
-        """Take no more; returns when the last batch has been handed on."""
+        """Stop reading; return when the last batch has been passed on."""
         await self._work.end()
         leave = self._host.timing.leave
         if not await _within(self._ended.wait(), leave):
-            await self.reader.close()  # nobody answers: what the read would have brought stays pending
+            await self.reader.close()  # the server does not answer: entries of this read stay pending
             await _within(self._ended.wait(), leave)
         self.up, self.reason = False, "stopped"
 
     async def close(self) -> None:
-        """Acknowledge what is complete, give the rest back, close the connections."""
+        """Acknowledge complete entries, release the others, close the connections."""
         host = self._host
         if host.heartbeat is not None:
             await host.heartbeat.close()
         await self.reader.acknowledger.close(host.timing.leave)
         await self.reader.close()
-        # The source that a reload puts in its place goes on counting in the same book.
+        # The source that replaces this one in a reload uses the same book.
         host.book.trimmed_exact, host.book.possibly_repeated = self.trimmed_exact, self.possibly_repeated
         for stream in self.streams:
             stream.hand.possibly_repeated = 0
@@ -235,12 +235,12 @@ class GroupSource:
             self._host.waiting(reason)
 
     async def _guarded(self) -> None:
-        """Do the work until it fails, say why, and wait a little."""
+        """Run the work until it fails, log the error, and wait before the next attempt."""
         now, stop = self._host.clock.monotonic, self._work.stop
         began = now()
         try:
             await self._work.run(self._answered)
-        except Exception as error:  # noqa: BLE001  # one source must not end the others
+        except Exception as error:  # noqa: BLE001  # an error in one source must not end the others
             if stop.is_set():
                 return
             if now() - began >= self._host.timing.stable:
@@ -249,7 +249,7 @@ class GroupSource:
             await _within(stop.wait(), self._backoff.next())
 
     async def _lose(self, error: Exception) -> None:
-        """Note why it does not read; a lost group is told when it is there again."""
+        """Note why the source does not read; the loss of a group is logged when the group is restored."""
         said = answers.said(error)
         reason = str(client.explain(error, self._server.shown))
         if isinstance(error, failures.ResponseError) and said.startswith(LOST):
@@ -258,7 +258,9 @@ class GroupSource:
             return
         if isinstance(error, failures.ResponseError) and said.startswith("WRONGTYPE"):
             reason = f"{self._server.shown}: a key of this source holds something that is no stream"
-        ended = self.up and isinstance(error, failures.ConnectionError)  # says nothing of the server: the next try does
+        ended = self.up and isinstance(
+            error, failures.ConnectionError
+        )  # not an error of the server: the next attempt shows its state
         if not ended and self._outage.failed(reason):
             self._log.warning("not reading; the router keeps trying", reason=reason, exc_info=client.unexpected(error))
         self.up, self.reason = False, reason
@@ -281,7 +283,7 @@ def logger(name: str, server: Server) -> structlog.stdlib.BoundLogger:
 
 
 async def _within(what: Awaitable[object], seconds: float) -> bool:
-    """Wait for something; return whether it came within so many seconds."""
+    """Await something; return whether it finished within so many seconds."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await what

@@ -21,24 +21,24 @@ from router.core.ids import LONGEST, portable
 from router.events import text
 
 ID_LENGTH = 41
-"""Characters of the longest entry id: two numbers of 64 bits."""
+"""The length of the longest entry id: two numbers of 64 bits."""
 
 START = b"0-0"
 """The id before the first entry of any stream."""
 
 SAY_AGAIN = 60.0
-"""Seconds between two lines about entries that are trimmed again and again."""
+"""The least seconds between two log lines about trimmed entries."""
 
 UNREAD = "entries were trimmed or deleted before anybody had read them: they are lost; trim less, or read faster"
 UNFINISHED = "entries of a router that ended before it had finished with them were trimmed or deleted meanwhile"
 
 
 GiveBack = Callable[[Link, InFlight], Awaitable[None]]
-"""Frees what is in flight at an orderly end."""
+"""A function that releases the entries in flight at a graceful shutdown."""
 
 
 async def uncounted(link: Link, hand: InFlight) -> None:
-    """Leave what is in flight at an orderly end to the next start: no attempt ended the process, so it does not count."""
+    """Reset the delivery counts of entries in flight at a graceful shutdown: no attempt crashed the process."""
     await PendingEntries(link, hand.names).claim(hand.open(), count=0)
 
 
@@ -51,7 +51,7 @@ class Loss(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Membership:
-    """How a source takes part in the consumer group of its streams."""
+    """The membership of a source in the consumer group of its streams."""
 
     group: str
     consumer: str
@@ -59,42 +59,42 @@ class Membership:
     start: str = "new"
     """Where a new group begins: `new` or `oldest`."""
     claim_idle: float = 60.0
-    """Seconds after which another router's entries are taken over."""
+    """Idle seconds after which another router's entries are claimed."""
     max_deliveries: int = 5
     max_in_flight: int = 1000
     marks: str | None = None
-    """The hash of entries handed over in part, where the streams are in the router's own Redis."""
+    """The hash of marks of partly enqueued entries, if the streams are in the router's own Redis; else None."""
     give_back: GiveBack = uncounted
     sweep_every: float = 60.0
-    """How often (seconds) consumers of routers long gone are looked for."""
+    """Seconds between two searches for consumers of dead routers."""
 
 
 class Progress:
-    """How far a group has come in its stream, as the last answers told."""
+    """The progress of a group in its stream, by the last answers of the server."""
 
     def __init__(self) -> None:
         self.last = START
-        """The last entry delivered to us, or to the group before us."""
+        """The last entry delivered to us, or to the group before we joined."""
         self.group_last = START
-        """The last entry delivered to the whole group, at the last look."""
+        """The last entry delivered to the whole group, at the last check."""
         self.lowest: bytes | None = None
-        """The oldest pending entry of the whole group, at the last look."""
+        """The oldest pending entry of the whole group, at the last check."""
         self.peers = False
-        """Whether others read with the same group, at the last look."""
+        """True if others read with the same group, at the last check."""
         self.added: int | None = None
-        """How many entries were ever added to the stream; None where the server does not say."""
+        """The number of entries ever added to the stream; None if the server does not count them."""
         self.look: Look | None = None
-        """What the server said at the last look."""
+        """The answer of the server at the last check."""
         self.delivered: int | None = 0
-        """How many entries were delivered to us since; None when some of them may not have arrived."""
+        """The number of entries delivered to us since then; None if some of them may not have arrived."""
         self.arrived = 0
-        """How many of them arrived."""
+        """The number of entries that arrived since then."""
         self.witnessed = False
-        """Whether the server was told that its count is right, so that it knows as long as it runs."""
+        """True if a script on the server proves that its count is correct, as long as it runs."""
         self.exact = True
-        """Whether all that was trimmed unread is known."""
+        """True if the number of entries trimmed unread is exact."""
         self.lost = False
-        """Whether the server said that the group is gone, and nobody has looked since."""
+        """True if the server reported a lost group, and no check was made since."""
 
     def arrive(self, entries: list[Entry]) -> None:
         """Note new entries, one at least."""
@@ -104,26 +104,26 @@ class Progress:
             self.delivered += len(entries)
 
     def unsure(self) -> None:
-        """Note that an answer is lost that may have brought entries; the server may be another one by now."""
+        """Note that an answer with entries may be lost, and that the server may be another one now."""
         self.delivered, self.witnessed = None, False
 
     def read_until(self, look: Look) -> int | None:
-        """Return how many entries the group has read since the look before; None where that is not known.
+        """Return the number of entries that the group has read since the last check; None if unknown.
 
-        Where the last one is ours no answer is missing.
+        If the last entry is ours, no answer is missing.
         """
         if look.peers:
             return None
         return self.arrived if self.delivered is None and look.last == self.last else self.delivered
 
     def looked(self, look: Look, *, exact: bool) -> None:
-        """Take what a look has shown."""
+        """Store the result of a check."""
         self.look, self.delivered, self.arrived, self.exact = look, 0, 0, self.exact and exact
         self.group_last, self.added, self.lowest, self.peers = look.last, look.added, look.lowest, look.peers
 
 
 class Stream:
-    """One stream of a source, with its consumer group. Its events come on the `channel`, the stream's own key by default."""
+    """A stream of a source, with its consumer group. Its events come on the `channel`, the stream's own key by default."""
 
     def __init__(self, names: Names, channel: bytes | None = None) -> None:
         self.names = names
@@ -143,12 +143,12 @@ class Stream:
         return [portable(prefix + one) for one in ids]
 
     def healed(self, lost: Loss, held: int) -> str:  # noqa: ARG002  # other streams say it
-        """Say in a log line what was lost while so many entries were held, and from where reading goes on."""
+        """Log the loss of the stream or group while so many entries were in flight, and where reading goes on."""
         begins = "at its beginning" if lost is Loss.STREAM else "where nothing is lost"
         return f"{lost} was gone; the group is made anew and begins {begins}"
 
     def forget(self) -> None:
-        """Note that the stream is another one now: what is in flight is still delivered, but there is nothing to acknowledge."""
+        """Note that the stream is a new one: entries in flight are still delivered, but not acknowledged."""
         self.hand.forget()
         progress = self.progress
         progress.last = progress.group_last = START
@@ -156,9 +156,9 @@ class Stream:
 
 
 class Room:
-    """The room for entries that are not read yet: `most` may be in hand.
+    """The room for entries that are not read yet: at most `most` are in flight.
 
-    What is complete and waits for its acknowledgement may be as many again. Nothing is waited for once `stop` is set.
+    As many complete entries may wait for their acknowledgement. Waits end when `stop` is set.
     """
 
     def __init__(self, hands: Sequence[InFlight], most: int, stop: asyncio.Event) -> None:
@@ -168,17 +168,17 @@ class Room:
         self._changed = asyncio.Event()
 
     def changed(self) -> None:
-        """Note that something is complete, acknowledged, or counted anew."""
+        """Note that an entry is complete or acknowledged, or that its count was reset."""
         self._changed.set()
 
     def left(self) -> int:
-        """Return how many entries may be read now."""
+        """Return the number of entries that may be read now."""
         unsettled = sum([hand.unsettled for hand in self._hands])
         waiting = sum([hand.unacknowledged for hand in self._hands])
         return max(0, min(self._most - unsettled, 2 * self._most - unsettled - waiting))
 
     async def wait(self, most: float) -> None:
-        """Wait until something is complete, for `most` seconds at most."""
+        """Wait until an entry is complete, for `most` seconds at most."""
         self._changed.clear()
         if self.left() or self._stop.is_set():
             return
@@ -187,17 +187,16 @@ class Room:
                 await self._changed.wait()
 
     async def emptied(self) -> None:
-        """Wait until nothing is in hand, so that what comes next is alone there."""
+        """Wait until nothing is in flight, so that the next entry is alone."""
         while any(hand.unsettled for hand in self._hands):
             self._changed.clear()
             await self._changed.wait()
         await self.known()
 
     async def known(self) -> None:
-        """Wait until Redis knows of every attempt that came back.
+        """Wait until Redis has reset the delivery count of every entry whose attempt returned.
 
-        Were the count of such an entry to stand while another one ends the process, again and again, it would be found
-        guilty in that one's place.
+        Otherwise an entry whose count is not reset yet could be declared poison, although another one crashes the process.
         """
         while any(hand.unacknowledged or hand.returned for hand in self._hands):
             self._changed.clear()
@@ -205,22 +204,22 @@ class Room:
 
 
 class Trimmed:
-    """The entries that were trimmed or deleted before they were delivered: counted in the book of the source, and told."""
+    """The entries that were trimmed or deleted before they were delivered: counted in the book of the source, and logged."""
 
     def __init__(self, streams: Sequence[Stream], book: SourceBook, clock: Clock, log: BoundLogger) -> None:
         self._streams = streams
         self._book = book
         self._clock = clock
         self._log = log
-        self._said: dict[tuple[bytes, str], float] = {}  # until when each is not said again
+        self._said: dict[tuple[bytes, str], float] = {}  # until when each message is not logged again
 
     @property
     def exact(self) -> bool:
-        """Whether all of them are counted; else there are at least so many."""
+        """True if the count is exact; otherwise it is a lower bound."""
         return self._book.trimmed_exact and all(stream.progress.exact for stream in self._streams)
 
     def count(self, stream: Stream, number: int, message: str) -> None:
-        """Count what is gone, and say so: as it begins, then not more often than every `SAY_AGAIN` seconds."""
+        """Count lost entries, and log an error: at the first, then at most every `SAY_AGAIN` seconds."""
         self._book.trimmed += number
         now, occasion = self._clock.monotonic(), (stream.key, message)
         if number and now >= self._said.get(occasion, now):
@@ -229,7 +228,7 @@ class Trimmed:
             self._log.error(message, stream=stream.name, number=number, in_all=self._book.trimmed, counted=exact)
 
     def unfinished(self, stream: Stream, ids: list[bytes]) -> None:
-        """Acknowledge entries that are pending though the stream holds them no more: there is nothing to deliver."""
+        """Acknowledge pending entries that are no longer in the stream: there is nothing to deliver."""
         if ids:
             stream.hand.expect_marks(ids)
             stream.hand.complete(ids)

@@ -1,7 +1,7 @@
 """The heartbeat by which a router notices that another one runs under its own name; floor 4.
 
-Routers share work under their names in consumer groups. Two under one name would take each other's entries for their own
-history, so each process writes a word of its own into a key, and reads what stood there before.
+Routers share work under their names in consumer groups. Two routers under one name would treat each other's entries as their
+own pending ones. So each process writes a unique word into a key, and reads the previous word.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from router.broker.server.repeating import Repeating
 log = structlog.stdlib.get_logger(__name__)
 
 PROCESS = os.urandom(8).hex()
-"""A word that no other process has."""
+"""A word that is unique to this process."""
 
 LASTS = 60.0
-"""Seconds that the key outlives the process."""
+"""The expiry of the key in seconds, after the process died."""
 
 NEVER = 86400.0
-"""Seconds until a server that refuses is asked again."""
+"""Seconds until the next attempt after the server has refused."""
 
 LEAVE_WITHIN = 1.0
-"""Seconds that removing the key may take at the end."""
+"""The most seconds for removing the key at the end."""
 
 CONFUSED = "another router runs under this name and takes the same entries: give each its own --instance"
 
 
 class Heartbeat:
-    """Writes the `process` into `key` three times while the key lasts, and logs an error when another process does so too.
+    """Writes the `process` into `key` three times per expiry, and logs an error if another process does so too.
 
-    `name` is what the routers are called. A server may refuse: it is a courtesy.
+    `name` is the name of the router. If the server refuses the commands, the check is skipped.
     """
 
     def __init__(self, server: Server, key: str, name: str, *, lasts: float = LASTS, process: str = PROCESS) -> None:
@@ -46,9 +46,11 @@ class Heartbeat:
         self._lasts = lasts
         self._process = process
         self._alone = True
-        self._ours = False  # whether what stands in the key is younger than this process
+        self._ours = False  # True if the word in the key was written after this process began
         self._link = Link(server)
-        self._repeating = Repeating("heartbeat", self._beat, lasts / 3)  # of failures those who carry work tell
+        self._repeating = Repeating(
+            "heartbeat", self._beat, lasts / 3
+        )  # connection failures are logged by sources and queues
 
     def start(self) -> None:
         """Begin."""

@@ -1,4 +1,4 @@
-"""The recovery ladder: entries that were in hand when a process died are taken again in ever smaller batches; floor 4."""
+"""Recovery: entries that were in flight when a process died are taken again in ever smaller batches; floor 4."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from router.core.delivery.claims import Pending, Take
 
 @dataclass(slots=True)
 class _Look:
-    """One look at the pending entries of a stream, and how many were taken."""
+    """The result of one check of a stream's pending entries: their state, and how many were taken."""
 
     pending: PendingEntries
     stream: Stream
@@ -30,10 +30,10 @@ class _Look:
 
 
 class Recovery:
-    """Takes entries again that were in hand before, of this router or of one that is gone, and hands them on.
+    """Takes pending entries again, of this router or of a dead one, and passes them to the receiver.
 
-    The more suspicious they are the smaller are the batches. What must be alone has nothing beside it in the whole router, as
-    `isolation` sees to. Nothing is begun once `stop` is set.
+    The higher their delivery counts, the smaller are the batches. A suspect that must be alone runs with everything else
+    paused, by `isolation`. Nothing is begun after `stop` is set.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class Recovery:
         self._max_deliveries = membership.max_deliveries
         self._clock = clock
         self._stop = stop
-        self._stuck = False  # whether the attempt of the last suspicious entries did not come back in time
+        self._stuck = False  # True if the attempts of the last suspects did not return in time
         self.at_work = False
-        """Whether entries that may end the process are in hand, several together; implements `crash_isolation.Member`."""
+        """True while several suspects are in flight together; implements `crash_isolation.Member`."""
 
     async def recover(self, stream: Stream, idle: float | None = None) -> int:
-        """Hand on entries that are not in hand: our own, or those that nobody has touched for `idle` seconds.
+        """Pass on pending entries that are not in flight: our own, or those that were idle for `idle` seconds.
 
-        Returns how many there were.
+        Returns their number.
         """
         look = _Look(PendingEntries(self._link, stream.names), stream, idle)
         async with contextlib.aclosing(look.pending.pages(stream.hand.all, idle)) as pages:
@@ -82,7 +82,7 @@ class Recovery:
         return look.number
 
     def _enough(self, look: _Look) -> bool:
-        """Return whether the rest has to wait: for a start, or for the next look, as nothing else is looked at meanwhile."""
+        """Return whether the rest must wait for the next check, because everything else waits during a recovery."""
         return self._stop.is_set() or (look.idle is not None and not self._room.left())
 
     async def _give_up(self, look: _Look, entry: Pending) -> None:
@@ -91,7 +91,7 @@ class Recovery:
             self._batches.give_up(look.stream, found, entry.deliveries, since)
 
     async def _try(self, look: _Look, take: Take) -> None:
-        """Take entries and wait until an attempt of each has come back, or until it is clear that none will soon."""
+        """Take entries and wait until an attempt of each has returned, or until the time limit."""
         entries = take.entries
         while entries and not self._stop.is_set():
             room = self._room.left()
@@ -119,9 +119,9 @@ class Recovery:
             self._isolation.finished()
 
     async def _try_alone(self, look: _Look, entry: Pending) -> None:
-        """Try one while nothing else is in hand that may end the process.
+        """Try one entry while no other suspect is in flight.
 
-        The count that would find it guilty is not given where another delivery might be to blame.
+        The last count, which would declare it poison, is not reached if another delivery could be the cause.
         """
         async with self._isolation.entered(self._stop) as alone:
             if not alone:
@@ -136,12 +136,14 @@ class Recovery:
             if entries is not None:
                 self._stuck = not await self._within(entries.tried.wait())
                 if self._stuck:
-                    look.stream.hand.returned += entries.ids  # it lives: whatever it waits for, it is no poison
+                    look.stream.hand.returned += (
+                        entries.ids
+                    )  # the process lives, so the entry is no poison, whatever it waits for
                     look.stream.hand.stir()
                 await self._within(self._room.known())
 
     async def _take(self, look: _Look, pending: Sequence[Pending], *, count: bool = True) -> Recovered | None:
-        """Take pending entries and hand them on; returns the receipt of those that have a payload."""
+        """Take pending entries and pass them on; return the receipt of those with a payload."""
         since = self._clock.monotonic()
         found = await self._take_some(look, pending, count=count)
         entries = self._batches.hand_on(look.stream, found, Recovered, since)
@@ -159,9 +161,9 @@ class Recovery:
         return found
 
     async def _within(self, what: Awaitable[Any]) -> bool:
-        """Wait for it as long as suspicious entries deserve; returns whether it came. Not any longer once `stop` is set.
+        """Wait for an attempt, for the time limit of suspects; return whether it returned. Ends when `stop` is set.
 
-        What waits for a retry may take longer.
+        An entry that waits for a retry may take longer.
         """
         ends = {asyncio.ensure_future(what), asyncio.ensure_future(self._stop.wait())}
         done, _ = await asyncio.wait(ends, timeout=claims.patience(self._idle), return_when=asyncio.FIRST_COMPLETED)

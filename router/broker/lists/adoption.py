@@ -1,4 +1,4 @@
-"""Takes over what the version before 0.1.0 had in flight, in lists of its own beside a list; floor 4.
+"""Adoption of items in flight of the version before 0.1.0, which used lists beside a list; floor 4.
 
 Each router moved items to a list `processing`, and those enqueued in part to `handed`; the items of a router that died were in
 `returned` and `returned-handed`. Remove this module once nobody updates from that version.
@@ -65,4 +65,4 @@ async def adopt(link: Link, stream: ListStream) -> int:
     except failures.ResponseError as error:
         if answers.passes(error):
             raise
-        return 0  # what may not be looked at, or has no list to go back to, stays
+        return 0  # items that may not be read, or whose list has another type, stay

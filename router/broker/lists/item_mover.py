@@ -86,17 +86,17 @@ return told
 
 
 class _List:
-    """One list, and whether there is anything in it."""
+    """The state of one list while items are waited for."""
 
     def __init__(self, stream: ListStream, link: Link) -> None:
         self.stream = stream
         self.link = link
-        """Waits for items."""
+        """The task that waits for items."""
         self.waiting: asyncio.Task[None] | None = None
         self.ready = True
-        """Whether something may be in it."""
+        """True if the list may have items."""
         self.fault: str | None = None
-        """What the server has against it."""
+        """The server's error for this list, or None."""
         self.again_at = 0.0
 
 
@@ -130,17 +130,17 @@ class ItemMover:
 
     @property
     def fault(self) -> str | None:
-        """What can't be read, and why, while the rest is; None: nothing."""
+        """The fault that stops the reading of one stream or list while the others go on; None without one."""
         faults = [each.fault for each in self._lists if each.fault]
         return f"{self._server.shown}: {'; '.join(faults)}" if faults else None
 
     @property
     def since(self) -> float | None:
-        """Since when a command is under way (`time.monotonic`); None when none is."""
+        """The start of the command under way (`time.monotonic`), or None."""
         return min((each.link.since for each in self._lists if each.link.since is not None), default=None)
 
     async def prepare(self, stream: Stream) -> None:
-        """See whether everything is allowed, and take what an older version left. Raises `Refused`."""
+        """Check the rights of the user, and adopt items of an older version. Raises `Refused`."""
         found = self._list_of(stream)
         await self._probe(found)
         number = await adopt(self._link, found)
@@ -149,7 +149,7 @@ class ItemMover:
             self._log.warning(message, key=found.list, number=number)
 
     async def try_reading(self, stream: Stream) -> None:
-        """Send reads that bring nothing."""
+        """Send reads that return nothing."""
         try:
             await self._probe(self._list_of(stream))
         except Refused as error:
@@ -175,7 +175,7 @@ class ItemMover:
                 raise Refused(name, stream.list, answers.inner(why), "list")
 
     async def read(self, room: int) -> list[Any]:
-        """Move what is there, and return it; else wait a little until something is."""
+        """Move items and return them; if there are none, wait a little."""
         try:
             rows = await self._move(room)
             if not rows:
@@ -186,7 +186,7 @@ class ItemMover:
         return rows
 
     async def end(self) -> None:
-        """Wait for nothing any more."""
+        """End the waiting for items."""
         self._over = True
         if self._alone and not self._lists[0].ready:
             await self._link.close()  # what comes meanwhile stays in landing
@@ -272,7 +272,7 @@ class ItemMover:
                     await self._woken.wait()
 
     def _judge(self, each: _List, fault: str) -> None:
-        """Keep what the server has against a list; it is asked again in a while."""
+        """Remember the server's error for a list; the list is tried again later."""
         if fault:
             fault = f"{fault} (the list {each.stream.list!r})"
             each.again_at = self._now() + self._again

@@ -1,8 +1,8 @@
 """The list source: moves items into a stream beside their list, and reads that by a consumer group; floor 4.
 
-An item in flight is a pending entry of that stream, so all that is done for entries of streams is done for it: it is renewed,
-taken over from a router that died, tried alone where it may end the process, and acknowledged when all that came of it is
-over. With that it is deleted, so the stream is as short as what is in flight.
+An item in flight is a pending entry of that stream, so it is handled like an entry of a stream source: it is renewed, claimed
+from a dead router, isolated if it may crash the process, and acknowledged when all its deliveries are settled or stored. It
+is deleted when it is acknowledged, so the stream contains only items in flight.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ COMMANDS = (
     "+ping +echo +client +eval +evalsha +blmove +lmove +lindex +rpop +rpush +xadd +xdel +xgroup +xreadgroup +xack +xpending "
     "+xclaim +xrange +xinfo +set +del +exists +smembers"
 )
-"""The commands that a source of lists sends."""
+"""The commands of a list source, for the rights of its user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListOptions:
-    """What the configuration says of a list source."""
+    """The options of a list source."""
 
     keys: Sequence[str]
     consumer: str
@@ -41,17 +41,17 @@ class ListOptions:
     max_in_flight: int = 100
     max_deliveries: int = 5
     lease: float = 60.0
-    """Seconds after which another router's items are taken over."""
+    """Idle seconds after which another router's items are claimed."""
     prefix: str = "event-router"
-    """Stands in the names of the keys beside the lists."""
+    """The prefix in the names of the keys beside the lists."""
     marks: str | None = None
-    """The hash of entries handed over in part, where the lists are in the router's own Redis."""
+    """The hash of marks of partly enqueued entries, if the lists are in the router's own Redis; else None."""
     observe: bool = False
-    """Take nothing."""
+    """True: take no items."""
 
 
 class ListObserver:
-    """What a list source does under `deliver: print`: nothing, for to look at an item is to take it."""
+    """The reader of a list source under `deliver: print`. It does nothing, because an item can't be read without taking it."""
 
     fault = None
 

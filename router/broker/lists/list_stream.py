@@ -1,4 +1,4 @@
-"""A list beside which its items in flight stand as entries of a stream, and the events that they become; floor 4."""
+"""A list with the stream of its items in flight, and the events made of them; floor 4."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ PAYLOAD = "payload"
 
 
 class ListStream(Stream):
-    """One list of a source, with the stream of its items in flight and the list `landing` between the two.
+    """The keys of one list of a source: the list, the stream of its items in flight, and the list `landing` between them.
 
-    Both are named by the list and the `prefix`, so every source and router that reads the list shares them. `marks` is the
-    hash of entries handed over in part, where the list is in the router's own Redis.
+    Both names contain the list and the `prefix`, so all sources and routers that read the list share them. `marks` is the
+    hash of partly enqueued entries, if the list is in the router's own Redis.
     """
 
     def __init__(self, prefix: str, key: str, consumer: str, marks: str | None = None) -> None:
@@ -35,7 +35,7 @@ class ListStream(Stream):
         self.landing = keys.beside(prefix, key, "landing")
 
     def healed(self, lost: Loss, held: int) -> str:
-        """Say in a log line what was lost while so many items were held, and what becomes of it."""
+        """Log the loss of the stream or group while so many items were in flight, and the consequence."""
         if lost is Loss.STREAM:
             number = f"{held} item{'' if held == 1 else 's'}"
             return f"the items in flight are gone from Redis: the {number} of this router will be delivered, another's may be lost"
@@ -43,7 +43,7 @@ class ListStream(Stream):
 
 
 class ItemBatches(EntryBatches):
-    """The way of items from a list source to its receiver. The id of an entry says when its item was taken."""
+    """The batches of items from a list source to its receiver. The id of an entry has the time when its item was taken."""
 
     def batches(  # the columns of a table
         self,
@@ -53,7 +53,7 @@ class ItemBatches(EntryBatches):
         others: list[dict[str, str]] | None,
         receipt: Receipt | None,
     ) -> Sequence[RawBatch]:
-        """Return the messages that items are, those of one millisecond together."""
+        """Return the messages of items, grouped by millisecond."""
         event_ids = stream.event_ids([one.decode() for one in ids])
         made: list[RawBatch] = []
         first = 0
@@ -82,7 +82,7 @@ def _milliseconds(entry_id: bytes) -> bytes:
 
 
 def _time(milliseconds: bytes) -> datetime | None:
-    """Return a time of the server, None for one that no clock shows: someone else has added the entry."""
+    """Return a time of the server; None for an impossible time, because another program added the entry."""
     try:
         return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
     except (OverflowError, ValueError, OSError):

@@ -1,4 +1,4 @@
-"""Pushes items in flight back into their list, where a router ends in order; floor 4."""
+"""Pushes items in flight back into their list at a graceful shutdown; floor 4."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from router.broker.server.link import Link, Script, Word
 from router.core.delivery import claims
 
 TOGETHER = 100
-"""Items that one script call pushes back."""
+"""The most items that one script call pushes back."""
 
 # KEYS: the stream, the list, landing, the hash of marks where there is one. ARGV: the group, our consumer, the field, the
 # beginning of the name of each mark, then ids, the newest first. An entry that stays: one that is no longer ours, that was in
@@ -40,11 +40,11 @@ return number
 
 
 def pushing_back(streams: list[ListStream]) -> GiveBack:
-    """Return what frees the items in flight of these lists."""
+    """Return the function that releases the items in flight of these lists."""
     by_key = {stream.key: stream for stream in streams}
 
     async def give_back(link: Link, hand: InFlight) -> None:
-        """Push back what was never delivered, so that the list has its order; the rest stays, and does not count."""
+        """Push back items that were never delivered, in their order; the others stay, and their delivery count is reset."""
         stream = by_key[hand.names.key]
         key, group, consumer, marks, _ = hand.names
         where: list[str | bytes] = [key, stream.list, stream.landing, *([marks] if marks else [])]

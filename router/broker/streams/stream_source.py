@@ -1,4 +1,4 @@
-"""The stream source: reads by a consumer group, and acknowledges an entry when all that came of it is over; floor 4."""
+"""The stream source: reads by a consumer group, and acknowledges an entry when all its deliveries are settled or stored; floor 4."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from router.broker.server.link import Link
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions(Membership):
-    """What the configuration says of a stream source."""
+    """The options of a stream source."""
 
     streams: Sequence[str]
     payload_field: str = "payload"
     """The field that becomes the payload; the others become headers."""
     observe: bool = False
-    """Only look on: read what is added from now on, without a group, and acknowledge nothing."""
+    """True: read only new entries, without a group, and acknowledge nothing."""
 
 
 class StreamObserver:
-    """What a stream source does under `deliver: print`. One read brings `most` entries at most and waits for `block` seconds."""
+    """The reader of a stream source under `deliver: print`. A read returns at most `most` entries and waits for `block` seconds."""
 
     fault = None
 
@@ -41,12 +41,12 @@ class StreamObserver:
         self._words = ("XREAD", "COUNT", most, "BLOCK", max(1, int(block * 1000)), "STREAMS")
 
     async def prepare(self, stream: Stream) -> None:
-        """Begin behind the newest entry."""
+        """Begin after the newest entry."""
         newest = await self._link.call("XREVRANGE", stream.key, "+", "-", "COUNT", 1)
         stream.progress.last = newest[0][0] if newest else START
 
     async def run(self, answered: Callable[[], None]) -> None:
-        """Read and hand on; `answered` is called whenever Redis has answered."""
+        """Read entries and pass them on; `answered` is called after each answer of Redis."""
         keys = [stream.key for stream in self._streams]
         by_key = {stream.key: stream for stream in self._streams}
         while not self.stop.is_set():
@@ -57,7 +57,7 @@ class StreamObserver:
                 self._batches.hand_on(by_key[key], entries, None)
 
     async def end(self) -> None:
-        """Read no more; the read under way ends by itself."""
+        """Stop reading; the read under way ends by itself."""
         self.stop.set()
 
 

@@ -22,7 +22,7 @@ from router.events import Event, timestamp
 
 
 class Rules(msgspec.Struct, frozen=True, eq=False):
-    """The rules of one delivery: the compiled options of its sink and route, `expires` and `only_if`."""
+    """The rules that prepare a delivery: the compiled options of its sink and route, `expires` and `only_if`."""
 
     template: OptionsTemplate
     expiry: Expiry | None = None

@@ -27,7 +27,7 @@ def takes_all(route: RouteConfig) -> bool:
 
 
 class Channels(NamedTuple):
-    """Some channels of one source: those in all the sets of `within` that no glob of `without` matches."""
+    """A set of channels of one source: those in all the sets of `within` that no glob of `without` matches."""
 
     source: str
     within: tuple[Globs, ...]

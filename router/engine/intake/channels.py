@@ -32,7 +32,7 @@ NO_ROUTE_OF_EVENT = "the conditions of no route are met"
 
 
 class Ending(msgspec.Struct, frozen=True, eq=False):
-    """What an event becomes: its deliveries, `targets`. `route` and `sink` are those of the first, empty without one.
+    """The routing result of an event: its deliveries, `targets`. `route` and `sink` are those of the first, empty without one.
 
     `alone` is the sink where the event makes one delivery by a route, and nothing else. `expected` is how many things have
     to be over before an entry is complete: its deliveries, or its dead letter. `routes` has the book of every route that takes
@@ -147,5 +147,5 @@ def pattern_text(pattern: bytes | None) -> str | None:
 
 
 def _fits(accepts: Callable[[Any], bool], message: Any) -> bool:
-    """Whether the payload of a message that was read fits."""
+    """Return whether the payload of a message fits its schema."""
     return accepts(message.payload)

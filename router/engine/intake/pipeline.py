@@ -46,7 +46,7 @@ _About = tuple[str, str, str, str | None, datetime, bytes, str, str, str, Mappin
 
 
 class _Moment(NamedTuple):
-    """What all events of one chunk share."""
+    """The values that all events of one chunk share."""
 
     now: float
     received_at: datetime
@@ -128,12 +128,12 @@ class Pipeline:
             self._reject(event, verdict.Rejected(reason, detail, detail))
 
     def format_of(self, source: str) -> str | None:
-        """How the payloads of a source are read, None when there is no such source."""
+        """Return the format of a source's payloads; None if there is no such source."""
         channels = self._channels.get(source)
         return channels.source.format if channels else None
 
     def leads(self, route: str, sink: str) -> bool:
-        """Whether a delivery by this route to this sink is one that the configuration still knows."""
+        """Return whether the configuration still has this route with this sink."""
         return sink in self._inboxes and self._routing.knows(route, sink)
 
     def _take(
