@@ -45,7 +45,9 @@ class ChatOptions(SinkOptions):
     markup: Literal["plain", "native"] = Field(
         default="plain", description="plain: shown as written. native: the text is the service's own markup."
     )
-    allow_mentions: bool = Field(default=False, description="Let `@everyone` and its like through, from events too.")
+    allow_mentions: bool = Field(
+        default=False, description="Let mentions such as `@everyone` take effect, also those in events."
+    )
 
     @model_validator(mode="after")
     def _complete(self, info: ValidationInfo) -> Self:

@@ -27,16 +27,17 @@ class EmailOptions(SinkOptions):
     host: str = Field(default="localhost", min_length=1, description="The mail server.")
     port: int | None = Field(default=None, ge=1, le=65535, description="Default: starttls 587, tls 465, none 25.")
     helo: Annotated[str, Field(pattern=r"^([A-Za-z0-9_.-]+|\[[0-9A-Za-z:.]+\])$", max_length=255)] | None = Field(
-        default=None, description="The name we give in EHLO; default: this machine's full name, else its address."
+        default=None,
+        description="The name of this machine in EHLO; default: this machine's full name, else its address.",
     )
     tls: Literal["starttls", "tls", "none"] = Field(default="starttls", description="How the connection is secured.")
     ca_file: str | None = Field(default=None, description="PEM file of a private CA, trusted beside the system's.")
     username: str | None = Field(default=None, description="Default, with a password: the address of `from`.")
     password: Secret | None = None
     from_: Template = Field(alias="from", description="The sender: `shop@example.org` or `Shop <shop@example.org>`.")
-    to: Recipients = Field(default=[], description="Who gets it: a template, or a list.")
+    to: Recipients = Field(default=[], description="The recipients: a template, or a list.")
     cc: Recipients = Field(default=[])
-    bcc: Recipients = Field(default=[], description="Who gets it without being named in it.")
+    bcc: Recipients = Field(default=[], description="Recipients that are not named in the mail.")
     reply_to: Annotated[list[str], Addresses(kind="mail", recipients=False)] = Field(default=[])
     text: Text | None = Field(
         default=None, description="Plain text; for literal addresses the JSON line is the default."
@@ -62,9 +63,9 @@ class EmailOptions(SinkOptions):
         if not recipients:
             raise ValueError("a mail needs a recipient: set `to`, `cc` or `bcc`")
         if _templated(recipients) and self.text is None and self.html is None:
-            raise ValueError("where an address is a template the mail needs `text` or `html`: JSON is not for users")
+            raise ValueError("an address is a template, so `text` or `html` is required: users should not get JSON")
         if self.username and not _secret(self):
-            raise ValueError("with `username` goes a `password`")
+            raise ValueError("`username` needs a `password`")
         if _secret(self) and not self.username and is_template(self.from_):
             raise ValueError("where `from` is a template, `password` needs a `username`")
         return self
@@ -95,7 +96,7 @@ class EmailOptions(SinkOptions):
             if lower in OURS or lower.startswith(("content-", "resent-")):
                 raise ValueError(f"the header {name!r} is written from the other options and can't be set by hand")
             if lower in seen:
-                raise ValueError(f"the header {name!r} stands there twice")
+                raise ValueError(f"the header {name!r} is given twice")
             seen.add(lower)
             if not is_template(value):
                 header(name, value)

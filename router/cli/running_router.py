@@ -45,7 +45,7 @@ def running(config: Path | None, env_file: Path | None, instance: str, *, may_be
     if client := _answering(sockets):
         return client
     tried = ", ".join(str(client.address.path) for client in sockets)
-    raise UnavailableError(f"no router runs here under the name {instance!r} (nobody listens at {tried})")
+    raise UnavailableError(f"no router runs here under the name {instance!r} (nothing listens at {tried})")
 
 
 def _answering(clients: Iterable[Client]) -> Client | None:

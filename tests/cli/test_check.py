@@ -56,7 +56,7 @@ def test_a_condition_on_fields_of_texts_is_a_warning(folder):
     path = folder / "config.yaml"
     path.write_text(path.read_text() + "  - {id: urgent, match: {severity: high}, sinks: [audit]}\n")
     done = run("check", "config.yaml", cwd=folder)
-    assert "routes[1].match: source shell brings texts, which have no fields to match" in done.out
+    assert "routes[1].match: the events of source shell are texts, which have no fields to match" in done.out
     path.write_text(path.read_text().replace("id: urgent,", "id: urgent, sources: [web-app],"))
     assert "source shell" not in run("check", "config.yaml", cwd=folder).out
 
@@ -170,7 +170,7 @@ LOG = "version: 1\nsources:\n  web: {type: pubsub, channels: [a]}\nroutes:\n  - 
         ("locked/new/x.jsonl", "warning", "this user sees no folder {}/locked/new, and this user may not", False),
         ("closed/new/x.jsonl", "warning", "this user sees no folder {}/closed/new, and this user may not", False),
         ("free/new/x.jsonl", "note", "this user sees no folder {}/free/new; the router makes it", True),
-        ("free/new/newer/x.jsonl", "note", "the router makes one level alone: mkdir -p {}/free/new/newer", False),
+        ("free/new/newer/x.jsonl", "note", "the router makes only one level: mkdir -p {}/free/new/newer", False),
         ("free/audit.jsonl", None, None, True),
     ],
 )

@@ -287,13 +287,13 @@ def test_replay_counts_recipients_with_the_configuration_at_hand(desk):
     people = [letter(n, sink="mail", payload={"mail": f"user{n % 7}@example.org"}) for n in range(20)]
     desk.put(*people, letter(20, sink="gone"), letter(21, sink="mail", payload={"mail": ""}))
     done = desk.dlq("replay", "--dry-run")
-    assert "to 7 recipients; 2 would reach nobody as things are" in done.err
+    assert "to 7 recipients; 2 would reach nobody" in done.err
     desk.dlq("purge")
     desk.put(
         of_event(1), of_event(2, payload={"user_id": 2, "mail": "x@example.org"}), of_event(3, payload={"user_id": "3"})
     )
     done = desk.dlq("replay", "--dry-run")
-    assert "to 2 recipients; 1 would reach nobody as things are" in done.err  # the log, and x@example.org
+    assert "to 2 recipients; 1 would reach nobody" in done.err  # the log, and x@example.org
 
 
 def test_an_expression_that_fails_is_no_match_and_is_told(desk):
@@ -324,10 +324,10 @@ def test_replay_counts_those_whom_the_conditions_of_routes_let_reach(desk):
         of_event(3, payload={"user_id": 1, "total": 5}, headers=headers),
     )
     done = desk.dlq("replay", "--dry-run")
-    assert "to 2 recipients; 2 would reach nobody as things are" in done.err
+    assert "to 2 recipients; 2 would reach nobody" in done.err
     desk.put(of_event(4, payload={"user_id": 1, "total": 5}, headers=headers))
     done = desk.dlq("replay", "--dry-run")
-    assert "to 3 recipients; 2 would reach nobody as things are" in done.err
+    assert "to 3 recipients; 2 would reach nobody" in done.err
 
 
 def test_letters_of_a_newer_router_are_left_alone(desk):

@@ -39,7 +39,7 @@ def test_nobody_there_is_a_warning(folder, env):
     done = run("publish", "notification", GOOD, cwd=folder, env=env)
     assert done.code == 0
     assert "0 subscribers" in done.out
-    assert "warning: nobody was subscribed" in done.err
+    assert "warning: no subscriber received this event" in done.err
 
 
 def test_every_violation_is_named_and_nothing_published(folder, env, listener):

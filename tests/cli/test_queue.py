@@ -134,7 +134,7 @@ def test_the_queues_of_sinks_that_work_that_are_gone_and_that_moved_to_memory(de
     assert table["kept"][4] == "10m"
     assert table["gone"] == ["gone", "2", "1", "0", "3d"]
     assert table["audit"][:2] == ["memory", "1"]
-    assert "5 deliveries nobody works off" in done.err
+    assert "5 deliveries that no router makes" in done.err
     listed = desk.listed()
     assert list(listed) == ["kept", "audit", "gone", "later-only"]
     assert listed["gone"] == {
@@ -168,7 +168,7 @@ def test_what_a_living_router_has_let_go_of_is_not_said_to_be_a_dead_ones(quick)
             client.execute_command("XCLAIM", stream, "event-router", "alive", 0, entry, "IDLE", 10**8, "RETRYCOUNT", 0)
     done = quick.queue("move", "gone", "kept")
     assert done.code == 0
-    assert "2 that no router has in hand any more" in done.err
+    assert "2 that are no longer in flight in any router" in done.err
     assert "dead" not in done.err
 
 
@@ -342,7 +342,7 @@ def test_no_dead_letter_makes_room(quick):
     assert "there is room for 5 of them" in done.err
     done = quick.queue("dead-letter", "gone")
     assert done.code == 1
-    assert "3 deliveries left: there are as many dead letters as are kept (dead_letters.max_events 5)" in done.err
+    assert "3 deliveries left: the stream of dead letters is full (dead_letters.max_events 5)" in done.err
     assert [letter["event_id"] for letter in quick.letters()] == [f"e-{n}" for n in range(5)]
     assert quick.ids("gone") == ["e-5", "e-6", "e-7"]
 
@@ -442,7 +442,7 @@ async def test_what_a_running_router_has_in_hand_is_left_to_it(redis_server, tmp
         desk.write()  # the sink is gone from the file, and not from the router
         done = desk.queue("move", "slow", "kept", "--yes")
         assert done.code == 0
-        assert re.search(r"note: \d+ deliver(y|ies) in hand of a router that runs", done.err)
+        assert re.search(r"note: \d+ deliver(y|ies) in flight in a router that runs", done.err)
         moved, left = desk.book("kept")["accepted"], len(desk.ids("slow"))
         assert left > 0
         assert moved + left == 200

@@ -89,7 +89,7 @@ async def test_what_is_wrong_is_said_as_check_says_it(server, tmp_path):
         done = run("reload", "-c", "config.yaml", cwd=tmp_path)
         assert (done.code, done.out) == (78, "")
         assert 'sinks.audit.pth: unknown key "pth"' in done.err
-        assert done.err.endswith("refused: the configuration in force stays\n")
+        assert done.err.endswith("refused: the old configuration stays in force\n")
         assert "looking in the state directory" not in done.err
         assert "did you mean `path`?" in done.err
         assert " | " in done.err.splitlines()[1], "the faulty line"
@@ -122,7 +122,7 @@ async def test_a_source_that_cannot_be_reached_is_said_by_the_router(server, tmp
         place, _, rest = done.err.partition(": sources.far: ")
         assert re.fullmatch(rf"{tmp_path}/config.yaml:1:\d+", place)
         assert f"redis://{nobody}: connection refused" in rest
-        assert done.err.endswith("refused: the configuration in force stays\n")
+        assert done.err.endswith("refused: the old configuration stays in force\n")
         assert "secret-word" not in done.err
         told = json.loads((await asyncio.to_thread(run, "reload", "--json", cwd=tmp_path)).out)
         assert (told["ok"], told["unavailable"], told["problems"][0]["path"]) == (False, True, "sources.far")

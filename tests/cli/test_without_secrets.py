@@ -105,7 +105,10 @@ def test_recipients_that_need_a_value_which_is_not_set_are_said_to_be_uncertain(
     (folder / "config.yaml").write_text(text)
     put_letter(guarded, "page")
     command = ("dlq", "replay", "--dry-run")
-    assert "not certain: addresses of page are made of values not set here" in run(*command, cwd=folder, env=env).err
+    assert (
+        "not certain: addresses of page depend on values that are not set here"
+        in run(*command, cwd=folder, env=env).err
+    )
     known = run(*command, cwd=folder, env={**env, "PAGERS": "http://a, http://b"}).err
     assert known.endswith("to 2 recipients\n")
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("channel")
 @click.argument("payload")
-@click.option("--no-check", is_flag=True, help="Publish it whatever the schema says.")
+@click.option("--no-check", is_flag=True, help="Publish without checking the schema.")
 @of_running
 def publish(channel: str, payload: str, *, loaded: Loaded, no_check: bool) -> int:
     """Publish one event, after checking it by its schema.
@@ -49,7 +49,7 @@ def publish(channel: str, payload: str, *, loaded: Loaded, no_check: bool) -> in
         return Exit.OK
     say(f"published on {channel} at {address}: {counted(answer, 'subscriber')} received it")
     if not answer:
-        tell("warning: nobody was subscribed, so this event is gone; is `event-router run` running?", "warning")
+        tell("warning: no subscriber received this event, so it is lost; is `event-router run` running?", "warning")
     return Exit.OK
 
 

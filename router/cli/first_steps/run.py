@@ -44,7 +44,7 @@ EMBEDDED = "embedded"
     show_envvar=True,
     help="Show who would get what; send nothing and write nothing to Redis.",
 )
-@click.option("--watch", "watches", is_flag=True, help="Reload when a file behind the configuration changes.")
+@click.option("--watch", "watches", is_flag=True, help="Reload when a file of the configuration changes.")
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
@@ -52,7 +52,7 @@ EMBEDDED = "embedded"
     show_default=True,
     envvar="EVENT_ROUTER_LOG_LEVEL",
     show_envvar=True,
-    help="From where on the log says something.",
+    help="The lowest level of log lines.",
 )
 @click.option(
     "--log-format",
@@ -61,7 +61,7 @@ EMBEDDED = "embedded"
     show_default=True,
     envvar="EVENT_ROUTER_LOG_FORMAT",
     show_envvar=True,
-    help="Lines for people on a terminal and JSON elsewhere, or always one of them.",
+    help="auto: lines for people on a terminal, JSON elsewhere.",
 )
 def run(
     config: Path | None,

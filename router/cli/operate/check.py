@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from router.ops.loading import Loaded
 
 PROMISES = {
-    "pubsub": "at most once: Redis keeps nothing for who is away; gaps are noticed, measured and reported",
-    "stream": "at least once: an entry is acknowledged when all that came of it is over",
-    "list": "at least once: an item is removed when all that came of it is over",
+    "pubsub": "at most once: Redis does not store messages for absent subscribers; gaps are noticed, measured and reported",
+    "stream": "at least once: an entry is acknowledged when all its deliveries are settled or stored",
+    "list": "at least once: an item is removed when all its deliveries are settled or stored",
 }
 QUEUE_PROMISES = {
-    "memory": "memory: what waits is lost if the process dies",
-    "redis": "redis: what waits outlives the process",
+    "memory": "memory: waiting deliveries are lost if the process dies",
+    "redis": "redis: waiting deliveries survive the process",
 }
 
 
@@ -230,7 +230,7 @@ def _sink_line(name: str, sink: dict[str, Any]) -> str:
 
 def _deliver_line(deliver: str | dict[str, Any]) -> str:
     if deliver == "print":
-        return "print: shows who would get what, sends nothing, writes nothing to Redis, keeps no dead letter"
+        return "print: shows who would get what, sends nothing, writes nothing to Redis, stores no dead letter"
     return "send" if isinstance(deliver, str) else f"send to {_list(deliver['only'])}, print the others"
 
 

@@ -57,7 +57,7 @@ _OF = ("sink", "route", "reason", "channel", "source", "since", "until", "where"
 _several: dict[str, Any] = {"multiple": True, "metavar": "NAME"}
 _reasons = click.Choice(sorted(map(str, DEAD)))
 _FILTERS: tuple[Callable[[Any], Any], ...] = (
-    click.option("--sink", **_several, help="Of this sink; may be given several times, as the next ones."),
+    click.option("--sink", **_several, help="Of this sink; this option and the next ones may be given several times."),
     click.option("--route", **_several, help="Of this route."),
     click.option("--reason", multiple=True, type=_reasons, metavar="REASON", help="Given up for this reason."),
     click.option("--channel", multiple=True, metavar="GLOB", help="Of channels that match."),
@@ -65,8 +65,8 @@ _FILTERS: tuple[Callable[[Any], Any], ...] = (
     click.option("--since", metavar="TIME", help="Failed since: 2h (ago), 3d, 2026-01-31, 2026-01-31T12:00:00Z."),
     click.option("--until", metavar="TIME", help="Failed before."),
     click.option("--where", metavar="EXPR", help="An expression holds: payload.user_id == 42 and not event.address"),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="No more than N of them."),
-    click.option("--newest", is_flag=True, help="Begin with the newest; else with the oldest."),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N letters."),
+    click.option("--newest", is_flag=True, help="Begin with the newest instead of the oldest."),
     json_option,
 )
 
@@ -111,7 +111,7 @@ async def list_letters(wanted: Wanted, *, loaded: Loaded) -> int:
     elif not wanted.as_json:
         _none(wanted)
     if waiting:
-        tell(f"{views.count(waiting)} to be replayed, not dealt with yet", "note")
+        tell(f"{views.count(waiting)} not yet replayed, waiting for a router", "note")
     return Exit.OK
 
 
@@ -347,7 +347,7 @@ def _none(wanted: Wanted) -> int:
 
 def _gone(chosen: Chosen, done: int) -> str:
     gone = len(chosen.letters) - done
-    return f" ({gone} had gone meanwhile)" if gone else ""
+    return f" ({gone} had been removed meanwhile)" if gone else ""
 
 
 def _store(loaded: Loaded) -> LetterStore:

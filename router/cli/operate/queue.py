@@ -77,7 +77,7 @@ async def list_queues(*, loaded: Loaded, as_json: bool) -> int:
         tell("there are no queues in Redis")
     left = sum(standing.held for name, standing in standings.items() if name not in working)
     if left:
-        tell(f"{_number(left)} nobody works off: see `queue move` and `queue dead-letter`", "warning")
+        tell(f"{_number(left)} that no router makes: see `queue move` and `queue dead-letter`", "warning")
     return Exit.OK
 
 
@@ -133,7 +133,7 @@ def asking(function: Callable[..., Any]) -> Callable[..., int]:
     ) -> Any:
         return function(Asked(name, loaded, limit, dry_run, yes, as_json), **given)
 
-    limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="No more than N of them.")
+    limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N deliveries.")
     return limit_option(dry_run_option(yes_option(json_option(of_running(wrapped)))))
 
 
@@ -212,7 +212,7 @@ async def dead_letter(asked: Asked) -> int:
         job = _Job(
             verbs=("would make dead letters of", "making dead letters of", "made dead letters of"),
             where=f", reason {reason}",
-            full=f"there are as many dead letters as are kept (dead_letters.max_events {most})",
+            full=f"the stream of dead letters is full (dead_letters.max_events {most})",
             room=room,
             told={"sink": asked.name, "reason": str(reason)},
             counted="dead_lettered",
@@ -305,7 +305,7 @@ def _tell_left(asked: Asked, job: _Job, done: Counter[Any], after: Standing) -> 
         )
     if after.kept:
         tell(
-            f"note: {_number(after.kept)} in hand of a router that runs, or that was killed less than "
+            f"note: {_number(after.kept)} in flight in a router that runs, or that was killed less than "
             f"{asked.idle:g} s ago, left alone",
             "note",
         )
@@ -324,7 +324,10 @@ async def _check_it_exists(queues: QueueAdmin, asked: Asked) -> None:
 
 
 def _summary(asked: Asked, standing: Standing, number: int) -> str:
-    kinds = {"due later": standing.delayed, "that no router has in hand any more": standing.in_hand - standing.kept}
+    kinds = {
+        "due later": standing.delayed,
+        "that are no longer in flight in any router": standing.in_hand - standing.kept,
+    }
     parts = [f"{count} {kind}" for kind, count in kinds.items() if count]
     if asked.limit is not None and number < standing.free:
         parts = [f"of {standing.free}"]

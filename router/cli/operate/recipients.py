@@ -95,12 +95,12 @@ class Recipients:
         number = len(self._found)
         text = f"to {number} or more recipients" if number >= MOST else f"to {counted(number, 'recipient')}"
         if self._unknown:
-            text += f" (not certain: addresses of {', '.join(sorted(self._unknown))} are made of values not set here)"
+            text += f" (not certain: addresses of {', '.join(sorted(self._unknown))} depend on values that are not set here)"
         for (sink, lookups), times in sorted(self._looked_up.items()):
             said = counted(times, "delivery depends", "deliveries depend")
             text += f"; {sink}: {said} on {lookups}, which is not looked up here"
         if self._nowhere:
-            text += f"; {self._nowhere} would reach nobody as things are"
+            text += f"; {self._nowhere} would reach nobody"
         if self._suppressed:
             text += f"; suppressed: {', '.join(f'{reason} ({n})' for reason, n in sorted(self._suppressed.items()))}"
         return text

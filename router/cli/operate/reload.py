@@ -52,7 +52,7 @@ def reload(config: Path | None, env_file: Path | None, instance: str, *, as_json
         if told["ok"]:
             _say(told)
         else:
-            tell("refused: the configuration in force stays", "error")
+            tell("refused: the old configuration stays in force", "error")
     if told["ok"]:
         return Exit.OK
     return Exit.UNAVAILABLE if told["unavailable"] else Exit.CONFIG

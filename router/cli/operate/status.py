@@ -37,7 +37,7 @@ Document = Mapping[str, Any]
 @env_file_option
 @instance_option
 @json_option
-@click.option("--watch", "watches", is_flag=True, help="Look every second, with events per second, until Ctrl-C.")
+@click.option("--watch", "watches", is_flag=True, help="Refresh every second until Ctrl-C, and show events per second.")
 def status(config: Path | None, env_file: Path | None, instance: str, *, as_json: bool, watches: bool) -> int:
     """Show the running router: sources, sinks, queues, routes and books.
 

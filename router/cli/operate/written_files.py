@@ -63,7 +63,7 @@ def judge(file: Path) -> Verdict:
     if not _is_there(folder.parent):
         make = shlex.quote(str(folder))
         return Verdict(
-            writable=False, severity="note", why=f"{gap}, and the router makes one level alone: mkdir -p {make}"
+            writable=False, severity="note", why=f"{gap}, and the router makes only one level: mkdir -p {make}"
         )
     if _may_add(folder.parent):
         return Verdict(writable=True, severity="note", why=f"{gap}; the router makes it with the first line")

@@ -42,7 +42,7 @@ def plugins(config: Path | None, env_file: Path | None, *, as_json: bool) -> int
         for plugin in found.failures:
             tell(f"{plugin.path or plugin.name}: {plugin.error}", "error")
         for folder in found.incomplete:
-            tell(f"{folder}: not a plugin, for it has no __init__.py", "note")
+            tell(f"{folder}: no plugin, because it has no __init__.py", "note")
     return Exit.FINDINGS if found.failures else Exit.OK
 
 

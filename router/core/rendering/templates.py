@@ -196,7 +196,7 @@ class Compiled:
         if isinstance(error, EventError):
             return str(error), error.told
         if isinstance(error, RecursionError):
-            return "it calls itself for ever, or what it shows is nested too deeply", None
+            return "it calls itself without end, or its values are nested too deeply", None
         if isinstance(error, MemoryError):
             return "it needs too much memory", None
         said = " ".join(str(error).split())

@@ -125,7 +125,7 @@ def _claims(draft: Draft) -> None:
 def _texts_without_fields(draft: Draft) -> None:
     """Report conditions on fields that may get events of a text source, which have no fields."""
     for entry, source in without_fields(draft):
-        message = f"source {source} brings texts, which have no fields to match: name other `sources` in this route"
+        message = f"the events of source {source} are texts, which have no fields to match: name other `sources` in this route"
         draft.remark(message, entry)
 
 

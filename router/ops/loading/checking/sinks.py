@@ -143,7 +143,9 @@ def unknown_type(name: str, plugins: Plugins, allowed: tuple[str, ...] | None = 
     failed = [f"{plugin.path or plugin.origin}: {plugin.error}" for plugin in plugins.failures]
     if failed:
         message = f"{message}; this plugin could not be loaded: {'; '.join(failed)}"
-    return "; ".join((message, *(f"{folder} is no plugin, for it has no __init__.py" for folder in plugins.incomplete)))
+    return "; ".join(
+        (message, *(f"{folder} is no plugin, because it has no __init__.py" for folder in plugins.incomplete))
+    )
 
 
 def check_sinks(

@@ -382,7 +382,7 @@ _EXPLANATIONS: tuple[Callable[[_Failure], Slip | None], ...] = (
 def _plainly(told: str) -> str:
     """Return the message for a parser error that is no common mistake."""
     if "expected '-' indicator" in told:
-        return "this is not YAML: a list goes on with `- `, a mapping can't begin inside it"
+        return "this is not YAML: a list continues with `- `, and a mapping can't begin inside it"
     if "could not find expected ':'" in told:
         return "this is not YAML: a key needs `: ` after it"
     if "directive" in told:

@@ -1,8 +1,7 @@
 """Conversion of YAML text to a tree of nodes with marks; floor 4.
 
-PyYAML's event parser reads the text. The types of scalars are decided here (`nodes.resolve`), because PyYAML implements
-YAML 1.1. Repeated keys, tags and merge keys are refused. Aliases can neither contain themselves nor multiply: events are
-read one by one, so the depth and the number of copies are limited.
+PyYAML's event parser reads the text. `nodes.resolve` types the scalars, because PyYAML implements YAML 1.1. Repeated
+keys, tags and merge keys are refused. The depth and the number of copies by aliases are limited.
 """
 
 from __future__ import annotations
