@@ -374,9 +374,7 @@ class App:
                 lost[sink.worker.name] = lost.get(sink.worker.name, 0) + number
         if lost:
             log.error("deliveries existed only in memory and are lost", reason="shutdown", by_sink=lost)
-        for sink in sinks:
-            await sink.context.close()
-        await self._parts.lookups.close()
+        await asyncio.gather(self._parts.lookups.close(), *(sink.context.close() for sink in sinks))
 
     async def _enqueue_the_rest(self, patience: float) -> None:
         """Enqueue deliveries that are on their way to Redis queues; log the number of losses."""

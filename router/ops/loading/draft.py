@@ -23,8 +23,8 @@ from router.config.models import (
 from router.core.conditions import Condition
 from router.core.routing import SchemaRule
 from router.errors import Problem
-from router.ops.loading.checking.lookups import CheckedLookup
 from router.ops.loading.checking.sinks import CheckedSink, TemplateReader
+from router.ops.loading.lookup_entries import CheckedLookup
 from router.ops.loading.reading.nodes import Entry, Mapping, Node, items, word
 from router.ops.loading.reading.problems import Problems
 from router.plugin_loading.plugin_manager import Plugins

@@ -13,10 +13,10 @@ import yaml
 from pydantic import BaseModel
 
 from router.config.models import HostKeys, QueueConfig, RedisConfig, SchemaConfig
-from router.ops.loading.checking.lookups import CheckedLookup
 from router.ops.loading.checking.sinks import CheckedSink, url_secrets
 from router.ops.loading.draft import Draft
 from router.ops.loading.loader import check
+from router.ops.loading.lookup_entries import CheckedLookup
 from router.ops.loading.reading import shapes
 from router.ops.loading.reading.nodes import Mapping, Node, Scalar, Sequence, find, items, resolve
 from router.ops.redaction import HIDDEN

@@ -32,9 +32,9 @@ from router.ops.loading import case_files
 from router.ops.loading.case_files import Cases
 from router.ops.loading.checking import compiling, conditions
 from router.ops.loading.checking.lint import check_file_modes, look_around
-from router.ops.loading.checking.lookups import lookup_secrets
 from router.ops.loading.checking.sinks import secrets_of, url_secrets
 from router.ops.loading.draft import Draft
+from router.ops.loading.lookup_entries import lookup_secrets
 from router.ops.loading.reading import expand, includes, yaml_nodes
 from router.ops.loading.reading.nodes import (
     Mapping,
@@ -148,16 +148,15 @@ def load(
 ) -> Loaded:
     """Load a configuration and everything it names.
 
-    `environ` are the environment variables; they win over those of `env_file`. With `placeholders` an unset
-    variable in a secret or a URL is a note and not an error. `deliver` (`send` or `print`) overrides the file's. With
-    `pipes` the configuration and the env file may be pipes, or `-` for standard input: for commands that read them once.
-    Without `tests` the entries of `tests:` are passed over, whatever is in them. Raises `ConfigError` with every problem found.
+    `environ` are the environment variables; they win over those of `env_file`. With `placeholders` an unset variable in
+    a secret or a URL is a note and not an error. `deliver` (`send` or `print`) overrides the file's. With `pipes` the
+    configuration and the env file may be pipes, or `-` for standard input: for commands that read them once. Without
+    `tests` the entries of `tests:` are passed over, whatever is in them. Raises `ConfigError` with every problem found.
     """
     draft = check(path, environ=environ, env_file=env_file, placeholders=placeholders, pipes=pipes, tests=tests)
     environment = TemplateEnvironment(timezone=draft.timezone, lookups=draft.entries("lookups"))
-    lookups = compiling.lookups(draft, environment.with_lookups)
-    templates = compiling.compiled(draft, environment.with_lookups)
-    only_if = compiling.only_if(draft, environment.with_lookups)
+    lookups, with_lookups = compiling.lookups(draft, environment.with_lookups), environment.with_lookups
+    templates, only_if = compiling.compiled(draft, with_lookups), compiling.only_if(draft, with_lookups)
     draft.conditions = conditions.compiled(draft, environment)
     order_by, expires = compiling.order_by(draft, environment), compiling.expires(draft, environment)
     files = _files_of_sound(draft)

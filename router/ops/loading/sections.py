@@ -8,10 +8,10 @@ from router.config.models import SOURCES, AdminConfig, DeliverOnly, Model, Schem
 from router.config.scalars import OFF, Zone
 from router.ops.loading.checking import references, schema_files
 from router.ops.loading.checking.case_entries import check_cases
-from router.ops.loading.checking.lookups import check_lookups
 from router.ops.loading.checking.routes import RouteChecker
 from router.ops.loading.checking.sinks import check_defaults, check_sinks, entries_with_type
 from router.ops.loading.draft import Draft
+from router.ops.loading.lookup_entries import check_lookups
 from router.ops.loading.reading import typed
 from router.ops.loading.reading.nodes import Mapping, Mark, Node, Scalar, resolve, word
 from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
