@@ -32,7 +32,21 @@ as_test_option = click.option("--as-test", is_flag=True, help="Print it as an en
 """`--as-test`: what happens, as a test of the configuration."""
 
 
-@click.command()
+class _Explained(click.Command):
+    """A command that needs a channel and a payload, or a dead letter in their place."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments. Raises `click.MissingParameter` where there is nothing to explain."""
+        rest = super().parse_args(ctx, args)
+        given = ctx.params
+        named = given["letter_id"] is not None or None not in (given["payload"], given["channel"])
+        if not named and not ctx.resilient_parsing:
+            needed = "Give --channel CHANNEL and PAYLOAD, or --dlq ID."
+            raise click.MissingParameter(needed, ctx, param_type="argument", param_hint="'PAYLOAD'")
+        return rest
+
+
+@click.command(cls=_Explained)
 @click.argument("payload", required=False)
 @click.option("--channel", metavar="CHANNEL", help="The channel, stream or list that the payload comes on.")
 @click.option("--source", metavar="SOURCE", help="The source it comes by; else the first one that reads the channel.")
@@ -72,9 +86,9 @@ def explain(
         if payload is not None or channel is not None or source is not None:
             raise click.UsageError("--dlq names the whole event: leave out PAYLOAD, --channel and --source")
         loaded, simulated = _letter(letter_id, config, env_file, instance, whole=as_test)
-    elif payload is None or channel is None:
-        raise click.UsageError("What is to be explained? Give --channel CHANNEL and PAYLOAD, or --dlq ID.")
     else:
+        assert payload is not None
+        assert channel is not None
         loaded = load_config(config, env_file, placeholders=True)
         simulated = _payload(loaded, channel, source, payload_of(payload))
     found, records = _simulated(loaded, simulated, instance if live else None)
