@@ -358,6 +358,34 @@ def test_a_secret_that_is_set_stands_nowhere(folder):
         assert "correct-horse-battery" not in done.out + done.err
 
 
+def test_what_is_printed_as_a_test_passes(folder):
+    payloads = [
+        {**ORDER, "message": "${HOME} $$ {{ x }}"},
+        {"user_id": "x"},
+        {**ORDER, "email": "nobody"},
+        "{bad",
+        '"text"',
+    ]
+    entries = []
+    for payload in payloads:
+        written = payload if isinstance(payload, str) else json.dumps(payload)
+        arguments = [
+            "explain",
+            "-c",
+            str(folder / "config.yaml"),
+            "--as-test",
+            "--channel",
+            "notification",
+            "--",
+            written,
+        ]
+        entries.append(CliRunner().invoke(cli, arguments, standalone_mode=False).stdout)
+    (folder / "config.yaml").write_text(f"{CONFIG}tests:\n{''.join(entries)}")
+    done = run("test", "config.yaml", cwd=folder)
+    assert done.code == 0, done
+    assert "5 passed" in done.out
+
+
 def test_a_number_in_an_option_that_the_encoder_does_not_take_is_written_out():
     assert explanation.encodable({"a": [2**70, True, "x"]})["a"][1:] == [True, "x"]
     assert bytes(explanation.encodable(2**70)) == str(2**70).encode()
