@@ -124,6 +124,10 @@ class CaseConfig(CaseModel):
     name: Text = Field(description="the name of the test, unique")
     event: CaseEvent | None = Field(None, description="the event: {channel, payload}")
     expect: Expected | None = Field(None, description="what must become of it")
+    lookups: dict[str, dict[str, dict[str, Any] | None]] = Field(
+        default_factory=dict,
+        description="the records of lookups, by name and by key as it is rendered; there are no others",
+    )
     steps: Annotated[list[StepConfig], Field(min_length=1)] | None = Field(
         None, description="several events in a row, in place of `event` and `expect`"
     )
@@ -153,9 +157,10 @@ class CaseStep(msgspec.Struct, frozen=True):
 
 
 class Case(msgspec.Struct, frozen=True):
-    """A test that was checked: its name, where it is written, and its steps."""
+    """A test that was checked: its name, where it is written, its steps, and the records of lookups by name and key."""
 
     name: str
     file: str
     line: int
     steps: tuple[CaseStep, ...]
+    lookups: Mapping[str, Mapping[str, Mapping[str, Any] | None]]

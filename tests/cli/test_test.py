@@ -215,3 +215,26 @@ def test_other_commands_pass_them_over(tested):
     (tested / "config.yaml").write_text((tested / "config.yaml").read_text().replace("rejected: schema", "rejcted: 5"))
     assert run("graph", "-c", "config.yaml", cwd=tested).code == 0
     assert run("check", "config.yaml", cwd=tested).code == 78
+
+
+@pytest.mark.parametrize(
+    ("channel", "payload"),
+    [
+        ("notification", '{"user_id": 42, "message": "${hi} $ 12345678901234567890"}'),
+        ("notification", '{"user_id": "nobody"}'),
+        ("orders.new", "[1, null]"),
+        ("command", "restart\n{{ now }}"),
+    ],
+)
+def test_what_explain_writes_holds(folder, channel, payload):
+    text = (folder / "config.yaml").read_text()
+    mail = (
+        "  mail: {type: email, host: h, from: a@b.org, to: [c@d.org], subject: s, text: 'to {{ payload.user_id }}'}\n"
+    )
+    text = text.replace("routes:\n", f"{mail}routes:\n  - {{id: one, channels: [notification], sinks: [mail]}}\n")
+    (folder / "config.yaml").write_text(text)
+    written = run("explain", "-c", "config.yaml", "--channel", channel, "--as-test", payload, cwd=folder)
+    (folder / "config.yaml").write_text(f"{text}tests:\n{written.out}")
+    done = run("test", "config.yaml", cwd=folder)
+    assert (done.code, done.err) == (0, ""), written.out + done.out
+    assert "1 test: 1 passed" in done.out

@@ -367,3 +367,38 @@ def test_an_override_of_only_if_and_disabled_routes(tmp_path):
             "sink user-mail: `only_if` negated: not payload.quiet",
         ],
     )
+
+
+WITH_LOOKUPS = CONFIG.replace(
+    "sinks:\n",
+    """lookups:
+  user: {type: redis-hash, key: "user:{{ payload.user_id }}"}
+  firm: {type: file, path: firms.json, key: "{{ user.firm }}", missing: suppress}
+sinks:
+  news: {type: email, host: h.example.org, from: a@example.org, subject: s, to: "{{ user.email }}", text: "{{ firm.name }}"}
+""",
+    1,
+).replace("sinks: [user-mail]", "sinks: [news]")
+
+
+def test_records_of_lookups_are_those_of_the_test_alone(tmp_path):
+    (tmp_path / "firms.json").write_text('{"7": {"name": "of the file"}}')
+    event = {"channel": "notification", "payload": {"user_id": 42}}
+    user = {"user:42": {"email": "a@example.org", "firm": 7}}
+    found, ran = results(
+        tmp_path,
+        {
+            "event": event,
+            "lookups": {"user": user, "firm": {"7": {"name": "Books"}}},
+            "expect": {"to": {"news": "a@example.org"}, "text": {"news": "Books"}},
+        },
+        {"event": event, "lookups": {"user": user}, "expect": {"suppressed": {"news": "lookup"}}},
+        {"event": event, "lookups": {"user": {"user:42": None}}, "expect": {"dead": {"news": "lookup"}}},
+        {"event": event, "expect": {"sinks": ["audit", "news"]}},
+        config=WITH_LOOKUPS,
+    )
+    assert [each.holds for each in ran] == [True, True, True, False]
+    [sinks, dead] = ran[3].steps[0].misses
+    assert (sinks.key, sinks.got, dead.key, dead.got) == ("sinks", ["audit"], "dead news", "lookup")
+    assert "user:42" in dead.why[0]
+    assert all(not mutant.change.startswith("route user") for mutant in Mutation(found, ran[:3]).survivors())

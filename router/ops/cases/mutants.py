@@ -112,7 +112,7 @@ class _Mutator:
         loaded = self._loaded
 
         def make() -> Loaded:
-            negated = Expression(f"not ({source}\n)", loaded.environment, "only_if")
+            negated = Expression(f"not ({source}\n)", loaded.environment.with_lookups, "only_if")
             return replace(loaded, only_if={**loaded.only_if, key: negated})
 
         return Mutant(place, f"{told}: `only_if` negated: {_line(source)}", make, _delivered(*key))

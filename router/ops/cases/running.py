@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import msgspec
 
 from router.config.cases import Case, CaseStep
 from router.core.conditions.route_checks import Asked
+from router.core.rendering.sandbox.lookup_records import Record
 from router.ops.cases.comparing import Miss, misses
 from router.ops.loading import Loaded
 from router.ops.simulation import Message, RouteVerdict, Simulation, Simulator
@@ -46,7 +48,9 @@ class CaseRunner:
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
         self._routes = loaded.config.routes
-        self._brief = _BriefSimulator(loaded)
+        self._records: Mapping[str, Mapping[str, Mapping[str, Any] | None]] = {}
+        """Those of the test that runs."""
+        self._brief = _BriefSimulator(loaded, self._given)
         self._thorough: Simulator | None = None
         """Made when a test does not hold: it says why."""
 
@@ -56,18 +60,25 @@ class CaseRunner:
 
     def holds(self, case: Case) -> bool:
         """Return whether a test holds; the first step that does not ends it."""
+        self._records = case.lookups
         return all(
             not misses(step.expect, self._brief.simulate(_message(step, number)), self._routes)
             for number, step in enumerate(case.steps, 1)
         )
 
+    def _given(self, name: str, key: str) -> Record | None:
+        """Return the record of a lookup, as the running test has it; None where it has none."""
+        found = self._records.get(name, {}).get(key)
+        return None if found is None else Record(found)
+
     def _steps(self, case: Case) -> Iterator[StepResult]:
+        self._records = case.lookups
         for number, step in enumerate(case.steps, 1):
             message = _message(step, number)
             found = self._brief.simulate(message)
             missed = misses(step.expect, found, self._routes)
             if missed:
-                self._thorough = self._thorough or Simulator(self._loaded)
+                self._thorough = self._thorough or Simulator(self._loaded, self._given)
                 found = self._thorough.simulate(message)
                 missed = misses(step.expect, found, self._routes)
             yield StepResult(number, found, tuple(missed))

@@ -65,6 +65,8 @@ class _CaseChecker:
         checked = typed.check(CaseConfig, keys, self._problems, at=Entry(item.mark, item))
         name = keys.get("name")
         self._once(name)
+        records = keys.get("lookups")
+        self._lookups(records)
         steps: list[Node] = items(keys.get("steps")) if "steps" in keys.entries else [keys]
         for step in steps:
             self._expected(find(step, "expect"))
@@ -73,7 +75,8 @@ class _CaseChecker:
         found = self._steps(_entries(checked), steps, timed=checked.steps is not None)
         if len(found) < len(steps):
             return None
-        return Case(checked.name, item.mark.file.name, item.mark.line, tuple(found))
+        given = {} if records is None else plain(records)
+        return Case(checked.name, item.mark.file.name, item.mark.line, tuple(found), given)
 
     def _once(self, node: Node | None) -> None:
         name = word(node)
@@ -83,6 +86,12 @@ class _CaseChecker:
         if earlier is not node:
             where = f"{earlier.mark.file.name}:{earlier.mark.line}"
             self._problems.add(f"a test {quoted(name)} stands already in {where}; names are unique", node)
+
+    def _lookups(self, node: Node | None) -> None:
+        known = list(self._draft.entries("lookups"))
+        for name, entry in (node.entries if isinstance(node, Mapping) else {}).items():
+            if name not in known:
+                self._problems.add(unknown("lookup", name, known), entry.mark, path=entry.node.path)
 
     def _steps(self, entries: list[StepConfig], nodes: list[Node], *, timed: bool) -> list[CaseStep]:
         """Return the sound steps of a test, with the times of its clock."""
