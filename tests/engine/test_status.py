@@ -76,6 +76,7 @@ def parts(queue, *, book=None, writer=None):
     )
     sinks = {"mail": SimpleNamespace(type="email", worker=worker)}
     return SimpleNamespace(
+        lookups=SimpleNamespace(lookups={}),
         loaded=loaded,
         shared=shared,
         sources={"web": SimpleNamespace(source=source)},
