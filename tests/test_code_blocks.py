@@ -101,6 +101,7 @@ def test_every_block_of_yaml_passes_check(tmp_path, page, snippet):
     for name in ("mail/ops.txt", "mail/order.html", "schemas/order.schema.json", "more-plugins/none"):
         (tmp_path / name).parent.mkdir(mode=0o755, exist_ok=True)
         (tmp_path / name).write_text("{}")
+    (tmp_path / "users.csv").write_text("user_id,email\n42,jane@example.org\n")
     write_plugins(tmp_path, page)
     base, written = yaml.safe_load(BASE), yaml.safe_load(snippet)
     if not SECTIONS & set(written):
