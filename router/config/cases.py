@@ -84,7 +84,7 @@ class CaseEvent(CaseModel):
 
 
 class Expected(CaseModel):
-    """What must become of the event. Whatever is left out may be as it is, but for failures."""
+    """The expectations of a test about its event. Whatever is left out may be as it is, but for failures."""
 
     sinks: list[str] | None = Field(
         None, description="exactly the sinks that deliver; one with two deliveries stands twice"
@@ -111,7 +111,7 @@ class Expected(CaseModel):
 
 
 class StepConfig(CaseModel):
-    """One step of a test that plays a sequence."""
+    """A step of a test that plays a sequence."""
 
     at: CaseTime | None = Field(None, description="the time of the clock: RFC 3339, or +10m after the start")
     event: CaseEvent = Field(description="the event: {channel, payload}")
@@ -119,7 +119,7 @@ class StepConfig(CaseModel):
 
 
 class CaseConfig(CaseModel):
-    """One entry of `tests`: `event` and `expect`, or `steps`."""
+    """An entry of `tests`: `event` and `expect`, or `steps`."""
 
     name: Text = Field(description="the name of the test, unique")
     event: CaseEvent | None = Field(None, description="the event: {channel, payload}")
@@ -145,7 +145,7 @@ class CaseConfig(CaseModel):
 
 
 class CaseStep(msgspec.Struct, frozen=True):
-    """One event of a test and what must become of it. Times are seconds since the epoch; deliveries are made at `now`."""
+    """An event of a test and what must become of it. Times are seconds since the epoch; deliveries are made at `now`."""
 
     channel: bytes
     raw: bytes

@@ -16,7 +16,7 @@ from router.ops.simulation import Ending, SimulatedDelivery, Simulation
 
 
 class Miss(msgspec.Struct, frozen=True):
-    """One key of `expect` that does not hold: what was wanted, what came, and the reasons, one a line."""
+    """A key of `expect` that does not hold: what was wanted, what came, and the reasons, one a line."""
 
     key: str
     wanted: Any

@@ -27,7 +27,7 @@ from router.ops.simulation import Simulation
 
 
 class Mutant(msgspec.Struct, frozen=True):
-    """One change: where it is, in words, the changed configuration, and which simulated events it may concern."""
+    """A change: where it is, in words, the changed configuration, and which simulated events it may concern."""
 
     place: str
     change: str

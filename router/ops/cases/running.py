@@ -16,7 +16,7 @@ from router.ops.simulation import Message, RouteVerdict, Simulation, Simulator
 
 
 class StepResult(msgspec.Struct, frozen=True):
-    """What became of one event of a test. `number` counts from 1."""
+    """The result of one event of a test. `number` counts from 1."""
 
     number: int
     found: Simulation

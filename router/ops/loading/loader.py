@@ -161,12 +161,10 @@ def load(
     order_by, expires = compiling.order_by(draft, environment), compiling.expires(draft, environment)
     files = _files_of_sound(draft)
     look_around(draft)
-    if deliver is not None:
-        draft.deliver = "print" if deliver == "print" else "send"
     return Loaded(
         path=path.absolute(),
         env_file=env_file and env_file.absolute(),
-        config=_assembled(draft),
+        config=_assembled(draft, deliver),
         plugins=draft.plugins,
         types={name: sink.type for name, sink in draft.sinks.items()},
         schemas=tuple(entry for _, entry, _ in draft.schemas),
@@ -339,7 +337,7 @@ def _secrets(draft: Draft) -> set[str]:
     return {secret for secret in found if secret.strip()} - harmless
 
 
-def _assembled(draft: Draft) -> RouterConfig:
+def _assembled(draft: Draft, deliver: str | None) -> RouterConfig:
     sinks: dict[str, Any] = {name: sink.config for name, sink in draft.sinks.items()}
     return RouterConfig.model_construct(
         version=1,
@@ -351,7 +349,7 @@ def _assembled(draft: Draft) -> RouterConfig:
         sinks=sinks,
         routes=draft.routes,
         unmatched=draft.unmatched,
-        deliver=draft.deliver,
+        deliver=draft.deliver if deliver is None else "print" if deliver == "print" else "send",
         timezone=draft.timezone,
         dead_letters=draft.dead_letters,
         admin=draft.admin,

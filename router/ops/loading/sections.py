@@ -6,8 +6,8 @@ from typing import Literal, TypeVar
 
 from router.config.models import SOURCES, AdminConfig, DeliverOnly, Model, SchemaConfig
 from router.config.scalars import OFF, Zone
+from router.ops.loading.case_entries import check_cases
 from router.ops.loading.checking import references, schema_files
-from router.ops.loading.checking.case_entries import check_cases
 from router.ops.loading.checking.routes import RouteChecker
 from router.ops.loading.checking.sinks import check_defaults, check_sinks, entries_with_type
 from router.ops.loading.draft import Draft
