@@ -48,6 +48,14 @@ sinks:
 routes:
   - {id: everything, sinks: [audit]}
   - {id: none, sinks: [mail, team-chat], enabled: false}
+tests:
+  - name: everything is logged
+    event: {channel: notification, payload: {user_id: 42, message: hi}}
+    expect: {routes: [everything]}
+"""
+CASES = """\
+config: ../config.yaml
+tests: [{name: in a file, event: {channel: notification, payload: {}}, expect: {sinks: [audit]}}]
 """
 PAYLOAD = '{"user_id": 42, "message": "hi"}'
 GONE = ("gone", "old-chat", "default")
@@ -116,7 +124,10 @@ def stage(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stage")
     shutil.copytree(ROOT / "schemas", folder / "schemas")
     shutil.copy(ROOT / "config.example.yaml", folder)
+    shutil.copytree(ROOT / "docs" / "recipes", folder / "docs" / "recipes")
     (folder / "config.yaml").write_text(CONFIG)
+    (folder / "tests").mkdir()
+    (folder / "tests" / "refunds_test.yaml").write_text(CASES)
     server = RedisServer("valkey", tmp_path_factory.mktemp("valkey"), options={"appendonly": "yes"}).start()
     try:
         with Process("run", cwd=folder, env={"REDIS_URL": server.url}, notify=True) as daemon:

@@ -160,6 +160,9 @@ def test_junit_holds_hostile_names(tested):
     done = run("test", "config.yaml", "--junit", "out/junit.xml", cwd=tested)
     assert done.code == 1
     assert "can't write out/junit.xml" in done.err
+    kept = (tested / "config.yaml").read_text()
+    assert run("test", "config.yaml", "--junit", "config.yaml", cwd=tested).code == 2
+    assert (tested / "config.yaml").read_text() == kept
     done = run("test", "config.yaml", "--junit", "junit.xml", cwd=tested)
     assert "\x1b" not in done.out
     root = ET.parse(tested / "junit.xml").getroot()

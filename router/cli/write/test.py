@@ -66,7 +66,8 @@ def test(
 
     reports: list[dict[str, Any]] = []
     seconds: list[float] = []
-    for group, loaded in _loaded(files or (find_config(config),), env_file):
+    found = _loaded(files or (find_config(config),), env_file)
+    for group, loaded in found:
         results, took = _run(loaded)
         redactor = Redactor(loaded.secrets)
         covered = _covered(loaded, results) if with_coverage else None
@@ -74,6 +75,8 @@ def test(
         reports.append(redactor.value(case_reports.document(str(group.config), results, covered, mutated)))
         seconds.append(took)
     if junit is not None:
+        if any(junit.absolute() in loaded.files for _, loaded in found):
+            raise click.UsageError(f"--junit would overwrite {junit}, a file of the configuration")
         _write(junit, reports, seconds)
     if as_json:
         print_json(reports)
