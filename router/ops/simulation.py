@@ -179,12 +179,14 @@ class Simulator:
     """Simulates messages under one configuration. Fallbacks are not taken: every attempt is assumed to succeed.
 
     `given` gives the records of lookups. Without it each field of a lookup appears as its name, `{{ user.email }}`, and an
-    `only_if` that asks for one is taken for true.
+    `only_if` that asks for one is taken for true. Without `reasons` the simulation says which routes took the event, but not
+    why: the reasons cost more than all the rest.
     """
 
-    def __init__(self, loaded: Loaded, given: Given | None = None) -> None:
+    def __init__(self, loaded: Loaded, given: Given | None = None, *, reasons: bool = True) -> None:
         self._loaded = loaded
         self._records = None if given is None else GivenRecords(loaded.lookups, given)
+        self._reasons = reasons
         self._config = loaded.config
         self._routing = loaded.routing()
         self._redactor = Redactor(loaded.secrets)
@@ -277,6 +279,8 @@ class Simulator:
         return f"no source reads the channel {channel!r}{did_you_mean(channel, known)}"
 
     def _routes(self, asked: Asked, taken: set[str]) -> tuple[RouteVerdict, ...]:
+        if not self._reasons:
+            return tuple(RouteVerdict(route.id, route.id in taken, ()) for route in self._config.routes)
         found: list[RouteVerdict] = []
         stopped_by: str | None = None
         for route in self._config.routes:

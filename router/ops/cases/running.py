@@ -8,11 +8,10 @@ from typing import Any
 import msgspec
 
 from router.config.cases import Case, CaseStep
-from router.core.conditions.route_checks import Asked
 from router.core.rendering.sandbox.lookup_records import Record
 from router.ops.cases.comparing import Miss, misses
 from router.ops.loading import Loaded
-from router.ops.simulation import Message, RouteVerdict, Simulation, Simulator
+from router.ops.simulation import Message, Simulation, Simulator
 
 
 class StepResult(msgspec.Struct, frozen=True):
@@ -35,13 +34,6 @@ class CaseResult(msgspec.Struct, frozen=True):
         return not any(step.misses for step in self.steps)
 
 
-class _BriefSimulator(Simulator):
-    """A simulator that does not say why a route takes an event or not: that costs more than all the rest."""
-
-    def _routes(self, asked: Asked, taken: set[str]) -> tuple[RouteVerdict, ...]:  # noqa: ARG002  # as inherited
-        return tuple(RouteVerdict(route.id, route.id in taken, ()) for route in self._config.routes)
-
-
 class CaseRunner:
     """Runs tests under one configuration, which is compiled once."""
 
@@ -50,7 +42,7 @@ class CaseRunner:
         self._routes = loaded.config.routes
         self._records: Mapping[str, Mapping[str, Mapping[str, Any] | None]] = {}
         """Those of the test that runs."""
-        self._brief = _BriefSimulator(loaded, self._given)
+        self._brief = Simulator(loaded, self._given, reasons=False)
         self._thorough: Simulator | None = None
         """Made when a test does not hold: it says why."""
 
