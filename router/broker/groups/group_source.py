@@ -164,8 +164,8 @@ class GroupSource:
     def succeed(self, other: Source) -> None:
         """Replace a source that has stopped, or will stop before this one runs; do not read its entries in flight again.
 
-        The old source goes on acknowledging and renewing its entries until it is closed. It may be called several times;
-        sources of another kind, server, group or consumer are ignored.
+        The old source goes on acknowledging and renewing its entries until it is closed. This method may be called
+        several times. Sources of another kind, server, group or consumer are ignored.
         """
         if not isinstance(other, GroupSource) or other.address != self.address:
             return

@@ -91,8 +91,8 @@ class _List:
     def __init__(self, stream: ListStream, link: Link) -> None:
         self.stream = stream
         self.link = link
-        """The task that waits for items."""
         self.waiting: asyncio.Task[None] | None = None
+        """The task that waits for items."""
         self.ready = True
         """True if the list may have items."""
         self.fault: str | None = None

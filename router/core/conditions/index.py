@@ -1,8 +1,10 @@
-"""The simple clauses of many routes, answered together: a thousand tenants cost what ten cost; pure.
+"""The index of simple clauses: evaluates those of all routes together, at a cost that hardly grows with their number; pure.
 
-Routes are bits of an integer. Each path that they ask for is looked up once for an event, and says at once which routes it
-leaves: equalities stand in a dict by value, and the bounds of numbers are sorted. Simple are the clauses for which Python
-compares exactly as the schema engine does. All others are asked of each route that is left.
+Each route is a bit of an integer. The index looks up each path once per event, and the value there gives the routes that it
+does not rule out. For equalities, a dict maps the value to these routes. For bounds of numbers, they are in a sorted list.
+
+A clause is simple if Python compares exactly as the schema engine does. The other clauses of a route are evaluated only if the
+index has not ruled the route out.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ def _wanted(test: Test) -> Iterable[Any]:
 
 
 class AskedPath:
-    """A path, and what the routes ask of the value there. `users` are the routes that do, as bits."""
+    """A path, and the simple tests that routes apply to the value there. `users` are these routes, as bits."""
 
     def __init__(self, path: Path, asked: Mapping[int, Sequence[Test]]) -> None:
         self.path = path
@@ -66,7 +68,7 @@ class AskedPath:
         self._points, self._between = _segments(bounds)
 
     def left(self, payload: Any) -> int:
-        """Return the routes that the value at this path does not rule out, as bits; those that do not ask for it too."""
+        """Return the routes that the value at this path does not rule out, as bits. Routes without a test of it are included."""
         key = self._key
         value = (
             self._find(payload) if key is None else payload.get(key, _MISSING) if type(payload) is dict else _MISSING
@@ -98,7 +100,7 @@ class AskedPath:
 
 
 class Index:
-    """What the routes of a configuration ask, by path. `clauses` are those of each route, by its number."""
+    """The simple tests of all routes of a configuration, by path. `clauses` holds the clauses of each route by its number."""
 
     def __init__(self, clauses: Mapping[int, Iterable[Node]]) -> None:
         asked: dict[Path, dict[int, list[Test]]] = {}
@@ -110,12 +112,12 @@ class Index:
         self._paths.sort(key=lambda each: -each.users.bit_count())
 
     def asked_by(self, routes: int) -> tuple[AskedPath, ...]:
-        """Return the paths that some of these routes ask for; those that most routes ask for first."""
+        """Return the paths that any of these routes tests. Paths that more routes of the configuration test come first."""
         return tuple(each for each in self._paths if each.users & routes)
 
 
 def equalities(nodes: Iterable[Node]) -> dict[Path, set[Key]]:
-    """Return the values that a payload must have one of for these clauses to hold, by path; of simple clauses alone."""
+    """Return by path the values of which a payload must have one for these clauses to hold. Only simple clauses count."""
     tests: dict[Path, list[Test]] = {}
     for node in nodes:
         if isinstance(node, Clause) and is_simple(node):

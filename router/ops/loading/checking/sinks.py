@@ -56,7 +56,7 @@ class TemplateReader:
 
     def _template(self, name: str) -> TemplateFile:
         if not isinstance(name, typed.PlacedName):
-            raise ValueError("no file can be named here")  # noqa: TRY004  # pydantic collects ValueError
+            raise ValueError("a file can't be used here: write the template itself")  # noqa: TRY004  # pydantic collects ValueError
         file = name.mark.file
         path = file.folder / name
 
