@@ -1,4 +1,4 @@
-"""The entries of a consumer group that are in hand, and the receipts that say when an entry is over; floor 4."""
+"""The entries of a consumer group that are in flight, and the receipts that say when an entry is complete; floor 4."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class Names(NamedTuple):
     consumer: str
     """Our name in the group, the same after a restart."""
     marks: str | None = None
-    """The hash of entries handed over in part, where the stream is in the router's own Redis: there a script may acknowledge
-    what it hands over."""
+    """The hash of marks of partly enqueued entries, if the stream is in the router's own Redis; else None. Only there can the
+    script that enqueues deliveries also acknowledge their entry."""
     own: bool = False
-    """Whether the stream is the router's own: an entry is deleted in the step that acknowledges it, so that the stream holds
-    nothing that is over, and nobody trims it."""
+    """True if the router created the stream for a list. Then an entry is deleted in the step that acknowledges it, and nobody
+    trims the stream."""
 
 
 class InFlight:
     """The entries of one stream that were read and are not acknowledged.
 
-    `awake` is called, once per turn of the event loop, when something became complete. `undisputed` says whether nobody can
-    have taken over what came into our hand at a time (monotonic seconds).
+    `awake` is called when entries became complete, once per turn of the event loop. `undisputed` returns whether no other
+    router can have claimed entries that were read or renewed at this time (monotonic seconds).
     """
 
     def __init__(self, names: Names) -> None:
@@ -41,35 +41,35 @@ class InFlight:
         self.awake: Callable[[], None] = lambda: None
         self.undisputed: Callable[[float], bool] = lambda _since: False
         self.batches: set[Entries] = set()
-        """Those with entries that are not complete."""
+        """The batches that have entries which are not complete."""
         self.done: list[bytes] = []
-        """Complete, to be acknowledged."""
+        """Complete entries that are not acknowledged yet."""
         self.sent: list[bytes] = []
-        """Complete, the acknowledgement not confirmed."""
+        """Complete entries whose acknowledgement was sent and is not confirmed."""
         self.marks: dict[bytes, bytes] = {}
-        """Entries marked as handed over in part: the field of the hash of marks to be removed with the acknowledgement."""
+        """The mark of each partly enqueued entry: a field of the hash, to be removed when the entry is acknowledged."""
         self.stale: list[bytes] = []
-        """Such fields that nothing is acknowledged with any more."""
+        """Marks to be removed although their entry will not be acknowledged: its stream is gone."""
         self.returned: list[bytes] = []
-        """Recovered entries whose attempt came back, to be tried again: their count is to be set back."""
+        """Recovered entries whose attempts have returned: their delivery count is to be reset."""
         self.elders: list[InFlight] = []
-        """The same stream in the hands of sources that this one replaces, as long as there is anything in them."""
+        """The entries of the same stream that sources replaced by this one still have in flight."""
         self.orphans: list[bytes] = []
-        """Entries in hand that a group made anew does not know, and does not bring either: they are to be made pending."""
+        """Entries in flight that a group which was created again will not deliver: they are to be made pending in it."""
         self.replayed: bytes | None = None
-        """Up to this id the group, made anew, brings entries again that may be in hand; None: it does not."""
+        """A group that was created again delivers entries up to this id again, and they may be in flight. None: it does not."""
         self.possibly_repeated = 0
-        """Entries that came to an end here, and that another router may have had too."""
+        """The number of entries that this router completed and that another router may have delivered too."""
         self._asleep = True
 
     def mark(self, entry: bytes) -> bytes:
-        """Return the field that marks an entry as handed over. Others may read the stream, by other groups too."""
+        """Return the field that marks an entry as enqueued. It names the group, because other groups may read the stream too."""
         return b" ".join((self.names.key, self.names.group.encode(), entry))
 
     def expect_marks(self, ids: Iterable[bytes]) -> None:
         """Remove the marks of these entries when they are acknowledged: a router that ended may have marked them.
 
-        Where no sink has a queue in Redis any more, or an entry is given up, no script says that there is a mark.
+        If no sink has a Redis queue any more, or an entry is given up, no script reports that there is a mark.
         """
         if self.names.marks is not None:
             self.marks |= {entry: self.mark(entry) for entry in ids}
@@ -89,7 +89,7 @@ class InFlight:
         return [one for batch in self.batches for one in batch.ids if one]
 
     def all(self) -> set[bytes]:
-        """Everything that is not acknowledged. The sources that this one replaces have stopped by then."""
+        """Return all entries that are not acknowledged, also of replaced sources. Call it when these have stopped reading."""
         hand = {*self.open(), *self.done, *self.sent}
         for elder in list(self.elders):
             left = {*elder.open(), *elder.done, *elder.sent}
@@ -99,7 +99,7 @@ class InFlight:
         return hand
 
     def fresh(self, entries: list[Entry]) -> list[Entry]:
-        """Leave out what a group that was made anew brings again while it is in hand."""
+        """Return the entries without those in flight, which a group that was created again may deliver a second time."""
         if self.replayed is None:
             return entries
         if parse(entries[-1][0]) >= parse(self.replayed):
@@ -108,7 +108,7 @@ class InFlight:
         return [entry for entry in entries if entry[0] not in hand]
 
     def forget(self) -> None:
-        """Acknowledge nothing of what is in hand: its stream is gone."""
+        """Forget the acknowledgements of all entries in flight, because their stream is gone."""
         for batch in self.batches:
             batch.disown()
         self.batches = set()
@@ -119,9 +119,9 @@ class InFlight:
         self.orphans = []
 
     def resumed(self, begins: bytes, last: bytes) -> None:
-        """The group was made anew and brings what comes after `begins`: what is in hand and is not that is an orphan.
+        """Note that the group was created again and delivers the entries after `begins`; older ones in flight are orphans.
 
-        `last` is the last entry that was delivered to us.
+        `last` is the last entry that was delivered to this router.
         """
         self.orphans = []
         for hand in (self, *self.elders):
@@ -129,7 +129,7 @@ class InFlight:
         self.replayed = last if parse(begins) < parse(last) else None
 
     def adopted(self, number: int) -> None:
-        """So many orphans are pending again; one that became over meanwhile was acknowledged too early, and is once more."""
+        """Note that the first `number` orphans are pending. Acknowledge those again that were completed in the meantime."""
         chunk, self.orphans = self.orphans[:number], self.orphans[number:]
         still = {one for hand in (self, *self.elders) for one in hand.open()}
         over = [one for one in chunk if one not in still]
@@ -137,13 +137,13 @@ class InFlight:
             self.complete(over)
 
     def stir(self) -> None:
-        """Something is complete: wake who waits for it, once per turn of the event loop."""
+        """Call `awake` in the next turn of the event loop, because an entry is complete."""
         if self._asleep:
             self._asleep = False
             asyncio.get_running_loop().call_soon(self._stirred)
 
     def complete(self, ids: Iterable[bytes]) -> None:
-        """Acknowledge these entries: nothing has to be done for them any more."""
+        """Have these entries acknowledged: all their deliveries are settled or stored."""
         self.done += ids
         self.stir()
 
@@ -155,7 +155,7 @@ class InFlight:
 class Entries:
     """Implements `contracts.Receipt` for entries that were read together.
 
-    `ids` are those of the entries, by position; empty once an entry is complete, or another router's.
+    `ids` are the ids of the entries, by position. An id is empty once its entry is complete, or claimed by another router.
     """
 
     __slots__ = ("_doubtful", "_former", "_hand", "_ledger", "ids", "since")
@@ -163,7 +163,7 @@ class Entries:
     def __init__(self, hand: InFlight, ids: list[bytes], since: float) -> None:
         self.ids = ids
         self.since = since
-        """When Redis last said that they are ours (monotonic seconds): as they were read, or renewed."""
+        """The time at which Redis last confirmed that the entries are ours, by a read or a renewal (monotonic seconds)."""
         self._hand: InFlight | None = hand
         self._former = hand
         self._ledger = Ledger(len(ids))
@@ -190,7 +190,7 @@ class Entries:
             self._complete(position)
 
     def returned(self, position: int) -> None:
-        """Implements `contracts.Receipt`: for an entry that never was in doubt it means nothing."""
+        """Implements `contracts.Receipt`. Does nothing, because these entries are delivered for the first time."""
 
     def open(self, position: int) -> int:
         """Implements `contracts.Receipt`."""
@@ -211,7 +211,7 @@ class Entries:
             self._complete(position, acknowledged=True)
 
     def gone(self, position: int) -> None:
-        """Implements `contracts.Receipt`. Undisputed, nobody else can have had it before it was gone."""
+        """Implements `contracts.Receipt`. Another router may have had the entry, unless it was renewed recently enough."""
         if self._hand is not None and not self._hand.undisputed(self.since):
             self.doubt(position)
 
@@ -242,7 +242,7 @@ class Entries:
             self._hand.marks.pop(entry, None)
 
     def disown(self) -> None:
-        """The stream that they came from is gone."""
+        """Acknowledge none of these entries any more, because their stream is gone."""
         self._hand = None
 
     def _complete(self, position: int, *, acknowledged: bool = False) -> None:
@@ -263,7 +263,7 @@ class Entries:
 
 
 class Recovered(Entries):
-    """Entries that were delivered before: `tried` is set when an attempt of each delivery of theirs has come back."""
+    """Entries that were delivered before. `tried` is set when an attempt of each of their deliveries has returned."""
 
     __slots__ = ("_untried", "tried")
 
