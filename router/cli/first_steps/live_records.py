@@ -27,8 +27,9 @@ Simulated = Callable[[Simulator], Simulation]
 async def simulated(loaded: Loaded, simulate: Simulated, instance: str) -> tuple[Simulation, Records]:
     """Simulate a message with the records that its deliveries need; return them too, by lookup and key.
 
-    The message is simulated again and again, and what was asked for in between is fetched: the key of one lookup may need
-    another. Raises `UnavailableError` when a store can't be reached, `ConfigError` when a secret of it is missing.
+    Simulates the message, fetches the records that were missing, and repeats both until none is missing: the key of one
+    lookup may use the record of another. Raises `UnavailableError` if a store can't be reached, `ConfigError` if one of its
+    secrets is missing.
     """
     known: dict[tuple[str, str], Answer] = {}
     lookups = lookups_of(loaded, Runtime(instance, _redis(loaded), None, tell, tell))
@@ -54,7 +55,7 @@ def _redis(loaded: Loaded) -> str:
     if any(isinstance(each, RedisHashConfig) and each.url is None for each in keys):
         loaded.require("redis")
         return redis_url(loaded)
-    return "redis://127.0.0.1"  # nobody asks it
+    return "redis://127.0.0.1"  # no lookup uses it
 
 
 def _records(known: Mapping[tuple[str, str], Answer]) -> Records:

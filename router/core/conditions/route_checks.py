@@ -1,6 +1,6 @@
-"""Why a route takes an event or does not: each of its conditions, whether it held and what it saw; pure.
+"""The reasons why a route takes an event or does not: each of its conditions, whether it held and what it saw; pure.
 
-For those who ask about one event. `core.verdict.judge` decides, and a test holds that both agree.
+The commands `explain` and `test` use it. In the router, `core.verdict.judge` decides; a test checks that both agree.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from router.escaping import cut
 from router.events import Event
 
 MOST_NAMES = 10
-"""Names or globs of a route that are listed."""
+"""The most names or globs of a route that are listed."""
 
 EXPRESSION_BYTES = 200
-"""Bytes of an expression that is shown."""
+"""The most bytes of an expression that are shown."""
 
 
 class Step(StrEnum):

@@ -1,6 +1,6 @@
-"""Which clauses of a `match` held, and which value each of them saw; pure.
+"""The evaluation of each clause of a `match` for one event: whether it held, and which value it saw; pure.
 
-For those who ask about one event. Each clause runs on the schema engine by itself, so that the answer is the router's own.
+The commands `explain` and `test` use it. Each clause runs on the schema engine by itself, as the whole `match` does in the router.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from router.core.conditions.clauses import AnyOf, Clause, Node, shown
 from router.core.conditions.match import Match, holding
 
 MOST = 10
-"""Values that are shown of one path."""
+"""The most values of one path that are shown."""
 
 NOTHING = "nothing"
-"""What a clause saw whose path leads nowhere in this payload."""
+"""The text for the value of a clause whose path is missing in the payload."""
 
 
 class Reason(NamedTuple):
@@ -33,7 +33,7 @@ class Reason(NamedTuple):
 
 
 def why(match: Match, payload: Any) -> list[Reason]:
-    """Return what each clause says of a payload. The payload meets the match when all of them held."""
+    """Return the result of each clause for a payload. The payload meets the match if all clauses held."""
     return [_reason(node, payload) for node in match.clauses]
 
 
