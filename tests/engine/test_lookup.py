@@ -228,3 +228,27 @@ def test_a_record_is_read_only_where_it_came_from():
     record = Record(inner)
     assert isinstance(record["a"][0], Record)
     assert record == inner
+
+
+async def test_a_key_that_always_fails_holds_up_no_other():
+    store = Store(lambda key: TransientError("HTTP 500") if key == "5" else {"key": key})
+    lookup = made(store)
+    for number in range(10, 30):
+        assert isinstance((await lookup.fetch(["5"]))["5"], TransientError)
+        assert await lookup.fetch([str(number)]) == {str(number): {"key": str(number)}}
+        assert lookup.status.fault is None
+
+
+async def test_a_store_that_answers_nobody_is_away_after_a_few_keys_and_back_with_the_first_answer():
+    clock, store = HandClock(), Store(lambda _: TransientError("HTTP 500"))
+    lookup = made(store, clock)
+    for key in ("1", "2", "3"):
+        assert lookup.status.fault is None
+        await lookup.fetch([key])
+    assert lookup.status.fault.why == "HTTP 500"
+    await lookup.fetch(["4"])
+    assert store.calls == [["1"], ["2"], ["3"]], "it is not asked for a second"
+    clock.time += module.PAUSE
+    store.answer = lambda key: {"key": key}
+    assert await lookup.fetch(["4"]) == {"4": {"key": "4"}}
+    assert lookup.status.fault is None

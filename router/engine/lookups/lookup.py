@@ -28,6 +28,10 @@ BATCH = 500
 PATIENCE = 10.0
 """Seconds allowed for one call of a store."""
 
+IN_A_ROW = 3
+"""Keys that fail one after the other, with no answer in between, before the store counts as away. One key that always fails
+is a fault of that key: it must not hold up the others."""
+
 PAUSE = 1.0
 """Seconds for which a store that is away is not asked again: the deliveries that need it fail at once."""
 
@@ -91,6 +95,7 @@ class Lookup:
         self._health = SinkHealth(log.bind(lookup=name), clock)
         self._away: TransientError | None = None  # until `_again_at`
         self._again_at = 0.0
+        self._failed_in_a_row = 0
         self._why = ""
         self._closed = False
         self._hits = self._misses = self._fetches = self._errors = 0
@@ -148,8 +153,12 @@ class Lookup:
         answers: Sequence[Answer] = [TransientError("the lookup was closed")] * len(keys)
         try:
             self._fetches += 1
-            answers = await self._asked(keys)
-            self._judge(answers)
+            try:
+                answers = await self._asked(keys)
+                self._judge(answers, away=False)
+            except _StoreAwayError as error:
+                answers = [error.failure] * len(keys)
+                self._judge(answers, away=isinstance(error.failure, TransientError))
         finally:
             now = self._clock.monotonic()
             for key, answer in zip(keys, answers, strict=True):
@@ -160,17 +169,18 @@ class Lookup:
                 self._flying.pop(key).set_result(answer)
 
     async def _asked(self, keys: list[str]) -> list[Answer]:
+        """Return the answer for each key. Raises `_StoreAwayError` if the call fails as a whole."""
         call = asyncio.ensure_future(self._store.fetch_many(keys))
         try:
             # Not `asyncio.timeout`: a plugin may swallow its cancellation, and is left behind then.
             await asyncio.wait({call}, timeout=PATIENCE)
             if not call.done():
-                return [TransientError(f"no answer within {PATIENCE:g} s")] * len(keys)
+                raise TransientError(f"no answer within {PATIENCE:g} s")
             found: Any = call.result()
             if isinstance(found, str) or not isinstance(found, Sequence) or len(found) != len(keys):
                 raise PluginError(f"fetch_many returned {type(found).__name__}, not one result for each key")
         except Exception as error:  # noqa: BLE001  # whatever a plugin raises is the failure of these keys
-            return [_failure(error)] * len(keys)
+            raise _StoreAwayError(_failure(error)) from None
         finally:
             if not call.done():
                 self._calls.add(call)
@@ -183,15 +193,18 @@ class Lookup:
         if not call.cancelled():
             call.exception()  # marks it as retrieved: nobody waits for this answer any more
 
-    def _judge(self, answers: Sequence[Answer]) -> None:
-        """Note whether the store is away: it is where it has answered none of the keys."""
+    def _judge(self, answers: Sequence[Answer], *, away: bool) -> None:
+        """Note whether the store is away: the call failed, or every key of late did."""
         failures = [answer for answer in answers if isinstance(answer, TransientError)]
         if failures and len(failures) == len(answers):
-            self._away = failures[0]
-            self._again_at = self._clock.monotonic() + PAUSE
-            self._why = text_of(self._away)
-            self._health.happened("a lookup can't be made: the deliveries that need it wait", self._why)
+            self._failed_in_a_row += len(failures)
+            if away or self._failed_in_a_row >= IN_A_ROW:
+                self._away = failures[0]
+                self._again_at = self._clock.monotonic() + PAUSE
+                self._why = text_of(self._away)
+                self._health.happened("a lookup can't be made: the deliveries that need it wait", self._why)
             return
+        self._failed_in_a_row = 0
         self._away = None
         fault = None if self._kept is None else self._kept.fault
         if fault is not None:
@@ -207,6 +220,14 @@ class Lookup:
         await cancelled(list(self._tasks))
         await self._store.close()
         await self._context.close()
+
+
+class _StoreAwayError(Exception):
+    """A call of a store that failed as a whole, with the failure of each of its keys."""
+
+    def __init__(self, failure: DeliveryError) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
 
 
 def _answer(found: object) -> Answer:
