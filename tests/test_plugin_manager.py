@@ -89,7 +89,10 @@ def test_builtins_import_the_api_and_their_own_modules_alone():
         ("import sys\nsys.exit(3)\n", "SystemExit"),
         ("class Panic(BaseException): ...\n\nraise Panic('all is lost')\n", "Panic: all is lost (line 3)"),
         ("def register_sinks(register):\n    register('a', print)\n", "`register_sinks` lacks `@hookimpl`"),
-        ("def helper(): ...\n", "no function is marked with `@hookimpl`; the hooks are register_sinks"),
+        (
+            "def helper(): ...\n",
+            "no function is marked with `@hookimpl`; the hooks are register_lookups, register_sinks",
+        ),
         (SINK + "    register('a')\n", "TypeError"),
         (SINK + "    register('a', 42)\n", "neither a function nor a class"),
         (SINK + "    register('a', sink, queue='disk')\n", "'memory' or 'redis'"),

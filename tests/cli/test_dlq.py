@@ -275,7 +275,7 @@ def test_replay_without_a_router_waits_and_says_so(desk):
     assert "no running router has taken 2 dead letters yet" in done.err
     assert desk.ids() == ["e-3", "l-4", "l-5"]
     assert desk.ids(REPLAY) == ["l-1", "l-2"]
-    assert "2 dead letters to be replayed" in desk.dlq("list").err
+    assert "2 dead letters not yet replayed, waiting for a router" in desk.dlq("list").err
 
 
 def test_replay_counts_recipients_with_the_configuration_at_hand(desk):

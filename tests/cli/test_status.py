@@ -116,7 +116,7 @@ async def test_its_numbers_are_those_of_what_was_published(server, tmp_path):
         assert drawn.code == 0
         assert re.search(r"^web-app +up +370 +30: decode 10, schema 20 +40 +300 +0$", drawn.out, re.MULTILINE)
         assert re.search(r"^audit +ok +0 +300 +0 +0 +0 +0$", drawn.out, re.MULTILINE)
-        assert re.search(r"^slow +breaker open +300( \(\d+ wait for a retry\))? +0 +0", drawn.out, re.MULTILINE)
+        assert re.search(r"^slow +breaker open +300( \(\d+ to be retried\))? +0 +0", drawn.out, re.MULTILINE)
         assert "The books balance." in drawn.out
         assert "! sink slow: " in drawn.out
 
