@@ -23,7 +23,7 @@ from tests.support.http import stand_in
 from tests.support.process import run
 from tests.test_reload import reload
 
-EVENTS = int(os.environ.get("EXPLAIN_EVENTS", "300"))
+EVENTS = int(os.environ.get("EXPLAIN_EVENTS", "150"))
 RELOADS = 2
 SEED = int(os.environ.get("EXPLAIN_SEED", "7"))
 

@@ -99,8 +99,10 @@ def test_live_fetches_the_records_of_lookups(redis_server, tmp_path):
         "company": {"7": {"name": "ACME"}},
     }
     assert entry["expect"] == {"sinks": ["mail"], "to": {"mail": ["jane@example.org"]}, "text": {"mail": "ACME"}}
-    (entry,) = yaml.safe_load(explained(desk, "--as-test", *payload).out)
+    done = explained(desk, "--as-test", *payload)
+    (entry,) = yaml.safe_load(done.out)
     assert entry["expect"] == {"sinks": ["mail"]}
+    assert "warning: the test is not certain of mail: the records of lookups are not fetched" in done.err
     redis_server.do("HSET", "user:42", "wants", "no")
     (off,) = json.loads(explained(desk, "--live", "--json", *payload, code=1).out)["deliveries"]
     assert off["suppressed"] == "only_if"

@@ -94,6 +94,8 @@ def explain(
     found, records = _simulated(loaded, simulated, instance if live else None)
     if as_test:
         click.echo(test_entry.entry(found, records), nl=False)
+        if warning := test_entry.uncertain(found):
+            tell(warning, "warning")
     elif as_json:
         print_json(explanation.document(found, only_fails=fails))
     elif not explanation.show(found, loaded.config, only_fails=fails):

@@ -43,6 +43,13 @@ def entry(found: Simulation, records: Records) -> str:
     return "".join(f"{INDENT}{line}\n" for line in lines)
 
 
+def uncertain(found: Simulation) -> str:
+    """Return the warning about what an entry expects without being certain; empty if it is certain of everything."""
+    sinks = ", ".join(dict.fromkeys(delivery.sink for delivery in found.deliveries if delivery.unsure))
+    why = "the records of lookups are not fetched: add `lookups` to the test, or let `explain --live` write them"
+    return f"warning: the test is not certain of {sinks}: {why}" if sinks else ""
+
+
 def _name(found: Simulation) -> str:
     """Return a name for the test: what becomes of which channel's event, and when it came, which makes it unique."""
     sinks = dict.fromkeys(delivery.sink for delivery in found.deliveries if delivery.delivers)

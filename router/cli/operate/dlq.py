@@ -173,7 +173,10 @@ def _as_test(kept: Kept, loaded: Loaded) -> str:
     from router.ops.simulation import Simulator
 
     letter = readable(kept)
-    return test_entry.entry(Simulator(loaded).whole(letter, received_at(letter).timestamp()), {})
+    found = Simulator(loaded).whole(letter, received_at(letter).timestamp())
+    if warning := test_entry.uncertain(found):
+        tell(warning, "warning")
+    return test_entry.entry(found, {})
 
 
 # purge
