@@ -7,6 +7,7 @@ from redis import exceptions as failures
 
 from router.broker.server import client
 from router.broker.server.link import Link, Script
+from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
 PUSH = Script("return redis.call('RPUSH', KEYS[1], ARGV[1])")
@@ -66,3 +67,19 @@ async def test_nothing_overtakes_a_script_that_the_server_does_not_know_yet(redi
         assert redis_server.do("LRANGE", "order", 0, -1) == [b"first", b"second", b"third"]
         redis_server.do("DEL", "order")
         redis_server.do("SCRIPT", "FLUSH")
+
+
+async def test_an_answer_to_no_command_before_the_first_one_gives_the_connection_up(redis_server):
+    """It would be taken for the answer to the ECHO, the ECHO's for that of the first command, and so on."""
+    async with Proxy(redis_server.port) as proxy:
+        link = Link(client.server(proxy.url))
+        proxy.hold = b"ECHO"
+        asking = asyncio.create_task(link.call("PING"))
+        await until(lambda: proxy.held)
+        assert proxy.inject(b":1\r\n") == 1
+        proxy.hold = b""
+        proxy.release()
+        with pytest.raises(failures.ConnectionError, match="an answer to no command"):
+            await asking
+        assert await link.call("PING") == b"PONG"
+        await link.close()

@@ -193,9 +193,11 @@ class Link:
         with client.broken():
             await connection.send_packed_command(_pack(("ECHO", b"0")))
         try:
-            return bool(await self._read(connection) == b"0")
+            answer = await self._read(connection)
         except failures.ResponseError as error:
             return answers.passes(error)
+        _check(b"0", answer)
+        return True
 
     async def close(self) -> None:
         """Close the connection.
