@@ -12,6 +12,7 @@ from router.broker.groups.in_flight import Names
 from router.broker.server import keys
 from router.contracts import Receipt
 from router.events import RawBatch
+from router.wording import counted
 
 GROUP = "event-router"
 """The consumer group of every stream of items."""
@@ -37,8 +38,7 @@ class ListStream(Stream):
     def healed(self, lost: Loss, held: int) -> str:
         """Log the loss of the stream or group while so many items were in flight, and the consequence."""
         if lost is Loss.STREAM:
-            number = f"{held} item{'' if held == 1 else 's'}"
-            return f"the items in flight are gone from Redis: the {number} of this router will be delivered, another's may be lost"
+            return f"the items in flight are gone from Redis: the {counted(held, 'item')} of this router will be delivered, another's may be lost"
         return "the consumer group of the items in flight was gone: what other routers have in flight may be repeated"
 
 

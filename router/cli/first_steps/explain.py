@@ -78,7 +78,7 @@ def explain(
     lookups with `--live`. `--dlq` reads a dead letter from Redis and says what its replay would do with the configuration
     as it is now. Exit code 0 when something would be delivered, else 1.
     """
-    from router.cli.first_steps import explanation, test_entry
+    from router.cli.first_steps import explanation
 
     if as_test and (fails or as_json):
         raise click.UsageError("--as-test prints YAML: it goes with neither --fails nor --json")
@@ -93,14 +93,21 @@ def explain(
         simulated = _payload(loaded, channel, source, payload_of(payload))
     found, records = _simulated(loaded, simulated, instance if live else None)
     if as_test:
-        click.echo(test_entry.entry(found, records), nl=False)
-        if warning := test_entry.uncertain(found):
-            tell(warning, "warning")
+        print_test(found, records)
     elif as_json:
         print_json(explanation.document(found, only_fails=fails))
     elif not explanation.show(found, loaded.config, only_fails=fails):
         tell("nothing said no")
     return Exit.OK if found.delivers else Exit.FINDINGS
+
+
+def print_test(found: Simulation, records: Records) -> None:
+    """Print what was found as an entry of `tests:`, and a warning if the entry is not certain of everything."""
+    from router.cli.first_steps import test_entry
+
+    click.echo(test_entry.entry(found, records), nl=False)
+    if warning := test_entry.uncertain(found):
+        tell(warning, "warning")
 
 
 def _simulated(loaded: Loaded, simulated: Simulated, instance: str | None) -> tuple[Simulation, Records]:

@@ -14,7 +14,7 @@ import click
 
 from router.broker.dead_letters.dead_letter_store import Kept, LetterStore
 from router.cli.common import json_option, of_running, print_json, redis_url, tell
-from router.cli.first_steps.explain import as_test_option
+from router.cli.first_steps.explain import as_test_option, print_test
 from router.cli.operate import dead_letter_views as views
 from router.cli.operate.bulk import agreed, dry_run_option, progress, yes_option
 from router.cli.tables import show_table
@@ -155,7 +155,11 @@ async def show(letter_id: str, *, loaded: Loaded, as_json: bool, as_test: bool) 
     if as_test:
         if as_json:
             raise click.UsageError("--as-test prints YAML: it does not go with --json")
-        click.echo(_as_test(kept, loaded), nl=False)
+        from router.core.accounts.dead_letter_filter import received_at
+        from router.ops.simulation import Simulator
+
+        letter = readable(kept)
+        print_test(Simulator(loaded).whole(letter, received_at(letter).timestamp()), {})
         return Exit.OK
     kept = views.hiding(loaded.secrets)(kept)
     if as_json:
@@ -164,19 +168,6 @@ async def show(letter_id: str, *, loaded: Loaded, as_json: bool, as_test: bool) 
     for text in views.page(kept, time.time()):
         click.echo(escape(text, newlines=True))
     return Exit.OK
-
-
-def _as_test(kept: Kept, loaded: Loaded) -> str:
-    """Return the event of a letter as an entry of `tests:`. Its clock stands at the time at which it was received."""
-    from router.cli.first_steps import test_entry
-    from router.core.accounts.dead_letter_filter import received_at
-    from router.ops.simulation import Simulator
-
-    letter = readable(kept)
-    found = Simulator(loaded).whole(letter, received_at(letter).timestamp())
-    if warning := test_entry.uncertain(found):
-        tell(warning, "warning")
-    return test_entry.entry(found, {})
 
 
 # purge

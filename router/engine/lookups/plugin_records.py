@@ -10,10 +10,8 @@ from typing import Any
 from router.core.plugin_signatures import takes_context
 from router.engine.calling.slots import contained
 from router.errors import PluginError
+from router.ops.lookups.one_by_one import OneByOne
 from router.plugin_contracts import LookupContext, LookupOptions, LookupType
-
-AT_ONCE = 16
-"""Calls of a function under way at the same time, at most."""
 
 
 class PluginRecords:
@@ -28,14 +26,14 @@ class PluginRecords:
         self._made = kind.fetch(options) if isinstance(kind.fetch, type) else None
         self._fetch = kind.fetch
         self._with_context = self._made is None and takes_context(kind.fetch)
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._one_by_one = OneByOne()
         self._opening = asyncio.Lock()
         self._open = False
 
     async def fetch_many(self, keys: Sequence[str]) -> Sequence[Any]:
         """Return what the plugin says for each key: the record, None, or an exception. Raises the plugin's errors."""
         if self._made is None:
-            return await asyncio.gather(*(self._one(key) for key in keys))
+            return await self._one_by_one.fetch(keys, self._one)
         async with self._opening:
             if not self._open:
                 await self._lifecycle("open", self._context)
@@ -46,11 +44,10 @@ class PluginRecords:
     async def _one(self, key: str) -> Any:
         """Call a plugin's function for one key; its exception is the answer."""
         more = (self._context,) if self._with_context else ()
-        async with self._turns:
-            try:
-                return await self._called(self._fetch, key, self._options, *more)
-            except Exception as error:  # noqa: BLE001  # whatever a plugin raises is the failure of this key
-                return error
+        try:
+            return await self._called(self._fetch, key, self._options, *more)
+        except Exception as error:  # noqa: BLE001  # whatever a plugin raises is the failure of this key
+            return error
 
     async def _called(self, function: Callable[..., Any], *args: Any) -> Any:
         if inspect.iscoroutinefunction(function):

@@ -49,7 +49,7 @@ def check_sections(draft: Draft) -> None:
     typed.unknown_keys(root, SECTIONS, problems)
     for key in _OPTIONAL:  # a section whose lines are all commented out
         found = root.get(key)
-        if isinstance(found, Scalar) and found.value is None and found.cut is None:
+        if isinstance(found, Scalar) and found.empty:
             del root.entries[key]
     _version(root, problems)
     draft.redis = _simple(draft, "redis", draft.redis)

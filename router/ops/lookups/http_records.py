@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
@@ -11,10 +10,8 @@ from router.core.delivery.responses import retry_after
 from router.core.rendering.sandbox.lookup_records import Record
 from router.errors import DeliveryError, PermanentError, TransientError
 from router.ops.http import MAX_BODY
+from router.ops.lookups.one_by_one import OneByOne
 from router.plugin_contracts import HttpClient, HttpResponse
-
-AT_ONCE = 16
-"""Requests under way at the same time, at most."""
 
 
 class HttpRecords:
@@ -24,20 +21,19 @@ class HttpRecords:
         self._client = client
         self._clock = clock
         self._headers = {"Accept": "application/json", **headers}
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._one_by_one = OneByOne()
 
     async def fetch_many(self, keys: Sequence[str]) -> list[Record | Exception | None]:
         """Return the JSON object at each URL, None for HTTP 404, or why it could not be fetched."""
-        return await asyncio.gather(*(self._fetch(key) for key in keys))
+        return await self._one_by_one.fetch(keys, self._fetch)
 
     async def _fetch(self, url: str) -> Record | Exception | None:
-        async with self._turns:
-            try:
-                return _record(await self._client.request("GET", url, headers=self._headers), self._clock.now())
-            except PermanentError as error:
-                return error
-            except DeliveryError as error:  # a certificate that can't be trusted may be replaced
-                return error if isinstance(error, TransientError) else TransientError(str(error))
+        try:
+            return _record(await self._client.request("GET", url, headers=self._headers), self._clock.now())
+        except PermanentError as error:
+            return error
+        except DeliveryError as error:  # a certificate that can't be trusted may be replaced
+            return error if isinstance(error, TransientError) else TransientError(str(error))
 
     async def close(self) -> None:
         """Do nothing: the client belongs to the lookup's context."""

@@ -54,7 +54,7 @@ def _match(entry: Entry, problems: Problems) -> Match | None:
     node = entry.node
     if node.faulty:
         return None
-    if isinstance(node, Scalar) and node.value is None and node.cut is None:
+    if isinstance(node, Scalar) and node.empty:
         problems.add("is empty, and would take every event; name paths and conditions, or leave `match` out", node)
         return None
     if not isinstance(node, Mapping) and not isinstance(node, Sequence):
@@ -80,7 +80,7 @@ def _when(entry: Entry, environment: TemplateEnvironment, problems: Problems) ->
     node = entry.node
     if node.faulty:
         return None
-    if isinstance(node, Scalar) and node.value is None and node.cut is None:
+    if isinstance(node, Scalar) and node.empty:
         problems.add("is empty, and would take every event; write an expression, or leave `when` out", node)
         return None
     source = typed.text(node, problems)

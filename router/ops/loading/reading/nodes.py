@@ -76,6 +76,11 @@ class Scalar(Node):
     unset: list[str] = field(default_factory=list)
     end: Mark | None = None
 
+    @property
+    def empty(self) -> bool:
+        """True if nothing is written: no value, and no comment that may be one."""
+        return self.value is None and self.cut is None
+
 
 @dataclass(slots=True, eq=False)
 class Entry:

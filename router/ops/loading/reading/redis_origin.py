@@ -50,7 +50,7 @@ class RedisOrigin:
 def imply(root: Mapping, environ: MappingType[str, str]) -> Scalar | None:
     """Write `redis.url` into a tree that has none; return the new scalar, which is not expanded yet."""
     entry = root.entries.get("redis")
-    if entry is None or (isinstance(entry.node, Scalar) and entry.node.value is None and entry.node.cut is None):
+    if entry is None or (isinstance(entry.node, Scalar) and entry.node.empty):
         mark = entry.mark if entry else Mark(root.mark.file, 1, 1)
         entry = root.entries["redis"] = Entry(mark, Mapping(mark))
     if not isinstance(entry.node, Mapping) or "url" in entry.node.entries:

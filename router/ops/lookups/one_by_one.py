@@ -1,0 +1,49 @@
+"""Fetching records key by key, for stores that take one key at a time; floor 4."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from router.errors import TransientError
+
+T = TypeVar("T")
+
+AT_ONCE = 16
+"""Fetches under way at the same time, at most."""
+
+PATIENCE = 8.0
+"""Seconds until the keys without an answer fail. Shorter than the patience with a whole call, which would fail every key."""
+
+
+class OneByOne:
+    """Fetches many keys, each by itself: a key without an answer holds up no other key."""
+
+    def __init__(self) -> None:
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    async def fetch(self, keys: Sequence[str], one: Callable[[str], Awaitable[T]]) -> list[T | TransientError]:
+        """Return the result of `one` for each key, in order, or a failure where there is none in time."""
+
+        async def fetched(key: str) -> T:
+            async with self._turns:
+                return await one(key)
+
+        tasks = [asyncio.create_task(fetched(key)) for key in keys]
+        for task in tasks:
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+        try:
+            await asyncio.wait(tasks, timeout=PATIENCE)
+            late = TransientError(f"no answer within {PATIENCE:g} s")
+            return [task.result() if task.done() else late for task in tasks]
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def _ended(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # marks it as retrieved: nobody waits for a late answer
