@@ -42,7 +42,7 @@ class Recorder:
 
 @dataclass(eq=False)
 class Neighbour:
-    """Somebody else in the process (`crash_isolation.Member`), who has deliveries in hand or has not."""
+    """Somebody else in the process (`crash_isolation.Member`), who has deliveries in flight or has not."""
 
     at_work: bool
 

@@ -1,4 +1,4 @@
-"""What becomes of deliveries that were in hand when a router died."""
+"""What becomes of deliveries that were in flight when a router died."""
 
 import asyncio
 from dataclasses import replace
@@ -138,7 +138,7 @@ async def test_only_one_suspect_of_a_whole_router_is_in_hand(redis_server, line)
 
 
 async def _suspicious(line, url, sink, deaths):
-    """One delivery of a sink that was alone in hand at so many deaths of its router, but for the first three."""
+    """One delivery of a sink that was alone in flight at so many deaths of its router, but for the first three."""
     one = line(url, sink=sink)
     await put(one, 1)
     for _ in range(deaths):

@@ -308,7 +308,7 @@ async def test_trimmed_entries_of_a_dead_peer_are_counted_too(redis_server, desk
 
 
 async def test_what_kills_is_found_and_nobody_else_is(redis_server, clock):
-    """Each life of the process ends when entry 30 is in hand."""
+    """Each life of the process ends when entry 30 is in flight."""
     add(redis_server, "billing", *[b"%d" % n for n in range(60)])
     seen: list[bytes] = []
     for _ in range(20):
@@ -551,7 +551,7 @@ async def test_a_suspicious_entry_waits_until_redis_knows_what_became_of_the_one
         take, (stream,) = PendingEntries.take, source.streams
 
         async def taking(*what, **more):
-            taken.append(bool(stream.hand.unacknowledged or stream.hand.returned))
+            taken.append(bool(stream.in_flight.unacknowledged or stream.in_flight.returned))
             return await take(*what, **more)
 
         monkeypatch.setattr(PendingEntries, "take", taking)
@@ -601,11 +601,11 @@ async def test_an_entry_acknowledged_while_its_answer_is_on_the_way_is_not_pendi
             async def call(self, *words):
                 answer = await super().call(*words)
                 desk.settle()
-                await until(lambda: not stream.hand.all())
+                await until(lambda: not stream.in_flight.all())
                 return answer
 
         link = Slow(client.server(redis_server.url))
-        found = [page async for page in PendingEntries(link, stream.names).pages(stream.hand.all)]
+        found = [page async for page in PendingEntries(link, stream.names).pages(stream.in_flight.all)]
         await link.close()
     assert found == []
 

@@ -176,7 +176,7 @@ async def test_what_is_over_while_the_group_is_made_anew_is_not_taken_for_unfini
     async with running(redis_server.url, ["billing"], desk, clock) as source:
         await until(lambda: len(desk.held) == 3)
         (stream,) = source.streams
-        stream.hand.resumed(ids[2].encode(), ids[2].encode())
+        stream.in_flight.resumed(ids[2].encode(), ids[2].encode())
         desk.settle(b"0")
         await until(lambda: len(pending(redis_server, "billing")) == 2)  # acknowledged before it is made pending again
         await source.reader.group.heal(stream)

@@ -41,7 +41,7 @@ async def renewed(source, hand, times=3):
     for _ in range(times):
         hand.time += 15.0
         source.reader.acknowledger.wake()
-        await until(lambda: all(batch.since == hand.time for batch in source.streams[0].hand.batches))
+        await until(lambda: all(batch.since == hand.time for batch in source.streams[0].in_flight.batches))
 
 
 async def asked(server, times):

@@ -127,7 +127,7 @@ def test_the_queues_of_sinks_that_work_that_are_gone_and_that_moved_to_memory(de
     done = desk.queue("list")
     assert done.code == 0
     header, *rows = (line.split() for line in done.out.splitlines())
-    assert header == ["sink", "state", "waiting", "delayed", "in", "hand", "oldest"]
+    assert header == ["sink", "state", "waiting", "delayed", "in", "flight", "oldest"]
     table = {row[0]: row[1:] for row in rows}
     assert list(table) == ["kept", "audit", "gone", "later-only"]
     assert table["kept"][:4] == ["ok", "3", "0", "0"]
@@ -164,7 +164,7 @@ def test_what_a_living_router_has_let_go_of_is_not_said_to_be_a_dead_ones(quick)
     with quick.server.client() as client:
         client.xgroup_create(stream, "event-router", id="0")
         taken = client.xreadgroup("event-router", "alive", {stream: ">"})[0][1]
-        for entry, _ in taken:  # as a router sets free what it has in hand, when a reload takes the sink away
+        for entry, _ in taken:  # as a router sets free what it has in flight, when a reload takes the sink away
             client.execute_command("XCLAIM", stream, "event-router", "alive", 0, entry, "IDLE", 10**8, "RETRYCOUNT", 0)
     done = quick.queue("move", "gone", "kept")
     assert done.code == 0

@@ -1,4 +1,4 @@
-"""A worker that makes room for another: what becomes of what it has in hand."""
+"""A worker that makes room for another: what becomes of what it has in flight."""
 
 from __future__ import annotations
 

@@ -648,7 +648,7 @@ async def test_one_event_twice_is_two_deliveries_of_a_lane():
 
 
 class Shared:
-    """A queue that others share, and that does not let everything stay in hand."""
+    """A queue that others share, and that does not let everything stay in flight."""
 
     def __init__(self):
         self.put_off = []

@@ -31,8 +31,8 @@ LAST_PATIENCE = 1.0
 SLOW_DOWN = 0.002
 """Seconds between two rounds of acknowledgements; entries that complete meanwhile are acknowledged together."""
 
-# KEYS: the stream, the hash of marks. ARGV: the group, 1 where entries are deleted, then id and mark of each entry. A mark goes
-# though the stream may be gone, and its key hold something else.
+# Acknowledges entries and removes their marks. KEYS: the stream, the hash of marks. ARGV: the group, 1 if entries are also
+# deleted, then the id and the mark of each entry. A mark is removed even if the stream is gone or its key has another type.
 UNMARK = Script("""
 for i = 3, #ARGV, 2 do
   redis.pcall('XACK', KEYS[1], ARGV[1], ARGV[i])
@@ -53,7 +53,7 @@ class Acknowledger:
     def __init__(
         self,
         server: Server,
-        hands: Sequence[InFlight],
+        all_in_flight: Sequence[InFlight],
         membership: Membership,
         *,
         acknowledged: Callable[[], None],
@@ -61,7 +61,7 @@ class Acknowledger:
         log: BoundLogger,
     ) -> None:
         self._link = Link(server)
-        self._hands = hands
+        self._all_in_flight = all_in_flight
         self._renew_every = claims.renew_every(membership.claim_idle)
         self._give_back = membership.give_back
         self._acknowledged = acknowledged
@@ -86,7 +86,7 @@ class Acknowledger:
 
     def start(self) -> None:
         """Start the task; from now on `wake` has an effect."""
-        self._task = asyncio.create_task(self._run(), name="stream keeper")
+        self._task = asyncio.create_task(self._run(), name="acknowledger")
 
     def wake(self) -> None:
         """Note that an entry is complete."""
@@ -109,7 +109,7 @@ class Acknowledger:
         self.wake()
         await self._link.close()
         await asyncio.wait([task], timeout=LAST_PATIENCE)
-        number = sum(hand.unacknowledged for hand in self._hands)
+        number = sum(in_flight.unacknowledged for in_flight in self._all_in_flight)
         if number and wait_for > 0:
             message = "entries could not be acknowledged: they will be delivered again"
             self._log.error(message, number=number, reason=self._health.reason)
@@ -130,7 +130,7 @@ class Acknowledger:
                 await self._pause(self._health.failed(error))
                 continue
             self._health.succeeded()
-            if any(hand.unacknowledged or hand.returned for hand in self._hands):
+            if any(in_flight.unacknowledged or in_flight.returned for in_flight in self._all_in_flight):
                 await self._pause(SLOW_DOWN)
             else:
                 await self._wait()
@@ -151,54 +151,54 @@ class Acknowledger:
                 await self._work.wait()
 
     async def _acknowledge(self) -> None:
-        for hand in self._hands:
-            hand.sent += hand.done
-            hand.done = []
-            while hand.sent:
-                ids = hand.sent[:CHUNK]
-                rest = await self._unmarked(hand, ids)
+        for in_flight in self._all_in_flight:
+            in_flight.sent += in_flight.done
+            in_flight.done = []
+            while in_flight.sent:
+                ids = in_flight.sent[:CHUNK]
+                rest = await self._unmarked(in_flight, ids)
                 try:
-                    await PendingEntries(self._link, hand.names).acknowledge(rest)
+                    await PendingEntries(self._link, in_flight.names).acknowledge(rest)
                 except failures.ResponseError as error:
                     if not _is_of_a_lost_group(error):
                         raise
-                del hand.sent[: len(ids)]
+                del in_flight.sent[: len(ids)]
                 self._acknowledged()
-            if hand.stale and hand.names.marks is not None:
-                stale = hand.stale[:CHUNK]
-                await self._link.call("HDEL", hand.names.marks, *stale)
-                del hand.stale[: len(stale)]
+            if in_flight.stale and in_flight.names.marks is not None:
+                stale = in_flight.stale[:CHUNK]
+                await self._link.call("HDEL", in_flight.names.marks, *stale)
+                del in_flight.stale[: len(stale)]
 
-    async def _unmarked(self, hand: InFlight, ids: list[bytes]) -> list[bytes]:
+    async def _unmarked(self, in_flight: InFlight, ids: list[bytes]) -> list[bytes]:
         """Acknowledge the entries with marks, each together with its mark in one step; return the others."""
-        marked = {one: hand.marks[one] for one in ids if one in hand.marks} if hand.marks else {}
-        key, group, _, marks, own = hand.names
+        marked = {one: in_flight.marks[one] for one in ids if one in in_flight.marks} if in_flight.marks else {}
+        key, group, _, marks, own = in_flight.names
         if not marked or marks is None:
             return ids
         words = [word for pair in marked.items() for word in pair]
         await self._link.script(UNMARK, [key, marks], [group, int(own), *words])
         for one in marked:
-            hand.marks.pop(one, None)
+            in_flight.marks.pop(one, None)
         # The first mark is named again, because the command needs at least one.
         return [one for one in ids if one not in marked] or ids[:1]
 
     async def _set_back(self) -> None:
         """Reset the delivery count of entries whose attempt returned: they did not crash the process."""
-        for hand in self._hands:
-            returned = hand.returned  # the list is replaced if the stream is forgotten meanwhile
+        for in_flight in self._all_in_flight:
+            returned = in_flight.returned  # the list is replaced if the stream is forgotten meanwhile
             ids = list(returned)
-            await self._claim(hand, ids, count=0)
+            await self._claim(in_flight, ids, count=0)
             del returned[: len(ids)]
             if ids:
                 self._acknowledged()
 
     async def _renew(self) -> None:
         """Renew the entries in flight. Entries that Redis lost, or lists for another router, are delivered nevertheless."""
-        for hand in self._hands:
+        for in_flight in self._all_in_flight:
             now = self._clock.monotonic()
-            due = [batch for batch in hand.batches if batch.since <= now - self._renew_every / 2]
+            due = [batch for batch in in_flight.batches if batch.since <= now - self._renew_every / 2]
             held = [(batch, position, entry) for batch in due for position, entry in enumerate(batch.ids) if entry]
-            states = await self._claim(hand, [entry for _, _, entry in held])
+            states = await self._claim(in_flight, [entry for _, _, entry in held])
             for (batch, position, entry), state in zip(held, states, strict=False):
                 if batch.ids[position] != entry:
                     continue  # the entry completed before the answer came
@@ -212,17 +212,17 @@ class Acknowledger:
 
     async def _leave(self) -> None:
         """Release the remaining entries at a graceful shutdown."""
-        for hand in self._hands:
+        for in_flight in self._all_in_flight:
             try:
-                await self._give_back(self._link, hand)
+                await self._give_back(self._link, in_flight)
             except failures.ResponseError as error:
                 if not _is_of_a_lost_group(error):
                     raise
 
-    async def _claim(self, hand: InFlight, ids: Sequence[bytes], count: int = -1) -> bytes:
+    async def _claim(self, in_flight: InFlight, ids: Sequence[bytes], count: int = -1) -> bytes:
         """Renew the entries that Redis lists as ours; return its answer for each, nothing if the group is lost."""
         try:
-            return await PendingEntries(self._link, hand.names).claim(ids, count=count)
+            return await PendingEntries(self._link, in_flight.names).claim(ids, count=count)
         except failures.ResponseError as error:
             if _is_of_a_lost_group(error):
                 return b""

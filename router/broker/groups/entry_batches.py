@@ -1,4 +1,4 @@
-"""Hands entries of streams on as batches of payloads, and makes dead letters of those that can't be handed on; floor 4."""
+"""Passes entries of streams on as batches of payloads, and makes dead letters of entries without a payload; floor 4."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ REDIS_ID = "redis-id"
 
 
 class EntryBatches:
-    """The way of entries from a source to its receiver.
+    """Passes the entries of one source to its receiver.
 
-    `payload_field` is the field that becomes the payload, the others become headers.
+    The field `payload_field` of an entry becomes the payload, the other fields become headers.
     """
 
     def __init__(self, source: str, receiver: Receiver, *, payload_field: str, log: BoundLogger) -> None:
@@ -31,42 +31,43 @@ class EntryBatches:
         self._field = payload_field.encode()
         self._log = log
 
-    def hand_on(
+    def pass_on(
         self, stream: Stream, entries: list[Entry], receipt: type[Entries] | None, since: float = 0.0
     ) -> Entries | None:
-        """Give entries to the receiver; returns the receipt of those that have a payload, None where none has.
+        """Pass entries to the receiver; return the receipt of those with a payload, None if none has one.
 
-        They are ours `since` (monotonic seconds). Without a kind of `receipt` nothing is acknowledged.
+        Redis confirmed at `since` (monotonic seconds) that the entries are ours. `receipt` is the class of the receipts;
+        without it, nothing is acknowledged.
         """
         field = self._field
         payloads = [fields[1] for _, fields in entries if len(fields) == 2 and fields[0] == field]
-        if len(payloads) == len(entries):  # nothing but payloads, as nearly always
+        if len(payloads) == len(entries):  # the usual case: no entry has other fields
             if not entries:
                 return None
             ids = [entry[0] for entry in entries]
-            return self._give(stream, ids, payloads, None, receipt(stream.hand, ids, since) if receipt else None)
+            return self._give(stream, ids, payloads, None, receipt(stream.in_flight, ids, since) if receipt else None)
         good: list[tuple[bytes, bytes, dict[str, str]]] = []
         for entry_id, fields in entries:
             payload, headers = _split(fields, field)
             if payload is None:
-                made = receipt(stream.hand, [entry_id], since) if receipt else None
+                made = receipt(stream.in_flight, [entry_id], since) if receipt else None
                 self._refuse(stream, (entry_id, b"", headers), made, Reason.FIELD, self._no_field(headers))
             else:
                 good.append((entry_id, payload, headers))
         if not good:
             return None
         ids, payloads, others = ([*column] for column in zip(*good, strict=True))
-        return self._give(stream, ids, payloads, others, receipt(stream.hand, ids, since) if receipt else None)
+        return self._give(stream, ids, payloads, others, receipt(stream.in_flight, ids, since) if receipt else None)
 
     def give_up(self, stream: Stream, entry: Entry, deliveries: int, since: float) -> None:
-        """Make a dead letter of an entry that ended the process again and again."""
+        """Make a dead letter of an entry that crashed the process too often."""
         entry_id, fields = entry
         payload, headers = _split(fields, self._field)
         detail = f"delivered {counted(deliveries, 'time')}, and each time the router ended before the attempt came back"
         self._log.error(
             "an entry is given up as poison", stream=stream.name, entry=entry_id.decode(), reason=str(Reason.POISON)
         )
-        receipt = Recovered(stream.hand, [entry_id], since)
+        receipt = Recovered(stream.in_flight, [entry_id], since)
         self._refuse(stream, (entry_id, payload or b"", headers), receipt, Reason.POISON, detail)
 
     def _give(
@@ -88,7 +89,7 @@ class EntryBatches:
         others: list[dict[str, str]] | None,
         receipt: Receipt | None,
     ) -> Sequence[RawBatch]:
-        """Return the messages that entries are: their ids, payloads and other fields, where any has some."""
+        """Return entries as batches of messages. `others` has the other fields of each entry; None if no entry has any."""
         names = b" ".join(ids).decode().split(" ")
         headers: list[dict[str, str] | None] = [{REDIS_ID: name} for name in names]
         if others is not None:
@@ -114,7 +115,7 @@ class EntryBatches:
 
 
 def _split(fields: list[bytes], wanted: bytes) -> tuple[bytes | None, dict[str, str]]:
-    """Return the payload of an entry, None when it has none, and its other fields as text."""
+    """Return the payload of an entry, or None, and its other fields as text."""
     payload: bytes | None = None
     headers: dict[str, str] = {}
     for name, value in zip(fields[::2], fields[1::2], strict=True):

@@ -18,7 +18,7 @@ from router.core.delivery import claims, trimming
 from router.core.delivery.trimming import Look
 
 
-class Refused(Exception):  # noqa: N818  # it is told as a ConfigError
+class Refused(Exception):  # noqa: N818  # callers turn it into a ConfigError
     """Raised if the server's user may not send a command, or the key has another type than a stream."""
 
     def __init__(self, command: str, key: str, answer: str, kind: str = "stream") -> None:
@@ -90,16 +90,16 @@ class Group:
         lost = None
         if await self._last_delivered(stream) is None:
             lost = await self._make_anew(stream)
-        progress, hand = stream.progress, stream.hand
+        progress, in_flight = stream.progress, stream.in_flight
         if lost is Loss.GROUP or (progress.lost and lost is None):
             begins = await self._last_delivered(stream)
             if begins is not None:
-                hand.resumed(begins, progress.last)
+                in_flight.resumed(begins, progress.last)
         progress.lost = False
-        while hand.orphans:
-            chunk = hand.orphans[:PAGE]
+        while in_flight.orphans:
+            chunk = in_flight.orphans[:PAGE]
             await PendingEntries(self._link, stream.names).claim(chunk, force=True)
-            hand.adopted(len(chunk))
+            in_flight.adopted(len(chunk))
         return lost
 
     async def _make_anew(self, stream: Stream) -> Loss:
@@ -135,7 +135,7 @@ class Group:
             return b"0"
         if not progress.peers:
             return progress.last
-        return claims.resume_after(progress.group_last, [*stream.hand.all(), *filter(None, [progress.lowest])])
+        return claims.resume_after(progress.group_last, [*stream.in_flight.all(), *filter(None, [progress.lowest])])
 
     async def _last_delivered(self, stream: Stream) -> bytes | None:
         """Return the last id delivered to the group; None if there is no group."""

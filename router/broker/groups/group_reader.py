@@ -25,18 +25,20 @@ from router.core.accounts.books import SourceBook
 from router.core.delivery import claims
 
 GLANCE = 1.0
-"""Seconds between two looks at how far a group has come: so much would come again were it lost where others read with it.
+"""Seconds between two checks of a group's progress.
 
-What was trimmed before it was read is seen by such a look too, and may be taken for read where none came in time.
+If the group is lost while other routers read with it, the entries since the last check are delivered again. The check also
+counts entries that were trimmed before they were read. Entries that are both added and trimmed between two checks may be
+counted as read.
 """
 
 
 POLL = 0.05
-"""Seconds between two looks into streams that can't all be waited for together."""
+"""Seconds between two reads without BLOCK, when there is too little room to wait for all streams in one command."""
 
 
 class New(Protocol):
-    """The origin of new entries: they are pending for us when they are returned."""
+    """The origin of new entries. An entry that it returns is already pending for this router."""
 
     @property
     def fault(self) -> str | None:
@@ -47,26 +49,26 @@ class New(Protocol):
         """The start of the command under way (`time.monotonic`), or None."""
 
     async def prepare(self, stream: Stream) -> None:
-        """Do at the start what reading a stream needs, beside its group. Raises `Refused`."""
+        """Prepare the reading of a stream at the start, after its group was created. Raises `Refused`."""
 
     async def try_reading(self, stream: Stream) -> None:
-        """Send reads that return nothing: a server that answers questions about a group may still refuse reads."""
+        """Send reads that return no entries. A server that allows XINFO may still refuse to read."""
 
     async def read(self, room: int) -> list[Any]:
-        """Wait a little for entries; return rows of a key and its entries, not more entries than there is room."""
+        """Wait briefly for entries; return pairs of a stream's key and its entries, `room` entries at most."""
 
     async def end(self) -> None:
-        """Wait for entries no more."""
+        """Stop waiting for entries."""
 
     async def close(self) -> None:
-        """Hang up; a later `read` opens new connections."""
+        """Close the connections; a later `read` opens new ones."""
 
 
 class NewEntries:
-    """Asks for entries that were delivered to nobody yet, and waits for them for `block` seconds.
+    """Reads entries that no consumer has received yet, and waits up to `block` seconds for them.
 
-    COUNT is for each stream, so with little room only some are read, in turn, and none of them is waited for while others may
-    have something.
+    XREADGROUP applies COUNT to each stream. With room for fewer entries than there are streams, a read names only some of
+    the streams, in turn, and does not block, because the other streams may have entries.
     """
 
     fault = None
@@ -78,7 +80,7 @@ class NewEntries:
         names = streams[0].names
         self._words = ("XREADGROUP", "GROUP", names.group, names.consumer, "COUNT")
         self._turn = 0
-        self._fruitless = 0  # streams that were looked into in a row and had nothing
+        self._fruitless = 0  # streams read in a row that had no entries
 
     @property
     def since(self) -> float | None:
@@ -86,20 +88,20 @@ class NewEntries:
         return self._link.since
 
     async def prepare(self, stream: Stream) -> None:
-        """Do nothing: a group is all that it takes."""
+        """Do nothing: reading a stream needs only its group."""
 
     async def try_reading(self, stream: Stream) -> None:
-        """Send a read that brings nothing."""
+        """Send a read that returns no entries."""
         await self._link.call(*self._words, 1, "STREAMS", stream.key, LAST_ID)
 
     async def end(self) -> None:
-        """Do nothing: a wait ends by itself."""
+        """Do nothing: the read under way returns after `block` seconds."""
 
     async def close(self) -> None:
-        """Do nothing: the reader hangs up."""
+        """Do nothing: the connection is the reader's, which closes it."""
 
     async def read(self, room: int) -> list[Any]:
-        """Return rows of a key and its entries, not more entries than there is room."""
+        """Return pairs of a stream's key and its entries, `room` entries at most."""
         streams = self._streams
         number = min(len(streams), room)
         blocks: tuple[Word, ...] = ("BLOCK", self._block)
@@ -115,10 +117,10 @@ class NewEntries:
 
 
 class GroupReader:
-    """Hands on the entries of some streams until `stop` is set, and acknowledges them when they are over.
+    """Passes on the entries of some streams until `stop` is set, and has them acknowledged when they are complete.
 
-    Begins anew from what Redis lists as pending, whatever broke it off. `link` reads; another connection acknowledges, for
-    reading blocks.
+    After any error, `run` may be called again: it begins with the entries that Redis lists as pending. `link` is the
+    connection for reading. Acknowledgements have another one, because a read blocks its connection.
     """
 
     def __init__(
@@ -138,13 +140,15 @@ class GroupReader:
         self.streams = streams
         self.trimmed = Trimmed(streams, book, clock, log)
         self.resets = 0
-        """How often a group, or the stream with it, was lost and made anew."""
+        """The number of times that a group or its stream was lost and created again."""
         self.stop = asyncio.Event()
         self.idle = membership.claim_idle
         self._link = link
-        hands = [stream.hand for stream in streams]
-        self._room = room = Room(hands, membership.max_in_flight, self.stop)
-        self.acknowledger = Acknowledger(server, hands, membership, acknowledged=room.changed, clock=clock, log=log)
+        all_in_flight = [stream.in_flight for stream in streams]
+        self._room = room = Room(all_in_flight, membership.max_in_flight, self.stop)
+        self.acknowledger = Acknowledger(
+            server, all_in_flight, membership, acknowledged=room.changed, clock=clock, log=log
+        )
         self.group = Group(link, membership)
         self._recovery = Recovery(
             link,
@@ -156,8 +160,8 @@ class GroupReader:
             clock=clock,
             stop=self.stop,
         )
-        for hand in hands:
-            hand.awake, hand.undisputed = self.stirred, self._undisputed
+        for in_flight in all_in_flight:
+            in_flight.awake, in_flight.undisputed = self.stirred, self._undisputed
         self._new = new
         self._by_key = {stream.key: stream for stream in streams}
         self._batches = batches
@@ -178,38 +182,38 @@ class GroupReader:
         return min((since for since in (self._link.since, self._new.since) if since is not None), default=None)
 
     def stirred(self) -> None:
-        """Note that something is complete: it is to be acknowledged, and there is room for more."""
+        """Note that an entry is complete: acknowledge it, and use the room for another one."""
         self.acknowledger.wake()
         self._room.changed()
 
     def _undisputed(self, since: float) -> bool:
-        """Return whether what came into our hand then can't have been idle for long enough to be taken over."""
+        """Return whether no other router can have claimed entries that were read or renewed at `since` (monotonic seconds)."""
         return self._clock.monotonic() - since < claims.undisputed(self.idle)
 
     def unsure(self, *, lost: bool = False) -> None:
-        """Note that an answer is lost that may have brought entries; or that a group is `lost`, as the server says."""
+        """Note that an answer that may have had entries did not arrive. With `lost`, the server said that a group is gone."""
         for stream in self.streams:
             stream.progress.unsure()
             stream.progress.lost |= lost
 
     async def prepare(self, stream: Stream) -> None:
-        """Make the group where it is not there. Raises `Refused`."""
+        """Create the group if it does not exist, and check the user's rights. Raises `Refused`."""
         await self.group.make(stream)
         await self._new.prepare(stream)
 
     async def end(self) -> None:
-        """Read no more."""
+        """Stop reading: set `stop`, and end a wait for entries."""
         self.stop.set()
         self.stirred()
         await self._new.end()
 
     async def close(self) -> None:
-        """Hang up; a read under way fails."""
+        """Close the connections; a read under way fails."""
         await self._new.close()
         await self._link.close()
 
     async def run(self, answered: Callable[[], None]) -> None:
-        """Read and hand on; `answered` is called whenever Redis has answered a read."""
+        """Read entries and pass them on until `stop`; `answered` is called after each answer of Redis."""
         self._isolation.join(self._recovery)
         try:
             await self._run(answered)
@@ -238,7 +242,7 @@ class GroupReader:
                 await self._room.wait(min(self._next_look, self._next_glance) - now)
 
     async def _heal(self, stream: Stream) -> None:
-        held = stream.hand.unsettled
+        held = stream.in_flight.unsettled
         lost = await self.group.heal(stream)
         if lost is None:
             return
@@ -246,11 +250,11 @@ class GroupReader:
         self._log.warning(stream.healed(lost, held), stream=stream.name)
 
     async def _read(self, room: int, now: float) -> None:
-        """Read what is new and hand it on."""
+        """Read new entries and pass them on."""
         for key, entries in await self._new.read(room):
             stream = self._by_key[key]
             stream.progress.arrive(entries)
-            self._batches.hand_on(stream, stream.hand.fresh(entries), Entries, now)
+            self._batches.pass_on(stream, stream.in_flight.fresh(entries), Entries, now)
 
     async def _look(self, stream: Stream) -> None:
         self.trimmed.count(stream, await self.group.look(stream), UNREAD)
@@ -261,7 +265,7 @@ class GroupReader:
             await self._look(stream)
 
     async def _look_around(self, now: float) -> None:
-        """Look what is pending, take over what nobody has touched for long, clear away who is long gone."""
+        """Check for trimmed entries, claim entries of dead routers, and delete the consumers of dead routers."""
         self._next_look = now + claims.look_every(self.idle)
         self._next_glance = now + GLANCE
         for stream in self.streams:
@@ -272,5 +276,5 @@ class GroupReader:
         if now >= self._next_sweep:
             self._next_sweep = now + self._sweep_every
             for stream in self.streams:
-                with contextlib.suppress(failures.ResponseError):  # a courtesy: it may not be allowed
+                with contextlib.suppress(failures.ResponseError):  # optional: the user may not have the right
                     await self.group.sweep(stream)

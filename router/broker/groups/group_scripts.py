@@ -1,7 +1,7 @@
-"""The scripts of consumer groups: each claims only what Redis lists as this router's, or counts what is gone; floor 4.
+"""The Lua scripts of consumer groups: they claim entries safely, and count entries that were trimmed; floor 4.
 
-A plain XCLAIM does neither: it takes entries away from whoever has them, and from Redis 7.0 on it erases an entry that was
-trimmed from the list of pending entries, so that nobody can count it any more.
+A plain XCLAIM is not safe. It claims entries of live routers too. From Redis 7.0 on it also removes trimmed entries from the
+pending list, so that they can no longer be counted.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 from router.broker.server.link import Script
 
 LAST_ID = "18446744073709551615-18446744073709551614"
-"""An id that nothing comes after. Not the very last one: that is how the server itself writes `>`."""
+"""An id after which no entry can come, for reads that return nothing. The very last id is not used: the server takes it for `>`."""
 
 NOT_PENDING, OF_ANOTHER = b"02"
-"""What `CLAIM` says of an entry that is not pending for us."""
+"""The answers of `CLAIM` for an entry that is pending for no consumer, or for another one."""
 
-# Ids are compared as text: their numbers have 64 bits, Lua's have 53.
+# `older` compares ids as text, because their numbers have 64 bits and Lua numbers only 53. `named` makes a table of a row of
+# XINFO.
 _IDS = """
 local function older(one, other)
   local a, b = string.match(one, '(%d+)-(%d+)')
@@ -30,10 +31,13 @@ local function named(row)
 end
 """
 
-# KEYS: the stream. ARGV: group, our consumer, the count of deliveries to give (-1: leave it), 1 to make pending again what
-# is not, for how long (ms) nobody has touched it from now on, then ids. Renews what is pending for us. What was trimmed meanwhile stays as it is: after our death it must be
-# counted. So the consumer itself is renewed too: a peer leaves the trimmed entries of one alone that is alive.
-# Answer: for each id 1 (pending for us), 0 (not pending), 2 (pending for another consumer).
+# Renews entries that are pending for our consumer.
+# KEYS: the stream.
+# ARGV: the group; our consumer; the delivery count to set, -1 to leave it; 1 to make entries pending again that are not; the
+# idle time to set in milliseconds; then ids.
+# A trimmed entry is not touched: XCLAIM would remove it from the pending list, and if this router dies, another one must be
+# able to count it. The read at the end renews the consumer itself, so that others see that the owner of such entries is alive.
+# Answer: one character for each id: 1 pending for us, 0 not pending, 2 pending for another consumer.
 CLAIM = Script(
     _IDS
     + """
@@ -65,9 +69,11 @@ return table.concat(told)
 """
 )
 
-# KEYS: the stream. ARGV: group, our consumer, for how long (ms) nobody may have touched an entry, 1 to count one delivery
-# more, then id, owner and count of each entry as XPENDING listed it. Delivers to us what is still so.
-# Answer: those entries that the stream still holds, the ids of those that it does not. These are left as they are.
+# Claims entries for our consumer, if owner, delivery count and idle time are still as XPENDING listed them.
+# KEYS: the stream.
+# ARGV: the group; our consumer; the least idle time in milliseconds; 1 to raise the delivery count; then the id, the owner and
+# the delivery count of each entry.
+# Answer: the claimed entries; the ids of entries that are no longer in the stream, which are left as they are.
 TAKE = Script("""
 local found, gone = {}, {}
 for i = 5, #ARGV, 3 do
@@ -86,20 +92,30 @@ end
 return {found, gone}
 """)
 
-# KEYS: the stream. ARGV: group, our consumer, milliseconds, 1 where the group was made just now: then what is gone is not
-# its loss; then whether `entries-read` can be trusted: 1 yes, 0 no, '' that is to be found out where it matters; how many
-# entries may be looked through to see how much the group has not read yet.
-# The server counts the entries ever added (`entries-added`) and those that the group has read (`entries-read`). Where the
-# group has read all, or nothing of what is left, or little is left to be read, the difference is what was trimmed or
-# deleted before it was read. Then the group's count is set forward by that, so that it is told once, whoever looks. Redis
-# 7.0 would count it as unread for ever.
-# Redis 7.0 forgets `entries-read` when it is restarted from its append-only file, and on a replica: there an XREADGROUP is
-# written as XCLAIM, and the count falls back to what XGROUP SETID said last. Entries that were read would seem trimmed.
-# Answer: nothing where there is no group; else where the group is, the oldest pending entry, whether others read, what the
-# server counts as added, what was missed, what it counted as read and what it does now, whether the group has read nothing
-# of what is left though it has not read all, the oldest entry, the newest that was deleted, whether the count was compared
-# with the stream, whether it differed and can't be trusted, whether it differed and nothing was done, as it is to be found
-# out whether it can. What is not known is false.
+# Returns the progress of a group, and counts entries that were trimmed or deleted before the group read them.
+# KEYS: the stream.
+# ARGV: the group; our consumer; the idle time in milliseconds after which a consumer without pending entries is dead; 1 if the
+# group was created just now, so that it has missed nothing; whether `entries-read` is correct: 1 yes, 0 no, '' unknown; how
+# many entries may be read to find out how many the group has not read yet.
+#
+# The server counts the entries ever added (`entries-added`) and those that the group has read (`entries-read`). The number of
+# unread entries that are still in the stream is known in three cases: the group has read all, it has read none of those that
+# are left, or few are left. Then added - unread - read is the number of entries that were lost unread. The script raises
+# `entries-read` by it, so that each loss is counted once, whichever router looks. Without that, Redis 7.0 would include them in
+# `lag` for ever.
+#
+# After a restart from its append-only file, and on a replica, Redis 7.0 does not know `entries-read`: it logs XREADGROUP as
+# XCLAIM, so the count falls back to that of the last XGROUP SETID. Entries that were read would then look lost. Therefore the
+# caller says whether the count is correct.
+#
+# Answer: an empty list if there is no group. Otherwise, with false for what is unknown:
+#  1 the last id delivered to the group         8 1 if the group has read none of the entries that are left, and not all
+#  2 the oldest pending entry                   9 the oldest entry
+#  3 1 if other consumers read                 10 the newest deleted entry
+#  4 the number of entries ever added          11 1 if the counts could be compared
+#  5 the number of entries lost unread         12 1 if they differ and `entries-read` is not correct
+#  6 `entries-read` before                     13 1 if they differ, nothing was changed, and the caller must find out
+#  7 `entries-read` now                           whether `entries-read` is correct
 LOOK = Script(
     _IDS
     + """
@@ -148,8 +164,9 @@ return {
 """
 )
 
-# KEYS: the stream. ARGV: group, our consumer, milliseconds. Deletes the consumers that nobody has heard of for so long and
-# that have nothing pending: deleting one deletes its pending entries, so both must be one step.
+# Deletes consumers that were idle for a given time and have no pending entries. The check and the deletion are one script,
+# because XGROUP DELCONSUMER also deletes the consumer's pending entries.
+# KEYS: the stream. ARGV: the group; our consumer; the idle time in milliseconds. Answer: the number of deleted consumers.
 SWEEP = Script(
     _IDS
     + """

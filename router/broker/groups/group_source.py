@@ -56,8 +56,8 @@ class SourceTiming:
 class SourceHost:
     """The environment of a source: callbacks and objects that it shares with the router.
 
-    `connect_timeout` is how long `start` tries, None for ever; `waiting` is told why, each time a try fails. `isolation`
-    is shared by everything in the process whose deliveries may end it.
+    `start` tries to connect for `connect_timeout` seconds, or without limit if it is None. It calls `waiting` with the reason
+    after each failed try. `isolation` is shared by all sources and queues of the process.
     """
 
     receiver: Receiver
@@ -146,19 +146,19 @@ class GroupSource:
     @property
     def possibly_repeated(self) -> int:
         """The number of entries completed here that another router may have delivered too."""
-        return self._host.book.possibly_repeated + sum(stream.hand.possibly_repeated for stream in self.streams)
+        return self._host.book.possibly_repeated + sum(stream.in_flight.possibly_repeated for stream in self.streams)
 
     @property
     def in_flight(self) -> int:
         """Entries that are not complete."""
-        return sum(stream.hand.unsettled for stream in self.streams)
+        return sum(stream.in_flight.unsettled for stream in self.streams)
 
     def signs(self) -> list[Sign]:
         """Implements `contracts.Source`."""
         part = f"source {self.name}"
         return [
             Sign(part, COMMAND, self.reader.since),
-            Sign(f"{part}: keeper", COMMAND, self.reader.acknowledger.since),
+            Sign(f"{part}: acknowledgements", COMMAND, self.reader.acknowledger.since),
         ]
 
     def succeed(self, other: Source) -> None:
@@ -170,7 +170,7 @@ class GroupSource:
         if not isinstance(other, GroupSource) or other.address != self.address:
             return
         for stream in self.streams:
-            stream.hand.elders += [each.hand for each in other.streams if each.names[:3] == stream.names[:3]]
+            stream.in_flight.elders += [each.in_flight for each in other.streams if each.names[:3] == stream.names[:3]]
 
     # Its life.
 
@@ -219,7 +219,7 @@ class GroupSource:
         # The source that replaces this one in a reload uses the same book.
         host.book.trimmed_exact, host.book.possibly_repeated = self.trimmed_exact, self.possibly_repeated
         for stream in self.streams:
-            stream.hand.possibly_repeated = 0
+            stream.in_flight.possibly_repeated = 0
 
     async def _prepare(self) -> None:
         for stream in self.streams:

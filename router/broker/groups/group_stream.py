@@ -37,9 +37,9 @@ GiveBack = Callable[[Link, InFlight], Awaitable[None]]
 """A function that releases the entries in flight at a graceful shutdown."""
 
 
-async def uncounted(link: Link, hand: InFlight) -> None:
+async def uncounted(link: Link, in_flight: InFlight) -> None:
     """Reset the delivery counts of entries in flight at a graceful shutdown: no attempt crashed the process."""
-    await PendingEntries(link, hand.names).claim(hand.open(), count=0)
+    await PendingEntries(link, in_flight.names).claim(in_flight.open(), count=0)
 
 
 class Loss(StrEnum):
@@ -130,7 +130,7 @@ class Stream:
         self.key = names.key
         self.channel = channel or names.key
         self.name = text(self.key)
-        self.hand = InFlight(names)
+        self.in_flight = InFlight(names)
         self.progress = Progress()
         self._prefix = f"{text(self.channel)}/"
         self._plain = self._prefix == portable(self._prefix) and len(self._prefix) + ID_LENGTH <= LONGEST
@@ -149,7 +149,7 @@ class Stream:
 
     def forget(self) -> None:
         """Note that the stream is a new one: entries in flight are still delivered, but not acknowledged."""
-        self.hand.forget()
+        self.in_flight.forget()
         progress = self.progress
         progress.last = progress.group_last = START
         progress.lowest, progress.look, progress.delivered, progress.arrived = None, None, 0, 0
@@ -161,8 +161,8 @@ class Room:
     As many complete entries may wait for their acknowledgement. Waits end when `stop` is set.
     """
 
-    def __init__(self, hands: Sequence[InFlight], most: int, stop: asyncio.Event) -> None:
-        self._hands = hands
+    def __init__(self, all_in_flight: Sequence[InFlight], most: int, stop: asyncio.Event) -> None:
+        self._all_in_flight = all_in_flight
         self._most = most
         self._stop = stop
         self._changed = asyncio.Event()
@@ -173,8 +173,8 @@ class Room:
 
     def left(self) -> int:
         """Return the number of entries that may be read now."""
-        unsettled = sum([hand.unsettled for hand in self._hands])
-        waiting = sum([hand.unacknowledged for hand in self._hands])
+        unsettled = sum([in_flight.unsettled for in_flight in self._all_in_flight])
+        waiting = sum([in_flight.unacknowledged for in_flight in self._all_in_flight])
         return max(0, min(self._most - unsettled, 2 * self._most - unsettled - waiting))
 
     async def wait(self, most: float) -> None:
@@ -188,7 +188,7 @@ class Room:
 
     async def emptied(self) -> None:
         """Wait until nothing is in flight, so that the next entry is alone."""
-        while any(hand.unsettled for hand in self._hands):
+        while any(in_flight.unsettled for in_flight in self._all_in_flight):
             self._changed.clear()
             await self._changed.wait()
         await self.known()
@@ -198,7 +198,7 @@ class Room:
 
         Otherwise an entry whose count is not reset yet could be declared poison, although another one crashes the process.
         """
-        while any(hand.unacknowledged or hand.returned for hand in self._hands):
+        while any(in_flight.unacknowledged or in_flight.returned for in_flight in self._all_in_flight):
             self._changed.clear()
             await self._changed.wait()
 
@@ -230,6 +230,6 @@ class Trimmed:
     def unfinished(self, stream: Stream, ids: list[bytes]) -> None:
         """Acknowledge pending entries that are no longer in the stream: there is nothing to deliver."""
         if ids:
-            stream.hand.expect_marks(ids)
-            stream.hand.complete(ids)
+            stream.in_flight.expect_marks(ids)
+            stream.in_flight.complete(ids)
             self.count(stream, len(ids), UNFINISHED)

@@ -90,13 +90,13 @@ class InFlight:
 
     def all(self) -> set[bytes]:
         """Return all entries that are not acknowledged, also of replaced sources. Call it when these have stopped reading."""
-        hand = {*self.open(), *self.done, *self.sent}
+        in_flight = {*self.open(), *self.done, *self.sent}
         for elder in list(self.elders):
             left = {*elder.open(), *elder.done, *elder.sent}
             if not left:
                 self.elders.remove(elder)
-            hand |= left
-        return hand
+            in_flight |= left
+        return in_flight
 
     def fresh(self, entries: list[Entry]) -> list[Entry]:
         """Return the entries without those in flight, which a group that was created again may deliver a second time."""
@@ -104,8 +104,8 @@ class InFlight:
             return entries
         if parse(entries[-1][0]) >= parse(self.replayed):
             self.replayed = None
-        hand = self.all()
-        return [entry for entry in entries if entry[0] not in hand]
+        in_flight = self.all()
+        return [entry for entry in entries if entry[0] not in in_flight]
 
     def forget(self) -> None:
         """Forget the acknowledgements of all entries in flight, because their stream is gone."""
@@ -124,14 +124,14 @@ class InFlight:
         `last` is the last entry that was delivered to this router.
         """
         self.orphans = []
-        for hand in (self, *self.elders):
-            self.orphans += [one for one in hand.open() if parse(one) <= parse(begins)]
+        for in_flight in (self, *self.elders):
+            self.orphans += [one for one in in_flight.open() if parse(one) <= parse(begins)]
         self.replayed = last if parse(begins) < parse(last) else None
 
     def adopted(self, number: int) -> None:
         """Note that the first `number` orphans are pending. Acknowledge those again that were completed in the meantime."""
         chunk, self.orphans = self.orphans[:number], self.orphans[number:]
-        still = {one for hand in (self, *self.elders) for one in hand.open()}
+        still = {one for in_flight in (self, *self.elders) for one in in_flight.open()}
         over = [one for one in chunk if one not in still]
         if over:
             self.complete(over)
@@ -158,17 +158,17 @@ class Entries:
     `ids` are the ids of the entries, by position. An id is empty once its entry is complete, or claimed by another router.
     """
 
-    __slots__ = ("_doubtful", "_former", "_hand", "_ledger", "ids", "since")
+    __slots__ = ("_doubtful", "_former", "_in_flight", "_ledger", "ids", "since")
 
-    def __init__(self, hand: InFlight, ids: list[bytes], since: float) -> None:
+    def __init__(self, in_flight: InFlight, ids: list[bytes], since: float) -> None:
         self.ids = ids
         self.since = since
         """The time at which Redis last confirmed that the entries are ours, by a read or a renewal (monotonic seconds)."""
-        self._hand: InFlight | None = hand
-        self._former = hand
+        self._in_flight: InFlight | None = in_flight
+        self._former = in_flight
         self._ledger = Ledger(len(ids))
         self._doubtful: set[int] | None = None
-        hand.batches.add(self)
+        in_flight.batches.add(self)
 
     @property
     def left(self) -> int:
@@ -198,10 +198,10 @@ class Entries:
 
     def removal(self, position: int, *, whole: bool) -> Removal | None:
         """Implements `contracts.Receipt`."""
-        hand = self._hand
-        if hand is None or hand.names.marks is None or not self.ids[position]:
+        in_flight = self._in_flight
+        if in_flight is None or in_flight.names.marks is None or not self.ids[position]:
             return None
-        names = hand.names
+        names = in_flight.names
         kind: Literal["xack", "xdel", "mark"] = "mark" if not whole else "xdel" if names.own else "xack"
         return Removal(kind, names.key, names.group, self.ids[position], names.consumer)
 
@@ -212,7 +212,7 @@ class Entries:
 
     def gone(self, position: int) -> None:
         """Implements `contracts.Receipt`. Another router may have had the entry, unless it was renewed recently enough."""
-        if self._hand is not None and not self._hand.undisputed(self.since):
+        if self._in_flight is not None and not self._in_flight.undisputed(self.since):
             self.doubt(position)
 
     def doubt(self, position: int) -> None:
@@ -228,38 +228,38 @@ class Entries:
 
     def marked(self, position: int) -> None:
         """Implements `contracts.Receipt`."""
-        hand, entry = self._hand, self.ids[position]
+        in_flight, entry = self._in_flight, self.ids[position]
         if not entry:  # another router has it, and its mark
             return
-        if hand is None:
+        if in_flight is None:
             self._former.stale.append(self._former.mark(entry))
         else:
-            hand.marks[entry] = hand.mark(entry)
+            in_flight.marks[entry] = in_flight.mark(entry)
 
     def _unmark(self, entry: bytes) -> None:
         """Forget the mark of an entry: the script that acknowledged the entry removed it, or it is another router's now."""
-        if self._hand is not None:
-            self._hand.marks.pop(entry, None)
+        if self._in_flight is not None:
+            self._in_flight.marks.pop(entry, None)
 
     def disown(self) -> None:
         """Acknowledge none of these entries any more, because their stream is gone."""
-        self._hand = None
+        self._in_flight = None
 
     def _complete(self, position: int, *, acknowledged: bool = False) -> None:
-        hand = self._hand
-        if hand is None:
+        in_flight = self._in_flight
+        if in_flight is None:
             return
         entry = self.ids[position]
         if acknowledged:
             self._unmark(entry)
         elif entry:
-            hand.done.append(entry)
+            in_flight.done.append(entry)
         if self._doubtful is not None and position in self._doubtful:
-            hand.possibly_repeated += 1
+            in_flight.possibly_repeated += 1
         self.ids[position] = b""
         if not self._ledger.left:
-            hand.batches.discard(self)
-        hand.stir()
+            in_flight.batches.discard(self)
+        in_flight.stir()
 
 
 class Recovered(Entries):
@@ -267,9 +267,9 @@ class Recovered(Entries):
 
     __slots__ = ("_untried", "tried")
 
-    def __init__(self, hand: InFlight, ids: list[bytes], since: float) -> None:
-        super().__init__(hand, ids, since)
-        hand.expect_marks(ids)
+    def __init__(self, in_flight: InFlight, ids: list[bytes], since: float) -> None:
+        super().__init__(in_flight, ids, since)
+        in_flight.expect_marks(ids)
         self.tried = asyncio.Event()
         self._untried = [1] * len(ids)
 
@@ -297,9 +297,9 @@ class Recovered(Entries):
         if not self._untried[position]:
             return
         self._untried[position] -= 1
-        if not self._untried[position] and self._hand is not None and self.ids[position]:
-            self._hand.returned.append(self.ids[position])
-            self._hand.stir()
+        if not self._untried[position] and self._in_flight is not None and self.ids[position]:
+            self._in_flight.returned.append(self.ids[position])
+            self._in_flight.stir()
         self._look()
 
     def _look(self) -> None:

@@ -1,7 +1,7 @@
-"""The pending entries of one consumer group: which there are, which become ours, and which stay ours; floor 4.
+"""The pending entries of one consumer group: listing, claiming, renewing and acknowledging them; floor 4.
 
-Python decides from a page of XPENDING; the scripts carry out what is still so when they run. XAUTOCLAIM is never used: it
-erases trimmed entries from the list of pending ones, those of live routers too.
+Python decides from one page of XPENDING. The scripts then act only on entries that are unchanged since. XAUTOCLAIM is never
+used, because it removes trimmed entries from the pending list, even those of live routers.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from router.broker.server.link import Link, Script, Word
 from router.core.delivery.claims import Pending
 
 PAGE = 500
-"""Entries asked for at once."""
+"""The most entries in one page of XPENDING."""
 
 CHUNK = 1000
-"""Ids that one command carries at most."""
+"""The most ids in one command."""
 
-# KEYS: the stream. ARGV: the group, then ids. Answer: how many were pending.
+# Acknowledges and deletes entries. KEYS: the stream. ARGV: the group, then ids.
+# Answer: how many of them were pending.
 REMOVE = Script("""
 local pending = redis.call('XACK', KEYS[1], unpack(ARGV))
 redis.call('XDEL', KEYS[1], unpack(ARGV, 2))
@@ -37,17 +38,21 @@ class PendingEntries:
         self._names = names
 
     async def pages(
-        self, hand: Callable[[], AbstractSet[bytes]], idle: float | None = None
+        self, in_flight: Callable[[], AbstractSet[bytes]], idle: float | None = None
     ) -> AsyncGenerator[list[Pending], None]:
-        """List the entries that are not in `hand`: our own, or all that nobody has touched for `idle` seconds."""
+        """List pending entries that `in_flight` does not name, a page at a time.
+
+        Without `idle` these are the entries of this router. With it, the entries of all routers that were neither delivered
+        nor renewed for `idle` seconds.
+        """
         key, group, consumer = self._names[:3]
         which: tuple[Word, ...] = () if idle is None else ("IDLE", max(1, round(idle * 1000)))
         whose: tuple[Word, ...] = (consumer,) if idle is None else ()
         start = "-"
         while True:
-            before = {*hand()}  # what is acknowledged while the answer is on its way may still stand in it
+            before = {*in_flight()}  # the answer may still list an entry that is acknowledged before it arrives
             rows = await self._link.call("XPENDING", key, group, *which, start, "+", PAGE, *whose)
-            after = hand()
+            after = in_flight()
             found = [Pending(row[0], row[3], row[1]) for row in rows if row[0] not in before and row[0] not in after]
             if found:
                 yield found
@@ -55,17 +60,18 @@ class PendingEntries:
                 return
             start = f"({rows[-1][0].decode()}"
 
-    async def first(self, hand: Callable[[], AbstractSet[bytes]], idle: float | None = None) -> list[Pending]:
-        """Return the first of these pages, an empty one where there is none."""
-        async with contextlib.aclosing(self.pages(hand, idle)) as pages:
+    async def first(self, in_flight: Callable[[], AbstractSet[bytes]], idle: float | None = None) -> list[Pending]:
+        """Return the first of these pages; an empty list if there is none."""
+        async with contextlib.aclosing(self.pages(in_flight, idle)) as pages:
             return await anext(pages, [])
 
     async def take(
         self, entries: Sequence[Pending], idle: float | None = None, *, count: bool = True
     ) -> tuple[list[Entry], list[bytes]]:
-        """Deliver entries to us that are still as they were listed; with `count` that is one delivery more.
+        """Claim entries for this router, if their owner and delivery count are still as listed.
 
-        Returns those that the stream still holds, and the ids of those that it does not.
+        With `count`, the delivery count of each rises by one. Returns the claimed entries, and the ids of entries that are
+        no longer in the stream.
         """
         key, group, consumer = self._names[:3]
         words: list[Word] = [group, consumer, 0 if idle is None else max(1, round(idle * 1000)), int(count)]
@@ -75,10 +81,10 @@ class PendingEntries:
         return [(entry[0], entry[1]) for entry in found], gone
 
     async def claim(self, ids: Sequence[bytes], *, count: int = -1, idle: float = 0.0, force: bool = False) -> bytes:
-        """Renew what Redis lists as ours; returns what it says of each.
+        """Renew the entries that Redis lists as pending for this router; return its answer for each, as `CLAIM` says.
 
-        `count` sets how often they were delivered, `idle` how long nobody has touched them; `force` makes pending again
-        what is not.
+        `count` sets their delivery count, unless it is -1. `idle` sets their idle time in seconds. With `force`, entries that
+        are not pending become pending for this router again.
         """
         key, group, consumer = self._names[:3]
         states = b""
@@ -88,7 +94,7 @@ class PendingEntries:
         return states
 
     async def acknowledge(self, ids: Sequence[bytes]) -> int:
-        """Acknowledge entries, those of a stream of the router's own are deleted with it; returns how many were pending."""
+        """Acknowledge entries, and delete them if the router created the stream; return how many were pending."""
         key, group = self._names[:2]
         if not ids:
             return 0
@@ -97,9 +103,9 @@ class PendingEntries:
         return int(await self._link.call("XACK", key, group, *ids))
 
     async def abandoned(self, gone: Sequence[Pending], idle: float) -> int:
-        """Acknowledge entries that were trimmed, of routers that are silent themselves; returns how many.
+        """Acknowledge trimmed entries whose consumers were idle for `idle` seconds; return how many were pending.
 
-        A trimmed entry can't be renewed: it is left to a router that is alive.
+        A live router can't renew a trimmed entry, so the entry's own idle time proves nothing: the consumer's counts.
         """
         key, group = self._names[:2]
         rows = await self._link.call("XINFO", "CONSUMERS", key, group)

@@ -67,7 +67,7 @@ class Recovery:
         Returns their number.
         """
         look = _Look(PendingEntries(self._link, stream.names), stream, idle)
-        async with contextlib.aclosing(look.pending.pages(stream.hand.all, idle)) as pages:
+        async with contextlib.aclosing(look.pending.pages(stream.in_flight.all, idle)) as pages:
             async for page in pages:
                 rest: list[Pending] = []
                 for entry in page:
@@ -136,17 +136,17 @@ class Recovery:
             if entries is not None:
                 self._stuck = not await self._within(entries.tried.wait())
                 if self._stuck:
-                    look.stream.hand.returned += (
+                    look.stream.in_flight.returned += (
                         entries.ids
                     )  # the process lives, so the entry is no poison, whatever it waits for
-                    look.stream.hand.stir()
+                    look.stream.in_flight.stir()
                 await self._within(self._room.known())
 
     async def _take(self, look: _Look, pending: Sequence[Pending], *, count: bool = True) -> Recovered | None:
         """Take pending entries and pass them on; return the receipt of those with a payload."""
         since = self._clock.monotonic()
         found = await self._take_some(look, pending, count=count)
-        entries = self._batches.hand_on(look.stream, found, Recovered, since)
+        entries = self._batches.pass_on(look.stream, found, Recovered, since)
         return entries if isinstance(entries, Recovered) else None
 
     async def _take_some(self, look: _Look, entries: Sequence[Pending], *, count: bool) -> list[Entry]:

@@ -15,10 +15,13 @@ from router.broker.server.link import Link, Script, Word
 OF_ALL = ("returned", "returned-handed", "counts", "consumers")
 OF_EACH = ("lease", "processing", "handed", "settled")
 
-# KEYS: the list, the stream, the hash of marks (the stream again where there is none), what all routers share, what each has.
-# ARGV: the field, the beginning of the name of each mark (empty where there is none), then 1 for each router whose lease does
-# not count, for its name is ours. Items go back into the list, the newest first. Those enqueued in part become entries that
-# are marked as enqueued (`queue_scripts.APPEND_ENTRIES`). Answer: how many items.
+# Moves the items of dead routers back into the list, the newest first. Items that were partly enqueued become entries of the
+# stream with a mark (see `queue_scripts.APPEND_ENTRIES`).
+# KEYS: the list; the stream; the hash of marks, or the stream again if there is none; the keys in `OF_ALL`; the keys in
+# `OF_EACH` for each router.
+# ARGV: the field; the prefix of each mark, empty if there are no marks; then for each router 1 if it has our name, so that
+# its lease is ignored, else 0.
+# Answer: the number of items.
 ADOPT = Script("""
 local number, live = 0, false
 local function back(from)
@@ -51,7 +54,7 @@ return number
 
 
 async def adopt(link: Link, stream: ListStream) -> int:
-    """Take over the items of routers of the old version that are gone, or have our name; return how many those were."""
+    """Adopt the items of routers of the old version that are dead or have our name; return the number of items."""
     prefix, key, names = stream.prefix, stream.list, stream.names
     shared = [keys.beside(prefix, key, what) for what in OF_ALL]
     try:
@@ -59,10 +62,10 @@ async def adopt(link: Link, stream: ListStream) -> int:
         if not consumers:
             return 0
         own = [keys.beside(prefix, key, what, name) for name in consumers for what in OF_EACH]
-        words: list[Word] = [PAYLOAD, stream.hand.mark(b"") if names.marks else ""]
+        words: list[Word] = [PAYLOAD, stream.in_flight.mark(b"") if names.marks else ""]
         words += [int(name.partition("~")[0] == names.consumer) for name in consumers]
         return int(await link.script(ADOPT, [key, stream.key, names.marks or stream.key, *shared, *own], words))
     except failures.ResponseError as error:
         if answers.passes(error):
             raise
-        return 0  # items that may not be read, or whose list has another type, stay
+        return 0  # items stay if this user may not read them, or a key has another type

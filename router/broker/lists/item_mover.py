@@ -1,8 +1,8 @@
 """Moves items from lists into the streams beside them, and waits for items; floor 4.
 
-An item is always in the list, in `landing`, or an entry that is pending for the router that moved it. `BLMOVE` knows no
-streams, so an item that was waited for goes to `landing` first; the next move of any router takes it from there. A router
-that dies between the two, or never hears the answer, loses nothing.
+An item is always in one of three places: in its list, in the list `landing`, or in the stream as a pending entry of the
+router that moved it. `BLMOVE` waits for an item, but it can't write to a stream, so it moves the item to `landing`. The next
+move, by any router, takes the item from there. If a router dies in between, or the answer is lost, no item is lost.
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ from router.broker.server.link import Link, Script, Word, cancelled
 from router.events import text
 
 BLOCK = 1.0
-"""Seconds that one wait for an item takes at most."""
+"""The most seconds that one BLMOVE waits for an item."""
 
 MOST_BYTES = 8 * 1024**2
-"""Bytes that one script call moves at most, and an item more."""
+"""The bytes after which one script call moves no further item."""
 
-# All lists are read from the right, where `LPUSH` leaves the oldest item. KEYS: the list, landing, the stream. ARGV: the
-# group, our consumer, room, bytes, the field. XADD comes before RPOP: what the server refuses midway then loses nothing.
-# Entries that are pending for nobody, after the group was made anew, are the first that the read brings.
-# Answer: what the server has against the list, 1 if there may be more in it, the entries.
+# Moves items from `landing`, then from the list, into the stream, and reads them as new entries of the group.
+# KEYS: the list, landing, the stream.
+# ARGV: the group; our consumer; the most items; the bytes after which no further item is moved; the field of the item.
+# Items are taken from the right end, where LPUSH leaves the oldest. XADD comes before RPOP, so that an XADD that the server
+# refuses loses no item: scripts are not rolled back. After the group was created again, the read first returns older entries.
+# Answer: the server's error for the list, or ''; 1 if the list may have more items; the entries.
 MOVE = Script(
     """
 local room, bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -58,9 +60,10 @@ return {fault, more, read and read[1][2] or {}}
 """
 )
 
-# KEYS: the list, landing, the stream, which is there. ARGV: the field, the group, our consumer. Sends the commands of the
-# scripts in a form that changes nothing: RPUSH to a stream is refused, as is an entry 0-0. Answer: of each that is refused its
-# name and why.
+# Calls all commands of the scripts in a form that changes nothing, to check the user's rights: for example, a stream refuses
+# RPUSH and the id 0-0.
+# KEYS: the list, landing, the stream, which exists. ARGV: the field; the group; our consumer.
+# Answer: the name and the error of each command that failed.
 PROBE = Script(
     """
 local told = {}
@@ -103,9 +106,9 @@ class _List:
 class ItemMover:
     """Implements `group_reader.New` for items of lists.
 
-    `link` is the reader's. A list that can't be read is left alone for `again` seconds, and the others are read on. Several
-    lists are waited for on connections of their own; while the room runs out meanwhile, an item of each may come to
-    `landing`.
+    `link` is the reader's connection. If a list can't be read, it is tried again after `again` seconds, and reading the others
+    goes on. With several lists, each has a connection of its own for waiting. Each of these waits may move one item to
+    `landing` after the room is used up; the item stays there until there is room again.
     """
 
     def __init__(
@@ -123,7 +126,7 @@ class ItemMover:
         self._again = again
         self._now = now
         self._log = log
-        self._alone = len(streams) == 1  # then nothing is asked of the reader's connection while it waits
+        self._alone = len(streams) == 1  # then waiting may block the reader's connection
         self._lists = [_List(each, link if self._alone else Link(server, client.TIMEOUT + BLOCK)) for each in streams]
         self._over = False
         self._woken = asyncio.Event()
@@ -149,7 +152,7 @@ class ItemMover:
             self._log.warning(message, key=found.list, number=number)
 
     async def try_reading(self, stream: Stream) -> None:
-        """Send reads that return nothing."""
+        """Check the rights again, in a form that returns no items."""
         try:
             await self._probe(self._list_of(stream))
         except Refused as error:
@@ -189,16 +192,16 @@ class ItemMover:
         """End the waiting for items."""
         self._over = True
         if self._alone and not self._lists[0].ready:
-            await self._link.close()  # what comes meanwhile stays in landing
+            await self._link.close()  # an item that BLMOVE moves meanwhile stays in landing
         await self.close()
 
     async def close(self) -> None:
-        """End the waits, and hang up."""
+        """End the waits, and close their connections."""
         waits = [each.waiting for each in self._lists if each.waiting is not None]
         await cancelled(waits)
         for wait in waits:
             if not wait.cancelled():
-                wait.exception()  # whatever it was: the next wait finds out
+                wait.exception()  # mark the error as seen; the next wait reports it if it lasts
         for each in self._lists:
             each.waiting, each.ready = None, True
             if each.link is not self._link:
@@ -215,7 +218,7 @@ class ItemMover:
                 room -= len(entries)
                 if entries:
                     rows.append((each.stream.key, entries))
-        # The list that came first this time comes last the next.
+        # The first list becomes the last, so that each is first in turn.
         self._lists.append(self._lists.pop(0))
         return rows
 
@@ -229,9 +232,11 @@ class ItemMover:
         return [(entry[0], entry[1]) for entry in entries]
 
     async def _wait(self, room: int) -> None:
-        """Wait until a list may have something: for as many lists as there is room for items."""
+        """Wait until a list may have items. At most `room` lists are waited for, because each wait may bring an item."""
         if self._alone and not self._over and not self._lists[0].ready:
-            await self._wait_for(self._lists[0])  # a task and its wait would cost several turns of the event loop
+            await self._wait_for(
+                self._lists[0]
+            )  # without a task: creating one and waiting for it costs several turns of the event loop
             self._lists[0].ready = True
             return
         now = self._now()
@@ -264,7 +269,7 @@ class ItemMover:
             self._judge(each, said)
 
     async def _pause(self, seconds: float | None) -> None:
-        """Wait so long, but not once it is over."""
+        """Wait for so many seconds, or until the end is requested."""
         if not self._over:
             self._woken.clear()
             with contextlib.suppress(TimeoutError):
@@ -272,12 +277,14 @@ class ItemMover:
                     await self._woken.wait()
 
     def _judge(self, each: _List, fault: str) -> None:
-        """Remember the server's error for a list; the list is tried again later."""
+        """Remember the server's error for a list, or that there is none; log a change."""
         if fault:
             fault = f"{fault} (the list {each.stream.list!r})"
             each.again_at = self._now() + self._again
             if fault != each.fault:
-                self._log.error("a list can't be read; the others are, and it is asked again", reason=fault)
+                self._log.error(
+                    "a list can't be read; the router tries again, and reads the other lists meanwhile", reason=fault
+                )
         elif each.fault:
             self._log.warning("the list can be read again", key=each.stream.list)
         each.fault = fault or None

@@ -47,7 +47,7 @@ class ListOptions:
     marks: str | None = None
     """The hash of marks of partly enqueued entries, if the lists are in the router's own Redis; else None."""
     observe: bool = False
-    """True: take no items."""
+    """True under `deliver: print`: no items are taken."""
 
 
 class ListObserver:

@@ -14,10 +14,13 @@ from router.core.delivery import claims
 TOGETHER = 100
 """The most items that one script call pushes back."""
 
-# KEYS: the stream, the list, landing, the hash of marks where there is one. ARGV: the group, our consumer, the field, the
-# beginning of the name of each mark, then ids, the newest first. An entry that stays: one that is no longer ours, that was in
-# flight when a router died, or whose deliveries to Redis queues stand there. What waits in landing is newer than all that is
-# in flight. Answer: how many were pushed back.
+# Pushes items back to the right end of their list, where the next router takes them first. The items in `landing` go first,
+# because they are newer than all items in flight.
+# KEYS: the stream; the list; landing; the hash of marks, if there is one.
+# ARGV: the group; our consumer; the field; the prefix of each mark; then ids, the newest first.
+# An entry stays if it is another router's, if it was in flight when a router died (its delivery count is over 1), or if some
+# of its deliveries are in Redis queues already.
+# Answer: the number of items that were pushed back.
 PUSH_BACK = Script("""
 while redis.call('LMOVE', KEYS[3], KEYS[2], 'LEFT', 'RIGHT') do end
 local number = 0
@@ -43,19 +46,19 @@ def pushing_back(streams: list[ListStream]) -> GiveBack:
     """Return the function that releases the items in flight of these lists."""
     by_key = {stream.key: stream for stream in streams}
 
-    async def give_back(link: Link, hand: InFlight) -> None:
+    async def give_back(link: Link, in_flight: InFlight) -> None:
         """Push back items that were never delivered, in their order; the others stay, and their delivery count is reset."""
-        stream = by_key[hand.names.key]
-        key, group, consumer, marks, _ = hand.names
+        stream = by_key[in_flight.names.key]
+        key, group, consumer, marks, _ = in_flight.names
         where: list[str | bytes] = [key, stream.list, stream.landing, *([marks] if marks else [])]
-        ids = sorted(hand.open(), key=claims.parse, reverse=True)
+        ids = sorted(in_flight.open(), key=claims.parse, reverse=True)
         try:
             for first in range(0, len(ids), TOGETHER):
-                words: list[Word] = [group, consumer, PAYLOAD, hand.mark(b""), *ids[first : first + TOGETHER]]
+                words: list[Word] = [group, consumer, PAYLOAD, in_flight.mark(b""), *ids[first : first + TOGETHER]]
                 await link.script(PUSH_BACK, where, words)
         except failures.ResponseError as error:
             if not answers.said(error).startswith("WRONGTYPE"):
                 raise
-        await uncounted(link, hand)
+        await uncounted(link, in_flight)
 
     return give_back

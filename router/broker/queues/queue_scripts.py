@@ -47,8 +47,7 @@ return told
 # its limits in events and bytes, 1 (unused here), the drops by outage that are not in the books yet; then for each
 # queue the number of its records, and the records. The scripts read all keys before the first write, so that a key of a
 # wrong type fails the script as a whole. The SET is the first write, because a server that is out of memory refuses a
-# script only at its first write. Answer: for each queue the number of records appended, in order; there was no room for
-# the rest.
+# script only at its first write. Answer: for each queue the number of records appended, in order. The rest had no room.
 APPEND = Script(
     _GUARD
     + _OPEN_QUEUES
@@ -75,20 +74,24 @@ local told = table.concat(kept, ' ')
     + _CLOSE_QUEUES
 )
 
-# The same for entries of a source that acknowledges. For each queue 1 says that it drops what has no room, 0 that it
-# holds the source back. After the queues: how many ways there are from a route to a queue, and of each the number of its
-# queue and its name. Then each entry: what is done to itself ('' nothing, it is just appended), with the words that belong
-# to that (`contracts.Removal`), how many deliveries, and of each the number of its way and its record.
-# An entry that Redis says is another router's is not appended; where the group has no other consumer, XACK alone tells. One
-# that Redis does not know any more (it was trimmed, its group or stream is gone) is: it was read, so it is delivered. The
-# first entry that a holding queue has no room for ends the batch.
-# A delivery that was enqueued before is not appended again. While its entry is not acknowledged, the hash of marks says so:
-# the field of the entry holds the names of the ways, each between spaces. Another configuration may have other ways: those
-# that are not named are appended, and named. A mark that begins with no space is an older router's and stands for all ways.
-# Redis does not know every entry any more: whoever appends such a one marks it, so that it is appended once.
-# Answer: how many entries are over with, the number of the queue that was full (0: none), and what is to be known of
-# single entries and deliveries (from 1): entry/other, entry/gone, entry/full/delivery for one that was dropped,
-# entry/before/delivery for one that was enqueued before.
+# Appends the deliveries of stream entries or list items, and acknowledges those entries, in one step.
+# KEYS: as for APPEND. ARGV: as for APPEND up to the limits of the queues, where the third value of a queue is 1 if it drops
+# deliveries without room, 0 if it holds the source back. Then the number of ways from a route to a queue, and for each way the
+# number of its queue and its name. Then for each entry: what to do with it ('' for nothing) and the words for that
+# (`contracts.Removal`), the number of its deliveries, and for each delivery the number of its way and its record.
+#
+# An entry that is pending for another router is not appended. If the group has only our consumer, XACK alone shows that the
+# entry is ours. An entry that Redis no longer knows is appended, because this router has read it: it was trimmed, or its group
+# or stream is gone. The first entry for which a holding queue has no room ends the batch.
+#
+# A mark prevents that a delivery is appended twice. It is a field of the hash of marks, one for each entry that is enqueued
+# and not acknowledged; its value has the names of the ways that were appended, each between spaces. After a change of the
+# configuration an entry may have other ways: those without a name in the mark are appended, and their names added. A mark that
+# does not begin with a space was written by an older version and stands for all ways. An entry that Redis no longer knows gets
+# a mark too, so that it is appended once.
+#
+# Answer: the number of entries processed, the number of the queue that was full (0: none), and notes on entries and deliveries,
+# numbered from 1: entry/other, entry/gone, entry/full/delivery (dropped), entry/before/delivery (was appended before).
 APPEND_ENTRIES = Script(
     _GUARD
     + _OPEN_QUEUES

@@ -54,7 +54,7 @@ class StreamObserver:
             answered()
             for key, entries in reply or ():
                 by_key[key].progress.last = entries[-1][0]
-                self._batches.hand_on(by_key[key], entries, None)
+                self._batches.pass_on(by_key[key], entries, None)
 
     async def end(self) -> None:
         """Stop reading; the read under way ends by itself."""

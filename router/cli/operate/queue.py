@@ -36,7 +36,7 @@ _COLUMNS = (
     Column("state"),
     Column("waiting"),
     Column("delayed", rank=2),
-    Column("in hand", rank=3),
+    Column("in flight", rank=3),
     Column("oldest", rank=1),
 )
 

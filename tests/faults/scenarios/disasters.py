@@ -159,7 +159,7 @@ def destroyed_in_memory(stage: Stage) -> None:
 
 @scenario(
     "XGROUP DESTROY ten times, every two seconds, under load of two routers that share the stream",
-    "healed; lost 0, and of the history comes again what the last seconds brought, for nobody knows what the other had in hand",
+    "healed; lost 0, and of the history comes again what the last seconds brought, because nobody knows what the other router had in flight",
 )
 def destroyed_for_two(stage: Stage) -> None:
     events, times, rate = stage.of((2_000, 2, 500), (20_000, 10, 1_000))
@@ -174,7 +174,7 @@ def destroyed_for_two(stage: Stage) -> None:
         stage.server.do("XGROUP", "DESTROY", "billing", "event-router")
     stage.step("the rest")
     stage.everything()
-    # As many as come in two seconds, and what both have in hand.
+    # As many as come in two seconds, and what both have in flight.
     stage.finish(*routers, faults=times, may_repeat=times * (2 * rate + 2_000), exact_books=False)
 
 

@@ -11,7 +11,7 @@ from tests.faults.stage import DEAD, SINKS, Stage, items, sink, stream
 from tests.support.process import Process
 
 IN_HAND = 64
-"""What three sinks of eight workers may have in hand at a kill, or settled without Redis knowing it yet."""
+"""What three sinks of eight workers may have in flight at a kill, or settled without Redis knowing it yet."""
 
 
 def after(stage: Stage, kind: int, share: float) -> None:
@@ -61,7 +61,7 @@ def killed(stage: Stage) -> None:
 
 @scenario(
     "List to three sinks; the router is killed with -9 ten times",
-    "lost 0, repeated at most what was in hand (100 items) at each kill",
+    "lost 0, repeated at most what was in flight (100 items) at each kill",
 )
 def killed_on_a_list(stage: Stage) -> None:
     events, kills = stage.of((1_500, 3), (30_000, 10))
@@ -81,7 +81,7 @@ def killed_on_a_list(stage: Stage) -> None:
 
 @scenario(
     "List to sinks with both kinds of queue; the router is killed with -9 ten times",
-    "lost 0, each item queued in Redis exactly once, repeated at most what was in hand (100 items) at each kill",
+    "lost 0, each item queued in Redis exactly once, repeated at most what was in flight (100 items) at each kill",
 )
 def killed_on_a_mixed_list(stage: Stage) -> None:
     events, kills = stage.of((1_000, 2), (30_000, 10))
@@ -104,7 +104,7 @@ def killed_on_a_mixed_list(stage: Stage) -> None:
 
 @scenario(
     "Stream and list to three sinks whose queues are in memory; the router is killed with -9 ten times",
-    "lost 0, repeated at most what was in hand (1,000 entries, 100 items) at each kill",
+    "lost 0, repeated at most what was in flight (1,000 entries, 100 items) at each kill",
     small=False,
 )
 def killed_in_memory(stage: Stage) -> None:

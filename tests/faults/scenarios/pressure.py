@@ -171,7 +171,7 @@ def _trimmed(stage: Stage, max_in_flight: int) -> dict:
     began = time.monotonic()
     stage.flow(STREAM, events).wait()
     wanted = min(events, max_in_flight + bound)
-    stage.until(lambda: _received_of(stage, "billing") >= wanted, "the router to have as much in hand as it may")
+    stage.until(lambda: _received_of(stage, "billing") >= wanted, "the router to have as much in flight as it may")
     stage.server.do("XTRIM", KEYS[STREAM], "MAXLEN", left)
     time.sleep(max(0.0, began + down - time.monotonic()))  # renewals go by, and the time after which peers take over
     stage.recorder.answer = lambda _name, _number: OK
@@ -215,7 +215,7 @@ def trimmed(stage: Stage) -> None:
 
 
 @scenario(
-    "The same, with room for 100 entries in hand",
+    "The same, with room for 100 entries in flight",
     "what had been read is delivered, once; what was trimmed before it was read is counted, exactly",
 )
 def trimmed_unread(stage: Stage) -> None:

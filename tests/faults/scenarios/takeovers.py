@@ -12,7 +12,7 @@ from tests.faults.stage import SINKS, Stage, items, sink, stream
 
 def _taken_over(stage: Stage, kind: int, queue: str, source: dict[str, Any], *, events: int, within: float) -> None:
     stage.serve()
-    # Slow enough that the one that dies has work in hand: half of the events are with each.
+    # Slow enough that the one that dies has work in flight: half of the events are with each.
     for name in SINKS:
         stage.recorder.delay[name] = 0.02
     stage.configure({source["type"]: source}, {name: sink(queue) for name in SINKS})

@@ -55,7 +55,7 @@ class Limits:
     def killed(self) -> None:
         """The router is gone, and what it knew of limits.
 
-        What it had just been told may not stand in Redis yet. What `second` keeps in order waits in hand.
+        What it had just been told may not stand in Redis yet. What `second` keeps in order waits in flight.
         """
         begun = time.monotonic() - UNDER_WAY
         self._asked.clear()
