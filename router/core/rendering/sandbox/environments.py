@@ -1,9 +1,9 @@
 """The Jinja environments: one for each way of escaping, all in the same sandbox; floor 2.
 
-What an operator's template may do is listed here and not what it may not: names are looked up in mappings and lists,
-and only the methods below can be called. Escaping rests on Jinja's autoescape. For a sink's own escaping the compiled
-template uses that function, and a `Markup` class of its own, wherever Jinja would use HTML's; a value that some corner of
-Jinja has marked as safe HTML is then no more than text, and is escaped.
+The sandbox is a list of permitted operations. Names are looked up in mappings and lists only, and only the methods listed
+below can be called. Escaping is Jinja's autoescape. If a sink has its own escaping, the compiled template uses the sink's
+function and a `Markup` class of its own in place of those for HTML. A value that Jinja has marked as safe HTML is then plain
+text, and is escaped.
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ LoopContext = environment.loop
 Macro = environment.macro
 TemplateReference = environment.reference
 """
-"""What a compiled template finds under the names that it imports from Jinja; the last assignment counts."""
+"""The objects that a compiled template gets for the names it imports from Jinja. The last assignment counts."""
 
 
 class _Shaping(NodeTransformer):
     """The changes to every template before it is compiled.
 
-    Loops go over counted items, and slices are counted. `%` and `format` work on the template's own words alone: a format
-    that an event brings could ask for anything, and takes quadratic time to judge. `{% filter %}` and `{% set x | filter %}` become a set block and an ordinary filter: as
-    Jinja compiles them, what the filter returns goes out unescaped.
+    The items of loops and slices are counted. `%` and `format` work only if the format is written in the template: a format
+    from an event could require any amount of memory, and checking it takes quadratic time. `{% filter %}` and `{% set x | filter %}` become a set block and an ordinary filter, because
+    Jinja does not escape what the filter of such a block returns.
     """
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ def _filter(node: nodes.Node, name: str) -> nodes.Filter:
 
 
 def _own_words(node: nodes.Expr | None) -> bool:
-    """Return whether a text stands in the template itself, `| markup` behind it or not."""
+    """Return whether a text is written in the template itself, with or without `| markup`."""
     if isinstance(node, nodes.Filter) and node.name == "markup":
         return _own_words(node.node)
     return isinstance(node, nodes.Const) and isinstance(node.value, str)
@@ -148,7 +148,7 @@ class _Macro(Macro):
 
 
 class _Loop(LoopContext):
-    """`loop`, which counts what a recursive one goes over too."""
+    """`loop`, which also counts the items of recursive calls."""
 
     def __call__(self, iterable: Iterable[Any]) -> str:
         return super().__call__(each(iterable))
@@ -187,7 +187,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops: ClassVar[frozenset[str]] = frozenset({"+", "*", "**", "%"})  # type: ignore[misc]
 
     kind = "a template"
-    """The word for what is compiled here, in messages."""
+    """The name of the compiled thing in messages, such as "a template"."""
 
     lookups: frozenset[str] = frozenset()
     """The names of the lookups that a template may use."""
@@ -196,7 +196,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     """The names of the lookups that are not known here, because no lookup may be used at this place."""
 
     blank: type[Missing] = Blank
-    """What stands for a field of a record that is not there."""
+    """The class of the value of a field that a record lacks."""
 
     forgives = False
     """True if a field that a record lacks is blank rather than missing."""
@@ -218,9 +218,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         html: bool = False,
         show: Callable[[Any], str] = text,
     ) -> None:
-        """Take the configured time zone, and how values are escaped: by a function, as HTML, or not at all.
+        """Take the configured time zone, and the way of escaping: a function, HTML, or none.
 
-        `show` makes text of the result of `{{ … }}`.
+        `show` converts the result of `{{ … }}` to text.
         """
         super().__init__(
             undefined=Missing,
@@ -250,7 +250,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return self.marked(self.escaped(value))
 
     def joined(self, values: Iterable[Any], separator: Any) -> str:
-        """The texts of values with a separator; as soon as one is marked, the rest is escaped and the whole marked."""
+        """Return the texts of values with a separator. If one of them is marked, the others are escaped and the result is marked."""
         texts = [text(value) for value in values]
         between = text(separator)
         if self.autoescape and (any(map(self._is_marked, texts)) or self._is_marked(between)):
@@ -264,7 +264,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return type(value) is self.marked
 
     def concatenated(self, values: Iterable[Any]) -> str:
-        """Return what `~` makes."""
+        """Return the concatenation by `~`."""
         return self.joined(values, "")
 
     def _generate(
@@ -275,8 +275,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super()._generate(source, name, filename, defer_init) + _NAMES
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """`obj.attribute`: a key of a mapping; a method that is known to do no harm; else missing."""
-        if type(obj) is dict or isinstance(obj, Mapping):  # the first takes a quarter of the time of the second
+        """Return `obj.attribute`: a key of a mapping, or a permitted method; otherwise a missing value."""
+        if type(obj) is dict or isinstance(obj, Mapping):  # the type check is four times as fast
             return self._item(obj, attribute)
         if isinstance(obj, Missing):
             return obj.child(attribute)
@@ -293,14 +293,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if attribute in _OF_TIME:
                 return getattr(obj, attribute)
         elif isinstance(obj, tuple):
-            if attribute in getattr(obj, "_fields", ()):  # what `groupby` gives
+            if attribute in getattr(obj, "_fields", ()):  # a group of `groupby`
                 return getattr(obj, attribute)
         elif isinstance(obj, _OF_JINJA):
             return super().getattr(obj, attribute)
         return self.undefined(obj=obj, name=attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """`obj[argument]`: a key of a mapping, a place in a list or text; else as `getattr`."""
+        """Return `obj[argument]`: a key of a mapping, or an index of a list or text; otherwise as `getattr`."""
         if isinstance(obj, Mapping | list | tuple | str | range | TemplateReference):
             return self._item(obj, argument)
         if isinstance(argument, str):
@@ -316,7 +316,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return self.undefined(obj=obj, name=key)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Return an operator that could fill the memory; everything else runs as Python's own."""
+        """Return the bounded form of an operator that could fill the memory; the other operators are Python's own."""
         if operator == "%" and isinstance(left, str):
             return refuse_format()
         _OPERATORS[operator](left, right)
@@ -358,14 +358,14 @@ _OPERATORS: dict[str, Callable[[Any, Any], None]] = {
 def _finalizing(show: Callable[[Any], str]) -> Callable[[Context, Any], str]:
     @pass_context
     def finalize(_context: Context, value: Any) -> str:
-        """Every result of `{{ … }}` as text. It takes the context so that Jinja escapes no constant ahead, as HTML."""
+        """Return a result of `{{ … }}` as text. It takes the context so that Jinja does not escape constants as HTML at compile time."""
         return shown(show(value))
 
     return finalize
 
 
 def _own(escape: Callable[[str], str]) -> tuple[type[Markup], Callable[[Any], str]]:
-    """Return a class of marked text for a sink's own escaping, and what escapes a text that is not of it."""
+    """Return a class of marked text for a sink's own escaping, and a function that escapes text that is not marked."""
 
     class Marked(Markup):
         """Text that needs no escaping for this sink."""

@@ -1,7 +1,7 @@
 """The filters of templates: our own, and those of Jinja that are safe with values of an event; floor 2.
 
-Jinja's `attr`, `pprint`, `random`, `safe`, `tojson`, `urlize` and `xmlattr` are left out: they reach into objects, need
-chance, or let a value through unescaped.
+Jinja's `attr`, `pprint`, `random`, `safe`, `tojson`, `urlize` and `xmlattr` are left out, because they access objects, are
+random, or do not escape values.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OWN_PERCENT = "_percent_"
 """The names of `format` and of `%` for a text that is written in the template itself; no template can write them."""
 
 SLICE = "_slice_"
-"""The name of the filter that stands for `value[start:stop:step]`."""
+"""The name of the filter that replaces `value[start:stop:step]`."""
 
 MAX_WIDTH = 1000
 """The largest width, precision or count that a filter takes."""
@@ -74,23 +74,23 @@ _KEPT = [
     "upper",
     "urlencode",
     "wordcount",
-]  # a list of words
+]  # the names of the filters
 _OF_TEXT = "capitalize center indent lower striptags title truncate upper urlencode wordcount".split()  # noqa: SIM905
 _LOOPING = ("reject", "rejectattr", "select", "selectattr")
 _SIZED = ("batch", "center", "indent", "round", "slice")
 _CONVERSION = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\d+|\*)?(?:\.(\d+|\*))?")
-_ZONES = 64  # of a configuration and its events; a zone is a kilobyte
+_ZONES = 64  # the size of the cache of time zones; each takes about a kilobyte
 
 
 CHOSEN_UTC = timezone(timedelta(0), "UTC")
-"""UTC where it was asked for by name. It needs no time zone data, which a slim system lacks. It is another object than
-`datetime.UTC`, so that a time in it is known from one without a zone.
+"""UTC, requested by name. It needs no time zone data, which a slim system may lack. It is not the object `datetime.UTC`, so that
+a time converted to UTC differs from a time without a chosen zone.
 """
 
 
 @lru_cache(_ZONES)
 def zone(name: str) -> tzinfo:
-    """Return the time zone of that name. Raises `ValueError` when there is none."""
+    """Return the time zone of this name. Raises `ValueError` if there is none."""
     if name == "UTC":
         return CHOSEN_UTC
     try:
@@ -100,7 +100,7 @@ def zone(name: str) -> tzinfo:
 
 
 def moment(value: Any) -> datetime:
-    """Return an aware datetime of a datetime, RFC 3339 text (UTC without an offset) or seconds since the epoch.
+    """Return an aware datetime for a datetime, an RFC 3339 text (UTC if it has no offset) or seconds since the epoch.
 
     Raises `ValueError` for anything else.
     """
@@ -126,7 +126,7 @@ _LARGER = ((60, "minute"), (60, "hour"), (24, "day"), (365, "year"))
 
 
 def span(seconds: float) -> str:
-    """Return a length of time in its largest unit, rounded down: `5 minutes`, `1 day`."""
+    """Return a duration in its largest unit, rounded down: `5 minutes`, `1 day`."""
     count, unit = int(seconds), "second"
     for size, larger in _LARGER:
         if count < size:
@@ -137,7 +137,7 @@ def span(seconds: float) -> str:
 
 @pass_context
 def ago(_context: Context, value: Any) -> str:
-    """Return how long ago a time is, seen from the time of rendering: `5 minutes ago`, `in 2 hours`, `just now`."""
+    """Return the distance of a time from the time of rendering: `5 minutes ago`, `in 2 hours`, `just now`."""
     seconds = current.get().now - moment(value).timestamp()
     if abs(seconds) < 1:
         return "just now"
@@ -145,7 +145,7 @@ def ago(_context: Context, value: Any) -> str:
 
 
 def strftime(at: date, format: str) -> str:  # noqa: A002  # as Python names it
-    """Return a time as text. Raises `OverflowError` for a format that is too long: some take 256 times its length."""
+    """Return a time as text. Raises `OverflowError` if the format is too long, because the result may be 256 times as long."""
     if len(format) > MAX_WIDTH:
         raise OverflowError(f"a format of a time has at most {MAX_WIDTH:,} characters")
     return at.strftime(format)
@@ -158,7 +158,7 @@ def _time_filters(home: tzinfo) -> dict[str, Callable[..., Any]]:
         return moment(value).astimezone(where)
 
     def time(value: Any, format: str = "%Y-%m-%d %H:%M") -> str:  # noqa: A002  # as a template names it
-        """Return a time as text by strftime's format: in the zone that `local` has set, else in the configured one."""
+        """Return a time as text by a strftime format, in the zone set by `local`, otherwise in the configured one."""
         at = moment(value)
         at = at if at.tzinfo is CHOSEN_UTC or isinstance(at.tzinfo, ZoneInfo) else at.astimezone(home)
         return strftime(at, format)
@@ -167,7 +167,7 @@ def _time_filters(home: tzinfo) -> dict[str, Callable[..., Any]]:
 
 
 def _of_text(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a filter of Jinja that works on text take our text of the value: null is nothing and not `None`."""
+    """Wrap a filter of Jinja that works on text, so that it gets our text of a value: null is empty and not `None`."""
     place = 1 if hasattr(function, "jinja_pass_arg") else 0
 
     @wraps(function)
@@ -181,7 +181,7 @@ def _of_text(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _sized(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Refuse the arguments that make a filter fill the memory."""
+    """Wrap a filter to refuse arguments with which it would fill the memory."""
 
     @wraps(function)
     def filtered(value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -196,7 +196,7 @@ def _sized(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _looping(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Count the rounds of a filter that judges each element: what it lets through says nothing of them."""
+    """Wrap a filter that tests each element, to count the tests: its result may be short although it tested many."""
 
     @wraps(function)
     def filtered(context: Context, values: Any = (), *args: Any, **kwargs: Any) -> Any:
@@ -211,7 +211,7 @@ def _indented(value: str, width: int | str = 4, *_args: Any, **_kwargs: Any) -> 
 
 
 def replace(value: Any, old: Any, new: Any, count: int | None = None) -> str:
-    """Return a text with each `old` in it made `new`; marked texts stay marked and escape what comes in."""
+    """Return a text with each `old` replaced by `new`. A marked text stays marked, and `new` is escaped."""
     whole, old, new = text(value), text(old), text(new)
     if isinstance(new, Markup) and not isinstance(whole, Markup):
         whole = type(new).escape(whole)
@@ -233,14 +233,14 @@ def _joiner(escaped: Callable[[Iterable[Any], Any], str]) -> Callable[..., str]:
 
 
 def _formatted(template: Any, *args: Any, **kwargs: Any) -> str:
-    """Python's `%` formatting, of a bounded width: `"%.2f" | format(payload.price)`."""
+    """Return a text by Python's `%` formatting, with a bounded width: `"%.2f" | format(payload.price)`."""
     if args and kwargs:
         raise TypeError("format takes values by place or by name, not both")
     return percent(text(template), kwargs or args)
 
 
 def percent(template: str, values: Any) -> str:
-    """Return `template % values`. Raises `OverflowError` for a width, or a text, that is too long."""
+    """Return `template % values`. Raises `OverflowError` if a width or the result is too long."""
     conversions = _CONVERSION.findall(template)
     for width, precision in conversions:
         if "*" in {width, precision} or int(width or 0) > MAX_WIDTH or int(precision or 0) > MAX_WIDTH:
@@ -251,13 +251,13 @@ def percent(template: str, values: Any) -> str:
 
 
 def refuse_format(*_args: Any, **_kwargs: Any) -> str:
-    """Raise `TypeError`: what an event brings is no format, whatever it holds."""
+    """Raise `TypeError`, because a text from an event may not be a format."""
     raise TypeError('% and format need their text written in place, as in "%.2f" % payload.price')
 
 
 @pass_environment
 def total(environment: Any, values: Any, attribute: str | int | None = None, start: Any = 0) -> Any:
-    """Return the sum of numbers, or of one attribute of each; lists would be copied once for each of them."""
+    """Return the sum of numbers, or of one attribute of each. Lists are refused: adding n lists copies the result n times."""
     if not isinstance(start, int | float):
         raise TypeError("sum adds numbers")
     return FILTERS["sum"](environment, values, attribute, start)
@@ -278,8 +278,8 @@ def filters(
 ) -> dict[str, Callable[..., Any]]:
     """Return all filters of one way of escaping.
 
-    `home` is the configured time zone; `joined(values, separator)` joins texts and keeps what is marked apart from what
-    is not; `mark` makes a value pass unescaped, `escape` escapes it now.
+    `home` is the configured time zone. `joined(values, separator)` joins texts and escapes those that are not marked. `mark`
+    lets a value pass unescaped, `escape` escapes it now.
     """
     table: dict[str, Callable[..., Any]] = {name: FILTERS[name] for name in _KEPT}
     for name in _SIZED:

@@ -11,15 +11,16 @@ from router.core.rendering.sandbox.values import Missing
 from router.errors import TemplateError
 
 _SWITCHES = {"yes": True, "true": True, "1": True, "on": True, "no": False, "false": False, "0": False, "off": False}
-_ADDRESS = 100  # characters; the longest address has 45, and a zone behind it
-_NETWORKS = 256  # of a configuration, and those that events bring
+_ADDRESS = 100  # the most characters of an address; the longest has 45, without its zone
+_NETWORKS = 256  # the size of the cache of parsed networks
 _SHOWN = 40
 
 
 def on(value: Any, default: Any = False) -> bool:
-    """Return what a switch says: yes, true, 1 or on, no, false, 0 or off, as text, number or truth value.
+    """Return the state of a switch: true for yes, true, 1 and on; false for no, false, 0 and off.
 
-    The default, read in the same way, stands for what is missing, null or empty. Raises `TemplateError` for anything else.
+    The value may be a text, a number or a boolean. If it is missing, null or empty, `default` is read in the same way. Raises
+    `TemplateError` for any other value.
     """
     if value is None or isinstance(value, Missing) or value == "":
         return False if default is None or isinstance(default, Missing) or default == "" else on(default)
@@ -37,7 +38,7 @@ def on(value: Any, default: Any = False) -> bool:
 def cidr(address: Any, network: Any) -> bool:
     """Return whether an IP address (v4 or v6) is in a network: `cidr(payload.ip, "10.0.0.0/8")`.
 
-    No address (missing, null or empty) is in none. Raises `TemplateError` for what is no address, and no network.
+    A missing, null or empty address is in no network. Raises `TemplateError` if a value is not an address or not a network.
     """
     if address is None or isinstance(address, Missing) or address == "":
         return False
@@ -53,7 +54,7 @@ def cidr(address: Any, network: Any) -> bool:
 
 
 def network_fault(written: str) -> str | None:
-    """Return what is wrong with a network that stands in the configuration, None where it is one."""
+    """Return the fault of a network that is written in the configuration, or None."""
     return None if _network(written) else f"{_quoted(written)} is no network: write 10.0.0.0/8 or 2001:db8::/32"
 
 

@@ -1,7 +1,8 @@
-"""The sandbox of expressions: templates stop at what is missing, an expression goes on without it; floor 2.
+"""The sandbox of expressions, which accept missing values; floor 2.
 
-A missing value is falsy and equal to nothing, and so is what is made of it: `payload.order.total | round` is missing
-where the order is. Comparisons are those of `comparisons`. Everything else that fails is an error.
+In a template a missing value is an error. In an expression it is falsy and equal to nothing, and so is the result of a filter
+or an operation on it: without `payload.order`, `payload.order.total | round` is missing too. The module `comparisons` has the
+rules of comparisons. Everything else that fails is an error.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from router.core.rendering.sandbox.environments import Sandbox
 from router.core.rendering.sandbox.functions import FUNCTIONS
 from router.core.rendering.sandbox.values import Missing
 
-_COMPARE = "_compare_{}_"  # the name of the filter that stands for a comparison
-_CALL = "_call_{}_"  # and of the one that stands for the call of a function
-_WITHOUT_ELSE = "Undefined = environment.undefined\n"  # what `A if B` gives without B, under the name that Jinja uses
+_COMPARE = "_compare_{}_"  # the name of the filter that replaces a comparison
+_CALL = "_call_{}_"  # the name of the filter that replaces the call of a function
+_WITHOUT_ELSE = "Undefined = environment.undefined\n"  # the value of `A if B` where B is false; the name is Jinja's
 _TAKE_MISSING = frozenset({"default", "d"})
 _JUDGE_MISSING = frozenset({"defined", "undefined", *TESTS})
 
 
 class Absent(Missing):
-    """A value that is not there: falsy, equal to nothing, and what is asked or made of it is not there either."""
+    """A missing value: falsy and equal to nothing. Its attributes, items and results of operations are missing too."""
 
     __slots__ = ()
 
@@ -42,10 +43,10 @@ class Absent(Missing):
     def __ne__(self, other: object) -> bool:  # type: ignore[override]  # as above
         return True
 
-    __hash__ = None  # type: ignore[assignment]  # as every value that compares by a rule of its own
+    __hash__ = None  # type: ignore[assignment]  # Python requires it of a class with its own `__eq__` that is not hashable
 
     def child(self, name: Any) -> Missing:
-        """Return what is asked of what is not there."""
+        """Return the missing value for an attribute or item of this one."""
         return Absent(obj=self._undefined_obj, name=self._undefined_name, names=(*self.names, name))
 
     def _passed_on(self, *_other: Any) -> Any:
@@ -56,12 +57,12 @@ class Absent(Missing):
 
 
 def _behind_context(function: Callable[..., Any]) -> int:
-    """Return the place of a filter's value among its arguments: Jinja may hand it something else first."""
+    """Return the index of a filter's value among its arguments: 1 if Jinja passes the context or environment first, else 0."""
     return 1 if hasattr(function, "jinja_pass_arg") else 0
 
 
 def _passing(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a filter make nothing of what is missing, and a list where it makes a generator, which is never falsy."""
+    """Wrap a filter: a missing value is returned as it is, and a generator becomes a list, because a generator is never falsy."""
     place = _behind_context(function)
 
     @wraps(function)
@@ -75,7 +76,7 @@ def _passing(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _failing(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a test be false for what is missing."""
+    """Wrap a test: it is false for a missing value."""
     place = _behind_context(function)
 
     @wraps(function)
@@ -88,17 +89,17 @@ def _failing(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Null(NodeTransformer):
-    """`null`, as JSON calls it, becomes Jinja's `none`."""
+    """Replaces the name `null`, as JSON spells it, by Jinja's `none`."""
 
     def visit_Name(self, node: nodes.Name) -> nodes.Expr:  # noqa: N802  # Jinja's naming
         return nodes.Const(None, lineno=node.lineno) if node.name == "null" and node.ctx == "load" else node
 
 
 class _Comparing(NodeTransformer):
-    """Comparisons become filters of ours; `a < b < c` becomes `a < b and b < c`.
+    """Replaces comparisons and the calls of our functions by filters; `a < b < c` becomes `a < b and b < c`.
 
-    So do the calls of our functions: nothing can stand for their names in an expression, and the sandbox takes longer to
-    look whether a function may be called than they take themselves.
+    A filter is faster than a call, because the sandbox checks for each call whether it is safe. An expression can't assign to
+    the name of a function, so replacing the call changes nothing else.
     """
 
     def visit_Call(self, node: nodes.Call) -> nodes.Expr:  # noqa: N802  # Jinja's naming
@@ -136,13 +137,13 @@ class Lenient(Sandbox):
         _replace(self.tests, _failing, _JUDGE_MISSING)
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a function; a method of what is missing gives nothing, a method that the value does not have is an error."""
+        """Call a function. A method of a missing value returns a missing value; an unknown method of any other value is an error."""
         if isinstance(function, Absent) and len(function.names) > 1:
             return function
         return super().call(context, function, *args, **kwargs)
 
     def concatenated(self, values: Any) -> Any:
-        """Return what `~` makes; nothing where a part is missing."""
+        """Return the concatenation by `~`; a missing value if a part is missing."""
         values = list(values)
         absent = [value for value in values if isinstance(value, Absent)]
         return absent[0] if absent else super().concatenated(values)

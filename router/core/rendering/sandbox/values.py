@@ -17,13 +17,13 @@ from router.core.rendering.sandbox.bounds import bounded, check_size
 from router.events import Event, timestamp
 
 EVENT_FIELDS = frozenset(name for name in Event.__struct_fields__ if not name.startswith("_")) | {"key", "payload"}
-"""What a template can ask of an event."""
+"""The fields of an event that a template may use."""
 
 _PLAIN_FIELDS = tuple(EVENT_FIELDS - {"raw", "headers", "key", "payload"})
 
 
 class MissingError(UndefinedError):
-    """A template used what is not there: `obj` has no `names[0]`, of which `names[1]` was asked, and so on."""
+    """Raised for the use of a missing value: `obj` has no `names[0]`, whose item `names[1]` was wanted, and so on."""
 
     def __init__(self, obj: Any, names: tuple[Any, ...]) -> None:
         super().__init__(f"{dotted(names)} is missing")
@@ -32,7 +32,7 @@ class MissingError(UndefinedError):
 
 
 def dotted(names: Iterable[Any]) -> str:
-    """Return a path as it is written in a template: `payload.items[0].name`."""
+    """Return a path in the syntax of templates: `payload.items[0].name`."""
     text = ""
     for name in names:
         text += f".{name}" if isinstance(name, str) and name.isidentifier() else f"[{name!r}]"
@@ -40,9 +40,9 @@ def dotted(names: Iterable[Any]) -> str:
 
 
 class Missing(StrictUndefined):
-    """A value that is not there: `default` and `is defined` take it, every other use raises `MissingError`.
+    """A missing value: `default` and `is defined` accept it, every other use raises `MissingError`.
 
-    What is asked of it is missing too, so that `payload.order.total | default(0)` holds without an order.
+    Its attributes and items are missing values too, so `payload.order.total | default(0)` is 0 if there is no order.
     """
 
     __slots__ = ("names",)
@@ -64,14 +64,15 @@ class Missing(StrictUndefined):
         return MissingError(self._undefined_obj, self.names)
 
     def child(self, name: Any) -> Missing:
-        """Return what is asked of what is not there."""
+        """Return the missing value for an attribute or item of this one."""
         return Missing(obj=self._undefined_obj, name=self._undefined_name, names=(*self.names, name))
 
 
 def text(value: Any) -> str:
-    """A value as text: null is nothing, a list comma-joined, a mapping JSON, a time RFC 3339, a marked one as it is.
+    """Return a value as text.
 
-    Raises `MissingError` for what is not there and `TypeError` for what is no value (a function, a macro).
+    Null becomes an empty text, a list its items with commas, a mapping JSON, a time RFC 3339. Text is returned as it is, with
+    its mark if it needs no escaping. Raises `MissingError` for a missing value and `TypeError` for a function or macro.
     """
     convert = _TEXTS.get(type(value))
     if convert is not None:
@@ -88,7 +89,7 @@ def text(value: Any) -> str:
 
 
 class EventFields(dict[str, Any]):
-    """The fields of an event as a template names them; the dear ones are made when they are asked for."""
+    """The fields of an event by name. `payload` and `raw` are costly, so they are computed on first use."""
 
     def __init__(self, event: Event) -> None:
         super().__init__((name, getattr(event, name)) for name in _PLAIN_FIELDS)
@@ -104,12 +105,12 @@ class EventFields(dict[str, Any]):
         raise KeyError(name)
 
     def shown(self) -> dict[str, Any]:
-        """Return all fields, as JSON shows them."""
+        """Return all fields as values for JSON."""
         return {**self, "received_at": timestamp(self["received_at"]), "payload": self["payload"]}
 
 
 def json(value: Any) -> str:
-    """Compact JSON of a value. Raises as `text` does."""
+    """Return a value as compact JSON. Raises the errors of `text`."""
     if isinstance(value, EventFields):
         value = value.shown()
     check_size(value)
@@ -131,7 +132,7 @@ def _joined(values: Iterable[Any]) -> str:
 
 
 def join(values: Iterable[Any], separator: str) -> str:
-    """Return the texts of values with a separator between them. Raises `OverflowError` when that is too long."""
+    """Return the texts of values with a separator between them. Raises `OverflowError` if the result is too long."""
     texts: list[str] = []
     size = 0
     for value in values:
