@@ -179,6 +179,10 @@ class Queue(WorkQueue, Protocol):
         """True if the deliveries outlive the process, and are shared by every router that reads the same Redis."""
 
     @property
+    def limits(self) -> QueueLimits:
+        """The limits in force."""
+
+    @property
     def reason(self) -> str | None:
         """The reason why the queue can't be used; None while it can."""
 

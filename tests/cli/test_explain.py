@@ -187,8 +187,8 @@ def test_one_message_once_names_the_other_routes(folder):
 @pytest.mark.parametrize(
     ("payload", "reason", "part"),
     [
-        ({**ORDER, "email": ""}, "no_address", "suppressed (no_address), the templates give no address"),
-        ({**ORDER, "wants": False}, "only_if", "suppressed (only_if), only_if is false"),
+        ({**ORDER, "email": ""}, "no_address", "suppressed (no_address), no address in to"),
+        ({**ORDER, "wants": False}, "only_if", "suppressed (only_if), only_if is false: payload.wants != false"),
         ({**ORDER, "email": "nobody"}, "address", "dead letter (address), to: "),
     ],
 )
@@ -203,7 +203,8 @@ def test_a_delivery_that_is_not_made_says_why(folder, payload, reason, part):
 def test_the_exit_code_says_whether_anything_would_be_delivered(folder):
     text = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(text.replace("  - {id: everything, sinks: [audit]}\n", ""))
-    explained(folder, {**ORDER, "wants": False}, code=1)
+    nobody = explained(folder, {**ORDER, "wants": False}, "--fails", code=1)
+    assert nobody.out.endswith("\noutcome   routed: 0 of 1 delivery would be made\n")
     explained(folder, {"message": "m", "user_id": 1}, code=1)
     explained(folder, {**ORDER, "email": "jane@elsewhere.org"}, code=0)  # it is printed
     done = explained(folder, {"user_id": 0}, channel="orders.new", code=0)
@@ -227,7 +228,8 @@ def test_only_what_said_no(folder):
         "final     after: the route people took the event before it, and is final\n"
         "enabled   off: 0 of 2 conditions held; the route is disabled (enabled: false)\n"
         "source    jobs-only: 0 of 3 conditions held; the source was web-app, needs jobs\n"
-        "only_if   user-mail by people: suppressed (only_if), only_if is false\n"
+        "only_if   user-mail by people: suppressed (only_if), only_if is false:\n"
+        "          payload.wants != false\n"
     )
     found = as_json(folder, {**ORDER, "wants": False}, "--fails")
     assert [route["id"] for route in found["routes"]] == ["urgent", "after", "off", "jobs-only"]

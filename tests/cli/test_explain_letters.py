@@ -46,6 +46,10 @@ def test_a_letter_is_explained_with_the_configuration_of_now(redis_server, tmp_p
     assert made["event"]["id"] == "e-1"
     done = explained(desk, "--dlq", "l-2")
     assert "replay    a delivery that was made before, by both: only other gets it again\n" in done.out
+    assert (
+        "note: the reason of this dead letter is exhausted: 503 from the other side; its replay now would do this:\n"
+        in done.err
+    )
     assert done.out.startswith("event     orders.7 by web-app, id e-2\n")
     gone = json.loads(explained(desk, "--dlq", "l-3", "--json", code=1).out)
     assert gone["deliveries"][0]["suppressed"] == "orphaned"

@@ -121,18 +121,21 @@ def quick(start_server, tmp_path):
 def test_the_queues_of_sinks_that_work_that_are_gone_and_that_moved_to_memory(desk):
     desk.put("kept", 3, ago=601)
     desk.put("gone", 2, ago=7200)
-    desk.delay("gone", 5, time.time() + 100, received_at=datetime.now(UTC) - timedelta(days=3))
+    failed = History(time.time() - 60, calls=3, last_error="HTTP 503", failed_at=time.time())
+    desk.delay("gone", 5, time.time() + 100, received_at=datetime.now(UTC) - timedelta(days=3), _history=failed)
     desk.put("audit", 1)
     desk.delay("later-only", 1, time.time() + 100)
     done = desk.queue("list")
     assert done.code == 0
     header, *rows = (line.split() for line in done.out.splitlines())
-    assert header == ["sink", "state", "waiting", "delayed", "in", "flight", "oldest"]
+    assert header == ["sink", "state", "waiting", "delayed", "in", "flight", "oldest", "next", "due", "last", "error"]
     table = {row[0]: row[1:] for row in rows}
     assert list(table) == ["kept", "audit", "gone", "later-only"]
     assert table["kept"][:4] == ["ok", "3", "0", "0"]
     assert table["kept"][4] == "10m"
-    assert table["gone"] == ["gone", "2", "1", "0", "3d"]
+    assert table["gone"][:6] == ["gone", "2", "1", "0", "3d", "in"]
+    assert table["gone"][7:] == ["HTTP", "503"]
+    assert table["kept"][5:] == ["-", "-"]
     assert table["audit"][:2] == ["memory", "1"]
     assert "5 deliveries that no router makes" in done.err
     listed = desk.listed()
@@ -144,7 +147,12 @@ def test_the_queues_of_sinks_that_work_that_are_gone_and_that_moved_to_memory(de
         "delayed": 1,
         "in_hand": 0,
         "oldest": listed["gone"]["oldest"],
+        "next_due": {"at": listed["gone"]["next_due"]["at"], "attempts": 3, "error": "HTTP 503"},
     }
+    assert listed["kept"]["next_due"] is None
+    assert listed["later-only"]["next_due"]["error"] is None  # it has not failed
+    due = datetime.fromisoformat(listed["gone"]["next_due"]["at"]) - datetime.now(UTC)
+    assert timedelta(seconds=10) < due < timedelta(seconds=100)
     age = datetime.now(UTC) - datetime.fromisoformat(listed["gone"]["oldest"])
     assert timedelta(days=3) < age < timedelta(days=3, minutes=5)
 
@@ -174,7 +182,15 @@ def test_what_a_living_router_has_let_go_of_is_not_said_to_be_a_dead_ones(quick)
 
 def test_a_sink_with_nothing_in_redis_is_listed_and_an_empty_redis_is_no_error(desk):
     assert desk.listed() == {
-        "kept": {"sink": "kept", "state": "ok", "waiting": 0, "delayed": 0, "in_hand": 0, "oldest": None}
+        "kept": {
+            "sink": "kept",
+            "state": "ok",
+            "waiting": 0,
+            "delayed": 0,
+            "in_hand": 0,
+            "oldest": None,
+            "next_due": None,
+        }
     }
     desk.write(sinks={"audit": LOG}, routes=[{"id": "notify", "sinks": ["audit"]}])
     done = desk.queue("list")

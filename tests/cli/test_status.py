@@ -21,7 +21,8 @@ from rich.console import Console
 
 from router.admin.admin_client import Client
 from router.admin.sockets import default_address
-from router.cli.operate.status import Rates, drawn, span
+from router.cli.operate.sink_troubles import span
+from router.cli.operate.status import Rates, drawn
 from router.config.scalars import Address
 from router.core.accounts.snapshot import document
 from router.errors import RouterError

@@ -1,6 +1,7 @@
 """What a router's parts look like from outside."""
 
 import asyncio
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,8 +10,9 @@ import pytest
 from router.broker.queues.orphans import Orphans, warning
 from router.broker.server import client
 from router.config.models import PubSubConfig, RedisConfig, StreamConfig
+from router.contracts import QueueLimits
 from router.core.accounts.books import Books, SinkBook, SourceBook
-from router.core.accounts.snapshot import Fault, LoadStatus
+from router.core.accounts.snapshot import Failure, Fault, LoadStatus
 from router.engine.clock import SystemClock
 from router.engine.expression_failures import ExpressionFailures
 from router.engine.life import watch
@@ -19,6 +21,8 @@ from router.errors import PartialError, PermanentError, Reason, SinkError, Trans
 from router.events import Outcome
 from tests.support.engine import bench, make_event
 from tests.support.waiting import PATIENCE, until
+
+LIMITS = QueueLimits(100, 1000, "drop-newest")
 
 
 class Queue:
@@ -33,6 +37,7 @@ class Queue:
         self.events = 0
         self.delayed = 0
         self.unreadable = 0
+        self.limits = LIMITS
         self._refresh = refresh
 
     async def refresh(self):
@@ -48,6 +53,8 @@ def parts(queue, *, book=None, writer=None):
         in_hand=1,
         breaker_open=True,
         replaced=0,
+        next_attempt_in=lambda: 20.0,
+        last_failure=Failure(4.0, "full"),
     )
     source = SimpleNamespace(
         up=True,
@@ -95,6 +102,7 @@ def memory_queue(book, events=0, delayed=0):
         events=events,
         delayed=delayed,
         unreadable=0,
+        limits=LIMITS,
     )
 
 
@@ -114,7 +122,9 @@ async def test_the_book_of_a_shared_queue_is_everybodys_and_of_one_moment():
     sink = watch.snapshot().sinks["mail"]
     assert (sink.queue, sink.accepted, sink.delivered, sink.pending, sink.waiting) == ("redis", 10, 6, 4, 3)
     assert (sink.difference, sink.in_hand, sink.degraded, sink.breaker_open) == (0, 1, 1, True)
-    assert sink.fault == Fault(5.0, "full")
+    assert (sink.fault, sink.last_failure) == (Fault(5.0, "full"), Failure(4.0, "full"))
+    assert (sink.max_events, sink.when_full) == (100, "drop-newest")
+    assert 19.0 < sink.next_attempt - time.time() <= 20.0
 
 
 async def test_the_book_of_a_memory_queue_is_our_own():

@@ -23,7 +23,7 @@ from router.broker.server import client, keys
 from router.broker.server.client import Server
 from router.broker.server.link import PlainLink, Word
 from router.config.scalars import NAME
-from router.core.accounts.records import HEAD, Reader, UnknownRecordError, pack, received_at
+from router.core.accounts.records import HEAD, Reader, UnknownRecordError, history_of, pack, received_at
 from router.events import DeadLetter, Event
 
 AT_ONCE = 100
@@ -64,6 +64,17 @@ class State(IntEnum):
     """The record can't be read (a newer router wrote it, or no router did), and stays."""
 
 
+class Due(NamedTuple):
+    """A delayed delivery: when it is due, and its failures so far."""
+
+    at: float
+    """Seconds since the epoch, by the clock of the Redis server."""
+    attempts: int
+    """The calls of the sink so far."""
+    error: str | None
+    """The last failure; None if it has not failed, or its record can't be read."""
+
+
 class Standing(NamedTuple):
     """The contents of a queue at one moment, in deliveries."""
 
@@ -77,6 +88,8 @@ class Standing(NamedTuple):
     """In flight at a router that lives, or that died less than the idle time ago."""
     oldest: float | None
     """The time (seconds since the epoch) at which the oldest event of the first `LOOKED_AT` records was received."""
+    next_due: Due | None = None
+    """The delayed delivery that is due first; None if none is delayed."""
 
     @property
     def held(self) -> int:
@@ -152,9 +165,9 @@ class QueueAdmin(PlainLink):
     async def look(self, name: str, *, idle: float = IDLE) -> Standing:
         """Return the contents of a sink's queue; all counts are 0 if it does not exist."""
         words: list[Word] = [GROUP, round(idle * 1000), LOOKED_AT, HEAD]
-        length, in_hand, kept, delayed, heads = await self.script(LOOK, self._keys(name)[:2], words)
+        length, in_hand, kept, delayed, heads, first = await self.script(LOOK, self._keys(name)[:2], words)
         ages = [at for at in map(received_at, heads) if at is not None]
-        return Standing(length - in_hand, delayed, in_hand, kept, min(ages, default=None))
+        return Standing(length - in_hand, delayed, in_hand, kept, min(ages, default=None), _due(first))
 
     async def letters(self) -> int:
         """Return the number of dead letters."""
@@ -268,6 +281,15 @@ class QueueAdmin(PlainLink):
 
     def _keys(self, name: str) -> list[str]:
         return [key(self._prefix, name) for key in (keys.queue, keys.later, keys.books)]
+
+
+def _due(first: Sequence[bytes]) -> Due | None:
+    """Return the first delayed delivery of a queue, from its member of the sorted set and its score."""
+    if not first:
+        return None
+    history = history_of(first[0].partition(b" ")[2])
+    at = float(first[1]) / 1000
+    return Due(at, 0, None) if history is None else Due(at, history.calls, history.last_error)
 
 
 def _read(reader: Reader, items: Sequence[_Item]) -> tuple[list[tuple[_Item, Event]], list[State]]:

@@ -162,7 +162,7 @@ return told
 
 # KEYS: stream, sorted set. ARGV: the group, the idle time as above, the number of records to return from each key, and
 # their bytes. Answer: the length of the stream, its entries in flight, those of them at live routers, the size of the
-# sorted set, the first bytes of the records.
+# sorted set, the first bytes of the records, the first member of the sorted set with its score.
 LOOK = Script(
     _IN_HAND
     + """
@@ -186,6 +186,7 @@ while grouped do
 end
 local length = redis.call('XLEN', KEYS[1])
 pending = math.min(pending, length)
-return {length, pending, math.min(held, pending), redis.call('ZCARD', KEYS[2]), heads}
+local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
+return {length, pending, math.min(held, pending), redis.call('ZCARD', KEYS[2]), heads, first}
 """
 )

@@ -71,6 +71,7 @@ class RedisQueue:
 
     def configure(self, limits: QueueLimits) -> None:
         """Use other limits from now on, for the inbox too."""
+        self.limits = limits
         self._inbox.configure(limits)
         self.in_flight.ready.hold = min(limits.hold, MOST)
         self.renewal.idle = limits.idle

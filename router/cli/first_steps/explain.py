@@ -52,7 +52,7 @@ class _Explained(click.Command):
 @click.option("--source", metavar="SOURCE", help="The source it comes by; else the first one that reads the channel.")
 @click.option("--dlq", "letter_id", metavar="ID", help="Explain this dead letter in place of a payload.")
 @click.option("--live", is_flag=True, help="Fetch the records of lookups; else their fields appear as names.")
-@click.option("--fails", is_flag=True, help="Show only what said no.")
+@click.option("--fails", is_flag=True, help="Show only what said no, and the outcome if nothing is delivered.")
 @as_test_option
 @json_option
 @config_option
@@ -135,14 +135,18 @@ def _letter(
     letter_id: str, config: Path | None, env_file: Path | None, instance: str, *, whole: bool
 ) -> tuple[Loaded, Simulated]:
     """Read a dead letter, whose replay is simulated; or the `whole` way of its event, at the time when it was received."""
+    from router.cli.operate.dead_letter_views import hiding
     from router.cli.operate.dlq import found, readable
     from router.cli.running_router import configuration
-    from router.core.accounts.dead_letter_filter import received_at
+    from router.core.accounts.dead_letter_filter import brief, received_at
 
     loaded = configuration(config, env_file, instance)
-    letter = readable(asyncio.run(found(letter_id, loaded)))
+    kept = asyncio.run(found(letter_id, loaded))
+    letter = readable(kept)
     if whole:
         came = received_at(letter).timestamp()
         return loaded, lambda simulator: simulator.whole(letter, came)
+    told = hiding(loaded.secrets)(kept).letter
+    tell(f"note: the reason of this dead letter is {told.reason}: {brief(told)}; its replay now would do this:", "note")
     now = time.time()
     return loaded, lambda simulator: simulator.letter(letter, now)

@@ -328,9 +328,11 @@ def _outcome(found: Simulation, config: RouterConfig) -> Iterator[Line]:
 
 
 def _fails(found: Simulation, config: RouterConfig) -> Iterator[Line]:
-    """Yield a line for everything that said no, by the step that did."""
+    """Yield a line for everything that said no, by the step that did; at the end the outcome, if nothing is delivered."""
     for step, subject, why in fails(found, config):
         yield Line(str(step), f"{subject}: {why}" if subject else why, _RED)
+    if not found.delivers:
+        yield from _outcome(found, config)
 
 
 def fails(found: Simulation, config: RouterConfig) -> Iterator[tuple[Step, str, str]]:

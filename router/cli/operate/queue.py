@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import wraps
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.broker.queues.queue_admin import Bounds, Progress, QueueAdmin, Standing, State, claim_idle_of
+from router.broker.queues.queue_admin import Bounds, Due, Progress, QueueAdmin, Standing, State, claim_idle_of
 from router.broker.server import client
 from router.cli.common import json_option, of_running, print_json, redis_queues, redis_url, tell
 from router.cli.operate.bulk import ago, agreed, dry_run_option, progress, yes_option
@@ -39,6 +39,7 @@ _COLUMNS = (
     Column("in flight", rank=3),
     Column("oldest", rank=1),
 )
+_OF_DELAYED = (Column("next due", rank=4), Column("last error", rank=5, least=12))
 
 
 @click.group()
@@ -55,6 +56,7 @@ def queue() -> None:
 async def list_queues(*, loaded: Loaded, as_json: bool) -> int:
     """List every queue in Redis: the deliveries that wait, are due later and are in flight, and the age of the oldest.
 
+    Of the delayed deliveries it shows when the next one is due, and its last error.
     The state is `gone` if no sink of the configuration has that name, and `memory` if the sink has its queue in memory
     now. No router delivers from such a queue. `--json` prints one object per line.
     """
@@ -67,12 +69,11 @@ async def list_queues(*, loaded: Loaded, as_json: bool) -> int:
     # An emptied queue keeps its key in Redis; it is shown only if its sink is configured.
     standings = {name: found for name, found in standings.items() if found.held or name in working}
     states = {name: _state(name, loaded, working) for name in standings}
-    now = time.time()
     if as_json:
         for name, standing in standings.items():
             print_json(_document(name, states[name], standing))
     elif standings:
-        show_table(_COLUMNS, [_row(name, states[name], standing, now) for name, standing in standings.items()])
+        _show(standings, states)
     else:
         tell("there are no queues in Redis")
     left = sum(standing.held for name, standing in standings.items() if name not in working)
@@ -87,12 +88,30 @@ def _state(name: str, loaded: Loaded, working: frozenset[str]) -> str:
     return "memory" if name in loaded.config.sinks else "gone"
 
 
+def _show(standings: Mapping[str, Standing], states: Mapping[str, str]) -> None:
+    """Print the queues as a table; when the next delivery is due and its error only if any is delayed."""
+    now = time.time()
+    delayed = any(standing.next_due for standing in standings.values())
+    rows = [
+        [*_row(name, states[name], standing, now), *(_of_delayed(standing.next_due, now) if delayed else ())]
+        for name, standing in standings.items()
+    ]
+    show_table((*_COLUMNS, *_OF_DELAYED) if delayed else _COLUMNS, rows)
+
+
 def _row(name: str, state: str, standing: Standing, now: float) -> tuple[str, ...]:
     numbers = (standing.waiting, standing.delayed, standing.in_hand)
     return name, state, *map(str, numbers), "-" if standing.oldest is None else _age(standing.oldest, now)
 
 
+def _of_delayed(due: Due | None, now: float) -> tuple[str, str]:
+    if due is None:
+        return "-", "-"
+    return f"in {ago(max(due.at - now, 0.0))}", due.error or "-"
+
+
 def _document(name: str, state: str, standing: Standing) -> dict[str, Any]:
+    due = standing.next_due
     return {
         "sink": name,
         "state": state,
@@ -100,6 +119,7 @@ def _document(name: str, state: str, standing: Standing) -> dict[str, Any]:
         "delayed": standing.delayed,
         "in_hand": standing.in_hand,
         "oldest": _stamp(standing.oldest),
+        "next_due": due and {"at": _stamp(due.at), "attempts": due.attempts, "error": due.error},
     }
 
 

@@ -12,6 +12,7 @@ import click
 
 from router.admin.admin_client import STATUS, Client
 from router.cli.common import config_option, console, env_file_option, instance_option, json_option, print_json
+from router.cli.operate.sink_troubles import Document, fault_warning, span, trouble
 from router.cli.running_router import running
 from router.cli.tables import Cell, Column, Table
 from router.errors import Exit, UnavailableError
@@ -27,9 +28,6 @@ EVERY = 1.0
 
 MOST_ROUTES = 20
 """Routes that are shown. Of more, those with the most events: a router may have thousands."""
-
-Document = Mapping[str, Any]
-"""The JSON document of `core.accounts.snapshot.document`."""
 
 
 @click.command()
@@ -145,8 +143,13 @@ def _headline(told: Document) -> Text:
 def _complaints(told: Document) -> list[Text]:
     from rich.text import Text
 
+    now = time.time()
+    sinks = {name: (sink, told["books"]["sinks"][name]) for name, sink in told["sinks"].items()}
+    troubles = [trouble(name, sink, book, now) for name, (sink, book) in sinks.items()]
+    said = {fault_warning(name, sink) for name, (sink, _) in sinks.items()}
+    warnings = [*filter(None, troubles), *(warning for warning in told["warnings"] if warning not in said)]
     reasons = [Text.assemble(("  ✗ ", "red"), escape(reason)) for reason in told["reasons"]]
-    return reasons + [Text.assemble(("  ! ", "yellow"), escape(warning)) for warning in told["warnings"]]
+    return reasons + [Text.assemble(("  ! ", "yellow"), escape(warning)) for warning in warnings]
 
 
 def _sources(told: Document, rates: Rates | None) -> RenderableType:
@@ -273,14 +276,3 @@ def _by_reason(book: Document, column: str, colour: str) -> Cell | str:
         return total
     parts = ", ".join(f"{reason} {number:,}" for reason, number in reasons.items())
     return Cell(parts if len(reasons) == 1 else f"{total}: {parts}", colour, total)
-
-
-def span(seconds: float) -> str:
-    """Return a duration in its two largest units: `3 d 4 h`, `5 m 6 s`."""
-    left = int(seconds)
-    parts: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        number, left = divmod(left, size)
-        if number or (parts or unit == "s"):
-            parts.append(f"{number} {unit}")
-    return " ".join(parts[:2])

@@ -164,6 +164,13 @@ class Reader:
         return event, r.overridden and r.route not in self._overriding
 
 
+def history_of(data: bytes) -> History | None:
+    """Return the earlier failures of the delivery in a record; None if it has not failed, or if this is no readable record."""
+    with contextlib.suppress(UnknownRecordError):
+        return Reader("").read(data, None)[0]._history
+    return None
+
+
 HEAD = 256
 """The first bytes of a record that `received_at` needs: an id has at most 200 bytes."""
 

@@ -61,6 +61,14 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """A failed attempt after which a delivery waits for the next one: when it failed (seconds since the epoch), and why."""
+
+    at: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class SinkStatus:
     """The state of a sink: its backlog, and the outcomes of its deliveries in numbers.
 
@@ -92,6 +100,15 @@ class SinkStatus:
     """Workers that ended by a fault of the router and were replaced."""
     printed: int = 0
     """Shown instead of sent, by the option `deliver`."""
+    next_attempt: float | None = None
+    """The time (seconds since the epoch) of the next planned attempt: the breaker's probe, the end of a pause, else the
+    next retry. None if none is planned."""
+    last_failure: Failure | None = None
+    """The last failure in this process that is followed by a retry."""
+    max_events: int = 0
+    """The most deliveries that the queue holds; 0 if not known."""
+    when_full: str = "block"
+    """What happens to a delivery without room: `block`, `drop-newest` or `drop-oldest`."""
 
     @property
     def difference(self) -> int:
@@ -323,6 +340,10 @@ def _sink(sink: SinkStatus) -> dict[str, Any]:
         "waiting": sink.waiting,
         "breaker_open": sink.breaker_open,
         "fault": sink.fault and asdict(sink.fault),
+        "next_attempt": sink.next_attempt,
+        "last_failure": sink.last_failure and asdict(sink.last_failure),
+        "max_events": sink.max_events,
+        "when_full": sink.when_full,
         "dropped_by_channel": dict(sink.dropped_by_channel),
         "unreadable": sink.unreadable,
         "replaced": sink.replaced,

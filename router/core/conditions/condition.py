@@ -26,7 +26,7 @@ class When:
     """A compiled `when`. Raises `BrokenExpressionError`."""
 
     def __init__(self, source: str, environment: TemplateEnvironment) -> None:
-        self.source = source
+        self._source = source
         self._environment = environment
         self._expression = Expression(source, environment, "when")
         others = self._expression.names - KNOWN
@@ -39,9 +39,14 @@ class When:
         """Return whether the expression is true of an event. Raises `TemplateError`."""
         return self._expression.holds(event, now)
 
+    @property
+    def shown(self) -> str:
+        """The text of the expression on one line, for people."""
+        return self._expression.shown
+
     def paths(self) -> list[Path]:
         """Return the paths of the payload that the expression reads, for those who ask about one event."""
-        read = paths_read(f"{{{{ {self.source}\n}}}}", self._environment.expressions)
+        read = paths_read(f"{{{{ {self._source}\n}}}}", self._environment.expressions)
         return [path for path in map(_path, read) if path]
 
 

@@ -17,14 +17,10 @@ from router.core.conditions.condition import Condition, When
 from router.core.conditions.why import seen, why
 from router.core.matching import any_of
 from router.errors import TemplateError
-from router.escaping import cut
 from router.events import Event
 
 MOST_NAMES = 10
 """The most names or globs of a route that are listed."""
-
-EXPRESSION_BYTES = 200
-"""The most bytes of an expression that are shown."""
 
 
 class Step(StrEnum):
@@ -137,7 +133,7 @@ def _of_order(stopped_by: str | None) -> list[Check]:
 
 def _when(route: RouteConfig, when: When, asked: Asked, *, reached: bool) -> Check | None:
     """Return what `when` says; None where it fails and the router would not have asked it (not `reached`)."""
-    clause = f"when: {cut(' '.join(when.source.split()), EXPRESSION_BYTES)}"
+    clause = f"when: {when.shown}"
     try:
         held = when.holds(msgspec.structs.replace(asked.event, route=route.id, sink=""), asked.now)
     except TemplateError as error:

@@ -62,7 +62,7 @@ def prepare(event: Event, rules: Rules, now: float, find: Find = _none) -> Rende
         decided_by, only_if = "only_if", rules.only_if
         records = NO_RECORDS if only_if is None else find(event, only_if.names, now)
         if only_if is not None and not only_if.holds(event, now, records):
-            return Refused(Reason.ONLY_IF, decided_by, "only_if is false", suppressed=True)
+            return Refused(Reason.ONLY_IF, decided_by, f"only_if is false: {only_if.shown}", suppressed=True)
         decided_by = "template"
         rendered = rules.template.render(event, now, {**records, **find(event, rules.template.names, now)})
     except TemplateError as error:
@@ -72,7 +72,8 @@ def prepare(event: Event, rules: Rules, now: float, find: Find = _none) -> Rende
     except NoRecordError as error:
         return Refused(Reason.LOOKUP, "lookup", str(error), suppressed=error.suppresses)
     if rendered.suppressed is not None:
-        return Refused(rendered.suppressed, "address", "the templates give no address", suppressed=True)
+        told = f"no address in {', '.join(rules.template.fields.addresses)}"
+        return Refused(rendered.suppressed, "address", told, suppressed=True)
     return rendered
 
 

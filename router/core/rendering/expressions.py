@@ -23,11 +23,15 @@ from router.core.rendering.templates import (
     scope,
 )
 from router.errors import TemplateError
+from router.escaping import cut
 from router.events import Event
 from router.options import is_template
 
 MILLISECONDS = 1e11
 """A number of seconds above this is in milliseconds, as JavaScript's `Date.now()`: in seconds it would be the year 5138."""
+
+LONGEST_SHOWN = 200
+"""Bytes of an expression that are shown, at most."""
 
 T = TypeVar("T")
 
@@ -51,6 +55,8 @@ class Expression:
 
     def __init__(self, source: str, environment: TemplateEnvironment, where: str = "expression") -> None:
         self._where = where
+        self.shown = cut(" ".join(source.split()), LONGEST_SHOWN)
+        """The text of the expression on one line, for people; a long one is shortened."""
         if is_template(source):
             raise BrokenExpressionError([Fault("an expression is written without `{{` and `}}`", None)])
         try:

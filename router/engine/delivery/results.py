@@ -183,6 +183,7 @@ class Results:
         if of_sink:
             message = "delivery failed" if counted else "the other side asks for time"
             self._health.happened(message, text, attempt=event.attempt, retry_in=round(delay, 1), **about(event))
+        self._health.waits(text)
         history = History(now - age, calls, text, now, delay)
         self._line.later(msgspec.structs.replace(event, attempt=event.attempt + counted, _history=history), delay)
         return []

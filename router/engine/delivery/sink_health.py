@@ -9,7 +9,7 @@ from __future__ import annotations
 from structlog.stdlib import BoundLogger
 
 from router.contracts import Clock
-from router.core.accounts.snapshot import Fault
+from router.core.accounts.snapshot import Failure, Fault
 from router.engine.log_limits import KINDS, QUIET, kind
 
 PAUSE = 1.0
@@ -24,6 +24,8 @@ class SinkHealth:
         self._clock = clock
         self.active = False
         """True while the sink fails."""
+        self.last_failure: Failure | None = None
+        """The last failure after which a delivery waits for the next attempt, whether or not the sink works since."""
         self._kind = ""  # of the last logged error; empty if none was logged since the failures began
         self._quiet_until = 0.0
         self._lines = 0  # logged in the current minute
@@ -37,6 +39,10 @@ class SinkHealth:
     def fault(self) -> Fault | None:
         """The time since which the sink fails, and the last error; None while it works."""
         return Fault(self._since, self._why) if self.active else None
+
+    def waits(self, error: str) -> None:
+        """Note that a delivery waits for its next attempt because of this error."""
+        self.last_failure = Failure(self._clock.now(), error)
 
     def happened(self, message: str, error: str, **fields: object) -> None:
         """Note a failure of the sink; log it if its kind differs from the last logged one."""

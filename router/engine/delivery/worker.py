@@ -16,7 +16,7 @@ import structlog
 from router.config.models import HostKeys
 from router.contracts import Clock, Queue, Sign, WorkQueue
 from router.core.accounts.books import SinkBook
-from router.core.accounts.snapshot import Fault
+from router.core.accounts.snapshot import Failure, Fault
 from router.core.delivery.breaker import Ticket
 from router.core.delivery.pace import Pace
 from router.engine.calling.calls import Caller
@@ -131,6 +131,20 @@ class SinkWorker:
     def breaker_open(self) -> bool:
         """True while the circuit breaker holds deliveries back, because the sink fails."""
         return self._gate.open
+
+    @property
+    def last_failure(self) -> Failure | None:
+        """The last failure after which a delivery waits for its next attempt."""
+        return self._health.last_failure
+
+    def next_attempt_in(self) -> float | None:
+        """Return the seconds until the next planned attempt; None if none is planned, or the breaker's probe is under way.
+
+        While the breaker is open or the other side has asked for time, the next attempt is that of any delivery;
+        otherwise it is the next retry.
+        """
+        wait = self._gate.wait() if self._gate.ticket is None else self.line.due_in()
+        return None if wait is None else max(wait, 0.0)
 
     async def settled(self) -> None:
         """Wait until all deliveries are settled."""

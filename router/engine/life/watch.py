@@ -183,10 +183,10 @@ class Watch:
             routed=book.routed,
         )
 
-    @staticmethod
-    def _sink(sink: SinkPart) -> SinkStatus:
+    def _sink(self, sink: SinkPart) -> SinkStatus:
         worker = sink.worker
         queue, book = worker.queue, worker.queue.shared_book
+        next_in = worker.next_attempt_in()
         return SinkStatus(
             type=sink.type,
             queue="redis" if queue.durable else "memory",
@@ -207,6 +207,10 @@ class Watch:
             dropped_by_channel=dict(worker.book.dropped_by_channel),
             unreadable=queue.unreadable,
             replaced=worker.replaced,
+            next_attempt=None if next_in is None else self._clock.now() + next_in,
+            last_failure=worker.last_failure,
+            max_events=queue.limits.max_events,
+            when_full=queue.limits.when_full,
         )
 
 

@@ -147,6 +147,7 @@ class MemoryQueue:
 
     def configure(self, limits: QueueLimits) -> None:
         """Use other limits from now on. Deliveries in the queue stay, even beyond the limits."""
+        self.limits = limits
         self._max_events = limits.max_events
         self._max_bytes = limits.max_bytes
         self._blocks = limits.when_full == "block"
