@@ -98,7 +98,13 @@ def test_most_yaml_is_found():
 def test_every_block_of_yaml_passes_check(tmp_path, page, snippet):
     """A part of a configuration is checked with what it leaves out, options of a sink as those of `ops-mail`."""
     shutil.copytree(ROOT / "schemas", tmp_path / "schemas")
-    for name in ("mail/ops.txt", "mail/order.html", "schemas/order.schema.json", "more-plugins/none"):
+    for name in (
+        "mail/ops.txt",
+        "mail/order.html",
+        "schemas/order.schema.json",
+        "schemas/event.schema.json",
+        "more-plugins/none",
+    ):
         (tmp_path / name).parent.mkdir(mode=0o755, exist_ok=True)
         (tmp_path / name).write_text("{}")
     (tmp_path / "users.csv").write_text("user_id,email\n42,jane@example.org\n")

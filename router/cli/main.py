@@ -29,6 +29,7 @@ class Entry(NamedTuple):
 
 COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     "Try": {
+        "init": Entry("first_steps.init:init", "Write a first configuration, with a schema and tests."),
         "demo": Entry("first_steps.demo:demo", "Show the router at work with sample events, for a few seconds."),
         "run": Entry("first_steps.run:run", "Run the daemon: read, validate, route, deliver."),
         "publish": Entry("first_steps.publish:publish", "Publish one event, after checking it by its schema."),

@@ -7,6 +7,7 @@ does it: an unclosed class runs to the end of the pattern, a lone trailing backs
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from typing import Generic, NamedTuple, TypeVar
@@ -24,6 +25,9 @@ STAR: Token = frozenset([-1])
 """The part `*`: any number of any bytes. Compared by identity."""
 
 _SPECIAL = re.compile(r"[*?\[\\]")
+
+_LIKELY = (string.ascii_lowercase + string.digits + string.ascii_uppercase).encode()
+"""The bytes that names of channels are likely to have."""
 
 
 def is_glob(text: str) -> bool:
@@ -48,6 +52,23 @@ def is_open(text: str) -> bool:
         else:
             i += 1 + (pattern[i] == ord("\\"))
     return False
+
+
+def example_of(text: str) -> str | None:
+    """Return a channel that a glob or name matches, if possible of letters and digits; None if it matches no text."""
+    parts = tokens(text.encode())
+    matches = glob(text)
+    for filling in (b"test", b""):
+        made = b"".join(filling if part is STAR else _likely(part) for part in parts)
+        channel = made.decode(errors="replace")
+        if channel and matches(channel.encode()):
+            return channel
+    return None
+
+
+def _likely(members: Token) -> bytes:
+    """Return a byte out of a set, the first of `_LIKELY` that is in it; nothing for an empty set."""
+    return bytes([each for each in (*_LIKELY, *sorted(members)) if each in members][:1])
 
 
 def literal_prefix(text: str) -> str:

@@ -55,7 +55,7 @@ def test_version(tmp_path, flag):
     [
         (["chekc"], "Did you mean 'check'?"),
         (["pubish", "a", "b"], "Did you mean 'publish'?"),
-        (["frobnicate"], "The commands are demo, run, publish"),
+        (["frobnicate"], "The commands are init, demo, run, publish"),
         (["--verson"], "--version"),
         (["check", "--jsno"], "--json"),
         (["publish"], "Missing argument 'CHANNEL'"),

@@ -58,8 +58,14 @@ def test_the_first_plain_channel_is_taken(tmp_path):
     assert shlex.split(ours)[-2:] == ["plain", '{"message": "hello"}']
 
 
-def test_a_glob_gives_a_name_it_matches(tmp_path):
-    assert shlex.split(lines(tmp_path, "patterns: ['orders.*']")[0])[4] == "orders.test"
+@pytest.mark.parametrize(("glob", "name"), [("orders.*", "orders.test"), ("a?c", "aac"), ("[xy]", "x")])
+def test_a_glob_gives_a_name_it_matches(tmp_path, glob, name):
+    assert [shlex.split(line)[-2] for line in lines(tmp_path, f"patterns: ['{glob}']")] == [name, name]
+
+
+def test_a_name_with_a_dash_before_it_is_no_option(tmp_path):
+    _, ours = lines(tmp_path, "channels: ['-x']")
+    assert shlex.split(ours)[-4:-1] == ["publish", "--", "-x"]
 
 
 def test_a_text_source_gets_text(tmp_path):
@@ -82,9 +88,8 @@ def test_without_a_sample_that_fits_there_is_no_line(tmp_path):
     assert lines(tmp_path, "channels: [a]", schema=schema) == []
 
 
-@pytest.mark.parametrize("source", ["patterns: ['a?c']", "patterns: ['[ab]']"])
-def test_without_a_plain_channel_there_is_no_line(tmp_path, source):
-    assert lines(tmp_path, source) == []
+def test_without_a_channel_that_matches_there_is_no_line(tmp_path):
+    assert lines(tmp_path, "patterns: ['x[]y']") == []
 
 
 @pytest.mark.parametrize(

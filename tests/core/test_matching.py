@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from router.core.matching import any_of, glob, is_glob
+from router.core.matching import any_of, example_of, glob, is_glob
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,27 @@ from router.core.matching import any_of, glob, is_glob
 )
 def test_glob(pattern, channel, expected):
     assert glob(pattern)(channel) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("orders", "orders"),
+        ("orders.*", "orders.test"),
+        ("*t*", "testttest"),
+        ("a?b", "aab"),
+        ("[^a-y]1", "z1"),
+        ("[A-C]", "A"),
+        ("[!]", "!"),
+        ("\\*", "*"),
+        ("ä?", "äa"),
+        ("x[]y", None),
+        ("[ab", "a"),
+    ],
+)
+def test_an_example_is_matched(text, expected):
+    assert example_of(text) == expected
+    assert expected is None or glob(text)(expected.encode())
 
 
 def test_many_stars_do_not_explode():

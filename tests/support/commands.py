@@ -23,10 +23,12 @@ METAVARS = {
     "COMMAND": "check",
     "EXPR": "payload.user_id == 42",
     "FILE": "config.yaml",
+    "FOLDER": "shop",
     "FORMAT": "json",
     "FROM": "gone",
     "GLOB": "*",
     "ID": "l-1",
+    "KEY=VALUE": "path=audit.jsonl",
     "LEVEL": "info",
     "N": "1",
     "NAME": "default",
@@ -34,9 +36,11 @@ METAVARS = {
     "PORT": "6379",
     "REASON": "exhausted",
     "SHELL": "bash",
+    "SINK": "log",
     "SOURCE": "web-app",
     "TIME": "1h",
     "TO": "mail",
+    "URL": "embedded",
 }
 HOLE = "HOLE"
 """What stands where a message puts a value in."""

@@ -6,12 +6,14 @@ import contextlib
 import os
 import pty
 import select
+import signal
 import subprocess
 import termios
 from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.process import COMMAND, environment
+from tests.support.waiting import wait_until
 
 
 class Terminal:
@@ -35,6 +37,15 @@ class Terminal:
     def type(self, text: str) -> None:
         """Type it."""
         os.write(self._master, text.encode())
+
+    def interrupt(self) -> None:
+        """Send what Ctrl-C sends, once the process waits for input; the terminal of a test controls no process.
+
+        Python loses a signal that comes just before it begins to read.
+        """
+        status = Path(f"/proc/{self._process.pid}/status")
+        wait_until(lambda: "\nState:\tS" in status.read_text(), "the process to wait for input")
+        self._process.send_signal(signal.SIGINT)
 
     def end(self) -> int:
         """Wait for the end and return the exit code."""

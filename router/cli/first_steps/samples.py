@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from router.core.matching import is_glob
+from router.core.matching import example_of, is_glob
 from router.files import read_file
 
 if TYPE_CHECKING:
@@ -115,13 +115,12 @@ _MAKERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
 
 
 def first_channel(loaded: Loaded) -> tuple[SourceConfig, str] | None:
-    """Return a channel that a source reads, and the source: the first plain name, else one for the first simple glob."""
+    """Return a channel that a source reads, and the source: the first plain name, else one that a glob matches."""
     reads = [(each, name) for each in loaded.config.sources.values() for name in each.reads]
     for source, name in reads:
         if source.type != "pubsub" or not is_glob(name):
             return source, name
-    simple = ((source, name.replace("*", "test")) for source, name in reads if not set(name) & set("?[\\"))
-    return next(simple, None)
+    return next(((source, found) for source, name in reads if (found := example_of(name))), None)
 
 
 def publish_lines(loaded: Loaded, redis_url: str, config: Path) -> list[str]:
@@ -135,11 +134,10 @@ def publish_lines(loaded: Loaded, redis_url: str, config: Path) -> list[str]:
         return []
     if source.format == "cloudevents":
         payload = f'{{"specversion": "1.0", "id": "1", "source": "/sample", "type": "sample", "data": {payload}}}'
-    words = f"{shlex.quote(channel)} {shlex.quote(payload)}"
+    words = f"{'-- ' * channel.startswith('-')}{shlex.quote(channel)} {shlex.quote(payload)}"
     client = _redis_cli(source.url or redis_url)
-    where = "" if config == Path("config.yaml") else f" -c {shlex.quote(str(config))}"
     command = shlex.join(map(os.fsdecode, publish_command(source, channel.encode(), payload.encode())))
-    return [*([f"{client} {command}"] if client else []), f"{shlex.join(ourselves())} publish{where} {words}"]
+    return [*([f"{client} {command}"] if client else []), f"{ours('publish', config)} {words}"]
 
 
 def publish_command(source: SourceConfig | None, channel: bytes, payload: bytes) -> list[bytes]:
@@ -159,6 +157,12 @@ def _redis_cli(url: str) -> str | None:
     tls = " --tls" if parts.scheme == "rediss" else ""
     host = "" if parts.hostname in {"127.0.0.1", "localhost", None} else f" -h {shlex.quote(parts.hostname)}"
     return f"redis-cli{tls}{host} -p {parts.port or 6379}"
+
+
+def ours(command: str, config: Path) -> str:
+    """Return the line of the shell that runs a command of ours with a configuration, for another terminal in this folder."""
+    where = "" if config == Path("config.yaml") else f" -c {shlex.quote(str(config))}"
+    return f"{shlex.join(ourselves())} {command}{where}"
 
 
 def ourselves() -> list[str]:

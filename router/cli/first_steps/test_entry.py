@@ -38,7 +38,7 @@ def entry(found: Simulation, records: Records) -> str:
         f"- name: {_written(_name(found))}",
         f"  event: {_written(_event(found.came))}",
         *([f"  lookups: {_written(records)}"] if records else []),
-        f"  expect: {_written(_expected(found))}",
+        f"  expect: {_written(expected(found))}",
     ]
     return "".join(f"{INDENT}{line}\n" for line in lines)
 
@@ -90,13 +90,14 @@ def _payload(raw: bytes) -> Any:
         ) from None
 
 
-def _expected(found: Simulation) -> dict[str, Any]:
+def expected(found: Simulation) -> dict[str, Any]:
+    """Return what a test expects that holds for what was found, as plain values."""
     if found.rejected is not None:
         return {"rejected": str(found.rejected.reason)}
     made = [delivery for delivery in found.deliveries if delivery.delivers]
     number = Counter(delivery.sink for delivery in made)
     single = [delivery for delivery in made if number[delivery.sink] == 1]
-    expected: dict[str, Any] = {
+    keys: dict[str, Any] = {
         "unmatched": found.ending == Ending.UNMATCHED,
         "sinks": [delivery.sink for delivery in made],
         "to": {delivery.sink: list(delivery.to) for delivery in single if delivery.to and not delivery.unsure},
@@ -104,7 +105,7 @@ def _expected(found: Simulation) -> dict[str, Any]:
         "suppressed": {each.sink: str(each.suppressed) for each in found.deliveries if each.suppressed},
         "dead": {each.sink: str(each.dead) for each in found.deliveries if each.dead},
     }
-    return {key: value for key, value in expected.items() if value or key == "sinks"}
+    return {key: value for key, value in keys.items() if value or key == "sinks"}
 
 
 def _is_steady(delivery: SimulatedDelivery, event: Event) -> bool:
@@ -117,13 +118,14 @@ def _is_steady(delivery: SimulatedDelivery, event: Event) -> bool:
 
 def _written(value: Any) -> str:
     """Return a value as JSON, which is YAML too; a dollar sign that would begin an expression is doubled."""
-    encoded = json.dumps(_escaped(value), ensure_ascii=False).encode("utf-8", "backslashreplace")
+    encoded = json.dumps(literal(value), ensure_ascii=False).encode("utf-8", "backslashreplace")
     return escape_json(encoded).decode()
 
 
-def _escaped(value: Any) -> Any:
+def literal(value: Any) -> Any:
+    """Return plain values with each dollar sign doubled that would begin an expression of the configuration."""
     if isinstance(value, str):
         return _DOLLAR.sub("$$", value)
     if isinstance(value, dict):
-        return {key: _escaped(each) for key, each in value.items()}
-    return [_escaped(each) for each in value] if isinstance(value, list) else value
+        return {key: literal(each) for key, each in value.items()}
+    return [literal(each) for each in value] if isinstance(value, list) else value

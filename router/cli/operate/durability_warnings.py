@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from router.cli.brief_redis import ask_briefly
 from router.cli.common import redis_queues
 from router.core.accounts.durability_risks import brings_its_own, judge, power_cut
 from router.errors import Problem
 
 if TYPE_CHECKING:
-    from router.ops.loading import Loaded
+    from redis import Redis
 
-LIMIT = 1.0
-"""The most seconds for the name lookup, the connection and the answer together."""
+    from router.ops.loading import Loaded
 
 
 def problems(loaded: Loaded) -> list[Problem]:
@@ -44,31 +43,13 @@ def problems(loaded: Loaded) -> list[Problem]:
 
 @cache
 def _asked(url: str) -> Mapping[str, str]:
-    """Ask in a thread that is abandoned after the time limit, because a name lookup has no timeout."""
-    import redis  # an event loop waits for the threads of its name lookups when it is closed
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
+    """Return the settings as far as the server tells them; it may be absent, or refuse a command."""
     found: dict[str, str] = {}
 
-    def ask() -> None:
-        retry = Retry(NoBackoff(), 0)
-        try:
-            client = redis.Redis.from_url(
-                url,
-                socket_timeout=LIMIT,
-                socket_connect_timeout=LIMIT,
-                retry=retry,
-                protocol=2,
-            )
-            with client:
-                info = {**client.info("memory"), **client.info("persistence")}
-                found.update((name, str(value)) for name, value in info.items())
-                found["appendfsync"] = str(client.config_get("appendfsync").get("appendfsync"))
-        except (redis.RedisError, OSError, ValueError, TypeError):
-            return  # the server is absent or refuses the command; `check` reports neither
+    def ask(client: Redis) -> None:
+        info = {**client.info("memory"), **client.info("persistence")}
+        found.update((name, str(value)) for name, value in info.items())
+        found["appendfsync"] = str(client.config_get("appendfsync").get("appendfsync"))
 
-    thread = threading.Thread(target=ask, name="durability", daemon=True)
-    thread.start()
-    thread.join(LIMIT)
+    ask_briefly(url, ask)
     return dict(found)

@@ -51,9 +51,41 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text)
 
 
+class _Indented(_Dumper):
+    """A dumper that indents the items of a list below its key, as people do."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002  # PyYAML's signature
+        super().increase_indent(flow, False)
+
+
+class Block(dict[str, Any]):
+    """A mapping that `dump_compact` writes with one key per line."""
+
+
+_Indented.add_representer(
+    Block, lambda dumper, mapping: dumper.represent_mapping("tag:yaml.org,2002:map", mapping, flow_style=False)
+)
+
+
 def dump(document: Any) -> str:
     """Return plain values as YAML, with keys in their order."""
-    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return _dumped(document, _Dumper)
+
+
+def dump_compact(document: dict[str, Any]) -> str:
+    """Return a mapping as YAML as people write it: the innermost lists and mappings in one line, but those of type `Block`."""
+    return _dumped(Block(document), _Indented, default_flow_style=None)
+
+
+def _dumped(document: Any, dumper: type[_Dumper], *, default_flow_style: bool | None = False) -> str:
+    text: str = yaml.dump(
+        document,
+        Dumper=dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=120,
+        default_flow_style=default_flow_style,
+    )
     return text
 
 

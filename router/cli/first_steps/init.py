@@ -1,0 +1,142 @@
+"""`event-router init`; floor 7."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from router.cli.brief_redis import ask_briefly
+from router.cli.common import say, tell, wrapped
+from router.errors import Exit
+from router.ops.terminal import terminal
+
+if TYPE_CHECKING:
+    from router.cli.first_steps.starter.composing import Answers
+    from router.cli.first_steps.starter.trial import Starter
+
+
+def _settings(_context: click.Context, _parameter: click.Parameter, texts: Sequence[str]) -> dict[str, str]:
+    """Return the options of the sink by key."""
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise click.BadParameter(f"{text!r} has no `=`: write KEY=VALUE, such as path=audit.jsonl")
+        found[key] = value
+    return found
+
+
+@click.command()
+@click.argument("folder", default=".", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--redis", metavar="URL", help="Where Redis is: a URL, `embedded`, or an expression such as ${REDIS_URL}."
+)
+@click.option("--source", type=click.Choice(["pubsub", "stream", "list"]), help="How events are sent; default: pubsub.")
+@click.option(
+    "--channel",
+    "channels",
+    metavar="CHANNEL",
+    multiple=True,
+    help="A channel, stream or list; several times for several. Default: notification.",
+)
+@click.option("--sink", metavar="SINK", help="The type of the sink: log (default), email, chat, or a plugin's.")
+@click.option(
+    "--set",
+    "values",
+    metavar="KEY=VALUE",
+    multiple=True,
+    callback=_settings,
+    help="An option of the sink, such as path=audit.jsonl; several times for several.",
+)
+@click.option("--yes", is_flag=True, help="Ask nothing: defaults answer what no option does.")
+def init(
+    folder: Path,
+    *,
+    redis: str | None,
+    source: str | None,
+    channels: tuple[str, ...],
+    sink: str | None,
+    values: dict[str, str],
+    yes: bool,
+) -> int:
+    """Write a first configuration into FOLDER, with a schema and tests, and say the next commands.
+
+    On a terminal it asks where Redis is, which channels there are, and who is told. The configuration is tried before it
+    is written. Secrets are not written: it names variables, and says which to set. Exit code 2 if an answer is wrong or
+    one of the files is there already.
+    """
+    from router.cli.first_steps.starter import asking, new_files
+    from router.cli.first_steps.starter.composing import CONFIG, SCHEMA
+    from router.cli.first_steps.starter.trial import Workbench
+
+    if values and sink is None:
+        raise click.UsageError("--set is for the options of a sink: name its type with --sink")
+    new_files.refuse_existing(folder, (CONFIG, SCHEMA))
+    bench = Workbench(folder)
+    given = asking.Given(redis, source, channels, sink, values)
+    try:
+        answers = asking.unattended(bench, given) if yes or not terminal(0) else asking.asked(bench, given)
+        starter = bench.starter(answers)
+        new_files.write_new(folder, starter.files)
+    except (click.Abort, KeyboardInterrupt):
+        tell("\nnothing was written")
+        raise
+    for remark in starter.remarks:
+        tell(wrapped(f"warning: {remark}", 2), "warning")
+    _show_redis(starter.redis_url)
+    _show_next(folder, answers, starter)
+    return Exit.OK
+
+
+def _show_redis(url: str) -> None:
+    """Say if the Redis does not answer now, or if another one is there that is not listened to."""
+    from router.broker.server.embedded_process import PORT, find, foreign_redis_on_6379
+    from router.config.redis_url import shown
+    from router.ops.loading.reading.placeholders import WORD
+    from router.ops.state import state_path
+
+    note = ""
+    if url == "embedded":
+        running = find(state_path(os.environ))
+        if (running is None or running.port != PORT) and foreign_redis_on_6379():
+            cure = f"write `url: redis://127.0.0.1:{PORT}` into the configuration"
+            note = (
+                f"a Redis answers on port {PORT} of this machine, and is not the one that is read; to read it, {cure}"
+            )
+    elif WORD not in url:
+        error = ask_briefly(url, lambda client: client.ping())
+        if error is not None:
+            from router.broker.server.client import explain
+
+            note = f"{explain(error, shown(url))}; the configuration is written all the same"
+    if note:
+        tell(wrapped(f"note: {note}", 2), "note")
+
+
+def _show_next(folder: Path, answers: Answers, starter: Starter) -> None:
+    """Say what was written, and what to do next."""
+    from router.cli.first_steps.samples import ours
+    from router.cli.first_steps.starter.composing import CONFIG, when_to_send
+
+    config = folder / CONFIG
+    say("\n".join(f"wrote {folder / path}" for path in reversed(list(starter.files))))
+    say("Next: run its tests, see what becomes of an event, run it.")
+    say(f"  {ours('test', config)}")
+    option = "--channel=" if starter.channel.startswith("-") else "--channel "
+    say(f"  {ours('explain', config)} {option}{shlex.quote(starter.channel)} {shlex.quote(starter.payload)}")
+    say(f"  {ours('run', config)}")
+    if answers.needed:
+        why = "" if answers.redis_url is None else "; REDIS_URL is the URL that you gave, whose password is not written"
+        say(wrapped(f"`run` needs {' and '.join(answers.needed)}{why}.", indent=0))
+    if answers.prints:
+        say(
+            wrapped(
+                f"`run` shows who would get what, and sends nothing. Delete `deliver: print` {when_to_send(answers)}.",
+                indent=0,
+            )
+        )

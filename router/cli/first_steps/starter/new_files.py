@@ -1,0 +1,59 @@
+"""The writing of new files: all of them or none, and never over another file; floor 7."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import click
+
+from router.errors import RouterError
+
+
+def refuse_existing(folder: Path, paths: Iterable[str]) -> None:
+    """Raise `click.UsageError` if one of the files is there, a dangling link included."""
+    there = [str(folder / path) for path in paths if os.path.lexists(folder / path)]
+    if there:
+        raise _exists(there)
+
+
+def write_new(folder: Path, files: Mapping[str, str]) -> None:
+    """Write files in their order into a folder, which is made with those above it where it is missing.
+
+    If that fails or is interrupted, what was made is removed again. Raises `click.UsageError` if a file is there,
+    `RouterError` if one can't be written.
+    """
+    made: list[Path] = []
+    try:
+        for path, text in files.items():
+            _write(folder / path, text, made)
+    except BaseException:
+        for each in reversed(made):
+            with contextlib.suppress(OSError):
+                each.rmdir() if each.is_dir() else each.unlink()
+        raise
+
+
+def _write(file: Path, text: str, made: list[Path]) -> None:
+    """Write one file; add it and the folders that are made for it to `made`."""
+    try:
+        missing = [each for each in file.parents if not each.exists()]
+        for each in reversed(missing):
+            each.mkdir()
+            made.append(each)
+        with file.open("x", encoding="utf-8") as opened:  # exclusive: not even through a link is a file overwritten
+            made.append(file)
+            opened.write(text)
+    except FileExistsError:
+        raise _exists([str(file)]) from None
+    except OSError as error:
+        raise RouterError(f"can't write {file}: {error.strerror}") from None
+
+
+def _exists(paths: list[str]) -> click.UsageError:
+    many = len(paths) > 1
+    what = f"{' and '.join(paths)} {'exist' if many else 'exists'} already, and nothing is overwritten"
+    them = "them" if many else "it"
+    return click.UsageError(f"{what}: move {them} away, or name another folder with `event-router init FOLDER`")

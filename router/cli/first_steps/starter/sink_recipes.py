@@ -1,0 +1,203 @@
+"""What `init` asks about each type of sink, and the options that it writes; floor 7.
+
+The built-in types have recipes. For a plugin's type the required options are asked for, as its model says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+from pydantic import SecretStr
+
+from router.config.models import HostKeys
+from router.ops.loading.reading import shapes
+from router.options import Addresses, is_template
+from router.plugin_contracts import SinkType
+
+_USER = "{{ payload.user_id }}"
+_MESSAGE = "{{ payload.message }}"
+_TEAM = "ops@example.org"
+
+_BOT_ALONE = frozenset({"telegram"})
+"""Chat services without webhooks."""
+
+_EITHER = frozenset({"slack", "discord", "mattermost"})
+"""Chat services with webhooks and bots."""
+
+
+class Question(NamedTuple):
+    """A question about an option: its key, the text, the default (None: there is none), and the values allowed (empty: any)."""
+
+    key: str
+    text: str
+    default: str | None = None
+    allowed: tuple[str, ...] = ()
+
+
+Values = Mapping[str, str]
+"""The answers by key, as they were typed."""
+
+
+class _Recipe(NamedTuple):
+    """What is asked about a type of sink, and the options that are written with the answers."""
+
+    questions: Callable[[SinkType, Values], Iterator[Question]]
+    options: Callable[[SinkType, Values], dict[str, str]]
+
+
+def questions(kind: SinkType, values: Values) -> list[Question]:
+    """Return the questions about a sink that the answers so far lead to, without those that are answered."""
+    return [each for each in _recipe(kind).questions(kind, values) if each.key not in values]
+
+
+def options(kind: SinkType, values: Values) -> dict[str, Any]:
+    """Return the options of a sink as the configuration has them, with its type; an empty answer leaves its option out."""
+    written = {**_recipe(kind).options(kind, values), **values}
+    converted = {key: _converted(kind, key, text) for key, text in written.items() if text}
+    return {"type": kind.name, **converted}
+
+
+def sink_name(kind: SinkType, written: Mapping[str, Any]) -> str:
+    """Return the name for a sink with these options: that of the built-in types says whom it reaches."""
+    if kind.name not in {"email", "chat"}:
+        return {"log": "audit"}.get(kind.name, kind.name)
+    reach = "user" if is_template(str(written.get("to", ""))) else "team"
+    return f"{reach}-{'mail' if kind.name == 'email' else 'chat'}"
+
+
+def has_recipe(kind: SinkType) -> bool:
+    """Return whether the questions about a type of sink are known to be all that it needs."""
+    return kind.name in _RECIPES
+
+
+def secret_options(kind: SinkType) -> frozenset[str]:
+    """Return the keys of the options that are secrets."""
+    return frozenset(key for key, shape in _shapes(kind).items() if shapes.anywhere(shape, shapes.is_secret))
+
+
+def _shapes(kind: SinkType) -> dict[str, shapes.Shape]:
+    """Return the types of the keys of a sink, those of the host included."""
+    fields = {**shapes.fields(HostKeys), **shapes.fields(kind.options)}
+    return {key: shapes.of_field(field) for key, field in fields.items()}
+
+
+def _converted(kind: SinkType, key: str, text: str) -> Any:
+    """Return the value of an option: the text, or where the option takes no text the JSON in it."""
+    shape = _shapes(kind).get(key)
+    if shape is None or _takes_text(shape):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _takes_text(shape: shapes.Shape) -> bool:
+    return shapes.is_template(shape) or any(
+        get_origin(leaf) is Literal or (isinstance(leaf, type) and issubclass(leaf, str | SecretStr))
+        for leaf in shapes.leaves(shape)
+    )
+
+
+def _allowed(kind: SinkType, key: str) -> tuple[str, ...]:
+    """Return the values of an option that has a fixed set of them."""
+    literals = [leaf for leaf in shapes.leaves(_shapes(kind)[key]) if get_origin(leaf) is Literal]
+    return tuple(str(value) for leaf in literals for value in get_args(leaf))
+
+
+def _recipe(kind: SinkType) -> _Recipe:
+    return _RECIPES.get(kind.name, _OF_PLUGIN)
+
+
+def _log_questions(_kind: SinkType, values: Values) -> Iterator[Question]:
+    if "target" not in values:
+        yield Question("path", "The file that gets one line for each event", "audit.jsonl")
+
+
+def _email_questions(_kind: SinkType, _values: Values) -> Iterator[Question]:
+    yield Question("host", "The mail server", "localhost")
+    yield Question("from", "The sender", "shop@example.org")
+    yield Question("to", "The recipient: an address, or a template such as {{ payload.email }}", _TEAM)
+
+
+def _email_options(_kind: SinkType, values: Values) -> dict[str, str]:
+    password = "${SMTP_PASSWORD:-none}" if "username" in values else "${SMTP_PASSWORD:-}"
+    asked = dict.fromkeys(("host", "from", "to"), "")  # their place in the file
+    return {**asked, "password": password, "subject": "News for you", "text": _MESSAGE}
+
+
+def _chat_questions(kind: SinkType, values: Values) -> Iterator[Question]:
+    yield Question("service", "The chat service", "telegram", _allowed(kind, "service"))
+    service = values.get("service", "")
+    if service in _BOT_ALONE:
+        yield Question("to", "Who gets the message: a chat id, or a template", _USER)
+    elif service in _EITHER and not values.keys() & {"url", "token"}:
+        yield Question("to", "Who gets the message from a bot: a channel, a user or a template; empty: a webhook", "")
+    if service == "mattermost" and _by_bot(values):
+        yield Question("api", "The address of your server", "https://chat.example.org")
+
+
+def _by_bot(values: Values) -> bool:
+    return values.get("service") in _BOT_ALONE or bool(values.get("to") or values.get("token"))
+
+
+def _chat_options(_kind: SinkType, values: Values) -> dict[str, str]:
+    service = values.get("service", "")
+    variable = service.replace("-", "_").upper()
+    if _by_bot(values):
+        way = {"token": f"${{{variable}_TOKEN:-none}}", "to": ""}
+    else:
+        way = {"url": f"${{{variable}_WEBHOOK_URL:-https://hooks.example.org/none}}"}
+    return {"service": "", **way, "text": _MESSAGE}
+
+
+def _plugin_questions(kind: SinkType, _values: Values) -> Iterator[Question]:
+    for key, field in shapes.fields(kind.options).items():
+        shape = shapes.of_field(field)
+        if field.is_required() and not shapes.is_secret(shape):
+            default = (_USER if _is_address(shape) else _MESSAGE) if shapes.is_template(shape) else None
+            yield Question(key, field.description or f"The option {key}", default, _allowed(kind, key))
+
+
+def _is_address(shape: shapes.Shape) -> bool:
+    return any(
+        isinstance(leaf, Addresses) or (isinstance(leaf, type) and issubclass(leaf, Addresses))
+        for leaf in shapes.leaves(shape)
+    )
+
+
+def _plugin_options(kind: SinkType, _values: Values) -> dict[str, str]:
+    """Return the required secrets, each as a variable."""
+    secret = secret_options(kind)
+    required = (key for key, field in shapes.fields(kind.options).items() if field.is_required() and key in secret)
+    return {key: f"${{{_variable(kind.name, key)}}}" for key in required}
+
+
+def _variable(*words: str) -> str:
+    joined = "_".join(words).upper()
+    return "".join(c if c.isascii() and c.isalnum() else "_" for c in joined)
+
+
+def _webhook_questions(_kind: SinkType, _values: Values) -> Iterator[Question]:
+    yield Question("url", "The address that gets a request for each event", "https://hooks.example.org/events")
+
+
+def _redis_questions(_kind: SinkType, values: Values) -> Iterator[Question]:
+    if not values.keys() & {"xadd", "lpush", "rpush"}:
+        yield Question("publish", "The channel that each event is published on", "copies.{{ event.channel }}")
+
+
+def _nothing(_kind: SinkType, _values: Values) -> dict[str, str]:
+    return {}
+
+
+_OF_PLUGIN = _Recipe(_plugin_questions, _plugin_options)
+_RECIPES: Mapping[str, _Recipe] = {
+    "log": _Recipe(_log_questions, _nothing),
+    "email": _Recipe(_email_questions, _email_options),
+    "chat": _Recipe(_chat_questions, _chat_options),
+    "webhook": _Recipe(_webhook_questions, _nothing),
+    "redis": _Recipe(_redis_questions, _nothing),
+}
