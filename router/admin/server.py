@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,7 +91,7 @@ class AdminServer:
             if self._required:
                 raise
             log.warning(
-                "the admin side can't listen; the router works without health, metrics and status",
+                "the admin side can't listen at its socket; the router works without it, and commands may not find the router",
                 reason=error.problems[0].message,
             )
             return
@@ -255,20 +255,48 @@ def _names_this_machine(host: str) -> bool:
     return Address(None, name).local
 
 
-def admin_side(config: AdminConfig, state: Path, instance: str) -> Callable[[Watch], AdminServer] | None:
-    """Return the function that makes the configured admin server; None if it is off.
+class AdminSide:
+    """The admin servers of one router, each at an address of its own."""
 
-    `state` is the state directory, for the socket if the configuration names no address.
+    def __init__(self, servers: Sequence[AdminServer]) -> None:
+        self._servers = servers
+
+    async def start(self) -> None:
+        """Start all servers. Raises `ConfigError` if a required one can't listen."""
+        for server in self._servers:
+            await server.start()
+
+    async def close(self) -> None:
+        """Close all servers."""
+        for server in self._servers:
+            await server.close()
+
+
+def admin_side(config: AdminConfig, state: Path, instance: str) -> Callable[[Watch], AdminSide] | None:
+    """Return the function that makes the admin servers; None if they are off.
+
+    One listens at the configured address, one at the socket in the state directory `state`. By the socket, commands find
+    the router when the address in the file can't be read or is another one by now.
     """
     if config.listen == OFF:
         return None
-    place = default_address(state, instance) if config.listen is None else address(config.listen)
+    local = default_address(state, instance)
+    named = None if config.listen is None else address(config.listen)
     token = config.token.get_secret_value() if config.token else None
 
-    def made(watch: Watch) -> AdminServer:
-        required = config.listen is not None
-        return AdminServer(
-            place, token=token, view=watch, measured=watch.measured, reload=watch.reload, required=required
+    def made(watch: Watch) -> AdminSide:
+        return AdminSide(
+            [
+                AdminServer(
+                    each,
+                    token=token,
+                    view=watch,
+                    measured=watch.measured,
+                    reload=watch.reload,
+                    required=each == named,
+                )
+                for each in dict.fromkeys((local,) if named is None else (named, local))
+            ]
         )
 
     return made

@@ -28,24 +28,54 @@ SERVICE_ENVIRONMENT = Path("/etc/event-router/environment")
 """The environment file of the shipped unit; systemd sets its variables for the service alone."""
 
 
-def running(config: Path | None, env_file: Path | None, instance: str, *, may_be_faulty: bool = False) -> Client:
+def running(config: Path | None, env_file: Path | None, instance: str, *, prefers_socket: bool = False) -> Client:
     """Return a client of the router that runs under this name.
 
-    If a configuration is given and not `may_be_faulty`, its `admin` address is used. Otherwise the sockets of the state
-    directories are tried first, then the address in the default configuration. Raises `UnavailableError` if none runs.
+    Without a configuration the sockets of the state directories come first, then the `admin` address of the default
+    configuration. A given one has its address first. With `prefers_socket` the socket of a router that runs the given file
+    comes before that. A configuration with faults does not hide the router. Raises `UnavailableError` if none is found.
     """
     sockets = [Client(default_address(state, instance)) for state in _states()]
-    if (config is None or may_be_faulty) and (client := _answering(sockets)):
-        return client
+    if config is None:
+        found = _answering(sockets)
+    else:
+        found = next((each for each in sockets if _runs(each, config)), None) if prefers_socket else None
+    if found is not None:
+        return found
     named = _named(config, env_file)
-    if named.listen == OFF:
+    if named.fault is not None and not prefers_socket:
+        tell(f"warning: {named.fault}", "warning")
+    listen = named.admin.listen
+    client = None
+    if listen not in {None, OFF}:
+        client = Client(address(str(listen)), named.admin.token.get_secret_value() if named.admin.token else None)
+        if client.answers():
+            return client
+    if config is not None:
+        # Where the file names an address, a router at a socket may be another one. The address may have been changed since.
+        found = next((each for each in sockets if (_runs(each, config) if listen else each.answers())), None)
+    if found is not None:
+        return found
+    if listen == OFF:
         raise UnavailableError("the configuration says `admin: off`: that router can't be asked")
-    if named.listen is not None:
-        return Client(address(named.listen), named.token.get_secret_value() if named.token else None)
-    if client := _answering(sockets):
+    if client is not None and named.fault is None:
         return client
-    tried = ", ".join(str(client.address.path) for client in sockets)
+    tried = ", ".join(str(each.address) for each in [*sockets, *([client] if client else [])])
+    if named.fault is not None:
+        raise UnavailableError(
+            f"no router was found under the name {instance!r} (nothing listens at {tried}), but it may listen elsewhere: "
+            f"{named.fault}"
+        )
     raise UnavailableError(f"no router runs here under the name {instance!r} (nothing listens at {tried})")
+
+
+def _runs(client: Client, config: Path) -> bool:
+    """Return whether a router answers that was started with this file."""
+    if not client.answers():
+        return False
+    with contextlib.suppress(RouterError, OSError):
+        return Path(client.get(STATUS)["config"]["file"]).resolve() == config.resolve()
+    return False
 
 
 def _answering(clients: Iterable[Client]) -> Client | None:
@@ -126,16 +156,25 @@ def _states() -> Iterator[Path]:
     yield SERVICE_STATE
 
 
-def _named(config: Path | None, env_file: Path | None) -> AdminConfig:
-    """Return the section `admin` of the configuration; the default if it is missing or can't be read."""
+class _Named(NamedTuple):
+    """The section `admin` of a configuration, and what is wrong with the file, if anything is."""
+
+    admin: AdminConfig
+    fault: str | None = None
+
+
+def _named(config: Path | None, env_file: Path | None) -> _Named:
+    """Return the section `admin` of the configuration, also of one with faults; the default if it can't be read.
+
+    Raises `ConfigError` if a given configuration is not there.
+    """
+    from router.ops.loading import read_admin
+
     try:
         path = find_config(config)
     except ConfigError:
-        return AdminConfig()
-    try:
-        return load_config(path, env_file, placeholders=True).config.admin
-    except ConfigError as error:
-        if config is not None and not path.is_file():
-            raise
-        tell(f"warning: {path} has faults ({error.problems[0]}); looking in the state directory", "warning")
-        return AdminConfig()
+        return _Named(AdminConfig())
+    admin, errors = read_admin(path, environ=os.environ, env_file=env_file)
+    if errors and config is not None and not path.is_file():
+        raise ConfigError(errors)
+    return _Named(admin, f"{path} has faults ({errors[0].headline()})" if errors else None)

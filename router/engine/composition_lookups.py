@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from router.broker.lookups.redis_hash import RedisHashes
 from router.config.lookups import FileLookupConfig, HttpLookupConfig, RedisHashConfig
 from router.engine.calling import accidents
 from router.engine.lookups.lookup import Lookup, Store
 from router.engine.lookups.lookup_context import LookupTools
-from router.engine.lookups.lookup_set import NO_LOOKUPS, LookupSet
+from router.engine.lookups.lookup_set import LookupSet
 from router.engine.lookups.plugin_records import PluginRecords
 from router.engine.runtime import Runtime
 from router.errors import ConfigError
@@ -16,34 +18,14 @@ from router.ops.lookups.http_records import HttpRecords
 from router.ops.lookups.record_file import RecordFile
 
 
-def lookups_of(
-    loaded: Loaded, around: Runtime, before: LookupSet = NO_LOOKUPS, loaded_before: Loaded | None = None
-) -> LookupSet:
-    """Return the lookups of a configuration, without opening a connection.
+def lookups_of(loaded: Loaded, around: Runtime, kept: Mapping[str, Lookup] | None = None) -> LookupSet:
+    """Return the lookups of a configuration, without opening a connection. Those that are `kept` go on with their caches.
 
-    A lookup of `before`, the lookups of the configuration `loaded_before`, goes on with its cache if its definition is the
-    same. Raises `ConfigError` for an invalid URL, and for a plugin's class whose `__init__` raises.
+    Raises `ConfigError` for an invalid URL, and for a plugin's class whose `__init__` raises.
     """
-    known = {} if loaded_before is None else {name: _identity(name, loaded_before) for name in before.lookups}
-    lookups = {
-        name: before.lookups[name] if known.get(name) == _identity(name, loaded) else _lookup(name, loaded, around)
-        for name in loaded.lookups
-    }
+    known = kept or {}
+    lookups = {name: known[name] if name in known else _lookup(name, loaded, around) for name in loaded.lookups}
     return LookupSet(loaded.lookups, lookups)
-
-
-def _identity(name: str, loaded: Loaded) -> tuple[object, ...]:
-    """Return the values for which a lookup that differs needs a new store, and a cache of its own."""
-    definition = loaded.lookups[name]
-    options = definition.config.options
-    version: object = None
-    if definition.type is not None:
-        version = next(
-            (each.origin, each.path, each.digest, each.version)
-            for each in loaded.plugins.loaded
-            if definition.type.name in each.lookups
-        )
-    return definition.config.keys, None if options is None else options.model_dump(), version
 
 
 def _lookup(name: str, loaded: Loaded, around: Runtime) -> Lookup:

@@ -40,6 +40,7 @@ async def test_what_changed_is_said(server, tmp_path):
             sinks={"audit": LOG, "more": {**LOG, "path": "more.jsonl"}},
             routes=[{"id": "all", "sinks": ["audit", "more"]}],
             unmatched="dead-letter",
+            lookups={"user": {"type": "redis-hash", "key": "user:{{ payload.n }}"}},
         )
         done = run("reload", "-c", "config.yaml", cwd=tmp_path)
         assert done.code == 0, done.err
@@ -48,6 +49,7 @@ async def test_what_changed_is_said(server, tmp_path):
             "  sources: web changed",
             "  sinks: more added (1 untouched)",
             "  routes: all changed",
+            "  lookups: user added",
             "  sections: unmatched",
             "  files: config.yaml",
         ]
@@ -55,6 +57,8 @@ async def test_what_changed_is_said(server, tmp_path):
         told = json.loads(run("reload", "--json", cwd=tmp_path).out)
         assert told["ok"] is True
         assert told["changed"]["sinks"] == {"added": [], "changed": [], "removed": ["more"], "kept": 1}
+        assert told["changed"]["lookups"] == {"added": [], "changed": [], "removed": ["user"], "kept": 0}
+        assert told["changed"]["sections"] == ["unmatched"]
         assert told["changed"]["files"] == ["config.yaml"]
 
 
@@ -149,6 +153,51 @@ async def test_the_router_that_listens_at_a_port_is_asked_there(server, tmp_path
     port = free_port()
     async with daemon(server, tmp_path, {**CONFIG, "admin": {"listen": f"127.0.0.1:{port}"}}):
         assert run("reload", "-c", "config.yaml", cwd=tmp_path).out == "reloaded: nothing has changed\n"
+
+
+async def test_a_faulty_file_does_not_hide_the_router_that_listens_at_a_port(server, tmp_path):
+    port = free_port()
+    at_port = {"admin": {"listen": f"127.0.0.1:{port}", "token": "word-of-admin"}}
+    elsewhere = {"XDG_STATE_HOME": str(tmp_path / "elsewhere")}  # as of another user, who can't use the socket
+    file, named = tmp_path / "config.yaml", ("-c", "config.yaml")
+    async with daemon(server, tmp_path, {**CONFIG, **at_port}) as router:
+        write(router, **at_port, sinks={"audit": {**LOG, "pth": "x"}})
+        for env in ({}, elsewhere):
+            done = run("reload", *named, cwd=tmp_path, env=env)
+            assert (done.code, done.out) == (78, "")
+            assert re.match(rf"{file}:1:\d+: sinks.audit.pth: unknown key .* \(did you mean `path`\?\)", done.err)
+            assert done.err.endswith("refused: the old configuration stays in force\n")
+            done = run("status", *named, cwd=tmp_path, env=env)
+            assert done.code == 0
+            assert re.match(
+                r"warning: config.yaml has faults \(config.yaml:1:\d+: sinks.audit.pth: unknown key", done.err
+            )
+
+        file.write_text("version: 1\nadmin: {listen: [\n")  # where the router listens can't be read any more
+        assert f"{file}:2:17: " in run("reload", *named, cwd=tmp_path).err
+        assert run("status", *named, cwd=tmp_path).code == 0
+        for command in ("reload", "status"):
+            done = run(command, *named, cwd=tmp_path, env=elsewhere)
+            assert (done.code, done.out) == (69, "")
+            assert "no router was found under the name 'default' (nothing listens at " in done.err
+            assert "config.yaml has faults (config.yaml:2:17: " in done.err
+            assert "no router runs" not in done.err
+
+        write(router, admin={"listen": f"127.0.0.1:{free_port()}"})
+        assert run("status", *named, cwd=tmp_path).code == 0
+        done = run("reload", *named, cwd=tmp_path)
+        assert done.code == 78
+        assert "admin: a reload can't change `admin`: restart the router for it" in done.err
+
+
+async def test_another_router_is_not_taken_for_the_one_of_the_given_file(server, tmp_path):
+    async with daemon(server, tmp_path, CONFIG):
+        other = {"version": 1, "redis": {"url": server.url}, **CONFIG, "admin": {"listen": f"127.0.0.1:{free_port()}"}}
+        (tmp_path / "other.yaml").write_text(json.dumps(other))
+        for command in ("reload", "status"):
+            done = run(command, "-c", "other.yaml", cwd=tmp_path)
+            assert (done.code, done.out) == (69, "")
+            assert "no router answers at 127.0.0.1" in done.err
 
 
 def test_where_no_router_runs(tmp_path):

@@ -156,7 +156,6 @@ async def test_a_scrape_has_the_same_numbers(server, tmp_path):
         assert samples["queue_events", "audit"] == 0
         assert samples["source_up", "web-app"] == 1
         assert samples["ready",] == samples["books_balanced",] == 1
-        assert not (tmp_path / "state" / "event-router" / "default.sock").exists()
         found = status(router, "-c", tmp_path / "config.yaml", "--json")
         assert json.loads(found.out)["pid"] == router.process.pid
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from router.engine.reload.changes import changes
+from router.engine.reload.changes import Difference, changes
 from router.errors import ConfigError
 from router.ops.loading import load
 
@@ -138,6 +138,42 @@ def register_sinks(register):
     assert "sinks" not in changes(before, loaded(tmp_path, sinks=sinks)).log_fields([])
     (plugins / "tell.py").write_text(f"# another\n{code}")
     assert changes(before, loaded(tmp_path, sinks=sinks)).sinks.changed == ("told",)
+
+
+def test_lookups_are_named(tmp_path):
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    code = """
+from router.api import LookupOptions, hookimpl
+
+class Options(LookupOptions):
+    table: str
+
+async def fetch(key, options, context):
+    return None
+
+@hookimpl
+def register_lookups(register):
+    register("crm", fetch, options=Options)
+"""
+    (plugins / "crm.py").write_text(code)
+    user = {"type": "redis-hash", "key": "user:{{ payload.id }}"}
+    company, gone = {"type": "crm", "key": "{{ payload.company }}", "table": "c"}, {**user, "key": "g"}
+    before = loaded(tmp_path, lookups={"user": user, "gone": gone, "company": company})
+
+    def found(**lookups):
+        difference = changes(before, loaded(tmp_path, lookups=lookups))
+        assert difference.sections == ()
+        return difference.lookups
+
+    assert (
+        changes(before, loaded(tmp_path, lookups={"user": user, "gone": gone, "company": company})).log_fields([]) == {}
+    )
+    same = found(user={**user, "ttl": "5s"}, company=company, device={**user, "key": "d"})
+    assert same == Difference(("device",), ("gone",), ("user",), ("company",))
+    assert found(user=user, gone=gone, company={**company, "table": "d"}).changed == ("company",)
+    (plugins / "crm.py").write_text(f"# another\n{code}")
+    assert found(user=user, gone=gone, company=company).changed == ("company",)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def reload(config: Path | None, env_file: Path | None, instance: str, *, as_json
     can't work, the old one stays in force, every fault is listed, and the exit code is 78, or 69 if a Redis could not be
     reached.
     """
-    told = running(config, env_file, instance, may_be_faulty=True).post(RELOAD, PATIENCE, refusal=REFUSED)
+    told = running(config, env_file, instance, prefers_socket=True).post(RELOAD, PATIENCE, refusal=REFUSED)
     if as_json:
         print_json(told)
     else:
@@ -71,7 +71,7 @@ def _say(told: Mapping[str, Any]) -> None:
 def _lines(changed: Mapping[str, Any]) -> list[str]:
     """Return the changes, one line for each kind."""
     found = []
-    for kind in ("sources", "sinks", "routes"):
+    for kind in ("sources", "sinks", "routes", "lookups"):
         each = changed[kind]
         parts = [f"{', '.join(each[what])} {what}" for what in ("added", "changed", "removed") if each[what]]
         if parts:

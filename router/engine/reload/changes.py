@@ -1,4 +1,4 @@
-"""The differences between two configurations: sources and sinks to add, remove, change or keep; floor 5, pure."""
+"""The differences between two configurations: sources, sinks and lookups to add, remove, change or keep; floor 5, pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from router.config.models import Model, PubSubConfig, RouteConfig, SourceConfig
 from router.errors import ConfigError
 from router.ops.loading import Loaded
+from router.plugin_loading.plugin_manager import LoadedPlugin
 
 _READ_BY_THE_PIPELINE = {"format", "id", "max_bytes"}
 """Keys of a source that affect only the reading of its messages, not its connection."""
@@ -43,15 +44,14 @@ class Changes:
     switched: frozenset[str]
     sinks: Difference
     routes: Difference
+    lookups: Difference
     sections: tuple[str, ...]
     """The other sections of the configuration that changed."""
 
     def document(self, files: list[str]) -> dict[str, Any]:
         """Return the changes as plain values; `files` are the changed files of the configuration."""
         return {
-            "sources": self.sources.document(),
-            "sinks": self.sinks.document(),
-            "routes": self.routes.document(),
+            **{kind: difference.document() for kind, difference in self._differences().items()},
             "sections": list(self.sections),
             "files": files,
         }
@@ -59,10 +59,14 @@ class Changes:
     def log_fields(self, files: list[str]) -> dict[str, str]:
         """Return the changes as fields of a log line (`added a; changed b`), without empty ones."""
         fields = {"sections": ", ".join(self.sections), "files": ", ".join(files)}
-        for kind, difference in {"sources": self.sources, "sinks": self.sinks, "routes": self.routes}.items():
+        for kind, difference in self._differences().items():
             parts = {"added": difference.added, "changed": difference.changed, "removed": difference.removed}
             fields[kind] = "; ".join(f"{what} {', '.join(names)}" for what, names in parts.items() if names)
         return {kind: text for kind, text in fields.items() if text}
+
+    def _differences(self) -> dict[str, Difference]:
+        """Return the differences in the sections whose entries have names."""
+        return {"sources": self.sources, "sinks": self.sinks, "routes": self.routes, "lookups": self.lookups}
 
 
 def changes(old: Loaded, new: Loaded) -> Changes:
@@ -78,9 +82,10 @@ def changes(old: Loaded, new: Loaded) -> Changes:
             {route.id: _route(route) for route in before.routes},
             {route.id: _route(route) for route in now.routes},
         ),
+        lookups=_difference(_lookups(old), _lookups(new)),
         sections=tuple(
             section
-            for section in ("schemas", "lookups", "unmatched", "timezone", "dead_letters", "shutdown", "redis")
+            for section in ("schemas", "unmatched", "timezone", "dead_letters", "shutdown", "redis")
             if _plain(getattr(before, section)) != _plain(getattr(now, section))
         ),
     )
@@ -141,10 +146,10 @@ def _subscribes_elsewhere(before: SourceConfig, now: SourceConfig) -> bool:
 
 def _identities(loaded: Loaded) -> dict[str, object]:
     """Return the settings for which a sink needs a new worker. Templates can be replaced in a running worker."""
-    plugins = {kind: _version(loaded, kind) for kind in {sink.name for sink in loaded.types.values()}}
+    plugins = {kind: _version(plugin) for plugin in loaded.plugins.loaded for kind in plugin.sinks}
     return {
         name: (
-            plugins[loaded.types[name].name],
+            (loaded.types[name].name, plugins.get(loaded.types[name].name)),
             sink.host.model_dump(),
             sink.options.model_dump(),
             loaded.config.timezone if sink.host.order_by else None,
@@ -153,9 +158,19 @@ def _identities(loaded: Loaded) -> dict[str, object]:
     }
 
 
-def _version(loaded: Loaded, kind: str) -> object:
-    """Return an identity of a sink type's code: the content of a file, the version of a package."""
-    for plugin in loaded.plugins.loaded:
-        if kind in plugin.sinks:
-            return (kind, plugin.origin, plugin.path, plugin.digest, plugin.version)
-    return kind
+def _lookups(loaded: Loaded) -> dict[str, object]:
+    """Return the settings for which a lookup needs a new store, and a cache of its own."""
+    plugins = {kind: _version(plugin) for plugin in loaded.plugins.loaded for kind in plugin.lookups}
+    return {
+        name: (
+            None if lookup.type is None else plugins[lookup.type.name],
+            lookup.config.keys,
+            None if lookup.config.options is None else lookup.config.options.model_dump(),
+        )
+        for name, lookup in loaded.lookups.items()
+    }
+
+
+def _version(plugin: LoadedPlugin) -> object:
+    """Return an identity of a plugin's code: the content of a file, the version of a package."""
+    return (plugin.origin, plugin.path, plugin.digest, plugin.version)

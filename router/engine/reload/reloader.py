@@ -171,7 +171,8 @@ class Reloader:
     async def _build(self, plan: _Plan, deadline: float) -> None:
         """Build and connect the new parts. Roll back if one of them fails."""
         try:
-            plan.lookups = lookups_of(plan.loaded, self._parts.shared.around, self._parts.lookups, self._parts.loaded)
+            kept = {name: self._parts.lookups.lookups[name] for name in plan.changes.lookups.kept}
+            plan.lookups = lookups_of(plan.loaded, self._parts.shared.around, kept)
             for name in plan.loaded.config.sinks:
                 self._make_sink(plan, name)
             for name in plan.loaded.config.sources:

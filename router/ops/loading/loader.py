@@ -255,6 +255,20 @@ def check(
     return draft
 
 
+def read_admin(
+    path: Path, *, environ: MappingType[str, str], env_file: Path | None = None
+) -> tuple[AdminConfig, tuple[Problem, ...]]:
+    """Return the section `admin` of a configuration whose other sections may have faults, and the errors of the file.
+
+    The default takes the place of a section that can't be read. Faults of templates and conditions are not looked for.
+    """
+    try:
+        draft = check(path, environ=environ, env_file=env_file, placeholders=True, pipes=True)
+    except ConfigError as error:
+        return AdminConfig(), tuple(error.problems)
+    return draft.admin, tuple(problem for problem in draft.problems.all() if problem.severity == "error")
+
+
 def _plugin_folders(root: Mapping, problems: Problems, settler: Settler) -> list[Path]:
     """Return the folders of drop-in plugins: `plugins/` beside the configuration, if it exists, and `plugins.paths`."""
     beside = root.mark.file.folder / "plugins"
