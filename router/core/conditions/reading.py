@@ -11,6 +11,7 @@ import msgspec
 
 from router.core.conditions import paths
 from router.core.conditions.clauses import AnyOf, Clause, Node, Not, Test, shown
+from router.core.conditions.match_slips import joined_below, misplaced, of_fields
 from router.core.conditions.paths import Path, PathError
 from router.core.validation import SchemaProblem, compile_schema, pattern_fault
 
@@ -99,7 +100,10 @@ class Reader:
         found: list[Node] = []
         for name, condition in written.items():
             place = (*at, name)
-            if name == ANY:
+            slip = misplaced(name, condition, OPERATORS)
+            if slip is not None:
+                self._wrong(place, slip, in_key=True)
+            elif name == ANY:
                 found += self._any(condition, place)
             else:
                 found += self._clauses(name, condition, place)
@@ -152,17 +156,17 @@ class Reader:
                 if inner:
                     others.append(Not(inner, self._place(place)))
             elif operator not in OPERATORS:
-                self._wrong(place, _unknown(operator), in_key=True)
+                self._wrong(place, joined_below(path, operator, wanted) or _unknown(operator), in_key=True)
             elif operator == "exists" and wanted is False:
                 others.append(Not((Clause(path, (Test("exists", True),)),), self._place(place)))
             else:
-                test = self._test(operator, wanted, place)
+                test = self._test(path, operator, wanted, place)
                 if test is not None:
                     tests.append(test)
         own: list[Node] = [Clause(path, tuple(tests), self._place(at))] if tests else []
         return (*own, *others)
 
-    def _test(self, operator: str, wanted: Any, at: At) -> Test | None:
+    def _test(self, path: Path, operator: str, wanted: Any, at: At) -> Test | None:
         """Return the test of an operator; None where what it is given is wrong."""
         if operator == "exists":
             if wanted is True:
@@ -183,19 +187,22 @@ class Reader:
                 return Test(operator, self._scalar(wanted, at))
             cure = "write `in: […]`" if operator == "eq" else "write `not: {in: […]}`"
             several = f"; for several values {cure}" if isinstance(wanted, list) else ""
+            if isinstance(wanted, Mapping):
+                several = of_fields(path, operator, wanted, OPERATORS)
             self._wrong(at, f"`{operator}` takes one value, not {_described(wanted)}{several}")
         else:
-            return self._of_text(operator, wanted, at)
+            return self._of_text(path, operator, wanted, at)
         return None
 
-    def _of_text(self, operator: str, wanted: Any, at: At) -> Test | None:
+    def _of_text(self, path: Path, operator: str, wanted: Any, at: At) -> Test | None:
         """Return the test of `prefix`, `suffix`, `contains` or `regex`: any of several."""
         before = len(self.faults)
         if isinstance(wanted, list):
             many = self._scalars(wanted, at, f"`{operator}`")
             places = [(*at, number) for number in range(len(many))]
         elif isinstance(wanted, Mapping):
-            self._wrong(at, f"`{operator}` takes a text or a list of them, not a mapping")
+            fields = of_fields(path, operator, wanted, OPERATORS)
+            self._wrong(at, f"`{operator}` takes a text or a list of them, not a mapping{fields}")
             return None
         else:
             many, places = (self._scalar(wanted, at),), [at]

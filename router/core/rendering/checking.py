@@ -6,7 +6,7 @@ Jinja stops at the first fault; this check finds all, each with its line.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
@@ -20,6 +20,11 @@ from router.options import TemplateFile
 
 NAMES = frozenset({"payload", "event", "route", "sink"})
 """The names that a template may use, besides the lookups of its configuration."""
+
+_TEXTS = frozenset(
+    {("route",), ("sink",), *(("event", name) for name in ("id", "source", "channel", "pattern", "key"))}
+)
+"""The paths that stand for texts, which have no fields."""
 
 _NO_LOOKUP = "only the templates of sinks, `only_if` and the keys of other lookups can use one"
 
@@ -221,6 +226,7 @@ def _names(source: Source, own: str | None, environment: Sandbox) -> None:
         used |= undeclared
         if "event" not in stored:
             source.faults += [place(message, line) for line, message in _event_fields(tree)]
+        source.faults += [place(message, line) for line, message in _fields_of_texts(tree, stored, environment)]
         for unknown in sorted(undeclared - known - stored):
             lines = [node.lineno for node in tree.find_all(nodes.Name) if node.name == unknown]
             if unknown in environment.refused:
@@ -252,6 +258,19 @@ def _event_fields(tree: nodes.Template) -> Iterator[tuple[int, str]]:
         if chain is not None and len(chain) == 2 and chain[0] == "event" and chain[1] not in EVENT_FIELDS:
             hint = did_you_mean(str(chain[1]), EVENT_FIELDS) or f", it has {', '.join(sorted(EVENT_FIELDS))}"
             yield node.lineno, f"an event has no `{chain[1]}`{hint}"
+
+
+def _fields_of_texts(tree: nodes.Template, stored: Collection[str], environment: Sandbox) -> Iterator[tuple[int, str]]:
+    """Yield the fields that are asked of texts. A method of a text, which is called, is no field."""
+    called = {id(call.node) for call in tree.find_all(nodes.Call)}
+    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
+        chain = chain_of(node)
+        if chain is None or chain[:-1] not in _TEXTS or chain[0] in stored or id(node) in called:
+            continue
+        if isinstance(chain[-1], str):
+            name = ".".join(map(str, chain[:-1]))
+            cure = f"{{{{ {name} }}}}" if environment.kind == "a template" else name
+            yield node.lineno, f"`{name}` is a text and has no `{chain[-1]}`; write `{cure}`"
 
 
 def chains(source: Source) -> frozenset[tuple[object, ...]]:

@@ -38,9 +38,8 @@ def fields_read(text: str, sandbox: Sandbox) -> list[Read]:
     """
     source = read(text, sandbox)
     trees = source.trees
-    if any(
-        node.name == "payload" and node.ctx != "load" for tree in trees.values() for node in tree.find_all(nodes.Name)
-    ):
+    names = (node for tree in trees.values() for node in tree.find_all(nodes.Name))
+    if any(node.name in {"payload", "event"} and node.ctx != "load" for node in names):
         return []  # the template uses the name for something else
     optional = {path for tree in trees.values() for path in _optional(tree)}
     found: dict[Path, Read] = {}
@@ -65,6 +64,8 @@ def paths_read(text: str, sandbox: Sandbox) -> list[Path]:
 def _of_payload(node: nodes.Node) -> Path | None:
     """Return the path below the payload that a node reads, or None."""
     chain = chain_of(node)
+    if chain and chain[:2] == ("event", "payload"):
+        return chain[2:]
     return chain[1:] if chain and chain[0] == "payload" else None
 
 

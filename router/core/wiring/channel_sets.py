@@ -29,6 +29,7 @@ def meet(*sets: Globs) -> bool:
 @lru_cache(maxsize=10_000)
 def may_have(sets: tuple[Globs, ...], without: Globs) -> bool:
     """Return whether some channel may be in all of these sets and match none of the globs of `without`."""
+    sets = tuple(each for each in sets if "*" not in each) or (EVERY,)  # every other channel set is within that one
     if not all(sets):
         return False
     for number, each in enumerate(sets):
@@ -72,39 +73,7 @@ def _parts(glob: str) -> tuple[Token, ...]:
     return tuple(part for place, part in enumerate(parts) if part is not STAR or parts[place - 1 : place] != [STAR])
 
 
-class _Automaton:
-    """The automaton of a set of globs. A state is a bit for each place in each glob that has been reached."""
-
-    def __init__(self, globs: Globs) -> None:
-        self.parts: list[tuple[int, Token]] = []
-        """The bit of each place but the ends, and the bytes that lead on from it."""
-        self.start = self.ends = self._stars = self.endless = 0
-        place = 0
-        for each in globs:
-            self.start |= 1 << place
-            parts = _parts(each)
-            for part in parts:
-                if part is STAR:
-                    self._stars |= 1 << place
-                self.parts.append((1 << place, part))
-                place += 1
-            self.ends |= 1 << place
-            if parts[-1:] == (STAR,):
-                self.endless |= 1 << place - 1
-            place += 1
-        self.start |= (self.start & self._stars) << 1
-
-    def accepting(self, byte: int) -> int:
-        """Return the places that this byte leads on from; a star leads nowhere by itself."""
-        return sum(bit for bit, part in self.parts if byte in part)
-
-    def after(self, state: int, accepting: int) -> int:
-        """Return the state after a byte."""
-        reached = (state & accepting) << 1 | state & self._stars
-        return reached | (reached & self._stars) << 1
-
-
-def _unlike(parts: Iterable[Token]) -> list[int]:
+def _unlike(parts: Iterable[Token]) -> frozenset[int]:
     """Return one byte of each kind that these parts tell apart."""
     found: set[int] = set()
     classes = []
@@ -113,25 +82,59 @@ def _unlike(parts: Iterable[Token]) -> list[int]:
             found |= part
         elif part is not ANY:
             classes.append(part)
-    kinds: dict[tuple[bool, ...], int] = {}
-    for byte in ANY - found if classes else list(ANY - found)[:1]:
-        kinds.setdefault(tuple(byte in part for part in classes), byte)
-    return [*(found - STAR), *kinds.values()]
+    kinds = [ANY - found]
+    for part in classes:
+        kinds = [each for kind in kinds for each in (kind & part, kind - part)]
+        kinds = [kind for kind in kinds if kind]
+    return frozenset([*(found - STAR), *(next(iter(kind)) for kind in kinds if kind)])
 
 
 class _Walk:
-    """A search for a channel that all of some sets have and that is not in another set, byte by byte."""
+    """A search for a channel that all of some sets have and that is not in another set, byte by byte.
+
+    A state is an integer with a bit for each place in each glob that has been reached.
+    """
 
     def __init__(self, sets: Sequence[Globs], without: Globs) -> None:
-        self._wanted = [_Automaton(each) for each in sets]
-        self._unwanted = _Automaton(without)
-        automata = [*self._wanted, self._unwanted]
-        kinds = _unlike(part for each in automata for _, part in each.parts)
-        self._steps = [tuple(each.accepting(byte) for each in automata) for byte in kinds]
+        self._parts: list[tuple[int, Token]] = []
+        """The bit of each place but the ends, and the bytes that lead on from it."""
+        self._next = 1
+        self._start = self._stars = 0
+        added = [self._add(each) for each in sets]
+        self._all = [places for places, _, _ in added]
+        self._ends = [ends for _, ends, _ in added]
+        _, self._unwanted, self._endless = self._add(without)
+        self._steps = self._accepting(_unlike(part for _, part in self._parts))
+
+    def _add(self, globs: Globs) -> tuple[int, int, int]:
+        """Add the places of a set. Return all of them, the ends of its globs, and the places from where a glob matches any rest."""
+        first, ends, endless = self._next, 0, 0
+        for each in globs:
+            self._start |= self._next
+            parts = _parts(each)
+            for part in parts:
+                if part is STAR:
+                    self._stars |= self._next
+                self._parts.append((self._next, part))
+                self._next <<= 1
+            ends |= self._next
+            if parts[-1:] == (STAR,):
+                endless |= self._next >> 1
+            self._next <<= 1
+        return self._next - first, ends, endless
+
+    def _accepting(self, kinds: frozenset[int]) -> list[int]:
+        """Return the places that each of these bytes leads on from; a star leads nowhere by itself."""
+        found = dict.fromkeys(kinds, 0)
+        for bit, part in self._parts:
+            for byte in part & kinds:
+                found[byte] |= bit
+        return list(found.values())
 
     def arrives(self) -> bool:
         """Return whether there is such a channel; True too where that takes too many steps to find out."""
-        start = (*(each.start for each in self._wanted), self._unwanted.start)
+        stars = self._stars
+        start = self._start | (self._start & stars) << 1
         waiting, seen = [start], {start}
         left = MOST_STEPS
         while waiting:
@@ -141,26 +144,18 @@ class _Walk:
             left -= len(self._steps)
             if left < 0:
                 return True
-            for step in self._steps:
-                following = self._after(state, step)
-                if following is not None and following not in seen:
-                    seen.add(following)
-                    waiting.append(following)
+            kept = state & stars
+            for accepting in self._steps:
+                reached = (state & accepting) << 1 | kept
+                reached |= (reached & stars) << 1
+                if reached not in seen and not reached & self._endless and self._is_wanted(reached):
+                    seen.add(reached)
+                    waiting.append(reached)
         return False
 
-    def _is_there(self, state: tuple[int, ...]) -> bool:
-        *wanted, unwanted = state
-        return not unwanted & self._unwanted.ends and all(
-            each & automaton.ends for each, automaton in zip(wanted, self._wanted, strict=True)
-        )
+    def _is_there(self, state: int) -> bool:
+        return not state & self._unwanted and all(state & ends for ends in self._ends)
 
-    def _after(self, state: tuple[int, ...], step: tuple[int, ...]) -> tuple[int, ...] | None:
-        """Return the state after a byte; None where no channel that begins so is wanted."""
-        reached = []
-        for automaton, at, accepting in zip(self._wanted, state, step, strict=False):
-            after = automaton.after(at, accepting)
-            if not after:
-                return None
-            reached.append(after)
-        unwanted = self._unwanted.after(state[-1], step[-1])
-        return None if unwanted & self._unwanted.endless else (*reached, unwanted)
+    def _is_wanted(self, state: int) -> bool:
+        """Return whether each set may still have a channel that begins so."""
+        return all(state & places for places in self._all)

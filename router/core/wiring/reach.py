@@ -45,6 +45,7 @@ class Reach:
         self._routes = routes
         self._catching = [(number, route) for number, route in enumerate(routes) if takes_all(route)]
         """The routes that take every event of their sources and channels, and their numbers."""
+        self._final = [(number, route) for number, route in self._catching if route.final]
 
     def sources_of(self, route: RouteConfig) -> list[str]:
         """Return the sources whose events a route takes."""
@@ -97,13 +98,9 @@ class Reach:
         if not wanted or any(self.takes(number, channels) for channels in wanted):
             return []
         found: list[str] = []
-        for place, final in self._catching:
+        for place, final in self._final:
             mine = (each for each in wanted if _is_for(final, each.source))
-            if (
-                place < number
-                and final.final
-                and any(may_have((*c.within, globs_of(route), globs_of(final)), ()) for c in mine)
-            ):
+            if place < number and any(may_have((*c.within, globs_of(route), globs_of(final)), ()) for c in mine):
                 found.append(final.id)
                 if len(found) == most:
                     break
@@ -111,7 +108,7 @@ class Reach:
 
     def _finals(self, number: int, source: str) -> Iterator[RouteConfig]:
         """Yield the routes before this one that let no event of a source and their channels go on."""
-        return (route for place, route in self._catching if place < number and route.final and _is_for(route, source))
+        return (route for place, route in self._final if place < number and _is_for(route, source))
 
 
 def _is_for(route: RouteConfig, source: str) -> bool:

@@ -51,6 +51,15 @@ def absent(document: Any, path: Sequence[object]) -> Absent | None:
     return None
 
 
+def lists(document: Any, name: str) -> bool:
+    """Return whether a schema says something of a field of the payload; True where that is not understood."""
+    schema = resolved(document, document)
+    if schema is None:
+        return True
+    parts = _parts(schema, document)
+    return any(part is None or "patternProperties" in part or name in _named(part) for part in parts)
+
+
 def _near(key: str, names: Sequence[str] | Mapping[str, Any]) -> str | None:
     return next(iter(get_close_matches(key, list(names), n=1, cutoff=NEAR)), None)
 

@@ -33,6 +33,7 @@ DEAD_AT_ONCE = ("address", "expired", "lookup", "template")
 """The reasons why a delivery becomes a dead letter before any attempt."""
 
 _BY_SINK = ("to", "text", "contains", "suppressed", "dead")
+_OF_DELIVERIES = ("sinks", *_BY_SINK)
 _TRUTHS = ("true", "false")
 
 
@@ -184,12 +185,30 @@ class _CaseChecker:
             for name, entry in (below.entries if isinstance(below, Mapping) else {}).items():
                 if self._sinks and name not in self._sinks:
                     self._problems.add(unknown("sink", name, self._sinks), entry.mark, path=entry.node.path)
+        self._together(node)
         self._reasons(find(node, "suppressed"), sorted(SUPPRESSED))
         self._reasons(find(node, "dead"), [*DEAD_AT_ONCE])
         rejected = find(node, "rejected")
         reason = word(rejected)
         if rejected is not None and reason is not None and reason not in REJECTIONS:
             self._problems.add(unknown("reason", reason, [*REJECTIONS, *_TRUTHS]), rejected)
+
+    def _together(self, node: Node | None) -> None:
+        """Report what can't be expected of an event beside `rejected` or `unmatched`."""
+        entries = node.entries if isinstance(node, Mapping) else {}
+        said = {key: plain(entry.node) for key, entry in entries.items() if plain(entry.node)}
+        if "rejected" in said:
+            end, others = "rejected", ("unmatched", "routes", *_OF_DELIVERIES)
+            why = "an event that is rejected gets to no route and no sink"
+        elif said.get("unmatched") is True:
+            delivers = isinstance(self._draft.unmatched, list)
+            end, others = "unmatched", ("routes", *(() if delivers else _OF_DELIVERIES))
+            why = f"no route takes an event that is unmatched{'' if delivers else ', and no sink gets it'}"
+        else:
+            return
+        wrong = [f"`{key}`" for key in others if key in said]
+        if wrong:
+            self._problems.add(f"{why}: keep either `{end}` or {', '.join(wrong)}", entries[end].node)
 
     def _reasons(self, node: Node | None, allowed: list[str]) -> None:
         values = (entry.node for entry in node.entries.values()) if isinstance(node, Mapping) else ()

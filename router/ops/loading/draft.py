@@ -53,6 +53,8 @@ class Draft:
     routes: list[RouteConfig] = field(default_factory=list)
     conditions: dict[str, Condition] = field(default_factory=dict)
     """The compiled `match` and `when` by route id."""
+    lookups_used: dict[tuple[str, str | None], frozenset[str]] = field(default_factory=dict)
+    """The lookups that deliveries need, by (sink, route id); route None for the sink's own options."""
     places: dict[tuple[str, str | None], Mapping] = field(default_factory=dict)
     """The options of (sink, route) for routes that override some."""
     unmatched: Literal["drop", "dead-letter"] | list[RouteSink] = "drop"

@@ -157,6 +157,7 @@ def load(
     environment = TemplateEnvironment(timezone=draft.timezone, lookups=draft.entries("lookups"))
     lookups, with_lookups = compiling.lookups(draft, environment.with_lookups), environment.with_lookups
     templates, only_if = compiling.compiled(draft, with_lookups), compiling.only_if(draft, with_lookups)
+    draft.lookups_used = compiling.lookups_used(lookups, templates, only_if)
     draft.conditions = conditions.compiled(draft, environment)
     order_by, expires = compiling.order_by(draft, environment), compiling.expires(draft, environment)
     files = _files_of_sound(draft)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Mapping as MappingType
 from typing import Any
 
 from router.config.lookups import HttpLookupConfig
 from router.core.lookups.definitions import LookupDefinition
-from router.core.lookups.dependencies import circle
+from router.core.lookups.dependencies import circle, in_order
 from router.core.lookups.lookup_key import LookupKey
 from router.core.rendering import OptionsTemplate, TemplateEnvironment, TemplateFault, TemplateFaults, compile_options
 from router.core.rendering.expressions import BrokenExpressionError, Expiry, Expression
@@ -87,6 +88,23 @@ def only_if(draft: Draft, environment: TemplateEnvironment) -> dict[Key, Express
                 node = of_target(draft, route.id, target.sink, "only_if")
                 found[target.sink, route.id] = _expression("only_if", target.only_if, node, draft, environment)
     return {key: expression for key, expression in found.items() if expression is not None}
+
+
+def lookups_used(
+    lookups: MappingType[str, LookupDefinition],
+    templates: MappingType[Key, OptionsTemplate],
+    only_if: MappingType[Key, Expression],
+) -> dict[Key, frozenset[str]]:
+    """Return the lookups that the templates and `only_if` of each (sink, route) need, and those that their keys need."""
+    if not lookups:
+        return {}
+    needs = {name: lookup.needs for name, lookup in lookups.items()}
+    found = {}
+    for key, template in templates.items():
+        condition = only_if.get(key) or only_if.get((key[0], None))
+        names = template.names | (condition.names if condition is not None else frozenset())
+        found[key] = frozenset(name for group in in_order(needs, names & needs.keys()) for name in group)
+    return found
 
 
 def _expression(

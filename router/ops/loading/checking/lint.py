@@ -35,6 +35,7 @@ def look_around(draft: Draft) -> None:
     _typographic_quotes(draft)
     _passwords(draft)
     _unused_sinks(draft)
+    _unused_lookups(draft)
     look_for_the_unreachable(draft)
     _broken_plugins(draft)
     _databases(draft)
@@ -74,6 +75,13 @@ def _unused_sinks(draft: Draft) -> None:
     for name, entry in draft.entries("sinks").items():
         if name not in used:
             draft.remark("no route uses this sink", entry)
+
+
+def _unused_lookups(draft: Draft) -> None:
+    used = frozenset[str]().union(*draft.lookups_used.values())
+    for name, entry in draft.entries("lookups").items():
+        if name not in used:
+            draft.remark("no template and no `only_if` uses this lookup", entry)
 
 
 def _broken_plugins(draft: Draft) -> None:

@@ -1,18 +1,111 @@
-"""Clauses of `match` that no event can meet, by the schemas of the route's channels; floor 4."""
+"""Clauses of `match` that no event can meet, by themselves or by the schemas of the route's channels; floor 4."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple
 
 from router.core.conditions import paths
-from router.core.conditions.clauses import AnyOf, Clause, Node, Not
-from router.core.conditions.reading import At, Reader
+from router.core.conditions.clauses import AnyOf, Clause, Node
+from router.core.conditions.contradictions import Contradiction, contradictions
+from router.core.conditions.reading import ANY, At, Reader
+from router.core.wiring.schema_fields import lists
 from router.core.wiring.schema_values import Refusal, refusals
 from router.ops.loading.checking.conditions import below, data_of
 from router.ops.loading.checking.template_fields import Use, absent_in_all, told_of
 from router.ops.loading.draft import Draft
-from router.ops.loading.reading.nodes import Entry, Mapping, Scalar, quoted
+from router.ops.loading.reading.nodes import Entry, Mapping, Scalar, items, quoted, scalars
 from router.ops.loading.reading.nodes import Sequence as Items
+
+_EFFECTS = {
+    "match": "this `match` never holds",
+    "alternative": "this alternative never holds",
+    "not": "this `not` always holds",
+}
+_INSTEAD = {
+    "payload": "the paths of `match` begin below the payload: write `{rest}`",
+    "event": "`match` asks the payload alone; a channel stands in `channels`, a source in `sources`, the rest in `when`",
+}
+"""What is meant by a path that begins with a name of templates, by that name."""
+
+
+def look_at_contradictions(draft: Draft) -> None:
+    """Warn of clauses of a `match` that can't hold together."""
+    written = draft.routes_by_id()
+    for route in draft.routes:
+        condition = draft.conditions.get(route.id)
+        if route.enabled and condition is not None and any(True for _ in contradictions(condition.clauses)):
+            places = _Places(written[route.id].entries["match"])
+            for found in contradictions(places.clauses):
+                _tell(found, places, draft)
+
+
+def _tell(found: Contradiction, places: _Places, draft: Draft) -> None:
+    entries = [places.entry(clause) for clause in found.clauses]
+    if any(
+        scalar.expanded for entry in entries for scalar in scalars(entry.node)
+    ):  # another environment, another value
+        return
+    texts = [f"`{clause.text}`" for clause in found.clauses]
+    together = "can't hold" if len(texts) == 1 else f"can't {'both' if len(texts) == 2 else 'all'} hold"
+    message = f"{' and '.join(texts)} {together}: {_EFFECTS[found.effect]}"
+    draft.problems.warn(message, entries[-1].mark, path=entries[-1].node.path)
+
+
+class _Places:
+    """The clauses of a `match`, and where in it they stand."""
+
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
+        self._at: list[At] = []
+        self.clauses = Reader(self._place).match(data_of(entry.node))
+
+    def _place(self, at: At) -> str:
+        self._at.append(at)
+        return str(len(self._at) - 1)
+
+    def path(self, clause: Node) -> str:
+        """Return the path of a clause as it is written."""
+        return next(str(part) for part in self._at[int(clause.place)] if isinstance(part, str) and part != ANY)
+
+    def entry(self, clause: Node) -> Entry:
+        """Return where a clause stands."""
+        return below(self._entry, self._at[int(clause.place)])
+
+
+def look_for_names_of_templates(draft: Draft, uses: Sequence[Use]) -> None:
+    """Warn of paths that begin with `payload` or `event`, as in templates; not if a schema has a field of that name.
+
+    `uses` are the routes, in their order.
+    """
+    written = draft.routes_by_id()
+    for route, use in zip(draft.routes, uses, strict=True):
+        if route.enabled and route.match is not None:
+            for path, entry in _paths(written[route.id].entries["match"]):
+                told = _slip(path, use)
+                if told is not None:
+                    draft.problems.warn(told, entry.mark, path=entry.node.path)
+
+
+def _paths(entry: Entry) -> Iterator[tuple[str, Entry]]:
+    """Yield the paths of a `match` as they are written, and their entries."""
+    for path, below_path in entry.node.entries.items() if isinstance(entry.node, Mapping) else ():
+        if path == ANY:
+            for alternative in items(below_path.node):
+                yield from _paths(Entry(alternative.mark, alternative))
+        else:
+            yield path, below_path
+
+
+def _slip(path: str, use: Use) -> str | None:
+    """Return what is told of a path, as it is written, that begins with a name of templates; None where a field is meant."""
+    name, _, rest = path.partition(".")
+    if name not in _INSTEAD or not rest:
+        return None
+    if any(lists(rule.schema.document, name) for rule in use.possible if rule.schema is not None):
+        return None
+    return f"{_INSTEAD[name].format(rest=rest)}; a field of that name stands in double quotes: '\"{name}\".{rest}'"
 
 
 def look_at_matches(draft: Draft, uses: Sequence[Use]) -> None:
@@ -23,47 +116,69 @@ def look_at_matches(draft: Draft, uses: Sequence[Use]) -> None:
     written = draft.routes_by_id()
     for route, use in zip(draft.routes, uses, strict=True):
         if route.enabled and route.match is not None and use.schemas is not None:
-            entry = written[route.id].entries["match"]
-            for clause, at in _clauses(entry):
-                _judge(clause, below(entry, at), use, draft)
+            places = _Places(written[route.id].entries["match"])
+            for asked in _asked(places.clauses):
+                if _slip(places.path(asked.clause), use) is None:
+                    _judge(asked, places.entry(asked.clause), use, draft)
 
 
-def _clauses(entry: Entry) -> Iterator[tuple[Clause, At]]:
-    """Yield the clauses of a `match` that name something an event should have, and where in it they stand."""
-    places: list[At] = []
+class _Asked(NamedTuple):
+    """A clause that names something an event should have, or should not: then it is `negated`."""
 
-    def place(at: At) -> str:
-        places.append(at)
-        return str(len(places) - 1)
+    clause: Clause
+    negated: bool = False
 
-    def flat(nodes: Sequence[Node]) -> Iterator[Clause]:
-        for node in nodes:
-            if isinstance(node, Clause):
-                yield node
-            elif isinstance(node, AnyOf):
-                yield from flat([each for alternative in node.alternatives for each in alternative])
-            elif isinstance(node, Not):
-                yield from flat(node.of)
-
-    for clause in flat(Reader(place).match(data_of(entry.node))):
-        if clause.place:  # `exists: false` has none, and may well ask for what is not there
-            yield clause, places[int(clause.place)]
+    def effect(self) -> str:
+        """Return what becomes of the clause if its field can't be there."""
+        if self.negated:
+            return "this clause always holds"
+        if self.clause.tests[0].operator == "ne":
+            return "this clause never holds, for a missing field does not match `ne`; `not` holds for it"
+        return "this clause never holds"
 
 
-def _judge(clause: Clause, entry: Entry, use: Use, draft: Draft) -> None:
+def _asked(nodes: Sequence[Node], *, negated: bool = False) -> Iterator[_Asked]:
+    for node in nodes:
+        if isinstance(node, Clause):
+            if node.place:  # `exists: false` has none, and may well ask for what is not there
+                yield _Asked(node, negated)
+        elif isinstance(node, AnyOf):
+            yield from _asked(list(chain.from_iterable(node.alternatives)), negated=negated)
+        else:
+            yield from _asked(node.of, negated=not negated)
+
+
+def _judge(asked: _Asked, entry: Entry, use: Use, draft: Draft) -> None:
     """Report what is wrong with a clause, which stands at this entry."""
+    clause = asked.clause
     keys = [segment if isinstance(segment, str) else 0 for segment in clause.path]
     verdict = absent_in_all(keys, use)
     if verdict is not None:
         told = told_of(f"payload.{paths.shown(clause.path)}", str(keys[-1]), use, verdict)
         if told is not None:
-            draft.problems.add(told.message, entry.mark, path=entry.node.path, severity=told.severity)
+            effect = f"; {asked.effect()}" if told.severity == "warning" else ""
+            draft.problems.add(f"{told.message}{effect}", entry.mark, path=entry.node.path, severity=told.severity)
         return
     for refusal in _refused_by_all(clause, use):
         wanted = _wanted(clause, entry, refusal)
         if not (isinstance(wanted.node, Scalar) and wanted.node.expanded):  # another environment, another value
             at = entry.mark if refusal.test is None or not isinstance(wanted.node, Scalar) else wanted.node.mark
-            draft.problems.add(_told(refusal, use), at, path=wanted.node.path, severity="warning")
+            message = f"{_told(refusal, use)}; {_effect(asked, refusal)}"
+            draft.problems.add(message, at, path=wanted.node.path, severity="warning")
+
+
+def _effect(asked: _Asked, refusal: Refusal) -> str:
+    """Return what becomes of a clause if one of its values can't be there."""
+    if refusal.test is None:
+        return asked.effect()
+    test = asked.clause.tests[refusal.test]
+    several = isinstance(test.wanted, tuple) and len(test.wanted) > 1
+    excludes = asked.negated is not (test.operator == "ne")
+    if several or (excludes and len(asked.clause.tests) > 1):
+        return "this value excludes nothing" if excludes else "this value never matches"
+    if not excludes:
+        return "this clause never holds"
+    return "this clause always holds" if asked.negated else "this clause holds for every value"
 
 
 def _refused_by_all(clause: Clause, use: Use) -> list[Refusal]:

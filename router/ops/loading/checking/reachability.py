@@ -9,7 +9,11 @@ from router.core.matching import exactly
 from router.core.wiring.channel_sets import EVERY, meet
 from router.core.wiring.glob_slips import broken_class, regular_expression
 from router.core.wiring.reach import Reach
-from router.ops.loading.checking.match_fields import look_at_matches
+from router.ops.loading.checking.match_fields import (
+    look_at_contradictions,
+    look_at_matches,
+    look_for_names_of_templates,
+)
 from router.ops.loading.checking.template_fields import Use, look_for_absent_fields
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Node, find, items, quoted, word, words
@@ -31,8 +35,10 @@ def look_for_the_unreachable(draft: Draft) -> None:
     if draft.unmatched == "drop":
         _sources_that_no_route_takes(draft)
     _schemas_without_events(draft, reach)
+    look_at_contradictions(draft)
+    uses = [Use(draft, reach, number) for number in range(len(draft.routes))]
+    look_for_names_of_templates(draft, uses)
     if draft.schemas:
-        uses = [Use(draft, reach, number) for number in range(len(draft.routes))]
         look_at_matches(draft, uses)
         look_for_absent_fields(draft, uses)
 

@@ -39,17 +39,22 @@ class Use:
         return self._draft.routes[self._number].id
 
     @cached_property
-    def schemas(self) -> tuple[SchemaRule, ...] | None:
-        """The schemas of the events of this route; None if events without a schema are possible."""
+    def possible(self) -> tuple[SchemaRule, ...]:
+        """The schemas that an event of this route may have."""
         found: dict[int, SchemaRule] = {}
         for source in self._reach.sources_of(self._draft.routes[self._number]):
-            if self._reach.takes(self._number, self._reach.without_schema(source)):
-                return None
             for place, (_, rule, _) in enumerate(self._draft.schemas):
                 if self._reach.takes(self._number, self._reach.with_schema(source, place)):
                     found[place] = rule
-        rules = tuple(found.values())
-        return rules if rules and all(rule.schema is not None for rule in rules) else None
+        return tuple(found.values())
+
+    @cached_property
+    def schemas(self) -> tuple[SchemaRule, ...] | None:
+        """The schemas of the events of this route; None if events without a schema are possible."""
+        sources = self._reach.sources_of(self._draft.routes[self._number])
+        if any(self._reach.takes(self._number, self._reach.without_schema(source)) for source in sources):
+            return None
+        return self.possible if self.possible and all(rule.schema is not None for rule in self.possible) else None
 
 
 class _Template(NamedTuple):
@@ -85,6 +90,8 @@ def _templates(draft: Draft, uses: Sequence[Use]) -> Iterable[_Template]:
     for route, use in zip(draft.routes, uses, strict=True):
         if not route.enabled:
             continue
+        if isinstance(route.expires, str):
+            add(written[route.id].get("expires"), route.expires, use, only_here=True)
         if route.when is not None:
             add(written[route.id].get("when"), _expression(route.when), use, only_here=True)
         for target in route.sinks:
@@ -96,6 +103,11 @@ def _templates(draft: Draft, uses: Sequence[Use]) -> Iterable[_Template]:
             keys = sink.keys if own else draft.places[target.sink, route.id]
             for path, text in _texts(options):
                 add(compiling.node_at(path, keys), text, use, only_here=only_here)
+            for name in sorted(draft.lookups_used.get((target.sink, route.id), ())):
+                lookup = draft.lookups[name]
+                assert lookup.config is not None  # there are no errors
+                node = lookup.keys.get("url") or lookup.keys.get("key")
+                add(node, lookup.config.source, use, only_here=only_here)
             host = sink.config.host
             if host.order_by is not None:
                 add(sink.keys.get("order_by"), _expression(host.order_by), use, only_here=only_here)

@@ -13,6 +13,7 @@ from router.ops.loading.reading.concealing import Concealment
 from router.ops.loading.reading.nodes import Mark, Node, quoted
 from router.wording import counted
 
+_SEVERITIES = ("error", "warning", "note")
 _MOST = 200  # the most problems shown of one configuration
 _LISTED = 8  # the most allowed words that are all listed
 _NEAR = 3  # if there are more, so many of the nearest are named
@@ -70,9 +71,11 @@ class Problems:
         left = len(found) - _MOST
         more = []
         if left > 0:
-            errors = [problem for problem in found if problem.severity == "error"] or found
-            more = [Problem(f"and {counted(len(found) - min(len(errors), _MOST), 'more problem')}")]
-            found = errors[:_MOST]
+            worst = next(each for each in _SEVERITIES if any(problem.severity == each for problem in found))
+            shown = [problem for problem in found if problem.severity == worst][:_MOST]
+            # As severe as the worst, so that what is left out does not change the exit code of `check`.
+            more = [Problem(f"and {counted(len(found) - len(shown), 'more problem')}", severity=worst)]
+            found = shown
         return (*(self.concealed.problem(problem, self._marks.get(problem)) for problem in found), *more)
 
     def check(self) -> None:

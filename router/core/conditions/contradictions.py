@@ -1,0 +1,177 @@
+"""Clauses of a `match` that can never hold together; pure.
+
+Only what is certain without a schema is found: values that are listed, bounds of numbers, types, and fields that must be there
+and must not. What is not understood may hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import Any, Literal, NamedTuple
+
+from router.core.conditions.clauses import AnyOf, Clause, Node, Not, Test
+from router.core.conditions.match import holding
+from router.core.conditions.paths import Path
+from router.core.conditions.reading import NUMBERS
+
+_KINDS = frozenset({"null", "boolean", "number", "string", "array", "object"})
+_OPPOSITE = {"gt": "lte", "gte": "lt", "lt": "gte", "lte": "gt"}
+_MOST = 50
+"""The most clauses about one path that are compared in pairs."""
+
+Effect = Literal["match", "alternative", "not"]
+
+
+class Contradiction(NamedTuple):
+    """Clauses that can't hold together, and what therefore never holds (`match`, `alternative`), or always does (`not`)."""
+
+    clauses: tuple[Node, ...]
+    effect: Effect
+
+
+def contradictions(clauses: Sequence[Node]) -> Iterator[Contradiction]:
+    """Yield the contradictions in a `match`: at most one for each part of it that can't hold."""
+    yield from _within(tuple(clauses), (), "match")
+
+
+def _within(own: tuple[Node, ...], around: tuple[Node, ...], effect: Effect) -> Iterator[Contradiction]:
+    """Yield the contradictions of clauses that have to hold together; those `around` them hold too, and agree."""
+    plain = (*around, *(each for each in own if not isinstance(each, AnyOf)))
+    found = _contradicting(plain)
+    if found:
+        yield Contradiction(found, effect)
+        return
+    for node in own:
+        if isinstance(node, AnyOf):
+            for alternative in node.alternatives:
+                yield from _within(alternative, plain, "alternative")
+        elif isinstance(node, Not):
+            yield from _within(node.of, (), "not")
+
+
+def _contradicting(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """Return some of these clauses that can't hold together; nothing if they may."""
+    by_path: dict[Path, list[Node]] = {}
+    for node in nodes:
+        path = _path(node)
+        if path is not None:
+            by_path.setdefault(path, []).append(node)
+    for path, group in by_path.items():
+        if _impossible(group):
+            pairs = combinations(group, 2) if len(group) <= _MOST else ()
+            single = next(((each,) for each in group if _impossible([each])), None)
+            return single or next((pair for pair in pairs if _impossible(pair)), tuple(group))
+        for length in range(1, len(path)):
+            for above in by_path.get(path[:length], ()):
+                below = next((each for each in group if isinstance(each, Clause)), None)
+                if below is not None and _leaves_nothing_below(above, path[length]):
+                    return (above, below)
+    return ()
+
+
+def _path(node: Node) -> Path | None:
+    """Return the path that a clause is about; None if there is not exactly one."""
+    if isinstance(node, Clause):
+        return node.path
+    if isinstance(node, AnyOf):
+        return None
+    paths = {_path(each) for each in node.of}
+    return paths.pop() if len(paths) == 1 else None
+
+
+def _impossible(nodes: Sequence[Node]) -> bool:
+    """Return whether clauses about one path certainly can't hold together."""
+    wanted = [node for node in nodes if isinstance(node, Clause)]
+    refused = [node.of[0] for node in nodes if isinstance(node, Not) and len(node.of) == 1]
+    for clause in wanted:
+        for inner in refused:
+            if isinstance(inner, Clause) and all(_is_among(test, clause.tests) for test in inner.tests):
+                return True
+    if not wanted or not wanted[0].plain:  # with `*`, each clause may be met by another element
+        return any(_can_be_nothing(clause.tests, [clause]) for clause in wanted)
+    return _can_be_nothing([test for clause in wanted for test in clause.tests], nodes)
+
+
+def _is_among(refused: Test, tests: Sequence[Test]) -> bool:
+    """Return whether a value that meets all of these tests meets this one too."""
+    return refused.operator == "exists" or any(
+        refused.operator == test.operator and repr(refused.wanted) == repr(test.wanted) for test in tests
+    )
+
+
+def _can_be_nothing(tests: Sequence[Test], nodes: Sequence[Node]) -> bool:
+    """Return whether no value meets all of these tests, which are those of the nodes that one value has to meet."""
+    kinds = _KINDS.intersection(*map(_kinds, tests))
+    if not kinds:
+        return True
+    listed = next((test for test in tests if test.operator in {"eq", "in"}), None)
+    if listed is not None:
+        if len(tests) == 1 and len(nodes) == 1:
+            return False
+        values = listed.wanted if listed.operator == "in" else (listed.wanted,)
+        return not any(map(holding(tuple(_of_value(node) for node in nodes)), values))
+    return _no_number([*tests, *_opposites(nodes)]) if kinds == {"number"} else False
+
+
+def _of_value(node: Node) -> Node:
+    """Return a clause about one path as a clause about the value there."""
+    if isinstance(node, Clause):
+        return Clause((), node.tests)
+    assert isinstance(node, Not)
+    return Not(tuple(map(_of_value, node.of)))
+
+
+def _kinds(test: Test) -> frozenset[str]:
+    """Return the types of the values that may meet a test."""
+    operator, wanted = test.operator, test.wanted
+    if operator in NUMBERS:
+        return frozenset({"number"})
+    if operator in {"eq", "in"}:
+        return frozenset(map(_kind, wanted if operator == "in" else (wanted,)))
+    if operator == "contains":
+        return frozenset({"array", "string"} if any(isinstance(each, str) for each in wanted) else {"array"})
+    return _KINDS if operator in {"ne", "exists"} else frozenset({"string"})
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    return "string" if isinstance(value, str) else "number"
+
+
+def _opposites(nodes: Sequence[Node]) -> Iterator[Test]:
+    """Yield what `not` with one bound asks of a number."""
+    for node in nodes:
+        if (
+            isinstance(node, Not)
+            and len(node.of) == 1
+            and isinstance(node.of[0], Clause)
+            and len(node.of[0].tests) == 1
+        ):
+            (test,) = node.of[0].tests
+            if test.operator in NUMBERS:
+                yield Test(_OPPOSITE[test.operator], test.wanted)
+
+
+def _no_number(tests: Sequence[Test]) -> bool:
+    """Return whether no number is within all of these bounds."""
+    lowest = [(test.wanted, test.operator == "gt") for test in tests if test.operator in {"gt", "gte"}]
+    highest = [(test.wanted, test.operator == "lt") for test in tests if test.operator in {"lt", "lte"}]
+    if not lowest or not highest:
+        return False
+    (low, over), (high, under) = max(lowest), min(highest, key=lambda bound: (bound[0], not bound[1]))
+    return low > high or (low == high and (over or under))
+
+
+def _leaves_nothing_below(above: Node, segment: str | int | None) -> bool:
+    """Return whether there can't be anything below the value of a clause, where `segment` leads."""
+    if isinstance(above, Not):
+        (inner, *others) = above.of
+        return not others and isinstance(inner, Clause) and all(test.operator == "exists" for test in inner.tests)
+    if not isinstance(above, Clause) or not above.plain:
+        return False
+    needed = "object" if isinstance(segment, str) else "array"
+    return any(needed not in _kinds(test) for test in above.tests)
