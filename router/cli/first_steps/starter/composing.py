@@ -62,12 +62,12 @@ class Answers(NamedTuple):
 
     @property
     def credentials(self) -> list[str]:
-        """What the secrets of the sink name: variables, credentials and files, in words."""
+        """The variables, credentials and files that the secrets of the sink name, in words."""
         return _named(self._secrets)
 
     @property
     def needed(self) -> list[str]:
-        """What must be there before the router starts, in words: what `redis.url` and the secrets name without a default."""
+        """The variables, credentials and files without which the router does not start: they have no default."""
         return _named([*self._secrets, self.redis], defaults=False)
 
     @property

@@ -41,7 +41,7 @@ Values = Mapping[str, str]
 
 
 class _Recipe(NamedTuple):
-    """What is asked about a type of sink, and the options that are written with the answers."""
+    """The questions about a type of sink, and the options that are written with the answers."""
 
     questions: Callable[[SinkType, Values], Iterator[Question]]
     options: Callable[[SinkType, Values], dict[str, str]]
