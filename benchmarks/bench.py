@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import channels, compare, conditions, idle, lists, peers
+from benchmarks import channels, compare, conditions, idle, lists, lookups, peers
 from benchmarks.harness import OURS
 from benchmarks.results import OTHER, THIS, in_turn
 
@@ -28,6 +28,7 @@ IN_TURN = {
     "channels": channels.BENCHMARK,
     "conditions": conditions.BENCHMARK,
     "lists": lists.BENCHMARK,
+    "lookups": lookups.BENCHMARK,
     "idle": idle.BENCHMARK,
 }
 """The benchmarks that measure their cases and commands in turn."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 import urllib.request
 
 import pytest
@@ -165,13 +166,15 @@ async def test_a_store_that_is_away_loses_nothing_and_delays_nobody_else(redis_s
     store = start_server("valkey", options={"appendonly": "yes"})
     users(store, **{f"u{number}": {"name": f"n{number}"} for number in range(20)})
     lookups = {"user": {**USER, "url": store.url}}
-    sinks = {"audit": line(queue=queue), "plain": line("plain", "{{ payload.user_id }}")}
+    twice = {"attempts": 2, "initial": "50ms", "max_delay": "200ms"}
+    sinks = {"audit": line(queue=queue, retry=twice), "plain": line("plain", "{{ payload.user_id }}")}
     async with daemon(redis_server, tmp_path, setup(sinks, lookups)) as router:
         store.stop()
         router.publish("notification", *(event(number) for number in range(20)))
         await router.until(lambda: len(written(router, "plain")) == 20)  # while the store is away
         assert not written(router)
-        await router.until(lambda: not status(router)["lookups"]["user"]["up"])
+        # A try of which the store is asked, and tries of which it is not: none of them is an attempt.
+        await router.until(lambda: status(router)["lookups"]["user"]["misses"] > 20 * twice["attempts"] * 3)
         told = status(router)
         assert told["ready"]
         [warning] = [each for each in told["warnings"] if each.startswith("lookup user: ")]
@@ -190,7 +193,9 @@ async def test_a_store_that_is_away_loses_nothing_and_delays_nobody_else(redis_s
     assert router.process.err.count("the lookup can be made again") == 1
 
 
-async def test_a_file_that_changes_is_read_again_and_a_broken_one_leaves_the_old_records(redis_server, tmp_path):
+async def test_a_changed_file_is_in_force_for_the_next_delivery_and_a_broken_one_is_noticed_without_any(
+    redis_server, tmp_path
+):
     file = tmp_path / "users.csv"
 
     def write(text):
@@ -198,30 +203,28 @@ async def test_a_file_that_changes_is_read_again_and_a_broken_one_leaves_the_old
         (tmp_path / "new").replace(file)
 
     write("id,name\n42,Jane\n")
-    lookups = {"user": {"type": "file", "path": "users.csv", "by": "id", "key": "{{ payload.user_id }}"}}
+    lookups = {"user": {"type": "file", "path": "users.csv", "by": "id", "key": "{{ payload.user_id }}", "ttl": "0s"}}
+    broken = "can't be used as it is now"
     async with daemon(redis_server, tmp_path, setup({"audit": line()}, lookups)) as router:
 
-        async def said(text):
-            def look():
-                router.publish("notification", event(42))
-                return written(router)[-1:] == [text]
-
-            await router.until(look)
+        async def said(*lines):
+            router.publish("notification", event(42))
+            await router.until(lambda: len(written(router)) == len(lines))
+            assert written(router) == list(lines)
 
         await said("42 Jane")
         write("id,name\n42,Joan\n")
-        await said("42 Joan")
+        await said("42 Jane", "42 Joan")
         write("id,nom\n42,Jeanne,x\n")
-        await router.until(
-            lambda: router.publish("notification", event(42)) or "can't be used as it is" in router.process.err
-        )
-        told = status(router)
-        [warning] = told["warnings"]
+        await router.until(lambda: broken in router.process.err)
+        [warning] = status(router)["warnings"]
         assert warning == "lookup user: users.csv:2: this row has 3 fields, and the first line names 2 columns"
-        assert written(router)[-1] == "42 Joan"
+        await said("42 Jane", "42 Joan", "42 Joan")
         write("id,name\n42,Jeanne\n")
-        await said("42 Jeanne")
         await router.until(lambda: "the lookup can be made again" in router.process.err)
+        assert not status(router)["warnings"]
+        await said("42 Jane", "42 Joan", "42 Joan", "42 Jeanne")
+    assert router.process.err.count(broken) == 1
 
 
 async def test_the_key_of_a_lookup_may_use_another_lookup(redis_server, tmp_path):
@@ -302,7 +305,7 @@ async def test_deliver_print_looks_up_too(redis_server, tmp_path):
 async def test_http_404_is_missing_another_4xx_is_dead_and_the_rest_is_tried_again(redis_server, tmp_path):
     async with stand_in() as service:
         answers = {
-            "/u/1": [Reply(503, headers={"Retry-After": "1"}), Reply(json={"name": "Jane"})],
+            "/u/1": [Reply(500), Reply(json={"name": "Jane"})],
             "/u/2": [Reply(404)],
             "/u/3": [Reply(403)],
             "/u/4": [Reply(json=["no", "object"])],
@@ -331,6 +334,28 @@ async def test_http_404_is_missing_another_4xx_is_dead_and_the_rest_is_tried_aga
         "lookup user: the answer is not a JSON object",
     }
     assert "sesame" not in router.process.err
+
+
+async def test_a_service_that_asks_for_time_is_not_asked_before_and_no_attempt_is_used_up(redis_server, tmp_path):
+    answered = []
+    replies = [Reply(408), Reply(425), Reply(429, headers={"Retry-After": "2"}), Reply(json={"name": "Jane"})]
+
+    def rule(_seen):
+        answered.append(time.monotonic())
+        return replies[len(answered) - 1]
+
+    async with stand_in() as service:
+        service.rule = rule
+        url = f"{service.url}/u/{{{{ payload.user_id }}}}"
+        lookups = {"user": {"type": "http", "url": url, "allow_private": True}}
+        retry = {"attempts": 1, "initial": "50ms", "max_delay": "100ms"}
+        async with daemon(redis_server, tmp_path, setup({"audit": line(retry=retry)}, lookups)) as router:
+            router.publish("notification", event(1))
+            _, book = await settled(router, "audit", 1)
+    assert book["delivered"] == 1
+    assert written(router) == ["1 Jane"]
+    assert answered[3] - answered[2] >= 1.9
+    assert '"lookup":"user","error":"HTTP 429"' in router.process.err
 
 
 CRM = """
@@ -385,7 +410,8 @@ async def test_a_plugin_finds_records(redis_server, tmp_path):
         "other": {"type": "blocking", "key": key},
         "third": {"type": "many", "key": key},
     }
-    sink = line(template="{{ user.name }} {{ user.city }} {{ other.name }} {{ third.name }}", retry={"attempts": 1})
+    template = "{{ user.name }} {{ user.city }} {{ other.name }} {{ third.name }}"
+    sink = line(template=template, retry={"attempts": 1, "initial": "50ms", "max_age": "1s"})
     async with daemon(redis_server, tmp_path, setup({"audit": sink}, lookups)) as router:
         router.publish("notification", *map(event, (1, 5, 6, 9)))
         _, book = await settled(router, "audit", 4)

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from router.broker.lookups.redis_hash import RedisHashes
 from router.config.lookups import FileLookupConfig, HttpLookupConfig, RedisHashConfig
 from router.engine.calling import accidents
-from router.engine.lookups.lookup import Lookup, Store
+from router.engine.lookups.lookup import Lookup
 from router.engine.lookups.lookup_context import LookupTools
 from router.engine.lookups.lookup_set import LookupSet
 from router.engine.lookups.plugin_records import PluginRecords
+from router.engine.lookups.store_call import Store
 from router.engine.runtime import Runtime
 from router.errors import ConfigError
 from router.ops.loading import Loaded

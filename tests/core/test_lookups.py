@@ -6,7 +6,7 @@ import pytest
 
 from router.core.lookups.dependencies import circle, in_order
 from router.core.lookups.lookup_key import LONGEST, LookupKey
-from router.core.lookups.record_cache import MOST, UNKNOWN, RecordCache
+from router.core.lookups.record_cache import MOST, RecordCache
 from router.core.rendering import TemplateEnvironment, compile_options
 from router.core.rendering.expressions import BrokenExpressionError, Expression
 from router.core.rendering.sandbox.lookup_records import ABSENT, Record
@@ -35,30 +35,49 @@ def test_a_circle_is_found_through_any_number_of_lookups():
 
 def test_the_cache_forgets_after_its_time_and_remembers_what_is_not_there():
     cache = RecordCache(ttl=60.0)
-    cache.put("42", JANE, 100.0)
-    cache.put("43", None, 100.0)
-    assert cache.get("42", 159.9) is JANE
-    assert cache.get("43", 159.9) is None
-    assert cache.get("42", 160.0) is cache.get("43", 160.0) is cache.get("44", 0.0) is UNKNOWN
+    cache.put([("42", JANE)], 100.0)
+    cache.put([("43", None)], 100.0)
+    assert cache.get(["42", "43", "44"], 159.9) == ({"42": JANE, "43": None}, ["44"])
+    assert cache.get(["42", "43"], 160.0) == ({}, ["42", "43"])
     assert len(cache) == 0
 
 
 def test_the_cache_is_bounded_and_the_oldest_make_room():
     cache = RecordCache(ttl=60.0)
     for number in range(MOST + 5):
-        cache.put(str(number), JANE, 0.0)
-    cache.put("6", None, 1.0)
-    cache.put("new", JANE, 1.0)
+        cache.put([(str(number), JANE)], 0.0)
+    cache.put([("6", None)], 1.0)
+    cache.put([("new", JANE)], 1.0)
     assert len(cache) == MOST == 10_000
-    assert cache.get("4", 1.0) is cache.get("5", 1.0) is UNKNOWN
-    assert cache.get("6", 1.0) is None  # it was fetched again, and is among the newest
-    assert cache.get("7", 1.0) is JANE
+    # "6" was fetched again, and is among the newest
+    assert cache.get(["4", "5", "6", "7"], 1.0) == ({"6": None, "7": JANE}, ["4", "5"])
 
 
 def test_nothing_is_kept_without_time_to_live():
     cache = RecordCache(ttl=0.0)
-    cache.put("42", JANE, 0.0)
+    cache.put([("42", JANE)], 0.0)
     assert len(cache) == 0
+
+
+@pytest.mark.parametrize(
+    "template", ["u:{{ payload.id }}", "{{ payload.a.id }}:u", "a{{ payload.items }}b", "{{payload.id}}\n"]
+)
+@pytest.mark.parametrize(
+    "value", [42, -1, 0, 2**62, 2**64, 1.5, True, None, "", "x<&>\n", "é" * 300, [1, "2"], {"id": 3}, {"x": 1}, []]
+)
+def test_a_key_without_the_template_engine_is_the_same_as_with_it(template, value):
+    key = LookupKey(template, ENVIRONMENT, "lookups.user.key")
+    rendered = LookupKey("{{ '' }}" + template, ENVIRONMENT, "lookups.user.key")
+    assert key._field is not None
+    assert rendered._field is None
+    for payload in ({"id": value}, {"a": value}, {"a": {"id": value}}, {"items": value}, value):
+        outcomes = []
+        for one in (key, rendered):
+            try:
+                outcomes.append(one.render(event(payload), NOW, {}))
+            except TemplateError as error:
+                outcomes.append(str(error))
+        assert outcomes[0] == outcomes[1]
 
 
 def test_keys_are_texts_and_those_in_a_url_are_encoded():

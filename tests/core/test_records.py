@@ -18,6 +18,7 @@ from tests.support.engine import make_event
         {"raw": b"\xc3\xa9\x00\r\n", "format": "text", "pattern": "c*"},
         {"headers": {"traceparent": "00-1"}},
         {"address": "a@b", "attempt": 3, "_history": History(1.5, 2, "no answer", 7.5, 3.0)},
+        {"_history": History(1.5, 0, "lookup user: the store is away", 7.5, 3.0)},
         {"raw": b'{"n": 123456789012345678901234567890}'},
     ],
 )

@@ -18,6 +18,7 @@ from router.core.delivery.retry import (
     age,
     asked,
     decide,
+    put_off,
 )
 from router.errors import PermanentError, PluginError, Reason, SinkError, TransientError
 from router.events import History
@@ -111,6 +112,24 @@ def test_a_retry_is_never_in_the_past_nor_after_the_last_moment(attempt, age, ch
         assert 0 <= decision.delay <= POLICY.max_age - age
     else:
         assert age >= POLICY.max_age
+
+
+def put_off_by(error, *, age, chance=0.5, policy=POLICY):
+    return put_off(policy, age=age, error=error, chance=chance)
+
+
+@pytest.mark.parametrize(("age", "delay"), [(0, 0.5), (1, 0.5), (10, 5), (400, 150), (86_390, 10)])
+def test_a_delivery_without_its_record_waits_longer_the_older_it_is(age, delay):
+    assert put_off_by(TransientError("x"), age=age) == Wait(delay)
+    one = RetryPolicy(initial=1.0, max_delay=300.0, max_age=86400.0, attempts=1)
+    assert put_off_by(TransientError("x"), age=age, policy=one) == Wait(delay), "it is no attempt"
+
+
+def test_a_delivery_without_its_record_waits_as_long_as_the_store_asks_and_is_given_up_by_age():
+    assert put_off_by(TransientError("x", retry_after=60), age=0) == Wait(60)
+    assert put_off_by(TransientError("x", retry_after=10**9), age=0) == Wait(LONGEST_ASKED)
+    assert put_off_by(TransientError("x", retry_after=60), age=86_390) == Wait(10)
+    assert put_off_by(TransientError("x"), age=86_400) == GiveUp(Reason.EXHAUSTED)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from router.core.lookups.lookup_key import LookupKey
 from router.core.rendering import TemplateEnvironment
 from router.core.rendering.sandbox.lookup_records import Record
 from router.engine.lookups import lookup as module
+from router.engine.lookups import store_call
 from router.engine.lookups.lookup import Lookup
 from router.engine.lookups.lookup_set import LookupSet
 from router.errors import PermanentError, TemplateError, TransientError
@@ -115,6 +116,35 @@ async def test_a_store_that_is_away_is_asked_once_a_second():
     assert lookup.status.fault is None
 
 
+async def test_a_store_that_asks_for_time_gets_it_whatever_other_answers_say():
+    clock = HandClock()
+    store = Store(lambda key: TransientError("HTTP 429", retry_after=30) if key == "1" else {"key": key})
+    lookup = made(store, clock)
+    found = await lookup.fetch(["1", "2"])
+    assert (found["1"].retry_after, found["2"]) == (30, {"key": "2"})
+    assert lookup.status.fault.why == "HTTP 429"
+    clock.time += 20
+    [answer] = (await lookup.fetch(["3"])).values()
+    assert (str(answer), answer.retry_after) == ("HTTP 429", 10)
+    assert await lookup.fetch(["2"]) == {"2": {"key": "2"}}, "the cache needs no store"
+    assert len(store.calls) == 1
+    clock.time += 10
+    assert await lookup.fetch(["3"]) == {"3": {"key": "3"}}
+    assert lookup.status.fault is None
+
+
+async def test_an_answer_to_an_earlier_call_does_not_end_the_time_that_was_asked_for():
+    store = Store(lambda key: TransientError("HTTP 503", retry_after=30) if key == "1" else {"key": key})
+    store.gate.clear()
+    lookup = made(store)
+    asking = [asyncio.create_task(lookup.fetch([key])) for key in ("1", "2")]
+    await until(lambda: len(store.calls) == 2)
+    store.gate.set()
+    await asyncio.wait(asking)
+    assert asking[1].result() == {"2": {"key": "2"}}
+    assert (await lookup.fetch(["3"]))["3"].retry_after == 30
+
+
 async def test_one_key_that_fails_is_no_store_that_is_away():
     store = Store(lambda key: TransientError("HTTP 503") if key == "1" else {"key": key})
     lookup = made(store)
@@ -126,7 +156,7 @@ async def test_one_key_that_fails_is_no_store_that_is_away():
 
 
 async def test_a_store_that_does_not_answer_is_given_up(monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE", 0.01)
+    monkeypatch.setattr(store_call, "PATIENCE", 0.01)
     store = Store()
     store.gate.clear()
     [answer] = (await made(store).fetch(["1"])).values()

@@ -80,6 +80,7 @@ class Stage:
         self._outside = outside
         self._kind = kind
         self._proxies: list[Proxy] = []
+        self._stores: list[RedisServer] = []
         outside.run(self.recorder.start())
 
     def of(self, small: Any, full: Any) -> Any:
@@ -94,6 +95,12 @@ class Stage:
         wanted = {**given, **options}
         self.server = RedisServer(self._kind, self.folder / "redis", options=wanted, env=self.env["server"]).start()
         return self.server
+
+    def store(self) -> RedisServer:
+        """Start another server, for the records of lookups; it keeps them when it is stopped."""
+        options = {"appendonly": "yes"}
+        self._stores.append(RedisServer(self._kind, self.folder / "store", options=options).start())
+        return self._stores[-1]
 
     def proxy(self) -> Proxy:
         """A proxy before the server."""
@@ -398,8 +405,9 @@ class Stage:
             router.__exit__(None, None, None)
         for proxy in self._proxies:
             self._outside.drop(proxy)
-        if self.server is not None:
-            self.server.kill()
+        for server in (self.server, *self._stores):
+            if server is not None:
+                server.kill()
         self._outside.run(self.recorder.stop())
 
 

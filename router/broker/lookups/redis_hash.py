@@ -11,7 +11,6 @@ from router.broker.server.client import Server
 from router.broker.server.link import Link
 from router.core.rendering.sandbox.lookup_records import Record
 from router.errors import PermanentError, TransientError
-from router.events import text
 
 
 class RedisHashes:
@@ -41,10 +40,7 @@ class RedisHashes:
             if answers.said(answer).startswith("WRONGTYPE"):
                 return PermanentError("the key holds no hash")
             return self._away(answer)
-        if not isinstance(answer, list) or not answer:
-            return None
-        fields = iter(answer)
-        return Record({text(name): text(value) for name, value in zip(fields, fields, strict=True)})
+        return Record.of_texts(answer) if isinstance(answer, list) and answer else None
 
     async def close(self) -> None:
         """Close the connection."""

@@ -22,6 +22,11 @@ from router.broker.server.client import Server
 
 Word = str | bytes | int
 
+CHUNK = 65536
+"""Bytes of answers that are read at once, at most."""
+
+_MORE = object()  # no whole answer has come yet
+
 COMMAND = "a command to Redis neither ends nor fails"
 """The description of a component that hangs in a `Link`, for the watchdog (`contracts.Sign`)."""
 
@@ -100,7 +105,8 @@ class Link:
     async def pipeline(self, commands: Iterable[Sequence[Word]]) -> list[Any]:
         """Send commands together; return the answer of each, in order. An error answer is returned, not raised.
 
-        Raises redis-py's errors for a connection that fails.
+        Strings in the answers are text: UTF-8, with invalid bytes backslash-escaped. Raises redis-py's errors for a
+        connection that fails.
         """
         packed = [_pack(words) for words in commands]
         async with self._turn:
@@ -109,18 +115,13 @@ class Link:
                     connection = await self._connected()
                     with client.broken():
                         await connection.send_packed_command(b"".join((*packed, self._next_mark())))
-                    found = [await self._answer_or_error(connection) for _ in packed]
-                    await self._check_mark(connection)
+                    found = await _texts(connection, len(packed) + self._marked)
+                    if self._marked:
+                        _check(str(self._marks), found.pop())
                     return found
             except BaseException:
                 await self.close()
                 raise
-
-    async def _answer_or_error(self, connection: AbstractConnection) -> Any:
-        try:
-            return await self._read(connection)
-        except failures.ResponseError as error:
-            return error
 
     async def courtesy(self, *words: Word) -> Any:
         """Send a command that the router can do without; return its answer, or None if the server refuses it."""
@@ -241,7 +242,37 @@ class PlainLink(Link):
             raise client.explain(error, self._server.shown) from None
 
 
-def _check(mark: bytes, found: Any) -> None:
+async def _texts(connection: AbstractConnection, number: int) -> list[Any]:
+    """Return so many answers of an open connection, with strings as text. An error answer is one of them.
+
+    redis-py awaits each answer with a timeout of its own, which costs more than to read the answer.
+    """
+    stream, parser = connection._reader, connection._parser  # noqa: SLF001  # redis-py has no public access to them
+    if stream is None:
+        raise failures.ConnectionError("the connection was closed")
+    answers = hiredis.Reader(
+        protocolError=failures.InvalidResponse,
+        replyError=parser.parse_error,
+        encoding="utf-8",
+        errors="backslashreplace",
+        notEnoughData=_MORE,
+    )
+    found: list[Any] = []
+    while len(found) < number:
+        answer = answers.gets()
+        while answer is _MORE:
+            data = await stream.read(CHUNK)
+            if not data:
+                raise failures.ConnectionError("the connection was closed by the server")
+            answers.feed(data)
+            answer = answers.gets()
+        found.append(answer)
+    if answers.has_data():
+        _check("", None)
+    return found
+
+
+def _check(mark: str | bytes, found: Any) -> None:
     if found != mark:
         raise failures.ConnectionError("the server sent an answer to no command; the connection is closed")
 

@@ -143,7 +143,8 @@ class Reader:
             self._stamp = r.received_at
         # Older routers wrote no `failed_at`: such a delivery starts to age again.
         failed_at = r.failed_at or r.first_failed_at
-        history = History(r.first_failed_at, r.calls, r.last_error, failed_at, r.planned) if r.calls else None
+        failed = r.calls or r.failed_at  # without a call, if a lookup could not be made
+        history = History(r.first_failed_at, r.calls, r.last_error, failed_at, r.planned) if failed else None
         event = Event(
             r.id,
             r.source,

@@ -13,7 +13,9 @@ from typing import Protocol
 
 from router.errors import PermanentError, SinkError, TransientError
 
-_RETRY = frozenset({408, 425, 429})
+PASSING = frozenset({408, 425, 429})
+"""Client errors that pass by themselves: a request that timed out, came too early, or was one too many."""
+
 _REFUSED = frozenset({401, 407})
 _GONE = frozenset({404, 410})
 _SHOWN = 200  # characters of the response that an error quotes
@@ -56,6 +58,12 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
+def wait_asked(response: Response, now: float) -> float | None:
+    """Return the seconds that a response asks the client to wait; None if it does not. A 429 always does."""
+    wait = retry_after(response.headers, now)
+    return UNSAID if wait is None and response.status == 429 else wait
+
+
 def _moment(date: str) -> float:
     """Return a date as seconds since the epoch; NaN if it is invalid."""
     try:
@@ -89,9 +97,8 @@ def check_response(response: Response, *, now: float, literal_url: bool = True) 
     if 200 <= status < 300:
         return
     message = quote_response(response)
-    wait = retry_after(response.headers, now)
-    if status in _RETRY or status >= 500:
-        wait = UNSAID if wait is None and status == 429 else wait
+    wait = wait_asked(response, now)
+    if status in PASSING or status >= 500:
         raise TransientError(message, retry_after=wait, scope="sink" if literal_url and status == 503 else None)
     if status in _REFUSED or (literal_url and status in _GONE):
         raise SinkError(message, retry_after=wait)

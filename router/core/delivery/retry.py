@@ -100,6 +100,21 @@ def decide(
     return Retry(min(delay(policy, attempt, chance), left))
 
 
+def put_off(policy: RetryPolicy, *, age: float, error: Exception, chance: float) -> Wait | GiveUp:
+    """Decide how long a delivery waits whose sink could not be called, because a lookup can't be made.
+
+    That is no attempt, so `attempts` does not end the delivery: `max_age` alone does. As no attempts are counted, the
+    bound of the delay grows with `age`, the seconds for which the delivery has been failing.
+    """
+    left = policy.max_age - age
+    if left <= 0:
+        return GiveUp(Reason.EXHAUSTED)
+    wait = asked(error)
+    if wait is None:
+        wait = min(policy.max_delay, max(policy.initial, age)) * chance
+    return Wait(min(wait, left))
+
+
 def delay(policy: RetryPolicy, attempt: int, chance: float) -> float:
     """Return the seconds until the next attempt: a random share of a bound that doubles with each attempt."""
     # The exponent is capped, because `2.0 ** 1024` raises OverflowError.

@@ -35,7 +35,7 @@ class Finding:
 
     def key(self, definition: LookupDefinition, now: float) -> str | None:
         """Return the key to ask a lookup for; None where none can be made, which is noted."""
-        if any(self.records[needed].absent for needed in definition.needs):
+        if definition.needs and any(self.records[needed].absent for needed in definition.needs):
             self._missing(definition, "the lookup that its key uses found no record")
             return None
         try:

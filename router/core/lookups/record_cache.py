@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final
+from collections.abc import Iterable
 
 from router.core.rendering.sandbox.lookup_records import Record
 
 MOST = 10_000
 """Records of one lookup that are kept; the oldest make room."""
-
-
-class Unknown:
-    """The type of `UNKNOWN`."""
-
-
-UNKNOWN: Final = Unknown()
-"""The answer for a key that the cache knows nothing of."""
 
 
 class RecordCache:
@@ -31,21 +23,32 @@ class RecordCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: str, now: float) -> Record | Unknown | None:
-        """Return the record of a key, None if the store had none, or `UNKNOWN`. `now` is a monotonic time in seconds."""
-        entry = self._entries.get(key)
-        if entry is None:
-            return UNKNOWN
-        if now - entry[0] >= self._ttl:
-            del self._entries[key]
-            return UNKNOWN
-        return entry[1]
+    def get(self, keys: Iterable[str], now: float) -> tuple[dict[str, Record | None], list[str]]:
+        """Return the records of the keys that it knows, None where the store had none, and the keys that it does not know.
 
-    def put(self, key: str, record: Record | None, now: float) -> None:
-        """Keep what the store said of a key."""
+        `now` is a monotonic time in seconds.
+        """
+        known: dict[str, Record | None] = {}
+        unknown: list[str] = []
+        entries, ttl = self._entries, self._ttl
+        for key in keys:
+            entry = entries.get(key)
+            if entry is None:
+                unknown.append(key)
+            elif now - entry[0] >= ttl:
+                del entries[key]
+                unknown.append(key)
+            else:
+                known[key] = entry[1]
+        return known, unknown
+
+    def put(self, records: Iterable[tuple[str, Record | None]], now: float) -> None:
+        """Keep what the store said of some keys."""
         if not self._ttl:
             return
-        self._entries.pop(key, None)
-        self._entries[key] = (now, record)
-        while len(self._entries) > self._most:
-            self._entries.popitem(last=False)
+        entries = self._entries
+        for key, record in records:
+            entries.pop(key, None)
+            entries[key] = (now, record)
+        while len(entries) > self._most:
+            entries.popitem(last=False)

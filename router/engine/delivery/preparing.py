@@ -146,12 +146,14 @@ class Preparing:
         that is suppressed needs no other record.
         """
         found: list[Records | Verdict] = [self._early(event) or NO_RECORDS for event in events]
-        conditions = [self._condition(event) for event in events]
-        await self._find(events, found, [one.names & self._lookups.names if one else frozenset() for one in conditions])
-        for place, condition in enumerate(conditions):
-            records = found[place]
-            if condition is not None and not isinstance(records, Verdict):
-                found[place] = self._held(condition, events[place], records) or records
+        if self._only_if:
+            conditions = [self._condition(event) for event in events]
+            names = [one.names & self._lookups.names if one else frozenset() for one in conditions]
+            await self._find(events, found, names)
+            for place, condition in enumerate(conditions):
+                records = found[place]
+                if condition is not None and not isinstance(records, Verdict):
+                    found[place] = self._held(condition, events[place], records) or records
         await self._find(events, found, [self._named_by(event) for event in events])
         return found
 
@@ -170,7 +172,7 @@ class Preparing:
             if isinstance(answer, Exception):
                 found[place] = _failed(answer)
             elif not isinstance(before, Verdict):
-                found[place] = {**before, **answer}
+                found[place] = {**before, **answer} if before else answer
 
     async def prepare(self, event: Event, found: Records | Verdict | None = None) -> Prepared:
         """Return what is to become of a delivery now. `found` is what `look_up` returned, if deliveries need records."""
@@ -195,10 +197,10 @@ class Preparing:
 
     def _early(self, event: Event) -> Dead | None:
         """Return why a delivery can't be made any more, whatever its conditions; None while it can."""
-        if event.route in self.gone:
+        if self.gone and event.route in self.gone:
             return Dead(Reason.ORPHANED, f"the route {event.route} had options of its own and is gone")
         try:
-            return self._late(event)
+            return self._late(event) if self._expires else None
         except TemplateError as error:
             return Dead(Reason.TEMPLATE, str(error), error.told)
 
@@ -225,7 +227,7 @@ class Preparing:
         template = self._templates.get(event.route) or self._templates[None]
         if template.static is not None and event.address is None and self._mode is None:
             return Send(template.static)
-        if self.looks_up and not self._named_by(event) <= records.keys():
+        if self.looks_up and not all(name in records for name in self._named_by(event)):
             return Postponed(TransientError("a reload has changed the lookups meanwhile"))
         rendered = template.render(event, self._clock.now(), records)
         if rendered.suppressed:

@@ -129,7 +129,7 @@ class Results:
         elif isinstance(prepared, Dead):
             self._give_up(event, prepared.reason, prepared.detail, told=prepared.told)
         elif isinstance(prepared, Postponed):
-            self._fail(event, prepared.error, self._chance(), of_sink=False)
+            self._put_off(event, prepared.error)
         elif not prepared.allowed:
             self._outcomes.settle(self._line, event, Outcome.PRINTED, to=prepared.refused)
         else:
@@ -163,8 +163,21 @@ class Results:
             if isinstance(error, Exception):
                 self._gate.heed(error, self._preparing.destination(event, options))
 
-    def _fail(self, event: Event, error: Exception, chance: float, *, of_sink: bool = True) -> list[Event]:
-        """Handle the failure of one delivery. `of_sink` is False if the sink was not called: its health is not concerned."""
+    def _put_off(self, event: Event, error: TransientError) -> None:
+        """Delay a delivery for which a lookup can't be made. The sink was not called: its health is not concerned."""
+        now = self._clock.now()
+        age = retry.age(event._history, now)
+        text = self._outcomes.error_text(error)
+        decision = retry.put_off(self._policy, age=age, error=error, chance=self._chance())
+        if isinstance(decision, retry.GiveUp):
+            self._give_up(event, decision.reason, text)
+            return
+        self._health.waits(text)
+        history = History(now - age, calls_of(event), text, now, decision.delay)
+        self._line.later(msgspec.structs.replace(event, _history=history), decision.delay)
+
+    def _fail(self, event: Event, error: Exception, chance: float) -> list[Event]:
+        """Handle the failure of one delivery."""
         if isinstance(error, PartialError):
             return self._split(event, error, chance)
         now = self._clock.now()
@@ -180,9 +193,8 @@ class Results:
             return self.held([msgspec.structs.replace(event, _history=history)])
         delay = decision.delay
         counted = isinstance(decision, retry.Retry)
-        if of_sink:
-            message = "delivery failed" if counted else "the other side asks for time"
-            self._health.happened(message, text, attempt=event.attempt, retry_in=round(delay, 1), **about(event))
+        message = "delivery failed" if counted else "the other side asks for time"
+        self._health.happened(message, text, attempt=event.attempt, retry_in=round(delay, 1), **about(event))
         self._health.waits(text)
         history = History(now - age, calls, text, now, delay)
         self._line.later(msgspec.structs.replace(event, attempt=event.attempt + counted, _history=history), delay)

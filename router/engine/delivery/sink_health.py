@@ -46,7 +46,7 @@ class SinkHealth:
 
     def happened(self, message: str, error: str, **fields: object) -> None:
         """Note a failure of the sink; log it if its kind differs from the last logged one."""
-        now = self._count(f"{message}: {error}")
+        now = self.count(f"{message}: {error}")
         of_this = kind(f"{message}: {error}")
         if of_this == self._kind or now < self._quiet_until:
             return
@@ -60,11 +60,12 @@ class SinkHealth:
 
     def stopped(self, message: str, error: str, **fields: object) -> None:
         """Note a failure from which on deliveries wait. Always logged."""
-        now = self._count(error)
+        now = self.count(error)
         self._kind, self._quiet_until = kind(f"{message}: {error}"), now + PAUSE
         self._log.error(message, error=error, **fields)
 
-    def _count(self, why: str) -> float:
+    def count(self, why: str) -> float:
+        """Note a failure without a log line; return the monotonic time now."""
         now = self._clock.monotonic()
         if not self.active:
             self.active, self._since, self._began, self._times = True, self._clock.now(), now, 0

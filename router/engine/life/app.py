@@ -301,6 +301,7 @@ class App:
             self._stall.beat()
             for worker in self._workers():
                 worker.check()
+            self._parts.lookups.check()
 
     async def _report_status(self) -> None:
         while systemd.managed():

@@ -36,6 +36,11 @@ class LookupSet:
         kept = set(map(id, other.lookups.values()))
         return [lookup for lookup in self.lookups.values() if id(lookup) not in kept]
 
+    def check(self) -> None:
+        """Notice changed files. Call it several times a second."""
+        for lookup in self.lookups.values():
+            lookup.check()
+
     async def close(self) -> None:
         """Close all lookups."""
         await asyncio.gather(*(lookup.close() for lookup in self.lookups.values()))
@@ -51,13 +56,19 @@ class LookupSet:
             for one in finding:
                 for name in one.groups[step] if one.failure is None and step < len(one.groups) else ():
                     key = one.key(self.definitions[name], now)
-                    if key is not None:
-                        asked.setdefault(name, {}).setdefault(key, []).append(one)
+                    if key is None:
+                        continue
+                    keys = asked.setdefault(name, {})
+                    if key in keys:
+                        keys[key].append(one)
+                    else:
+                        keys[key] = [one]
             answers = await self._fetch(asked)
             for name, keys in asked.items():
+                definition, answered = self.definitions[name], answers[name]
                 for key, waiting in keys.items():
                     for one in waiting:
-                        one.take(self.definitions[name], key, answers[name][key])
+                        one.take(definition, key, answered[key])
         return [one.records if one.failure is None else one.failure for one in finding]
 
     def _in_order(self, names: frozenset[str]) -> tuple[tuple[str, ...], ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 from router.contracts import Clock
-from router.core.delivery.responses import retry_after
+from router.core.delivery.responses import PASSING, wait_asked
 from router.core.rendering.sandbox.lookup_records import Record
 from router.errors import DeliveryError, PermanentError, TransientError
 from router.ops.http import MAX_BODY
@@ -24,8 +24,21 @@ class HttpRecords:
         self._one_by_one = OneByOne()
 
     async def fetch_many(self, keys: Sequence[str]) -> list[Record | Exception | None]:
-        """Return the JSON object at each URL, None for HTTP 404, or why it could not be fetched."""
-        return await self._one_by_one.fetch(keys, self._fetch)
+        """Return the JSON object at each URL, None for HTTP 404, or why it could not be fetched.
+
+        Once an answer asks for time (`Retry-After`), the URLs that are left are not requested: they fail with that answer.
+        """
+        asking: list[TransientError] = []
+
+        async def fetched(url: str) -> Record | Exception | None:
+            if asking:
+                return asking[0]
+            found = await self._fetch(url)
+            if isinstance(found, TransientError) and found.retry_after is not None:
+                asking.append(found)
+            return found
+
+        return await self._one_by_one.fetch(keys, fetched)
 
     async def _fetch(self, url: str) -> Record | Exception | None:
         try:
@@ -43,10 +56,10 @@ def _record(response: HttpResponse, now: float) -> Record | Exception | None:
     status = response.status
     if status == HTTPStatus.NOT_FOUND:
         return None
-    if 400 <= status < 500:
+    if 400 <= status < 500 and status not in PASSING:
         return PermanentError(f"HTTP {status}")
     if not 200 <= status < 300:
-        return TransientError(f"HTTP {status}", retry_after=retry_after(response.headers, now))
+        return TransientError(f"HTTP {status}", retry_after=wait_asked(response, now))
     try:
         found = response.json()
     except ValueError as error:

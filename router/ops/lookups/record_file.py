@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +15,13 @@ from router.ops.loading.record_files import RecordFileError, Table, read_records
 from router.ops.watching import State, states
 
 LOOK = 1.0
-"""Seconds between two looks whether the file has changed."""
+"""Seconds between two looks whether the file has changed, at most."""
+
+QUIET = 0.1
+"""Seconds for which a changed file must stay as it is before it is read: it may be half written."""
+
+LOOKS = 20
+"""Waits of `QUIET` seconds, at most. A file that goes on changing is read then, and again when it is looked at next."""
 
 
 class RunBlocking(Protocol):
@@ -37,46 +44,67 @@ class RecordFile:
         self._clock = clock
         self._run_blocking = run_blocking
         self._table: Table | None = None
-        self._read: State = None
-        self._changed: State = None
-        self._next_look = 0.0
-        self._looking = asyncio.Lock()
+        self._state: State = None  # of the file when it was read last
+        self._next_look = -math.inf
+        self._reading: asyncio.Task[None] | None = None
         self.fault: str | None = None
         """Why the file as it is now can't be used; None while it can."""
 
     def __len__(self) -> int:
         return len(self._table or ())
 
+    @property
+    def loaded(self) -> bool:
+        """True once the file has been read without an error: from then on there are records."""
+        return self._table is not None
+
     async def fetch_many(self, keys: Sequence[str]) -> list[Record | Exception | None]:
-        """Return the record of each key, None where there is none.
+        """Return the record of each key, None where there is none; of a file that has changed the new one.
 
         Raises `TransientError` if the file has never been readable.
         """
-        if self._clock.monotonic() >= self._next_look or self._table is None:
-            async with self._looking:
-                now = self._clock.monotonic()
-                if now >= self._next_look:
-                    self._next_look = now + self._every
-                    await self._look()
+        reading = self.look()
+        if reading is not None:
+            await asyncio.wait({reading})  # it goes on if this call is cancelled: a large file takes its time
         if self._table is None:
             raise TransientError(self.fault or "the file has not been read")
         return [self._table.get(key) for key in keys]
 
-    async def _look(self) -> None:
-        """Read the file if it has changed, and has not gone on changing since the last look: it may be half written."""
-        state = states([self._path])[self._path]
-        if state is not None and state == self._read:
-            return
-        if self._table is not None and state != self._changed:
-            self._changed = state
-            return
+    def look(self) -> asyncio.Task[None] | None:
+        """Begin to read the file if it has changed, unless it was looked at lately; return the reading under way."""
+        now = self._clock.monotonic()
+        if self._reading is None and now >= self._next_look:
+            self._next_look = now + self._every
+            state = self._state_now()
+            if state is None or state != self._state:
+                self._reading = asyncio.create_task(self._read(state), name=f"reading {self._path.name}")
+                self._reading.add_done_callback(self._ended)
+        return self._reading
+
+    async def _read(self, state: State) -> None:
+        """Read the file as soon as it has stopped changing."""
+        for _ in range(LOOKS if self.loaded else 0):
+            await asyncio.sleep(QUIET)
+            before, state = state, self._state_now()
+            if state == before:
+                break
         try:
             self._table = await self._run_blocking(read_records, self._path, self._by)
         except RecordFileError as error:
             self.fault = f"{self._path.name}{error.place}: {error}"
         else:
             self.fault = None
-        self._read = state
+        self._state = state
+
+    def _state_now(self) -> State:
+        return states([self._path])[self._path]
+
+    def _ended(self, reading: asyncio.Task[None]) -> None:
+        self._reading = None
+        if not reading.cancelled() and (error := reading.exception()) is not None:
+            self.fault = f"{self._path.name}: {type(error).__name__}"  # a fault of the router
 
     async def close(self) -> None:
-        """Do nothing: the file is closed after each reading."""
+        """End the reading under way."""
+        if self._reading is not None:
+            self._reading.cancel()

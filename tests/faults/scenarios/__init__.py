@@ -5,6 +5,7 @@ from tests.faults.scenarios import (
     disasters,
     junk,
     kills,
+    lookups,
     pressure,
     reloads,
     sinks,
@@ -13,4 +14,16 @@ from tests.faults.scenarios import (
     waits,
 )
 
-__all__ = ["connections", "disasters", "junk", "kills", "pressure", "reloads", "sinks", "stops", "takeovers", "waits"]
+__all__ = [
+    "connections",
+    "disasters",
+    "junk",
+    "kills",
+    "lookups",
+    "pressure",
+    "reloads",
+    "sinks",
+    "stops",
+    "takeovers",
+    "waits",
+]

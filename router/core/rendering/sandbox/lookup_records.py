@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from router.core.rendering.sandbox.values import Missing
@@ -20,6 +20,15 @@ class Record(dict[str, Any]):
     def __init__(self, fields: Mapping[Any, Any] = {}, *, absent: bool = False) -> None:  # only read
         super().__init__((str(name), _inner(value)) for name, value in fields.items())
         self.absent = absent
+
+    @classmethod
+    def of_texts(cls, fields: Sequence[str]) -> Record:
+        """Return the record with these names and values, in turn: name, value, name, value."""
+        record = cls.__new__(cls)
+        each = iter(fields)
+        record.update(zip(each, each, strict=True))
+        record.absent = False
+        return record
 
 
 def _inner(value: Any) -> Any:

@@ -1,0 +1,106 @@
+"""One call of a lookup's store: the answer for each key, or the failure of the whole call; floor 5."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from router.core.lookups.finding import Answer
+from router.core.rendering.sandbox.lookup_records import Record
+from router.engine.calling import accidents
+from router.errors import DeliveryError, PermanentError, PluginError, TransientError, text_of
+from router.ops.logs import redacted
+
+PATIENCE = 10.0
+"""Seconds allowed for one call of a store."""
+
+CLOSED = TransientError("the lookup was closed")
+"""The failure of a call that was ended by us."""
+
+
+class Store(Protocol):
+    """The origin of a lookup's records."""
+
+    async def fetch_many(self, keys: Sequence[str]) -> Sequence[Mapping[str, Any] | Exception | None]:
+        """Return the record of each key, None where there is none, or the error of that key.
+
+        Raises `TransientError` while the store is away.
+        """
+
+    async def close(self) -> None:
+        """Close what the store has open."""
+
+
+class StoreCall:
+    """A call of `store` for some keys, under way from its creation. It is over within `PATIENCE`, whatever the store does.
+
+    `note(call, answers, failed)` is called when it is over, with the answer for each key, in order. `failed` says that the
+    call failed as a whole. Afterwards `answers` has the answers by key.
+    """
+
+    # There is no task that waits for the store's with a timeout: for a few keys it would cost more than the call itself.
+    __slots__ = ("_late", "_note", "answers", "keys", "task")
+
+    def __init__(
+        self, store: Store, keys: list[str], note: Callable[[StoreCall, Sequence[Answer], bool], None]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.keys = keys
+        self.answers: asyncio.Future[dict[str, Answer]] = loop.create_future()
+        self._note = note
+        self.task: asyncio.Task[Any] = loop.create_task(store.fetch_many(keys), name="lookup")
+        self._late = loop.call_later(PATIENCE, self._give_up, TransientError(f"no answer within {PATIENCE:g} s"))
+        self.task.add_done_callback(self._ended)
+
+    def close(self) -> None:
+        """End the call: its keys fail, and nothing is noted."""
+        self._late.cancel()
+        self.task.cancel()
+        if not self.answers.done():
+            self.answers.set_result(dict.fromkeys(self.keys, CLOSED))
+
+    def _give_up(self, failure: TransientError) -> None:
+        self.task.cancel()  # a plugin may swallow that, and is left behind
+        self._over([failure] * len(self.keys), failed=True)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._late.cancel()
+        error = CLOSED if task.cancelled() else task.exception()  # which also marks it as retrieved
+        if self.answers.done():
+            return
+        if error is None:
+            found: Any = task.result()
+            if not isinstance(found, str) and isinstance(found, Sequence) and len(found) == len(self.keys):
+                self._over([each if type(each) is Record else _answer(each) for each in found], failed=False)
+                return
+            error = PluginError(f"fetch_many returned {type(found).__name__}, not one result for each key")
+        failure = _failure(error) if isinstance(error, Exception) else CLOSED
+        self._over([failure] * len(self.keys), failed=True)
+
+    def _over(self, answers: Sequence[Answer], *, failed: bool) -> None:
+        try:
+            self._note(self, answers, failed)
+        finally:
+            self.answers.set_result(dict(zip(self.keys, answers, strict=True)))
+
+
+def _answer(found: object) -> Answer:
+    if found is None or isinstance(found, Record):
+        return found
+    if isinstance(found, Mapping):
+        return Record(found)
+    if isinstance(found, Exception):
+        return _failure(found)
+    return PermanentError(f"the record is a {type(found).__name__}, not a mapping")
+
+
+def _failure(error: Exception) -> DeliveryError:
+    """Return a failure as one of ours, without secrets. What no plugin should raise may pass."""
+    if isinstance(error, TransientError):
+        return TransientError(redacted(text_of(error)) or "the store is away", retry_after=error.retry_after)
+    if isinstance(error, PermanentError | PluginError):
+        return PermanentError(redacted(text_of(error)))
+    if isinstance(error, DeliveryError):
+        return TransientError(redacted(text_of(error)))
+    return TransientError(redacted("".join(accidents.described(error))))

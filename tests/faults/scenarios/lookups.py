@@ -1,0 +1,51 @@
+"""The store of a lookup fails: the deliveries that need it wait, and nothing else does."""
+
+from __future__ import annotations
+
+import time
+
+from tests.faults.recorder import STREAM
+from tests.faults.registry import scenario
+from tests.faults.stage import Stage, sink, stream
+
+
+@scenario(
+    "The Redis that a lookup of one of three sinks reads is stopped for 60 s, under load; the sink has `attempts: 2`",
+    "lost 0, one log line that it is away and one that it is back; the two other sinks are not delayed",
+)
+def lookup_away(stage: Stage) -> None:
+    events, rate, seconds = stage.of((3_000, 1_000, 2.0), (60_000, 700, 60.0))
+    stage.serve()
+    store = stage.store()
+    with store.client() as client:
+        client.hset("user", mapping={"name": "Jane"})
+    needs = sink(retry={"initial": "50ms", "max_delay": "1s", "attempts": 2}, only_if="user.name == 'Jane'")
+    sinks = {"first": sink(), "second": needs, "third": sink()}
+    # Nothing is cached: every batch of deliveries needs the store.
+    lookups = {"user": {"type": "redis-hash", "url": store.url, "key": "user", "ttl": "0s"}}
+    stage.configure({"billing": stream()}, sinks, lookups=lookups)
+    router = stage.start()
+    flow = stage.flow(STREAM, events, rate=rate)
+    stage.until(lambda: stage.recorder.count("second") > events // 10, "some deliveries with their record")
+    store.stop()
+    stopped = time.monotonic()
+    before = stage.recorder.count("second")
+    stage.until(lambda: not _up(stage), "`status` to say that the lookup can't be made")
+    behind = 0
+    while time.monotonic() < stopped + seconds:
+        behind = max(behind, *(flow.sent - stage.recorder.count(name) for name in ("first", "third")))
+        time.sleep(0.05)
+    stage.check(stage.readyz()[0] == 200, "a lookup that is away is no reason not to be ready")
+    stage.check(stage.recorder.count("second") - before < rate, "the sink that needs the lookup went on without it")
+    store.start()
+    stage.everything()
+    stage.until(lambda: _up(stage), "`status` to say that the lookup can be made")
+    stage.finish(router, faults=1)
+    stage.figure("the other sinks behind at most", behind / rate, 5)
+    said = [line for line in router.err.splitlines() if '"lookup":"user"' in line]
+    stage.check(len(said) == 2, f"{len(said)} log lines of the lookup, 2 should be: {said[:5]}")
+
+
+def _up(stage: Stage) -> bool:
+    told = stage.told("one")
+    return told is not None and bool(told["lookups"]["user"]["up"])
