@@ -14,7 +14,7 @@ from tests.faults.stage import Stage, sink, stream
     "lost 0, one log line that it is away and one that it is back; the two other sinks are not delayed",
 )
 def lookup_away(stage: Stage) -> None:
-    events, rate, seconds = stage.of((3_000, 1_000, 2.0), (60_000, 700, 60.0))
+    events, rate, seconds = stage.of((3_000, 1_000, 2.0), (15_000, 200, 60.0))
     stage.serve()
     store = stage.store()
     with store.client() as client:
@@ -41,7 +41,7 @@ def lookup_away(stage: Stage) -> None:
     stage.everything()
     stage.until(lambda: _up(stage), "`status` to say that the lookup can be made")
     stage.finish(router, faults=1)
-    stage.figure("the other sinks behind at most", behind / rate, 5)
+    stage.figure("the other sinks behind at most", behind / rate, 10)
     said = [line for line in router.err.splitlines() if '"lookup":"user"' in line]
     stage.check(len(said) == 2, f"{len(said)} log lines of the lookup, 2 should be: {said[:5]}")
 
