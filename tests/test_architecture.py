@@ -10,7 +10,7 @@ from tests.support.process import ROOT
 
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 
-FOLDERS = ("admin", "broker", "cli", "config", "core", "engine", "ops", "plugin_loading")
+FOLDERS = ("admin", "broker", "cli", "config", "core", "engine", "ops", "plugin_loading", "testing")
 NAMED = re.compile(rf"(?<![\w./-])(?:router|plugins|tests|{'|'.join(FOLDERS)})/(?:\w+/)*(?:\w+(?:\.\w+)*)?")
 
 

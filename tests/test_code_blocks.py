@@ -85,8 +85,8 @@ def write_plugins(folder, page):
 
 def test_every_block_is_of_a_kind_that_is_held():
     assert {block.language for block in ALL} == {"python", "yaml", "sh", "text", "json", "toml"}
-    assert [sum(block.page == page for block in PYTHON) for page in PAGES] == [1, 9]
-    assert len(TESTS) == 1
+    assert [sum(block.page == page for block in PYTHON) for page in PAGES] == [1, 10]
+    assert [block.file for block in TESTS] == ["test_banner.py", "test_crm.py"]
 
 
 def test_most_yaml_is_found():
@@ -161,10 +161,10 @@ async def test_the_plugins_of_the_guide_deliver(redis_server, tmp_path):
     assert '"event":"delivery failed"' not in router.process.err
 
 
-def test_the_test_of_the_guide_passes_and_fails_with_its_plugin(tmp_path):
+def test_the_tests_of_the_guide_pass_and_fail_with_their_plugins(tmp_path):
     write_plugins(tmp_path, "docs/plugins.md")
-    (block,) = TESTS
-    (tmp_path / block.file).write_text(block.text)
+    for block in TESTS:
+        (tmp_path / block.file).write_text(block.text)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
 
     def passes():
@@ -180,9 +180,12 @@ def test_the_test_of_the_guide_passes_and_fails_with_its_plugin(tmp_path):
 
     done = passes()
     assert done.returncode == 0, done.stdout
-    plugin = tmp_path / "plugins" / "banner.py"
-    plugin.write_text(plugin.read_text().replace("{options.text or", "{options.title or"))
-    assert passes().returncode == 1
+    faults = {"banner": ("{options.text or", "{options.title or"), "crm": ("raise TransientError", "raise ValueError")}
+    for name, (written, fault) in faults.items():
+        plugin = tmp_path / "plugins" / f"{name}.py"
+        plugin.write_text(plugin.read_text().replace(written, fault))
+    failed = passes()
+    assert f"{len(faults)} failed" in failed.stdout
 
 
 async def test_the_plugin_with_types_is_what_mypy_wants(tmp_path):

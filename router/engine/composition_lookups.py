@@ -30,25 +30,32 @@ def lookups_of(loaded: Loaded, around: Runtime, kept: Mapping[str, Lookup] | Non
 
 
 def _lookup(name: str, loaded: Loaded, around: Runtime) -> Lookup:
+    store, context = store_of(name, loaded, around)
+    kept = store if isinstance(store, RecordFile) else None
+    return Lookup(name, loaded.lookups[name].config.keys, store, context, clock=around.clock, kept=kept)
+
+
+def store_of(name: str, loaded: Loaded, around: Runtime, *, allow_private: bool = False) -> tuple[Store, LookupTools]:
+    """Return the store of a lookup and its context, without opening a connection. Raises what `lookups_of` raises.
+
+    `allow_private` lets the lookup of a plugin reach private addresses, where a stand-in is.
+    """
     definition = loaded.lookups[name]
     keys, clock = definition.config.keys, around.clock
     if isinstance(keys, HttpLookupConfig):
         context = LookupTools(name, clock=clock, proxy=keys.http.proxy, allow_private=keys.allow_private)
         headers = {header: value.get_secret_value() for header, value in keys.headers.items()}
-        return Lookup(name, keys, HttpRecords(context.http, headers, clock), context, clock=clock)
-    context = LookupTools(name, clock=clock)
+        return HttpRecords(context.http, headers, clock), context
+    context = LookupTools(name, clock=clock, allow_private=allow_private)
     if definition.type is not None:
         try:
-            found = PluginRecords(definition.type, definition.config.options, context)
+            return PluginRecords(definition.type, definition.config.options, context), context
         except (Exception, SystemExit) as error:
             made = f"its plugin ({definition.type.origin}) can't create the lookup"
             raise ConfigError(
                 [loaded.placed(f"{made}: {''.join(accidents.described(error))}", "lookups", name)]
             ) from error
-        return Lookup(name, keys, found, context, clock=clock)
     if isinstance(keys, FileLookupConfig):
-        file = RecordFile(keys.path, keys.by, ttl=keys.ttl, clock=clock, run_blocking=context.run_blocking)
-        return Lookup(name, keys, file, context, clock=clock, kept=file)
+        return RecordFile(keys.path, keys.by, ttl=keys.ttl, clock=clock, run_blocking=context.run_blocking), context
     assert isinstance(keys, RedisHashConfig)
-    store: Store = RedisHashes(around.server(keys.url))
-    return Lookup(name, keys, store, context, clock=clock)
+    return RedisHashes(around.server(keys.url)), context

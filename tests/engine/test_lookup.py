@@ -166,7 +166,7 @@ async def test_a_store_that_does_not_answer_is_given_up(monkeypatch):
 @pytest.mark.parametrize(
     ("result", "kind", "said"),
     [
-        ([], PermanentError, "fetch_many returned list, not one result for each key"),
+        ([], PermanentError, "fetch_many returned 0 results for 1 key"),
         ("x", PermanentError, "fetch_many returned str, not one result for each key"),
         (None, PermanentError, "fetch_many returned NoneType, not one result for each key"),
         ([5], PermanentError, "the record is a int, not a mapping"),

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 import structlog
 
@@ -23,13 +24,29 @@ BLOCKED = 0.5
 _LOOK = 0.2  # seconds between two checks
 
 
+class Told(Protocol):
+    """A function that is told of a blocked event loop."""
+
+    def __call__(self, place: str, *, of_plugin: bool) -> None:
+        """Take the place, as file, line and function. `of_plugin` is True if it is in the code of a plugin."""
+
+
+def _log(place: str, *, of_plugin: bool) -> None:
+    if of_plugin:
+        log.error("a plugin blocks the event loop: write a plain `def`, or await", at=place)
+    else:
+        log.error("the event loop is blocked", at=place)
+
+
 class StallWatch:
     """The watch of one event loop, which calls `beat` several times a second.
 
-    `plugins` are the files of the plugins, to find their frames in a stack.
+    `plugins` are the files of the plugins, to find their frames in a stack. `told` is called, in a thread, when the loop is
+    blocked; by default that is logged.
     """
 
-    def __init__(self, plugins: Iterable[Path]) -> None:
+    def __init__(self, plugins: Iterable[Path], told: Told = _log) -> None:
+        self._told = told
         self._plugins: set[str] = set()
         self.know(plugins)
         self._beat = time.monotonic()
@@ -65,15 +82,9 @@ class StallWatch:
                     blocked_since = None
             elif blocked_since is None:
                 blocked_since = beat
-                self._log_place()
-
-    def _log_place(self) -> None:
-        frame = sys._current_frames().get(self._watched)  # documented, in spite of its underscore
-        place = _innermost(frame, self._plugins)
-        if place is None:
-            log.error("the event loop is blocked", at=_shown(frame))
-        else:
-            log.error("a plugin blocks the event loop: write a plain `def`, or await", at=_shown(place))
+                frame = sys._current_frames().get(self._watched)  # documented, in spite of its underscore
+                place = _innermost(frame, self._plugins)
+                self._told(_shown(place or frame), of_plugin=place is not None)
 
 
 def _innermost(frame: FrameType | None, files: set[str]) -> FrameType | None:

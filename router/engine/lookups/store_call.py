@@ -11,6 +11,7 @@ from router.core.rendering.sandbox.lookup_records import Record
 from router.engine.calling import accidents
 from router.errors import DeliveryError, PermanentError, PluginError, TransientError, text_of
 from router.ops.logs import redacted
+from router.wording import counted
 
 PATIENCE = 10.0
 """Seconds allowed for one call of a store."""
@@ -70,11 +71,13 @@ class StoreCall:
         if self.answers.done():
             return
         if error is None:
-            found: Any = task.result()
-            if not isinstance(found, str) and isinstance(found, Sequence) and len(found) == len(self.keys):
+            try:
+                found = matched(task.result(), self.keys)
+            except PluginError as wrong:
+                error = wrong
+            else:
                 self._over([each if type(each) is Record else _answer(each) for each in found], failed=False)
                 return
-            error = PluginError(f"fetch_many returned {type(found).__name__}, not one result for each key")
         failure = _failure(error) if isinstance(error, Exception) else CLOSED
         self._over([failure] * len(self.keys), failed=True)
 
@@ -83,6 +86,15 @@ class StoreCall:
             self._note(self, answers, failed)
         finally:
             self.answers.set_result(dict(zip(self.keys, answers, strict=True)))
+
+
+def matched(found: Any, keys: Sequence[str]) -> Sequence[Any]:
+    """Return what a store gave for these keys. Raises `PluginError` if that is not one result for each key."""
+    if isinstance(found, str) or not isinstance(found, Sequence):
+        raise PluginError(f"fetch_many returned {type(found).__name__}, not one result for each key")
+    if len(found) != len(keys):
+        raise PluginError(f"fetch_many returned {counted(len(found), 'result')} for {counted(len(keys), 'key')}")
+    return found
 
 
 def _answer(found: object) -> Answer:

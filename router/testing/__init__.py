@@ -1,0 +1,24 @@
+"""The test kit for plugin authors; floor 7, beside the command line.
+
+`check_lookup` tries out a lookup, and `str` of its report is a table. Nothing here needs pytest or a Redis.
+"""
+
+from router.testing.lookup_conformance import check_lookup
+from router.testing.manual_clock import ManualClock
+from router.testing.report import Check, ConformanceError, Report
+from router.testing.sample_events import make_event
+from router.testing.service import RETRY_AFTER, Failure, HttpService, Request, Service
+
+__all__ = [
+    "RETRY_AFTER",
+    "Check",
+    "ConformanceError",
+    "Failure",
+    "HttpService",
+    "ManualClock",
+    "Report",
+    "Request",
+    "Service",
+    "check_lookup",
+    "make_event",
+]

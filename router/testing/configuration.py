@@ -1,0 +1,100 @@
+"""A configuration for one sink or lookup under test, loaded as the daemon loads its own; floor 7."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+from pydantic import SecretStr
+
+from router.contracts import Clock
+from router.engine.clock import SystemClock
+from router.engine.runtime import Runtime
+from router.ops.loading import Loaded, load
+
+NAME = "under-test"
+"""The name of the sink or lookup in its configuration."""
+
+LOOKUP = "record"
+"""The name of the lookup in its configuration: names of lookups are words of templates."""
+
+Folders = Path | str | Sequence[Path | str] | None
+"""The folders of drop-in plugins. None: `plugins/` in the current folder, if there is one."""
+
+
+@contextlib.contextmanager
+def configured(folders: Folders, **sections: Any) -> Iterator[Loaded]:
+    """Yield a configuration with these sections and the plugins in `folders`. Its folder is removed at the end.
+
+    Values may be paths and secrets too. Raises `ConfigError` for options that are wrong, and a type that is not there.
+    """
+    document = {
+        "version": 1,
+        "redis": {"url": "redis://127.0.0.1:1"},  # no connection is opened
+        "plugins": {"paths": [str(folder) for folder in _paths(folders)]},
+        "sources": {"test": {"type": "pubsub", "channels": ["*"]}},
+        "sinks": {"kept": {"type": "log", "path": "kept.jsonl"}},
+        **sections,
+    }
+    document["routes"] = [{"id": "all", "sinks": list(document["sinks"])}]
+    with tempfile.TemporaryDirectory(prefix="event-router-test-") as folder:
+        path = Path(folder, "config.yaml")
+        path.write_text(yaml.safe_dump(_plain(document), allow_unicode=True, sort_keys=False), encoding="utf-8")
+        path.chmod(0o600)
+        yield replace(load(path, environ=os.environ), write_base=Path(folder))
+
+
+def _paths(folders: Folders) -> list[Path]:
+    if folders is None:
+        beside = Path("plugins").absolute()
+        return [beside] if beside.is_dir() else []
+    several = [folders] if isinstance(folders, str | Path) else folders
+    return [Path(folder).absolute() for folder in several]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of the configuration as YAML knows it."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    return value
+
+
+def runtime(clock: Clock | None = None) -> Runtime:
+    """Return the surroundings of parts that need no Redis."""
+
+    def ignore(_text: str) -> None:
+        """Print nothing."""
+
+    return Runtime(
+        instance="test",
+        redis_url="redis://127.0.0.1:1",
+        connect_timeout=1.0,
+        printer=ignore,
+        waiting=ignore,
+        clock=clock or SystemClock(),
+    )
+
+
+def code_of(loaded: Loaded, made: Callable[..., Any] | None) -> set[Path]:
+    """Return the files of a plugin: those of all drop-ins, and of the package of `made`, its function or class."""
+    files = set(loaded.plugins.code)
+    package = str(getattr(made, "__module__", "")).partition(".")[0]
+    for name, module in list(sys.modules.items()):
+        if package and name.partition(".")[0] == package and (file := getattr(module, "__file__", None)):
+            files.add(Path(file))
+    return files

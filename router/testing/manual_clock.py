@@ -1,0 +1,35 @@
+"""The clock that stands still until a test advances it; floor 7."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+"""The time at which a clock begins, unless it is given another."""
+
+
+class ManualClock:
+    """A clock that a test advances: the `clock` of a context, or of a `RecordingRouter`.
+
+    `start` is an aware datetime.
+    """
+
+    def __init__(self, start: datetime = START) -> None:
+        if start.tzinfo is None:
+            raise ValueError("`start` needs a time zone: datetime(2026, 1, 2, tzinfo=UTC)")
+        self._start = start.timestamp()
+        self._elapsed = 0.0
+
+    def now(self) -> float:
+        """Return the seconds since the epoch, UTC."""
+        return self._start + self._elapsed
+
+    def monotonic(self) -> float:
+        """Return the seconds by which the clock was advanced."""
+        return self._elapsed
+
+    def advance(self, seconds: float) -> None:
+        """Advance the clock. Raises `ValueError` for a negative number: time never goes back."""
+        if seconds < 0:
+            raise ValueError(f"a clock can't be advanced by {seconds:g} s")
+        self._elapsed += seconds

@@ -1,0 +1,220 @@
+"""The observation of plugin code: what it logs, what it leaves behind, and where it blocks the event loop; floor 7."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import stat
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import structlog.testing
+
+from router.engine.calling.accidents import described
+from router.engine.calling.slots import GRACE
+from router.engine.calling.stall import StallWatch
+from router.ops.loading import Loaded
+from router.ops.redaction import Redactor
+from router.testing.configuration import code_of
+from router.testing.report import Findings
+
+LOOK_EVERY = 0.01
+"""Seconds between two looks at a condition."""
+
+
+async def until(condition: Callable[[], object], seconds: float) -> bool:
+    """Wait until a condition holds, at most so many seconds; return whether it holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() >= end:
+            return False
+        await asyncio.sleep(LOOK_EVERY)
+    return True
+
+
+class Observation:
+    """An observation of the code in the files `code`, from `async with` to the end of that block.
+
+    `secrets` are the texts that must not be logged. `beat` is called several times a second, while the loop is not blocked.
+    """
+
+    def __init__(
+        self, *, code: Iterable[Path], secrets: Iterable[str], beat: Callable[[], None] = lambda: None
+    ) -> None:
+        self.stalls: list[str] = []
+        """The places at which the code blocked the event loop."""
+        self._beat = beat
+        self._redactor = Redactor(secrets)
+        self._watch = StallWatch(code, told=self._blocked)
+        self._lines: list[str] = []
+        self._entries: list[Any] = []
+        self._exit = contextlib.ExitStack()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._sockets: set[tuple[int, int]] = set()
+        self._beating: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Begin."""
+        self._entries = self._exit.enter_context(structlog.testing.capture_logs())
+        self._exit.enter_context(_logged(self._lines))
+        self._sockets = set(_sockets())
+        self._watch.start()
+        self._beating = asyncio.create_task(self._tick(), name="observation")
+        self._tasks = set(asyncio.all_tasks())
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        """End: the tasks that are left are ended, whatever they do."""
+        self._watch.stop()
+        if self._beating is not None:
+            self._beating.cancel()
+        for task in self._new_tasks():
+            _end(task)
+        await until(lambda: not self._new_tasks(), GRACE)
+        self._exit.close()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            self._watch.beat()
+            self._beat()
+
+    def _blocked(self, place: str, *, of_plugin: bool) -> None:
+        if of_plugin:
+            self.stalls.append(place)
+
+    def told_secrets(self, errors: Iterable[BaseException]) -> list[str]:
+        """Return the log lines and the texts of errors that hold a secret, with the secret hidden."""
+        lines = [", ".join(f"{key}={value}" for key, value in entry.items()) for entry in self._entries]
+        told = [*self._lines, *lines, *("".join(described(error)) for error in errors)]
+        return list(dict.fromkeys(hidden for text in told if (hidden := self._redactor.text(text)) != text))
+
+    async def left_tasks(self) -> list[str]:
+        """Return the coroutines of the tasks that are left after `GRACE` seconds."""
+        await until(lambda: not self._new_tasks(), GRACE)
+        return [_named(task) for task in self._new_tasks()]
+
+    async def left_sockets(self) -> list[str]:
+        """Return the sockets that are open after `GRACE` seconds and were not before, in words.
+
+        The connections that a server in this process has accepted do not count: they are the stand-in's.
+        """
+        await until(lambda: not _sockets().keys() - self._sockets, GRACE)
+        return [told for known, told in _sockets().items() if known not in self._sockets]
+
+    def _new_tasks(self) -> list[asyncio.Task[Any]]:
+        known = self._tasks | {asyncio.current_task()}
+        return [task for task in asyncio.all_tasks() if task not in known and not task.done()]
+
+
+@contextlib.asynccontextmanager
+async def observed(
+    findings: Findings,
+    loaded: Loaded,
+    made: Callable[..., Any] | None,
+    errors: Sequence[BaseException],
+    beat: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Observation]:
+    """Observe the plugin that registered `made`; note where it blocked the event loop, and which secrets it told.
+
+    `errors` are those that it raised until the end.
+    """
+    async with Observation(code=code_of(loaded, made), secrets=loaded.secrets, beat=beat) as seen:
+        yield seen
+    for place in seen.stalls:
+        findings.fail("blocking", f"blocked at {place}: write a plain `def`, or await")
+    for line in seen.told_secrets(errors):
+        findings.fail("secrets", f"told with the secret in it: {line}")
+
+
+async def judge_left(seen: Observation, findings: Findings) -> None:
+    """Note the tasks and sockets that a closed plugin has left behind."""
+    for task in await seen.left_tasks():
+        findings.fail("tasks", f"left after close: {task}")
+    for each in await seen.left_sockets():
+        findings.fail("sockets", f"left after close: {each}")
+
+
+class _Lines(logging.Handler):
+    """Keeps the lines of the standard library's logging."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self._into = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one line, with the traceback where it has one."""
+        with contextlib.suppress(Exception):  # a line whose arguments don't fit
+            self._into.append(self.format(record))
+
+
+@contextlib.contextmanager
+def _logged(lines: list[str]) -> Iterator[None]:
+    root, handler = logging.getLogger(), _Lines(lines)
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(min(level, logging.INFO))  # as in the daemon, unless it is told otherwise
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
+
+
+def _named(task: asyncio.Task[Any]) -> str:
+    coroutine = task.get_coro()
+    return f"{getattr(coroutine, '__qualname__', coroutine)} ({task.get_name()})"
+
+
+def _end(task: asyncio.Task[Any]) -> None:
+    """End a task, also one that swallows its cancellation: that would hang the end of the event loop."""
+    task.add_done_callback(lambda over: over.cancelled() or over.exception())  # nobody else asks for it
+    close = getattr(task.get_coro(), "close", None)
+    with contextlib.suppress(RuntimeError, ValueError):  # it waits on while it is closed
+        if close is not None:
+            close()
+    task.cancel()
+
+
+def _sockets() -> dict[tuple[int, int], str]:
+    """Return the open sockets by descriptor and inode, without those that a server in this process accepted."""
+    found: list[tuple[int, int]] = []
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208  # numbers, not paths
+        with contextlib.suppress(OSError):  # the descriptor of the list itself, closed by now
+            status = os.fstat(int(name))
+            if stat.S_ISSOCK(status.st_mode):
+                found.append((int(name), status.st_ino))
+    with contextlib.ExitStack() as opened:
+        known = {each: opened.enter_context(socket.socket(fileno=os.dup(each[0]))) for each in found}
+        listening = {_own(each) for each in known.values() if _listens(each)}
+        accepted = {key for key, each in known.items() if not _listens(each) and _own(each) in listening}
+        return {key: _told(each) for key, each in known.items() if key not in accepted}
+
+
+def _listens(each: socket.socket) -> bool:
+    try:
+        return bool(each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
+
+
+def _own(each: socket.socket) -> object:
+    """Return what a listening socket and those that it accepted have in common: the port, or the path."""
+    try:
+        name = each.getsockname()
+    except OSError:
+        return None
+    return name[1] if isinstance(name, tuple) else name or None
+
+
+def _told(each: socket.socket) -> str:
+    try:
+        peer = each.getpeername()
+    except OSError:
+        return "a socket without a peer"
+    return f"a connection to {peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "a connection to a local socket"

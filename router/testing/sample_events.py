@@ -1,0 +1,43 @@
+"""Events for tests of plugins; floor 7."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+import msgspec
+
+from router.events import JSON, TEXT, Event
+from router.testing.manual_clock import START
+
+SAMPLE = {"user_id": 42, "message": "Hello"}
+"""The payload of an event that is given none."""
+
+_numbers = count(1)
+
+
+def make_event(payload: Any = msgspec.UNSET, **fields: Any) -> Event:
+    """Return an event as a sink gets it.
+
+    `payload` is any JSON value; without it the payload is `{"user_id": 42, "message": "Hello"}`. `fields` are attributes
+    of `Event`: `make_event({"message": "hi"}, channel="orders", attempt=2)`. With `raw` (bytes) there is no `payload`;
+    with `format="text"` the payload is a text. Each event has an id of its own. Raises `TypeError` for an unknown field.
+    """
+    if "raw" in fields and payload is not msgspec.UNSET:
+        raise TypeError("give either `payload` or `raw`")
+    if "raw" not in fields:
+        fields["raw"] = _encoded(SAMPLE if payload is msgspec.UNSET else payload, fields.get("format", JSON))
+    values: dict[str, Any] = {
+        "id": f"test-{next(_numbers)}",
+        "source": "web-app",
+        "channel": "notification",
+        "pattern": None,
+        "received_at": START,
+        "route": "all",
+        "sink": "under-test",
+    }
+    return Event(**{**values, **fields})
+
+
+def _encoded(payload: Any, payload_format: str) -> bytes:
+    return str(payload).encode() if payload_format == TEXT else msgspec.json.encode(payload)

@@ -1,0 +1,149 @@
+"""The stand-in for the other side of a sink or lookup: what a check asks of it, and one for HTTP; floor 7."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
+
+from aiohttp import web
+
+RETRY_AFTER = 7
+"""The seconds for which a stand-in that is `busy` asks."""
+
+Failure = Literal["unavailable", "refused", "busy", "silent"]
+"""How the next message or question fails:
+
+- `unavailable`: the service is out of order for now (HTTP 503, SMTP 451);
+- `refused`: the service accepts this message never (HTTP 400, SMTP 550);
+- `busy`: it asks to try again in `RETRY_AFTER` seconds (HTTP 429 with Retry-After);
+- `silent`: it takes the message and gives no answer.
+"""
+
+
+class Service(Protocol):
+    """The stand-in that `check_sink` and `check_lookup` make fail. Write one for a service that does not speak HTTP."""
+
+    @property
+    def received(self) -> int:
+        """The number of messages accepted, or of questions answered, so far."""
+
+    def fail_next(self, failure: Failure) -> None:
+        """Let the next message fail so. Raises `NotImplementedError` if this service can't: that is not checked then."""
+
+    def recover(self) -> None:
+        """Forget the failures that are still to come, and end the silence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as it arrived. `target` is the path with its query; names in `headers` are case-insensitive."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def path(self) -> str:
+        """The path without the query."""
+        return self.target.partition("?")[0]
+
+    def json(self) -> Any:
+        """Return the decoded body. Raises `ValueError` if it is not JSON."""
+        return json.loads(self.body)
+
+
+_STATUS: Mapping[Failure, int] = {"unavailable": 503, "refused": 400, "busy": 429}
+
+
+class HttpService:
+    """An HTTP server on the loopback that stands in for a service. It implements `Service`.
+
+    `with HttpService() as service:` starts and stops it; `service.url` is its address (http://127.0.0.1:PORT). It runs in
+    a thread of its own, so a test may be a plain function or a coroutine. `answer` is the JSON value that it answers with,
+    status 200. With `records` it answers as a store does: the JSON value at each path, and 404 for other paths.
+    """
+
+    def __init__(self, answer: Any = None, *, records: Mapping[str, Any] | None = None) -> None:
+        self.url = ""
+        self.requests: list[Request] = []
+        """Every request, also those that were made to fail."""
+        self.received = 0
+        """The number of requests that were answered well."""
+        self._answer = {"ok": True} if answer is None else answer
+        self._records = records
+        self._failures: list[Failure] = []
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._spoken = asyncio.Event()  # set when the silence ends
+        self._stopped = asyncio.Event()
+
+    def fail_next(self, failure: Failure) -> None:
+        """Let the next request fail so. After several calls several requests fail, in this order."""
+        self._failures.append(failure)
+
+    def recover(self) -> None:
+        """Forget the failures that are still to come; close the connections that wait for an answer."""
+        self._failures.clear()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._speak)
+
+    def _speak(self) -> None:
+        self._spoken.set()
+        self._spoken = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        """Start the server. Raises `OSError` if it can't listen."""
+        started: Future[str] = Future()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(started)), name="stand-in", daemon=True)
+        self._thread.start()
+        self.url = started.result()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Stop the server and close its connections."""
+        self.recover()
+        if self._loop is not None and self._thread is not None:
+            self._loop.call_soon_threadsafe(self._stopped.set)
+            self._thread.join()
+        self._loop = None
+
+    async def _serve(self, started: Future[str]) -> None:
+        runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.1)
+        try:
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+        except BaseException as error:  # noqa: BLE001  # it is raised in the thread that waits
+            started.set_exception(error)
+            return
+        self._loop = asyncio.get_running_loop()
+        started.set_result(f"http://127.0.0.1:{runner.addresses[0][1]}")
+        await self._stopped.wait()
+        await runner.cleanup()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        seen = Request(request.method, request.raw_path, request.headers, await request.read())
+        self.requests.append(seen)
+        failure = self._failures.pop(0) if self._failures else None
+        if failure == "silent":
+            await self._spoken.wait()
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response()
+        if failure is not None:
+            headers = {"Retry-After": str(RETRY_AFTER)} if failure == "busy" else {}
+            return web.json_response({"ok": False, "error": failure}, status=_STATUS[failure], headers=headers)
+        self.received += 1
+        if self._records is None:
+            return web.json_response(self._answer)
+        if seen.path not in self._records:
+            return web.json_response({"error": "not found"}, status=404)
+        return web.json_response(self._records[seen.path])
