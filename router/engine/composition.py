@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from router.core.ids import Ids
 from router.core.rendering import OptionsTemplate
 from router.core.rendering.expressions import Expiry, Expression
 from router.engine.calling import accidents
-from router.engine.calling.calls import Caller
+from router.engine.calling.calls import Caller, SinkCalls
 from router.engine.calling.context import Context
 from router.engine.calling.threads import DaemonThreads
 from router.engine.composition_lookups import lookups_of
@@ -87,10 +87,18 @@ def pipeline_of(loaded: Loaded, shared: Shared, sinks: Mapping[str, SinkPart]) -
     )
 
 
-def sink_part(name: str, loaded: Loaded, shared: Shared, lookups: LookupSet, queue: Queue | None = None) -> SinkPart:
+def sink_part(
+    name: str,
+    loaded: Loaded,
+    shared: Shared,
+    lookups: LookupSet,
+    queue: Queue | None = None,
+    *,
+    wrap: Callable[[SinkCalls], SinkCalls] = lambda caller: caller,
+) -> SinkPart:
     """Return one sink, not yet started, with the `queue` of an earlier worker or a new one.
 
-    Raises `ConfigError` if the `__init__` of the plugin's class raises.
+    `wrap` returns what the worker calls in place of the sink's own caller, for tests. Raises `ConfigError` if the `__init__` of the plugin's class raises.
     """
     sink, kind = loaded.config.sinks[name], loaded.types[name]
     concurrency = sink.host.concurrency or kind.concurrency
@@ -103,7 +111,7 @@ def sink_part(name: str, loaded: Loaded, shared: Shared, lookups: LookupSet, que
         keys=sink.host,
         concurrency=concurrency,
         batch=batch_of(sink.host.batch, kind),
-        caller=_caller(name, loaded, context, threads),
+        caller=wrap(_caller(name, loaded, context, threads)),
         preparing=Preparing(*rules_of(name, loaded, lookups), outcomes=outcomes, mode=mode, clock=clock),
         queue=queue,
         outcomes=outcomes,

@@ -1,6 +1,6 @@
 """The test kit for plugin authors; floor 7, beside the command line.
 
-`check_lookup` tries out a lookup, and `str` of its report is a table. Nothing here needs pytest or a Redis.
+`check_sink` and `check_lookup` try out a sink or a lookup, and `str` of their report is a table. Nothing here needs pytest or a Redis.
 """
 
 from router.testing.lookup_conformance import check_lookup
@@ -8,6 +8,7 @@ from router.testing.manual_clock import ManualClock
 from router.testing.report import Check, ConformanceError, Report
 from router.testing.sample_events import make_event
 from router.testing.service import RETRY_AFTER, Failure, HttpService, Request, Service
+from router.testing.sink_conformance import check_sink
 
 __all__ = [
     "RETRY_AFTER",
@@ -20,5 +21,6 @@ __all__ = [
     "Request",
     "Service",
     "check_lookup",
+    "check_sink",
     "make_event",
 ]

@@ -14,10 +14,8 @@ from typing import Any
 import yaml
 from pydantic import SecretStr
 
-from router.contracts import Clock
-from router.engine.clock import SystemClock
-from router.engine.runtime import Runtime
 from router.ops.loading import Loaded, load
+from router.testing.in_process import NO_REDIS
 
 NAME = "under-test"
 """The name of the sink or lookup in its configuration."""
@@ -37,7 +35,7 @@ def configured(folders: Folders, **sections: Any) -> Iterator[Loaded]:
     """
     document = {
         "version": 1,
-        "redis": {"url": "redis://127.0.0.1:1"},  # no connection is opened
+        "redis": {"url": NO_REDIS},
         "plugins": {"paths": [str(folder) for folder in _paths(folders)]},
         "sources": {"test": {"type": "pubsub", "channels": ["*"]}},
         "sinks": {"kept": {"type": "log", "path": "kept.jsonl"}},
@@ -72,22 +70,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
     return value
-
-
-def runtime(clock: Clock | None = None) -> Runtime:
-    """Return the surroundings of parts that need no Redis."""
-
-    def ignore(_text: str) -> None:
-        """Print nothing."""
-
-    return Runtime(
-        instance="test",
-        redis_url="redis://127.0.0.1:1",
-        connect_timeout=1.0,
-        printer=ignore,
-        waiting=ignore,
-        clock=clock or SystemClock(),
-    )
 
 
 def code_of(loaded: Loaded, made: Callable[..., Any] | None) -> set[Path]:

@@ -16,12 +16,12 @@ from router.engine.lookups.lookup_context import LookupTools
 from router.engine.lookups.store_call import Store, matched
 from router.errors import DeliveryError, PluginError, TransientError
 from router.ops.loading import Loaded
-from router.testing.configuration import LOOKUP, Folders, configured, runtime
-from router.testing.hostile_texts import HOSTILE
+from router.testing.configuration import LOOKUP, Folders, configured
+from router.testing.in_process import runtime
 from router.testing.manual_clock import ManualClock
 from router.testing.observing import judge_left, observed, until
 from router.testing.report import Findings, Report
-from router.testing.sample_events import make_event
+from router.testing.sample_events import HOSTILE, make_event
 from router.testing.service import Failure, Service
 
 RULES = {
@@ -264,10 +264,10 @@ class _LookupCheck:
         await context.close()
 
     def _can_fail(self, failure: Failure, check: str | None) -> bool:
-        """Return whether the stand-in lets the next question fail so."""
+        """Let the questions fail so; return whether the stand-in can."""
         try:
             if self._service is not None:
-                self._service.fail_next(failure)
+                self._service.fail(failure)
                 return True
         except NotImplementedError:
             pass

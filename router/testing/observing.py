@@ -46,11 +46,12 @@ class Observation:
     def __init__(
         self, *, code: Iterable[Path], secrets: Iterable[str], beat: Callable[[], None] = lambda: None
     ) -> None:
+        self._code = {str(file) for file in code}
         self.stalls: list[str] = []
         """The places at which the code blocked the event loop."""
         self._beat = beat
         self._redactor = Redactor(secrets)
-        self._watch = StallWatch(code, told=self._blocked)
+        self._watch = StallWatch(map(Path, self._code), told=self._blocked)
         self._lines: list[str] = []
         self._entries: list[Any] = []
         self._exit = contextlib.ExitStack()
@@ -61,7 +62,7 @@ class Observation:
     async def __aenter__(self) -> Self:
         """Begin."""
         self._entries = self._exit.enter_context(structlog.testing.capture_logs())
-        self._exit.enter_context(_logged(self._lines))
+        self._exit.enter_context(_logged(self._lines, self._code))
         self._sockets = set(_sockets())
         self._watch.start()
         self._beating = asyncio.create_task(self._tick(), name="observation")
@@ -141,21 +142,23 @@ async def judge_left(seen: Observation, findings: Findings) -> None:
 
 
 class _Lines(logging.Handler):
-    """Keeps the lines of the standard library's logging."""
+    """Keeps the lines that code in some files writes to the standard library's logging."""
 
-    def __init__(self, lines: list[str]) -> None:
+    def __init__(self, lines: list[str], files: set[str]) -> None:
         super().__init__()
         self._into = lines
+        self._files = files
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one line, with the traceback where it has one."""
-        with contextlib.suppress(Exception):  # a line whose arguments don't fit
-            self._into.append(self.format(record))
+        """Keep one line, with the traceback where it has one. Lines of other code may be those of a stand-in."""
+        if record.pathname in self._files:
+            with contextlib.suppress(Exception):  # a line whose arguments don't fit
+                self._into.append(self.format(record))
 
 
 @contextlib.contextmanager
-def _logged(lines: list[str]) -> Iterator[None]:
-    root, handler = logging.getLogger(), _Lines(lines)
+def _logged(lines: list[str], files: set[str]) -> Iterator[None]:
+    root, handler = logging.getLogger(), _Lines(lines, files)
     level = root.level
     root.addHandler(handler)
     root.setLevel(min(level, logging.INFO))  # as in the daemon, unless it is told otherwise

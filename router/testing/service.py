@@ -17,7 +17,7 @@ RETRY_AFTER = 7
 """The seconds for which a stand-in that is `busy` asks."""
 
 Failure = Literal["unavailable", "refused", "busy", "silent"]
-"""How the next message or question fails:
+"""How messages or questions fail:
 
 - `unavailable`: the service is out of order for now (HTTP 503, SMTP 451);
 - `refused`: the service accepts this message never (HTTP 400, SMTP 550);
@@ -33,11 +33,14 @@ class Service(Protocol):
     def received(self) -> int:
         """The number of messages accepted, or of questions answered, so far."""
 
-    def fail_next(self, failure: Failure) -> None:
-        """Let the next message fail so. Raises `NotImplementedError` if this service can't: that is not checked then."""
+    def fail(self, failure: Failure, times: int | None = None) -> None:
+        """Let the next messages fail so: that many, or all until `recover`.
+
+        Raises `NotImplementedError` if this service can't: what needs the failure is not checked then.
+        """
 
     def recover(self) -> None:
-        """Forget the failures that are still to come, and end the silence."""
+        """Accept messages again, and end the silence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +81,20 @@ class HttpService:
         """The number of requests that were answered well."""
         self._answer = {"ok": True} if answer is None else answer
         self._records = records
-        self._failures: list[Failure] = []
+        self._failure: Failure | None = None
+        self._times: int | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._spoken = asyncio.Event()  # set when the silence ends
         self._stopped = asyncio.Event()
 
-    def fail_next(self, failure: Failure) -> None:
-        """Let the next request fail so. After several calls several requests fail, in this order."""
-        self._failures.append(failure)
+    def fail(self, failure: Failure, times: int | None = None) -> None:
+        """Let the next requests fail so: that many, or all until `recover`."""
+        self._failure, self._times = failure, times
 
     def recover(self) -> None:
-        """Forget the failures that are still to come; close the connections that wait for an answer."""
-        self._failures.clear()
+        """Answer requests well again; close the connections that wait for an answer."""
+        self._failure = None
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._speak)
 
@@ -129,10 +133,18 @@ class HttpService:
         await self._stopped.wait()
         await runner.cleanup()
 
+    def _next_failure(self) -> Failure | None:
+        failure = self._failure
+        if self._times is not None:
+            self._times -= 1
+            if self._times <= 0:
+                self._failure = self._times = None
+        return failure
+
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         seen = Request(request.method, request.raw_path, request.headers, await request.read())
         self.requests.append(seen)
-        failure = self._failures.pop(0) if self._failures else None
+        failure = self._next_failure()
         if failure == "silent":
             await self._spoken.wait()
             if request.transport is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from router.core.plugin_signatures import takes_context
 from router.engine.calling.plugin_processes import PluginProcesses
@@ -22,8 +22,24 @@ Deliver = Callable[..., Awaitable[Any]]
 Batch = Sequence[tuple[Event, Any]]
 
 
+class SinkCalls(Protocol):
+    """The calls of one sink that a worker makes."""
+
+    takes_batches: bool
+    """True if one call takes several deliveries."""
+
+    async def open(self) -> None:
+        """Open the sink."""
+
+    async def deliver(self, batch: Batch) -> Sequence[Result] | None:
+        """Deliver a batch; return a result for each delivery, or None if all are delivered."""
+
+    async def close(self) -> None:
+        """Close the sink."""
+
+
 class Caller:
-    """The caller of a configured sink. Raises any exception that the `__init__` of the plugin's class raises."""
+    """Implements `SinkCalls` for a configured sink. Raises any exception that the `__init__` of the plugin's class raises."""
 
     def __init__(self, kind: SinkType, options: SinkOptions, context: SinkContext, threads: DaemonThreads) -> None:
         self._context = context

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from router.core.delivery import retry
-from router.engine.calling.calls import Caller
+from router.engine.calling.calls import SinkCalls
 from router.engine.calling.slots import GRACE, Slot, Slots, contained
 from router.engine.delivery.outcomes import Outcomes
 from router.engine.delivery.sink_health import SinkHealth
@@ -24,7 +24,7 @@ class Opening:
 
     def __init__(
         self,
-        caller: Caller,
+        caller: SinkCalls,
         slots: Slots,
         *,
         timeout: float,

@@ -19,7 +19,7 @@ from router.core.accounts.books import SinkBook
 from router.core.accounts.snapshot import Failure, Fault
 from router.core.delivery.breaker import Ticket
 from router.core.delivery.pace import Pace
-from router.engine.calling.calls import Caller
+from router.engine.calling.calls import SinkCalls
 from router.engine.calling.slots import Slot, Slots
 from router.engine.delivery.gate import Gate
 from router.engine.delivery.opening import Opening
@@ -51,7 +51,7 @@ class SinkWorker:
         keys: HostKeys,
         concurrency: int,
         batch: int,
-        caller: Caller,
+        caller: SinkCalls,
         preparing: Preparing,
         queue: Queue,
         outcomes: Outcomes,

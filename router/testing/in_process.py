@@ -1,0 +1,59 @@
+"""The parts of a router in one process: queues in memory, dead letters in a list, no Redis; floor 7."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from router.broker.groups.crash_isolation import CrashIsolation
+from router.contracts import Clock
+from router.core.accounts.books import Books
+from router.core.ids import Ids
+from router.engine.clock import SystemClock
+from router.engine.dead_letters.dead_letter_summaries import DeadLetterSummaries
+from router.engine.intake.switch import Way
+from router.engine.parts import Shared
+from router.engine.runtime import Runtime
+from router.events import DeadLetter
+from router.ops.loading import Loaded
+
+NO_REDIS = "redis://127.0.0.1:1"
+"""A URL at which nobody connects."""
+
+
+class KeptLetters:
+    """Implements `contracts.DeadLetters`: keeps them in the list `letters`."""
+
+    def __init__(self) -> None:
+        self.letters: list[DeadLetter] = []
+
+    def add(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep dead letters; each counts as written."""
+        self.letters += letters
+        for letter in letters:
+            if letter.written is not None:
+                letter.written()
+
+
+def runtime(clock: Clock | None = None) -> Runtime:
+    """Return the surroundings of parts that need no Redis and print nothing."""
+    return Runtime(
+        instance="test",
+        redis_url=NO_REDIS,
+        connect_timeout=1.0,
+        printer=_ignore,
+        waiting=_ignore,
+        clock=clock or SystemClock(),
+    )
+
+
+def _ignore(_text: str) -> None:
+    """Do nothing with a text that is meant for an operator."""
+
+
+def shared_of(loaded: Loaded, around: Runtime, letters: KeptLetters) -> Shared:
+    """Return what the parts of a router share. Without a writer of dead letters, every queue is in memory."""
+    way, ids = Way(), Ids("test")
+    summaries = DeadLetterSummaries(
+        letters, way.hand_over, clock=around.clock, ids=ids, notify=None, config_file=loaded.path
+    )
+    return Shared(around, Books({}, {}), {}, {}, ids, way, summaries, None, None, None, CrashIsolation())

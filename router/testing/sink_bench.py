@@ -1,0 +1,120 @@
+"""One sink at work in the router's own worker, for its conformance check; floor 7."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import msgspec
+
+from router.config.models import BreakerConfig, RetryConfig
+from router.engine.calling.calls import SinkCalls
+from router.engine.calling.slots import GRACE
+from router.engine.composition import sink_part
+from router.engine.lookups.lookup_set import NO_LOOKUPS
+from router.errors import Reason
+from router.events import DeadLetter, Event, size_of
+from router.ops.loading import Loaded
+from router.testing.configuration import NAME
+from router.testing.in_process import KeptLetters, runtime, shared_of
+from router.testing.observing import until
+from router.testing.watched_sink import Call, WatchedSink
+
+PATIENCE = 5.0
+"""Seconds until deliveries must be settled, beyond the timeout of an attempt."""
+
+_numbers = count(1)
+
+
+class SinkBench:
+    """A sink with the host keys of its configuration, but with quick retries and without rate and fallback.
+
+    `limit` replaces the timeout of a delivery, in seconds; the sink then has any time to open. Call `check` several times a
+    second.
+    """
+
+    def __init__(self, loaded: Loaded, limit: float | None = None) -> None:
+        host = loaded.config.sinks[NAME].host
+        self._limited = limit is not None
+        self.timeout = host.timeout if limit is None else limit
+        """Seconds for one attempt."""
+        changes: dict[str, Any] = {
+            "timeout": self.timeout,
+            "retry": RetryConfig.model_construct(initial=0.01, max_delay=0.02),
+            "breaker": BreakerConfig.model_construct(failures=5, reset=0.02),
+            "rate": None,
+            "fallback": [],
+        }
+        sink = loaded.config.sinks[NAME].model_copy(update={"host": host.model_copy(update=changes)})
+        config = loaded.config.model_copy(update={"sinks": {**loaded.config.sinks, NAME: sink}})
+        self._loaded = replace(loaded, config=config)
+        self._kept = KeptLetters()
+        self.watched: WatchedSink
+        self._shared = shared_of(self._loaded, runtime(), self._kept)
+        self._part = sink_part(NAME, self._loaded, self._shared, NO_LOOKUPS, wrap=self._watch)
+        self._worker = self._part.worker
+
+    def _watch(self, caller: SinkCalls) -> SinkCalls:
+        self.watched = WatchedSink(caller)
+        return self.watched
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls of the sink so far."""
+        return self.watched.calls
+
+    @property
+    def letters(self) -> list[DeadLetter]:
+        """The dead letters so far."""
+        return self._kept.letters
+
+    @property
+    def suppressed(self) -> list[Reason]:
+        """Why deliveries were suppressed so far."""
+        return list(self._shared.books.sinks[NAME].suppressed)
+
+    def check(self) -> None:
+        """End the calls that take too long."""
+        if self.watched.opened or not self._limited:
+            self._worker.check()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Let the worker run; close the sink at the end."""
+        self._worker.start()
+        try:
+            yield
+        finally:
+            await self._worker.close()
+            await self._part.context.close()
+
+    def put(self, event: Event, number: int = 1) -> None:
+        """Put so many deliveries of an event into the queue, each with an id of its own."""
+        events = [fresh(event) for _ in range(number)]
+        self._worker.queue.put(events, size_of(events))
+
+    async def settled(self) -> bool:
+        """Wait until all deliveries are settled; return whether they are."""
+        return await until(lambda: not self._worker.queue.events, self.timeout + GRACE + PATIENCE)
+
+    async def called(self, calls: int, patience: float = PATIENCE) -> Call | None:
+        """Wait until the call that follows so many earlier ones has ended; return it, or None.
+
+        None means that the call does not end, `patience` seconds after it had to, or that the delivery could not be
+        prepared and made none.
+        """
+
+        def over() -> bool:
+            return self.calls[calls].ended if len(self.calls) > calls else not self._worker.queue.events
+
+        ended = await until(over, self.timeout + GRACE + patience)
+        return self.calls[calls] if ended and len(self.calls) > calls else None
+
+
+def fresh(event: Event, **changes: Any) -> Event:
+    """Return a copy of an event with an id of its own, whose payload is decoded anew."""
+    changed = {"id": f"check-{next(_numbers)}", "route": "all", "sink": NAME, "_payload": msgspec.UNSET, **changes}
+    return msgspec.structs.replace(event, **changed)

@@ -1,0 +1,300 @@
+"""The conformance check of sinks: what the router relies on, tried out on one of them; floor 7."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from router.engine.calling.accidents import described
+from router.engine.calling.slots import GRACE
+from router.errors import DeliveryError, PartialError, PermanentError, PluginError, SinkError, TransientError
+from router.events import JSON, Event
+from router.ops.loading import Loaded
+from router.testing.configuration import NAME, Folders, configured
+from router.testing.observing import Observation, judge_left, observed, until
+from router.testing.report import Findings, Report
+from router.testing.sample_events import HOSTILE, make_event
+from router.testing.service import RETRY_AFTER, Failure, Service
+from router.testing.sink_bench import SinkBench, fresh
+from router.testing.watched_sink import Call
+
+RULES = {
+    "opens": "open and close end in time and raise nothing",
+    "delivers": "an event is delivered",
+    "failures": "a delivery that the service does not accept raises",
+    "retry-after": "the time that the service asks for is passed on",
+    "batch": "a batch gives one result for each delivery",
+    "event": "event and options stay as they are",
+    "unicode": "a text may hold any character",
+    "cancellation": "a delivery that takes too long can be cancelled",
+    "blocking": "the event loop is never blocked",
+    "secrets": "no secret is logged",
+    "tasks": "no task is left after close",
+    "sockets": "no socket is left after close",
+}
+"""The rules by the names of their checks, in the order of the report."""
+
+TOO_LONG = 0.3
+"""Seconds after which a delivery without an answer is cancelled."""
+
+SEVERAL = 3
+"""Deliveries in a batch."""
+
+_NEED_DELIVERIES = ("failures", "retry-after", "batch", "unicode", "cancellation")
+
+
+async def check_sink(
+    sink_type: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    service: Service | None = None,
+    event: Event | None = None,
+    plugins: Folders = None,
+) -> Report:
+    """Check that sinks of a type do what the router relies on, and return the report. Nothing else is raised for them.
+
+    `options` are the keys of the sink in the configuration, the host's keys too. `service` is the stand-in for the other
+    side: without it, nothing can be said of failures. `event` is one that can be delivered with these options, by default
+    that of `make_event()`. `plugins` are folders of drop-ins; by default `plugins/` in the current folder. Raises
+    `ConfigError` if the options, or the type, can't be used.
+    """
+    findings = Findings(f"sink {sink_type}", RULES)
+    written = {"allow_private": True, **(options or {}), "type": sink_type}
+    with configured(plugins, sinks={NAME: written}) as loaded:
+        await _SinkCheck(loaded, event or make_event(), service, findings).run()
+    return findings.report()
+
+
+class _SinkCheck:
+    """One check of a sink. Every delivery is made by the router's own worker."""
+
+    def __init__(self, loaded: Loaded, event: Event, service: Service | None, findings: Findings) -> None:
+        self._loaded = loaded
+        self._event = event
+        self._service = service
+        self._findings = findings
+
+    async def run(self) -> None:
+        """Make every check."""
+        async with self._bench() as (bench, seen):
+            async with bench.running():
+                well = await self._opens(bench) and await self._delivers(bench)
+                if well:
+                    await self._several(bench)
+                    await self._failures(bench)
+            if bench.watched.opened and not bench.watched.closed:
+                self._findings.fail("opens", f"close() {_how(bench.watched.errors)}")
+            await judge_left(seen, self._findings)
+        if not well:
+            self._findings.skip("no event is delivered", *_NEED_DELIVERIES)
+            return
+        async with self._bench() as (bench, _), bench.running():
+            await self._asks_for_time(bench)
+        async with self._bench() as (bench, _), bench.running():
+            await self._hostile(bench)
+        await self._too_long()
+
+    @contextlib.asynccontextmanager
+    async def _bench(self, limit: float | None = None) -> AsyncIterator[tuple[SinkBench, Observation]]:
+        """Yield a sink that is not open yet, and its observation; judge at the end what concerns every call.
+
+        `limit` replaces the timeout of a delivery, in seconds.
+        """
+        bench = SinkBench(self._loaded, limit)
+        errors: list[BaseException] = []
+        made = self._loaded.types[NAME].sink
+        async with observed(self._findings, self._loaded, made, errors, bench.check) as seen:
+            yield bench, seen
+            errors += [*bench.watched.errors, *(error for call in bench.calls for error in call.errors)]
+            if self._service is not None:
+                self._service.recover()
+        for call in bench.calls:
+            for part in dict.fromkeys(call.changed):
+                self._findings.fail("event", f"it changed the {'options' if part == 'options' else f'event: {part}'}")
+            if isinstance(call.error, PluginError):
+                self._findings.fail("batch" if bench.watched.takes_batches else "delivers", str(call.error))
+
+    async def _opens(self, bench: SinkBench) -> bool:
+        """Return whether the sink opens."""
+        watched = bench.watched
+        await until(lambda: watched.opened or watched.errors, bench.timeout + 2 * GRACE)
+        if not watched.opened:
+            self._findings.fail("opens", f"open() {_how(watched.errors)}")
+            self._findings.skip("the sink does not open", "delivers", "event")
+        return watched.opened
+
+    async def _delivers(self, bench: SinkBench) -> bool:
+        """Return whether an event is delivered, and the stand-in has received it."""
+        before = 0 if self._service is None else self._service.received
+        bench.put(self._event)
+        call = await bench.called(0)
+        if call is None:
+            self._findings.fail(
+                "delivers", f"the sink was not called: {_why(bench)}; give an `event` that fits the options"
+            )
+            return False
+        if isinstance(call.error, PluginError):
+            self._findings.skip("what it returns can't be judged", "delivers")
+            return False
+        if call.errors:
+            self._findings.fail("delivers", f"it raised {_told(call.errors[0])}")
+            return False
+        if self._service is not None and self._service.received <= before:
+            self._findings.fail("delivers", "it returned, and the service has received nothing")
+            return False
+        return await bench.settled()
+
+    async def _several(self, bench: SinkBench) -> None:
+        """Deliver a batch, and one that the service does not accept; whatever is wrong with it is judged at the end."""
+        if not bench.watched.takes_batches:
+            self._findings.skip("the sink takes one delivery at a time", "batch")
+            return
+        bench.put(self._event, SEVERAL)
+        await bench.settled()
+        if self._fails("unavailable", times=1):
+            bench.put(self._event, SEVERAL)
+            await bench.settled()
+            self._recover()
+
+    async def _failures(self, bench: SinkBench) -> None:
+        possible = False
+        failures: tuple[Failure, ...] = ("unavailable", "refused")
+        for failure in failures:
+            if not self._fails(failure):
+                continue
+            possible = True
+            before = len(bench.calls)
+            bench.put(self._event)
+            call = await bench.called(before)
+            self._recover()
+            if call is not None:
+                self._judge_failure(failure, call)
+            await bench.settled()
+        if not possible:
+            self._findings.skip("give a `service` that can fail", "failures")
+
+    def _judge_failure(self, failure: Failure, call: Call) -> None:
+        """Note what is wrong with the answer to a failure of the service."""
+        if isinstance(call.error, PluginError):
+            return
+        asked = f"the service was made to be {failure!r}"
+        if not call.errors:
+            self._findings.fail("failures", f"{asked}, and the delivery counts as delivered")
+        for error in _each(call):
+            if not isinstance(error, DeliveryError):
+                self._findings.fail("failures", f"{asked}, and it raised {_told(error)}")
+            elif failure == "unavailable" and isinstance(error, PermanentError):
+                self._findings.fail("failures", f"{asked}, and PermanentError gives the event up: {error}")
+
+    async def _asks_for_time(self, bench: SinkBench) -> None:
+        """Let the service ask for time. The sink is paused afterwards, so it delivers nothing more here."""
+        if not self._fails("busy"):
+            self._findings.skip("give a `service` that can be busy", "retry-after")
+            return
+        bench.put(self._event)
+        call = await bench.called(0)
+        failures = [] if call is None else [error for error in _each(call) if isinstance(error, DeliveryError)]
+        if not failures or isinstance(failures[0], PluginError):
+            self._findings.skip("no failure is raised as a DeliveryError", "retry-after")
+            return
+        asked = [error.retry_after for error in failures if isinstance(error, TransientError | SinkError)]
+        if not any(seconds is not None and abs(seconds - RETRY_AFTER) <= 1 for seconds in asked):
+            told = f"the service asked for {RETRY_AFTER} s, and it raised {_told(failures[0])}"
+            self._findings.fail("retry-after", f"{told} with retry_after={asked[0] if asked else None}")
+
+    async def _hostile(self, bench: SinkBench) -> None:
+        for field, event in _variants(self._event):
+            before = len(bench.calls)
+            bench.put(event)
+            call = await bench.called(before)
+            for error in [] if call is None or isinstance(call.error, PluginError) else _each(call):
+                if not isinstance(error, PermanentError):
+                    shown = msgspec.json.encode(event.payload).decode()
+                    self._findings.fail("unicode", f"{field} of {shown!a}: it raised {_told(error)}")
+                    return
+            if not await bench.settled():
+                return
+
+    async def _too_long(self) -> None:
+        """Cancel a delivery: the service does not answer, or without a stand-in the delivery has just begun to wait."""
+        silent = self._fails("silent")
+        async with self._bench(TOO_LONG if silent else 1e-9) as (bench, _), bench.running():
+            bench.put(self._event)
+            call = await bench.called(0, GRACE)
+            if call is None:
+                self._findings.fail("cancellation", f"the delivery went on for {GRACE:g} s after it was cancelled")
+            elif not call.cancelled:
+                why = "" if silent else "; give a `service` that can be silent"
+                self._findings.skip(f"the delivery was over before{why}", "cancellation")
+            elif not call.obeyed:
+                ended = f"raised {_told(call.errors[0])}" if call.errors else "returned, which counts as delivered"
+                self._findings.fail("cancellation", f"it was cancelled, and {ended}: let CancelledError pass")
+            elif silent:
+                self._recover()
+                if not await bench.settled():
+                    told = f"after a cancelled delivery it delivers no more: {_how(bench.calls[-1].errors)}"
+                    self._findings.fail("cancellation", told)
+
+    def _fails(self, failure: Failure, times: int | None = None) -> bool:
+        """Let messages fail so; return whether the stand-in can."""
+        try:
+            if self._service is not None:
+                self._service.fail(failure, times)
+                return True
+        except NotImplementedError:
+            pass
+        return False
+
+    def _recover(self) -> None:
+        if self._service is not None:
+            self._service.recover()
+
+
+def _variants(event: Event) -> Iterator[tuple[str, Event]]:
+    """Yield an event with each hostile text in each text of its payload, with the name of that field."""
+    for hostile in HOSTILE:
+        if event.format != JSON:
+            yield "the payload", fresh(event, raw=hostile.encode(), channel=hostile)
+            continue
+        for field, payload in _with_text(event.payload, hostile, "payload"):
+            yield field, fresh(event, raw=msgspec.json.encode(payload), channel=hostile)
+
+
+def _with_text(value: Any, text: str, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, str):
+        yield path, f"{value} {text}"
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from ((inner, {**value, key: new}) for inner, new in _with_text(item, text, f"{path}.{key}"))
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            found = _with_text(item, text, f"{path}.{place}")
+            yield from ((inner, [*value[:place], new, *value[place + 1 :]]) for inner, new in found)
+
+
+def _each(call: Call) -> list[Exception]:
+    """Return the failures of a call, those of single addresses for a `PartialError`."""
+    found: list[Exception] = []
+    for error in call.errors:
+        found += error.failures.values() if isinstance(error, PartialError) else [error]
+    return found
+
+
+def _told(error: BaseException) -> str:
+    return "".join(described(error))
+
+
+def _how(errors: list[Exception]) -> str:
+    return f"raised {_told(errors[-1])}" if errors else "did not return in time"
+
+
+def _why(bench: SinkBench) -> str:
+    """Return why a delivery made no call."""
+    if bench.letters:
+        return f"dead letter {bench.letters[-1].reason}: {bench.letters[-1].detail}"
+    if bench.suppressed:
+        return f"suppressed ({', '.join(bench.suppressed)})"
+    return "no delivery came to it"

@@ -1,0 +1,96 @@
+"""The calls of a sink under test, as its worker makes them: what went in, what came back, what was changed; floor 7."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from router.engine.calling.calls import Batch, SinkCalls
+from router.events import Event
+from router.ops.redaction import plain_options
+from router.plugin_contracts import Result
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of a sink. `error` is what the call raised; `results` what it returned."""
+
+    events: list[Event]
+    results: Sequence[Result] | None = None
+    error: Exception | None = None
+    ended: bool = False
+    cancelled: bool = False
+    """True if the call was to end, because it took too long."""
+    obeyed: bool = False
+    """True if the call ended by this cancellation."""
+    changed: list[str] = field(default_factory=list)
+    """The parts of events and options that the sink has changed."""
+
+    @property
+    def errors(self) -> list[Exception]:
+        """The failures: of the whole call, or of its deliveries."""
+        if self.error is not None:
+            return [self.error]
+        return [result for result in self.results or () if isinstance(result, Exception)]
+
+
+class WatchedSink:
+    """Implements `SinkCalls`: passes each call on to the sink's own caller, and keeps it in `calls`."""
+
+    def __init__(self, caller: SinkCalls) -> None:
+        self._caller = caller
+        self.takes_batches = caller.takes_batches
+        self.calls: list[Call] = []
+        self.opened = False
+        self.closed = False
+        self.errors: list[Exception] = []
+        """What `open` and `close` raised."""
+
+    async def open(self) -> None:
+        """Open the sink."""
+        try:
+            await self._caller.open()
+        except Exception as error:
+            self.errors.append(error)
+            raise
+        self.opened = True
+
+    async def deliver(self, batch: Batch) -> Sequence[Result] | None:
+        """Deliver a batch, and note what came of it."""
+        call = Call([event for event, _ in batch])
+        before = [_seen(event, options) for event, options in batch]
+        self.calls.append(call)
+        try:
+            call.results = await self._caller.deliver(batch)
+        except asyncio.CancelledError:
+            call.obeyed = True
+            raise
+        except Exception as error:
+            call.error = error
+            raise
+        finally:
+            call.ended = True
+            task = asyncio.current_task()
+            call.cancelled = task is not None and task.cancelling() > 0
+            for (event, options), earlier in zip(batch, before, strict=True):
+                now = _seen(event, options)
+                call.changed += [name for name, value in now.items() if value != earlier.get(name)]
+        return call.results
+
+    async def close(self) -> None:
+        """Close the sink."""
+        try:
+            await self._caller.close()
+        except Exception as error:
+            self.errors.append(error)
+            raise
+        self.closed = True
+
+
+def _seen(event: Event, options: Any) -> dict[str, Any]:
+    """Return a copy of everything that a sink could change."""
+    fields = {name: getattr(event, name) for name in event.__struct_fields__ if not name.startswith("_")}
+    headers = None if event.headers is None else dict(event.headers)
+    return {**fields, "headers": headers, "payload": repr(event.payload), "options": plain_options(options)}

@@ -1,0 +1,92 @@
+"""Every built-in sink passes the conformance check."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from router.testing import Failure, HttpService, Report, check_sink, make_event
+from tests.support.sinks import built_ins
+from tests.support.smtp import Postbox, smtp_server
+
+TEXT = "{{ payload.message }}"
+
+
+class SmtpService:
+    """An SMTP server as a stand-in: it can't ask for time, because SMTP can't."""
+
+    def __init__(self, box: Postbox) -> None:
+        self.box = box
+        self.spoken = asyncio.Event()
+
+    @property
+    def received(self) -> int:
+        return len(self.box.taken)
+
+    def fail(self, failure: Failure, times: int | None = None) -> None:
+        if failure == "busy":
+            raise NotImplementedError
+        self.spoken.clear()
+        answers: dict[str, Any] = {
+            "unavailable": "451 4.3.0 out of order",
+            "refused": "550 5.7.1 no",
+            "silent": self.spoken.wait,
+        }
+        self.box.data += [answers[failure]] * (times or 100)
+
+    def recover(self) -> None:
+        self.box.data.clear()
+        self.spoken.set()
+
+
+def not_checked(report: Report) -> list[str]:
+    report.raise_for_failures()
+    return [each.name for each in report.not_checked]
+
+
+@pytest.mark.parametrize("service", ["slack", "discord", "teams", "mattermost", "google-chat"])
+async def test_chat_by_webhook(service):
+    with HttpService() as server:
+        options = {"service": service, "url": f"{server.url}/services/T0P/B0B/abcSECRETdef", "text": TEXT}
+        assert not_checked(await check_sink("chat", options, service=server)) == ["batch"]
+
+
+@pytest.mark.parametrize("service", ["slack", "telegram", "discord", "mattermost"])
+async def test_chat_by_bot(service):
+    with HttpService({"ok": True, "id": "c1", "result": {"message_id": 5}}) as server:
+        options = {"service": service, "token": "xoxb-T0P-SECRET:token", "api": server.url, "text": TEXT}
+        options["to"] = ["{{ payload.user_id }}", "43"]
+        assert not_checked(await check_sink("chat", options, service=server)) == ["batch"]
+
+
+@pytest.mark.parametrize("separate", [True, False])
+async def test_email(separate):
+    async with smtp_server() as box:
+        options = {
+            "host": "127.0.0.1",
+            "port": box.port,
+            "tls": "none",
+            "from": "shop@example.org",
+            "separate": separate,
+        }
+        options |= {
+            "to": ["{{ payload.mail }}", "ops@example.org"],
+            "subject": TEXT,
+            "text": TEXT,
+            "html": f"<p>{TEXT}",
+        }
+        event = make_event({"mail": "jane@example.org", "message": "hi"})
+        report = await check_sink("email", options, service=SmtpService(box), event=event)
+        assert not_checked(report) == ["retry-after", "batch"]
+
+
+async def test_log(tmp_path):
+    report = await check_sink("log", {"path": tmp_path / "audit.jsonl", "template": TEXT})
+    assert not_checked(report) == ["failures", "retry-after", "cancellation"]
+    assert (tmp_path / "audit.jsonl").read_text().startswith("Hello\n")
+
+
+def test_every_built_in_sink_is_checked_here():
+    assert {f"test_{name}" for name in built_ins()} <= {*globals(), "test_chat"}
