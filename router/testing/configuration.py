@@ -36,20 +36,28 @@ def configured(folders: Folders, **sections: Any) -> Iterator[Loaded]:
     document = {
         "version": 1,
         "redis": {"url": NO_REDIS},
-        "plugins": {"paths": [str(folder) for folder in _paths(folders)]},
+        "plugins": {"paths": plugin_paths(folders)},
         "sources": {"test": {"type": "pubsub", "channels": ["*"]}},
         "sinks": {"kept": {"type": "log", "path": "kept.jsonl"}},
         **sections,
     }
     document["routes"] = [{"id": "all", "sinks": list(document["sinks"])}]
+    with written(document) as path:
+        yield replace(load(path, environ=os.environ), write_base=path.parent)
+
+
+@contextlib.contextmanager
+def written(document: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield the file of a configuration, in a folder of its own, which is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="event-router-test-") as folder:
         path = Path(folder, "config.yaml")
         path.write_text(yaml.safe_dump(_plain(document), allow_unicode=True, sort_keys=False), encoding="utf-8")
         path.chmod(0o600)
-        yield replace(load(path, environ=os.environ), write_base=Path(folder))
+        yield path
 
 
-def _paths(folders: Folders) -> list[Path]:
+def plugin_paths(folders: Folders) -> list[Path]:
+    """Return the folders of drop-in plugins, absolute."""
     if folders is None:
         beside = Path("plugins").absolute()
         return [beside] if beside.is_dir() else []

@@ -1,0 +1,290 @@
+"""A router in the process of a test: it takes events and records what each sink gets; floor 7."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from router.config.lookups import RedisHashConfig
+from router.contracts import Clock
+from router.core.accounts.books import SourceBook
+from router.core.lookups.finding import Answer
+from router.core.rendering.sandbox.lookup_records import Record
+from router.core.wiring.readers import pattern_of, reader_of, reads
+from router.engine.calling.calls import Batch, SinkCalls
+from router.engine.clock import SystemClock
+from router.engine.composition import pipeline_of, sink_part
+from router.engine.composition_lookups import lookups_of
+from router.engine.intake.pipeline import Pipeline
+from router.engine.life.app import TICK
+from router.engine.lookups.lookup import Lookup
+from router.engine.lookups.lookup_set import LookupSet
+from router.engine.parts import SinkPart
+from router.events import TEXT, DeadLetter, Event, RawBatch
+from router.ops.loading import Loaded, load
+from router.plugin_contracts import Result
+from router.testing.configuration import Folders, plugin_paths, written
+from router.testing.in_process import KeptLetters, runtime, shared_of
+from router.testing.manual_clock import ManualClock
+from router.testing.observing import until
+from router.wording import counted
+
+PATIENCE = 10.0
+"""Seconds until all deliveries must be settled."""
+
+Records = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""The records of lookups, by the lookup's name and by key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One delivery as its sink got it: the event, and the options as rendered for it.
+
+    `answer` is what the sink returned, `error` what it raised; both are None for a sink that was not called.
+    """
+
+    event: Event
+    options: Any
+    answer: str | None = None
+    error: Exception | None = None
+
+
+class RecordingRouter:
+    """A router without Redis, for `async with`. It decodes, validates, routes and renders as the daemon does.
+
+    `config` is the file of a configuration, or its content as a mapping. The sinks in `call` are called; of all others the
+    deliveries are recorded alone. `lookups` are records, `{"user": {"42": {…}}}`, by rendered key. A lookup that is not
+    named there is carried out, but for `redis-hash`. `clock` gives the time of events, templates and `expires`, but not of
+    retries. All queues are in memory, and secrets need not be set. With a mapping, `plugins` are the folders of drop-ins, by
+    default `plugins/` in the current folder.
+
+    `async with` raises `ConfigError` for a configuration that can't be used, and `ValueError` for names in `call` or
+    `lookups` that it does not have, and for a `redis-hash` without records.
+    """
+
+    def __init__(
+        self,
+        config: Path | str | Mapping[str, Any],
+        *,
+        call: Collection[str] = (),
+        lookups: Records | None = None,
+        clock: ManualClock | None = None,
+        plugins: Folders = None,
+    ) -> None:
+        self._config = config
+        self._plugins = plugin_paths(plugins)
+        self._call = frozenset(call)
+        self._given = dict(lookups or {})
+        self._around = runtime(SystemClock() if clock is None else _EventClock(clock))
+        self._attempts: dict[str, list[Attempt]] = {}
+        self._letters = KeptLetters()
+        self._exit = contextlib.AsyncExitStack()
+        self._loaded: Loaded
+        self._sinks: dict[str, SinkPart] = {}
+        self._books: Mapping[str, SourceBook] = {}
+        self._pipeline: Pipeline
+
+    async def __aenter__(self) -> Self:
+        """Load the configuration and start the sinks."""
+        async with self._exit:
+            path = self._config
+            if isinstance(path, Mapping):
+                own = path.get("plugins", {})
+                found = {**own, "paths": [*own.get("paths", []), *self._plugins]}
+                path = self._exit.enter_context(written({**path, "plugins": found}))
+            self._loaded = load(Path(path), environ=os.environ, placeholders=True, deliver="send")
+            _known("sink", self._call, self._loaded.config.sinks)
+            _known("lookup", self._given, self._loaded.lookups)
+            self._start()
+            self._exit = self._exit.pop_all()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Close the sinks; deliveries that wait are dropped."""
+        await self._exit.aclose()
+
+    def _start(self) -> None:
+        loaded = self._loaded
+        shared = shared_of(loaded, self._around, self._letters)
+        lookups = self._lookups()
+        self._exit.push_async_callback(lookups.close)
+        for name in loaded.config.sinks:
+            self._attempts[name] = []
+            part = sink_part(name, loaded, shared, lookups, wrap=partial(self._recorded, name))
+            self._exit.push_async_callback(part.context.close)
+            self._exit.push_async_callback(part.worker.close)
+            self._sinks[name] = part
+        shared.books.sources.update((name, SourceBook()) for name in loaded.config.sources)
+        self._books = shared.books.sources
+        self._pipeline = shared.way.pipeline = pipeline_of(loaded, shared, self._sinks)
+        for part in self._sinks.values():
+            part.worker.start()
+        ticking = asyncio.create_task(self._tick(), name="tick")
+        self._exit.callback(ticking.cancel)
+
+    def _lookups(self) -> LookupSet:
+        """Return the lookups: those with given records, and the real ones."""
+        definitions = self._loaded.lookups
+        for name, definition in definitions.items():
+            if name not in self._given and isinstance(definition.config.keys, RedisHashConfig):
+                raise ValueError(f"the lookup {name} needs a Redis: give its records, lookups={{{name!r}: {{…}}}}")
+        real = lookups_of(self._loaded, self._around).lookups
+        clock = self._around.clock
+        given = {
+            name: Lookup(name, definitions[name].config.keys, store, store, clock=clock)
+            for name, store in ((name, _GivenRecords(records)) for name, records in self._given.items())
+        }
+        return LookupSet(definitions, {**real, **given})
+
+    def _recorded(self, name: str, caller: SinkCalls) -> SinkCalls:
+        return _RecordedSink(caller, self._attempts[name], called=name in self._call)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            for part in self._sinks.values():
+                part.worker.check()
+
+    def publish(
+        self, channel: str, payload: Any, *, source: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Publish one message. `settled` waits for what becomes of it.
+
+        `payload` is any JSON value, or the text for a source with `format: text`; bytes are published as they are. `source`
+        is the name of the source that reads the message, by default the first that reads the channel. Raises `ValueError`
+        if no source reads it.
+        """
+        name, sources = channel.encode(), self._loaded.config.sources
+        reader = source or reader_of(sources, name)
+        if reader is None or reader not in sources or not reads(sources[reader], name):
+            raise ValueError(
+                f"{'no source' if source is None else f'no source {source}'} reads the channel {channel!r}"
+            )
+        pattern = pattern_of(sources[reader], name)
+        came = datetime.fromtimestamp(self._around.clock.now(), UTC)
+        raw = _raw(payload, sources[reader].format)
+        glob = None if pattern is None else pattern.encode()
+        batch = RawBatch(name, glob, [raw], headers=None if headers is None else [dict(headers)], received_at=came)
+        self._pipeline.receive(reader, [batch])
+
+    async def settled(self, within: float = PATIENCE) -> None:
+        """Wait until all deliveries are settled. Raises `TimeoutError`, with their number, after `within` seconds."""
+        if not await until(lambda: not self._waiting(), within):
+            told = ", ".join(
+                f"{counted(number, 'delivery', 'deliveries')} of {name}" for name, number in self._waiting().items()
+            )
+            raise TimeoutError(f"not settled within {within:g} s: {told}")
+
+    def _waiting(self) -> dict[str, int]:
+        return {name: part.worker.queue.events for name, part in self._sinks.items() if part.worker.queue.events}
+
+    def attempts(self, sink: str) -> list[Attempt]:
+        """Return what a sink got so far, in order. Raises `KeyError` if there is no such sink."""
+        return list(self._attempts[sink])
+
+    @property
+    def dead_letters(self) -> list[DeadLetter]:
+        """The dead letters so far: rejected events, and deliveries that were given up."""
+        return list(self._letters.letters)
+
+    @property
+    def unmatched(self) -> int:
+        """The number of events that no route took so far."""
+        return sum(book.unmatched for book in self._books.values())
+
+    def suppressed(self, sink: str) -> dict[str, int]:
+        """Return the number of deliveries to a sink that were suppressed so far, by reason. Raises `KeyError`."""
+        return {str(reason): number for reason, number in self._sinks[sink].worker.book.suppressed.items()}
+
+
+class _RecordedSink:
+    """Implements `SinkCalls`: records deliveries, and passes them on if the sink is `called`."""
+
+    def __init__(self, caller: SinkCalls, attempts: list[Attempt], *, called: bool) -> None:
+        self._caller = caller
+        self._attempts = attempts
+        self._called = called
+        self.takes_batches = caller.takes_batches
+
+    async def open(self) -> None:
+        """Open the sink if it is called."""
+        if self._called:
+            await self._caller.open()
+
+    async def deliver(self, batch: Batch) -> Sequence[Result] | None:
+        """Record deliveries."""
+        if not self._called:
+            self._attempts += [Attempt(event, options) for event, options in batch]
+            return None
+        try:
+            results = await self._caller.deliver(batch)
+        except Exception as error:
+            self._attempts += [Attempt(event, options, error=error) for event, options in batch]
+            raise
+        for (event, options), result in zip(batch, results or [None] * len(batch), strict=True):
+            if isinstance(result, Exception):
+                self._attempts.append(Attempt(event, options, error=result))
+            else:
+                self._attempts.append(Attempt(event, options, answer=result))
+        return results
+
+    async def close(self) -> None:
+        """Close the sink if it is called."""
+        if self._called:
+            await self._caller.close()
+
+
+class _GivenRecords:
+    """A store whose records are given."""
+
+    def __init__(self, records: Mapping[str, Mapping[str, Any]]) -> None:
+        self._records = records
+
+    async def fetch_many(self, keys: Sequence[str]) -> Sequence[Answer]:
+        """Return the records of these keys."""
+        return [None if key not in self._records else Record(self._records[key]) for key in keys]
+
+    async def close(self) -> None:
+        """Close nothing."""
+
+
+class _EventClock:
+    """Implements `contracts.Clock`: a manual clock, but for intervals, which also pass by themselves.
+
+    The timeouts and retries of the router wait with the event loop, whose time no test can set.
+    """
+
+    def __init__(self, manual: ManualClock) -> None:
+        self._manual = manual
+        self._system: Clock = SystemClock()
+
+    def now(self) -> float:
+        """Return the seconds since the epoch, UTC."""
+        return self._manual.now()
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return self._system.monotonic() + self._manual.monotonic()
+
+
+def _raw(payload: Any, payload_format: str) -> bytes:
+    if isinstance(payload, bytes):
+        return payload
+    if payload_format == TEXT:
+        return str(payload).encode()
+    return msgspec.json.encode(payload)
+
+
+def _known(what: str, names: Collection[str], known: Collection[str]) -> None:
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise ValueError(f"the configuration has no {what} {unknown[0]!r}; it has {', '.join(known) or 'none'}")
