@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from router import api, hookspecs
+from router import api, hookspecs, testing
+from router.testing import lookup_conformance, sink_conformance
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text()
 
@@ -39,6 +40,19 @@ def test_everything_a_plugin_may_import_is_exported_and_documented():
     for name in api.__all__:
         assert hasattr(api, name)
         assert is_named(name, GUIDE), name
+
+
+def test_everything_of_the_test_kit_is_documented():
+    section = GUIDE.partition("## Testing your plugin")[2].partition("\n## ")[0]
+    for name in testing.__all__:
+        assert hasattr(testing, name)
+        assert is_named(name, section), name
+
+
+def test_every_check_is_documented():
+    section = GUIDE.partition("### Every rule")[2].partition("\n### ")[0]
+    for name in {*sink_conformance.RULES, *lookup_conformance.RULES}:
+        assert re.search(rf"^\| .*`{name}`.* \|", section, re.MULTILINE), name
 
 
 def is_named(name, text):

@@ -96,6 +96,9 @@ class _WatchedStore:
         self.found = self.error = None
         try:
             self.found = await self._store.fetch_many(keys)
+        except asyncio.CancelledError:
+            self.error = TransientError("the fetch was cancelled")
+            raise
         except Exception as error:
             self.error = error
             raise

@@ -74,6 +74,7 @@ class Observation:
         self._watch.stop()
         if self._beating is not None:
             self._beating.cancel()
+        await until(lambda: not self._new_tasks(), GRACE)
         for task in self._new_tasks():
             _end(task)
         await until(lambda: not self._new_tasks(), GRACE)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -137,7 +137,8 @@ class RecordingRouter:
         for name, definition in definitions.items():
             if name not in self._given and isinstance(definition.config.keys, RedisHashConfig):
                 raise ValueError(f"the lookup {name} needs a Redis: give its records, lookups={{{name!r}: {{…}}}}")
-        real = lookups_of(self._loaded, self._around).lookups
+        others = {name: definition for name, definition in definitions.items() if name not in self._given}
+        real = lookups_of(replace(self._loaded, lookups=others), self._around).lookups
         clock = self._around.clock
         given = {
             name: Lookup(name, definitions[name].config.keys, store, store, clock=clock)

@@ -18,7 +18,7 @@ from router.testing.observing import Observation, judge_left, observed, until
 from router.testing.report import Findings, Report
 from router.testing.sample_events import HOSTILE, make_event
 from router.testing.service import RETRY_AFTER, Failure, Service
-from router.testing.sink_bench import SinkBench, fresh
+from router.testing.sink_bench import PATIENCE, SinkBench, fresh
 from router.testing.watched_sink import Call
 
 RULES = {
@@ -39,6 +39,9 @@ RULES = {
 
 TOO_LONG = 0.3
 """Seconds after which a delivery without an answer is cancelled."""
+
+TOO_LONG_IN_PROCESS = 5.0
+"""The same for a sink in processes: a process that is killed has to start again."""
 
 SEVERAL = 3
 """Deliveries in a batch."""
@@ -139,13 +142,17 @@ class _SinkCheck:
         if isinstance(call.error, PluginError):
             self._findings.skip("what it returns can't be judged", "delivers")
             return False
-        if call.errors:
-            self._findings.fail("delivers", f"it raised {_told(call.errors[0])}")
+        if call.errors or call.cancelled:
+            told = f"it raised {_told(call.errors[0])}" if call.errors else f"it did not end within {bench.timeout:g} s"
+            self._findings.fail("delivers", told)
             return False
         if self._service is not None and self._service.received <= before:
             self._findings.fail("delivers", "it returned, and the service has received nothing")
             return False
-        return await bench.settled()
+        if not await bench.settled():
+            self._findings.fail("delivers", f"the delivery did not end within {PATIENCE:g} s after its call")
+            return False
+        return True
 
     async def _several(self, bench: SinkBench) -> None:
         """Deliver a batch, and one that the service does not accept; whatever is wrong with it is judged at the end."""
@@ -221,7 +228,8 @@ class _SinkCheck:
     async def _too_long(self) -> None:
         """Cancel a delivery: the service does not answer, or without a stand-in the delivery has just begun to wait."""
         silent = self._fails("silent")
-        async with self._bench(TOO_LONG if silent else 1e-9) as (bench, _), bench.running():
+        limit = TOO_LONG_IN_PROCESS if self._loaded.types[NAME].execution == "process" else TOO_LONG
+        async with self._bench(limit if silent else 1e-9) as (bench, _), bench.running():
             bench.put(self._event)
             call = await bench.called(0, GRACE)
             if call is None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from router.engine.calling.calls import Batch, SinkCalls
+from router.engine.calling.slots import contained
+from router.errors import TransientError
 from router.events import Event
 from router.ops.redaction import plain_options
 from router.plugin_contracts import Result
@@ -51,7 +53,7 @@ class WatchedSink:
     async def open(self) -> None:
         """Open the sink."""
         try:
-            await self._caller.open()
+            await contained(self._caller.open())
         except Exception as error:
             self.errors.append(error)
             raise
@@ -63,17 +65,17 @@ class WatchedSink:
         before = [_seen(event, options) for event, options in batch]
         self.calls.append(call)
         try:
-            call.results = await self._caller.deliver(batch)
+            call.results = await contained(self._caller.deliver(batch))
         except asyncio.CancelledError:
-            call.obeyed = True
+            call.obeyed = _is_cancelled()
+            call.error = None if call.obeyed else TransientError("the plugin cancelled itself")
             raise
         except Exception as error:
             call.error = error
             raise
         finally:
             call.ended = True
-            task = asyncio.current_task()
-            call.cancelled = task is not None and task.cancelling() > 0
+            call.cancelled = _is_cancelled()
             for (event, options), earlier in zip(batch, before, strict=True):
                 now = _seen(event, options)
                 call.changed += [name for name, value in now.items() if value != earlier.get(name)]
@@ -82,11 +84,17 @@ class WatchedSink:
     async def close(self) -> None:
         """Close the sink."""
         try:
-            await self._caller.close()
+            await contained(self._caller.close())
         except Exception as error:
             self.errors.append(error)
             raise
         self.closed = True
+
+
+def _is_cancelled() -> bool:
+    """Return whether somebody has cancelled the task that runs."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _seen(event: Event, options: Any) -> dict[str, Any]:

@@ -61,13 +61,16 @@ async def test_a_sound_sink_passes_every_check(kind, skipped, service):
         ("fails_on_unicode", "unicode", "UnicodeEncodeError"),
         ("accident", "failures", "KeyError: 'answer' (faulty_sinks/pagers.py, line "),
         ("sends_nothing", "delivers", "the service has received nothing"),
+        ("exits", "delivers", "it raised RuntimeError: SystemExit: 2"),
+        ("cancels_itself", "delivers", "it raised TransientError: the plugin cancelled itself"),
+        ("hangs", "delivers", "it did not end within 0.5 s"),
         ("DoesNotOpen", "opens", "open() raised TransientError: no connection"),
         ("DoesNotClose", "opens", "close() raised ValueError: not open (faulty_sinks/pagers.py, line "),
     ],
 )
 @pytest.mark.usefixtures("descriptors")
 async def test_a_fault_is_found_by_exactly_its_check(kind, found_by, said, service):
-    report = await check(kind, service)
+    report = await check(kind, service, **({"timeout": "500ms"} if kind == "hangs" else {}))
     assert [each.name for each in report.failed] == [found_by], str(report)
     assert said in report.failed[0].detail
     assert "hidden-token" not in str(report)

@@ -175,6 +175,18 @@ async def sends_nothing(event, options):
     pass
 
 
+async def exits(event, options):
+    raise SystemExit(2)
+
+
+async def cancels_itself(event, options):
+    raise asyncio.CancelledError
+
+
+async def hangs(event, options):
+    await asyncio.sleep(3600)
+
+
 class DoesNotOpen(GoodBatch):
     async def open(self, context):
         raise TransientError("no connection")
@@ -204,6 +216,9 @@ SINKS = (
     fails_on_unicode,
     accident,
     sends_nothing,
+    exits,
+    cancels_itself,
+    hangs,
     DoesNotOpen,
     DoesNotClose,
 )
