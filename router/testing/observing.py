@@ -194,7 +194,10 @@ def _sockets() -> dict[tuple[int, int], str]:
             if stat.S_ISSOCK(status.st_mode):
                 found.append((int(name), status.st_ino))
     with contextlib.ExitStack() as opened:
-        known = {each: opened.enter_context(socket.socket(fileno=os.dup(each[0]))) for each in found}
+        known: dict[tuple[int, int], socket.socket] = {}
+        for number, inode in found:
+            with contextlib.suppress(OSError):  # another thread has closed it meanwhile
+                known[number, inode] = opened.enter_context(socket.socket(fileno=os.dup(number)))
         listening = {_own(each) for each in known.values() if _listens(each)}
         accepted = {key for key, each in known.items() if not _listens(each) and _own(each) in listening}
         return {key: _told(each) for key, each in known.items() if key not in accepted}
