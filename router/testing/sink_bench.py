@@ -91,6 +91,10 @@ class SinkBench:
             await self._worker.close()
             await self._part.context.close()
 
+    async def release(self) -> None:
+        """Close the connections of a call that went on after the sink was closed, because it swallowed its cancellation."""
+        await self._part.context.close()
+
     def put(self, event: Event, number: int = 1) -> None:
         """Put so many deliveries of an event into the queue, each with an id of its own."""
         events = [fresh(event) for _ in range(number)]

@@ -112,8 +112,8 @@ class _SinkCheck:
         async with observed(self._findings, self._loaded, made, errors, bench.check) as seen:
             yield bench, seen
             errors += [*bench.watched.errors, *(error for call in bench.calls for error in call.errors)]
-            if self._service is not None:
-                self._service.recover()
+            self._recover()
+        await bench.release()
         for call in bench.calls:
             for part in dict.fromkeys(call.changed):
                 self._findings.fail("event", f"it changed the {'options' if part == 'options' else f'event: {part}'}")
