@@ -8,7 +8,7 @@ from router.core.recent import Recent
 from router.errors import PartialError, PermanentError, SinkError, TransientError
 from router.escaping import escape
 from router.events import Event, json_line, json_lines
-from router.hookspecs import RegisterLookup, RegisterSink, hookimpl
+from router.hookspecs import API_VERSION, RegisterLookup, RegisterSink, hookimpl
 from router.options import Addresses, Html, Secret, SinkOptions, Template, Text, is_template
 from router.plugin_contracts import (
     Found,
@@ -24,6 +24,7 @@ from router.plugin_contracts import (
 __all__ = [
     "Addresses",
     "Clock",
+    "API_VERSION",
     "Event",
     "Found",
     "Html",

@@ -67,9 +67,12 @@ class RedisConfig(Model):
 
 
 class PluginsConfig(Model):
-    """The places of drop-in plugins, beside `plugins/` next to the configuration and the built-ins."""
+    """The folders of drop-in plugins beside `plugins/` next to the configuration, and the plugins that are switched off."""
 
     paths: list[str] = Field(default_factory=list, description="folders of drop-in .py files")
+    disable: list[str] = Field(
+        default_factory=list, description="plugins that are not loaded, by the names that `event-router plugins` prints"
+    )
 
 
 class Reading(Model):
@@ -346,7 +349,10 @@ class RouterConfig(Model):
 
     version: Literal[1] = Field(description="the version of this format; rises when an old file would change meaning")
     redis: RedisConfig = Field(default_factory=RedisConfig, description="the router's own Redis")
-    plugins: PluginsConfig = Field(default_factory=PluginsConfig, description="where drop-in plugins are looked for")
+    plugins: PluginsConfig = Field(
+        default_factory=PluginsConfig,
+        description="where drop-in plugins are looked for, and which plugins are switched off",
+    )
     sources: dict[Name, SourceConfig] = Field(min_length=1, description="where events come from, by name")
     schemas: list[SchemaConfig] = Field(
         default_factory=list, description="the JSON Schema of each channel; the first entry that matches counts"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import inspect
 import re
 import signal
@@ -32,6 +33,7 @@ from router.errors import text_of
 from router.files import distrust
 from router.options import SinkOptions
 from router.plugin_contracts import Execution, LookupType, QueueType, SinkCallable, SinkType
+from router.plugin_loading.api_version import check_module, check_source
 from router.plugin_loading.drop_ins import code_of, digest_of, find_drop_ins, import_drop_in, plugin_name, refusal
 from router.plugin_loading.lookup_types import lookup_registrar
 
@@ -73,6 +75,13 @@ class LoadedPlugin:
     """The SHA-256 of its files when they were loaded, to notice later changes."""
     code: tuple[Path, ...] = ()
     """The files of a drop-in, with the folders that contain them."""
+    disabled: bool = False
+    """True if the plugin is switched off: it was not imported."""
+
+    @property
+    def named(self) -> str:
+        """The name in messages, and the `origin` of its types: the path of a drop-in, else its origin and name."""
+        return str(self.path) if self.path and self.origin != _BUILT_IN else f"{self.origin} {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,11 @@ class Plugins:
         """The plugins that could not be loaded."""
         return [plugin for plugin in self.loaded if plugin.error]
 
+    @property
+    def disabled(self) -> list[str]:
+        """The names of the plugins that are switched off."""
+        return [plugin.name for plugin in self.loaded if plugin.disabled]
+
 
 def builtins_folder() -> Path:
     """Return the folder of the built-in plugins: inside the installed package, or beside it in a checkout."""
@@ -103,18 +117,23 @@ def builtins_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "plugins"
 
 
-def load_plugins(paths: Sequence[Path] = (), *, entry_points: bool = True) -> Plugins:
+def load_plugins(
+    paths: Sequence[Path] = (),
+    *,
+    entry_points: bool = True,
+    disable: Callable[[LoadedPlugin], bool] = lambda _plugin: False,
+) -> Plugins:
     """Load the built-ins, the drop-ins in the folders `paths`, and installed packages.
 
-    A folder given twice is loaded once; the folder of the built-ins is skipped. A plugin's fault never raises: see
-    `Plugins.failures`.
+    A folder given twice is loaded once; the folder of the built-ins is skipped. A plugin for which `disable` is true is
+    listed and not imported. A plugin's fault never raises: see `Plugins.failures`.
     """
     plugins = Plugins()
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs.Hooks)
+    loading = _Loading(plugins, pluggy.PluginManager(hookspecs.PROJECT), disable)
+    loading.manager.add_hookspecs(hookspecs.Hooks)
     builtins = builtins_folder()
     for path in find_drop_ins(builtins, plugins.incomplete):
-        _load_drop_in(plugins, manager, path, _BUILT_IN)
+        _load_drop_in(loading, path, _BUILT_IN)
     seen = {builtins.resolve()}
     for folder in paths:
         resolved = folder.resolve()
@@ -126,46 +145,70 @@ def load_plugins(paths: Sequence[Path] = (), *, entry_points: bool = True) -> Pl
             plugins.loaded.append(LoadedPlugin(folder.name, str(folder), folder, error=refused))
             continue
         for path in find_drop_ins(folder, plugins.incomplete):
-            _load_drop_in(plugins, manager, path, str(folder))
+            _load_drop_in(loading, path, str(folder))
     if entry_points:
         for point in importlib.metadata.entry_points(group=hookspecs.PROJECT):
-            _load_entry_point(plugins, manager, point)
+            _load_entry_point(loading, point)
     return plugins
 
 
-def _load_drop_in(plugins: Plugins, manager: pluggy.PluginManager, path: Path, origin: str) -> None:
+@dataclass(frozen=True, slots=True)
+class _Loading:
+    """One call of `load_plugins`: the result so far, the pluggy manager, and which plugins are switched off."""
+
+    plugins: Plugins
+    manager: pluggy.PluginManager
+    disable: Callable[[LoadedPlugin], bool]
+
+
+def _load_drop_in(loading: _Loading, path: Path, origin: str) -> None:
     plugin = LoadedPlugin(plugin_name(path), origin, path, code=tuple(code_of(path)))
     trusted = origin == _BUILT_IN
     refused = None if trusted else refusal(path, plugin.code)
-    if refused:
-        plugins.loaded.append(replace(plugin, error=refused))
-    else:
-        _load(plugins, manager, plugin, partial(import_drop_in, path, trusted=trusted))
+    if refused and not loading.disable(plugin):
+        loading.plugins.loaded.append(replace(plugin, error=refused))
+        return
+    source = path if path.suffix == ".py" else path / "__init__.py"
+    _load(loading, plugin, lambda: source, partial(import_drop_in, path, trusted=trusted))
 
 
-def _load_entry_point(plugins: Plugins, manager: pluggy.PluginManager, point: importlib.metadata.EntryPoint) -> None:
+def _load_entry_point(loading: _Loading, point: importlib.metadata.EntryPoint) -> None:
     distribution = point.dist
     origin = f"package {distribution.name}" if distribution else "package"
     plugin = LoadedPlugin(point.name, origin, version=distribution.version if distribution else None)
-    _load(plugins, manager, plugin, point.load)
+    _load(loading, plugin, partial(_source_of, point.module), point.load)
 
 
-def _load(plugins: Plugins, manager: pluggy.PluginManager, plugin: LoadedPlugin, find: Callable[[], Any]) -> None:
+def _source_of(module: str) -> Path | None:
+    """Return the source file of an installed module, which is not imported; None without one."""
+    spec = importlib.util.find_spec(module)
+    return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
+
+
+def _load(loading: _Loading, plugin: LoadedPlugin, source: Callable[[], Path | None], find: Callable[[], Any]) -> None:
     """Import a plugin with `find`, add it to the manager, call its hooks and store the types it registers.
 
-    An error is stored in `LoadedPlugin.error`; types that the plugin registered before the error are discarded.
+    `source` returns the file that may say which API it requires. An error is stored in `LoadedPlugin.error`; types that
+    the plugin registered before the error are discarded.
     """
+    plugins, manager = loading.plugins, loading.manager
+    if loading.disable(plugin):
+        plugins.loaded.append(replace(plugin, disabled=True))
+        return
     sinks: dict[str, SinkType] = {}
     lookups: dict[str, LookupType] = {}
     module = None
     try:
         plugin = replace(plugin, digest=digest_of(plugin.code))
         with _guard():
+            file = source()
+            check_source(file.read_bytes() if file is not None else b"")
             module = find()
+            check_module(module)
             if manager.register(module, name=f"{plugin.origin}/{plugin.name}") is None:
                 raise ValueError("it is loaded already")
             _call(manager.hook.register_sinks, module, _registrar(plugins, sinks, plugin))
-            _call(manager.hook.register_lookups, module, lookup_registrar(plugins.lookups, lookups, _named(plugin)))
+            _call(manager.hook.register_lookups, module, lookup_registrar(plugins.lookups, lookups, plugin.named))
         _no_unknown_hooks(module)
         if not manager.get_hookcallers(module):
             raise ValueError(_unmarked(module))
@@ -212,11 +255,6 @@ def _call(hook: pluggy.HookCaller, module: Any, register: object) -> None:
             implementation.function(*([register] if implementation.argnames else []))
 
 
-def _named(plugin: LoadedPlugin) -> str:
-    """Return how messages name a plugin: the path of a drop-in, else its origin and name."""
-    return str(plugin.path) if plugin.path and plugin.origin != _BUILT_IN else f"{plugin.origin} {plugin.name}"
-
-
 def _unmarked(module: Any) -> str:
     """Return why a plugin that was imported without error registers no hook, and the cure."""
     names = [name for name in sorted(_known_hooks()) if callable(getattr(module, name, None))]
@@ -254,7 +292,7 @@ def _registrar(plugins: Plugins, found: dict[str, SinkType], plugin: LoadedPlugi
         other = plugins.sinks.get(name) or found.get(name)
         if other:
             raise ValueError(f"sink type {name!r} is taken: {other.origin} registered it")
-        kind = SinkType(name, sink, options or NoOptions, queue, concurrency, batch, execution, _named(plugin))
+        kind = SinkType(name, sink, options or NoOptions, queue, concurrency, batch, execution, plugin.named)
         fault = _fault(kind)
         if fault:
             raise ValueError(f"sink type {name!r}: {fault}")

@@ -60,8 +60,18 @@ def test_plugins_json(drop_in):
         "sinks": ["pager"],
         "lookups": [],
         "error": None,
+        "disabled": False,
     }
     assert by_name["log"]["origin"] == "built-in"
+
+
+def test_plugins_shows_what_is_switched_off(drop_in):
+    file = drop_in / "config.yaml"
+    file.write_text(f"{file.read_text()}\nplugins: {{disable: [pager]}}\n")
+    done = run("plugins", cwd=drop_in)
+    assert done.code == 0, done.err
+    (line,) = [line for line in done.out.splitlines() if line.startswith("pager")]
+    assert line.split() == ["pager", "-", str(drop_in / "plugins"), "-", "disabled"]
 
 
 def test_plugins_shows_a_folder_and_names_one_that_is_none(drop_in):

@@ -30,7 +30,7 @@ COLUMNS = (
 @env_file_option
 @json_option
 def plugins(config: Path | None, env_file: Path | None, *, as_json: bool) -> int:
-    """List the loaded plugins with their origin, and those that failed with the error.
+    """List the loaded plugins with their origin, those that are switched off, and those that failed with the error.
 
     Without a configuration: the built-in plugins and the installed packages. Exit code 1 if a plugin failed.
     """
@@ -75,11 +75,12 @@ def _document(plugin: LoadedPlugin) -> dict[str, Any]:
         "sinks": list(plugin.sinks),
         "lookups": list(plugin.lookups),
         "error": plugin.error,
+        "disabled": plugin.disabled,
     }
 
 
 def _row(plugin: LoadedPlugin) -> tuple[str, ...]:
-    status = "failed" if plugin.error else "ok"
+    status = "disabled" if plugin.disabled else "failed" if plugin.error else "ok"
     return (
         plugin.name,
         ", ".join((*plugin.sinks, *(f"{name} (lookup)" for name in plugin.lookups))) or "-",

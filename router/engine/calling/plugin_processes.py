@@ -73,7 +73,7 @@ class _Child:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         folder = str(Path(kind.origin).parent) if Path(kind.origin).is_absolute() else None
-        self._process = context.Process(target=_serve, args=(theirs, folder, kind.name), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, folder, kind.origin, kind.name), daemon=True)
         self._started = False
         self._theirs = theirs
 
@@ -97,10 +97,11 @@ class _Child:
         return f"exit code {self._process.exitcode}"
 
 
-def _serve(connection: Connection, folder: str | None, name: str) -> None:
-    """Run a sink's process: load the plugin, then deliver until the router closes the connection."""
+def _serve(connection: Connection, folder: str | None, origin: str, name: str) -> None:
+    """Run a sink's process: load its plugin alone, then deliver until the router closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all processes; the router handles it
-    kind = load_plugins([Path(folder)] if folder else []).sinks[name]
+    only = load_plugins([Path(folder)] if folder else [], disable=lambda plugin: plugin.named != origin)
+    kind = only.sinks[name]
     while True:
         try:
             event, options = connection.recv()

@@ -245,7 +245,8 @@ def check(
     settler = Settler(problems, placeholders=placeholders)
     check_file_modes(files, problems, Mark(root.mark.file, 1, 1))
     drop_ins = _plugin_folders(root, problems, settler)
-    plugins = load_plugins(drop_ins)
+    disabled = {name for _, name in words(find(root, "plugins", "disable"))}
+    plugins = load_plugins(drop_ins, disable=lambda plugin: plugin.name in disabled)
     files |= plugins.code
     draft = Draft(root, problems, plugins, environ, files, folders | set(drop_ins), expander.secrets, settler.unknown)
     _settle(draft, settler)

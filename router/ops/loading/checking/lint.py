@@ -21,8 +21,8 @@ from router.ops.loading.checking.merging import note_double_deliveries
 from router.ops.loading.checking.reachability import look_for_the_unreachable
 from router.ops.loading.checking.sinks import IN_CLEAR, url_secrets
 from router.ops.loading.draft import Draft
-from router.ops.loading.reading.nodes import Mark, find, scalars
-from router.ops.loading.reading.problems import Problems
+from router.ops.loading.reading.nodes import Mark, find, scalars, words
+from router.ops.loading.reading.problems import Problems, unknown
 from router.ops.redaction import HIDDEN
 from router.wording import counted
 
@@ -38,6 +38,7 @@ def look_around(draft: Draft) -> None:
     _unused_lookups(draft)
     look_for_the_unreachable(draft)
     _broken_plugins(draft)
+    _unknown_disabled_plugins(draft)
     _databases(draft)
     _embedded_settings(draft)
     _exact_names(draft)
@@ -88,6 +89,14 @@ def _broken_plugins(draft: Draft) -> None:
     for plugin in draft.plugins.failures:
         place = plugin.path or plugin.origin
         draft.problems.warn(f"the plugin {plugin.name} ({place}) could not be loaded: {plugin.error}")
+
+
+def _unknown_disabled_plugins(draft: Draft) -> None:
+    """Warn of a name in `plugins.disable` that no plugin has: the plugin that was meant is loaded."""
+    known = list(dict.fromkeys(plugin.name for plugin in draft.plugins.loaded))
+    for item, name in words(find(draft.root, "plugins", "disable")):
+        if name not in known:
+            draft.problems.warn(unknown("plugin", name, known), item)
 
 
 def _databases(draft: Draft) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,9 +143,18 @@ def unknown_type(name: str, plugins: Plugins, allowed: tuple[str, ...] | None = 
     failed = [f"{plugin.path or plugin.origin}: {plugin.error}" for plugin in plugins.failures]
     if failed:
         message = f"{message}; this plugin could not be loaded: {'; '.join(failed)}"
+    if plugins.disabled:
+        message = f"{message}; {_switched_off(name, plugins.disabled)}"
     return "; ".join(
         (message, *(f"{folder} is no plugin, because it has no __init__.py" for folder in plugins.incomplete))
     )
+
+
+def _switched_off(kind: str, disabled: Sequence[str]) -> str:
+    """Return the cure for a type whose plugin may be switched off: the plugin was not asked for its types."""
+    if kind in disabled:
+        return f"the plugin {kind} is switched off: remove it from `plugins.disable` to use it"
+    return f"`plugins.disable` switches off {', '.join(disabled)}: if the type belongs there, remove the plugin from it"
 
 
 def check_sinks(
