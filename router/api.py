@@ -1,5 +1,6 @@
 """The public interface for plugins; floor 2, re-exports only."""
 
+from router.config.scalars import ServerUrl as RedisUrl
 from router.contracts import Clock
 from router.core.delivery.responses import check_response, quote_response, retry_after
 from router.core.egress import private_host
@@ -9,22 +10,23 @@ from router.errors import PartialError, PermanentError, SinkError, TransientErro
 from router.escaping import escape
 from router.events import Event, json_line, json_lines
 from router.hookspecs import API_VERSION, RegisterLookup, RegisterSink, hookimpl
-from router.options import Addresses, Html, Secret, SinkOptions, Template, Text, is_template
+from router.options import Addresses, Html, RedisTarget, Secret, SinkOptions, Template, Text, is_template
 from router.plugin_contracts import (
     Found,
     HttpClient,
     HttpResponse,
     LookupContext,
     LookupOptions,
+    RedisClient,
     Result,
     Sink,
     SinkContext,
 )
 
 __all__ = [
+    "API_VERSION",
     "Addresses",
     "Clock",
-    "API_VERSION",
     "Event",
     "Found",
     "Html",
@@ -35,6 +37,9 @@ __all__ = [
     "PartialError",
     "PermanentError",
     "Recent",
+    "RedisClient",
+    "RedisTarget",
+    "RedisUrl",
     "RegisterLookup",
     "RegisterSink",
     "Result",

@@ -9,7 +9,7 @@ unions: `text: Text | None = None`, `headers: dict[str, Template] = {}`, `body: 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -199,7 +199,24 @@ class Secret(SecretStr):
         return "***" if self.get_secret_value() else ""
 
 
+class RedisTarget(NamedTuple):
+    """A channel or key of Redis that a sink writes to, as its options name it."""
+
+    kind: Literal["channel", "key"]
+    name: str
+    """The name, or its template."""
+    option: str
+    """The key of the option with the name, for messages."""
+    url: str | None = None
+    """The URL of the server; None for the router's own."""
+
+
 class SinkOptions(BaseModel):
     """The base of a sink's options: strict types, unknown keys refused, frozen."""
 
     model_config = STRICT
+
+    @property
+    def redis_targets(self) -> Sequence[RedisTarget]:
+        """The channels and keys of Redis that the sink writes to, by which `check` finds loops. Empty by default."""
+        return ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -64,8 +64,27 @@ class HttpClient(Protocol):
         """
 
 
+class RedisClient(Protocol):
+    """The Redis client of a sink: at most four connections of its own, and 5 seconds for each call.
+
+    Commands are words (`"HGET", "key", "field"`), answers those of RESP2: bytes, integers, lists and None. Errors are
+    those of a delivery, so that a sink need not catch them: `TransientError` (no connection, no answer in time, LOADING,
+    READONLY, OOM, BUSY and their like), `SinkError` (a refused login, a missing permission, a server that is no Redis)
+    and `PermanentError` (WRONGTYPE, and any other refusal of the command). No command is sent twice.
+    """
+
+    async def call(self, *words: str | bytes | int) -> Any:
+        """Send one command and return its answer. Raises the error of the delivery."""
+
+    async def pipeline(self, commands: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
+        """Send commands together; return the answer of each, in order, or its error in its place.
+
+        Raises `TransientError` or `SinkError` if the server can't be reached: then some commands may have been executed.
+        """
+
+
 class SinkContext(Protocol):
-    """The tools that a sink is given: its log, the HTTP client, threads, a clock."""
+    """The tools that a sink is given: its log, the HTTP client, Redis, threads, a clock, a state."""
 
     name: str
     """The sink's name in the configuration."""
@@ -74,10 +93,26 @@ class SinkContext(Protocol):
     clock: Clock
     base: str
     """The folder for relative paths of files to write."""
+    state: dict[str, Any]
+    """Shared by the sink's workers; lives until a reload changes the definition of the sink or the code of its plugin."""
 
     @property
     def http(self) -> HttpClient:
         """The sink's guarded HTTP client, created on first use."""
+
+    @property
+    def redis(self) -> RedisClient | None:
+        """A client of the router's own Redis, created on first use and closed after the sink.
+
+        None in threads (a plain `def`, `run_blocking`), and with `deliver: print`, which writes nothing to Redis. In
+        processes there is no context.
+        """
+
+    def redis_at(self, url: str) -> RedisClient | None:
+        """Return a client of the server at a URL of the sink's options, one for each URL; None where `redis` is None.
+
+        Raises `SinkError` for a URL that can't be used.
+        """
 
     async def run_blocking(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a blocking function in a daemon thread of this sink; return its result or raise its exception."""

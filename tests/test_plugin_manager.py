@@ -64,7 +64,7 @@ def test_a_drop_in_registers_its_sink(folder):
 
 def test_builtins_are_there_and_load_like_any_other():
     plugins = load()
-    assert {"log", "email", "chat"} <= set(plugins.sinks)
+    assert {"log", "email", "chat", "redis"} <= set(plugins.sinks)
     assert plugins.failures == []
 
 
@@ -77,7 +77,7 @@ def test_builtins_import_the_api_and_their_own_modules_alone():
         names |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
         assert {name for name in names if name.split(".")[0] in {"router", "plugins"}} <= {"router.api"}, file
         assert all(node.level <= 1 for node in froms), file
-    assert {file.relative_to(builtins_folder()).parts[0] for file in files} == {"chat", "email", "log.py"}
+    assert {file.relative_to(builtins_folder()).parts[0] for file in files} == {"chat", "email", "log.py", "redis"}
 
 
 @pytest.mark.parametrize(

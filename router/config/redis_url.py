@@ -118,3 +118,27 @@ def shown(url: str) -> str:
         return f"{scheme}://{host}:{parts.port or 6379}{parts.path.rstrip('/')}"
     except ValueError:
         return "…"
+
+
+def database(url: str) -> str:
+    """Return the number of the database that a sound URL names; empty if it names none."""
+    parts = urlsplit(url)
+    named = parse_qs(parts.query).get("db")
+    if named:
+        return named[0]
+    return "" if parts.scheme in {"unix", ""} else parts.path.strip("/")
+
+
+def server(url: str) -> str:
+    """Return the address of the server that a sound URL names, alike for the names of the same address.
+
+    `localhost`, `127.0.0.1` and `[::1]` are alike, and so are `redis://` and `rediss://`.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"redis", "rediss"}:
+        return unquote(parts.path)
+    host = (parts.hostname or "").rstrip(".")
+    return f"{'localhost' if host in _LOOPBACK else host}:{parts.port or 6379}"
+
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")

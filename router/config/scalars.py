@@ -267,5 +267,12 @@ Name = Annotated[str, StringConstraints(pattern=rf"^{NAME}$")]
 Glob = Annotated[str, StringConstraints(min_length=1)]
 Key = Annotated[str, StringConstraints(min_length=1)]
 Zone = Annotated[str, AfterValidator(_zone)]
-RedisUrl = Annotated[str, AfterValidator(_redis_url)]
-ServerUrl = Annotated[str, AfterValidator(_server_url)]
+_REDIS_URL, _SERVER_URL = AfterValidator(_redis_url), AfterValidator(_server_url)
+RedisUrl = Annotated[str, _REDIS_URL]
+"""The URL of the router's own Redis, or `embedded`."""
+
+ServerUrl = Annotated[str, _SERVER_URL]
+"""The URL of a Redis server."""
+
+REDIS_URLS: tuple[object, ...] = (_REDIS_URL, _SERVER_URL)
+"""The markers of the types for URLs of Redis."""

@@ -40,6 +40,10 @@ class Runtime:
         """The router's name in consumer groups: the same after a restart, different on another machine."""
         return f"{socket.gethostname()}-{self.instance}"
 
-    def server(self, url: str | None = None) -> Server:
-        """Return the server of a URL, without one the router's own. Raises `ConfigError` for an invalid URL."""
-        return client.server(url or self.redis_url, client_name=self.client_name)
+    def server(self, url: str | None = None, *, sink: str | None = None) -> Server:
+        """Return the server of a URL, without one the router's own. Raises `ConfigError` for an invalid URL.
+
+        The connections of a `sink` have its name in theirs.
+        """
+        name = self.client_name if sink is None else f"{self.client_name}:sink:{sink}"
+        return client.server(url or self.redis_url, client_name=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,17 @@ from typing import Any
 import structlog
 from structlog.stdlib import BoundLogger
 
+from router.broker.plugins.redis_pool import RedisPool
+from router.broker.server.client import Server
 from router.config.models import HostKeys
 from router.contracts import Clock
 from router.engine.calling.threads import DaemonThreads
+from router.errors import ConfigError, SinkError
 from router.ops.http import GuardedClient
-from router.plugin_contracts import HttpClient
+from router.plugin_contracts import HttpClient, RedisClient
+
+FindServer = Callable[[str | None], Server]
+"""Returns the Redis server of a URL, for None the router's own. Raises `ConfigError`."""
 
 
 class PluginContext:
@@ -54,9 +61,21 @@ class PluginContext:
 
 
 class Context(PluginContext):
-    """Implements `plugin_contracts.SinkContext` for one sink."""
+    """Implements `plugin_contracts.SinkContext` for one sink. `server` is None with `deliver: print`.
 
-    def __init__(self, name: str, *, clock: Clock, base: Path, threads: DaemonThreads, keys: HostKeys) -> None:
+    It is made in the thread of the event loop.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        clock: Clock,
+        base: Path,
+        threads: DaemonThreads,
+        keys: HostKeys,
+        server: FindServer | None = None,
+    ) -> None:
         super().__init__(
             name,
             clock=clock,
@@ -65,3 +84,32 @@ class Context(PluginContext):
             make_http=lambda: GuardedClient(proxy=keys.http.proxy, allow_private=keys.allow_private),
         )
         self.base = str(base)
+        self.state: dict[str, Any] = {}
+        self._server = server
+        self._thread = threading.get_ident()
+        self._pools: dict[str | None, RedisPool] = {}
+
+    @property
+    def redis(self) -> RedisClient | None:
+        """The client of the router's own Redis, created on first use; None in threads and with `deliver: print`."""
+        return self._pool(None)
+
+    def redis_at(self, url: str) -> RedisClient | None:
+        """Return the client of the server at this URL; None where `redis` is None. Raises `SinkError`."""
+        return self._pool(url)
+
+    def _pool(self, url: str | None) -> RedisPool | None:
+        if self._server is None or threading.get_ident() != self._thread:
+            return None
+        if url not in self._pools:
+            try:
+                self._pools[url] = RedisPool(self._server(url))
+            except ConfigError as error:
+                raise SinkError("; ".join(problem.message for problem in error.problems)) from None
+        return self._pools[url]
+
+    async def close(self) -> None:
+        """Close the clients and end the threads."""
+        for pool in self._pools.values():
+            await pool.close()
+        await super().close()

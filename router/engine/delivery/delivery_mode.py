@@ -9,7 +9,9 @@ from router.core.accounts.dead_letter_filter import faults, told
 from router.core.delivery.preparation import AllowedAddresses
 from router.core.rendering import Rendered
 from router.errors import Reason
+from router.escaping import escape
 from router.events import DeadLetter, Event
+from router.options import SinkOptions
 
 Show = Callable[[str], Awaitable[None]]
 """Prints one line for the operator. May wait for a slow terminal."""
@@ -56,7 +58,8 @@ class DeliveryMode:
         if parted is None:
             return None
         allowed, refused = parted
-        to = f" to {', '.join(refused)}" if refused else ""
+        shown_to = refused or _written_to(rendered.options)
+        to = f" to {', '.join(shown_to)}" if shown_to else ""
         text = " ".join(rendered.text.split())
         shown = f": {text}" if text else ""
         await self._show(f"{event.channel} → {event.route} → {self._sink} ({self._kind}){to}{shown}")
@@ -65,6 +68,14 @@ class DeliveryMode:
     async def nobody(self, event: Event, reason: Reason) -> None:
         """Print that a delivery is suppressed."""
         await self._show(f"{event.channel} → {event.route} → {self._sink} ({self._kind}) → suppressed ({reason})")
+
+
+def _written_to(options: SinkOptions) -> list[str]:
+    """Return the channels and keys of Redis that a delivery would be written to, safe for a terminal."""
+    try:
+        return [escape(target.name) for target in options.redis_targets]
+    except Exception:  # noqa: BLE001  # code of a plugin; `check` reports its fault
+        return []
 
 
 class ShownLetters:

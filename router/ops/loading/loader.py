@@ -32,6 +32,7 @@ from router.ops.loading import case_files
 from router.ops.loading.case_files import Cases
 from router.ops.loading.checking import compiling, conditions
 from router.ops.loading.checking.lint import check_file_modes, look_around
+from router.ops.loading.checking.redis_loops import look_for_loops
 from router.ops.loading.checking.sinks import secrets_of, url_secrets
 from router.ops.loading.draft import Draft
 from router.ops.loading.lookup_entries import lookup_secrets
@@ -160,7 +161,7 @@ def load(
     draft.lookups_used = compiling.lookups_used(lookups, templates, only_if)
     draft.conditions = conditions.compiled(draft, environment)
     order_by, expires = compiling.order_by(draft, environment), compiling.expires(draft, environment)
-    files = _files_of_sound(draft)
+    files = _files_of_sound(draft, with_lookups)
     look_around(draft)
     return Loaded(
         path=path.absolute(),
@@ -188,8 +189,12 @@ def load(
     )
 
 
-def _files_of_sound(draft: Draft) -> frozenset[Path]:
-    """Return every file that was read. Raises `ConfigError`, which also lists them, if a problem was found."""
+def _files_of_sound(draft: Draft, environment: TemplateEnvironment) -> frozenset[Path]:
+    """Return every file that was read. Raises `ConfigError`, which also lists them, if a problem was found.
+
+    Loops are looked for before, with this environment of the templates.
+    """
+    look_for_loops(draft, environment)
     files = frozenset(Path(os.path.normpath(file)) for file in draft.files | draft.reader.files)
     try:
         draft.problems.check()
@@ -293,17 +298,17 @@ def _settle(draft: Draft, settler: Settler) -> None:
     for section, entry in draft.root.entries.items():
         node = entry.node
         if section == "redis":
-            settler.settle(node, RedisConfig, server=True)
+            settler.settle(node, RedisConfig)
         elif section == "admin":
             settler.settle(node, AdminConfig)
         elif section == "sources":
-            settler.settle(node, dict[str, SourceConfig], server=True)
+            settler.settle(node, dict[str, SourceConfig])
         elif section == "lookups" and isinstance(node, Mapping):
             for lookup in node.entries.values():
                 named = word(find(lookup.node, "type")) or ""
                 of_plugin = draft.plugins.lookups.get(named)
                 shape = PluginLookupConfig | of_plugin.options if of_plugin else LOOKUPS.get(named, LookupKeys)
-                settler.settle(lookup.node, shape, server=named == "redis-hash")
+                settler.settle(lookup.node, shape)
         elif section in {"sinks", "defaults"} and isinstance(node, Mapping):
             for name, sink in node.entries.items():
                 kind = types.get((name if section == "defaults" else word(find(sink.node, "type"))) or "")

@@ -11,9 +11,9 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 from router.config.models import PubSubConfig, StreamConfig
+from router.config.redis_url import database
 from router.core.matching import any_of, is_glob
 from router.files import UnreadableError, others_may_write, resolve_path
 from router.ops.loading.checking.conditions import without_fields
@@ -101,7 +101,7 @@ def _unknown_disabled_plugins(draft: Draft) -> None:
 
 def _databases(draft: Draft) -> None:
     for name, source in draft.sources.items():
-        if not isinstance(source, PubSubConfig) or _database(source.url or draft.redis.url) in {"", "0"}:
+        if not isinstance(source, PubSubConfig) or database(source.url or draft.redis.url) in {"", "0"}:
             continue
         entry = draft.entries("sources")[name]
         message = "pub/sub ignores the database number: events published in any database arrive"
@@ -185,14 +185,6 @@ def _queue(draft: Draft, sink: str) -> str | None:
         return None
     queue = checked.config.host.queue
     return (queue and queue.type) or checked.type.queue
-
-
-def _database(url: str) -> str:
-    parts = urlsplit(url)
-    named = parse_qs(parts.query).get("db")
-    if named:
-        return named[0]
-    return "" if parts.scheme in {"unix", ""} else parts.path.strip("/")
 
 
 def check_file_modes(files: Iterable[Path], problems: Problems, mark: Mark) -> None:

@@ -29,11 +29,8 @@ class Settler:
         self.unknown: dict[str, Problem] = {}
         """The reason why a value is unknown, by the path of its placeholder."""
 
-    def settle(self, node: Node, shape: shapes.Shape, *, server: bool = False) -> None:
-        """Decide on a node and all below it.
-
-        `shape` is the type of its field, None if unknown; `server` means that its URLs are those of Redis.
-        """
+    def settle(self, node: Node, shape: shapes.Shape) -> None:
+        """Decide on a node and all below it. `shape` is the type of its field, None if unknown."""
         for scalar, expected, name in shapes.scalars(node, shape):
             is_secret = shapes.is_secret(expected)
             if is_secret:
@@ -42,7 +39,7 @@ class Settler:
                 self._problems.concealed.add(str(scalar.value), at=scalar)
                 self._problems.concealed.add(scalar.text, at=scalar)
             if scalar.unset:
-                self._scalar(scalar, name, is_secret=is_secret, server=server)
+                self._scalar(scalar, name, is_secret=is_secret, server=shapes.is_redis_url(expected))
 
     def _scalar(self, node: Scalar, key: str, *, is_secret: bool, server: bool) -> None:
         is_url = key in _URL_KEYS or key.endswith("_url") or "://" in node.text

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from router.config.scalars import REDIS_URLS
 from router.ops.loading.reading.nodes import Mapping, Node, Scalar, Sequence
 from router.options import Addresses, Template
 
@@ -93,6 +94,11 @@ def keys(shape: Shape) -> list[str]:
 def is_secret(shape: Shape) -> bool:
     """Return whether the annotation is that of a secret."""
     return any(isinstance(leaf, type) and issubclass(leaf, SecretStr) for leaf in leaves(shape))
+
+
+def is_redis_url(shape: Shape) -> bool:
+    """Return whether the annotation is that of the URL of a Redis server."""
+    return any(leaf in REDIS_URLS for leaf in leaves(shape))
 
 
 def is_template(shape: Shape) -> bool:

@@ -1,0 +1,88 @@
+"""The redis sink: makes a command of each event, and sends the commands of a batch together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from router.api import Event, PermanentError, RedisClient, Result, Sink, SinkContext, SinkError, TransientError
+
+from .redis_options import RedisOptions
+
+Pair = tuple[Event, RedisOptions]
+Words = tuple[str | bytes | int, ...]
+
+
+LARGEST = 4 * 1024**2
+"""Bytes after which a pipeline ends and the next one begins: each has the time of one call."""
+
+_HALF = "the key or the value has half a character (a lone surrogate), which UTF-8 can't hold"
+
+
+class RedisSink(Sink):
+    """Sends each batch as one pipeline, a large one as several; a command that fails concerns its own delivery alone."""
+
+    _redis: RedisClient | None = None
+
+    def __init__(self, options: RedisOptions) -> None:
+        self._options = options
+
+    async def open(self, context: SinkContext) -> None:
+        """Get the client of the server; nothing is sent."""
+        url = self._options.url
+        self._redis = context.redis if url is None else context.redis_at(url)
+
+    async def deliver_batch(self, batch: Sequence[Pair]) -> list[Result]:
+        """Send the commands of a batch; return the answer of the server, or the error, for each delivery."""
+        if self._redis is None:  # with `deliver: print` it is opened too, and delivers nothing
+            raise SinkError("there is no Redis to write to")
+        results: list[Result] = [None] * len(batch)
+        fault: Exception | None = None
+        for pipeline in _pipelines(batch, results):
+            try:
+                answers = [fault] * len(pipeline) if fault else await self._redis.pipeline(list(pipeline.values()))
+            except (
+                TransientError,
+                SinkError,
+            ) as error:  # the server is away: do not try the rest, and keep what is done
+                fault = error
+                answers = [fault] * len(pipeline)
+            for place, answer in zip(pipeline, answers, strict=True):
+                results[place] = answer if isinstance(answer, Exception) else told(pipeline[place][0], answer)
+        return results
+
+
+def _pipelines(batch: Sequence[Pair], results: list[Result]) -> Iterator[dict[int, Words]]:
+    """Yield the commands of a batch by the place of their delivery; set the result of those that can't be sent."""
+    commands: dict[int, Words] = {}
+    size = 0
+    for place, (event, options) in enumerate(batch):
+        try:
+            commands[place] = words(event, options)
+        except UnicodeEncodeError:
+            results[place] = PermanentError(_HALF)
+            continue
+        size += len(event.raw if options.template is None else options.template)
+        if size >= LARGEST:
+            yield commands
+            commands, size = {}, 0
+    if commands:
+        yield commands
+
+
+def words(event: Event, options: RedisOptions) -> Words:
+    """Return the command of a delivery. Raises `UnicodeEncodeError` for a lone surrogate."""
+    command = options.command
+    key = getattr(options, command).encode()
+    value = event.raw if options.template is None else options.template.encode()
+    if command != "xadd":
+        return command.upper(), key, value
+    bound: Words = () if options.maxlen is None else ("MAXLEN", options.maxlen)
+    return "XADD", key, *bound, "*", "payload", value, "key", event.key.encode("utf-8", "backslashreplace")
+
+
+def told(command: str | bytes | int, answer: bytes | int) -> str:
+    """Return the server's answer: the id of the entry, the number of subscribers, or the length of the list."""
+    if isinstance(answer, bytes):
+        return answer.decode()
+    what = "subscriber" if command == "PUBLISH" else "item"
+    return f"{answer} {what}{'s' * (answer != 1)}"

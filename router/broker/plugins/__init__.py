@@ -1,0 +1,1 @@
+"""What plugins get of Redis; floor 4."""

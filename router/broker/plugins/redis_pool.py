@@ -1,0 +1,96 @@
+"""The Redis client of a plugin: a few connections, and errors that say what becomes of a delivery; floor 4."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from redis import exceptions as failures
+
+from router.broker.server import answers, client
+from router.broker.server.client import Server
+from router.broker.server.link import Link, Word
+from router.errors import ConfigError, DeliveryError, PermanentError, SinkError, TransientError
+
+CONNECTIONS = 4
+"""Connections of one pool, at most."""
+
+_OF_SINK = re.compile("(MOVED|ASK|DENIED) |.*(unknown command|DB index is out of range)")
+"""Refusals that other deliveries get too, because the sink uses the wrong server or database."""
+
+T = TypeVar("T")
+
+
+class RedisPool:
+    """Implements `plugin_contracts.RedisClient`: at most four connections to one server, opened as they are needed.
+
+    `patience` is the seconds allowed for a call, waiting for a free connection included.
+    """
+
+    def __init__(self, server: Server, patience: float = client.TIMEOUT) -> None:
+        self._server = server
+        self._patience = patience
+        self._room = asyncio.Semaphore(CONNECTIONS)
+        self._idle: list[Link] = []
+        self._closed = False
+
+    async def call(self, *words: Word) -> Any:
+        """Send one command and return its answer. Raises the error of the delivery."""
+        return await self._with_link(lambda link: link.call(*words))
+
+    async def pipeline(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
+        """Send commands together; return the answer of each, or the error of the delivery in its place.
+
+        Raises the error of the delivery if the server can't be reached.
+        """
+        found: list[Any] = await self._with_link(lambda link: _pipeline(link, commands))
+        return [self._failure(each) if isinstance(each, Exception) else each for each in found]
+
+    async def _with_link(self, use: Callable[[Link], Awaitable[T]]) -> T:
+        try:
+            async with asyncio.timeout(self._patience), self._room:
+                if self._closed:
+                    raise TransientError("the sink is closed")
+                link = self._idle.pop() if self._idle else Link(self._server, self._patience)
+                try:
+                    return await use(link)
+                finally:
+                    await self._put_back(link)
+        except Exception as error:
+            if client.unexpected(error) is not None:
+                raise  # a word that is no word: a fault of the plugin
+            raise self._failure(error) from None
+
+    async def _put_back(self, link: Link) -> None:
+        if self._closed:
+            await link.close()
+        else:
+            self._idle.append(link)
+
+    def _failure(self, error: Exception) -> DeliveryError:
+        """Return what a failed command means for a delivery: try again, call the operator, or give the delivery up."""
+        if isinstance(error, DeliveryError):
+            return error
+        known = client.explain(error, self._server.shown)
+        if not isinstance(known, ConfigError):
+            return TransientError(str(known))
+        if isinstance(error, failures.ResponseError):
+            text = answers.said(error)
+            if not answers.denies(text) and not _OF_SINK.match(text):
+                return PermanentError(str(known))
+        return SinkError(str(known))
+
+    async def close(self) -> None:
+        """Close the connections; calls under way fail, and later ones too."""
+        self._closed = True
+        while self._idle:
+            await self._idle.pop().close()
+
+
+async def _pipeline(link: Link, commands: Sequence[Sequence[Word]]) -> list[Any]:
+    found = await link.pipeline_of_bytes(commands)
+    if any(isinstance(each, failures.ReadOnlyError | failures.AuthenticationError) for each in found):
+        await link.close()  # another server may answer at this address by now
+    return found

@@ -1,0 +1,31 @@
+"""The texts that a template may give, as a glob; floor 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jinja2 import nodes
+
+from router.core.matching import exactly
+from router.core.rendering.checking import read
+from router.core.rendering.sandbox.environments import Sandbox
+from router.core.rendering.templates import literal
+from router.options import is_template
+
+
+def glob_of(text: str, sandbox: Sandbox) -> str | None:
+    """Return a glob that matches every text that a template may give; None for a faulty template.
+
+    The literal text between two expressions stands as it is; an expression, and a block (`{% … %}`) with all in it, is
+    any text.
+    """
+    if not is_template(text):
+        return exactly(literal(text))
+    source = read(text, sandbox)
+    return None if source.faults else "".join(_parts(source.tree))
+
+
+def _parts(tree: nodes.Template) -> Iterator[str]:
+    for node in tree.body:
+        for part in node.nodes if isinstance(node, nodes.Output) else [node]:
+            yield exactly(part.data) if isinstance(part, nodes.TemplateData) else "*"

@@ -1,0 +1,120 @@
+"""The search for sinks that write what a source reads, or what belongs to the router; floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from router.config import redis_url
+from router.config.models import PubSubConfig
+from router.core.matching import exactly
+from router.core.rendering import TemplateEnvironment
+from router.core.rendering.possible_texts import glob_of
+from router.core.wiring.channel_sets import meet
+from router.errors import text_of
+from router.ops.loading.checking.sinks import CheckedSink
+from router.ops.loading.draft import Draft
+from router.ops.loading.reading.nodes import Mapping, Node, quoted
+from router.ops.loading.reading.placeholders import WORD
+from router.options import RedisTarget, SinkOptions, is_template
+
+
+class _Written(NamedTuple):
+    """A channel or key that a sink writes to: the place in the file, the text as written, and the glob of its names."""
+
+    target: RedisTarget
+    node: Node
+    glob: str
+
+
+def look_for_loops(draft: Draft, environment: TemplateEnvironment) -> None:
+    """Report each sink that writes to Redis what a source of the same server reads, or what belongs to the router.
+
+    A literal name is an error. A template that may give such a name is a warning, except for the router's own keys.
+    """
+    for sink in draft.sinks.values():
+        for target, node in _targets(draft, sink):
+            glob = glob_of(target.name, environment.plain)
+            if glob is not None:  # the fault of a template is reported where templates are compiled
+                written = _Written(target, node, glob)
+                _own_keys(draft, written)
+                _loop(draft, written)
+
+
+def _targets(draft: Draft, sink: CheckedSink) -> Iterator[tuple[RedisTarget, Node]]:
+    """Yield what a sink writes to with its own options, and with those of the routes that replace them."""
+    if sink.config is None:
+        return
+    own = _of(draft, sink, sink.config.options)
+    yield from _placed(own, sink.keys)
+    for route in draft.routes:
+        for entry in route.sinks:
+            place = draft.places.get((sink.name, route.id))
+            if entry.sink == sink.name and entry.options is not None and place is not None:
+                replaced = _of(draft, sink, entry.options)
+                yield from _placed([target for target in replaced if target not in own], place)
+
+
+def _of(draft: Draft, sink: CheckedSink, options: SinkOptions) -> Sequence[RedisTarget]:
+    """Return what the options say. They are code of a plugin, which may raise anything or return anything."""
+    try:
+        return [each for each in options.redis_targets if isinstance(each, RedisTarget) and isinstance(each.name, str)]
+    except Exception as error:  # noqa: BLE001  # any error of a plugin is a fault of its sink
+        message = f"its plugin ({sink.type.origin}) fails in `redis_targets`: {type(error).__name__}: {text_of(error)}"
+        draft.problems.add(message, sink.entry.mark, path=sink.entry.node.path)
+        return []
+
+
+def _placed(targets: Sequence[RedisTarget], keys: Mapping) -> Iterator[tuple[RedisTarget, Node]]:
+    for target in targets:
+        yield target, keys.get(target.option) or keys
+
+
+def _own_keys(draft: Draft, written: _Written) -> None:
+    """Report a destination among the keys of the router, or a template that may give one."""
+    prefix = f"{{{draft.redis.key_prefix}}}:"
+    if not meet((written.glob,), (f"{exactly(prefix)}*",)):
+        return
+    kind = written.target.kind
+    if is_template(written.target.name):
+        message = f"an event could choose one of the router's own {kind}s ({prefix}…)"
+        draft.problems.add(f"{message}: begin with another literal text, such as inbox:", written.node)
+    else:
+        message = f"what begins with {prefix} belongs to the router: choose another {kind}"
+        draft.problems.add(message, written.node)
+
+
+def _loop(draft: Draft, written: _Written) -> None:
+    """Report the first source that reads a destination from the same server."""
+    target = written.target
+    place = _place(draft, target.url)
+    for name, source in draft.sources.items():
+        subscribes = isinstance(source, PubSubConfig)
+        server, database = _place(draft, source.url)
+        same = server == place[0] and (subscribes or database == place[1])
+        if server is None or not same or subscribes != (target.kind == "channel"):
+            continue
+        for read in source.reads:
+            if not meet((written.glob,), (read if subscribes else exactly(read),)):
+                continue
+            if not is_template(target.name):
+                message = f"source {name} reads {quoted(read)} of the same server, so every event would come back as a new one"
+                draft.problems.add(f"{message}: write to another {target.kind}", written.node)
+            else:
+                message = (
+                    f"this may give a {target.kind} that source {name} reads from the same server ({quoted(read)})"
+                )
+                cure = "such an event comes back as a new one; begin with a text that the source does not read"
+                draft.problems.warn(f"{message}: {cure}", written.node)
+            return
+
+
+def _place(draft: Draft, url: str | None) -> tuple[str | None, str]:
+    """Return server and database of a URL, None for the router's own; the server is None if it is not known."""
+    if url is None and WORD in redis_url.server(draft.redis.url):
+        return "", ""
+    if url is not None and redis_url.fault(url):  # a plugin's option without the type `RedisUrl`
+        return None, ""
+    url = draft.redis.url if url is None else url
+    server = redis_url.server(url)
+    return None if WORD in server else server, redis_url.database(url) or "0"
