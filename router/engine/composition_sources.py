@@ -5,7 +5,7 @@ from __future__ import annotations
 from router.broker.dead_letters.dead_letter_store import GROUP
 from router.broker.dead_letters.replay_sweep import ReplaySweep
 from router.broker.groups.crash_isolation import CrashIsolation
-from router.broker.groups.group_source import SourceHost
+from router.broker.groups.group_source import SourceHost, SourceTiming
 from router.broker.groups.heartbeat import Heartbeat
 from router.broker.lists.list_source import ListOptions, ListSource
 from router.broker.pubsub.pubsub_source import PubSubSource
@@ -26,6 +26,9 @@ from router.engine.intake.switch import Intake, Way
 from router.engine.parts import Shared, SourcePart
 from router.engine.runtime import Runtime
 from router.ops.loading import Loaded
+
+REPLAYS_BLOCK = 5.0
+"""Seconds that one read waits for dead letters to be replayed, which are rare: each read costs a router at rest a little."""
 
 
 def source_part(name: str, loaded: Loaded, shared: Shared) -> SourcePart:
@@ -133,6 +136,7 @@ def replays_of(loaded: Loaded, around: Runtime, way: Way, letters: DeadLetters, 
             clock=around.clock,
             connect_timeout=None,
             isolation=isolation,
+            timing=SourceTiming(block=REPLAYS_BLOCK, hang_up=True),
         ),
     )
     sweep = ReplaySweep(server, prefix=prefix)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from router.broker.dead_letters.dead_letter_writer import DeadLetterWriter
 from router.broker.groups.crash_isolation import CrashIsolation
-from router.contracts import Source, Switchable
+from router.contracts import Queue, Source, Switchable
 from router.core.accounts.books import Books, SinkBook
 from router.core.ids import Ids
 from router.engine.calling.context import Context
@@ -95,6 +95,10 @@ class Parts:
     def every_part(self) -> list[SinkPart]:
         """Return the sinks in force, and all sinks whose workers have not ended."""
         return [*self.retiring, *self.sinks.values()]
+
+    def every_queue(self) -> list[Queue]:
+        """Return the queues of `every_part`, each once: a worker that retires may share its queue with the next one."""
+        return list(dict.fromkeys(part.worker.queue for part in self.every_part()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,16 +40,13 @@ async def until(condition: Callable[[], object], seconds: float) -> bool:
 class Observation:
     """An observation of the code in the files `code`, from `async with` to the end of that block.
 
-    `secrets` are the texts that must not be logged. `beat` is called several times a second, while the loop is not blocked.
+    `secrets` are the texts that must not be logged.
     """
 
-    def __init__(
-        self, *, code: Iterable[Path], secrets: Iterable[str], beat: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, *, code: Iterable[Path], secrets: Iterable[str]) -> None:
         self._code = {str(file) for file in code}
         self.stalls: list[str] = []
         """The places at which the code blocked the event loop."""
-        self._beat = beat
         self._redactor = Redactor(secrets)
         self._watch = StallWatch(map(Path, self._code), told=self._blocked)
         self._lines: list[str] = []
@@ -57,7 +54,6 @@ class Observation:
         self._exit = contextlib.ExitStack()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sockets: set[tuple[int, int]] = set()
-        self._beating: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Begin."""
@@ -65,26 +61,17 @@ class Observation:
         self._exit.enter_context(_logged(self._lines, self._code))
         self._sockets = set(_sockets())
         self._watch.start()
-        self._beating = asyncio.create_task(self._tick(), name="observation")
         self._tasks = set(asyncio.all_tasks())
         return self
 
     async def __aexit__(self, *_error: object) -> None:
         """End: the tasks that are left are ended, whatever they do."""
         self._watch.stop()
-        if self._beating is not None:
-            self._beating.cancel()
         await until(lambda: not self._new_tasks(), GRACE)
         for task in self._new_tasks():
             _end(task)
         await until(lambda: not self._new_tasks(), GRACE)
         self._exit.close()
-
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_EVERY)
-            self._watch.beat()
-            self._beat()
 
     def _blocked(self, place: str, *, of_plugin: bool) -> None:
         if of_plugin:
@@ -120,13 +107,12 @@ async def observed(
     loaded: Loaded,
     made: Callable[..., Any] | None,
     errors: Sequence[BaseException],
-    beat: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Observation]:
     """Observe the plugin that registered `made`; note where it blocked the event loop, and which secrets it told.
 
     `errors` are those that it raised until the end.
     """
-    async with Observation(code=code_of(loaded, made), secrets=loaded.secrets, beat=beat) as seen:
+    async with Observation(code=code_of(loaded, made), secrets=loaded.secrets) as seen:
         yield seen
     for place in seen.stalls:
         findings.fail("blocking", f"blocked at {place}: write a plain `def`, or await")

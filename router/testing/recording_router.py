@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -25,7 +24,6 @@ from router.engine.clock import SystemClock
 from router.engine.composition import pipeline_of, sink_part
 from router.engine.composition_lookups import lookups_of
 from router.engine.intake.pipeline import Pipeline
-from router.engine.life.app import TICK
 from router.engine.lookups.lookup import Lookup
 from router.engine.lookups.lookup_set import LookupSet
 from router.engine.parts import SinkPart
@@ -128,8 +126,6 @@ class RecordingRouter:
         self._pipeline = shared.way.pipeline = pipeline_of(loaded, shared, self._sinks)
         for part in self._sinks.values():
             part.worker.start()
-        ticking = asyncio.create_task(self._tick(), name="tick")
-        self._exit.callback(ticking.cancel)
 
     def _lookups(self) -> LookupSet:
         """Return the lookups: those with given records, and the real ones."""
@@ -148,12 +144,6 @@ class RecordingRouter:
 
     def _recorded(self, name: str, caller: SinkCalls) -> SinkCalls:
         return _RecordedSink(caller, self._attempts[name], called=name in self._call)
-
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(TICK)
-            for part in self._sinks.values():
-                part.worker.check()
 
     def publish(
         self, channel: str, payload: Any, *, source: str | None = None, headers: Mapping[str, str] | None = None

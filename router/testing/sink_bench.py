@@ -32,17 +32,14 @@ _numbers = count(1)
 class SinkBench:
     """A sink with the host keys of its configuration, but with quick retries and without rate and fallback.
 
-    `limit` replaces the timeout of a delivery, in seconds; the sink then has any time to open. Call `check` several times a
-    second.
+    `limit` replaces the timeout of a delivery, in seconds, once the sink is open.
     """
 
     def __init__(self, loaded: Loaded, limit: float | None = None) -> None:
         host = loaded.config.sinks[NAME].host
-        self._limited = limit is not None
         self.timeout = host.timeout if limit is None else limit
         """Seconds for one attempt."""
         changes: dict[str, Any] = {
-            "timeout": self.timeout,
             "retry": RetryConfig.model_construct(initial=0.01, max_delay=0.02),
             "breaker": BreakerConfig.model_construct(failures=5, reset=0.02),
             "rate": None,
@@ -58,8 +55,11 @@ class SinkBench:
         self._worker = self._part.worker
 
     def _watch(self, caller: SinkCalls) -> SinkCalls:
-        self.watched = WatchedSink(caller)
+        self.watched = WatchedSink(caller, self._opened)
         return self.watched
+
+    def _opened(self) -> None:
+        self._worker.timeout = self.timeout
 
     @property
     def calls(self) -> list[Call]:
@@ -75,11 +75,6 @@ class SinkBench:
     def suppressed(self) -> list[Reason]:
         """Why deliveries were suppressed so far."""
         return list(self._shared.books.sinks[NAME].suppressed)
-
-    def check(self) -> None:
-        """End the calls that take too long."""
-        if self.watched.opened or not self._limited:
-            self._worker.check()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -109,7 +109,7 @@ class _SinkCheck:
         bench = SinkBench(self._loaded, limit)
         errors: list[BaseException] = []
         made = self._loaded.types[NAME].sink
-        async with observed(self._findings, self._loaded, made, errors, bench.check) as seen:
+        async with observed(self._findings, self._loaded, made, errors) as seen:
             yield bench, seen
             errors += [*bench.watched.errors, *(error for call in bench.calls for error in call.errors)]
             self._recover()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,13 +39,17 @@ class Call:
 
 
 class WatchedSink:
-    """Implements `SinkCalls`: passes each call on to the sink's own caller, and keeps it in `calls`."""
+    """Implements `SinkCalls`: passes each call on to the sink's own caller, and keeps it in `calls`.
 
-    def __init__(self, caller: SinkCalls) -> None:
+    `when_open` is called after the sink was opened.
+    """
+
+    def __init__(self, caller: SinkCalls, when_open: Callable[[], None]) -> None:
         self._caller = caller
+        self._when_open = when_open
+        self.opened = False
         self.takes_batches = caller.takes_batches
         self.calls: list[Call] = []
-        self.opened = False
         self.closed = False
         self.errors: list[Exception] = []
         """What `open` and `close` raised."""
@@ -58,6 +62,7 @@ class WatchedSink:
             self.errors.append(error)
             raise
         self.opened = True
+        self._when_open()
 
     async def deliver(self, batch: Batch) -> Sequence[Result] | None:
         """Deliver a batch, and note what came of it."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.broker.conftest import Neighbour
 from tests.support.proxy import Proxy
 from tests.support.redis import free_port
 from tests.support.streams import (
+    QUICK,
     Desk,
     Renewals,
     add,
@@ -703,3 +705,17 @@ async def test_a_source_that_replaces_another_leaves_what_that_has_in_hand(redis
         await new.close()
         await reading
     assert fresh.payloads == [b"3"]
+
+
+async def test_a_read_that_waits_for_long_is_hung_up_on_and_the_next_start_reads_on(redis_server, desk, clock):
+    timing = replace(QUICK, block=PATIENCE, dead_after=2 * PATIENCE, hang_up=True)
+    async with running(redis_server.url, ["billing"], desk, clock, timing=timing) as source:
+        add(redis_server, "billing", b"1")
+        await until(lambda: len(desk.payloads) == 1)
+        await until(lambda: redis_server.do("INFO", "clients")["blocked_clients"] == 1)
+        async with asyncio.timeout(PATIENCE / 2):
+            await source.stop()
+    add(redis_server, "billing", b"2")
+    async with running(redis_server.url, ["billing"], desk, clock, timing=timing):
+        await until(lambda: len(desk.payloads) == 2)
+    assert desk.payloads == [b"1", b"2"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from types import SimpleNamespace
 
 from router.api import SinkError, TransientError
 from router.core.rendering import TemplateEnvironment, compile_options
+from router.engine.parts import Parts
 from router.errors import Reason
 from router.options import SinkOptions, Template
 from tests.support.engine import bench, make_event
@@ -147,3 +149,11 @@ async def test_a_route_that_had_its_own_options_leaves_orphans():
         worker.worker.preparing.use({**templates, "r": templates[None]}, {}, {})
         worker.put(*numbered(3))
         await until(lambda: called == ["of r", "2", "3"])
+
+
+async def test_a_queue_that_two_workers_share_during_a_reload_is_ended_once():
+    old, new, other = (SimpleNamespace(worker=SimpleNamespace(queue=queue)) for queue in ("shared", "shared", "other"))
+    sinks = {"s": new, "t": other}
+    parts = Parts(loaded=None, shared=None, sources={}, sinks=sinks, lookups=None, retiring=[old])
+    assert parts.every_part() == [old, new, other]
+    assert parts.every_queue() == ["shared", "other"]

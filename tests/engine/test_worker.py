@@ -16,7 +16,7 @@ from router.engine.calling.plugin_processes import PluginProcesses
 from router.errors import PartialError, PermanentError, Reason, SinkError, TransientError
 from router.options import Addresses, SinkOptions, Template, Text
 from tests.support.engine import bench, make_event
-from tests.support.waiting import block, until
+from tests.support.waiting import block, stays, until
 
 
 class Recorder:
@@ -112,7 +112,6 @@ async def test_what_came_back_while_another_blocked_the_loop_is_no_timeout():
     async with bench(answers, timeout="300ms") as at:
         at.put(make_event())
         await began.wait()
-        await at.looked()
         block(1.0)
         await at.settled()
     assert calls == [1]
@@ -130,10 +129,34 @@ async def test_what_does_not_come_back_after_the_loop_was_blocked_ends_at_its_ti
     async with bench(hangs, timeout="200ms") as at:
         at.put(make_event())
         await until(lambda: calls)
-        await at.looked()
         block(1.0)
         await at.settled()
     assert calls == [1, 2]
+
+
+async def test_a_worker_without_a_call_under_way_checks_no_deadlines(monkeypatch):
+    loop, checks, release = asyncio.get_running_loop(), [], asyncio.Event()
+    later = loop.call_later
+
+    def spied(delay, call, *rest, **more):
+        if "_check" in getattr(call, "__name__", ""):
+            checks.append(delay)
+        return later(delay, call, *rest, **more)
+
+    async def answers(event, options):
+        if event.raw == b"2":
+            await release.wait()
+
+    monkeypatch.setattr(loop, "call_later", spied)
+    async with bench(answers) as at:
+        at.put(make_event(b"1"))
+        await at.settled()
+        await stays(lambda: len(checks) == 1, 0.5)  # what looks after the call; it has found none
+        at.put(make_event(b"2"))
+        await until(lambda: len(checks) > 3)
+        release.set()
+        await at.settled()
+    assert max(checks) <= 0.15
 
 
 async def test_a_hanging_attempt_ends_at_its_timeout_and_others_go_on():

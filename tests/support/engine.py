@@ -34,7 +34,7 @@ from router.options import SinkOptions
 from router.plugin_contracts import SinkType
 from router.plugin_loading.plugin_manager import NoOptions
 from tests.support.limits import limits
-from tests.support.waiting import PATIENCE, moment, until
+from tests.support.waiting import PATIENCE
 
 _numbers = count(1)
 
@@ -83,16 +83,9 @@ class Bench:
     letters: Letters
     book: SinkBook
     shown: list[str] = field(default_factory=list)
-    looks: int = 0
-    """How often the worker has looked after calls that are over their time."""
 
     def put(self, *events: Event) -> None:
         self.worker.queue.put(list(events), size_of(list(events)))
-
-    async def looked(self) -> None:
-        """Wait for a look that begins from now on."""
-        looks = self.looks
-        await until(lambda: self.looks > looks)
 
     async def settled(self) -> None:
         async with asyncio.timeout(PATIENCE):
@@ -174,11 +167,9 @@ async def bench(
     if start:
         worker.start()
     made = Bench(worker, letters, book, shown)
-    ticking = asyncio.create_task(_tick(made))
     try:
         yield made
     finally:
-        ticking.cancel()
         await worker.close()
         await context.close()
 
@@ -187,10 +178,3 @@ def _ordered(queue: Any, order_by: str | None, environment: TemplateEnvironment,
     if order_by is None:
         return None
     return ordered(queue, Expression(order_by, environment), clock, "s", ExpressionFailures())
-
-
-async def _tick(made: Bench) -> None:
-    while True:
-        await moment(0.01)
-        made.worker.check()
-        made.looks += 1

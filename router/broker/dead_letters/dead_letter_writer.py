@@ -180,11 +180,6 @@ class DeadLetterWriter:
         """The number of letters that are not in Redis yet."""
         return len(self._letters) + len(self._batch)
 
-    @property
-    def waiting_bytes(self) -> int:
-        """The bytes of memory that waiting letters take."""
-        return self._buffer.used
-
     def add(self, letters: Sequence[DeadLetter]) -> None:
         """Queue these letters for writing. Never waits, never raises."""
         dropped = 0

@@ -68,13 +68,15 @@ class NewEntries:
     """Reads entries that no consumer has received yet, and waits up to `block` seconds for them.
 
     XREADGROUP applies COUNT to each stream. With room for fewer entries than there are streams, a read names only some of
-    the streams, in turn, and does not block, because the other streams may have entries.
+    the streams, in turn, and does not block, because the other streams may have entries. With `hang_up`, `end` closes the
+    connection of a read under way. Entries that the server delivers just then stay pending until the next start.
     """
 
     fault = None
 
-    def __init__(self, link: Link, streams: Sequence[Stream], block: float) -> None:
+    def __init__(self, link: Link, streams: Sequence[Stream], block: float, *, hang_up: bool = False) -> None:
         self._link = link
+        self._hang_up = hang_up
         self._streams = streams
         self._block = max(1, int(block * 1000))
         names = streams[0].names
@@ -95,7 +97,9 @@ class NewEntries:
         await self._link.call(*self._words, 1, "STREAMS", stream.key, LAST_ID)
 
     async def end(self) -> None:
-        """Do nothing: the read under way returns after `block` seconds."""
+        """End the read under way if it would wait for long; else do nothing, because it returns after `block` seconds."""
+        if self._hang_up:
+            await self._link.close()
 
     async def close(self) -> None:
         """Do nothing: the connection is the reader's, which closes it."""

@@ -40,7 +40,9 @@ class SourceTiming:
     """The timing of a source's connection, in seconds."""
 
     block: float = 0.5
-    """The time that one read waits for entries, which `stop` may take too."""
+    """The time that one read waits for entries, which `stop` may take too, unless it hangs up."""
+    hang_up: bool = False
+    """Whether `stop` closes the connection of a read under way. An entry read just then waits for the next start."""
     dead_after: float = SILENCE
     """A read without an answer for this time means a dead connection. Greater than `block`, for a busy server."""
     first_delay: float = 0.1

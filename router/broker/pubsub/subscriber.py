@@ -27,6 +27,9 @@ CHUNK = 64 * 1024
 MOMENT = 0.01
 """Seconds between two checks of a connection, at least."""
 
+ROUNDED = 0.001
+"""Seconds by which a timer of uvloop may fire too early, because it counts in milliseconds."""
+
 STANDSTILL = 0.25
 """Seconds of a timer's delay above which the event loop counts as blocked."""
 
@@ -106,7 +109,7 @@ class Subscriber(asyncio.BufferedProtocol):
         self._transport.abort()
 
     async def watch(self, ping_every: float, dead_after: float) -> str:
-        """Ping every `ping_every` seconds until the connection is lost; return the reason.
+        """Ping every `ping_every` seconds until the connection is lost; return the reason. The second PING may come earlier.
 
         A connection without a byte for `dead_after` seconds is lost too. Time in which our own event loop was blocked
         does not count as silence of the server, and bytes that wait in the socket are read first.
@@ -120,9 +123,9 @@ class Subscriber(asyncio.BufferedProtocol):
                 break
             if now >= next_ping:
                 self.commands.ping(for_proof=self.unproven_since is not None)
-                next_ping = now + ping_every
+                next_ping = now + ping_every - now % ping_every  # the common time of all that is done so often
             due = max(min(next_ping, heard + blocked + dead_after), now + MOMENT)
-            await asyncio.wait([self.lost], timeout=due - now)
+            await asyncio.wait([self.lost], timeout=due - now + ROUNDED)
             now = self._monotonic()
             if self.last_byte != heard:
                 heard, blocked = self.last_byte, 0.0

@@ -201,7 +201,7 @@ class RedisQueue:
     def start(self) -> None:
         """Start reading. Redis need not be reachable yet."""
         self.in_flight.isolation.join(self.in_flight)
-        self._context.rounds.join(self.renewal.wake, self._context.timing.tick)
+        self._context.rounds.join(self.renewal, self._context.timing.tick)
         jobs = zip(
             _TASKS, (self._reader.run(), self.settlement.run(), self.renewal.run(self._reader.look)), strict=True
         )
@@ -219,7 +219,7 @@ class RedisQueue:
 
     async def refresh(self) -> None:
         """Read the shared book."""
-        await self.books.tick()
+        await self.renewal.tick()
 
     async def end(self, patience: float) -> None:
         """Report outcomes, release the remaining entries, read the books once more, disconnect.
@@ -232,7 +232,7 @@ class RedisQueue:
                 await self._stop_tasks()
                 await self.settlement.flush()
                 await self.renewal.set_free()
-                await self.books.tick()
+                await self.renewal.tick()
         await self.cut()
         self.in_flight.leave_alone()
         self.in_flight.isolation.part(self.in_flight)
@@ -242,7 +242,7 @@ class RedisQueue:
     async def cut(self) -> None:
         """Stop at once and disconnect. Deliveries whose outcome was not reported stay pending."""
         await self._stop_tasks()
-        await self._context.rounds.leave(self.renewal.wake)
+        await self._context.rounds.leave(self.renewal)
         await self._reading.close()
         await self._writing.close()
 

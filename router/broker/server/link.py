@@ -166,6 +166,7 @@ class Link:
             await self.close()  # the server closed it between two commands, so no command is in doubt
         if self._connection is None:
             connection = await client.dial(self._server)
+            connection.socket_timeout = None  # `patience` limits each command; redis-py's limit costs a task and timers
             try:
                 self._marked = await self._knows_echo(connection)
             except BaseException:
@@ -205,7 +206,7 @@ class Link:
                 _check(b"%d" % self._marks, None)
 
     async def _read(self, connection: AbstractConnection) -> Any:
-        return await connection.read_response(timeout=2 * self._patience)
+        return await connection.read_response()
 
     async def _knows_echo(self, connection: AbstractConnection) -> bool:
         """Return whether the server answers ECHO. A user may lack the permission; a proxy may not know the command."""

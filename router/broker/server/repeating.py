@@ -8,10 +8,13 @@ from collections.abc import Awaitable, Callable
 
 from router.broker.server.health import Health
 from router.broker.server.link import cancelled
+from router.core.accounts.beats import until_beat
 
 
 class Repeating:
     """Calls `work` every `every` seconds from `start` to `close`. `work` may return another pause in seconds.
+
+    Tasks of the same period work at the same times (`core.accounts.beats`).
 
     An exception of `work` does not end the task. Each attempt is reported to `health`, which sets the pause after a
     failure.
@@ -52,5 +55,8 @@ class Repeating:
                     self._health.succeeded()
             self._hurried.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.every if pause is None else pause):
+                async with asyncio.timeout(self._until_next() if pause is None else pause):
                     await self._hurried.wait()
+
+    def _until_next(self) -> float:
+        return until_beat(asyncio.get_running_loop().time(), self.every)

@@ -75,7 +75,7 @@ class StreamSource(GroupSource):
             server,
             link,
             streams,
-            NewEntries(link, streams, timing.block),
+            NewEntries(link, streams, timing.block, hang_up=timing.hang_up),
             options,
             batches=batches,
             isolation=host.isolation,

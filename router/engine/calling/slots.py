@@ -1,8 +1,9 @@
 """The tasks that call one sink, with the timeout of each call; floor 5.
 
 A call is awaited in the task that makes it, because a timer and a task per call would double the cost of a small batch.
-Instead, `check` compares all deadlines several times a second. A late call is cancelled; a task whose plugin swallows
-the cancellation is abandoned and replaced. A task that ended by a fault of the router is replaced too, a little later.
+Instead, one timer compares all deadlines ten times a second, while calls are under way. A late call is cancelled; a task
+whose plugin swallows the cancellation is abandoned and replaced. A task that ended by a fault of the router is replaced
+too, a little later.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 import structlog
 
 from router.contracts import Clock, Sign
+from router.core.accounts.beats import until_beat
 from router.core.delivery.breaker import Ticket
 from router.errors import TransientError, text_of
 from router.events import Event
@@ -21,7 +23,7 @@ from router.events import Event
 log = structlog.stdlib.get_logger(__name__)
 
 TICK = 0.1
-"""Seconds between two checks of tasks that are to end."""
+"""Seconds between two checks of calls under way, and of tasks that are to end."""
 
 GRACE = 1.0
 """Seconds allowed for a cancelled call to return before its task is abandoned."""
@@ -113,7 +115,8 @@ class Slots:
         self.replaced = 0
         """The number of slots that ended by a fault of the router."""
         self._closing = False
-        self._checked_at: float | None = None
+        self._checked_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None  # set while something is to be checked
         self.retiring = False
         """True if no call may begin after those under way."""
 
@@ -144,6 +147,7 @@ class Slots:
                 self._stuck += events
             self.replaced += 1
             slot.ended_at = self._clock.monotonic()
+            self._check_soon(slot.ended_at)
 
     @property
     def in_flight(self) -> list[Event]:
@@ -164,15 +168,23 @@ class Slots:
             elif slot.deadline is not None:
                 yield Sign(part, "a call exceeds its timeout and can't be ended", slot.deadline, OVERDUE)
 
-    def check(self) -> None:
+    def _check_soon(self, now: float) -> None:
+        """Set the timer of the next check unless it is set. All sinks of the router check at the same times."""
+        if self._timer is None:
+            self._checked_at = now
+            self._timer = asyncio.get_running_loop().call_later(until_beat(now, TICK), self._check)
+
+    def _check(self) -> None:
         """Cancel calls that exceed their deadline, and replace slots that have ended.
 
         While a plugin blocks the event loop, answers that have arrived are not processed. So after a blocked period,
         each late call gets `GRACE` more seconds once.
         """
         now = self._clock.monotonic()
-        blocked = self._checked_at is not None and now - self._checked_at > BLOCKED
-        self._checked_at = now
+        blocked = now - self._checked_at > BLOCKED
+        self._timer = None
+        if any(slot.deadline is not None or slot.ended_at is not None for slot in self._slots):
+            self._check_soon(now)
         for slot in list(self._slots):
             if slot.ended_at is not None and now - slot.ended_at >= REPLACED_AFTER and not self.retiring:
                 self._slots[self._slots.index(slot)] = self._start_one()
@@ -201,7 +213,10 @@ class Slots:
     async def call(self, slot: Slot, call: Awaitable[R]) -> R:
         """Await a call of the plugin for at most `timeout`. Raises its errors, and `TransientError` if it is late."""
         slot.expired = slot.spared = False
-        slot.deadline = self._clock.monotonic() + self.timeout
+        now = self._clock.monotonic()
+        slot.deadline = now + self.timeout
+        if self._timer is None:
+            self._check_soon(now)
         try:
             result = await contained(call)
         except asyncio.CancelledError:
@@ -231,10 +246,7 @@ class Slots:
         return TransientError(f"timed out after {self.timeout:g} s")
 
     async def retire(self) -> list[Event]:
-        """Start no further calls; wait for those under way; return the deliveries that were not attempted.
-
-        The caller must go on calling `check`, which ends late calls.
-        """
+        """Start no further calls; wait for those under way; return the deliveries that were not attempted."""
         self.retiring = True
         while True:
             tasks = [slot.task for slot in self._slots if slot.task and not slot.abandoned and not slot.task.done()]
@@ -256,3 +268,5 @@ class Slots:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=GRACE)
+        if self._timer is not None:
+            self._timer.cancel()

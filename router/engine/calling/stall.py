@@ -1,17 +1,22 @@
 """The stall watch: names the plugin that blocks the event loop; floor 5.
 
 An `async def` that computes, or waits without `await`, blocks the whole router: nothing is read or delivered. A thread
-checks the loop from outside and logs the line at which it is blocked.
+looks at the loop from outside and logs the line at which it is blocked.
+
+A loop that waits for events is left asleep: the thread sees by its stack that nothing runs there. If something runs, the
+thread asks the loop for an answer. A busy loop answers at its next turn, a blocked one does not.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sys
 import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
+from types import CodeType, CoroutineType, FrameType
 from typing import Protocol
 
 import structlog
@@ -19,9 +24,9 @@ import structlog
 log = structlog.stdlib.get_logger(__name__)
 
 BLOCKED = 0.5
-"""Seconds without a heartbeat after which the loop counts as blocked."""
+"""Seconds without an answer after which the loop counts as blocked. The question comes up to `_LOOK` seconds later."""
 
-_LOOK = 0.2  # seconds between two checks
+_LOOK = 0.25  # seconds between two looks
 
 
 class Told(Protocol):
@@ -39,7 +44,7 @@ def _log(place: str, *, of_plugin: bool) -> None:
 
 
 class StallWatch:
-    """The watch of one event loop, which calls `beat` several times a second.
+    """The watch of one event loop.
 
     `plugins` are the files of the plugins, to find their frames in a stack. `told` is called, in a thread, when the loop is
     blocked; by default that is logged.
@@ -49,40 +54,42 @@ class StallWatch:
         self._told = told
         self._plugins: set[str] = set()
         self.know(plugins)
-        self._beat = time.monotonic()
-        self._watched = threading.get_ident()
+        self._asked_at: float | None = None  # None after the loop's answer
+        self._answered_at = 0.0
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="stall watch", daemon=True)
 
     def know(self, plugins: Iterable[Path]) -> None:
         """Set the files of the plugins."""
         self._plugins = {str(path) for path in plugins}
 
     def start(self) -> None:
-        """Start watching the loop of the calling thread."""
-        self._watched = threading.get_ident()
-        self._beat = time.monotonic()
-        self._thread.start()
-
-    def beat(self) -> None:
-        """Note a heartbeat of the loop."""
-        self._beat = time.monotonic()
+        """Start watching the running loop, from a coroutine."""
+        watched = _Watched()
+        threading.Thread(target=self._watch, args=[watched], name="stall watch", daemon=True).start()
 
     def stop(self) -> None:
         """Stop watching."""
         self._over.set()
 
-    def _watch(self) -> None:
+    def _answer(self) -> None:
+        """Note that the loop runs. The loop calls this when it is asked."""
+        self._asked_at, self._answered_at = None, time.monotonic()
+
+    def _watch(self, watched: _Watched) -> None:
         blocked_since: float | None = None
         while not self._over.wait(_LOOK):
-            beat = self._beat
-            if time.monotonic() - beat < BLOCKED:
+            asked_at, now = self._asked_at, time.monotonic()
+            if asked_at is None:
                 if blocked_since is not None:
-                    log.warning("the event loop is running again", seconds=round(beat - blocked_since, 1))
+                    log.warning("the event loop is running again", seconds=round(self._answered_at - blocked_since, 1))
                     blocked_since = None
-            elif blocked_since is None:
-                blocked_since = beat
-                frame = sys._current_frames().get(self._watched)  # documented, in spite of its underscore
+                if not watched.waits():
+                    self._asked_at = now
+                    with contextlib.suppress(RuntimeError):  # the loop was closed just now
+                        watched.loop.call_soon_threadsafe(self._answer)
+            elif blocked_since is None and now - asked_at >= BLOCKED:
+                blocked_since = asked_at
+                frame = watched.frame
                 place = _innermost(frame, self._plugins)
                 self._told(_shown(place or frame), of_plugin=place is not None)
 
@@ -95,3 +102,38 @@ def _innermost(frame: FrameType | None, files: set[str]) -> FrameType | None:
 
 def _shown(frame: FrameType | None) -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_name})" if frame else "unknown"
+
+
+class _Watched:
+    """The running event loop of the calling thread. Make it in a task."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._runs_loop = _caller_of_task()
+
+    @property
+    def frame(self) -> FrameType | None:
+        """The innermost frame of the loop's thread."""
+        return sys._current_frames().get(self._thread)  # documented, in spite of its underscore
+
+    def waits(self) -> bool:
+        """Return whether the loop waits for events, so that nothing runs that could block it.
+
+        uvloop waits in C: the innermost frame is then that of its caller. asyncio waits in a function of `selectors`.
+        """
+        frame = self.frame
+        if frame is None or frame.f_code is self._runs_loop:
+            return True
+        return frame.f_back is not None and frame.f_back.f_code is _RUN_ONCE
+
+
+_RUN_ONCE = asyncio.BaseEventLoop._run_once.__code__  # type: ignore[attr-defined]  # its stub has the public methods only
+
+
+def _caller_of_task() -> CodeType | None:
+    """Return the code that called the running task: with uvloop the function that runs the loop."""
+    task = asyncio.current_task()
+    coroutine = task.get_coro() if task else None
+    frame = coroutine.cr_frame if isinstance(coroutine, CoroutineType) else None
+    return frame.f_back.f_code if frame and frame.f_back else None

@@ -100,13 +100,18 @@ class SinkWorker:
         """The book of the sink's deliveries in this process."""
         return self.outcomes.book
 
+    @property
+    def timeout(self) -> float:
+        """The seconds allowed for a call of the sink."""
+        return self._slots.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self._slots.timeout = seconds
+
     def start(self) -> None:
         """Start the workers."""
         self._slots.start()
-
-    def check(self) -> None:
-        """Cancel attempts that exceed their timeout. Call it several times a second."""
-        self._slots.check()
 
     def signs(self) -> Iterator[Sign]:
         """Return the progress of the slots, for the watchdog."""
@@ -166,7 +171,7 @@ class SinkWorker:
     async def retire(self) -> None:
         """End this worker so that another one may use its queue: finish calls, return other deliveries, close the sink.
 
-        A call takes at most `timeout`. The caller must go on calling `check` until then.
+        A call takes at most `timeout`.
         """
         await self.line.give_back(await self._slots.retire())
         await self._opening.close()

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from router.broker.server.link import cancelled
+from router.core.accounts.beats import until_beat
 from router.engine.calling.stall import StallWatch
 from router.engine.composition import compose
 from router.engine.delivery import delivery_mode
@@ -32,7 +33,10 @@ from router.ops.loading import Loaded
 log = structlog.stdlib.get_logger(__name__)
 
 TICK = 0.1
-"""Seconds between two checks for attempts that exceed their timeout."""
+"""Seconds between two checks whether the drain is over."""
+
+LOOKUPS_EVERY = 0.5
+"""Seconds between two looks whether the file of a lookup has changed."""
 
 STATUS_EVERY = 5.0
 """Seconds between two STATUS lines for the service manager."""
@@ -186,7 +190,6 @@ class App:
     async def run(self) -> int:
         """Start, run and end; return the exit code. Raises `ConfigError` or `UnavailableError` if the start fails."""
         self._stop.install()
-        ticking = asyncio.create_task(self._tick(), name="tick")
         try:
             self._watch.start()
             if self._admin:
@@ -199,7 +202,6 @@ class App:
             if self._admin:
                 await self._admin.close()
             await self._watch.close()
-            ticking.cancel()
             await self._watchdog.stop()
             self._stall.stop()
             self._stop.uninstall()
@@ -227,7 +229,7 @@ class App:
             worker.start()
         if self._parts.shared.writer:
             await self._parts.shared.writer.start()
-        queues = [worker.queue for worker in self._workers()]
+        queues = self._parts.every_queue()
         for queue in queues:
             queue.start()
         if self._parts.shared.replays:
@@ -286,7 +288,7 @@ class App:
         ends = [asyncio.create_task(end.wait()) for end in (self._stop.asked, self._running.crashed)]
         for source in self._parts.every_source():
             self._running.start(source)
-        others = [asyncio.create_task(self._report_status())]
+        others = [asyncio.create_task(self._report_status()), asyncio.create_task(self._check_lookups())]
         self._reloads.start()
         if self._watch_files:
             others.append(asyncio.create_task(self._reloads.watch_files()))
@@ -295,12 +297,9 @@ class App:
             task.cancel()
         return await self._end(Exit.FINDINGS if self._running.crashed.is_set() else self._stop.code)
 
-    async def _tick(self) -> None:
+    async def _check_lookups(self) -> None:
         while True:
-            await asyncio.sleep(TICK)
-            self._stall.beat()
-            for worker in self._workers():
-                worker.check()
+            await asyncio.sleep(until_beat(asyncio.get_running_loop().time(), LOOKUPS_EVERY))
             self._parts.lookups.check()
 
     async def _report_status(self) -> None:
@@ -386,7 +385,7 @@ class App:
             log.error("deliveries could not be queued in Redis and are lost", reason="shutdown", by_sink=lost)
 
     async def _close_queues(self, patience: float) -> None:
-        await asyncio.gather(*(worker.queue.end(patience) for worker in self._workers()))
+        await asyncio.gather(*(queue.end(patience) for queue in self._parts.every_queue()))
         if self._parts.shared.durable:
             await self._parts.shared.durable.close()
 

@@ -192,7 +192,7 @@ class Lookup:
             self._health.ended(RESTORED)
 
     def check(self) -> None:
-        """Notice that the file of a lookup has changed, though no delivery asks. Call it several times a second."""
+        """Notice that the file of a lookup has changed, though no delivery asks. Call it twice a second."""
         if self._kept is None:
             return
         self._kept.look()

@@ -37,7 +37,7 @@ class LookupSet:
         return [lookup for lookup in self.lookups.values() if id(lookup) not in kept]
 
     def check(self) -> None:
-        """Notice changed files. Call it several times a second."""
+        """Notice changed files. Call it twice a second."""
         for lookup in self.lookups.values():
             lookup.check()
 

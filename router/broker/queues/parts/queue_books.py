@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 
 from router.broker.queues.parts.queue_common import GROUP, MOVES, QueueContext
+from router.broker.queues.parts.queue_rounds import Question, Row
 from router.broker.queues.queue_scripts import REDATE, RESCHEDULE
 from router.broker.server.link import Link, Word
 from router.core.accounts.books import SinkBook
@@ -28,52 +28,50 @@ class QueueBooks:
 
     def __init__(self, context: QueueContext, link: Link, own: SinkBook) -> None:
         self.shared = SinkBook(dropped_by_channel=own.dropped_by_channel)
-        """The book of the sink over all routers, as of the last `tick`."""
+        """The book of the sink over all routers, as of the last answer."""
         self.held = 0
-        """The deliveries in the queue at the last `tick`, with those in flight."""
+        """The deliveries in the queue at the last answer, with those in flight."""
         self.delayed = 0
         """The deliveries among `held` that were due later."""
         self.due: float | None = None
         """The time (monotonic seconds) at which the next delayed delivery is due; None if none waits."""
+        self.more = False
+        """True if more deliveries were due than the last call returned to the stream."""
         self.abandoned = False
-        """True if the last check found entries of a dead router."""
+        """True if entries of a dead router were found; set back by the caller that claims them."""
         self.server_time = ServerTime()
         self._context = context
         self._link = link
         self._own = own
         self._epoch = ""
+        self._next_epoch = _new_epoch()  # for books that have none
         self._counters: dict[str, int] = {}
         self._read: list[bytes] = []  # the books as Redis last gave them
-        self._ticking = asyncio.Lock()
 
     @property
     def losses(self) -> tuple[str, int]:
         """A value that changes when deliveries vanish from the queue because its data was deleted."""
         return self._epoch, self._counters.get(f"{Outcome.DROPPED.value}:{Reason.LOST.value}", 0)
 
-    async def tick(self, idle: float = 0.0) -> bool:
-        """Return due deliveries to the stream and read the books; return True if more deliveries are due.
+    def question(self, idle: float = 0.0) -> Question:
+        """Return the question that returns due deliveries to the stream and reads the books.
 
-        With `idle`, also check for entries that were not renewed for so many seconds: their router is dead.
+        With `idle`, also ask for entries that were not renewed for so many seconds: their router is dead.
         """
-        async with (
-            self._ticking
-        ):  # the script compares the books with the values sent, which the call before must have read
-            return await self._tick(idle)
-
-    async def _tick(self, idle: float) -> bool:
         counters = self._counters
-        words: list[Word] = [round(idle * 1000), self._epoch, os.urandom(8).hex(), len(counters)]
+        words: list[Word] = [round(idle * 1000), self._epoch, self._next_epoch, len(counters)]
         for name, number in counters.items():
             words += (name, number)
-        moves = 0 if self._context.ending.begun else MOVES
-        milliseconds, row = await self._context.rounds.ask(self._context.keys, moves, words)
-        moved, due, self.held, self.delayed, lost, left, books = row
+        return Question(self._context.keys, 0 if self._context.ending.begun else MOVES, words)
+
+    def read(self, row: Row) -> None:
+        """Read the answer."""
+        milliseconds, (moved, due, self.held, self.delayed, lost, left, books) = row
         now = self._context.clock.monotonic()
         self.server_time.heard(milliseconds / 1000, now)
         self.due = None if due < 0 else now + float(due) / 1000
-        if idle:
-            self.abandoned = bool(left)
+        self.more = bool(moved and due == 0)
+        self.abandoned |= bool(left)
         self.shared.degraded = self._own.degraded
         if books != self._read:
             self._read_books(books)
@@ -81,13 +79,13 @@ class QueueBooks:
             self._own.settle(lost, Outcome.DROPPED, Reason.LOST)
             message = "deliveries vanished from the queue in Redis: its data was deleted"
             self._context.log.error(message, number=lost, reason=str(Reason.LOST))
-        return bool(moved and due == 0)
 
     def _read_books(self, books: list[bytes]) -> None:
         """Copy the books from Redis into `shared`."""
         self._read = books
         read = {text(name): text(value) for name, value in zip(books[::2], books[1::2], strict=True)}
         self._epoch = read.pop("epoch")
+        self._next_epoch = _new_epoch()
         self._counters = {
             name: int(value)
             for name, value in read.items()
@@ -115,3 +113,7 @@ class QueueBooks:
         while (seen := await self._link.script(RESCHEDULE, [keys.later], [passed, MOVES, longest])) > 0:
             passed += seen
         self.server_time.went_back = False
+
+
+def _new_epoch() -> str:
+    return os.urandom(8).hex()

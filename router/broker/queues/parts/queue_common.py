@@ -36,8 +36,8 @@ MOVES = 100
 class Timing:
     """The times of a Redis queue, in seconds. Tests use shorter ones."""
 
-    block: float = 5.0
-    """The time that a read waits for entries."""
+    block: float = 10.0
+    """The time that a read waits for entries. A read that has to end earlier is unblocked."""
     unblock: float = 0.5
     """The time after `CLIENT UNBLOCK`, which the server may refuse, until a blocking read is cut off."""
     tick: float = 1.0

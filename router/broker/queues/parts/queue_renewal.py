@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 
 from router.broker.groups.group_scripts import NOT_PENDING, OF_ANOTHER
@@ -11,6 +10,7 @@ from router.broker.groups.pending import PendingEntries
 from router.broker.queues.parts.queue_books import QueueBooks
 from router.broker.queues.parts.queue_common import QueueContext
 from router.broker.queues.parts.queue_in_flight import QueueInFlight
+from router.broker.queues.parts.queue_rounds import Question, Row
 from router.broker.server.link import Link
 from router.core.delivery import claims
 
@@ -26,47 +26,87 @@ class QueueRenewal:
         self._in_flight = in_flight
         self._books = books
         self.renewed_at = 0.0
+        self.resting = False
+        """True while `run` waits, until `wake` is called."""
         self._losses: tuple[str, int] | None = None  # `QueueBooks.losses` before the last renewal
         self._wake = asyncio.Event()
+        self._due: asyncio.TimerHandle | None = None  # wakes when a retry is due
+        self._failure: Exception | None = None  # why the books could not be read while `run` was resting
+        self._renew_at = self._check_at = 0.0
+        self._checks = False  # True if the current question asks for entries of dead routers too
 
     def wake(self) -> None:
         """End the current pause of `run`."""
         self._wake.set()
 
     async def run(self, abandoned: Callable[[], Awaitable[None]]) -> None:
-        """Repeat the periodic work until cancelled; call `abandoned` when a dead router has left entries."""
-        health, timing = self._context.health, self._context.timing
-        renew_at = self._context.clock.monotonic() + claims.renew_every(self.idle)
-        check_at = self._context.clock.monotonic() + timing.claim
+        """Repeat the periodic work until cancelled; call `abandoned` when a dead router has left entries.
+
+        The rounds read the books each second without waking this task. It is woken if an answer shows more work.
+        """
+        context, health = self._context, self._context.health
+        self._renew_at = context.clock.monotonic() + claims.renew_every(self.idle)
+        self._check_at = context.clock.monotonic() + context.timing.claim
         while True:
             self._wake.clear()
             try:
-                checks = self._context.clock.monotonic() >= check_at and not self._context.ending.begun
-                more = await self._books.tick(self.idle if checks else 0.0)
-                if checks:
-                    check_at = self._context.clock.monotonic() + timing.claim
-                    if self._books.abandoned:
-                        await abandoned()
-                if self._losses is None:
-                    self._losses = self._books.losses
-                await self._books.reschedule()
-                if self._context.clock.monotonic() >= renew_at:
-                    await self._renew()
-                    renew_at = self._context.clock.monotonic() + claims.renew_every(self.idle)
+                await self._work(abandoned)
             except Exception as error:  # noqa: BLE001  # after any error the work is tried again
                 await asyncio.sleep(health.failed(error, "keep"))
                 continue
             health.succeeded("keep")
-            if not more:
-                await self._until_next()
+            if not self._books.more:
+                self.resting = True
+                try:
+                    await self._wake.wait()
+                finally:
+                    self.resting = False
 
-    async def _until_next(self) -> None:
-        """Wait until a retry is due or `wake` is called, for example by `QueueRounds`, once a second."""
-        due = self._books.due
-        delay = None if due is None else max(due - self._context.clock.monotonic(), 0.005)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(delay):
-                await self._wake.wait()
+    async def _work(self, abandoned: Callable[[], Awaitable[None]]) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        await self.tick()
+        if self._books.abandoned:
+            self._books.abandoned = False
+            await abandoned()
+        if self._losses is None:
+            self._losses = self._books.losses
+        await self._books.reschedule()
+        if self._context.clock.monotonic() >= self._renew_at:
+            await self._renew()
+            self._renew_at = self._context.clock.monotonic() + claims.renew_every(self.idle)
+
+    async def tick(self) -> None:
+        """Return due deliveries to the stream and read the books now."""
+        await self._context.rounds.ask(self)
+
+    # Called by the rounds: implements `queue_rounds.Member`.
+
+    def question(self) -> Question:
+        """Return the question about the books; every `Timing.claim` seconds also about entries of dead routers."""
+        self._checks = self._context.clock.monotonic() >= self._check_at and not self._context.ending.begun
+        return self._books.question(self.idle if self._checks else 0.0)
+
+    def read(self, row: Row) -> None:
+        """Read the answer, and wake `run` at once if there is more to do, or when the next retry is due."""
+        books, now = self._books, self._context.clock.monotonic()
+        books.read(row)
+        self._failure = None
+        if self._checks:
+            self._check_at = now + self._context.timing.claim
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if books.more or books.abandoned or books.server_time.went_back or now >= self._renew_at:
+            self._wake.set()
+        elif books.due is not None:
+            self._due = asyncio.get_running_loop().call_later(max(books.due - now, 0.005), self._wake.set)
+
+    def failed(self, error: Exception) -> None:
+        """Let `run` report an error."""
+        self._failure = error
+        self._wake.set()
 
     def renewed(self) -> None:
         """Note that everything in flight belongs to this router, as an answer of Redis has just shown."""
@@ -106,7 +146,7 @@ class QueueRenewal:
         gone = {entry for entry in ready if states.get(entry) == OF_ANOTHER}
         missing = {entry for entry in ready - in_flight.lost if states.get(entry) == NOT_PENDING}
         if missing:
-            await self._books.tick()
+            await self.tick()
             if self._books.losses == self._losses:
                 gone |= missing
             else:

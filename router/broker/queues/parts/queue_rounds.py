@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 from redis import exceptions as failures
 
 from router.broker.queues.queue_scripts import TICK
-from router.broker.server import answers
+from router.broker.server.answers import plain
 from router.broker.server.client import Server
 from router.broker.server.link import Link, Word, cancelled
+from router.core.accounts.beats import until_beat
 
 TOGETHER = 100
 """Queues in one script call at most: the server executes nothing else meanwhile."""
@@ -20,17 +21,37 @@ Row = tuple[int, list[Any]]
 """The server's time in milliseconds, and the script's answer for one queue."""
 
 
-class _Question(NamedTuple):
-    """A request about one queue: its keys, the number of retries it may move, other arguments, the awaited answer."""
+class Question(NamedTuple):
+    """A request about one queue: its keys, the number of retries it may move, other arguments."""
 
     keys: Sequence[str]
     moves: int
     words: list[Word]
-    answer: asyncio.Future[Row]
+
+
+class Member(Protocol):
+    """A queue for which the rounds ask."""
+
+    @property
+    def resting(self) -> bool:
+        """True if the queue wants to be asked for in the next round. While it is at work, it asks by itself."""
+
+    def question(self) -> Question:
+        """Return the question as it is to be sent now."""
+
+    def read(self, row: Row) -> None:
+        """Read the answer. It is called before the next question is sent."""
+
+    def failed(self, error: Exception) -> None:
+        """Note that a round brought no answer."""
+
+
+Asked = dict[Member, list[asyncio.Future[None]]]
+"""The queues to ask for, and those who wait for the answer; a round alone leaves the list empty."""
 
 
 class QueueRounds:
-    """Wakes the queues of a router at the same time, and sends their simultaneous requests in one script call.
+    """Asks for all resting queues of a router at the same time, and sends simultaneous questions in one script call.
 
     The first queue that joins opens the connection; the last one that leaves closes it.
     """
@@ -38,8 +59,8 @@ class QueueRounds:
     def __init__(self, server: Server, group: str) -> None:
         self._link = Link(server)
         self._group = group
-        self._members: dict[Callable[[], None], float] = {}
-        self._questions: list[_Question] = []
+        self._members: dict[Member, float] = {}
+        self._asked: Asked = {}
         self._beat: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[None] | None = None
 
@@ -48,74 +69,85 @@ class QueueRounds:
         """The time (`time.monotonic`, seconds) at which the current command began; None between two commands."""
         return self._link.since
 
-    def join(self, wake: Callable[[], None], every: float) -> None:
-        """Call `wake` every `every` seconds from now on, or more often if another member asks for that."""
-        self._members[wake] = every
+    def join(self, member: Member, every: float) -> None:
+        """Ask for `member` every `every` seconds from now on, or more often if another member wants that."""
+        self._members[member] = every
         if self._beat is None:
-            self._beat = asyncio.create_task(self._wake_all(), name="queues: rounds")
+            self._beat = asyncio.create_task(self._go_round(), name="queues: rounds")
 
-    async def leave(self, wake: Callable[[], None]) -> None:
-        """Stop calling `wake`."""
-        self._members.pop(wake, None)
+    async def leave(self, member: Member) -> None:
+        """Ask for `member` no more."""
+        self._members.pop(member, None)
         if not self._members:
             tasks = [task for task in (self._beat, self._asking) if task is not None]
             self._beat = self._asking = None
             await cancelled(tasks)
             await self._link.close()
 
-    async def _wake_all(self) -> None:
+    async def _go_round(self) -> None:
         while True:
-            await asyncio.sleep(min(self._members.values()))
-            for wake in list(self._members):
-                wake()
+            await asyncio.sleep(until_beat(asyncio.get_running_loop().time(), min(self._members.values())))
+            for member in self._members:
+                if member.resting:
+                    self._asked.setdefault(member, [])
+            self._send()
 
-    async def ask(self, keys: Sequence[str], moves: int, words: list[Word]) -> Row:
-        """Run `TICK` for one queue, in one call with all queues that ask now. Raises redis-py's errors."""
-        answer: asyncio.Future[Row] = asyncio.get_running_loop().create_future()
-        self._questions.append(_Question(keys, moves, words, answer))
-        if self._asking is None or self._asking.done():
+    async def ask(self, member: Member) -> None:
+        """Ask for one queue, in one call with all that are asked for now. Raises redis-py's errors."""
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asked.setdefault(member, []).append(answer)
+        self._send()
+        await answer
+
+    def _send(self) -> None:
+        if self._asked and (self._asking is None or self._asking.done()):
             self._asking = asyncio.create_task(self._ask_all(), name="queues: books")
-        return await answer
 
     async def _ask_all(self) -> None:
-        while self._questions:
-            asked = [question for question in self._questions[:TOGETHER] if not question.answer.done()]
-            del self._questions[:TOGETHER]
+        while self._asked:
+            asked = {member: self._asked.pop(member) for member in list(self._asked)[:TOGETHER]}
             try:
                 await self._ask(asked)
             except Exception as error:  # noqa: BLE001  # `ask` raises the error
                 _fail(asked, error)
             except BaseException:
-                _fail([*asked, *self._questions], failures.ConnectionError("the connection was closed"))
+                _fail(asked | self._asked, failures.ConnectionError("the connection was closed"))
+                self._asked = {}
                 raise
 
-    async def _ask(self, asked: Sequence[_Question]) -> None:
-        if not asked:
-            return
+    async def _ask(self, asked: Asked) -> None:
         share = len(asked)
-        keys = [key for question in asked for key in question.keys]
+        questions = [member.question() for member in asked]
+        keys = [key for question in questions for key in question.keys]
         words: list[Word] = [self._group]
-        for question in asked:
+        for question in questions:
             words += (-(-question.moves // share), *question.words)
         try:
             milliseconds, *rows = await self._link.script(TICK, keys, words)
         except failures.NoPermissionError:
             if share == 1:
                 raise
-            for question in asked:  # Redis refuses the call if the keys of a single queue are forbidden
+            for member, answers in asked.items():  # Redis refuses the call if the keys of a single queue are forbidden
                 try:
-                    await self._ask([question])
+                    await self._ask({member: answers})
                 except failures.ResponseError as error:
-                    _fail([question], error)
+                    _fail({member: answers}, error)
             return
-        for question, row in zip(asked, rows, strict=True):
+        for (member, answers), row in zip(asked.items(), rows, strict=True):
             if isinstance(row, failures.ResponseError):
-                _fail([question], answers.plain(row))
-            elif not question.answer.done():
-                question.answer.set_result((milliseconds, row))
+                _fail({member: answers}, plain(row))
+                continue
+            member.read((milliseconds, row))
+            for answer in answers:
+                if not answer.done():
+                    answer.set_result(None)
 
 
-def _fail(questions: Sequence[_Question], error: Exception) -> None:
-    for question in questions:
-        if not question.answer.done():
-            question.answer.set_exception(error)
+def _fail(asked: Asked, error: Exception) -> None:
+    """Raise an error in those who wait for an answer; a queue for which nobody waits is told by itself."""
+    for member, answers in asked.items():
+        if not answers:
+            member.failed(error)
+        for answer in answers:
+            if not answer.done():
+                answer.set_exception(error)
