@@ -361,7 +361,7 @@ class Simulator:
         """Return the addresses that are sent to and those that are printed; None if the delivery is sent as it is."""
         if local or self._config.deliver == "send":
             return None
-        return self._allowed.part(rendered, mail=mail)
+        return self._allowed.split(rendered, mail=mail)
 
 
 def _unread(event: Event, detail: str) -> Simulation:

@@ -3,7 +3,7 @@
 import pytest
 
 from router.core.delivery import claims
-from router.core.delivery.claims import Pending, Take
+from router.core.delivery.claims import ClaimBatch, Pending
 
 
 def entries(deliveries, number, first=1):
@@ -11,7 +11,10 @@ def entries(deliveries, number, first=1):
 
 
 def sizes(pending):
-    return [(len(take.entries), take.entries[0].deliveries if take.alone else None) for take in claims.takes(pending)]
+    return [
+        (len(take.entries), take.entries[0].deliveries if take.alone else None)
+        for take in claims.claim_batches(pending)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -32,8 +35,8 @@ def test_batches_get_smaller_as_entries_get_more_suspicious(pending, expected):
 
 def test_the_harmless_come_first_and_each_kind_in_its_order():
     pending = [Pending(b"1-0", 3), Pending(b"2-0", 1), Pending(b"3-0", 2), Pending(b"4-0", 1)]
-    taken = [Take([pending[1], pending[3]]), Take([pending[2]]), Take([pending[0]], alone=True)]
-    assert list(claims.takes(pending)) == taken
+    taken = [ClaimBatch([pending[1], pending[3]]), ClaimBatch([pending[2]]), ClaimBatch([pending[0]], alone=True)]
+    assert list(claims.claim_batches(pending)) == taken
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,7 @@ def test_one_bad_entry_among_a_thousand_is_found_and_nobody_else_is():
         for number in [n for n, count in counts.items() if claims.is_poison(count, 5)]:
             given_up.append(number)
             del counts[number]
-        for take in claims.takes([Pending(b"%d-0" % n, count) for n, count in counts.items()]):
+        for take in claims.claim_batches([Pending(b"%d-0" % n, count) for n, count in counts.items()]):
             numbers = [claims.parse(entry.id)[0] for entry in take.entries]
             for number in numbers:
                 counts[number] += 1

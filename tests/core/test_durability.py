@@ -3,7 +3,7 @@
 import pytest
 
 from router.config.models import ListConfig, PubSubConfig, StreamConfig
-from router.core.accounts.durability_risks import brings_its_own, judge, power_cut
+from router.core.accounts.durability_risks import has_events_from_elsewhere, judge, power_cut
 
 
 @pytest.mark.parametrize(
@@ -59,4 +59,4 @@ def stream(**keys):
     ],
 )
 def test_it_matters_for_what_redis_has_from_us_alone(sources, matters):
-    assert brings_its_own(sources, "redis://a:6379") is matters
+    assert has_events_from_elsewhere(sources, "redis://a:6379") is matters

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core.delivery.responses import UNSAID, check_response, quote_response, retry_after
+from router.core.delivery.responses import DEFAULT_RETRY_AFTER, check_response, quote_response, retry_after
 from router.errors import DeliveryError, PermanentError, SinkError, TransientError
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -121,8 +121,8 @@ def test_an_answer_without_a_good_date_is_counted_by_our_clock():
     ("status", "headers", "literal", "wait", "scope"),
     [
         (429, {"Retry-After": "17"}, True, 17.0, None),
-        (429, {}, True, UNSAID, None),
-        (429, {"Retry-After": "soon"}, False, UNSAID, None),
+        (429, {}, True, DEFAULT_RETRY_AFTER, None),
+        (429, {"Retry-After": "soon"}, False, DEFAULT_RETRY_AFTER, None),
         (503, {"Retry-After": "17"}, True, 17.0, "sink"),
         (503, {}, True, None, "sink"),
         (503, {"Retry-After": "17"}, False, 17.0, None),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from router.core.delivery.responses import UNSAID
+from router.core.delivery.responses import DEFAULT_RETRY_AFTER
 from router.errors import DeliveryError, PermanentError, SinkError, TransientError
 from tests.support.chat import HOOK, TOKEN, bot, chat, posted, webhook
 from tests.support.http import Reply, stand_in
@@ -51,7 +51,7 @@ WEBHOOKS = ["slack", "discord", "teams", "mattermost", "google-chat"]
     ],
 )  # fmt: skip
 async def test_statuses_of_webhooks(service, status, kind):
-    check(await outcome(service, webhook, Reply(status)), kind, wait=UNSAID if status == 429 else None)
+    check(await outcome(service, webhook, Reply(status)), kind, wait=DEFAULT_RETRY_AFTER if status == 429 else None)
 
 
 @pytest.mark.parametrize("service", WEBHOOKS)
@@ -78,10 +78,10 @@ async def test_retry_after_of_webhooks(service):
         ("discord", Reply(429, json={"retry_after": 64_000}), TRANSIENT, "429", 3600),
         ("discord", Reply(429, json={"retry_after": 900}, headers={"Retry-After": "1"}), TRANSIENT, "429", 1),
         ("discord", Reply(429, json={"retry_after": -1}), TRANSIENT, "429", 0),
-        ("discord", Reply(429, json={"retry_after": "soon"}), TRANSIENT, "429", UNSAID),
+        ("discord", Reply(429, json={"retry_after": "soon"}), TRANSIENT, "429", DEFAULT_RETRY_AFTER),
         ("discord", Reply(400, json={"code": 50035, "message": "Invalid Form Body"}), PERMANENT, "Invalid Form Body", None),
         ("teams", Reply(200, body=b"1"), None, "", None),
-        ("teams", Reply(200, body=b"Webhook message delivery failed with error: HTTP error 429"), TRANSIENT, "429", UNSAID),
+        ("teams", Reply(200, body=b"Webhook message delivery failed with error: HTTP error 429"), TRANSIENT, "429", DEFAULT_RETRY_AFTER),
         ("teams", Reply(200, body=b"failed ... returned HTTP error 413 with ContextId"), PERMANENT, "413", None),
         ("teams", Reply(200, body=b"failed ... returned HTTP error 404"), SINK, "404", None),
         ("mattermost", Reply(400, json={"id": "web.incoming_webhook.invalid.app_error"}), SINK, "invalid", None),
@@ -202,7 +202,7 @@ async def test_a_limit_is_that_of_the_address_unless_the_answer_says_otherwise(s
 @pytest.mark.parametrize("word", ["ratelimited", "rate_limited"])
 async def test_slack_may_say_that_it_is_too_much_with_a_status_that_does_not(word):
     error = await outcome("slack", bot, slack(word))
-    check(error, TRANSIENT, word, UNSAID)
+    check(error, TRANSIENT, word, DEFAULT_RETRY_AFTER)
 
 
 # --- secrets ----------------------------------------------------------------------------------------------------------

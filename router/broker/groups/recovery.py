@@ -16,7 +16,7 @@ from router.broker.groups.pending import PendingEntries
 from router.broker.server.link import Link
 from router.contracts import Clock
 from router.core.delivery import claims
-from router.core.delivery.claims import Pending, Take
+from router.core.delivery.claims import ClaimBatch, Pending
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ class Recovery:
                         await self._give_up(look, entry)
                     else:
                         rest.append(entry)
-                for take in claims.takes(rest):
+                for take in claims.claim_batches(rest):
                     await self._try(look, take)
                     if self._enough(look):
                         return look.number
@@ -90,7 +90,7 @@ class Recovery:
         for found in await self._take_some(look, [entry], count=False):
             self._batches.give_up(look.stream, found, entry.deliveries, since)
 
-    async def _try(self, look: _Look, take: Take) -> None:
+    async def _try(self, look: _Look, take: ClaimBatch) -> None:
         """Take entries and wait until an attempt of each has returned, or until the time limit."""
         entries = take.entries
         while entries and not self._stop.is_set():

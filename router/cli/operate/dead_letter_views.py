@@ -9,7 +9,7 @@ import msgspec
 from router.broker.dead_letters.dead_letter_store import Kept
 from router.cli.operate.bulk import ago
 from router.cli.tables import Column
-from router.core.accounts.dead_letter_filter import brief, content, faults, moment_of, told
+from router.core.accounts.dead_letter_filter import brief, content, fault_line, faults, moment_of
 from router.escaping import escape_json
 from router.ops.redaction import Redactor
 from router.wording import counted
@@ -121,7 +121,7 @@ def page(kept: Kept, now: float) -> Iterator[str]:
     if found is not None:
         yield "does not fit its schema:"
         for fault in found:
-            yield f"  {told(fault)}"
+            yield f"  {fault_line(fault)}"
     yield "payload:"
     payload = content(letter)
     yield payload if isinstance(payload, str) else msgspec.json.format(msgspec.json.encode(payload), indent=2).decode()

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from router.cli.brief_redis import ask_briefly
 from router.cli.common import redis_queues
-from router.core.accounts.durability_risks import brings_its_own, judge, power_cut
+from router.core.accounts.durability_risks import has_events_from_elsewhere, judge, power_cut
 from router.errors import Problem
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def problems(loaded: Loaded) -> list[Problem]:
     embedded = redis.url == "embedded"
     info = {"aof_enabled": "1", "appendfsync": redis.appendfsync} if embedded else _asked(redis.url)
     cure = "`redis: {appendfsync: always}`" if embedded else "appendfsync always"
-    notes = power_cut(info, cure) if brings_its_own(config.sources.values(), redis.url) else ()
+    notes = power_cut(info, cure) if has_events_from_elsewhere(config.sources.values(), redis.url) else ()
     file, path = str(loaded.path), "redis.appendfsync" if embedded else "redis.url"
     return [
         *(Problem(text, file=file, path=path, severity="warning") for text in judge(info)),

@@ -1,7 +1,7 @@
 """The count of open deliveries per entry of a source with acknowledgements; pure.
 
-A source passes on entries in batches. An entry becomes deliveries or a dead letter. It is complete when all of them are
-settled; only then may the source acknowledge it.
+A source passes entries on in batches. An entry becomes deliveries or a dead letter. An entry is complete when all its
+deliveries are settled; only then may the source acknowledge it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Ledger:
         """The number of entries that are not complete."""
 
     def expect(self, position: int, deliveries: int) -> bool:
-        """Set the number of deliveries made of an entry; return True if it is 0, which completes the entry."""
+        """Set the number of deliveries made of an entry; return True if the number is 0, which completes the entry."""
         if deliveries:
             self._open[position] = deliveries
             return False
@@ -30,7 +30,7 @@ class Ledger:
         return True
 
     def add(self, position: int, deliveries: int) -> None:
-        """Expect so many more deliveries of an entry, because one was split."""
+        """Expect `deliveries` more deliveries of an entry, because one of its deliveries was split."""
         self._open[position] += deliveries
 
     def open(self, position: int) -> int:
@@ -42,11 +42,11 @@ class Ledger:
 
         Raises `ValueError` if no delivery was open: an entry must not be acknowledged twice.
         """
-        still = self._open[position] - 1
-        if still < 0:
+        left = self._open[position] - 1
+        if left < 0:
             raise ValueError(f"entry {position} has nothing left to settle")
-        self._open[position] = still
-        if still:
+        self._open[position] = left
+        if left:
             return False
         self.left -= 1
         return True

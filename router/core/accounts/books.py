@@ -10,10 +10,10 @@ from router.errors import Reason
 from router.events import Outcome
 
 CHANNELS = 1_000
-"""Channels whose drops are counted separately, at most."""
+"""The largest number of channels whose drops are counted separately."""
 
 LONGEST_CHANNEL = 1_000
-"""Bytes of the longest channel name that is remembered: a publisher may use names of many megabytes."""
+"""The longest channel name that is remembered, in bytes: a publisher may use names of many megabytes."""
 
 OTHER = "other"
 """The name under which the drops of all other channels are counted."""
@@ -32,14 +32,14 @@ class SourceBook:
     trimmed_exact: bool = True
     """True if `trimmed` is exact; else it is a lower bound."""
     possibly_repeated: int = 0
-    """Entries completed here that another router may have had too."""
+    """Entries completed here that another router may have delivered too."""
     schema_warnings: int = 0
-    """Events that a schema of mode `warn` let pass although they do not fit; counted as routed or unmatched too."""
+    """Events that failed a schema of mode `warn`. They are also counted as routed or unmatched."""
 
 
 @dataclass(slots=True, eq=False)
 class RouteBook:
-    """The events that one route took, also those whose deliveries are made by another route (one message, once)."""
+    """The events that one route took, including those whose deliveries were merged into another route's."""
 
     events: int = 0
 
@@ -48,7 +48,7 @@ class RouteBook:
 class SinkBook:
     """The deliveries of one sink.
 
-    Settled ones are delivered, printed, dead-lettered, dropped, suppressed or handed over.
+    A settled delivery is delivered, printed, dead-lettered, dropped, suppressed or handed over.
     """
 
     planned: int = 0
@@ -58,7 +58,7 @@ class SinkBook:
     left: int = 0
     """Planned deliveries that were not enqueued, because another router has them or they are in the queue already."""
     accepted: int = 0
-    """Deliveries in the queue, and those that were settled."""
+    """Deliveries that are in the queue or settled."""
     delivered: int = 0
     printed: int = 0
     """Shown instead of sent, by the option `deliver`."""
@@ -72,7 +72,7 @@ class SinkBook:
     """Drops of the first `CHANNELS` channels; further channels and very long names are counted under `OTHER`."""
 
     def settle(self, number: int, outcome: Outcome, reason: Reason | None = None) -> None:
-        """Count so many settled deliveries. `reason` is needed unless they are delivered, printed or handed over."""
+        """Count `number` settled deliveries. Every outcome but delivered, printed and handed over needs a `reason`."""
         if outcome is Outcome.DELIVERED:
             self.delivered += number
         elif outcome is Outcome.PRINTED:
@@ -84,7 +84,7 @@ class SinkBook:
             self._counters()[outcome][reason] += number
 
     def split(self, parts: int) -> None:
-        """Count so many additional deliveries, made by a split and accepted at once."""
+        """Count `parts` additional deliveries, which a split made in the queue."""
         self.planned += parts
         self.accepted += parts
 
@@ -113,8 +113,10 @@ class SinkBook:
     @property
     def pending(self) -> int:
         """The number of deliveries that are not settled."""
-        over = self.delivered + self.printed + self.handed_over
-        return self.accepted - over - self.dead_lettered.total() - self.dropped.total() - self.suppressed.total()
+        without_reason = self.delivered + self.printed + self.handed_over
+        return (
+            self.accepted - without_reason - self.dead_lettered.total() - self.dropped.total() - self.suppressed.total()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ class Books:
     """The routes in force, in their order."""
 
     def use_routes(self, ids: Iterable[str]) -> None:
-        """Keep a book for each of these routes: those that are new begin at 0, those that are gone are forgotten."""
+        """Keep a book for each of these routes. New routes begin at 0; the books of removed routes are dropped."""
         self.routes = {name: self.routes.get(name) or RouteBook() for name in ids}
 
     @property

@@ -38,7 +38,7 @@ class DeadLetterFilter:
     until: float | None = None
     where: Expression | None = None
     failures: Counter[str] = field(default_factory=Counter)
-    """How often `where` could not be worked out, by what was wrong; such a letter is not meant."""
+    """The number of letters for which `where` could not be evaluated, by the fault. These letters are not chosen."""
 
     def chosen(self, letters: Iterable[DeadLetter], now: float) -> list[bool]:
         """Return for each letter whether it meets all conditions; `now` is seconds since the epoch."""
@@ -65,7 +65,7 @@ class DeadLetterFilter:
 
 
 def _stamp(at: float | None) -> str | None:
-    """Return a time in the format of letters, in which times can be compared as text."""
+    """Return a time in the format of letters, which sorts as text."""
     return None if at is None else events.timestamp(datetime.fromtimestamp(at, UTC))
 
 
@@ -174,13 +174,13 @@ def faults(letter: DeadLetter) -> list[dict[str, str]] | None:
     return found
 
 
-def told(fault: Mapping[str, str]) -> str:
-    """Return what a schema has against one place of the payload, as people read it."""
+def fault_line(fault: Mapping[str, str]) -> str:
+    """Return a schema's fault as a line of text: pointer, keyword and message."""
     return f"{fault.get('pointer') or '/'} {fault.get('keyword', '')}: {fault.get('message', '')}"
 
 
 def brief(letter: DeadLetter) -> str:
-    """Return the detail in a few words."""
+    """Return the detail on one line; the faults of a schema without their keywords."""
     found = faults(letter)
     if found is None:
         return letter.detail

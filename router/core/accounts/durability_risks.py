@@ -26,7 +26,7 @@ def judge(info: Mapping[str, str]) -> tuple[str, ...]:
 def power_cut(info: Mapping[str, str], cure: str = "appendfsync always") -> tuple[str, ...]:
     """Return a warning about losses by a power cut, from a server's INFO with its `appendfsync`; `cure` is the advice.
 
-    Returns nothing if `appendfsync` is unknown: a server may refuse CONFIG GET.
+    The result is empty if there is no risk, or if `appendfsync` is unknown because the server refused CONFIG GET.
     """
     unsynced = _UNSYNCED.get(info.get("appendfsync", ""))
     if info.get("aof_enabled") != "1" or unsynced is None:
@@ -35,10 +35,10 @@ def power_cut(info: Mapping[str, str], cure: str = "appendfsync always") -> tupl
     return (f"{lost}: events that came by pub/sub or from another server are lost then; to keep them set {cure}",)
 
 
-def brings_its_own(sources: Iterable[SourceConfig], redis_url: str) -> bool:
+def has_events_from_elsewhere(sources: Iterable[SourceConfig], redis_url: str) -> bool:
     """Return whether any events come from pub/sub or from another server than the queues' Redis.
 
-    Streams and lists of that Redis are in the same append-only file as the queues. If it loses the enqueueing of an
-    event, it loses the acknowledgement too, and the event is read again.
+    Streams and lists of the queues' Redis are in the same append-only file as the queues. If the file lacks the
+    enqueueing of an event, it lacks the acknowledgement too, and the event is read again.
     """
     return any(source.type == "pubsub" or source.url not in {None, redis_url} for source in sources)

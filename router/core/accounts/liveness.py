@@ -1,7 +1,7 @@
-"""The judgement which components hang, from the progress (`Sign`) that they report; pure.
+"""The decision which components hang, from the progress (`Sign`) that they report; pure.
 
-An open connection proves nothing; only progress does. A component that waits for something that may never come is
-healthy. A component whose operation takes longer than its limit hangs.
+A component hangs if an operation takes longer than its limit. A component that waits for input, such as a message, is
+healthy. An open connection is no proof of health, because the other end may be stuck.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ STANDSTILL = 0.25
 """Seconds of a check's delay above which the event loop counts as blocked."""
 
 REMEMBERED = 1_000
-"""Blocked periods that are remembered: more than an hour of them, with a check every few seconds."""
+"""The largest number of remembered blocked periods: more than an hour of them, with a check every few seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """A component that hangs: its operation, and for how many seconds (without those in which the loop was blocked)."""
+    """A component that hangs: its operation, and the seconds since it began, without those of a blocked event loop."""
 
     part: str
     doing: str
@@ -34,7 +34,7 @@ class Hang:
 class Judge:
     """Judges the progress of components at intervals. All times are monotonic seconds.
 
-    While the event loop is blocked, no component can make progress. That time counts against none of them.
+    While the event loop is blocked, no component can make progress. This time is not counted as a hang.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Judge:
         return tuple(found.values())
 
     def _age(self, since: float, now: float) -> float:
-        """Return the seconds since then, without those in which the event loop was blocked."""
+        """Return the seconds from `since` to `now`, without those in which the event loop was blocked."""
         age = now - since
         for until, seconds in reversed(self._standstills):
             if until <= since:

@@ -1,7 +1,7 @@
 """The records of deliveries in a Redis queue: msgpack with a version; pure.
 
-A record holds the event with its bytes as published, never a rendered text: each attempt renders with the configuration
-then in force. The due time of a delayed delivery is not in the record but in the sorted set.
+A record holds the event with its bytes as published. It holds no rendered text, because each attempt renders with the
+configuration then in force. The due time of a delayed delivery is not in the record but in the sorted set.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VERSION = 1
 """The version of records. It rises when older routers can no longer read a new record."""
 
 LONGEST_ERROR = 1024
-"""Bytes of the last error that a record stores, at most."""
+"""The largest number of bytes of the last error that a record stores."""
 
 
 LATEST = 253402300800.0
@@ -40,7 +40,7 @@ Format = Literal["json", "text"]
 class UnknownRecordError(Exception):
     """A record that this router can't read: of a newer version, or written by another program.
 
-    Leave it in the queue.
+    The record must stay in the queue, because a newer router may be able to read it.
     """
 
 
@@ -53,7 +53,7 @@ class _Record(msgspec.Struct, array_like=True, gc=False):
     raw: bytes
     route: str
     overridden: bool
-    """True if the route overrode options of the sink: without the route, the text or address would be another."""
+    """True if the route overrode options of the sink. Without the route, the text or address would differ."""
     source: str
     channel: str
     pattern: str | None
@@ -99,12 +99,12 @@ def pack(events: Sequence[Event], overriding: AbstractSet[str] = frozenset()) ->
             e.format,  # type: ignore[arg-type]  # a delivery's format is one of these two
         )
         if history is not None or e.headers or e.attempt != 1 or e.address is not None:
-            _add_the_rest(made, e, history)
+            _add_optional_fields(made, e, history)
         append(encode(made))
     return packed
 
 
-def _add_the_rest(record: _Record, event: Event, history: History | None) -> None:
+def _add_optional_fields(record: _Record, event: Event, history: History | None) -> None:
     record.headers, record.attempt, record.address = event.headers, event.attempt, event.address
     if history is not None:
         # If the clock was at 1970, the first failure may lie before the epoch, which a record can't hold.
@@ -166,14 +166,14 @@ class Reader:
 
 
 def history_of(data: bytes) -> History | None:
-    """Return the earlier failures of the delivery in a record; None if it has not failed, or if this is no readable record."""
+    """Return the earlier failures of the delivery in a record; None if there are none or the record can't be read."""
     with contextlib.suppress(UnknownRecordError):
         return Reader("").read(data, None)[0]._history
     return None
 
 
 HEAD = 256
-"""The first bytes of a record that `received_at` needs: an id has at most 200 bytes."""
+"""The number of bytes from the beginning of a record that `received_at` needs: an id has at most 200 bytes."""
 
 
 def received_at(head: bytes) -> float | None:

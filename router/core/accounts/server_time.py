@@ -1,9 +1,9 @@
-"""The check whether a server's clock was set back; pure."""
+"""The check whether the clock of a Redis server was set back; pure."""
 
 from __future__ import annotations
 
 STEP = 1.0
-"""Seconds that the server's clock may seem to lose against ours: an answer rarely takes longer than that."""
+"""The seconds that the server's clock may seem to lose against ours, because an answer may take that long."""
 
 
 class ServerTime:
@@ -13,7 +13,7 @@ class ServerTime:
         self.went_back = True
         """True if the clock was set back and due times are not corrected yet.
 
-        True at first, because it was unobserved.
+        True at first, because the clock was not observed before.
         """
         self._ahead: float | None = None
 

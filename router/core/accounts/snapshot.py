@@ -38,9 +38,9 @@ class SourceStatus:
     trimmed_exact: bool
     """True if `trimmed` is exact; else it is a lower bound."""
     possibly_repeated: int
-    """Entries completed here that another router may have had too."""
+    """Entries completed here that another router may have delivered too."""
     schema_warnings: int
-    """Events that a schema of mode `warn` let pass although they do not fit; counted as routed or unmatched too."""
+    """Events that failed a schema of mode `warn`. They are also counted as routed or unmatched."""
     received: int
     rejected: Counts
     unmatched: int
@@ -72,8 +72,8 @@ class Failure:
 class SinkStatus:
     """The state of a sink: its backlog, and the outcomes of its deliveries in numbers.
 
-    `pending` counts the deliveries in the queue, with the `delayed` ones (they wait for their next attempt) and those
-    in flight (`in_hand`). `waiting` counts deliveries on their way to a Redis queue, which no book counts yet.
+    `pending` counts all deliveries in the queue, including the `delayed` ones (which wait for a retry) and those in
+    flight (`in_hand`). `waiting` counts deliveries on their way to a Redis queue, which no book counts yet.
     """
 
     type: str
@@ -95,18 +95,18 @@ class SinkStatus:
     """Delivered with the JSON line in place of a text that could not be rendered."""
     dropped_by_channel: Counts
     unreadable: int = 0
-    """Entries in flight from the Redis queue that this router can't read; they stay pending."""
+    """Entries of the Redis queue that this router can't read; they stay pending."""
     replaced: int = 0
     """Workers that ended by a fault of the router and were replaced."""
     printed: int = 0
     """Shown instead of sent, by the option `deliver`."""
     next_attempt: float | None = None
-    """The time (seconds since the epoch) of the next planned attempt: the breaker's probe, the end of a pause, else the
-    next retry. None if none is planned."""
+    """The time of the next planned attempt (seconds since the epoch), None if none is planned: the breaker's probe, the
+    end of a pause, else the next retry."""
     last_failure: Failure | None = None
     """The last failure in this process that is followed by a retry."""
     max_events: int = 0
-    """The most deliveries that the queue holds; 0 if not known."""
+    """The largest number of deliveries in the queue; 0 if not known."""
     when_full: str = "block"
     """What happens to a delivery without room: `block`, `drop-newest` or `drop-oldest`."""
 
@@ -121,8 +121,8 @@ class SinkStatus:
 class LookupStatus:
     """The state of a lookup: whether its store answers, and its requests in numbers since the start or its last change.
 
-    `hits` and `misses` count the keys that the cache knew, and did not know. `fetches` counts the calls of the store,
-    `errors` the keys that could not be fetched. `size` is the number of records in memory.
+    `hits` and `misses` count the keys that were in the cache and those that were not. `fetches` counts the calls of the
+    store, `errors` the keys that could not be fetched. `size` is the number of records in memory.
     """
 
     type: str
@@ -174,14 +174,15 @@ class Snapshot:
     orphaned: Counts = field(default_factory=dict)
     """The number of deliveries in orphaned Redis queues, by the name of the missing sink."""
     expression_failures: Counts = field(default_factory=dict)
-    """How often an expression could not be evaluated, by its path in the configuration, where that costs no delivery."""
+    """The number of failed evaluations by the expression's path in the configuration, for expressions whose failure
+    costs no delivery."""
     file: str = ""
     """The configuration file that the router was started with."""
     env_file: str | None = None
     redis_url: str = ""
     """The address of the router's own Redis, without credentials."""
     redis_from: str = ""
-    """Where it came from: `$NAME` of a variable, `redis.url`, or `embedded`."""
+    """The origin of `redis_url`: `$NAME` of a variable, `redis.url`, or `embedded`."""
 
     @property
     def reasons(self) -> tuple[str, ...]:

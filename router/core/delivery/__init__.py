@@ -1,1 +1,1 @@
-"""Decisions about a delivery: retry, breaker, pace, order, claims; pure."""
+"""Decisions about a delivery: retry, circuit breaker, rate limit, order, claims; pure."""

@@ -11,7 +11,7 @@ from enum import Enum, auto
 
 import msgspec
 
-from router.core.delivery.retry import asked
+from router.core.delivery.retry import requested_delay
 from router.errors import DeliveryError, PartialError, PermanentError, PluginError, SinkError
 
 
@@ -29,21 +29,23 @@ class Verdict(Enum):
     WORKS = auto()
     FAILED = auto()
     AT_FAULT = auto()
+    """The sink can't deliver any message: the breaker opens at once."""
     NOTHING = auto()
+    """The result says nothing about the sink."""
 
 
 def verdict(error: Exception | None) -> Verdict:
     """Return the meaning of an attempt's result (None: delivered) for the sink, as opposed to the message.
 
     An exception outside the contract counts against the message, unless it is an `OSError` (the network): a plugin's
-    bug that affects some messages must not hold back the others. An answer that asks for time does not open the
+    bug that affects some messages must not hold back the others. An answer with a Retry-After does not open the
     breaker, because the sink is paused for that time anyway.
     """
     if error is None:
         return Verdict.WORKS
     if isinstance(error, SinkError):
         return Verdict.AT_FAULT
-    if isinstance(error, PermanentError | PartialError | PluginError) or asked(error) is not None:
+    if isinstance(error, PermanentError | PartialError | PluginError) or requested_delay(error) is not None:
         return Verdict.NOTHING
     return Verdict.FAILED if isinstance(error, DeliveryError | OSError) else Verdict.NOTHING
 
@@ -61,12 +63,12 @@ class Breaker:
     All times are monotonic seconds.
     """
 
-    __slots__ = ("_failures", "_reset", "_row", "_turn", "probe_at", "state", "ticket")
+    __slots__ = ("_consecutive", "_failures", "_reset", "_turn", "probe_at", "state", "ticket")
 
     def __init__(self, failures: int, reset: float) -> None:
         self._failures = failures
         self._reset = reset
-        self._row = 0
+        self._consecutive = 0
         self._turn = 0
         self.state = State.CLOSED
         self.probe_at = 0.0
@@ -82,23 +84,23 @@ class Breaker:
             return Ticket(self._turn, probe=True)
         return self.ticket
 
-    def report(self, ticket: Ticket, says: Verdict, now: float, after: float = 0.0) -> bool:
-        """Note the result of an attempt; return whether it opened or closed the breaker.
+    def report(self, ticket: Ticket, result: Verdict, now: float, after: float = 0.0) -> bool:
+        """Record the result of an attempt; return whether the breaker opened or closed.
 
-        `after` is the least delay in seconds that the other side asked for. The result of an attempt that began before
+        `after` is the delay in seconds that the sink's service asked for. The result of an attempt that began before
         the breaker last opened or closed is ignored.
         """
         if ticket.turn != self._turn:
             return False
-        if says is Verdict.WORKS:
-            self._row = 0
+        if result is Verdict.WORKS:
+            self._consecutive = 0
             return self._close() if ticket.probe else False
-        if says is Verdict.NOTHING:
+        if result is Verdict.NOTHING:
             if ticket.probe:  # this result decides nothing: the next delivery becomes the probe
                 self._open(now)
             return False
-        self._row += 1
-        if ticket.probe or says is Verdict.AT_FAULT or self._row >= self._failures:
+        self._consecutive += 1
+        if ticket.probe or result is Verdict.AT_FAULT or self._consecutive >= self._failures:
             self._open(now + max(self._reset, after))
             return not ticket.probe
         return False

@@ -1,9 +1,9 @@
-"""The recovery of pending entries of a consumer group: batch sizes, poison, where a lost group resumes; pure.
+"""The recovery of pending entries of a consumer group: batch sizes, poison, the id at which a lost group resumes; pure.
 
-A pending entry that was delivered before was in flight when a process died, or its answer was lost. If several were in
-flight, any of them may have crashed the process. So they are recovered in ever smaller batches, and only an entry that
-was alone in flight when the process died becomes poison. The delivery count, which Redis stores for each entry, records
-this; an attempt that returns, with whatever result, resets the count.
+A pending entry was in flight when a process died, or its answer was lost. If several entries were in flight, any of
+them may have crashed the process. Recovery therefore claims ever smaller batches. Only an entry that was alone in
+flight when the process died becomes poison. The delivery count, which Redis stores for each entry, is the number of
+tries. An attempt that returns, successful or not, resets the count.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 SIZES = {0: 100, 1: 100, 2: 10}
-"""The number of entries that are claimed together, by their delivery count."""
+"""The size of a batch of claimed entries, by their delivery count."""
 
 ALONE = 3
-"""The delivery count from which on an entry is claimed alone."""
+"""The delivery count from which an entry is claimed alone."""
 
 LOOK_AT_LEAST_EVERY = 5.0
-"""Seconds between two checks for entries of dead consumers, at most."""
+"""The longest interval in seconds between two checks for entries of dead consumers."""
 
 
 class Pending(NamedTuple):
@@ -31,7 +31,7 @@ class Pending(NamedTuple):
     """The consumer to which the entry was delivered."""
 
 
-class Take(NamedTuple):
+class ClaimBatch(NamedTuple):
     """Entries to claim together."""
 
     entries: list[Pending]
@@ -44,8 +44,8 @@ def is_poison(deliveries: int, most: int) -> bool:
     return deliveries >= max(most, ALONE + 1)
 
 
-def takes(pending: Sequence[Pending]) -> Iterator[Take]:
-    """Yield the batches in which to claim entries: those with a low delivery count first, each count in order."""
+def claim_batches(pending: Sequence[Pending]) -> Iterator[ClaimBatch]:
+    """Yield the batches in which to claim entries: low delivery counts first, equal counts in the given order."""
     groups: dict[int, list[Pending]] = {}
     for entry in pending:
         if entry.deliveries < ALONE:
@@ -53,10 +53,10 @@ def takes(pending: Sequence[Pending]) -> Iterator[Take]:
     for deliveries in sorted(groups):
         entries, size = groups[deliveries], SIZES[deliveries]
         for first in range(0, len(entries), size):
-            yield Take(entries[first : first + size])
+            yield ClaimBatch(entries[first : first + size])
     for entry in pending:
         if entry.deliveries >= ALONE:
-            yield Take([entry], alone=True)
+            yield ClaimBatch([entry], alone=True)
 
 
 def renew_every(idle: float) -> float:
@@ -80,13 +80,13 @@ def patience(idle: float) -> float:
 
 
 def parse(entry_id: bytes) -> tuple[int, int]:
-    """Return the two numbers of an entry's id, in which ids are ordered."""
+    """Return the two numbers of an entry's id, by which ids are ordered."""
     milliseconds, _, number = entry_id.partition(b"-")
     return int(milliseconds), int(number or 0)
 
 
 def before(entry_id: bytes) -> bytes:
-    """Return the largest id below this one: a read that begins after it returns this entry first."""
+    """Return the largest id below `entry_id`. A read that begins after the returned id starts with this entry."""
     milliseconds, number = parse(entry_id)
     if number:
         return b"%d-%d" % (milliseconds, number - 1)

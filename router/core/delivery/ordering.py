@@ -1,7 +1,7 @@
 """The order of deliveries with equal keys (`order_by`); pure.
 
-Each key has a lane while a delivery with that key is open. Only the first delivery of a lane is attempted. The next
-ones wait until it is settled, however long its retries take. Lanes are independent of each other.
+A key has a lane while deliveries with that key are open. Only the first delivery of a lane is attempted. The other
+deliveries wait until the first one is settled, however long its retries take. Lanes are independent of each other.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Ordering(Generic[T]):
         return (item for line in self._lines.values() for item in line)
 
     def enter(self, key: str, item: T) -> bool:
-        """Add a delivery to its lane; return True if it may be attempted now, else it waits in the lane."""
+        """Add a delivery to its lane; return True if it may be attempted now, False if it waits in the lane."""
         if key not in self._open:
             self._open[key] = 1
             return True
@@ -46,7 +46,7 @@ class Ordering(Generic[T]):
         return False
 
     def add(self, key: str, number: int) -> None:
-        """Expect so many more settled deliveries in this lane, because its first one was split.
+        """Wait for `number` more deliveries to be settled before the next one, because the lane's first one was split.
 
         Raises `KeyError` if the lane is empty.
         """

@@ -1,7 +1,7 @@
 """The rate limit of a sink; pure.
 
-It stores the times of the last deliveries (a sliding log). A token bucket would not do: one that starts full lets twice
-the rate through in its first period, but services count "so many in any minute".
+The limiter stores the times of the last deliveries (a sliding log). A token bucket is not strict enough: a full bucket
+lets twice the rate through in its first period, but services limit the number of calls in any period, such as a minute.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Pace:
         self._taken: deque[float] = deque(maxlen=number)
 
     def reserve(self, number: int, now: float) -> float:
-        """Reserve so many deliveries at once (at most `self.number`); return the seconds until they may be made."""
+        """Reserve `number` deliveries (at most `self.number`); return the seconds until all of them may be made."""
         at = now
         if self._taken:
             at = max(at, self._taken[-1])

@@ -1,15 +1,15 @@
-"""The paused addresses of a sink: the other side asked for time for each of them; pure."""
+"""The paused addresses of a sink, for each of which the service asked to wait (Retry-After); pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 MOST = 10_000
-"""Addresses that are remembered at most. Beyond that the oldest pause is forgotten: its address is attempted again."""
+"""The largest number of paused addresses. Beyond it the oldest pause is dropped, and its address is attempted again."""
 
 
 class Pauses:
-    """The addresses that get no attempts for now. All times are monotonic seconds."""
+    """The addresses to which no attempts are made for now. All times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
@@ -18,7 +18,7 @@ class Pauses:
         return bool(self._until)
 
     def add(self, address: str, until: float, now: float) -> None:
-        """Pause an address until then; a longer pause stays."""
+        """Pause an address until `until`, unless it is paused for longer already."""
         until = max(until, self._until.pop(address, until))
         if len(self._until) >= MOST:
             self._until = {other: end for other, end in self._until.items() if end > now}

@@ -1,7 +1,7 @@
-"""What becomes of a delivery before its attempt, decided by its rules; pure.
+"""The checks before the attempt of a delivery, by the rules of its sink and route; pure.
 
-In this order: a delivery that is too late, one whose `only_if` is false, one without an address or with a template that
-fails is not attempted. The engine's `Preparing` carries this out.
+A delivery is not attempted if it is too late, if its `only_if` is false, if a template fails, or if it has no address.
+The checks are made in this order. The engine's `Preparing` carries out the decision.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Rules(msgspec.Struct, frozen=True, eq=False):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """A delivery that is not attempted: the reason, and the step that decided.
+    """The decision not to attempt a delivery, with the reason and the check that decided.
 
-    `suppressed` says whether the delivery is suppressed; otherwise it is a dead letter.
+    The delivery is suppressed if `suppressed` is true; otherwise it becomes a dead letter.
     """
 
     reason: Reason
@@ -42,17 +42,20 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 Find = Callable[[Event, frozenset[str], float], Records]
-"""Finds the records of lookups among some names. Raises `NoRecordError` or `TemplateError`."""
+"""A function that finds the records of an event for the lookups among some names, at a time in seconds since the epoch.
+
+It raises `NoRecordError` or `TemplateError`.
+"""
 
 
-def _none(_event: Event, _names: frozenset[str], _now: float) -> Records:
+def _no_records(_event: Event, _names: frozenset[str], _now: float) -> Records:
     return NO_RECORDS
 
 
-def prepare(event: Event, rules: Rules, now: float, find: Find = _none) -> Rendered | Refused:
+def prepare(event: Event, rules: Rules, now: float, find: Find = _no_records) -> Rendered | Refused:
     """Return the rendered options of a delivery, or why it is not attempted. `now` is seconds since the epoch.
 
-    The records that `only_if` names are found first: a delivery that is suppressed needs no other record.
+    The records that `only_if` names are found first, because a suppressed delivery needs no other records.
     """
     decided_by = "expires"
     try:
@@ -72,13 +75,13 @@ def prepare(event: Event, rules: Rules, now: float, find: Find = _none) -> Rende
     except NoRecordError as error:
         return Refused(Reason.LOOKUP, "lookup", str(error), suppressed=error.suppresses)
     if rendered.suppressed is not None:
-        told = f"no address in {', '.join(rules.template.fields.addresses)}"
-        return Refused(rendered.suppressed, "address", told, suppressed=True)
+        detail = f"no address in {', '.join(rules.template.fields.addresses)}"
+        return Refused(rendered.suppressed, "address", detail, suppressed=True)
     return rendered
 
 
 def too_late(expiry: Expiry, event: Event, now: float) -> str | None:
-    """Return how a delivery is too late, None if it is not. Raises `TemplateError`."""
+    """Return the deadline that a delivery missed, as a message; None if it is in time. Raises `TemplateError`."""
     until = expiry.at(event, now)
     if until is None or now < until:
         return None
@@ -86,9 +89,9 @@ def too_late(expiry: Expiry, event: Event, now: float) -> str | None:
 
 
 class AllowedAddresses:
-    """The addresses that `deliver: {only: [globs]}` sends to; none of them without globs.
+    """The addresses that `deliver: {only: [globs]}` sends to; none if there are no globs.
 
-    The globs match the mailbox of a mail address, and any other address as written.
+    The globs are matched with the mailbox of a mail address, and with any other address as written.
     """
 
     def __init__(self, only: Iterable[str]) -> None:
@@ -96,10 +99,10 @@ class AllowedAddresses:
         self._allows = any_of(globs)
         self._allows_mail: Callable[[str], bool] = matcher(globs)
 
-    def part(self, rendered: Rendered, *, mail: bool) -> tuple[list[str], list[str]] | None:
-        """Return which addresses of a delivery are sent to and which are printed; None if all are sent to.
+    def split(self, rendered: Rendered, *, mail: bool) -> tuple[list[str], list[str]] | None:
+        """Return the addresses of a delivery to send to and those to print; None if all are sent to.
 
-        A delivery without an address is printed. `mail` means that the addresses are mail addresses.
+        A delivery without an address is printed. `mail` is true if the addresses are mail addresses.
         """
         allowed: list[str] = []
         refused: list[str] = []

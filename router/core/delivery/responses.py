@@ -18,9 +18,9 @@ PASSING = frozenset({408, 425, 429})
 
 _REFUSED = frozenset({401, 407})
 _GONE = frozenset({404, 410})
-_SHOWN = 200  # characters of the response that an error quotes
+_QUOTED = 200  # characters of the response that an error quotes
 
-UNSAID = 5.0
+DEFAULT_RETRY_AFTER = 5.0
 """Seconds to wait after a 429 without a Retry-After."""
 
 
@@ -53,15 +53,15 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
-        there = _moment(headers.get("Date", ""))
-        seconds = _moment(value) - (now if math.isnan(there) else there)
+        sent_at = _moment(headers.get("Date", ""))
+        seconds = _moment(value) - (now if math.isnan(sent_at) else sent_at)
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
 def wait_asked(response: Response, now: float) -> float | None:
     """Return the seconds that a response asks the client to wait; None if it does not. A 429 always does."""
     wait = retry_after(response.headers, now)
-    return UNSAID if wait is None and response.status == 429 else wait
+    return DEFAULT_RETRY_AFTER if wait is None and response.status == 429 else wait
 
 
 def _moment(date: str) -> float:
@@ -75,23 +75,23 @@ def _moment(date: str) -> float:
 
 def quote_response(response: Response) -> str:
     """Return the status and the beginning of the body on one line, for an error's text: `HTTP 404: no_service`."""
-    head = response.body[: 4 * _SHOWN].decode("utf-8", "backslashreplace")
-    told = " ".join("".join(char if char.isprintable() else " " for char in head).split())
-    if len(told) > _SHOWN:
-        told = f"{told[:_SHOWN]}…"
-    return f"HTTP {response.status}: {told}" if told else f"HTTP {response.status}"
+    head = response.body[: 4 * _QUOTED].decode("utf-8", "backslashreplace")
+    quoted = " ".join("".join(char if char.isprintable() else " " for char in head).split())
+    if len(quoted) > _QUOTED:
+        quoted = f"{quoted[:_QUOTED]}…"
+    return f"HTTP {response.status}: {quoted}" if quoted else f"HTTP {response.status}"
 
 
 def check_response(response: Response, *, now: float, literal_url: bool = True) -> None:
     """Return for a 2xx, else raise the error for the status.
 
-    - 408, 425, 429, 5xx: `TransientError` with the Retry-After, for 429 always one. A 503 of a `literal_url` pauses the
-      whole sink, because the service as a whole is unavailable.
+    - 408, 425, 429, 5xx: `TransientError` with the seconds of Retry-After, for a 429 without one `DEFAULT_RETRY_AFTER`.
+      A 503 of a `literal_url` pauses the whole sink, because the service as a whole is unavailable.
     - 401, 407, and 404 or 410 of a `literal_url`: `SinkError`, because the sink is at fault and not the message.
-    - all others: `PermanentError`; redirects too, because none is followed.
+    - all others: `PermanentError`. This includes redirects, which are never followed.
 
-    The text quotes the status and the beginning of the body, never the URL. `now` is seconds since the epoch, for a
-    Retry-After that is a date.
+    `literal_url` is true if the URL is the same for all messages. The text quotes the status and the beginning of the
+    body, never the URL. `now` is seconds since the epoch, for a Retry-After that is a date.
     """
     status = response.status
     if 200 <= status < 300:

@@ -1,7 +1,7 @@
 """The decision after a failed attempt: retry, wait, hold or give up; pure, with age and chance as arguments.
 
-Delays are exponential with full jitter: a random share of a bound that doubles with each attempt. So deliveries that
-failed together are not retried together.
+Delays are exponential with full jitter: a random share of a bound that doubles with each attempt. The jitter keeps
+deliveries that failed together from being retried together.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from router.errors import DeliveryError, PermanentError, PluginError, Reason, Si
 from router.events import History
 
 SHORTEST_ASKED = 1.0
-"""The least seconds of a Retry-After: a service that asks for 0 seconds, or for a past date, needs a pause too."""
+"""The lower bound of a Retry-After in seconds, for a service that asks for 0 seconds or sends a past date."""
 
 LONGEST_ASKED = 3600.0
-"""The most seconds of a Retry-After: longer times are mistakes (some services have sent milliseconds)."""
+"""The upper bound of a Retry-After in seconds: longer times are mistakes (some services have sent milliseconds)."""
 
 SLACK = 60.0
-"""Seconds, beyond twice the planned delay, that still count for the age of a delivery whose attempt came late."""
+"""Seconds beyond twice the planned delay that still count towards the age of a delivery whose attempt came late."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """The limits of retrying; times in seconds. `attempts` None means no limit but `max_age`."""
+    """The limits of retrying; times in seconds. If `attempts` is None, `max_age` is the only limit."""
 
     initial: float = 1.0
     max_delay: float = 300.0
@@ -37,7 +37,7 @@ class Retry(msgspec.Struct, frozen=True):
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """The decision to retry after the `delay` in seconds that the other side asked for. The attempt is not counted."""
+    """The decision to retry after the `delay` in seconds that the service asked for. The attempt is not counted."""
 
     delay: float
 
@@ -52,8 +52,8 @@ class GiveUp(msgspec.Struct, frozen=True):
     reason: Reason
 
 
-def asked(error: Exception | None) -> float | None:
-    """Return the seconds that the other side asked for, clamped to the bounds above; None if it did not ask."""
+def requested_delay(error: Exception | None) -> float | None:
+    """Return the delay in seconds that the service asked for, within the bounds above; None if it asked for none."""
     after: object = error.retry_after if isinstance(error, TransientError | SinkError) else None
     if isinstance(after, bool) or not isinstance(after, int | float):
         return None
@@ -61,11 +61,11 @@ def asked(error: Exception | None) -> float | None:
 
 
 def age(history: History | None, now: float) -> float:
-    """Return for how many seconds a delivery that fails now has been failing; `now` is seconds since the epoch.
+    """Return the seconds for which a delivery has been failing when it fails at `now` (seconds since the epoch).
 
     The age must survive a restart, so it is measured by the wall clock, which may be set. The time since the last
-    failure therefore counts only up to twice the planned delay plus `SLACK`. Neither a clock that jumps nor a router
-    that was down makes a delivery old.
+    failure therefore counts only up to twice the planned delay plus `SLACK`. So neither a clock that is set forward nor
+    a long stop of the router exhausts the retries of a delivery.
     """
     if history is None:
         return 0.0
@@ -85,7 +85,7 @@ def decide(
         return GiveUp(Reason.PERMANENT)
     if isinstance(error, PluginError):
         return GiveUp(Reason.PLUGIN)
-    wait = asked(error)
+    wait = requested_delay(error)
     counted = wait is None and not isinstance(error, SinkError)
     gives_up = GiveUp(Reason.EXHAUSTED if isinstance(error, DeliveryError) else Reason.PLUGIN)
     if counted and policy.attempts is not None and attempt >= policy.attempts:

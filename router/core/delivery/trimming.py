@@ -19,7 +19,7 @@ class Look(NamedTuple):
     added: int | None
     """The number of entries ever added to the stream; None for a server without this counter (Redis 6.2)."""
     missed: int
-    """The number of entries lost unread by the server's counters, which the same step corrects: it is reported once."""
+    """The number of entries lost unread by the server's counters. The same script corrects the counters."""
     read: int | None
     """The server's count of entries read by the group; None if the server did not know it."""
     counted: int | None
@@ -31,19 +31,19 @@ class Look(NamedTuple):
     deleted: bytes | None
     """The newest entry that was deleted by XDEL, as opposed to trimmed."""
     compared: bool = False
-    """Whether `counted` was compared with the stream, and so is right."""
+    """True if `counted` was compared with the stream and is therefore right."""
     doubt: bool = False
-    """Whether `read` differed from that, and can't be trusted: the server may have forgotten reads when it was restarted."""
+    """True if `read` differed from `counted` and can't be trusted: the server may have lost reads when it restarted."""
     passed: int | None = None
-    """How many entries the group had come past, read or missed, as far as that is known without `read`."""
+    """The number of entries that the group has read or missed, if it is known without `read`."""
 
 
 def unread(before: Look | None, now: Look, read: int | None) -> tuple[int, bool]:
-    """Return the number of entries lost unread between two looks, and whether it is exact or a lower bound.
+    """Return the number of entries lost unread between two looks, and whether it is exact (else a lower bound).
 
     `before` is None at the first look. `read` is the number of entries delivered to the group in between; None if it is
-    unknown, because peers read too or an answer was lost. Valkey counts skipped entries as read, so only `read` shows
-    that they were lost.
+    unknown, because peers read too or an answer was lost. Valkey counts skipped entries as read, so only a comparison
+    with `read` shows that they were lost.
     """
     deleted = now.deleted or b"0-0"
     if now.doubt:
@@ -63,7 +63,10 @@ def unread(before: Look | None, now: Look, read: int | None) -> tuple[int, bool]
 
 
 def passed(before: Look | None, now: Look, read: int | None, missed: int) -> int | None:
-    """Return how many entries the group has come past (`Look.passed`), having missed so many since the look before."""
+    """Return `Look.passed` for this look: the number of entries that the group has read or missed; None if unknown.
+
+    `read` and `missed` are the numbers of entries read and missed since the look before.
+    """
     if now.compared:
         return now.counted
     if before is None or before.passed is None or read is None:

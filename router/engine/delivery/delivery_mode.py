@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from router.config.models import DeliverOnly
-from router.core.accounts.dead_letter_filter import faults, told
+from router.core.accounts.dead_letter_filter import fault_line, faults
 from router.core.delivery.preparation import AllowedAddresses
 from router.core.rendering import Rendered
 from router.errors import Reason
@@ -54,7 +54,7 @@ class DeliveryMode:
 
         `mail` means that the addresses are mail addresses.
         """
-        parted = self._allowed.part(rendered, mail=mail)
+        parted = self._allowed.split(rendered, mail=mail)
         if parted is None:
             return None
         allowed, refused = parted
@@ -92,7 +92,7 @@ class ShownLetters:
         for letter in letters:
             path = " → ".join(name for name in (letter.channel, letter.route, letter.sink) if name)
             found = faults(letter)
-            detail = letter.detail if found is None else "; ".join(map(told, found))
+            detail = letter.detail if found is None else "; ".join(map(fault_line, found))
             self._show(f"{path} → dead letter ({letter.reason}), not kept: {detail}")
             if letter.written is not None:
                 letter.written()

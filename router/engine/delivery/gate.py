@@ -14,7 +14,7 @@ from router.config.models import BreakerConfig
 from router.contracts import Clock
 from router.core.delivery.breaker import Breaker, State, Ticket, Verdict, verdict
 from router.core.delivery.pauses import Pauses
-from router.core.delivery.retry import asked
+from router.core.delivery.retry import requested_delay
 from router.engine.delivery.sink_health import SinkHealth
 from router.errors import PartialError, TransientError
 
@@ -71,7 +71,7 @@ class Gate:
             for address, failure in error.failures.items():
                 self.heed(failure, Destination((address,), to.literal))
             return
-        seconds = asked(error)
+        seconds = requested_delay(error)
         if seconds is None or not isinstance(error, TransientError):
             return
         now = self._clock.monotonic()
@@ -117,7 +117,7 @@ class Gate:
     def report(self, ticket: Ticket, error: Exception | None, told: str = "") -> None:
         """Note the result of an attempt, None for delivered. `told` is the error's text for the log."""
         says = verdict(error)
-        if self._breaker.report(ticket, says, self._clock.monotonic(), asked(error) or 0.0):
+        if self._breaker.report(ticket, says, self._clock.monotonic(), requested_delay(error) or 0.0):
             if says is Verdict.WORKS:
                 self._health.ended("the sink delivers again", waiting=self._waiting())
             elif says is Verdict.AT_FAULT:

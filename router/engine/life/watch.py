@@ -13,7 +13,7 @@ import msgspec
 from router.broker.server.durability import Durability
 from router.broker.server.server_check import ServerCheck
 from router.config.redis_url import shown
-from router.core.accounts.durability_risks import brings_its_own
+from router.core.accounts.durability_risks import has_events_from_elsewhere
 from router.core.accounts.snapshot import (
     Phase,
     RedisStatus,
@@ -152,7 +152,7 @@ class Watch:
 
     def _endangered(self, durability: Durability) -> tuple[str, ...]:
         config = self._parts.loaded.config
-        matters = brings_its_own(config.sources.values(), config.redis.url)
+        matters = has_events_from_elsewhere(config.sources.values(), config.redis.url)
         return (*durability.warnings, *(durability.power_cut if matters else ()))
 
     def _redis(self) -> RedisStatus | None:

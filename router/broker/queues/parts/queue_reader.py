@@ -107,7 +107,7 @@ class QueueRecovery:
         if poison:
             await self._poison(poison[:TOGETHER], idle)
             return True
-        take = next(claims.takes(page))
+        take = next(claims.claim_batches(page))
         if take.alone:
             await self._emptied()
         free = self._in_flight.resting
