@@ -19,7 +19,7 @@ from router.events import JSON, TEXT, decode
 VERSION = "1.0"
 REQUIRED = ("specversion", "id", "source", "type")
 _CONTENT = frozenset({"data", "data_base64"})
-_SHOWN = 80  # the most bytes of an attribute's name
+_SHOWN = 80  # bytes of an attribute's name that a message shows
 
 _open = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -27,8 +27,8 @@ _open = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 class Opened(NamedTuple):
     """The contents of an envelope.
 
-    `id` is the event's, `<source>#<id>`. `headers` are the attributes as text, and the bare id as `ce-id`. `data` are the
-    bytes of the content, and `format` (`json` or `text`) says how to decode them.
+    `id` is the event's id, `<source>#<id>`. `headers` are the attributes as text, and the bare id as `ce-id`. `data` are
+    the bytes of the content in the `format` (`json` or `text`).
     """
 
     id: str
@@ -59,7 +59,7 @@ def _wrong(detail: str, told: str | None = None) -> RejectedError:
 
 
 def _attribute(name: str, raw: msgspec.Raw) -> str | None:
-    """Return an attribute as text; None for the content, and for null, which by the specification is absent."""
+    """Return an attribute as text; None for the content, and for null, which means absent by the specification."""
     if name in _CONTENT:
         return None
     value: Any = decode(bytes(raw), JSON)
@@ -95,9 +95,8 @@ def _content(fields: dict[str, msgspec.Raw], kind: str | None) -> tuple[bytes, s
         return _decoded(encoded), JSON if _is_json(kind) else TEXT
     if data is None:
         return b"null", JSON
-    if data[:1] == b'"' and not _is_json(
-        kind
-    ):  # the content is the string itself, because `datacontenttype` is no JSON
+    if data[:1] == b'"' and not _is_json(kind):
+        # `datacontenttype` is not JSON, so the content is the string itself and not its JSON form.
         return decode(data, JSON).encode(), TEXT
     return data, JSON
 
@@ -118,7 +117,7 @@ def _decoded(encoded: bytes) -> bytes:
 
 
 def _is_json(kind: str | None) -> bool:
-    """Return whether a media type is JSON; by the specification an absent one is."""
+    """Return whether a media type is JSON. An absent media type means JSON by the specification."""
     if kind is None:
         return True
     subtype = kind.partition(";")[0].strip().lower().rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""Decoding of messages to payloads, or to a reason of rejection; pure."""
+"""Decoding of messages to payloads, or to the reason for rejecting them; pure."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from router.errors import Reason, RejectedError
 
 
 class Message(NamedTuple):
-    """A message after decoding of its envelope.
+    """A decoded message.
 
-    `data` are the bytes of the payload (for a CloudEvent its data), in the `format`. `id` is the event's id if the message
-    has one; `headers` are those of the message.
+    `data` are the bytes of the payload (for a CloudEvent its data), and `format` is their format. `id` is the event's id
+    and `headers` are the event's headers, if the message has them.
     """
 
     payload: Any
@@ -62,13 +62,13 @@ def read(raw: bytes, source: SourceFormat) -> Message:
         payload = events.decode(data, format)
     except (UnicodeDecodeError, msgspec.DecodeError) as error:
         where = "" if data is raw else ", of its data"
-        raise RejectedError(Reason.DECODE, _told(error, data, format) + where) from None
+        raise RejectedError(Reason.DECODE, _cause(error, data, format) + where) from None
     except RecursionError:
         raise RejectedError(Reason.DECODE, "not JSON that can be handled: nested too deeply") from None
     return Message(payload, data, format, (_id(payload, source.id_path) if source.id_path else None) or id_, headers)
 
 
-def _told(error: UnicodeDecodeError | msgspec.DecodeError, data: bytes, format: str) -> str:  # noqa: A002  # as above
+def _cause(error: UnicodeDecodeError | msgspec.DecodeError, data: bytes, format: str) -> str:  # noqa: A002  # as above
     """Return why the bytes can't be decoded; the decoder's own message if no better one is found."""
     if format == events.TEXT and isinstance(error, UnicodeDecodeError):
         return f"not text: {not_utf8(data, error)}"
@@ -79,7 +79,7 @@ def _told(error: UnicodeDecodeError | msgspec.DecodeError, data: bytes, format: 
 
 
 def _id(payload: Any, path: Sequence[str]) -> str | None:
-    """Return the id in a payload, a non-empty text or an integer; None if there is neither."""
+    """Return the id at a path of the payload; None unless it is a non-empty text or an integer."""
     for name in path:
         if not isinstance(payload, dict) or name not in payload:
             return None

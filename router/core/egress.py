@@ -1,4 +1,4 @@
-"""The check whether a sink may connect to an address: only public ones are allowed; floor 2, pure.
+"""The check whether a sink may connect to an address: only public addresses are allowed; floor 2, pure.
 
 A URL can name the same machine in many ways, so the address itself is checked, after all notations are decoded: IPv4 in
 IPv6 (RFC 4291 section 2.5.5), 6to4 (RFC 3056), NAT64 (RFC 6052), and the numbers that `inet_aton` reads as IPv4
@@ -29,7 +29,7 @@ def private_address(address: str) -> bool:
 def private_host(host: str) -> bool:
     """Return whether the host of a URL, as written, is a private address or this machine's own name.
 
-    Other names than `localhost` are not: their addresses are checked when the connection is made.
+    Names other than `localhost` are not private here: their addresses are checked when the connection is made.
     """
     name = host.strip("[]").rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):

@@ -1,6 +1,6 @@
 """Ids of events and dead letters; pure.
 
-Ids of events are globally unique, and sorted as text they are in the order of time.
+Ids of events are globally unique. Their order as text is their order in time.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 from hashlib import sha256
 
 LONGEST = 200
-"""The most bytes of an id."""
+"""The largest number of bytes of an id."""
 
 _LETTER_DIGITS = 20  # 80 bits: among a million letters, the chance that two share an id is one in a trillion
 
 
 def portable(text: str) -> str:
-    """Return an external id in the form for the router: unchanged, or its SHA-256 in hex.
+    """Return an external id unchanged if the router can use it, else its SHA-256 in hex.
 
     Ids are used in mail headers, HTTP headers and log lines. So an id that is empty, longer than `LONGEST` or not
     printable ASCII is replaced. Equal ids stay equal.
@@ -27,8 +27,8 @@ def portable(text: str) -> str:
 def of_delivery(key: str) -> str:
     """Return the id of the dead letter of a delivery with this idempotency key.
 
-    The id is derived, so a letter that is replayed and fails again has the same id, whichever router replays it, even
-    after a kill.
+    The id is derived from the key. So a letter that is replayed and fails again keeps its id, whichever router replays
+    it, even after a kill.
     """
     return sha256(key.encode("utf-8", "backslashreplace")).hexdigest()[:_LETTER_DIGITS]
 
@@ -36,8 +36,8 @@ def of_delivery(key: str) -> str:
 class Ids:
     """The generator of one router's ids: milliseconds since the epoch, a word of this process, and a count.
 
-    `boot` is the word, chosen at random by each process. The hot path gets `prefix` once per batch and counts itself, so
-    that an id costs one string and nothing else.
+    `boot` is the word, which each process chooses at random. The hot path gets `prefix` once per batch and appends the
+    count itself, so that an id costs one string and no call.
     """
 
     __slots__ = ("boot", "count")

@@ -1,9 +1,9 @@
 """Explanations of invalid JSON for producers, with line and column; pure.
 
-The decoder of the hot path gives place and cause for few faults. `find` reads a rejected message once more, with the
+The decoder of the hot path gives place and cause for few faults. `find` reads a rejected message again, with the
 standard library's reader, whose places are exact.
 
-No text made here quotes the message, apart from words of a fixed list (`NaN`, `None`), so it may be logged.
+The explanations quote nothing from the message but words of a fixed list (`NaN`, `None`), so they may be logged.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from math import isinf
 from typing import NamedTuple, NoReturn
 
 MOST_BYTES = 256 * 1024
-"""The most bytes of a message that is read again: this blocks the event loop, for at most 20 ms."""
+"""The largest message in bytes that is read again, because reading blocks the event loop, for at most 20 ms."""
 
 MOST_DIGITS = 4300
-"""The most digits of an integer that the decoder accepts."""
+"""The largest number of digits of an integer that the decoder accepts."""
 
-_LONGEST_NUMBER = 40  # so many characters before a place are searched for a number
-_MOST_TOKENS = 20_000  # so many tokens are searched
+_LONGEST_NUMBER = 40  # the number of characters before a place that are searched for the beginning of a number
+_MOST_TOKENS = 20_000  # the number of tokens that are searched for a literal
 
 _NO_JSON = {
     "nan": "send null or a number",
@@ -40,8 +40,8 @@ _WORD = re.compile(r"-?[A-Za-z_]\w*")
 _NUMBER = re.compile(r"[-+\w.]*\Z")
 _CUT_SHORT = re.compile(r"\d+(?:\.|(?:\.\d+)?[eE])")
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|-?[A-Za-z0-9][\w.+-]*')
-# Half a character: a high surrogate without a low one after it, or a low one alone. An even number of backslashes before
-# it are escaped backslashes.
+# Half a character: a high surrogate that no low one follows, or a low one alone. An even number of backslashes before
+# the `\u` are escaped backslashes, so the `\u` is no escape.
 _PAIR = r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _HALF = re.compile(rf"(?:[^\\]++|{_PAIR}|\\(?!u[dD][89a-fA-F]).)*+(?=\\u)", re.DOTALL)
 _COMPRESSED = b"\x1f\x8b"
@@ -74,7 +74,7 @@ class Fault(NamedTuple):
 
 
 class _RefusedError(Exception):
-    """Raised for a number or a constant that JSON, or the decoder, does not accept."""
+    """A number or a constant that JSON, or the decoder, does not accept."""
 
     def __init__(self, literal: str, cause: str) -> None:
         super().__init__(cause)
@@ -155,14 +155,14 @@ def _place_of(literal: str, text: str) -> int | None:
 
 
 def _explained(said: str, text: str, at: int) -> tuple[str, str, int]:
-    """Return the cause, the text and the place, from the reader's message and the characters there."""
+    """Return the cause, the text and the place of a fault, by the reader's message `said` and the text at index `at`."""
     sign = text[at : at + 1]
     if said.startswith("Unterminated string"):
         return 'the closing `"` of this text is missing', text, at
     if said.startswith("Invalid control character"):
         return _control(sign), text, at
     if said.startswith("Invalid \\"):
-        # The place is the backslash of the escape; for `\\uXXXX` in some Python versions the `u`.
+        # The reader reports the backslash of the escape; for `\\uXXXX` some Python versions report the `u`.
         return (
             "a backslash in a text is written `\\\\`, for this is none of JSON's escapes",
             text,
@@ -179,7 +179,7 @@ def _explained(said: str, text: str, at: int) -> tuple[str, str, int]:
     if sign < " " and not sign.isspace():
         return _control(sign), text, at
     begun = _begun(text, at)
-    if begun and _goes_on(sign):
+    if begun and _continues_word(sign):
         return _no_number(begun.lstrip("-") + sign), text, at - len(begun)
     explain = next(explain for beginning, explain in _EXPLANATIONS.items() if said.startswith(beginning))
     return explain(text, at), text, at
@@ -191,7 +191,7 @@ def _begun(text: str, at: int) -> str:
     return found[0] if found and found[0][-1:].isdigit() and (found[0][0] == "-" or found[0][0].isdigit()) else ""
 
 
-def _goes_on(sign: str) -> bool:
+def _continues_word(sign: str) -> bool:
     return sign in {".", "_"} or sign.isalnum()
 
 
@@ -268,7 +268,7 @@ def _comma(text: str, at: int) -> str:
     sign = text[at]
     if sign in "]}":
         return f"`{sign}` closes a bracket of the other kind"
-    if _before(text, at) == '"' and sign != '"' and _goes_on(sign):
+    if _before(text, at) == '"' and sign != '"' and _continues_word(sign):
         return 'a `,` is missing before this; or is it part of the text, where `"` is written `\\"`?'
     return "a `,` is missing before this"
 

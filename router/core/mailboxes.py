@@ -1,7 +1,7 @@
 """Parsing of mail addresses: comma-separated lists, display names and mailboxes; floor 2, pure.
 
 The syntax is RFC 5322 section 3.4 with the text beyond ASCII of RFC 6531 section 3.3, without comments and without the
-group syntax of RFC 5322. Every function takes linear time, because events bring these texts.
+group syntax of RFC 5322. Every function takes linear time, because events supply these texts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from router.core.matching import any_of
 from router.errors import AddressError
 
 LONGEST = 1000
-"""The most characters of one address: a display name and a mailbox."""
+"""The largest number of characters of one address, which is a display name and a mailbox."""
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
@@ -37,7 +37,7 @@ _MAILBOX_OCTETS = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets
 
 
 class Mailbox(msgspec.Struct, frozen=True):
-    """A mail address: the display name (empty without one), and the two parts of the mailbox as written."""
+    """A mail address: the display name (empty if there is none), and the two parts of the mailbox as written."""
 
     name: str
     local: str
@@ -45,7 +45,7 @@ class Mailbox(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """The text that equal mailboxes share: the case of the domain is ignored (RFC 5321 section 2.4)."""
+        """The text by which mailboxes are compared, with the domain in lower case (RFC 5321 section 2.4)."""
         return f"{self.local}@{self.domain.lower()}"
 
 
@@ -79,7 +79,7 @@ def split(whole: str) -> list[str]:
 
 
 def check_text(address: str) -> None:
-    """Raise `AddressError` for an address, of any kind, that is too long or has a control character in it."""
+    """Raise `AddressError` for an address of any kind that is too long or has a control character in it."""
     if len(address) > LONGEST:
         raise refused(address, "is too long for an address")
     if _CONTROL.search(address):
@@ -108,9 +108,10 @@ def quoted(address: str) -> str:
 
 
 def matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
-    """Return a function that tells whether one of these globs matches the mailbox of a mail address.
+    """Return a function that returns whether one of these globs matches the mailbox of a mail address.
 
-    `*@example.org` matches `Jane <jane@EXAMPLE.org>`. Other text is matched unchanged, because a plugin's options may have addresses of several kinds.
+    `*@example.org` matches `Jane <jane@EXAMPLE.org>`. Text that is no mail address is matched unchanged, because a
+    plugin's options may have addresses of several kinds.
     """
     matches = any_of(map(_lower_domain, patterns))
 

@@ -27,7 +27,7 @@ STAR: Token = frozenset([-1])
 _SPECIAL = re.compile(r"[*?\[\\]")
 
 _LIKELY = (string.ascii_lowercase + string.digits + string.ascii_uppercase).encode()
-"""The bytes that names of channels are likely to have."""
+"""The bytes that are likely in names of channels."""
 
 
 def is_glob(text: str) -> bool:
@@ -36,12 +36,12 @@ def is_glob(text: str) -> bool:
 
 
 def exactly(name: str) -> str:
-    """Return the glob that matches this name alone, whatever characters are in it."""
+    """Return the glob that matches only this name, with its special characters escaped."""
     return _SPECIAL.sub(lambda found: f"\\{found[0]}", name)
 
 
 def is_open(text: str) -> bool:
-    """Return whether a glob has a class, such as `[a-c]`, without the `]` at its end."""
+    """Return whether a glob has a class without its closing `]`, such as `[a-c`."""
     pattern = text.encode()
     i = 0
     while i < len(pattern):
@@ -55,7 +55,7 @@ def is_open(text: str) -> bool:
 
 
 def example_of(text: str) -> str | None:
-    """Return a channel that a glob or name matches, if possible of letters and digits; None if it matches no text."""
+    """Return a channel that a glob or name matches, with letters and digits if possible; None if it matches no text."""
     parts = tokens(text.encode())
     matches = glob(text)
     for filling in (b"test", b""):
@@ -67,18 +67,18 @@ def example_of(text: str) -> str | None:
 
 
 def _likely(members: Token) -> bytes:
-    """Return a byte out of a set, the first of `_LIKELY` that is in it; nothing for an empty set."""
+    """Return one byte of a set, preferably the first one of `_LIKELY`; empty bytes for an empty set."""
     return bytes([each for each in (*_LIKELY, *sorted(members)) if each in members][:1])
 
 
 def literal_prefix(text: str) -> str:
-    """Return the common prefix of all channels that a glob matches; for a name, the name."""
+    """Return the text before the first special character of a glob; for a name, the name."""
     special = _SPECIAL.search(text)
     return text if special is None else text[: special.start()]
 
 
 def glob(pattern: str) -> Matcher:
-    """Return a matcher of channels by a Redis glob or an exact name; per star its time is linear in the length."""
+    """Return a matcher of channels by a Redis glob or an exact name. Its time is linear in the length per star."""
     wanted = pattern.encode()
     if not is_glob(pattern):
         return wanted.__eq__
@@ -93,11 +93,12 @@ def any_of(patterns: Iterable[str]) -> Matcher:
 
 
 class ChannelIndex(Generic[T]):
-    """An index of many entries with names and globs, which finds those for a channel without testing each.
+    """An index of entries with names and globs, which finds the entries for a channel without testing each.
 
-    An entry is a number with its names and globs. `make` computes the result from the numbers of the matching entries, in
-    ascending order. Names are found in a dict, globs by the text before their first special character. A glob is tested only
-    if the channel begins with that text, and only if the glob is more than that text and a star.
+    An entry is a number with its names and globs. `make` computes the result from the numbers of the matching entries,
+    in ascending order. Names are found in a dict, globs by their literal prefix, which is the text before the first
+    special character. A glob is tested only if the channel begins with this prefix. A glob that is a prefix and a star,
+    such as `orders.*`, needs no test.
     """
 
     def __init__(self, entries: Iterable[tuple[int, Iterable[str]]], make: Callable[[tuple[int, ...]], T]) -> None:
@@ -115,7 +116,7 @@ class ChannelIndex(Generic[T]):
                     asked.setdefault(prefix, []).append((number, glob(pattern)))
         self._make = make
         self._begins: list[tuple[int, dict[bytes, _Globs[T]]]] = []
-        """By the length of the literal prefix of globs, the longest first: all globs that may match channels with that prefix."""
+        """The globs that may match a channel, by its prefix. The prefixes are grouped by their length, longest first."""
         texts = sure.keys() | asked.keys()
         for length in sorted(set(map(len, texts)), reverse=True):
             begins = {}
@@ -148,7 +149,7 @@ class ChannelIndex(Generic[T]):
 
 
 class _Globs(NamedTuple, Generic[T]):
-    """Globs with a common prefix: the entries that match for certain, their result, and the globs to be tested."""
+    """The globs for channels with one prefix: the entries that match without a test, their result, and globs to test."""
 
     found: T
     sure: frozenset[int]

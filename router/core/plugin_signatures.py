@@ -1,4 +1,4 @@
-"""The check of the parameters of registered sinks, so that a wrong signature is refused at load; pure."""
+"""The check of the parameters of registered sinks and lookups, so that a wrong signature is refused at load; pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 _EVENT = ("event", "options")
 _METHODS = {"deliver": _EVENT, "deliver_batch": ("batch",), "open": ("context",), "close": ()}
-"""The methods of a sink's class and what the host calls them with."""
+"""The methods of a sink's class and the arguments with which the host calls them."""
 
 _KEY = ("key", "options")
 _LOOKUP_METHODS = {"fetch_many": ("keys",), "open": ("context",), "close": ()}
-"""The methods of a lookup's class and what the host calls them with."""
+"""The methods of a lookup's class and the arguments with which the host calls them."""
 
 
 def takes_context(function: Callable[..., Any]) -> bool:
@@ -28,7 +28,8 @@ def takes_context(function: Callable[..., Any]) -> bool:
 def wrong_parameters(sink: Callable[..., Any], *, in_process: bool) -> str | None:
     """Return the fault in the parameters of a sink with its correction; None if the host can call it.
 
-    In a process there is no context. Callables without a signature are not checked.
+    A sink that runs in a process of its own (`in_process`) gets no context. Callables without a signature are not
+    checked.
     """
     if not inspect.isclass(sink):
         return _misfit(sink, _EVENT) if in_process else _misfit(sink, _EVENT, context=True)
@@ -36,7 +37,7 @@ def wrong_parameters(sink: Callable[..., Any], *, in_process: bool) -> str | Non
 
 
 def wrong_lookup_parameters(fetch: Callable[..., Any]) -> str | None:
-    """Return what is wrong with the parameters of a lookup and how to mend that; None when the host can call it."""
+    """Return the fault in the parameters of a lookup with its correction; None if the host can call it."""
     if not inspect.isclass(fetch):
         return _misfit(fetch, _KEY, context=True)
     return _wrong_methods(fetch, _LOOKUP_METHODS)
@@ -50,7 +51,7 @@ def _wrong_methods(made: type[Any], methods: Mapping[str, tuple[str, ...]]) -> s
         elif isinstance(method, staticmethod | classmethod):
             found = _misfit(getattr(made, name), arguments)
         else:
-            found = None  # the signature is only known of an instance
+            found = None  # only an instance has the signature
         if found:
             return found
     return None
@@ -58,7 +59,7 @@ def _wrong_methods(made: type[Any], methods: Mapping[str, tuple[str, ...]]) -> s
 
 def _misfit(function: Callable[..., Any], arguments: tuple[str, ...], *, context: bool = False) -> str | None:
     try:
-        # A decorator may pass other arguments on, so its own parameters are checked.
+        # A decorator may pass on other arguments than it takes, so its own parameters are checked.
         signature = inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):
         return None

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Recent(dict[str, Any]):
-    """A mapping of at most `most` keys, which forgets the oldest; setting a key again makes it the newest."""
+    """A mapping of at most `most` keys, which drops the oldest. Setting a key again makes it the newest."""
 
     def __init__(self, most: int) -> None:
         super().__init__()

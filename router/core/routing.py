@@ -1,7 +1,7 @@
 """Routing: the choice of sinks for an event; pure.
 
 Conditions on source and channel are decided once per channel; the result is a `Plan`. Conditions on the event are part
-of the plan. Channels with the same result share one plan.
+of the plan. Channels with equal results share one plan.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ UNMATCHED = "unmatched"
 """The route id of deliveries made by `unmatched: [sink, …]`."""
 
 MOST_PLANS = 10_000
-"""The most remembered plans. Overlapping globs could make many more plans than there are routes."""
+"""The largest number of remembered plans. Overlapping globs could make many more plans than there are routes."""
 
 
 class SchemaRule(msgspec.Struct, frozen=True):
@@ -44,10 +44,10 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True, eq=False):
-    """A route in the plan of a channel. It takes the events that meet its condition; None takes all.
+    """A route in the plan of a channel. The route takes the events that meet its condition, or all if there is none.
 
-    `rest` is the part of the condition that the index does not answer. `groups` has the group number of each target: for
-    the targets of one group an event makes one delivery, by the first route that takes it.
+    `rest` is the part of the condition that the index does not answer. `groups` has the group number of each target. The
+    targets of one group, in all routes that take an event, make one delivery; the first of these routes makes it.
     """
 
     route: str
@@ -68,8 +68,8 @@ class Delivery(NamedTuple):
 class Plan(msgspec.Struct, frozen=True, eq=False):
     """The plan for the events of one channel of one source: their schema, then the routes, in order.
 
-    `unmatched` are the deliveries of an event that no step takes: those of `unmatched: [sink, …]`. `selection` is None where
-    no step has a condition.
+    `unmatched` are the deliveries of an event that no step takes, by `unmatched: [sink, …]`. `selection` is None if no
+    step has a condition.
     """
 
     schema: SchemaRule | None
@@ -79,35 +79,35 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def conditional(self) -> bool:
-        """True if the event decides about the deliveries."""
+        """True if the deliveries depend on the event and not only on its channel."""
         return self.selection is not None
 
     @property
     def asks_event(self) -> bool:
-        """True if a step has a `when`, which is asked of the event and not of the payload alone."""
+        """True if a step has a `when`, which needs the whole event and not only the payload."""
         return any(step.condition is not None and step.condition.when is not None for step in self.steps)
 
     def taken_by(self, payload: Any, subject: Subject | None = None) -> tuple[Step, ...]:
-        """Return the steps that take an event: every one whose condition is met, until a final one.
+        """Return the steps that take an event: all steps whose condition is met, up to the first final one.
 
-        `subject` is the event itself. It is needed only where the plan `asks_event`.
+        `subject` is the event itself, which is needed only if `asks_event` is true.
         """
         return self.steps if self.selection is None else self.selection.taken_by(payload, subject)
 
     def deliveries(self, taken: tuple[Step, ...]) -> tuple[Target, ...]:
-        """Return the deliveries of an event that these steps take, in the order of the routes: one message, once."""
+        """Return the deliveries of an event that these steps take, in the order of the routes, equal ones merged."""
         return tuple(delivery.target for delivery in merged(taken)) if taken else self.unmatched
 
 
 class Selection(msgspec.Struct, frozen=True, eq=False):
-    """The routes of a plan, as bits that are numbers of `steps`, and the paths that their conditions ask for."""
+    """The routes of a plan and the paths that their conditions compare. Bit n of `routes` is set for `steps[n]`."""
 
     routes: int
     paths: tuple[AskedPath, ...]
     steps: Sequence[Step]
 
     def taken_by(self, payload: Any, subject: Subject | None) -> tuple[Step, ...]:
-        """Return the steps that take an event, until a final one."""
+        """Return the steps that take an event, up to the first final one."""
         left = self.routes
         for path in self.paths:
             left &= path.left(payload)
@@ -131,7 +131,7 @@ class Selection(msgspec.Struct, frozen=True, eq=False):
 
 
 def merged(taken: Iterable[Step]) -> list[Delivery]:
-    """Return the deliveries of an event that these steps take, and which routes each of them stands for."""
+    """Return the deliveries of an event that these steps take, each with the routes that were merged into it."""
     first: dict[int, Target] = {}
     others: dict[int, list[str]] = {}
     for step in taken:
@@ -144,7 +144,8 @@ def merged(taken: Iterable[Step]) -> list[Delivery]:
 class Routing:
     """The routes and schemas of a configuration, compiled.
 
-    `fallbacks` are the sinks that stand in for others, `conditions` those of routes that have some, by id.
+    `fallbacks` are the sinks that are the fallback of another sink. `conditions` are the conditions of routes, by the
+    route's id; a route without one takes every event of its channels.
     """
 
     def __init__(
@@ -156,22 +157,21 @@ class Routing:
         *,
         conditions: Mapping[str, Condition] | None = None,
     ) -> None:
-        asked = conditions or {}
         self._sinks = {route.id: {entry.sink for entry in route.sinks} for route in routes}
         self._sinks[UNMATCHED] = self._sinks.get(UNMATCHED, set()) | {entry.sink for entry in unmatched}
         self._fallbacks = frozenset(fallbacks)
         self._schemas = schemas
         self._routes = [route for route in routes if route.enabled]
-        self._steps = _steps(self._routes, asked)
+        self._steps = _steps(self._routes, conditions or {})
         self._index_of_conditions = Index(
             {number: step.condition.clauses for number, step in enumerate(self._steps) if step.condition is not None}
         )
         self._unmatched = tuple(Target(UNMATCHED, entry.sink) for entry in unmatched)
         self._indexes: dict[str, ChannelIndex[Plan]] = {}
         self._found: dict[tuple[int, ...], Plan] = {}
-        """The plan by what the index found."""
+        """The plans by the numbers that the index found."""
         self._plans: dict[tuple[int | None, ...], Plan] = {}
-        """The plan by what counts of that: the first schema, and the routes until a final one."""
+        """The plans by the numbers that have an effect: the first schema, and the routes up to the first final one."""
 
     @property
     def in_force(self) -> list[str]:
@@ -179,12 +179,12 @@ class Routing:
         return [route.id for route in self._routes]
 
     def knows(self, route: str, sink: str) -> bool:
-        """Return whether this route may have made a delivery to this sink: by itself, or by way of a fallback."""
+        """Return whether this route may have made a delivery to this sink, directly or by a fallback."""
         sinks = self._sinks.get(route)
         return sinks is not None and (sink in sinks or sink in self._fallbacks)
 
     def plan(self, source: str, channel: bytes) -> Plan:
-        """Return the plan of a channel: the first schema whose names or globs match, every route until a final one."""
+        """Return the plan of a channel: the first schema that matches, and the routes up to the first final one."""
         return self.plans_of(source).find(channel)
 
     def plans_of(self, source: str) -> ChannelIndex[Plan]:
@@ -203,7 +203,7 @@ class Routing:
         return index
 
     def _plan(self, found: tuple[int, ...]) -> Plan:
-        """Make the plan of what the index found, or take one that says the same."""
+        """Return the plan for the numbers that the index found; an equal plan that was made before is shared."""
         if found in self._found:
             return self._found[found]
         first = len(self._schemas)
@@ -227,7 +227,7 @@ class Routing:
         return plan
 
     def _selection(self, steps: Sequence[int]) -> Selection | None:
-        """Return how the steps of these numbers are chosen; None where none of them has a condition."""
+        """Return the selection among the steps with these numbers; None if no step has a condition."""
         if all(self._steps[number].condition is None for number in steps):
             return None
         routes = reduce(lambda bits, number: bits | 1 << number, steps, 0)
@@ -235,7 +235,7 @@ class Routing:
 
 
 def _steps(routes: Iterable[RouteConfig], conditions: Mapping[str, Condition]) -> list[Step]:
-    """Return a step for each route, their targets grouped by what makes one message of them."""
+    """Return a step for each route. Targets whose deliveries can be merged get the same group number."""
     groups: dict[object, int] = {}
     found: list[Step] = []
     for route in routes:
@@ -248,10 +248,11 @@ def _steps(routes: Iterable[RouteConfig], conditions: Mapping[str, Condition]) -
 
 
 def same_message(route: RouteConfig, entry: RouteSink) -> tuple[object, ...]:
-    """Return what has to be equal in two routes for their deliveries to one sink to be one message.
+    """Return a key for a sink of a route. Deliveries of an event with equal keys are merged into one.
 
-    Whatever a route overrides of a sink makes its delivery one of its own. Every key of a route that changes what is
-    delivered, or when, belongs here: a key that two routes may have alike into the tuple, any other into the test.
+    The deliveries of a route that overrides an option of the sink are never merged with another route's. Every key of a
+    route that changes the content or the time of a delivery must be considered here. A key whose value may be equal in
+    two routes belongs in the tuple, any other key in the condition.
     """
     if any(value is not None for name, value in entry if name != "sink"):
         return (entry.sink, route.id)

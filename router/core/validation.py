@@ -1,8 +1,8 @@
 """JSON Schema on decoded payloads; pure.
 
-`jsonschema-rs` decides: it passes the whole official suite and answers in a quarter of a microsecond. Drafts 4 to 2020-12
-by `$schema`, 2020-12 without; `format` is asserted; patterns run on a linear-time engine; nothing is fetched but what the
-caller's `retrieve` hands over.
+The validator is `jsonschema-rs`, which passes the whole official test suite and takes a quarter of a microsecond for a
+small payload. `$schema` selects one of the drafts 4 to 2020-12; the default is 2020-12. `format` is asserted. Patterns run
+on a linear-time engine. Referenced documents come only from the caller's `retrieve`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from router.errors import RouterError
 from router.escaping import cut
 
 Retrieve = Callable[[str], Any]
-"""Gives the document of a URI. Raises `LookupError` or `ValueError` with a plain sentence when it may not."""
+"""A function that returns the document of a URI. It raises `LookupError` or `ValueError` with the reason if it can't."""
 
 MOST = 20
-"""How many violations are listed of one payload."""
+"""The largest number of violations that are listed for one payload."""
 
 DRAFTS = (
     "http://json-schema.org/draft-04/schema#",
@@ -30,18 +30,18 @@ DRAFTS = (
     "https://json-schema.org/draft/2019-09/schema",
     "https://json-schema.org/draft/2020-12/schema",
 )
-"""What `$schema` may say; without one it is the last."""
+"""The permitted values of `$schema`. The last one is the default."""
 
-_LONGEST = 500  # characters of what is wrong with a schema
+_LONGEST = 500  # characters of the message about an invalid schema
 
 POINTER_BYTES = 256
-"""Bytes of a violation's pointer: a payload makes it as long as it likes with the names of its fields."""
+"""The largest pointer of a violation in bytes. It is bounded, because the payload's field names are part of it."""
 
 MESSAGE_BYTES = 1024
-"""Bytes of a violation's message, which may quote the payload."""
+"""The largest message of a violation in bytes. It is bounded, because the message may quote the payload."""
 
 DETAIL_BYTES = 8 * 1024
-"""Bytes of a dead letter's detail: an event must not make a letter many times its own size."""
+"""The largest detail of a dead letter in bytes, so that a small event can't make a large letter."""
 
 _PLACE_BYTES = 128
 _NO_REGEX = ' is not a "regex"'
@@ -50,7 +50,7 @@ _BACKTRACKING = re.compile(r"\(\?(?:[=!>]|<[=!])|\\(?:[1-9]|k[<'{])")
 
 
 class SchemaProblem(RouterError):  # noqa: N818  # it is a finding about a file, shown at the place that names the file
-    """A document that is no schema: `pointer` is where in it, `message` what is wrong."""
+    """The fault of a document that is no valid schema: `pointer` is the place in the document."""
 
     def __init__(self, pointer: str, message: str) -> None:
         super().__init__(f"{pointer or '/'}: {message}")
@@ -59,10 +59,10 @@ class SchemaProblem(RouterError):  # noqa: N818  # it is a finding about a file,
 
 
 class Violation(msgspec.Struct, frozen=True):
-    """A way in which a payload does not fit: JSON pointer (RFC 6901) into the payload, keyword, message.
+    """A violation of a schema by a payload: JSON pointer (RFC 6901) into the payload, keyword, message.
 
-    `required` points at the field that is missing. `place` is the pointer for the log: a name that the schema does not have
-    comes from the payload and stands there as `*`.
+    The pointer of `required` is that of the missing field. `place` is the pointer for the log. In `place`, names that are
+    not in the schema are replaced with `*`, because they come from the payload.
     """
 
     pointer: str
@@ -72,7 +72,7 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 class Schema:
-    """A compiled schema; `document` is what it was made of."""
+    """A compiled schema; `document` is its source."""
 
     def __init__(self, validator: jsonschema_rs.Validator, document: Any) -> None:
         self.document = document
@@ -80,7 +80,7 @@ class Schema:
         self._iter_errors = validator.iter_errors
 
     def errors(self, payload: Any) -> list[Violation]:
-        """Return every way in which the payload does not fit, at most `MOST`."""
+        """Return the violations of the schema by the payload, at most `MOST`."""
         found: list[Violation] = []
         for error in self._iter_errors(payload):
             found.append(_violation(error))
@@ -92,8 +92,8 @@ class Schema:
 def compile_schema(document: Any, *, uri: str, retrieve: Retrieve) -> Schema:
     """Compile a JSON Schema.
 
-    `uri` is the base that its relative `$ref`s are resolved against, `retrieve` gives the documents they name.
-    Raises `SchemaProblem` when it is not a schema or refers to what can't be had.
+    `uri` is the base URI of relative `$ref`s, and `retrieve` returns the documents that they name. Raises `SchemaProblem`
+    if the document is not a valid schema, or if a referenced document can't be retrieved.
     """
     if not isinstance(document, dict | bool):
         raise SchemaProblem("", f"a schema is an object or a boolean, not {type(document).__name__}")
@@ -115,9 +115,9 @@ def compile_schema(document: Any, *, uri: str, retrieve: Retrieve) -> Schema:
 
 
 def as_detail(violations: Iterable[Violation]) -> str:
-    """Return the detail of the dead letter of a payload that does not fit: a JSON list of pointer, keyword and message.
+    """Return the detail of the dead letter of an invalid payload: a JSON list of pointer, keyword and message.
 
-    It holds the first ones that have room in `DETAIL_BYTES`.
+    The list has as many of the first violations as fit in `DETAIL_BYTES`.
     """
     kept: list[bytes] = []
     left = DETAIL_BYTES - len("[]")
@@ -131,7 +131,7 @@ def as_detail(violations: Iterable[Violation]) -> str:
 
 
 def pointer(path: list[str | int]) -> str:
-    """Return a path as a JSON pointer, RFC 6901: empty for the whole document."""
+    """Return a path as a JSON pointer (RFC 6901), which is empty for the whole document."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
@@ -143,7 +143,7 @@ def _explained(error: jsonschema_rs.ValidationError) -> str:
 
 
 def pattern_fault(pattern: str) -> str:
-    """Return why the linear-time engine does not take a regular expression, as the end of a sentence about it."""
+    """Return why the linear-time engine refuses a regular expression, as the end of a sentence about the expression."""
     if _is_pattern(_COUNT.sub("{1}", pattern)):
         too_few = next(
             (found for found in _COUNT.finditer(pattern) if found[2] and int(found[1]) > int(found[2])), None

@@ -1,7 +1,7 @@
 """The decision on one message, by the plan of its channel; pure.
 
-`judge` is the definition. `publish`, `dlq replay` and whoever explains a decision call it; the pipeline, which has no
-time for more than yes and no, asks it about the messages that it refuses, and a test holds that the two agree.
+`judge` is the definition. `publish`, `dlq replay`, `explain` and `test` call it. The pipeline has a faster form, which
+gives no reasons; it calls `judge` only for the messages that it rejects. A test holds that the two agree.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from router.events import Event
 class Rejected(msgspec.Struct, frozen=True):
     """The verdict on an invalid message, which becomes a dead letter.
 
-    `detail` is the letter's; `told` is what the log may have of it, which holds no part of the payload. `violations` are
-    those of the schema, where `reason` is `schema`.
+    `detail` is the detail of the dead letter. `told` is the text for the log, which holds no part of the payload.
+    `violations` are those of the schema, if `reason` is `schema`.
     """
 
     reason: Reason
@@ -34,7 +34,7 @@ class Rejected(msgspec.Struct, frozen=True):
 class Unmatched(msgspec.Struct, frozen=True):
     """The verdict on a message that no route takes. `deliveries` are those of `unmatched: [sink, …]`.
 
-    `violations` are those of a schema that only warns, `failures` the `when`s that could not be evaluated.
+    `violations` are those of a schema of mode `warn`. `failures` are the conditions `when` that could not be evaluated.
     """
 
     message: Message
@@ -46,7 +46,7 @@ class Unmatched(msgspec.Struct, frozen=True):
 class Routed(msgspec.Struct, frozen=True):
     """The verdict on a message with its deliveries and the steps of the plan that take it.
 
-    `violations` are those of a schema that only warns, `failures` the `when`s that could not be evaluated.
+    `violations` are those of a schema of mode `warn`. `failures` are the conditions `when` that could not be evaluated.
     """
 
     message: Message
@@ -92,7 +92,7 @@ def opened(event: Event, message: Message) -> Event:
 
 
 def _violations(plan: Plan, payload: Any) -> tuple[Violation, ...] | None:
-    """Return the violations of the plan's schema by a payload, or None."""
+    """Return the violations of the plan's schema by a payload; None if the payload is valid or there is no schema."""
     schema = plan.schema.schema if plan.schema else None
     return None if schema is None or schema.is_valid(payload) else tuple(schema.errors(payload))
 
