@@ -1,7 +1,7 @@
 """Conditions on the payload: which events a route takes; pure.
 
-`reading` makes clauses of a written `match`, `compiling` makes JSON Schema of clauses, `index` answers the simple clauses of
-many routes together, and `why` says which clauses held.
+`reading` parses a written `match` to clauses. `match_schema` compiles clauses to JSON Schema. `index` evaluates the
+simple clauses of many routes together. `why` returns which clauses held.
 """
 
 from router.core.conditions.condition import Condition, Subject, When

@@ -1,6 +1,6 @@
-"""Clauses as values: what a `match` asks, in which place of the payload, written where; pure.
+"""Clauses of a `match` as values: path in the payload, tests, place in the configuration; pure.
 
-They are not compared with each other: Python takes a clause that wants `1` for equal to one that wants `true`.
+Clauses have no equality (`eq=False`), because in Python `1 == True`: a clause for `1` would equal one for `true`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from router.core.conditions import paths
 from router.core.conditions.paths import EACH, Path
 
 SIGNS = {"eq": "==", "ne": "!=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
-"""How the operators that compare are shown."""
+"""The signs of the operators that compare, for messages."""
 
 _WORDS = {
     "in": "is one of",
@@ -25,16 +25,16 @@ _WORDS = {
 }
 
 _LONGEST = 200
-"""Characters of a clause's text that is shown."""
+"""The largest number of characters of a clause's text."""
 
 
 class Test(msgspec.Struct, frozen=True, eq=False):
-    """A question about one value: `operator` of section `match`, and what is wanted.
+    """A test of one value: an `operator` of section `match`, and its operand.
 
-    `wanted` is a tuple for `in`, and for the operators on text, which take any of several.
+    `wanted` is a tuple for `in` and for the operators on text. One of its elements must match.
     """
 
-    __test__ = False  # pytest takes a class of this name for one of its own
+    __test__ = False  # pytest would collect a class of this name
 
     operator: str
     wanted: Any
@@ -45,12 +45,12 @@ class Test(msgspec.Struct, frozen=True, eq=False):
         if self.operator == "exists":
             return "exists"
         wanted = self.wanted if isinstance(self.wanted, tuple) else (self.wanted,)
-        told = " or ".join(map(shown, wanted)) if self.operator != "in" else ", ".join(map(shown, wanted))
-        return f"{SIGNS.get(self.operator) or _WORDS[self.operator]} {told}"
+        operand = " or ".join(map(shown, wanted)) if self.operator != "in" else ", ".join(map(shown, wanted))
+        return f"{SIGNS.get(self.operator) or _WORDS[self.operator]} {operand}"
 
 
 class Clause(msgspec.Struct, frozen=True, eq=False):
-    """One value at a path must meet all of some tests. `place` is where that is written: `file:line:column`."""
+    """The condition that one value at a path meets all tests. `place` is the clause's place: `file:line:column`."""
 
     path: Path
     tests: tuple[Test, ...]
@@ -58,7 +58,7 @@ class Clause(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def plain(self) -> bool:
-        """True if the path leads to one value at most."""
+        """True if the path has no `*`, so that at most one value is at it."""
         return EACH not in self.path
 
     @property
@@ -73,7 +73,7 @@ class Clause(msgspec.Struct, frozen=True, eq=False):
 
 
 class Not(msgspec.Struct, frozen=True, eq=False):
-    """Not all of these hold."""
+    """The condition that at least one of these clauses does not hold."""
 
     of: tuple[Node, ...]
     place: str = ""
@@ -89,7 +89,7 @@ class Not(msgspec.Struct, frozen=True, eq=False):
 
 
 class AnyOf(msgspec.Struct, frozen=True, eq=False):
-    """All clauses of at least one of the alternatives hold."""
+    """The condition that all clauses of at least one alternative hold."""
 
     alternatives: tuple[tuple[Node, ...], ...]
     place: str = ""
@@ -101,7 +101,7 @@ class AnyOf(msgspec.Struct, frozen=True, eq=False):
 
 
 Node = Clause | Not | AnyOf
-"""What a `match` is made of: all of its nodes have to hold."""
+"""A clause of a `match`. A `match` holds if all of its clauses hold."""
 
 
 def conjunction(nodes: tuple[Node, ...]) -> str:
@@ -110,12 +110,12 @@ def conjunction(nodes: tuple[Node, ...]) -> str:
 
 
 def shown(value: Any, longest: int = 60) -> str:
-    """Return a value of the payload, or one that is wanted, as JSON on one line, cut to some characters."""
+    """Return a value of a payload or a test as JSON on one line, cut to `longest` characters."""
     try:
         text = msgspec.json.encode(value).decode()
     except (ValueError, TypeError, OverflowError, RecursionError):
         try:
-            text = repr(value)  # an integer that the encoder does not take
+            text = repr(value)  # an integer that is too large for the encoder
         except (ValueError, RecursionError):
             text = "a value that is too long to be shown"
     return text if len(text) <= longest else f"{text[: longest - 1]}…"

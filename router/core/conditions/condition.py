@@ -1,4 +1,4 @@
-"""What a route asks of an event: `match` on its payload, then `when`; pure."""
+"""The condition of a route on an event: `match` on its payload, then `when`; pure."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from router.errors import TemplateError
 from router.events import Event
 
 KNOWN = frozenset({"event", "payload", "route"})
-"""The names that `when` knows."""
+"""The names that `when` may use."""
 
 
 class When:
-    """A compiled `when`. Raises `BrokenExpressionError`."""
+    """A compiled `when`. The constructor raises `BrokenExpressionError`."""
 
     def __init__(self, source: str, environment: TemplateEnvironment) -> None:
         self._source = source
@@ -31,33 +31,33 @@ class When:
         self._expression = Expression(source, environment, "when")
         others = self._expression.names - KNOWN
         if others:
-            told = "a route is decided before any sink and without lookups; ask for it in the sink's `only_if`"
-            faults = [Fault(f"`when` knows event, payload and route, and no `{name}`: {told}", None) for name in others]
+            cure = "a route is decided before any sink and without lookups; ask for it in the sink's `only_if`"
+            faults = [Fault(f"`when` knows event, payload and route, and no `{name}`: {cure}", None) for name in others]
             raise BrokenExpressionError(faults)
 
     def holds(self, event: Event, now: float) -> bool:
-        """Return whether the expression is true of an event. Raises `TemplateError`."""
+        """Return whether the expression is true for an event. Raises `TemplateError` if it can't be evaluated."""
         return self._expression.holds(event, now)
 
     @property
     def shown(self) -> str:
-        """The text of the expression on one line, for people."""
+        """The text of the expression on one line, for messages."""
         return self._expression.shown
 
     def paths(self) -> list[Path]:
-        """Return the paths of the payload that the expression reads, for those who ask about one event."""
+        """Return the paths of the payload that the expression reads, so that `explain` can show their values."""
         read = paths_read(f"{{{{ {self._source}\n}}}}", self._environment.expressions)
         return [path for path in map(_path, read) if path]
 
 
 def _path(read: tuple[object, ...]) -> Path:
-    """Return what a template reads as a path of section `match`; empty where it is none."""
+    """Return a path that a template reads as a path of section `match`; empty if such a path can't express it."""
     whole = all(type(part) is str or (type(part) is int and part >= 0) for part in read)
     return cast("Path", read) if whole else ()
 
 
 class Condition:
-    """The conditions of one route: both have to hold, `match` first."""
+    """The conditions of one route. Both must hold; `match` is evaluated first."""
 
     def __init__(self, match: Match | None = None, when: When | None = None) -> None:
         self.match = match
@@ -65,11 +65,11 @@ class Condition:
 
     @property
     def clauses(self) -> tuple[Node, ...]:
-        """The clauses of `match`; none without one."""
+        """The clauses of `match`; empty if the route has no `match`."""
         return self.match.clauses if self.match is not None else ()
 
     def rest(self) -> Callable[[Any], bool] | None:
-        """Return what asks a payload for the clauses that the index does not answer; None where it answers all."""
+        """Return a function that evaluates the clauses that the index does not; None if the index evaluates all."""
         left = tuple(node for node in self.clauses if not is_simple(node))
         if self.match is None or not left:
             return None
@@ -77,14 +77,14 @@ class Condition:
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """A `when` that could not be evaluated for an event: of which route, and why."""
+    """The failure to evaluate the `when` of a route for an event."""
 
     route: str
     error: TemplateError
 
 
 class Subject:
-    """The event that is asked about, and the time. `failures` are the `when`s that could not be evaluated."""
+    """The event for which conditions are evaluated, and the time. `failures` are the failed evaluations of `when`."""
 
     __slots__ = ("_now", "event", "failures")
 
@@ -94,7 +94,7 @@ class Subject:
         self.failures: list[Failure] = []
 
     def meets(self, when: When, route: str) -> bool:
-        """Return whether the `when` of a route holds; one that can't be evaluated does not."""
+        """Return whether the `when` of a route holds. A `when` that can't be evaluated adds a failure and is False."""
         try:
             return when.holds(msgspec.structs.replace(self.event, route=route, sink=""), self._now)
         except TemplateError as error:

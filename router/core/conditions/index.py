@@ -1,10 +1,11 @@
-"""The index of simple clauses: evaluates those of all routes together, at a cost that hardly grows with their number; pure.
+"""The index of simple clauses: it evaluates the simple clauses of all routes together; pure.
 
-Each route is a bit of an integer. The index looks up each path once per event, and the value there gives the routes that it
-does not rule out. For equalities, a dict maps the value to these routes. For bounds of numbers, they are in a sorted list.
+The cost hardly grows with the number of routes. Each route is a bit of an integer. For each path, the index looks up
+the value in the event once, and gets the routes that this value does not rule out. For equalities these routes are in a
+dict by value; for bounds of numbers they are in a sorted list.
 
-A clause is simple if Python compares exactly as the schema engine does. The other clauses of a route are evaluated only if the
-index has not ruled the route out.
+A clause is simple if Python compares its values exactly as the schema engine does. The other clauses of a route are
+evaluated only if the index has not ruled the route out.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from router.core.conditions.clauses import Clause, Node, Test
 from router.core.conditions.paths import Path
 
 _EXACT = 2**53
-"""Larger numbers are left to the schema engine: it compares floats by their decimals, Python by their bits."""
+"""The bound from which numbers are left to the schema engine, which compares floats by their decimals.
+
+Python compares them by their bits.
+"""
 
 _EQUALITIES = frozenset({"eq", "in"})
 _BOUNDS = frozenset({"gt", "gte", "lt", "lte"})
 _KINDS: Mapping[type, type] = {str: str, int: int, float: int, bool: bool, type(None): type(None)}
-"""By the type of a value: the type whose values can be equal to it."""
+"""The key type in the index for each type of value. An int and a float may be equal, so they share one."""
 
 _MISSING: Any = object()
 
@@ -31,7 +35,7 @@ Key = tuple[type, Any]
 
 
 def is_simple(node: Node) -> bool:
-    """Return whether a clause is answered by the index."""
+    """Return whether the index evaluates a clause."""
     return isinstance(node, Clause) and node.plain and all(map(_is_simple_test, node.tests))
 
 
@@ -50,7 +54,7 @@ def _wanted(test: Test) -> Iterable[Any]:
 
 
 class AskedPath:
-    """A path, and the simple tests that routes apply to the value there. `users` are these routes, as bits."""
+    """A path, and the simple tests that routes apply to the value at the path. `users` are these routes, as bits."""
 
     def __init__(self, path: Path, asked: Mapping[int, Sequence[Test]]) -> None:
         self.path = path
@@ -68,7 +72,7 @@ class AskedPath:
         self._points, self._between = _segments(bounds)
 
     def left(self, payload: Any) -> int:
-        """Return the routes that the value at this path does not rule out, as bits. Routes without a test of it are included."""
+        """Return the routes that the value at this path does not rule out, as bits; routes without a test are included."""
         key = self._key
         value = (
             self._find(payload) if key is None else payload.get(key, _MISSING) if type(payload) is dict else _MISSING
@@ -100,7 +104,7 @@ class AskedPath:
 
 
 class Index:
-    """The simple tests of all routes of a configuration, by path. `clauses` holds the clauses of each route by its number."""
+    """The simple tests of all routes of a configuration, by path. `clauses` are the clauses by the route's number."""
 
     def __init__(self, clauses: Mapping[int, Iterable[Node]]) -> None:
         asked: dict[Path, dict[int, list[Test]]] = {}
@@ -112,12 +116,12 @@ class Index:
         self._paths.sort(key=lambda each: -each.users.bit_count())
 
     def asked_by(self, routes: int) -> tuple[AskedPath, ...]:
-        """Return the paths that any of these routes tests. Paths that more routes of the configuration test come first."""
+        """Return the paths that any of these routes tests. Paths that more routes test come first."""
         return tuple(each for each in self._paths if each.users & routes)
 
 
 def equalities(nodes: Iterable[Node]) -> dict[Path, set[Key]]:
-    """Return by path the values of which a payload must have one for these clauses to hold. Only simple clauses count."""
+    """Return the values that a payload may have at each path for these clauses to hold. Only simple clauses count."""
     tests: dict[Path, list[Test]] = {}
     for node in nodes:
         if isinstance(node, Clause) and is_simple(node):
@@ -130,7 +134,7 @@ def _bits(numbers: Iterable[int]) -> int:
 
 
 def _equal_to(tests: Sequence[Test]) -> set[Key] | None:
-    """Return the values that meet every equality among these tests; None without one."""
+    """Return the values that meet every equality among these tests; None if there is no equality."""
     sets = [{(_KINDS[type(each)], each) for each in _wanted(test)} for test in tests if test.operator in _EQUALITIES]
     return set.intersection(*sets) if sets else None
 
@@ -140,9 +144,9 @@ def _bounds_of(tests: Sequence[Test]) -> list[Test]:
 
 
 def _segments(bounds: Mapping[int, Sequence[Test]]) -> tuple[list[Any], list[int]]:
-    """Return the bounds in order, and the routes that hold below, at and above each of them.
+    """Return the bounds in order, and for each segment the routes whose tests hold in it, as bits.
 
-    The number of a place is even between two bounds, and odd at one.
+    Segments with an even number are the open intervals between bounds; those with an odd number are the bounds.
     """
     points = sorted({test.wanted for tests in bounds.values() for test in tests})
     places = {point: 2 * number + 1 for number, point in enumerate(points)}

@@ -12,7 +12,7 @@ from router.core.validation import SchemaProblem, compile_schema
 
 
 class BrokenMatchError(Exception):
-    """A `match` that can't be compiled: `faults` has everything found."""
+    """A `match` that can't be compiled. `faults` are all its faults."""
 
     def __init__(self, faults: list[Fault]) -> None:
         super().__init__("; ".join(fault.message for fault in faults))
@@ -20,9 +20,9 @@ class BrokenMatchError(Exception):
 
 
 class Match:
-    """A compiled `match`: its clauses, and whether a payload meets all of them.
+    """A compiled `match`: its clauses, and the function `holds` that evaluates them for a payload.
 
-    `nulls` are the places of the nulls that a field is compared with. Raises `SchemaProblem`.
+    `nulls` are the places of comparisons with null. The constructor raises `SchemaProblem`.
     """
 
     def __init__(self, clauses: tuple[Node, ...], nulls: tuple[At, ...] = ()) -> None:
@@ -32,12 +32,12 @@ class Match:
 
 
 def holding(clauses: tuple[Node, ...]) -> Callable[[Any], bool]:
-    """Return whether a payload meets all of these clauses. Raises `SchemaProblem`."""
+    """Return a function that returns whether a payload meets all of these clauses. Raises `SchemaProblem`."""
     return compile_schema(document(clauses), uri="schema:///match", retrieve=nothing).is_valid
 
 
 def compile_match(written: Any, place: Place = lambda _at: "") -> Match:
-    """Compile a `match` as it is written. `place` says where its parts stand. Raises `BrokenMatchError`."""
+    """Compile a written `match`. `place` returns the place of a part of it. Raises `BrokenMatchError`."""
     reader = Reader(place)
     try:
         clauses = reader.match(written)
@@ -46,5 +46,5 @@ def compile_match(written: Any, place: Place = lambda _at: "") -> Match:
         return Match(clauses, tuple(reader.nulls))
     except RecursionError:
         raise BrokenMatchError([Fault((), "it is nested too deeply")]) from None
-    except SchemaProblem as problem:  # patterns that are too large together
+    except SchemaProblem as problem:  # the patterns together are too large
         raise BrokenMatchError([Fault((), f"it can't be compiled: {problem.message}")]) from None

@@ -1,4 +1,4 @@
-"""Clauses to JSON Schema; pure."""
+"""Compilation of clauses to JSON Schema; pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BOUNDS = {"gt": "exclusiveMinimum", "gte": "minimum", "lt": "exclusiveMaximum",
 
 
 def document(nodes: Iterable[Node]) -> Json:
-    """Return the schema that a payload fits when all of these clauses hold."""
+    """Return the schema for which a payload is valid if all of these clauses hold."""
     schemas = [_schema(node) for node in nodes]
     return schemas[0] if len(schemas) == 1 else {"allOf": schemas}
 
@@ -33,7 +33,7 @@ def _all(schemas: list[Json]) -> Json:
 
 
 def _at(path: Path, schema: Json) -> Json:
-    """Return the schema of a payload that has a value at this path which fits `schema`."""
+    """Return the schema for payloads with a value at this path that is valid for `schema`."""
     for segment in reversed(path):
         if segment is EACH:
             schema = {"type": "array", "contains": schema}
@@ -64,7 +64,7 @@ def _test(test: Test) -> Json:
 
 
 def _contains(wanted: Iterable[Any]) -> Json:
-    """Return the schema of a text that one of these is a part of, or of a list that one is an element of."""
+    """Return the schema for texts that contain one of these texts, and lists with one of these elements."""
     found: list[Json] = []
     for each in wanted:
         if isinstance(each, str):
@@ -78,5 +78,5 @@ def _any(schemas: list[Json]) -> Json:
 
 
 def literal(text: str) -> str:
-    """Return the pattern that fits a text and nothing else."""
+    """Return the pattern that matches only this text."""
     return "".join(f"\\{character}" if character in _SIGNS else character for character in text)

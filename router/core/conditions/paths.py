@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 EACH: Final = None
-"""The segment that stands for any element of a list, written `*`."""
+"""The segment for any element of a list, written `*`."""
 
 Segment = str | int | None
 """A key of an object, an index of a list, or `EACH`."""
@@ -14,10 +14,10 @@ Segment = str | int | None
 Path = tuple[Segment, ...]
 
 MOST_SEGMENTS = 32
-"""Segments of the longest path."""
+"""The largest number of segments of a path."""
 
 HIGHEST_INDEX = 999
-"""The highest index. JSON Schema has to name every element before the one that is meant."""
+"""The highest index. It is bounded, because the JSON Schema for index n lists all n elements before it."""
 
 _ASCII_DIGITS = frozenset("0123456789")
 
@@ -42,7 +42,7 @@ def parse(written: str) -> Path:
 
 
 def _quoted(rest: str, written: str) -> tuple[str, str]:
-    """Return the key in double quotes that a text begins with, and what follows."""
+    """Return the quoted key at the beginning of a text, and the rest of the text."""
     key: list[str] = []
     characters = iter(range(1, len(rest)))
     for at in characters:
@@ -60,7 +60,7 @@ def _quoted(rest: str, written: str) -> tuple[str, str]:
 
 
 def _bare(rest: str) -> tuple[Segment, str]:
-    """Return the part before the first dot, and what follows."""
+    """Return the part before the first dot, and the rest of the text."""
     part, dot, after = rest.partition(".")
     if part == "*":
         return EACH, dot + after
@@ -82,7 +82,7 @@ def _bare(rest: str) -> tuple[Segment, str]:
 
 
 def shown(path: Path) -> str:
-    """Return a path as it is written."""
+    """Return the text of a path, as `parse` reads it."""
     return ".".join(map(_shown, path))
 
 
@@ -102,7 +102,7 @@ def _shown(segment: Segment) -> str:
 
 
 def values(payload: Any, path: Path) -> Iterator[Any]:
-    """Yield every value that stands at a path; without `*` there is at most one."""
+    """Yield the values at a path of a payload: at most one if the path has no `*`."""
     if not path:
         yield payload
         return

@@ -1,4 +1,4 @@
-"""A written `match` to clauses, or everything that is wrong with it; pure."""
+"""The parser of a written `match`: it returns clauses and collects all faults; pure."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from router.core.conditions.paths import Path, PathError
 from router.core.validation import SchemaProblem, compile_schema, pattern_fault
 
 At = tuple[str | int, ...]
-"""A place in a written `match`: keys and positions, one below the other."""
+"""The path of a part in a written `match`: keys and list positions, from the outside to the inside."""
 
 Place = Callable[[At], str]
-"""Returns where something stands: `file:line:column`."""
+"""A function that returns the place of a part in the configuration: `file:line:column`."""
 
 NUMBERS = ("gt", "gte", "lt", "lte")
 """The operators that take a number."""
 
 TEXTS = ("prefix", "suffix", "contains", "regex")
-"""The operators that take a text, or several; `contains` takes other scalars too."""
+"""The operators that take a text or a list of texts. `contains` takes other scalars too."""
 
 OPERATORS = ("eq", "ne", "in", *NUMBERS, *TEXTS, "exists", "not")
 
@@ -69,13 +69,16 @@ _MEANT = {
     "present": "exists",
     "defined": "exists",
 }
-"""The operator that is meant by a word of another language."""
+"""The operator for each word that other languages use, for the hint in the message."""
 
 _MEANT_NOT = ("nin", "not_in", "notin", "none_of")
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """A fault of a written `match`: where in it, and what is wrong, what is allowed; `in_key` says that the key there is it."""
+    """A fault of a written `match`: its path, and a message with the fault and what is allowed.
+
+    `in_key` is True if the fault is in the key at that path and not in its value.
+    """
 
     at: At
     message: str
@@ -83,7 +86,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Reader:
-    """Reads one `match`; `faults` has what is wrong, `nulls` the places of the nulls that a field is compared with."""
+    """The parser of one `match`. `faults` are its faults, `nulls` the paths of comparisons with null."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -124,7 +127,10 @@ class Reader:
         return (AnyOf(tuple(alternatives), self._place(at)),)
 
     def _clauses(self, name: str, condition: Any, at: At) -> tuple[Node, ...]:
-        """Return the clauses of a path: one for each operator, or one for all that ask the same element of a list."""
+        """Return the clauses of a path: one clause for each operator, but one for all if the path has a `*`.
+
+        With a `*`, all tests must hold for the same element of the list.
+        """
         try:
             path = paths.parse(_sound(name))
         except PathError as error:
@@ -139,7 +145,7 @@ class Reader:
         return tuple(found)
 
     def _condition(self, path: Path, condition: Any, at: At) -> tuple[Node, ...]:
-        """Return what a condition asks of the values at a path."""
+        """Return the clauses of a condition on the values at a path."""
         if isinstance(condition, list):
             wanted = self._scalars(condition, at, "a list of values")
             return (Clause(path, (Test("in", wanted),), self._place(at)),) if wanted else ()
@@ -167,7 +173,7 @@ class Reader:
         return (*own, *others)
 
     def _test(self, path: Path, operator: str, wanted: Any, at: At) -> Test | None:
-        """Return the test of an operator; None where what it is given is wrong."""
+        """Return the test of an operator; None if its operand is invalid, which adds a fault."""
         if operator == "exists":
             if wanted is True:
                 return Test(operator, True)
@@ -195,7 +201,7 @@ class Reader:
         return None
 
     def _of_text(self, path: Path, operator: str, wanted: Any, at: At) -> Test | None:
-        """Return the test of `prefix`, `suffix`, `contains` or `regex`: any of several."""
+        """Return the test of `prefix`, `suffix`, `contains` or `regex`; None if its operand is invalid."""
         before = len(self.faults)
         if isinstance(wanted, list):
             many = self._scalars(wanted, at, f"`{operator}`")
@@ -224,7 +230,7 @@ class Reader:
             self._wrong(at, f"{shown(pattern)} {pattern_fault(pattern)}")
 
     def _scalars(self, written: list[Any], at: At, what: str) -> tuple[Any, ...]:
-        """Return the values of a list, without those that are wrong."""
+        """Return the values of a list without the invalid ones, each of which adds a fault."""
         if not written:
             self._wrong(at, f"{what} must not be empty: no value could ever match")
         found: list[Any] = []
@@ -236,7 +242,7 @@ class Reader:
         return tuple(found)
 
     def _scalar(self, value: Any, at: At) -> Any:
-        """Return a value that a field is compared with; one that JSON does not have is a fault."""
+        """Return a value that a field is compared with. A value that JSON does not have adds a fault."""
         if value is None:
             self.nulls.append(at)
         elif isinstance(value, float) and not math.isfinite(value):
@@ -250,12 +256,12 @@ class Reader:
 
 
 def nothing(_uri: str) -> Any:
-    """Refuse a reference: no condition has any."""
+    """Refuse to retrieve a document, because conditions have no references."""
     raise LookupError("a condition refers to nothing")
 
 
 def _sound(text: str) -> str:
-    """Return the plain text. Raises `PathError` for half of a surrogate pair, which no JSON text holds."""
+    """Return a text as a plain `str`. Raises `PathError` for half of a surrogate pair, which no JSON text holds."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -283,7 +289,7 @@ def _described(value: Any) -> str:
 
 
 def _unknown(operator: str) -> str:
-    """Return the sentence for an operator that is not known."""
+    """Return the message for an unknown operator."""
     word = operator.lower()
     if word in _MEANT_NOT:
         hint = " (did you mean `not: {in: […]}`?)"

@@ -1,6 +1,7 @@
-"""The reasons why a route takes an event or does not: each of its conditions, whether it held and what it saw; pure.
+"""The reasons why a route takes an event or not: each condition, whether it held, and the value that it saw; pure.
 
-The commands `explain` and `test` use it. In the router, `core.verdict.judge` decides; a test checks that both agree.
+The commands `explain` and `test` use this module. In the router, `core.verdict.judge` decides; a test checks that both
+agree.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ from router.errors import TemplateError
 from router.events import Event
 
 MOST_NAMES = 10
-"""The most names or globs of a route that are listed."""
+"""The largest number of names or globs of a route that are listed."""
 
 
 class Step(StrEnum):
-    """A step on the way of an event that can say no: one closed set."""
+    """The steps at which an event or a delivery can be refused."""
 
     READ = "read"
     """No source reads the channel."""
     DECODE = "decode"
     """The message is too large, or can't be decoded."""
     SCHEMA = "schema"
-    """The payload does not fit its schema."""
+    """The payload is not valid for its schema."""
     ENABLED = "enabled"
     """The route says `enabled: false`."""
     SOURCE = "source"
@@ -45,7 +46,7 @@ class Step(StrEnum):
     WHEN = "when"
     """The expression `when` is false, or can't be evaluated."""
     ORPHANED = "orphaned"
-    """No route leads a dead letter to its sink any more."""
+    """No route of the configuration leads to the sink of a dead letter any more."""
     EXPIRES = "expires"
     """The delivery is too late."""
     ONLY_IF = "only_if"
@@ -53,15 +54,15 @@ class Step(StrEnum):
     LOOKUP = "lookup"
     """A lookup has no record."""
     ADDRESS = "address"
-    """There is no address, or one that is invalid."""
+    """There is no address, or an address is invalid."""
     TEMPLATE = "template"
     """A template can't be rendered."""
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One condition, whether it held, and the value that it saw. `place` is where a clause of `match` is written.
+    """One condition, whether it held, and the value that it saw. `place` is the place of a clause of `match`.
 
-    Where the condition is about one thing, `subject` is its name and `needs` the condition without it.
+    If the condition is about one thing, such as a path, `subject` is its name and `needs` is the rest of the condition.
     """
 
     step: Step
@@ -74,7 +75,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """The event that routes are asked about: its payload was read. `channel` is the name as it came."""
+    """The event for which routes are checked, with its payload decoded. `channel` is the channel's name as received."""
 
     event: Event
     channel: bytes
@@ -84,10 +85,10 @@ class Asked(msgspec.Struct, frozen=True):
 def checks(
     route: RouteConfig, condition: Condition | None, asked: Asked, stopped_by: str | None = None
 ) -> tuple[Check, ...]:
-    """Return every condition of a route for an event, in the order in which they are asked.
+    """Return the checks of a route for an event, in the order of evaluation. The route takes the event if all held.
 
-    `stopped_by` is an earlier final route that took the event. The event reaches the route, and the route takes it, when
-    all of the conditions held. Those behind the first one that did not hold are asked too: they say how near it was.
+    `stopped_by` is an earlier final route that took the event. The conditions after the first failed one are evaluated
+    too, because they show how many of them would have to change.
     """
     found = [*_of_channel(route, asked), *_of_order(stopped_by)]
     if condition is None:
@@ -98,13 +99,13 @@ def checks(
             for each in why(condition.match, asked.event.payload)
         ]
     if condition.when is not None:
-        said = _when(route, condition.when, asked, reached=all(each.held for each in found))
-        found += [said] if said else []
+        last = _when(route, condition.when, asked, reached=all(each.held for each in found))
+        found += [last] if last else []
     return tuple(found)
 
 
 def _of_channel(route: RouteConfig, asked: Asked) -> list[Check]:
-    """Return what a route asks of the source and the channel."""
+    """Return the checks of `enabled`, the source and the channel."""
     found = [] if route.enabled else [Check(Step.ENABLED, "the route is enabled", held=False, saw="enabled: false")]
     event = asked.event
     if route.sources is not None:
@@ -132,7 +133,7 @@ def _of_order(stopped_by: str | None) -> list[Check]:
 
 
 def _when(route: RouteConfig, when: When, asked: Asked, *, reached: bool) -> Check | None:
-    """Return what `when` says; None where it fails and the router would not have asked it (not `reached`)."""
+    """Return the check of `when`; None if it fails and the router would not have evaluated it (not `reached`)."""
     clause = f"when: {when.shown}"
     try:
         held = when.holds(msgspec.structs.replace(asked.event, route=route.id, sink=""), asked.now)

@@ -1,6 +1,7 @@
 """The evaluation of each clause of a `match` for one event: whether it held, and which value it saw; pure.
 
-The commands `explain` and `test` use it. Each clause runs on the schema engine by itself, as the whole `match` does in the router.
+The commands `explain` and `test` use this module. Each clause runs by itself on the schema engine, on which the router
+runs the whole `match`.
 """
 
 from __future__ import annotations
@@ -13,23 +14,23 @@ from router.core.conditions.clauses import AnyOf, Clause, Node, shown
 from router.core.conditions.match import Match, holding
 
 MOST = 10
-"""The most values of one path that are shown."""
+"""The largest number of values of one path that are shown."""
 
 NOTHING = "nothing"
 """The text for the value of a clause whose path is missing in the payload."""
 
 
 class Reason(NamedTuple):
-    """One clause of a `match`, in words; whether it held; the values that it saw; where it is written."""
+    """One clause of a `match` in words, whether it held, the values that it saw, and its place."""
 
     clause: str
     held: bool
     saw: str
     place: str
     subject: str = ""
-    """The path, where the clause is about one."""
+    """The path, if the clause is about one path."""
     needs: str = ""
-    """The clause without its subject, where it is about one path."""
+    """The clause without its path, if it is about one path."""
 
 
 def why(match: Match, payload: Any) -> list[Reason]:
@@ -48,18 +49,18 @@ def seen(path: paths.Path, payload: Any) -> str:
 
 
 def _saw(node: Node, payload: Any) -> str:
-    found = {path: _values(path, payload) for path in _asked(node)}
+    found = {path: _values(path, payload) for path in _paths_of(node)}
     if len(found) == 1:
         return next(iter(found.values()))
     return ", ".join(f"{paths.shown(path)}: {seen}" for path, seen in found.items())
 
 
-def _asked(node: Node) -> list[paths.Path]:
-    """Return the paths that a clause asks for, each once."""
+def _paths_of(node: Node) -> list[paths.Path]:
+    """Return the paths that a clause tests, each once."""
     if isinstance(node, Clause):
         return [node.path]
     inner = [each for alternative in node.alternatives for each in alternative] if isinstance(node, AnyOf) else node.of
-    return list(dict.fromkeys(path for each in inner for path in _asked(each)))
+    return list(dict.fromkeys(path for each in inner for path in _paths_of(each)))
 
 
 def _values(path: paths.Path, payload: Any) -> str:

@@ -1,1 +1,1 @@
-"""Lookups: which keys a delivery needs, in which order, and the cache of their records; floor 2."""
+"""Lookups: the keys that a delivery needs, their order, and the cache of records; floor 2."""

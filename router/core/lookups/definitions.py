@@ -17,6 +17,6 @@ class LookupDefinition:
     config: LookupConfig
     key: LookupKey
     needs: frozenset[str]
-    """The lookups that its key uses."""
+    """The names of the lookups that the key uses."""
     type: LookupType | None = None
     """The type that a plugin registered; None for a built-in one."""

@@ -9,7 +9,7 @@ Needs = Mapping[str, Collection[str]]
 
 
 def circle(needs: Needs, start: str) -> list[str]:
-    """Return the lookups from `start` back to `start` by way of their keys; empty if there is no circle through it."""
+    """Return a circle of lookups whose keys use each other, from `start` back to `start`; empty if there is none."""
     before: dict[str, str] = {}
     waiting = [start]
     while waiting:
@@ -28,9 +28,9 @@ def circle(needs: Needs, start: str) -> list[str]:
 
 
 def in_order(needs: Needs, wanted: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    """Return the wanted lookups and all that their keys need, in groups: a key needs only lookups of earlier groups.
+    """Return groups of the wanted lookups and those that their keys use. A key uses only lookups of earlier groups.
 
-    `needs` must have no circle.
+    Raises `ValueError` if `needs` has a circle.
     """
     everything: set[str] = set()
     waiting = list(wanted)

@@ -1,4 +1,4 @@
-"""The records of one delivery's lookups, found one key after the other; pure: whoever uses it fetches the records."""
+"""The search for the records of one delivery, key by key; pure, because the caller fetches the records."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from router.errors import EventError, TemplateError, TransientError, text_of
 from router.events import Event
 
 Answer = Record | Exception | None
-"""The answer for one key: the record, None if there is none, or why it could not be fetched."""
+"""The answer for one key: the record, None if there is none, or the error of fetching it."""
 
 
 class NoRecordError(EventError):
-    """A record that is not there, or can't be had for this key.
+    """A delivery's record that does not exist, or that can't be fetched for its key.
 
-    `suppresses` is True if the lookup says `missing: suppress`.
+    `suppresses` is True if the lookup is configured with `missing: suppress`.
     """
 
     def __init__(self, detail: str, told: str, *, suppresses: bool = False) -> None:
@@ -23,7 +23,10 @@ class NoRecordError(EventError):
 
 
 class Finding:
-    """What was found so far for one delivery. `groups` are the lookups to ask: a key needs only those of earlier groups."""
+    """The records found so far for one delivery.
+
+    `groups` are the lookups to ask, in the order of `in_order`. `failure` is the error that ended the search, or None.
+    """
 
     __slots__ = ("event", "failure", "groups", "records")
 
@@ -34,7 +37,7 @@ class Finding:
         self.failure: NoRecordError | TemplateError | TransientError | None = None
 
     def key(self, definition: LookupDefinition, now: float) -> str | None:
-        """Return the key to ask a lookup for; None where none can be made, which is noted."""
+        """Return the key for a lookup; None if there is no key, with the effect stored in `records` or `failure`."""
         if definition.needs and any(self.records[needed].absent for needed in definition.needs):
             self._missing(definition, "the lookup that its key uses found no record")
             return None
@@ -49,7 +52,7 @@ class Finding:
         return key
 
     def take(self, definition: LookupDefinition, key: str, answer: Answer) -> None:
-        """Note the answer of a lookup for a key."""
+        """Store the answer of a lookup for a key."""
         name = definition.name
         if isinstance(answer, Record):
             self.records[name] = answer

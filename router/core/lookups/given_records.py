@@ -1,6 +1,6 @@
-"""The records of lookups for one delivery at a time, from answers that are at hand; pure.
+"""The records of lookups from answers that are known already; pure.
 
-For those who say what would become of a delivery, without the engine that fetches and caches records.
+The commands that simulate deliveries use this module in place of the engine, which fetches and caches records.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ class NotGiven:
 
 
 NOT_GIVEN: Final = NotGiven()
-"""The answer for a key that has not been asked for yet."""
+"""The answer for a key whose record is not known yet."""
 
 Given = Callable[[str, str], Answer | NotGiven]
-"""Gives the record of a lookup, by its name, for a rendered key."""
+"""A function that returns the answer of a lookup, by the lookup's name and a rendered key."""
 
-_MARK = "qzlookupfieldz"  # letters alone: no sink escapes them
+_MARK = "qzlookupfieldz"  # only letters, because no sink escapes letters
 _MAILBOX = "@lookup.invalid"
 _MARKS = re.compile(rf"{_MARK}(\d{{1,6}})z(?:{re.escape(_MAILBOX)})?", re.IGNORECASE)
 
 
 class RecordNotGivenError(Exception):
-    """A record that has not been asked for yet."""
+    """A record that is not known yet."""
 
 
 class GivenRecords:
-    """Finds the records of deliveries with the lookups of a configuration.
+    """The finder of records for deliveries, with the lookups of a configuration.
 
-    Every answer comes from `given`. `asked` has the keys that it did not know, by lookup.
+    Every answer comes from `given`. `asked` are the keys that `given` did not know, by lookup.
     """
 
     def __init__(self, definitions: Mapping[str, LookupDefinition], given: Given) -> None:
@@ -49,7 +49,7 @@ class GivenRecords:
         self.asked: dict[str, set[str]] = {}
 
     def find(self, event: Event, names: frozenset[str], now: float) -> Records:
-        """Return the records of these lookups, and of those that their keys use.
+        """Return the records of these lookups, and of the lookups that their keys use.
 
         Raises `NoRecordError`, `TemplateError`, `TransientError`, and `RecordNotGivenError`.
         """
@@ -72,7 +72,7 @@ class GivenRecords:
 
 
 def from_mapping(records: Mapping[str, Mapping[str, Mapping[str, Any] | None]]) -> Given:
-    """Return what gives these records, by lookup and key; there is no other record."""
+    """Return a function that finds records in this mapping, by lookup and key. A missing key has no record."""
 
     def given(name: str, key: str) -> Answer:
         found = records.get(name, {}).get(key)
@@ -82,10 +82,10 @@ def from_mapping(records: Mapping[str, Mapping[str, Mapping[str, Any] | None]]) 
 
 
 class NamedRecords:
-    """Stands for records that are not fetched: each field of each lookup appears as its name, `{{ user.email }}`.
+    """A finder whose records show the name of each field, such as `{{ user.email }}`, in place of a fetched value.
 
-    The fields are marks while templates are rendered; `named` writes the names in their places. With `mailboxes` each mark
-    is a mail address.
+    While templates are rendered, a field is a mark; `named` replaces the marks with the names. If `mailboxes` is true,
+    each mark is a valid mail address.
     """
 
     def __init__(self, definitions: Mapping[str, LookupDefinition], *, mailboxes: bool = False) -> None:
@@ -102,7 +102,7 @@ class NamedRecords:
         return f"{_MARK}{len(self._fields) - 1}z{_MAILBOX if self._mailboxes else ''}"
 
     def named(self, value: Any) -> Any:
-        """Return a value with the names of fields in the places of their marks."""
+        """Return a value with its marks replaced by the names of the fields."""
         if isinstance(value, str):
             return _MARKS.sub(self._name, value)
         if isinstance(value, Mapping):
@@ -118,7 +118,7 @@ class NamedRecords:
 
 
 class _Named(Record):
-    """A record that has every field."""
+    """A record that has every field, with a mark as its value."""
 
     __slots__ = ("_lookup", "_mark")
 

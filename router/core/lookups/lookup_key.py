@@ -15,13 +15,14 @@ from router.errors import TemplateError
 from router.events import Event
 
 LONGEST = 4096
-"""Characters of a key, at most: it stays in the cache."""
+"""The largest number of characters of a key. It is bounded, because the cache holds the keys."""
 
 
 class LookupKey:
-    """The compiled key of a lookup. Raises `BrokenExpressionError`.
+    """The compiled key of a lookup. The constructor raises `BrokenExpressionError`.
 
-    `where` is its place in messages: `lookups.user.key`. With `url` it is a URL, whose values are percent-encoded.
+    `where` is the path of the key in messages, such as `lookups.user.key`. If `url` is true, the key is a URL, whose
+    values are percent-encoded.
     """
 
     def __init__(self, source: str, environment: TemplateEnvironment, where: str, *, url: bool = False) -> None:
@@ -32,7 +33,7 @@ class LookupKey:
             raise BrokenExpressionError(error.faults) from None
         self._field = None if url else _sole_field(environment.plain.parse(source))
         self.names = self._template.names
-        """The names that it uses: `payload`, `event`, other lookups."""
+        """The names that the key uses: `payload`, `event`, other lookups."""
 
     def render(self, event: Event, now: float, records: Mapping[str, Record]) -> str:
         """Return the key for a delivery; `now` is seconds since the epoch. Raises `TemplateError`."""
@@ -68,7 +69,7 @@ class LookupKey:
         token = current.set(Run(now))
         try:
             return self._template.render(names)
-        except Exception as error:  # noqa: BLE001  # whatever a template runs into is this delivery's failure
+        except Exception as error:  # noqa: BLE001  # any error of a template fails this delivery only
             raise self._template.explain(self._where, error, names) from None
         finally:
             current.reset(token)

@@ -8,23 +8,23 @@ from collections.abc import Iterable
 from router.core.rendering.sandbox.lookup_records import Record
 
 MOST = 10_000
-"""Records of one lookup that are kept; the oldest make room."""
+"""The largest number of records of one lookup in the cache. The oldest records are evicted."""
 
 
 class RecordCache:
-    """The records of one lookup for `ttl` seconds, at most `most` of them. None stands for a record that is not there."""
+    """The records of one lookup for `ttl` seconds, at most `most` of them. None means that the store has no record."""
 
     def __init__(self, ttl: float, most: int = MOST) -> None:
         self._ttl = ttl
         self._most = most
-        # In the order in which they were fetched: all live equally long, so the first expires first.
+        # In the order of fetching. All records live equally long, so the first one expires first.
         self._entries: OrderedDict[str, tuple[float, Record | None]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def get(self, keys: Iterable[str], now: float) -> tuple[dict[str, Record | None], list[str]]:
-        """Return the records of the keys that it knows, None where the store had none, and the keys that it does not know.
+        """Return the cached records, None for those that the store did not have, and the keys that are not in the cache.
 
         `now` is a monotonic time in seconds.
         """
@@ -43,7 +43,7 @@ class RecordCache:
         return known, unknown
 
     def put(self, records: Iterable[tuple[str, Record | None]], now: float) -> None:
-        """Keep what the store said of some keys."""
+        """Store the records of some keys; None for a record that the store did not have."""
         if not self._ttl:
             return
         entries = self._entries
