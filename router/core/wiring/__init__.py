@@ -1,1 +1,1 @@
-"""Which events can get where, decided by the names and globs of a configuration alone; floor 2."""
+"""The paths of events through a configuration, decided by its names and globs alone; floor 2."""

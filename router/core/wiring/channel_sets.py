@@ -1,7 +1,7 @@
-"""Whether there is a channel that some globs match and others do not; pure.
+"""The check whether a channel exists that some globs match and others do not; pure.
 
-The question is decided exactly, by walking the automata of all the globs together. The walk is bounded: where it would be
-too long the answer is "there may be one", which never has anything reported that is not so.
+The check is exact: it walks the automata of all globs together. The walk is bounded. If it would take too long, the
+answer is "such a channel may exist", so that no false warning is reported.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from functools import lru_cache
 from router.core.matching import ANY, STAR, Token, glob, is_glob, literal_prefix, tokens
 
 Globs = tuple[str, ...]
-"""Names and globs: the set of the channels that at least one of them matches."""
+"""A set of channels, as names and globs: those that at least one name or glob matches."""
 
 EVERY: Globs = ("*",)
-"""Every channel there is."""
+"""The set of all channels."""
 
 MOST_STEPS = 20_000
-"""Steps of one walk; globs as people write them take a few dozen."""
+"""The largest number of steps of one walk. Usual globs take a few dozen."""
 
 
 def meet(*sets: Globs) -> bool:
@@ -29,7 +29,7 @@ def meet(*sets: Globs) -> bool:
 @lru_cache(maxsize=10_000)
 def may_have(sets: tuple[Globs, ...], without: Globs) -> bool:
     """Return whether some channel may be in all of these sets and match none of the globs of `without`."""
-    sets = tuple(each for each in sets if "*" not in each) or (EVERY,)  # every other channel set is within that one
+    sets = tuple(each for each in sets if "*" not in each) or (EVERY,)  # `*` contains every other set
     if not all(sets):
         return False
     for number, each in enumerate(sets):
@@ -53,7 +53,7 @@ def _match(globs: Globs, name: str) -> bool:
 
 
 def _beginning_alike(globs: Iterable[str], others: Sequence[Globs]) -> Globs:
-    """Return those of the globs that begin as at least one glob of each other set may."""
+    """Return the globs whose literal prefix is compatible with a glob of each other set."""
     prefixes = [[_prefix(one) for one in other] for other in others]
     found = []
     for each in globs:
@@ -68,13 +68,13 @@ def _beginning_alike(globs: Iterable[str], others: Sequence[Globs]) -> Globs:
 
 @lru_cache(maxsize=10_000)
 def _parts(glob: str) -> tuple[Token, ...]:
-    """Return the parts of a glob, of stars that stand together one."""
+    """Return the parts of a glob, with adjacent stars as one star."""
     parts = tokens(glob.encode())
     return tuple(part for place, part in enumerate(parts) if part is not STAR or parts[place - 1 : place] != [STAR])
 
 
 def _unlike(parts: Iterable[Token]) -> frozenset[int]:
-    """Return one byte of each kind that these parts tell apart."""
+    """Return one byte of each class of bytes that these parts distinguish."""
     found: set[int] = set()
     classes = []
     for part in set(parts):
@@ -90,14 +90,14 @@ def _unlike(parts: Iterable[Token]) -> frozenset[int]:
 
 
 class _Walk:
-    """A search for a channel that all of some sets have and that is not in another set, byte by byte.
+    """A search, byte by byte, for a channel that is in all sets of `sets` and not in `without`.
 
     A state is an integer with a bit for each place in each glob that has been reached.
     """
 
     def __init__(self, sets: Sequence[Globs], without: Globs) -> None:
         self._parts: list[tuple[int, Token]] = []
-        """The bit of each place but the ends, and the bytes that lead on from it."""
+        """The bit of each place except the ends of globs, and the bytes that lead to the next place."""
         self._next = 1
         self._start = self._stars = 0
         added = [self._add(each) for each in sets]
@@ -107,7 +107,10 @@ class _Walk:
         self._steps = self._accepting(_unlike(part for _, part in self._parts))
 
     def _add(self, globs: Globs) -> tuple[int, int, int]:
-        """Add the places of a set. Return all of them, the ends of its globs, and the places from where a glob matches any rest."""
+        """Add the places of a set; return three sets of bits.
+
+        These are all places, the ends of the globs, and the places from which a glob matches any rest.
+        """
         first, ends, endless = self._next, 0, 0
         for each in globs:
             self._start |= self._next
@@ -124,7 +127,7 @@ class _Walk:
         return self._next - first, ends, endless
 
     def _accepting(self, kinds: frozenset[int]) -> list[int]:
-        """Return the places that each of these bytes leads on from; a star leads nowhere by itself."""
+        """Return the places from which each of these bytes leads to the next place, without the stars."""
         found = dict.fromkeys(kinds, 0)
         for bit, part in self._parts:
             for byte in part & kinds:
@@ -132,7 +135,7 @@ class _Walk:
         return list(found.values())
 
     def arrives(self) -> bool:
-        """Return whether there is such a channel; True too where that takes too many steps to find out."""
+        """Return whether such a channel exists; also True if the search takes too many steps."""
         stars = self._stars
         start = self._start | (self._start & stars) << 1
         waiting, seen = [start], {start}
@@ -157,5 +160,5 @@ class _Walk:
         return not state & self._unwanted and all(state & ends for ends in self._ends)
 
     def _is_wanted(self, state: int) -> bool:
-        """Return whether each set may still have a channel that begins so."""
+        """Return whether each set may still have a channel with the beginning that led to this state."""
         return all(state & places for places in self._all)

@@ -1,4 +1,4 @@
-"""Globs that say something else than was meant: regular expressions, and classes that are not closed; pure."""
+"""The check for mistakes in globs: regular expressions in place of globs, and broken classes; pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GLOBS = {".*": "*", ".+": "?*", "\\d+": "[0-9]*", "\\d": "[0-9]"}
 
 
 def regular_expression(glob: str) -> str | None:
-    """Return what to say of a glob that looks like a regular expression; None where it does not."""
+    """Return the message for a glob that looks like a regular expression; None if it does not."""
     if not _SIGNS.search(glob):
         return None
     meant = _as_glob(glob)
@@ -31,7 +31,7 @@ def regular_expression(glob: str) -> str | None:
 
 
 def _as_glob(expression: str) -> str | None:
-    """Return the glob that matches what a simple regular expression does; None where there is no such glob."""
+    """Return the glob that matches the same texts as a simple regular expression; None if there is none."""
     inner = expression.removeprefix("^").removesuffix("$")
     parts = _PARTS.findall(inner)
     if "".join(parts) != inner or not inner:
@@ -44,7 +44,7 @@ def _as_glob(expression: str) -> str | None:
 
 
 def broken_class(glob: str) -> str | None:
-    """Return what is wrong with the classes of a glob, such as `[a-c]`; None where nothing is."""
+    """Return the fault in the classes of a glob, such as `[a-c`; None if there is none."""
     if is_open(glob):
         return (
             "the `[` is not closed: what follows it stands for one character; write `]`, or `\\[` for the sign itself"

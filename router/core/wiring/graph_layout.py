@@ -1,7 +1,7 @@
-"""A layered drawing of a graph: in which order the nodes of a layer stand, and where; pure.
+"""The layout of a layered graph: the order of the nodes in each layer, and their positions; pure.
 
-This is the method of Sugiyama, Tagawa and Toda. The layers are given. Barycentre sweeps order the nodes so that few edges
-cross, then the nodes of each layer move towards their neighbours as far as they have room.
+This is the method of Sugiyama, Tagawa and Toda. The layers are given. Barycentre sweeps order the nodes so that few
+edges cross. Then the nodes of each layer move towards their neighbours as far as they have room.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 SWEEPS = 24
-"""The most sweeps over the layers, there and back counted as two; most graphs change no more after six."""
+"""The largest number of sweeps over the layers, in one direction each. Most graphs are stable after six."""
 
 MOVES = 12
-"""How often every layer moves towards its neighbours."""
+"""The number of rounds in which every layer moves towards its neighbours."""
 
 
 class Link(NamedTuple):
-    """A piece of an edge, from a node or waypoint of one layer to one of the next layer."""
+    """A piece of an edge, from a node or waypoint of one layer to a node or waypoint of the next layer."""
 
     start: str
     end: str
@@ -28,23 +28,23 @@ class Link(NamedTuple):
 class Layers(NamedTuple):
     """The nodes and waypoints of each layer, in order, and the links between neighbouring layers.
 
-    An edge that skips layers goes by a waypoint in each of them. All edges of one node share the waypoints.
+    An edge that skips layers has a waypoint in each skipped layer. All edges from one node share the waypoints.
     """
 
     order: tuple[tuple[str, ...], ...]
     links: tuple[Link, ...]
     waypoints: frozenset[str]
     paths: Mapping[tuple[str, str], tuple[str, ...]]
-    """What an edge passes: its start, waypoints, its end."""
+    """The path of each edge: its start, its waypoints, its end."""
 
     @property
     def crossings(self) -> int:
-        """Return how often two links cross."""
+        """The number of crossings of links."""
         return sum(_crossings(left, right, self.links) for left, right in zip(self.order, self.order[1:], strict=False))
 
 
 def layered(layers: Iterable[Sequence[str]], edges: Iterable[tuple[str, str]]) -> Layers:
-    """Lead edges that skip layers past the nodes there. Edges must lead from a layer to a later layer."""
+    """Return the layers with waypoints for edges that skip layers. Every edge must lead to a later layer."""
     order = [list(layer) for layer in layers]
     depth = {node: number for number, layer in enumerate(order) for node in layer}
     links: dict[Link, None] = {}
@@ -65,7 +65,7 @@ def layered(layers: Iterable[Sequence[str]], edges: Iterable[tuple[str, str]]) -
 
 
 def with_few_crossings(layers: Layers) -> Layers:
-    """Order the nodes of each layer so that few links cross; never more than before."""
+    """Return the layers with their nodes ordered so that few links cross, and never more than before."""
     before, after = _neighbours(layers.links)
     best = current = layers
     fewest = layers.crossings
@@ -98,7 +98,7 @@ def _neighbours(links: Iterable[Link]) -> tuple[dict[str, list[str]], dict[str, 
 
 
 def _sort(layer: list[str], beside: Sequence[str], neighbours: Mapping[str, list[str]]) -> None:
-    """Sort a layer by the mean place of each node's neighbours; a node without any keeps its relative place."""
+    """Sort a layer by the mean place of each node's neighbours. A node without neighbours keeps its relative place."""
     places = {node: place for place, node in enumerate(beside)}
     scale = len(beside) / max(1, len(layer))
     means = {}
@@ -121,10 +121,10 @@ def _crossings(left: Sequence[str], right: Sequence[str], links: Iterable[Link])
 
 
 def heights(layers: Layers, size: Mapping[str, float], gap: float) -> dict[str, float]:
-    """Return the middle of each node and waypoint, from 0 downwards.
+    """Return the middle of each node and waypoint, with 0 at the top.
 
-    `size` is the height of each, and `gap` the least distance between two of a layer. Each stands as near to the mean of
-    its neighbours as the others of its layer allow.
+    `size` is the height of each node, and `gap` the smallest distance between two nodes of a layer. A node is as near
+    to the mean of its neighbours as the other nodes of its layer allow.
     """
     before, after = _neighbours(layers.links)
     middles: dict[str, float] = {}
@@ -145,12 +145,12 @@ def heights(layers: Layers, size: Mapping[str, float], gap: float) -> dict[str, 
 def _apart(
     layer: Sequence[str], wanted: Mapping[str, float], size: Mapping[str, float], gap: float
 ) -> Iterator[tuple[str, float]]:
-    """Yield places that keep the order and the distances, as near to the wanted ones as can be (least squares).
+    """Yield positions that keep the order and the distances, as near to the wanted ones as possible (least squares).
 
-    Nodes that would overlap form a block, which stands where its members want it on average.
+    Nodes that would overlap form a block, whose position is the mean of those that its members want.
     """
     offsets: list[float] = []
-    blocks: list[tuple[float, int]] = []  # the sum of what the members want, less their offsets, and how many they are
+    blocks: list[tuple[float, int]] = []  # the sum of the wanted positions less the offsets, and the number of members
     for place, node in enumerate(layer):
         step = (size[layer[place - 1]] + size[node]) / 2 + gap if place else 0.0
         offsets.append(offsets[-1] + step if place else 0.0)
@@ -165,7 +165,7 @@ def _apart(
 
 
 def lanes(spans: Sequence[tuple[float, float]]) -> list[int]:
-    """Return a lane for each span, such that spans in one lane do not overlap; short spans get the inner lanes."""
+    """Return a lane for each span, so that spans in one lane do not overlap. Short spans get the inner lanes."""
     found = [0] * len(spans)
     taken: list[list[tuple[float, float]]] = []
     for number in sorted(range(len(spans)), key=lambda each: abs(spans[each][1] - spans[each][0])):

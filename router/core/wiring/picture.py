@@ -1,4 +1,4 @@
-"""What a configuration says as a graph: sources, schemas, routes and sinks, and who gets what of whom; pure."""
+"""A configuration as a graph: sources, schemas, routes and sinks, and the paths of events between them; pure."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ LAYERS: tuple[tuple[NodeKind, ...], ...] = (
 """The kinds of nodes in the order in which an event passes them."""
 
 TITLES = ("Sources", "Schemas", "Routes", "Sinks")
-"""What the layers are called."""
+"""The titles of the layers."""
 
 
 class Node(msgspec.Struct, frozen=True):
-    """A source, schema, route or sink, or what becomes of unmatched events.
+    """A node of the graph: a source, schema, route or sink, the unmatched events, or the dead letters.
 
-    `detail` is what there is to say in a few words, `title` everything. `state` is `disabled` for a route with
-    `enabled: false`, and `idle` for whatever no event can get to or come from. `number` is the place of a route in its order.
+    `detail` is a short description, `title` a complete one. `state` is `disabled` for a route with `enabled: false`,
+    and `idle` for a node that no event can reach or leave. `number` is the position of a route.
     """
 
     id: str
@@ -45,10 +45,10 @@ class Node(msgspec.Struct, frozen=True):
 
 
 class Edge(msgspec.Struct, frozen=True):
-    """The way of events from a node to another one. `live` is false where none can go that way as things stand.
+    """The path of events from one node to another. `live` is false if no event can take it in this configuration.
 
-    `fallback` leads from a sink to the sink that gets what it gives up, `summary` from the dead letters to a sink that is
-    told of new ones.
+    A `fallback` leads from a sink to the sink that gets its failed deliveries. A `summary` leads from the dead letters
+    to a sink that gets reports of new ones.
     """
 
     start: str
@@ -69,7 +69,7 @@ DEAD_LETTERS = "dead-letters"
 
 
 def picture(config: RouterConfig) -> Picture:
-    """Draw the graph of a configuration."""
+    """Return the graph of a configuration."""
     reach = Reach(config.sources, [schema.channels for schema in config.schemas], config.routes)
     edges = list(dict.fromkeys([*_into_schemas(config, reach), *_into_routes(config, reach)]))
     idle = {route.id for route in config.routes if not any(e.end == _route(route) and e.live for e in edges)}
@@ -100,7 +100,7 @@ def _sink(name: str) -> str:
 
 
 def _ways(config: RouterConfig, reach: Reach) -> Iterator[tuple[str, Channels]]:
-    """Yield what routes choose from: the channels of each source by schema, with the node that their events come from."""
+    """Yield the channels of each source by schema, with the node from which their events reach the routes."""
     for source in config.sources:
         for number in range(len(config.schemas)):
             yield _schema(number), reach.with_schema(source, number)
@@ -143,7 +143,7 @@ def _into_sinks(config: RouterConfig, idle: set[str]) -> Iterator[Edge]:
 
 
 def _without_life(edges: list[Edge]) -> list[Edge]:
-    """Mark the edges from nodes that nothing gets to: an unmatched that can't happen, the fallback of an idle sink."""
+    """Mark the edges from nodes that no event reaches, such as the fallback of an idle sink, as not live."""
     while True:
         reached = {edge.end for edge in edges if edge.live}
         marked = [
@@ -156,7 +156,7 @@ def _without_life(edges: list[Edge]) -> list[Edge]:
 
 
 def _needs_input(edge: Edge) -> bool:
-    """Return whether an edge carries only what came to its start; dead letters come from everywhere."""
+    """Return whether an edge carries only events that came to its start. Dead letters come from everywhere."""
     return edge.kind == "fallback" or edge.start == UNMATCHED
 
 

@@ -1,6 +1,6 @@
-"""Which schemas and routes the events of a source can get to, by channel names and globs; pure.
+"""The schemas and routes that the events of a source can reach, by channel names and globs; pure.
 
-What a payload decides is not known here: a route with a condition may take an event, and lets it go on all the same.
+Payloads are unknown here. So a route with a condition may take an event, or may not.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from router.core.matching import exactly
 from router.core.wiring.channel_sets import EVERY, Globs, may_have
 
 CONDITIONLESS = frozenset({"id", "sources", "channels", "sinks", "expires", "final", "enabled"})
-"""The keys of a route that ask nothing of the payload. A route with any other key may let an event pass."""
+"""The keys of a route that do not depend on the payload. A route with any other key may not take an event."""
 
 
 def channels_of(source: SourceConfig) -> Globs:
-    """Return the channels that a source reads, as globs: streams and lists are read by their exact names."""
+    """Return the channels that a source reads, as globs. The names of streams and lists are escaped."""
     return tuple(source.reads if isinstance(source, PubSubConfig) else map(exactly, source.reads))
 
 
@@ -27,7 +27,7 @@ def takes_all(route: RouteConfig) -> bool:
 
 
 class Channels(NamedTuple):
-    """A set of channels of one source: those in all the sets of `within` that no glob of `without` matches."""
+    """The channels of one source that are in all sets of `within` and match no glob of `without`."""
 
     source: str
     within: tuple[Globs, ...]
@@ -35,7 +35,7 @@ class Channels(NamedTuple):
 
 
 class Reach:
-    """The sources, schemas and routes of a configuration, and who can get what of whom."""
+    """The sources, schemas and routes of a configuration, and the channels by which they reach each other."""
 
     def __init__(
         self, sources: Mapping[str, SourceConfig], schemas: Sequence[Sequence[str]], routes: Sequence[RouteConfig]
@@ -61,33 +61,33 @@ class Reach:
         return Channels(source, (self.reads[source], self._schemas[number]), earlier)
 
     def without_schema(self, source: str) -> Channels:
-        """Return the channels of a source for which there is no schema."""
+        """Return the channels of a source that no schema matches."""
         return Channels(source, (self.reads[source],), tuple(each for channels in self._schemas for each in channels))
 
     def some(self, channels: Channels) -> bool:
-        """Return whether there may be such a channel."""
+        """Return whether this set may have any channel."""
         return may_have(channels.within, channels.without)
 
     def takes(self, number: int, channels: Channels) -> bool:
-        """Return whether a route may get an event of these channels; of a disabled one, whether it would."""
+        """Return whether a route may get an event of these channels. A disabled route counts as enabled."""
         route = self._routes[number]
         if route.sources is not None and channels.source not in route.sources:
             return False
         within = (*channels.within, globs_of(route))
-        if not may_have(within, ()):  # as most are, and this is known sooner
+        if not may_have(within, ()):  # true for most routes, and cheaper than the complete check
             return False
         kept = tuple(each for final in self._finals(number, channels.source) for each in globs_of(final))
         return may_have(within, (*channels.without, *kept))
 
     def unmatched(self, channels: Channels) -> bool:
-        """Return whether an event of these channels may be taken by no route."""
+        """Return whether there may be an event of these channels that no route takes."""
         taken = (each for _, route in self._catching if _is_for(route, channels.source) for each in globs_of(route))
         return may_have(channels.within, (*channels.without, *taken))
 
     def finals_before(self, number: int, most: int) -> list[str]:
-        """Return the final routes that leave this route nothing of what it would get without them, the first `most`.
+        """Return the first `most` of the earlier final routes that take all events that this route would get.
 
-        The list is empty where the route gets something, or would get nothing anyway.
+        The list is empty if the route gets any event, or would get none without the final routes either.
         """
         route = self._routes[number]
         wanted = [
@@ -107,7 +107,7 @@ class Reach:
         return found
 
     def _finals(self, number: int, source: str) -> Iterator[RouteConfig]:
-        """Yield the routes before this one that let no event of a source and their channels go on."""
+        """Yield the earlier routes that take all events of a source and their channels, and are final."""
         return (route for place, route in self._final if place < number and _is_for(route, source))
 
 

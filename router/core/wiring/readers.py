@@ -1,4 +1,4 @@
-"""Which source reads a channel, and by which of its globs; pure."""
+"""The source that reads a channel, and the glob by which it does; pure."""
 
 from __future__ import annotations
 

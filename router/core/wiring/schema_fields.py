@@ -1,6 +1,6 @@
-"""Whether a payload that fits a JSON Schema can have a field; pure.
+"""The check whether a payload that is valid for a JSON Schema can have a field; pure.
 
-Schemas can say more than is understood here. Whatever is not understood may allow the field.
+The check understands only some keywords of schemas. Any other keyword counts as one that may allow the field.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 NEAR = 0.8
-"""How alike two names are that one may be a slip for the other; `message` and `mesage` are 0.93."""
+"""The similarity from which one name may be a misspelling of another; `message` and `mesage` have 0.93."""
 
 _DEEPEST = 20
 _BRANCHES = ("allOf", "anyOf", "oneOf")
@@ -18,7 +18,10 @@ _SUBSCHEMAS = ("if", "then", "else", "not")
 
 
 class Absent(NamedTuple):
-    """A field that a schema does not have: the names it has there instead, and whether it allows no others."""
+    """A field that a schema does not have. `known` are the names that it has in that place.
+
+    `closed` is true if the schema allows no other names. `near` is the known name that is probably meant, or None.
+    """
 
     known: tuple[str, ...]
     closed: bool
@@ -26,9 +29,9 @@ class Absent(NamedTuple):
 
 
 def absent(document: Any, path: Sequence[object]) -> Absent | None:
-    """Return why a path leads nowhere in the payloads of a schema; None where it may lead somewhere.
+    """Return the field of a path that payloads of a schema do not have; None if the path may exist.
 
-    Where the schema allows other fields beside those it lists, a name is absent if it comes near one of them.
+    If the schema allows fields that it does not list, a name counts as absent only if it is similar to a listed one.
     """
     schema = resolved(document, document)
     for key in path:
@@ -52,7 +55,7 @@ def absent(document: Any, path: Sequence[object]) -> Absent | None:
 
 
 def lists(document: Any, name: str) -> bool:
-    """Return whether a schema says something of a field of the payload; True where that is not understood."""
+    """Return whether a schema names a field of the payload; True if the schema is not understood."""
     schema = resolved(document, document)
     if schema is None:
         return True
@@ -65,7 +68,7 @@ def _near(key: str, names: Sequence[str] | Mapping[str, Any]) -> str | None:
 
 
 def _named(schema: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the names that a schema says something of."""
+    """Yield the names of fields that are in the keywords of a schema."""
     yield from schema.get("properties", {})
     yield from schema.get("required", [])
     for key in ("dependentRequired", "dependentSchemas", "dependencies"):
@@ -73,7 +76,7 @@ def _named(schema: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _parts(schema: Mapping[str, Any], document: Any, depth: int = 0) -> Iterator[Mapping[str, Any] | None]:
-    """Yield a schema and all that speak of the same object; None for those that are not understood."""
+    """Yield a schema and its subschemas for the same object; None for a subschema that is not understood."""
     yield schema
     branches = [branch for key in _BRANCHES for branch in schema.get(key, [])]
     branches += [schema[key] for key in _SUBSCHEMAS if key in schema]
@@ -90,7 +93,7 @@ def _parts(schema: Mapping[str, Any], document: Any, depth: int = 0) -> Iterator
 
 
 def resolved(schema: Any, document: Any) -> Mapping[str, Any] | None:
-    """Return a schema with its reference followed; None where that leads out of the document, or where it is no object."""
+    """Return a schema with its reference followed; None if it leads out of the document, or is not understood."""
     for _ in range(_DEEPEST):
         if not isinstance(schema, dict) or "$dynamicRef" in schema or "$recursiveRef" in schema:
             return None
@@ -99,13 +102,13 @@ def resolved(schema: Any, document: Any) -> Mapping[str, Any] | None:
         if "$ref" not in schema:
             return schema
         if "properties" in schema or any(key in schema for key in _BRANCHES):
-            return None  # whether they count beside the reference depends on the draft
+            return None  # the draft decides whether these keywords apply beside a reference
         schema = _at(document, schema["$ref"])
     return None
 
 
 def _at(document: Any, reference: str) -> Any:
-    """Return what stands at a JSON pointer in the document; None where it leads elsewhere."""
+    """Return the value at a `#/…` reference in the document; None if there is none, or for any other reference."""
     if reference == "#":
         return document
     if not reference.startswith("#/"):
@@ -120,5 +123,5 @@ def _at(document: Any, reference: str) -> Any:
 
 
 def _is_named(part: Mapping[str, Any], document: Any) -> bool:
-    """Return whether a part of a document has a URI of its own: then a `#/…` below it leads to a place in that part."""
+    """Return whether a part of a document has a URI of its own, so that `#/…` below it is relative to that part."""
     return isinstance(part.get("id" if "draft-04" in str(document.get("$schema")) else "$id"), str)

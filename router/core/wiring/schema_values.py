@@ -1,7 +1,8 @@
-"""Whether a value of a payload that fits a JSON Schema can be what a clause of `match` asks for; pure.
+"""The check whether a payload that is valid for a JSON Schema can meet a clause of `match`; pure.
 
-A schema is a conjunction of its keywords, so the few that are read here (types, enumerations, the schemas of properties and
-elements) rule a value out whatever stands beside them. What is not understood may allow everything.
+A value must satisfy all keywords of a schema. So the few keywords that are read here (types, enumerations, the schemas
+of properties and elements) can rule a value out, whatever the other keywords are. Any other keyword may allow
+everything.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from router.core.wiring.schema_fields import resolved
 _SCALARS = frozenset({"string", "integer", "number", "boolean", "null"})
 _TYPES = frozenset({*_SCALARS, "array", "object"})
 _NEAR = 0.6
-"""How alike a value and a listed one are that may be meant: "hihg" and "high" are 0.75."""
+"""The similarity from which a value may be a misspelling of a listed one; "hihg" and "high" have 0.75."""
 _MOST = 10
-"""How many values of an enumeration are shown."""
+"""The largest number of values of an enumeration that are shown."""
 
 
 class Refusal(NamedTuple):
-    """What no payload of a schema has.
+    """A part of a clause that no payload of a schema can meet, with the texts for its message.
 
-    `test` and `value` are the numbers of the test of the clause and of the value that it wants, None where the path alone is
-    refused. `what` is what no event can do (`have payload.a.b`, `meet …`), `fact` what the schema does instead (`says …`,
-    `allows …`), `cure` what may be meant.
+    `test` and `value` are the numbers of the test in the clause and of its value; None if the path itself is
+    impossible. `what` says what no event can do (`have payload.a.b`, `meet …`). `fact` says what the schema has instead
+    (`says …`, `allows …`). `cure` says what is probably meant.
     """
 
     test: int | None
@@ -42,14 +43,17 @@ class Refusal(NamedTuple):
 
 
 class _Blocked(NamedTuple):
-    """A path that leads on from a value which has nothing below it: how far it gets, and the types of that value."""
+    """A path through a value that has no fields or elements.
+
+    `length` is the number of segments up to that value, and `types` are the types of the value.
+    """
 
     length: int
     types: tuple[str, ...]
 
 
 def refusals(document: Any, clause: Clause) -> list[Refusal]:
-    """Return what a clause asks for that no payload of a schema has; nothing where the schema may allow all of it."""
+    """Return the parts of a clause that no payload of a schema can meet; empty if the schema may allow all of them."""
     found = _walk(document, clause.path)
     if isinstance(found, _Blocked):
         return [_of_path(clause.path, found)]
@@ -65,7 +69,7 @@ def refusals(document: Any, clause: Clause) -> list[Refusal]:
 
 
 def _walk(document: Any, path: Path) -> Mapping[str, Any] | _Blocked | None:
-    """Return the schema of the values at a path; None where they may be anything, or where there are none."""
+    """Return the schema of the values at a path; None if it is unknown or not understood."""
     schema = resolved(document, document)
     for length, segment in enumerate(path):
         if schema is None:
@@ -83,7 +87,7 @@ def _walk(document: Any, path: Path) -> Mapping[str, Any] | _Blocked | None:
 
 
 def _property(schema: Mapping[str, Any], name: str) -> Any:
-    """Return the schema of a property; None where there may be others for it."""
+    """Return the schema of a property; None if `patternProperties` may apply to it too, or if it has no schema."""
     if "patternProperties" in schema:
         return None
     own = schema.get("properties", {})
@@ -91,7 +95,7 @@ def _property(schema: Mapping[str, Any], name: str) -> Any:
 
 
 def _types(schema: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the types that a schema allows, as it says them; all where it does not say."""
+    """Return the types that a schema allows, as written; all types if it has no valid `type`."""
     said = schema.get("type")
     types = (said,) if isinstance(said, str) else tuple(said) if isinstance(said, list) else ()
     return types if types and _TYPES.issuperset(types) else tuple(sorted(_TYPES))
@@ -109,7 +113,7 @@ def _of_path(path: Path, blocked: _Blocked) -> Refusal:
 
 
 def _singles(test: Test) -> Iterator[Test]:
-    """Yield a test for each value that one of several suffices of."""
+    """Yield one test for each value of a test with alternatives, else the test itself."""
     if not isinstance(test.wanted, tuple):
         yield test
         return
@@ -118,10 +122,10 @@ def _singles(test: Test) -> Iterator[Test]:
 
 
 def _of_value(document: Any, schema: Mapping[str, Any], path: Path, test: Test) -> Refusal | None:
-    """Return why no value of a schema meets a test of one value; None where one may."""
+    """Return the refusal of a test that no value of a schema meets; None if a value may meet it."""
     if test.operator == "exists":
         return None
-    if test.operator == "ne":  # what it excludes has to be possible
+    if test.operator == "ne":  # a value that can't occur is a mistake here too
         test = Test("eq", test.wanted)
     what = f"meet `{_field(path)} {test.text}`"
     types = _types(schema)
@@ -143,10 +147,10 @@ def _of_value(document: Any, schema: Mapping[str, Any], path: Path, test: Test) 
 
 
 def _listed(schema: Mapping[str, Any], document: Any) -> list[Any] | None:
-    """Return the only values that a schema allows; None where it does not list them."""
+    """Return the only values that a schema allows; None if it does not list them."""
     if isinstance(schema.get("enum"), list):
         return list(schema["enum"])
-    if "const" in schema and "draft-04" not in str(document.get("$schema")):  # which knows no `const`
+    if "const" in schema and "draft-04" not in str(document.get("$schema")):  # draft 4 has no `const`
         return [schema["const"]]
     return None
 
@@ -164,7 +168,7 @@ def _may_meet(kind: str, test: Test) -> bool:
 
 
 def _types_of(value: Any) -> tuple[str, ...]:
-    """Return the types that a scalar is of."""
+    """Return the types of a scalar."""
     if value is None:
         return ("null",)
     if isinstance(value, bool):
@@ -175,7 +179,7 @@ def _types_of(value: Any) -> tuple[str, ...]:
 
 
 def _cure(types: Sequence[str], test: Test) -> str:
-    """Return what may be meant by a test that no type meets."""
+    """Return the end of the message for a test that no type meets: what is probably meant; empty if unknown."""
     wanted = test.wanted
     if test.operator != "eq":
         return ""
@@ -189,14 +193,14 @@ def _cure(types: Sequence[str], test: Test) -> str:
 
 
 def _types_of_text(text: str) -> set[str]:
-    """Return the types of what a text says, beside a text."""
+    """Return the types other than string that a text may be meant as: `"5"` may be meant as an integer."""
     if text in {"true", "false", "null"}:
         return {"null" if text == "null" else "boolean"}
     return {"integer", "number"} if re.fullmatch(r"-?(0|[1-9][0-9]*)", text) else set()
 
 
 def _meant(listed: Sequence[Any], test: Test) -> str:
-    """Return which listed text is near the one that is wanted."""
+    """Return a hint to the listed text that is most similar to the wanted one; empty if none is similar."""
     texts = {each.lower(): each for each in listed if isinstance(each, str)}
     wanted = test.wanted[0] if isinstance(test.wanted, tuple) else test.wanted
     near = get_close_matches(wanted.lower(), texts, n=1, cutoff=_NEAR) if isinstance(wanted, str) else []
