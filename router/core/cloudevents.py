@@ -1,7 +1,7 @@
 """Reading CloudEvents 1.0 in structured JSON, with the data kept byte for byte; pure.
 
-The envelope is a JSON object with the context attributes `specversion`, `id`, `source`, `type` and the event's content in
-`data` (a JSON value) or `data_base64` (https://github.com/cloudevents/spec, version 1.0.2, JSON event format).
+The envelope is a JSON object with the context attributes `specversion`, `id`, `source`, `type` and the event's content
+in `data` (a JSON value) or `data_base64` (https://github.com/cloudevents/spec, version 1.0.2, JSON event format).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _open = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 class Opened(NamedTuple):
     """The contents of an envelope.
 
-    `id` is the event's id, `<source>#<id>`. `headers` are the attributes as text, and the bare id as `ce-id`. `data` are
-    the bytes of the content in the `format` (`json` or `text`).
+    `id` is the event's id, `<source>#<id>`. `headers` are the attributes as text, and the bare id as `ce-id`. `data`
+    are the bytes of the content in the `format` (`json` or `text`).
     """
 
     id: str

@@ -18,8 +18,8 @@ from router.errors import Reason, RejectedError
 class Message(NamedTuple):
     """A decoded message.
 
-    `data` are the bytes of the payload (for a CloudEvent its data), and `format` is their format. `id` is the event's id
-    and `headers` are the event's headers, if the message has them.
+    `data` are the bytes of the payload (for a CloudEvent its data), and `format` is their format. `id` is the event's
+    id and `headers` are the event's headers, if the message has them.
     """
 
     payload: Any

@@ -155,7 +155,7 @@ def _place_of(literal: str, text: str) -> int | None:
 
 
 def _explained(said: str, text: str, at: int) -> tuple[str, str, int]:
-    """Return the cause, the text and the place of a fault, by the reader's message `said` and the text at index `at`."""
+    """Return the cause, the text and the place of a fault, from the reader's message and the text at index `at`."""
     sign = text[at : at + 1]
     if said.startswith("Unterminated string"):
         return 'the closing `"` of this text is missing', text, at

@@ -67,7 +67,7 @@ def mailbox(address: str) -> Mailbox:
 
 
 def mailboxes(whole: str) -> list[Mailbox]:
-    """Parse a comma-separated list of mail addresses. Raises `AddressError`, which is a `ValueError`, for invalid text."""
+    """Parse a comma-separated list of mail addresses. Raises `AddressError` (a `ValueError`) for invalid text."""
     return [mailbox(address) for address in split(whole)]
 
 

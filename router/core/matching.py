@@ -116,7 +116,7 @@ class ChannelIndex(Generic[T]):
                     asked.setdefault(prefix, []).append((number, glob(pattern)))
         self._make = make
         self._begins: list[tuple[int, dict[bytes, _Globs[T]]]] = []
-        """The globs that may match a channel, by its prefix. The prefixes are grouped by their length, longest first."""
+        """The globs that may match a channel, by its prefix. Prefixes are grouped by their length, longest first."""
         texts = sure.keys() | asked.keys()
         for length in sorted(set(map(len, texts)), reverse=True):
             begins = {}
@@ -149,7 +149,7 @@ class ChannelIndex(Generic[T]):
 
 
 class _Globs(NamedTuple, Generic[T]):
-    """The globs for channels with one prefix: the entries that match without a test, their result, and globs to test."""
+    """The globs for channels with one prefix: entries that match without a test, their result, and globs to test."""
 
     found: T
     sure: frozenset[int]
@@ -157,7 +157,10 @@ class _Globs(NamedTuple, Generic[T]):
 
 
 def _regex(pattern: bytes) -> bytes:
-    """Return the regular expression of a glob. The text after a star is matched atomically at its first place, as in Redis."""
+    """Return the regular expression of a glob.
+
+    Text between two stars is matched at its first occurrence, without backtracking. The result is the same as in Redis.
+    """
     segments: list[list[bytes]] = [[]]
     for token in tokens(pattern):
         if token is STAR:

@@ -46,8 +46,8 @@ class Target(msgspec.Struct, frozen=True):
 class Step(msgspec.Struct, frozen=True, eq=False):
     """A route in the plan of a channel. The route takes the events that meet its condition, or all if there is none.
 
-    `rest` is the part of the condition that the index does not answer. `groups` has the group number of each target. The
-    targets of one group, in all routes that take an event, make one delivery; the first of these routes makes it.
+    `rest` is the part of the condition that the index does not answer. `groups` has the group number of each target.
+    The targets of one group, in all routes that take an event, make one delivery; the first of these routes makes it.
     """
 
     route: str

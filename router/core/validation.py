@@ -1,8 +1,8 @@
 """JSON Schema on decoded payloads; pure.
 
 The validator is `jsonschema-rs`, which passes the whole official test suite and takes a quarter of a microsecond for a
-small payload. `$schema` selects one of the drafts 4 to 2020-12; the default is 2020-12. `format` is asserted. Patterns run
-on a linear-time engine. Referenced documents come only from the caller's `retrieve`.
+small payload. `$schema` selects one of the drafts 4 to 2020-12; the default is 2020-12. `format` is asserted. Patterns
+run on a linear-time engine. Referenced documents come only from the caller's `retrieve`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from router.errors import RouterError
 from router.escaping import cut
 
 Retrieve = Callable[[str], Any]
-"""A function that returns the document of a URI. It raises `LookupError` or `ValueError` with the reason if it can't."""
+"""A function that returns the document of a URI. It raises `LookupError` or `ValueError` with the reason it can't."""
 
 MOST = 20
 """The largest number of violations that are listed for one payload."""
@@ -61,8 +61,8 @@ class SchemaProblem(RouterError):  # noqa: N818  # it is a finding about a file,
 class Violation(msgspec.Struct, frozen=True):
     """A violation of a schema by a payload: JSON pointer (RFC 6901) into the payload, keyword, message.
 
-    The pointer of `required` is that of the missing field. `place` is the pointer for the log. In `place`, names that are
-    not in the schema are replaced with `*`, because they come from the payload.
+    The pointer of `required` is that of the missing field. `place` is the pointer for the log. In `place`, names that
+    are not in the schema are replaced with `*`, because they come from the payload.
     """
 
     pointer: str
@@ -92,8 +92,8 @@ class Schema:
 def compile_schema(document: Any, *, uri: str, retrieve: Retrieve) -> Schema:
     """Compile a JSON Schema.
 
-    `uri` is the base URI of relative `$ref`s, and `retrieve` returns the documents that they name. Raises `SchemaProblem`
-    if the document is not a valid schema, or if a referenced document can't be retrieved.
+    `uri` is the base URI of relative `$ref`s, and `retrieve` returns the documents that they name. Raises
+    `SchemaProblem` if the document is not a valid schema, or if a referenced document can't be retrieved.
     """
     if not isinstance(document, dict | bool):
         raise SchemaProblem("", f"a schema is an object or a boolean, not {type(document).__name__}")

@@ -145,8 +145,8 @@ def delivery_of(letter: DeadLetter) -> Event:
 def format_of(letter: DeadLetter, of_source: str | None) -> str | None:
     """Return the format of a delivery's payload, JSON or text; None if the payload can't be decoded.
 
-    The format is that of the source. If the source is unknown (None) or CloudEvents, it is the first one that decodes the
-    payload.
+    The format is that of the source. If the source is unknown (None) or CloudEvents, it is the first one that decodes
+    the payload.
     """
     known = (events.JSON, events.TEXT)
     for candidate in (of_source,) if of_source in known else known:

@@ -62,7 +62,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A failed attempt after which a delivery waits for the next one: when it failed (seconds since the epoch), and why."""
+    """The time (seconds since the epoch) and the cause of a failed attempt that is followed by a retry."""
 
     at: float
     why: str

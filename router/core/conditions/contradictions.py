@@ -1,7 +1,7 @@
 """Clauses of a `match` that can never hold together; pure.
 
-Only what is certain without a schema is found: values that are listed, bounds of numbers, types, and fields that must be there
-and must not. What is not understood may hold.
+Only contradictions that are certain without a schema are found: between listed values, bounds of numbers, types, and
+fields that must exist and must not exist. Clauses beyond these rules count as possible.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from router.core.conditions.reading import NUMBERS
 _KINDS = frozenset({"null", "boolean", "number", "string", "array", "object"})
 _OPPOSITE = {"gt": "lte", "gte": "lt", "lt": "gte", "lte": "gt"}
 _MOST = 50
-"""The most clauses about one path that are compared in pairs."""
+"""The largest number of clauses about one path that are compared in pairs."""
 
 Effect = Literal["match", "alternative", "not"]
 
 
 class Contradiction(NamedTuple):
-    """Clauses that can't hold together, and what therefore never holds (`match`, `alternative`), or always does (`not`)."""
+    """Clauses that can't hold together. The `effect` is a `match` or an alternative that never holds, or a `not` that
+    always does.
+    """
 
     clauses: tuple[Node, ...]
     effect: Effect
@@ -36,7 +38,10 @@ def contradictions(clauses: Sequence[Node]) -> Iterator[Contradiction]:
 
 
 def _within(own: tuple[Node, ...], around: tuple[Node, ...], effect: Effect) -> Iterator[Contradiction]:
-    """Yield the contradictions of clauses that have to hold together; those `around` them hold too, and agree."""
+    """Yield the contradictions of clauses that must hold together, and with those `around` them.
+
+    The clauses around have no contradiction among themselves.
+    """
     plain = (*around, *(each for each in own if not isinstance(each, AnyOf)))
     found = _contradicting(plain)
     if found:
@@ -51,7 +56,7 @@ def _within(own: tuple[Node, ...], around: tuple[Node, ...], effect: Effect) -> 
 
 
 def _contradicting(nodes: Sequence[Node]) -> tuple[Node, ...]:
-    """Return some of these clauses that can't hold together; nothing if they may."""
+    """Return some of these clauses that can't hold together; empty if all may hold together."""
     by_path: dict[Path, list[Node]] = {}
     for node in nodes:
         path = _path(node)
@@ -71,7 +76,7 @@ def _contradicting(nodes: Sequence[Node]) -> tuple[Node, ...]:
 
 
 def _path(node: Node) -> Path | None:
-    """Return the path that a clause is about; None if there is not exactly one."""
+    """Return the path that a clause is about; None unless there is exactly one."""
     if isinstance(node, Clause):
         return node.path
     if isinstance(node, AnyOf):
@@ -89,19 +94,19 @@ def _impossible(nodes: Sequence[Node]) -> bool:
             if isinstance(inner, Clause) and all(_is_among(test, clause.tests) for test in inner.tests):
                 return True
     if not wanted or not wanted[0].plain:  # with `*`, each clause may be met by another element
-        return any(_can_be_nothing(clause.tests, [clause]) for clause in wanted)
-    return _can_be_nothing([test for clause in wanted for test in clause.tests], nodes)
+        return any(_no_value_meets(clause.tests, [clause]) for clause in wanted)
+    return _no_value_meets([test for clause in wanted for test in clause.tests], nodes)
 
 
 def _is_among(refused: Test, tests: Sequence[Test]) -> bool:
-    """Return whether a value that meets all of these tests meets this one too."""
+    """Return whether a value that meets all of `tests` certainly meets the test `refused` too."""
     return refused.operator == "exists" or any(
         refused.operator == test.operator and repr(refused.wanted) == repr(test.wanted) for test in tests
     )
 
 
-def _can_be_nothing(tests: Sequence[Test], nodes: Sequence[Node]) -> bool:
-    """Return whether no value meets all of these tests, which are those of the nodes that one value has to meet."""
+def _no_value_meets(tests: Sequence[Test], nodes: Sequence[Node]) -> bool:
+    """Return whether certainly no value meets all tests. `nodes` are the clauses of the tests, and negated clauses."""
     kinds = _KINDS.intersection(*map(_kinds, tests))
     if not kinds:
         return True
@@ -115,7 +120,7 @@ def _can_be_nothing(tests: Sequence[Test], nodes: Sequence[Node]) -> bool:
 
 
 def _of_value(node: Node) -> Node:
-    """Return a clause about one path as a clause about the value there."""
+    """Return a clause about one path as a clause about the value at that path."""
     if isinstance(node, Clause):
         return Clause((), node.tests)
     assert isinstance(node, Not)
@@ -143,7 +148,7 @@ def _kind(value: Any) -> str:
 
 
 def _opposites(nodes: Sequence[Node]) -> Iterator[Test]:
-    """Yield what `not` with one bound asks of a number."""
+    """Yield the bounds that a negated bound puts on a number: `not: {gt: 5}` is `lte: 5`."""
     for node in nodes:
         if (
             isinstance(node, Not)
@@ -167,7 +172,7 @@ def _no_number(tests: Sequence[Test]) -> bool:
 
 
 def _leaves_nothing_below(above: Node, segment: str | int | None) -> bool:
-    """Return whether there can't be anything below the value of a clause, where `segment` leads."""
+    """Return whether a clause rules out any value at `segment` below its own value."""
     if isinstance(above, Not):
         (inner, *others) = above.of
         return not others and isinstance(inner, Clause) and all(test.operator == "exists" for test in inner.tests)

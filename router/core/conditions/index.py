@@ -72,7 +72,7 @@ class AskedPath:
         self._points, self._between = _segments(bounds)
 
     def left(self, payload: Any) -> int:
-        """Return the routes that the value at this path does not rule out, as bits; routes without a test are included."""
+        """Return the routes that the value at this path does not rule out, as bits, including routes without a test."""
         key = self._key
         value = (
             self._find(payload) if key is None else payload.get(key, _MISSING) if type(payload) is dict else _MISSING

@@ -1,4 +1,4 @@
-"""What is meant by conditions that are written as other languages have them, as the lines to write; pure."""
+"""Corrections for conditions that are written as in other languages: the line to write instead; pure."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _ALL = frozenset({"all", "all_of", "allof", "and", "every", "must"})
 _SOME = frozenset({"any", "any_of", "anyof", "or", "some", "should"})
 _NONE = frozenset({"not", "none", "none_of", "noneof", "nor", "must_not"})
 _WIDEST = 160
-"""The most characters of a line that is proposed."""
+"""The largest number of characters of a proposed line."""
 
 Clauses = Mapping[str, Any]
-"""Conditions by path, as they are written."""
+"""The written conditions by path."""
 
 
 def misplaced(word: str, written: Any, operators: Collection[str]) -> str | None:
-    """Return the fault of a word that joins clauses and stands where a path is expected; None where it may be a path.
+    """Return the fault of a word such as `and` in the place of a path; None if the word may be a path.
 
-    `written` is what stands below the word. It is a condition of a field of that name if it could be one.
+    `written` is the value of the word. If it is a valid condition, the word counts as a field's name.
     """
     kind = word.lower()
     if kind not in _ALL | _SOME | _NONE:
@@ -42,8 +42,8 @@ def misplaced(word: str, written: Any, operators: Collection[str]) -> str | None
     if kind in _ALL:
         return f"`{word}` is not needed, for all clauses have to hold{_write(_side_by_side(parts))}{named}"
     if kind in _SOME:
-        told = "`any` takes a list of mappings" if word == "any" else f"alternatives stand in `any`, not in `{word}`"
-        return f"{told}{_write({'any': parts})}{named}"
+        fault = "`any` takes a list of mappings" if word == "any" else f"alternatives stand in `any`, not in `{word}`"
+        return f"{fault}{_write({'any': parts})}{named}"
     negated = [{path: _negated(condition)} for each in parts for path, condition in each.items()]
     several = isinstance(written, Mapping) and len(negated) > 1  # not all of them: one that does not hold is enough
     line = {"any": negated} if several else _side_by_side(negated)
@@ -51,7 +51,7 @@ def misplaced(word: str, written: Any, operators: Collection[str]) -> str | None
 
 
 def joined_below(path: Path, word: str, written: Any) -> str | None:
-    """Return the fault of a word that joins conditions below a path; None where it is no such word."""
+    """Return the fault of a word such as `or` in the place of an operator; None if the word joins no conditions."""
     kind = word.lower()
     if kind not in _ALL | _SOME or not isinstance(written, list) or not written:
         return None
@@ -65,7 +65,7 @@ def joined_below(path: Path, word: str, written: Any) -> str | None:
 
 
 def of_fields(path: Path, operator: str, written: Clauses, operators: Collection[str]) -> str:
-    """Return the cure for a mapping that an operator was given: the fields of an object have paths of their own."""
+    """Return the cure for a mapping as the operand of an operator: a path for each field of the object."""
     below = (*path, EACH) if operator == "contains" else path
     if operator not in {"contains", "eq"} or len(written) != 1:
         return ""
@@ -81,7 +81,7 @@ def _negated(condition: Any) -> Any:
 
 
 def _side_by_side(parts: Sequence[Clauses]) -> Clauses | None:
-    """Return clauses as one mapping; None where two of them can't stand beside each other."""
+    """Return clauses as one mapping; None if two of them have the same path and operator."""
     found: dict[str, Any] = {}
     for path, condition in (item for each in parts for item in each.items()):
         before = found.get(path)
@@ -95,7 +95,7 @@ def _side_by_side(parts: Sequence[Clauses]) -> Clauses | None:
 
 
 def _write(clauses: Clauses | None) -> str:
-    """Return the line to write, as ` ; write …`; nothing where there is none, or it is too long."""
+    """Return clauses as the end of a message, `; write …`; empty for None, or if the line is too long."""
     if clauses is None:
         return ""
     try:

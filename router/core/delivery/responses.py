@@ -14,7 +14,7 @@ from typing import Protocol
 from router.errors import PermanentError, SinkError, TransientError
 
 PASSING = frozenset({408, 425, 429})
-"""Client errors that pass by themselves: a request that timed out, came too early, or was one too many."""
+"""The client errors that are temporary: the request timed out, came too early, or exceeded a rate limit."""
 
 _REFUSED = frozenset({401, 407})
 _GONE = frozenset({404, 410})

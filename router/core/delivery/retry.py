@@ -101,15 +101,15 @@ def decide(
 
 
 def put_off(policy: RetryPolicy, *, age: float, error: Exception, chance: float) -> Wait | GiveUp:
-    """Decide how long a delivery waits whose sink could not be called, because a lookup can't be made.
+    """Decide what to do with a delivery whose sink was not called, because a lookup failed.
 
-    That is no attempt, so `attempts` does not end the delivery: `max_age` alone does. As no attempts are counted, the
+    This is no attempt, so only `max_age` ends the delivery, and not `attempts`. Because no attempts are counted, the
     bound of the delay grows with `age`, the seconds for which the delivery has been failing.
     """
     left = policy.max_age - age
     if left <= 0:
         return GiveUp(Reason.EXHAUSTED)
-    wait = asked(error)
+    wait = requested_delay(error)
     if wait is None:
         wait = min(policy.max_delay, max(policy.initial, age)) * chance
     return Wait(min(wait, left))

@@ -47,7 +47,7 @@ class LookupKey:
     def _plain(self, event: Event) -> str | None:
         """Return the key if it is text around one field of the payload that holds text or an integer; else None.
 
-        Most keys are, and to render a template takes ten times as long.
+        Most keys have this form, and rendering the template takes ten times as long.
         """
         if self._field is None:
             return None
@@ -76,7 +76,10 @@ class LookupKey:
 
 
 def _sole_field(tree: nodes.Template) -> tuple[str, tuple[str, ...], str] | None:
-    """Return the text before, the path and the text after the only field of the payload in a template; None if it has more."""
+    """Return the text before, the path, and the text after the only field in a template.
+
+    Returns None if the template is anything but text and one field of the payload.
+    """
     parts = tree.body[0].nodes if len(tree.body) == 1 and isinstance(tree.body[0], nodes.Output) else []
     fields = [place for place, part in enumerate(parts) if not isinstance(part, nodes.TemplateData)]
     path = _path(parts[fields[0]]) if len(fields) == 1 else ()

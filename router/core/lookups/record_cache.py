@@ -24,9 +24,9 @@ class RecordCache:
         return len(self._entries)
 
     def get(self, keys: Iterable[str], now: float) -> tuple[dict[str, Record | None], list[str]]:
-        """Return the cached records, None for those that the store did not have, and the keys that are not in the cache.
+        """Return the cached records by key, and the keys that are not in the cache.
 
-        `now` is a monotonic time in seconds.
+        A record is None if the store had none for its key. `now` is a monotonic time in seconds.
         """
         known: dict[str, Record | None] = {}
         unknown: list[str] = []

@@ -11,13 +11,13 @@ from router.errors import AddressError
 from router.options import Addresses
 
 MOST = 1000
-"""The most addresses in one field of one delivery: each may become a delivery with the whole event."""
+"""The largest number of addresses in one field of a delivery. Each may become a delivery with the whole event."""
 
 
 def value_text(value: Any) -> str:
-    """Return the text of an event's value inside an address. Raises `AddressError` for one with a control character.
+    """Return the text of an event's value inside an address. Raises `AddressError` if it has a control character.
 
-    Line ends of the template are layout. A line end in a value could add a mail header.
+    A line end in a value could add a mail header. Line ends of the template itself are layout, and are allowed.
     """
     whole = text(value)
     if has_control(whole):
@@ -26,9 +26,9 @@ def value_text(value: Any) -> str:
 
 
 def listed(value: Any) -> list[str]:
-    """Return the texts in the value of a sole `{{ … }}`: of a text, a number, or a list of those; none for null.
+    """Return the addresses in the value of a sole `{{ … }}`: a text, a number, a list of these, or null (none).
 
-    Raises `AddressError` for anything else.
+    Raises `AddressError` for any other value.
     """
     if isinstance(value, Missing):
         str(value)  # raises
@@ -53,7 +53,7 @@ def _kind(value: Any) -> str:
 
 
 def checked(addresses: Iterable[str], marker: Addresses) -> list[str]:
-    """Return the addresses in order, each once. Raises `AddressError` for the first that is not of the marker's kind."""
+    """Return the addresses in order, each once. Raises `AddressError` for an address not of the marker's kind."""
     key = _mailbox if marker.kind == "mail" else _any
     unique: dict[str, str] = {}
     for address in dict.fromkeys(addresses):

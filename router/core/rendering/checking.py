@@ -1,6 +1,6 @@
 """The check of a template at load: syntax, filters, tests, names and files; floor 2.
 
-Jinja stops at the first fault; this check finds all, each with its line.
+Jinja stops at the first fault. This check finds all faults, each with its line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NAMES = frozenset({"payload", "event", "route", "sink"})
 _TEXTS = frozenset(
     {("route",), ("sink",), *(("event", name) for name in ("id", "source", "channel", "pattern", "key"))}
 )
-"""The paths that stand for texts, which have no fields."""
+"""The paths of texts, which have no fields."""
 
 _NO_LOOKUP = "only the templates of sinks, `only_if` and the keys of other lookups can use one"
 
@@ -51,7 +51,7 @@ _OPERATORS = {
 }
 """The Jinja equivalents of operators of other languages."""
 
-# Tried in their order: a pattern of the parser's message, and the message to show instead.
+# Patterns of the parser's messages, tried in order, and the message to show instead.
 _PLAIN = (
     (r"unexpected end of template, expected 'end of print statement'", r"`{{` is not closed: `}}` is missing"),
     (r"unexpected end of template, expected 'end of statement block'", r"`{%` is not closed: `%}` is missing"),
@@ -80,7 +80,7 @@ _PLAIN = (
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault of a template: its text, and its line in the template (None if unknown)."""
+    """A fault of a template: a message, and the line in the template (None if unknown)."""
 
     message: str
     line: int | None
@@ -102,9 +102,9 @@ class Source:
 
 
 def read(text: str, environment: Sandbox) -> Source:
-    """Parse a template and every file that it includes, and find all faults.
+    """Parse a template and every file that it includes; return them with all faults.
 
-    `text` is a `TemplateFile` if it comes from a file; only such a template can include others.
+    `text` is a `TemplateFile` if it comes from a file. Only a template from a file can include others.
     """
     source = Source()
     own = text.name if isinstance(text, TemplateFile) else None
@@ -138,7 +138,7 @@ def read(text: str, environment: Sandbox) -> Source:
 
 
 def _place(file: str | None) -> Callable[[str, int | None], Fault]:
-    """Return the place of a fault: a line, or a text for a fault in another file than the configuration."""
+    """Return a function that makes a fault of a message and a line. For a `file`, the place is in the message."""
     if file is None:
         return Fault
     return lambda message, line: Fault(f"{file}:{line}: {message}" if line else f"{file}: {message}", None)
@@ -151,7 +151,7 @@ def _read_file(text: str, name: str) -> str:
 
 
 def _references(tree: nodes.Template) -> Iterator[tuple[int, str | None]]:
-    """Yield the files that a template names, None for a name that is only known when it runs."""
+    """Yield the line and name of the files that a template includes; None for a name that is computed when it runs."""
     kinds = (nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
     for node in tree.find_all(kinds):
         named: nodes.Expr = node.template  # type: ignore[attr-defined]  # each of these has one
@@ -207,9 +207,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _names(source: Source, own: str | None, environment: Sandbox) -> None:
-    """Find the names that the templates use, and those that are not defined.
+    """Add the names that the templates use to `source`, and a fault for each name that is not defined.
 
-    A name that one of the files sets is known in all of them: an included file sees the names of the one around it.
+    A name that one file sets is known in all files, because an included file sees the names of the including one.
     """
     known = NAMES | environment.lookups
     stored = {
@@ -261,7 +261,7 @@ def _event_fields(tree: nodes.Template) -> Iterator[tuple[int, str]]:
 
 
 def _fields_of_texts(tree: nodes.Template, stored: Collection[str], environment: Sandbox) -> Iterator[tuple[int, str]]:
-    """Yield the fields that are asked of texts. A method of a text, which is called, is no field."""
+    """Yield the reads of fields of texts, which have none. A call, such as `route.upper()`, is not a field."""
     called = {id(call.node) for call in tree.find_all(nodes.Call)}
     for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
         chain = chain_of(node)
@@ -280,7 +280,7 @@ def chains(source: Source) -> frozenset[tuple[object, ...]]:
 
 
 def chain_of(node: nodes.Node) -> tuple[object, ...] | None:
-    """Return the path that a node reads, such as `("payload", "order", "total")`; None if it is no path."""
+    """Return the path that a node reads, such as `("payload", "order", "total")`; None if it reads no path."""
     if isinstance(node, nodes.Name):
         return (node.name,)
     if isinstance(node, nodes.Getattr):
@@ -294,20 +294,20 @@ def chain_of(node: nodes.Node) -> tuple[object, ...] | None:
 
 
 def _plainly(error: TemplateSyntaxError) -> str:
-    """Return the message for a syntax error."""
-    told = (error.message or "").removesuffix(".").replace("\n", " ")
+    """Return the message for a syntax error, in our words if the parser's message is known."""
+    said = (error.message or "").removesuffix(".").replace("\n", " ")
     for pattern, words in _PLAIN:
-        found = re.fullmatch(pattern, told, re.IGNORECASE)
+        found = re.fullmatch(pattern, said, re.IGNORECASE)
         if found:
             return found.expand(words)
-    got = re.fullmatch(r"expected token 'end of (?:print statement|statement block)', got '(.*)'", told)
+    got = re.fullmatch(r"expected token 'end of (?:print statement|statement block)', got '(.*)'", said)
     if got:
         hint = _OPERATORS.get(got[1], "; an operator, a `|` or the end is missing before it")
         return f"`{got[1]}` can't stand here{hint}"
-    sign = re.fullmatch(r"unexpected char '(.)' at \d+", told)
+    sign = re.fullmatch(r"unexpected char '(.)' at \d+", said)
     if sign:
         return f"`{sign[1]}` means nothing in an expression{_OPERATORS.get(sign[1], '')}"
-    tag = re.fullmatch(r"encountered unknown tag '(\w+)'.*", told, re.IGNORECASE)
+    tag = re.fullmatch(r"encountered unknown tag '(\w+)'.*", said, re.IGNORECASE)
     if tag:
         return f"there is no tag `{tag[1]}`{did_you_mean(tag[1], _TAGS)}"
-    return f"{told[:1].lower()}{told[1:]}" if told[1:2].islower() else told
+    return f"{said[:1].lower()}{said[1:]}" if said[1:2].islower() else said

@@ -1,7 +1,7 @@
 """Expressions, and the expiry of deliveries, compiled at load; pure.
 
-An expression has the syntax between the `{{` and `}}` of a template, and the same names. Unlike in a template, a missing
-value is false, and comparing values of different types is no error.
+An expression has the syntax and the names of the text between `{{` and `}}` in a template. Unlike in a template, a
+missing value is false, and comparing values of different types is no error.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from router.events import Event
 from router.options import is_template
 
 MILLISECONDS = 1e11
-"""A number of seconds above this is in milliseconds, as JavaScript's `Date.now()`: in seconds it would be the year 5138."""
+"""The number from which a time is in milliseconds, as by JavaScript's `Date.now()`. In seconds it is the year 5138."""
 
 LONGEST_SHOWN = 200
-"""Bytes of an expression that are shown, at most."""
+"""The largest number of bytes of an expression that is shown."""
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ _NO_TIME = "expires: the text is no time"
 
 
 class BrokenExpressionError(Exception):
-    """Raised for an expression that can't be compiled; the text says why."""
+    """An expression that can't be compiled. `faults` are all its faults."""
 
     def __init__(self, faults: list[Fault]) -> None:
         super().__init__("; ".join(fault.message for fault in faults))
@@ -47,16 +47,16 @@ class BrokenExpressionError(Exception):
 
 
 class Expression:
-    """A compiled expression. Raises `BrokenExpressionError`.
+    """A compiled expression. The constructor raises `BrokenExpressionError`.
 
-    `where` is the key that it stands at (`only_if`), for messages. Its methods raise `TemplateError` where
-    evaluating fails (a division by zero, a filter that can't); `told` of that error has nothing of the payload.
+    `where` is the key of the expression for messages, such as `only_if`. The methods raise `TemplateError` if the
+    evaluation fails, such as by a division by zero.
     """
 
     def __init__(self, source: str, environment: TemplateEnvironment, where: str = "expression") -> None:
         self._where = where
         self.shown = cut(" ".join(source.split()), LONGEST_SHOWN)
-        """The text of the expression on one line, for people; a long one is shortened."""
+        """The text of the expression on one line, for messages; a long text is shortened."""
         if is_template(source):
             raise BrokenExpressionError([Fault("an expression is written without `{{` and `}}`", None)])
         try:
@@ -70,20 +70,20 @@ class Expression:
         return self._value.names
 
     def value(self, event: Event, now: float) -> Any:
-        """Return the value for an event or delivery, None where it is missing. Raises `TemplateError`."""
+        """Return the value for an event or delivery, None if it is missing. Raises `TemplateError`."""
         return self._evaluated(event, now, _present)
 
     def holds(self, event: Event, now: float, records: Records = NO_RECORDS) -> bool:
         """Return whether the value is truthy; `records` are those of the delivery's lookups.
 
-        Raises `TemplateError`, because an expression that fails is not false.
+        Raises `TemplateError` if the evaluation fails, because a failure must not count as false.
         """
         return self._evaluated(event, now, bool, records)
 
     def key(self, event: Event, now: float) -> str | None:
-        """Return the value as a text that equal values share; None where it is missing, null, false or empty.
+        """Return the value as a text, which is equal for equal values; None if it is missing, null, false or empty.
 
-        Raises `TemplateError`, also for a value that is no text (a function).
+        Raises `TemplateError` if the evaluation fails, or if the value has no text, such as a function.
         """
         return self._evaluated(event, now, _key_text)
 
@@ -93,7 +93,7 @@ class Expression:
         try:
             names = scope(event, self._value.names, records)
             return convert(self._value.value(names))
-        except Exception as error:  # noqa: BLE001  # any error is a failure of this event
+        except Exception as error:  # noqa: BLE001  # any error of an expression fails this event only
             raise self._value.explain(self._where, error, names) from None
         finally:
             current.reset(token)
@@ -110,9 +110,9 @@ def _key_text(found: Any) -> str | None:
 
 
 class Expiry:
-    """The expiry of deliveries: seconds after the receipt of the event, or a template that gives a time.
+    """The expiry of deliveries: seconds after the receipt of the event, or a template that renders to a time.
 
-    Raises `BrokenExpressionError`.
+    The constructor raises `BrokenExpressionError`.
     """
 
     def __init__(self, after: float | str, environment: TemplateEnvironment) -> None:
@@ -125,9 +125,10 @@ class Expiry:
                 raise BrokenExpressionError(error.faults) from None
 
     def at(self, event: Event, now: float) -> float | None:
-        """Return the time in seconds since the epoch; None if the template renders to nothing, so it never expires.
+        """Return the time of expiry in seconds since the epoch; None for a delivery that never expires.
 
-        Raises `TemplateError` if the template fails or gives no time.
+        A delivery never expires if the template renders to an empty text. Raises `TemplateError` if the template fails
+        or renders to any other text that is no time.
         """
         if self._template is None:
             assert self._seconds is not None
@@ -136,7 +137,7 @@ class Expiry:
         token = current.set(Run(now))
         try:
             rendered = self._template.render(names).strip()
-        except Exception as error:  # noqa: BLE001  # any error of a template is a failure of this delivery
+        except Exception as error:  # noqa: BLE001  # any error of a template fails this delivery only
             raise self._template.explain("expires", error, names) from None
         finally:
             current.reset(token)
@@ -144,9 +145,9 @@ class Expiry:
 
 
 def moment(written: str) -> float:
-    """Return the seconds since the epoch of a time in RFC 3339, or in seconds or milliseconds.
+    """Return the seconds since the epoch of a time in RFC 3339, or in seconds or milliseconds since the epoch.
 
-    Raises `TemplateError` when it is none.
+    Raises `TemplateError` for any other text.
     """
     try:
         number = float(written)

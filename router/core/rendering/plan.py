@@ -1,6 +1,7 @@
-"""Compiling a sink's options to a plan, and rendering the plan for one delivery; floor 2.
+"""The compilation of a sink's options to a plan, and the rendering of the plan for one delivery; floor 2.
 
-For each delivery, one function is called for each template and for each container around it. Nothing is validated again.
+For each delivery, one function is called for each template and for each container around it. Nothing is validated
+again.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def _where(path: Path) -> str:
 class TemplateFault:
     """A fault in the templates of a sink's options.
 
-    `path` leads from the options to the string (`("headers", "X-A")`). `line` counts from 1 within that string; it is None if the message has the place instead (`mail/order.html:3: …`) or if there is none.
+    `path` leads from the options to the string (`("headers", "X-A")`). `line` counts from 1 within that string. It is
+    None if the message has the place instead (`mail/order.html:3: …`), or if no line is known.
     """
 
     path: Path
@@ -51,7 +53,7 @@ class TemplateFault:
 
 
 class TemplateFaults(RouterError):  # noqa: N818  # it is a list of them
-    """Raised for options with faulty templates or literal addresses; `faults` has all faults, in the order of the fields."""
+    """The faults of the templates and literal addresses in a sink's options, in the order of the fields."""
 
     def __init__(self, faults: Sequence[TemplateFault]) -> None:
         super().__init__("\n".join(f"{_where(fault.path)}: {fault.message}" for fault in faults))
@@ -61,9 +63,10 @@ class TemplateFaults(RouterError):  # noqa: N818  # it is a list of them
 class Rendered(msgspec.Struct, frozen=True):
     """The options of one delivery.
 
-    `options` hold plain values. `addresses` are all recipients, each once. `suppressed` says why nobody is to get it
-    (then the options are not rendered). `degraded` says which text could not be made and why, where the JSON line stands
-    in its place. `text` is the message for people, to show what would be sent: empty where the options have none.
+    `options` hold plain values. `addresses` are all recipients, each once. `suppressed` is the reason not to deliver;
+    then the options are not rendered. `degraded` names the texts that could not be rendered, with the cause; the
+    options have the JSON line in their place. `text` is the message to people, for display; empty if the options have
+    none.
     """
 
     options: SinkOptions
@@ -74,7 +77,7 @@ class Rendered(msgspec.Struct, frozen=True):
 
 
 class Fields(msgspec.Struct, frozen=True):
-    """The names of the fields with recipients, and of those with a message, without empty fields."""
+    """The names of the non-empty fields with recipients, and of those with a message."""
 
     addresses: tuple[str, ...]
     texts: tuple[str, ...]
@@ -120,7 +123,7 @@ class _AddressField:
             return item.addresses(delivery.names)
         except AddressError:
             raise
-        except Exception as error:  # noqa: BLE001  # whatever a template runs into is this delivery's failure
+        except Exception as error:  # noqa: BLE001  # any error of a template fails this delivery only
             raise item.explain(_where(self.path), error, delivery.names) from None
 
     def __call__(self, delivery: _Delivery) -> list[str]:
@@ -128,7 +131,11 @@ class _AddressField:
 
 
 class _TextField:
-    """A template that gives text; `replaceable` where the JSON line may stand for it, `shown` for the message."""
+    """A field with a template for text.
+
+    `replaceable` is true if the JSON line may replace a text that can't be rendered. `shown` is true if the field is
+    the message to show.
+    """
 
     def __init__(self, path: Path, template: Compiled, escape: Callable[[str], str]) -> None:
         self.path = path
@@ -141,7 +148,7 @@ class _TextField:
         """Return the text. Raises `TemplateError` if the template fails and the JSON line may not replace it."""
         try:
             text = self.template.render(delivery.names)
-        except Exception as error:  # noqa: BLE001  # whatever a template runs into is this delivery's failure
+        except Exception as error:  # noqa: BLE001  # any error of a template fails this delivery only
             text = self._replaced(error, delivery)
         if self.shown:
             delivery.text = text
@@ -160,11 +167,11 @@ class _TextField:
 
 
 class OptionsTemplate:
-    """The options of one sink (and route), ready to be rendered.
+    """The compiled options of one sink (and route).
 
-    `static` is set where nothing has a template: the one object that every delivery shares, its addresses normalised.
-    `templated_address` says whether a recipient comes from a template, `mail` whether recipients have mail addresses.
-    `fields` names what to show.
+    `static` are the options that all deliveries share, with normalised addresses, if there is no template; else None.
+    `templated_address` is true if a recipient comes from a template, `mail` if recipients have mail addresses. `fields`
+    are the names of the fields to show.
     """
 
     static: SinkOptions | None
@@ -179,9 +186,9 @@ class OptionsTemplate:
         self._recipients = [each.path for each in compiler.addresses if each.marker.recipients]
         self.mail = any(each.marker.kind == "mail" for each in compiler.addresses if each.marker.recipients)
         self.names = frozenset[str]().union(*(template.names for template in compiler.templates))
-        """The names that its templates use: `payload`, `event`, lookups."""
+        """The names that the templates use: `payload`, `event`, lookups."""
         self.address_names = frozenset[str]().union(*(t.names for each in self._addresses for t in each.templates))
-        """The names among them that the templates of addresses use."""
+        """The names that the templates of addresses use."""
         self._text = compiler.shown
         self.static = None if compiler.templates else whole.value
         self.templated_address = compiler.templated_address
@@ -204,7 +211,7 @@ class OptionsTemplate:
     def render(self, event: Event, now: float, records: Records = NO_RECORDS) -> Rendered:
         """Return the options for one delivery; `now` is seconds since the epoch, `records` are those of its lookups.
 
-        Raises `TemplateError` (a template failed for this event) or `AddressError` (an address is none).
+        Raises `TemplateError` if a template fails for this event, `AddressError` for an invalid address.
         """
         if self._shared is not None and event.address is None:
             return self._shared
@@ -254,7 +261,7 @@ class _Compiler:
 
     @property
     def shown(self) -> str:
-        """Return the literal text of the message; if it is a template, mark it as the one to show."""
+        """The literal text of the message; empty if the message is a template, which is then marked `shown`."""
         order = sorted(self.texts, key=lambda each: isinstance(each[1], Html))
         chosen = next((text for _, _, text in order if text), "")
         if isinstance(chosen, str):
@@ -324,7 +331,10 @@ class _Compiler:
 
 
 def _function(escape: Escape, model: BaseModel, options: SinkOptions) -> Callable[[str], str]:
-    """Return the function of a marker's `escape`: itself, or a method of the field's model or of the options."""
+    """Return the function of a marker's `escape`, which is a function or the name of a method.
+
+    The method is one of the field's model, or else of the options.
+    """
     if not isinstance(escape, str):
         return escape
     method = getattr(model if hasattr(model, escape) else options, escape)

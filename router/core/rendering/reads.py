@@ -21,8 +21,8 @@ _TESTS = frozenset({"defined", "undefined"})
 class Read(NamedTuple):
     """A field that a template reads.
 
-    `line` counts in the template itself; for a field in a file, `file` is `NAME:LINE`. `always` is true if every rendering
-    reads the field, and false if a condition decides.
+    `line` is the line in the template itself. For a field in a file, `file` is `NAME:LINE`. `always` is true if every
+    rendering reads the field, and false if it depends on a condition.
     """
 
     path: Path
@@ -32,15 +32,16 @@ class Read(NamedTuple):
 
 
 def fields_read(text: str, sandbox: Sandbox) -> list[Read]:
-    """Return the fields that a template reads without handling their absence, each once, in their order.
+    """Return the fields that a template reads without handling their absence, each once, in order.
 
-    A field that is optional in some part of the template (`| default(…)`, `is defined`, `'name' in payload`) is left out.
+    A field is left out if any part of the template treats it as optional (`| default(…)`, `is defined`, `'name' in
+    payload`).
     """
     source = read(text, sandbox)
     trees = source.trees
     names = (node for tree in trees.values() for node in tree.find_all(nodes.Name))
     if any(node.name in {"payload", "event"} and node.ctx != "load" for node in names):
-        return []  # the template uses the name for something else
+        return []  # the template assigns another value to the name
     optional = {path for tree in trees.values() for path in _optional(tree)}
     found: dict[Path, Read] = {}
     own = text.name if isinstance(text, TemplateFile) else None
@@ -56,7 +57,7 @@ def fields_read(text: str, sandbox: Sandbox) -> list[Read]:
 
 
 def paths_read(text: str, sandbox: Sandbox) -> list[Path]:
-    """Return the paths of the fields that a template reads, each once, in their order; optional ones too."""
+    """Return the paths of all fields that a template reads, including optional ones, each once, in order."""
     trees = read(text, sandbox).trees.values()
     return list(dict.fromkeys(path for tree in trees for path, _, _ in _reads(tree, always=True) if path))
 
@@ -87,7 +88,7 @@ def _reads(node: nodes.Node, *, always: bool) -> Iterator[tuple[Path, int, bool]
 
 
 def _always_evaluated(node: nodes.Node) -> list[nodes.Node] | None:
-    """Return the children of a node that are always evaluated; None if all are."""
+    """Return the children of a node that are always evaluated; None if all children are."""
     if isinstance(node, nodes.If | nodes.CondExpr):
         return [node.test]
     if isinstance(node, nodes.For):

@@ -1,4 +1,4 @@
-"""Compiled templates, and the names they are rendered with; floor 2."""
+"""Compiled templates, and the names with which they are rendered; floor 2."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from router.events import Event
 from router.options import TemplateFile
 
 Names = Mapping[str, Any]
-"""The names and values that a template is rendered with."""
+"""The names and values with which a template is rendered."""
 
 Records = Mapping[str, Record]
 """The records of a delivery's lookups, by the names of the lookups."""
@@ -37,14 +37,14 @@ NO_RECORDS: Records = {}
 
 _GLOBALS = {**DEFAULT_NAMESPACE, "range": safe_range, **FUNCTIONS}
 _RESULT = "_result_"  # the name of the variable for the value of a sole expression
-_CAUSE = 200  # the most bytes of a Python error message, which may quote the payload
+_CAUSE = 200  # the largest number of bytes of a Python error message, which may quote the payload
 _MISSING = "a name that the event itself gives is missing (the dead letter says more)"
 _WITHOUT_VALUES = (TypeError, OverflowError, ZeroDivisionError)
-"""Errors whose text has types and sizes but quotes no value."""
+"""The errors whose texts name types and sizes but quote no value."""
 
 
 class BrokenTemplateError(Exception):
-    """Raised for a template that can't be compiled; `faults` has all faults."""
+    """A template that can't be compiled. `faults` are all its faults."""
 
     def __init__(self, faults: list[Fault]) -> None:
         super().__init__("; ".join(fault.message for fault in faults))
@@ -52,10 +52,10 @@ class BrokenTemplateError(Exception):
 
 
 class TemplateEnvironment:
-    """The environments that the templates of a configuration share: one for each escaping, all with one time zone.
+    """The environments that the templates of a configuration share: one for each way of escaping.
 
-    `timezone` is the name of the zone that the time filters use. `lookups` are the names of the configured lookups, which
-    only the environment `with_lookups` lets templates use. Raises `ValueError` for an unknown time zone.
+    `timezone` is the name of the zone that the time filters use. `lookups` are the names of the configured lookups,
+    which templates may use in the environment `with_lookups` only. Raises `ValueError` for an unknown time zone.
     """
 
     def __init__(self, *, timezone: str = "UTC", lookups: Collection[str] = ()) -> None:
@@ -77,7 +77,7 @@ class TemplateEnvironment:
 
     @cached_property
     def addresses(self) -> Sandbox:
-        """The environment that refuses values with a control character; a missing field of a lookup's record is empty."""
+        """The environment of addresses. It refuses control characters; fields that a lookup's record lacks are empty."""
         sandbox = self._knowing(Sandbox(self._zone, show=value_text))
         sandbox.forgives = True
         return sandbox
@@ -86,12 +86,12 @@ class TemplateEnvironment:
     def urls(self) -> Sandbox:
         """The environment that percent-encodes values, as parts of a URL."""
         sandbox = self.escaping(url)
-        sandbox.filters["url"] = lambda value: sandbox.marked(url(value))  # encoded already
+        sandbox.filters["url"] = lambda value: sandbox.marked(url(value))  # must not be encoded twice
         return sandbox
 
     @cached_property
     def expressions(self) -> Sandbox:
-        """The environment of expressions: missing values are false, and comparing different types is false."""
+        """The environment of expressions: missing values are false, and values of different types compare as false."""
         return self._knowing(Lenient(self._zone))
 
     def escaping(self, escape: Callable[[str], str]) -> Sandbox:
@@ -114,9 +114,10 @@ class TemplateEnvironment:
 
 
 def scope(event: Event, used: Collection[str], records: Records = NO_RECORDS) -> dict[str, Any]:
-    """Return the names of a delivery, with `payload` and `event` only if `used`: an unused payload is not decoded.
+    """Return the names for the templates of a delivery, with `payload` and `event` only if they are in `used`.
 
-    `records` are those of its lookups. Raises `TemplateError` if the payload can't be decoded.
+    So a payload that no template uses is not decoded. `records` are those of the delivery's lookups. Raises
+    `TemplateError` if the payload can't be decoded.
     """
     names = _GLOBALS.copy()
     names["route"] = event.route
@@ -134,14 +135,14 @@ def scope(event: Event, used: Collection[str], records: Records = NO_RECORDS) ->
 
 
 def literal(text: str) -> str:
-    """Return a text that is no template, without the last line end of a file, as for a template."""
+    """Return a text that is no template. The last line end of a file is removed, as Jinja does for a template."""
     return str(text).removesuffix("\n") if isinstance(text, TemplateFile) else str(text)
 
 
 class Compiled:
-    """A compiled template: `render(names)` gives its text, `names` says which of the known names it uses.
+    """A compiled template. `render(names)` returns its text; `names` are the names that it uses.
 
-    Raises `BrokenTemplateError`.
+    The constructor raises `BrokenTemplateError`.
     """
 
     def __init__(self, text: str, sandbox: Sandbox) -> None:
@@ -177,7 +178,7 @@ class Compiled:
         """Return the value of the expression in a template made by `_assigning`. Raises any error of the expression."""
         context, steps = self._run(names)
         for _ in steps:
-            pass  # it has nothing to say, it sets the result
+            pass  # such a template writes nothing, it only assigns the result
         return context.vars[_RESULT]
 
     def _run(self, names: Names) -> tuple[Context, Iterator[str]]:
@@ -185,7 +186,7 @@ class Compiled:
         return context, self._template.root_render_func(context)
 
     def explain(self, where: str, error: Exception, names: Names) -> TemplateError:
-        """Return the error at `where` in a few words; the log gets only the kind of error if the words may quote the event."""
+        """Return an error at `where` as a `TemplateError`. Its text for the log does not quote the event."""
         said, told = self._cause(error, names)
         return TemplateError(f"{where}: {cut(said, _CAUSE)}", f"{where}: {cut(told or said, _CAUSE)}")
 
@@ -209,12 +210,12 @@ class Compiled:
         """Return the missing path as written in the template; empty if the name came from the event."""
         name = error.names[0]
         asked = sorted({chain[: chain.index(name, 1) + 1] for chain in self._chains if name in chain[1:]}, key=str)
-        there = [chain for chain in asked if _found(chain[:-1], names) is error.obj]
-        return dotted((there or asked or [()])[0])
+        exact = [chain for chain in asked if _found(chain[:-1], names) is error.obj]
+        return dotted((exact or asked or [()])[0])
 
 
 class CompiledExpression(Compiled):
-    """A compiled template that is one `{{ … }}` alone: `value(names)` gives its value and not its text."""
+    """A compiled template that is only one `{{ … }}`. `value(names)` returns its value in place of a text."""
 
     def _compile(self, tree: nodes.Template) -> Template:
         expression = _sole_expression(tree)
@@ -224,7 +225,7 @@ class CompiledExpression(Compiled):
 
     @cached_property
     def _context(self) -> Context:
-        """The context of all evaluations: they never overlap, and making a context takes a third of the time of one."""
+        """The context that all evaluations share. They never overlap, and making one takes a third of an evaluation."""
         return self._sandbox.context_class(self._sandbox, {}, None, {})
 
     def value(self, names: Names) -> Any:
@@ -233,16 +234,16 @@ class CompiledExpression(Compiled):
         context.parent = cast("dict[str, Any]", names)
         try:
             for _ in self._template.root_render_func(context):
-                pass  # it has nothing to say, it sets the result
+                pass  # such a template writes nothing, it only assigns the result
             return context.vars.pop(_RESULT)
         finally:
-            context.parent = {}  # a payload may be large
+            context.parent = {}  # frees the payload, which may be large
 
 
 class CompiledAddresses(Compiled):
-    """A compiled template of addresses: `addresses(names)` returns them unchecked.
+    """A compiled template of addresses. `addresses(names)` returns them unchecked.
 
-    A template that is only one `{{ … }}` may give a list; any other gives a comma-separated text.
+    A template that is only one `{{ … }}` may return a list. Any other template renders to a comma-separated text.
     """
 
     def _compile(self, tree: nodes.Template) -> Template:
@@ -271,7 +272,7 @@ def _sole_expression(tree: nodes.Template) -> nodes.Expr | None:
 
 
 def _found(path: tuple[object, ...], names: Names) -> object:
-    """Return the value at a path of the names, or a new object that equals nothing."""
+    """Return the value at a path of the names; a new object, which is identical to no value, if there is none."""
     value: Any = names
     for name in path:
         try:

@@ -1,4 +1,4 @@
-"""Finding the templates in an options model, by walking its fields along types and values; floor 2."""
+"""The search for templates in an options model, by a walk through the types and values of its fields; floor 2."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Marker = Template | Addresses
 """The marker in a field's type."""
 
 Make = Callable[[Any], Any]
-"""A function that makes a value for one delivery, from the state that the caller passes."""
+"""A function that makes a value for one delivery, from a state that the caller passes."""
 
 
 class Part(NamedTuple):
@@ -32,19 +32,19 @@ Leaf = Callable[[Marker, Any, Path, BaseModel], Part]
 
 
 def follow(options: Any, path: Path) -> Any:
-    """Return the value at this place of the options."""
+    """Return the value at a path of the options."""
     for step in path:
         options = getattr(options, str(step)) if isinstance(options, BaseModel) else options[step]
     return options
 
 
 def walk(model: BaseModel, leaf: Leaf) -> Part:
-    """Walk the fields of a model, hand every marked value to `leaf`, and build the whole from the parts."""
+    """Walk the fields of a model, call `leaf` for every marked value, and return the model as one part."""
     return _Walk(leaf).model(model, ())
 
 
 class _Walk:
-    """A walk along one model; `part` and what it calls take a value, its type, and the model whose field it is in."""
+    """The walk through one model. `part` takes a value, its type, its path, and the model that holds it."""
 
     def __init__(self, leaf: Leaf) -> None:
         self._leaf = leaf
@@ -103,7 +103,10 @@ def _making(build: Callable[[dict[Any, Any]], Any], makers: list[tuple[Any, Make
 
 
 def _copier(model: BaseModel, changed: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], BaseModel]:
-    """Return a function that copies a model with some fields replaced; unlike `model_copy`, without cached properties."""
+    """Return a function that copies a model with some fields replaced.
+
+    Unlike `model_copy`, the function does not copy cached properties, which may depend on the replaced fields.
+    """
     kind = type(model)
     fields = {**{name: getattr(model, name) for name in kind.model_fields}, **changed}
     was_set, extra, private = model.model_fields_set, model.__pydantic_extra__, model.__pydantic_private__
@@ -124,7 +127,7 @@ _UNIONS = (Union, UnionType)
 
 
 def _kind(annotation: Any) -> tuple[Any, Marker | None]:
-    """Return a type without `Annotated` and aliases around it, and its marker; the outermost one applies."""
+    """Return a type without `Annotated` and aliases around it, and its outermost marker, or None."""
     metadata: tuple[Any, ...] = ()
     while get_origin(annotation) is Annotated or hasattr(annotation, "__value__"):
         if get_origin(annotation) is Annotated:
@@ -149,7 +152,7 @@ def _marks(marker: Marker, value: Any) -> bool:
 
 
 def _arm(union: Any, value: Any) -> Any:
-    """Return the member of a union that is the type of a value; a marked one first."""
+    """Return the member of a union that is the type of a value, preferably a marked one."""
     fitting = [arm for arm in get_args(union) if _fits(arm, value)]
     marked = [arm for arm in fitting if _kind(arm)[1] is not None]
     return next(iter(marked or fitting), None)
