@@ -11,7 +11,7 @@ import structlog
 from router.config.lookups import LookupKeys
 from router.contracts import Clock
 from router.core.accounts.snapshot import Fault, LookupStatus
-from router.core.delivery.retry import asked
+from router.core.delivery.retry import requested_delay
 from router.core.lookups.finding import Answer
 from router.core.lookups.record_cache import RecordCache
 from router.engine.delivery.sink_health import SinkHealth
@@ -148,7 +148,7 @@ class Lookup:
             return TransientError("the lookup was replaced by a reload")
         if self._away is None or now >= self._again_at:
             return None
-        wait = None if asked(self._away) is None else self._again_at - now
+        wait = None if requested_delay(self._away) is None else self._again_at - now
         return TransientError(text_of(self._away), retry_after=wait)
 
     def _start(self, keys: list[str]) -> StoreCall:
@@ -177,15 +177,15 @@ class Lookup:
         now = self._clock.monotonic()
         all_failed = bool(failures) and len(failures) == keys
         self._failed_in_a_row = self._failed_in_a_row + len(failures) if all_failed else 0
-        longest = max(failures, key=lambda failure: asked(failure) or 0.0, default=None)
-        wait = asked(longest)
+        longest = max(failures, key=lambda failure: requested_delay(failure) or 0.0, default=None)
+        wait = requested_delay(longest)
         if longest is not None and (wait is not None or (all_failed and (away or self._failed_in_a_row >= IN_A_ROW))):
             again_at = now + max(wait or 0.0, PAUSE)
             if self._away is None or again_at >= self._again_at:
                 self._away, self._again_at = longest, again_at
             self._unwell(AWAY, text_of(longest))
             return
-        if all_failed or (asked(self._away) is not None and now < self._again_at):
+        if all_failed or (requested_delay(self._away) is not None and now < self._again_at):
             return  # one key that fails; or an answer to a call that began before the store asked for time
         self._away = None
         if self._kept is None:
