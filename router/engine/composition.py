@@ -69,7 +69,10 @@ def compose(loaded: Loaded, around: Runtime) -> Parts:
 
 
 def pipeline_of(loaded: Loaded, shared: Shared, sinks: Mapping[str, SinkPart]) -> Pipeline:
-    """Return the pipeline of a configuration, which passes deliveries to these sinks; its routes have the books now."""
+    """Return the pipeline of a configuration, which enqueues deliveries for these sinks.
+
+    From now on the books have the routes of this configuration.
+    """
     config = loaded.config
     routing = loaded.routing()
     shared.books.use_routes(routing.in_force)
@@ -152,7 +155,7 @@ def _caller(name: str, loaded: Loaded, context: Context, threads: DaemonThreads)
 
 
 class Rules(NamedTuple):
-    """The functions that prepare the deliveries of a sink: see `Preparing`."""
+    """The rules by which the deliveries of a sink are prepared: see `Preparing`."""
 
     templates: Mapping[str | None, OptionsTemplate]
     expires: Mapping[str, Expiry]
@@ -161,7 +164,7 @@ class Rules(NamedTuple):
 
 
 def rules_of(name: str, loaded: Loaded, lookups: LookupSet) -> Rules:
-    """Return what the deliveries of a sink are prepared by."""
+    """Return the rules by which the deliveries of a sink are prepared."""
     return Rules(
         {route: template for (owner, route), template in loaded.templates.items() if owner == name},
         _expires_of(name, loaded),

@@ -1,4 +1,4 @@
-"""The lookups of a configuration, built for their types; floor 5."""
+"""The composition of the lookups from the configuration; floor 5."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from router.ops.lookups.record_file import RecordFile
 
 
 def lookups_of(loaded: Loaded, around: Runtime, kept: Mapping[str, Lookup] | None = None) -> LookupSet:
-    """Return the lookups of a configuration, without opening a connection. Those that are `kept` go on with their caches.
+    """Return the lookups of a configuration, without opening a connection. The `kept` ones are reused, with their caches.
 
     Raises `ConfigError` for an invalid URL, and for a plugin's class whose `__init__` raises.
     """

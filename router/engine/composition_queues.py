@@ -56,13 +56,13 @@ class Durable:
         self._heartbeat = Heartbeat(server, keys.router(redis.key_prefix, around.consumer), around.consumer)
 
     def start(self, *, used: bool) -> None:
-        """Begin; `used` says whether there is a Redis queue, whose server must keep what it is given."""
+        """Start the checks. The server's durability is checked only if `used`: if there is a queue in Redis."""
         self._heartbeat.start()
         if used:
             self.durability.start()
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Stop the checks."""
         await self._heartbeat.close()
         await self.durability.close()
 
@@ -80,7 +80,7 @@ class Durable:
         return queue
 
     def orphans(self, served: Callable[[], AbstractSet[str]]) -> Orphans:
-        """Return the watch for queues in Redis whose sink is none of the `served` ones."""
+        """Return the watch for orphaned queues: queues in Redis whose sink is not in `served`."""
         return Orphans(self._host.server, prefix=self._host.prefix, served=served)
 
 

@@ -81,7 +81,7 @@ def _is_own(config: StreamConfig | ListConfig, shared: Shared) -> bool:
 
 
 def _marks(config: StreamConfig | ListConfig, loaded: Loaded, shared: Shared) -> str | None:
-    """Return the hash of entries handed over in part, None for a source on another server."""
+    """Return the key of the hash of partly enqueued entries; None for a source on another server."""
     return keys.handed(loaded.config.redis.key_prefix) if _is_own(config, shared) else None
 
 

@@ -1,4 +1,4 @@
-"""The failures of expressions that cost no delivery: counted for `status`, and logged when something new goes wrong; floor 5."""
+"""The failures of expressions that stop no delivery: counted for `status`, and logged with limits; floor 5."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ log = structlog.stdlib.get_logger(__name__)
 class ExpressionFailures:
     """Counts the events for which an expression could not be evaluated.
 
-    An expression goes by its path in the configuration: `routes.urgent.when`, `sinks.mail.order_by`. A flood of events
-    that all fail alike makes one log line. Each other error of the same expression makes one more, up to `KINDS`.
+    An expression is named by its path in the configuration: `routes.urgent.when`, `sinks.mail.order_by`. Any number of
+    events that fail with the same error make one log line. Each further error of the same expression makes one more
+    line, up to `KINDS`.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        """How often since the process started, by path."""
+        """The failures since the process started, by path."""
         self._told: dict[str, set[str]] = {}
 
     def add(self, path: str, error: TemplateError, effect: str, **fields: object) -> None:

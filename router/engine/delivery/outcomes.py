@@ -166,7 +166,7 @@ class Outcomes:
     ) -> list[Event]:
         """Split a delivery into one for each of these addresses, and return them.
 
-        The whole one counts as handed over.
+        The original delivery counts as handed over.
         """
         parts = [msgspec.structs.replace(event, address=address) for address in addresses]
         self.book.split(len(parts))

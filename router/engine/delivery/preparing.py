@@ -1,4 +1,4 @@
-"""The preparation of a delivery before its attempt: expiry, templates, addresses, `deliver`; floor 5."""
+"""The preparation of a delivery before its attempt: expiry, conditions, lookups, templates, `deliver`; floor 5."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from router.events import Event
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
-    """A delivery that is to be attempted with these options."""
+    """The decision to attempt a delivery with these options."""
 
     options: Any
 
 
 class Suppressed(msgspec.Struct, frozen=True):
-    """A delivery that is not to be attempted, for a reason of `errors.SUPPRESSED`."""
+    """The decision not to attempt a delivery, for a reason in `errors.SUPPRESSED`."""
 
     reason: Reason
 
 
 class Dead(msgspec.Struct, frozen=True):
-    """A delivery that can't be attempted, or is too late."""
+    """The decision to give up a delivery before its attempt, because it can't be made or is too late."""
 
     reason: Reason
     detail: str
@@ -45,13 +45,13 @@ class Dead(msgspec.Struct, frozen=True):
 
 
 class Postponed(msgspec.Struct, frozen=True):
-    """A delivery that can't be prepared now, because the store of a lookup is away."""
+    """The decision to retry the preparation later, because the store of a lookup can't be reached."""
 
     error: TransientError
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """A delivery that was printed instead of sent. Its `allowed` addresses may be sent to, the `refused` ones not."""
+    """The result of printing a delivery: `refused` addresses were printed; the `allowed` ones may be sent to."""
 
     allowed: list[str]
     refused: list[str]
@@ -60,7 +60,7 @@ class Shown(msgspec.Struct, frozen=True):
 Prepared = Send | Suppressed | Dead | Shown | Postponed
 
 Verdict = Suppressed | Dead | Postponed
-"""What becomes of a delivery that is not rendered."""
+"""The decision about a delivery that is not rendered."""
 
 Pair = tuple[Event, Any]
 """A delivery with its rendered options."""
@@ -69,9 +69,9 @@ Pair = tuple[Event, Any]
 class Preparing:
     """The preparation of one sink's deliveries.
 
-    `templates` gives the compiled options by route, and by None for any other route; `only_if`, in the same way, the
-    conditions of a delivery. `expires` says until when the deliveries of a route are worth making. `lookups` find the
-    records that templates and conditions name. `mode` holds back what `deliver: print` must not send.
+    `templates` has the compiled options by route; the key None is for all other routes. `only_if` has the conditions of
+    deliveries in the same form. `expires` has the time limit of deliveries by route. `lookups` fetches the records that
+    templates and conditions use. `mode` prints deliveries that `deliver` does not allow to be sent; None prints nothing.
     """
 
     def __init__(
@@ -106,9 +106,9 @@ class Preparing:
         lookups: LookupSet = NO_LOOKUPS,
         gone: AbstractSet[str] = frozenset(),
     ) -> None:
-        """Render by these templates, and ask these conditions and lookups, from now on.
+        """Use other templates, conditions and lookups from now on.
 
-        Routes that had templates of their own before, or are in `gone`, and have none now are gone.
+        Routes that overrode options before, or are in `gone`, and do not override options now are added to `self.gone`.
         """
         self.gone = frozenset((self.overriding | self.gone | gone) - templates.keys())
         self._templates = templates
@@ -140,10 +140,10 @@ class Preparing:
         return Destination(addresses, literal=not template.templated_address)
 
     async def look_up(self, events: Sequence[Event]) -> list[Records | Verdict]:
-        """Fetch the records of deliveries; return for each its records, or what becomes of it without them.
+        """Return the records of each delivery, or the decision about a delivery that is not rendered.
 
-        The conditions are asked with the records that they name, before the templates' records are fetched: a delivery
-        that is suppressed needs no other record.
+        The conditions are evaluated before the records of the templates are fetched, because a suppressed delivery does
+        not need those records.
         """
         found: list[Records | Verdict] = [self._early(event) or NO_RECORDS for event in events]
         if self._only_if:
@@ -160,7 +160,7 @@ class Preparing:
     async def _find(
         self, events: Sequence[Event], found: list[Records | Verdict], named: Sequence[frozenset[str]]
     ) -> None:
-        """Add the records of these lookups to what was found."""
+        """Fetch the records of the named lookups of each delivery, and add them, or a decision, to `found`."""
         places = [place for place, names in enumerate(named) if names and not isinstance(found[place], Verdict)]
         if not places:
             return
@@ -175,7 +175,7 @@ class Preparing:
                 found[place] = {**before, **answer} if before else answer
 
     async def prepare(self, event: Event, found: Records | Verdict | None = None) -> Prepared:
-        """Return what is to become of a delivery now. `found` is what `look_up` returned, if deliveries need records."""
+        """Return the decision about a delivery. `found` is the result of `look_up`; None if no delivery needs records."""
         try:
             verdict = self._judged(event) if found is None else found
             if isinstance(verdict, Verdict):
@@ -189,7 +189,7 @@ class Preparing:
             return Dead(Reason.ADDRESS, str(error), error.told)
 
     def _judged(self, event: Event) -> Records | Verdict:
-        """Return what becomes of a delivery before it is rendered; no records where it is to be rendered."""
+        """Return the decision about a delivery without lookups; `NO_RECORDS` if the delivery must be rendered."""
         early = self._early(event)
         condition = self._condition(event) if self._only_if and early is None else None
         held = None if condition is None else self._held(condition, event, NO_RECORDS)
@@ -212,7 +212,7 @@ class Preparing:
         return self._named[None] if named is None else named
 
     def _held(self, condition: Expression, event: Event, records: Records) -> Suppressed | Dead | None:
-        """Return what becomes of a delivery for which `only_if` is false, or can't be evaluated; None where it holds."""
+        """Return the decision about a delivery whose `only_if` is false or can't be evaluated; None if it is true."""
         try:
             return None if condition.holds(event, self._clock.now(), records) else Suppressed(Reason.ONLY_IF)
         except TemplateError as error:
@@ -246,7 +246,7 @@ class Preparing:
 
 
 def _failed(error: NoRecordError | TemplateError | TransientError) -> Verdict:
-    """Return what becomes of a delivery whose records could not be had."""
+    """Return the decision about a delivery whose records could not be fetched."""
     if isinstance(error, TransientError):
         return Postponed(error)
     if isinstance(error, NoRecordError):

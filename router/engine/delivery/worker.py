@@ -242,7 +242,7 @@ class SinkWorker:
             if len(pairs) < len(events):
                 events = slot.events = [event for event, _ in pairs]
                 size = size_of(events)
-            if not events or self._gate.paused:  # meanwhile an answer has asked for time
+            if not events or self._gate.paused:  # an answer asked for time during the preparation
                 self._gate.give_back(ticket)
                 if not events:
                     return []

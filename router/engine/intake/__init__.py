@@ -1,1 +1,1 @@
-"""The way of a message from its source to the queues of its sinks; floor 5."""
+"""The pipeline from the sources to the queues of the sinks: decode, validate, route, enqueue; floor 5."""

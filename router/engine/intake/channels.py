@@ -1,7 +1,8 @@
-"""What the pipeline knows of the channels of a source, ready for its loop; floor 5.
+"""The cache of the channels of one source: per channel, the values that the pipeline's loop needs; floor 5.
 
-A producer chooses the names of channels, and a glob may match any number of them. So a channel that is not known costs a
-few lookups, and no more than `MOST_CHANNELS` are remembered. Everything that depends on the plan alone is shared.
+Producers choose the names of channels, and a glob may match any number of channels. So the cache remembers at most
+`MOST_CHANNELS`, and a channel that is not in the cache costs only a few lookups. Channels with the same plan share all
+values that depend on the plan alone.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from router.core.validation import Schema
 from router.events import RawBatch
 
 MOST_CHANNELS = 10_000
-"""Channels that are remembered, per source."""
+"""The number of channels remembered per source."""
 
 MOST_ENDINGS = 500_000
-"""Steps and deliveries of the endings that are remembered: of a thousand routes each event may be taken by other ones."""
+"""The largest sum of steps and deliveries of all remembered endings.
+
+The number of endings alone would not bound the memory: with a thousand routes, each event may be taken by other routes.
+"""
 
 
 NO_ROUTE_OF_CHANNEL = "no route takes this channel"
@@ -32,11 +36,13 @@ NO_ROUTE_OF_EVENT = "the conditions of no route are met"
 
 
 class Ending(msgspec.Struct, frozen=True, eq=False):
-    """The routing result of an event: its deliveries, `targets`. `route` and `sink` are those of the first, empty without one.
+    """The routing result of an event: its deliveries, in `targets`.
 
-    `alone` is the sink where the event makes one delivery by a route, and nothing else. `expected` is how many things have
-    to be over before an entry is complete: its deliveries, or its dead letter. `routes` has the book of every route that takes
-    the event, also where the route's deliveries are made by another one.
+    `route` and `sink` are those of the first delivery; both are empty if there is no delivery. `alone` is the sink of an
+    event that a route takes and that makes exactly one delivery, else empty. `expected` is the number of deliveries, or 1
+    for an event that becomes a dead letter: the entry is complete when that many are settled. `unmatched` is the reason
+    why no route takes the event, else empty. `routes` has the book of each route that takes the event, including routes
+    whose deliveries were merged into those of another route.
     """
 
     matched: bool
@@ -50,10 +56,12 @@ class Ending(msgspec.Struct, frozen=True, eq=False):
 
 
 class Prepared(msgspec.Struct, frozen=True, eq=False):
-    """A plan with everything that the loop needs at hand; the channels that have the same plan share it.
+    """A plan prepared for the loop. Channels with the same plan share one object.
 
-    `accepts` asks what the source's decoder returns, None where every payload fits; `warns` is a schema that lets pass.
-    `ending` is None where the event decides. `asks_event` says that more than its payload does. `bare` says that neither has to be asked: a good message is its payload.
+    `accepts` validates the result of the source's decoder; None if every payload is accepted. `warns` is the schema if its
+    mode is `warn`. `ending` is the ending of every event; None if conditions decide for each event. `asks_event` is true
+    if conditions need more of the event than its payload. `bare` is true if the decoded message is not needed any more
+    after validation: events are made of the raw payloads.
     """
 
     plan: Plan
@@ -65,13 +73,14 @@ class Prepared(msgspec.Struct, frozen=True, eq=False):
 
 
 Known = tuple[str, str | None, Prepared]
-"""A channel: its name, the pattern that brings it, its plan. Of several subscriptions that match it one always wins."""
+"""A channel: its name, the pattern that matches it, its plan. If several patterns match, one of them always wins."""
 
 
 class Channels:
-    """The channels of one source. `decode` reads a message: to its payload, or to a `Message` unless the format is plain.
+    """The channels of one source.
 
-    `books` has the book of every route.
+    `decode` returns the payload of a raw message if the source's format is plain, else a `Message`. `books` has the book
+    of every route.
     """
 
     def __init__(
@@ -80,7 +89,7 @@ class Channels:
         self.source = source
         self.decode = events.DECODERS[source.format] if source.plain else partial(read, source=source)
         self.known: dict[bytes, Known] = {}
-        """Those that were seen, by their names."""
+        """The remembered channels, by name."""
         self._plan = routing.plans_of(source.name).find
         self._books = books
         self._keep_unmatched = keep_unmatched
@@ -88,12 +97,12 @@ class Channels:
         self._pattern: bytes | None = None
         self._pattern_text: str | None = None
         self._endings: dict[tuple[Step, ...] | bool, Ending] = {}
-        """By the steps that take an event. Where none does: whether its channel has any."""
+        """The endings, by the steps that take an event. Without such steps, by whether the channel has any steps."""
         self._endings_size = 0
-        """The steps and deliveries of these endings together."""
+        """The sum of the steps and deliveries of these endings."""
 
     def find(self, batch: RawBatch, known: dict[bytes, Known]) -> Known:
-        """Find what is to be known of a channel, and remember it there unless its name is very long."""
+        """Return the values of a batch's channel, and add them to `known` unless the channel's name is very long."""
         channel = batch.channel
         plan = self._plan(channel)
         prepared = self._prepared.get(plan) or self._prepare(plan)
@@ -102,12 +111,12 @@ class Channels:
         found = channel.decode("utf-8", "backslashreplace"), self._pattern_text, prepared
         if len(channel) <= LONGEST_CHANNEL:
             if len(known) >= MOST_CHANNELS:
-                known.clear()  # dropping the oldest one each time takes long: a dict has to look for it
+                known.clear()  # a dict needs long to find its oldest key after many deletions, so clear it all at once
             known[channel] = found
         return found
 
     def ending(self, plan: Plan, payload: Any, subject: Subject | None = None) -> Ending:
-        """Return what an event becomes; events that become the same get the same object."""
+        """Return the ending of an event. Events with the same routing result get the same object."""
         taken = plan.taken_by(payload, subject)
         key = taken or bool(plan.steps)
         ending = self._endings.get(key)

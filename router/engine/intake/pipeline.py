@@ -1,8 +1,8 @@
-"""The way of a batch: decode, validate, route, hand to the sinks' queues; floor 5.
+"""The pipeline: decodes, validates and routes batches of messages, and enqueues their deliveries; floor 5.
 
-`receive` is called by the sources, once for each chunk they read, and never waits. This is the hot path: what can be
-known for a channel is computed once and kept in a plan, what can be done for a batch is not done for each event. What is
-decided here agrees with `core.verdict`.
+Sources call `receive` once for each chunk that they read; it never waits. This is the hot path. Values that depend only
+on the channel are computed once and remembered, and work that can be done once per batch is not done per event. All
+decisions agree with `core.verdict`, which decides for a single event.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from router.events import Event, RawBatch
 log = structlog.stdlib.get_logger(__name__)
 
 Put = Callable[[list[Event], int], None]
-"""Hands deliveries to a sink, and the bytes of their payloads together."""
+"""Enqueues deliveries for a sink. The second argument is the sum of their payloads in bytes."""
 
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, RejectedError)
@@ -54,11 +54,11 @@ class _Moment(NamedTuple):
 
 
 class Pipeline:
-    """Takes raw messages from sources and hands deliveries to sinks.
+    """Receives raw messages from sources and enqueues deliveries for sinks.
 
-    `inboxes` gives the `Put` of each sink. `keep_unmatched` makes dead letters of the events that no route took. `failures`
-    counts the `when`s that can't be evaluated. Where dead letters are printed (`letters_shown`), the log does not repeat
-    them.
+    `inboxes` has the `Put` of each sink. With `keep_unmatched`, events that no route takes become dead letters.
+    `failures` counts each `when` that can't be evaluated. If dead letters are printed (`letters_shown`), the log does not
+    repeat them.
     """
 
     def __init__(
@@ -90,16 +90,16 @@ class Pipeline:
         self._notes = LogLimits(log, clock)
 
     def receive(self, source: str, batches: Sequence[RawBatch]) -> None:
-        """Take raw messages of a source, in the order they came. Never waits, never raises for a payload."""
+        """Process raw messages of a source, in the order of their arrival. Never waits, never raises for a payload."""
         now = self._clock.now()
         moment = _Moment(now, datetime.fromtimestamp(now, UTC), self._ids.prefix(now))
         self._take(self._channels[source], self._channels[source].known, batches, moment)
 
     def again(self, source: str, batch: RawBatch, received_at: datetime) -> None:
-        """Take messages of one channel that came before, at `received_at`: they go the whole way.
+        """Process again messages of one channel that a source received before, at `received_at`.
 
-        What is known of their channel then is not kept: by now it may come from another subscription. Raises `KeyError`
-        when there is no such source.
+        The channel is not added to the cache, because its pattern may differ from the one that matches it now. Raises
+        `KeyError` if the source does not exist.
         """
         now = self._clock.now()
         moment = _Moment(now, received_at, self._ids.prefix(now))
@@ -107,7 +107,7 @@ class Pipeline:
         self._take(channels, {}, [batch], moment)
 
     def deliver(self, events: Sequence[Event]) -> None:
-        """Put deliveries that were made before into the queues of their sinks. Raises `KeyError` without such a sink."""
+        """Enqueue replayed deliveries or summaries for their sinks. Raises `KeyError` if a sink does not exist."""
         by_sink: dict[str, list[Event]] = {}
         for event in events:
             by_sink.setdefault(event.sink, []).append(event)
@@ -115,11 +115,14 @@ class Pipeline:
             self._put(sink, deliveries, sum(len(event.raw) for event in deliveries))
 
     def hand_over(self, sink: str, event: Event) -> None:
-        """Put a delivery that another sink gave up into the queue of this one. Raises `KeyError` without that sink."""
+        """Enqueue a fallback delivery for this sink. Raises `KeyError` if the sink does not exist."""
         self._put(sink, [event], len(event.raw))
 
     def refuse(self, source: str, batch: RawBatch, reason: Reason, detail: str) -> None:
-        """Make dead letters of entries that the source itself can't hand on. Never waits; the receipt hears of each."""
+        """Turn entries that the source can't pass on into dead letters. Never waits.
+
+        Each entry is settled in its receipt when its dead letter is written.
+        """
         self._books.sources[source].received += len(batch.payloads)
         now = self._clock.now()
         moment = _Moment(now, datetime.fromtimestamp(now, UTC), "")
@@ -128,7 +131,7 @@ class Pipeline:
             self._reject(event, verdict.Rejected(reason, detail, detail))
 
     def format_of(self, source: str) -> str | None:
-        """Return the format of a source's payloads; None if there is no such source."""
+        """Return the format of a source's payloads; None if the source does not exist."""
         channels = self._channels.get(source)
         return channels.source.format if channels else None
 
@@ -139,7 +142,7 @@ class Pipeline:
     def _take(
         self, channels: Channels, known: dict[bytes, Known], batches: Sequence[RawBatch], moment: _Moment
     ) -> None:
-        """Take what a source read at one time: refuse what does not fit, put the rest into the queues."""
+        """Process one chunk of a source: reject bad messages and enqueue the deliveries of the others."""
         source = channels.source
         book = self._books.sources[source.name]
         runs, refused = self._accept(channels, known, batches, moment)
@@ -173,9 +176,9 @@ class Pipeline:
     def _accept(
         self, channels: Channels, known: dict[bytes, Known], batches: Sequence[RawBatch], moment: _Moment
     ) -> tuple[list[Run], list[tuple[RawBatch, int, Plan]]]:
-        """Return the first delivery of every good message, in order, and which messages can't be taken.
+        """Return runs with the first delivery of each good message, in order, and the positions of bad messages.
 
-        The hot path: nothing of our own is called for an event, nor for a batch of a channel that is known.
+        This is the hot path. It calls no function of the router per event, nor per batch if the channel is known.
         """
         source, decode, ids = channels.source, channels.decode, self._ids
         name, format_, most, (_, received_at, prefix) = source.name, source.format, source.max_bytes, moment
@@ -204,7 +207,7 @@ class Pipeline:
                 except _UNREADABLE:
                     pass
                 bad = bad or []
-                bad.append(len(payloads) - left.__length_hint__() - 1)  # cheaper than to count the good ones
+                bad.append(len(payloads) - left.__length_hint__() - 1)  # cheaper than counting every message
             if bad is not None:
                 refused += [(batch, position, prepared.plan) for position in bad]
                 good = without(payloads, bad)
@@ -219,7 +222,7 @@ class Pipeline:
                 ending = prepared.ending
                 run = run_of(runs, ending)
                 accepted, route, sink = run.accepted, ending.route, ending.sink
-            if len(good) == 1:  # a comprehension for one would cost as much as the event
+            if len(good) == 1:  # for one event, a comprehension would double the cost
                 raw = good[0]
                 accepted.append(
                     Event(f"{prefix}{count + 1}", name, channel, pattern, received_at, raw, route, sink, format_)
@@ -235,7 +238,7 @@ class Pipeline:
         ids.count = count
         return runs, refused
 
-    def _make(  # noqa: PLR0917  # the loop's state, handed on by the loop alone
+    def _make(  # noqa: PLR0917  # the state of the loop in `_accept`, the only caller
         self,
         runs: list[Run],
         channels: Channels,
@@ -244,7 +247,10 @@ class Pipeline:
         messages: Iterable[tuple[int, Any]],
         moment: _Moment,
     ) -> None:
-        """Make the first delivery of messages that are more than a payload, or whose payload decides; by their positions."""
+        """Add the first delivery of each message to the runs. `messages` are decoded, with their positions in the batch.
+
+        Needed for messages with a receipt, an id or an envelope, for schemas of mode `warn`, and for conditions.
+        """
         channel, pattern, prepared = known
         source, plain, warns, ending = channels.source, channels.source.plain, prepared.warns, prepared.ending
         payloads, ids, headers, receipt, first = batch.payloads, batch.ids, batch.headers, batch.receipt, batch.first
@@ -269,7 +275,7 @@ class Pipeline:
             assert ending is not None
             assert run is not None
             route, sink, at = ending.route, ending.sink, first + position
-            if sink:  # the letter of an event that gets no further holds the whole message
+            if sink:  # an event without a delivery keeps the whole message, for its dead letter
                 raw = data
             if receipt is not None:
                 receipt.expect(at, ending.expected)
@@ -284,7 +290,7 @@ class Pipeline:
         put(deliveries, size)
 
     def _warn(self, prepared: Prepared, source: str, channel: str, payload: Any) -> None:
-        """Count and tell of a payload that does not fit a schema of mode `warn`."""
+        """Count and log a payload that does not fit a schema of mode `warn`."""
         self._books.sources[source].schema_warnings += 1
         rule = prepared.plan.schema
         assert rule is not None
@@ -294,9 +300,9 @@ class Pipeline:
         self._notes.say(message, source, rule.file, source=source, channel=channel, detail=found)
 
     def _decide(self, channels: Channels, prepared: Prepared, payload: Any, about: _About, now: float) -> Ending:
-        """Return what an event becomes by its conditions; count and tell of the `when`s that can't be evaluated.
+        """Return the ending of an event by its conditions. Count and log each `when` that can't be evaluated.
 
-        `about` are the fields of the event.
+        `about` has the fields of the event, to create the event only if a condition needs it.
         """
         if not prepared.asks_event:
             return channels.ending(prepared.plan, payload)
@@ -316,7 +322,7 @@ class Pipeline:
         return ending
 
     def _refused(self, source: SourceFormat, batch: RawBatch, position: int, moment: _Moment) -> Event:
-        """Make the event of a message that can't be taken: one dead letter of it is to be expected."""
+        """Return the event of a rejected message, and tell the receipt to expect one dead letter."""
         if batch.receipt is not None:
             batch.receipt.expect(batch.first + position, 1)
         return Event(
@@ -333,7 +339,7 @@ class Pipeline:
         )
 
     def _reject(self, event: Event, why: verdict.Rejected) -> None:
-        """Count an event that can't be taken, keep its letter, and log what may be told."""
+        """Count a rejected event, make a dead letter of it, and log the reason without any part of the payload."""
         self._books.sources[event.source].rejected[why.reason] += 1
         if not self._letters_shown:
             about: dict[str, Any] = {"event_id": event.id, "source": event.source, "channel": event.channel}
@@ -344,7 +350,7 @@ class Pipeline:
         self._keep(event, why.reason, why.detail)
 
     def _unmatched(self, book: SourceBook, ending: Ending, accepted: list[Event]) -> None:
-        """Count events that no route takes; tell of them and keep them where they go nowhere else."""
+        """Count events that no route takes. Log them, and keep them if configured, unless `unmatched` names sinks."""
         book.unmatched += len(accepted)
         if ending.sink:
             return
@@ -365,7 +371,7 @@ class Pipeline:
                 self._keep(event, Reason.UNMATCHED, ending.unmatched)
 
     def _keep(self, event: Event, reason: Reason, detail: str) -> None:
-        """Add the letter of an event that gets no further; the source hears of it when it is written."""
+        """Make a dead letter of an event without deliveries. The entry is settled when the letter is written."""
         letter = dead_letter_factory.of_delivery(event, reason, detail, now=self._clock.now(), attempts=0)
         receipt, position = event._receipt, event._position
         if receipt is not None:

@@ -1,4 +1,4 @@
-"""Runs of events that become the same, from which the pipeline fills the queues of the sinks; floor 5."""
+"""Runs of consecutive events with the same deliveries, which the pipeline enqueues together; floor 5."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 class Run(msgspec.Struct, eq=False):
-    """Events that came one after the other and become the same, but for the route where each goes to one sink alone.
+    """Consecutive events with the same ending. If each event goes to one sink alone, the routes may differ.
 
-    `ending` is that of the last one. `size` is that of their payloads. Of the events, the first `counted` are in the books of
-    their routes.
+    `ending` is the ending of the last event. `size` is the sum of the payloads in bytes. The first `counted` events are
+    already counted in the books of their routes.
     """
 
     ending: Ending
@@ -27,7 +27,7 @@ class Run(msgspec.Struct, eq=False):
     counted: int = 0
 
     def count(self) -> None:
-        """Count the events since the last call for the routes that take them."""
+        """Count the events added since the last call in the books of their routes."""
         events = len(self.accepted)
         for book in self.ending.routes:
             book.events += events - self.counted
@@ -35,7 +35,7 @@ class Run(msgspec.Struct, eq=False):
 
 
 def run_of(runs: list[Run], ending: Ending) -> Run:
-    """Return the run that events with this ending belong to, from now on: the last one, or a new one."""
+    """Return the run for further events with this ending: the last run if the events fit, else a new one."""
     if runs:
         run = runs[-1]
         last = run.ending
@@ -50,7 +50,7 @@ def run_of(runs: list[Run], ending: Ending) -> Run:
 
 
 def without(items: Sequence[T], bad: Sequence[int]) -> list[T]:
-    """Return the items without those at some positions, which are in ascending order."""
+    """Return the items except those at the positions in `bad`, which must be in ascending order."""
     left = list(items)
     for position in reversed(bad):
         del left[position]
@@ -58,7 +58,7 @@ def without(items: Sequence[T], bad: Sequence[int]) -> list[T]:
 
 
 def copies(accepted: Iterable[Event], target: Target) -> list[Event]:
-    """Return copies of deliveries, bound for another sink or by another route."""
+    """Return copies of deliveries for another sink or route."""
     return [
         Event(
             e.id,

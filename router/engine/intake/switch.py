@@ -1,4 +1,4 @@
-"""What stands between the sources and the pipeline, so that another configuration can take the pipeline's place; floor 5."""
+"""The indirection between the sources and the pipeline, which lets a reload replace the pipeline; floor 5."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from router.events import Event, RawBatch
 
 
 class Way:
-    """Leads to the pipeline in force, for what does not come from a source: fallbacks, summaries, replays."""
+    """The access to the pipeline in force for events that no source reads: fallbacks, summaries, replays."""
 
     def __init__(self) -> None:
         self.pipeline: Pipeline | None = None
@@ -22,15 +22,16 @@ class Way:
         return self.pipeline
 
     def hand_over(self, sink: str, event: Event) -> None:
-        """Put a delivery that another sink gave up into the queue of its fallback. Raises `KeyError` without that sink."""
+        """Enqueue a fallback delivery for this sink. Raises `KeyError` if the sink does not exist."""
         self.now().hand_over(sink, event)
 
 
 class Intake:
-    """Implements `contracts.Receiver` for one source: hands its batches to the pipeline that it is opened to.
+    """Implements `contracts.Receiver` for one source: passes its batches on to a pipeline, as soon as there is one.
 
-    Before that, what is acknowledged is held, which its source bounds; what is not (pub/sub) is let go, for the
-    configuration that wants it is not in force yet.
+    A reload connects a new source before its configuration is in force. Until `open` is called, batches with a receipt
+    are held; the source limits their number. Batches without a receipt (pub/sub) are discarded, because the configuration
+    in force does not subscribe to them.
     """
 
     def __init__(self) -> None:
@@ -38,11 +39,11 @@ class Intake:
         self._held: list[Callable[[Pipeline], None]] = []
 
     def open(self, pipeline: Pipeline) -> None:
-        """Hand everything to this pipeline from now on, first what was held."""
+        """Pass the held batches, and all later ones, on to this pipeline."""
         self._pipeline = pipeline
         held, self._held = self._held, []
-        for hand_on in held:
-            hand_on(pipeline)
+        for pass_on in held:
+            pass_on(pipeline)
 
     def receive(self, source: str, batches: Sequence[RawBatch]) -> None:
         """Implements `contracts.Receiver`."""

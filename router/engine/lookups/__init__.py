@@ -1,1 +1,1 @@
-"""Lookups carried out: the records of a delivery fetched, shared and cached; floor 5."""
+"""The execution of lookups: fetching, sharing and caching the records that deliveries need; floor 5."""

@@ -1,4 +1,4 @@
-"""One lookup at work: its cache, the fetches under way, and the health of its store; floor 5."""
+"""The execution of one lookup: its cache, the fetches under way, and the health of its store; floor 5."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from router.errors import TransientError, text_of
 log = structlog.stdlib.get_logger(__name__)
 
 BATCH = 500
-"""Keys in one call of a store, at most."""
+"""The largest number of keys in one call of a store."""
 
 IN_A_ROW = 3
-"""Keys that fail one after the other, with no answer in between, before the store counts as away. One key that always fails
-is a fault of that key: it must not hold up the others."""
+"""Consecutive failed keys after which the store counts as unreachable.
+
+A single key that always fails does not count against the store: it must not hold up deliveries with other keys.
+"""
 
 PAUSE = 1.0
 """Seconds for which a store that is away is not asked again, unless it asks for more time: the deliveries that need it fail
@@ -49,7 +51,7 @@ class KeptRecords(Protocol):
     """A store that holds all its records in memory, so that its lookup needs no cache."""
 
     fault: str | None
-    """Why what it should hold now can't be used, so that earlier records are in force; None if all is well."""
+    """The reason why the current records can't be loaded, so that earlier ones stay in force; None if they are loaded."""
 
     @property
     def loaded(self) -> bool:
@@ -63,7 +65,7 @@ class KeptRecords(Protocol):
 
 
 class Lookup:
-    """One lookup. All sinks share its cache, and one fetch for each key at a time.
+    """One lookup. All sinks share its cache, and each key is fetched only once at a time.
 
     The lookup closes its `store` and the `context`. `kept` is the store itself if it holds all its records in memory.
     """
@@ -97,7 +99,7 @@ class Lookup:
 
     @property
     def status(self) -> LookupStatus:
-        """The lookup in numbers."""
+        """The counts and the health of the lookup, for `status`."""
         size = len(self._cache) if self._cache is not None else len(self._kept or ())
         return LookupStatus(
             type=self._type,

@@ -10,7 +10,7 @@ from router.engine.calling.threads import DaemonThreads
 from router.ops.http import GuardedClient
 
 THREADS = 4
-"""Threads of one lookup, at most, for blocking functions."""
+"""The largest number of threads of one lookup, for blocking functions."""
 
 
 class LookupTools(PluginContext):

@@ -14,7 +14,7 @@ from router.errors import TemplateError, TransientError
 from router.events import Event
 
 Found = Records | NoRecordError | TemplateError | TransientError
-"""The records of one delivery, or why it has not got them."""
+"""The records of one delivery, or the error because of which they are missing."""
 
 
 class LookupSet:
@@ -32,7 +32,7 @@ class LookupSet:
         return frozenset(self.lookups)
 
     def replaced_by(self, other: LookupSet) -> list[Lookup]:
-        """Return the lookups of this set that the other one does not go on with."""
+        """Return the lookups of this set that the other set does not contain, so that they can be closed."""
         kept = set(map(id, other.lookups.values()))
         return [lookup for lookup in self.lookups.values() if id(lookup) not in kept]
 
@@ -48,7 +48,8 @@ class LookupSet:
     async def find(self, events: Sequence[Event], wanted: Sequence[frozenset[str]], now: float) -> list[Found]:
         """Return the records of the lookups that each delivery wants; `now` is seconds since the epoch.
 
-        The keys of a batch are fetched together. A lookup whose key needs another one comes after that one.
+        The keys of a batch are fetched together. If the key of a lookup uses the record of another lookup, the other
+        lookup is fetched first.
         """
         finding = [Finding(event, self._in_order(names)) for event, names in zip(events, wanted, strict=True)]
         for step in range(max((len(one.groups) for one in finding), default=0)):

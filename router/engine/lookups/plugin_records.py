@@ -1,4 +1,4 @@
-"""The records of a lookup that a plugin finds; floor 5."""
+"""The store of a lookup whose type a plugin registered; floor 5."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PluginRecords:
         self._open = False
 
     async def fetch_many(self, keys: Sequence[str]) -> Sequence[Any]:
-        """Return what the plugin says for each key: the record, None, or an exception. Raises the plugin's errors."""
+        """Return the plugin's answer for each key: the record, None, or an exception. Raises the plugin's errors."""
         if self._made is None:
             return await self._one_by_one.fetch(keys, self._one)
         async with self._opening:
@@ -64,7 +64,7 @@ class PluginRecords:
             await self._called(method, *args)
 
     async def close(self) -> None:
-        """Close what the plugin has open."""
+        """Call the plugin's `close`, if it has one."""
         if self._open:
             self._open = False
             await self._lifecycle("close")

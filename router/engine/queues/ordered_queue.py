@@ -22,7 +22,7 @@ MOST = 1_000
 """Deliveries that wait here at most. At the limit, none is taken from the queue until some are settled."""
 
 AGAIN = 1.0
-"""Seconds after which the queue offers a delivery again that may not wait here."""
+"""The delay, in seconds, of a delivery that is returned to the queue behind because it may not wait here."""
 
 
 class Ordered:

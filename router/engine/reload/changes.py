@@ -123,7 +123,7 @@ def _difference(before: Mapping[str, object], now: Mapping[str, object]) -> Diff
 
 
 def _route(route: RouteConfig) -> object:
-    """Return all that a route says; Python takes 1, 1.0 and true for equal, `match` does not take 1 for true."""
+    """Return a route in a comparable form. In Python 1 == True, but in `match` the two differ, so compare JSON texts."""
     return route.model_dump(), repr(route.match)
 
 
