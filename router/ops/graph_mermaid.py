@@ -9,7 +9,7 @@ from router.core.wiring.picture import LAYERS, TITLES, Edge, Node, Picture
 from router.escaping import escape
 
 LONGEST = 60
-"""Characters of a name or detail; boxes grow with them."""
+"""The largest number of characters of a name or detail. Mermaid makes a box as wide as its text."""
 
 _PLAIN = re.compile(r"[^\w .,:/+-]|_")
 _SHAPES = {
@@ -58,6 +58,6 @@ def _arrow(edge: Edge) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Write out every character that Mermaid, Markdown or HTML may take for its own by its number."""
+    """Return a text in which every character with a meaning in Mermaid, Markdown or HTML is replaced by its number."""
     shown = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
     return _PLAIN.sub(lambda found: f"#{ord(found[0])};", escape(shown))

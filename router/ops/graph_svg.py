@@ -1,6 +1,7 @@
 """The graph of a configuration as an SVG picture; floor 4.
 
-It stands by itself: no script, no font, nothing that is fetched. Its colours follow the reader's light or dark scheme.
+The picture is self-contained: it has no script and no font, and loads nothing. Its colours follow the reader's light or
+dark scheme.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ DARK = {
     "unused": "#4c5560",
     "fallback": "#e0914a",
 }
-"""The colours: of fills and strokes where there are two, by what they are for."""
+"""The colours of the light scheme, by use. A pair is a fill and a stroke."""
 
 _COLOUR = {"source": "source", "schema": "schema", "route": "route", "sink": "sink"}
 _XML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\ufffe": r"\ufffe", "\uffff": r"\uffff"})
@@ -65,7 +66,7 @@ _THIN = frozenset("ijltfrI.,:;!|'`()[]{} /\\-\"")
 
 
 class Box(NamedTuple):
-    """The place of a node."""
+    """The position and size of a node, in pixels."""
 
     left: float
     top: float
@@ -74,17 +75,17 @@ class Box(NamedTuple):
 
     @property
     def right(self) -> float:
-        """The right side."""
+        """The x coordinate of the right side."""
         return self.left + self.width
 
     @property
     def middle(self) -> float:
-        """Half way down."""
+        """The y coordinate of the middle."""
         return self.top + self.height / 2
 
 
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
-    """Estimate the width of a text in the sans-serif fonts of today's systems, rather too wide than too narrow."""
+    """Return an estimate of the width of a text in common sans-serif fonts. It is too large rather than too small."""
     return sum(map(_em, text)) * size * (1.12 if bold else 1.0)
 
 
@@ -101,12 +102,12 @@ def _em(character: str) -> float:
 
 
 def shortened(text: str, size: float, room: float, *, bold: bool = False) -> str:
-    """Return the beginning of a text that has room, with an ellipsis where something is missing."""
+    """Return a text cut to a width, with an ellipsis if it was cut."""
     if text_width(text, size, bold=bold) <= room:
         return text
     left = room - text_width("…", size, bold=bold)
     kept = ""
-    for character in regex.findall(r"\X", text):  # what a reader takes for one character is never split
+    for character in regex.findall(r"\X", text):  # never split a grapheme cluster, which readers see as one character
         left -= text_width(character, size, bold=bold)
         if left < 0:
             break
@@ -119,7 +120,7 @@ def _detail(node: Node) -> str:
 
 
 class Drawing:
-    """A picture on its way to SVG: where everything stands."""
+    """The layout of a picture, and the SVG elements made of it."""
 
     def __init__(self, picture: Picture) -> None:
         self._nodes = {node.id: node for node in picture.nodes}
@@ -127,7 +128,7 @@ class Drawing:
         self._beside = [edge for edge in picture.edges if edge.kind != "events"]
         self.links = self._live_links(picture)
         self.boxes: dict[str, Box] = {}
-        """Where each node and each waypoint stands."""
+        """The box of each node and waypoint, by id."""
         self._columns: list[tuple[str, float]] = []
         self._place()
         spans = [(self.boxes[edge.start].middle, self.boxes[edge.end].middle) for edge in self._beside]
@@ -149,7 +150,7 @@ class Drawing:
         return with_few_crossings(layered([layer for layer in layers if layer], ahead))
 
     def _live_links(self, picture: Picture) -> dict[tuple[str, str], bool]:
-        """Return every link, and whether an event may go along it."""
+        """Return every link, and whether an event may use it."""
         live = {(edge.start, edge.end) for edge in picture.edges if edge.live and edge.kind == "events"}
         found = {(link.start, link.end): False for link in self.layers.links}
         for edge in live:
@@ -236,7 +237,7 @@ class Drawing:
         yield "</g>"
 
     def _words(self) -> dict[str, str]:
-        """Return what the lines mean, of those kinds that are there."""
+        """Return the meaning of each kind of line that the picture contains."""
         kinds = {edge.kind for edge in self._beside if edge.live}
         unused = not all(self.links.values()) or any(not edge.live for edge in self._beside)
         words = {"events": "events"}
@@ -249,7 +250,7 @@ class Drawing:
         return words
 
     def _explained(self) -> Iterator[str]:
-        """Yield the legend; none where every line is of one kind."""
+        """Yield the legend; nothing if all lines are of one kind."""
         left, y = MARGIN, self.height - MARGIN
         for kind, words in self._legend.items() if len(self._legend) > 1 else ():
             yield f'<path class="{kind}" d="M{left:.0f} {y:.0f}h28" marker-end="url(#er-{kind})"/>'
@@ -310,7 +311,7 @@ def svg(picture: Picture) -> str:
 
 
 def described(picture: Picture) -> str:
-    """Say in words what the picture shows, for those who can't see it: what each node leads to."""
+    """Return a description of the picture for readers who can't see it: the nodes that each node leads to."""
     names = {node.id: node.name for node in picture.nodes}
     ends: dict[str, list[str]] = {}
     for edge in picture.edges:
@@ -322,7 +323,7 @@ def described(picture: Picture) -> str:
 
 
 def xml(text: str) -> str:
-    """Return a text as XML can hold it."""
+    """Return a text escaped for XML, without characters that XML does not allow."""
     return escape(text).translate(_XML)
 
 
@@ -331,7 +332,7 @@ def _text(kind: str, x: float, y: float, text: str) -> str:
 
 
 def _style() -> str:
-    """Return the style sheet. It has no variables, which many programs that show SVG do not know."""
+    """Return the style sheet. It uses no CSS variables, because many SVG viewers do not support them."""
     fixed = (
         'text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",Helvetica,Arial,sans-serif}'
         ".name{font-size:13px;font-weight:600}"

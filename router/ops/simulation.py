@@ -1,6 +1,6 @@
-"""What becomes of one message under a configuration, decided without sending anything; floor 4.
+"""The simulation of one message under a configuration: every decision of the router, without sending; floor 4.
 
-`event-router explain` shows it. The verdict, the rules of a delivery and the templates are those of the daemon.
+`event-router explain` shows the result. The simulation uses the daemon's own verdict, delivery rules and templates.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from router.ops.loading import Loaded
 from router.ops.loading.reading.problems import did_you_mean
 from router.ops.redaction import Redactor, plain_options
 
-_BOOT = "explain"  # stands in the ids that are made up, where those of a router have a word of its process
+_BOOT = "explain"  # marks generated event ids: a running router has a random word at this place
 
 
 class Ending(StrEnum):
-    """The ending of a simulated message: one closed set."""
+    """The result of a simulated message."""
 
     UNREAD = "unread"
     """No source reads the channel: the router never gets the message."""
@@ -47,9 +47,9 @@ class Ending(StrEnum):
 class Message(msgspec.Struct, frozen=True):
     """A message as it would come from Redis.
 
-    Without a `source` it comes by the first one that reads the channel. Without an `id` it gets one like those of the
-    router; a source that reads ids from payloads or envelopes overrides it. `received_at` and `now` are seconds since the
-    epoch; a delivery is made at `now`, which is `received_at` if it is left out.
+    If `source` is None, the first source that reads the channel is used. If `id` is None, an id is generated; an id that
+    the source reads from the payload or envelope replaces it. `received_at` and `now` are seconds since the epoch.
+    Deliveries are made at `now`; None means `received_at`.
     """
 
     channel: bytes
@@ -62,9 +62,9 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class SchemaVerdict(msgspec.Struct, frozen=True):
-    """What the schema of a channel says of a payload.
+    """The result of validating a payload with the schema of its channel.
 
-    `file` and `mode` are None where no schema is for the channel; `valid` is None where none was asked.
+    `file` and `mode` are None if the channel has no schema. `valid` is None if the payload was not validated.
     """
 
     file: str | None
@@ -77,7 +77,7 @@ _NO_SCHEMA = SchemaVerdict(None, None, None, ())
 
 
 class RouteVerdict(msgspec.Struct, frozen=True):
-    """Whether a route takes the event, and what each of its conditions says."""
+    """The decision of one route: whether it takes the event, and the result of each of its conditions."""
 
     id: str
     matched: bool
@@ -85,22 +85,24 @@ class RouteVerdict(msgspec.Struct, frozen=True):
 
     @property
     def decided_by(self) -> Check | None:
-        """The first condition that did not hold, None if the route takes the event."""
+        """The first condition that does not hold; None if the route takes the event."""
         return next((check for check in self.checks if not check.held), None)
 
     @property
     def held(self) -> int:
-        """The number of conditions that held."""
+        """The number of conditions that hold."""
         return sum(check.held for check in self.checks)
 
 
 class SimulatedDelivery(msgspec.Struct, frozen=True):
-    """A delivery that the message makes.
+    """A delivery of the simulated message.
 
-    `merged` are the later routes that it stands for. `refused` says why it is not attempted. Of `to`, the addresses in
-    `printed` are printed because of `deliver`; a delivery without addresses is printed where `prints` is true. `rendered`
-    has the sink's options as plain values, without secrets, `text` the message for people. `degraded` says why the JSON
-    line stands in place of a text. `unsure` says what is not known of the delivery without the records of its lookups.
+    `merged` lists later routes whose delivery to the same sink was merged into this one. `refused` is the reason why
+    the delivery is not attempted, else None. `prints` is true if `deliver` prints the delivery, or a part of it, instead
+    of sending it; `printed` lists the addresses of `to` that are printed. `rendered` has the sink's options as plain
+    values, without secrets. `text` is the message for people. `degraded` is the error of a text that could not be
+    rendered and was replaced by the JSON line. `unsure` says which part of the result depends on lookups that were not
+    fetched.
     """
 
     route: str
@@ -123,22 +125,21 @@ class SimulatedDelivery(msgspec.Struct, frozen=True):
 
     @property
     def suppressed(self) -> Reason | None:
-        """The reason why the delivery is suppressed, None if it is not."""
+        """The reason why the delivery is suppressed; None if it is not suppressed."""
         return self.refused.reason if self.refused is not None and self.refused.suppressed else None
 
     @property
     def dead(self) -> Reason | None:
-        """The reason of the dead letter that the delivery makes before any attempt, None if it makes none."""
+        """The reason why the delivery becomes a dead letter before any attempt; None if it does not."""
         return self.refused.reason if self.refused is not None and not self.refused.suppressed else None
 
 
 class Simulation(msgspec.Struct, frozen=True):
-    """What becomes of one message.
+    """The result of simulating one message.
 
-    `came` is the event as it came; `event` has its payload and the id, headers and data of an envelope once the message was
-    read. `verdict` is None for a
-    channel that no source reads. `routes` are in the order of the configuration; none was asked about a message that is
-    rejected. `detail` says why no source reads the message.
+    `came` is the event before decoding; `event` is the event after decoding, with the id, headers and data of its
+    envelope. `verdict` is None if no source reads the channel; then `detail` says why. `routes` are in the order of the
+    configuration, and empty for a rejected message.
     """
 
     came: Event
@@ -162,7 +163,7 @@ class Simulation(msgspec.Struct, frozen=True):
 
     @property
     def nearest(self) -> RouteVerdict | None:
-        """The route that was nearest to taking an event that none took; None where there is none to name."""
+        """The route that came nearest to taking an unmatched event; None for other events, or without routes."""
         return None if self.ending != Ending.UNMATCHED else min(self.routes, key=_distance, default=None)
 
 
@@ -170,17 +171,17 @@ _STRUCTURAL = frozenset({Step.ENABLED, Step.SOURCE, Step.CHANNEL, Step.FINAL})
 
 
 def _distance(route: RouteVerdict) -> tuple[int, int, int]:
-    """Return how far a route was from taking the event: a wrong channel is farther than a clause of its payload."""
+    """Return how far a route was from taking the event. A wrong channel counts more than a failed payload clause."""
     failed = [check for check in route.checks if not check.held]
     return sum(check.step in _STRUCTURAL for check in failed), len(failed), -route.held
 
 
 class Simulator:
-    """Simulates messages under one configuration. Fallbacks are not taken: every attempt is assumed to succeed.
+    """Simulates messages under one configuration. Every attempt is assumed to succeed, so no delivery falls back.
 
-    `given` gives the records of lookups. Without it each field of a lookup appears as its name, `{{ user.email }}`, and an
-    `only_if` that asks for one is taken for true. Without `reasons` the simulation says which routes took the event, but not
-    why: the reasons cost more than all the rest.
+    `given` has the records of lookups. If it is None, each field of a lookup is shown as its name, `{{ user.email }}`,
+    and an `only_if` that uses a lookup is assumed to be true. Without `reasons`, the conditions of the routes are not
+    listed, because evaluating each of them takes longer than the rest of the simulation.
     """
 
     def __init__(self, loaded: Loaded, given: Given | None = None, *, reasons: bool = True) -> None:
@@ -195,11 +196,11 @@ class Simulator:
 
     @property
     def asked(self) -> Mapping[str, Collection[str]]:
-        """The keys of records that `given` did not know, by lookup. The deliveries that need them are not simulated."""
+        """The keys of records missing in `given`, by lookup. Deliveries that need such a record are not simulated."""
         return {} if self._records is None else self._records.asked
 
     def simulate(self, message: Message) -> Simulation:
-        """Return what becomes of a message. Raises `KeyError` without a source of the name that it has."""
+        """Simulate a message. Raises `KeyError` if the configuration has no source with the name in `message.source`."""
         reader = message.source or reader_of(self._config.sources, message.channel)
         source = None if reader is None else self._config.sources[reader]
         came = datetime.fromtimestamp(message.received_at, UTC)
@@ -215,10 +216,10 @@ class Simulator:
         if reader is None or source is None or not reads(source, message.channel):
             return _unread(event, self._why_unread(message))
         now = message.received_at if message.now is None else message.now
-        return self.again(event, message.channel, SourceFormat.of(reader, source), now)
+        return self._received(event, message.channel, SourceFormat.of(reader, source), now)
 
-    def again(self, came: Event, channel: bytes, source: SourceFormat, now: float) -> Simulation:
-        """Return what becomes of a message that a source has brought, whose bytes nobody has read yet."""
+    def _received(self, came: Event, channel: bytes, source: SourceFormat, now: float) -> Simulation:
+        """Simulate an event that a source has received: decode, validate, route and prepare its deliveries."""
         plan = self._routing.plan(came.source, channel)
         verdict = judge(came, source, plan, now)
         schema = _schema(plan, verdict)
@@ -243,7 +244,7 @@ class Simulator:
         )
 
     def letter(self, letter: DeadLetter, now: float) -> Simulation:
-        """Return what becomes of a dead letter that is replayed: a delivery is made again, an event goes the whole way."""
+        """Simulate the replay of a dead letter: of one delivery, or of an event that no sink got."""
         if letter.sink is None:
             return self.whole(letter, now)
         event = delivery_of(letter)
@@ -260,16 +261,16 @@ class Simulator:
         return _single(event, self._deliver(event, target, (), now))
 
     def whole(self, letter: DeadLetter, now: float) -> Simulation:
-        """Return what becomes of the event of a dead letter when it goes the whole way."""
+        """Simulate the event of a dead letter from the start, as if its source received it now."""
         event = msgspec.structs.replace(delivery_of(letter), route="", sink="", address=None)
         config = self._config.sources.get(letter.source)
         if config is None:
             return _unread(event, f"there is no source {letter.source!r} any more")
         source = SourceFormat.of(letter.source, config)
         if letter.sink is not None and source.format == events.CLOUDEVENTS:
-            # The letter of a delivery holds the data of an envelope, and no envelope.
+            # The dead letter of a delivery has only the data of the CloudEvents envelope, not the envelope itself.
             source = msgspec.structs.replace(source, format=format_of(letter, None) or events.TEXT)
-        return self.again(event, letter.channel.encode("utf-8", "surrogateescape"), source, now)
+        return self._received(event, letter.channel.encode("utf-8", "surrogateescape"), source, now)
 
     def _why_unread(self, message: Message) -> str:
         channel = events.text(message.channel)
@@ -303,16 +304,16 @@ class Simulator:
         names = sorted(asks & self._loaded.lookups.keys())
         if not names:
             return self._made(made, prepare(delivery, rules, now), rules)
-        return self._by_names(made, delivery, rules, now, names)
+        return self._with_names(made, delivery, rules, now, names)
 
-    def _by_names(
+    def _with_names(
         self, made: SimulatedDelivery, delivery: Event, rules: Rules, now: float, names: list[str]
     ) -> SimulatedDelivery:
-        """Return a delivery with the names of lookups' fields in place of their values."""
+        """Return a delivery that shows the fields of lookups as their names, because no records are fetched."""
         unsure = f"the lookups {', '.join(names)} are not fetched"
         if rules.only_if is not None and rules.only_if.names & self._loaded.lookups.keys():
             rules = msgspec.structs.replace(rules, only_if=None)
-            unsure += "; only_if, which asks for one, is taken for true"
+            unsure += "; only_if uses a lookup and is assumed to be true"
         named = NamedRecords(self._loaded.lookups)
         prepared = prepare(delivery, rules, now, named.find)
         if isinstance(prepared, Refused) and prepared.reason == Reason.ADDRESS:
@@ -332,7 +333,7 @@ class Simulator:
         )
 
     def _made(self, made: SimulatedDelivery, prepared: Rendered | Refused, rules: Rules) -> SimulatedDelivery:
-        """Return a delivery with what became of it."""
+        """Return a delivery completed with its rendered options, or with the reason why it is not attempted."""
         if isinstance(prepared, Refused):
             refused = msgspec.structs.replace(prepared, detail=self._redactor.text(prepared.detail))
             return msgspec.structs.replace(made, refused=refused)
@@ -349,7 +350,7 @@ class Simulator:
         )
 
     def _rules(self, target: Target) -> Rules:
-        """Return the rules of a delivery: those of its route, where the route overrides the sink's."""
+        """Return the rules of a delivery. Rules of the route override those of the sink."""
         loaded, own, of_route = self._loaded, (target.sink, None), (target.sink, target.route)
         return Rules(
             loaded.templates.get(of_route) or loaded.templates[own],
@@ -358,7 +359,7 @@ class Simulator:
         )
 
     def _parted(self, rendered: Rendered, *, mail: bool, local: bool) -> tuple[list[str], list[str]] | None:
-        """Return the addresses that are sent to and those that are printed; None if the delivery is sent as it is."""
+        """Return the addresses to send to and the addresses to print; None if `deliver` changes nothing."""
         if local or self._config.deliver == "send":
             return None
         return self._allowed.split(rendered, mail=mail)
@@ -369,7 +370,7 @@ def _unread(event: Event, detail: str) -> Simulation:
 
 
 def _single(event: Event, delivery: SimulatedDelivery) -> Simulation:
-    """Return the simulation of a delivery that is made again: nothing else is decided."""
+    """Return the simulation of the replay of one delivery, which involves no schema and no routes."""
     return Simulation(event, event, Ending.ROUTED, None, _NO_SCHEMA, (), (delivery,))
 
 
@@ -378,7 +379,7 @@ def _refused(target: Target, reason: Reason, step: Step, detail: str) -> Simulat
 
 
 def is_made_up(event_id: str) -> bool:
-    """Return whether an id was made by a simulation, rather than brought by the message."""
+    """Return whether an event id was generated by a simulation."""
     return f"-{_BOOT}-" in event_id
 
 

@@ -75,7 +75,7 @@ def alive() -> bool:
 
 
 def extend_timeout(seconds: float, text: str | None = None) -> bool:
-    """Request so many more seconds to start or stop, counted from now, with a new status line if `text` is given."""
+    """Request `seconds` more to start or stop, counted from now. Set the status line if `text` is given."""
     assignments = [f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}"]
     if text is not None:
         assignments.append(f"STATUS={text}")

@@ -132,7 +132,7 @@ def test_a_secret_that_every_user_can_read_is_a_warning(write, tmp_path):
 
 
 def test_a_short_secret_is_a_warning(write, tmp_path):
-    warned = "a secret of fewer than 8 characters is hidden only where it stands as a word of its own"
+    warned = "a secret of fewer than 8 characters is hidden only as a whole word"
     for value, expected in (("1234567", 1), ("12345678", 0)):
         loaded = load(write('token: "${TOKEN}"'), environ={"TOKEN": value})
         said = [problem.headline() for problem in loaded.problems if warned in problem.message]

@@ -144,7 +144,7 @@ def test_what_does_not_hold(tmp_path, event, expect, keys):
         (
             {"channel": "orders.x", "payload": {"severity": "high", "count": 2}},
             {"sinks": ["audit", "ops-mail"]},
-            {"text ops-mail": ("the rendered text", "the JSON line in its place")},
+            {"text ops-mail": ("the rendered text", "the JSON line instead of it")},
         ),
     ],
     ids=["rejected", "dead letter", "text that fails"],

@@ -1,4 +1,4 @@
-"""What `explain` found, for people and as JSON; floor 7."""
+"""The output of `explain`, for people and as JSON; floor 7."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from router.ops.terminal import colours, terminal
 from router.wording import counted
 
 WIDTH = 80
-"""Columns of a line where stdout is no terminal."""
+"""The width of a line, in columns, if stdout is not a terminal."""
 
 MOST_LINES = 30
-"""Lines of one rendered option that are shown to people."""
+"""The largest number of lines shown to people for one rendered option."""
 
-_LABEL = 10  # columns of the word that a line begins with
-_NESTED = 6  # of one that stands below such a word
-_OPTION = 8  # where rendered options begin
+_LABEL = 10  # columns of the label at the beginning of a line
+_NESTED = 6  # columns of `yes` or `no` on a line below a label
+_OPTION = 8  # indentation of rendered options, in columns
 _GREEN, _RED, _YELLOW = "green", "red", "yellow"
 _LARGEST = 2**63 - 1
 
 
 class Line(NamedTuple):
-    """A line for people: the word that it begins with, its colour, and the text, wrapped below itself at `indent`."""
+    """A line for people: its label (`head`), the label's colour, and the text, whose further lines begin at `indent`."""
 
     head: str
     text: str
@@ -47,7 +47,7 @@ class Line(NamedTuple):
 
 
 def document(found: Simulation, *, only_fails: bool = False) -> dict[str, Any]:
-    """Return what was found as data; with `only_fails` only the routes, clauses and deliveries that said no."""
+    """Return a simulation as plain data. With `only_fails`, leave out all routes, clauses and deliveries that passed."""
     routes = [route for route in found.routes if not (only_fails and route.matched)]
     deliveries = [each for each in found.deliveries if not (only_fails and each.delivers)]
     return {
@@ -83,12 +83,12 @@ def _event(event: Event) -> dict[str, Any]:
 
 
 def _payload(event: Event) -> Any:
-    """Return the payload as it was published, on one line; as text where it can't be decoded."""
+    """Return the payload as it was published, on one line; as text if it can't be decoded."""
     try:
         payload = events.decode(event.raw, event.format)
         if event.format == events.TEXT:
             return payload
-        msgspec.json.encode([[[[payload]]]])  # what embeds it must not exceed the limit of nesting either
+        msgspec.json.encode([[[[payload]]]])  # the document nests the payload deeper; msgspec limits the depth
         return msgspec.Raw(msgspec.json.format(event.raw, indent=0))
     except (ValueError, RecursionError, OverflowError):
         return event.raw.decode("utf-8", "backslashreplace")
@@ -118,7 +118,7 @@ def _delivery(delivery: SimulatedDelivery) -> dict[str, Any]:
 
 
 def encodable(value: Any) -> Any:
-    """Return a value with the integers that the encoder does not take as they are written."""
+    """Return a value with integers beyond 64 bits as raw JSON, because the encoder refuses them."""
     if isinstance(value, Mapping):
         return {str(key): encodable(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -132,18 +132,18 @@ def encodable(value: Any) -> Any:
 
 
 def show(found: Simulation, config: RouterConfig, *, only_fails: bool = False) -> bool:
-    """Print what was found, or only what said no; return whether there was something to print."""
+    """Print a simulation, or only its failures. Return False if there was nothing to print."""
     paint = colours(os.environ, 1)
     width = shutil.get_terminal_size((WIDTH, 24)).columns if terminal(1) else WIDTH
-    lines = list(_fails(found, config) if only_fails else _all(found, config))
+    lines = list(_fail_lines(found, config) if only_fails else _all_lines(found, config))
     for line in lines:
-        for text in _drawn(line, width):
+        for text in _wrapped(line, width):
             click.echo(text, color=paint)
     return bool(lines)
 
 
-def _drawn(line: Line, width: int) -> Iterator[str]:
-    """Yield a line as it is printed: broken between words, what follows below the text."""
+def _wrapped(line: Line, width: int) -> Iterator[str]:
+    """Yield the printed lines of a line: wrapped between words, each further line indented to the text."""
     head = escape(line.head)
     wrapped = textwrap.wrap(
         f"{head:<{line.indent}}{' ' if len(head) >= line.indent and line.text else ''}{escape(line.text)}".rstrip(),
@@ -162,7 +162,7 @@ def _drawn(line: Line, width: int) -> Iterator[str]:
             yield text
 
 
-def _all(found: Simulation, config: RouterConfig) -> Iterator[Line]:
+def _all_lines(found: Simulation, config: RouterConfig) -> Iterator[Line]:
     event = found.event
     came = f"{event.channel} by {event.source}" if event.source else event.channel
     by_glob = f", matched by {event.pattern}" if event.pattern else ""
@@ -171,19 +171,19 @@ def _all(found: Simulation, config: RouterConfig) -> Iterator[Line]:
     if found.ending == Ending.UNREAD:
         yield Line("read", f"no: {found.detail}", _RED)
     elif found.verdict is None:
-        yield from _again(found, config)
+        yield from _replay_lines(found, config)
     else:
-        yield from _judged(found, config)
+        yield from _event_lines(found, config)
     yield from _outcome(found, config)
 
 
-def _again(found: Simulation, config: RouterConfig) -> Iterator[Line]:
+def _replay_lines(found: Simulation, config: RouterConfig) -> Iterator[Line]:
     (delivery,) = found.deliveries
     yield Line("replay", f"a delivery that was made before, by {delivery.route}: only {delivery.sink} gets it again")
     yield from _deliveries(found, config)
 
 
-def _judged(found: Simulation, config: RouterConfig) -> Iterator[Line]:
+def _event_lines(found: Simulation, config: RouterConfig) -> Iterator[Line]:
     rejected = found.rejected
     if rejected is not None and rejected.reason != Reason.SCHEMA:
         yield Line("decode", f"no: {rejected.detail} ({rejected.reason})", _RED)
@@ -195,10 +195,10 @@ def _judged(found: Simulation, config: RouterConfig) -> Iterator[Line]:
     yield Line("routes", "")
     widest = max((len(route.id) for route in found.routes), default=0)
     for route in found.routes:
-        told = _told_of_match(route) if route.matched else said(route)
-        yield Line(_yes(route.matched), f"{route.id:<{widest}}  {told}", _colour(route.matched), _NESTED)
+        why = _why_matched(route) if route.matched else why_not(route)
+        yield Line(_yes(route.matched), f"{route.id:<{widest}}  {why}", _colour(route.matched), _NESTED)
     if found.nearest is not None and len(found.routes) > 1:
-        yield Line("nearest", f"{found.nearest.id}: {said(found.nearest)}", _YELLOW)
+        yield Line("nearest", f"{found.nearest.id}: {why_not(found.nearest)}", _YELLOW)
     yield from _deliveries(found, config)
 
 
@@ -217,28 +217,28 @@ def _name(format: str) -> str:  # noqa: A002  # the configuration's word
 def _schema_lines(found: Simulation) -> Iterator[Line]:
     schema = found.schema
     if schema.file is None:
-        yield Line("schema", "none is for this channel")
+        yield Line("schema", "none for this channel")
     elif schema.valid is None:
-        yield Line("schema", f"not asked: {schema.file} has mode {schema.mode}")
+        yield Line("schema", f"not checked: {schema.file} has mode {schema.mode}")
     elif schema.valid:
         yield Line("schema", f"yes: it fits {schema.file} ({schema.mode})", _GREEN)
     else:
-        lets = "; mode warn lets it pass" if schema.mode == "warn" else ""
-        colour = _YELLOW if lets else _RED
-        yield Line("schema", f"no: it does not fit {schema.file} ({schema.mode}){lets}", colour)
+        passes = "; mode warn lets it pass" if schema.mode == "warn" else ""
+        colour = _YELLOW if passes else _RED
+        yield Line("schema", f"no: it does not fit {schema.file} ({schema.mode}){passes}", colour)
         for each in schema.violations:
             yield Line("", f"{each.pointer or '/'} {each.keyword}: {each.message}")
 
 
-def _told_of_match(route: RouteVerdict) -> str:
+def _why_matched(route: RouteVerdict) -> str:
     number = len(route.checks)
     if not number:
         return "it takes every event"
     return "its condition held" if number == 1 else f"all {number} conditions held"
 
 
-def said(route: RouteVerdict) -> str:
-    """Return why a route does not take an event: how many conditions held, and the one that decided."""
+def why_not(route: RouteVerdict) -> str:
+    """Return why a route does not take an event: how many conditions held, and the first one that did not hold."""
     check = route.decided_by
     if check is None:
         return ""
@@ -248,7 +248,7 @@ def said(route: RouteVerdict) -> str:
 
 
 def _sentence(check: Check) -> str:
-    """Return what a condition saw and what it needs."""
+    """Return a clause that says what a condition found in the event, and what it needs."""
     if check.step == Step.ENABLED:
         return "the route is disabled (enabled: false)"
     if check.step == Step.FINAL:
@@ -266,26 +266,26 @@ def _deliveries(found: Simulation, config: RouterConfig) -> Iterator[Line]:
         return
     yield Line("deliveries", "")
     for delivery in found.deliveries:
-        yield from _one(delivery, config)
+        yield from _delivery_lines(delivery, config)
 
 
-def _one(delivery: SimulatedDelivery, config: RouterConfig) -> Iterator[Line]:
+def _delivery_lines(delivery: SimulatedDelivery, config: RouterConfig) -> Iterator[Line]:
     name = f"{delivery.sink} ({delivery.type})" if delivery.type else delivery.sink
     also = f" (also for {', '.join(delivery.merged)})" if delivery.merged else ""
     to = f" to {', '.join(delivery.to)}" if delivery.to else ""
-    told = f"{name} by {delivery.route}{also}{to}: {_fate(delivery, config)}"
-    yield Line(_yes(delivery.delivers), told, _colour(delivery.delivers), _NESTED)
+    text = f"{name} by {delivery.route}{also}{to}: {_result(delivery, config)}"
+    yield Line(_yes(delivery.delivers), text, _colour(delivery.delivers), _NESTED)
     if delivery.unsure:
         yield Line("", f"not certain: {delivery.unsure} (--live fetches them)", None, _OPTION)
     if delivery.degraded:
-        yield Line("", f"the JSON line stands in place of a text that fails: {delivery.degraded}", None, _OPTION)
+        yield Line("", f"the JSON line replaces a text that can't be rendered: {delivery.degraded}", None, _OPTION)
     for key, value in (delivery.rendered or {}).items():
         if value != list(delivery.to):
             yield from _option(key, value)
 
 
 def _option(key: str, value: Any) -> Iterator[Line]:
-    """Yield a rendered option; a text of several lines below its name, each of its lines by itself."""
+    """Yield the lines of a rendered option: its name with the first line of its value, then the other lines."""
     if not isinstance(value, str):
         value = msgspec.json.encode(encodable(value)).decode()
     first, *rest = value.splitlines() or [""]
@@ -296,7 +296,7 @@ def _option(key: str, value: Any) -> Iterator[Line]:
         yield Line("", f"… {counted(len(rest) - MOST_LINES + 1, 'more line')} (--json has all)", None, _OPTION)
 
 
-def _fate(delivery: SimulatedDelivery, config: RouterConfig) -> str:
+def _result(delivery: SimulatedDelivery, config: RouterConfig) -> str:
     refused = delivery.refused
     if refused is not None:
         kind = "suppressed" if delivery.suppressed else "dead letter"
@@ -312,7 +312,7 @@ def _fate(delivery: SimulatedDelivery, config: RouterConfig) -> str:
 def _outcome(found: Simulation, config: RouterConfig) -> Iterator[Line]:
     sent = sum(delivery.delivers for delivery in found.deliveries)
     number = len(found.deliveries)
-    told = f"{sent} of {counted(number, 'delivery', 'deliveries')} would be made"
+    made = f"{sent} of {counted(number, 'delivery', 'deliveries')} would be made"
     if found.ending == Ending.UNREAD:
         yield Line("outcome", "unread: the router never gets it", _RED)
     elif found.rejected is not None:
@@ -321,14 +321,14 @@ def _outcome(found: Simulation, config: RouterConfig) -> Iterator[Line]:
         kept = "a dead letter, reason unmatched" if config.unmatched == "dead-letter" else "dropped and counted"
         yield Line("outcome", f"unmatched: {kept}", _RED)
     else:
-        yield Line("outcome", f"{found.ending}: {told}", _GREEN if sent else _RED)
+        yield Line("outcome", f"{found.ending}: {made}", _GREEN if sent else _RED)
 
 
-# Only what said no
+# Only the failures
 
 
-def _fails(found: Simulation, config: RouterConfig) -> Iterator[Line]:
-    """Yield a line for everything that said no, by the step that did; at the end the outcome, if nothing is delivered."""
+def _fail_lines(found: Simulation, config: RouterConfig) -> Iterator[Line]:
+    """Yield a line for each failure, labelled with the step that failed; last the outcome, if nothing is delivered."""
     for step, subject, why in fails(found, config):
         yield Line(str(step), f"{subject}: {why}" if subject else why, _RED)
     if not found.delivers:
@@ -336,7 +336,7 @@ def _fails(found: Simulation, config: RouterConfig) -> Iterator[Line]:
 
 
 def fails(found: Simulation, config: RouterConfig) -> Iterator[tuple[Step, str, str]]:
-    """Yield everything that said no: the step, the route or sink that it is about, and why."""
+    """Yield each failure: the step that failed, the schema, route or delivery concerned, and the reason."""
     rejected = found.rejected
     if found.ending == Ending.UNREAD:
         yield Step.READ, "", found.detail
@@ -346,7 +346,7 @@ def fails(found: Simulation, config: RouterConfig) -> Iterator[tuple[Step, str, 
         yield Step.SCHEMA, str(found.schema.file), f"{each.pointer or '/'} {each.keyword}: {each.message}"
     for route in found.routes:
         if route.decided_by is not None:
-            yield route.decided_by.step, route.id, said(route)
+            yield route.decided_by.step, route.id, why_not(route)
     for delivery in found.deliveries:
         if delivery.refused is not None:
-            yield Step(delivery.refused.decided_by), f"{delivery.sink} by {delivery.route}", _fate(delivery, config)
+            yield Step(delivery.refused.decided_by), f"{delivery.sink} by {delivery.route}", _result(delivery, config)

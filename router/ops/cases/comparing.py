@@ -1,4 +1,4 @@
-"""The difference between what a test expects of an event and what became of it; floor 4."""
+"""The comparison of the expectations of a test with the simulated result of its event; floor 4."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from router.ops.simulation import Ending, SimulatedDelivery, Simulation
 
 
 class Miss(msgspec.Struct, frozen=True):
-    """A key of `expect` that does not hold: what was wanted, what came, and the reasons, one a line."""
+    """A key of `expect` that does not hold: the expected value, the actual value, and the reasons, one per line."""
 
     key: str
     wanted: Any
@@ -25,12 +25,12 @@ class Miss(msgspec.Struct, frozen=True):
 
 
 def misses(expect: Expected, found: Simulation, routes: Sequence[RouteConfig]) -> list[Miss]:
-    """Return every key that does not hold. `routes` are those of the configuration: they say who leads to a sink."""
+    """Return every key that does not hold. `routes` are the configured routes, to explain why a sink got no delivery."""
     return list(_Comparison(expect, found, routes).misses())
 
 
 class _Comparison:
-    """The comparison of one event with what is expected of it."""
+    """The comparison of the simulated result of one event with the expectations."""
 
     def __init__(self, expect: Expected, found: Simulation, routes: Sequence[RouteConfig]) -> None:
         self._expect = expect
@@ -38,7 +38,7 @@ class _Comparison:
         self._routes = routes
 
     def misses(self) -> Iterator[Miss]:
-        """Yield what does not hold. Of a rejected event only the rejection is told: all else follows from it."""
+        """Yield each key that does not hold. For a rejected event, only the rejection: all other keys follow from it."""
         rejected = self._rejected()
         if rejected is not None:
             yield rejected
@@ -63,7 +63,7 @@ class _Comparison:
         yield from self._failures()
 
     def _rejected(self) -> Miss | None:
-        """Return the miss where an event is rejected and is not to be, or the other way round."""
+        """Return a miss if the event is rejected unexpectedly, or if an expected rejection is missing."""
         wanted, rejection = self._expect.rejected, self._found.rejected
         reason = False if rejection is None else str(rejection.reason)
         holds = bool(reason) == bool(wanted) if not isinstance(wanted, str) else wanted == reason
@@ -110,7 +110,7 @@ class _Comparison:
         deliveries = self._of(sink)
         if not deliveries:
             return self._absent(sink)
-        return tuple(f"the JSON line stands in for the text: {each.degraded}" for each in deliveries if each.degraded)
+        return tuple(f"the JSON line replaces the text: {each.degraded}" for each in deliveries if each.degraded)
 
     def _refused(self, key: str, wanted: dict[str, str]) -> Iterator[Miss]:
         for sink, reason in wanted.items():
@@ -121,7 +121,7 @@ class _Comparison:
                 yield Miss(f"{key} {sink}", reason, others[0] if others else None, why)
 
     def _failures(self) -> Iterator[Miss]:
-        """Yield the failures that are not expected: no test holds while a delivery is a dead letter or a text fails."""
+        """Yield the unexpected dead letters and failed texts. They fail a test even if it does not mention the sink."""
         expect = self._expect
         for delivery in self._found.deliveries:
             if delivery.dead is not None and delivery.sink not in (expect.dead or {}):
@@ -129,10 +129,10 @@ class _Comparison:
             texts = {**(expect.text or {}), **(expect.contains or {})}
             if delivery.degraded is not None and delivery.sink not in texts:
                 why = f"route {delivery.route}: {delivery.degraded}"
-                yield Miss(f"text {delivery.sink}", "the rendered text", "the JSON line in its place", (why,))
+                yield Miss(f"text {delivery.sink}", "the rendered text", "the JSON line instead of it", (why,))
 
     def _absent(self, sink: str) -> tuple[str, ...]:
-        """Return why a sink does not get the event, one line for each route that leads to it."""
+        """Return the reasons why a sink does not get the event, one line for each route to the sink."""
         refused = [each for each in self._found.deliveries if each.sink == sink and not each.delivers]
         if refused:
             return tuple(_refusal(delivery) for delivery in refused)

@@ -20,10 +20,10 @@ class SinkOfRoute(NamedTuple):
 
 
 class Coverage(msgspec.Struct, frozen=True):
-    """The routes that are enabled and their sinks, and those of them that no test reached.
+    """The enabled routes and their sinks, and which routes and sinks no test reached.
 
-    A route is reached by an event that it takes, its sink by a delivery that is sent or printed. The sinks of `unmatched`
-    count as those of a route of that name.
+    A test reaches a route with an event that the route takes. It reaches a sink of the route with a delivery that is sent
+    or printed. The sinks of `unmatched` count as sinks of a route named `unmatched`.
     """
 
     routes: tuple[str, ...]
@@ -40,7 +40,7 @@ class Coverage(msgspec.Struct, frozen=True):
 
 
 def coverage(loaded: Loaded, results: Iterable[CaseResult]) -> Coverage:
-    """Return what the tests with these results reached of a configuration."""
+    """Return the coverage of a configuration by the tests with these results."""
     taken: set[str] = set()
     delivered: set[SinkOfRoute] = set()
     for result in results:

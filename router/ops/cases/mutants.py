@@ -1,7 +1,7 @@
-"""Small changes of a configuration's routes that a test ought to notice; floor 4.
+"""Mutation testing of a configuration: small changes of its routes that a test should notice; floor 4.
 
-A mutant is the configuration with one change. A mutant under which every test still holds has survived: nothing checks
-what was changed.
+A mutant is the configuration with one change. If every test passes with a mutant, the mutant survives: no test checks
+the changed part.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ from router.ops.simulation import Simulation
 
 
 class Mutant(msgspec.Struct, frozen=True):
-    """A change: where it is, in words, the changed configuration, and which simulated events it may concern."""
+    """One change of the configuration.
+
+    `place` is the place in the file, `change` describes the change, and `make` returns the changed configuration.
+    `concerns` returns False for simulated events that the change can't affect.
+    """
 
     place: str
     change: str
@@ -36,10 +40,10 @@ class Mutant(msgspec.Struct, frozen=True):
 
 
 class Mutation:
-    """The mutants of a configuration, and the results of its tests without a change, all of which hold.
+    """The mutants of a configuration whose tests all pass; `results` are the results of the unchanged configuration.
 
-    Compiled parts are shared: a mutant compiles its one change. It is tried on the tests that its change may concern alone,
-    and the first that does not hold ends it.
+    To be fast, a mutant compiles only its change, and runs only the tests that the change may affect. The first test that
+    fails ends the run of a mutant.
     """
 
     def __init__(self, loaded: Loaded, results: Iterable[CaseResult]) -> None:
@@ -63,7 +67,7 @@ def _noticed(mutant: Mutant, cases: Sequence[Case]) -> bool:
 
 
 class _Mutator:
-    """Makes the mutants of the routes that are enabled, in their order, then those of `only_if` of sinks."""
+    """Makes the mutants: first of the enabled routes, in their order, then of the `only_if` of sinks."""
 
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
@@ -118,7 +122,7 @@ class _Mutator:
         return Mutant(place, f"{told}: `only_if` negated: {_line(source)}", make, _delivered(*key))
 
     def _with_route(self, number: int, route: RouteConfig | None) -> Callable[[], Loaded]:
-        """Return what makes the configuration with another route in place of one, or with none."""
+        """Return a function that returns the configuration with one route replaced, or removed if `route` is None."""
 
         def make() -> Loaded:
             routes = list(self._config.routes)
@@ -145,7 +149,7 @@ class _Mutator:
         return replace(self._loaded, conditions={**self._loaded.conditions, route: condition})
 
     def _leads_on(self, number: int, route: RouteConfig) -> bool:
-        """Return whether a later route may take an event that this one takes: else `final` changes nothing."""
+        """Return whether a later route may take an event that this route takes. Otherwise `final` has no effect."""
         for later in self._config.routes[number + 1 :]:
             shared = set(self._reach.sources_of(route)) & set(self._reach.sources_of(later))
             for source in shared if later.enabled else ():
@@ -154,13 +158,13 @@ class _Mutator:
         return False
 
     def _of_sink(self, sink: str) -> tuple[str, ...]:
-        """Return the paths at which the `only_if` of a sink may stand."""
+        """Return the paths at which the `only_if` of a sink may be written, the one with the highest priority first."""
         kind = self._loaded.types[sink].name
         own = next((path for path in (f"sinks.{sink}", f'sinks."{sink}"') if path in self._loaded.places), "sinks")
         return f"{own}.only_if", f"defaults.{kind}.only_if", "defaults.all.only_if", own
 
     def _place(self, *paths: str) -> str:
-        """Return the place of the first of these paths that is written."""
+        """Return the place of the first of these paths that the configuration contains."""
         places: Mapping[str, Any] = self._loaded.places
         mark = next(places[path] for path in paths if path in places)
         return f"{mark.file.name}:{mark.line}:{mark.column}"
@@ -171,12 +175,12 @@ def _line(source: Any) -> str:
 
 
 def _taken(route: str) -> Callable[[Simulation], bool]:
-    """Return whether a route takes an event."""
+    """Return a test for simulations: whether the route takes the event."""
     return lambda found: any(each.matched for each in found.routes if each.id == route)
 
 
 def _reached(route: RouteConfig) -> Callable[[Simulation], bool]:
-    """Return whether an event is one of the sources and channels of a route."""
+    """Return a test for simulations: whether the event is from a source and channel of the route."""
     channels = any_of(["*"] if route.channels is None else route.channels)
 
     def concerns(found: Simulation) -> bool:
@@ -188,5 +192,5 @@ def _reached(route: RouteConfig) -> Callable[[Simulation], bool]:
 
 
 def _delivered(sink: str, route: str | None) -> Callable[[Simulation], bool]:
-    """Return whether an event makes a delivery to a sink, by a route; None: by any."""
+    """Return a test for simulations: whether the event makes a delivery to the sink, by this route or by any (None)."""
     return lambda found: any(each.sink == sink and route in {None, each.route} for each in found.deliveries)

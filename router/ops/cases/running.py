@@ -1,4 +1,4 @@
-"""Runs tests of a configuration on the simulation, and counts what they reached; floor 4."""
+"""The execution of the tests of a configuration on the simulation; floor 4."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CaseResult(msgspec.Struct, frozen=True):
 
     @property
     def holds(self) -> bool:
-        """True if everything that the test expects came true."""
+        """True if every expectation of the test is met."""
         return not any(step.misses for step in self.steps)
 
 
@@ -41,17 +41,17 @@ class CaseRunner:
         self._loaded = loaded
         self._routes = loaded.config.routes
         self._records: Mapping[str, Mapping[str, Mapping[str, Any] | None]] = {}
-        """Those of the test that runs."""
+        """The records of lookups that the running test gives."""
         self._brief = Simulator(loaded, self._given, reasons=False)
         self._thorough: Simulator | None = None
-        """Made when a test does not hold: it says why."""
+        """The simulator that also gives reasons, which takes longer. Created when the first test fails."""
 
     def run(self, cases: Iterable[Case]) -> Iterator[CaseResult]:
         """Yield the result of each test."""
         return (CaseResult(case, tuple(self._steps(case))) for case in cases)
 
     def holds(self, case: Case) -> bool:
-        """Return whether a test holds; the first step that does not ends it."""
+        """Return whether a test holds. Stops at the first step that fails."""
         self._records = case.lookups
         return all(
             not misses(step.expect, self._brief.simulate(_message(step, number)), self._routes)
@@ -59,7 +59,7 @@ class CaseRunner:
         )
 
     def _given(self, name: str, key: str) -> Record | None:
-        """Return the record of a lookup, as the running test has it; None where it has none."""
+        """Return a record of a lookup as given by the running test; None if the test gives no record for the key."""
         found = self._records.get(name, {}).get(key)
         return None if found is None else Record(found)
 

@@ -1,4 +1,4 @@
-"""The entries of `tests:`, checked: the names they use must exist, and what they send must be readable; floor 4."""
+"""Checks of the section `tests`: the names must exist, and the payloads must be readable; floor 4."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _TRUTHS = ("true", "false")
 
 
 def check_cases(draft: Draft) -> list[Case]:
-    """Return the sound tests of a configuration; report what is wrong with the others."""
+    """Return the valid tests of a configuration; report the faults of the others."""
     node = typed.sequence(draft.root.get("tests"), draft.problems)
     checker = _CaseChecker(draft)
     found = [checker.case(item) for item in (node.items if node is not None else ())]
@@ -46,7 +46,7 @@ def check_cases(draft: Draft) -> list[Case]:
 
 
 class _CaseChecker:
-    """Checks tests against the sources, routes and sinks there are."""
+    """Checks tests against the configured sources, routes, sinks and lookups."""
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
@@ -59,7 +59,7 @@ class _CaseChecker:
         self._first: dict[str, Node] = {}
 
     def case(self, item: Node) -> Case | None:
-        """Return one test; None where something is wrong with it (reported)."""
+        """Return one test; None if it has faults (reported)."""
         keys = typed.mapping(item, self._problems)
         if keys is None:
             return None
@@ -95,7 +95,7 @@ class _CaseChecker:
                 self._problems.add(unknown("lookup", name, known), entry.mark, path=entry.node.path)
 
     def _steps(self, entries: list[StepConfig], nodes: list[Node], *, timed: bool) -> list[CaseStep]:
-        """Return the sound steps of a test, with the times of its clock."""
+        """Return the valid steps of a test, with the times of its clock."""
         first = entries[0].at if timed else entries[0].event.at
         start = START if first is None or first.startswith("+") else moment_of(first, START)
         now = start
@@ -127,7 +127,7 @@ class _CaseChecker:
         return CaseStep(channel, raw, source, event.headers, *times, expect)
 
     def _source(self, event: CaseEvent, node: Node | None) -> str | None:
-        """Return the source that brings an event; None where there is none (reported)."""
+        """Return the source that reads the channel of an event; None if no source does (reported)."""
         channel = event.channel.encode("utf-8", "surrogateescape")
         known = list(self._draft.entries("sources"))
         readers = [name for name, globs in self._reads.items() if any(matches(channel) for _, matches in globs)]
@@ -146,7 +146,7 @@ class _CaseChecker:
         return readers[0] if readers and event.source is None else None
 
     def _raw(self, node: Node | None) -> bytes | None:
-        """Return what an event is published as; None where that can't be had (reported)."""
+        """Return the bytes of a test's payload, from the test or its file; None if they can't be read (reported)."""
         file, payload = find(node, "file"), find(node, "payload")
         if isinstance(file, Scalar):
             path = file.mark.file.folder / str(file.value)
@@ -172,7 +172,7 @@ class _CaseChecker:
         return None
 
     def _expected(self, node: Node | None) -> None:
-        """Report the names and reasons that an expectation uses and that are not there."""
+        """Report unknown names and reasons in an expectation."""
         for key in ("sinks", "not_sinks"):
             self._known("sink", words(find(node, key)), self._sinks)
         self._known("route", words(find(node, "routes")), self._routes)
@@ -194,7 +194,7 @@ class _CaseChecker:
             self._problems.add(unknown("reason", reason, [*REJECTIONS, *_TRUTHS]), rejected)
 
     def _together(self, node: Node | None) -> None:
-        """Report what can't be expected of an event beside `rejected` or `unmatched`."""
+        """Report expectations that contradict `rejected` or `unmatched`."""
         entries = node.entries if isinstance(node, Mapping) else {}
         said = {key: plain(entry.node) for key, entry in entries.items() if plain(entry.node)}
         if "rejected" in said:
@@ -223,7 +223,7 @@ class _CaseChecker:
 
 
 def _entries(case: CaseConfig) -> list[StepConfig]:
-    """Return the steps of a test; one without `steps` is a step by itself."""
+    """Return the steps of a test. A test without `steps` is a single step."""
     if case.steps is not None:
         return case.steps
     assert case.event is not None

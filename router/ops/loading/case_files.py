@@ -14,7 +14,7 @@ from router.ops.loading.reading.nodes import Sequence as Items
 from router.ops.loading.reading.problems import Problems
 
 ENDINGS = ("_test.yaml", "_test.yml")
-"""How the name of a file of tests ends."""
+"""The endings of the names of test files."""
 
 _KEYS = ("config", "tests")
 
@@ -27,14 +27,17 @@ class CaseFile(NamedTuple):
 
 
 class Cases(NamedTuple):
-    """The tests that are loaded with a configuration: those that stand in it (`own`), and those of files."""
+    """The tests to load with a configuration: its own section `tests` if `own` is true, and test files."""
 
     own: bool = True
     files: Sequence[CaseFile] = ()
 
 
 def read_case_file(path: Path) -> CaseFile | None:
-    """Return a file of tests; None if it is no such file by its name, or is a whole configuration. Raises `ConfigError`."""
+    """Return a test file; None if its name is not that of a test file, or it is a whole configuration.
+
+    Raises `ConfigError` for a test file with faults.
+    """
     if not path.name.endswith(ENDINGS):
         return None
     problems = Problems()

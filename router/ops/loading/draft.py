@@ -54,7 +54,7 @@ class Draft:
     conditions: dict[str, Condition] = field(default_factory=dict)
     """The compiled `match` and `when` by route id."""
     lookups_used: dict[tuple[str, str | None], frozenset[str]] = field(default_factory=dict)
-    """The lookups that deliveries need, by (sink, route id); route None for the sink's own options."""
+    """The lookups that deliveries need, by (sink, route id). The route id is None for the sink's own options."""
     places: dict[tuple[str, str | None], Mapping] = field(default_factory=dict)
     """The options of (sink, route) for routes that override some."""
     unmatched: Literal["drop", "dead-letter"] | list[RouteSink] = "drop"
@@ -71,7 +71,7 @@ class Draft:
         return node.entries if isinstance(node, Mapping) else {}
 
     def routes_by_id(self) -> dict[str | None, Mapping]:
-        """The routes as they are written, by their ids."""
+        """The nodes of the routes, by id."""
         return {word(route.get("id")): route for route in items(self.root.get("routes")) if isinstance(route, Mapping)}
 
     def remark(self, message: str, entry: Entry, severity: str = "warning", at: Node | None = None) -> None:

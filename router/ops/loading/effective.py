@@ -73,7 +73,7 @@ def dump(document: Any) -> str:
 
 
 def dump_compact(document: dict[str, Any]) -> str:
-    """Return a mapping as YAML as people write it: the innermost lists and mappings in one line, but those of type `Block`."""
+    """Return a mapping as YAML in the style of people: innermost lists and mappings on one line, except each `Block`."""
     return _dumped(Block(document), _Indented, default_flow_style=None)
 
 

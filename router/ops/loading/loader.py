@@ -70,45 +70,45 @@ class Loaded:
     types: MappingType[str, SinkType]
     """The type of each configured sink, by the sink's name."""
     schemas: tuple[SchemaRule, ...]
-    """In the order of the configuration; the first that matches a channel applies."""
+    """The schemas in the order of the configuration. The first one that matches a channel applies."""
     templates: MappingType[tuple[str, str | None], OptionsTemplate]
-    """The compiled options by (sink, route id); route None for the sink's own, as `unmatched` uses them."""
+    """The compiled options by (sink, route id). The route id is None for the sink's own options."""
     order_by: MappingType[str, Expression]
-    """The compiled `order_by` by sink, of those that have one."""
+    """The compiled `order_by` by sink. Sinks without the key are left out."""
     only_if: MappingType[tuple[str, str | None], Expression]
-    """The compiled `only_if` by (sink, route id), of those that have one; route None for the sink's own."""
+    """The compiled `only_if` by (sink, route id). The route id is None for the sink's own `only_if`."""
     expires: MappingType[str, Expiry]
-    """The compiled `expires` by route id, of those that have one."""
+    """The compiled `expires` by route id. Routes without the key are left out."""
     conditions: MappingType[str, Condition]
-    """The compiled `match` and `when` by route id, of those that have one."""
+    """The compiled `match` and `when` by route id. Routes without conditions are left out."""
     lookups: MappingType[str, LookupDefinition]
     """The lookups by name, their keys compiled."""
     environment: TemplateEnvironment
     problems: tuple[Problem, ...]
     """Warnings and notes."""
     files: frozenset[Path]
-    """Every file that was read, and the folders of plugins, for `run --watch`."""
+    """Every file that was read, including the code of plugins, for `run --watch`."""
     folders: frozenset[Path]
-    """Folders in which a new file may belong to the configuration: those of plugins and of `include`."""
+    """The folders of plugins and of `include`, where a new file may belong to the configuration."""
     secrets: frozenset[str]
     """The secrets, which must never be shown."""
     write_base: Path
-    """The folder of relative paths of files that are written."""
+    """The folder to which relative paths of written files are relative."""
 
     redis_origin: RedisOrigin
     """The origin of `redis.url`."""
     unknown: MappingType[str, Problem]
     """The reason why a value is unknown, by the path of its placeholder."""
     places: MappingType[str, Mark]
-    """The place of each section and of each key in it, by path: `redis`, `redis.url`, `sources.orders`.
+    """The place of each section and of each key in a section, by path: `redis`, `redis.url`, `sources.orders`.
 
-    With tests, the place of everything: `routes[0].match.severity`.
+    If tests were loaded, the place of every node, such as `routes[0].match.severity`.
     """
     cases: tuple[Case, ...]
-    """The tests that were asked for."""
+    """The tests that `load` was asked to read."""
 
     def placed(self, message: str, section: str, key: str = "") -> Problem:
-        """Return a problem without secrets, at the place of a section or key, if it is written in the file."""
+        """Return a problem, without secrets, at the place of the section or key if the file contains it."""
         path = child_path(section, key) if key else section
         mark = self.places.get(path) or self.places.get(section)
         file, line, column = (mark.file.name, mark.line, mark.column) if mark else (str(self.path), None, None)
@@ -116,7 +116,7 @@ class Loaded:
 
     def require(self, *paths: str) -> None:
         """Raise `ConfigError` for each value at or below these paths that is a placeholder."""
-        missing = [why for path, why in self.unknown.items() if any(_is_below(path, above) for above in paths)]
+        missing = [problem for path, problem in self.unknown.items() if any(_is_below(path, above) for above in paths)]
         if missing:
             raise ConfigError(missing)
 
@@ -147,12 +147,13 @@ def load(
     pipes: bool = False,
     tests: Cases | None = None,
 ) -> Loaded:
-    """Load a configuration and everything it names.
+    """Load a configuration and every file that the configuration names.
 
-    `environ` are the environment variables; they win over those of `env_file`. With `placeholders` an unset variable in
-    a secret or a URL is a note and not an error. `deliver` (`send` or `print`) overrides the file's. With `pipes` the
-    configuration and the env file may be pipes, or `-` for standard input: for commands that read them once. Without
-    `tests` the entries of `tests:` are passed over, whatever is in them. Raises `ConfigError` with every problem found.
+    `environ` has the environment variables, which take precedence over those of `env_file`. With `placeholders`, an unset
+    variable in a secret or URL is reported as a note, not as an error. `deliver` (`send` or `print`) replaces the key
+    `deliver` of the file. With `pipes`, the configuration and the env file may be pipes, or `-` for standard input; only
+    commands that read them once allow that. Without `tests`, the section `tests` is ignored, even if it has faults.
+    Raises `ConfigError` with every problem found.
     """
     draft = check(path, environ=environ, env_file=env_file, placeholders=placeholders, pipes=pipes, tests=tests)
     environment = TemplateEnvironment(timezone=draft.timezone, lookups=draft.entries("lookups"))
@@ -205,7 +206,7 @@ def _files_of_sound(draft: Draft, environment: TemplateEnvironment) -> frozenset
 
 
 def _write_base(draft: Draft) -> Path:
-    """Return the folder of relative paths of written files: a service's log folder, else that of the configuration."""
+    """Return the folder for relative paths of written files: systemd's log folder, else that of the configuration."""
     logs = draft.environ.get("LOGS_DIRECTORY", "").split(":", maxsplit=1)[
         0
     ]  # systemd separates several folders by colons
@@ -221,9 +222,9 @@ def check(
     pipes: bool = False,
     tests: Cases | None = None,
 ) -> Draft:
-    """Read a configuration and check every section, as `load` does, short of compiling templates.
+    """Read a configuration and check every section, as `load` does, but do not compile templates and conditions.
 
-    Raises `ConfigError` only if the file is unreadable; otherwise the draft has the problems.
+    Raises `ConfigError` only if the file can't be read. All other problems are in the returned draft.
     """
     problems = Problems()
     absolute = path.absolute()
@@ -265,9 +266,10 @@ def check(
 def read_admin(
     path: Path, *, environ: MappingType[str, str], env_file: Path | None = None
 ) -> tuple[AdminConfig, tuple[Problem, ...]]:
-    """Return the section `admin` of a configuration whose other sections may have faults, and the errors of the file.
+    """Return the section `admin` of a configuration, and the errors of the file.
 
-    The default takes the place of a section that can't be read. Faults of templates and conditions are not looked for.
+    Errors in other sections do not matter. A section `admin` that can't be read is replaced by the default. Templates
+    and conditions are not checked.
     """
     try:
         draft = check(path, environ=environ, env_file=env_file, placeholders=True, pipes=True)
@@ -293,7 +295,7 @@ def _plugin_folders(root: Mapping, problems: Problems, settler: Settler) -> list
 
 
 def _settle(draft: Draft, settler: Settler) -> None:
-    """Put placeholders for missing values of `${…}`, or report them, by the type of their field."""
+    """Replace each unset `${…}` by a placeholder, or report it, depending on the type of its field."""
     types = draft.plugins.sinks
     for section, entry in draft.root.entries.items():
         node = entry.node
@@ -318,7 +320,7 @@ def _settle(draft: Draft, settler: Settler) -> None:
 
 
 def _places(root: Mapping) -> dict[str, Mark]:
-    """Return the places of the sections, and of the keys in those that are mappings."""
+    """Return the place of each section, and of each key in a section that is a mapping."""
     found = {}
     for name, entry in root.entries.items():
         found[name] = entry.mark
@@ -328,7 +330,7 @@ def _places(root: Mapping) -> dict[str, Mark]:
 
 
 def _every_place(root: Mapping) -> dict[str, Mark]:
-    """The places of everything: of a key where there is one, of an item where it begins."""
+    """Return the place of every node: of its key if it has one, else its beginning."""
     found = {below.path: below.mark for below in walk(root)}
     keys = (entry for below in walk(root) if isinstance(below, Mapping) for entry in below.entries.values())
     return {**found, **{entry.node.path: entry.mark for entry in keys}}
@@ -347,12 +349,13 @@ def _secrets(draft: Draft) -> set[str]:
     for scalar in scalars(draft.root):
         if isinstance(scalar.value, str):
             found |= url_secrets(scalar.value)
-            # A short default can be read in the file, and is probably a common word that must not be hidden everywhere.
+            # A short default, such as `guest`, is readable in the file anyway. Hiding the word everywhere would make
+            # other messages unreadable.
             if scalar.default and len(scalar.value) < SHORT:
                 harmless.add(scalar.value)
             elif scalar.value in found and len(scalar.value) < SHORT:
                 draft.problems.warn(
-                    f"a secret of fewer than {SHORT} characters is hidden only where it stands as a word of its own",
+                    f"a secret of fewer than {SHORT} characters is hidden only as a whole word",
                     scalar,
                 )
     return {secret for secret in found if secret.strip()} - harmless

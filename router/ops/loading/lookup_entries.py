@@ -1,4 +1,4 @@
-"""`lookups:`: each checked by the model of its type, its file of records read; floor 4."""
+"""Checks of the section `lookups`: each lookup by the model of its type, with its file of records; floor 4."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NO_SECRET = frozenset({"accept", "accept-language", "content-type", "user-agent
 
 @dataclass(slots=True)
 class CheckedLookup:
-    """A lookup on its way: its keys, and its configuration when it is sound."""
+    """A lookup under check: its keys, and its configuration if it is valid."""
 
     name: str
     entry: Entry
@@ -44,9 +44,9 @@ class CheckedLookup:
 
 
 def check_lookups(node: Mapping, plugins: Plugins, problems: Problems, files: set[Path]) -> dict[str, CheckedLookup]:
-    """Check every lookup; those whose type is known are returned, sound or not.
+    """Check every lookup; return those with a known type, also if they have faults.
 
-    A file of records that can't be used is added to `files`: a change of it may mend the configuration.
+    A file of records is added to `files` even if it has faults, so that `run --watch` notices its correction.
     """
     found: dict[str, CheckedLookup] = {}
     if not node.entries:
@@ -69,7 +69,7 @@ def check_lookups(node: Mapping, plugins: Plugins, problems: Problems, files: se
 
 
 def _of_plugin(lookup: CheckedLookup, kind: LookupType, problems: Problems) -> LookupConfig | None:
-    """Check the host's keys and a plugin's options, which stand beside each other."""
+    """Check the router's keys and the plugin's options, which are keys of the same mapping."""
     keys, host, own = lookup.keys, shapes.fields(PluginLookupConfig), shapes.fields(kind.options)
     strangers = typed.unknown_keys(keys, (*host, *own), problems)
     checked = typed.check(PluginLookupConfig, _part(keys, host), problems, at=lookup.entry)
@@ -116,7 +116,7 @@ def _checked(checked: BuiltInLookup, keys: Mapping, problems: Problems, files: s
 
 
 def _concerned(keys: Mapping, message: str) -> Scalar | None:
-    """Return the key of the configuration that a fault of a file concerns: `by` where the file lacks that column."""
+    """Return the key concerned by a fault of a file: `by` if the file lacks that column, else the file's path."""
     by, path = keys.get("by"), keys.get("path")
     node = by if by is not None and message.startswith(("there is no column", "no record has")) else path
     return node if isinstance(node, Scalar) else None

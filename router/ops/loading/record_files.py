@@ -1,4 +1,4 @@
-"""Files of records for lookups, CSV, JSON or YAML, read to a table by key; floor 4."""
+"""The reading of record files for lookups (CSV, JSON or YAML) into a table by key; floor 4."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Table = dict[str, Record]
 """The records of a file by key."""
 
 KINDS = (".csv", ".json", ".yaml", ".yml")
-"""The endings of the names of files that can be read."""
+"""The endings of the names of record files."""
 
 
 class RecordFileError(ValueError):
-    """A file that can't be used; the text says why and `place` is `:line` or `:line:column`, where that is known."""
+    """Raised for a record file that can't be used. `place` is `:line`, `:line:column`, or empty if unknown."""
 
     def __init__(self, message: str, place: str = "") -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ def read_records(path: Path, by: str | None) -> Table:
     """Read a file of records. `by` names the column or field that holds the key. Raises `RecordFileError`.
 
     A JSON or YAML file is a list of mappings, or a mapping of keys to mappings (without `by`). A record without a key is
-    left out. Keys are texts: `42` and `"42"` are one key, and a key that stands twice is an error.
+    left out. Keys are texts, so `42` and `"42"` are the same key. Two records with the same key are an error.
     """
     kind = path.suffix.lower()
     if kind not in KINDS:
@@ -152,7 +152,7 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _Loader(yaml.CSafeLoader):
-    """Reads every scalar as text: what it means is decided by the rules of YAML 1.2, as in the configuration."""
+    """A loader that reads every scalar as text. The types follow YAML 1.2 later, as in the configuration."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # PyYAML's own attribute
 

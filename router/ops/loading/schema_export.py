@@ -1,7 +1,7 @@
 """The configuration's JSON Schema, for editors; floor 4.
 
-Draft-07, because the YAML language server reads that. Built from the models that check the configuration, with
-the options of every loaded sink; every value may also be a text with `${…}`.
+The schema uses draft-07, because the YAML language server supports it. It is built from the models that check the
+configuration, with the options of every loaded sink. Every value may also be a text with `${…}`.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def _source() -> Json:
 
 
 def _lookups(plugins: Plugins) -> Json:
-    """The lookups by name: which keys one has follows from its type."""
+    """Return the schema of `lookups`, a mapping by name. The allowed keys of a lookup depend on its type."""
     cases: Json = {name: _model(model) for name, model in LOOKUPS.items()}
     for name, kind in sorted(plugins.lookups.items()):
         host, own = _model(PluginLookupConfig), _model(kind.options)
@@ -243,7 +243,7 @@ def _route(plugins: Plugins) -> Json:
 
 
 def _case() -> Json:
-    """A test: `event` and `expect`, or `steps`; an event has a payload or a file."""
+    """Return the schema of a test: either `event` and `expect`, or `steps`. An event has either a payload or a file."""
     case = _model(CaseConfig)
     alternatives = [{"required": ["event", "expect"]}, {"required": ["steps"]}]
     return {**case, "oneOf": alternatives}

@@ -1,1 +1,1 @@
-"""Stores of lookups that are files or HTTP servers; floor 4."""
+"""The stores of lookups with records in a file or on an HTTP server; floor 4."""

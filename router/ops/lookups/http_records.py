@@ -1,4 +1,4 @@
-"""The records of a lookup that an HTTP server gives as JSON objects; floor 4."""
+"""The store of a lookup whose records are JSON objects on an HTTP server; floor 4."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class HttpRecords:
             return _record(await self._client.request("GET", url, headers=self._headers), self._clock.now())
         except PermanentError as error:
             return error
-        except DeliveryError as error:  # a certificate that can't be trusted may be replaced
+        except (
+            DeliveryError
+        ) as error:  # all errors are transient: an untrusted certificate, for example, may be replaced
             return error if isinstance(error, TransientError) else TransientError(str(error))
 
     async def close(self) -> None:

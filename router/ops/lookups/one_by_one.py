@@ -11,21 +11,24 @@ from router.errors import TransientError
 T = TypeVar("T")
 
 AT_ONCE = 16
-"""Fetches under way at the same time, at most."""
+"""The largest number of fetches under way at the same time."""
 
 PATIENCE = 8.0
-"""Seconds until the keys without an answer fail. Shorter than the patience with a whole call, which would fail every key."""
+"""Seconds after which keys without an answer fail.
+
+Shorter than the time allowed for the whole call (`lookup.PATIENCE`), after which all keys would fail.
+"""
 
 
 class OneByOne:
-    """Fetches many keys, each by itself: a key without an answer holds up no other key."""
+    """Fetches many keys, each by its own call, so that a key without an answer does not delay the others."""
 
     def __init__(self) -> None:
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def fetch(self, keys: Sequence[str], one: Callable[[str], Awaitable[T]]) -> list[T | TransientError]:
-        """Return the result of `one` for each key, in order, or a failure where there is none in time."""
+        """Return the result of `one` for each key, in order; a `TransientError` for a key without an answer in time."""
 
         async def fetched(key: str) -> T:
             async with self._turns:

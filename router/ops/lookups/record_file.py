@@ -1,4 +1,4 @@
-"""The records of a lookup that stand in a file, which is read again when it changes; floor 4."""
+"""The store of a lookup with records in a file, which is read again when it changes; floor 4."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RunBlocking(Protocol):
 
 
 class RecordFile:
-    """The records of one file. A file that can't be used any more leaves its last good records in force.
+    """The records of one file. If a changed file can't be used, the earlier records stay in force.
 
     `by` names the column or field with the key; `ttl` bounds, in seconds, how long a change may go unnoticed.
     """
@@ -48,7 +48,7 @@ class RecordFile:
         self._next_look = -math.inf
         self._reading: asyncio.Task[None] | None = None
         self.fault: str | None = None
-        """Why the file as it is now can't be used; None while it can."""
+        """The reason why the current file can't be used; None if it can."""
 
     def __len__(self) -> int:
         return len(self._table or ())

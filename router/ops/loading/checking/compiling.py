@@ -21,7 +21,7 @@ Key = tuple[str, str | None]
 
 
 def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[Key, OptionsTemplate]:
-    """Compile the options of every sink by itself and of every (sink, route); report what can't be."""
+    """Return the compiled options of each sink, and of each (sink, route) with overrides; report faults."""
     found: dict[Key, OptionsTemplate] = {}
     for name, sink in draft.sinks.items():
         if sink.config is not None:
@@ -42,7 +42,7 @@ def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[Key, Option
 
 
 def lookups(draft: Draft, environment: TemplateEnvironment) -> dict[str, LookupDefinition]:
-    """Compile the key of each lookup; report what can't be, and keys that need each other in a circle."""
+    """Return the lookups with their compiled keys; report faults, and keys that need each other in a circle."""
     found: dict[str, LookupDefinition] = {}
     needs: dict[str, frozenset[str]] = {}
     for name, lookup in draft.lookups.items():
@@ -60,7 +60,7 @@ def lookups(draft: Draft, environment: TemplateEnvironment) -> dict[str, LookupD
         way = circle(needs, name)
         if way:
             draft.problems.add(f"the key of a lookup must not need the lookup itself: {' → '.join(way)}", node)
-            needs[name] = frozenset()  # the other members of the circle need not say so too
+            needs[name] = frozenset()  # report the circle only once, not for each of its members
         found[name] = LookupDefinition(name, lookup.config, key, needs[name], lookup.type)
     return found
 
@@ -76,7 +76,7 @@ def order_by(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expres
 
 
 def only_if(draft: Draft, environment: TemplateEnvironment) -> dict[Key, Expression]:
-    """Compile the `only_if` of each sink that has one, and of each route that overrides it; report what can't be."""
+    """Return the compiled `only_if` of each sink that has one, and of each route that overrides it; report faults."""
     found: dict[Key, Expression | None] = {}
     for name, sink in draft.sinks.items():
         source = None if sink.config is None else sink.config.host.only_if
@@ -95,7 +95,7 @@ def lookups_used(
     templates: MappingType[Key, OptionsTemplate],
     only_if: MappingType[Key, Expression],
 ) -> dict[Key, frozenset[str]]:
-    """Return the lookups that the templates and `only_if` of each (sink, route) need, and those that their keys need."""
+    """Return the lookups that each (sink, route) needs: in templates, in `only_if`, and in the keys of those lookups."""
     if not lookups:
         return {}
     needs = {name: lookup.needs for name, lookup in lookups.items()}
@@ -110,7 +110,7 @@ def lookups_used(
 def _expression(
     where: str, source: str, node: Node | None, draft: Draft, environment: TemplateEnvironment
 ) -> Expression | None:
-    """Compile the expression at a node, which is the value of the key `where`; report its fault."""
+    """Return the compiled expression at a node, the value of the key `where`; None if it has a fault (reported)."""
     try:
         return Expression(source, environment, where)
     except BrokenExpressionError as error:

@@ -1,4 +1,4 @@
-"""`match` and `when` of routes, compiled, and their faults at their place; floor 4."""
+"""The compilation of `match` and `when` of routes, with faults reported at their place; floor 4."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from router.ops.loading.reading.nodes import (
 from router.ops.loading.reading.problems import Problems
 
 _TYPED = frozenset({*NUMBERS, "exists"})
-"""Operators whose value is no text: what `${…}` gives is read as a number or a truth value."""
+"""Operators whose value is a number or a truth value. A text that `${…}` gives is converted."""
 
 
 def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[str, Condition]:
-    """Compile the conditions of every route that has some, by its id; report what can't be."""
+    """Return the compiled conditions of each route that has some, by id; report faults."""
     found: dict[str, Condition] = {}
     for route in items(draft.root.get("routes")):
         if not isinstance(route, Mapping):
@@ -94,7 +94,7 @@ def _when(entry: Entry, environment: TemplateEnvironment, problems: Problems) ->
 
 
 def data_of(node: Node, operator: str = "") -> Any:
-    """Return the values of a `match`; what `${…}` gave is a text, but where the operator takes none."""
+    """Return the values of a `match`. A value from `${…}` stays a text unless the operator needs another type."""
     if isinstance(node, Mapping):
         return {key: data_of(entry.node, key) for key, entry in node.entries.items()}
     if isinstance(node, Sequence):
@@ -106,7 +106,7 @@ def data_of(node: Node, operator: str = "") -> Any:
 
 
 def below(entry: Entry, at: At) -> Entry:
-    """Return what stands at a place below an entry, with its key."""
+    """Return the entry at a path below an entry."""
     for part in at:
         node = entry.node
         if isinstance(node, Mapping):
@@ -118,7 +118,7 @@ def below(entry: Entry, at: At) -> Entry:
 
 
 def _shown_at(entry: Entry, *, in_key: bool) -> Mark:
-    """Return the place of a fault: the key's where that is wrong, or its value stands on several lines."""
+    """Return the place of a fault: of the key if the key is wrong or the value has several lines, else of the value."""
     return entry.mark if in_key or isinstance(entry.node, Mapping | Sequence) else entry.node.mark
 
 
@@ -131,7 +131,7 @@ def _place(mark: Mark) -> str:
 
 
 def without_fields(draft: Draft) -> Iterator[tuple[Entry, str]]:
-    """Yield the `match` of each route that may take events of a source of texts, and that source."""
+    """Yield the `match` of each route that may take events of a text source, with the name of that source."""
     reach = Reach(draft.sources, [], draft.routes)
     texts = [name for name, source in draft.sources.items() if source.format == "text"]
     places = {word(find(route, "id")): route for route in items(draft.root.get("routes"))}

@@ -27,7 +27,7 @@ _INSTEAD = {
     "payload": "the paths of `match` begin below the payload: write `{rest}`",
     "event": "`match` asks the payload alone; a channel stands in `channels`, a source in `sources`, the rest in `when`",
 }
-"""What is meant by a path that begins with a name of templates, by that name."""
+"""The correction for a path that begins with a variable of templates, by the name of the variable."""
 
 
 def look_at_contradictions(draft: Draft) -> None:
@@ -54,7 +54,7 @@ def _tell(found: Contradiction, places: _Places, draft: Draft) -> None:
 
 
 class _Places:
-    """The clauses of a `match`, and where in it they stand."""
+    """The clauses of a `match`, with their places in the configuration."""
 
     def __init__(self, entry: Entry) -> None:
         self._entry = entry
@@ -66,16 +66,16 @@ class _Places:
         return str(len(self._at) - 1)
 
     def path(self, clause: Node) -> str:
-        """Return the path of a clause as it is written."""
+        """Return the path of a clause as written in the configuration."""
         return next(str(part) for part in self._at[int(clause.place)] if isinstance(part, str) and part != ANY)
 
     def entry(self, clause: Node) -> Entry:
-        """Return where a clause stands."""
+        """Return the entry of a clause in the configuration."""
         return below(self._entry, self._at[int(clause.place)])
 
 
 def look_for_names_of_templates(draft: Draft, uses: Sequence[Use]) -> None:
-    """Warn of paths that begin with `payload` or `event`, as in templates; not if a schema has a field of that name.
+    """Warn of paths that begin with `payload` or `event`, as in templates, unless a schema has a field of that name.
 
     `uses` are the routes, in their order.
     """
@@ -89,7 +89,7 @@ def look_for_names_of_templates(draft: Draft, uses: Sequence[Use]) -> None:
 
 
 def _paths(entry: Entry) -> Iterator[tuple[str, Entry]]:
-    """Yield the paths of a `match` as they are written, and their entries."""
+    """Yield each path of a `match` as written, with its entry."""
     for path, below_path in entry.node.entries.items() if isinstance(entry.node, Mapping) else ():
         if path == ANY:
             for alternative in items(below_path.node):
@@ -99,17 +99,19 @@ def _paths(entry: Entry) -> Iterator[tuple[str, Entry]]:
 
 
 def _slip(path: str, use: Use) -> str | None:
-    """Return what is told of a path, as it is written, that begins with a name of templates; None where a field is meant."""
+    """Return the warning for a path that begins with a variable of templates; None for any other path."""
     name, _, rest = path.partition(".")
     if name not in _INSTEAD or not rest:
         return None
     if any(lists(rule.schema.document, name) for rule in use.possible if rule.schema is not None):
         return None
-    return f"{_INSTEAD[name].format(rest=rest)}; a field of that name stands in double quotes: '\"{name}\".{rest}'"
+    return (
+        f"{_INSTEAD[name].format(rest=rest)}; for a field of that name, write it in double quotes: '\"{name}\".{rest}'"
+    )
 
 
 def look_at_matches(draft: Draft, uses: Sequence[Use]) -> None:
-    """Warn of what a `match` asks for and the schemas of all events of its route rule out; note names that come near.
+    """Warn of clauses that the schemas of all events of the route rule out; note fields that are probably misspelt.
 
     `uses` are the routes, in their order.
     """
@@ -123,13 +125,13 @@ def look_at_matches(draft: Draft, uses: Sequence[Use]) -> None:
 
 
 class _Asked(NamedTuple):
-    """A clause that names something an event should have, or should not: then it is `negated`."""
+    """A clause that needs a field. `negated` means that it is inside an odd number of `not`."""
 
     clause: Clause
     negated: bool = False
 
     def effect(self) -> str:
-        """Return what becomes of the clause if its field can't be there."""
+        """Return the effect on the clause if no event has its field."""
         if self.negated:
             return "this clause always holds"
         if self.clause.tests[0].operator == "ne":
@@ -140,7 +142,7 @@ class _Asked(NamedTuple):
 def _asked(nodes: Sequence[Node], *, negated: bool = False) -> Iterator[_Asked]:
     for node in nodes:
         if isinstance(node, Clause):
-            if node.place:  # `exists: false` has none, and may well ask for what is not there
+            if node.place:  # a clause `exists: false` has no place: it may name a field that no schema has
                 yield _Asked(node, negated)
         elif isinstance(node, AnyOf):
             yield from _asked(list(chain.from_iterable(node.alternatives)), negated=negated)
@@ -149,7 +151,7 @@ def _asked(nodes: Sequence[Node], *, negated: bool = False) -> Iterator[_Asked]:
 
 
 def _judge(asked: _Asked, entry: Entry, use: Use, draft: Draft) -> None:
-    """Report what is wrong with a clause, which stands at this entry."""
+    """Report the faults of the clause at this entry."""
     clause = asked.clause
     keys = [segment if isinstance(segment, str) else 0 for segment in clause.path]
     verdict = absent_in_all(keys, use)
@@ -161,14 +163,14 @@ def _judge(asked: _Asked, entry: Entry, use: Use, draft: Draft) -> None:
         return
     for refusal in _refused_by_all(clause, use):
         wanted = _wanted(clause, entry, refusal)
-        if not (isinstance(wanted.node, Scalar) and wanted.node.expanded):  # another environment, another value
+        if not (isinstance(wanted.node, Scalar) and wanted.node.expanded):  # `${…}` may have another value elsewhere
             at = entry.mark if refusal.test is None or not isinstance(wanted.node, Scalar) else wanted.node.mark
             message = f"{_told(refusal, use)}; {_effect(asked, refusal)}"
             draft.problems.add(message, at, path=wanted.node.path, severity="warning")
 
 
 def _effect(asked: _Asked, refusal: Refusal) -> str:
-    """Return what becomes of a clause if one of its values can't be there."""
+    """Return the effect on a clause if no event can have one of its values."""
     if refusal.test is None:
         return asked.effect()
     test = asked.clause.tests[refusal.test]
@@ -182,20 +184,20 @@ def _effect(asked: _Asked, refusal: Refusal) -> str:
 
 
 def _refused_by_all(clause: Clause, use: Use) -> list[Refusal]:
-    """Return what every schema of a use refuses; nothing where one of them only warns."""
+    """Return the tests and values that every schema of a use refuses; empty if one of the schemas only warns."""
     assert use.schemas is not None
     if any(rule.mode != "enforce" for rule in use.schemas):
         return []
     found = [refusals(rule.schema.document, clause) for rule in use.schemas if rule.schema is not None]
     whole = [each[0] for each in found if each and each[0].test is None]
-    if whole:  # a path that leads nowhere in one schema, and a value that another one does not have
+    if whole:  # one schema may refuse the path and another one the value: then the whole clause never holds
         return whole[:1] if all(found) and len(whole) == len(found) else []
     others = [{(each.test, each.value) for each in of_schema} for of_schema in found[1:]]
     return [each for each in found[0] if all((each.test, each.value) in other for other in others)]
 
 
 def _wanted(clause: Clause, entry: Entry, refusal: Refusal) -> Entry:
-    """Return where a value that is refused stands: below the entry of its clause, as far as it is written out."""
+    """Return the entry of a refused value, or the nearest entry above it that the configuration contains."""
     if refusal.test is None or refusal.value is None:
         return entry
     test, found = clause.tests[refusal.test], entry

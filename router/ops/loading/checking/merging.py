@@ -14,7 +14,7 @@ from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Mapping, Node, find, items, word
 
 MOST_PAIRS = 20_000
-"""The most pairs of routes that are compared: a thousand routes may share a sink, and `check` must stay quick."""
+"""The largest number of pairs of routes to compare. A thousand routes may share a sink, and `check` must stay fast."""
 
 Entry = tuple[RouteConfig, RouteSink]
 
@@ -23,7 +23,7 @@ Place = tuple[str, str]
 
 
 def note_double_deliveries(draft: Draft) -> None:
-    """Note each route that may send an event to a sink of an earlier route again, with the difference of the two."""
+    """Note each route that may send an event to a sink a second time, after an earlier route; name the difference."""
     by_sink: dict[str, list[Entry]] = {}
     for route in draft.routes:
         if route.enabled:

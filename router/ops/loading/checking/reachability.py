@@ -44,7 +44,7 @@ def look_for_the_unreachable(draft: Draft) -> None:
 
 
 def _slips_in_globs(draft: Draft) -> None:
-    """Warn of globs that are broken, and note those that look like regular expressions."""
+    """Warn of broken globs, and note globs that look like regular expressions."""
     for node, text in _globs(draft):
         broken = broken_class(text)
         told = regular_expression(text)

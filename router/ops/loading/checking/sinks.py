@@ -26,7 +26,7 @@ from router.plugin_loading.plugin_manager import ALL, Plugins
 HOST_KEYS = tuple(shapes.fields(HostKeys))
 _DEFAULT_KEYS = tuple(key for key in HOST_KEYS if key != "type")
 _NAME = re.compile(NAME)
-IN_CLEAR = "a secret stands here in clear; write ${NAME}, ${file:/path} or ${cred:name}"
+IN_CLEAR = "a secret is written here in clear; write ${NAME}, ${file:/path} or ${cred:name}"
 _LARGEST = 1024**2
 _LEAST_PATH = 8  # characters; a shorter path may be an ordinary word
 _LEAST_PART = 16
@@ -138,7 +138,7 @@ def _part(whole: Mapping, keys: Collection[str]) -> Mapping:
 
 
 def unknown_type(name: str, plugins: Plugins, allowed: tuple[str, ...] | None = None, what: str = "sink") -> str:
-    """Return the message for an unknown type of sink or lookup, with the plugins that failed and the folders that are none."""
+    """Return the message for an unknown type of sink or lookup, with the plugins and folders that could not be loaded."""
     message: str = unknown(f"type of {what}", name, sorted(plugins.sinks) if allowed is None else allowed)
     failed = [f"{plugin.path or plugin.origin}: {plugin.error}" for plugin in plugins.failures]
     if failed:
@@ -252,7 +252,7 @@ def look_for_cuts(node: Node, shape: shapes.Shape, problems: Problems) -> None:
 
 
 def literal_secrets(node: Node, shape: shapes.Shape, problems: Problems) -> None:
-    """Warn of secrets that stand in the configuration in clear."""
+    """Warn of secrets that are written in the configuration in clear."""
     for scalar, expected, _ in shapes.scalars(node, shape):
         if shapes.is_secret(expected) and not scalar.expanded and scalar.value not in {None, "", HIDDEN}:
             problems.warn(IN_CLEAR, scalar)

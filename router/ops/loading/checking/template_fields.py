@@ -68,7 +68,7 @@ class _Template(NamedTuple):
 
 
 def look_for_absent_fields(draft: Draft, uses: Sequence[Use]) -> None:
-    """Warn of templates and expressions that read fields which the schemas of all their events rule out; note similar names.
+    """Warn of templates and expressions that read a field which no event can have; note fields probably misspelt.
 
     `uses` are the routes, in their order.
     """
@@ -79,7 +79,7 @@ def look_for_absent_fields(draft: Draft, uses: Sequence[Use]) -> None:
 
 
 def _templates(draft: Draft, uses: Sequence[Use]) -> Iterable[_Template]:
-    """Return the templates and expressions of routes and sinks, as the routes use them."""
+    """Return the templates and expressions of sinks and routes, each with all routes that use it."""
     elsewhere, written = _sinks_reached_otherwise(draft), draft.routes_by_id()
     found: dict[int, _Template] = {}
 
@@ -125,7 +125,7 @@ def _expression(source: str) -> str:
 
 
 def _sinks_reached_otherwise(draft: Draft) -> set[str]:
-    """Return the sinks that events reach in other ways than by a route."""
+    """Return the sinks that events reach without a route: by a fallback, `unmatched` or `dead_letters.notify`."""
     names = {name for sink in draft.sinks.values() if sink.config is not None for name in sink.config.host.fallback}
     if isinstance(draft.unmatched, list):
         names.update(target.sink for target in draft.unmatched)
@@ -135,7 +135,7 @@ def _sinks_reached_otherwise(draft: Draft) -> set[str]:
 
 
 def _texts(options: Any) -> Iterator[tuple[Path, str]]:
-    """Yield every template of a sink's options, addresses too."""
+    """Yield every template of a sink's options, including addresses."""
     found: list[tuple[Path, str]] = []
 
     def leaf(_marker: Marker, value: Any, path: Path, _model: BaseModel) -> Part:
@@ -150,7 +150,10 @@ def _texts(options: Any) -> Iterator[tuple[Path, str]]:
 
 
 def _judge(read: Read, template: _Template, draft: Draft) -> None:
-    """Report a field that no event of a use can have. A field behind a condition is judged by all uses together."""
+    """Report a field that no event of a route can have.
+
+    A field that is read only under a condition is reported only if no event of any route can have it.
+    """
     verdicts = [(use, absent_in_all(read.path, use)) for use in template.uses]
     if not read.always and not (template.only_here and all(verdict for _, verdict in verdicts)):
         return
@@ -166,7 +169,7 @@ def _judge(read: Read, template: _Template, draft: Draft) -> None:
 
 
 def absent_in_all(path: Sequence[object], use: Use) -> list[Absent] | None:
-    """Return what each schema of a use has in place of a field; None where one of them may have it."""
+    """Return for each schema of a use why it lacks a field; None if some event may have the field."""
     if use.schemas is None:
         return None
     found = [absent(rule.schema.document, path) for rule in use.schemas if rule.schema is not None]
@@ -174,16 +177,16 @@ def absent_in_all(path: Sequence[object], use: Use) -> list[Absent] | None:
 
 
 class Told(NamedTuple):
-    """What is told of a field."""
+    """The problem to report about a field."""
 
     message: str
     severity: str
 
 
 def told_of(field: str, name: str, use: Use, verdict: Sequence[Absent]) -> Told | None:
-    """Return what is told of a field that the schemas do not have; None where it may be meant.
+    """Return the problem of a field that the schemas lack; None if they allow other fields and none has a similar name.
 
-    `field` is its path as it is shown, `name` the last part.
+    `field` is the path for the message, `name` its last part.
     """
     assert use.schemas is not None
     closed = all(each.closed and rule.mode == "enforce" for rule, each in zip(use.schemas, verdict, strict=True))

@@ -1,8 +1,8 @@
 """Hiding of values that may be secret in messages about a configuration; floor 4, pure.
 
-An operator may put a secret into the wrong field: `timeout: "${SLACK_TOKEN}"`. The message about that field would show the
-secret to everybody who may read a log or ask for a reload. So a value from outside the file is shown as it is written in
-the file (`${SLACK_TOKEN}`), and the value of a secret field as `***`.
+An operator may put a secret into the wrong field: `timeout: "${SLACK_TOKEN}"`. The message about that field would show
+the secret to everybody who can read a log or request a reload. So a value from outside the file is replaced by its
+expression (`${SLACK_TOKEN}`), and the value of a secret field by `***`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from router.errors import Problem
 from router.ops.loading.reading.nodes import Mark, Node, Scalar, scalars
 from router.ops.redaction import HIDDEN, SHORT, expressions, forms_of
 
-_PART = 12  # values of at least so many characters are hidden everywhere; messages cut values and split them
+_PART = 12  # the least length of values that are hidden everywhere, even in part: messages cut and split values
 _SEARCHED = 65_536  # characters of a value that are searched for parts
 _WORD = re.compile(rf"[\w~+-]{{{SHORT},}}")
 _SECRET_KEY = re.compile(

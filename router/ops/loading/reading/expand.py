@@ -135,7 +135,9 @@ class _Run:
             return self._wrong(f"{quoted(name)} is no name of a credential, write ${{cred:smtp-password}}")
         folder = self.expander.environ.get(CREDENTIALS)
         if not folder:
-            told = f"the credential {name} can't be had: {CREDENTIALS} is not set (systemd sets it for LoadCredential=)"
+            told = (
+                f"the credential {name} can't be read: {CREDENTIALS} is not set (systemd sets it for LoadCredential=)"
+            )
             return self._missing(told)
         return self._read(Path(folder) / name, f"${{cred:{name}}}") or ""
 

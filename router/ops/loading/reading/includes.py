@@ -19,9 +19,9 @@ _MOST = 1000  # the most included files
 
 
 def merge(root: Mapping, expander: Expander, problems: Problems, *, tests: bool = False) -> list[Path]:
-    """Read the files that `include` of the root names, expand them and merge them into it; return their paths.
+    """Read the files that the root's `include` names, expand them and merge them into the root; return their paths.
 
-    Without `tests` what they have under `tests` is left out.
+    Without `tests`, the sections `tests` of these files are left out.
     """
     entry = root.entries.pop("include", None)
     if entry is None:

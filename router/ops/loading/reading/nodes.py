@@ -50,7 +50,7 @@ class Mark:
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """The base of every node. `path` is set once files are merged. `faulty`: a fault was reported, so no more are."""
+    """The base of every node. `path` is set after files are merged. No more faults are reported for a `faulty` node."""
 
     mark: Mark
     path: str = field(default="", kw_only=True)

@@ -16,7 +16,7 @@ from router.wording import counted
 _SEVERITIES = ("error", "warning", "note")
 _MOST = 200  # the most problems shown of one configuration
 _LISTED = 8  # the most allowed words that are all listed
-_NEAR = 3  # if there are more, so many of the nearest are named
+_NEAR = 3  # if there are more allowed words, this many similar ones are named
 
 
 class Problems:
@@ -73,7 +73,7 @@ class Problems:
         if left > 0:
             worst = next(each for each in _SEVERITIES if any(problem.severity == each for problem in found))
             shown = [problem for problem in found if problem.severity == worst][:_MOST]
-            # As severe as the worst, so that what is left out does not change the exit code of `check`.
+            # The line has the severity of the worst omitted problem, so that the exit code of `check` stays right.
             more = [Problem(f"and {counted(len(found) - len(shown), 'more problem')}", severity=worst)]
             found = shown
         return (*(self.concealed.problem(problem, self._marks.get(problem)) for problem in found), *more)
