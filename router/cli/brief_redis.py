@@ -1,4 +1,4 @@
-"""A question to a Redis that may be away, for commands that work without an answer; floor 7."""
+"""A query of a Redis server that may be unreachable, for commands that work without an answer; floor 7."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from redis import Redis
 
 LIMIT = 1.0
-"""The most seconds for the name lookup, the connection and the answer together."""
+"""Seconds allowed for the name lookup, the connection and the answer together."""
 
 
 def ask_briefly(url: str, ask: Callable[[Redis], object]) -> Exception | None:
     """Call `ask` with a client of a server; return the error of redis-py or the network, or None if all went well.
 
-    It is called in a thread that is abandoned after the time limit, because a name lookup has no timeout.
+    `ask` is called in a thread that is abandoned after the time limit, because a name lookup has no timeout.
     """
     import redis  # an event loop waits for the threads of its name lookups when it is closed
     from redis.backoff import NoBackoff

@@ -1,4 +1,4 @@
-"""Shared by the commands: their options, loading the configuration, and output on stdout and stderr; floor 7."""
+"""Code shared by the commands: options, loading the configuration, and output on stdout and stderr; floor 7."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ env_file_option = click.option(
     show_envvar=True,
     help="Lines NAME=value for the ${…} of the configuration.",
 )
-"""`--env-file FILE`: more variables for `${…}`; those of the environment win."""
+"""`--env-file FILE`: more variables for `${…}`. Variables of the environment take precedence."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 """`--json`: output for programs."""
@@ -73,7 +73,7 @@ instance_option = click.option(
 
 
 def of_running(function: Callable[..., int | Coroutine[Any, Any, int]]) -> Callable[..., int]:
-    """Add `-c`, `--env-file` and `--instance` to a command, and pass the configuration that they name as `loaded`.
+    """Add `-c`, `--env-file` and `--instance` to a command, and pass the loaded configuration as `loaded`.
 
     Use it for commands that connect to the Redis of a router and need no other secret of its configuration. The command
     may be a coroutine function, which is run to its end.
@@ -92,14 +92,14 @@ def of_running(function: Callable[..., int | Coroutine[Any, Any, int]]) -> Calla
 
 
 def payload_of(argument: str) -> bytes:
-    """Return the payload that an argument gives: its bytes, or for `-` stdin without the newline at its end."""
+    """Return the payload for an argument: its bytes; for `-`, the content of stdin without the newline at its end."""
     if argument != "-":
         return os.fsencode(argument)
     return sys.stdin.buffer.read().removesuffix(b"\n").removesuffix(b"\r")
 
 
 def find_config(given: Path | None) -> Path:
-    """Return the configuration to use: the one given, else the first of the usual places that exists.
+    """Return the path of the configuration: `given`, else the first of the usual places that exists.
 
     Raises `ConfigError`, which lists every place that was searched.
     """
@@ -146,7 +146,7 @@ def redis_url(loaded: Loaded) -> str:
 
 
 def redis_queues(loaded: Loaded) -> frozenset[str]:
-    """Return the sinks that have their queue in Redis, whatever `deliver` says."""
+    """Return the sinks whose queue is configured to be in Redis, even if `deliver: print` does not use it."""
     config, types = loaded.config, loaded.types
     kinds = {
         name: (sink.host.queue and sink.host.queue.type) or types[name].queue for name, sink in config.sinks.items()
@@ -233,7 +233,10 @@ def _styled(problem: Problem, descriptor: int) -> str:
 
 
 def wrapped(text: str, descriptor: int = 1, *, indent: int = 4) -> str:
-    """Return one line as it is shown: on a terminal broken between words, `indent` spaces before what follows."""
+    """Return a line wrapped between words for a terminal, with `indent` spaces before each further line.
+
+    Without a terminal, the line is returned unchanged.
+    """
     if not terminal(descriptor):
         return text
     import shutil

@@ -32,8 +32,8 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "init": Entry("first_steps.init:init", "Write a first configuration, with a schema and tests."),
         "demo": Entry("first_steps.demo:demo", "Show the router at work with sample events, for a few seconds."),
         "run": Entry("first_steps.run:run", "Run the daemon: read, validate, route, deliver."),
-        "publish": Entry("first_steps.publish:publish", "Publish one event, after checking it by its schema."),
-        "explain": Entry("first_steps.explain:explain", "Explain step by step what becomes of a payload, and why."),
+        "publish": Entry("first_steps.publish:publish", "Publish one event, after validating it with its schema."),
+        "explain": Entry("first_steps.explain:explain", "Explain step by step what happens to a payload, and why."),
     },
     "Operate": {
         "check": Entry("operate.check:check", "Check a configuration for faults, without sending anything."),

@@ -31,9 +31,10 @@ SERVICE_ENVIRONMENT = Path("/etc/event-router/environment")
 def running(config: Path | None, env_file: Path | None, instance: str, *, prefers_socket: bool = False) -> Client:
     """Return a client of the router that runs under this name.
 
-    Without a configuration the sockets of the state directories come first, then the `admin` address of the default
-    configuration. A given one has its address first. With `prefers_socket` the socket of a router that runs the given file
-    comes before that. A configuration with faults does not hide the router. Raises `UnavailableError` if none is found.
+    Without a given configuration, the sockets of the state directories are tried first, then the `admin` address of the
+    default configuration. With a given configuration, its `admin` address is tried first; with `prefers_socket`, the
+    socket of a router that runs the given file is tried before it. A configuration with faults is used as far as
+    possible. Raises `UnavailableError` if no router is found.
     """
     sockets = [Client(default_address(state, instance)) for state in _states()]
     if config is None:
@@ -52,7 +53,7 @@ def running(config: Path | None, env_file: Path | None, instance: str, *, prefer
         if client.answers():
             return client
     if config is not None:
-        # Where the file names an address, a router at a socket may be another one. The address may have been changed since.
+        # If the file has an address, a router at a socket may be another one, or run the file before the address was set.
         found = next((each for each in sockets if (_runs(each, config) if listen else each.answers())), None)
     if found is not None:
         return found
@@ -120,7 +121,7 @@ def _found() -> Path | None:
 
 
 def _used(env_file: Path | None, instance: str) -> _Used:
-    """Return the files that the running router was started with; the given ones if it doesn't say."""
+    """Return the files that the running router was started with; the given ones if no router answers."""
     for state in _states():
         client = Client(default_address(state, instance))
         if not client.answers():
@@ -157,7 +158,7 @@ def _states() -> Iterator[Path]:
 
 
 class _Named(NamedTuple):
-    """The section `admin` of a configuration, and what is wrong with the file, if anything is."""
+    """The section `admin` of a configuration, and the first fault of the file, if it has one."""
 
     admin: AdminConfig
     fault: str | None = None

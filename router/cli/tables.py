@@ -102,7 +102,10 @@ class Table:
         return cell._replace(text=f"{spaces}{text}" if self._columns[at].number else f"{text}{spaces}")
 
     def _widths(self, width: int | None) -> dict[int, int]:
-        """Return the width of each column that fits, by index: first its least width, then the rest by importance."""
+        """Return the width of each column that fits, by index.
+
+        Every column gets its least width first; the remaining space is given to columns in order of importance.
+        """
         if width is None or sum(self._full) + GAP * (len(self._full) - 1) <= width:
             return dict(enumerate(self._full))
         least = [self._least(at) for at in range(len(self._columns))]

@@ -67,7 +67,7 @@ class CaseEvent(CaseModel):
     source: str | None = Field(None, description="the source that brings it; default: the first that reads the channel")
     payload: Any = Field(None, description="what was published: a text as it is, anything else is encoded as JSON")
     file: Text | None = Field(
-        None, description="a file with what was published, relative to this file; in place of `payload`"
+        None, description="a file with what was published, relative to this file; instead of `payload`"
     )
     headers: dict[str, str] = Field(default_factory=dict, description="fields of a stream entry beside the payload")
     at: CaseTime | None = Field(

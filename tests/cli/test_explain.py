@@ -242,7 +242,7 @@ def test_where_nothing_said_no_that_is_said(folder):
     kept = [line for line in text.splitlines() if "- {id: " not in line or "id: everything" in line]
     (folder / "config.yaml").write_text("\n".join([*kept, ""]))
     done = explained(folder, ORDER, "--fails")
-    assert (done.out, done.err) == ("", "nothing said no\n")
+    assert (done.out, done.err) == ("", "no step failed\n")
 
 
 def test_every_step_that_can_say_no_is_on_the_page():

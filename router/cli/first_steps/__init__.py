@@ -1,1 +1,1 @@
-"""The commands of a first hour: demo, run, publish; floor 7."""
+"""The commands for the first steps: init, demo, run, publish, explain; floor 7."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PATIENCE = 12.0
-"""The most seconds that the whole tour waits."""
+"""Seconds allowed for all waiting of the tour together."""
 
 CONFIG = """\
 version: 1
@@ -46,7 +46,7 @@ routes:
   - {id: orders, channels: ["orders.*"], sinks: [audit]}
 deliver: print                     # shows who would get what, sends nothing
 """
-"""The configuration of the tour; its lines fit into a terminal of 80 columns."""
+"""The configuration of the tour. No line is longer than 80 columns, the width of a small terminal."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ SAMPLES = (
     ),
     Sample("Not JSON at all", "notification", "{'user_id': 42}", (r"dead letter \(decode\)",)),
     Sample(
-        "A channel that no route takes: counted, and said once",
+        "A channel that no route takes: counted, and logged once",
         "heartbeat",
         '{"alive": true}',
         (r"no route takes",),
@@ -141,7 +141,7 @@ def _tour(console: Console, folder: Path, url: str) -> None:
         closing = daemon.stop()
     finally:
         daemon.kill()
-    _heading(console, "The daemon ends, and its last line says what became of everything")
+    _heading(console, "The daemon ends; its last line counts every event and delivery")
     _books(console, closing)
     _next_steps(console)
 
@@ -209,7 +209,7 @@ class Daemon:
         return closing
 
     def kill(self) -> None:
-        """Kill the daemon, whatever its state."""
+        """Kill the daemon if it is still running."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()

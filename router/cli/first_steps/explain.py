@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from router.ops.simulation import Simulation
 
 as_test_option = click.option("--as-test", is_flag=True, help="Print it as an entry of `tests:`.")
-"""`--as-test`: what happens, as a test of the configuration."""
+"""`--as-test`: print the result as a test of the configuration."""
 
 
 class _Explained(click.Command):
-    """A command that needs a channel and a payload, or a dead letter in their place."""
+    """A command that needs either a channel and a payload, or a dead letter."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments. Raises `click.MissingParameter` where there is nothing to explain."""
+        """Parse the arguments. Raises `click.MissingParameter` if neither a payload nor a dead letter is given."""
         rest = super().parse_args(ctx, args)
         given = ctx.params
         named = given["letter_id"] is not None or None not in (given["payload"], given["channel"])
@@ -49,10 +49,12 @@ class _Explained(click.Command):
 @click.command(cls=_Explained)
 @click.argument("payload", required=False)
 @click.option("--channel", metavar="CHANNEL", help="The channel, stream or list that the payload comes on.")
-@click.option("--source", metavar="SOURCE", help="The source it comes by; else the first one that reads the channel.")
-@click.option("--dlq", "letter_id", metavar="ID", help="Explain this dead letter in place of a payload.")
+@click.option(
+    "--source", metavar="SOURCE", help="The source of the payload; default: the first that reads the channel."
+)
+@click.option("--dlq", "letter_id", metavar="ID", help="Explain this dead letter instead of a payload.")
 @click.option("--live", is_flag=True, help="Fetch the records of lookups; else their fields appear as names.")
-@click.option("--fails", is_flag=True, help="Show only what said no, and the outcome if nothing is delivered.")
+@click.option("--fails", is_flag=True, help="Show only failed steps, and the outcome if nothing is delivered.")
 @as_test_option
 @json_option
 @config_option
@@ -72,11 +74,11 @@ def explain(
     env_file: Path | None,
     instance: str,
 ) -> int:
-    """Explain step by step what becomes of a payload: its schema, the routes, who would get which message.
+    """Explain step by step what happens to a payload: its schema, the routes, who would get which message.
 
-    PAYLOAD `-` is read from stdin, without the newline at its end. Nothing is sent. No secrets are needed but those of
-    lookups with `--live`. `--dlq` reads a dead letter from Redis and says what its replay would do with the configuration
-    as it is now. Exit code 0 when something would be delivered, else 1.
+    PAYLOAD `-` is read from stdin, without the newline at its end. Nothing is sent. Only `--live` needs secrets: those of
+    the lookups. `--dlq` reads a dead letter from Redis and explains what its replay would do with the current
+    configuration. Exit code 0 if something would be delivered, else 1.
     """
     from router.cli.first_steps import explanation
 
@@ -97,12 +99,12 @@ def explain(
     elif as_json:
         print_json(explanation.document(found, only_fails=fails))
     elif not explanation.show(found, loaded.config, only_fails=fails):
-        tell("nothing said no")
+        tell("no step failed")
     return Exit.OK if found.delivers else Exit.FINDINGS
 
 
 def print_test(found: Simulation, records: Records) -> None:
-    """Print what was found as an entry of `tests:`, and a warning if the entry is not certain of everything."""
+    """Print a simulation as an entry of `tests:`. Warn if a part of the entry is uncertain, because of lookups."""
     from router.cli.first_steps import test_entry
 
     click.echo(test_entry.entry(found, records), nl=False)
@@ -111,7 +113,7 @@ def print_test(found: Simulation, records: Records) -> None:
 
 
 def _simulated(loaded: Loaded, simulated: Simulated, instance: str | None) -> tuple[Simulation, Records]:
-    """Return the simulation, and the records of lookups, which are fetched where an `instance` is named."""
+    """Return the simulation and the records of lookups. Without an `instance`, no records are fetched."""
     from router.ops.simulation import Simulator
 
     if instance is None:
@@ -134,7 +136,10 @@ def _payload(loaded: Loaded, channel: str, source: str | None, raw: bytes) -> Si
 def _letter(
     letter_id: str, config: Path | None, env_file: Path | None, instance: str, *, whole: bool
 ) -> tuple[Loaded, Simulated]:
-    """Read a dead letter, whose replay is simulated; or the `whole` way of its event, at the time when it was received."""
+    """Read a dead letter; return the configuration, and the simulation of its replay now.
+
+    With `whole`, simulate instead its event from the start, at the time when the event was received.
+    """
     from router.cli.operate.dead_letter_views import hiding
     from router.cli.operate.dlq import found, readable
     from router.cli.running_router import configuration

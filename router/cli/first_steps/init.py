@@ -34,7 +34,7 @@ def _settings(_context: click.Context, _parameter: click.Parameter, texts: Seque
 @click.command()
 @click.argument("folder", default=".", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
-    "--redis", metavar="URL", help="Where Redis is: a URL, `embedded`, or an expression such as ${REDIS_URL}."
+    "--redis", metavar="URL", help="The address of Redis: a URL, `embedded`, or an expression such as ${REDIS_URL}."
 )
 @click.option("--source", type=click.Choice(["pubsub", "stream", "list"]), help="How events are sent; default: pubsub.")
 @click.option(
@@ -64,11 +64,11 @@ def init(
     values: dict[str, str],
     yes: bool,
 ) -> int:
-    """Write a first configuration into FOLDER, with a schema and tests, and say the next commands.
+    """Write a first configuration into FOLDER, with a schema and tests, and print the next commands.
 
-    On a terminal it asks where Redis is, which channels there are, and who is told. The configuration is tried before it
-    is written. Secrets are not written: it names variables, and says which to set. Exit code 2 if an answer is wrong or
-    one of the files is there already.
+    On a terminal the command asks for the address of Redis, the channels, and the sink. The configuration is tested
+    before it is written. Secrets are not written: the configuration names variables, and the command says which to set.
+    Exit code 2 if an answer is wrong or one of the files exists already.
     """
     from router.cli.first_steps.starter import asking, new_files
     from router.cli.first_steps.starter.composing import CONFIG, SCHEMA
@@ -94,7 +94,7 @@ def init(
 
 
 def _show_redis(url: str) -> None:
-    """Say if the Redis does not answer now, or if another one is there that is not listened to."""
+    """Warn if the Redis does not answer, or if another Redis on this machine is not the one that is read."""
     from router.broker.server.embedded_process import PORT, find, foreign_redis_on_6379
     from router.config.redis_url import shown
     from router.ops.loading.reading.placeholders import WORD
@@ -119,13 +119,13 @@ def _show_redis(url: str) -> None:
 
 
 def _show_next(folder: Path, answers: Answers, starter: Starter) -> None:
-    """Say what was written, and what to do next."""
+    """Print the names of the written files, and the next commands."""
     from router.cli.first_steps.samples import ours
     from router.cli.first_steps.starter.composing import CONFIG, when_to_send
 
     config = folder / CONFIG
     say("\n".join(f"wrote {folder / path}" for path in reversed(list(starter.files))))
-    say("Next: run its tests, see what becomes of an event, run it.")
+    say("Next: run its tests, explain an event, run the daemon.")
     say(f"  {ours('test', config)}")
     option = "--channel=" if starter.channel.startswith("-") else "--channel "
     say(f"  {ours('explain', config)} {option}{shlex.quote(starter.channel)} {shlex.quote(starter.payload)}")

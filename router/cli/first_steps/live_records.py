@@ -1,4 +1,4 @@
-"""The records of lookups fetched for `explain --live`; floor 7."""
+"""The fetching of lookup records for `explain --live`; floor 7."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Simulated = Callable[[Simulator], Simulation]
 
 
 async def simulated(loaded: Loaded, simulate: Simulated, instance: str) -> tuple[Simulation, Records]:
-    """Simulate a message with the records that its deliveries need; return them too, by lookup and key.
+    """Simulate a message with the records that its deliveries need; return the simulation and the records.
 
-    Simulates the message, fetches the records that were missing, and repeats both until none is missing: the key of one
-    lookup may use the record of another. Raises `UnavailableError` if a store can't be reached, `ConfigError` if one of its
-    secrets is missing.
+    The function simulates the message and fetches the missing records, until no record is missing. Several rounds may be
+    needed, because the key of one lookup may use the record of another. Raises `UnavailableError` if a store can't be
+    reached, `ConfigError` if a secret of a store is missing.
     """
     known: dict[tuple[str, str], Answer] = {}
     lookups = lookups_of(loaded, Runtime(instance, _redis(loaded), None, tell, tell))
@@ -50,7 +50,10 @@ async def simulated(loaded: Loaded, simulate: Simulated, instance: str) -> tuple
 
 
 def _redis(loaded: Loaded) -> str:
-    """Return the URL of the router's own Redis, where a lookup needs it. Raises `UnavailableError` or `ConfigError`."""
+    """Return the URL of the router's own Redis. If no lookup needs it, return a URL that is never used.
+
+    Raises `UnavailableError` or `ConfigError` if a lookup needs the server and its URL is not available.
+    """
     keys = [definition.config.keys for definition in loaded.lookups.values()]
     if any(isinstance(each, RedisHashConfig) and each.url is None for each in keys):
         loaded.require("redis")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--no-check", is_flag=True, help="Publish without checking the schema.")
 @of_running
 def publish(channel: str, payload: str, *, loaded: Loaded, no_check: bool) -> int:
-    """Publish one event, after checking it by its schema.
+    """Publish one event, after validating it with its schema.
 
     PAYLOAD `-` is read from stdin, without the newline at its end. The event goes to the Redis of the first source that
     reads CHANNEL: by PUBLISH for pub/sub, by XADD to a stream, by LPUSH to a list. The command prints how many

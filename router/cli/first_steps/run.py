@@ -183,7 +183,7 @@ def _refuse_forgotten_url(loaded: Loaded) -> None:
 
 @contextmanager
 def _redis(loaded: Loaded, state: Path) -> Iterator[str]:
-    """Yield the URL of the router's own Redis: the configured one, or an embedded server that runs meanwhile."""
+    """Yield the URL of the router's own Redis: the configured server, or an embedded one that runs until the exit."""
     if loaded.config.redis.url != EMBEDDED:
         yield loaded.config.redis.url
         return
@@ -231,7 +231,7 @@ def _supervised(server: Embedded) -> Iterator[None]:
 
 
 def _listen_to(loaded: Loaded, url: str) -> str:
-    """Return the cure for listening to the wrong Redis: this command with the variable before it, if one decides."""
+    """Return the correction for reading from the wrong Redis: this command with the variable set, or a line to write."""
     from router.cli.first_steps.samples import ourselves
 
     origin = loaded.redis_origin
@@ -242,7 +242,7 @@ def _listen_to(loaded: Loaded, url: str) -> str:
 
 @contextmanager
 def _printer(active: Logs) -> Iterator[Callable[[str], None]]:
-    """Yield a function that prints a line on stdout: in a thread of its own, secrets and control characters hidden."""
+    """Yield a function that prints a line on stdout, in a separate thread, without secrets and control characters."""
     from router.ops.logs import Writer
 
     writer = Writer(
@@ -256,7 +256,7 @@ def _printer(active: Logs) -> Iterator[Callable[[str], None]]:
 
 
 def _welcome(loaded: Loaded, config: Path, url: str, *, embedded: bool) -> None:
-    """Say where the router listens, what it reads, and how to try it."""
+    """Print the address of Redis, the channels of each source, and a command to publish a sample event."""
     from router.cli.first_steps.samples import publish_lines
     from router.config.redis_url import shown
 

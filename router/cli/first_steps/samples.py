@@ -36,7 +36,7 @@ _FORMATS = {
 
 
 def sample(loaded: Loaded, channel: str) -> str | None:
-    """Return a payload as JSON text that the channel's schema accepts; None where none could be made."""
+    """Return a payload, as JSON text, that the channel's schema accepts; None if none could be made."""
     rule = loaded.routing().plan("", channel.encode("utf-8", "surrogateescape")).schema
     if rule is None or rule.schema is None:
         return '{"message": "hello"}'
@@ -49,7 +49,7 @@ def sample(loaded: Loaded, channel: str) -> str | None:
 
 
 def make(document: Any) -> Any:
-    """Return a value that a JSON Schema accepts, as far as simple keywords tell; its own examples come first."""
+    """Return a value that a JSON Schema accepts: its first example, or a value made by its simple keywords."""
     return _make(document, document, _DEEPEST)
 
 
@@ -115,7 +115,7 @@ _MAKERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
 
 
 def first_channel(loaded: Loaded) -> tuple[SourceConfig, str] | None:
-    """Return a channel that a source reads, and the source: the first plain name, else one that a glob matches."""
+    """Return a channel to publish to, with its source: the first channel without wildcards, else one for a glob."""
     reads = [(each, name) for each in loaded.config.sources.values() for name in each.reads]
     for source, name in reads:
         if source.type != "pubsub" or not is_glob(name):
@@ -124,7 +124,7 @@ def first_channel(loaded: Loaded) -> tuple[SourceConfig, str] | None:
 
 
 def publish_lines(loaded: Loaded, redis_url: str, config: Path) -> list[str]:
-    """Return commands that publish a sample event: `event-router publish`, and redis-cli if it needs no password."""
+    """Return commands that publish a sample event: redis-cli, if it needs no password, and `event-router publish`."""
     found = first_channel(loaded)
     if found is None:
         return []
@@ -141,7 +141,7 @@ def publish_lines(loaded: Loaded, redis_url: str, config: Path) -> list[str]:
 
 
 def publish_command(source: SourceConfig | None, channel: bytes, payload: bytes) -> list[bytes]:
-    """Return the words of the Redis command that publishes to a source; PUBLISH without a source."""
+    """Return the words of the Redis command that sends a payload to a source; PUBLISH if `source` is None."""
     if source is not None and source.type == "stream":
         return [b"xadd", channel, b"*", source.payload_field.encode(), payload]
     return [b"publish" if source is None or source.type == "pubsub" else b"lpush", channel, payload]
@@ -160,7 +160,7 @@ def _redis_cli(url: str) -> str | None:
 
 
 def ours(command: str, config: Path) -> str:
-    """Return the line of the shell that runs a command of ours with a configuration, for another terminal in this folder."""
+    """Return the shell command that runs one of our commands with a configuration, in another terminal in this folder."""
     where = "" if config == Path("config.yaml") else f" -c {shlex.quote(str(config))}"
     return f"{shlex.join(ourselves())} {command}{where}"
 

@@ -1,4 +1,4 @@
-"""What `explain` found, as an entry of the section `tests`; floor 7."""
+"""The conversion of a simulation to an entry of the section `tests`; floor 7."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from router.ops.redaction import HIDDEN
 from router.ops.simulation import Ending, SimulatedDelivery, Simulation
 
 INDENT = "  "
-"""What an entry is indented by, so that it can be appended to a file that ends with its section `tests`."""
+"""The indentation of an entry. The output can be appended to a file that ends with its section `tests`."""
 
 Records = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Records by lookup and key."""
@@ -26,9 +26,9 @@ _REDIS_ID = "redis-id"  # the header that a stream source adds itself
 
 
 def entry(found: Simulation, records: Records) -> str:
-    """Return an entry that expects what was found, as YAML; `records` are those of lookups.
+    """Return a test, as YAML, that expects the result of a simulation. `records` are the records of lookups.
 
-    Raises `RouterError` where it can't be written.
+    Raises `RouterError` if the simulation can't be written as a test.
     """
     if found.ending == Ending.UNREAD:
         raise RouterError(f"there is nothing to test: {found.detail}")
@@ -44,14 +44,14 @@ def entry(found: Simulation, records: Records) -> str:
 
 
 def uncertain(found: Simulation) -> str:
-    """Return the warning about what an entry expects without being certain; empty if it is certain of everything."""
+    """Return a warning that names the uncertain expectations of an entry; empty if all are certain."""
     sinks = ", ".join(dict.fromkeys(delivery.sink for delivery in found.deliveries if delivery.unsure))
     why = "the records of lookups are not fetched: add `lookups` to the test, or let `explain --live` write them"
     return f"warning: the test is not certain of {sinks}: {why}" if sinks else ""
 
 
 def _name(found: Simulation) -> str:
-    """Return a name for the test: what becomes of which channel's event, and when it came, which makes it unique."""
+    """Return a name for the test: the channel, the result, and the time, which makes the name unique."""
     sinks = dict.fromkeys(delivery.sink for delivery in found.deliveries if delivery.delivers)
     if found.rejected is not None:
         end = f"is rejected ({found.rejected.reason})"
@@ -74,11 +74,11 @@ def _event(came: Event) -> dict[str, Any]:
 
 
 def _payload(raw: bytes) -> Any:
-    """Return a payload as `tests:` takes it: an object or a list as such, anything else as the text that was published."""
+    """Return a payload for `tests:`. An object or a list is written as such, anything else as the published text."""
     try:
         payload = events.decode(raw, events.JSON)
         if isinstance(payload, dict | list):
-            json.dumps(payload)  # what is nested too deep for it stays a text
+            json.dumps(payload)  # a payload that is nested too deep for `json` stays a text
             return payload
     except (ValueError, RecursionError):
         pass
@@ -86,12 +86,12 @@ def _payload(raw: bytes) -> Any:
         return raw.decode()
     except UnicodeDecodeError:
         raise RouterError(
-            "the payload is no text (UTF-8): save it as a file, and write `file: NAME` in place of `payload`"
+            "the payload is no text (UTF-8): save it as a file, and write `file: NAME` instead of `payload`"
         ) from None
 
 
 def expected(found: Simulation) -> dict[str, Any]:
-    """Return what a test expects that holds for what was found, as plain values."""
+    """Return the section `expect` that holds for a simulation, as plain values."""
     if found.rejected is not None:
         return {"rejected": str(found.rejected.reason)}
     made = [delivery for delivery in found.deliveries if delivery.delivers]
@@ -109,7 +109,10 @@ def expected(found: Simulation) -> dict[str, Any]:
 
 
 def _is_steady(delivery: SimulatedDelivery, event: Event) -> bool:
-    """Return whether the text of a delivery can be expected: it is known, hides nothing, and has no id of ours."""
+    """Return whether a test can expect the text of a delivery.
+
+    The text must be certain, must have no hidden secret, and must not have the event's generated id.
+    """
     text = delivery.text
     return (
         bool(text) and not delivery.unsure and delivery.degraded is None and HIDDEN not in text and event.id not in text
@@ -117,7 +120,7 @@ def _is_steady(delivery: SimulatedDelivery, event: Event) -> bool:
 
 
 def _written(value: Any) -> str:
-    """Return a value as JSON, which is YAML too; a dollar sign that would begin an expression is doubled."""
+    """Return a value as JSON, which is valid YAML. A dollar sign that would begin an expression is doubled."""
     encoded = json.dumps(literal(value), ensure_ascii=False).encode("utf-8", "backslashreplace")
     return escape_json(encoded).decode()
 

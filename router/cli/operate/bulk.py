@@ -15,7 +15,7 @@ ASK_ABOVE = 100
 
 
 yes_option = click.option("--yes", is_flag=True, help=f"Don't ask; else above {ASK_ABOVE} on a terminal.")
-"""`--yes`: no confirmation is asked for."""
+"""`--yes`: do not ask for confirmation."""
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 """`--dry-run`: only print what would be done."""
@@ -46,7 +46,7 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
 
 
 def ago(seconds: float) -> str:
-    """Return the time since a moment, in its largest unit."""
+    """Return a duration in its largest unit: `3d`, `20m`."""
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= size:
             return f"{int(seconds // size)}{unit}"

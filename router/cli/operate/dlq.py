@@ -134,7 +134,7 @@ async def found(letter_id: str, loaded: Loaded) -> Kept:
 
 
 def readable(kept: Kept) -> DeadLetter:
-    """Return a letter that is to be interpreted. Raises `RouterError` for one that this router can't read."""
+    """Return the dead letter in a record. Raises `RouterError` if this router can't interpret the record."""
     if kept.newer or kept.unreadable:
         what = "was written by a newer event-router" if kept.newer else "can't be read"
         raise RouterError(f"the dead letter {kept.letter.id or kept.entry!r} {what}: its replay can't be explained")
@@ -149,7 +149,8 @@ def readable(kept: Kept) -> DeadLetter:
 async def show(letter_id: str, *, loaded: Loaded, as_json: bool, as_test: bool) -> int:
     """Show one letter in full. ID is the id of the letter, of its event, or of its entry in the stream.
 
-    `--as-test` prints its event, and what becomes of it now, as an entry of `tests:`. Exit code 1 if there is no such letter.
+    `--as-test` prints its event, with its result by the current configuration, as an entry of `tests:`. Exit code 1 if the
+    letter does not exist.
     """
     kept = await found(letter_id, loaded)
     if as_test:
@@ -265,7 +266,7 @@ async def _tell_untaken(store: LetterStore) -> None:
         await asyncio.sleep(0.1)
 
 
-# What they share.
+# Code shared by `replay` and `purge`.
 
 
 @dataclass
@@ -365,7 +366,7 @@ async def _matching(store: LetterStore, wanted: Wanted, loaded: Loaded, now: flo
 
 
 def _tell_failures(chosen: DeadLetterFilter) -> None:
-    """Warn of letters for which `--where` failed: a wrong expression must not look like one without a match."""
+    """Warn of letters for which `--where` failed. Otherwise a wrong expression would look like one without a match."""
     for told, number in chosen.failures.most_common(5):
         tell(f"warning: {told} (for {views.count(number)}, left out)", "warning")
 

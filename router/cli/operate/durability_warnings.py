@@ -43,7 +43,7 @@ def problems(loaded: Loaded) -> list[Problem]:
 
 @cache
 def _asked(url: str) -> Mapping[str, str]:
-    """Return the settings as far as the server tells them; it may be absent, or refuse a command."""
+    """Return the server's settings; empty, or only some, if the server is unreachable or refuses a command."""
     found: dict[str, str] = {}
 
     def ask(client: Redis) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from router.ops.loading import Loaded
 
 PATIENCE = 30.0
-"""The most seconds for an answer of Redis."""
+"""Seconds allowed for an answer of Redis."""
 
 _COLUMNS = (
     Column("sink"),
@@ -254,7 +254,7 @@ def _maker(reason: Reason, why: str) -> Callable[[Event], DeadLetter]:
     return make
 
 
-# What they share.
+# Code shared by `move` and `dead-letter`.
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ class _Job:
 
 
 async def _carry_out(queues: QueueAdmin, asked: Asked, job: _Job) -> int:
-    """Print what there is to do, ask for confirmation, do it, and print the result."""
+    """Print the number of deliveries, ask for confirmation, do the work, and print the result."""
     before = await queues.look(asked.name, idle=asked.idle)
     if not before.held:
         await _check_it_exists(queues, asked)

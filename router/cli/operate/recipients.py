@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from router.ops.loading import Loaded
 
 MOST = 1_000_000
-"""The most recipients that are counted; beyond that the sum stays."""
+"""The largest number of recipients that are counted; the count stops there."""
 
 
 class Recipients:
@@ -28,7 +28,7 @@ class Recipients:
         self._nowhere = 0
         self._suppressed: Counter[Reason] = Counter()
         self._looked_up: Counter[tuple[str, str]] = Counter()
-        """Deliveries whose recipients nobody knows here, by sink and lookups: nothing is looked up for a count."""
+        """Deliveries with unknown recipients, by sink and lookups: counting does not fetch records."""
         self._unknown: set[str] = set()
         """Sinks whose addresses depend on values that are not known here."""
 
@@ -91,7 +91,7 @@ class Recipients:
         return True
 
     def summary(self) -> str:
-        """Return the number of recipients, and of letters that would reach nobody, in words."""
+        """Return a summary in words: the number of recipients, and of letters that would reach nobody."""
         number = len(self._found)
         text = f"to {number} or more recipients" if number >= MOST else f"to {counted(number, 'recipient')}"
         if self._unknown:

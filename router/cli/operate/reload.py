@@ -25,7 +25,7 @@ from router.errors import Exit, Problem
 from router.wording import counted
 
 PATIENCE = 120.0
-"""The most seconds for a reload: reading, connecting, and another reload before it."""
+"""Seconds allowed for a reload: reading, connecting, and waiting for an earlier reload."""
 
 REFUSED = 422
 """The HTTP status of an answer that lists the faults of the configuration."""

@@ -1,4 +1,4 @@
-"""Why deliveries of a sink wait or were dropped, in a line for `event-router status`; floor 7."""
+"""The line of `event-router status` that says why deliveries of a sink wait or were dropped; floor 7."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from router.wording import counted
 
 MOST_CHANNELS = 3
-"""The most channels of dropped deliveries that are named."""
+"""The largest number of channels to name for dropped deliveries."""
 
 Document = Mapping[str, Any]
 """The JSON document of `core.accounts.snapshot.document`, or a part of it."""
 
 
 def fault_warning(name: str, sink: Document) -> str | None:
-    """Return the warning of the status that a line of `trouble` replaces; None if the sink has no fault."""
+    """Return the status warning that `trouble` makes redundant; None if the sink has no fault."""
     return f"sink {name}: {sink['fault']['why']}" if sink["fault"] else None
 
 
 def trouble(name: str, sink: Document, book: Document, now: float) -> str | None:
-    """Return why deliveries of a sink wait or were dropped; None if all is well. `now` is seconds since the epoch."""
+    """Return why deliveries of a sink wait or were dropped; None if none do or were. `now` is seconds since the epoch."""
     parts = [*_failing(sink, now), *_waiting(sink, book["pending"], now), *_full(sink, book)]
     return f"sink {name}: {'; '.join(parts)}" if parts else None
 
@@ -45,7 +45,7 @@ def _failing(sink: Document, now: float) -> list[str]:
 
 
 def _waiting(sink: Document, pending: int, now: float) -> list[str]:
-    """Return how many deliveries wait, and for what. A router of an older version does not say when they are tried."""
+    """Return how many deliveries wait, why, and when the next is attempted. Older versions of the router lack that time."""
     at, failure = sink.get("next_attempt"), sink.get("last_failure")
     soon = "" if at is None else f", next attempt in {span(max(at - now, 0.0))}"
     if sink["breaker_open"]:
@@ -59,7 +59,7 @@ def _waiting(sink: Document, pending: int, now: float) -> list[str]:
 
 
 def _full(sink: Document, book: Document) -> list[str]:
-    """Return that the queue is full, and what was dropped for it since the router's start."""
+    """Return whether the queue is full, and how many deliveries were dropped since the router's start, in words."""
     most, channels = sink.get("max_events", 0), sink["dropped_by_channel"]
     found = []
     if most and book["pending"] >= most:

@@ -27,7 +27,7 @@ EVERY = 1.0
 """Seconds between two refreshes of `--watch`."""
 
 MOST_ROUTES = 20
-"""Routes that are shown. Of more, those with the most events: a router may have thousands."""
+"""The largest number of routes shown. A router may have thousands; those with the most events are shown."""
 
 
 @click.command()
@@ -102,7 +102,7 @@ class _Plain:
 
 
 class Rates:
-    """Events per second between two refreshes; after a restart of the router the counting begins anew."""
+    """Events per second between two refreshes. After a restart of the router, the first refresh shows no rates."""
 
     def __init__(self, seconds: float, before: Document, now: Document) -> None:
         self._seconds = max(seconds, 1e-3)
@@ -115,7 +115,7 @@ class Rates:
         if before is None:
             return ""
         grown = sum(now.get(column, 0) - before.get(column, 0) for column in columns)
-        return f"{max(grown, 0) / self._seconds:,.0f}"  # a route that was gone for a moment begins at 0 again
+        return f"{max(grown, 0) / self._seconds:,.0f}"  # the count of a route that was removed and added again restarts at 0
 
 
 def drawn(told: Document, rates: Rates | None = None) -> RenderableType:
@@ -222,9 +222,10 @@ def _routes(told: Document, rates: Rates | None) -> list[RenderableType]:
 
 
 def _table(rows: Sequence[Mapping[str, Cell | str]], most_important: Sequence[str]) -> Table:
-    """Return a table of rows, which are mappings by column; if there is little room, columns of zeros are left out first.
+    """Return a table of rows, which are mappings by column.
 
-    The first two columns always stay. The others are left out in the order of their importance, the last first.
+    If the terminal is too narrow, columns with only zeros are left out first, then the least important ones. The first
+    two columns always stay.
     """
     names = list(rows[0]) if rows else []
     columns = []
@@ -236,7 +237,7 @@ def _table(rows: Sequence[Mapping[str, Cell | str]], most_important: Sequence[st
 
 
 def _counted(told: Document) -> Mapping[str, Any]:
-    """Return what grows: the books of sources and sinks, and the routes."""
+    """Return all counters of a status document: the books of sources and sinks, and the routes."""
     return {**told["books"], "routes": told.get("routes", {})}
 
 

@@ -29,7 +29,7 @@ def document(
     covered: Coverage | None,
     mutated: tuple[int, Sequence[Mutant]] | None,
 ) -> Document:
-    """Return what became of the tests of one configuration. `mutated` is how many mutants there are, and who survived."""
+    """Return the results of the tests of one configuration. `mutated` has the number of mutants, and the survivors."""
     passed = sum(result.holds for result in results)
     return {
         "config": config,
@@ -103,7 +103,7 @@ def _show_case(case: Mapping[str, Any]) -> None:
 
 
 def lines_of(case: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines that say what a test missed."""
+    """Yield the lines that list the unmet expectations of a test."""
     for miss in case["misses"]:
         step = "" if miss["step"] is None else f"step {miss['step']}, "
         yield f"{step}{miss['key']}"
@@ -114,7 +114,7 @@ def lines_of(case: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
-    """Return a value on one line: names and addresses as they are, texts in quotes so that spaces are seen."""
+    """Return a value on one line: names and addresses unquoted, texts in quotes so that spaces are visible."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 )
 @json_option
 def graph(config: Path | None, env_file: Path | None, form: str, *, as_json: bool) -> None:
-    """Draw the configuration: which events get from which source by which route to which sink.
+    """Draw the configuration: sources, schemas, routes, sinks, and the paths of events.
 
     `event-router graph > graph.svg` writes it to a file. Needs no secrets.
     """

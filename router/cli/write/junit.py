@@ -1,4 +1,4 @@
-"""The results of `event-router test` as JUnit XML, as CI systems read it; floor 7."""
+"""The results of `event-router test` as JUnit XML, for CI systems; floor 7."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]
 
 
 def junit(suites: Iterable[tuple[Mapping[str, Any], float]]) -> bytes:
-    """Return reports, each with the seconds that its tests took, as a document of JUnit XML."""
+    """Return a JUnit XML document of reports. Each report comes with the duration of its tests in seconds."""
     root = ET.Element("testsuites", name="event-router")
     for report, seconds in suites:
         root.append(_suite(report, seconds))
@@ -40,5 +40,5 @@ def _suite(report: Mapping[str, Any], seconds: float) -> ET.Element:
 
 
 def _clean(text: str) -> str:
-    r"""Return the text with characters that XML does not have written out, as `\u001b`."""
+    r"""Return the text with characters that XML does not allow replaced by escapes such as `\u001b`."""
     return _NOT_IN_XML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

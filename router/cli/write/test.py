@@ -56,10 +56,10 @@ def test(
     with_coverage: bool,
     mutate: bool,
 ) -> int:
-    """Run the tests of a configuration: its `tests:`, or those of files named *_test.yaml.
+    """Run the tests of a configuration: its `tests:`, or those in files named *_test.yaml.
 
-    An event goes in; sinks, addresses and texts are compared with what is expected. Nothing is sent, and neither Redis nor
-    secrets are needed. Exit code 1 when a test misses, a mutant survives, or there are no tests.
+    A test gives an event and the expected sinks, addresses and texts. Nothing is sent, and neither Redis nor secrets are
+    needed. Exit code 1 if a test misses, a mutant survives, or there are no tests.
     """
     from router.cli.write import case_reports
     from router.ops.redaction import Redactor
@@ -89,7 +89,7 @@ def test(
 
 @dataclass
 class _Group:
-    """The tests of one configuration: those in it, and those of files."""
+    """The tests of one configuration: its own if `own` is true, and those in test files."""
 
     config: Path
     own: bool = False
@@ -114,7 +114,7 @@ def _loaded(files: Sequence[Path], env_file: Path | None) -> list[tuple[_Group, 
 
 
 def _groups(files: Sequence[Path], problems: list[Problem]) -> list[_Group]:
-    """Return the files grouped by the configuration that they are, or name."""
+    """Return the files grouped by configuration. A file is a configuration, or a test file that names one."""
     from router.ops.loading import read_case_file
 
     groups: dict[str, _Group] = {}
@@ -154,7 +154,7 @@ def _covered(loaded: Loaded, results: Sequence[CaseResult]) -> Any:
 
 
 def _mutated(loaded: Loaded, results: Sequence[CaseResult]) -> tuple[int, list[Mutant]] | None:
-    """Try every mutant; return how many there are, and those that no test noticed. None where there is nothing to try by."""
+    """Try every mutant; return their number, and the survivors. Return None if a test fails or there are no tests."""
     from router.cli.operate.bulk import progress
     from router.ops.cases.mutants import Mutation
 
@@ -178,7 +178,7 @@ def _write(path: Path, reports: Sequence[dict[str, Any]], seconds: Sequence[floa
 
 
 def _code(reports: Sequence[dict[str, Any]]) -> int:
-    """Return the exit code; say which configuration has no tests."""
+    """Return the exit code. Print an error for each configuration without tests."""
     code = Exit.OK
     for report in reports:
         if not report["tests"]:

@@ -1,1 +1,1 @@
-"""A first configuration for `event-router init`: answers, files made of them, and the trial of these files; floor 7."""
+"""The making of a first configuration for `event-router init`: questions, files, and a trial of the files; floor 7."""

@@ -26,7 +26,7 @@ _CREDENTIALS = ("password", "ssl_password")
 
 
 class Given(NamedTuple):
-    """The answers given by options; None or empty where there is none."""
+    """The answers given by command-line options; None or empty if the option is missing."""
 
     redis: str | None
     source: str | None
@@ -36,7 +36,7 @@ class Given(NamedTuple):
 
 
 def unattended(bench: Workbench, given: Given) -> Answers:
-    """Return the answers of options, and defaults for the rest. Raises `click.UsageError` with everything that is wrong."""
+    """Return the answers given by options, and defaults for the rest. Raises `click.UsageError` with all faults."""
     answers = _of_options(bench, given)
     missing = [each.key for each in _unanswered(answers) if each.default is None]
     if missing:
@@ -48,7 +48,7 @@ def unattended(bench: Workbench, given: Given) -> Answers:
 
 
 def asked(bench: Workbench, given: Given) -> Answers:
-    """Return the answers of options, and of a person for the rest; a wrong one is asked for again.
+    """Return the answers given by options, and ask the user for the rest. A question with a wrong answer is repeated.
 
     Raises `click.UsageError` for a wrong option, `click.Abort` at Ctrl-C and at the end of input.
     """
@@ -63,12 +63,12 @@ def asked(bench: Workbench, given: Given) -> Answers:
     if not given.channels:
         answers = _ask_channels(bench, answers)
     if given.sink is None:
-        _say("Who is told? Choose the type of the sink.")
+        _say("Where do events go? Choose the type of the sink.")
         named = _prompt("Sink", answers.sink.name, allowed=sorted(bench.plugins.sinks))
         answers = answers._replace(sink=bench.plugins.sinks[named])
     while questions := _unanswered(answers):
         answers = _until_good(bench, partial(_ask_about_sink, answers, questions[0]))
-    while faults := bench.faults(answers):  # a plugin may need what the types of its options do not say
+    while faults := bench.faults(answers):  # a plugin may have rules that the types of its options do not show
         _tell(faults)
         answers = _until_read(partial(_ask_setting, answers))
     return answers
@@ -77,7 +77,7 @@ def asked(bench: Workbench, given: Given) -> Answers:
 def _ask_redis(bench: Workbench, answers: Answers) -> Answers:
     _say(
         "Where is your Redis? Give its URL, such as redis://localhost:6379, or `embedded` for a server that event-router "
-        f"starts itself. Without an answer ${VARIABLE} decides where it is set; else the server is embedded."
+        f"starts itself. Without an answer, the URL in ${VARIABLE} is used if it is set, else an embedded server."
     )
     return _until_good(bench, lambda: _with_redis(answers, _prompt("Redis", answers.redis)))
 
@@ -96,7 +96,7 @@ def _ask_channels(bench: Workbench, answers: Answers) -> Answers:
 
 
 def _ask_channel(answers: Answers, known: tuple[str, ...], text: str, default: str) -> Answers:
-    """Ask for a channel beside those known; an empty answer adds none."""
+    """Ask for one more channel. An empty answer adds none."""
     return _with_channels(answers, [*known, *filter(None, [_prompt(text, default)])])
 
 
@@ -122,7 +122,7 @@ def _prompt(text: str, default: str | None, *, allowed: Sequence[str] = ()) -> s
 
 
 def _of_options(bench: Workbench, given: Given) -> Answers:
-    """Return the answers that options give, and defaults for the rest but the options of the sink."""
+    """Return the answers given by options, and defaults for the rest, except for the options of the sink."""
     answers = Answers(_sink(bench, given.sink or DEFAULT_SINK))
     try:
         answers = answers if given.redis is None else _with_redis(answers, given.redis)
@@ -148,7 +148,7 @@ def _sink(bench: Workbench, name: str) -> SinkType:
 
 
 def _until_good(bench: Workbench, ask: Callable[[], Answers]) -> Answers:
-    """Ask until the answers have no fault; say each fault."""
+    """Ask until the answers have no fault; print each fault."""
     while True:
         answers = _until_read(ask)
         faults = _relevant(bench, answers)
@@ -158,7 +158,7 @@ def _until_good(bench: Workbench, ask: Callable[[], Answers]) -> Answers:
 
 
 def _until_read(ask: Callable[[], Answers]) -> Answers:
-    """Ask until the answer can be read."""
+    """Ask until the answer can be parsed."""
     while True:
         try:
             return ask()
@@ -167,7 +167,10 @@ def _until_read(ask: Callable[[], Answers]) -> Answers:
 
 
 def _with_redis(answers: Answers, text: str) -> Answers:
-    """Return the answers with a Redis: as it was given, but a URL with a password as a variable. Raises `ValueError`."""
+    """Return the answers with this Redis URL. A URL with a password is replaced by a variable.
+
+    Raises `ValueError` for an invalid URL.
+    """
     text = text.strip()
     _check_text(text)
     if "${" in text or text == EMBEDDED:
@@ -186,7 +189,7 @@ def _with_channels(answers: Answers, channels: Sequence[str]) -> Answers:
     for channel in channels:
         _check_text(channel)
         if not channel:
-            raise ValueError("a channel has a name")
+            raise ValueError("the name of a channel must not be empty")
     return answers._replace(channels=tuple(dict.fromkeys(channels)))
 
 
@@ -211,7 +214,10 @@ def _unanswered(answers: Answers) -> list[Question]:
 
 
 def _filled(answers: Answers) -> Answers:
-    """Return the answers with the defaults of the questions about the sink; one default may lead to more questions."""
+    """Return the answers with defaults for all questions about the sink that are left.
+
+    One default may lead to further questions, which get their defaults too.
+    """
     while defaults := {each.key: each.default for each in _unanswered(answers) if each.default is not None}:
         answers = answers._replace(values={**answers.values, **defaults})
     return answers
@@ -220,7 +226,7 @@ def _filled(answers: Answers) -> Answers:
 def _relevant(bench: Workbench, answers: Answers) -> list[Problem]:
     """Return the faults of the answers so far.
 
-    While the sink may need more than was asked, a fault counts only if it stands at an answer.
+    The sink of a plugin may need more options than the questions so far. Then only faults of given answers are returned.
     """
     filled = _filled(answers)
     faults = bench.faults(filled)
@@ -231,13 +237,13 @@ def _relevant(bench: Workbench, answers: Answers) -> list[Problem]:
 
 
 def _refuse(answers: Answers, faults: Sequence[Problem]) -> None:
-    """Raise `click.UsageError` that names for each fault the option that it is about."""
+    """Raise `click.UsageError` with all faults, each with the option concerned; do nothing without faults."""
     if faults:
         raise click.UsageError("\n".join(f"{_option(answers, each)}{each.message}" for each in faults))
 
 
 def _option(answers: Answers, problem: Problem) -> str:
-    """Return the option that a fault is about, for the beginning of a message."""
+    """Return the command-line option that a fault concerns, as the beginning of a message."""
     path, sink = problem.path, f"sinks.{answers.sink_name}"
     if path.startswith("redis"):
         return "--redis: "

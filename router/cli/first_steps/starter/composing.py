@@ -1,4 +1,4 @@
-"""The text of a first configuration, and of its schema; floor 7."""
+"""The composition of a first configuration and its schema from the answers; floor 7."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _EXPRESSION = re.compile(r"\$\{(cred:|file:)?([^}:]+)(:-)?[^}]*\}")
 class Answers(NamedTuple):
     """The answers from which a configuration is made.
 
-    `redis` is `redis.url` as it is written. `redis_url` is the URL with a password that was given in its place, if one was:
-    it is not written. `values` are the options of the sink, as they were typed.
+    `redis` is the text to write as `redis.url`. `redis_url` is the given URL if it has a password: then `redis` is a
+    variable, and the URL is not written. `values` are the options of the sink as typed.
     """
 
     sink: SinkType
@@ -57,12 +57,12 @@ class Answers(NamedTuple):
 
     @property
     def prints(self) -> bool:
-        """True if deliveries are to be printed at first, because the sink reaches other machines."""
+        """True if the configuration gets `deliver: print`, because the sink sends to other machines."""
         return not self.sink.local
 
     @property
     def credentials(self) -> list[str]:
-        """The variables, credentials and files that the secrets of the sink name, in words."""
+        """The variables, credentials and files that the secrets of the sink use, in words."""
         return _named(self._secrets)
 
     @property
@@ -77,7 +77,10 @@ class Answers(NamedTuple):
 
 
 def _named(texts: list[str], *, defaults: bool = True) -> list[str]:
-    """Return what the expressions in texts name; without `defaults` only those without one."""
+    """Return the variables, credentials and files that the `${…}` in texts name.
+
+    Without `defaults`, expressions with a default are left out.
+    """
     words = {"": "{}", "cred:": "the credential {}", "file:": "the file {}"}
     found = (each for text in texts for each in _EXPRESSION.findall(text))
     return list(dict.fromkeys(words[kind].format(name) for kind, name, default in found if defaults or not default))
@@ -99,7 +102,7 @@ def configuration(answers: Answers, tests: list[dict[str, Any]]) -> str:
             {"schemas": [{"channels": channels, "file": SCHEMA}]},
         ),
         (
-            "Who is told. What stands in {{ }} is filled in from each event.",
+            "Where events go. Text in {{ }} is filled in from each event.",
             {"sinks": {name: Block(answers.options)}},
         ),
         (
@@ -113,7 +116,7 @@ def configuration(answers: Answers, tests: list[dict[str, Any]]) -> str:
 
 
 _ABOUT_TESTS = (
-    "What must become of an event: `event-router test` tries it, and `event-router explain --as-test`\n"
+    "What must happen to an event: `event-router test` checks it, and `event-router explain --as-test`\n"
     "writes more of these entries."
 )
 
@@ -124,10 +127,10 @@ def _section(comment: str, part: dict[str, Any]) -> str:
 
 def _about_redis(answers: Answers) -> str:
     if answers.redis == IMPLIED:
-        return "The Redis of $REDIS_URL where that is set; else event-router starts a server of its own."
+        return "The Redis of $REDIS_URL if that is set; else event-router starts a server of its own."
     if answers.redis == "embedded":
-        return "A server that event-router starts itself, on this machine alone."
-    return "The Redis that events come from, and that keeps what waits."
+        return "A server that event-router starts itself, for this machine only."
+    return "The Redis that events come from, and that stores waiting deliveries."
 
 
 def _about_printing(answers: Answers) -> str:
@@ -135,7 +138,7 @@ def _about_printing(answers: Answers) -> str:
 
 
 def when_to_send(answers: Answers) -> str:
-    """Return when printing may end: what must be set, or looked at, by then."""
+    """Return the condition for removing `deliver: print`, as a clause: which variables to set, or options to check."""
     named = answers.credentials
     if answers.sink.name == "email":
         return f"when the addresses are yours, and {' and '.join(named)} is set if the server wants a password"
@@ -145,7 +148,7 @@ def when_to_send(answers: Answers) -> str:
 
 
 def tests(answers: Answers, channel: str, expected: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return two tests: the sample becomes what is expected, and without its message it is rejected."""
+    """Return two tests: one expects the result of the sample, one the rejection of an event without a message."""
     payload = sample(answers)
     broken = {key: value for key, value in payload.items() if key != "message"}
     return [
@@ -184,7 +187,7 @@ def _put(payload: dict[str, Any], path: list[str], value: str) -> None:
 
 
 def schema(answers: Answers) -> str:
-    """Return the JSON Schema of the events: it requires a message, and what the sink's templates read."""
+    """Return the JSON Schema of the events. It requires a message and all fields that the sink's templates read."""
     payload = sample(answers)
     required = {"message", *(read.path[0] for text, _ in _templates(answers) for read in fields_read(text, _sandbox()))}
     document = {
@@ -206,7 +209,7 @@ _PROPERTIES: Mapping[str, Mapping[str, Any]] = {
 
 
 def _templates(answers: Answers) -> Iterator[tuple[str, bool]]:
-    """Yield every template of the sink, and whether it gives addresses of mail."""
+    """Yield every template of the sink, and whether it renders to mail addresses."""
     for key, value in answers.options.items():
         for text in _texts(value):
             if is_template(text):

@@ -13,17 +13,17 @@ from router.errors import RouterError
 
 
 def refuse_existing(folder: Path, paths: Iterable[str]) -> None:
-    """Raise `click.UsageError` if one of the files is there, a dangling link included."""
+    """Raise `click.UsageError` if one of the files exists. A dangling link counts as existing."""
     there = [str(folder / path) for path in paths if os.path.lexists(folder / path)]
     if there:
         raise _exists(there)
 
 
 def write_new(folder: Path, files: Mapping[str, str]) -> None:
-    """Write files in their order into a folder, which is made with those above it where it is missing.
+    """Write files in their order into a folder; create missing folders.
 
-    If that fails or is interrupted, what was made is removed again. Raises `click.UsageError` if a file is there,
-    `RouterError` if one can't be written.
+    If writing fails or is interrupted, all created files and folders are removed again. Raises `click.UsageError` if a
+    file exists, `RouterError` if a file can't be written.
     """
     made: list[Path] = []
     try:
@@ -37,13 +37,13 @@ def write_new(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def _write(file: Path, text: str, made: list[Path]) -> None:
-    """Write one file; add it and the folders that are made for it to `made`."""
+    """Write one file; add the file, and the folders created for it, to `made`."""
     try:
         missing = [each for each in file.parents if not each.exists()]
         for each in reversed(missing):
             each.mkdir()
             made.append(each)
-        with file.open("x", encoding="utf-8") as opened:  # exclusive: not even through a link is a file overwritten
+        with file.open("x", encoding="utf-8") as opened:  # mode `x`: refuse an existing file, also behind a link
             made.append(file)
             opened.write(text)
     except FileExistsError:

@@ -1,6 +1,6 @@
-"""What `init` asks about each type of sink, and the options that it writes; floor 7.
+"""The questions of `init` about each type of sink, and the options written for the answers; floor 7.
 
-The built-in types have recipes. For a plugin's type the required options are asked for, as its model says.
+The built-in types have recipes. For a plugin's type, `init` asks for each required option of its model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _EITHER = frozenset({"slack", "discord", "mattermost"})
 
 
 class Question(NamedTuple):
-    """A question about an option: its key, the text, the default (None: there is none), and the values allowed (empty: any)."""
+    """A question about an option: its key, the text, the default if any, and the allowed values (empty: any value)."""
 
     key: str
     text: str
@@ -37,7 +37,7 @@ class Question(NamedTuple):
 
 
 Values = Mapping[str, str]
-"""The answers by key, as they were typed."""
+"""The answers by key, as typed."""
 
 
 class _Recipe(NamedTuple):
@@ -48,19 +48,19 @@ class _Recipe(NamedTuple):
 
 
 def questions(kind: SinkType, values: Values) -> list[Question]:
-    """Return the questions about a sink that the answers so far lead to, without those that are answered."""
+    """Return the open questions about a sink. The answers so far decide which questions apply."""
     return [each for each in _recipe(kind).questions(kind, values) if each.key not in values]
 
 
 def options(kind: SinkType, values: Values) -> dict[str, Any]:
-    """Return the options of a sink as the configuration has them, with its type; an empty answer leaves its option out."""
+    """Return the options of a sink for the configuration, with its type. An option with an empty answer is left out."""
     written = {**_recipe(kind).options(kind, values), **values}
     converted = {key: _converted(kind, key, text) for key, text in written.items() if text}
     return {"type": kind.name, **converted}
 
 
 def sink_name(kind: SinkType, written: Mapping[str, Any]) -> str:
-    """Return the name for a sink with these options: that of the built-in types says whom it reaches."""
+    """Return the name for a sink with these options. For chat and mail the name says whether it reaches users or a team."""
     if kind.name not in {"email", "chat"}:
         return {"log": "audit"}.get(kind.name, kind.name)
     reach = "user" if is_template(str(written.get("to", ""))) else "team"
@@ -68,7 +68,7 @@ def sink_name(kind: SinkType, written: Mapping[str, Any]) -> str:
 
 
 def has_recipe(kind: SinkType) -> bool:
-    """Return whether the questions about a type of sink are known to be all that it needs."""
+    """Return whether the type has a recipe, whose questions cover everything that the sink needs."""
     return kind.name in _RECIPES
 
 
@@ -78,13 +78,13 @@ def secret_options(kind: SinkType) -> frozenset[str]:
 
 
 def _shapes(kind: SinkType) -> dict[str, shapes.Shape]:
-    """Return the types of the keys of a sink, those of the host included."""
+    """Return the types of the keys of a sink, including the keys that every sink has."""
     fields = {**shapes.fields(HostKeys), **shapes.fields(kind.options)}
     return {key: shapes.of_field(field) for key, field in fields.items()}
 
 
 def _converted(kind: SinkType, key: str, text: str) -> Any:
-    """Return the value of an option: the text, or where the option takes no text the JSON in it."""
+    """Return the value of an option: the text itself, or the parsed JSON if the option is not a text."""
     shape = _shapes(kind).get(key)
     if shape is None or _takes_text(shape):
         return text
@@ -102,7 +102,7 @@ def _takes_text(shape: shapes.Shape) -> bool:
 
 
 def _allowed(kind: SinkType, key: str) -> tuple[str, ...]:
-    """Return the values of an option that has a fixed set of them."""
+    """Return the allowed values of an option; empty if any value is allowed."""
     literals = [leaf for leaf in shapes.leaves(_shapes(kind)[key]) if get_origin(leaf) is Literal]
     return tuple(str(value) for leaf in literals for value in get_args(leaf))
 

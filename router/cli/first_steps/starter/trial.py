@@ -1,4 +1,4 @@
-"""The trial of a first configuration before it is written: loaded, checked and tested in a temporary folder; floor 7."""
+"""The trial of a first configuration before it is written: load, check and test in a temporary folder; floor 7."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from router.plugin_loading.plugin_manager import Plugins, load_plugins
 
 
 class Starter(NamedTuple):
-    """A configuration that was tried: its files by their paths, in the order of writing, and an event that it delivers."""
+    """A tested configuration: its files by path, in the order of writing, and an event that it delivers."""
 
     files: Mapping[str, str]
     channel: str
     payload: str
     redis_url: str
-    """The URL as it is in this environment."""
+    """The URL of Redis, with the variables of this environment filled in."""
     remarks: tuple[str, ...] = ()
-    """Warnings that no answer is to blame for, such as that of a broken plugin."""
+    """Warnings that do not depend on the answers, such as one about a broken plugin."""
 
 
 _Tried = tuple[Starter | None, list[Problem]]
-"""The files, unless the configuration can't work, and the errors and warnings."""
+"""The files, or None if the configuration has errors; and the errors and warnings."""
 
 
 class Workbench:
@@ -50,17 +50,17 @@ class Workbench:
 
     @cached_property
     def plugins(self) -> Plugins:
-        """The plugins that a configuration in the folder gets."""
+        """The plugins that a configuration in the folder loads."""
         return load_plugins([self._drop_ins] if self._drop_ins.is_dir() else [])
 
     @cached_property
     def _blameless(self) -> frozenset[str]:
-        """The warnings that the default answers get too: they are about this machine."""
+        """The warnings that appear even with the default answers. They concern this machine, not the user's answers."""
         answers = Answers(self.plugins.sinks["log"], values={"path": "audit.jsonl"})
         return frozenset(problem.message for problem in self._tried(answers)[1] if problem.severity == "warning")
 
     def faults(self, answers: Answers) -> list[Problem]:
-        """Return what is wrong with the answers, warnings included."""
+        """Return the errors and warnings that the answers cause."""
         found = self._tried(answers)[1]
         return [problem for problem in found if problem.message not in self._blameless] if found else []
 
@@ -110,7 +110,7 @@ class Workbench:
             yield stage / CONFIG
 
     def _moved(self, loaded: Loaded) -> Loaded:
-        """Return what was loaded with the folder of written files that it has where it belongs."""
+        """Return a configuration loaded from the temporary folder, as if loaded from the folder where it will be written."""
         staged = loaded.write_base == loaded.path.parent
         return replace(loaded, write_base=self._folder) if staged else loaded
 
@@ -127,13 +127,13 @@ def _event(loaded: Loaded, answers: Answers) -> tuple[str, str]:
 
 
 def _simulated(loaded: Loaded, channel: str, payload: str) -> Simulation:
-    """Return what becomes of the event, at the time and with the id that it has in a test."""
+    """Return the simulation of an event, with the time and id that it has in a test."""
     message = Message(channel.encode(), payload.encode(), START, id="test-1")
     return Simulator(loaded, reasons=False).simulate(message)
 
 
 def _undelivered(found: Simulation) -> Sequence[Problem]:
-    """Return why the sample would reach nobody."""
+    """Return the reason why the sample would reach nobody; empty if it is delivered."""
     whys = [each.refused.detail for each in found.deliveries if each.refused is not None]
     whys += [] if found.rejected is None else [found.rejected.detail]
     if found.delivers:
