@@ -41,11 +41,11 @@ FOLDER_MODE = 0o750
 DESCRIPTORS = {"stdout": 1, "stderr": 2}
 OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
-# Errors that no retry mends: the configuration names something that can't be a log.
+# Errors that a retry does not solve: the configured path can't be a log file.
 NOT_A_LOG = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EBADF, errno.EINVAL})
 
 REMEMBERED = 10_000
-"""The most remembered deliveries that an interrupted write has written; their retry succeeds without writing again."""
+"""The largest number of remembered deliveries from interrupted writes. Their retry succeeds without writing again."""
 
 
 class LogOptions(SinkOptions):
@@ -190,7 +190,7 @@ class LogSink(Sink):
             if found is not None and (found.st_dev, found.st_ino) == self._identity:
                 return
             if self._identity is not None:
-                self._context.log.debug("the log file was moved or removed: opening it anew", path=self._path)
+                self._context.log.debug("the log file was moved or removed: opening it again", path=self._path)
         elif self._fd >= 0:
             return
         self._close()
@@ -341,7 +341,7 @@ def open_trusted(path: str) -> int:
         if link.st_uid not in {0, os.geteuid(), Path(path).parent.stat().st_uid}:
             raise
     fd = os.open(path, OPEN, FILE_MODE)
-    if not os.path.samestat(link, os.lstat(path)):  # the path was replaced by another link meanwhile
+    if not os.path.samestat(link, os.lstat(path)):  # the path was replaced by another link after the check
         os.close(fd)
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
     return fd

@@ -1,7 +1,7 @@
 """Built-in sink `chat`: Slack, Discord, Microsoft Teams, Mattermost, Telegram and Google Chat.
 
-A message goes by a webhook (`url`) to the place of the webhook, or by a bot (`token`) to the recipients in `to`: channels
-or users. Each service has a module that ends with its `Service`: the escaping of its texts, the requests, and the meaning
+A webhook (`url`) sends a message to the one channel of the webhook. A bot (`token`) sends it to each recipient in `to`: a
+channel or a user. Each service has a module that ends with its `Service`: the escaping of its texts, the requests, and the meaning
 of its answers. Shared code is in `markup` (mentions, Markdown), `length`, `web_api` (requests, answers) and `service`.
 """
 

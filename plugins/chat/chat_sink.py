@@ -25,7 +25,7 @@ from .web_api import OutOfReachError, WebApi
 REMEMBERED_DELIVERIES = 1_000
 
 CUTS_QUIET = 60.0
-"""The least seconds between two log lines about texts that were cut."""
+"""The shortest time, in seconds, between two log lines about texts that were cut."""
 
 Failure = TransientError | PermanentError
 
@@ -120,8 +120,8 @@ class ChatSink(Sink):
 def _hopeless(failures: Mapping[str, Failure]) -> Failure | None:
     """Return the failure that makes an attempt for the next address pointless, or None.
 
-    A limit of one address stops the others too: the host must know of the limit before anything else is sent to that
-    address. The other addresses are tried right after.
+    A rate limit of one address also ends the attempt for the other addresses. The router must apply the limit before
+    another delivery is sent to that address. It retries the other addresses at once.
     """
     found = next((failure for failure in failures.values() if isinstance(failure, OutOfReachError)), None)
     if found is None or found.retry_after is None or found.scope == "sink":

@@ -16,8 +16,8 @@ MARKER = "…"
 TAG = r"(?i)<(/?)([a-z][a-z0-9-]*+)[^<>]*+>"
 URL_ENDS = ' \t\n"<>'
 
-# Constructs that are never cut, besides URLs and grapheme clusters. No pattern examines a character more than once or
-# twice, whatever follows: a link ends where the next one begins.
+# Constructs that are never cut, besides URLs and grapheme clusters. Every pattern takes linear time: it examines each
+# character at most twice, because a link ends where the next one begins.
 BRACKETS = (r"<[@#:!/a-z][^<>]*+>", r"&(?:amp|lt|gt);")
 MARKDOWN_UNITS = (
     r"!?\[(?:\\.|[^\[\]\\]++|\[(?:\\.|[^\[\]\\]++)*+\])*+\]\((?:\\.|[^()\\]++|\((?:\\.|[^()\\]++)*+\))*+\)",
@@ -48,7 +48,7 @@ def pieces(constructs: tuple[str, ...]) -> regex.Pattern[str]:
 class Length(NamedTuple):
     """The limit of the length of a text: the maximum of each measure, and the constructs that are never cut (`pieces`).
 
-    `html` says that the text is HTML, whose tags have to be closed where it is cut.
+    `html` means that the text is HTML: open tags are closed at a cut.
     """
 
     limits: tuple[tuple[int, Callable[[str], int]], ...]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 Change = Callable[[str], str]
 
-BREAK = "\u200b"  # ZERO WIDTH SPACE: invisible, and every service sees two words where it stands
+BREAK = "\u200b"  # ZERO WIDTH SPACE: invisible, but it separates words for every service
 
 # Patterns are plain text, and compiled when first used, for a quick start.
 LINK = r"(https?://(?:(?!&(?:lt|gt|quot|commat|#))[^\s<>\[\]()*`|\\\"])+)"
@@ -53,7 +53,8 @@ def tagless(text: str) -> str:
 def apart(escape: Change) -> Change:
     """Return `escape` for a value in a Markdown text, so that it is harmless before and after any text.
 
-    Without the invisible breaks `[ALERT]{{ payload.a }}` with `(https://evil.example)` would be a link. A backslash before the value would cancel the value's own first backslash.
+    Invisible breaks separate the value from the text. Without them, `[ALERT]{{ payload.a }}` with the value
+    `(https://evil.example)` would be a link, and a backslash in the text would cancel the value's first backslash.
     """
     start = (
         r"\A(?=[ \t\u00a0(\[:\\]|[.)](?:[\s\u2424]|\Z)|#?\w{0,31};)"  # of a link, an entity, a list, an indented line

@@ -52,7 +52,7 @@ def judge(seen: Seen, now: float) -> None:
 
 
 def _judge_word(word: str, seen: Seen, now: float) -> None:
-    """Raise the error that the word stands for; return if the status says more than the word."""
+    """Raise the delivery error for the word. Return if the word is unknown and the status decides."""
     wait, message = retry_after(seen.headers, now), f"Slack says {word[:100]}"
     needed = seen.data.get("needed")
     if word in OF_THE_SINK:

@@ -27,7 +27,7 @@ def visible(text: str) -> int:
 def _one_entity(entity: re.Match[str]) -> str:
     number = int(entity[1]) if entity[1] else int(entity[2], 16) if entity[2] else ord(" ")
     if not 0 < number < 0x10FFFF:
-        return entity[0]  # shown as it is written
+        return entity[0]  # Telegram shows an unknown entity as written
     return "  " if number > 0xFFFF else " "
 
 
@@ -73,7 +73,7 @@ class TelegramBot(Bot):
 TELEGRAM = Service(
     length=Length(((4_096, units),)),
     native_length=Length(((4_096, visible), (32_768, html_octets)), HTML_UNITS, html=True),
-    plain=str,  # Telegram reads no markup unless it is told to
+    plain=str,  # without `parse_mode`, Telegram reads no markup
     value=apart_from_ampersand(html.escape),
     mute=muted(
         (r"(?i)(href\s*=\s*[\"']?)tg:(?://)?user\?id=\d*", r"\1#"),

@@ -64,7 +64,7 @@ Judge = Callable[[Seen, float], None]
 
 
 def judge_status(seen: Seen, now: float, wait: Any = None, *, everywhere: bool = False) -> None:
-    """Judge by the status alone. `wait` is the delay in seconds that the body asks for, if it does.
+    """Judge by the status alone. `wait` is the delay in seconds that the body asks for, None if it asks for none.
 
     `everywhere` means that a limit applies to the whole bot, not to one address.
     """
@@ -111,9 +111,9 @@ class WebApi:
         self._quiet_until = 0.0
 
     async def call(self, path: str, payload: Any = None, method: str = "POST") -> dict[str, Any]:
-        """Send a request and return the answer's JSON object. Raises the error that the answer stands for.
+        """Send a request and return the answer's JSON object. Raises the delivery error for a refusal.
 
-        If the service asks for time, other deliveries that are between two requests or addresses stop too.
+        If the service asks for time, deliveries that have sent only some of their requests stop too, until it is over.
         """
         if (left := self._quiet_until - self._clock.monotonic()) > 0:
             raise OutOfReachError("not sent: the service has asked for time", retry_after=left, scope="sink")

@@ -1,7 +1,8 @@
 """Built-in sink `email`: sends each event as mail, over SMTP (RFC 5321) with STARTTLS, TLS or neither.
 
-`mail_options` is what the configuration says, `mailbox` one address, `headers` and `mail` write the mail. `connections` are
-those to the server, `smtp_sender` sends a mail on one of them, and `email_sink` says who has not got theirs.
+`mail_options` has the options, and `mailbox` parses an address. `headers` and `mail` write the mail. `connections` is the
+pool of connections to the server, `smtp_sender` sends a mail on one connection, and `email_sink` reports the recipients
+that failed.
 """
 
 from router.api import RegisterSink, hookimpl

@@ -20,7 +20,7 @@ from .mail_options import EmailOptions
 from .mailbox import Mailbox
 
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
-QUOTED = 200  # characters of a server's answer that an error quotes
+QUOTED = 200  # the largest number of characters of a server's answer in an error
 CLOSING = 421
 # The credential was refused, or one is needed (RFC 4954 section 6): every other mail would fail too.
 REFUSED_CREDENTIAL = frozenset({530, 534, 535, 538})
@@ -29,9 +29,10 @@ OUR_NAME = r"(?i)\b(?:helo|ehlo)\b|fully[- ]qualified host"
 
 
 class Client(aiosmtplib.SMTP):
-    """A connection to the mail server. `used`: it served a delivery before. `mails`: the number of accepted MAILs.
+    """A connection to the mail server.
 
-    `paused` is the seconds that it was idle before the current delivery.
+    `used` is true if it served a delivery before, `mails` the number of accepted MAIL commands, and `paused` the seconds
+    for which the connection was idle before the current delivery.
     """
 
     used = False
@@ -124,7 +125,7 @@ class Connections:
         self._idle.append((smtp, loop.call_later(self.IDLE, self._expire, smtp)))
 
     def worn_out(self, smtp: Client) -> None:
-        """Remember the server's limit of mails: it refused one on this connection and accepted it on a new one."""
+        """Remember the server's limit of mails per connection: it refused a mail here, and accepted it on a new one."""
         if smtp.mails and smtp.paused < self.PAUSE:
             self._most = min(smtp.mails, self._most or smtp.mails)
 

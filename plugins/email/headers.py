@@ -56,7 +56,7 @@ def header(name: str, value: str) -> bytes:
 def text_header(name: str, value: str, most: int = HEADER) -> bytes:
     """Return a header of free text, cut at `most` characters. A line break or control character becomes a space.
 
-    ASCII stays on one line as it is. Other text is encoded (RFC 2047), also text that only looks encoded.
+    ASCII stays unchanged on one line. Other text is encoded (RFC 2047), and so is text that looks encoded already.
     """
     value = CONTROL.sub(" ", value[: HEADER + 1]).strip()
     if len(value) > most:
@@ -83,7 +83,7 @@ def phrase(name: str) -> str:
 
 
 def encoded_words(text: str, before: int) -> str:
-    """Return a text as encoded words (RFC 2047), one per line; `before` characters stand on the first line already."""
+    """Return a text as encoded words (RFC 2047), one per line. `before` is the length of the text before the first word."""
     raw = text.encode("utf-8", "replace")
     words: list[str] = []
     start = 0

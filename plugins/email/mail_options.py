@@ -67,7 +67,7 @@ class EmailOptions(SinkOptions):
         if self.username and not _secret(self):
             raise ValueError("`username` needs a `password`")
         if _secret(self) and not self.username and is_template(self.from_):
-            raise ValueError("where `from` is a template, `password` needs a `username`")
+            raise ValueError("if `from` is a template, `password` needs a `username`")
         return self
 
     @property

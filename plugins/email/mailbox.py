@@ -13,8 +13,8 @@ ADDRESS_TEXT = 1000  # characters of an address with its name
 class Mailbox(NamedTuple):
     """A mail address: `text` as written in the options, the display `name`, and `address` for the server.
 
-    The domain is in its ASCII form (RFC 5891), so only a local part outside ASCII makes it `international`, and needs a
-    server with SMTPUTF8 (RFC 6531).
+    The domain of `address` is in its ASCII form (RFC 5891). So an address is `international`, and needs a server with
+    SMTPUTF8 (RFC 6531), only if its local part is not ASCII.
     """
 
     text: str

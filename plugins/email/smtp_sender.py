@@ -16,7 +16,7 @@ IDLE_TOO_LONG = "4.4.2"  # RFC 3463: "bad connection", said with 421 or 451
 
 
 class _LostError(Exception):
-    """Raised if a connection is unusable and nothing of the mail was sent; the text says why."""
+    """Raised if a connection is unusable and no part of the mail's content was sent. The text is the reason."""
 
 
 class _WornOutError(_LostError):
@@ -33,8 +33,8 @@ class SmtpSender:
     async def send(self, mail: Mail, group: list[Mailbox], *, separate: bool) -> dict[str, Failure]:
         """Send one mail; return the recipients that failed with their errors. Raises if there is no connection.
 
-        A reused connection may have died since, or the server may accept no more mails on it. If it fails before DATA, the
-        mail is sent on a new connection, and no attempt is counted.
+        A reused connection may have died while idle, or the server may accept no more mails on it. If the connection fails
+        before DATA, the mail is sent on a new connection, and no attempt is counted.
         """
         fresh = False
         worn: Client | None = None
@@ -92,7 +92,7 @@ class SmtpSender:
         return failed | {box.text: error for box in group if error is not None}
 
     async def _envelope(self, smtp: Client, mail: Mail, group: list[Mailbox], size: int) -> dict[str, Failure]:
-        """Send MAIL and RCPT; return the refused recipients. Raises `_LostError`, or the error that all have in common."""
+        """Send MAIL and RCPT; return the refused recipients. Raises `_LostError`, or an error common to all recipients."""
         judge = self._connections.judge
         refused: dict[str, Failure] = {}
         parameters = [f"SIZE={size}"] if smtp.supports_extension("size") else []

@@ -1,4 +1,4 @@
-"""Built-in sink `redis`: publishes an event, or appends it to a stream or a list; a batch is one pipeline."""
+"""Built-in sink `redis`: publishes each event, or adds it to a stream or list. A batch is sent as one pipeline."""
 
 from __future__ import annotations
 

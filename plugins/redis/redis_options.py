@@ -53,6 +53,6 @@ class RedisOptions(SinkOptions):
 
     @property
     def redis_targets(self) -> Sequence[RedisTarget]:
-        """The channel or key, for the search for loops."""
+        """The channel or key to which the sink writes. `check` looks for sources that would read it again."""
         kind: Literal["channel", "key"] = "channel" if self.command == "publish" else "key"
         return [RedisTarget(kind, getattr(self, self.command), self.command, self.url)]

@@ -13,13 +13,13 @@ Words = tuple[str | bytes | int, ...]
 
 
 LARGEST = 4 * 1024**2
-"""Bytes after which a pipeline ends and the next one begins: each has the time of one call."""
+"""Bytes after which a pipeline ends and the next one begins, because each must end within the time of one call."""
 
 _HALF = "the key or the value has half a character (a lone surrogate), which UTF-8 can't hold"
 
 
 class RedisSink(Sink):
-    """Sends each batch as one pipeline, a large one as several; a command that fails concerns its own delivery alone."""
+    """Sends each batch as one pipeline, or a large batch as several. A failed command fails only its own delivery."""
 
     _redis: RedisClient | None = None
 
@@ -27,13 +27,13 @@ class RedisSink(Sink):
         self._options = options
 
     async def open(self, context: SinkContext) -> None:
-        """Get the client of the server; nothing is sent."""
+        """Create the client of the server; nothing is sent."""
         url = self._options.url
         self._redis = context.redis if url is None else context.redis_at(url)
 
     async def deliver_batch(self, batch: Sequence[Pair]) -> list[Result]:
         """Send the commands of a batch; return the answer of the server, or the error, for each delivery."""
-        if self._redis is None:  # with `deliver: print` it is opened too, and delivers nothing
+        if self._redis is None:  # `deliver: print` opens the sink too, but delivers nothing
             raise SinkError("there is no Redis to write to")
         results: list[Result] = [None] * len(batch)
         fault: Exception | None = None
@@ -43,7 +43,7 @@ class RedisSink(Sink):
             except (
                 TransientError,
                 SinkError,
-            ) as error:  # the server is away: do not try the rest, and keep what is done
+            ) as error:  # the server is unreachable: keep the results so far, and do not try the other pipelines
                 fault = error
                 answers = [fault] * len(pipeline)
             for place, answer in zip(pipeline, answers, strict=True):
@@ -52,7 +52,7 @@ class RedisSink(Sink):
 
 
 def _pipelines(batch: Sequence[Pair], results: list[Result]) -> Iterator[dict[int, Words]]:
-    """Yield the commands of a batch by the place of their delivery; set the result of those that can't be sent."""
+    """Yield pipelines of commands by the index of their delivery. For a command that can't be sent, set its result."""
     commands: dict[int, Words] = {}
     size = 0
     for place, (event, options) in enumerate(batch):

@@ -38,16 +38,16 @@ if TYPE_CHECKING:
 log = structlog.stdlib.get_logger(__name__)
 
 MOST_CONNECTIONS = 64
-"""Connections at the same time, at most; further ones are closed at once."""
+"""The largest number of connections at the same time. Further connections are closed at once."""
 
 PATIENCE = 5.0
 """Seconds allowed for a request, and for an idle connection after an answer."""
 
 MOST_HEADER = 8_192
-"""Bytes of one line of a request's headers, at most."""
+"""The largest size of one header line of a request, in bytes."""
 
 MOST_HEADERS = 64
-"""Headers of a request, at most."""
+"""The largest number of headers of a request."""
 
 _JSON = "application/json"
 _silent = logging.getLogger(f"{__name__}.aiohttp")
@@ -202,7 +202,7 @@ class AdminServer:
         return _answer(document(self._view.snapshot()))
 
     async def _reloaded(self, _request: web.Request) -> web.StreamResponse:
-        """Answer 200 with the changes, or 422 with the problems of the configuration: then nothing was changed."""
+        """Answer 200 with the changes. Answer 422 with the problems if the configuration was refused and not applied."""
         assert self._reload is not None
         result = await self._reload("HTTP")
         return _answer(result, 200 if result["ok"] else 422)
@@ -211,7 +211,7 @@ class AdminServer:
         from aiohttp import web  # noqa: PLC0415  # see above
 
         await self._view.refresh()
-        if self._exposition is None:  # it imports prometheus_client, which takes 0.1 s: too long for the event loop
+        if self._exposition is None:  # importing prometheus_client takes 0.1 s, too long for the event loop
             self._exposition = await asyncio.to_thread(Exposition, self._measured)
         body, content_type = self._exposition.render(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
@@ -275,8 +275,8 @@ class AdminSide:
 def admin_side(config: AdminConfig, state: Path, instance: str) -> Callable[[Watch], AdminSide] | None:
     """Return the function that makes the admin servers; None if they are off.
 
-    One listens at the configured address, one at the socket in the state directory `state`. By the socket, commands find
-    the router when the address in the file can't be read or is another one by now.
+    One server listens at the configured address, another one at the socket in the state directory `state`. Commands use
+    the socket to find the router if the address in the file can't be read, or was changed since the router started.
     """
     if config.listen == OFF:
         return None

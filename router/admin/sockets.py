@@ -22,7 +22,7 @@ LONGEST = 107
 """Bytes of the longest path that fits into a `sockaddr_un` (unix(7))."""
 
 BACKLOG = 64
-"""Connections that wait to be accepted, at most."""
+"""The largest number of connections that wait to be accepted."""
 
 
 def default_address(state: Path, instance: str) -> Address:

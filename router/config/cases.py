@@ -135,7 +135,7 @@ class CaseConfig(CaseModel):
     @model_validator(mode="after")
     def _one_form(self) -> CaseConfig:
         if self.steps is not None and (self.event is not None or self.expect is not None):
-            raise ValueError("`steps` stands in place of `event` and `expect`; keep one")
+            raise ValueError("`steps` replaces `event` and `expect`; keep one")
         if self.steps is None and (self.event is None or self.expect is None):
             missing = "event" if self.event is None else "expect"
             raise ValueError(

@@ -187,7 +187,7 @@ def distinct(names: list[str]) -> list[str]:
     """Check that no name is twice in a list. Raises `ValueError` otherwise."""
     for place, name in enumerate(names):
         if name in names[:place]:
-            raise ValueError(f"{name!r} stands here twice; once is enough")
+            raise ValueError(f"{name!r} appears here twice; once is enough")
     return names
 
 

@@ -38,7 +38,7 @@ def _lookup(name: str, loaded: Loaded, around: Runtime) -> Lookup:
 def store_of(name: str, loaded: Loaded, around: Runtime, *, allow_private: bool = False) -> tuple[Store, LookupTools]:
     """Return the store of a lookup and its context, without opening a connection. Raises what `lookups_of` raises.
 
-    `allow_private` lets the lookup of a plugin reach private addresses, where a stand-in is.
+    `allow_private` lets the lookup of a plugin reach private addresses, such as that of a stand-in for tests.
     """
     definition = loaded.lookups[name]
     keys, clock = definition.config.keys, around.clock

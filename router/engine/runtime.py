@@ -41,9 +41,9 @@ class Runtime:
         return f"{socket.gethostname()}-{self.instance}"
 
     def server(self, url: str | None = None, *, sink: str | None = None) -> Server:
-        """Return the server of a URL, without one the router's own. Raises `ConfigError` for an invalid URL.
+        """Return the server of a URL; without a URL, the router's own. Raises `ConfigError` for an invalid URL.
 
-        The connections of a `sink` have its name in theirs.
+        If `sink` is given, the names of the connections contain it.
         """
         name = self.client_name if sink is None else f"{self.client_name}:sink:{sink}"
         return client.server(url or self.redis_url, client_name=name)

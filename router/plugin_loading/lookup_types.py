@@ -19,7 +19,7 @@ class NoLookupOptions(LookupOptions):
 
 
 def lookup_registrar(known: Mapping[str, LookupType], found: dict[str, LookupType], origin: str) -> RegisterLookup:
-    """Return the function that a plugin registers its lookup types with: they go into `found`."""
+    """Return the function with which a plugin registers its lookup types. The types are added to `found`."""
 
     def register(name: str, fetch: LookupCallable, *, options: type[LookupOptions] | None = None) -> None:
         other = known.get(name) or found.get(name)
@@ -35,7 +35,7 @@ def lookup_registrar(known: Mapping[str, LookupType], found: dict[str, LookupTyp
 
 
 def _fault(kind: LookupType) -> str | None:
-    """Return the fault of a registration, else None. A plugin may pass anything, whatever the annotations say."""
+    """Return the fault of a registration, else None. A plugin may pass any value, in spite of the annotations."""
     fetch: Any = kind.fetch
     options: Any = kind.options
     if not isinstance(kind.name, str) or not re.fullmatch(NAME, kind.name):

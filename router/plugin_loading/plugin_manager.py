@@ -1,7 +1,7 @@
 """The plugin manager: loads built-ins, drop-in files and folders, and installed packages; floor 3.
 
-Each load builds a new pluggy manager. Plugins are loaded one by one, so that one that fails is reported with its reason
-and affects no other. A user who may write a drop-in can run code as the router, so drop-ins that other users may write
+Each load builds a new pluggy manager. Plugins are loaded one by one: a plugin that fails is reported with its reason,
+and the others still work. A user who may write a drop-in can run code as the router, so drop-ins that other users may write
 are refused.
 """
 
@@ -38,7 +38,7 @@ from router.plugin_loading.drop_ins import code_of, digest_of, find_drop_ins, im
 from router.plugin_loading.lookup_types import lookup_registrar
 
 _BUILT_IN = "built-in"
-_LONGEST = 300  # characters of a plugin's own error that are shown
+_LONGEST = 300  # the largest number of characters shown of a plugin's own error
 
 ALL = "all"
 """The key of `defaults` for all types of sinks. No type may have this name."""
@@ -302,7 +302,7 @@ def _registrar(plugins: Plugins, found: dict[str, SinkType], plugin: LoadedPlugi
 
 
 def _fault(kind: SinkType) -> str | None:
-    """Return the fault of a registration, else None. A plugin may pass anything, whatever the annotations say."""
+    """Return the fault of a registration, else None. A plugin may pass any value, in spite of the annotations."""
     sink: Any = kind.sink
     options: Any = kind.options
     if not isinstance(kind.name, str) or not re.fullmatch(NAME, kind.name) or kind.name == ALL:

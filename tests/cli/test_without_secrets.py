@@ -117,7 +117,7 @@ def test_recipients_that_need_a_value_which_is_not_set_are_said_to_be_uncertain(
 def test_the_secret_of_redis_is_needed_and_named(folder, command):
     done = run(*command, cwd=folder)
     assert done.code == 78
-    assert re.match(r"config\.yaml:2:14: redis\.url: the credential redis can't be had", done.err)
+    assert re.match(r"config\.yaml:2:14: redis\.url: the credential redis can't be read", done.err)
     assert "smtp" not in done.err
 
 

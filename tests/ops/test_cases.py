@@ -315,7 +315,7 @@ def test_every_change_is_noticed_by_some_test(tmp_path):
 
 def test_without_a_test_its_changes_survive(tmp_path):
     _, survived = survivors(tmp_path, [test for number, test in enumerate(ALL) if number != 2])
-    assert [change for _, change in survived] == ["route urgent: `final` taken away", "route urgent dropped"]
+    assert [change for _, change in survived] == ["route urgent: `final` removed", "route urgent dropped"]
 
 
 def test_what_survives_is_named_with_its_place(tmp_path):
@@ -332,7 +332,7 @@ def test_what_survives_is_named_with_its_place(tmp_path):
         (at("{id: user,"), "route user dropped"),
         (at("severity:"), 'route urgent: `match` negated: severity is one of "high", "critical"'),
         (at("when:"), "route urgent: `when` negated: payload.count > 1"),
-        (at("final:"), "route urgent: `final` taken away"),
+        (at("final:"), "route urgent: `final` removed"),
         (at("{id: urgent"), "route urgent dropped"),
         (at("{id: rest"), "route rest dropped"),
         (at("only_if:"), "sink user-mail: `only_if` negated: not payload.quiet"),
@@ -344,7 +344,7 @@ def test_final_is_no_mutant_where_no_later_route_can_get_the_event(tmp_path):
         "id: urgent, match", "id: urgent, channels: [notification], match"
     )
     changes = survivors(tmp_path, [{"event": USER, "expect": {"rejected": False}}], config)[1]
-    assert ("last", "taken away") not in [(c.split()[1].strip(":"), c[-10:]) for _, c in changes]
+    assert ("last", "removed") not in [(c.split()[1].strip(":"), c[-7:]) for _, c in changes]
     without = config.replace("  - {id: last, sinks: [audit], final: true}\n", "")
     changes = survivors(tmp_path, [{"event": USER, "expect": {"rejected": False}}], without)[1]
     assert not [change for _, change in changes if "final" in change]

@@ -32,10 +32,10 @@ NAME = "dead letters"
 
 VERSION = b"1"
 BATCH = 500
-"""Letters in one script call at most."""
+"""The largest number of letters in one script call."""
 
 BATCH_BYTES = 1024**2
-"""Bytes in one script call at most; a larger letter is sent alone."""
+"""The largest number of bytes in one script call. A larger letter is sent alone."""
 
 OVERHEAD = 1024
 """Estimated bytes of memory for a waiting letter, without its payload, detail, channel and headers."""

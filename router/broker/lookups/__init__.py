@@ -1,1 +1,1 @@
-"""Stores of lookups that are in Redis; floor 4."""
+"""The store of lookups with records in Redis; floor 4."""

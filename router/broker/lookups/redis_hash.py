@@ -1,4 +1,4 @@
-"""The records of a lookup that are hashes in Redis; floor 4."""
+"""The store of a lookup whose records are hashes in Redis; floor 4."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RedisHashes:
         self._link = Link(server)
 
     async def fetch_many(self, keys: Sequence[str]) -> list[Record | Exception | None]:
-        """Return the hash of each key, None for one that does not exist, or the error of its command.
+        """Return for each key its hash, None if the key does not exist, or the error of its command.
 
         Raises `TransientError` if the server can't be reached or refuses the commands.
         """

@@ -1,1 +1,1 @@
-"""What plugins get of Redis; floor 4."""
+"""The access of plugins to Redis; floor 4."""

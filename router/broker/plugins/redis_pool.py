@@ -1,4 +1,4 @@
-"""The Redis client of a plugin: a few connections, and errors that say what becomes of a delivery; floor 4."""
+"""The Redis client of a plugin: a small pool of connections that raises delivery errors; floor 4."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from router.broker.server.link import Link, Word
 from router.errors import ConfigError, DeliveryError, PermanentError, SinkError, TransientError
 
 CONNECTIONS = 4
-"""Connections of one pool, at most."""
+"""The largest number of connections of one pool."""
 
 _OF_SINK = re.compile("(MOVED|ASK|DENIED) |.*(unknown command|DB index is out of range)")
-"""Refusals that other deliveries get too, because the sink uses the wrong server or database."""
+"""Error answers that every delivery of the sink would get, because it uses the wrong server or database."""
 
 T = TypeVar("T")
 
 
 class RedisPool:
-    """Implements `plugin_contracts.RedisClient`: at most four connections to one server, opened as they are needed.
+    """Implements `plugin_contracts.RedisClient`: up to `CONNECTIONS` connections to one server, opened on demand.
 
-    `patience` is the seconds allowed for a call, waiting for a free connection included.
+    `patience` is the seconds allowed for a call, including the wait for a free connection.
     """
 
     def __init__(self, server: Server, patience: float = client.TIMEOUT) -> None:
@@ -41,7 +41,7 @@ class RedisPool:
         return await self._with_link(lambda link: link.call(*words))
 
     async def pipeline(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
-        """Send commands together; return the answer of each, or the error of the delivery in its place.
+        """Send commands together; return for each its answer, or a delivery error.
 
         Raises the error of the delivery if the server can't be reached.
         """
@@ -60,7 +60,7 @@ class RedisPool:
                     await self._put_back(link)
         except Exception as error:
             if client.unexpected(error) is not None:
-                raise  # a word that is no word: a fault of the plugin
+                raise  # a fault of the plugin, such as a command with a value of the wrong type
             raise self._failure(error) from None
 
     async def _put_back(self, link: Link) -> None:
@@ -70,7 +70,7 @@ class RedisPool:
             self._idle.append(link)
 
     def _failure(self, error: Exception) -> DeliveryError:
-        """Return what a failed command means for a delivery: try again, call the operator, or give the delivery up."""
+        """Return the delivery error for a failed command: transient, a fault of the sink, or permanent."""
         if isinstance(error, DeliveryError):
             return error
         known = client.explain(error, self._server.shown)
@@ -83,7 +83,7 @@ class RedisPool:
         return SinkError(str(known))
 
     async def close(self) -> None:
-        """Close the connections; calls under way fail, and later ones too."""
+        """Close the connections. Calls under way and later calls fail."""
         self._closed = True
         while self._idle:
             await self._idle.pop().close()
@@ -92,5 +92,5 @@ class RedisPool:
 async def _pipeline(link: Link, commands: Sequence[Sequence[Word]]) -> list[Any]:
     found = await link.pipeline_of_bytes(commands)
     if any(isinstance(each, failures.ReadOnlyError | failures.AuthenticationError) for each in found):
-        await link.close()  # another server may answer at this address by now
+        await link.close()  # after a failover another server may answer at this address
     return found

@@ -65,13 +65,13 @@ class Commands:
         self._write(b"".join(map(_pack, wanted)))
 
     def unsubscribe(self, unwanted: Iterable[Wanted]) -> None:
-        """Unsubscribe from these."""
+        """Unsubscribe from these subscriptions."""
         commands = [(_ENDS[kind], name) for kind, name in unwanted]
         self._expected.extend(commands)
         self._write(b"".join(map(_pack, commands)))
 
     def switch(self, subscriptions: Subscriptions) -> None:
-        """Put other subscriptions into force, and unsubscribe from those that they lack. Additions must be confirmed.
+        """Put other subscriptions into force, and unsubscribe from all that they lack. Additions must be confirmed.
 
         The switch happens at the answer to a PING. All copies of a published event are on one side of that answer, so
         the event is neither missed nor received twice.

@@ -11,7 +11,7 @@ from router.broker.server.link import cancelled
 from router.contracts import Clock
 
 TRIES_AT_ONCE = 5
-"""Connections that may be opening at the same time, so that one that hangs does not delay the next try."""
+"""The largest number of tries at the same time, so that a try that hangs does not delay the next one."""
 
 OVERTAKE_AFTER = 1.0
 """Seconds without a result after which the next try starts beside the current one."""
@@ -73,7 +73,7 @@ class Dialer:
 
 
 async def _discard(tries: set[asyncio.Task[Subscriber]]) -> None:
-    """Cancel the remaining tries, and close connections that they opened meanwhile."""
+    """Cancel the remaining tries, and close the connections that they have opened."""
     await cancelled(tries)
     for task in tries:
         if not task.cancelled() and task.exception() is None:

@@ -20,7 +20,10 @@ class Gaps:
         self._began: float | None = None
 
     def begin(self, why: str, complete_until: float) -> None:
-        """Note a loss; an open gap goes on. All events published before `complete_until` (monotonic) were received."""
+        """Note that the subscription is lost. Do nothing if a gap is open already.
+
+        All events published before `complete_until` (monotonic seconds) were received.
+        """
         if self._began is None:
             self.count += 1
             self._began = complete_until

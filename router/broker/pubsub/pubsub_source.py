@@ -271,7 +271,7 @@ class PubSubSource:
             except BaseException:
                 await subscriber.close()
                 raise
-            if subscriber.commands.subscriptions is not self._subscriptions:  # switched meanwhile
+            if subscriber.commands.subscriptions is not self._subscriptions:  # `switch` was called during the wait
                 await subscriber.close()
                 continue
             self._subscriber = subscriber

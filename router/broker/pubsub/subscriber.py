@@ -123,7 +123,7 @@ class Subscriber(asyncio.BufferedProtocol):
                 break
             if now >= next_ping:
                 self.commands.ping(for_proof=self.unproven_since is not None)
-                next_ping = now + ping_every - now % ping_every  # the common time of all that is done so often
+                next_ping = now + ping_every - now % ping_every  # tasks with the same period run at the same times
             due = max(min(next_ping, heard + blocked + dead_after), now + MOMENT)
             await asyncio.wait([self.lost], timeout=due - now + ROUNDED)
             now = self._monotonic()

@@ -8,7 +8,7 @@ from router.core.accounts.books import LONGEST_CHANNEL
 from router.core.matching import ChannelIndex, literal_prefix
 
 REMEMBERED = 10_000
-"""Channels whose winner is cached."""
+"""The number of channels whose winner is cached."""
 
 SUBSCRIBE, PSUBSCRIBE = b"subscribe", b"psubscribe"
 
@@ -49,7 +49,7 @@ class Subscriptions:
             *((SUBSCRIBE, name) for name in exact),
             *((PSUBSCRIBE, pattern.encode()) for pattern in patterns),
         )
-        """All subscriptions, in the order to send them: winners first, so that no event is missed meanwhile."""
+        """All subscriptions in the order to send them. Winners come first, so that no event is missed in between."""
         winners = [None, *(pattern.encode() for pattern in patterns)]
         index = ChannelIndex(
             enumerate([names, *([pattern] for pattern in patterns)]), lambda found: winners[found[0] if found else 0]

@@ -1,4 +1,4 @@
-"""Entries of a source that waits to hear of them (streams, lists), on their way to Redis queues; floor 4."""
+"""Deliveries of sources with acknowledgements (streams, lists), on their way to Redis queues; floor 4."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from router.errors import Reason
 from router.events import Event
 
 BATCH = 500
-"""Deliveries of one batch at most."""
+"""The largest number of deliveries in one batch."""
 
 BATCH_BYTES = 1024**2
-"""Bytes that one script call carries at most; a larger entry travels alone."""
+"""The largest number of bytes in one script call. A larger entry is sent alone."""
 
 Entry = list[tuple[Inbox, Event]]
-"""The deliveries of one entry to Redis queues."""
+"""The deliveries of one entry of a source, each with the inbox of its queue."""
 
 
 class EntryCargo:
-    """Implements `outbox.Cargo`. An entry whose deliveries are enqueued is over with, one without room waits.
+    """Implements `outbox.Cargo`. If a queue has no room, the entry and all later ones wait.
 
-    Where the source is in the same Redis, the script takes the entry from it in the same step. `say` logs a warning, at
-    most once a minute for each thing.
+    If the source is in the same Redis, the script that enqueues the deliveries of an entry also acknowledges the entry,
+    in one step. `say` logs a warning, at most once a minute for each subject.
     """
 
     def __init__(self, frame: tuple[str, str], source: str, say: Callable[..., None]) -> None:
         self._frame = frame
         self._source = source
         self._say = say
-        # An entry's deliveries to several sinks come one after another: they are gathered by receipt and position.
+        # The pipeline enqueues an entry's deliveries sink by sink, so they are collected here by receipt and position.
         self._entries: dict[tuple[int, int], Entry] = {}
         self._batch: list[Entry] = []
         self._inboxes: list[Inbox] = []
         self._ends: list[Callable[[Event, int], None]] = []
 
     def put(self, inbox: Inbox, events: list[Event]) -> None:
-        """Take deliveries. The source bounds how many wait."""
+        """Add deliveries. Their number is bounded, because the source limits its entries in flight."""
         entries = self._entries
         for event in events:
             entries.setdefault((id(event._receipt), event._position), []).append((inbox, event))
@@ -81,7 +81,7 @@ class EntryCargo:
         return framed(self._frame, self._inboxes, words)
 
     def _removal(self, event: Event, deliveries: int) -> tuple[Word, ...]:
-        """Return what the script does to the entry itself; note (in `_ends`) what its receipt hears then."""
+        """Return the script's instruction for the entry itself. Add to `_ends` the call that then informs its receipt."""
         receipt: Receipt = event._receipt
         position = event._position
         removal = receipt.removal(position, whole=receipt.open(position) == deliveries)
@@ -92,9 +92,9 @@ class EntryCargo:
         """Implements `outbox.Cargo`."""
         done, stuck, *said = answer.split()
         number = int(done)
-        over, rest = self._batch[:number], self._batch[number:]
+        processed, rest = self._batch[:number], self._batch[number:]
         others, before = self._read(said)
-        for place, (deliveries, end) in enumerate(zip(over, self._ends, strict=False), 1):
+        for place, (deliveries, end) in enumerate(zip(processed, self._ends, strict=False), 1):
             for delivery, (inbox, _) in enumerate(deliveries, 1):
                 inbox.book.on_their_way -= 1
                 if place in others or (place, delivery) in before:
@@ -105,14 +105,18 @@ class EntryCargo:
         if rest and int(stuck):
             sink = self._inboxes[int(stuck) - 1].sink
             self._say("the queue is full: its sources are held back", sink, sink=sink)
-            if not over:
+            if not processed:
                 return True
         self._batch = []
         self._put_back(rest)
         return False
 
     def _put_back(self, rest: list[Entry]) -> None:
-        """Let entries go first in the next batch. A reload may have put more deliveries of one into other queues since."""
+        """Put entries at the front of the next batch.
+
+        A reload may have moved another sink to Redis in the meantime: then further deliveries of the same entry have
+        arrived, and are appended to it.
+        """
         fresh, self._entries = self._entries, {}
         for deliveries in rest:
             event = deliveries[0][1]
@@ -121,9 +125,10 @@ class EntryCargo:
         self._entries |= fresh
 
     def _read(self, said: list[bytes]) -> tuple[set[int], set[tuple[int, int]]]:
-        """Read what the script says of single entries and deliveries; return those that are not ours to count.
+        """Handle the script's notes on single entries and deliveries, described at `APPEND_ENTRIES`.
 
-        The entries are another router's, the deliveries were enqueued before.
+        Returns what this router must not count: the entries that another router has claimed, and the deliveries that
+        were enqueued before.
         """
         others: set[int] = set()
         before: set[tuple[int, int]] = set()
@@ -148,7 +153,7 @@ class EntryCargo:
         return others, before
 
     def lost(self) -> dict[str, int]:
-        """Return nothing: what is not enqueued stays with the source."""
+        """Return no losses: entries that are not enqueued stay pending in their source."""
         return {}
 
 

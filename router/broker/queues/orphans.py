@@ -70,7 +70,7 @@ class Orphans:
         before = self._found
         if before:
             found = await self._queues.waiting(before)
-            if self._found is before:  # else a scan has finished meanwhile, and is newer
+            if self._found is before:  # otherwise a scan has finished during the count, and its result is newer
                 self._found = found
 
     async def look(self, *, pause: float = 0.0) -> Mapping[str, int]:
@@ -90,7 +90,7 @@ class Orphans:
 
 
 def warning(name: str, number: int) -> str:
-    """Return the warning about an orphaned queue with so many deliveries."""
+    """Return the warning about an orphaned queue with this number of deliveries."""
     wait = counted(number, "delivery waits", "deliveries wait")
     return (
         f"{wait} in the queue of {name}, and no sink of the configuration works it off: see `event-router queue list`"

@@ -14,10 +14,10 @@ from router.errors import Reason
 from router.events import Event
 
 FLOOD = 5_000
-"""Deliveries in one batch at most. Under a flood, one turn of the event loop reads thousands of events."""
+"""The largest number of deliveries in one batch. In a flood, one turn of the event loop reads thousands of events."""
 
 BATCH_BYTES = 1024**2
-"""Bytes in one script call at most; a larger record is sent alone."""
+"""The largest number of bytes in one script call. A larger record is sent alone."""
 
 
 class _Chunk:

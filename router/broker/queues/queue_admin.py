@@ -27,19 +27,19 @@ from router.core.accounts.records import HEAD, Reader, UnknownRecordError, histo
 from router.events import DeadLetter, Event
 
 AT_ONCE = 100
-"""Deliveries in one script call at most."""
+"""The largest number of deliveries in one script call."""
 
 AT_ONCE_BYTES = 1024**2
-"""Bytes of records in one script call at most; a larger record is sent alone."""
+"""The largest number of bytes of records in one script call. A larger record is sent alone."""
 
 LOOKED_AT = 100
-"""Records of the stream, and of the sorted set, among which the oldest event is searched."""
+"""The number of records of the stream, and of the sorted set, among which the oldest event is searched."""
 
 IDLE = 60.0
 """Seconds without renewal after which an entry in flight belongs to a dead router, for a sink with a short timeout."""
 
 KEYS_AT_ONCE = 1000
-"""Keys that one SCAN examines."""
+"""The number of keys that one SCAN examines."""
 
 NOW, LATER = "now", "later"
 
@@ -79,13 +79,13 @@ class Standing(NamedTuple):
     """The contents of a queue at one moment, in deliveries."""
 
     waiting: int
-    """Ready, and in flight at no router."""
+    """The deliveries that are ready and not in flight."""
     delayed: int
-    """Due later."""
+    """The deliveries that are due later."""
     in_hand: int
-    """In flight."""
+    """The deliveries in flight at any router, alive or dead."""
     kept: int
-    """In flight at a router that lives, or that died less than the idle time ago."""
+    """The deliveries in flight at a live router, or at one that died less than the idle time ago."""
     oldest: float | None
     """The time (seconds since the epoch) at which the oldest event of the first `LOOKED_AT` records was received."""
     next_due: Due | None = None
@@ -187,7 +187,8 @@ class QueueAdmin(PlainLink):
         """Move the waiting deliveries of sink `name` to the queue of sink `to`. Attempts restart at 1; due times stay.
 
         Stops at the first delivery that exceeds `bounds`, the limits of the other queue, and after `limit` deliveries.
-        `overriding` are the routes that override options of the other sink. Deliveries that arrive meanwhile may stay.
+        `overriding` are the routes that override options of the other sink. Deliveries that arrive during the move may
+        stay.
         """
         reader = Reader(to)
         run = os.urandom(8).hex()
@@ -224,8 +225,8 @@ class QueueAdmin(PlainLink):
     ) -> None:
         """Turn the waiting deliveries of a sink into dead letters, all with the same reason.
 
-        Stops when the stream of dead letters holds `most`, and after `limit` deliveries. Deliveries that arrive
-        meanwhile may stay.
+        Stops when the stream of dead letters holds `most`, and after `limit` deliveries. Deliveries that arrive in the
+        meantime may stay.
         """
         reader = Reader(name)
         names = [*self._keys(name), keys.dead(self._prefix)]

@@ -43,12 +43,12 @@ def passes(answer: BaseException | str) -> bool:
 
 
 def denies(text: str) -> bool:
-    """Return whether an answer says that the user may not do it; to a command of a script each server says it otherwise."""
+    """Return whether an answer refuses a command for lack of permission. Inside scripts, the text depends on the server."""
     return any(words in text for words in ("NOPERM", "ACL failure in script", "The user executing the script can't"))
 
 
 def inner(text: str) -> str:
-    """Return the error of a command inside a script without the text that the server adds, alike for every version."""
+    """Return the error of a command inside a script, without the text that servers add, which differs by version."""
     text = re.sub(r"^(ERR )?Error running script .*?@user_script: ?\d+: -?", "", text)
     return re.sub(r"^@user_script: ?\d+: -?|,? script: [0-9a-f]{40}.*$", "", text).rstrip(". ")
 

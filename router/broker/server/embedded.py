@@ -132,7 +132,7 @@ class Embedded:
                 await asyncio.to_thread(self.restart)
             except (ConfigError, UnavailableError) as error:
                 failures = min(failures + 1, 5)
-                log.error("the embedded server does not start", reason=str(error))  # noqa: TRY400  # no traceback for this
+                log.error("the embedded server does not start", reason=str(error))  # noqa: TRY400  # a traceback would not help the operator
             else:
                 log.warning("the embedded server is running again")
 
@@ -210,7 +210,9 @@ class Embedded:
         assert self._process is not None
         end, info = time.monotonic() + START, dict[str, str]()
         while True:
-            time.sleep(POLL)  # a server whose port is taken ends at once; to ask that port may take long
+            time.sleep(
+                POLL
+            )  # a server whose port is taken ends at once, while another program at that port may take long to answer
             if self._process.poll() is not None:
                 return None
             answer = info_of(port)

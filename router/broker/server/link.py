@@ -23,9 +23,9 @@ from router.broker.server.client import Server
 Word = str | bytes | int
 
 CHUNK = 65536
-"""Bytes of answers that are read at once, at most."""
+"""The largest number of bytes of answers that are read at once."""
 
-_MORE = object()  # no whole answer has come yet
+_MORE = object()  # the parser's result if the answer is not complete yet
 
 COMMAND = "a command to Redis neither ends nor fails"
 """The description of a component that hangs in a `Link`, for the watchdog (`contracts.Sign`)."""
@@ -154,7 +154,7 @@ class Link:
                 return await self._answer(await self._connected(), command)
         except failures.ResponseError as error:
             if isinstance(error, failures.AuthenticationError | failures.ReadOnlyError):
-                await self.close()  # another server may answer at this address by now
+                await self.close()  # after a failover another server may answer at this address
             raise
         except BaseException:
             await self.close()
@@ -262,7 +262,7 @@ class PlainLink(Link):
 
 
 async def _texts(connection: AbstractConnection, number: int) -> list[Any]:
-    """Return so many answers of an open connection, with strings as text. An error answer is one of them.
+    """Return the next answers of an open connection, with strings as text. An error answer is returned, not raised.
 
     redis-py awaits each answer with a timeout of its own, which costs more than to read the answer.
     """

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from router.contracts import Clock
 
 KINDS = 10
-"""Different reasons that one outage logs at most: a reason may hold a number that changes with every attempt."""
+"""The largest number of different reasons logged in one outage. A reason may hold a number that changes each time."""
 
 
 class Outage:

@@ -20,7 +20,7 @@ from router.ops.http import GuardedClient
 from router.plugin_contracts import HttpClient, RedisClient
 
 FindServer = Callable[[str | None], Server]
-"""Returns the Redis server of a URL, for None the router's own. Raises `ConfigError`."""
+"""Returns the Redis server of a URL; None means the router's own. Raises `ConfigError`."""
 
 
 class PluginContext:
@@ -63,7 +63,7 @@ class PluginContext:
 class Context(PluginContext):
     """Implements `plugin_contracts.SinkContext` for one sink. `server` is None with `deliver: print`.
 
-    It is made in the thread of the event loop.
+    Create it in the thread of the event loop.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Context(PluginContext):
         return self._pool(None)
 
     def redis_at(self, url: str) -> RedisClient | None:
-        """Return the client of the server at this URL; None where `redis` is None. Raises `SinkError`."""
+        """Return the client of the server at this URL; None if `redis` is None. Raises `SinkError`."""
         return self._pool(url)
 
     def _pool(self, url: str | None) -> RedisPool | None:

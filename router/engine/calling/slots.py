@@ -23,7 +23,7 @@ from router.events import Event
 log = structlog.stdlib.get_logger(__name__)
 
 TICK = 0.1
-"""Seconds between two checks of calls under way, and of tasks that are to end."""
+"""Seconds between two checks of calls under way and of ending tasks."""
 
 GRACE = 1.0
 """Seconds allowed for a cancelled call to return before its task is abandoned."""
@@ -116,7 +116,7 @@ class Slots:
         """The number of slots that ended by a fault of the router."""
         self._closing = False
         self._checked_at = 0.0
-        self._timer: asyncio.TimerHandle | None = None  # set while something is to be checked
+        self._timer: asyncio.TimerHandle | None = None  # set while there is a call or a task to check
         self.retiring = False
         """True if no call may begin after those under way."""
 

@@ -24,16 +24,16 @@ import structlog
 log = structlog.stdlib.get_logger(__name__)
 
 BLOCKED = 0.5
-"""Seconds without an answer after which the loop counts as blocked. The question comes up to `_LOOK` seconds later."""
+"""Seconds without an answer after which the loop counts as blocked, plus up to `_LOOK` until the thread asks."""
 
-_LOOK = 0.25  # seconds between two looks
+_LOOK = 0.25  # seconds between two checks
 
 
 class Told(Protocol):
-    """A function that is told of a blocked event loop."""
+    """A function that is called when the event loop is blocked."""
 
     def __call__(self, place: str, *, of_plugin: bool) -> None:
-        """Take the place, as file, line and function. `of_plugin` is True if it is in the code of a plugin."""
+        """Report the place as file, line and function. `of_plugin` is True if it is in the code of a plugin."""
 
 
 def _log(place: str, *, of_plugin: bool) -> None:

@@ -71,7 +71,7 @@ class DeliveryMode:
 
 
 def _written_to(options: SinkOptions) -> list[str]:
-    """Return the channels and keys of Redis that a delivery would be written to, safe for a terminal."""
+    """Return the Redis channels and keys to which a delivery would be written, escaped for a terminal."""
     try:
         return [escape(target.name) for target in options.redis_targets]
     except Exception:  # noqa: BLE001  # code of a plugin; `check` reports its fault

@@ -196,7 +196,7 @@ class Preparing:
         return early or held or NO_RECORDS
 
     def _early(self, event: Event) -> Dead | None:
-        """Return why a delivery can't be made any more, whatever its conditions; None while it can."""
+        """Return the decision to give up an orphaned or expired delivery; None for any other delivery."""
         if self.gone and event.route in self.gone:
             return Dead(Reason.ORPHANED, f"the route {event.route} had options of its own and is gone")
         try:
@@ -228,7 +228,7 @@ class Preparing:
         if template.static is not None and event.address is None and self._mode is None:
             return Send(template.static)
         if self.looks_up and not all(name in records for name in self._named_by(event)):
-            return Postponed(TransientError("a reload has changed the lookups meanwhile"))
+            return Postponed(TransientError("a reload changed the lookups while the delivery was prepared"))
         rendered = template.render(event, self._clock.now(), records)
         if rendered.suppressed:
             if self._mode is not None:

@@ -36,7 +36,7 @@ TICK = 0.1
 """Seconds between two checks whether the drain is over."""
 
 LOOKUPS_EVERY = 0.5
-"""Seconds between two looks whether the file of a lookup has changed."""
+"""Seconds between two checks whether the file of a lookup has changed."""
 
 STATUS_EVERY = 5.0
 """Seconds between two STATUS lines for the service manager."""

@@ -30,8 +30,9 @@ A single key that always fails does not count against the store: it must not hol
 """
 
 PAUSE = 1.0
-"""Seconds for which a store that is away is not asked again, unless it asks for more time: the deliveries that need it fail
-at once.
+"""Seconds until an unreachable store is called again, unless the store asks for more time.
+
+In between, fetches fail at once.
 """
 
 
@@ -55,13 +56,13 @@ class KeptRecords(Protocol):
 
     @property
     def loaded(self) -> bool:
-        """True once there are records."""
+        """True once the records were loaded successfully."""
 
     def __len__(self) -> int:
         """Return the number of records."""
 
     def look(self) -> object:
-        """Begin to look whether the records have changed, unless that was done lately."""
+        """Start to check whether the records have changed, unless the last check was a short time ago."""
 
 
 class Lookup:
@@ -88,7 +89,7 @@ class Lookup:
         self._kept = kept
         self._cache = None if kept is not None else RecordCache(keys.ttl)
         self._flying: dict[str, StoreCall] = {}
-        self._calls: set[StoreCall] = set()  # those that have not ended, given up ones too
+        self._calls: set[StoreCall] = set()  # the calls whose task has not ended, including abandoned ones
         self._health = SinkHealth(log.bind(lookup=name), clock)
         self._away: TransientError | None = None  # until `_again_at`
         self._again_at = 0.0
@@ -120,7 +121,7 @@ class Lookup:
         return {**known, **await self._fetched(unknown, now)} if unknown else {**known}
 
     async def _fetched(self, keys: list[str], now: float) -> dict[str, Answer]:
-        """Return the answers for keys that the cache does not know."""
+        """Return the answers for keys that are not in the cache."""
         found: dict[str, Answer] = {}
         awaited: dict[StoreCall, list[str]] = {}
         flying, new = self._flying, keys
@@ -145,7 +146,7 @@ class Lookup:
         return found
 
     def _refusal(self, now: float) -> TransientError | None:
-        """Return why the store is not asked now; None if it is."""
+        """Return the reason why the store must not be called now; None if it may be called."""
         if self._closed:
             return TransientError("the lookup was replaced by a reload")
         if self._away is None or now >= self._again_at:
@@ -161,8 +162,8 @@ class Lookup:
         call.task.add_done_callback(lambda _task: self._calls.discard(call))
         return call
 
-    def _noted(self, call: StoreCall, answers: Sequence[Answer], failed: bool) -> None:  # as the call calls it
-        """Keep the answers of a call."""
+    def _noted(self, call: StoreCall, answers: Sequence[Answer], failed: bool) -> None:  # the signature of `StoreCall`'s `note`
+        """Put the answers of a call into the cache, count errors, and judge the health of the store."""
         for key in call.keys:
             del self._flying[key]
         failures = [answer for answer in answers if isinstance(answer, Exception)]
@@ -175,7 +176,7 @@ class Lookup:
         self._judge([each for each in failures if isinstance(each, TransientError)], len(answers), away=failed)
 
     def _judge(self, failures: Sequence[TransientError], keys: int, *, away: bool) -> None:
-        """Note whether the store is away: it asks for time, the call failed, or every key of late did."""
+        """Note whether the store is unreachable: it asks for time, the call failed, or the last `IN_A_ROW` keys did."""
         now = self._clock.monotonic()
         all_failed = bool(failures) and len(failures) == keys
         self._failed_in_a_row = self._failed_in_a_row + len(failures) if all_failed else 0
@@ -188,7 +189,7 @@ class Lookup:
             self._unwell(AWAY, text_of(longest))
             return
         if all_failed or (requested_delay(self._away) is not None and now < self._again_at):
-            return  # one key that fails; or an answer to a call that began before the store asked for time
+            return  # only a few keys failed, or the call began before the store asked for time
         self._away = None
         if self._kept is None:
             self._health.ended(RESTORED)
@@ -206,7 +207,7 @@ class Lookup:
             self._unwell(OLD_RECORDS if self._kept.loaded else AWAY, fault)
 
     def _unwell(self, message: str, why: str) -> None:
-        """Note that the lookup can't be made. That is logged once, though the reason changes: `status` has the last one."""
+        """Note that the lookup can't be made. Logged once, even if the reason changes; `status` has the last reason."""
         self._why = why
         if self._health.active:
             self._health.count(why)

@@ -17,16 +17,16 @@ PATIENCE = 10.0
 """Seconds allowed for one call of a store."""
 
 CLOSED = TransientError("the lookup was closed")
-"""The failure of a call that was ended by us."""
+"""The failure of a call that the router ended."""
 
 
 class Store(Protocol):
     """The origin of a lookup's records."""
 
     async def fetch_many(self, keys: Sequence[str]) -> Sequence[Mapping[str, Any] | Exception | None]:
-        """Return the record of each key, None where there is none, or the error of that key.
+        """Return for each key its record, None if it has no record, or the error of that key.
 
-        Raises `TransientError` while the store is away.
+        Raises `TransientError` if the store can't be reached.
         """
 
     async def close(self) -> None:
@@ -34,13 +34,13 @@ class Store(Protocol):
 
 
 class StoreCall:
-    """A call of `store` for some keys, under way from its creation. It is over within `PATIENCE`, whatever the store does.
+    """A call of `store` for some keys. The call starts with the object, and ends within `PATIENCE` seconds in any case.
 
-    `note(call, answers, failed)` is called when it is over, with the answer for each key, in order. `failed` says that the
-    call failed as a whole. Afterwards `answers` has the answers by key.
+    At the end, `note(call, answers, failed)` is called with the answer for each key, in order. `failed` is true if the
+    whole call failed. Afterwards `answers` has the answers by key.
     """
 
-    # There is no task that waits for the store's with a timeout: for a few keys it would cost more than the call itself.
+    # A timer and a callback end the call. A second task with a timeout would cost more than the call for a few keys.
     __slots__ = ("_late", "_note", "answers", "keys", "task")
 
     def __init__(
@@ -55,14 +55,14 @@ class StoreCall:
         self.task.add_done_callback(self._ended)
 
     def close(self) -> None:
-        """End the call: its keys fail, and nothing is noted."""
+        """End the call: its keys fail, and `note` is not called."""
         self._late.cancel()
         self.task.cancel()
         if not self.answers.done():
             self.answers.set_result(dict.fromkeys(self.keys, CLOSED))
 
     def _give_up(self, failure: TransientError) -> None:
-        self.task.cancel()  # a plugin may swallow that, and is left behind
+        self.task.cancel()  # a plugin may swallow the cancellation; then its task is abandoned
         self._over([failure] * len(self.keys), failed=True)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
@@ -89,7 +89,7 @@ class StoreCall:
 
 
 def matched(found: Any, keys: Sequence[str]) -> Sequence[Any]:
-    """Return what a store gave for these keys. Raises `PluginError` if that is not one result for each key."""
+    """Return the results of a store for these keys. Raises `PluginError` if they are not one result for each key."""
     if isinstance(found, str) or not isinstance(found, Sequence):
         raise PluginError(f"fetch_many returned {type(found).__name__}, not one result for each key")
     if len(found) != len(keys):
@@ -108,7 +108,7 @@ def _answer(found: object) -> Answer:
 
 
 def _failure(error: Exception) -> DeliveryError:
-    """Return a failure as one of ours, without secrets. What no plugin should raise may pass."""
+    """Return a failure as a `DeliveryError` without secrets. An unexpected exception becomes a transient error."""
     if isinstance(error, TransientError):
         return TransientError(redacted(text_of(error)) or "the store is away", retry_after=error.retry_after)
     if isinstance(error, PermanentError | PluginError):

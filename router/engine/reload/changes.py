@@ -123,7 +123,7 @@ def _difference(before: Mapping[str, object], now: Mapping[str, object]) -> Diff
 
 
 def _route(route: RouteConfig) -> object:
-    """Return a route in a comparable form. In Python 1 == True, but in `match` the two differ, so compare JSON texts."""
+    """Return a route in a form for comparison. In Python 1 == 1.0 == True, so the text of `match` is compared too."""
     return route.model_dump(), repr(route.match)
 
 

@@ -82,7 +82,7 @@ class _Mutator:
                 if route.final and self._leads_on(number, route):
                     place = self._place(f"routes[{number}].final", f"routes[{number}]")
                     flipped = self._with_route(number, route.model_copy(update={"final": False}))
-                    yield Mutant(place, f"route {route.id}: `final` taken away", flipped, _taken(route.id))
+                    yield Mutant(place, f"route {route.id}: `final` removed", flipped, _taken(route.id))
                 dropped = self._with_route(number, None)
                 yield Mutant(self._place(f"routes[{number}]"), f"route {route.id} dropped", dropped, _taken(route.id))
                 yield from self._of_overrides(number, route)

@@ -86,7 +86,7 @@ class _CaseChecker:
         earlier = self._first.setdefault(name, node)
         if earlier is not node:
             where = f"{earlier.mark.file.name}:{earlier.mark.line}"
-            self._problems.add(f"a test {quoted(name)} stands already in {where}; names are unique", node)
+            self._problems.add(f"a test {quoted(name)} is already defined in {where}; names are unique", node)
 
     def _lookups(self, node: Node | None) -> None:
         known = list(self._draft.entries("lookups"))

@@ -191,9 +191,10 @@ def load(
 
 
 def _files_of_sound(draft: Draft, environment: TemplateEnvironment) -> frozenset[Path]:
-    """Return every file that was read. Raises `ConfigError`, which also lists them, if a problem was found.
+    """Return every file that was read. Raises `ConfigError` if an error was found; its `files` lists them too.
 
-    Loops are looked for before, with this environment of the templates.
+    `run --watch` needs the list to notice that the faulty file was corrected. The search for loops is the last check,
+    because it needs the environment of the templates.
     """
     look_for_loops(draft, environment)
     files = frozenset(Path(os.path.normpath(file)) for file in draft.files | draft.reader.files)

@@ -120,7 +120,7 @@ def _add(table: Table, key: Any, fields: Mapping[Any, Any], place: str = "") -> 
     if not text:
         return
     if text in table:
-        raise RecordFileError(f"the key {quoted(text)} stands here twice: which record counts?", place)
+        raise RecordFileError(f"the key {quoted(text)} appears here twice: which record counts?", place)
     table[text] = Record(fields)
 
 
@@ -188,6 +188,6 @@ def _value(node: yaml.Node, seen: set[int]) -> Any:
             raise RecordFileError("a key is a text or a number", place)
         if key in found:
             at = key_node.start_mark
-            raise RecordFileError(f"the key {quoted(key)} stands here twice", f":{at.line + 1}:{at.column + 1}")
+            raise RecordFileError(f"the key {quoted(key)} appears here twice", f":{at.line + 1}:{at.column + 1}")
         found[key] = _value(value_node, seen)
     return found

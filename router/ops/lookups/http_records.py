@@ -24,9 +24,9 @@ class HttpRecords:
         self._one_by_one = OneByOne()
 
     async def fetch_many(self, keys: Sequence[str]) -> list[Record | Exception | None]:
-        """Return the JSON object at each URL, None for HTTP 404, or why it could not be fetched.
+        """Return for each URL its JSON object, None for HTTP 404, or the error.
 
-        Once an answer asks for time (`Retry-After`), the URLs that are left are not requested: they fail with that answer.
+        After an answer that asks for time (`Retry-After`), the remaining URLs are not requested: they get the same error.
         """
         asking: list[TransientError] = []
 

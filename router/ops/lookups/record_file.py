@@ -15,13 +15,16 @@ from router.ops.loading.record_files import RecordFileError, Table, read_records
 from router.ops.watching import State, states
 
 LOOK = 1.0
-"""Seconds between two looks whether the file has changed, at most."""
+"""The longest time, in seconds, between two checks whether the file has changed."""
 
 QUIET = 0.1
-"""Seconds for which a changed file must stay as it is before it is read: it may be half written."""
+"""Seconds without a further change before a changed file is read, because it may be half written."""
 
 LOOKS = 20
-"""Waits of `QUIET` seconds, at most. A file that goes on changing is read then, and again when it is looked at next."""
+"""The largest number of waits of `QUIET` seconds.
+
+A file that keeps changing is read after the last wait, and again at the next check.
+"""
 
 
 class RunBlocking(Protocol):
@@ -59,19 +62,19 @@ class RecordFile:
         return self._table is not None
 
     async def fetch_many(self, keys: Sequence[str]) -> list[Record | Exception | None]:
-        """Return the record of each key, None where there is none; of a file that has changed the new one.
+        """Return for each key its record, or None if the file has no record for the key. Read a changed file first.
 
         Raises `TransientError` if the file has never been readable.
         """
         reading = self.look()
         if reading is not None:
-            await asyncio.wait({reading})  # it goes on if this call is cancelled: a large file takes its time
+            await asyncio.wait({reading})  # if this call is cancelled, the reading continues: a large file takes long
         if self._table is None:
             raise TransientError(self.fault or "the file has not been read")
         return [self._table.get(key) for key in keys]
 
     def look(self) -> asyncio.Task[None] | None:
-        """Begin to read the file if it has changed, unless it was looked at lately; return the reading under way."""
+        """Start to read the file if it has changed, unless it was checked a short time ago. Return the reading under way."""
         now = self._clock.monotonic()
         if self._reading is None and now >= self._next_look:
             self._next_look = now + self._every

@@ -32,7 +32,7 @@ class QueueBooks:
         self.held = 0
         """The deliveries in the queue at the last answer, with those in flight."""
         self.delayed = 0
-        """The deliveries among `held` that were due later."""
+        """The delayed deliveries in the queue at the last answer; they count in `held` too."""
         self.due: float | None = None
         """The time (monotonic seconds) at which the next delayed delivery is due; None if none waits."""
         self.more = False
@@ -56,7 +56,7 @@ class QueueBooks:
     def question(self, idle: float = 0.0) -> Question:
         """Return the question that returns due deliveries to the stream and reads the books.
 
-        With `idle`, also ask for entries that were not renewed for so many seconds: their router is dead.
+        With `idle`, also ask for entries that were not renewed for `idle` seconds: their router is dead.
         """
         counters = self._counters
         words: list[Word] = [round(idle * 1000), self._epoch, self._next_epoch, len(counters)]

@@ -23,13 +23,13 @@ GROUP = "event-router"
 """The consumer group of every queue."""
 
 MOST = 500
-"""Entries that one command reads or settles at most."""
+"""The largest number of entries that one command reads or settles."""
 
 MAX_DELIVERIES = 5
-"""Deliveries of an entry, the last one with nothing else in flight, after which a crash makes it poison."""
+"""The delivery count at which an entry is poison: its last attempt, with nothing else in flight, ended in a crash."""
 
 MOVES = 100
-"""Retries that one script call returns to the stream, or defers, at most."""
+"""The largest number of retries that one script call returns to the stream or defers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class Ready:
         self._wake()
 
     def taken(self, number: int) -> None:
-        """Note that a worker has taken so many deliveries."""
+        """Note that a worker has taken `number` deliveries."""
         self.number -= number
         if self.number < self.hold:
             self._room.set()

@@ -24,7 +24,7 @@ from router.events import Event
 from router.wording import counted
 
 TOGETHER = 10
-"""Poison entries that are given up in one round at most."""
+"""The largest number of poison entries given up in one round."""
 
 LOG_EVERY = 60.0
 """Seconds between two log lines about entries that can't be read."""

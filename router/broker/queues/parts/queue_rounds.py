@@ -15,7 +15,7 @@ from router.broker.server.link import Link, Word, cancelled
 from router.core.accounts.beats import until_beat
 
 TOGETHER = 100
-"""Queues in one script call at most: the server executes nothing else meanwhile."""
+"""The largest number of queues in one script call. The server executes no other command during the script."""
 
 Row = tuple[int, list[Any]]
 """The server's time in milliseconds, and the script's answer for one queue."""

@@ -92,7 +92,7 @@ def _broken_plugins(draft: Draft) -> None:
 
 
 def _unknown_disabled_plugins(draft: Draft) -> None:
-    """Warn of a name in `plugins.disable` that no plugin has: the plugin that was meant is loaded."""
+    """Warn of a name in `plugins.disable` that no plugin has. The intended plugin is probably misspelt, and is loaded."""
     known = list(dict.fromkeys(plugin.name for plugin in draft.plugins.loaded))
     for item, name in words(find(draft.root, "plugins", "disable")):
         if name not in known:

@@ -1,4 +1,4 @@
-"""The search for sinks that write what a source reads, or what belongs to the router; floor 4."""
+"""The search for sinks that write to a channel or key that a source reads, or that the router owns; floor 4."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from router.options import RedisTarget, SinkOptions, is_template
 
 
 class _Written(NamedTuple):
-    """A channel or key that a sink writes to: the place in the file, the text as written, and the glob of its names."""
+    """A channel or key that a sink writes to: the target, its node in the configuration, and a glob of its names."""
 
     target: RedisTarget
     node: Node
@@ -28,7 +28,7 @@ class _Written(NamedTuple):
 
 
 def look_for_loops(draft: Draft, environment: TemplateEnvironment) -> None:
-    """Report each sink that writes to Redis what a source of the same server reads, or what belongs to the router.
+    """Report each sink that writes to a channel or key that a source reads from the same server, or the router owns.
 
     A literal name is an error. A template that may give such a name is a warning, except for the router's own keys.
     """
@@ -42,7 +42,7 @@ def look_for_loops(draft: Draft, environment: TemplateEnvironment) -> None:
 
 
 def _targets(draft: Draft, sink: CheckedSink) -> Iterator[tuple[RedisTarget, Node]]:
-    """Yield what a sink writes to with its own options, and with those of the routes that replace them."""
+    """Yield the channels and keys that a sink writes to, with its own options and with those of overriding routes."""
     if sink.config is None:
         return
     own = _of(draft, sink, sink.config.options)
@@ -56,7 +56,7 @@ def _targets(draft: Draft, sink: CheckedSink) -> Iterator[tuple[RedisTarget, Nod
 
 
 def _of(draft: Draft, sink: CheckedSink, options: SinkOptions) -> Sequence[RedisTarget]:
-    """Return what the options say. They are code of a plugin, which may raise anything or return anything."""
+    """Return the targets in the options. The property is code of a plugin, so it may raise or return anything."""
     try:
         return [each for each in options.redis_targets if isinstance(each, RedisTarget) and isinstance(each.name, str)]
     except Exception as error:  # noqa: BLE001  # any error of a plugin is a fault of its sink
@@ -110,7 +110,7 @@ def _loop(draft: Draft, written: _Written) -> None:
 
 
 def _place(draft: Draft, url: str | None) -> tuple[str | None, str]:
-    """Return server and database of a URL, None for the router's own; the server is None if it is not known."""
+    """Return the server and database of a URL (None: the router's own). The server is None if it is unknown."""
     if url is None and WORD in redis_url.server(draft.redis.url):
         return "", ""
     if url is not None and redis_url.fault(url):  # a plugin's option without the type `RedisUrl`

@@ -37,7 +37,7 @@ def _sinks_once(draft: Draft, node: Node | None) -> Iterator[tuple[Node, str]]:
         if name not in known:
             draft.problems.add(unknown("sink", name, known), item)
         elif name in seen:
-            draft.problems.add(f"the sink {quoted(name)} stands here twice; once is enough", item)
+            draft.problems.add(f"the sink {quoted(name)} appears here twice; once is enough", item)
         else:
             yield item, name
         seen.add(name)

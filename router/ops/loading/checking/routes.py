@@ -58,7 +58,7 @@ class RouteChecker:
         if earlier is not identity:
             where = f"{earlier.mark.file.name}:{earlier.mark.line}"
             self._problems.add(
-                f"a route {quoted(str(identity.value))} stands already in {where}; ids are unique", identity
+                f"a route {quoted(str(identity.value))} is already defined in {where}; ids are unique", identity
             )
 
     def _route(self, keys: Mapping) -> RouteConfig | None:
@@ -164,7 +164,7 @@ class RouteChecker:
         if not isinstance(node, Sequence):
             shown = word(node) or ""
             if shown in self._names:
-                self._problems.add(f"sinks stand in a list: [{shown}]", node)
+                self._problems.add(f"write the sinks as a list: [{shown}]", node)
             elif shown:
                 self._problems.add(unknown("word", shown, ["drop", "dead-letter", "a list of sinks"]), node)
             else:
@@ -179,7 +179,7 @@ class RouteChecker:
                 continue
             name = self._named(item)
             if name in found:
-                self._problems.add(f"the sink {quoted(name)} stands here twice; once is enough", item)
+                self._problems.add(f"the sink {quoted(name)} appears here twice; once is enough", item)
             elif name is not None:
                 found[name] = RouteSink(sink=name)
         return list(found.values())

@@ -280,7 +280,7 @@ class _Builder:
         if first is None:
             node.entries[name] = entry
             return
-        message = f"the key {quoted(name)} stands twice, first in line {first.mark.line}; keep one"
+        message = f"the key {quoted(name)} appears twice, first in line {first.mark.line}; keep one"
         self._problems.add(message, entry.mark, path=self.path)
 
     def _key(self, event: Any, depth: int) -> str | None:
