@@ -31,7 +31,7 @@ from router.engine.delivery.delivery_mode import DeliveryMode, ShownLetters
 from router.engine.delivery.preparing import Preparing
 from router.engine.delivery.worker import SinkWorker
 from router.engine.intake.pipeline import Pipeline
-from router.engine.intake.switch import Way
+from router.engine.intake.switch import CurrentPipeline
 from router.engine.lookups.lookup_set import LookupSet
 from router.engine.parts import Parts, Shared, SinkPart
 from router.engine.runtime import Runtime
@@ -46,25 +46,25 @@ def compose(loaded: Loaded, around: Runtime) -> Parts:
     """
     writer = None if loaded.config.deliver == "print" else _writer(loaded, around)
     ids = Ids(os.urandom(5).hex())
-    way = Way()
+    current = CurrentPipeline()
     letters = DeadLetterSummaries(
         writer or ShownLetters(around.printer),
-        way.hand_over,
+        current.hand_over,
         clock=around.clock,
         ids=ids,
         notify=loaded.config.dead_letters.notify if writer else None,
         config_file=loaded.path,
     )
     isolation = CrashIsolation()
-    replays = replays_of(loaded, around, way, letters, isolation) if writer else None
+    replays = replays_of(loaded, around, current, letters, isolation) if writer else None
     durable = Durable(loaded, around, isolation) if writer else None
-    shared = Shared(around, Books({}, {}), {}, {}, ids, way, letters, writer, durable, replays, isolation)
+    shared = Shared(around, Books({}, {}), {}, {}, ids, current, letters, writer, durable, replays, isolation)
     lookups = lookups_of(loaded, around)
     sinks = {name: sink_part(name, loaded, shared, lookups) for name in loaded.config.sinks}
     sources = {name: source_part(name, loaded, shared) for name in loaded.config.sources}
-    way.pipeline = pipeline_of(loaded, shared, sinks)
+    current.pipeline = pipeline_of(loaded, shared, sinks)
     for source in sources.values():
-        source.intake.open(way.pipeline)
+        source.intake.open(current.pipeline)
     return Parts(loaded, shared, sources, sinks, lookups)
 
 

@@ -22,7 +22,7 @@ from router.core.accounts.books import SourceBook
 from router.core.matching import is_glob
 from router.engine.dead_letters.replays import NAME as REPLAYS
 from router.engine.dead_letters.replays import Replayer, Replays
-from router.engine.intake.switch import Intake, Way
+from router.engine.intake.switch import CurrentPipeline, Intake
 from router.engine.parts import Shared, SourcePart
 from router.engine.runtime import Runtime
 from router.ops.loading import Loaded
@@ -117,7 +117,9 @@ def _list(name: str, config: ListConfig, loaded: Loaded, shared: Shared, intake:
     return ListSource(name, around.server(config.url), options, _host(name, config, loaded, shared, intake))
 
 
-def replays_of(loaded: Loaded, around: Runtime, way: Way, letters: DeadLetters, isolation: CrashIsolation) -> Replays:
+def replays_of(
+    loaded: Loaded, around: Runtime, current: CurrentPipeline, letters: DeadLetters, isolation: CrashIsolation
+) -> Replays:
     """Return the replay of dead letters, with the source that reads them."""
     prefix = loaded.config.redis.key_prefix
     server = around.server()
@@ -132,7 +134,7 @@ def replays_of(loaded: Loaded, around: Runtime, way: Way, letters: DeadLetters, 
             marks=keys.handed(prefix),
         ),
         SourceHost(
-            receiver=Replayer(way.now, letters, around.clock),
+            receiver=Replayer(current.now, letters, around.clock),
             clock=around.clock,
             connect_timeout=None,
             isolation=isolation,

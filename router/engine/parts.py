@@ -16,7 +16,7 @@ from router.engine.dead_letters.replays import Replays
 from router.engine.delivery.outcomes import Outcomes
 from router.engine.delivery.worker import SinkWorker
 from router.engine.expression_failures import ExpressionFailures
-from router.engine.intake.switch import Intake, Way
+from router.engine.intake.switch import CurrentPipeline, Intake
 from router.engine.lookups.lookup_set import LookupSet
 from router.engine.runtime import Runtime
 from router.ops.loading import Loaded
@@ -34,7 +34,7 @@ class Shared:
     """The outcomes by sink name. Their books are in `books` too, their meters in `meters`."""
     meters: dict[str, SinkMeter]
     ids: Ids
-    way: Way
+    current: CurrentPipeline
     letters: DeadLetterSummaries
     writer: DeadLetterWriter | None
     """The writer of dead letters; None with `deliver: print`, which writes nothing to Redis."""
@@ -55,7 +55,7 @@ class Shared:
                 meter=self.meters.setdefault(name, SinkMeter()),
                 dead_letters=self.letters,
                 clock=self.around.clock,
-                hand_over=self.way.hand_over,
+                hand_over=self.current.hand_over,
                 redact=redacted,
                 letters_shown=self.writer is None,
             )

@@ -311,7 +311,7 @@ def _rebuilt(error: Exception, connect_timeout: float, owner: str) -> DeliveryEr
         case aiohttp.ClientConnectorError():
             return TransientError(f"no connection: {_cause(error)}")
         case aiohttp.ClientHttpProxyError(status=407):
-            return SinkError("the proxy wants other credentials (HTTP 407)")
+            return SinkError("the proxy refuses the credentials (HTTP 407)")
         case aiohttp.ClientHttpProxyError():
             return TransientError(f"the proxy refused with HTTP {error.status}")
         case aiohttp.InvalidURL():

@@ -168,19 +168,19 @@ def _rows(things: Mapping[str, T], number: Callable[[T], float]) -> list[Row]:
 
 
 def _of_router(snapshot: Snapshot) -> Iterator[Metric]:
-    yield _gauge("build_info", "Which event-router this is.", ("version",), [((snapshot.version,), 1)])
+    yield _gauge("build_info", "The version of event-router.", ("version",), [((snapshot.version,), 1)])
     yield _gauge("ready", "Whether the router is ready, as /readyz says.", (), [((), snapshot.ready)])
     yield _gauge("books_balanced", "Whether every event and delivery is accounted for.", (), [((), snapshot.balanced)])
     config = snapshot.config
     yield _gauge(
         "config_last_reload_successful",
-        "Whether the configuration on disk was taken when it was last loaded.",
+        "Whether the last load of the configuration succeeded.",
         (),
         [((), config.error is None)],
     )
     yield _gauge(
         "config_last_reload_success_timestamp_seconds",
-        "When a configuration was last loaded with success.",
+        "The time of the last successful load of the configuration.",
         (),
         [((), config.succeeded_at)],
     )
@@ -188,19 +188,19 @@ def _of_router(snapshot: Snapshot) -> Iterator[Metric]:
 
 def _of_sources(snapshot: Snapshot, books: Books) -> Iterator[Metric]:
     own, sources, labels = books.sources, snapshot.sources, ("source",)
-    yield _counter("events_received", "Events that came from a source.", labels, _rows(own, lambda b: b.received))
+    yield _counter("events_received", "Events received from a source.", labels, _rows(own, lambda b: b.received))
     rejected = [
         ((name, reason), number) for name, book in own.items() for reason, number in _complete(book.rejected, REJECTED)
     ]
-    yield _counter("events_rejected", "Events that could not be taken, by reason.", ("source", "reason"), rejected)
+    yield _counter("events_rejected", "Rejected events, by reason.", ("source", "reason"), rejected)
     yield _counter("events_unmatched", "Events that no route took.", labels, _rows(own, lambda b: b.unmatched))
     warned = _rows(own, lambda b: b.schema_warnings)
     yield _counter("schema_warnings", "Events that a schema of mode warn let pass.", labels, warned)
-    yield _gauge("source_up", "Whether a source is heard.", labels, _rows(sources, lambda s: s.up))
+    yield _gauge("source_up", "Whether a source is connected and reads.", labels, _rows(sources, lambda s: s.up))
     deaf = {name: source for name, source in sources.items() if source.type == "pubsub"}
-    yield _counter("pubsub_gaps", "How often a subscription was lost.", labels, _rows(deaf, lambda s: s.gaps))
+    yield _counter("pubsub_gaps", "The number of times a subscription was lost.", labels, _rows(deaf, lambda s: s.gaps))
     seconds = _rows(deaf, lambda s: s.gap_seconds)
-    yield _counter("pubsub_gap_seconds", "How long subscriptions were lost.", labels, seconds)
+    yield _counter("pubsub_gap_seconds", "Seconds without a subscription.", labels, seconds)
     streams = {name: source for name, source in sources.items() if source.type == "stream"}
     trimmed = _rows(streams, lambda s: s.trimmed)
     yield _counter("stream_trimmed", "Entries trimmed off a stream that never reached the router.", labels, trimmed)
@@ -213,9 +213,11 @@ def _of_routes(books: Books) -> Metric:
 def _of_sinks(snapshot: Snapshot, books: Books) -> Iterator[Metric]:
     rows = [((name, *labels), number) for name, book in books.sinks.items() for labels, number in _outcomes(book)]
     labels = ("sink", "outcome", "reason")
-    yield _counter("deliveries", "Deliveries that are over, by outcome and reason.", labels, rows)
+    yield _counter("deliveries", "Settled deliveries, by outcome and reason.", labels, rows)
     opened = _rows(snapshot.sinks, lambda sink: sink.breaker_open)
-    yield _gauge("breaker_open", "Whether a sink is left alone because it fails.", ("sink",), opened)
+    yield _gauge(
+        "breaker_open", "Whether the circuit breaker of a sink is open, because the sink fails.", ("sink",), opened
+    )
     waiting = _rows(snapshot.sinks, lambda sink: sink.pending)
     yield _gauge("queue_events", "Deliveries that a sink's queue holds, those in flight included.", ("sink",), waiting)
 
@@ -244,8 +246,10 @@ def _of_meters(meters: Mapping[str, SinkMeter]) -> Iterator[Metric]:
         ((name, result), float(number)) for name, meter in meters.items() for result, number in meter.attempts.items()
     ]
     labels, of_sink = ("sink", "result"), ("sink",)
-    yield _counter("delivery_attempts", "Attempts to deliver, by how they ended.", labels, attempts)
+    yield _counter("delivery_attempts", "Attempts to deliver, by result.", labels, attempts)
     calls = [((name,), meter.seconds.buckets(), meter.seconds.sum) for name, meter in meters.items()]
-    yield _histogram("delivery_seconds", "How long a call of a sink takes, one delivery or a batch.", of_sink, calls)
+    yield _histogram(
+        "delivery_seconds", "The duration of a call of a sink, for one delivery or a batch.", of_sink, calls
+    )
     ages = [((name,), meter.ages.buckets(), meter.ages.sum) for name, meter in meters.items()]
-    yield _histogram("event_age_seconds", "How old an event is when a sink has it.", of_sink, ages)
+    yield _histogram("event_age_seconds", "The age of an event at its delivery.", of_sink, ages)

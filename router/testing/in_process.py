@@ -10,7 +10,7 @@ from router.core.accounts.books import Books
 from router.core.ids import Ids
 from router.engine.clock import SystemClock
 from router.engine.dead_letters.dead_letter_summaries import DeadLetterSummaries
-from router.engine.intake.switch import Way
+from router.engine.intake.switch import CurrentPipeline
 from router.engine.parts import Shared
 from router.engine.runtime import Runtime
 from router.events import DeadLetter
@@ -52,8 +52,8 @@ def _ignore(_text: str) -> None:
 
 def shared_of(loaded: Loaded, around: Runtime, letters: KeptLetters) -> Shared:
     """Return what the parts of a router share. Without a writer of dead letters, every queue is in memory."""
-    way, ids = Way(), Ids("test")
+    current, ids = CurrentPipeline(), Ids("test")
     summaries = DeadLetterSummaries(
-        letters, way.hand_over, clock=around.clock, ids=ids, notify=None, config_file=loaded.path
+        letters, current.hand_over, clock=around.clock, ids=ids, notify=None, config_file=loaded.path
     )
-    return Shared(around, Books({}, {}), {}, {}, ids, way, summaries, None, None, None, CrashIsolation())
+    return Shared(around, Books({}, {}), {}, {}, ids, current, summaries, None, None, None, CrashIsolation())

@@ -123,7 +123,7 @@ class RecordingRouter:
             self._sinks[name] = part
         shared.books.sources.update((name, SourceBook()) for name in loaded.config.sources)
         self._books = shared.books.sources
-        self._pipeline = shared.way.pipeline = pipeline_of(loaded, shared, self._sinks)
+        self._pipeline = shared.current.pipeline = pipeline_of(loaded, shared, self._sinks)
         for part in self._sinks.values():
             part.worker.start()
 

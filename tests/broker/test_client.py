@@ -84,7 +84,7 @@ def chained(cause: BaseException, outer: Exception | None = None) -> Exception:
             ConfigError,
             "refused the login",
         ),
-        (failures.AuthenticationError("Authentication required."), ConfigError, "wants a password"),
+        (failures.AuthenticationError("Authentication required."), ConfigError, "requires a password"),
         (
             failures.AuthenticationError(
                 "AUTH <password> called without any password configured for the default user."

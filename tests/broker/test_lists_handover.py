@@ -236,7 +236,7 @@ async def test_what_a_peer_has_taken_over_is_not_appended_by_both(redis_server, 
             await until(lambda: not one.source.in_flight)
         assert client.xlen(QUEUE) == 0
         assert one.received[4:] == two.received
-        assert [entry["number"] for entry in logs if "not queued here" in entry["event"]] == [6]
+        assert [entry["number"] for entry in logs if "not enqueued here" in entry["event"]] == [6]
 
 
 @pytest.mark.parametrize("memory", [0, 1])

@@ -73,7 +73,7 @@ async def test_a_certificate_that_cannot_be_trusted_is_a_config_error(start_serv
 
 async def test_a_wrong_password_is_a_config_error(start_server, kind, source):
     server = start_server(kind, options={"requirepass": "hunter2"})
-    for login, said in (("wrong@", "refused the login"), ("", "wants a password")):
+    for login, said in (("wrong@", "refused the login"), ("", "requires a password")):
         with pytest.raises(ConfigError, match=said) as caught:
             await source(f"redis://{login and ':'}{login}127.0.0.1:{server.port}", ["a"]).start()
         assert "wrong" not in str(caught.value)

@@ -257,7 +257,7 @@ async def test_what_a_living_router_has_in_hand_stays_and_is_settled_there(redis
     await one.until(lambda: redis_server.do("XPENDING", OLD, "event-router")["pending"] == 5)
     async with queues_of(redis_server) as queues:
         done = await move(queues)
-        assert done == {State.TAKEN: 15, State.IN_HAND: 5}
+        assert done == {State.TAKEN: 15, State.IN_FLIGHT: 5}
     one.deliver(await one.take_all(5))
     book = await one.refreshed()
     assert (book.accepted, book.delivered, book.handed_over, book.pending) == (20, 5, 15, 0)
@@ -270,7 +270,7 @@ async def test_what_a_dead_router_had_in_hand_is_taken_when_nobody_has_renewed_i
     await one.take_all(8)
     await one.die()
     async with queues_of(redis_server) as queues:
-        assert await move(queues) == {State.IN_HAND: 8}
+        assert await move(queues) == {State.IN_FLIGHT: 8}
         await moment(0.3)
         assert await move(queues, idle=0.2) == {State.TAKEN: 8}
     assert redis_server.do("XPENDING", OLD, "event-router")["pending"] == 0
@@ -297,7 +297,7 @@ async def test_a_consumer_that_is_heard_of_keeps_what_it_renews_seldom(redis_ser
         link.xclaim(OLD, "event-router", "one", 0, [taken[0]._receipt], idle=90_000, justid=True, retrycount=1)
     async with queues_of(redis_server) as queues:
         assert (await queues.look("old")).kept == 3
-        assert await move(queues) == {State.IN_HAND: 3}
+        assert await move(queues) == {State.IN_FLIGHT: 3}
 
 
 async def test_a_group_that_was_destroyed_holds_nothing(redis_server, line):
@@ -466,7 +466,7 @@ async def test_letters_leave_alone_what_is_in_hand_and_keep_the_limit(redis_serv
     await one.until(lambda: redis_server.do("XPENDING", OLD, "event-router")["pending"] == 5)
     async with queues_of(redis_server) as queues:
         assert (await bury(queues, limit=3))[State.TAKEN] == 3
-        assert await bury(queues, make=maker(Reason.EXHAUSTED)) == {State.TAKEN: 12, State.IN_HAND: 5}
+        assert await bury(queues, make=maker(Reason.EXHAUSTED)) == {State.TAKEN: 12, State.IN_FLIGHT: 5}
     taken = await one.take_all(5)
     one.queue.settle(taken, 5, Outcome.DELIVERED)
     book = await one.refreshed()

@@ -345,7 +345,7 @@ def test_of_a_sink_that_is_there_they_are_exhausted_and_of_one_in_memory_orphane
     assert quick.told("dead-letter", "kept", "--limit", "1")["reason"] == "exhausted"
     assert quick.told("dead-letter", "audit")["reason"] == "orphaned"
     first, second = quick.letters()
-    assert (first["reason"], first["detail"], first["sink"]) == ("exhausted", "given up by hand", "kept")
+    assert (first["reason"], first["detail"], first["sink"]) == ("exhausted", "given up by an operator", "kept")
     assert (second["reason"], second["detail"]) == ("orphaned", "the sink audit has its queue in memory now")
     assert quick.book("kept")["dead_lettered:exhausted"] == 1
     assert quick.balances("kept")

@@ -202,7 +202,7 @@ def test_placeholders_stand_for_secrets_and_urls(write):
 
 def test_placeholders_stand_nowhere_else(write):
     problem, note = problems_of(write('subject: "${SUBJECT}"\n    token: "${T}"'), placeholders=True)
-    assert note.endswith("a placeholder stands here [note]")
+    assert note.endswith("a placeholder is used [note]")
     assert "sinks.page.subject: SUBJECT is not set" in problem
 
 

@@ -30,7 +30,7 @@ class Receipt(NeutralReceipt):
         self.heard.append(("settle", position))
 
 
-class Way:
+class FakePipeline:
     """A pipeline that knows the source `web` (json) and `shell` (text), and route `r` to sink `s`."""
 
     def __init__(self) -> None:
@@ -52,9 +52,9 @@ class Way:
 
 class Bench:
     def __init__(self) -> None:
-        self.way = Way()
+        self.pipeline = FakePipeline()
         self.letters = Letters()
-        self.replayer = Replayer(lambda: self.way, self.letters, SystemClock())
+        self.replayer = Replayer(lambda: self.pipeline, self.letters, SystemClock())
         self.receipt = Receipt()
 
     def give(self, *entries: dict[str, str], payload: bytes = b'{"a":1}') -> None:
@@ -78,7 +78,7 @@ TO_SINK = {"route": "r", "sink": "s"}
 def test_a_letter_with_a_sink_is_that_delivery_with_attempts_from_the_beginning():
     bench = Bench()
     bench.give(entry(**TO_SINK), entry(**TO_SINK, address="a@b", pattern="c*", headers='{"h":"1"}'))
-    first, second = bench.way.delivered
+    first, second = bench.pipeline.delivered
     assert (first.id, first.key, first.attempt, first.payload) == ("e", "e:r:s", 1, {"a": 1})
     assert first.received_at == datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
     assert (second.address, second.pattern, second.headers) == ("a@b", "c*", {"h": "1"})
@@ -91,7 +91,7 @@ def test_a_letter_with_a_sink_is_that_delivery_with_attempts_from_the_beginning(
 def test_a_letter_without_a_sink_goes_the_whole_way_as_it_came():
     bench = Bench()
     bench.give(entry(), entry(pattern="c*", headers='{"h":"1"}'))
-    (source, batch, received_at), (_, second, _) = bench.way.whole
+    (source, batch, received_at), (_, second, _) = bench.pipeline.whole
     assert (source, batch.channel, batch.pattern, batch.payloads, batch.ids) == ("web", b"c", None, [b'{"a":1}'], ["e"])
     assert received_at == datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
     assert (second.pattern, second.headers) == (b"c*", [{"h": "1"}])
@@ -121,7 +121,7 @@ def test_what_the_configuration_no_longer_knows_is_a_dead_letter_again(changes, 
 def test_a_letter_of_a_newer_router_stays_pending():
     bench = Bench()
     bench.give(entry(version="2"), entry(**TO_SINK))
-    assert len(bench.way.delivered) == 1
+    assert len(bench.pipeline.delivered) == 1
     assert bench.receipt.heard == [("expect", 1, 1)]
 
 
@@ -150,7 +150,7 @@ def test_what_the_stream_source_refuses_is_a_letter_again_with_all_its_fields():
 def test_a_payload_is_read_as_its_source_reads_it(source, payload, seen):
     bench = Bench()
     bench.give(entry(**TO_SINK, source=source), payload=payload)
-    assert bench.way.delivered[0].payload == seen
+    assert bench.pipeline.delivered[0].payload == seen
 
 
 @pytest.mark.parametrize(
@@ -169,8 +169,8 @@ def test_a_payload_is_read_as_its_source_reads_it(source, payload, seen):
 def test_what_is_no_letter_stays_where_it_is_and_the_others_go_on(junk):
     bench = Bench()
     bench.give(entry(**TO_SINK, **junk), entry(**TO_SINK), entry(**junk), entry())
-    assert [event.id for event in bench.way.delivered] == ["e"]
-    assert len(bench.way.whole) == 1
+    assert [event.id for event in bench.pipeline.delivered] == ["e"]
+    assert len(bench.pipeline.whole) == 1
     assert bench.receipt.heard == [("expect", 1, 1)]
     assert bench.letters.kept == []
 
@@ -180,7 +180,7 @@ def test_a_payload_that_its_source_could_not_have_had_is_a_dead_letter_again(pay
     """The log sink embeds the bytes of a payload in its line."""
     bench = Bench()
     bench.give(entry(**TO_SINK), payload=payload)
-    assert bench.way.delivered == []
+    assert bench.pipeline.delivered == []
     assert [(letter.reason, letter.payload) for letter in bench.letters.kept] == [("decode", payload)]
 
 

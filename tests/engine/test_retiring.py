@@ -64,7 +64,7 @@ async def test_what_waits_for_its_rate_is_given_back_at_once():
 
     async with bench(sink, rate="1/h") as worker:
         worker.put(*numbered(0, 1))
-        await until(lambda: called == [0] and worker.worker.in_hand)
+        await until(lambda: called == [0] and worker.worker.in_flight)
         async with asyncio.timeout(PATIENCE):
             await worker.worker.retire()
         assert waiting(worker.worker.queue) == [1]
@@ -80,7 +80,7 @@ async def test_a_plugin_that_never_comes_back_is_left_behind():
 
     async with bench(sink, timeout="100ms") as worker:
         worker.put(*numbered(0, 1))
-        await until(lambda: worker.worker.in_hand)
+        await until(lambda: worker.worker.in_flight)
         async with asyncio.timeout(PATIENCE):
             await worker.worker.retire()
         queue = worker.worker.queue

@@ -71,7 +71,7 @@ async def test_while_the_sink_is_at_fault_nothing_is_lost_nor_out_of_order():
         assert at.worker.breaker_open
         assert at.worker.fault is not None
         assert at.worker.fault.why == "HTTP 401: token revoked"
-        assert at.worker.in_hand == 1
+        assert at.worker.in_flight == 1
         sink.down = None
         await at.settled()
         assert not at.worker.breaker_open

@@ -502,7 +502,7 @@ async def test_what_is_not_settled_at_the_end_is_dropped_by_shutdown():
 
     async with bench(hangs) as at:
         at.put(*[make_event() for _ in range(3)])
-        await until(lambda: at.worker.in_hand)
+        await until(lambda: at.worker.in_flight)
         assert await at.worker.close() == 3
         assert at.book.dropped == {Reason.SHUTDOWN: 3}
         assert at.book.pending == 0
@@ -760,5 +760,5 @@ async def test_a_delivery_that_can_not_even_be_given_up_stays_in_hand_and_the_bo
     async with bench(sink, expires={"late": 1.0}, retry={"initial": "1ms", "attempts": 1}) as at:
         at.put(make_event(), hostile, make_event())
         await until(lambda: at.book.delivered == 2)
-        assert (at.worker.replaced, at.worker.in_hand, at.book.pending) == (1, 1, 1)
+        assert (at.worker.replaced, at.worker.in_flight, at.book.pending) == (1, 1, 1)
     assert (at.book.pending, at.book.dropped) == (0, {Reason.SHUTDOWN: 1})

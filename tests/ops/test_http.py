@@ -466,7 +466,7 @@ async def test_an_empty_proxy_is_none(server):
 @pytest.mark.parametrize(
     ("status", "kind", "text"),
     [
-        (b"407 Proxy Authentication Required", SinkError, "the proxy wants other credentials (HTTP 407)"),
+        (b"407 Proxy Authentication Required", SinkError, "the proxy refuses the credentials (HTTP 407)"),
         (b"502 Bad Gateway", TransientError, "the proxy refused with HTTP 502"),
     ],
 )

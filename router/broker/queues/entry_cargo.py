@@ -148,7 +148,7 @@ class EntryCargo:
                 inbox, dropped = self._batch[place - 1][int(delivery[0]) - 1]
                 inbox.dropped([dropped], [dropped.channel], Reason.FULL)
         if others:
-            message = "not queued here: Redis says that another router has taken these entries over"
+            message = "not enqueued here: another router has claimed these entries"
             self._say(message, self._source, source=self._source, number=len(others))
         return others, before
 

@@ -56,7 +56,7 @@ class State(IntEnum):
     """The delivery is no longer in the queue."""
     TAKEN = 1
     """The delivery was moved."""
-    IN_HAND = 2
+    IN_FLIGHT = 2
     """The delivery is in flight at a live router, and stays."""
     NO_ROOM = 3
     """The destination is full. The delivery stays, and the script stopped here."""
@@ -82,7 +82,7 @@ class Standing(NamedTuple):
     """The deliveries that are ready and not in flight."""
     delayed: int
     """The deliveries that are due later."""
-    in_hand: int
+    in_flight: int
     """The deliveries in flight at any router, alive or dead."""
     kept: int
     """The deliveries in flight at a live router, or at one that died less than the idle time ago."""
@@ -94,7 +94,7 @@ class Standing(NamedTuple):
     @property
     def held(self) -> int:
         """All deliveries in the queue."""
-        return self.waiting + self.delayed + self.in_hand
+        return self.waiting + self.delayed + self.in_flight
 
     @property
     def free(self) -> int:
@@ -165,9 +165,9 @@ class QueueAdmin(PlainLink):
     async def look(self, name: str, *, idle: float = IDLE) -> Standing:
         """Return the contents of a sink's queue; all counts are 0 if it does not exist."""
         words: list[Word] = [GROUP, round(idle * 1000), LOOKED_AT, HEAD]
-        length, in_hand, kept, delayed, heads, first = await self.script(LOOK, self._keys(name)[:2], words)
+        length, in_flight, kept, delayed, heads, first = await self.script(LOOK, self._keys(name)[:2], words)
         ages = [at for at in map(received_at, heads) if at is not None]
-        return Standing(length - in_hand, delayed, in_hand, kept, min(ages, default=None), _due(first))
+        return Standing(length - in_flight, delayed, in_flight, kept, min(ages, default=None), _due(first))
 
     async def letters(self) -> int:
         """Return the number of dead letters."""

@@ -15,7 +15,7 @@ from router.broker.server.link import Script
 # A router renews its entries in flight. At its end it releases the others: it sets their delivery count to 0 and their
 # idle time to the limit. So an entry is free if it was idle long enough. If its count is above 0, its consumer must be
 # idle too: its router may use a longer idle time than the one given here, and so renew later.
-_IN_HAND = """
+_IN_FLIGHT = """
 local group, idle = ARGV[1], tonumber(ARGV[2])
 local function named(row)
   local fields = {}
@@ -37,7 +37,7 @@ end
 local function kept(p)
   return p[3] < idle or (p[4] > 0 and (silent[p[2]] or idle) < idle)
 end
-local function in_hand(id)
+local function in_flight(id)
   local p = grouped and redis.call('XPENDING', KEYS[1], group, id, id, 1)[1]
   return p and kept(p)
 end
@@ -82,7 +82,7 @@ redis.call('HINCRBY', KEYS[3], 'bytes', 0)
 # `later` for members of the sorted set; then the limits of the second queue in events and bytes; then each item (an id
 # or a member) and its replacement (a record, or a member with the same due time).
 MOVE = Script(
-    _IN_HAND
+    _IN_FLIGHT
     + _ITEMS
     + """
 local events_left = tonumber(ARGV[4]) - redis.call('XLEN', KEYS[4]) - redis.call('ZCARD', KEYS[5])
@@ -98,7 +98,7 @@ for i = 6, #ARGV, 2 do
   local size, due = find(item)
   if not size then
     told[#told + 1] = 0
-  elseif not later and in_hand(item) then
+  elseif not later and in_flight(item) then
     told[#told + 1] = 2
   elseif moved >= events_left or taken + size_of(new) > bytes_left then
     told[#told + 1] = 3
@@ -125,7 +125,7 @@ return told
 # KEYS: stream, sorted set and books of the queue, the dead letters. ARGV[3] as above; then the limit of dead letters,
 # the counter of the books; then each item, the number of words of its letter, and these words (field, value, …).
 BURY = Script(
-    _IN_HAND
+    _IN_FLIGHT
     + _ITEMS
     + """
 local room = tonumber(ARGV[4]) - redis.call('XLEN', KEYS[4])
@@ -139,7 +139,7 @@ while i <= #ARGV do
   local size = find(item)
   if not size then
     told[#told + 1] = 0
-  elseif not later and in_hand(item) then
+  elseif not later and in_flight(item) then
     told[#told + 1] = 2
   elseif moved >= room then
     told[#told + 1] = 3
@@ -164,7 +164,7 @@ return told
 # their bytes. Answer: the length of the stream, its entries in flight, those of them at live routers, the size of the
 # sorted set, the first bytes of the records, the first member of the sorted set with its score.
 LOOK = Script(
-    _IN_HAND
+    _IN_FLIGHT
     + """
 local heads, most, size = {}, tonumber(ARGV[3]), tonumber(ARGV[4])
 for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', most)) do

@@ -181,7 +181,7 @@ def _client_name(name: str) -> str:
 
 def _login(text: str) -> str:
     if "required" in text.lower() or text.startswith("NOAUTH"):
-        return "Redis wants a password: put it into the URL, redis://:PASSWORD@host (or redis://USER:PASSWORD@host)"
+        return "Redis requires a password: put it into the URL, redis://:PASSWORD@host (or redis://USER:PASSWORD@host)"
     if "without any password configured" in text or "no password is set" in text:
         return "Redis has no password, but the URL holds one"
     return f"Redis refused the login: {_first_sentence(text)}"

@@ -281,12 +281,12 @@ def _next_steps(console: Console) -> None:
     us = shlex.join(ourselves())
     file = next((name for name in ("config.yaml", "config.example.yaml") if Path(name).is_file()), None)
     steps = [
-        (f"{us} plugins", "the sinks that are there"),
+        (f"{us} plugins", "the available sinks and lookups"),
         (f"{us} config schema", "completion and checks for your editor"),
     ]
     if file is not None:
         steps = [
-            (f"{us} check {file}", "what a file says, and everything that is wrong with it"),
+            (f"{us} check {file}", "a summary of a configuration, and all its faults"),
             (f"{us} run -c {file}", "the daemon; it prints how to publish an event to it from another terminal"),
             *steps,
         ]

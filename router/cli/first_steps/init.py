@@ -53,7 +53,7 @@ def _settings(_context: click.Context, _parameter: click.Parameter, texts: Seque
     callback=_settings,
     help="An option of the sink, such as path=audit.jsonl; several times for several.",
 )
-@click.option("--yes", is_flag=True, help="Ask nothing: defaults answer what no option does.")
+@click.option("--yes", is_flag=True, help="Ask nothing; use defaults for missing options.")
 def init(
     folder: Path,
     *,
@@ -105,9 +105,7 @@ def _show_redis(url: str) -> None:
         running = find(state_path(os.environ))
         if (running is None or running.port != PORT) and foreign_redis_on_6379():
             cure = f"write `url: redis://127.0.0.1:{PORT}` into the configuration"
-            note = (
-                f"a Redis answers on port {PORT} of this machine, and is not the one that is read; to read it, {cure}"
-            )
+            note = f"a Redis answers on port {PORT} of this machine, and the router will not read from it; to use it, {cure}"
     elif WORD not in url:
         error = ask_briefly(url, lambda client: client.ping())
         if error is not None:

@@ -199,8 +199,8 @@ def _redis(loaded: Loaded, state: Path) -> Iterator[str]:
     try:
         if running.port != PORT and foreign_redis_on_6379():
             tell(
-                f"note: another Redis answers on port {PORT}, and it is not the one that is listened to; "
-                f"to listen to it: {_listen_to(loaded, f'redis://127.0.0.1:{PORT}')}",
+                f"note: another Redis answers on port {PORT}, and the router does not read from it; "
+                f"to use it: {_listen_to(loaded, f'redis://127.0.0.1:{PORT}')}",
                 "note",
             )
         with _supervised(server):

@@ -342,7 +342,7 @@ def _none(wanted: Wanted) -> int:
 
 def _gone(chosen: Chosen, done: int) -> str:
     gone = len(chosen.letters) - done
-    return f" ({gone} had been removed meanwhile)" if gone else ""
+    return f" ({gone} had been removed already)" if gone else ""
 
 
 def _store(loaded: Loaded) -> LetterStore:

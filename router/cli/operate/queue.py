@@ -100,7 +100,7 @@ def _show(standings: Mapping[str, Standing], states: Mapping[str, str]) -> None:
 
 
 def _row(name: str, state: str, standing: Standing, now: float) -> tuple[str, ...]:
-    numbers = (standing.waiting, standing.delayed, standing.in_hand)
+    numbers = (standing.waiting, standing.delayed, standing.in_flight)
     return name, state, *map(str, numbers), "-" if standing.oldest is None else _age(standing.oldest, now)
 
 
@@ -117,7 +117,7 @@ def _document(name: str, state: str, standing: Standing) -> dict[str, Any]:
         "state": state,
         "waiting": standing.waiting,
         "delayed": standing.delayed,
-        "in_hand": standing.in_hand,
+        "in_hand": standing.in_flight,
         "oldest": _stamp(standing.oldest),
         "next_due": due and {"at": _stamp(due.at), "attempts": due.attempts, "error": due.error},
     }
@@ -243,7 +243,7 @@ async def dead_letter(asked: Asked) -> int:
 
 def _why(name: str, loaded: Loaded, *, orphaned: bool) -> str:
     if not orphaned:
-        return "given up by hand"
+        return "given up by an operator"
     return f"the sink {name} {'has its queue in memory now' if name in loaded.config.sinks else 'is gone'}"
 
 
@@ -346,7 +346,7 @@ async def _check_it_exists(queues: QueueAdmin, asked: Asked) -> None:
 def _summary(asked: Asked, standing: Standing, number: int) -> str:
     kinds = {
         "due later": standing.delayed,
-        "that are no longer in flight in any router": standing.in_hand - standing.kept,
+        "that are no longer in flight in any router": standing.in_flight - standing.kept,
     }
     parts = [f"{count} {kind}" for kind, count in kinds.items() if count]
     if asked.limit is not None and number < standing.free:

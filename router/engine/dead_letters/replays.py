@@ -44,7 +44,7 @@ LAST_SWEEP = 1.0
 """Seconds allowed for the last sweep at the end."""
 
 
-class Way(Protocol):
+class ReplayPipeline(Protocol):
     """The methods of the pipeline in force (`engine.intake.pipeline.Pipeline`) that a replay uses."""
 
     def again(self, source: str, batch: RawBatch, received_at: datetime) -> None:
@@ -124,8 +124,8 @@ class Replays:
 class Replayer:
     """The receiver of the replay stream's entries; implements `contracts.Receiver`."""
 
-    def __init__(self, way: Callable[[], Way], dead_letters: DeadLetters, clock: Clock) -> None:
-        self._way = way
+    def __init__(self, pipeline: Callable[[], ReplayPipeline], dead_letters: DeadLetters, clock: Clock) -> None:
+        self._pipeline = pipeline
         self._dead_letters = dead_letters
         self._clock = clock
         self._notes = LogLimits(log, clock)
@@ -133,7 +133,7 @@ class Replayer:
 
     def receive(self, source: str, batches: Sequence[RawBatch]) -> None:  # noqa: ARG002  # there is only one
         """Replay these letters. Never waits, never raises for a letter."""
-        way = self._way()
+        pipeline = self._pipeline()
         deliveries: list[Event] = []
         for batch in batches:
             for position, letter in enumerate(_letters(batch)):
@@ -141,10 +141,10 @@ class Replayer:
                     self._unreadable.add(1)
                     continue
                 at = At(batch.receipt, position)
-                payload_format = format_of(letter, way.format_of(letter.source))
+                payload_format = format_of(letter, pipeline.format_of(letter.source))
                 if letter.sink is None:
-                    self._replay_event(way, letter, at)
-                elif not way.leads(letter.route or "", letter.sink):
+                    self._replay_event(pipeline, letter, at)
+                elif not pipeline.leads(letter.route or "", letter.sink):
                     self._orphaned(letter, f"no route {letter.route!r} leads to a sink {letter.sink!r}", at)
                 elif payload_format is None:
                     self._back(letter, Reason.DECODE, "can't be replayed: the payload can't be decoded", at)
@@ -152,7 +152,7 @@ class Replayer:
                     at.receipt.expect(position, 1)
                     deliveries.append(_delivery(letter, payload_format, at))
         if deliveries:
-            way.deliver(deliveries)
+            pipeline.deliver(deliveries)
 
     def refuse(self, source: str, batch: RawBatch, reason: Reason, detail: str) -> None:  # noqa: ARG002  # as above
         """Turn letters that the stream source can't pass on into dead letters again."""
@@ -160,16 +160,16 @@ class Replayer:
             if letter is not None:
                 self._back(letter, reason, detail, At(batch.receipt, position))
 
-    def _replay_event(self, way: Way, letter: DeadLetter, at: At) -> None:
+    def _replay_event(self, pipeline: ReplayPipeline, letter: DeadLetter, at: At) -> None:
         """Pass the event of a letter through the whole pipeline."""
-        if way.format_of(letter.source) is None:
+        if pipeline.format_of(letter.source) is None:
             self._orphaned(letter, f"there is no source {letter.source!r}", at)
             return
         headers = None if letter.headers is None else dict(letter.headers)
         pattern = None if letter.pattern is None else letter.pattern.encode("utf-8", "surrogateescape")
         channel = letter.channel.encode("utf-8", "surrogateescape")
         batch = RawBatch(channel, pattern, [letter.payload], [letter.event_id], [headers], *at)
-        way.again(letter.source, batch, received_at(letter))
+        pipeline.again(letter.source, batch, received_at(letter))
 
     def _orphaned(self, letter: DeadLetter, why: str, at: At) -> None:
         before = letter.reason if letter.reason == Reason.ORPHANED else f"{letter.reason}: {letter.detail}"

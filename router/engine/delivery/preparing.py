@@ -92,7 +92,7 @@ class Preparing:
         """True if some deliveries need records: then `look_up` comes before `prepare`."""
         self._parted = False  # True if a delivery may be for a single address
         self._templates: Mapping[str | None, OptionsTemplate] = {}
-        self.gone: frozenset[str] = frozenset()
+        self.removed_overrides: frozenset[str] = frozenset()
         """The routes that overrode options and no longer do: their deliveries must not use the sink's own templates."""
         self.shared: Any = None
         """The options of all deliveries, if they are the same for every route, event, address and time; else None."""
@@ -108,9 +108,10 @@ class Preparing:
     ) -> None:
         """Use other templates, conditions and lookups from now on.
 
-        Routes that overrode options before, or are in `gone`, and do not override options now are added to `self.gone`.
+        Routes that overrode options before, or are in `gone`, and do not override options now are added to
+        `removed_overrides`.
         """
-        self.gone = frozenset((self.overriding | self.gone | gone) - templates.keys())
+        self.removed_overrides = frozenset((self.overriding | self.removed_overrides | gone) - templates.keys())
         self._templates = templates
         self._expires = expires
         self._only_if = only_if
@@ -119,7 +120,7 @@ class Preparing:
         self.looks_up = any(self._named.values()) or any(one.names & lookups.names for one in only_if.values())
         # A delivery may have been split by this process, by an earlier one that used the queue, or before a replay.
         self._parted |= any(template.fields.addresses for template in templates.values())
-        alike = self._mode is None and not expires and not only_if and not self.gone and not self._parted
+        alike = self._mode is None and not expires and not only_if and not self.removed_overrides and not self._parted
         self.shared = _shared(templates.values()) if alike else None
 
     def parted(self) -> None:
@@ -197,7 +198,7 @@ class Preparing:
 
     def _early(self, event: Event) -> Dead | None:
         """Return the decision to give up an orphaned or expired delivery; None for any other delivery."""
-        if self.gone and event.route in self.gone:
+        if self.removed_overrides and event.route in self.removed_overrides:
             return Dead(Reason.ORPHANED, f"the route {event.route} had options of its own and is gone")
         try:
             return self._late(event) if self._expires else None

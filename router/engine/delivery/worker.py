@@ -123,8 +123,8 @@ class SinkWorker:
         return self._slots.replaced
 
     @property
-    def in_hand(self) -> int:
-        """The number of deliveries that the slots have taken and not settled."""
+    def in_flight(self) -> int:
+        """The number of deliveries that the slots have taken from the queue and not settled."""
         return len(self._slots.in_flight)
 
     @property

@@ -10,8 +10,8 @@ from router.errors import Reason
 from router.events import Event, RawBatch
 
 
-class Way:
-    """The access to the pipeline in force for events that no source reads: fallbacks, summaries, replays."""
+class CurrentPipeline:
+    """The pipeline in force, for events that no source reads: fallbacks, summaries, replays."""
 
     def __init__(self) -> None:
         self.pipeline: Pipeline | None = None

@@ -194,7 +194,7 @@ class Watch:
             breaker_open=worker.breaker_open,
             pending=queue.held,
             delayed=queue.delayed,
-            in_hand=worker.in_hand,
+            in_hand=worker.in_flight,
             waiting=max(queue.events - queue.held, 0),
             accepted=book.accepted,
             delivered=book.delivered,

@@ -37,7 +37,7 @@ In between, fetches fail at once.
 
 
 AWAY = "a lookup can't be made: the deliveries that need it wait"
-OLD_RECORDS = "the file of a lookup can't be used as it is now: its records as they were stay in force"
+OLD_RECORDS = "the file of a lookup can't be used; the records read before stay in force"
 RESTORED = "the lookup can be made again"
 
 
@@ -162,7 +162,9 @@ class Lookup:
         call.task.add_done_callback(lambda _task: self._calls.discard(call))
         return call
 
-    def _noted(self, call: StoreCall, answers: Sequence[Answer], failed: bool) -> None:  # the signature of `StoreCall`'s `note`
+    def _noted(
+        self, call: StoreCall, answers: Sequence[Answer], failed: bool
+    ) -> None:  # the signature of `StoreCall`'s `note`
         """Put the answers of a call into the cache, count errors, and judge the health of the store."""
         for key in call.keys:
             del self._flying[key]

@@ -110,7 +110,7 @@ def _answer(found: object) -> Answer:
 def _failure(error: Exception) -> DeliveryError:
     """Return a failure as a `DeliveryError` without secrets. An unexpected exception becomes a transient error."""
     if isinstance(error, TransientError):
-        return TransientError(redacted(text_of(error)) or "the store is away", retry_after=error.retry_after)
+        return TransientError(redacted(text_of(error)) or "the store can't be reached", retry_after=error.retry_after)
     if isinstance(error, PermanentError | PluginError):
         return PermanentError(redacted(text_of(error)))
     if isinstance(error, DeliveryError):

@@ -266,7 +266,7 @@ class Reloader:
         sources_left = asyncio.Event()
         # No `await` up to the next comment: the event loop runs nothing while both configurations are mixed.
         self._pass_on_sinks(plan, sources_left)
-        parts.shared.way.pipeline = pipeline
+        parts.shared.current.pipeline = pipeline
         for name, part in parts.sources.items():
             if name in old_names and part in old_sources:
                 part.intake.open(pipeline)  # its last events use the new pipeline (a removed source's: the old one)
@@ -300,7 +300,7 @@ class Reloader:
                 part.worker.queue.configure(limits_of(name, loaded))
                 continue
             if before is not None:
-                overridden = before.worker.preparing.gone | before.worker.preparing.overriding
+                overridden = before.worker.preparing.removed_overrides | before.worker.preparing.overriding
                 part.worker.preparing.use(*rules_of(name, loaded, plan.lookups), overridden)
                 if part.worker.queue is before.worker.queue:
                     part.worker.queue.configure(limits_of(name, loaded))

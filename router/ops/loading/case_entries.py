@@ -179,7 +179,7 @@ class _CaseChecker:
         wanted = {name for _, name in words(find(node, "sinks"))}
         for item, name in words(find(node, "not_sinks")):
             if name in wanted:
-                self._problems.add(f"{quoted(name)} stands in `sinks` too; keep one", item)
+                self._problems.add(f"{quoted(name)} is in `sinks` too; keep one", item)
         for key in _BY_SINK:
             below = find(node, key)
             for name, entry in (below.entries if isinstance(below, Mapping) else {}).items():

@@ -146,7 +146,7 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise RecordFileError(f"the key {quoted(key)} stands in one mapping twice: which value counts?")
+            raise RecordFileError(f"the key {quoted(key)} appears twice in one mapping: which value counts?")
         found[key] = value
     return found
 

@@ -38,7 +38,7 @@ class QueueBooks:
         self.more = False
         """True if more deliveries were due than the last call returned to the stream."""
         self.abandoned = False
-        """True if entries of a dead router were found; set back by the caller that claims them."""
+        """True if entries of a dead router were found. Reset by the caller that claims them."""
         self.server_time = ServerTime()
         self._context = context
         self._link = link
@@ -54,7 +54,7 @@ class QueueBooks:
         return self._epoch, self._counters.get(f"{Outcome.DROPPED.value}:{Reason.LOST.value}", 0)
 
     def question(self, idle: float = 0.0) -> Question:
-        """Return the question that returns due deliveries to the stream and reads the books.
+        """Return the request that moves due deliveries back to the stream and reads the books.
 
         With `idle`, also ask for entries that were not renewed for `idle` seconds: their router is dead.
         """
@@ -65,7 +65,7 @@ class QueueBooks:
         return Question(self._context.keys, 0 if self._context.ending.begun else MOVES, words)
 
     def read(self, row: Row) -> None:
-        """Read the answer."""
+        """Process the answer to the last request."""
         milliseconds, (moved, due, self.held, self.delayed, lost, left, books) = row
         now = self._context.clock.monotonic()
         self.server_time.heard(milliseconds / 1000, now)

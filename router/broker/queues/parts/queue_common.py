@@ -37,7 +37,7 @@ class Timing:
     """The times of a Redis queue, in seconds. Tests use shorter ones."""
 
     block: float = 10.0
-    """The time that a read waits for entries. A read that has to end earlier is unblocked."""
+    """The time that a read waits for entries. `CLIENT UNBLOCK` ends a read earlier if necessary."""
     unblock: float = 0.5
     """The time after `CLIENT UNBLOCK`, which the server may refuse, until a blocking read is cut off."""
     tick: float = 1.0

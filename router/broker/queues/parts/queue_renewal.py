@@ -31,9 +31,9 @@ class QueueRenewal:
         self._losses: tuple[str, int] | None = None  # `QueueBooks.losses` before the last renewal
         self._wake = asyncio.Event()
         self._due: asyncio.TimerHandle | None = None  # wakes when a retry is due
-        self._failure: Exception | None = None  # why the books could not be read while `run` was resting
+        self._failure: Exception | None = None  # the error of a round while `run` was resting
         self._renew_at = self._check_at = 0.0
-        self._checks = False  # True if the current question asks for entries of dead routers too
+        self._checks = False  # True if the current request also checks for entries of dead routers
 
     def wake(self) -> None:
         """End the current pause of `run`."""
@@ -42,7 +42,7 @@ class QueueRenewal:
     async def run(self, abandoned: Callable[[], Awaitable[None]]) -> None:
         """Repeat the periodic work until cancelled; call `abandoned` when a dead router has left entries.
 
-        The rounds read the books each second without waking this task. It is woken if an answer shows more work.
+        The rounds read the books each second without waking this task. The task is woken if an answer shows more work.
         """
         context, health = self._context, self._context.health
         self._renew_at = context.clock.monotonic() + claims.renew_every(self.idle)
@@ -84,12 +84,12 @@ class QueueRenewal:
     # Called by the rounds: implements `queue_rounds.Member`.
 
     def question(self) -> Question:
-        """Return the question about the books; every `Timing.claim` seconds also about entries of dead routers."""
+        """Return the request for the books; every `Timing.claim` seconds it also checks for entries of dead routers."""
         self._checks = self._context.clock.monotonic() >= self._check_at and not self._context.ending.begun
         return self._books.question(self.idle if self._checks else 0.0)
 
     def read(self, row: Row) -> None:
-        """Read the answer, and wake `run` at once if there is more to do, or when the next retry is due."""
+        """Process an answer. Wake `run` at once if there is more to do, else when the next retry is due."""
         books, now = self._books, self._context.clock.monotonic()
         books.read(row)
         self._failure = None

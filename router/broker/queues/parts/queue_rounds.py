@@ -22,7 +22,7 @@ Row = tuple[int, list[Any]]
 
 
 class Question(NamedTuple):
-    """A request about one queue: its keys, the number of retries it may move, other arguments."""
+    """The request of one queue: its keys, the number of retries to move at most, and other arguments of the script."""
 
     keys: Sequence[str]
     moves: int
@@ -30,28 +30,28 @@ class Question(NamedTuple):
 
 
 class Member(Protocol):
-    """A queue for which the rounds ask."""
+    """A queue that takes part in the rounds."""
 
     @property
     def resting(self) -> bool:
-        """True if the queue wants to be asked for in the next round. While it is at work, it asks by itself."""
+        """True if the next round must include the queue. A queue that is working sends its requests by `ask`."""
 
     def question(self) -> Question:
-        """Return the question as it is to be sent now."""
+        """Return the request to send now."""
 
     def read(self, row: Row) -> None:
-        """Read the answer. It is called before the next question is sent."""
+        """Process the answer. Called before the queue's next request is sent."""
 
     def failed(self, error: Exception) -> None:
-        """Note that a round brought no answer."""
+        """Note that the request of a round failed."""
 
 
 Asked = dict[Member, list[asyncio.Future[None]]]
-"""The queues to ask for, and those who wait for the answer; a round alone leaves the list empty."""
+"""The queues with a request to send, each with the callers of `ask` that wait for the answer; a round has none."""
 
 
 class QueueRounds:
-    """Asks for all resting queues of a router at the same time, and sends simultaneous questions in one script call.
+    """Sends the requests of all resting queues of a router at the same time, in one script call.
 
     The first queue that joins opens the connection; the last one that leaves closes it.
     """
@@ -70,13 +70,13 @@ class QueueRounds:
         return self._link.since
 
     def join(self, member: Member, every: float) -> None:
-        """Ask for `member` every `every` seconds from now on, or more often if another member wants that."""
+        """Send a request of `member` every `every` seconds from now on, or more often if another member needs that."""
         self._members[member] = every
         if self._beat is None:
             self._beat = asyncio.create_task(self._go_round(), name="queues: rounds")
 
     async def leave(self, member: Member) -> None:
-        """Ask for `member` no more."""
+        """Stop sending requests of `member`."""
         self._members.pop(member, None)
         if not self._members:
             tasks = [task for task in (self._beat, self._asking) if task is not None]
@@ -93,7 +93,7 @@ class QueueRounds:
             self._send()
 
     async def ask(self, member: Member) -> None:
-        """Ask for one queue, in one call with all that are asked for now. Raises redis-py's errors."""
+        """Send a request of one queue, together with all requests that are waiting. Raises redis-py's errors."""
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asked.setdefault(member, []).append(answer)
         self._send()
@@ -127,7 +127,10 @@ class QueueRounds:
         except failures.NoPermissionError:
             if share == 1:
                 raise
-            for member, answers in asked.items():  # Redis refuses the call if the keys of a single queue are forbidden
+            for (
+                member,
+                answers,
+            ) in asked.items():  # Redis refuses the whole call if one key is forbidden: ask one by one
                 try:
                     await self._ask({member: answers})
                 except failures.ResponseError as error:
@@ -144,7 +147,7 @@ class QueueRounds:
 
 
 def _fail(asked: Asked, error: Exception) -> None:
-    """Raise an error in those who wait for an answer; a queue for which nobody waits is told by itself."""
+    """Raise an error in all waiting callers of `ask`. For a request without a caller, call `failed` of the queue."""
     for member, answers in asked.items():
         if not answers:
             member.failed(error)

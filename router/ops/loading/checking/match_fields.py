@@ -25,7 +25,7 @@ _EFFECTS = {
 }
 _INSTEAD = {
     "payload": "the paths of `match` begin below the payload: write `{rest}`",
-    "event": "`match` asks the payload alone; a channel stands in `channels`, a source in `sources`, the rest in `when`",
+    "event": "`match` checks only the payload; use `channels` for the channel, `sources` for the source, and `when` for the rest",
 }
 """The correction for a path that begins with a variable of templates, by the name of the variable."""
 

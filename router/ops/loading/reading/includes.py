@@ -107,4 +107,4 @@ def _merge_section(section: str, mine: Mapping, other: Mapping, problems: Proble
 
 def _twice(path: str, mine: Entry, entry: Entry, problems: Problems) -> None:
     first = f"{mine.mark.file.name}:{mine.mark.line}"
-    problems.add(f"stands in two files, first in {first}; keep one", entry.mark, path=path)
+    problems.add(f"is in two files, first in {first}; keep one", entry.mark, path=path)

@@ -104,7 +104,7 @@ def _text(path: Path, name: str, problems: Problems, at: Node | None, *, pipes: 
         return None
     found = _UNPRINTABLE.search(text)
     if found:
-        message = f"the character U+{ord(found[0]):04X} can't stand in YAML; in double quotes write it as an escape"
+        message = f"the character U+{ord(found[0]):04X} is not allowed in YAML; in double quotes, write it as an escape"
         problems.add(message, _place(file, _BREAK.split(text[: found.start()])))
         return None
     return text
@@ -298,7 +298,7 @@ class _Builder:
         if text.startswith("-"):
             self._dash(event)
         if text == "<<":
-            message = "YAML's merge key `<<` is not supported; what sinks share goes under `defaults:`"
+            message = "YAML's merge key `<<` is not supported; put keys that sinks share under `defaults:`"
             self._add(message, event.start_mark)
             return None
         if not isinstance(resolve(text), str):
@@ -382,7 +382,7 @@ class _Builder:
             return Scalar(mark, f"*{name}", f"*{name}", faulty=True)
         node = self._anchors[name]
         if node is None:
-            self._add(f"the alias `*{name}` stands inside what it repeats", event.start_mark)
+            self._add(f"the alias `*{name}` is inside the value that it repeats", event.start_mark)
             raise _StopError
         return self._copy(node, mark)
 
