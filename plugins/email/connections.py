@@ -31,8 +31,8 @@ OUR_NAME = r"(?i)\b(?:helo|ehlo)\b|fully[- ]qualified host"
 class Client(aiosmtplib.SMTP):
     """A connection to the mail server.
 
-    `used` is true if it served a delivery before, `mails` the number of accepted MAIL commands, and `paused` the seconds
-    for which the connection was idle before the current delivery.
+    `used` is true if the connection served a delivery before. `mails` is the number of accepted MAIL commands. `paused` is
+    the idle time before the current delivery, in seconds.
     """
 
     used = False

@@ -179,8 +179,8 @@ def _distance(route: RouteVerdict) -> tuple[int, int, int]:
 class Simulator:
     """Simulates messages under one configuration. Every attempt is assumed to succeed, so no delivery falls back.
 
-    `given` has the records of lookups. If it is None, each field of a lookup is shown as its name, `{{ user.email }}`,
-    and an `only_if` that uses a lookup is assumed to be true. Without `reasons`, the conditions of the routes are not
+    `given` has the records of lookups. If it is None, each field of a lookup is shown as its name, `{{ user.email }}`. An
+    `only_if` that uses a lookup is then assumed to be true. Without `reasons`, the conditions of the routes are not
     listed, because evaluating each of them takes longer than the rest of the simulation.
     """
 

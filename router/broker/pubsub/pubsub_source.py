@@ -1,7 +1,7 @@
 """The pub/sub source: subscribes, notices every loss, resubscribes, and reports how long it was unsubscribed; floor 4.
 
-Redis does not store messages for absent subscribers. So each gap is logged when it begins and when it ends, counted,
-and measured from the last byte before it to the last confirmation after it. Bytes that waited in the socket while the
+Redis does not store messages for absent subscribers. So each gap is counted, and logged when it begins and when it ends.
+A gap is measured from the last byte before it to the last confirmation after it. Bytes that waited in the socket while the
 router was suspended belong to the gap too.
 """
 

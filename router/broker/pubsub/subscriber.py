@@ -112,7 +112,7 @@ class Subscriber(asyncio.BufferedProtocol):
         """Ping every `ping_every` seconds until the connection is lost; return the reason. The second PING may come earlier.
 
         A connection without a byte for `dead_after` seconds is lost too. Time in which our own event loop was blocked
-        does not count as silence of the server, and bytes that wait in the socket are read first.
+        does not count as silence of the server. Bytes that wait in the socket are read first.
         """
         self._silence = ping_every + STANDSTILL
         heard, blocked, next_ping = self.last_byte, 0.0, self._monotonic()

@@ -23,7 +23,7 @@ Entry = list[tuple[Inbox, Event]]
 
 
 class EntryCargo:
-    """Implements `outbox.Cargo`. If a queue has no room, the entry and all later ones wait.
+    """Implements `outbox.Cargo`. If a queue that holds its sources back has no room, the entry and all later ones wait.
 
     If the source is in the same Redis, the script that enqueues the deliveries of an entry also acknowledges the entry,
     in one step. `say` logs a warning, at most once a minute for each subject.

@@ -178,8 +178,8 @@ class Link:
     async def _answer(self, connection: AbstractConnection, command: bytes) -> Any:
         """Send a command and return the answer to exactly this command.
 
-        Each command is followed by an ECHO of a new number. If that number does not follow the answer, the other side
-        (a broken proxy, for example) sent an answer too many or too few, and all later answers would be shifted by one.
+        Each command is followed by an ECHO of a new number. If the number does not follow the answer, the other side sent
+        an answer too many or too few, as a broken proxy may do. All later answers would then be shifted by one.
         """
         with client.broken():
             await connection.send_packed_command(command + self._next_mark())

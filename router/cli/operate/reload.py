@@ -40,8 +40,8 @@ REFUSED = 422
 def reload(config: Path | None, env_file: Path | None, instance: str, *, as_json: bool) -> int:
     """Load the configuration again in the running router, and print the changes.
 
-    The router loads the file that it was started with; `-c` only gives its admin address. If the new configuration
-    can't work, the old one stays in force, every fault is listed, and the exit code is 78, or 69 if a Redis could not be
+    The router loads the file that it was started with; `-c` only gives its admin address. If the new configuration can't
+    work, the old one stays in force and every fault is listed. The exit code is then 78, or 69 if a Redis could not be
     reached.
     """
     told = running(config, env_file, instance, prefers_socket=True).post(RELOAD, PATIENCE, refusal=REFUSED)

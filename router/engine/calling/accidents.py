@@ -1,7 +1,7 @@
 """The place of an unexpected error in a plugin's code: file and line, and at `debug` the traceback; floor 5.
 
-The first frame that belongs neither to the router nor to the standard library is the plugin's, and so are all others of
-the same top-level package. Each drop-in has a top-level package of its own.
+The plugin's frames are found by their package. The first frame outside the router and the standard library belongs to the
+plugin, and so do all frames of the same top-level package. Each drop-in has a top-level package of its own.
 """
 
 from __future__ import annotations

@@ -226,7 +226,7 @@ def _filled(answers: Answers) -> Answers:
 def _relevant(bench: Workbench, answers: Answers) -> list[Problem]:
     """Return the faults of the answers so far.
 
-    The sink of a plugin may need more options than the questions so far. Then only faults of given answers are returned.
+    Options of the sink may still be missing. Then only the faults of given answers are returned.
     """
     filled = _filled(answers)
     faults = bench.faults(filled)

@@ -30,7 +30,7 @@ def look_for_the_unreachable(draft: Draft) -> None:
     """Add warnings of the unreachable, and notes of probable mistakes."""
     _slips_in_globs(draft)
     reach = Reach(draft.sources, [config.channels for config, _, _ in draft.schemas], draft.routes)
-    _routes_that_hear_nothing(draft, reach)
+    _unread_channels(draft, reach)
     _routes_behind_final_ones(draft, reach)
     if draft.unmatched == "drop":
         _sources_that_no_route_takes(draft)
@@ -71,7 +71,7 @@ def _places(draft: Draft) -> dict[str, Node]:
     return {name: item for item in items(draft.root.get("routes")) if (name := word(find(item, "id"))) is not None}
 
 
-def _routes_that_hear_nothing(draft: Draft, reach: Reach) -> None:
+def _unread_channels(draft: Draft, reach: Reach) -> None:
     """Warn of channels of a route that none of its sources reads."""
     places = _places(draft)
     for route in draft.routes:
