@@ -22,14 +22,14 @@ class Clock(Protocol):
 
 
 class Removal(NamedTuple):
-    """A change of the source's entry, made by the script that appends its deliveries to Redis queues, in the same step.
+    """A change of a source's entry by the script that appends its deliveries to Redis queues, in the same step.
 
-    `kind` names the change, and the condition under which the deliveries are appended:
+    The script appends the deliveries that are not named in the entry's mark. It appends none if the entry is pending
+    for a consumer other than `owner`. `kind` is the change of the entry `item` of the stream `key` for the `group`:
 
-    - `xack`: acknowledge the entry `item` of the stream `key` for the `group`, and remove its mark. Appends the
-      deliveries that the mark does not name, none where the entry is pending for a consumer other than `owner`.
-    - `xdel`: acknowledge it likewise, and delete it from the stream. Appends under the condition of `xack`.
-    - `mark`: mark the same entry as enqueued, with the names of these deliveries. Appends under the condition of `xack`.
+    - `xack`: acknowledge the entry, and remove its mark.
+    - `xdel`: acknowledge the entry, remove its mark, and delete the entry from the stream.
+    - `mark`: mark the entry as enqueued, with the names of these deliveries.
     """
 
     kind: Literal["xack", "xdel", "mark"]
@@ -49,13 +49,13 @@ class Receipt(Protocol):
         """Set the number of deliveries or dead letters made of the entry; 0 completes it. Called once per position."""
 
     def add(self, position: int, deliveries: int) -> None:
-        """Expect so many more deliveries, because one of the entry's deliveries was split."""
+        """Expect `deliveries` more deliveries, because one of the entry's deliveries was split."""
 
     def settle(self, position: int) -> None:
-        """Note that one delivery of the entry is settled."""
+        """Record that one delivery of the entry is settled."""
 
     def returned(self, position: int) -> None:
-        """Note that a failed attempt has returned and will be retried: it did not crash the process."""
+        """Record that a failed attempt has returned and will be retried: it did not crash the process."""
 
     def open(self, position: int) -> int:
         """Return the number of the entry's deliveries that are not settled."""
@@ -63,26 +63,27 @@ class Receipt(Protocol):
     def removal(self, position: int, *, whole: bool) -> Removal | None:
         """Return the change of the entry to make in the step that enqueues its deliveries in Redis; None for no change.
 
-        `whole` means that these are all its open deliveries. Otherwise the entry stays, marked as enqueued in part.
+        `whole` is true if these are all open deliveries of the entry. Otherwise the entry stays, marked as enqueued in
+        part.
         """
 
     def handed_over(self, position: int) -> None:
-        """Note that one delivery is settled: it is in a Redis queue, and the source need not acknowledge the entry.
+        """Record that one delivery is settled: it is in a Redis queue, and the source need not acknowledge the entry.
 
         The script has removed the entry, or reported that another router has it (`taken_over` was called).
         """
 
     def marked(self, position: int) -> None:
-        """Note that the script has marked the entry: its deliveries to Redis queues are enqueued, others are open.
+        """Record that the script has marked the entry: its deliveries to Redis queues are enqueued, others are open.
 
-        The acknowledgement of the entry later removes the mark in the same step.
+        The script that acknowledges the entry later removes the mark in the same step.
         """
 
     def gone(self, position: int) -> None:
-        """Note that the entry was pending for no consumer when its deliveries were enqueued. `marked` is called too."""
+        """Record that no consumer had the entry pending when its deliveries were enqueued. `marked` is called too."""
 
     def taken_over(self, position: int) -> None:
-        """Note that the entry is pending for another router: this router neither enqueues nor acknowledges it."""
+        """Record that the entry is pending for another router: this router neither enqueues nor acknowledges it."""
 
 
 class Sign(NamedTuple):
@@ -96,23 +97,23 @@ class Sign(NamedTuple):
     doing: str
     """The operation, in words that fit before `for 31 s`."""
     since: float | None
-    """The monotonic time in seconds at which it began; None while waiting for something that may never come."""
+    """The monotonic time in seconds at which the operation began; None while the component waits for input."""
     limit: float = 30.0
-    """More than a command to Redis takes at most, with all its timeouts."""
+    """The longest duration in seconds. The default is above the longest Redis command, with all its timeouts."""
     ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """The configured limits of one sink's queue. The last three are for queues that outlive the process."""
+    """The limits of one sink's queue. `hold`, `idle` and `overriding` are for durable queues only."""
 
     max_events: int
     max_bytes: int
     when_full: Literal["block", "drop-newest", "drop-oldest"]
     hold: int = 500
-    """Deliveries that are read ahead of the workers, at most."""
+    """The largest number of deliveries that are read ahead of the workers."""
     idle: float = 60.0
-    """Seconds without renewal after which a delivery in flight belongs to a dead router."""
+    """Seconds without renewal after which the router of a delivery in flight counts as dead."""
     overriding: frozenset[str] = frozenset()
     """The routes that override options of the sink."""
 
@@ -141,10 +142,10 @@ class WorkQueue(Protocol):
         """The number of deliveries among `events` that wait for their next attempt."""
 
     async def take(self, most: int) -> tuple[list[Event], int]:
-        """Return the next deliveries, at least one and at most `most`, and their bytes; wait until there are some."""
+        """Return the next deliveries, at most `most`, and their bytes; wait until there is at least one."""
 
     def may_wait(self, event: Event) -> bool:
-        """Return whether a delivery may stay in flight for long without an attempt; if not, return it by `later`."""
+        """Return whether a delivery may stay in flight for long without an attempt. If not, call `later`."""
 
     def later(self, event: Event, delay: float) -> None:
         """Return a delivery to the queue, to be retried after `delay` seconds."""
@@ -162,13 +163,16 @@ class WorkQueue(Protocol):
         """Wait until no delivery is left that this router could attempt."""
 
     def due_in(self) -> float | None:
-        """Return the seconds until the next delayed delivery is due (0 or less: it is due); None if none waits."""
+        """Return the seconds until the next delayed delivery is due (0 or less: it is due); None if none is delayed."""
 
     def holds_up(self, taken: Sequence[Event]) -> bool:
-        """Return whether a shutdown must wait, apart from attempts under way; `taken` deliveries wait with workers."""
+        """Return whether a shutdown must wait for deliveries without an attempt under way.
+
+        `taken` are the deliveries that workers have taken and not attempted yet.
+        """
 
     def close(self, taken: Sequence[Event]) -> int:
-        """Stop the queue; `taken` are deliveries in flight that will not be settled. Return the number of losses."""
+        """Stop the queue; return the number of lost deliveries. `taken` are unsettled deliveries in flight."""
 
 
 class Queue(WorkQueue, Protocol):
@@ -208,26 +212,26 @@ class Queue(WorkQueue, Protocol):
         """Use other limits from now on. Deliveries in the queue stay, even beyond the limits."""
 
     async def refresh(self) -> None:
-        """Fetch the queue's size and its shared book, both of one moment. May raise, may take its time."""
+        """Fetch the queue's size and its shared book, as of the same moment. May raise, and may be slow."""
 
     def signs(self) -> Iterable[Sign]:
         """Return the progress of the queue, for the watchdog."""
 
     def leave(self, *, handed_over: bool) -> list[Event]:
-        """Remove and return the deliveries that wait in this process alone, due or not; a durable queue returns none.
+        """Remove and return the deliveries that wait only in this process, due or not; a durable queue returns none.
 
-        With `handed_over` the caller puts them into another queue of the sink, and they count as handed over here.
-        Otherwise the caller must settle each of them.
+        If `handed_over` is true, the caller puts them into another queue of the sink, and they are counted as handed
+        over. Otherwise the caller must settle each of them.
         """
 
     async def end(self, patience: float) -> None:
-        """Report outcomes and release the rest to the server, within `patience` seconds, and disconnect."""
+        """Report outcomes and release all other deliveries to the server, within `patience` seconds, and disconnect."""
 
 
 Dropped = Callable[[Iterable[Event], Sequence[str], Reason], None]
-"""Counts and logs dropped deliveries of one sink. Arguments: the deliveries, the channel of each, the reason.
+"""A function that counts and logs dropped deliveries of one sink: the deliveries, their channels, the reason.
 
-The deliveries are decoded only if the log names each of them, so the iterable may decode records lazily.
+The function iterates over the deliveries only if the log names each of them, so the iterable may decode them lazily.
 """
 
 
@@ -280,16 +284,16 @@ class Source(Protocol):
 
     @property
     def possibly_repeated(self) -> int:
-        """The number of entries completed here that another router may have had too."""
+        """The number of entries completed here that another router may have delivered too."""
 
     def signs(self) -> Iterable[Sign]:
         """Return the progress of the source, for the watchdog. Retries during an outage count as progress."""
 
     def succeed(self, other: Source) -> None:
-        """Replace a source that stops. Entries that `other` has in flight, and will acknowledge, are not read again."""
+        """Replace the source `other`, which stops. Its entries in flight are not read again: it acknowledges them."""
 
     async def start(self) -> None:
-        """Connect and subscribe; return when the server has confirmed everything.
+        """Connect and subscribe; return when the server has confirmed every subscription.
 
         Raises `UnavailableError` if the server can't be reached within the time allowed, `ConfigError` if it refuses.
         """
@@ -298,7 +302,7 @@ class Source(Protocol):
         """Read and pass on events until `stop`; reconnect after every loss."""
 
     async def stop(self) -> None:
-        """Stop reading; return when the last batch was passed on."""
+        """Stop reading; return when the last batch is passed on."""
 
     async def close(self) -> None:
         """Acknowledge complete entries and close the connections. Call after the drain."""
@@ -314,7 +318,7 @@ class Switchable(Protocol):
         """
 
     def switch(self) -> None:
-        """Use the subscriptions of `prepare`, and only those, from now on."""
+        """Use only the subscriptions of `prepare` from now on."""
 
     def give_up(self) -> None:
         """Roll back `prepare`."""

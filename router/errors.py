@@ -1,7 +1,7 @@
 """The exceptions of event-router and the closed sets of reasons; floor 0, imports nothing of ours.
 
-Configuration problems, each with its place in a file, are for the operator. Delivery errors (`TransientError`,
-`PermanentError`, `SinkError`, `PartialError`) are raised by a sink; the router decides whether to retry.
+Problems of the configuration, each with its place in a file, are for the operator. Sinks raise delivery errors
+(`TransientError`, `PermanentError`, `SinkError`, `PartialError`); the router decides whether to retry.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 Scope = Literal["sink", "address"]
-"""The target of a pause that the other side asked for: the whole sink, or the addresses of the delivery."""
+"""The target of a pause that a service asked for: the whole sink, or the addresses of the delivery."""
 
 
 class Reason(StrEnum):
@@ -105,9 +105,9 @@ class RouterError(Exception):
 class Problem:
     """A fault of the configuration and its place.
 
-    `file`, `line` and `column` (1-based) name the place and `path` the key (`sinks.audit.path`). `message` says what is
-    wrong and what is allowed; `brief` is the message without a long list of what is allowed, where there is one. `excerpt`
-    is printed below the message: the faulty line and a line with a caret below its place, or the line as it was meant.
+    `file`, `line` and `column` (1-based) name the place and `path` the key (`sinks.audit.path`). `message` names the
+    fault and the permitted values; `brief` is the message without a long list of values, or None if there is no such
+    list. `excerpt` is printed below the message: the faulty line and a caret below the fault, or the corrected line.
     `severity` is `error`, `warning` (an error for `check --strict`) or `note`.
     """
 
@@ -126,13 +126,13 @@ class Problem:
         return ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
 
     def headline(self, *, verbose: bool = False) -> str:
-        """Return the place, the path and the message in one line; `verbose` is with all that is allowed."""
+        """Return the place, the path and the message on one line; `verbose` includes long lists of permitted values."""
         message = self.message if verbose or self.brief is None else self.brief
         text = ": ".join(part for part in (self.place, self.path, message) if part)
         return text if self.severity == "error" else f"{text} [{self.severity}]"
 
     def frame(self) -> str:
-        """Return the excerpt as it is printed below: a faulty line with its number, a corrected one alone."""
+        """Return the excerpt for printing: a faulty line with its number, or a corrected line without one."""
         lines = (self.excerpt or "").splitlines()
         if len(lines) == 2 and lines[1].strip() == "^":
             number = f"{self.line or ''}"
@@ -145,9 +145,9 @@ class Problem:
 
 @dataclass
 class ConfigError(RouterError):
-    """A configuration that can't be used; `problems` holds all faults found. Exit code 78.
+    """A configuration that can't be used. `problems` are all faults found. Exit code 78.
 
-    `files` are the files read before the error: a change of one of them may remove it.
+    `files` are the files read before the error. A change of one of them may remove the error.
     """
 
     problems: Sequence[Problem] = field(default_factory=list)
@@ -183,12 +183,12 @@ class DeliveryError(RouterError):
 
 
 class TransientError(DeliveryError):
-    """A failure that may pass: the router retries the delivery later.
+    """A temporary failure: the router retries the delivery later.
 
-    `retry_after` is the time in seconds that the other side asked for, clamped to between 1 second and 1 hour. No
-    attempt begins before that time is over, and this attempt is not counted. `scope` says for what: `sink` for all
-    deliveries of the sink, `address` for deliveries to the same addresses. None means `address` if the address comes
-    from a template, else `sink`.
+    `retry_after` is the time in seconds that the service asked for. The router uses at least 1 second and at most 1
+    hour. It makes no attempt before that time is over, and does not count this attempt. `scope` is the target of the
+    pause: `sink` for all deliveries of the sink, `address` for deliveries to the same addresses. None means `address`
+    if the address comes from a template, else `sink`.
     """
 
     retry_after: float | None = None  # a plugin's subclass may forget to call `__init__`
@@ -203,14 +203,14 @@ class TransientError(DeliveryError):
 
 
 class PermanentError(DeliveryError):
-    """A failure that will never pass for this message: the delivery becomes a dead letter, reason `permanent`."""
+    """A failure that retries of this message can't cure: the delivery becomes a dead letter, reason `permanent`."""
 
 
 class SinkError(DeliveryError):
-    """A fault of the sink, not of the message (a refused credential, a wrong URL).
+    """A fault of the sink and not of the message, such as a refused credential or a wrong URL.
 
-    The sink's circuit breaker opens, and the attempt is not counted. `retry_after` is the least delay in seconds that
-    the other side asked for, or None.
+    The sink's circuit breaker opens, and the attempt is not counted. `retry_after` is the smallest delay in seconds
+    that the service asked for, or None.
     """
 
     retry_after: float | None = None
@@ -233,11 +233,11 @@ class PartialError(DeliveryError):
 
 
 class PluginError(DeliveryError):
-    """A plugin that broke its contract (a wrong result, for example): the delivery becomes a dead letter, `plugin`."""
+    """A plugin that broke its contract, such as by a wrong result: the delivery becomes a dead letter, `plugin`."""
 
 
 class TemplateError(EventError):
-    """A template that failed for this event (a missing field, a failing filter); the text says which and why."""
+    """A template that failed for this event, such as by a missing field; the text names the template and the cause."""
 
 
 class AddressError(EventError, ValueError):

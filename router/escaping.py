@@ -1,6 +1,6 @@
-"""Functions that make outside text safe to show, and cut it to a length; floor 0, imports no other module of ours.
+"""Functions that make external text safe to show, and cut it to a length; floor 0, imports no other module of ours.
 
-Every line for people and every line of JSON passes one of these functions.
+Every line of text and every line of JSON that the router prints passes one of these functions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MARK = "…"
 def escape(text: str, *, newlines: bool = False) -> str:
     r"""Escape characters that control a terminal, end a line or change the text direction, as `\u001b` or `\n`.
 
-    With `newlines`, line breaks stay, for texts of several lines.
+    If `newlines` is true, line breaks stay, for texts of several lines.
     """
     if text.isascii() and text.isprintable():
         return text

@@ -1,7 +1,7 @@
-"""Functions for files named in a configuration: bounded reading, and the check of who else may write them; floor 1.
+"""Functions for files named in a configuration: bounded reading, and the check whether others may write them; floor 1.
 
-Opening a named pipe blocks until it has a writer, and a device may return bytes forever. So that the daemon never
-hangs, the kind of a file is checked before it is read.
+Opening a named pipe blocks until it has a writer, and a device may return bytes forever. The kind of a file is
+therefore checked before it is read, so that the daemon never hangs.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class UnreadableError(ValueError):
 def read_file(path: Path, *, most: int = LARGEST, pipes: bool = False) -> bytes:
     """Return the bytes of a regular file of at most `most` bytes. Raises `UnreadableError`.
 
-    With `pipes`, a pipe or `STDIN` is read too, within `PATIENCE` seconds. That is for commands, which read once; the
-    daemon reads its files again at each reload.
+    If `pipes` is true, a pipe or `STDIN` is read too, within `PATIENCE` seconds. Only commands, which read once, use
+    it: the daemon reads its files again at each reload.
     """
     is_stdin = pipes and path == STDIN
     with _explained():
@@ -67,7 +67,7 @@ def resolve_path(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Raise `UnreadableError` for errors of the system and of its encoding of file names."""
+    """Translate errors of the system and of its encoding of file names to `UnreadableError`."""
     try:
         yield
     except UnreadableError:
@@ -109,8 +109,8 @@ def _piped(file: int, most: int) -> bytes:
 def distrust(path: Path, *, regular: bool = False, sticky: bool = False) -> str | None:
     """Return why a file or folder is untrusted (other users own or may write it), and the cure; None if it is trusted.
 
-    With `regular` it must be a regular file. With `sticky`, a folder that others may write is trusted if it has the
-    sticky bit: then nobody else can replace our file in it.
+    If `regular` is true, anything but a regular file is untrusted. If `sticky` is true, a folder that others may write
+    is trusted if it has the sticky bit, because then other users can't replace our file in it.
     """
     try:
         info = path.stat()

@@ -40,9 +40,9 @@ class RegisterSink(Protocol):
         """Register the sink type `name`, the value of `type:` in the configuration.
 
         `sink` is an async function, a plain function (called in daemon threads of its own sink) or a class. `options`
-        is its pydantic model; without a model the sink takes no options. `queue`, `concurrency` and `batch` (events per
-        call, for classes with `deliver_batch`) are defaults that the configuration may override. `execution="process"`
-        runs a plain function in a pool of processes.
+        is the pydantic model of the options; without a model the sink takes none. `queue`, `concurrency` and `batch`
+        (events per call, for classes with `deliver_batch`) are defaults that the configuration may override.
+        `execution="process"` runs a plain function in a pool of processes.
 
         Raises `ValueError` if `name` is taken or an argument is invalid.
         """
@@ -55,12 +55,12 @@ class RegisterLookup(Protocol):
         """Register the lookup type `name`, the value of `type:` in the section `lookups`.
 
         `fetch` is an async function, a plain function (called in a daemon thread) or a class. A function takes `(key,
-        options)`, and `context` as a third parameter where it needs that; it returns the record, a mapping, or None if
-        there is no such record. A class takes the options in `__init__` and has `fetch_many(keys)`, which returns one
-        `mapping | None | Exception` per key, in order, and may have `open(context)` and `close()`. There are 500 keys at
-        most in one call. Raise `TransientError` while the store is away: the deliveries wait.
+        options)`, and optionally `context` as its third parameter. It returns the record, which is a mapping, or None
+        if there is no such record. A class takes the options in `__init__`. Its method `fetch_many(keys)` returns one
+        `mapping | None | Exception` per key, in order; a call has at most 500 keys. The class may also have
+        `open(context)` and `close()`. Raise `TransientError` while the store is unavailable: the deliveries wait.
 
-        `options` is its pydantic model; without a model the lookup takes no options of its own.
+        `options` is the pydantic model of the options; without a model the lookup takes no options of its own.
 
         Raises `ValueError` if `name` is taken or an argument is invalid.
         """

@@ -1,9 +1,9 @@
 """The field types of a sink's options; floor 1. Plugin authors import them from `router.api`.
 
 The router renders fields of type `Template`, `Text`, `Html` and `Addresses` for each delivery; the plugin gets plain
-values. It never shows a `Secret`. The types may be used inside lists, mappings, nested models, `Annotated[…]` and
-unions: `text: Text | None = None`, `headers: dict[str, Template] = {}`, `body: Annotated[str, Text(escape="mrkdwn")] =
-""`, `to: Annotated[list[str], Addresses(kind="mail")] = []`.
+values. The router never shows a `Secret`. The types may be used inside lists, mappings, nested models, `Annotated[…]`
+and unions: `text: Text | None = None`, `headers: dict[str, Template] = {}`, `body: Annotated[str,
+Text(escape="mrkdwn")] = ""`, `to: Annotated[list[str], Addresses(kind="mail")] = []`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ Escape = Callable[[str], str] | str
 """The escaping of a value for a sink: a function of the text, or the name of a method of the options model."""
 
 STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", validate_default=True)
+"""The pydantic configuration of options: strict types, frozen, unknown keys refused."""
 
 TEMPLATE_FILES = "template_files"
 """The key, in pydantic's validation context, of the function that reads `{file: mail/order.html}`.
@@ -37,9 +38,10 @@ and returns a `TemplateFile`, or raises `ValueError`, which is reported at that 
 """
 
 ALLOW_PRIVATE = "allow_private"
-"""The key, in the same context, of the sink's host key `allow_private`.
+"""The key, in the same context, of the value of the sink's host key `allow_private`.
 
-The key is absent if the sink is unknown: in `defaults`, and in the process of a sink with `execution="process"`.
+The context lacks the key if the sink is unknown: in `defaults`, and in the process of a sink with
+`execution="process"`.
 """
 
 
@@ -57,7 +59,7 @@ class TemplateFile(str):
     read: Callable[[str], str]
 
     def __new__(cls, text: str, *, name: str, read: Callable[[str], str]) -> Self:
-        """Make a template of the file's `text`, its `name` and the function that reads its includes."""
+        """Return a template with the file's `text`, its `name` and the function that reads its includes."""
         self = super().__new__(cls, text)
         self.name = name
         self.read = read
@@ -98,13 +100,13 @@ class Template(str):
     autoescape: ClassVar[bool] = False
 
     def __new__(cls, value: str = "", *, escape: Escape | None = None) -> Self:
-        """Make a marker; `escape` is a function of the value's text, or the name of a method of the options model."""
+        """Return a marker. `escape` is a function of the value's text, or the name of a method of the options model."""
         self = super().__new__(cls, value)
         self.escape = escape
         return self
 
     def __eq__(self, other: object) -> bool:
-        """Compare class and `escape` too: `Annotated` caches by equality and would confuse different markers."""
+        """Compare class and `escape` too, because `Annotated` caches by equality and would confuse other markers."""
         if isinstance(other, Template):
             return type(other) is type(self) and other.escape == self.escape and str.__eq__(self, other)
         return self.escape is None and str.__eq__(self, other)
@@ -147,7 +149,7 @@ class Html(Text):
 
 
 def _listed(value: Any) -> Any:
-    """Return addresses as a list: a single address becomes a list of one, a number (a chat's id) its digits."""
+    """Return addresses as a list. A single address becomes a list of one, and a number, such as a chat's id, a text."""
     items = value if isinstance(value, list | tuple) else [value]
     return [str(item) if type(item) is int else item for item in items]
 
@@ -155,10 +157,10 @@ def _listed(value: Any) -> Any:
 class Addresses(list[str]):
     """The addresses of the recipients: a template or a list of templates. Renders to a list; commas separate addresses.
 
-    `to: Addresses` accepts addresses of any kind: stripped, without empty ones and duplicates, never with a control
-    character. `Annotated[list[str], Addresses(kind="mail")]` requires the syntax of a mailbox (`jane@example.org`,
-    `"Doe, Jane" <jane@example.org>`). A field whose addresses are no recipients, such as Reply-To, sets
-    `recipients=False`: it does not count as an address of the delivery and is never split.
+    `to: Addresses` accepts addresses of any kind. They are stripped; empty ones and duplicates are removed, and control
+    characters are refused. `Annotated[list[str], Addresses(kind="mail")]` requires the syntax of a mailbox
+    (`jane@example.org`, `"Doe, Jane" <jane@example.org>`). A field whose addresses are no recipients, such as Reply-To,
+    sets `recipients=False`. Such addresses are not among those of the delivery, and are never split.
     """
 
     def __init__(

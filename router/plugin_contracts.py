@@ -18,7 +18,7 @@ QueueType = Literal["memory", "redis"]
 Execution = Literal["process"]
 
 Result = str | Exception | None
-"""The result of one delivery of a batch: None or the other side's answer if it was delivered, else the error."""
+"""The result of one delivery of a batch: None or the service's answer if it was delivered, else the error."""
 
 
 class HttpResponse(Protocol):
@@ -41,7 +41,7 @@ class HttpResponse(Protocol):
 
 
 class HttpClient(Protocol):
-    """The guarded HTTP client of a sink: addresses are checked when they are dialled, redirects are never followed."""
+    """The guarded HTTP client of a sink. It checks addresses when it connects, and never follows a redirect."""
 
     async def request(
         self,
@@ -59,8 +59,8 @@ class HttpClient(Protocol):
         sink's key `allow_private` in the configuration permits it for all requests.
 
         Raises `TransientError` (no connection, no answer), `SinkError` (a certificate that can't be trusted) or
-        `PermanentError` (a private address, a URL with a space or a letter outside ASCII). No error names the URL: it
-        may hold a credential.
+        `PermanentError` (a private address, a URL with a space or a letter outside ASCII). No error names the URL,
+        because it may hold a credential.
         """
 
 
@@ -84,12 +84,12 @@ class RedisClient(Protocol):
 
 
 class SinkContext(Protocol):
-    """The tools that a sink is given: its log, the HTTP client, Redis, threads, a clock, a state."""
+    """The tools of a sink: its log, the HTTP client, Redis, threads, a clock, a state."""
 
     name: str
     """The sink's name in the configuration."""
     log: BoundLogger
-    """A logger that knows the sink: `context.log.warning("what happened", detail=…)`."""
+    """A logger that adds the sink's name: `context.log.warning("what happened", detail=…)`."""
     clock: Clock
     base: str
     """The folder for relative paths of files to write."""
@@ -119,18 +119,18 @@ class SinkContext(Protocol):
 
 
 class Sink:
-    """The base class of sinks that open and close something. (A class with the same methods works without it.)
+    """The base class of sinks that open and close something. A class with the same methods works without it.
 
-    `__init__` takes the sink's options as configured, templates unrendered. Define one of
+    `__init__` takes the sink's options as configured, templates unrendered. Define one of these methods:
 
-    - `async def deliver(self, event, options)`: to return means delivered. Return None, or as `str` the other side's
+    - `async def deliver(self, event, options)`: a return means delivered. Return None, or as `str` the service's
       answer, such as a message id. Raise `TransientError`, `PermanentError`, `SinkError` or `PartialError`.
     - `async def deliver_batch(self, batch)`: takes (event, options) pairs. Return None if all are delivered, else one
       `None | str | Exception` per pair, in order: delivered, delivered with that answer, or the error.
     """
 
     local: ClassVar[bool] = False
-    """True if the sink writes on this machine only, so that `deliver: print` need not suppress it."""
+    """True if the sink writes on this machine only. With `deliver: print` the router calls such a sink all the same."""
 
     async def open(self, context: SinkContext) -> None:
         """Prepare for deliveries. Called once before the first delivery, and again after an exception."""
@@ -144,18 +144,18 @@ SinkCallable = Callable[..., Awaitable[str | None]] | Callable[..., str | None] 
 
 
 class LookupOptions(BaseModel):
-    """The base of a lookup's options: strict types, unknown keys refused, frozen. They hold no templates."""
+    """The base of a lookup's options: strict types, unknown keys refused, frozen. The options hold no templates."""
 
     model_config = STRICT
 
 
 class LookupContext(Protocol):
-    """The tools that a lookup is given: its log, the HTTP client, threads, a clock."""
+    """The tools of a lookup: its log, the HTTP client, threads, a clock."""
 
     name: str
     """The lookup's name in the configuration."""
     log: BoundLogger
-    """A logger that knows the lookup."""
+    """A logger that adds the lookup's name."""
     clock: Clock
 
     @property

@@ -6,6 +6,6 @@ from __future__ import annotations
 def counted(number: int, one: str, many: str = "") -> str:
     """Return a number with its noun, or with noun and verb: `1 item waits`, `2 items wait`.
 
-    `many` is the form for every other number than 1; without it `one` gets an s.
+    `many` is the form for every number but 1. By default it is `one` with an `s`.
     """
     return f"{number} {one if number == 1 else many or f'{one}s'}"

@@ -1,6 +1,6 @@
-"""The entries of `tests:`: an event, and what must become of it; floor 1.
+"""The entries of `tests:`: an event, and the expectations about it; floor 1.
 
-The models say how an entry is written. `Case` and `CaseStep` are an entry that was checked, with its payload as bytes.
+The models define how an entry is written. `Case` and `CaseStep` are a checked entry, with its payload as bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from router.config.scalars import seconds_of
 from router.options import STRICT
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
-"""The time of the fake clock at which a test begins, where it says nothing else: seconds since the epoch."""
+"""The default time of the fake clock at which a test begins, in seconds since the epoch."""
 
 _AFTER = re.compile(r"\+(.+)", re.DOTALL)
 
@@ -30,7 +30,7 @@ def _time(value: str) -> str:
 def moment_of(written: str, start: float) -> float:
     """Return a time in seconds since the epoch: RFC 3339, or a duration after the start such as `+10m`.
 
-    Raises `ValueError`.
+    Raises `ValueError` for any other text.
     """
     after = _AFTER.fullmatch(written)
     if after is not None:
@@ -48,7 +48,7 @@ def moment_of(written: str, start: float) -> float:
 
 
 CaseTime = Annotated[str, AfterValidator(_time)]
-"""A time of the fake clock, as it is written."""
+"""A time of the fake clock, as written."""
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 Texts = str | list[str]
@@ -84,10 +84,10 @@ class CaseEvent(CaseModel):
 
 
 class Expected(CaseModel):
-    """The expectations of a test about its event. Whatever is left out may be as it is, but for failures."""
+    """The expectations of a test about its event. Results without an expectation are not compared, except failures."""
 
     sinks: list[str] | None = Field(
-        None, description="exactly the sinks that deliver; one with two deliveries stands twice"
+        None, description="exactly the sinks that deliver; a sink with two deliveries is listed twice"
     )
     not_sinks: list[str] | None = Field(None, description="sinks that do not deliver")
     routes: list[str] | None = Field(None, description="exactly the routes that take the event")
@@ -111,7 +111,7 @@ class Expected(CaseModel):
 
 
 class StepConfig(CaseModel):
-    """A step of a test that plays a sequence."""
+    """A step of a test with several events."""
 
     at: CaseTime | None = Field(None, description="the time of the clock: RFC 3339, or +10m after the start")
     event: CaseEvent = Field(description="the event: {channel, payload}")
@@ -126,7 +126,7 @@ class CaseConfig(CaseModel):
     expect: Expected | None = Field(None, description="what must become of it")
     lookups: dict[str, dict[str, dict[str, Any] | None]] = Field(
         default_factory=dict,
-        description="the records of lookups, by name and by key as it is rendered; there are no others",
+        description="the records of lookups, by name and by rendered key; there are no other records",
     )
     steps: Annotated[list[StepConfig], Field(min_length=1)] | None = Field(
         None, description="several events in a row, in place of `event` and `expect`"
@@ -145,7 +145,7 @@ class CaseConfig(CaseModel):
 
 
 class CaseStep(msgspec.Struct, frozen=True):
-    """An event of a test and what must become of it. Times are seconds since the epoch; deliveries are made at `now`."""
+    """An event of a test and its expectations. Times are seconds since the epoch. Deliveries are made at `now`."""
 
     channel: bytes
     raw: bytes
@@ -157,7 +157,7 @@ class CaseStep(msgspec.Struct, frozen=True):
 
 
 class Case(msgspec.Struct, frozen=True):
-    """A test that was checked: its name, where it is written, its steps, and the records of lookups by name and key."""
+    """A checked test: its name, its place, its steps, and the records of lookups by name and key."""
 
     name: str
     file: str

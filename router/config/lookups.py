@@ -1,4 +1,4 @@
-"""The typed configuration of lookups: where the records of a delivery's user, company or device come from; floor 1."""
+"""The models of lookups, which find the records of a delivery's user, company or device; floor 1."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from router.options import Secret
 LOOKUP_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 
 TAKEN = frozenset(
-    (  # noqa: SIM905  # a list of words
+    (  # noqa: SIM905  # a list of names
         "payload event events route sink on cidr range dict cycler joiner namespace loop self super true false none null "
         "True False None and or not in is if else"
     ).split()
 )
-"""The names that templates know already."""
+"""The names that a lookup can't have, because they have a meaning in templates."""
 
 _ORIGIN = re.compile(r"https?://[^/?#\s{}]+(?=[/?#]|$)", re.IGNORECASE)
 
@@ -27,12 +27,12 @@ Missing = Literal["dead-letter", "suppress", "empty"]
 
 
 class LookupKeys(Model):
-    """The keys of every lookup."""
+    """The keys of the configuration of every lookup."""
 
     type: str = Field(description="where the records come from")
-    ttl: Duration = Field(60.0, description="how long a record, or that there is none, is remembered")
+    ttl: Duration = Field(60.0, description="how long a record, or its absence, is cached")
     missing: Missing = Field(
-        "dead-letter", description="what becomes of a delivery whose record is not there; `empty`: its fields are empty"
+        "dead-letter", description="what happens to a delivery without a record; `empty`: its fields are empty"
     )
 
 
@@ -41,7 +41,7 @@ _KEY = "a template that gives the key of the record: user:{{ payload.user_id }}"
 
 
 class RedisHashConfig(LookupKeys):
-    """Records that are hashes in Redis."""
+    """The configuration of a lookup whose records are hashes in Redis."""
 
     type: Literal["redis-hash"] = Field(description="where the records come from")
     key: _Key = Field(description=_KEY)
@@ -49,13 +49,13 @@ class RedisHashConfig(LookupKeys):
 
 
 class FileLookupConfig(LookupKeys):
-    """Records that stand in a file, which is read again when it changes."""
+    """The configuration of a lookup whose records are in a file. The file is read again when it changes."""
 
     type: Literal["file"] = Field(description="where the records come from")
     key: _Key = Field(description=_KEY)
     path: _Key = Field(description="a file with the name ending .csv, .json, .yaml or .yml, relative to this file")
     by: _Key | None = Field(
-        None, description="the column or field that holds the key; left out where the file is a mapping of keys"
+        None, description="the column or field that holds the key; left out if the file is a mapping of keys"
     )
 
 
@@ -69,19 +69,19 @@ def _literal_origin(url: str) -> str:
 
 
 class HttpLookupConfig(LookupKeys):
-    """Records that an HTTP server gives as JSON objects, each at a URL of its own."""
+    """The configuration of a lookup whose records are JSON objects of an HTTP server, each at a URL of its own."""
 
     type: Literal["http"] = Field(description="where the records come from")
     url: Annotated[str, AfterValidator(_literal_origin)] = Field(
         description="a template that gives the URL of the record: https://crm.example.org/users/{{ payload.user_id }}"
     )
     headers: dict[str, Secret] = Field(default_factory=dict, description="headers of each request")
-    http: HttpConfig = Field(default_factory=HttpConfig, description="how the lookup reaches the world")
+    http: HttpConfig = Field(default_factory=HttpConfig, description="the settings of the HTTP client")
     allow_private: bool = Field(False, description="whether it may reach private addresses")
 
 
 class PluginLookupConfig(LookupKeys):
-    """Records that a plugin finds; its own options stand beside these keys."""
+    """The configuration of a lookup of a plugin. The plugin's options stand beside these keys."""
 
     key: _Key = Field(description=_KEY)
 
@@ -103,5 +103,5 @@ class LookupConfig(Model):
 
     @property
     def source(self) -> str:
-        """The template of the key; of an HTTP lookup the one of its URL."""
+        """The template of the key, which is the URL for an HTTP lookup."""
         return self.keys.url if isinstance(self.keys, HttpLookupConfig) else self.keys.key

@@ -1,6 +1,7 @@
-"""The models of the configuration; floor 1. They are strict and frozen, and refuse unknown keys. `ops.loading` reads files.
+"""The models of the configuration; floor 1. They are strict and frozen, and refuse unknown keys.
 
-Durations are seconds (float), sizes are bytes (int). A sink's own options are not here: its plugin's model checks them.
+`ops.loading` reads files. Durations are seconds (float), sizes are bytes (int). A sink's own options are checked by the
+model of its plugin.
 """
 
 from __future__ import annotations
@@ -60,14 +61,14 @@ class RedisConfig(Model):
         "event-router", description="every key the router owns is {key_prefix}:…"
     )
     connect_timeout: Duration = Field(10.0, description="how long to wait for Redis at start")
-    outage_buffer: Size = Field(64 * 1024**2, description="what waits in memory while Redis refuses writes")
+    outage_buffer: Size = Field(64 * 1024**2, description="how much waits in memory while Redis refuses writes")
     appendfsync: Literal["everysec", "always"] = Field(
         "everysec", description="of the embedded server: `always` loses nothing at a power cut, and is slower"
     )
 
 
 class PluginsConfig(Model):
-    """The folders of drop-in plugins beside `plugins/` next to the configuration, and the plugins that are switched off."""
+    """The folders of drop-in plugins besides `plugins/` next to the configuration, and the disabled plugins."""
 
     paths: list[str] = Field(default_factory=list, description="folders of drop-in .py files")
     disable: list[str] = Field(
@@ -76,13 +77,13 @@ class PluginsConfig(Model):
 
 
 class Reading(Model):
-    """The keys that every source has: its server, and how its messages are read."""
+    """The keys of every source: its server, and how its messages are read."""
 
     type: str = Field(description="what kind of source it is")
     url: ServerUrl | None = Field(None, description="this source's own server; default: redis.url")
     format: Literal["json", "text", "cloudevents"] = Field("json", description="how a message is read")
     id: Annotated[str, AfterValidator(dotted)] | None = Field(
-        None, description="the dotted path in the payload where the event's id stands; default: an id of ours"
+        None, description="the dotted path of the event's id in the payload; default: the router makes an id"
     )
     max_bytes: Size = Field(1024**2, description="a larger payload is rejected before it is decoded")
 
@@ -115,28 +116,26 @@ class PubSubConfig(Reading):
 class ClaimConfig(Model):
     """The idle time after which entries of a dead router are claimed."""
 
-    idle: Duration = Field(60.0, gt=0, description="entries nobody has touched for so long are taken over")
+    idle: Duration = Field(60.0, gt=0, description="entries without renewal for this time are claimed")
 
 
 class StreamConfig(Reading):
-    """A consumer group on one or more streams: an entry is acknowledged when all its deliveries are settled or stored."""
+    """A consumer group on streams. An entry is acknowledged when all its deliveries are settled or stored."""
 
     type: Literal["stream"] = Field(description="what kind of source it is")
     streams: Annotated[list[Key], AfterValidator(distinct)] = Field(
         min_length=1, description="the keys of the streams, exact names"
     )
-    group: Key = Field("event-router", description="the consumer group; it is made when it is not there")
-    start: Literal["new", "oldest"] = Field("new", description="where a group that is made begins to read")
+    group: Key = Field("event-router", description="the consumer group; it is created if it does not exist")
+    start: Literal["new", "oldest"] = Field("new", description="where a new group begins to read")
     payload_field: Key = Field("payload", description="the field of an entry that holds the payload")
-    claim: ClaimConfig = Field(
-        default_factory=ClaimConfig, description="when the work of a router that is gone is taken over"
-    )
+    claim: ClaimConfig = Field(default_factory=ClaimConfig, description="when the entries of a dead router are claimed")
     max_deliveries: int = Field(5, ge=1, description="an entry that ended the process so often is a dead letter")
-    max_in_flight: int = Field(1000, ge=1, le=100_000, description="how many entries may be unfinished at a time")
+    max_in_flight: int = Field(1000, ge=1, le=100_000, description="how many entries may be in flight at a time")
 
     @property
     def reads(self) -> list[str]:
-        """The names of the channels it reads."""
+        """The names of the channels that the source reads."""
         return self.streams
 
 
@@ -147,15 +146,13 @@ class ListConfig(Reading):
     keys: Annotated[list[Key], AfterValidator(distinct)] = Field(
         min_length=1, description="the keys of the lists, exact names"
     )
-    lease: Duration = Field(
-        60.0, ge=1, description="items that their router has not renewed for so long are taken over"
-    )
+    lease: Duration = Field(60.0, ge=1, description="items without renewal for this time are claimed by another router")
     max_deliveries: int = Field(5, ge=1, description="an item that ended the process so often is a dead letter")
-    max_in_flight: int = Field(100, ge=1, le=1000, description="how many items may be unfinished at a time")
+    max_in_flight: int = Field(100, ge=1, le=1000, description="how many items may be in flight at a time")
 
     @property
     def reads(self) -> list[str]:
-        """The names of the channels it reads."""
+        """The names of the channels that the source reads."""
         return self.keys
 
 
@@ -169,11 +166,11 @@ class SchemaConfig(Model):
 
     channels: list[Glob] = Field(min_length=1, description="names or globs of channels")
     file: str = Field(description="the JSON Schema, relative to this file")
-    mode: Literal["enforce", "warn", "off"] = Field("enforce", description="what an event that does not fit means")
+    mode: Literal["enforce", "warn", "off"] = Field("enforce", description="what happens to an invalid event")
 
 
 class RetryConfig(Model):
-    """The delays and the limits of retries: exponential backoff with full jitter, ended by age or `attempts`."""
+    """The delays and the limits of retries: exponential backoff with full jitter, limited by age or `attempts`."""
 
     initial: Duration = Field(1.0, description="the longest first delay")
     max_delay: Duration = Field(300.0, description="the longest delay")
@@ -190,7 +187,7 @@ class QueueConfig(Model):
     max_events: int = Field(100_000, ge=1, description="how many deliveries may wait")
     max_bytes: Size = Field(64 * 1024**2, description="how many bytes of payloads may wait")
     when_full: Literal["block", "drop-newest", "drop-oldest"] = Field(
-        "block", description="pub/sub can't be held back: for its events `block` drops the newest"
+        "block", description="what happens without room; for events of pub/sub, `block` drops the newest"
     )
 
     @model_validator(mode="after")
@@ -201,7 +198,7 @@ class QueueConfig(Model):
 
 
 class BreakerConfig(Model):
-    """The circuit breaker: the failures that open it, and the seconds until a probe."""
+    """The circuit breaker of a sink: the failures that open it, and the seconds until a probe."""
 
     failures: int = Field(5, ge=1, description="transient failures in a row that open it; a permanent one is none")
     reset: Duration = Field(30.0, gt=0, description="how long no attempt is made; then one is, as a probe")
@@ -214,7 +211,7 @@ def check_queue(config: QueueConfig, kind: str) -> None:
 
 
 class BatchConfig(Model):
-    """The bounds of a batch. A batch is what waits already; only `max_wait` makes it wait for more."""
+    """The bounds of a batch. A batch takes the deliveries that wait already; only with `max_wait` it waits for more."""
 
     max_events: int = Field(500, ge=1, description="the most events in one batch")
     max_wait: Duration = Field(0.0, description="how long a batch waits to fill")
@@ -233,9 +230,9 @@ OnlyIf = Annotated[str, StringConstraints(min_length=1)]
 
 
 class HostKeys(Model):
-    """The keys of every sink, whatever its type; the host implements them, not the plugin.
+    """The keys of a sink of any type. The router implements them, not the plugin.
 
-    None stands for what the plugin registered (`queue`, `concurrency`).
+    If `queue` or `concurrency` is None, the value that the plugin registered applies.
     """
 
     type: str = Field(description="which plugin delivers")
@@ -244,13 +241,13 @@ class HostKeys(Model):
     )
     concurrency: int | None = Field(None, ge=1, le=1000, description="attempts at the same time")
     timeout: Duration = Field(10.0, gt=0, description="one attempt, everything included")
-    retry: RetryConfig = Field(default_factory=RetryConfig, description="how a failed attempt is tried again")
-    breaker: BreakerConfig = Field(default_factory=BreakerConfig, description="when a sink that fails is left alone")
+    retry: RetryConfig = Field(default_factory=RetryConfig, description="when a failed delivery is retried")
+    breaker: BreakerConfig = Field(default_factory=BreakerConfig, description="when a failing sink gets no attempts")
     batch: BatchConfig = Field(default_factory=BatchConfig, description="for sinks that take batches")
     rate: RateLimit | None = Field(None, description="the most deliveries in any second, minute or hour")
     fallback: list[str] = Field(default_factory=list, description="sinks that get what this one gives up")
     order_by: Annotated[str, StringConstraints(min_length=1)] | None = Field(
-        None, description="an expression: deliveries for which it gives the same keep their order"
+        None, description="an expression: deliveries with the same value keep their order"
     )
     only_if: OnlyIf | None = Field(None, description="an expression: a delivery for which it is false is suppressed")
     http: HttpConfig = Field(default_factory=HttpConfig, description="for sinks that speak HTTP")
@@ -260,14 +257,14 @@ class HostKeys(Model):
 
 
 class SinkConfig(Model):
-    """A configured sink: its host keys, and the options its plugin's model has checked."""
+    """A configured sink: its host keys, and the options, which its plugin's model has checked."""
 
     host: HostKeys
     options: Any
 
 
 class RouteSink(Model):
-    """A sink of a route, with the template options and the `only_if` that this route overrides (already checked)."""
+    """A sink of a route, with the options and the `only_if` that the route overrides. The options are checked."""
 
     sink: str = Field(description="the name of a sink")
     options: Any = None
@@ -277,17 +274,17 @@ class RouteSink(Model):
 
 
 class RouteConfig(Model):
-    """A rule that picks sinks. Every matching route gets the event; `final` ends the search."""
+    """A rule that chooses sinks for events. All matching routes take an event, up to the first `final` one."""
 
     id: Name = Field(description="the route's name, unique")
     sources: list[str] | None = Field(None, description="names of sources; default: all")
     channels: list[Glob] | None = Field(None, description="names or globs of channels; default: all")
     match: Any = Field(None, description="what the payload must be: paths, and a condition for each")
     when: Any = Field(
-        None, description="an expression on event and payload: the route takes those for which it is true"
+        None, description="an expression on event and payload: the route takes events for which it is true"
     )
     expires: Expires | None = Field(
-        None, description="what is not delivered by then is a dead letter: a duration, or a template that gives a time"
+        None, description="when an undelivered event becomes a dead letter: a duration, or a template that gives a time"
     )
     sinks: list[RouteSink] = Field(min_length=1, description="who gets the event")
     final: bool = Field(False, description="no later route is asked when this one matched")
@@ -295,10 +292,10 @@ class RouteConfig(Model):
 
 
 class DeliverOnly(Model):
-    """The form of `deliver` that sends to addresses that match `only`, and prints the other deliveries."""
+    """The form of `deliver` that sends to addresses that match `only`, and prints all other deliveries."""
 
     only: list[Glob] = Field(min_length=1, description="globs of the addresses that are sent to")
-    others: Literal["print"] = Field("print", description="what is done with the rest")
+    others: Literal["print"] = Field("print", description="what happens to all other deliveries")
 
 
 class NotifyConfig(Model):
@@ -315,7 +312,7 @@ class DeadLettersConfig(Model):
 
     max_events: int = Field(100_000, ge=1, description="how many letters are kept; the oldest make room")
     max_age: Duration = Field(30 * 86400.0, gt=0, description="how long a letter is kept")
-    notify: NotifyConfig | None = Field(None, description="who is told: {sinks: [ops-chat], every: 15m}")
+    notify: NotifyConfig | None = Field(None, description="who gets summaries: {sinks: [ops-chat], every: 15m}")
 
 
 class AdminConfig(Model):
@@ -325,7 +322,7 @@ class AdminConfig(Model):
         None, description="HOST:PORT, unix:/path, or `off`; default: a socket in the state directory, for `status`"
     )
     token: Annotated[Secret, AfterValidator(admin_token)] | None = Field(
-        None, description="what a client has to show (Authorization: Bearer …); required where others can reach it"
+        None, description="the token of clients (Authorization: Bearer …); required if other machines can connect"
     )
 
     @model_validator(mode="after")
@@ -341,11 +338,11 @@ class AdminConfig(Model):
 class ShutdownConfig(Model):
     """The keys of the graceful shutdown."""
 
-    drain: Duration = Field(30.0, description="how long SIGTERM lets what is in flight finish")
+    drain: Duration = Field(30.0, description="the time that deliveries in flight get to finish after SIGTERM")
 
 
 class RouterConfig(Model):
-    """The whole configuration of one router."""
+    """The configuration of one router."""
 
     version: Literal[1] = Field(description="the version of this format; rises when an old file would change meaning")
     redis: RedisConfig = Field(default_factory=RedisConfig, description="the router's own Redis")
@@ -363,17 +360,17 @@ class RouterConfig(Model):
     sinks: dict[Name, SinkConfig] = Field(min_length=1, description="where deliveries go, by name")
     routes: list[RouteConfig] = Field(min_length=1, description="who gets what")
     unmatched: Literal["drop", "dead-letter"] | list[RouteSink] = Field(
-        "drop", description="what becomes of an event that no route takes: drop, dead-letter, or a list of sinks"
+        "drop", description="what happens to an event that no route takes: drop, dead-letter, or a list of sinks"
     )
     deliver: Literal["send", "print"] | DeliverOnly = Field(
         "send", description="send, print (show who would get what), or {only: [globs], others: print}"
     )
     timezone: Zone = Field("UTC", description="the time zone of the templates' time filters")
     dead_letters: DeadLettersConfig = Field(
-        default_factory=DeadLettersConfig, description="how many dead letters are kept, for how long, who is told"
+        default_factory=DeadLettersConfig, description="how many dead letters are kept, how long, who gets summaries"
     )
     admin: AdminConfig = Field(
-        default_factory=AdminConfig, description="where the router is watched over HTTP: {listen: HOST:PORT}, or `off`"
+        default_factory=AdminConfig, description="the HTTP interface for monitoring: {listen: HOST:PORT}, or `off`"
     )
     shutdown: ShutdownConfig = Field(default_factory=ShutdownConfig, description="how the daemon ends")
     tests: list[CaseConfig] = Field(

@@ -1,7 +1,7 @@
 """The faults of a Redis URL, and its form without secrets; floor 1, pure.
 
-Separate from redis-py, whose import takes longer than the whole check of a configuration. No message made here quotes
-a part of a URL that may be a password.
+The module does not use redis-py, whose import takes longer than the whole check of a configuration. No message quotes a
+part of a URL that may be a password.
 """
 
 from __future__ import annotations
@@ -71,7 +71,10 @@ def fault(url: str) -> str | None:
 
 
 def misread(url: str) -> str | None:
-    """Return the character of a user name or password that is read as a delimiter of the URL, or None; for any scheme."""
+    """Return the message about a character of a user name or password that delimits a part of a URL; None if none does.
+
+    The URL may have any scheme.
+    """
     credentials = url.partition("://")[2].rpartition("@")[0]
     sign = next((sign for sign in credentials if sign in _TO_ENCODE), None)
     if sign is None:
@@ -80,7 +83,7 @@ def misread(url: str) -> str | None:
 
 
 def _badly_placed(url: str) -> str:
-    """Return the fault of a URL that can't be parsed, although its user name and password can."""
+    """Return the fault of a URL that can't be parsed, for a cause other than `misread`."""
     rest = url.partition("://")[2]
     credentials, _, host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")
     if "[" in host or "]" in host:

@@ -36,7 +36,7 @@ _sizes = TypeAdapter(ByteSize)
 
 
 def seconds_of(value: object) -> float:
-    """Return the seconds of a duration such as `1m30s`. Raises `ValueError` where it is none."""
+    """Return the seconds of a duration such as `1m30s`. Raises `ValueError` for any other value."""
     if not isinstance(value, str) or not _DURATION.fullmatch(value):
         raise ValueError(f"{value!r} is no duration, write a number with its unit: 500ms, 30s, 5m, 24h or 7d")
     try:
@@ -51,7 +51,7 @@ def seconds_of(value: object) -> float:
 def _duration_text(seconds: float) -> str:
     if seconds != int(seconds):
         return f"{seconds * 1000:g}ms"
-    unit, size = next(  # 24h and not 1d, 60s and not 1m
+    unit, size = next(  # written as 24h and not as 1d, as 60s and not as 1m
         (unit, size) for unit, size in _UNITS if seconds % size == 0 and (seconds > size or size == 1)
     )
     return f"{int(seconds) // size}{unit}"
@@ -93,7 +93,7 @@ def _zone(value: str) -> str:
 
 
 def _server_url(value: str) -> str:
-    """Check the URL of a Redis server; no message quotes it, because it may hold a password."""
+    """Return the URL of a Redis server if it is valid. No error quotes the URL, because it may hold a password."""
     if value == "embedded":
         raise ValueError("`embedded` is for `redis.url` alone; leave `url` out to use that server")
     return _redis_url(value)
@@ -107,14 +107,14 @@ def _redis_url(value: str) -> str:
 
 
 def dotted(value: str) -> str:
-    """Check a dotted path into a payload, such as `order.id`. Raises `ValueError` otherwise."""
+    """Return a dotted path into a payload, such as `order.id`, if it is valid. Raises `ValueError` otherwise."""
     if not re.fullmatch(r"[^.\s]+(\.[^.\s]+)*", value):
         raise ValueError(f"{value!r} is no path in a payload, write names with dots between them: order.id")
     return value
 
 
 def proxy_url(value: str) -> str:
-    """Check the URL of an HTTP proxy. Raises `ValueError` otherwise."""
+    """Return the URL of an HTTP proxy if it is valid or empty. Raises `ValueError` otherwise."""
     try:
         url = urlsplit(value)
         good = url.scheme in {"http", "https"} and url.hostname and url.port != 0
@@ -134,7 +134,7 @@ class Address(NamedTuple):
 
     @property
     def local(self) -> bool:
-        """Return whether only this machine can reach the address."""
+        """True if only this machine can reach the address."""
         if self.path is not None or self.host == "localhost":
             return True
         try:
@@ -150,7 +150,7 @@ class Address(NamedTuple):
 
 
 def address(listen: str) -> Address:
-    """Take `HOST:PORT` or `unix:/path` apart. Raises `ValueError` for anything else."""
+    """Parse `HOST:PORT` or `unix:/path`. Raises `ValueError` for any other text."""
     if listen.startswith("unix:"):
         path = listen.removeprefix("unix:").removeprefix("//")
         if not path.startswith("/") or path == "/":
@@ -170,21 +170,21 @@ def address(listen: str) -> Address:
 
 
 def listen_address(value: str) -> str:
-    """Check an address to listen on, or `off`. Raises `ValueError` otherwise."""
+    """Return an address to listen on, or `off`, if it is valid. Raises `ValueError` otherwise."""
     if value != OFF:
         address(value)
     return value
 
 
 def admin_token(value: Secret) -> Secret:
-    """Check a bearer token: printable ASCII without spaces. Raises `ValueError` otherwise."""
+    """Return a bearer token if it is printable ASCII without spaces. Raises `ValueError` otherwise."""
     if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
         raise ValueError("a token is printable ASCII without spaces, at least one character: a header carries it")
     return value
 
 
 def distinct(names: list[str]) -> list[str]:
-    """Check that no name is twice in a list. Raises `ValueError` otherwise."""
+    """Return a list of names if no name is in it twice. Raises `ValueError` otherwise."""
     for place, name in enumerate(names):
         if name in names[:place]:
             raise ValueError(f"{name!r} appears here twice; once is enough")
@@ -192,7 +192,7 @@ def distinct(names: list[str]) -> list[str]:
 
 
 class Rate(NamedTuple):
-    """The most deliveries in a period of so many seconds."""
+    """A rate limit: at most `number` deliveries in a period of `seconds`."""
 
     number: int
     seconds: float
@@ -216,7 +216,7 @@ def _rate_text(rate: Rate) -> str:
 
 
 def _expires(value: object) -> object:
-    """Return a duration, or a template that gives a time; a text with `{{` is a template."""
+    """Return a duration in seconds, or a template, which is any text with `{{`."""
     if isinstance(value, str) and "{{" in value:
         return value
     try:
@@ -235,7 +235,7 @@ Duration = Annotated[
     PlainSerializer(_duration_text, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": rf"^{_DURATION.pattern}$", "examples": ["30s"]}),
 ]
-"""Seconds; written as a number with its unit: `500ms`, `30s`, `1m30s`, `24h`, `7d`."""
+"""A duration in seconds, written as a number with its unit: `500ms`, `30s`, `1m30s`, `24h`, `7d`."""
 
 Size = Annotated[
     int,
@@ -243,7 +243,7 @@ Size = Annotated[
     PlainSerializer(_size_text, when_used="json"),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string"}], "examples": ["1MiB"]}),
 ]
-"""Bytes; a number, or a number with its unit: `64MiB`."""
+"""A size in bytes, written as a number, or as a number with its unit: `64MiB`."""
 
 RateLimit = Annotated[
     Rate,
@@ -251,7 +251,7 @@ RateLimit = Annotated[
     PlainSerializer(_rate_text, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": f"^{_RATE.pattern}$", "examples": ["30/min"]}),
 ]
-"""A number per period: `10/s`, `30/min`, `100/h`."""
+"""A rate limit, written as a number per period: `10/s`, `30/min`, `100/h`."""
 
 Expires = Annotated[
     float | str,
@@ -261,7 +261,7 @@ Expires = Annotated[
         {"type": "string", "pattern": rf"^{_DURATION.pattern}$|\{{\{{", "examples": ["15m", "{{ payload.expires_at }}"]}
     ),
 ]
-"""Seconds, or a template that gives a time."""
+"""The expiry of deliveries: a duration in seconds, or a template that renders to a time."""
 
 Name = Annotated[str, StringConstraints(pattern=rf"^{NAME}$")]
 Glob = Annotated[str, StringConstraints(min_length=1)]

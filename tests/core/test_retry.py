@@ -16,9 +16,9 @@ from router.core.delivery.retry import (
     RetryPolicy,
     Wait,
     age,
-    asked,
     decide,
     put_off,
+    requested_delay,
 )
 from router.errors import PermanentError, PluginError, Reason, SinkError, TransientError
 from router.events import History
@@ -58,12 +58,16 @@ def test_full_jitter_reaches_from_nothing_to_the_bound():
     ],
 )
 def test_the_time_that_is_asked_for_has_a_floor_and_a_ceiling(said, kept):
-    assert asked(TransientError("x", retry_after=said)) == asked(SinkError("x", retry_after=said)) == kept
+    assert (
+        requested_delay(TransientError("x", retry_after=said))
+        == requested_delay(SinkError("x", retry_after=said))
+        == kept
+    )
 
 
 @pytest.mark.parametrize("error", [None, ValueError("x"), PermanentError("x")])
 def test_whoever_else_fails_asks_for_nothing(error):
-    assert asked(error) is None
+    assert requested_delay(error) is None
 
 
 def test_waiting_as_asked_is_no_attempt_and_ends_by_age_alone():

@@ -77,7 +77,7 @@ class TemplateEnvironment:
 
     @cached_property
     def addresses(self) -> Sandbox:
-        """The environment of addresses. It refuses control characters; fields that a lookup's record lacks are empty."""
+        """The environment of addresses. It refuses control characters; a missing field of a record is empty."""
         sandbox = self._knowing(Sandbox(self._zone, show=value_text))
         sandbox.forgives = True
         return sandbox
