@@ -65,21 +65,22 @@ class HttpClient(Protocol):
 
 
 class RedisClient(Protocol):
-    """The Redis client of a sink: at most four connections of its own, and 5 seconds for each call.
+    """The Redis client of a sink. It has at most four connections of its own, and a time limit of 5 seconds per call.
 
-    Commands are words (`"HGET", "key", "field"`), answers those of RESP2: bytes, integers, lists and None. Errors are
-    those of a delivery, so that a sink need not catch them: `TransientError` (no connection, no answer in time, LOADING,
-    READONLY, OOM, BUSY and their like), `SinkError` (a refused login, a missing permission, a server that is no Redis)
-    and `PermanentError` (WRONGTYPE, and any other refusal of the command). No command is sent twice.
+    A command is a sequence of words (`"HGET", "key", "field"`). Answers are those of RESP2: bytes, integers, lists and
+    None. Errors are delivery errors, so that a sink need not catch them: `TransientError` (no connection, no answer in
+    time, LOADING, READONLY, OOM, BUSY and similar), `SinkError` (a refused login, a missing permission, a server that
+    is not Redis) and `PermanentError` (WRONGTYPE, and any other refusal of the command). No command is sent twice.
     """
 
     async def call(self, *words: str | bytes | int) -> Any:
-        """Send one command and return its answer. Raises the error of the delivery."""
+        """Send one command and return its answer. Raises a delivery error."""
 
     async def pipeline(self, commands: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
-        """Send commands together; return the answer of each, in order, or its error in its place.
+        """Send commands together; return the answer or the error of each command, in order.
 
-        Raises `TransientError` or `SinkError` if the server can't be reached: then some commands may have been executed.
+        Raises `TransientError` or `SinkError` if the server can't be reached. Some commands may have been executed
+        then.
         """
 
 
@@ -94,7 +95,7 @@ class SinkContext(Protocol):
     base: str
     """The folder for relative paths of files to write."""
     state: dict[str, Any]
-    """Shared by the sink's workers; lives until a reload changes the definition of the sink or the code of its plugin."""
+    """A dictionary that the sink's workers share, until a reload changes the sink's definition or its plugin's code."""
 
     @property
     def http(self) -> HttpClient:
@@ -109,7 +110,7 @@ class SinkContext(Protocol):
         """
 
     def redis_at(self, url: str) -> RedisClient | None:
-        """Return a client of the server at a URL of the sink's options, one for each URL; None where `redis` is None.
+        """Return a client of the server at a URL of the sink's options, one for each URL; None if `redis` is None.
 
         Raises `SinkError` for a URL that can't be used.
         """

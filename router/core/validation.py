@@ -18,7 +18,7 @@ from router.errors import RouterError
 from router.escaping import cut
 
 Retrieve = Callable[[str], Any]
-"""A function that returns the document of a URI. It raises `LookupError` or `ValueError` with the reason it can't."""
+"""A function that returns the document of a URI. It raises `LookupError` or `ValueError` with the reason."""
 
 MOST = 20
 """The largest number of violations that are listed for one payload."""

@@ -28,7 +28,7 @@ def circle(needs: Needs, start: str) -> list[str]:
 
 
 def in_order(needs: Needs, wanted: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    """Return groups of the wanted lookups and those that their keys use. A key uses only lookups of earlier groups.
+    """Return the wanted lookups and the lookups of their keys in groups. A key uses only lookups of earlier groups.
 
     Raises `ValueError` if `needs` has a circle.
     """

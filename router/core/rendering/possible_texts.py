@@ -1,4 +1,4 @@
-"""The texts that a template may give, as a glob; floor 2."""
+"""The set of texts to which a template may render, as a glob; floor 2."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from router.options import is_template
 
 
 def glob_of(text: str, sandbox: Sandbox) -> str | None:
-    """Return a glob that matches every text that a template may give; None for a faulty template.
+    """Return a glob that matches every text to which a template may render; None for a faulty template.
 
-    The literal text between two expressions stands as it is; an expression, and a block (`{% … %}`) with all in it, is
-    any text.
+    Text outside of expressions matches itself. An expression matches any text, and so does a block (`{% … %}`) with its
+    whole content.
     """
     if not is_template(text):
         return exactly(literal(text))

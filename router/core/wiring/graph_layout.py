@@ -147,7 +147,7 @@ def _apart(
 ) -> Iterator[tuple[str, float]]:
     """Yield positions that keep the order and the distances, as near to the wanted ones as possible (least squares).
 
-    Nodes that would overlap form a block, whose position is the mean of those that its members want.
+    Nodes that would overlap form a block. Its position is the mean of its members' wanted positions.
     """
     offsets: list[float] = []
     blocks: list[tuple[float, int]] = []  # the sum of the wanted positions less the offsets, and the number of members
