@@ -75,6 +75,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """The receipt by which the source learns the outcome (`contracts.Receipt`); None without acknowledgements."""
     _position: int = 0
     """The position of the event's entry in the receipt."""
+    _fallback: bool = False
+    """True if another sink gave the delivery up and this one is its fallback: what the route overrides does not apply."""
 
     @property
     def payload(self) -> Any:
@@ -154,6 +156,8 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     address: str | None = None
     key: str | None = None
     attempts: int = 0
+    fallback: bool = False
+    """True for a delivery that another sink gave up to this one (`Event._fallback`)."""
     written: Callable[[], None] | None = None
     """A callback that is called when the letter is in the stream. It is not stored."""
 

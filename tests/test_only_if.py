@@ -143,23 +143,35 @@ async def test_a_default_holds_for_every_sink_without_its_own(redis_server, tmp_
 
 
 @pytest.mark.parametrize("queue", ["memory", "redis"])
-async def test_a_fallback_asks_its_own(redis_server, tmp_path, queue):
+async def test_a_fallback_asks_its_own_and_nothing_that_the_route_overrides(redis_server, tmp_path, queue):
     sinks = {
         "audit": log_sink(only_if="1 / payload.n", fallback=["other"], queue=queue),
-        "other": log_sink("other", only_if="payload.vip", template="{{ payload.vip }}", queue=queue),
+        "other": log_sink("other", only_if="on(payload.vip, false)", template="{{ payload.vip }}", queue=queue),
     }
-    port, config = setup(sinks, [{"id": "all", "sinks": ["audit"]}])
+    direct = {"sink": "other", "only_if": "payload.n == 1", "template": "direct{{ payload.n }}"}
+    port, config = setup(sinks, [{"id": "all", "sinks": ["audit", direct]}])
     async with daemon(redis_server, tmp_path, config) as router:
-        router.publish("notification", {"n": 0, "vip": "a"}, {"n": 0}, {"n": 1, "vip": "b"})
-        await over(router, port, "audit", 3)
-        await over(router, port, "other", 2)
+        router.publish(
+            "notification", {"n": 0, "vip": "yes"}, {"n": 0}, {"n": 1, "vip": "no"}, {"n": 0, "vip": "xyzzy"}
+        )
+        await over(router, port, "audit", 4)
+        await over(router, port, "other", 4 + 3)
         told = await asyncio.to_thread(book, router, "audit")
-        assert (told["delivered"], told["handed_over"], told["suppressed"]) == (1, 2, 0)
+        assert (told["delivered"], told["handed_over"], told["suppressed"]) == (1, 3, 0)
         other = await asyncio.to_thread(book, router, "other")
-        assert (other["delivered"], other["by_reason"]["suppressed"]) == (1, {"only_if": 1})
+        assert (other["delivered"], other["dead_lettered"], other["by_reason"]["suppressed"]) == (2, 1, {"only_if": 4})
+        await router.until(router.letters)
+        [letter] = router.letters()
+        assert letter["key"] == f"{letter['event_id']}:all:other"
+        assert (letter["reason"], letter["route"], letter["fallback"]) == ("template", "all", "1")
+        replayed = await asyncio.to_thread(run, "dlq", "replay", "-c", router.folder / "config.yaml", cwd=router.folder)
+        assert replayed.code == 0, replayed.err
+        await over(router, port, "other", 4 + 3 + 1)
+        await router.until(router.letters)
+        [again] = router.letters()
+        assert (again["id"], again["detail"], again["fallback"]) == (letter["id"], letter["detail"], "1")
         assert await router.stop() == 0
-    assert (written(router), written(router, "other")) == (["1"], ["a"])
-    assert router.letters() == []
+    assert (written(router), written(router, "other")) == (["1"], ["direct1", "yes"])
 
 
 async def reload(router, config):

@@ -17,7 +17,7 @@ from router.config.models import DeliverOnly
 from router.core.accounts.dead_letter_filter import delivery_of, format_of
 from router.core.conditions.route_checks import Asked, Check, Step, checks
 from router.core.decoding import SourceFormat
-from router.core.delivery.preparation import AllowedAddresses, Refused, Rules, prepare
+from router.core.delivery.preparation import AllowedAddresses, Refused, Rules, overriding_route, prepare
 from router.core.ids import Ids
 from router.core.lookups.given_records import Given, GivenRecords, NamedRecords, RecordNotGivenError
 from router.core.rendering import Rendered
@@ -262,7 +262,7 @@ class Simulator:
 
     def whole(self, letter: DeadLetter, now: float) -> Simulation:
         """Simulate the event of a dead letter from the start, as if its source received it now."""
-        event = msgspec.structs.replace(delivery_of(letter), route="", sink="", address=None)
+        event = msgspec.structs.replace(delivery_of(letter), route="", sink="", address=None, _fallback=False)
         config = self._config.sources.get(letter.source)
         if config is None:
             return _unread(event, f"there is no source {letter.source!r} any more")
@@ -293,7 +293,7 @@ class Simulator:
 
     def _deliver(self, event: Event, target: Target, others: tuple[str, ...], now: float) -> SimulatedDelivery:
         delivery = msgspec.structs.replace(event, route=target.route, sink=target.sink)
-        rules = self._rules(target)
+        rules = self._rules(delivery)
         made = SimulatedDelivery(target.route, target.sink, self._loaded.types[target.sink].name, others)
         if self._records is not None:
             try:
@@ -349,12 +349,12 @@ class Simulator:
             printed=() if parted is None else tuple(parted[1]),
         )
 
-    def _rules(self, target: Target) -> Rules:
+    def _rules(self, delivery: Event) -> Rules:
         """Return the rules of a delivery. Rules of the route override those of the sink."""
-        loaded, own, of_route = self._loaded, (target.sink, None), (target.sink, target.route)
+        loaded, own, of_route = self._loaded, (delivery.sink, None), (delivery.sink, overriding_route(delivery))
         return Rules(
             loaded.templates.get(of_route) or loaded.templates[own],
-            loaded.expires.get(target.route),
+            loaded.expires.get(delivery.route),
             loaded.only_if.get(of_route) or loaded.only_if.get(own),
         )
 

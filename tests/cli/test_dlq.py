@@ -296,6 +296,24 @@ def test_replay_counts_recipients_with_the_configuration_at_hand(desk):
     assert "to 2 recipients; 1 would reach nobody" in done.err  # the log, and x@example.org
 
 
+def test_a_fallback_is_replayed_by_its_own_templates(desk):
+    mail = {"type": "email", "host": "h", "from": "a@b.c", "to": "own@example.org", "subject": "x", "text": "own"}
+    direct = {"sink": "mail", "text": "direct", "only_if": "false"}
+    desk.write(
+        sinks={"audit": {**CONFIG["sinks"]["audit"], "fallback": ["mail"]}, "mail": mail},
+        routes=[{"id": "notify", "sinks": ["audit", direct]}],
+    )
+    desk.put(letter(1, sink="mail"), letter(2, sink="mail", fallback="1"))
+    assert [each["fallback"] for each in desk.lines("list")] == [False, True]
+    assert "sink         mail (as a fallback)\n" in desk.dlq("show", "l-2").out
+    assert "to 1 recipient; 1 would reach nobody; suppressed: only_if (1)" in desk.dlq("replay", "--dry-run").err
+    explain = ("explain", "-c", desk.folder / "config.yaml", "--dlq")
+    assert "mail (email) by notify: suppressed (only_if)" in run(*explain, "l-1", cwd=desk.folder).out
+    done = " ".join(run(*explain, "l-2", cwd=desk.folder).out.split())
+    assert "a delivery that was made before, by notify, with mail as the fallback: only mail gets it again" in done
+    assert "own@example.org" in done
+
+
 def test_an_expression_that_fails_is_no_match_and_is_told(desk):
     desk.put(letter(1, payload={"n": 0}), letter(2, payload={"n": 4}), letter(3), letter(4, payload={"n": "xyzzy"}))
     done = desk.dlq("list", "--where", "8 / payload.n == 2", "--json")

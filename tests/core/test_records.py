@@ -20,6 +20,7 @@ from tests.support.engine import make_event
         {"address": "a@b", "attempt": 3, "_history": History(1.5, 2, "no answer", 7.5, 3.0)},
         {"_history": History(1.5, 0, "lookup user: the store is away", 7.5, 3.0)},
         {"raw": b'{"n": 123456789012345678901234567890}'},
+        {"_fallback": True},
     ],
 )
 def test_a_delivery_comes_back_as_it_was(fields):
@@ -33,7 +34,7 @@ def test_a_delivery_comes_back_as_it_was(fields):
 
 def test_a_delivery_that_an_older_router_failed_with_begins_to_age_anew():
     (record,) = pack([make_event(_history=History(1000.0, 2, "no answer", 5000.0, 3.0))])
-    older = msgspec.msgpack.encode(msgspec.msgpack.decode(record)[:-2])
+    older = msgspec.msgpack.encode(msgspec.msgpack.decode(record)[:-3])
     event, _ = Reader("s").read(older, None)
     assert event._history == History(1000.0, 2, "no answer", 1000.0, 0.0)
 
@@ -53,6 +54,13 @@ def test_a_route_that_replaced_options_and_is_gone_leaves_an_orphan():
     plain, own = pack([make_event(route="plain"), make_event(route="own")], frozenset({"own"}))
     assert [Reader("s").read(each, None)[1] for each in (plain, own)] == [False, True]
     assert not Reader("s", frozenset({"own"})).read(own, None)[1]
+
+
+def test_what_a_route_overrides_is_nothing_to_a_fallback():
+    (record,) = pack([make_event(route="own", _fallback=True)], frozenset({"own"}))
+    assert not Reader("s").read(record, None)[1]
+    event, _ = Reader("s").read(msgspec.msgpack.encode(msgspec.msgpack.decode(record)[:-1]), None)
+    assert not event._fallback, "as a router wrote it that did not know the field"
 
 
 def test_an_error_that_is_no_text_or_endless_is_written_all_the_same():
@@ -115,7 +123,17 @@ def test_a_head_of_something_else_says_nothing(data):
 def written(**changes):
     """The record of a delivery, some of its fields something else."""
     names = ("version", "id", "received_at", "raw", "route", "overridden", "source", "channel", "pattern", "format")
-    more = ("headers", "attempt", "address", "first_failed_at", "calls", "last_error", "failed_at", "planned")
+    more = (
+        "headers",
+        "attempt",
+        "address",
+        "first_failed_at",
+        "calls",
+        "last_error",
+        "failed_at",
+        "planned",
+        "fallback",
+    )
     fields = dict(zip((*names, *more), good(), strict=True))
     return msgspec.msgpack.encode([*(fields | changes).values()])
 

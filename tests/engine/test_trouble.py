@@ -363,6 +363,7 @@ async def test_what_is_given_up_goes_to_the_fallback_as_new(error, retry):
         await at.settled()
     ((name, fresh),) = other.got
     assert (name, fresh.sink, fresh.route, fresh.attempt, fresh._history) == ("b", "b", "r", 1, None)
+    assert fresh._fallback
     assert fresh.key == f"{event.id}:r:b"
     assert fresh.raw == event.raw
     assert at.letters.kept == []

@@ -184,6 +184,7 @@ def letter_of(fields: Mapping[bytes, bytes]) -> DeadLetter:
         address=field("address"),
         key=field("key"),
         attempts=_number(fields.get(b"attempts", b"0")) or 0,
+        fallback=fields.get(b"fallback") == b"1",
     )
 
 

@@ -1,7 +1,7 @@
 """The writer of dead letters: accepts letters without waiting, appends them in batches to a bounded stream; floor 4.
 
 A stream entry has the fields of `DeadLetter` by name, and `version` (1). `headers` is a JSON object and `payload` the
-raw bytes. Fields that are None are left out.
+raw bytes; `fallback` is 1. Fields that are None or false are left out.
 """
 
 from __future__ import annotations
@@ -279,7 +279,9 @@ def words_of(letter: DeadLetter) -> list[Word]:
     words: list[Word] = ["version", VERSION]
     for name in _FIELDS:
         value = getattr(letter, name)
-        if value is not None:
+        if value is True:
+            words += (name, b"1")
+        elif value is not None and value is not False:
             words += (name, msgspec.json.encode(value) if isinstance(value, Mapping) else value)
     return words
 

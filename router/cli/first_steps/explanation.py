@@ -14,6 +14,7 @@ import msgspec
 from router import events
 from router.config.models import RouterConfig
 from router.core.conditions.route_checks import Check, Step
+from router.core.delivery.preparation import overriding_route
 from router.errors import Reason
 from router.escaping import escape
 from router.events import Event, timestamp
@@ -179,7 +180,10 @@ def _all_lines(found: Simulation, config: RouterConfig) -> Iterator[Line]:
 
 def _replay_lines(found: Simulation, config: RouterConfig) -> Iterator[Line]:
     (delivery,) = found.deliveries
-    yield Line("replay", f"a delivery that was made before, by {delivery.route}: only {delivery.sink} gets it again")
+    way = f", with {delivery.sink} as the fallback" if overriding_route(found.event) is None else ""
+    yield Line(
+        "replay", f"a delivery that was made before, by {delivery.route}{way}: only {delivery.sink} gets it again"
+    )
     yield from _deliveries(found, config)
 
 

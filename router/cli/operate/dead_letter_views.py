@@ -43,6 +43,7 @@ _FIELDS = (
     "address",
     "key",
     "attempts",
+    "fallback",
     "received_at",
     "failed_at",
 )
@@ -108,7 +109,7 @@ def page(kept: Kept, now: float) -> Iterator[str]:
         "channel": letter.channel,
         "pattern": letter.pattern,
         "route": letter.route,
-        "sink": letter.sink,
+        "sink": f"{letter.sink} (as a fallback)" if letter.fallback else letter.sink,
         "address": letter.address,
         "key": letter.key,
         "attempts": str(letter.attempts) if letter.sink else None,

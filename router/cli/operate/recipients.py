@@ -62,12 +62,14 @@ class Recipients:
     def _reach(self, event: Event, sink: str, route: str) -> bool:
         import msgspec
 
-        templates = self._loaded.templates
-        template = templates.get((sink, route)) or templates.get((sink, None))
+        from router.core.delivery.preparation import overriding_route
+
+        delivery = msgspec.structs.replace(event, sink=sink, route=route)
+        templates, overrides = self._loaded.templates, (sink, overriding_route(delivery))
+        template = templates.get(overrides) or templates.get((sink, None))
         if template is None:
             return False
-        delivery = msgspec.structs.replace(event, sink=sink, route=route)
-        only_if = self._loaded.only_if.get((sink, route)) or self._loaded.only_if.get((sink, None))
+        only_if = self._loaded.only_if.get(overrides) or self._loaded.only_if.get((sink, None))
         asked = template.names | (frozenset() if only_if is None else only_if.names)
         lookups = sorted(asked & self._loaded.lookups.keys())
         if lookups:

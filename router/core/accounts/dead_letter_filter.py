@@ -139,6 +139,7 @@ def delivery_of(letter: DeadLetter) -> Event:
         letter.sink or "",
         headers=letter.headers,
         address=letter.address,
+        _fallback=letter.fallback,
     )
 
 

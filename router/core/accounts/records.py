@@ -66,6 +66,7 @@ class _Record(msgspec.Struct, array_like=True, gc=False):
     last_error: str = ""
     failed_at: Moment = 0.0
     planned: Moment = 0.0
+    fallback: bool = False
 
 
 _SHOWN = 200  # bytes of the error that are shown for an invalid record
@@ -92,13 +93,13 @@ def pack(events: Sequence[Event], overriding: AbstractSet[str] = frozenset()) ->
             received_at,
             e.raw,
             route,
-            route in overriding,
+            route in overriding and not e._fallback,
             e.source,
             e.channel,
             e.pattern,
             e.format,  # type: ignore[arg-type]  # a delivery's format is one of these two
         )
-        if history is not None or e.headers or e.attempt != 1 or e.address is not None:
+        if history is not None or e.headers or e.attempt != 1 or e.address is not None or e._fallback:
             _add_optional_fields(made, e, history)
         append(encode(made))
     return packed
@@ -106,6 +107,7 @@ def pack(events: Sequence[Event], overriding: AbstractSet[str] = frozenset()) ->
 
 def _add_optional_fields(record: _Record, event: Event, history: History | None) -> None:
     record.headers, record.attempt, record.address = event.headers, event.attempt, event.address
+    record.fallback = event._fallback
     if history is not None:
         # If the clock was at 1970, the first failure may lie before the epoch, which a record can't hold.
         record.first_failed_at, record.calls = max(history.first_failed_at, 0.0), history.calls
@@ -161,6 +163,7 @@ class Reader:
             _history=history,
             _receipt=receipt,
             _position=len(data),
+            _fallback=r.fallback,
         )
         return event, r.overridden and r.route not in self._overriding
 

@@ -29,6 +29,14 @@ class Rules(msgspec.Struct, frozen=True, eq=False):
     only_if: Expression | None = None
 
 
+def overriding_route(delivery: Event) -> str | None:
+    """Return the route whose overrides of the sink apply to a delivery; None for one that came to a fallback.
+
+    A route overrides a sink for the deliveries that it makes itself. A fallback uses its own templates and `only_if`.
+    """
+    return None if delivery._fallback else delivery.route
+
+
 class Refused(msgspec.Struct, frozen=True):
     """The decision not to attempt a delivery, with the reason and the check that decided.
 

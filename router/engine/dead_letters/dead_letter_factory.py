@@ -44,6 +44,7 @@ def of_delivery(
         received_at=timestamp(event.received_at),
         failed_at=timestamp(datetime.fromtimestamp(now, UTC)),
         payload=event.raw,
+        fallback=event._fallback,
         written=written,
     )
 

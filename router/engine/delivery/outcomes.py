@@ -251,7 +251,14 @@ class Outcomes:
         awaited = int(_is_kept(event))
         for sink in fallback:
             fresh = msgspec.structs.replace(
-                event, sink=sink, attempt=1, address=None, _history=None, _receipt=receipt, _position=0
+                event,
+                sink=sink,
+                attempt=1,
+                address=None,
+                _history=None,
+                _receipt=receipt,
+                _position=0,
+                _fallback=True,
             )
             relayed.add(0, awaited)  # before the call: a full queue drops, and so settles, the delivery at once
             try:

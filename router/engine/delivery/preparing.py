@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from router.contracts import Clock
-from router.core.delivery.preparation import too_late
+from router.core.delivery.preparation import overriding_route, too_late
 from router.core.lookups.finding import NoRecordError
 from router.core.rendering import OptionsTemplate
 from router.core.rendering.expressions import Expiry, Expression
@@ -136,7 +136,7 @@ class Preparing:
 
     def destination(self, event: Event, options: Any) -> Destination:
         """Return the destination of a delivery with these options."""
-        template = self._templates.get(event.route) or self._templates[None]
+        template = self._template(event)
         addresses = template.recipients(options) if event.address is None else (event.address,)
         return Destination(addresses, literal=not template.templated_address)
 
@@ -198,7 +198,7 @@ class Preparing:
 
     def _early(self, event: Event) -> Dead | None:
         """Return the decision to give up an orphaned or expired delivery; None for any other delivery."""
-        if self.removed_overrides and event.route in self.removed_overrides:
+        if self.removed_overrides and overriding_route(event) in self.removed_overrides:
             return Dead(Reason.ORPHANED, f"the route {event.route} had options of its own and is gone")
         try:
             return self._late(event) if self._expires else None
@@ -206,10 +206,13 @@ class Preparing:
             return Dead(Reason.TEMPLATE, str(error), error.told)
 
     def _condition(self, event: Event) -> Expression | None:
-        return self._only_if.get(event.route) or self._only_if.get(None)
+        return self._only_if.get(overriding_route(event)) or self._only_if.get(None)
+
+    def _template(self, event: Event) -> OptionsTemplate:
+        return self._templates.get(overriding_route(event)) or self._templates[None]
 
     def _named_by(self, event: Event) -> frozenset[str]:
-        named = self._named.get(event.route)
+        named = self._named.get(overriding_route(event))
         return self._named[None] if named is None else named
 
     def _held(self, condition: Expression, event: Event, records: Records) -> Suppressed | Dead | None:
@@ -225,7 +228,7 @@ class Preparing:
         return None if late is None else Dead(Reason.EXPIRED, late)
 
     async def _rendered(self, event: Event, records: Records) -> Prepared:
-        template = self._templates.get(event.route) or self._templates[None]
+        template = self._template(event)
         if template.static is not None and event.address is None and self._mode is None:
             return Send(template.static)
         if self.looks_up and not all(name in records for name in self._named_by(event)):
