@@ -154,7 +154,7 @@ def load_plugins(
 
 @dataclass(frozen=True, slots=True)
 class _Loading:
-    """One call of `load_plugins`: the result so far, the pluggy manager, and which plugins are switched off."""
+    """The state of a call of `load_plugins`: the result so far, the pluggy manager, and which plugins are switched off."""
 
     plugins: Plugins
     manager: pluggy.PluginManager

@@ -9,8 +9,8 @@ from router.testing.manual_clock import ManualClock
 from router.testing.recording_router import Attempt, RecordingRouter
 from router.testing.report import Check, ConformanceError, Report
 from router.testing.sample_events import make_event
-from router.testing.service import RETRY_AFTER, Failure, HttpService, Request, Service
 from router.testing.sink_conformance import check_sink
+from router.testing.stand_ins import RETRY_AFTER, Failure, HttpService, Request, Service
 
 __all__ = [
     "RETRY_AFTER",

@@ -22,7 +22,7 @@ from router.testing.manual_clock import ManualClock
 from router.testing.observing import judge_left, observed, until
 from router.testing.report import Findings, Report
 from router.testing.sample_events import HOSTILE, make_event
-from router.testing.service import Failure, Service
+from router.testing.stand_ins import Failure, Service
 
 RULES = {
     "finds": "the record of a key is what the store has",
@@ -111,7 +111,7 @@ class _WatchedStore:
 
 
 class _LookupCheck:
-    """One check of a lookup. Each fetch is made by the router's own `Lookup`, with a clock on which no record is cached."""
+    """The check of a lookup. Each fetch is made by the router's own `Lookup`, with a clock on which no record is cached."""
 
     def __init__(
         self, loaded: Loaded, known: Mapping[str, Mapping[str, Any]], service: Service | None, findings: Findings

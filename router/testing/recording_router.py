@@ -45,7 +45,7 @@ Records = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One delivery as its sink got it: the event, and the options as rendered for it.
+    """A delivery as its sink got it: the event, and the options as rendered for it.
 
     `answer` is what the sink returned, `error` what it raised; both are None for a sink that was not called.
     """

@@ -20,7 +20,7 @@ class ConformanceError(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One rule and its result. `detail` says what went wrong, or why the rule was not checked."""
+    """A rule and its result. `detail` says what went wrong, or why the rule was not checked."""
 
     name: str
     rule: str

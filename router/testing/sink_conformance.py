@@ -17,8 +17,8 @@ from router.testing.configuration import NAME, Folders, configured
 from router.testing.observing import Observation, judge_left, observed, until
 from router.testing.report import Findings, Report
 from router.testing.sample_events import HOSTILE, make_event
-from router.testing.service import RETRY_AFTER, Failure, Service
 from router.testing.sink_bench import PATIENCE, SinkBench, fresh
+from router.testing.stand_ins import RETRY_AFTER, Failure, Service
 from router.testing.watched_sink import Call
 
 RULES = {
@@ -72,7 +72,7 @@ async def check_sink(
 
 
 class _SinkCheck:
-    """One check of a sink. Every delivery is made by the router's own worker."""
+    """The check of a sink. Every delivery is made by the router's own worker."""
 
     def __init__(self, loaded: Loaded, event: Event, service: Service | None, findings: Findings) -> None:
         self._loaded = loaded

@@ -17,7 +17,7 @@ from router.plugin_contracts import Result
 
 @dataclass(slots=True)
 class Call:
-    """One call of a sink. `error` is what the call raised; `results` what it returned."""
+    """A call of a sink. `error` is what the call raised; `results` what it returned."""
 
     events: list[Event]
     results: Sequence[Result] | None = None

@@ -21,7 +21,7 @@ NOTHING = "nothing"
 
 
 class Reason(NamedTuple):
-    """One clause of a `match` in words, whether it held, the values that it saw, and its place."""
+    """A clause of a `match` in words, whether it held, the values that it saw, and its place."""
 
     clause: str
     held: bool

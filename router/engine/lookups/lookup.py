@@ -66,7 +66,7 @@ class KeptRecords(Protocol):
 
 
 class Lookup:
-    """One lookup. All sinks share its cache, and each key is fetched only once at a time.
+    """A lookup of the configuration. All sinks share its cache, and each key is fetched only once at a time.
 
     The lookup closes its `store` and the `context`. `kept` is the store itself if it holds all its records in memory.
     """

@@ -27,7 +27,7 @@ from router.ops.simulation import Simulation
 
 
 class Mutant(msgspec.Struct, frozen=True):
-    """One change of the configuration.
+    """A change of the configuration.
 
     `place` is the place in the file, `change` describes the change, and `make` returns the changed configuration.
     `concerns` returns False for simulated events that the change can't affect.

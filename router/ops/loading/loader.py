@@ -162,8 +162,7 @@ def load(
     draft.lookups_used = compiling.lookups_used(lookups, templates, only_if)
     draft.conditions = conditions.compiled(draft, environment)
     order_by, expires = compiling.order_by(draft, environment), compiling.expires(draft, environment)
-    files = _files_of_sound(draft, with_lookups)
-    look_around(draft)
+    files = _finished_checks(draft, with_lookups)
     return Loaded(
         path=path.absolute(),
         env_file=env_file and env_file.absolute(),
@@ -190,8 +189,10 @@ def load(
     )
 
 
-def _files_of_sound(draft: Draft, environment: TemplateEnvironment) -> frozenset[Path]:
-    """Return every file that was read. Raises `ConfigError` if an error was found; its `files` lists them too.
+def _finished_checks(draft: Draft, environment: TemplateEnvironment) -> frozenset[Path]:
+    """Make the last checks, add warnings and notes, and return every file that was read.
+
+    Raises `ConfigError` if an error was found; its `files` lists the files too.
 
     `run --watch` needs the list to notice that the faulty file was corrected. The search for loops is the last check,
     because it needs the environment of the templates.
@@ -203,6 +204,7 @@ def _files_of_sound(draft: Draft, environment: TemplateEnvironment) -> frozenset
     except ConfigError as error:
         error.files = files
         raise
+    look_around(draft)
     return files
 
 

@@ -45,7 +45,7 @@ class Service(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as it arrived. `target` is the path with its query; names in `headers` are case-insensitive."""
+    """A request as it arrived. `target` is the path with its query; names in `headers` are case-insensitive."""
 
     method: str
     target: str
