@@ -3,14 +3,26 @@
 from router.config.scalars import ServerUrl as RedisUrl
 from router.contracts import Clock
 from router.core.delivery.responses import check_response, quote_response, retry_after
-from router.core.egress import private_host
+from router.core.egress import private_host, url_fault
 from router.core.mailboxes import mailboxes
 from router.core.recent import Recent
 from router.errors import PartialError, PermanentError, SinkError, TransientError
 from router.escaping import escape
-from router.events import Event, json_line, json_lines
+from router.events import Event, json_line, json_lines, timestamp
 from router.hookspecs import API_VERSION, RegisterLookup, RegisterSink, hookimpl
-from router.options import Addresses, Html, RedisTarget, Secret, SinkOptions, Template, Text, is_template
+from router.options import (
+    Addresses,
+    Condition,
+    Html,
+    Json,
+    RedisTarget,
+    Secret,
+    SinkOptions,
+    Template,
+    Text,
+    Url,
+    is_template,
+)
 from router.plugin_contracts import (
     Found,
     HttpClient,
@@ -27,11 +39,13 @@ __all__ = [
     "API_VERSION",
     "Addresses",
     "Clock",
+    "Condition",
     "Event",
     "Found",
     "Html",
     "HttpClient",
     "HttpResponse",
+    "Json",
     "LookupContext",
     "LookupOptions",
     "PartialError",
@@ -51,6 +65,7 @@ __all__ = [
     "Template",
     "Text",
     "TransientError",
+    "Url",
     "check_response",
     "escape",
     "hookimpl",
@@ -61,4 +76,6 @@ __all__ = [
     "private_host",
     "quote_response",
     "retry_after",
+    "timestamp",
+    "url_fault",
 ]

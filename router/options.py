@@ -1,14 +1,15 @@
 """The field types of a sink's options; floor 1. Plugin authors import them from `router.api`.
 
-The router renders fields of type `Template`, `Text`, `Html` and `Addresses` for each delivery; the plugin gets plain
-values. The router never shows a `Secret`. The types may be used inside lists, mappings, nested models, `Annotated[…]`
-and unions: `text: Text | None = None`, `headers: dict[str, Template] = {}`, `body: Annotated[str,
-Text(escape="mrkdwn")] = ""`, `to: Annotated[list[str], Addresses(kind="mail")] = []`.
+The router renders fields of type `Template`, `Text`, `Html`, `Url`, `Json` and `Addresses` for each delivery; the plugin
+gets plain values. A `Condition` is compiled, and the plugin asks it. A `Secret` is never shown. The types may be used inside
+lists, mappings, nested models, `Annotated[…]` and unions: `text: Text | None = None`, `headers: dict[str, Template] =
+{}`, `body: Annotated[str, Text(escape="mrkdwn")] = ""`, `to: Annotated[list[str], Addresses(kind="mail")] = []`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import (
@@ -22,6 +23,8 @@ from pydantic import (
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
+
+from router.events import Event
 
 Escape = Callable[[str], str] | str
 """The escaping of a value for a sink: a function of the text, or the name of a method of the options model."""
@@ -148,6 +151,15 @@ class Html(Text):
     autoescape: ClassVar[bool] = True
 
 
+class Url(Template):
+    """A URL, whose values are percent-encoded: each is one part of a path or query, and `/`, `?` and `#` in it are none.
+
+    Scheme and host are for the plugin to check (`url_fault`).
+    """
+
+    __slots__ = ()
+
+
 def _listed(value: Any) -> Any:
     """Return addresses as a list. A single address becomes a list of one, and a number, such as a chat's id, a text."""
     items = value if isinstance(value, list | tuple) else [value]
@@ -194,8 +206,112 @@ class Addresses(list[str]):
         return {"anyOf": [*one, {"type": "array", "items": {"anyOf": one}}]}
 
 
+class Json(dict[str, Any]):
+    """A JSON object whose texts are templates: `{user: "{{ payload.user_id }}", text: "Hello {{ payload.name }}"}`.
+
+    A text that is one `{{ … }}` with nothing around it becomes the value itself: null, a number, a list. Every other text
+    becomes a text, and numbers, booleans and null stay. Keys are no templates. A template that can't be rendered makes
+    the delivery a dead letter, reason `template`. The plugin gets a plain dict, which is encoded as JSON without loss.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        """Compare as a dict: all markers are alike."""
+        return dict.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:  # type: ignore[override]  # `Annotated[…] | None` hashes its markers
+        return hash(Json)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return the schema: a mapping of texts to JSON values."""
+        anything = core_schema.no_info_plain_validator_function(_json_value)
+        return core_schema.dict_schema(core_schema.str_schema(strict=True), anything, strict=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "object"}
+
+
+def _json_value(value: Any) -> Any:
+    """Return a value of the configuration if JSON can hold it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("JSON has no such number")
+    if isinstance(value, dict):
+        return {str(key): _json_value(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_json_value(each) for each in value]
+    return str(value) if isinstance(value, str) else value  # a key `file` makes the loader mark its text
+
+
+class Condition(str):
+    """An expression over names that the plugin gives, compiled by the router: `status == 200 and answer.ok`.
+
+    `success: Annotated[Condition, Condition(names=("status", "answer"))] | None = None` knows these names, and no event.
+    Syntax and comparisons are those of `only_if`: what is missing is false. At a delivery the plugin asks
+    `options.success.holds({"status": 200, "answer": {…}}, now=context.clock.now())`. The options given to a class are not
+    compiled yet, and those of a sink with `execution="process"` never are.
+    """
+
+    __slots__ = ("_ask", "names")
+
+    names: tuple[str, ...]
+    _ask: Callable[[Mapping[str, Any], float], bool] | None
+
+    def __new__(
+        cls,
+        value: str = "",
+        *,
+        names: Sequence[str] = (),
+        ask: Callable[[Mapping[str, Any], float], bool] | None = None,
+    ) -> Self:
+        """Make a marker of these `names`, or a compiled expression that `ask` evaluates."""
+        self = super().__new__(cls, value)
+        self.names = tuple(names)
+        self._ask = ask
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        """Compare `names` too, for the reason given in `Template`."""
+        return str.__eq__(self, other) and (not isinstance(other, Condition) or other.names == self.names)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
+    def holds(self, values: Mapping[str, Any], *, now: float) -> bool:
+        """Return whether the expression is true for these values of its names; `now` is seconds since the epoch.
+
+        Raises `PermanentError` if it can't be evaluated: a division by zero, a filter that fails.
+        """
+        if self._ask is None:
+            raise RuntimeError("this condition is not compiled: ask the one in the options of a delivery")
+        return self._ask(values, now)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return the schema: a strict string that is not empty; dumped as a plain one, for another process."""
+        return core_schema.no_info_after_validator_function(
+            cls,
+            core_schema.str_schema(strict=True, min_length=1),
+            serialization=core_schema.plain_serializer_function_ser_schema(str.__str__),
+        )
+
+
+PLACEHOLDER = "placeholder"
+"""The text in place of a secret that is missing, for commands that need no secrets, such as `check`."""
+
+
 class Secret(SecretStr):
     """A credential, shown as `***` everywhere. `get_secret_value()` returns its text."""
+
+    @property
+    def is_placeholder(self) -> bool:
+        """True if the secret is not known, because a command such as `check` needs none: its form can't be judged."""
+        return self.get_secret_value() == PLACEHOLDER
 
     def _display(self) -> str:
         return "***" if self.get_secret_value() else ""
@@ -222,3 +338,11 @@ class SinkOptions(BaseModel):
     def redis_targets(self) -> Sequence[RedisTarget]:
         """The channels and keys of Redis that the sink writes to, by which `check` finds loops. Empty by default."""
         return ()
+
+    def preview(self, event: Event) -> str:  # noqa: ARG002  # for those that override it
+        """Return what these rendered options would send, as text, if they hold no `Text` that says it.
+
+        `explain`, `test` and `deliver: print` show it. Override it in a sink that sends data rather than messages. It
+        must do nothing else, and hold no secret that is not in a `Secret`.
+        """
+        return ""

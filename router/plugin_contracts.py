@@ -12,6 +12,8 @@ from router.contracts import Clock
 from router.options import STRICT, SinkOptions
 
 if TYPE_CHECKING:
+    import ssl
+
     from structlog.stdlib import BoundLogger  # takes 50 ms to import, which `check` can do without
 
 QueueType = Literal["memory", "redis"]
@@ -100,6 +102,12 @@ class SinkContext(Protocol):
     @property
     def http(self) -> HttpClient:
         """The sink's guarded HTTP client, created on first use."""
+
+    def http_with(self, tls: ssl.SSLContext) -> HttpClient:
+        """Return another guarded HTTP client, whose TLS connections use this context: for a client certificate.
+
+        Call it in `open`; the router closes the client at the end.
+        """
 
     @property
     def redis(self) -> RedisClient | None:

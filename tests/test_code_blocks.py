@@ -53,6 +53,7 @@ YAML = [
     for block in blocks(page)
     if block.language == "yaml" and not OF_OTHERS & set(yaml.safe_load(block.text) or OF_OTHERS)
 ]
+WEBHOOK = {"type": "webhook", "url": "https://hooks.example.org/in"}
 SECTIONS = set(RouterConfig.model_fields) | {"include"}
 
 BASE = """
@@ -85,7 +86,7 @@ def write_plugins(folder, page):
 
 def test_every_block_is_of_a_kind_that_is_held():
     assert {block.language for block in ALL} == {"python", "yaml", "sh", "text", "json", "toml"}
-    assert [sum(block.page == page for block in PYTHON) for page in PAGES] == [1, 12]
+    assert [sum(block.page == page for block in PYTHON) for page in PAGES] == [1, 13]
     assert [block.file for block in TESTS] == ["test_banner.py", "test_rules.py", "test_route.py"]
 
 
@@ -96,7 +97,10 @@ def test_most_yaml_is_found():
 
 @pytest.mark.parametrize(("page", "snippet"), YAML, ids=lambda value: value.split("\n")[0])
 def test_every_block_of_yaml_passes_check(tmp_path, page, snippet):
-    """A part of a configuration is checked with what it leaves out, options of a sink as those of `ops-mail`."""
+    """A part of a configuration is checked with what it leaves out, options of a sink as those of `ops-mail`.
+
+    On the page of the webhook they are options of a webhook.
+    """
     shutil.copytree(ROOT / "schemas", tmp_path / "schemas")
     for name in (
         "mail/ops.txt",
@@ -111,7 +115,8 @@ def test_every_block_of_yaml_passes_check(tmp_path, page, snippet):
     write_plugins(tmp_path, page)
     base, written = yaml.safe_load(BASE), yaml.safe_load(snippet)
     if not SECTIONS & set(written):
-        written = {"sinks": {"ops-mail": base["sinks"]["ops-mail"] | written}}
+        own = WEBHOOK if page == "docs/sinks/webhook.md" else base["sinks"]["ops-mail"]
+        written = {"sinks": {"ops-mail": own | written}}
     document = base | written | {"sinks": base["sinks"] | written.get("sinks", {})}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     done = run("check", "--json", cwd=tmp_path)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from router.api import Addresses, Secret, SinkOptions, Text, is_template, private_host
+from router.api import Addresses, Secret, SinkOptions, Text, is_template, url_fault
 
 from .discord import DISCORD
 from .google_chat import GOOGLE_CHAT
@@ -138,25 +138,10 @@ def _way_faults(options: ChatOptions) -> list[str]:
 def _value_faults(options: ChatOptions, *, allow_private: bool) -> list[str]:
     """Return the faults of the values of `url`, `token`, `to` and `api`, without quoting the values."""
     urls = {"url": None if options.url is None else stripped(options.url), "api": options.api and options.api.strip()}
-    found = {key: None if text is None else _url_fault(text, allow_private) for key, text in urls.items()}
+    found = {key: None if text is None else url_fault(text, allow_private=allow_private) for key, text in urls.items()}
     faults = [f"`{key}` {fault}" for key, fault in found.items() if fault]
     if options.token is not None and not re.fullmatch(VISIBLE, stripped(options.token)):
         faults.append("`token` is empty or has a character that no token has")
     if options.text is None and not options.one_place:
         faults.append("`to` is a template, so `text` is needed: one user should not get JSON")
     return faults
-
-
-def _url_fault(text: str, allow_private: bool) -> str | None:
-    if text and not re.fullmatch(VISIBLE, text):
-        return "has a space, a control character or a letter outside ASCII; write it percent-encoded (a host as xn--…)"
-    try:
-        url = urlsplit(text)
-        host, good = url.hostname or "", url.scheme in {"http", "https"} and url.port != 0
-    except ValueError:
-        host, good = "", False
-    if not good or not host:
-        return "is no http:// or https:// URL"
-    if not allow_private and private_host(host):
-        return f"leads to {host}, a private address; set `allow_private: true` on the sink"
-    return None

@@ -7,11 +7,14 @@ IPv6 (RFC 4291 section 2.5.5), 6to4 (RFC 3056), NAT64 (RFC 6052), and the number
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from urllib.parse import urlsplit
 
 _UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
+_VISIBLE = re.compile(r"[!-~]+")
 
 
 def private_address(address: str) -> bool:
@@ -36,6 +39,26 @@ def private_host(host: str) -> bool:
         return True
     literal = _literal(name)
     return literal is not None and not _public(literal)
+
+
+def url_fault(url: str, *, allow_private: bool) -> str | None:
+    """Return why a URL of the configuration can't be requested, without quoting it; None if it can.
+
+    The text continues a sentence: `url` is no http:// or https:// URL. A host that is a private address is a fault
+    unless `allow_private`.
+    """
+    if url and not _VISIBLE.fullmatch(url):
+        return "has a space, a control character or a letter outside ASCII; write it percent-encoded (a host as xn--…)"
+    try:
+        parts = urlsplit(url)
+        host, good = parts.hostname or "", parts.scheme in {"http", "https"} and parts.port != 0
+    except ValueError:
+        host, good = "", False
+    if not good or not host:
+        return "is no http:// or https:// URL"
+    if not allow_private and private_host(host):
+        return f"leads to {host}, a private address; set `allow_private: true` on the sink"
+    return None
 
 
 def _public(address: IPv4Address | IPv6Address) -> bool:

@@ -37,6 +37,7 @@ from router.engine.parts import Parts, Shared, SinkPart
 from router.engine.runtime import Runtime
 from router.errors import ConfigError
 from router.ops.loading import Loaded
+from router.ops.logs import redacted
 
 
 def compose(loaded: Loaded, around: Runtime) -> Parts:
@@ -187,4 +188,4 @@ def _mode(name: str, loaded: Loaded, context: Context, around: Runtime) -> Deliv
     if deliver == "send" or kind.local:
         return None
     only = deliver.only if isinstance(deliver, DeliverOnly) else []
-    return DeliveryMode(name, kind.name, only, partial(context.run_blocking, around.printer))
+    return DeliveryMode(name, kind.name, only, partial(context.run_blocking, around.printer), redacted)

@@ -39,9 +39,13 @@ CONNECT_TIMEOUT = 5.0
 MAX_BODY = 64 * 1024
 """Bytes of a response that are read."""
 
+MAX_HEADER = 8 * 1024
+"""Bytes of the value of a header that is sent; common servers refuse more."""
+
 _AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 _WRITTEN = re.compile(r"[!-~]+")
-_UNSAFE = re.compile(r"[\r\n\0]")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +232,23 @@ def _private(address: str, owner: str) -> PermanentError:
 def _headers(headers: Mapping[str, str] | None, is_json: bool) -> dict[str, str]:
     fields = {"Content-Type": "application/json"} if is_json else {}
     for name, value in (headers or {}).items():
-        if _UNSAFE.search(name) or _UNSAFE.search(value):
-            raise PermanentError("a header holds a line break or a NUL")
+        if not _TOKEN.fullmatch(name):
+            raise PermanentError(f"{name[:50]!r} is no name of a header")
+        if fault := _header_fault(value):
+            raise PermanentError(f"the header {name} {fault}")
         fields[name] = value
     return fields
+
+
+def _header_fault(value: str) -> str | None:
+    """Return why a text can't be the value of a header (RFC 9110 section 5.5); None if it can. It is sent as UTF-8."""
+    if found := _CONTROL.search(value):
+        return f"has a control character in it (U+{ord(found[0]):04X})"
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        return "has half of a surrogate pair in it"
+    return f"is longer than {MAX_HEADER // 1024} KiB" if size > MAX_HEADER else None
 
 
 def _encode(value: Any) -> bytes:

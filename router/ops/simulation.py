@@ -17,7 +17,7 @@ from router.config.models import DeliverOnly
 from router.core.accounts.dead_letter_filter import delivery_of, format_of
 from router.core.conditions.route_checks import Asked, Check, Step, checks
 from router.core.decoding import SourceFormat
-from router.core.delivery.preparation import AllowedAddresses, Refused, Rules, overriding_route, prepare
+from router.core.delivery.preparation import AllowedAddresses, Refused, Rules, overriding_route, prepare, shown
 from router.core.ids import Ids
 from router.core.lookups.given_records import Given, GivenRecords, NamedRecords, RecordNotGivenError
 from router.core.rendering import Rendered
@@ -100,7 +100,8 @@ class SimulatedDelivery(msgspec.Struct, frozen=True):
     `merged` lists later routes whose delivery to the same sink was merged into this one. `refused` is the reason why
     the delivery is not attempted, else None. `prints` is true if `deliver` prints the delivery, or a part of it, instead
     of sending it; `printed` lists the addresses of `to` that are printed. `rendered` has the sink's options as plain
-    values, without secrets. `text` is the message for people. `degraded` is the error of a text that could not be
+    values, without secrets. `text` is the message for people, or else
+    (`previews`) the sink's preview of the data that it would send. `degraded` is the error of a text that could not be
     rendered and was replaced by the JSON line. `unsure` says which part of the result depends on lookups that were not
     fetched.
     """
@@ -113,6 +114,7 @@ class SimulatedDelivery(msgspec.Struct, frozen=True):
     refused: Refused | None = None
     rendered: Mapping[str, Any] | None = None
     text: str = ""
+    previews: bool = False
     degraded: str | None = None
     prints: bool = False
     printed: tuple[str, ...] = ()
@@ -297,13 +299,13 @@ class Simulator:
         made = SimulatedDelivery(target.route, target.sink, self._loaded.types[target.sink].name, others)
         if self._records is not None:
             try:
-                return self._made(made, prepare(delivery, rules, now, self._records.find), rules)
+                return self._made(made, delivery, prepare(delivery, rules, now, self._records.find), rules)
             except RecordNotGivenError:
                 return made
         asks = rules.template.names if rules.only_if is None else rules.template.names | rules.only_if.names
         names = sorted(asks & self._loaded.lookups.keys())
         if not names:
-            return self._made(made, prepare(delivery, rules, now), rules)
+            return self._made(made, delivery, prepare(delivery, rules, now), rules)
         return self._with_names(made, delivery, rules, now, names)
 
     def _with_names(
@@ -322,7 +324,7 @@ class Simulator:
         if isinstance(prepared, Refused) and prepared.decided_by in {Step.ADDRESS, Step.TEMPLATE}:
             why = self._redactor.text(str(named.named(prepared.detail)))
             return msgspec.structs.replace(made, unsure=f"{unsure}, and without them: {why}")
-        found = self._made(made, prepared, rules)
+        found = self._made(made, delivery, prepared, rules)
         return msgspec.structs.replace(
             found,
             to=tuple(named.named(found.to)),
@@ -332,18 +334,22 @@ class Simulator:
             unsure=unsure,
         )
 
-    def _made(self, made: SimulatedDelivery, prepared: Rendered | Refused, rules: Rules) -> SimulatedDelivery:
-        """Return a delivery completed with its rendered options, or with the reason why it is not attempted."""
+    def _made(
+        self, made: SimulatedDelivery, event: Event, prepared: Rendered | Refused, rules: Rules
+    ) -> SimulatedDelivery:
+        """Return a delivery of `event` with its rendered options, or with the reason why it is not attempted."""
         if isinstance(prepared, Refused):
             refused = msgspec.structs.replace(prepared, detail=self._redactor.text(prepared.detail))
             return msgspec.structs.replace(made, refused=refused)
         local = self._loaded.types[made.sink].local
         parted = self._parted(prepared, mail=rules.template.mail, local=local)
+        text = self._redactor.text(shown(prepared, event))
         return msgspec.structs.replace(
             made,
             to=prepared.addresses,
             rendered=self._redactor.value(plain_options(prepared.options)),
-            text=self._redactor.text(prepared.text),
+            text=text,
+            previews=not prepared.text and bool(text),
             degraded=prepared.degraded and self._redactor.text(prepared.degraded),
             prints=parted is not None,
             printed=() if parted is None else tuple(parted[1]),

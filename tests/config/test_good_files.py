@@ -195,6 +195,20 @@ def test_the_effective_configuration_hides_literal_secrets(tmp_path):
         assert secret not in repr(loaded.config.sinks)
 
 
+def test_a_key_file_in_json_names_no_file(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "config.yaml").write_text("version: 1\ninclude: parts/*.yaml\n")
+    (tmp_path / "parts" / "all.yaml").write_text(
+        "sources: {web: {type: pubsub, channels: [a]}}\n"
+        "sinks: {hook: {type: webhook, url: 'https://hooks.example.org/', json: {upload: {file: a.txt}}}}\n"
+        "routes: [{id: a, sinks: [hook]}]\n"
+    )
+    shown = plain_yaml(effective(tmp_path / "config.yaml", environ={}))
+    assert shown["sinks"]["hook"]["json"] == {"upload": {"file": "a.txt"}}
+    loaded = load(tmp_path / "config.yaml", environ={})
+    assert loaded.config.sinks["hook"].options.json_ == {"upload": {"file": "a.txt"}}
+
+
 def test_effective_raises_what_load_raises(tmp_path):
     with pytest.raises(ConfigError, match="can't read"):
         effective(tmp_path / "none.yaml", environ={})

@@ -575,10 +575,11 @@ async def test_deliver_only_matches_other_addresses_as_they_are_written():
 
 PROCESS_PLUGIN = """
 import os, time
+from pydantic import Field
 from router.api import PermanentError, PartialError, SinkOptions, Template, TransientError, hookimpl
 
 class Options(SinkOptions):
-    path: Template
+    path: Template = Field(alias="to-file")
 
 def work(event, options):
     what = event.payload
@@ -614,7 +615,7 @@ async def test_a_process_serves_crashes_and_is_killed_alone(tmp_path: Path, name
         (file.parent / "__init__.py").write_text("from .doing import register_sinks\n")
     kind = load_plugins([folder], entry_points=False).sinks["work"]
     out = tmp_path / "out"
-    options = kind.options.model_validate({"path": f"{out}{{{{ '' }}}}"})
+    options = kind.options.model_validate({"to-file": f"{out}{{{{ '' }}}}"})
     async with bench(
         kind.sink, options=options, execution="process", origin=kind.origin, name="work", timeout="20s"
     ) as at:
@@ -636,7 +637,7 @@ async def test_a_process_gives_the_answer_of_its_sink(tmp_path: Path):
     (folder / "work.py").chmod(0o644)
     kind = load_plugins([folder], entry_points=False).sinks["work"]
     processes = PluginProcesses(kind)
-    options = kind.options.model_validate({"path": str(tmp_path / "out")})
+    options = kind.options.model_validate({"to-file": str(tmp_path / "out")})
     assert await processes.deliver(make_event(b'"good"'), options) == "id 1"
     processes.close()
 

@@ -261,11 +261,27 @@ async def test_all_requests_of_a_client_may_be_private(server):
         assert (await client.request("GET", server.url)).status == 200
 
 
-@pytest.mark.parametrize("headers", [{"A": "b\r\nC: d"}, {"A\n": "b"}, {"A": "\0"}])
-async def test_a_header_can_not_make_another(client, server, headers):
-    with pytest.raises(PermanentError, match="line break or a NUL"):
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        ({"A": "b\r\nC: d"}, r"the header A has a control character in it \(U\+000D\)"),
+        ({"A": "\0"}, r"the header A has a control character in it \(U\+0000\)"),
+        ({"A": "\x7f"}, r"U\+007F"),
+        ({"A\n": "b"}, "no name of a header"),
+        ({"A": "\ud800"}, "surrogate"),
+        ({"A": "é" * 4097}, "the header A is longer than 8 KiB"),
+    ],
+)
+async def test_a_header_can_not_make_another(client, server, headers, says):
+    with pytest.raises(PermanentError, match=says):
         await client.request("POST", server.url, json={}, headers=headers, allow_private=True)
     assert server.requests == []
+
+
+async def test_a_header_of_any_letters_arrives(client, server):
+    value = "\tJané 😀 " + "é" * 4000 + "\u0085"
+    await client.request("POST", server.url, json={}, headers={"A": value}, allow_private=True)
+    assert server.last.headers["A"] == value.strip("\t")
 
 
 async def test_a_body_that_is_no_json(client, server):

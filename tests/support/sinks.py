@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from router.core.rendering import TemplateEnvironment, compile_options
+from router.core.rendering import OptionsTemplate, TemplateEnvironment, compile_options
 from router.events import Event
 from router.options import SinkOptions
 from router.plugin_contracts import Sink, SinkType
@@ -153,6 +153,10 @@ class OpenSink:
         if self.templates.static is not None:
             return self.templates.static
         return self.templates.render(event, RECEIVED.timestamp()).options
+
+    def with_options(self, **more: Any) -> OptionsTemplate:
+        """The sink's options as a route overrides them, compiled."""
+        return compile_options(self.unrendered.model_copy(update=more), TemplateEnvironment())
 
     async def deliver(self, event: Event) -> str | None:
         """Deliver one event; returns the other side's answer."""

@@ -114,6 +114,8 @@ def _delivery(delivery: SimulatedDelivery) -> dict[str, Any]:
         "rendered": encodable(delivery.rendered),
         "merged": delivery.merged,
     }
+    if delivery.previews:
+        made["sends"] = delivery.text
     detail = delivery.unsure if refused is None else refused.detail
     return {**made, "detail": detail} if detail else made
 
@@ -286,6 +288,8 @@ def _delivery_lines(delivery: SimulatedDelivery, config: RouterConfig) -> Iterat
     for key, value in (delivery.rendered or {}).items():
         if value != list(delivery.to):
             yield from _option(key, value)
+    if delivery.previews:
+        yield from _option("sends", delivery.text)
 
 
 def _option(key: str, value: Any) -> Iterator[Line]:

@@ -88,6 +88,16 @@ def prepare(event: Event, rules: Rules, now: float, find: Find = _no_records) ->
     return rendered
 
 
+def shown(rendered: Rendered, event: Event) -> str:
+    """Return what would be sent, to show it: the message for people, or else the sink's preview of its data."""
+    if rendered.text:
+        return rendered.text
+    try:
+        return rendered.options.preview(event)
+    except Exception:  # noqa: BLE001  # code of a plugin, and nothing depends on it
+        return ""
+
+
 def too_late(expiry: Expiry, event: Event, now: float) -> str | None:
     """Return the deadline that a delivery missed, as a message; None if it is in time. Raises `TemplateError`."""
     until = expiry.at(event, now)

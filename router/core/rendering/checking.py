@@ -18,9 +18,6 @@ from router.core.rendering.sandbox.functions import FUNCTIONS, network_fault
 from router.core.rendering.sandbox.values import EVENT_FIELDS
 from router.options import TemplateFile
 
-NAMES = frozenset({"payload", "event", "route", "sink"})
-"""The names that a template may use, besides the lookups of its configuration."""
-
 _TEXTS = frozenset(
     {("route",), ("sink",), *(("event", name) for name in ("id", "source", "channel", "pattern", "key"))}
 )
@@ -211,7 +208,7 @@ def _names(source: Source, own: str | None, environment: Sandbox) -> None:
 
     A name that one file sets is known in all files, because an included file sees the names of the including one.
     """
-    known = NAMES | environment.lookups
+    known = environment.names | environment.lookups
     stored = {
         node.name for tree in source.trees.values() for node in tree.find_all(nodes.Name) if node.ctx != "load"
     } | {node.name for tree in source.trees.values() for node in tree.find_all(nodes.Macro)}

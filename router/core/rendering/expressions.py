@@ -6,23 +6,26 @@ missing value is false, and comparing values of different types is no error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
-from router.core.rendering import TemplateEnvironment
 from router.core.rendering.checking import Fault
 from router.core.rendering.sandbox.bounds import Run, current
+from router.core.rendering.sandbox.environments import Sandbox
 from router.core.rendering.sandbox.values import Missing, text
 from router.core.rendering.templates import (
+    GLOBALS,
     NO_RECORDS,
     BrokenTemplateError,
     Compiled,
     CompiledExpression,
+    Names,
     Records,
+    TemplateEnvironment,
     scope,
 )
-from router.errors import TemplateError
+from router.errors import PermanentError, TemplateError
 from router.escaping import cut
 from router.events import Event
 from router.options import is_template
@@ -57,12 +60,7 @@ class Expression:
         self._where = where
         self.shown = cut(" ".join(source.split()), LONGEST_SHOWN)
         """The text of the expression on one line, for messages; a long text is shortened."""
-        if is_template(source):
-            raise BrokenExpressionError([Fault("an expression is written without `{{` and `}}`", None)])
-        try:
-            self._value = CompiledExpression(f"{{{{ {source}\n}}}}", environment.expressions)
-        except BrokenTemplateError as error:
-            raise BrokenExpressionError(error.faults) from None
+        self._value = _compiled(source, environment.expressions)
 
     @property
     def names(self) -> frozenset[str]:
@@ -97,6 +95,40 @@ class Expression:
             raise self._value.explain(self._where, error, names) from None
         finally:
             current.reset(token)
+
+
+class NamedExpression:
+    """A compiled expression over these `names`, whose values the caller gives. Raises `BrokenExpressionError`.
+
+    `where` is its place in messages: `success`.
+    """
+
+    def __init__(self, source: str, names: Collection[str], environment: TemplateEnvironment, where: str) -> None:
+        self._where = where
+        self._value = _compiled(source, environment.naming(names))
+
+    def holds(self, values: Names, now: float) -> bool:
+        """Return whether the value is truthy; `now` is seconds since the epoch.
+
+        Raises `PermanentError`, because an expression that fails is not false.
+        """
+        token = current.set(Run(now))
+        names = {**GLOBALS, **values}
+        try:
+            return bool(self._value.value(names))
+        except Exception as error:  # noqa: BLE001  # any error is a failure of this expression
+            raise PermanentError(str(self._value.explain(self._where, error, names))) from None
+        finally:
+            current.reset(token)
+
+
+def _compiled(source: str, sandbox: Sandbox) -> CompiledExpression:
+    if is_template(source):
+        raise BrokenExpressionError([Fault("an expression is written without `{{` and `}}`", None)])
+    try:
+        return CompiledExpression(f"{{{{ {source}\n}}}}", sandbox)
+    except BrokenTemplateError as error:
+        raise BrokenExpressionError(error.faults) from None
 
 
 def _present(found: Any) -> Any:

@@ -15,12 +15,14 @@ from pydantic import BaseModel
 
 from router.core.mailboxes import split
 from router.core.rendering.addresses import checked
+from router.core.rendering.expressions import BrokenExpressionError, NamedExpression
 from router.core.rendering.sandbox.bounds import Run, current
 from router.core.rendering.templates import (
     NO_RECORDS,
     BrokenTemplateError,
     Compiled,
     CompiledAddresses,
+    CompiledValue,
     Records,
     TemplateEnvironment,
     literal,
@@ -29,7 +31,7 @@ from router.core.rendering.templates import (
 from router.core.rendering.walk import Marker, Part, Path, follow, walk
 from router.errors import AddressError, Reason, RouterError
 from router.events import Event, json_line
-from router.options import Addresses, Escape, Html, SinkOptions, Template, Text, is_template
+from router.options import Addresses, Condition, Escape, Html, Json, SinkOptions, Template, Text, Url, is_template
 
 _C = TypeVar("_C", bound=Compiled)
 
@@ -166,6 +168,21 @@ class _TextField:
         return line
 
 
+class _ValueField:
+    """A template that gives a JSON value."""
+
+    def __init__(self, path: Path, template: CompiledValue) -> None:
+        self.path = path
+        self.template = template
+
+    def __call__(self, delivery: _Delivery) -> Any:
+        """Return the value. Raises `TemplateError`."""
+        try:
+            return self.template.plain(delivery.names)
+        except Exception as error:  # noqa: BLE001  # whatever a template runs into is this delivery's failure
+            raise self.template.explain(_where(self.path), error, delivery.names) from None
+
+
 class OptionsTemplate:
     """The compiled options of one sink (and route).
 
@@ -281,7 +298,28 @@ class _Compiler:
     def leaf(self, marker: Marker, value: Any, path: Path, model: BaseModel) -> Part:
         if isinstance(marker, Addresses):
             return self._address(marker, value, path)
+        if isinstance(marker, Condition):
+            return self._condition(marker, value, path)
+        if isinstance(marker, Json):
+            return self._json(value, path)
         return self._text(marker, value, path, model)
+
+    def _condition(self, marker: Condition, value: str, path: Path) -> Part:
+        try:
+            compiled = NamedExpression(value, marker.names, self.environment, _where(path))
+        except BrokenExpressionError as error:
+            self._broken(path, error)
+            return Part(value, None)
+        return Part(Condition(value, names=marker.names, ask=compiled.holds), None)
+
+    def _json(self, value: str, path: Path) -> Part:
+        if not is_template(value):
+            return Part(value, None)
+        try:
+            return Part(value, _ValueField(path, self._add(CompiledValue(value, self.environment.plain))))
+        except BrokenTemplateError as error:
+            self._broken(path, error)
+            return Part(value, None)
 
     def _address(self, marker: Addresses, values: list[str], path: Path) -> Part:
         items: list[list[str] | CompiledAddresses] = []
@@ -318,6 +356,8 @@ class _Compiler:
     def _field(self, marker: Template, value: str, path: Path, escape: Callable[[str], str] | None) -> _TextField:
         if escape is not None:
             sandbox = self.environment.escaping(escape)
+        elif isinstance(marker, Url):
+            sandbox = self.environment.urls
         else:
             sandbox = self.environment.html if marker.autoescape else self.environment.plain
         return _TextField(path, self._add(Compiled(value, sandbox)), sandbox.escaped)
@@ -326,7 +366,7 @@ class _Compiler:
         self.templates.append(template)
         return template
 
-    def _broken(self, path: Path, error: BrokenTemplateError) -> None:
+    def _broken(self, path: Path, error: BrokenTemplateError | BrokenExpressionError) -> None:
         self.faults += [TemplateFault(path, fault.message, fault.line) for fault in error.faults]
 
 

@@ -20,7 +20,7 @@ from router.core.rendering.sandbox.filters import url, zone
 from router.core.rendering.sandbox.functions import FUNCTIONS
 from router.core.rendering.sandbox.lenient import Lenient
 from router.core.rendering.sandbox.lookup_records import Record
-from router.core.rendering.sandbox.values import EventFields, MissingError, dotted
+from router.core.rendering.sandbox.values import EventFields, MissingError, dotted, plain
 from router.errors import EventError, TemplateError
 from router.escaping import cut
 from router.events import Event
@@ -35,7 +35,9 @@ Records = Mapping[str, Record]
 NO_RECORDS: Records = {}
 """The records of a delivery that needs no lookup."""
 
-_GLOBALS = {**DEFAULT_NAMESPACE, "range": safe_range, **FUNCTIONS}
+GLOBALS = {**DEFAULT_NAMESPACE, "range": safe_range, **FUNCTIONS}
+"""The functions that every template and expression knows."""
+
 _RESULT = "_result_"  # the name of the variable for the value of a sole expression
 _CAUSE = 200  # the largest number of bytes of a Python error message, which may quote the payload
 _MISSING = "a name that the event itself gives is missing (the dead letter says more)"
@@ -94,6 +96,12 @@ class TemplateEnvironment:
         """The environment of expressions: missing values are false, and values of different types compare as false."""
         return self._knowing(Lenient(self._zone))
 
+    def naming(self, names: Collection[str]) -> Sandbox:
+        """Return an environment of expressions that know these names, and nothing of an event."""
+        sandbox = Lenient(self._zone)
+        sandbox.names = frozenset(names)
+        return sandbox
+
     def escaping(self, escape: Callable[[str], str]) -> Sandbox:
         """Return an environment that escapes values by a sink's own function."""
         return self._knowing(Sandbox(self._zone, escape))
@@ -119,7 +127,7 @@ def scope(event: Event, used: Collection[str], records: Records = NO_RECORDS) ->
     So a payload that no template uses is not decoded. `records` are those of the delivery's lookups. Raises
     `TemplateError` if the payload can't be decoded.
     """
-    names = _GLOBALS.copy()
+    names = GLOBALS.copy()
     names["route"] = event.route
     names["sink"] = event.sink
     if records:
@@ -256,17 +264,35 @@ class CompiledAddresses(Compiled):
         return listed(self.value(names)) if self._whole else split(self.render(names))
 
 
+class CompiledValue(Compiled):
+    """A compiled template of a JSON value: `plain(names)` returns the value.
+
+    A template that is one `{{ … }}` with nothing around it gives the value itself; any other gives a text.
+    """
+
+    def _compile(self, tree: nodes.Template) -> Template:
+        expression = _sole_expression(tree, padded=False)
+        self._whole = expression is not None
+        return super()._compile(tree if expression is None else _assigning(expression))
+
+    def plain(self, names: Names) -> Any:
+        """Return the value as JSON has it. Raises any error of the template."""
+        return plain(self.value(names)) if self._whole else self.render(names)
+
+
 def _assigning(expression: nodes.Expr) -> nodes.Template:
     """Return a template that writes nothing and stores the value of an expression."""
     return nodes.Template([nodes.Assign(nodes.Name(_RESULT, "store"), expression, lineno=1)], lineno=1)
 
 
-def _sole_expression(tree: nodes.Template) -> nodes.Expr | None:
-    """Return the expression of a template that is only one `{{ … }}` and white space, or None."""
+def _sole_expression(tree: nodes.Template, *, padded: bool = True) -> nodes.Expr | None:
+    """Return the expression of a template that is only one `{{ … }}` (`padded`: and white space), or None."""
     if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
         return None
     parts = [
-        part for part in tree.body[0].nodes if not (isinstance(part, nodes.TemplateData) and not part.data.strip())
+        part
+        for part in tree.body[0].nodes
+        if not (padded and isinstance(part, nodes.TemplateData) and not part.data.strip())
     ]
     return parts[0] if len(parts) == 1 and not isinstance(parts[0], nodes.TemplateData) else None
 

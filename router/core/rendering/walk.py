@@ -8,12 +8,12 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from router.options import Addresses, Template
+from router.options import Addresses, Condition, Json, Template
 
 Path = tuple[str | int, ...]
-"""The path of a value in the options: `("headers", "X-A")`, `("to", 0)`."""
+"""The path of a value in the options, as the configuration writes it: `("headers", "X-A")`, `("to", 0)`."""
 
-Marker = Template | Addresses
+Marker = Template | Addresses | Condition | Json
 """The marker in a field's type."""
 
 Make = Callable[[Any], Any]
@@ -34,8 +34,13 @@ Leaf = Callable[[Marker, Any, Path, BaseModel], Part]
 def follow(options: Any, path: Path) -> Any:
     """Return the value at a path of the options."""
     for step in path:
-        options = getattr(options, str(step)) if isinstance(options, BaseModel) else options[step]
+        options = options[step] if not isinstance(options, BaseModel) else getattr(options, _field(options, step))
     return options
+
+
+def _field(model: BaseModel, key: str | int) -> str:
+    """Return the name of the field that the configuration calls `key`."""
+    return next((name for name, info in type(model).model_fields.items() if info.alias == key), str(key))
 
 
 def walk(model: BaseModel, leaf: Leaf) -> Part:
@@ -52,7 +57,10 @@ class _Walk:
     def model(self, model: BaseModel, path: Path) -> Part:
         parts = {
             name: self.part(
-                Annotated[info.annotation, None, *info.metadata], getattr(model, name), (*path, name), model
+                Annotated[info.annotation, None, *info.metadata],
+                getattr(model, name),
+                (*path, info.alias or name),
+                model,
             )
             for name, info in type(model).model_fields.items()
         }
@@ -64,6 +72,8 @@ class _Walk:
 
     def part(self, annotation: Any, value: Any, path: Path, model: BaseModel) -> Part:
         kind, marker = _kind(annotation)
+        if isinstance(marker, Json):
+            return self._json(annotation, marker, value, path, model)
         if marker is not None and _marks(marker, value):
             return self._leaf(marker, value, path, model)
         if get_origin(kind) in _UNIONS:
@@ -75,6 +85,14 @@ class _Walk:
         if type(value) is dict:
             return self._mapping(kind, value, path, model)
         return Part(value, None)
+
+    def _json(self, annotation: Any, marker: Json, value: Any, path: Path, model: BaseModel) -> Part:
+        """Walk a JSON value, whose parts are of the same type as the whole."""
+        if type(value) is dict:
+            return self._mapping(dict[str, annotation], value, path, model)
+        if type(value) is list:
+            return self._sequence(list[annotation], value, path, model)
+        return self._leaf(marker, value, path, model) if isinstance(value, str) else Part(value, None)
 
     def _sequence(self, kind: Any, values: Sequence[Any], path: Path, model: BaseModel) -> Part:
         items = zip(_items(kind, len(values)), values, strict=True)
@@ -140,15 +158,17 @@ def _kind(annotation: Any) -> tuple[Any, Marker | None]:
 
 def _marker(marks: Sequence[Any]) -> Marker | None:
     for mark in reversed(marks):
-        if isinstance(mark, Template | Addresses):
+        if isinstance(mark, Marker):
             return mark
-        if isinstance(mark, type) and issubclass(mark, Template | Addresses):
+        if isinstance(mark, type) and issubclass(mark, Marker):
             return mark()
     return None
 
 
 def _marks(marker: Marker, value: Any) -> bool:
-    return isinstance(value, str if isinstance(marker, Template) else list)
+    if isinstance(marker, Json):
+        return isinstance(value, dict)
+    return isinstance(value, list if isinstance(marker, Addresses) else str)
 
 
 def _arm(union: Any, value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from structlog.stdlib import BoundLogger
@@ -22,9 +22,15 @@ from router.plugin_contracts import HttpClient, RedisClient
 FindServer = Callable[[str | None], Server]
 """Returns the Redis server of a URL; None means the router's own. Raises `ConfigError`."""
 
+if TYPE_CHECKING:
+    import ssl
+
 
 class PluginContext:
-    """The part of a context that sinks and lookups share. `make_http` makes the HTTP client."""
+    """The part of a context that sinks and lookups share.
+
+    `make_http` makes an HTTP client, with a TLS context in place of the system's trust store, or None.
+    """
 
     def __init__(
         self,
@@ -33,7 +39,7 @@ class PluginContext:
         clock: Clock,
         log: BoundLogger,
         threads: DaemonThreads,
-        make_http: Callable[[], GuardedClient],
+        make_http: Callable[[ssl.SSLContext | None], GuardedClient],
     ) -> None:
         self.name = name
         self.clock = clock
@@ -41,22 +47,30 @@ class PluginContext:
         self._threads = threads
         self._make_http = make_http
         self._http: GuardedClient | None = None
+        self._others: list[GuardedClient] = []
 
     @property
     def http(self) -> HttpClient:
         """The guarded HTTP client, created on first use."""
         if self._http is None:
-            self._http = self._make_http()
+            self._http = self._make_http(None)
         return self._http
+
+    def http_with(self, tls: ssl.SSLContext) -> HttpClient:
+        """Return another guarded HTTP client, whose TLS connections use this context."""
+        client = self._make_http(tls)
+        self._others.append(client)
+        return client
 
     async def run_blocking(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a blocking function in a daemon thread of this sink or lookup; return its result or raise its exception."""
         return await self._threads.run(function, *args)
 
     async def close(self) -> None:
-        """Close the HTTP client and end the threads."""
-        if self._http is not None:
-            await self._http.close()
+        """Close the HTTP clients and end the threads."""
+        for client in (self._http, *self._others):
+            if client is not None:
+                await client.close()
         self._threads.close()
 
 
@@ -81,7 +95,9 @@ class Context(PluginContext):
             clock=clock,
             log=structlog.stdlib.get_logger("router.sink").bind(sink=name),
             threads=threads,
-            make_http=lambda: GuardedClient(proxy=keys.http.proxy, allow_private=keys.allow_private),
+            make_http=lambda tls: GuardedClient(
+                proxy=keys.http.proxy, ssl_context=tls, allow_private=keys.allow_private
+            ),
         )
         self.base = str(base)
         self.state: dict[str, Any] = {}

@@ -83,7 +83,7 @@ class _Child:
             self._process.start()
             self._theirs.close()
             self._started = True
-        self._connection.send((event, options.model_dump()))
+        self._connection.send((event, options.model_dump(by_alias=True)))
         return self._connection.recv()
 
     def kill(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from router.config.models import DeliverOnly
 from router.core.accounts.dead_letter_filter import fault_line, faults
-from router.core.delivery.preparation import AllowedAddresses
+from router.core.delivery.preparation import AllowedAddresses, shown
 from router.core.rendering import Rendered
 from router.errors import Reason
 from router.escaping import escape
@@ -40,14 +40,17 @@ class DeliveryMode:
     """The printing of one sink's deliveries instead of sending.
 
     `only` lists globs of addresses that are sent to anyway; it is empty for `deliver: print`. The globs match the
-    mailbox of a mail address, and any other address as written.
+    mailbox of a mail address, and any other address as written. `redact` hides secrets in what is printed.
     """
 
-    def __init__(self, sink: str, kind: str, only: Sequence[str], show: Show) -> None:
+    def __init__(
+        self, sink: str, kind: str, only: Sequence[str], show: Show, redact: Callable[[str], str] = str
+    ) -> None:
         self._sink = sink
         self._kind = kind
         self._allowed = AllowedAddresses(only)
         self._show = show
+        self._redact = redact
 
     async def part(self, event: Event, rendered: Rendered, *, mail: bool) -> tuple[list[str], list[str]] | None:
         """Print a delivery unless all its addresses are allowed; then return None, else allowed and refused addresses.
@@ -60,9 +63,9 @@ class DeliveryMode:
         allowed, refused = parted
         shown_to = refused or _written_to(rendered.options)
         to = f" to {', '.join(shown_to)}" if shown_to else ""
-        text = " ".join(rendered.text.split())
-        shown = f": {text}" if text else ""
-        await self._show(f"{event.channel} → {event.route} → {self._sink} ({self._kind}){to}{shown}")
+        text = " ".join(self._redact(shown(rendered, event)).split())
+        told = f": {text}" if text else ""
+        await self._show(f"{event.channel} → {event.route} → {self._sink} ({self._kind}){to}{told}")
         return allowed, refused
 
     async def nobody(self, event: Event, reason: Reason) -> None:

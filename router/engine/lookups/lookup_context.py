@@ -22,5 +22,7 @@ class LookupTools(PluginContext):
             clock=clock,
             log=structlog.stdlib.get_logger("router.lookup").bind(lookup=name),
             threads=DaemonThreads(f"lookup {name}", THREADS),
-            make_http=lambda: GuardedClient(proxy=proxy, allow_private=allow_private, owner="lookup"),
+            make_http=lambda tls: GuardedClient(
+                proxy=proxy, ssl_context=tls, allow_private=allow_private, owner="lookup"
+            ),
         )

@@ -194,6 +194,7 @@ class _Printer:
         Without `names_files` a key `file` has no special meaning.
         """
         if isinstance(node, Mapping):
+            names_files = names_files and not shapes.is_json(shape)
             if names_files and set(node.entries) == {"file"} and isinstance(node.get("file"), Scalar):
                 return {"file": self._path(node.entries["file"].node)}
             return {

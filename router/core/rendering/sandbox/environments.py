@@ -190,6 +190,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
     kind = "a template"
     """The name of the compiled thing in messages, such as "a template"."""
 
+    names: frozenset[str] = frozenset({"payload", "event", "route", "sink"})
+    """The names that a template may use, besides those of lookups."""
+
     lookups: frozenset[str] = frozenset()
     """The names of the lookups that a template may use."""
 

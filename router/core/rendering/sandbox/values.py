@@ -1,7 +1,8 @@
-"""The text of a value, and the error of a missing one; floor 2."""
+"""The text of a value, its JSON, and the error of a missing one; floor 2."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from types import GeneratorType
@@ -115,6 +116,34 @@ def json(value: Any) -> str:
         value = value.shown()
     check_size(value)
     return msgspec.json.encode(value, enc_hook=_plain).decode()
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it: null, a boolean, a number, a text, a list or a mapping, made anew.
+
+    A time becomes its text. Raises as `text` does, `OverflowError` for more than a template may make, and `ValueError`
+    for a number that JSON can't hold.
+    """
+    if isinstance(value, EventFields):
+        value = value.shown()
+    check_size(value)
+    return _made_plain(value)
+
+
+def _made_plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("the number is not finite, and JSON has no such number")
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Mapping):
+        return {text(key): _made_plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | range | GeneratorType):
+        return [_made_plain(each) for each in value]
+    return text(value)
 
 
 def _plain(value: Any) -> Any:

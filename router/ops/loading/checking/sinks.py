@@ -15,7 +15,8 @@ from router.config.models import HostKeys, SinkConfig, check_queue
 from router.config.scalars import NAME
 from router.files import read_file, resolve_path
 from router.ops.loading.reading import shapes, typed, yaml_hints
-from router.ops.loading.reading.nodes import Entry, Mapping, Node, child_path, quoted
+from router.ops.loading.reading.concealing import holds_a_secret
+from router.ops.loading.reading.nodes import Entry, Mapping, Node, child_path, quoted, scalars
 from router.ops.loading.reading.placeholders import WORD
 from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
 from router.ops.redaction import HIDDEN
@@ -270,6 +271,21 @@ def secrets_of(value: Any) -> set[str]:
     if isinstance(value, list | tuple):
         return set().union(*(secrets_of(part) for part in value))
     return url_secrets(value) if isinstance(value, str) else set()
+
+
+def secrets_from_outside(keys: Mapping) -> set[str]:
+    """Return the values of `${…}` in a sink's keys that are likely secrets: the path of a URL, a header `X-Api-Key`.
+
+    The type of these fields does not say so, because most values of the field are none.
+    """
+    found: set[str] = set()
+    for scalar in scalars(keys):
+        if not scalar.expanded or scalar.default or not isinstance(scalar.value, str):
+            continue
+        found |= _webhook(scalar.value)
+        if holds_a_secret(scalar.path):
+            found |= {scalar.value, scalar.value.rpartition(" ")[2]}  # without the `Bearer ` before it
+    return found
 
 
 def _webhook(url: str) -> set[str]:

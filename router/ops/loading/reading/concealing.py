@@ -23,15 +23,15 @@ _PART = 12  # the least length of values that are hidden everywhere, even in par
 _SEARCHED = 65_536  # characters of a value that are searched for parts
 _WORD = re.compile(rf"[\w~+-]{{{SHORT},}}")
 _SECRET_KEY = re.compile(
-    r"([\w-]*(?:passw(?:or)?d|secret|token|credential|api_?key|authorization)[\w-]*[\"']?\s*[:=]\s*)"
+    r"([\w-]*(?:passw(?:or)?d|secret|token|credential|api[-_]?key|authorization)[\w-]*[\"']?\s*[:=]\s*)"
     r"""("(?:[^"\\]|\\.)*"?|'(?:[^']|'')*'?|\[[^\]]*\]?|[^\s].*?(?=\s*(?:[,}]|$)))""",
     re.IGNORECASE,
 )
-_SECRET_PART = re.compile(r"passw(or)?d|secret|token|credential|api_?key|authorization", re.IGNORECASE)
+_SECRET_PART = re.compile(r"passw(or)?d|secret|token|credential|api[-_]?key|authorization", re.IGNORECASE)
 _HARMLESS = re.compile(r"\$\{(?:\w+|(?:file|cred):[^{}]*)\}")  # these values name a secret and are none
 _FRAME = 72  # the most characters of a faulty line that are shown
 _LEFT = 40  # of these, the characters before the fault
-_SECRET_NAME = re.compile(r"passw(or)?d|secret|token|credential|api_?key|url", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"passw(or)?d|secret|token|credential|api[-_]?key|url", re.IGNORECASE)
 # Up to the last `@`, because a password may contain any character by mistake, in a quoted Redis URL also a space.
 _USERINFO = re.compile(r"((?<=[\"'])(?:rediss?|unix)[\w+]*://)[^\"']+@|(://)[^\s\"']+@")
 _PATH = re.compile(r"(https?://[^/\s\"']+/)([^\s\"'{}]*)")
@@ -186,6 +186,11 @@ def without_credentials(line: str) -> str:
     return _SECRET_KEY.sub(lambda found: found[0] if "{" in found[2] else f"{found[1]}{HIDDEN}", line)
 
 
+def holds_a_secret(path: str) -> bool:
+    """Return whether the last key of a path says that its value is a secret: `X-Api-Key`."""
+    return _SECRET_PART.search(path.rpartition(".")[2]) is not None
+
+
 def may_be_secret(path: str) -> bool:
-    """Return whether the last key of a path has a name that secrets usually have."""
+    """Return whether the last key of a path has a name that secrets usually have; a URL may hold one."""
     return _SECRET_NAME.search(path.rpartition(".")[2]) is not None

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from router.errors import Problem
 from router.ops.loading.reading import shapes
+from router.ops.loading.reading.concealing import holds_a_secret
 from router.ops.loading.reading.nodes import Node, Scalar
 from router.ops.loading.reading.problems import Problems
+from router.options import PLACEHOLDER
 
-WORD = "placeholder"
+WORD = PLACEHOLDER
 """The placeholder of a missing secret, and of the missing part of a URL."""
 
 URL = f"https://{WORD}.invalid/"
@@ -39,10 +41,14 @@ class Settler:
                 self._problems.concealed.add(str(scalar.value), at=scalar)
                 self._problems.concealed.add(scalar.text, at=scalar)
             if scalar.unset:
-                self._scalar(scalar, name, is_secret=is_secret, server=shapes.is_redis_url(expected))
+                is_text = shapes.is_template(expected)
+                server = shapes.is_redis_url(expected)
+                self._scalar(scalar, name, is_secret=is_secret, is_text=is_text, server=server)
 
-    def _scalar(self, node: Scalar, key: str, *, is_secret: bool, server: bool) -> None:
+    def _scalar(self, node: Scalar, key: str, *, is_secret: bool, is_text: bool, server: bool) -> None:
         is_url = key in _URL_KEYS or key.endswith("_url") or "://" in node.text
+        # A header `X-Api-Key`, or a text from a credential.
+        is_secret = is_secret or (is_text and (holds_a_secret(node.path) or "${cred:" in node.text))
         messages, node.unset = node.unset, []
         if not self._placeholders or not (is_url or is_secret):
             for message in messages:

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from router.config.scalars import REDIS_URLS
 from router.ops.loading.reading.nodes import Mapping, Node, Scalar, Sequence
-from router.options import Addresses, Template
+from router.options import Addresses, Json, Template
 
 Shape = Any
 """A type annotation of `typing`."""
@@ -102,11 +102,16 @@ def is_redis_url(shape: Shape) -> bool:
 
 
 def is_template(shape: Shape) -> bool:
-    """Return whether the annotation is that of a template or of addresses."""
-    kinds = (Template, Addresses)
+    """Return whether the annotation is that of a template, of addresses or of JSON with templates in it."""
+    kinds = (Template, Addresses, Json)
     return any(
         isinstance(leaf, kinds) or (isinstance(leaf, type) and issubclass(leaf, kinds)) for leaf in leaves(shape)
     )
+
+
+def is_json(shape: Shape) -> bool:
+    """Return whether the annotation is that of JSON with templates in it, where no key has a meaning."""
+    return any(leaf is Json or isinstance(leaf, Json) for leaf in leaves(shape))
 
 
 def anywhere(shape: Shape, test: Callable[[Shape], bool], depth: int = 8) -> bool:

@@ -1,0 +1,149 @@
+"""What a webhook costs: pub/sub → schema → route → Redis queue → one HTTP request for each event, 32 at a time.
+
+The endpoint answers after 30 ms, so 32 workers can make no more than 32 requests in that time: that is the ideal. The
+clock runs from the first publish to the last answer. The base is a bare program that posts what is published by aiohttp.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import (
+    CHANNEL,
+    HERE,
+    NEVER_FULL,
+    Lines,
+    Server,
+    configuration,
+    cpu_seconds,
+    publishes,
+    router,
+    running,
+    send,
+    server,
+    wait_for,
+)
+from benchmarks.results import Benchmark, Case, Figure, Reading, Turns
+
+BARE, UNSIGNED, SIGNED = "bare aiohttp", "unsigned", "signed"
+WORKERS = 32
+WARM_UP = 200
+MOST_TIME = 1.2
+"""The goal for the time, as a multiple of the ideal."""
+MOST_CPU = 1.25
+"""The goal for the CPU of a signed post, as a multiple of that of an unsigned one."""
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+PARTS = str(HERE / "http_parts.py")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
+    parser.add_argument("--events", type=int, default=1_000, help="events of one measurement")
+    parser.add_argument("--answer-after", type=float, default=0.03, metavar="SECONDS", help="of the endpoint")
+
+
+def cases(options: argparse.Namespace) -> list[Case]:
+    """Return the bare program, and the router with unsigned and with signed requests."""
+    chosen = []
+    kinds: tuple[tuple[str, str | None, float | None], ...]
+    kinds = ((BARE, None, None), (UNSIGNED, BARE, None), (SIGNED, UNSIGNED, MOST_CPU))
+    for name, base, most in kinds:
+        figures = [
+            Figure(
+                _time(name),
+                "ideals",
+                base=_time(BARE) if base else None,
+                goal=MOST_TIME if base else None,
+                goal_of="value",
+            ),
+            Figure(_cpu(name), "µs CPU/event", base=_cpu(base) if base else None, goal=most),
+        ]
+        begin = _bare if name == BARE else partial(_router, {} if name == UNSIGNED else {"signing_secret": SECRET})
+        chosen.append(Case(name, figures, partial(measure, name, options.events, options.answer_after, begin)))
+    return chosen
+
+
+def _time(name: str) -> str:
+    return f"{name}: time"
+
+
+def _cpu(name: str) -> str:
+    return f"{name}: CPU"
+
+
+Begin = Callable[[Path, Server, str, Path], "contextlib.AbstractContextManager[int]"]
+"""Starts what posts: the command, the server, the URL and a folder to work in. Yields the process id."""
+
+
+@contextlib.contextmanager
+def _bare(_command: Path, at: Server, url: str, _folder: Path) -> Iterator[int]:
+    with running([sys.executable, PARTS, "bare", str(at.port), url, str(WORKERS)]) as process:
+        wait_for(lambda: at.client.pubsub_numsub(CHANNEL)[0][1])
+        yield process.pid
+
+
+@contextlib.contextmanager
+def _router(more: dict[str, Any], command: Path, at: Server, url: str, folder: Path) -> Iterator[int]:
+    sink = {"type": "webhook", "url": url, "body": "raw", "allow_private": True, "concurrency": WORKERS, **more}
+    sinks = {"hook": {**sink, "queue": {"type": "redis", **NEVER_FULL}}}
+    routes = [{"id": "everything", "sinks": ["hook"]}]
+    with router(command, configuration(at, folder, sinks=sinks, routes=routes), folder) as pid:
+        yield pid
+
+
+def measure(name: str, events: int, seconds: float, begin: Begin, command: Path) -> Turns:
+    """Measure the time and the CPU of posting so many events."""
+    with ExitStack() as stack:
+        at = stack.enter_context(server())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        port = _free_port()
+        out = folder / "answers"
+        stack.enter_context(running([sys.executable, PARTS, "endpoint", str(port), str(seconds), str(out)]))
+        wait_for(lambda: _answers(port), what="the endpoint")
+        pid = stack.enter_context(begin(command, at, f"http://127.0.0.1:{port}/hook", folder))
+        return (yield from _measure(name, events, seconds, at, Lines(out, pid)))
+
+
+def _measure(
+    name: str, events: int, seconds: float, at: Server, lines: Lines
+) -> Generator[None, None, dict[str, Reading]]:
+    send(at, publishes([CHANNEL], WARM_UP))
+    lines.need(WARM_UP)
+    messages = publishes([CHANNEL], events)
+    yield
+    before, began = cpu_seconds(lines.pid), time.monotonic()
+    send(at, messages)
+    lines.need(WARM_UP + events, every=0.002)
+    took, used = time.monotonic() - began, cpu_seconds(lines.pid) - before
+    ideal = events / WORKERS * seconds
+    return {
+        _time(name): Reading(took / ideal if ideal else 0.0, {"s": took}),
+        _cpu(name): Reading(used / events * 1e6, {}),
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+BENCHMARK = Benchmark(
+    str(__doc__), "pub/sub → schema → route → Redis queue → webhook", 5, arguments, cases, base="base"
+)

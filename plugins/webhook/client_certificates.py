@@ -1,0 +1,70 @@
+"""The certificate that the sink shows to the server (mutual TLS)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Self
+
+from pydantic import Field, model_validator
+
+from router.api import Secret, SinkOptions
+
+if TYPE_CHECKING:
+    import ssl
+
+
+class ClientCertificate(SinkOptions):
+    """A certificate with its chain and its private key, as PEM texts."""
+
+    certificate: Secret = Field(description="The PEM of the certificate: `${file:client.pem}`; may hold the key too.")
+    key: Secret | None = Field(default=None, description="The PEM of the private key: `${cred:client-key}`.")
+    password: Secret | None = Field(default=None, description="The password of an encrypted key.")
+
+    @model_validator(mode="after")
+    def _loads(self) -> Self:
+        secrets = (self.certificate, self.key, self.password)
+        if not any(secret is not None and secret.is_placeholder for secret in secrets):
+            tls_context(self)
+        return self
+
+
+def tls_context(options: ClientCertificate) -> ssl.SSLContext:
+    """Return a context that trusts the system's authorities and shows the certificate.
+
+    Raises `ValueError` if certificate and key can't be used.
+    """
+    import ssl  # noqa: PLC0415  # few sinks need it, and it slows down every start
+
+    context = ssl.create_default_context()
+    password = "" if options.password is None else options.password.get_secret_value()
+    key = options.key or options.certificate
+    try:
+        with _file(options.certificate) as certificate, _file(key) as private:
+            # A function: a text would let OpenSSL ask for the password on the terminal if it is empty.
+            context.load_cert_chain(certificate, private, password=lambda: password)
+    except (ssl.SSLError, ValueError, OSError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        known = str(reason).lower().replace("_", " ")
+        raise ValueError(f"certificate and key can't be used: {known or 'they are no PEM'}") from None
+    return context
+
+
+@contextlib.contextmanager
+def _file(secret: Secret) -> Iterator[str]:
+    """Hold a secret in a file while OpenSSL reads it: in memory where the system can, else one that others can't read."""
+    text = secret.get_secret_value().encode()
+    if hasattr(os, "memfd_create"):
+        number = os.memfd_create("certificate")
+        try:
+            os.write(number, text)
+            yield f"/proc/self/fd/{number}"
+        finally:
+            os.close(number)
+        return
+    with tempfile.NamedTemporaryFile() as file:  # mode 0600
+        file.write(text)
+        file.flush()
+        yield file.name

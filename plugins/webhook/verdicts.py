@@ -1,0 +1,57 @@
+"""What an answer means: by its status (`check_response`), and by the operator's `success` and `retry_if`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from router.api import (
+    HttpResponse,
+    PermanentError,
+    TransientError,
+    check_response,
+    quote_response,
+    retry_after,
+)
+
+from .webhook_options import WebhookOptions
+
+_IDS = ("id", "message_id", "sid", "event_id")
+"""The fields in which services give the id of what they took."""
+
+
+def judge(response: HttpResponse, options: WebhookOptions, *, now: float, literal_url: bool) -> str:
+    """Return the answer in a few words if the event was taken, else raise the error that the answer stands for.
+
+    `success` is asked about a 2xx. `retry_if` is asked about every answer that would be permanent otherwise.
+    """
+    try:
+        check_response(response, now=now, literal_url=literal_url)
+        if options.success is None or options.success.holds(_names(response), now=now):
+            return _told(response)
+        raise PermanentError(f"{quote_response(response)} (`success` is false)")
+    except PermanentError as error:
+        if options.retry_if is not None and options.retry_if.holds(_names(response), now=now):
+            raise TransientError(str(error), retry_after=retry_after(response.headers, now)) from None
+        raise
+
+
+def _names(response: HttpResponse) -> dict[str, Any]:
+    """Return the names of the expressions: the status, the headers in lower case, the body as JSON or else as text."""
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = response.body.decode("utf-8", "replace")
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return {"status": response.status, "headers": headers, "answer": answer}
+
+
+def _told(response: HttpResponse) -> str:
+    """Return the status, and the id of what the service took if it gives one."""
+    try:
+        answer = response.json() if response.body else None
+    except ValueError:
+        answer = None
+    named = answer if isinstance(answer, dict) else {}
+    found = (named.get(name) for name in _IDS)
+    taken = next((one for one in found if isinstance(one, str | int) and not isinstance(one, bool) and one), None)
+    return f"HTTP {response.status}" if taken is None else f"HTTP {response.status}, id {taken}"

@@ -1,0 +1,155 @@
+"""The webhook sink: one request for each event, or for each batch of them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from urllib.parse import urlsplit
+
+from router.api import (
+    Event,
+    HttpClient,
+    PermanentError,
+    Recent,
+    Result,
+    Sink,
+    SinkContext,
+    SinkError,
+    TransientError,
+    is_template,
+)
+
+from . import bodies
+from .client_certificates import tls_context
+from .signatures import Signer, message_id
+from .verdicts import judge
+from .webhook_options import Auth, WebhookOptions
+
+REMEMBERED_EVENTS = 10_000
+
+MOST_REQUESTS = 64
+"""The most requests for one batch, which is halved around events that are refused."""
+
+Pairs = Sequence[tuple[Event, WebhookOptions]]
+
+
+class WebhookSink(Sink):
+    """Sends each event in a request of its own; with `batch_as`, the events of a batch that have the same URL and headers."""
+
+    deliver_batch: Callable[[Pairs], Awaitable[list[Result]]]
+    """Set only with `batch_as`: a sink that has it gets batches."""
+
+    _context: SinkContext
+    _http: HttpClient
+
+    def __init__(self, options: WebhookOptions) -> None:
+        self._options = options
+        # A 404 of the sink's own URL is the sink's fault; that of a rendered one, or of a route's, concerns one delivery.
+        self._literal_url = None if is_template(options.url) else options.url
+        self._signer = Signer(options.signing_secrets, options.hmac_secret)
+        self._credentials = {} if options.auth is None else _authorization(options.auth)
+        # The results of a batch whose call was cut off by the timeout: the next attempt does not send these events again.
+        self._known = Recent(REMEMBERED_EVENTS)
+        if options.batch_as is not None:
+            self.deliver_batch = self._deliver_batch
+
+    async def open(self, context: SinkContext) -> None:
+        """Take the HTTP client; nothing is sent."""
+        self._context = context
+        certificate = self._options.client_certificate
+        self._http = context.http if certificate is None else context.http_with(tls_context(certificate))
+
+    async def deliver(self, event: Event, options: WebhookOptions) -> str:
+        """Send one event; return the status of the answer, and the id in it if there is one."""
+        return await self._send([(event, options)])
+
+    async def _deliver_batch(self, pairs: Pairs) -> list[Result]:
+        """Send a batch, one request for each URL with its headers; return the result of each event.
+
+        A refusal may be the fault of one event, which must not take the others with it. So a refused batch is halved until
+        that event is found.
+        """
+        results: dict[int, Result] = {}
+        groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[int]] = {}
+        for place, (event, options) in enumerate(pairs):
+            if event.key in self._known:
+                results[place] = self._known.pop(event.key)
+            else:
+                groups.setdefault((options.url, tuple(options.headers.items())), []).append(place)
+        try:
+            await self._send_groups(pairs, deque(groups.values()), results)
+        except asyncio.CancelledError:
+            for place, result in results.items():
+                if isinstance(result, str | PermanentError):
+                    self._known[pairs[place][0].key] = result
+            raise
+        return [results[place] for place in range(len(pairs))]
+
+    async def _send_groups(self, pairs: Pairs, waiting: deque[list[int]], results: dict[int, Result]) -> None:
+        """Send groups of places in a batch, each in one request, and add their results."""
+        left = MOST_REQUESTS
+        while waiting:
+            places = waiting.popleft()
+            result: Result
+            try:
+                if not left:
+                    raise TransientError("not sent yet: too many events of this batch were refused", retry_after=0.0)
+                left -= 1
+                result = await self._send([pairs[place] for place in places])
+            except PermanentError as error:
+                if len(places) > 1:
+                    half = len(places) // 2
+                    waiting.extendleft([places[half:], places[:half]])
+                    continue
+                result = error
+            except (TransientError, SinkError) as error:
+                result = error
+                if isinstance(error, SinkError) or error.retry_after is not None:
+                    places = [*places, *(place for group in waiting for place in group)]
+                    waiting.clear()
+            results.update(dict.fromkeys(places, result))
+
+    async def _send(self, pairs: Pairs) -> str:
+        """Send events in one request, with the URL and headers of the first; return the answer in a few words.
+
+        Raises the error that the answer stands for.
+        """
+        events, rendered = zip(*pairs, strict=True)
+        options: WebhookOptions = rendered[0]
+        literal = options.url == self._literal_url
+        if not literal:
+            _check_path(options.url)
+        body = bodies.make(events, rendered)
+        content = b"" if body is None else body.content
+        now = self._context.clock.now()
+        message = message_id(event.key for event in events)
+        own = {name.lower() for name in options.headers}
+        fields = {} if body is None or "content-type" in own else {"Content-Type": body.kind}
+        if "webhook-id" not in own:
+            fields["webhook-id"] = message
+        fields |= {
+            **({} if body is None else body.headers),
+            **options.headers,
+            **self._credentials,
+            **self._signer.headers(message, content, now),
+        }
+        data = None if body is None else content
+        response = await self._http.request(options.method, options.url, data=data, headers=fields)
+        return judge(response, options, now=self._context.clock.now(), literal_url=literal)
+
+
+def _authorization(auth: Auth) -> dict[str, str]:
+    """Return the header of the credentials (RFC 6750, RFC 7617)."""
+    if auth.bearer is not None:
+        return {"Authorization": f"Bearer {auth.bearer.get_secret_value().strip()}"}
+    password = "" if auth.password is None else auth.password.get_secret_value()
+    pair = f"{auth.username}:{password}".encode()
+    return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
+
+
+def _check_path(url: str) -> None:
+    """Refuse a path that an event has given a segment `..`: the server would take it for another path."""
+    if not {".", ".."}.isdisjoint(urlsplit(url).path.split("/")):
+        raise PermanentError("a value makes a segment `.` or `..` of the path of `url`")
