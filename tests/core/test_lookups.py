@@ -68,8 +68,8 @@ def test_nothing_is_kept_without_time_to_live():
 def test_a_key_without_the_template_engine_is_the_same_as_with_it(template, value):
     key = LookupKey(template, ENVIRONMENT, "lookups.user.key")
     rendered = LookupKey("{{ '' }}" + template, ENVIRONMENT, "lookups.user.key")
-    assert key._field is not None
-    assert rendered._field is None
+    assert key.sole_field is not None
+    assert rendered.sole_field is None
     for payload in ({"id": value}, {"a": value}, {"a": {"id": value}}, {"items": value}, value):
         outcomes = []
         for one in (key, rendered):

@@ -60,7 +60,7 @@ class Step(StrEnum):
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One condition, whether it held, and the value that it saw. `place` is the place of a clause of `match`.
+    """A condition, whether it held, and the value that it saw. `place` is the place of a clause of `match`.
 
     If the condition is about one thing, such as a path, `subject` is its name and `needs` is the rest of the condition.
     """

@@ -31,7 +31,8 @@ class LookupKey:
             self._template = Compiled(source, environment.urls if url else environment.plain)
         except BrokenTemplateError as error:
             raise BrokenExpressionError(error.faults) from None
-        self._field = None if url else _sole_field(environment.plain.parse(source))
+        self.sole_field = None if url else _sole_field(environment.plain.parse(source))
+        """The text before the only field of the payload, its path, and the text after it; None for any other key."""
         self.names = self._template.names
         """The names that the key uses: `payload`, `event`, other lookups."""
 
@@ -49,9 +50,9 @@ class LookupKey:
 
         Most keys have this form, and rendering the template takes ten times as long.
         """
-        if self._field is None:
+        if self.sole_field is None:
             return None
-        before, path, after = self._field
+        before, path, after = self.sole_field
         try:
             value = event.payload
             for name in path:
