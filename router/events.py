@@ -76,7 +76,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     _position: int = 0
     """The position of the event's entry in the receipt."""
     _fallback: bool = False
-    """True if another sink gave the delivery up and this one is its fallback: what the route overrides does not apply."""
+    """True if another sink gave the delivery up and this sink is its fallback. The route's overrides do not apply then."""
 
     @property
     def payload(self) -> Any:

@@ -1,9 +1,10 @@
 """The field types of a sink's options; floor 1. Plugin authors import them from `router.api`.
 
-The router renders fields of type `Template`, `Text`, `Html`, `Url`, `Json` and `Addresses` for each delivery; the plugin
-gets plain values. A `Condition` is compiled, and the plugin asks it. A `Secret` is never shown. The types may be used inside
-lists, mappings, nested models, `Annotated[…]` and unions: `text: Text | None = None`, `headers: dict[str, Template] =
-{}`, `body: Annotated[str, Text(escape="mrkdwn")] = ""`, `to: Annotated[list[str], Addresses(kind="mail")] = []`.
+The router renders fields of type `Template`, `Text`, `Html`, `Url`, `Json` and `Addresses` for each delivery; the
+plugin gets plain values. A `Condition` is compiled, and the plugin evaluates it. A `Secret` is never shown. The types
+may be used inside lists, mappings, nested models, `Annotated[…]` and unions: `text: Text | None = None`, `headers:
+dict[str, Template] = {}`, `body: Annotated[str, Text(escape="mrkdwn")] = ""`, `to: Annotated[list[str],
+Addresses(kind="mail")] = []`.
 """
 
 from __future__ import annotations
@@ -152,9 +153,9 @@ class Html(Text):
 
 
 class Url(Template):
-    """A URL, whose values are percent-encoded: each is one part of a path or query, and `/`, `?` and `#` in it are none.
+    """A URL whose values are percent-encoded, so that `/`, `?` and `#` in a value do not delimit parts of the URL.
 
-    Scheme and host are for the plugin to check (`url_fault`).
+    The plugin must check scheme and host (`url_fault`).
     """
 
     __slots__ = ()
@@ -209,13 +210,14 @@ class Addresses(list[str]):
 class Json(dict[str, Any]):
     """A JSON object whose texts are templates: `{user: "{{ payload.user_id }}", text: "Hello {{ payload.name }}"}`.
 
-    A text that is one `{{ … }}` with nothing around it becomes the value itself: null, a number, a list. Every other text
-    becomes a text, and numbers, booleans and null stay. Keys are no templates. A template that can't be rendered makes
-    the delivery a dead letter, reason `template`. The plugin gets a plain dict, which is encoded as JSON without loss.
+    A text that is only one `{{ … }}` becomes the value of its expression, such as null, a number or a list. Any other
+    text renders to a text. Numbers, booleans and null stay. Keys are no templates. A template that can't be rendered
+    makes the delivery a dead letter, reason `template`. The plugin gets a plain dict, which is encoded as JSON without
+    loss.
     """
 
     def __eq__(self, other: object) -> bool:
-        """Compare as a dict: all markers are alike."""
+        """Compare as a dict, because all markers are equal."""
         return dict.__eq__(self, other)
 
     def __ne__(self, other: object) -> bool:
@@ -236,7 +238,7 @@ class Json(dict[str, Any]):
 
 
 def _json_value(value: Any) -> Any:
-    """Return a value of the configuration if JSON can hold it."""
+    """Return a value of the configuration if JSON can hold it. Raises `ValueError` otherwise."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("JSON has no such number")
     if isinstance(value, dict):
@@ -247,12 +249,12 @@ def _json_value(value: Any) -> Any:
 
 
 class Condition(str):
-    """An expression over names that the plugin gives, compiled by the router: `status == 200 and answer.ok`.
+    """An expression over names of the plugin, compiled by the router: `status == 200 and answer.ok`.
 
-    `success: Annotated[Condition, Condition(names=("status", "answer"))] | None = None` knows these names, and no event.
-    Syntax and comparisons are those of `only_if`: what is missing is false. At a delivery the plugin asks
-    `options.success.holds({"status": 200, "answer": {…}}, now=context.clock.now())`. The options given to a class are not
-    compiled yet, and those of a sink with `execution="process"` never are.
+    `success: Annotated[Condition, Condition(names=("status", "answer"))] | None = None` may use these names, and no
+    event. Syntax and comparisons are those of `only_if`: a missing value is false. At a delivery the plugin calls
+    `options.success.holds({"status": 200, "answer": {…}}, now=context.clock.now())`. The condition is not compiled in
+    the options that `__init__` of a class gets, and never for a sink with `execution="process"`.
     """
 
     __slots__ = ("_ask", "names")
@@ -267,7 +269,7 @@ class Condition(str):
         names: Sequence[str] = (),
         ask: Callable[[Mapping[str, Any], float], bool] | None = None,
     ) -> Self:
-        """Make a marker of these `names`, or a compiled expression that `ask` evaluates."""
+        """Return a marker with these `names`, or a compiled expression that `ask` evaluates."""
         self = super().__new__(cls, value)
         self.names = tuple(names)
         self._ask = ask
@@ -310,7 +312,7 @@ class Secret(SecretStr):
 
     @property
     def is_placeholder(self) -> bool:
-        """True if the secret is not known, because a command such as `check` needs none: its form can't be judged."""
+        """True if the secret is unknown, because a command such as `check` needs none. Its form can't be checked."""
         return self.get_secret_value() == PLACEHOLDER
 
     def _display(self) -> str:
@@ -340,9 +342,9 @@ class SinkOptions(BaseModel):
         return ()
 
     def preview(self, event: Event) -> str:  # noqa: ARG002  # for those that override it
-        """Return what these rendered options would send, as text, if they hold no `Text` that says it.
+        """Return the data that these rendered options would send, as text for display, if they have no `Text`.
 
-        `explain`, `test` and `deliver: print` show it. Override it in a sink that sends data rather than messages. It
-        must do nothing else, and hold no secret that is not in a `Secret`.
+        `explain`, `test` and `deliver: print` show this text. Override the method in a sink that sends data rather than
+        messages. The method must have no other effect, and must not show a secret that is not in a `Secret`.
         """
         return ""

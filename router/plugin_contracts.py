@@ -104,9 +104,9 @@ class SinkContext(Protocol):
         """The sink's guarded HTTP client, created on first use."""
 
     def http_with(self, tls: ssl.SSLContext) -> HttpClient:
-        """Return another guarded HTTP client, whose TLS connections use this context: for a client certificate.
+        """Return another guarded HTTP client, with a TLS context of its own, such as for a client certificate.
 
-        Call it in `open`; the router closes the client at the end.
+        Call this method in `open`. The router closes the client at the end.
         """
 
     @property

@@ -30,9 +30,9 @@ class Rules(msgspec.Struct, frozen=True, eq=False):
 
 
 def overriding_route(delivery: Event) -> str | None:
-    """Return the route whose overrides of the sink apply to a delivery; None for one that came to a fallback.
+    """Return the route whose overrides of the sink apply to a delivery; None if the sink is the fallback of another.
 
-    A route overrides a sink for the deliveries that it makes itself. A fallback uses its own templates and `only_if`.
+    A route overrides options only for its own sinks. A fallback uses its own templates and `only_if`.
     """
     return None if delivery._fallback else delivery.route
 
@@ -89,12 +89,12 @@ def prepare(event: Event, rules: Rules, now: float, find: Find = _no_records) ->
 
 
 def shown(rendered: Rendered, event: Event) -> str:
-    """Return what would be sent, to show it: the message for people, or else the sink's preview of its data."""
+    """Return the text to display for a delivery: the message to people, or else the sink's preview of its data."""
     if rendered.text:
         return rendered.text
     try:
         return rendered.options.preview(event)
-    except Exception:  # noqa: BLE001  # code of a plugin, and nothing depends on it
+    except Exception:  # noqa: BLE001  # `preview` is code of a plugin, and only for display
         return ""
 
 

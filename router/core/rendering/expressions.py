@@ -98,9 +98,9 @@ class Expression:
 
 
 class NamedExpression:
-    """A compiled expression over these `names`, whose values the caller gives. Raises `BrokenExpressionError`.
+    """A compiled expression over `names`, for which the caller supplies values.
 
-    `where` is its place in messages: `success`.
+    `where` is the key of the expression for messages, such as `success`. The constructor raises `BrokenExpressionError`.
     """
 
     def __init__(self, source: str, names: Collection[str], environment: TemplateEnvironment, where: str) -> None:
@@ -110,13 +110,13 @@ class NamedExpression:
     def holds(self, values: Names, now: float) -> bool:
         """Return whether the value is truthy; `now` is seconds since the epoch.
 
-        Raises `PermanentError`, because an expression that fails is not false.
+        Raises `PermanentError` if the evaluation fails, because a failure must not count as false.
         """
         token = current.set(Run(now))
         names = {**GLOBALS, **values}
         try:
             return bool(self._value.value(names))
-        except Exception as error:  # noqa: BLE001  # any error is a failure of this expression
+        except Exception as error:  # noqa: BLE001  # any error of an expression fails this delivery only
             raise PermanentError(str(self._value.explain(self._where, error, names))) from None
         finally:
             current.reset(token)

@@ -169,7 +169,7 @@ class _TextField:
 
 
 class _ValueField:
-    """A template that gives a JSON value."""
+    """A field with a template for a JSON value."""
 
     def __init__(self, path: Path, template: CompiledValue) -> None:
         self.path = path
@@ -179,7 +179,7 @@ class _ValueField:
         """Return the value. Raises `TemplateError`."""
         try:
             return self.template.plain(delivery.names)
-        except Exception as error:  # noqa: BLE001  # whatever a template runs into is this delivery's failure
+        except Exception as error:  # noqa: BLE001  # any error of a template fails this delivery only
             raise self.template.explain(_where(self.path), error, delivery.names) from None
 
 

@@ -36,7 +36,7 @@ NO_RECORDS: Records = {}
 """The records of a delivery that needs no lookup."""
 
 GLOBALS = {**DEFAULT_NAMESPACE, "range": safe_range, **FUNCTIONS}
-"""The functions that every template and expression knows."""
+"""The functions that every template and expression may use."""
 
 _RESULT = "_result_"  # the name of the variable for the value of a sole expression
 _CAUSE = 200  # the largest number of bytes of a Python error message, which may quote the payload
@@ -97,7 +97,7 @@ class TemplateEnvironment:
         return self._knowing(Lenient(self._zone))
 
     def naming(self, names: Collection[str]) -> Sandbox:
-        """Return an environment of expressions that know these names, and nothing of an event."""
+        """Return an environment of expressions that may use only these names, and no event."""
         sandbox = Lenient(self._zone)
         sandbox.names = frozenset(names)
         return sandbox
@@ -267,7 +267,8 @@ class CompiledAddresses(Compiled):
 class CompiledValue(Compiled):
     """A compiled template of a JSON value: `plain(names)` returns the value.
 
-    A template that is one `{{ … }}` with nothing around it gives the value itself; any other gives a text.
+    A template that is only one `{{ … }}`, without white space, has the value of its expression. Any other renders to a
+    text.
     """
 
     def _compile(self, tree: nodes.Template) -> Template:
@@ -276,7 +277,7 @@ class CompiledValue(Compiled):
         return super()._compile(tree if expression is None else _assigning(expression))
 
     def plain(self, names: Names) -> Any:
-        """Return the value as JSON has it. Raises any error of the template."""
+        """Return the value with the types of JSON. Raises any error of the template."""
         return plain(self.value(names)) if self._whole else self.render(names)
 
 

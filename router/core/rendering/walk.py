@@ -39,7 +39,7 @@ def follow(options: Any, path: Path) -> Any:
 
 
 def _field(model: BaseModel, key: str | int) -> str:
-    """Return the name of the field that the configuration calls `key`."""
+    """Return the name of the field for a `key` of the configuration, which is the field's alias or name."""
     return next((name for name, info in type(model).model_fields.items() if info.alias == key), str(key))
 
 

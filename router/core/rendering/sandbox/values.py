@@ -119,10 +119,10 @@ def json(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON has it: null, a boolean, a number, a text, a list or a mapping, made anew.
+    """Return a copy of a value with the types of JSON: null, a boolean, a number, a text, a list or a mapping.
 
-    A time becomes its text. Raises as `text` does, `OverflowError` for more than a template may make, and `ValueError`
-    for a number that JSON can't hold.
+    A time becomes its text. Raises the errors of `text`, `OverflowError` if the value is larger than a template may
+    render, and `ValueError` for a number that JSON can't hold.
     """
     if isinstance(value, EventFields):
         value = value.shown()
