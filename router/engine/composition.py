@@ -102,7 +102,8 @@ def sink_part(
 ) -> SinkPart:
     """Return one sink, not yet started, with the `queue` of an earlier worker or a new one.
 
-    `wrap` returns what the worker calls in place of the sink's own caller, for tests. Raises `ConfigError` if the `__init__` of the plugin's class raises.
+    `wrap` is for tests: it may replace the caller of the sink, which the worker uses. Raises `ConfigError` if the
+    `__init__` of the plugin's class raises.
     """
     sink, kind = loaded.config.sinks[name], loaded.types[name]
     concurrency = sink.host.concurrency or kind.concurrency

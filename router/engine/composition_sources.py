@@ -28,7 +28,7 @@ from router.engine.runtime import Runtime
 from router.ops.loading import Loaded
 
 REPLAYS_BLOCK = 5.0
-"""Seconds that one read waits for dead letters to be replayed. Replays are rare, and each read costs an idle router time."""
+"""Seconds that one read waits for dead letters to be replayed. Replays are rare, and each read costs CPU time."""
 
 
 def source_part(name: str, loaded: Loaded, shared: Shared) -> SourcePart:

@@ -30,7 +30,7 @@ COLUMNS = (
 @env_file_option
 @json_option
 def plugins(config: Path | None, env_file: Path | None, *, as_json: bool) -> int:
-    """List the loaded plugins with their origin, those that are switched off, and those that failed with the error.
+    """List the loaded plugins with their origin, the disabled plugins, and the failed ones with their error.
 
     Without a configuration: the built-in plugins and the installed packages. Exit code 1 if a plugin failed.
     """

@@ -41,7 +41,7 @@ class Dead(msgspec.Struct, frozen=True):
     reason: Reason
     detail: str
     told: str | None = None
-    """A text for the log in place of `detail`, which quotes the event; None if `detail` is safe."""
+    """A text for the log if `detail` quotes the event; None if `detail` may be logged."""
 
 
 class Postponed(msgspec.Struct, frozen=True):

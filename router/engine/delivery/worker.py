@@ -156,7 +156,7 @@ class SinkWorker:
         await self.line.settled()
 
     def may_settle_within(self, seconds: float) -> bool:
-        """Return whether a shutdown should wait: some delivery may be settled within so many seconds.
+        """Return whether a shutdown should wait: some delivery may be settled within `seconds`.
 
         That is true while an attempt is under way. It is also true if a delivery that would be lost may be attempted,
         or is due again, within that time.

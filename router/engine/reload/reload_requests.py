@@ -98,7 +98,7 @@ class ReloadRequests:
         return self._status() if error is None else f"the configuration on disk was refused: {error}"
 
     async def stop(self) -> None:
-        """Accept no more requests; wait up to `ENDING` seconds for a reload under way."""
+        """Refuse further requests; wait up to `ENDING` seconds for a reload under way."""
         self._ending = True
         self._begun.set()
         if self._worker is not None:

@@ -18,7 +18,7 @@ from router.events import Event, Outcome
 
 
 class _Part(msgspec.Struct, eq=False):
-    """The receipt of a delivery that was split off another one, in place of an entry id."""
+    """The receipt of a delivery that was split off another one. Other receipts of the queue are entry ids."""
 
     whole: _Split
 

@@ -84,7 +84,7 @@ def _referred(folder: _Folder, own: str) -> str | None:
 
 
 def _type_of(document: Any, pointer: str) -> str | None:
-    """Return the message for a misspelt `type`; the metaschema's `anyOf` gives an unclear one."""
+    """Return the message for a misspelt `type`, because the message from the metaschema's `anyOf` is unclear."""
     if not pointer.endswith("/type"):
         return None
     for key in _parts(pointer):

@@ -182,7 +182,10 @@ def _no_type(keys: Mapping, entry: Entry, problems: Problems, what: str) -> None
 
 
 def _with_defaults(keys: Mapping, kind: str, defaults: Mapping | None, sink_type: SinkType) -> Mapping:
-    """Return the sink's keys over those of its type over those of `all`; mappings are merged one level deep."""
+    """Return the keys of a sink with its defaults. The sink's own keys override those of its type and of `all`.
+
+    Mappings are merged one level deep.
+    """
     entries: dict[str, Entry] = {}
     known = {*_DEFAULT_KEYS, *shapes.fields(sink_type.options)}
     for layer in (defaults.get(ALL) if defaults else None, defaults.get(kind) if defaults else None, keys):
