@@ -200,7 +200,7 @@ class Queue(WorkQueue, Protocol):
 
     @property
     def shared_book(self) -> SharedBook:
-        """The book of the sink over all routers, as of the last `refresh`."""
+        """The book of this queue: in Redis over all routers, as of the last `refresh`; in memory of this object alone."""
 
     def start(self) -> None:
         """Start reading. The server need not be reachable yet."""

@@ -82,12 +82,6 @@ def test_the_difference_of_the_process_is_exact(planned, accepted, on_their_way,
     assert book.planned == book.accepted + book.on_their_way + book.left + book.difference
 
 
-def test_what_another_queue_takes_over_changes_no_difference():
-    books = Books({}, {"x": SinkBook(planned=9, accepted=9, delivered=4)})
-    books.sinks["x"].forget(2)
-    assert (books.sinks["x"].pending, books.process.difference) == (2, 0)
-
-
 def test_the_closing_line_tells_of_trimmed_entries():
     books = Books({"a": SourceBook(trimmed=3), "b": SourceBook(trimmed=4)}, {})
     assert books.totals()["trimmed"] == 7

@@ -22,8 +22,25 @@ class Now:
         return self.seconds
 
 
+def balanced(method):
+    """A method of a queue that leaves its own book in balance."""
+
+    def called(self, *arguments, **keys):
+        answer = method(self, *arguments, **keys)
+        assert self.shared_book.pending == self.events
+        return answer
+
+    return called
+
+
 class Waiting(MemoryQueue):
-    """A queue that remembers what it was told to drop."""
+    """A queue that remembers what it was told to drop, and whose own book is in balance after each call."""
+
+    put = balanced(MemoryQueue.put)
+    settle = balanced(MemoryQueue.settle)
+    split = balanced(MemoryQueue.split)
+    leave = balanced(MemoryQueue.leave)
+    close = balanced(MemoryQueue.close)
 
     def __init__(self, now=None, **config):
         self.book = SinkBook()
@@ -215,6 +232,13 @@ async def test_sources_that_wait_for_it_hear_when_a_delivery_is_over():
     assert waiting.close(some[2:]) == 0
     assert receipt.settled == [0, 1]
     assert waiting.book.dropped == {}
+
+
+def test_what_another_queue_gets_is_handed_over():
+    waiting = queue()
+    put(waiting, events(3))
+    assert len(waiting.leave(handed_over=True)) == 3
+    assert (waiting.events, waiting.shared_book.accepted, waiting.shared_book.handed_over) == (0, 3, 3)
 
 
 def test_block_drops_nothing_of_a_source_that_can_be_held_back():

@@ -97,12 +97,6 @@ class SinkBook:
             )
             self.dropped_by_channel[channel if known else OTHER] += number
 
-    def forget(self, pending: int) -> None:
-        """Correct the counts so that only `pending` deliveries are open; another queue takes the others."""
-        change = pending - self.pending
-        self.planned += change
-        self.accepted += change
-
     def _counters(self) -> dict[Outcome, Counter[Reason]]:
         return {
             Outcome.DEAD_LETTERED: self.dead_lettered,

@@ -25,8 +25,9 @@ Bundle = tuple[list[Event], int]
 class MemoryQueue:
     """Implements `contracts.Queue` in memory. The deliveries are lost when the process dies.
 
-    `now` returns monotonic seconds, for due times. The queue counts accepted deliveries in `book`, the sink's.
-    `dropped` is called for accepted deliveries that are dropped (see `contracts.Dropped`).
+    `now` returns monotonic seconds, for due times. The queue counts accepted deliveries in `book`, that of the sink in
+    this process, and everything that becomes of them in a book of its own. `dropped` is called for accepted deliveries
+    that are dropped (see `contracts.Dropped`).
     """
 
     durable = False
@@ -35,8 +36,11 @@ class MemoryQueue:
 
     def __init__(self, limits: QueueLimits, *, now: Callable[[], float], book: SinkBook, dropped: Dropped) -> None:
         self.configure(limits)
-        self.shared_book = self._book = book
-        self._dropped = dropped
+        self.shared_book = SinkBook()
+        """The book of this queue alone. While a reload moves the sink to this queue, the worker before it still settles
+        deliveries of another queue, which only the book of the process counts."""
+        self._process_book = book
+        self._on_drop = dropped
         self._bundles: deque[Bundle] = deque()
         self._later = Delayed(now, self._again)
         self._takers = Takers()
@@ -53,7 +57,8 @@ class MemoryQueue:
         Deliveries without room are dropped and counted. With `when_full: block`, deliveries of a source with
         acknowledgements are accepted beyond the limits, because the source limits its entries in flight.
         """
-        self._book.accepted += len(events)
+        self._process_book.accepted += len(events)
+        self.shared_book.accepted += len(events)
         acknowledged = events[0]._receipt is not None
         self._acknowledged |= acknowledged
         has_room = self.events + len(events) <= self._max_events and self.bytes + size <= self._max_bytes
@@ -65,8 +70,13 @@ class MemoryQueue:
             return
         dropped = self._put_one_by_one(events)
         if dropped:
-            self._dropped(dropped, [event.channel for event in dropped], Reason.FULL)
+            self._drop(dropped, Reason.FULL)
             _settle_receipts(dropped)
+
+    def _drop(self, events: list[Event], reason: Reason) -> None:
+        """Count dropped deliveries."""
+        self.shared_book.settle(len(events), Outcome.DROPPED, reason)
+        self._on_drop(events, [event.channel for event in events], reason)
 
     def _put_one_by_one(self, events: list[Event]) -> list[Event]:
         dropped: list[Event] = []
@@ -164,6 +174,7 @@ class MemoryQueue:
         left = self._empty()
         if not handed_over:
             return left
+        self.shared_book.settle(len(left), Outcome.HANDED_OVER)
         self.events -= len(left)
         self.bytes -= size_of(left)
         if not self.events:
@@ -172,14 +183,16 @@ class MemoryQueue:
 
     def split(self, event: Event, parts: list[Event]) -> None:
         """Replace a delivery in flight by `parts`, which are then in flight, even beyond the limits."""
+        self.shared_book.split(len(parts))
         self.events += len(parts)
         self.bytes += size_of(parts)
         if event._receipt is not None:
             event._receipt.add(event._position, len(parts))
         self.settle([event], len(event.raw), Outcome.HANDED_OVER)
 
-    def settle(self, events: Sequence[Event], size: int, outcome: Outcome, reason: Reason | None = None) -> None:  # noqa: ARG002  # only shared queues count outcomes
+    def settle(self, events: Sequence[Event], size: int, outcome: Outcome, reason: Reason | None = None) -> None:
         """Settle deliveries in flight; `size` is the sum of their payloads in bytes."""
+        self.shared_book.settle(len(events), outcome, reason)
         self.events -= len(events)
         self.bytes -= size
         if not self.events:
@@ -234,7 +247,8 @@ class MemoryQueue:
         self.events -= len(left)
         self.bytes -= size_of(left)
         lost = [event for event in left if event._receipt is None]
-        self._dropped(lost, [event.channel for event in lost], Reason.SHUTDOWN)
+        self._drop(lost, Reason.SHUTDOWN)
+        self.shared_book.accepted -= len(left) - len(lost)
         self._settled.set()
         return len(lost)
 

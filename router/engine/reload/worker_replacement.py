@@ -112,7 +112,6 @@ class WorkerReplacement:
         new.worker.outcomes.moved(len(left))
         _move(left, new.worker.queue)
         if queue.durable and not new.worker.queue.durable:
-            new.worker.book.forget(new.worker.queue.events)
             self._left_behind(queue.held)
 
     def _left_behind(self, number: int) -> None:
