@@ -41,6 +41,18 @@ def test_a_good_file_is_ok_and_says_what_it_does(folder):
     assert done.err == ""
 
 
+def test_more_warnings_than_it_shows_are_no_error(tmp_path):
+    routes = "".join(f"  - {{id: r{n}, channels: [c{n}], sinks: [audit]}}\n" for n in range(250))
+    good = MANY_KEYS.replace("pth", "path")
+    (tmp_path / "config.yaml").write_text(good + routes)
+    done = run("check", "--json", "--strict", "config.yaml", cwd=tmp_path)
+    assert done.code == 1, done
+    problems = [each for each in json.loads(done.out)[0]["problems"] if each["severity"] != "note"]
+    assert {each["severity"] for each in problems} == {"warning"}
+    assert len(problems) == 201
+    assert re.fullmatch(r"and \d+ more problems", problems[-1]["message"])
+
+
 def test_it_says_which_routes_have_conditions(folder):
     path = folder / "config.yaml"
     conditions = 'match: {severity: high}, when: "payload.total > 100"'
