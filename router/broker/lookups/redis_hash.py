@@ -27,7 +27,7 @@ class RedisHashes:
         """
         commands = [("HGETALL", key.encode("utf-8", "surrogatepass")) for key in keys]
         try:
-            found = await self._link.pipeline(commands)
+            found = await self._link.pipeline(commands, texts=True)
         except Exception as error:  # noqa: BLE001  # `explain` has a message for every error
             raise self._away(error) from None
         return [self._record(answer) for answer in found]

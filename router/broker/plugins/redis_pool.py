@@ -90,7 +90,7 @@ class RedisPool:
 
 
 async def _pipeline(link: Link, commands: Sequence[Sequence[Word]]) -> list[Any]:
-    found = await link.pipeline_of_bytes(commands)
+    found = await link.pipeline(commands)
     if any(isinstance(each, failures.ReadOnlyError | failures.AuthenticationError) for each in found):
         await link.close()  # after a failover another server may answer at this address
     return found

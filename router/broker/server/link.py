@@ -102,11 +102,11 @@ class Link:
             except failures.ResponseError as error:
                 raise answers.plain(error) from error
 
-    async def pipeline(self, commands: Iterable[Sequence[Word]]) -> list[Any]:
+    async def pipeline(self, commands: Iterable[Sequence[Word]], *, texts: bool = False) -> list[Any]:
         """Send commands together; return the answer of each, in order. An error answer is returned, not raised.
 
-        Strings in the answers are text: UTF-8, with invalid bytes backslash-escaped. Raises redis-py's errors for a
-        connection that fails.
+        Strings in the answers are bytes. With `texts` they are text: UTF-8, with invalid bytes backslash-escaped. Raises
+        redis-py's errors for a connection that fails.
         """
         packed = [_pack(words) for words in commands]
         async with self._turn:
@@ -115,27 +115,9 @@ class Link:
                     connection = await self._connected()
                     with client.broken():
                         await connection.send_packed_command(b"".join((*packed, self._next_mark())))
-                    found = await _texts(connection, len(packed) + self._marked)
+                    found = await _answers(connection, len(packed) + self._marked, texts=texts)
                     if self._marked:
-                        _check(str(self._marks), found.pop())
-                    return found
-            except BaseException:
-                await self.close()
-                raise
-
-    async def pipeline_of_bytes(self, commands: Iterable[Sequence[Word]]) -> list[Any]:
-        """Send commands together as `pipeline` does; strings in the answers are bytes, as for `call`."""
-        packed = [_pack(words) for words in commands]
-        async with self._turn:
-            try:
-                async with asyncio.timeout(self._patience):
-                    connection = await self._connected()
-                    with client.broken():
-                        await connection.send_packed_command(b"".join((*packed, self._next_mark())))
-                    # The connection's own method starts a timer for each answer, which is half the cost of a pipeline.
-                    parser: Any = connection._parser  # noqa: SLF001
-                    found = [await parser.read_response() for _ in packed]
-                    await self._check_mark(connection)
+                        _check(str(self._marks) if texts else b"%d" % self._marks, found.pop())
                     return found
             except BaseException:
                 await self.close()
@@ -261,8 +243,8 @@ class PlainLink(Link):
             raise client.explain(error, self._server.shown) from None
 
 
-async def _texts(connection: AbstractConnection, number: int) -> list[Any]:
-    """Return the next answers of an open connection, with strings as text. An error answer is returned, not raised.
+async def _answers(connection: AbstractConnection, number: int, *, texts: bool) -> list[Any]:
+    """Return the next answers of an open connection, as `Link.pipeline` does.
 
     redis-py awaits each answer with a timeout of its own, which costs more than to read the answer.
     """
@@ -272,8 +254,8 @@ async def _texts(connection: AbstractConnection, number: int) -> list[Any]:
     answers = hiredis.Reader(
         protocolError=failures.InvalidResponse,
         replyError=parser.parse_error,
-        encoding="utf-8",
-        errors="backslashreplace",
+        encoding="utf-8" if texts else None,
+        errors="backslashreplace" if texts else None,
         notEnoughData=_MORE,
     )
     found: list[Any] = []
