@@ -70,6 +70,10 @@ class LogOptions(SinkOptions):
             raise ValueError("`path` can't hold a NUL character")
         return self
 
+    def preview(self, event: Event) -> str:  # noqa: ARG002  # the text of the options is what is written
+        """Return the line that `template` gives; empty without a template, because the JSON line has the event's id."""
+        return "" if self.template is None else escape(self.template)
+
 
 def encode(batch: Sequence[tuple[Event, LogOptions]]) -> bytes:
     """Return the lines of a batch, each ended by the only newline in it."""

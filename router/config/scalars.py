@@ -220,9 +220,12 @@ def _expires(value: object) -> object:
     if isinstance(value, str) and "{{" in value:
         return value
     try:
-        return seconds_of(value)
+        seconds = seconds_of(value)
     except ValueError as error:
         raise ValueError(f'{error}; or a template that gives a time: "{{{{ payload.expires_at }}}}"') from None
+    if not seconds:
+        raise ValueError(f"{value!r} is not a time to deliver in: write a longer duration, such as 15m")
+    return seconds
 
 
 def _expires_text(value: float | str) -> str:
