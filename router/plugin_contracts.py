@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel
@@ -208,6 +209,8 @@ class SinkType:
     execution: Execution | None
     origin: str
     """The plugin's name in `event-router plugins`."""
+    sources: Mapping[Path, bytes] = field(default_factory=dict, repr=False, compare=False)
+    """The files of a drop-in as they were loaded, for processes that load them again."""
 
     @property
     def local(self) -> bool:

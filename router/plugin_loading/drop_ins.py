@@ -1,7 +1,8 @@
 """Drop-in plugins: finding, checking and importing their files; floor 3.
 
-A drop-in is a `.py` file, or a folder with an `__init__.py` (a Python package). Its modules are compiled each time: a
-`.pyc` is not used, because the check of permissions covers only the `.py` files.
+A drop-in is a `.py` file, or a folder with an `__init__.py` (a Python package). Its files are read once for each load, and
+all modules are compiled from what was read then. So code that a reload has replaced goes on as it was, even if it imports
+one of its modules only now. A `.pyc` is not used, because the check of permissions covers only the `.py` files.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
@@ -20,6 +21,12 @@ from types import CodeType, ModuleType
 from router.files import UnreadableError, distrust, read_file, resolve_path
 
 _MODULE_PREFIX = "event_router_plugin_"
+
+KEPT = 8
+"""The contents of one drop-in whose modules stay imported: one is in force, others may have deliveries under way."""
+
+Sources = Mapping[Path, bytes]
+"""The files of a drop-in by their absolute paths, as they were read for one load."""
 
 
 def plugin_name(path: Path) -> str:
@@ -88,17 +95,30 @@ def _distrusted(path: Path) -> str | None:
     return refused
 
 
-def digest_of(code: Sequence[Path]) -> str:
-    """Return the SHA-256 of the files among `code`. Raises `UnreadableError`."""
-    files = [path for path in code if path.suffix == ".py"]
-    return hashlib.sha256(b"".join(os.fsencode(file) + b"\0" + read_file(file) for file in files)).hexdigest()
+def read_sources(code: Iterable[Path]) -> Sources:
+    """Return the content of the files among `code`. Raises `UnreadableError`."""
+    return {path.absolute(): read_file(path) for path in code if path.suffix == ".py"}
+
+
+def digest_of(sources: Sources) -> str:
+    """Return the SHA-256 of the files of a drop-in and their names."""
+    return hashlib.sha256(b"".join(os.fsencode(file) + b"\0" + text for file, text in sources.items())).hexdigest()
 
 
 class _Uncached(SourceFileLoader):
-    """The loader that always compiles the source file.
+    """The loader that always compiles, from sources that were read before.
 
     It neither reads a `.pyc`, which was not checked, nor writes one.
     """
+
+    def __init__(self, fullname: str, path: str, sources: Sources) -> None:
+        super().__init__(fullname, path)
+        self.sources = sources
+
+    def get_data(self, path: str) -> bytes:
+        """Return the content of a file: of a module as it was read, of a data file as it is now."""
+        source = self.sources.get(Path(path).absolute())
+        return super().get_data(path) if source is None else source
 
     def get_code(self, fullname: str) -> CodeType:
         """Return the code of the module."""
@@ -115,29 +135,32 @@ class _Submodules(MetaPathFinder):
         Raises `ModuleNotFoundError` if the package has no such module.
         """
         package, _dot, name = fullname.rpartition(".")
-        if not path or not isinstance(getattr(sys.modules.get(package), "__loader__", None), _Uncached):
+        loader = getattr(sys.modules.get(package), "__loader__", None)
+        if not path or not isinstance(loader, _Uncached):
             return None
         for file in (Path(path[0], name, "__init__.py"), Path(path[0], f"{name}.py")):
-            if file.is_file():
-                return importlib.util.spec_from_file_location(fullname, file, loader=_Uncached(fullname, str(file)))
+            if file in loader.sources:
+                own = _Uncached(fullname, str(file), loader.sources)
+                return importlib.util.spec_from_file_location(fullname, file, loader=own)
         raise ModuleNotFoundError(f"there is neither {name}.py nor {name}/__init__.py in {path[0]}", name=fullname)
 
 
 _SUBMODULES = _Submodules()
 
 
-def import_drop_in(path: Path, *, trusted: bool = False) -> ModuleType:
-    """Import a drop-in under a module name that is unique, also among drop-ins of different folders.
+def import_drop_in(path: Path, sources: Sources, *, trusted: bool = False) -> ModuleType:
+    """Import a drop-in under a module name that is unique: for drop-ins of different folders, and for each content.
 
-    All of its modules are imported again. If one fails, the modules of an earlier import stay in `sys.modules`. With
-    `trusted`, Python may use and write `.pyc` files.
+    All of its modules are imported again, from `sources`. If one fails, the modules of an earlier import stay in
+    `sys.modules`. So do those of the last contents (`KEPT`), because their code may still run. With `trusted`, Python may
+    use and write `.pyc` files, and reads the files itself.
     """
     file = path if path.suffix == ".py" else path / "__init__.py"
-    digest = hashlib.sha256(os.fsencode(path)).hexdigest()
-    name = f"{_MODULE_PREFIX}{re.sub('[^a-zA-Z0-9]', '_', plugin_name(path))}_{digest[:8]}"
+    stem = f"{_MODULE_PREFIX}{re.sub('[^a-zA-Z0-9]', '_', plugin_name(path))}_{_hash(os.fsencode(path))}"
+    name = stem if trusted else f"{stem}_{_hash(digest_of(sources).encode())}"
     if not trusted and _SUBMODULES not in sys.meta_path:
         sys.meta_path.insert(0, _SUBMODULES)
-    loader = (SourceFileLoader if trusted else _Uncached)(name, str(file))
+    loader = SourceFileLoader(name, str(file)) if trusted else _Uncached(name, str(file), sources)
     spec = importlib.util.spec_from_file_location(name, file, loader=loader)
     if spec is None:
         raise ImportError(f"{file.name} can't be imported")
@@ -150,7 +173,26 @@ def import_drop_in(path: Path, *, trusted: bool = False) -> ModuleType:
         _forget(name)
         sys.modules.update(before)
         raise
+    _forget_old(stem, name)
     return module
+
+
+def _hash(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:8]
+
+
+_names: dict[str, list[str]] = {}
+"""The module names of the imported contents of each drop-in, the newest last."""
+
+
+def _forget_old(stem: str, name: str) -> None:
+    """Note that a content of a drop-in was imported, and forget the modules of those that are long replaced."""
+    names = _names.setdefault(stem, [])
+    if name in names:
+        names.remove(name)
+    names.append(name)
+    while len(names) > KEPT:
+        _forget(names.pop(0))
 
 
 def _forget(name: str) -> dict[str, ModuleType]:

@@ -30,11 +30,20 @@ from router.config.models import HostKeys
 from router.config.scalars import NAME
 from router.core.plugin_signatures import wrong_parameters
 from router.errors import text_of
-from router.files import distrust
+from router.files import UnreadableError, distrust
 from router.options import SinkOptions
 from router.plugin_contracts import Execution, LookupType, QueueType, SinkCallable, SinkType
 from router.plugin_loading.api_version import check_module, check_source
-from router.plugin_loading.drop_ins import code_of, digest_of, find_drop_ins, import_drop_in, plugin_name, refusal
+from router.plugin_loading.drop_ins import (
+    Sources,
+    code_of,
+    digest_of,
+    find_drop_ins,
+    import_drop_in,
+    plugin_name,
+    read_sources,
+    refusal,
+)
 from router.plugin_loading.lookup_types import lookup_registrar
 
 _BUILT_IN = "built-in"
@@ -75,6 +84,8 @@ class LoadedPlugin:
     """The SHA-256 of its files when they were loaded, to notice later changes."""
     code: tuple[Path, ...] = ()
     """The files of a drop-in, with the folders that contain them."""
+    sources: Sources = field(default_factory=dict, repr=False, compare=False)
+    """The files of a drop-in as they were read when it was loaded."""
     disabled: bool = False
     """True if the plugin is switched off: it was not imported."""
 
@@ -128,9 +139,8 @@ def load_plugins(
     A folder given twice is loaded once; the folder of the built-ins is skipped. A plugin for which `disable` is true is
     listed and not imported. A plugin's fault never raises: see `Plugins.failures`.
     """
-    plugins = Plugins()
-    loading = _Loading(plugins, pluggy.PluginManager(hookspecs.PROJECT), disable)
-    loading.manager.add_hookspecs(hookspecs.Hooks)
+    loading = _Loading(Plugins(), _manager(), disable)
+    plugins = loading.plugins
     builtins = builtins_folder()
     for path in find_drop_ins(builtins, plugins.incomplete):
         _load_drop_in(loading, path, _BUILT_IN)
@@ -165,11 +175,42 @@ def _load_drop_in(loading: _Loading, path: Path, origin: str) -> None:
     plugin = LoadedPlugin(plugin_name(path), origin, path, code=tuple(code_of(path)))
     trusted = origin == _BUILT_IN
     refused = None if trusted else refusal(path, plugin.code)
-    if refused and not loading.disable(plugin):
-        loading.plugins.loaded.append(replace(plugin, error=refused))
-        return
-    source = path if path.suffix == ".py" else path / "__init__.py"
-    _load(loading, plugin, lambda: source, partial(import_drop_in, path, trusted=trusted))
+    if not loading.disable(plugin):
+        try:
+            sources = {} if refused else read_sources(plugin.code)
+        except UnreadableError as error:
+            refused = _cause(error, plugin)
+        if refused:
+            loading.plugins.loaded.append(replace(plugin, error=refused))
+            return
+        plugin = replace(plugin, sources=sources, digest=digest_of(sources))
+    _load(
+        loading, plugin, partial(_main_source, plugin), partial(import_drop_in, path, plugin.sources, trusted=trusted)
+    )
+
+
+def load_again(path: Path, sources: Sources) -> Plugins:
+    """Load one drop-in alone, from the sources that were read for an earlier load.
+
+    `path` is its file or folder. A plugin's fault never raises: see `Plugins.failures`.
+    """
+    loading = _Loading(Plugins(), _manager(), lambda _plugin: False)
+    plugin = LoadedPlugin(plugin_name(path), str(path.parent), path, code=tuple(sources), sources=sources)
+    _load(loading, plugin, partial(_main_source, plugin), partial(import_drop_in, path, sources))
+    return loading.plugins
+
+
+def _manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs.Hooks)
+    return manager
+
+
+def _main_source(plugin: LoadedPlugin) -> bytes:
+    """Return the content of a drop-in's file, or of its `__init__.py`."""
+    assert plugin.path is not None
+    path = plugin.path.absolute()
+    return plugin.sources.get(path if path.suffix == ".py" else path / "__init__.py", b"")
 
 
 def _load_entry_point(loading: _Loading, point: importlib.metadata.EntryPoint) -> None:
@@ -179,16 +220,17 @@ def _load_entry_point(loading: _Loading, point: importlib.metadata.EntryPoint) -
     _load(loading, plugin, partial(_source_of, point.module), point.load)
 
 
-def _source_of(module: str) -> Path | None:
-    """Return the source file of an installed module, which is not imported; None without one."""
+def _source_of(module: str) -> bytes:
+    """Return the content of an installed module's file, which is not imported; nothing without a source file."""
     spec = importlib.util.find_spec(module)
-    return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
+    file = Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
+    return b"" if file is None else file.read_bytes()
 
 
-def _load(loading: _Loading, plugin: LoadedPlugin, source: Callable[[], Path | None], find: Callable[[], Any]) -> None:
+def _load(loading: _Loading, plugin: LoadedPlugin, source: Callable[[], bytes], find: Callable[[], Any]) -> None:
     """Import a plugin with `find`, add it to the manager, call its hooks and store the types it registers.
 
-    `source` returns the file that may say which API it requires. An error is stored in `LoadedPlugin.error`; types that
+    `source` returns the content of the file that may say which API it requires. An error is stored in `LoadedPlugin.error`; types that
     the plugin registered before the error are discarded.
     """
     plugins, manager = loading.plugins, loading.manager
@@ -199,10 +241,8 @@ def _load(loading: _Loading, plugin: LoadedPlugin, source: Callable[[], Path | N
     lookups: dict[str, LookupType] = {}
     module = None
     try:
-        plugin = replace(plugin, digest=digest_of(plugin.code))
         with _guard():
-            file = source()
-            check_source(file.read_bytes() if file is not None else b"")
+            check_source(source())
             module = find()
             check_module(module)
             if manager.register(module, name=f"{plugin.origin}/{plugin.name}") is None:
@@ -292,7 +332,9 @@ def _registrar(plugins: Plugins, found: dict[str, SinkType], plugin: LoadedPlugi
         other = plugins.sinks.get(name) or found.get(name)
         if other:
             raise ValueError(f"sink type {name!r} is taken: {other.origin} registered it")
-        kind = SinkType(name, sink, options or NoOptions, queue, concurrency, batch, execution, plugin.named)
+        kind = SinkType(
+            name, sink, options or NoOptions, queue, concurrency, batch, execution, plugin.named, plugin.sources
+        )
         fault = _fault(kind)
         if fault:
             raise ValueError(f"sink type {name!r}: {fault}")

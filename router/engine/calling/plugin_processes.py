@@ -1,7 +1,8 @@
 """The processes of sinks registered with `execution="process"`; floor 5.
 
-A process loads the sink by its drop-in and its type; no object of a plugin is pickled. A process makes one delivery at
-a time, so that a crash, or a kill after a timeout, affects no other delivery.
+A process loads the sink by its type, from the files of its drop-in as the router read them: an edited file has no effect
+before a reload. No object of a plugin is pickled. A process makes one delivery at a time, so that a crash, or a kill after
+a timeout, affects no other delivery.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import signal
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from router.errors import PartialError, PermanentError, SinkError, TransientErro
 from router.events import Event
 from router.options import SinkOptions
 from router.plugin_contracts import SinkType
-from router.plugin_loading.plugin_manager import load_plugins
+from router.plugin_loading.plugin_manager import load_again, load_plugins
 
 _MOST_IDLE = 64  # idle processes at most; usually the sink's concurrency is a lower limit
 
@@ -72,8 +74,7 @@ class _Child:
     def __init__(self, kind: SinkType) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        folder = str(Path(kind.origin).parent) if Path(kind.origin).is_absolute() else None
-        self._process = context.Process(target=_serve, args=(theirs, folder, kind.origin, kind.name), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, kind.name, kind.origin, kind.sources), daemon=True)
         self._started = False
         self._theirs = theirs
 
@@ -97,11 +98,15 @@ class _Child:
         return f"exit code {self._process.exitcode}"
 
 
-def _serve(connection: Connection, folder: str | None, origin: str, name: str) -> None:
+def _serve(connection: Connection, name: str, origin: str, sources: Mapping[Path, bytes]) -> None:
     """Run a sink's process: load its plugin alone, then deliver until the router closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all processes; the router handles it
-    only = load_plugins([Path(folder)] if folder else [], disable=lambda plugin: plugin.named != origin)
-    kind = only.sinks[name]
+    drop_in = Path(origin)
+    if drop_in.is_absolute():
+        plugins = load_again(drop_in, sources)
+    else:  # a built-in plugin or a package
+        plugins = load_plugins(disable=lambda plugin: plugin.named != origin)
+    kind = plugins.sinks[name]
     while True:
         try:
             event, options = connection.recv()
