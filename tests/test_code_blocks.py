@@ -199,7 +199,11 @@ def test_the_tests_of_the_guide_pass_and_fail_with_their_plugins(tmp_path):
 async def test_the_plugin_with_types_is_what_mypy_wants(tmp_path):
     files = write_plugins(tmp_path, "docs/plugins.md")
     (banner,) = (file for file in files if file.name == "banner.py")
-    arguments = ["--strict", f"--config-file={tmp_path / 'none.ini'}", f"--cache-dir={tmp_path / 'cache'}"]
+    arguments = [
+        "--strict",
+        f"--config-file={tmp_path / 'none.ini'}",
+        f"--cache-dir={ROOT / '.mypy_cache' / 'plugins'}",
+    ]
     (tmp_path / "none.ini").write_text("[mypy]\n")
     done = await asyncio.to_thread(
         subprocess.run,

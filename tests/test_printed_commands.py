@@ -13,7 +13,9 @@ import pytest
 import redis
 from redis.connection import Connection
 
+from router.cli import new_files
 from router.cli.main import cli
+from router.cli.write import plugin_files
 from tests.support.commands import OURS, every_command, literals, of_help, of_messages, of_page, of_unit
 from tests.support.process import ROOT, Process, run
 from tests.support.redis import RedisServer
@@ -126,6 +128,7 @@ def stage(tmp_path_factory):
     shutil.copy(ROOT / "config.example.yaml", folder)
     shutil.copytree(ROOT / "docs" / "recipes", folder / "docs" / "recipes")
     (folder / "config.yaml").write_text(CONFIG)
+    new_files.write_new(folder, plugin_files.drop_in("pager"), "")
     (folder / "tests").mkdir()
     (folder / "tests" / "refunds_test.yaml").write_text(CASES)
     server = RedisServer("valkey", tmp_path_factory.mktemp("valkey"), options={"appendonly": "yes"}).start()
@@ -158,8 +161,8 @@ def prepare(server):
 def test_what_is_printed_does_what_it_says(stage, words, tmp_path):
     folder, server = stage
     prepare(server)
-    if words[1] == "init":
-        folder = tmp_path  # it wants one without a configuration
+    if words[1] in {"init", "new-plugin"}:
+        folder = tmp_path  # they want one without the files that they write
     arguments = [word.replace("/etc/event-router/config.yaml", "config.yaml") for word in words[1:]]
     stdin = CONFIG if arguments[0] == "check" else PAYLOAD
     done = run(*arguments, cwd=folder, env={"REDIS_URL": server.url}, stdin=stdin)
@@ -191,8 +194,8 @@ def test_every_printed_command_of_redis_is_one(stage, words):
 
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-OF_OTHERS = {"--user", "--tls", "--scan", "--pattern"}
-"""Options of the server and of redis-cli."""
+OF_OTHERS = {"--user", "--tls", "--scan", "--pattern", "--python"}
+"""Options of the server, of redis-cli and of uv."""
 
 
 def test_every_option_in_a_message_is_one():

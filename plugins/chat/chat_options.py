@@ -34,7 +34,9 @@ VISIBLE = r"[!-~]+"
 class ChatOptions(SinkOptions):
     """The options of a chat sink: the service, its webhook or bot, the recipients and the text."""
 
-    service: Literal["slack", "discord", "teams", "mattermost", "telegram", "google-chat"]
+    service: Literal["slack", "discord", "teams", "mattermost", "telegram", "google-chat"] = Field(
+        description="The chat service."
+    )
     url: Secret | None = Field(default=None, description="A webhook, which is a credential.")
     token: Secret | None = Field(default=None, description="A bot's token; goes with `to`.")
     to: Addresses = Field(default=Addresses(), description="Channels or users that the bot writes to.")

@@ -33,17 +33,19 @@ class EmailOptions(SinkOptions):
     tls: Literal["starttls", "tls", "none"] = Field(default="starttls", description="How the connection is secured.")
     ca_file: str | None = Field(default=None, description="PEM file of a private CA, trusted beside the system's.")
     username: str | None = Field(default=None, description="Default, with a password: the address of `from`.")
-    password: Secret | None = None
+    password: Secret | None = Field(default=None, description="Goes with `username`.")
     from_: Template = Field(alias="from", description="The sender: `shop@example.org` or `Shop <shop@example.org>`.")
     to: Recipients = Field(default=[], description="The recipients: a template, or a list.")
-    cc: Recipients = Field(default=[])
+    cc: Recipients = Field(default=[], description="Recipients of copies.")
     bcc: Recipients = Field(default=[], description="Recipients that are not named in the mail.")
-    reply_to: Annotated[list[str], Addresses(kind="mail", recipients=False)] = Field(default=[])
+    reply_to: Annotated[list[str], Addresses(kind="mail", recipients=False)] = Field(
+        default=[], description="Where answers go, if not to the sender."
+    )
     text: Text | None = Field(
         default=None, description="Plain text; for literal addresses the JSON line is the default."
     )
     html: Html | None = Field(default=None, description="HTML; values are escaped. With `text`: both, as alternatives.")
-    subject: Text = Text("Event on {{ event.channel }}")
+    subject: Text = Field(default=Text("Event on {{ event.channel }}"), description="The subject of the mail.")
     headers: dict[str, Template] = Field(default={}, description="More headers, such as List-Unsubscribe.")
     separate: bool | None = Field(
         default=None, description="One mail per address; default: yes where an address is a template."

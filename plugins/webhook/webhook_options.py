@@ -40,7 +40,7 @@ class Auth(SinkOptions):
 
     bearer: Secret | None = Field(default=None, description="The token of `Authorization: Bearer`.")
     username: str | None = Field(default=None, description="The user of `Authorization: Basic`; goes with `password`.")
-    password: Secret | None = None
+    password: Secret | None = Field(default=None, description="The password of `Authorization: Basic`.")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -47,7 +47,8 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     "Write": {
         "test": Entry("write.test:test", "Run the tests of the configuration: an event in, sinks and texts out."),
         "graph": Entry("write.graph:graph", "Draw the configuration: sources, schemas, routes, sinks."),
-        "plugins": Entry("write.plugins:plugins", "List the loaded plugins, and those that failed."),
+        "plugins": Entry("write.plugins:plugins", "List the loaded plugins, or the options of a sink or lookup."),
+        "new-plugin": Entry("write.new_plugin:new_plugin", "Write a plugin that works, with its test."),
     },
     "Install": {
         "config": Entry("install.config:config", "Print the effective configuration, or its JSON Schema."),

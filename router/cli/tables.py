@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -27,13 +28,15 @@ class Column:
     """A column of a table.
 
     `rank` says which columns are left out first on a narrow terminal: the highest first, 0 never. `least` is the width to
-    which its texts may be cut (marked by `…`); None for ids and numbers, which are shown in full or not at all.
+    which its texts may be cut (marked by `…`); None for ids and numbers, which are shown in full or not at all. A column
+    that `wraps` breaks its texts between words over several lines, and cuts only words.
     """
 
     name: str
     rank: int = 0
     least: int | None = None
     number: bool = False
+    wraps: bool = False
 
 
 class Cell(NamedTuple):
@@ -60,6 +63,18 @@ def cut_to(text: str, width: int) -> str:
     from rich.cells import set_cell_size
 
     return f"{set_cell_size(text, width - 1).rstrip()}…"
+
+
+def broken(text: str, width: int) -> list[str]:
+    """Return the text as lines of at most `width` cells, broken between words. A word that is longer has its own line."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if width_of(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [line for line in lines if line]
 
 
 class Table:
@@ -91,8 +106,17 @@ class Table:
         widths = self._widths(width)
         names = [Cell(column.name, "bold") for column in self._columns]
         for row in (names, *self._rows):
-            shown = [self._padded(row[at], at, size) for at, size in widths.items()]
-            yield [*shown[:-1], shown[-1]._replace(text=shown[-1].text.rstrip())]
+            for cells in zip_longest(
+                *(self._broken(row[at], at, size) for at, size in widths.items()), fillvalue=Cell("")
+            ):
+                shown = [self._padded(cell, at, size) for cell, (at, size) in zip(cells, widths.items(), strict=True)]
+                yield [*shown[:-1], shown[-1]._replace(text=shown[-1].text.rstrip())]
+
+    def _broken(self, cell: Cell, at: int, size: int) -> list[Cell]:
+        """Return the lines of a cell."""
+        if not self._columns[at].wraps or width_of(cell.text) <= size:
+            return [cell]
+        return [cell._replace(text=line) for line in broken(cell.text, size)]
 
     def _padded(self, cell: Cell, at: int, size: int) -> Cell:
         text = cell.text

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from router.cli.first_steps.starter import new_files, trial
+from router.cli import new_files
+from router.cli.first_steps.starter import trial
 from router.cli.main import cli
 from router.ops.cases.running import CaseRunner
 from router.ops.loading import Cases, load, loader
@@ -69,7 +70,7 @@ def surroundings(monkeypatch, tmp_path):
 @pytest.fixture
 def quick(monkeypatch, plugins):
     """Plugins are loaded once for all tests, because loading them costs more than everything else."""
-    monkeypatch.setattr(loader, "load_plugins", lambda _paths: plugins)
+    monkeypatch.setattr(loader, "load_plugins", lambda _paths, **_options: plugins)
     monkeypatch.setattr(trial, "load_plugins", lambda _paths: plugins)
 
 
@@ -98,7 +99,7 @@ def works(folder, done):
     results = list(CaseRunner(loaded).run(loaded.cases))
     assert len(results) == 2
     assert all(result.holds for result in results)
-    (line,) = [line for line in done.stdout.splitlines() if " explain " in line]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("  ") and " explain " in line]
     words = shlex.split(line)
     channel = next(
         word.removeprefix("--channel=") if "=" in word else words[place + 1]
@@ -348,7 +349,7 @@ def test_a_file_that_appears_meanwhile_stays_and_nothing_else_is_left(folder):
     (folder / "schemas").mkdir(parents=True)
     (folder / "config.yaml").write_text("mine")
     with pytest.raises(Exception, match="exists already") as raised:
-        new_files.write_new(folder, {"schemas/a/b.json": "{}", "c.txt": "", "config.yaml": "ours"})
+        new_files.write_new(folder, {"schemas/a/b.json": "{}", "c.txt": "", "config.yaml": "ours"}, "do it")
     assert raised.value.exit_code == 2
     assert {path.name for path in folder.rglob("*")} == {"schemas", "config.yaml"}
     assert (folder / "config.yaml").read_text() == "mine"
@@ -364,7 +365,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
             return files()
 
     with pytest.raises(KeyboardInterrupt):
-        new_files.write_new(tmp_path / "new" / "folder", Interrupted())
+        new_files.write_new(tmp_path / "new" / "folder", Interrupted(), "do it")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,12 +3,15 @@
 import json
 import os
 import pty
+import re
 import subprocess
 
 import jsonschema
 import pytest
 import yaml
 
+from router.cli.write.plugin_options import known, types_named
+from router.plugin_loading.plugin_manager import load_plugins
 from tests.support.process import COMMAND, ROOT, environment, run
 from tests.support.waiting import PATIENCE
 
@@ -177,3 +180,114 @@ def test_a_terminal_gets_colours_unless_it_wants_none(drop_in, command, env, col
     os.close(ours)
     assert seen
     assert (b"\x1b" in seen) is coloured
+
+
+OPTIONS = """
+from typing import Annotated, Literal
+from pydantic import BaseModel, Field
+from router.api import Addresses, Html, LookupOptions, Secret, SinkOptions, Template, Text, hookimpl
+
+class Signing(BaseModel):
+    mode: Literal["hmac", "standard"] = "hmac"
+    keys: list[Secret]
+
+class Options(SinkOptions):
+    url: str = Field(description="Where it goes, however long the sentence is that says so to the person who reads it.")
+    to: Addresses
+    text: Text = Text("{{ payload.message }}")
+    from_: Annotated[str, Template(escape=str)] = Field("me", alias="from")
+    page: Html | None = None
+    token: Secret | None = None
+    headers: dict[str, Template] = {}
+    tries: int | Literal["forever"] = 3
+    urgent: bool = False
+    share: float = 0.5
+    signing: Signing | None = None
+
+class LookOptions(LookupOptions):
+    base: str = Field("https://crm.example.org", description="The server.")
+
+async def send(event, options): ...
+async def find(key, options): ...
+
+@hookimpl
+def register_sinks(register):
+    register("telex", send, options=Options)
+    register("plain", send)
+
+@hookimpl
+def register_lookups(register):
+    register("telex", find, options=LookOptions)
+"""
+
+
+@pytest.fixture
+def telex(tmp_path):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "office.py").write_text(OPTIONS)
+    return tmp_path
+
+
+def test_the_options_of_a_type_are_told_in_words(telex):
+    done = run("plugins", "telex", cwd=telex)
+    assert done.code == 0, done.err
+    sink, lookup = done.out.split("lookup telex")
+    assert sink.splitlines()[0] == f"sink telex, from {telex}/plugins/office.py"
+    rows = [re.split(r" {2,}", line.strip()) for line in sink.splitlines()[1:-1]]
+    assert rows == [
+        ["option", "type", "default", "meaning"],
+        ["url", "text", "required", "Where it goes, however long the sentence is that says so to the person who reads it."],
+        ["to", "addresses (templates)", "required"],
+        ["text", "message (template)", "{{ payload.message }}"],
+        ["from", "template", "me"],
+        ["page", "HTML (template)", "-"],
+        ["token", "secret", "-"],
+        ["headers", "mapping, its values: template", "-"],
+        ["tries", "whole number or forever", "3"],
+        ["urgent", "true or false", "false"],
+        ["share", "number", "0.5"],
+        ["signing", "mapping", "-"],
+        ["signing.mode", "hmac or standard", "hmac"],
+        ["signing.keys", "list, its items: secret", "required"],
+    ]  # fmt: skip
+    assert "the keys of every sink: queue, concurrency, timeout," in sink
+    assert re.search(r"^base +text +https://crm.example.org +The server.$", lookup, re.MULTILINE)
+    assert lookup.rstrip().endswith("the keys of every lookup: ttl, missing, key")
+
+
+def test_the_options_of_a_type_as_json(telex):
+    sink, lookup = json.loads(run("plugins", "telex", "--json", cwd=telex).out)
+    assert (sink["kind"], sink["type"], sink["origin"]) == ("sink", "telex", f"{telex}/plugins/office.py")
+    assert (lookup["kind"], lookup["host_keys"]) == ("lookup", ["ttl", "missing", "key"])
+    assert sink["options"][7] == {
+        "name": "tries",
+        "type": "whole number or forever",
+        "required": False,
+        "default": 3,
+        "description": "",
+    }
+    assert "allow_private" in sink["host_keys"]
+
+
+def test_a_plugin_may_be_named_too(telex):
+    told = [(each["kind"], each["type"]) for each in json.loads(run("plugins", "office", "--json", cwd=telex).out)]
+    assert told == [("sink", "telex"), ("sink", "plain"), ("lookup", "telex")]
+    assert "no options but the keys of every sink" in run("plugins", "plain", cwd=telex).out
+
+
+def test_a_type_that_is_not_there_is_2_and_a_plugin_that_failed_is_1(telex):
+    done = run("plugins", "telx", cwd=telex)
+    assert done.code == 2
+    assert "there is no type of sink or lookup 'telx'" in done.err
+    assert "(did you mean `telex`?)" in done.err
+    (telex / "plugins" / "office.py").write_text("1 / 0\n")
+    done = run("plugins", "office", cwd=telex)
+    assert done.code == 1
+    assert f"{telex}/plugins/office.py: ZeroDivisionError: division by zero (line 1)" in done.err
+
+
+def test_every_built_in_says_what_its_options_mean():
+    plugins = load_plugins(entry_points=False)
+    for name in known(plugins):
+        for each in types_named(plugins, name):
+            assert [option["name"] for option in each.document()["options"] if not option["description"]] == [], name

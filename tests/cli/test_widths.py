@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import time
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -109,6 +110,23 @@ def test_plugins_are_one_line_each(folder, columns):
     listed = json.loads(run("plugins", "--json", cwd=folder).out)
     assert [line.split()[0] for line in lines[2:]] == [plugin["name"] for plugin in listed]
     assert max(map(len, lines)) <= columns
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+def test_the_options_of_a_type_are_whole(folder, columns):
+    lines, code = shown_on(columns, "plugins", "email", cwd=folder)
+    assert code == 0
+    assert max(map(len, lines)) <= columns
+    [email] = json.loads(run("plugins", "email", "--json", cwd=folder).out)
+    rows = [line.split()[0] for line in lines if line[:1].strip()]
+    assert rows[:4] == ["sink", "option", rows[2], "host"]
+    assert [name for name in rows if name in {option["name"] for option in email["options"]}] == [
+        option["name"] for option in email["options"]
+    ]
+    shown = Counter(re.findall(r"[^\s─]+", " ".join(lines)))
+    words = Counter(word for option in email["options"] for word in option["description"].split())
+    assert words - shown == Counter(), "every word of a meaning is shown"
+    assert "allow_private" in lines[-1]
 
 
 @pytest.mark.parametrize("columns", WIDTHS)

@@ -40,6 +40,7 @@ METAVARS = {
     "SOURCE": "web-app",
     "TIME": "1h",
     "TO": "mail",
+    "TYPE": "email",
     "URL": "embedded",
 }
 HOLE = "HOLE"

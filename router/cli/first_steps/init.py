@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from router.cli.first_steps.starter.composing import Answers
     from router.cli.first_steps.starter.trial import Starter
 
+_ELSEWHERE = "name another folder with `event-router init FOLDER`"
+"""What helps where one of the files is there already."""
+
 
 def _settings(_context: click.Context, _parameter: click.Parameter, texts: Sequence[str]) -> dict[str, str]:
     """Return the options of the sink by key."""
@@ -70,19 +73,20 @@ def init(
     before it is written. Secrets are not written: the configuration names variables, and the command says which to set.
     Exit code 2 if an answer is wrong or one of the files exists already.
     """
-    from router.cli.first_steps.starter import asking, new_files
+    from router.cli import new_files
+    from router.cli.first_steps.starter import asking
     from router.cli.first_steps.starter.composing import CONFIG, SCHEMA
     from router.cli.first_steps.starter.trial import Workbench
 
     if values and sink is None:
         raise click.UsageError("--set is for the options of a sink: name its type with --sink")
-    new_files.refuse_existing(folder, (CONFIG, SCHEMA))
+    new_files.refuse_existing(folder, (CONFIG, SCHEMA), _ELSEWHERE)
     bench = Workbench(folder)
     given = asking.Given(redis, source, channels, sink, values)
     try:
         answers = asking.unattended(bench, given) if yes or not terminal(0) else asking.asked(bench, given)
         starter = bench.starter(answers)
-        new_files.write_new(folder, starter.files)
+        new_files.write_new(folder, starter.files, _ELSEWHERE)
     except (click.Abort, KeyboardInterrupt):
         tell("\nnothing was written")
         raise

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.common import config_option, env_file_option, json_option, print_json, tell
+from router.cli.common import config_option, env_file_option, json_option, print_json, say, tell, wrapped
 from router.cli.tables import Column, show_table
 from router.errors import ConfigError, Exit
+from router.wording import counted
 
 if TYPE_CHECKING:
     from router.plugin_loading.plugin_manager import LoadedPlugin, Plugins
@@ -25,16 +26,29 @@ COLUMNS = (
 """The columns of the table."""
 
 
+OPTIONS = (
+    Column("option"),
+    Column("type", rank=3, least=12, wraps=True),
+    Column("default", rank=2, least=10, wraps=True),
+    Column("meaning", rank=1, least=20, wraps=True),
+)
+"""The columns of the table of options."""
+
+
 @click.command()
+@click.argument("name", metavar="[TYPE]", required=False)
 @config_option
 @env_file_option
 @json_option
-def plugins(config: Path | None, env_file: Path | None, *, as_json: bool) -> int:
-    """List the loaded plugins with their origin, the disabled plugins, and the failed ones with their error.
+def plugins(name: str | None, config: Path | None, env_file: Path | None, *, as_json: bool) -> int:
+    """List the loaded plugins with their origin, the disabled and the failed ones; with TYPE, list its options.
 
-    Without a configuration: the built-in plugins and the installed packages. Exit code 1 if a plugin failed.
+    TYPE is a type of sink or lookup, or the name of a plugin. Without a configuration, the command reads the built-in
+    plugins, the installed packages and the drop-ins in the folder plugins. Exit code 1 if a plugin failed.
     """
     found = loaded_plugins(config, env_file)
+    if name is not None:
+        return _show_options(found, name, as_json=as_json)
     if as_json:
         print_json([_document(plugin) for plugin in found.loaded])
     else:
@@ -46,8 +60,46 @@ def plugins(config: Path | None, env_file: Path | None, *, as_json: bool) -> int
     return Exit.FINDINGS if found.failures else Exit.OK
 
 
+def _show_options(found: Plugins, name: str, *, as_json: bool) -> int:
+    """Print the options of the types of this name. Raises `click.UsageError` if there is none."""
+    from router.cli.write.plugin_options import default_in_words, known, types_named
+
+    failed = [plugin for plugin in found.failures if plugin.name == name]
+    types = [each.document() for each in types_named(found, name)]
+    if not types and not failed:
+        from difflib import get_close_matches
+
+        close = get_close_matches(name, known(found), n=1)
+        hint = f" (did you mean `{close[0]}`?)" if close else ""
+        broken = (
+            f"; {counted(len(found.failures), 'plugin')} failed, see `event-router plugins`" if found.failures else ""
+        )
+        raise click.UsageError(
+            f"there is no type of sink or lookup {name!r}, and no plugin of that name, but: {', '.join(known(found))}{hint}{broken}"
+        )
+    if as_json:
+        print_json(types)
+    else:
+        for each in types:
+            say(f"{each['kind']} {each['type']}, from {each['origin']}")
+            rows = [(row["name"], row["type"], default_in_words(row), row["description"]) for row in each["options"]]
+            if rows:
+                show_table(OPTIONS, rows)
+            say(
+                wrapped(
+                    f"{'the' if rows else 'no options but the'} keys of every {each['kind']}: {', '.join(each['host_keys'])}"
+                )
+            )
+    for plugin in failed:
+        tell(f"{plugin.path or plugin.name}: {plugin.error}", "error")
+    return Exit.FINDINGS if failed else Exit.OK
+
+
 def loaded_plugins(config: Path | None, env_file: Path | None) -> Plugins:
-    """Return the plugins of a configuration, even of a faulty one; without a configuration, built-ins and packages."""
+    """Return the plugins of a configuration, even of a faulty one.
+
+    Without a configuration: the built-in ones, the installed packages and the drop-ins in the folder `plugins`.
+    """
     from router.cli.common import find_config
     from router.ops.loading.loader import check
     from router.plugin_loading.plugin_manager import load_plugins
@@ -55,15 +107,20 @@ def loaded_plugins(config: Path | None, env_file: Path | None) -> Plugins:
     try:
         path = find_config(config)
     except ConfigError:
-        return load_plugins()
+        return load_plugins(_drop_ins(Path()))
     try:
         return check(path, environ=os.environ, env_file=env_file, placeholders=True, pipes=True).plugins
     except ConfigError:
         if not path.is_file():
             raise
-        folder = path.absolute().parent / "plugins"
         tell(f"{path} can't be read (`event-router check {path}` says why): its plugins.paths are left out", "warning")
-        return load_plugins([folder] if folder.is_dir() else [])
+        return load_plugins(_drop_ins(path.absolute().parent))
+
+
+def _drop_ins(folder: Path) -> list[Path]:
+    """Return the folder of drop-ins beside a configuration, if there is one."""
+    plugins = folder.absolute() / "plugins"
+    return [plugins] if plugins.is_dir() else []
 
 
 def _document(plugin: LoadedPlugin) -> dict[str, Any]:

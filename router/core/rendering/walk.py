@@ -71,7 +71,7 @@ class _Walk:
         return Part(static, _making(copy, makers) if makers else None)
 
     def part(self, annotation: Any, value: Any, path: Path, model: BaseModel) -> Part:
-        kind, marker = _kind(annotation)
+        kind, marker = kind_of(annotation)
         if isinstance(marker, Json):
             return self._json(annotation, marker, value, path, model)
         if marker is not None and _marks(marker, value):
@@ -144,7 +144,7 @@ def _copier(model: BaseModel, changed: Mapping[str, Any]) -> Callable[[Mapping[s
 _UNIONS = (Union, UnionType)
 
 
-def _kind(annotation: Any) -> tuple[Any, Marker | None]:
+def kind_of(annotation: Any) -> tuple[Any, Marker | None]:
     """Return a type without `Annotated` and aliases around it, and its outermost marker, or None."""
     metadata: tuple[Any, ...] = ()
     while get_origin(annotation) is Annotated or hasattr(annotation, "__value__"):
@@ -174,12 +174,12 @@ def _marks(marker: Marker, value: Any) -> bool:
 def _arm(union: Any, value: Any) -> Any:
     """Return the member of a union that is the type of a value, preferably a marked one."""
     fitting = [arm for arm in get_args(union) if _fits(arm, value)]
-    marked = [arm for arm in fitting if _kind(arm)[1] is not None]
+    marked = [arm for arm in fitting if kind_of(arm)[1] is not None]
     return next(iter(marked or fitting), None)
 
 
 def _fits(arm: Any, value: Any) -> bool:
-    kind, marker = _kind(arm)
+    kind, marker = kind_of(arm)
     if marker is not None:
         return _marks(marker, value)
     if get_origin(kind) in _UNIONS:

@@ -1,0 +1,167 @@
+"""`event-router new-plugin`; floor 7."""
+
+from __future__ import annotations
+
+import importlib.util
+import keyword
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from router.cli.common import find_config, say, tell
+from router.errors import ConfigError, Exit
+
+_NAME = "[a-z][a-z0-9]*([_-][a-z0-9]+)*"
+_LONGEST = 40
+_WORDS = frozenset({"all", "null", "true", "false"})
+"""Names that a configuration takes for something else than a type of sink."""
+
+CONFIG = "config.yaml"
+_ELSEWHERE = "name another folder with `event-router new-plugin NAME FOLDER`"
+
+
+def _name(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
+    """Return the name of a plugin. It is a type of sink, and names a module."""
+    if not re.fullmatch(_NAME, name) or len(name) > _LONGEST:
+        rule = f"1 to {_LONGEST} of a-z 0-9 _ -, the first a letter, with single _ or - between letters or digits"
+        close = re.sub("[^a-z0-9]+", "-", re.sub("(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()).strip("-")[:_LONGEST]
+        hint = f" (did you mean `{close}`?)" if re.fullmatch(_NAME, close) else ""
+        raise click.BadParameter(f"{name!r} is no name for a plugin: {rule}{hint}")
+    if keyword.iskeyword(name) or name in _WORDS:
+        language = "the configuration" if name in _WORDS else "Python"
+        raise click.BadParameter(f"{name!r} is a word of {language}: choose another")
+    return name
+
+
+@click.command("new-plugin")
+@click.argument("name", callback=_name)
+@click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--package", "as_package", is_flag=True, help="Write a project for pip, in a folder of its own.")
+def new_plugin(name: str, folder: Path | None, *, as_package: bool) -> int:
+    """Write a plugin that works, with its test, and say the next commands. It is a sink of the type NAME.
+
+    Without --package it is a drop-in: plugins/NAME.py in FOLDER, the folder of the configuration. By default that is the
+    folder of $EVENT_ROUTER_CONFIG where it is set, else the current one. With --package it is a project for pip in FOLDER,
+    by default event-router-NAME. Exit code 2 if a file is there already, or the type is taken.
+    """
+    from router.cli.new_files import refuse_existing, write_new
+    from router.cli.write import plugin_files
+    from router.version import __version__
+
+    if as_package:
+        folder = folder or Path(f"event-router-{name}")
+        files = plugin_files.package(name, __version__)
+    else:
+        folder = folder or Path(os.environ.get("EVENT_ROUTER_CONFIG") or CONFIG).parent
+        files = plugin_files.drop_in(name)
+    refuse_existing(folder, files, _ELSEWHERE)
+    _refuse_taken(name, None if as_package else folder / "plugins")
+    write_new(folder, files, _ELSEWHERE)
+    say("\n".join(f"wrote {folder / path}" for path in files))
+    if as_package:
+        _show_package(name, folder)
+    else:
+        _show_drop_in(name, folder)
+    return Exit.OK
+
+
+def _refuse_taken(name: str, drop_ins: Path | None) -> None:
+    """Raise `click.UsageError` if another plugin has this type of sink, or a folder of `drop_ins` the name of the file."""
+    from router.cli.write import plugin_files
+    from router.plugin_loading.plugin_manager import load_plugins
+
+    taken = load_plugins([drop_ins] if drop_ins and drop_ins.is_dir() else []).sinks.get(name)
+    if taken is not None:
+        raise click.UsageError(f"the type of sink {name!r} is taken: {taken.origin} registered it; choose another name")
+    twin = drop_ins and drop_ins / plugin_files.module(name)
+    if twin and os.path.lexists(twin):
+        raise click.UsageError(f"{twin} would be a plugin of the same name: choose another name, or move it away")
+
+
+def _show_drop_in(name: str, folder: Path) -> None:
+    """Say what to do next with a drop-in, and warn if the router will refuse it."""
+    from router.cli.write import plugin_files
+    from router.files import distrust
+    from router.plugin_loading.drop_ins import code_of, refusal
+
+    file = folder / plugin_files.drop_in_path(name)
+    refused = distrust(file.parent.resolve()) or refusal(file, list(code_of(file)))
+    if refused:
+        tell(f"warning: {file}: the router will not load it: {refused}", "warning")
+    say("Next: run its test, see its options, use it.")
+    _show_pytest(folder / plugin_files.test_path(name))
+    config = _config_in(folder)
+    if config is not None:
+        _show_options(name, config)
+    _show_sink(name)
+
+
+def _config_in(folder: Path) -> Path | None:
+    """Return the configuration that reads the drop-ins of a folder; None if there is another one or none.
+
+    A current folder without a configuration counts as having one, if `plugins` finds none elsewhere.
+    """
+    given = os.environ.get("EVENT_ROUTER_CONFIG")
+    if given and Path(given).parent == folder:
+        return Path(given)
+    if (folder / CONFIG).is_file():
+        return folder / CONFIG
+    try:
+        find_config(None)
+    except ConfigError:
+        return Path(CONFIG) if folder == Path() and not given else None
+    return None
+
+
+def _show_package(name: str, folder: Path) -> None:
+    """Say what to do next with a package."""
+    say("Next: install it beside the router, run its test, see its options, use it.")
+    place = folder if folder.is_absolute() else f"./{folder}"  # without a slash, pip would look for it on an index
+    _show_install("-e", str(place))
+    _show_pytest(folder)
+    _show_options(name, None)
+    _show_sink(name)
+
+
+def _show_pytest(path: Path) -> None:
+    if not _has("pytest"):
+        _show_install("pytest")
+    say(f"  {shlex.join([_python(), '-m', 'pytest', str(path)])}")
+
+
+def _show_install(*what: str) -> None:
+    """Say the command that installs a package beside the router: by pip, or by uv, whose environments have no pip."""
+    pip = [_python(), "-m", "pip", "install"] if _has("pip") else ["uv", "pip", "install", "--python", _python()]
+    say(f"  {shlex.join([*pip, *what])}")
+
+
+def _show_options(name: str, config: Path | None) -> None:
+    """Say the command that lists the options; a package needs no configuration for it."""
+    from router.cli.first_steps.samples import ours, ourselves
+
+    command = f"plugins {name}"
+    say(f"  {shlex.join(ourselves())} {command}" if config is None else f"  {ours(command, config)}")
+
+
+def _show_sink(name: str) -> None:
+    """Say what stands in a configuration that uses the sink."""
+    say("In the configuration:")
+    say(
+        f'  sinks:\n    {name}: {{type: {name}, url: "https://{name}.example.org/messages", to: "{{{{ payload.user_id }}}}"}}'
+    )
+    say(f"  routes:\n    - {{id: {name}, sinks: [{name}]}}")
+
+
+def _has(module: str) -> bool:
+    """Return whether a module can be imported by the Python of this command."""
+    return importlib.util.find_spec(module) is not None
+
+
+def _python() -> str:
+    """Return the Python of this command, as one calls it from the current folder."""
+    python = Path(sys.executable)
+    return str(python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python)
