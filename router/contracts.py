@@ -61,8 +61,9 @@ class Receipt(Protocol):
         """Return the number of the entry's deliveries that are not settled."""
 
     def removal(self, position: int, *, whole: bool) -> Removal | None:
-        """Return the change of the entry to make in the step that enqueues its deliveries in Redis; None for no change.
+        """Return the change of the entry to make in the step that enqueues its deliveries in Redis.
 
+        None means that the entry does not change.
         `whole` is true if these are all open deliveries of the entry. Otherwise the entry stays, marked as enqueued in
         part.
         """

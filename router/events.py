@@ -90,7 +90,10 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def key(self) -> str:
-        """The idempotency key, the same on every attempt: `<event id>:<route>:<sink>`, plus `:<address>` when split."""
+        """The idempotency key of the delivery, which is the same on every attempt.
+
+        The key is `<event id>:<route>:<sink>`. If the delivery was split by address, `:<address>` follows.
+        """
         key = f"{self.id}:{self.route}:{self.sink}"
         return key if self.address is None else f"{key}:{self.address}"
 

@@ -172,7 +172,7 @@ class Addresses(list[str]):
 
     `to: Addresses` accepts addresses of any kind. They are stripped; empty ones and duplicates are removed, and control
     characters are refused. `Annotated[list[str], Addresses(kind="mail")]` requires the syntax of a mailbox
-    (`jane@example.org`, `"Doe, Jane" <jane@example.org>`). A field whose addresses are no recipients, such as Reply-To,
+    (`jane@example.org`, `"Doe, Jane" <jane@example.org>`). A field whose addresses are not recipients, such as Reply-To,
     sets `recipients=False`. Such addresses are not among those of the delivery, and are never split.
     """
 
@@ -211,7 +211,7 @@ class Json(dict[str, Any]):
     """A JSON object whose texts are templates: `{user: "{{ payload.user_id }}", text: "Hello {{ payload.name }}"}`.
 
     A text that is only one `{{ … }}` becomes the value of its expression, such as null, a number or a list. Any other
-    text renders to a text. Numbers, booleans and null stay. Keys are no templates. A template that can't be rendered
+    text renders to a text. Numbers, booleans and null stay. Keys are not templates. A template that can't be rendered
     makes the delivery a dead letter, reason `template`. The plugin gets a plain dict, which is encoded as JSON without
     loss.
     """

@@ -24,7 +24,7 @@ ROWS = re.findall(r"^\| (.+?) \| `event-router (.+?)` \| `(.+?)` \|$", SECTION, 
 NEWS = {"user_id": 42, "kind": "news", "message": "hi"}
 EVENTS = {
     "the payload does not fit its schema": ("notification", json.dumps({**NEWS, "user_id": 0})),
-    "the payload is no JSON": ("notification", "{oops"),
+    "the payload is not JSON": ("notification", "{oops"),
     "no route takes the event": ("forgotten", json.dumps(NEWS)),
     "one condition of the route is not met": ("notification", json.dumps({**NEWS, "kind": "digest"})),
     "the user wants no mail": ("notification", json.dumps({**NEWS, "user_id": 43})),
@@ -170,7 +170,7 @@ def carried(cause, facts):
             return [(each["pointer"], each["keyword"]) for each in first["schema"]["errors"]] == [
                 ("/user_id", "minimum")
             ]
-        case "the payload is no JSON":
+        case "the payload is not JSON":
             return (first["outcome"], first["schema"]["errors"][0]["keyword"]) == ("rejected", "decode")
         case "no route takes the event":
             return (first["outcome"], first["deliveries"]) == ("unmatched", [])

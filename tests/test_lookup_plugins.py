@@ -73,7 +73,7 @@ def test_a_registration_that_can_not_work_is_refused(tmp_path, arguments, extra,
         ("", "5:3: lookups.user.base: `base` is required"),
         ("base: 5", "lookups.user.base: must be a text, not the number 5"),
         ("base: x, tll: 5m", "lookups.user.tll: unknown key"),
-        ("base: x, ttl: 5", "lookups.user.ttl: 5 is no duration"),
+        ("base: x, ttl: 5", "lookups.user.ttl: 5 is not a duration"),
     ],
 )
 def test_a_fault_of_its_options_is_named_at_its_place(tmp_path, options, said):

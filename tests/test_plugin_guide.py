@@ -56,7 +56,7 @@ def test_every_check_is_documented():
 
 
 def is_named(name, text):
-    """Whether a page names it as code: within backquotes, or in a block. A word of a sentence is no name."""
+    """Whether a page names it as code: within backquotes, or in a block. A word of a sentence is not a valid name."""
     code = re.findall(r"^```.*?^```|`[^`\n]+`", text, re.MULTILINE | re.DOTALL)
     return any(re.search(rf"(?<![\w.]){name}\b", piece) for piece in code)
 

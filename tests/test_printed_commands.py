@@ -73,7 +73,7 @@ def test_enough_is_found():
 
 
 def parsed(words):
-    """Whether a command is whole; False for a mere mention of it, which lacks arguments. Raises for what is no command."""
+    """Whether a command is whole; False for a mere mention of it, which lacks arguments. Raises for what is not a command."""
     command, rest = cli, list(words[1:])
     context = click.Context(cli, info_name=OURS)
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):

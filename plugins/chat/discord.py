@@ -52,7 +52,7 @@ class DiscordBot(ChannelBot):
         """Return the lookups to try, a user first, because an id in an event is mostly that of a user."""
         known = re.fullmatch(r"(?:(user:|@)|(channel:|#))?([0-9]{1,25})", address)
         if known is None:
-            raise PermanentError(f"{address} is no id of Discord: write digits, user:ID or channel:ID")
+            raise PermanentError(f"{address} is not an id of Discord: write digits, user:ID or channel:ID")
         user, channel, name = known.groups()
         ways: list[Way] = [(self.direct, name), (itself, name)]
         return ways[:1] if user else ways[1:] if channel else ways

@@ -53,7 +53,9 @@ class MattermostBot(ChannelBot):
             return [(self.direct_by_mail, address)]
         ways: dict[str, Way] = {"channel": (itself, name if colon else address), "user": (self.direct, name or address)}
         if colon and kind not in ways:
-            raise PermanentError(f"{address} is no address of Mattermost: write an id, @name, user:ID or channel:ID")
+            raise PermanentError(
+                f"{address} is not an address of Mattermost: write an id, @name, user:ID or channel:ID"
+            )
         return [ways[kind]] if colon else list(ways.values())
 
     async def direct_by_name(self, name: str) -> str:

@@ -127,7 +127,7 @@ class ChannelBot(Bot):
                 return answer
         if all(isinstance(refusal, NoPageError) for refusal in refusals):
             raise SinkError(f"{refusals[-1]}; is `api` the base URL of the service?")
-        raise PermanentError(f"{address} is no user and no channel that the bot can write to: {refusals[-1]}")
+        raise PermanentError(f"{address} is neither a user nor a channel that the bot can write to: {refusals[-1]}")
 
     def ways(self, address: str) -> list[Way]:
         """Return the lookups to try, in order. Raises `PermanentError` for an invalid address."""

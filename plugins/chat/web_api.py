@@ -86,7 +86,7 @@ def judge_webhook(seen: Seen, now: float) -> None:
 
 
 def bounded(value: Any) -> float | None:
-    """Return the seconds that a body asks for, bounded; None if they are no number."""
+    """Return the seconds that a body asks for, bounded; None if they are not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124  # NaN
         return None
     return max(0.0, min(float(value), LONGEST_WAIT))

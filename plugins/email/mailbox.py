@@ -30,10 +30,10 @@ class Mailbox(NamedTuple):
 def mailbox(text: str) -> Mailbox:
     """Return the address in `text`. Raises `ValueError` with a sentence if it has none, or more than one."""
     if len(text) > ADDRESS_TEXT:
-        raise ValueError(f"{quoted(text)} is no mail address: it has over {ADDRESS_TEXT} characters")
+        raise ValueError(f"{quoted(text)} is not a mail address: it has over {ADDRESS_TEXT} characters")
     found = listed(text)
     if len(found) != 1:
-        raise ValueError(f"{quoted(text)} is {'more than one address' if found else 'no mail address'}")
+        raise ValueError(f"{quoted(text)} is {'more than one address' if found else 'not a mail address'}")
     return found[0]
 
 
@@ -49,10 +49,10 @@ def _mailbox(text: str, name: str, local: str, domain: str) -> Mailbox:
         try:
             domain = idna.encode(domain, uts46=True).decode("ascii")
         except UnicodeError as error:  # IDNAError is a UnicodeError
-            raise ValueError(f"{quoted(text)} is no mail address: {error}") from None
+            raise ValueError(f"{quoted(text)} is not a mail address: {error}") from None
     address = f"{local}@{domain}"
     if len(address.encode()) > ADDRESS:
-        raise ValueError(f"{quoted(text)} is no mail address: it has over {ADDRESS} octets")
+        raise ValueError(f"{quoted(text)} is not a mail address: it has over {ADDRESS} octets")
     return Mailbox(text, name, address)
 
 

@@ -145,7 +145,7 @@ def _unspeakable(smtp: Client, authors: list[Mailbox], group: list[Mailbox]) -> 
 
 
 def _too_large(smtp: Client, content: bytes) -> PermanentError | None:
-    """Return the error of a mail that is larger than the server's limit (RFC 1870; 0 is no limit)."""
+    """Return the error of a mail that is larger than the server's limit (RFC 1870; 0 means no limit)."""
     limit = smtp.esmtp_extensions.get("size", "").strip()
     if not limit.isdecimal() or not 0 < int(limit) < len(content):
         return None

@@ -48,7 +48,7 @@ def tls_context(options: ClientCertificate) -> ssl.SSLContext:
     except (ssl.SSLError, ValueError, OSError) as error:
         reason = getattr(error, "reason", None) or str(error)
         known = str(reason).lower().replace("_", " ")
-        raise ValueError(f"certificate and key can't be used: {known or 'they are no PEM'}") from None
+        raise ValueError(f"certificate and key can't be used: {known or 'they are not PEM'}") from None
     return context
 
 

@@ -42,7 +42,7 @@ class CloudEvents(SinkOptions):
     @classmethod
     def _reference(cls, source: str | None) -> str | None:
         if source is not None and not _URI.fullmatch(TEMPLATES.sub("", source)):
-            raise ValueError("is no URI reference: it has a space or a letter outside ASCII; percent-encode them")
+            raise ValueError("is not a URI reference: it has a space or a letter outside ASCII; percent-encode them")
         return source
 
 

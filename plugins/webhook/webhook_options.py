@@ -98,7 +98,7 @@ class WebhookOptions(SinkOptions):
         seen: set[str] = set()
         for name in headers:
             if not _TOKEN.fullmatch(name):
-                raise ValueError(f"{name!r} is no name of a header")
+                raise ValueError(f"{name!r} is not a valid name of a header")
             if name.lower() in _OF_HTTP:
                 raise ValueError(f"{name} is set by the HTTP client alone")
             if name.lower() in seen:

@@ -74,7 +74,7 @@ class Client:
         try:
             document = msgspec.json.decode(body)
         except msgspec.DecodeError:
-            raise RouterError(f"the server at {self.address} is no event-router (status {status})") from None
+            raise RouterError(f"the server at {self.address} is not event-router (status {status})") from None
         if status == http.client.UNAUTHORIZED:
             raise RouterError(
                 f"the router at {self.address} refuses the token of `admin.token`; "

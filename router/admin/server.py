@@ -57,9 +57,9 @@ _silent.setLevel(logging.CRITICAL + 1)  # malformed requests are the client's fa
 class AdminServer:
     """The HTTP server of a router's state at one address.
 
-    TCP clients must send `token`, None for no token; a unix socket is protected by its file mode instead. `reload`
-    loads the configuration again and returns the result, with the key `ok`. If the server is not `required`, a failure
-    to listen is logged and the router works without it.
+    TCP clients must send `token`; if `token` is None, they need none. The file mode protects a unix socket, whose
+    clients send no token. `reload` loads the configuration again and returns the result, with the key `ok`. If
+    `required` is False, a failure to listen is logged, and the router works without the server.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class AdminServer:
         log.info("the admin side listens", address=str(self.address), token=self._token is not None)
 
     async def _serve(self, listener: Listener) -> None:
-        from aiohttp import web  # noqa: PLC0415  # see above
+        from aiohttp import web  # noqa: PLC0415  # loads aiohttp only if it serves
 
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -147,7 +147,7 @@ class AdminServer:
 
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuse requests without permission, and answer every error in JSON."""
-        from aiohttp import web  # noqa: PLC0415  # see above
+        from aiohttp import web  # noqa: PLC0415  # loads aiohttp only if it serves
 
         if self._judges_host and not _names_this_machine(request.host):
             # DNS rebinding: a web page whose own name resolves to 127.0.0.1 sends that name as Host.
@@ -186,7 +186,7 @@ class AdminServer:
     # Answers.
 
     async def _livez(self, _request: web.Request) -> web.StreamResponse:
-        """Answer 200: the event loop works, because it answers."""
+        """Answer 200. The answer itself shows that the event loop works."""
         return _answer({"alive": True})
 
     async def _readyz(self, request: web.Request) -> web.StreamResponse:
@@ -208,7 +208,7 @@ class AdminServer:
         return _answer(result, 200 if result["ok"] else 422)
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
-        from aiohttp import web  # noqa: PLC0415  # see above
+        from aiohttp import web  # noqa: PLC0415  # loads aiohttp only if it serves
 
         await self._view.refresh()
         if self._exposition is None:  # importing prometheus_client takes 0.1 s, too long for the event loop
@@ -235,7 +235,7 @@ class _Refusal(asyncio.Protocol):
 
 
 def _answer(document: Any, status: int = 200) -> web.Response:
-    from aiohttp import web  # noqa: PLC0415  # see above
+    from aiohttp import web  # noqa: PLC0415  # loads aiohttp only if it serves
 
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     body = escape_json(msgspec.json.encode(document))

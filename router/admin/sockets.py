@@ -113,7 +113,7 @@ def _make_room(path: Path, name: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise _error(f"{path} exists and is no socket; remove it, or choose another path")
+        raise _error(f"{path} exists and is not a socket; remove it, or choose another path")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         answer = probe.connect_ex(name)

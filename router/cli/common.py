@@ -56,7 +56,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 def _name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     if not re.fullmatch(NAME, value):
-        raise click.BadParameter(f"{value!r} is no name: 1 to 64 of A-Z a-z 0-9 _ . -")
+        raise click.BadParameter(f"{value!r} is not a valid name: 1 to 64 of A-Z a-z 0-9 _ . -")
     return value
 
 
@@ -155,7 +155,10 @@ def redis_queues(loaded: Loaded) -> frozenset[str]:
 
 
 def tell(text: str, colour: str | None = None) -> None:
-    """Print a message on stderr; `colour` (error, warning, note, good) is that of its first word."""
+    """Print a message on stderr.
+
+    `colour` is the kind of message, which colours the first word: `error`, `warning`, `note` or `good`.
+    """
     text = escape(text, newlines=True)
     head, space, rest = text.partition(" ") if colour else ("", "", text)
     _talk(f"{click.style(head, fg=_COLOURS[colour], bold=True)}{space}{rest}" if colour else text, colour)

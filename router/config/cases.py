@@ -35,7 +35,7 @@ def moment_of(written: str, start: float) -> float:
     after = _AFTER.fullmatch(written)
     if after is not None:
         return start + seconds_of(after[1])
-    wrong = f"{written!r} is no time: write RFC 3339 (2026-01-31T12:00:00Z), or a duration after the start (+10m)"
+    wrong = f"{written!r} is not a time: write RFC 3339 (2026-01-31T12:00:00Z), or a duration after the start (+10m)"
     try:
         found = datetime.fromisoformat(written)
     except ValueError:

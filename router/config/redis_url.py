@@ -87,10 +87,10 @@ def _badly_placed(url: str) -> str:
     rest = url.partition("://")[2]
     credentials, _, host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")
     if "[" in host or "]" in host:
-        return "this is no URL: an address of IPv6 stands in brackets, [::1]"
+        return "this is not a URL: an address of IPv6 stands in brackets, [::1]"
     if not credentials.isascii():
-        return "this is no URL: in a user name or a password only ASCII may stand as it is; percent-encode the rest"
-    return f"this is no URL: after the host comes a port, a number from 1 to 65535{ENCODED}"
+        return "this is not a URL: in a user name or a password only ASCII may stand as it is; percent-encode the rest"
+    return f"this is not a URL: after the host comes a port, a number from 1 to 65535{ENCODED}"
 
 
 def _options_fault(query: str, scheme: str) -> str | None:

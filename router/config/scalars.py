@@ -38,7 +38,7 @@ _sizes = TypeAdapter(ByteSize)
 def seconds_of(value: object) -> float:
     """Return the seconds of a duration such as `1m30s`. Raises `ValueError` for any other value."""
     if not isinstance(value, str) or not _DURATION.fullmatch(value):
-        raise ValueError(f"{value!r} is no duration, write a number with its unit: 500ms, 30s, 5m, 24h or 7d")
+        raise ValueError(f"{value!r} is not a duration, write a number with its unit: 500ms, 30s, 5m, 24h or 7d")
     try:
         seconds = durationpy.from_str(value).total_seconds()
     except (durationpy.DurationError, OverflowError):
@@ -58,7 +58,7 @@ def _duration_text(seconds: float) -> str:
 
 
 def _size(value: object) -> int:
-    wrong = ValueError(f"{value!r} is no size, write for example 512KiB, 1MiB or 64MiB")
+    wrong = ValueError(f"{value!r} is not a size, write for example 512KiB, 1MiB or 64MiB")
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise wrong
     try:
@@ -66,7 +66,7 @@ def _size(value: object) -> int:
     except (ValidationError, OverflowError, ValueError):
         raise wrong from None
     if not 0 < size < 2**63:
-        raise ValueError(f"{value!r} is no size, it must be above zero and below 8 EiB")
+        raise ValueError(f"{value!r} is not a size, it must be above zero and below 8 EiB")
     return size
 
 
@@ -88,7 +88,7 @@ def _zone(value: str) -> str:
                 f"{value!r} is not known: this system has no time zone data; install the package tzdata, or write UTC"
             )
             raise ValueError(message) from None
-        raise ValueError(f"{value!r} is no time zone, write a name such as UTC or Europe/Berlin") from None
+        raise ValueError(f"{value!r} is not a time zone, write a name such as UTC or Europe/Berlin") from None
     return value
 
 
@@ -109,7 +109,7 @@ def _redis_url(value: str) -> str:
 def dotted(value: str) -> str:
     """Return a dotted path into a payload, such as `order.id`, if it is valid. Raises `ValueError` otherwise."""
     if not re.fullmatch(r"[^.\s]+(\.[^.\s]+)*", value):
-        raise ValueError(f"{value!r} is no path in a payload, write names with dots between them: order.id")
+        raise ValueError(f"{value!r} is not a path in a payload, write names with dots between them: order.id")
     return value
 
 
@@ -207,7 +207,9 @@ def _rate(value: object) -> object:
         return value
     found = _RATE.fullmatch(value) if isinstance(value, str) else None
     if found is None:
-        raise ValueError(f"{value!r} is no rate, write how many in which time: 10/s, 30/min or 100/h (up to 999999)")
+        raise ValueError(
+            f"{value!r} is not a rate; write a number of deliveries per second, minute or hour, such as 10/s, 30/min or 100/h (at most 999999)"
+        )
     return Rate(int(found[1]), _PERIODS[found[2]])
 
 

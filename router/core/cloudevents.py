@@ -113,7 +113,7 @@ def _decoded(encoded: bytes) -> bytes:
     try:
         return binascii.a2b_base64(text.encode(), strict_mode=True) if text else b""
     except binascii.Error as error:
-        raise _wrong(f"`data_base64` is no base64: {str(error).lower()}") from None
+        raise _wrong(f"`data_base64` is not base64: {str(error).lower()}") from None
 
 
 def _is_json(kind: str | None) -> bool:

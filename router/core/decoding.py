@@ -55,10 +55,10 @@ def read(raw: bytes, source: SourceFormat) -> Message:
     """Read one message of a source. Raises `RejectedError` (`too_large`, `decode`)."""
     if len(raw) > source.max_bytes:
         raise RejectedError(Reason.TOO_LARGE, f"{len(raw)} bytes are over max_bytes {source.max_bytes}")
-    data, format, id_, headers = raw, source.format, None, None  # noqa: A001  # the configuration's word
+    data, format, id_, headers = raw, source.format, None, None  # noqa: A001  # named as in the configuration
     try:
         if format == events.CLOUDEVENTS:
-            id_, headers, data, format = open_envelope(raw)  # noqa: A001  # as above
+            id_, headers, data, format = open_envelope(raw)  # noqa: A001  # named as in the configuration
         payload = events.decode(data, format)
     except (UnicodeDecodeError, msgspec.DecodeError) as error:
         where = "" if data is raw else ", of its data"
@@ -68,7 +68,7 @@ def read(raw: bytes, source: SourceFormat) -> Message:
     return Message(payload, data, format, (_id(payload, source.id_path) if source.id_path else None) or id_, headers)
 
 
-def _cause(error: UnicodeDecodeError | msgspec.DecodeError, data: bytes, format: str) -> str:  # noqa: A002  # as above
+def _cause(error: UnicodeDecodeError | msgspec.DecodeError, data: bytes, format: str) -> str:  # noqa: A002  # the key's name
     """Return why the bytes can't be decoded; the decoder's own message if no better one is found."""
     if format == events.TEXT and isinstance(error, UnicodeDecodeError):
         return f"not text: {not_utf8(data, error)}"

@@ -21,7 +21,7 @@ def private_address(address: str) -> bool:
     """Return whether an IP address, as returned by a resolver or a socket, is not public.
 
     Loopback, link-local, private, shared (CGNAT), reserved, documentation and multicast ranges count as private, and so
-    does text that is no address.
+    does text that is not an address.
     """
     try:
         return not _public(ip_address(address))
@@ -44,7 +44,7 @@ def private_host(host: str) -> bool:
 def url_fault(url: str, *, allow_private: bool) -> str | None:
     """Return why a URL of the configuration can't be requested, without quoting it; None if it can.
 
-    The text continues a sentence: `url` is no http:// or https:// URL. A host that is a private address is a fault
+    The text continues a sentence: `url` is not an http:// or https:// URL. A host that is a private address is a fault
     unless `allow_private`.
     """
     if url and not _VISIBLE.fullmatch(url):
@@ -55,7 +55,7 @@ def url_fault(url: str, *, allow_private: bool) -> str | None:
     except ValueError:
         host, good = "", False
     if not good or not host:
-        return "is no http:// or https:// URL"
+        return "is not an http:// or https:// URL"
     if not allow_private and private_host(host):
         return f"leads to {host}, a private address; set `allow_private: true` on the sink"
     return None

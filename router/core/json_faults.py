@@ -41,7 +41,7 @@ _NUMBER = re.compile(r"[-+\w.]*\Z")
 _CUT_SHORT = re.compile(r"\d+(?:\.|(?:\.\d+)?[eE])")
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|-?[A-Za-z0-9][\w.+-]*')
 # Half a character: a high surrogate that no low one follows, or a low one alone. An even number of backslashes before
-# the `\u` are escaped backslashes, so the `\u` is no escape.
+# the `\u` are escaped backslashes, so the `\u` is not an escape.
 _PAIR = r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _HALF = re.compile(rf"(?:[^\\]++|{_PAIR}|\\(?!u[dD][89a-fA-F]).)*+(?=\\u)", re.DOTALL)
 _COMPRESSED = b"\x1f\x8b"
@@ -228,7 +228,7 @@ def _no_number(digits: str) -> str:
         return "a number is decimal"
     if _CUT_SHORT.fullmatch(digits):
         return "digits are missing at the end of this number"
-    return "this is no number"
+    return "this is not a number"
 
 
 def _value(text: str, at: int) -> str:

@@ -60,7 +60,7 @@ def mailbox(address: str) -> Mailbox:
         quoted_name, plain_name, (local, domain) = "", "", found.groups() if found else ("", "")
     if found is None:
         check_no_group(address)
-        raise refused(address, "is no mail address")
+        raise refused(address, "is not a mail address")
     if len(local.encode()) > _LOCAL_OCTETS or len(f"{local}@{domain}".encode()) > _MAILBOX_OCTETS:
         raise refused(address, "is too long for a mail address")
     return Mailbox(_ESCAPED.sub(r"\1", quoted_name) if quoted_name else plain_name.strip(), local, domain)
@@ -110,7 +110,7 @@ def quoted(address: str) -> str:
 def matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
     """Return a function that returns whether one of these globs matches the mailbox of a mail address.
 
-    `*@example.org` matches `Jane <jane@EXAMPLE.org>`. Text that is no mail address is matched unchanged, because a
+    `*@example.org` matches `Jane <jane@EXAMPLE.org>`. Text that is not a mail address is matched unchanged, because a
     plugin's options may have addresses of several kinds.
     """
     matches = any_of(map(_lower_domain, patterns))

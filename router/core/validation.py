@@ -50,7 +50,7 @@ _BACKTRACKING = re.compile(r"\(\?(?:[=!>]|<[=!])|\\(?:[1-9]|k[<'{])")
 
 
 class SchemaProblem(RouterError):  # noqa: N818  # it is a finding about a file, shown at the place that names the file
-    """The fault of a document that is no valid schema: `pointer` is the place in the document."""
+    """The fault of a document that is not a valid schema: `pointer` is the place in the document."""
 
     def __init__(self, pointer: str, message: str) -> None:
         super().__init__(f"{pointer or '/'}: {message}")
@@ -149,7 +149,7 @@ def pattern_fault(pattern: str) -> str:
             (found for found in _COUNT.finditer(pattern) if found[2] and int(found[1]) > int(found[2])), None
         )
         if too_few:
-            return f"is no regular expression: {too_few[0]} is at least {too_few[1]} and at most {too_few[2]}"
+            return f"is not a regular expression: {too_few[0]} is at least {too_few[1]} and at most {too_few[2]}"
         return "is too large a regular expression: a count such as {1000} multiplies what stands before it"
     if _BACKTRACKING.search(pattern):
         return "has look-around or back-references, which the linear-time engine does not know"
@@ -158,8 +158,8 @@ def pattern_fault(pattern: str) -> str:
     except (re.error, RecursionError, OverflowError) as error:
         if isinstance(error, re.error) and not error.msg.startswith("bad escape"):
             place = "" if error.pos is None else f", at character {error.pos + 1}"
-            return f"is no regular expression: {error.msg}{place}"
-    return "is no regular expression of the linear-time engine, or too large for it"
+            return f"is not a regular expression: {error.msg}{place}"
+    return "is not a regular expression of the linear-time engine, or too large for it"
 
 
 def _is_pattern(pattern: str) -> bool:

@@ -19,7 +19,7 @@ Printer = Callable[[str], None]
 class Runtime:
     """The values and functions with which a router is started.
 
-    `redis_url` is never `embedded`. `connect_timeout` is in seconds, None for no limit; `waiting` gets the reason while
+    `redis_url` is never `embedded`. `connect_timeout` is in seconds; None means no limit. `waiting` gets the reason while
     the router waits for Redis.
     """
 

@@ -233,7 +233,7 @@ def _headers(headers: Mapping[str, str] | None, is_json: bool) -> dict[str, str]
     fields = {"Content-Type": "application/json"} if is_json else {}
     for name, value in (headers or {}).items():
         if not _TOKEN.fullmatch(name):
-            raise PermanentError(f"{name[:50]!r} is no name of a header")
+            raise PermanentError(f"{name[:50]!r} is not a valid name of a header")
         if fault := _header_fault(value):
             raise PermanentError(f"the header {name} {fault}")
         fields[name] = value
@@ -270,7 +270,7 @@ def _url(text: str, what: str) -> tuple[yarl.URL, dict[str, str]]:
     except (ValueError, TypeError):
         good = False
     if not good:
-        raise PermanentError(f"{what} is no http:// or https:// URL")
+        raise PermanentError(f"{what} is not an http:// or https:// URL")
     if url.user is None and url.password is None:
         return url, {}
     pair = f"{url.user or ''}:{url.password or ''}".encode()

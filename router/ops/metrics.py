@@ -122,7 +122,7 @@ class Exposition:
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics and their content type: OpenMetrics if `Accept` asks for it, else plain text."""
-        from prometheus_client.exposition import choose_encoder  # noqa: PLC0415  # as above
+        from prometheus_client.exposition import choose_encoder  # noqa: PLC0415  # takes a tenth of a second
 
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
@@ -149,7 +149,7 @@ Row = tuple[Labels, float]
 
 
 def _family(kind: str, name: str, help: str, labels: Labels, rows: Iterable[tuple[Any, ...]]) -> Metric:  # noqa: A002  # its name in the format
-    from prometheus_client import core  # noqa: PLC0415  # as above
+    from prometheus_client import core  # noqa: PLC0415  # takes a tenth of a second
 
     family: Metric = getattr(core, f"{kind}MetricFamily")(PREFIX + name, help, labels=labels)
     for row in rows:

@@ -30,7 +30,7 @@ def check_source(source: bytes) -> None:
 
 
 def check_module(module: Any) -> None:
-    """Raise `ValueError` if an imported plugin requires a newer API, or if its `requires_api` is no version."""
+    """Raise `ValueError` if an imported plugin requires a newer API, or if its `requires_api` is not a version."""
     _check(getattr(module, _NAME, API_VERSION))
 
 

@@ -103,7 +103,7 @@ class Plugins:
     lookups: dict[str, LookupType] = field(default_factory=dict)
     loaded: list[LoadedPlugin] = field(default_factory=list)
     incomplete: list[Path] = field(default_factory=list)
-    """Folders beside the drop-ins with Python files but no `__init__.py`: they are no plugins."""
+    """Folders beside the drop-ins with Python files but no `__init__.py`: they are not plugins."""
 
     @property
     def code(self) -> frozenset[Path]:

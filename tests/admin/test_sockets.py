@@ -112,13 +112,13 @@ def test_a_file_that_is_no_socket_stays(tmp_path):
     path.write_text("precious")
     with pytest.raises(ConfigError) as raised:
         Listener(Address(str(path)))
-    assert message(raised) == f"{path} exists and is no socket; remove it, or choose another path"
+    assert message(raised) == f"{path} exists and is not a socket; remove it, or choose another path"
     assert path.read_text() == "precious"
 
 
 def test_a_link_is_not_followed(tmp_path):
     (tmp_path / "a.sock").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ConfigError, match="no socket"):
+    with pytest.raises(ConfigError, match="not a socket"):
         Listener(Address(str(tmp_path / "a.sock")))
 
 

@@ -13,7 +13,7 @@ from router.events import RawBatch
 from tests.support.waiting import PATIENCE, until
 
 QUICK = Timing(ping_every=0.05, dead_after=PATIENCE, first_delay=0.02, longest_delay=0.2, stable=0.1, leave=PATIENCE)
-"""Tries again quickly; a machine so busy that nothing happens for seconds is no fault that it finds."""
+"""Tries again quickly; a machine so busy that nothing happens for seconds is not a fault that it finds."""
 
 WATCHFUL = replace(QUICK, dead_after=0.4, open=1.0)
 """For tests of a server that says nothing. A busy machine may look like one: then there are more gaps than were made."""

@@ -266,7 +266,7 @@ async def test_a_key_that_became_something_else_is_a_state_and_not_the_end(redis
     async with running(redis_server.url, ["billing"], desk, clock) as source:
         redis_server.do("DEL", "billing")
         redis_server.do("SET", "billing", "x")
-        await until(lambda: "is no stream" in (source.reason or ""))
+        await until(lambda: "is not a stream" in (source.reason or ""))
         redis_server.do("DEL", "billing")
         add(redis_server, "billing", b"1")
         await until(lambda: desk.payloads == [b"1"])

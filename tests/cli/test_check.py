@@ -178,7 +178,7 @@ LOG = "version: 1\nsources:\n  web: {type: pubsub, channels: [a]}\nroutes:\n  - 
         ("locked/audit.jsonl", "warning", "this user may not make files in {}/locked; to see who may: ls -ld", False),
         ("theirs.jsonl", "warning", "this user may not write {}/theirs.jsonl; to see who may: ls -ld", False),
         ("locked", "warning", "it can't write {}/locked, which is a folder", False),
-        ("theirs.jsonl/audit.jsonl", "warning", "{}/theirs.jsonl is no folder", False),
+        ("theirs.jsonl/audit.jsonl", "warning", "{}/theirs.jsonl is not a folder", False),
         ("locked/new/x.jsonl", "warning", "this user sees no folder {}/locked/new, and this user may not", False),
         ("closed/new/x.jsonl", "warning", "this user sees no folder {}/closed/new, and this user may not", False),
         ("free/new/x.jsonl", "note", "this user sees no folder {}/free/new; the router makes it", True),

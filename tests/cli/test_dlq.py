@@ -154,7 +154,7 @@ def test_every_filter_chooses(start_server, tmp_path, options, expected):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--since", "yesterday"), "'yesterday' is no time"),
+        (("--since", "yesterday"), "'yesterday' is not a time"),
         (("--since", "2026-01-31T12:00:00"), "with its zone"),
         (("--where", "payload."), "--where"),
         (("--where", "paylod.x"), "did you mean `payload`"),

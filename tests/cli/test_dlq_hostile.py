@@ -84,7 +84,7 @@ def test_they_can_be_shown_one_by_one_and_removed(desk):
     for entry in entries:
         done = desk.dlq("show", entry)
         assert done.code == 0, done.err
-    assert "This is no letter of event-router" in desk.dlq("show", entries[0]).out
+    assert "This is not a letter of event-router" in desk.dlq("show", entries[0]).out
     assert desk.dlq("purge", "--yes").code == 0
     assert desk.ids() == []
 

@@ -99,7 +99,7 @@ CORRECTED = {
 
 
 NOT_YET_SOUND = {"alias-without-anchor", "no-space-after-colon-alone"}
-"""What is left there to correct is no matter of YAML."""
+"""What is left there to correct is not a matter of YAML."""
 
 
 @pytest.mark.parametrize("name", CORRECTED)

@@ -195,8 +195,8 @@ def test_a_short_value_blacks_out_nothing_elsewhere(folder):
     document["shutdown"] = {"drain": "7 5 must"}
     (folder / "config.yaml").write_text(json.dumps(document))
     told = said(folder / "config.yaml", {"PORT": "7"})
-    assert "'7' is no duration" in told
-    assert "'7 5 must' is no duration" in told
+    assert "'7' is not a duration" in told
+    assert "'7 5 must' is not a duration" in told
 
 
 def test_the_message_says_which_expression_it_was(folder):
@@ -206,7 +206,7 @@ def test_the_message_says_which_expression_it_was(folder):
     with pytest.raises(ConfigError) as raised:
         load(folder / "config.yaml", environ={"TOKEN": SECRET})
     [problem] = [each for each in raised.value.problems if each.severity == "error"]
-    assert problem.message.startswith("'${TOKEN}' is no duration, write")
+    assert problem.message.startswith("'${TOKEN}' is not a duration, write")
 
 
 def secret_fields():
@@ -276,7 +276,7 @@ def test_no_command_shows_it(tmp_path, arguments):
     (tmp_path / "config.yaml").write_text(json.dumps({"version": 1, **RUNNING, **MISPLACED}))
     done = run(*arguments, cwd=tmp_path, env={"TOKEN": SECRET})
     assert done.code == 78
-    assert "is no duration" in done.out + done.err
+    assert "is not a duration" in done.out + done.err
     assert not pieces(done.out + done.err, SECRET)
 
 
@@ -303,5 +303,5 @@ async def test_a_reload_that_is_refused_shows_no_secret(start_server, tmp_path):
             for words in (("reload",), ("reload", "--json"), ("status", "--json"))
         ]
         answers = "\n".join(done.out + done.err for done in told)
-        assert "is no duration" in answers
+        assert "is not a duration" in answers
         assert not pieces(answers + router.process.err + "".join(router.process.notify.messages), SECRET)

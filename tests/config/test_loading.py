@@ -290,7 +290,7 @@ def test_a_fault_in_defaults_is_told_once_where_it_stands(write):
     file.write_text(text)
     assert [problem.removeprefix(f"{file}:") for problem in problems_of(file)] == [
         '16:27: defaults.pager.level: must be a whole number, not the text "high"',
-        "16:49: defaults.all.timeout: 5 is no duration, write a number with its unit: 500ms, 30s, 5m, 24h or 7d",
+        "16:49: defaults.all.timeout: 5 is not a duration, write a number with its unit: 500ms, 30s, 5m, 24h or 7d",
     ]
 
 

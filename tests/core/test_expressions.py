@@ -123,10 +123,18 @@ def test_keys_compare_as_text_and_nothing_is_none(source, key):
             "off",
         ),
         ("on(payload.tags)", "off: a list", "off"),
-        ("cidr(payload.name, '10.0.0.0/8')", "only_if: cidr(): the first value is no IP address: 'Zoë'", "IP address"),
-        ("cidr(payload.user_id, '10.0.0.0/8')", "only_if: cidr(): the first value is no IP address: a int", "address"),
-        ("cidr('10.0.0.1', payload.name)", "the second value is no network such as 10.0.0.0/8: 'Zoë'", "10.0.0.0/8"),
-        ("cidr('10.0.0.1', payload.nothing)", "no network such as 10.0.0.0/8: it is missing", "10.0.0.0/8"),
+        (
+            "cidr(payload.name, '10.0.0.0/8')",
+            "only_if: cidr(): the first value is not an IP address: 'Zoë'",
+            "IP address",
+        ),
+        (
+            "cidr(payload.user_id, '10.0.0.0/8')",
+            "only_if: cidr(): the first value is not an IP address: a int",
+            "address",
+        ),
+        ("cidr('10.0.0.1', payload.name)", "the second value is not a network such as 10.0.0.0/8: 'Zoë'", "10.0.0.0/8"),
+        ("cidr('10.0.0.1', payload.nothing)", "not a network such as 10.0.0.0/8: it is missing", "10.0.0.0/8"),
     ],
 )
 def test_what_can_not_be_worked_out_is_an_error_and_the_log_hears_nothing_of_the_event(source, said, told):
@@ -146,7 +154,7 @@ def test_a_payload_that_can_not_be_decoded_is_an_error():
 
 
 def test_a_function_is_no_key():
-    with pytest.raises(TemplateError, match="no value that can be shown"):
+    with pytest.raises(TemplateError, match="not a value that can be shown"):
         Expression("range", ENVIRONMENT).key(EVENT, 0.0)
 
 
@@ -208,7 +216,7 @@ def test_cidr_tests_an_address(address, network, inside):
 
 @pytest.mark.parametrize("value", ["10.0.0.1:80", "010.0.0.1", "10.0.0", "1" * 1000, 167772161, True, ["10.0.0.1"]])
 def test_what_is_no_address_is_an_error(value):
-    with pytest.raises(TemplateError, match="no IP address"):
+    with pytest.raises(TemplateError, match="not an IP address"):
         Expression("cidr(payload.a, '10.0.0.0/8')", ENVIRONMENT).value(
             make_event(json.dumps({"a": value}).encode()), 0.0
         )
@@ -230,7 +238,7 @@ def test_what_is_no_address_is_an_error(value):
         ("payload.user-id", 'payload["user-id"]'),
         ("payload.a = 1", "to compare write `==`"),
         ("payload.a && payload.b", "write `and`"),
-        ("cidr(payload.a, '10.0.0.0/33')", "cidr: '10.0.0.0/33' is no network: write 10.0.0.0/8 or 2001:db8::/32"),
+        ("cidr(payload.a, '10.0.0.0/33')", "cidr: '10.0.0.0/33' is not a network: write 10.0.0.0/8 or 2001:db8::/32"),
         ("  ", "an expression is missing"),
     ],
 )

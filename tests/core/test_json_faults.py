@@ -1,4 +1,4 @@
-"""What a producer is told about a message that is no JSON: the cause, and where it is."""
+"""What a producer is told about a message that is not JSON: the cause, and where it is."""
 
 import msgspec
 import pytest

@@ -180,12 +180,12 @@ def test_filters(template: str, payload: Any, expected: str) -> None:
         ("{{ 1 / payload.x }}", {"x": 0}, "division by zero"),
         ("{{ payload.x + 1 }}", {"x": "a"}, "can only concatenate str"),
         ("{{ payload.x < 1 }}", {"x": "a"}, "'<' not supported"),
-        ("{{ payload.x | time }}", {"x": "soon"}, "'soon' is no time"),
-        ("{{ payload.x | time }}", {"x": True}, "'true' is no time"),
-        ("{{ payload.x | time }}", {"x": 1e300}, "is no time"),
+        ("{{ payload.x | time }}", {"x": "soon"}, "'soon' is not a time"),
+        ("{{ payload.x | time }}", {"x": True}, "'true' is not a time"),
+        ("{{ payload.x | time }}", {"x": 1e300}, "is not a time"),
         ("{{ 1 | local(payload.x) }}", {"x": "Mars/Base"}, "there is no time zone 'Mars/Base'"),
         ("{{ 1 | local(payload.x) }}", {"x": "../../etc/passwd"}, "there is no time zone"),
-        ("{{ range }}", {}, "is no value that can be shown"),
+        ("{{ range }}", {}, "is not a value that can be shown"),
     ],
 )
 def test_what_a_template_runs_into(template: str, payload: Any, cause: str) -> None:

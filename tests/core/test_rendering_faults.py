@@ -147,7 +147,7 @@ def test_an_escape_that_is_no_method_is_named() -> None:
         compile_options(Broken(text="{{ payload.x }}"), TemplateEnvironment())
     assert [fault.path for fault in caught.value.faults] == [("text",), ("native",)]
     assert "mrkdown" in caught.value.faults[0].message
-    assert "`text` is no method" in caught.value.faults[1].message
+    assert "`text` is not a method" in caught.value.faults[1].message
 
 
 def test_an_escape_that_fails_is_a_failure_of_the_delivery() -> None:

@@ -178,7 +178,7 @@ def test_no_template_fills_the_memory_or_goes_on_for_ever(kind: Any, template: s
     ],
 )
 def test_what_an_event_brings_is_no_format(template: str) -> None:
-    with pytest.raises(TemplateError, match=r'need their text written in place, as in "%\.2f" % payload\.price'):
+    with pytest.raises(TemplateError, match=r'must be a literal, such as "%\.2f" in "%\.2f" % payload\.price'):
         subject(template, PAYLOAD)
 
 

@@ -126,7 +126,7 @@ def put_off_by(error, *, age, chance=0.5, policy=POLICY):
 def test_a_delivery_without_its_record_waits_longer_the_older_it_is(age, delay):
     assert put_off_by(TransientError("x"), age=age) == Wait(delay)
     one = RetryPolicy(initial=1.0, max_delay=300.0, max_age=86400.0, attempts=1)
-    assert put_off_by(TransientError("x"), age=age, policy=one) == Wait(delay), "it is no attempt"
+    assert put_off_by(TransientError("x"), age=age, policy=one) == Wait(delay), "it is not an attempt"
 
 
 def test_a_delivery_without_its_record_waits_as_long_as_the_store_asks_and_is_given_up_by_age():

@@ -65,7 +65,7 @@ def test_records_without_a_key_are_left_out(tmp_path):
         ("u.json", "[{}]", None, "", "`by` is required for a list of records: the field that holds the key"),
         ("u.json", "[5]", "id", "", "entry 1 of the list is not a mapping"),
         ("u.json", '[{"id": []}]', "id", "", 'entry 1 of the list: "id" is neither a text nor a number'),
-        ("u.json", '[{"Id": 1}]', "id", "", 'no record has the field "id"; there are "Id" (did you mean `Id`?)'),
+        ("u.json", '[{"Id": 1}]', "id", "", 'no record has the field "id"; the fields are "Id" (did you mean `Id`?)'),
         ("u.json", "5", None, "", "the file holds neither a list of records nor a mapping of keys to records"),
         ("u.json", '{"a":\n {"b" 1}}', None, ":2:7", "this is not JSON: "),
         ("u.json", "[" * 100_000, "id", "", "nested too deeply"),

@@ -202,14 +202,14 @@ async def test_discord_addresses(to, expected):
 async def test_discord_knows_no_such_address(to, says):
     async with posted("discord", bot) as (server, sink):
         server.rule = discord(users=["42"], channels=["7"])
-        with pytest.raises(PermanentError, match=f"^{to} is no user and no channel .*{says}"):
+        with pytest.raises(PermanentError, match=f"^{to} is neither a user nor a channel .*{says}"):
             await sink.deliver(make_event({"user_id": to, "message": "hi"}))
 
 
 @pytest.mark.parametrize("to", ["jane", "7/../../users", "user:", "x:7", "٤٢", "1" * 26])
 async def test_what_is_no_id_of_discord_is_not_asked_for(to):
     async with posted("discord", bot) as (server, sink):
-        with pytest.raises(PermanentError, match="no id of Discord"):
+        with pytest.raises(PermanentError, match="not an id of Discord"):
             await sink.deliver(make_event({"user_id": to, "message": "hi"}))
     assert server.requests == []
 
@@ -299,7 +299,7 @@ async def test_mattermost_addresses(to, expected):
 async def test_mattermost_knows_no_such_address(to):
     async with posted("mattermost", bot) as (server, sink):
         server.rule = mattermost
-        with pytest.raises(PermanentError, match=f"^{to} is no user and no channel"):
+        with pytest.raises(PermanentError, match=f"^{to} is neither a user nor a channel"):
             await sink.deliver(make_event({"user_id": to, "message": "hi"}))
 
 
@@ -310,7 +310,7 @@ async def test_an_address_can_not_lead_to_another_page():
             await sink.deliver(make_event({"user_id": "@../../posts?x", "message": "hi"}))
     assert server.last.target == "/api/v4/users/username/..%2F..%2Fposts%3Fx"
     async with posted("mattermost", bot) as (server, sink):
-        with pytest.raises(PermanentError, match="no address of Mattermost"):
+        with pytest.raises(PermanentError, match="not an address of Mattermost"):
             await sink.deliver(make_event({"user_id": "http://x", "message": "hi"}))
     assert server.requests == []
 

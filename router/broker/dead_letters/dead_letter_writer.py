@@ -77,7 +77,11 @@ _FIELDS = tuple(name for name in DeadLetter.__struct_fields__ if name != "writte
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The bounds of the stream (letters, and their age in seconds) and of the letters that wait in memory (bytes)."""
+    """The bounds of the stream of dead letters, and of the letters that wait in memory.
+
+    `max_events` is the largest number of letters in the stream, and `max_age` their largest age in seconds.
+    `buffer_bytes` is the largest total size of the waiting letters.
+    """
 
     max_events: int = 100_000
     max_age: float = 30 * 86400.0
@@ -243,7 +247,7 @@ class DeadLetterWriter:
     async def _remove_old(self) -> None:
         """Send a batch without letters, which removes the letters that are too old.
 
-        An outage is no failure here: no letter waits, and the next call removes the old ones. An error that an operator
+        An outage is not a failure here: no letter waits, and the next call removes the old ones. An error that an operator
         must remove (a missing permission, for example) is reported now, before the first letter can't be written.
         """
         try:

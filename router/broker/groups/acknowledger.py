@@ -93,10 +93,10 @@ class Acknowledger:
         self._work.set()
 
     async def close(self, wait_for: float) -> None:
-        """Acknowledge complete entries and reset the counts of the others, within `wait_for` seconds; then disconnect.
+        """Acknowledge complete entries and reset the delivery counts of the others; then disconnect.
 
-        The task is asked to end and not cancelled, because a command under way could swallow the cancellation. With 0 it
-        ends at once.
+        Both together take at most `wait_for` seconds. If `wait_for` is 0, the connection is closed at once. The task is
+        asked to end and is not cancelled, because a command under way could swallow the cancellation.
         """
         task, self._task = self._task, None
         if task is None:
@@ -220,7 +220,10 @@ class Acknowledger:
                     raise
 
     async def _claim(self, in_flight: InFlight, ids: Sequence[bytes], count: int = -1) -> bytes:
-        """Renew the entries that Redis lists as ours; return its answer for each, nothing if the group is lost."""
+        """Renew the entries that Redis lists for this consumer.
+
+        Returns one byte for each entry, the answer of Redis; empty if the group is lost.
+        """
         try:
             return await PendingEntries(self._link, in_flight.names).claim(ids, count=count)
         except failures.ResponseError as error:

@@ -249,7 +249,7 @@ def refusals(stream: Stream, command: str) -> Iterator[None]:
         raise Refused(command, stream.name, str(error)) from error
     except failures.ResponseError as error:
         if str(error).startswith("WRONGTYPE"):
-            raise Refused(command, stream.name, "the key holds something that is no stream") from error
+            raise Refused(command, stream.name, "the key holds something that is not a stream") from error
         raise
 
 

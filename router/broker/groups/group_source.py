@@ -259,7 +259,7 @@ class GroupSource:
             self.reader.unsure(lost=True)
             return
         if isinstance(error, failures.ResponseError) and said.startswith("WRONGTYPE"):
-            reason = f"{self._server.shown}: a key of this source holds something that is no stream"
+            reason = f"{self._server.shown}: a key of this source holds something that is not a stream"
         ended = self.up and isinstance(
             error, failures.ConnectionError
         )  # not an error of the server: the next attempt shows its state

@@ -138,7 +138,7 @@ class Recovery:
                 if self._stuck:
                     look.stream.in_flight.returned += (
                         entries.ids
-                    )  # the process lives, so the entry is no poison, whatever it waits for
+                    )  # the process lives, so the entry is not poison, whatever it waits for
                     look.stream.in_flight.stir()
                 await self._within(self._room.known())
 

@@ -81,7 +81,8 @@ class Link:
     async def call(self, *words: Word) -> Any:
         """Send one command and return its answer.
 
-        Raises redis-py's errors. After an error other than an error answer, the next command opens a new connection.
+        Raises redis-py's errors. If the server answered with an error, the connection usually stays open. After a lost
+        connection or a timeout, the next command opens a new connection.
         """
         async with self._turn:
             return await self._send(_pack(words))

@@ -86,7 +86,7 @@ def _payload(raw: bytes) -> Any:
         return raw.decode()
     except UnicodeDecodeError:
         raise RouterError(
-            "the payload is no text (UTF-8): save it as a file, and write `file: NAME` instead of `payload`"
+            "the payload is not text (UTF-8): save it as a file, and write `file: NAME` instead of `payload`"
         ) from None
 
 

@@ -98,7 +98,7 @@ def page(kept: Kept, now: float) -> Iterator[str]:
     letter = kept.letter
     found = faults(letter)
     if kept.unreadable:
-        yield "This is no letter of event-router; what can be read of it:"
+        yield "This is not a letter of event-router; what can be read of it:"
     fields = {
         "id": letter.id,
         "entry": kept.entry,

@@ -55,7 +55,7 @@ def judge(file: Path) -> Verdict:
         can = os.access(file, os.W_OK)
         return Verdict(writable=True) if can else _not(f"this user may not write {file}; {_see(file)}")
     if _is_there(folder) and not _is_folder(folder):
-        return _not(f"{folder} is no folder, so no file can be made in it")
+        return _not(f"{folder} is not a folder, so no file can be made in it")
     if _is_there(folder):
         can = _may_add(folder)
         return Verdict(writable=True) if can else _not(f"this user may not make files in {folder}; {_see(folder)}")

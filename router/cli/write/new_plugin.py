@@ -30,7 +30,7 @@ def _name(_context: click.Context, _parameter: click.Parameter, name: str) -> st
         rule = f"1 to {_LONGEST} of a-z 0-9 _ -, the first a letter, with single _ or - between letters or digits"
         close = re.sub("[^a-z0-9]+", "-", re.sub("(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()).strip("-")[:_LONGEST]
         hint = f" (did you mean `{close}`?)" if re.fullmatch(_NAME, close) else ""
-        raise click.BadParameter(f"{name!r} is no name for a plugin: {rule}{hint}")
+        raise click.BadParameter(f"{name!r} is not a valid name for a plugin: {rule}{hint}")
     if keyword.iskeyword(name) or name in _WORDS:
         language = "the configuration" if name in _WORDS else "Python"
         raise click.BadParameter(f"{name!r} is a word of {language}: choose another")

@@ -85,7 +85,7 @@ def moment(text: str, now: float) -> float:
         return found.replace(tzinfo=found.tzinfo or UTC).timestamp()
     except (ValueError, OverflowError):
         wrong = (
-            f"{text!r} is no time: write a duration before now (90s, 2h, 3d), a day (2026-01-31), "
+            f"{text!r} is not a time: write a duration before now (90s, 2h, 3d), a day (2026-01-31), "
             "or a time with its zone (2026-01-31T12:00:00Z)"
         )
         raise ValueError(wrong) from None

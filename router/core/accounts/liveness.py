@@ -1,7 +1,7 @@
 """The decision which components hang, from the progress (`Sign`) that they report; pure.
 
 A component hangs if an operation takes longer than its limit. A component that waits for input, such as a message, is
-healthy. An open connection is no proof of health, because the other end may be stuck.
+healthy. An open connection is not proof of health, because the other end may be stuck.
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ HEAD = 256
 def received_at(head: bytes) -> float | None:
     """Return the time at which a record's event was received (seconds since the epoch), from its first `HEAD` bytes.
 
-    Returns None for bytes that are no record.
+    Returns None for bytes that are not a record.
     """
     found = _HEAD.match(head)
     if found is None:
@@ -204,7 +204,7 @@ def _why(data: bytes, error: Exception) -> str:
         match _decode_any(data):
             case [int(version), *_] if version > VERSION:
                 return _newer(version)
-    return f"this is no record of a delivery: {cut(str(error), _SHOWN)}"
+    return f"this is not a record of a delivery: {cut(str(error), _SHOWN)}"
 
 
 def _newer(version: int) -> str:

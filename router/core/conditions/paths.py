@@ -23,7 +23,7 @@ _ASCII_DIGITS = frozenset("0123456789")
 
 
 class PathError(ValueError):
-    """A text that is no path; the message says why."""
+    """A text that is not a path; the message says why."""
 
 
 def parse(written: str) -> Path:

@@ -134,7 +134,7 @@ class Reader:
         try:
             path = paths.parse(_sound(name))
         except PathError as error:
-            return self._wrong(at, f"{shown(name)} is no path: {error}", in_key=True)
+            return self._wrong(at, f"{shown(name)} is not a path: {error}", in_key=True)
         clauses = self._condition(path, condition, at)
         found: list[Node] = []
         for clause in clauses:
@@ -265,7 +265,7 @@ def _sound(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise PathError("half of a surrogate pair is no character") from None
+        raise PathError("half of a surrogate pair is not a character") from None
     return str(text)
 
 

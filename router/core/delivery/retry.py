@@ -103,7 +103,7 @@ def decide(
 def put_off(policy: RetryPolicy, *, age: float, error: Exception, chance: float) -> Wait | GiveUp:
     """Decide what to do with a delivery whose sink was not called, because a lookup failed.
 
-    This is no attempt, so only `max_age` ends the delivery, and not `attempts`. Because no attempts are counted, the
+    This is not an attempt, so only `max_age` ends the delivery, and not `attempts`. Because no attempts are counted, the
     bound of the delay grows with `age`, the seconds for which the delivery has been failing.
     """
     left = policy.max_age - age

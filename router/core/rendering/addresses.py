@@ -37,11 +37,11 @@ def listed(value: Any) -> list[str]:
     if value is None:
         return []
     if isinstance(value, Mapping | bool) or not isinstance(value, Iterable):
-        raise AddressError(f"{_kind(value)} is no address")
+        raise AddressError(f"{_kind(value)} is not an address")
     found: list[str] = []
     for item in value:
         if isinstance(item, list | tuple):
-            raise AddressError("a list within a list is no address")
+            raise AddressError("a list within a list is not an address")
         found.extend(listed(item))
     return found
 

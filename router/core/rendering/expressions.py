@@ -1,7 +1,7 @@
 """Expressions, and the expiry of deliveries, compiled at load; pure.
 
 An expression has the syntax and the names of the text between `{{` and `}}` in a template. Unlike in a template, a
-missing value is false, and comparing values of different types is no error.
+missing value is false, and comparing values of different types is not an error.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LONGEST_SHOWN = 200
 
 T = TypeVar("T")
 
-_NO_TIME = "expires: the text is no time"
+_NO_TIME = "expires: the text is not a time"
 
 
 class BrokenExpressionError(Exception):
@@ -160,7 +160,7 @@ class Expiry:
         """Return the time of expiry in seconds since the epoch; None for a delivery that never expires.
 
         A delivery never expires if the template renders to an empty text. Raises `TemplateError` if the template fails
-        or renders to any other text that is no time.
+        or renders to any other text that is not a time.
         """
         if self._template is None:
             assert self._seconds is not None
@@ -186,7 +186,7 @@ def moment(written: str) -> float:
     except ValueError:
         return _date(written)
     if not 0 <= number < MILLISECONDS * 1000:
-        raise TemplateError(f"expires: {written[:50]!r} is no time", _NO_TIME)
+        raise TemplateError(f"expires: {written[:50]!r} is not a time", _NO_TIME)
     return number / 1000 if number >= MILLISECONDS else number
 
 
@@ -198,5 +198,5 @@ def _date(written: str) -> float:
             raise TemplateError(f"expires: {written[:50]!r} {no_zone}", f"expires: the time {no_zone}")
         return found.timestamp()
     except (ValueError, OverflowError):
-        wrong = f"expires: {written[:50]!r} is no time: write RFC 3339 (2026-01-31T12:00:00Z) or seconds since 1970"
+        wrong = f"expires: {written[:50]!r} is not a time: write RFC 3339 (2026-01-31T12:00:00Z) or seconds since 1970"
         raise TemplateError(wrong, _NO_TIME) from None

@@ -379,7 +379,7 @@ def _function(escape: Escape, model: BaseModel, options: SinkOptions) -> Callabl
         return escape
     method = getattr(model if hasattr(model, escape) else options, escape)
     if not callable(method):
-        raise TypeError(f"`{escape}` is no method")
+        raise TypeError(f"`{escape}` is not a method")
     return cast("Callable[[str], str]", method)
 
 

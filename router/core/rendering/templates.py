@@ -143,7 +143,7 @@ def scope(event: Event, used: Collection[str], records: Records = NO_RECORDS) ->
 
 
 def literal(text: str) -> str:
-    """Return a text that is no template. The last line end of a file is removed, as Jinja does for a template."""
+    """Return a text that is not a template. The last line end of a file is removed, as Jinja does for a template."""
     return str(text).removesuffix("\n") if isinstance(text, TemplateFile) else str(text)
 
 

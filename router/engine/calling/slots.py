@@ -32,7 +32,7 @@ OVERDUE = 10.0
 """Seconds after its deadline from which a call counts as a hang: it should have ended or been replaced long before."""
 
 REPLACED_AFTER = 1.0
-"""Seconds before a task is replaced that ended by a fault of the router, so that a repeated fault is no busy loop."""
+"""Seconds before a task is replaced that ended by a fault of the router, so that a repeated fault is not a busy loop."""
 
 BLOCKED = 0.5
 """If two checks are further apart than these seconds, the event loop was blocked in between."""
@@ -81,7 +81,7 @@ async def contained(call: Awaitable[R]) -> R:
         raise
     except BaseException as error:
         if not isinstance(error, Exception):
-            raise RuntimeError(f"{type(error).__name__}: {text_of(error)}") from error  # noqa: TRY004  # see above
+            raise RuntimeError(f"{type(error).__name__}: {text_of(error)}") from error  # noqa: TRY004  # not a wrong type
         raise
 
 

@@ -198,7 +198,7 @@ class Replayer:
 
 
 def _letters(batch: RawBatch) -> list[DeadLetter | None]:
-    """Return the letters of a batch; None for an entry that a newer router wrote, or that is no letter."""
+    """Return the letters of a batch; None for an entry that a newer router wrote, or that is not a letter."""
     headers: Sequence[Mapping[str, str] | None] = batch.headers or [None] * len(batch.payloads)
     found: list[DeadLetter | None] = []
     for payload, header in zip(batch.payloads, headers, strict=True):

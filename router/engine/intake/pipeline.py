@@ -371,7 +371,10 @@ class Pipeline:
                 self._keep(event, Reason.UNMATCHED, ending.unmatched)
 
     def _keep(self, event: Event, reason: Reason, detail: str) -> None:
-        """Make a dead letter of an event without deliveries. The entry is settled when the letter is written."""
+        """Make a dead letter of an event that has no deliveries.
+
+        If the event has a receipt, its entry is settled when the letter is in Redis.
+        """
         letter = dead_letter_factory.of_delivery(event, reason, detail, now=self._clock.now(), attempts=0)
         receipt, position = event._receipt, event._position
         if receipt is not None:

@@ -60,8 +60,8 @@ def serve(
 
     `redis_url` is the router's own Redis, never `embedded`. `printer` prints one line of data. `ready` is called when
     every subscription is confirmed. `load` reads the configuration again for a reload; with `watch_files`, a changed
-    file causes a reload. `admin` makes the admin side, None for none. Raises `ConfigError` or `UnavailableError` if the
-    router can't start.
+    file causes a reload. `admin` makes the admin side; if it is None, there is no admin side. Raises `ConfigError` or
+    `UnavailableError` if the router can't start.
     """
     timeout = None if systemd.managed() else loaded.config.redis.connect_timeout
     patience = Patience()

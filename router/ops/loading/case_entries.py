@@ -164,7 +164,7 @@ class _CaseChecker:
                 return values.encode()
             return json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
         except UnicodeEncodeError:
-            self._problems.add("has a lone surrogate, which is no text; put the bytes in a `file`", payload)
+            self._problems.add("has a lone surrogate, which is not text; put the bytes in a `file`", payload)
         except ValueError:
             self._problems.add("JSON has no infinite numbers and no .nan; write a text to publish it as it is", payload)
         except RecursionError:

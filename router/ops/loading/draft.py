@@ -66,7 +66,7 @@ class Draft:
     cases: list[Case] = field(default_factory=list)
 
     def entries(self, section: str) -> dict[str, Entry]:
-        """Return the entries of a section; empty if it is no mapping."""
+        """Return the entries of a section; empty if it is not a mapping."""
         node = self.root.get(section)
         return node.entries if isinstance(node, Mapping) else {}
 

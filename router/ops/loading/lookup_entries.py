@@ -89,7 +89,7 @@ def _part(whole: Mapping, keys: Collection[str]) -> Mapping:
 def _name_fault(name: str) -> str | None:
     if not _NAME.fullmatch(name):
         rule = "1 to 64 of the letters a-z A-Z, digits and `_`, not beginning with a digit, because templates use it as a name"
-        return f"{quoted(name)} is no name of a lookup: {rule}"
+        return f"{quoted(name)} is not a valid name of a lookup: {rule}"
     return (
         f"templates know another {quoted(name)} already: choose another name for the lookup" if name in TAKEN else None
     )

@@ -111,7 +111,7 @@ def _listed(document: list[Any], by: str) -> Table:
         _add(table, fields.get(by), fields)
     if document and by not in names:
         listed = ", ".join(map(quoted, sorted(names)[:10])) or "none"
-        raise RecordFileError(f"no record has the field {quoted(by)}; there are {listed}{did_you_mean(by, names)}")
+        raise RecordFileError(f"no record has the field {quoted(by)}; the fields are {listed}{did_you_mean(by, names)}")
     return table
 
 

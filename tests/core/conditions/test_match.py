@@ -135,7 +135,7 @@ FAULTS = [
     ({"a": {"regex": ""}}, ("a", "regex"), "must not be empty"),
     ({"a": {"regex": "(?=b)"}}, ("a", "regex"), "has look-around or back-references"),
     ({"a": {"regex": ["a", r"(a)\1"]}}, ("a", "regex", 1), "has look-around or back-references"),
-    ({"a": {"regex": "("}}, ("a", "regex"), '"(" is no regular expression: missing )'),
+    ({"a": {"regex": "("}}, ("a", "regex"), '"(" is not a regular expression: missing )'),
     ({"a": {"contains": {"b": 1}}}, ("a", "contains"), "not a mapping"),
     ({"a": {">": 1}}, ("a", ">"), "(did you mean `gt`?)"),
     ({"a": {"startswith": "x"}}, ("a", "startswith"), "(did you mean `prefix`?)"),

@@ -48,7 +48,7 @@ def token_refused(stage: Stage) -> None:
     stage.flow(STREAM, events, rate=stage.of(1_000, 400))
     stage.until(lambda: stage.recorder.count("first") > 0, "the sinks that work")
     stage.until(lambda: _named(stage), "/readyz to name the sink")
-    stage.check(stage.readyz()[0] == 200, "a sink at fault is no reason not to be ready")
+    stage.check(stage.readyz()[0] == 200, "a sink at fault is not a reason not to be ready")
     time.sleep(max(0.0, began + seconds - time.monotonic()))
     stage.recorder.answer = lambda _name, _number: OK
     stage.everything()

@@ -29,7 +29,7 @@ class Limits:
         self.early = 0
         """Requests that began within a window, more than `UNDER_WAY` after the answer."""
         self.again = 0
-        """Those of them that were for the very delivery that was asked to wait; a kill is no excuse for them."""
+        """Those of them that were for the very delivery that was asked to wait; a kill is not an excuse for them."""
         self._seconds = seconds
         self._every = every
         self._delay = delay

@@ -246,7 +246,7 @@ class QueueReader:
                     self._id = await self._reading.courtesy("CLIENT", "ID") or 0
                     grouped = True
                 if own:
-                    # If nothing was found, nothing was written, and a write may still fail: that is no success yet.
+                    # If nothing was found, nothing was written, and a write may still fail: that is not a success yet.
                     own = answered = await self.recovery.recover(own=True)
                 elif self._abandoned and not context.ending.begun:
                     self._abandoned = answered = await self.recovery.recover(own=False)

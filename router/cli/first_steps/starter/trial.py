@@ -147,4 +147,5 @@ def _overwritten(loaded: Loaded, answers: Answers) -> Sequence[Problem]:
     ours = {loaded.write_base / path: path for path in (CONFIG, SCHEMA)}
     if file is None or Path(os.path.normpath(file)) not in ours:
         return ()
-    return [Problem(f"{ours[Path(os.path.normpath(file))]} is a file of the configuration: name another one")]
+    path = ours[Path(os.path.normpath(file))]
+    return [Problem(f"the sink can't write to {path}, which belongs to the configuration; choose a different file")]

@@ -113,7 +113,7 @@ def moment(value: Any) -> datetime:
     except (ValueError, OverflowError, OSError):
         at = None
     if not isinstance(at, datetime):
-        raise ValueError(f"{_quoted(value)} is no time (RFC 3339 text or seconds since the epoch)")  # noqa: TRY004  # a value
+        raise ValueError(f"{_quoted(value)} is not a time (RFC 3339 text or seconds since the epoch)")  # noqa: TRY004  # a value
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
@@ -252,7 +252,7 @@ def percent(template: str, values: Any) -> str:
 
 def refuse_format(*_args: Any, **_kwargs: Any) -> str:
     """Raise `TypeError`, because a text from an event may not be a format."""
-    raise TypeError('% and format need their text written in place, as in "%.2f" % payload.price')
+    raise TypeError('the text that % or format fills in must be a literal, such as "%.2f" in "%.2f" % payload.price')
 
 
 @pass_environment

@@ -44,18 +44,18 @@ def cidr(address: Any, network: Any) -> bool:
         return False
     within = _network(network) if isinstance(network, str) and len(network) < _ADDRESS else None
     if within is None:
-        told = "cidr(): the second value is no network such as 10.0.0.0/8"
+        told = "cidr(): the second value is not a network such as 10.0.0.0/8"
         raise TemplateError(f"{told}: {_quoted(network)}", told)
     found = _address(address)
     if found is None:
-        told = "cidr(): the first value is no IP address"
+        told = "cidr(): the first value is not an IP address"
         raise TemplateError(f"{told}: {_quoted(address)}", told)
     return found in within
 
 
 def network_fault(written: str) -> str | None:
     """Return the fault of a network that is written in the configuration, or None."""
-    return None if _network(written) else f"{_quoted(written)} is no network: write 10.0.0.0/8 or 2001:db8::/32"
+    return None if _network(written) else f"{_quoted(written)} is not a network: write 10.0.0.0/8 or 2001:db8::/32"
 
 
 @lru_cache(_NETWORKS)

@@ -44,7 +44,7 @@ ABSENT = Record(absent=True)
 
 
 class Blank(Missing):
-    """A field that a record lacks, where this is no error: empty as text and as list, falsy, and replaced by `default`."""
+    """A field that a record lacks, where this is not an error: empty as text and as list, falsy, and replaced by `default`."""
 
     __slots__ = ()
 

@@ -86,7 +86,7 @@ def text(value: Any) -> str:
         return _joined(value)
     if isinstance(value, Missing):
         return str(value)  # raises
-    raise TypeError(f"a {type(value).__name__} is no value that can be shown")
+    raise TypeError(f"a {type(value).__name__} is not a value that can be shown")
 
 
 class EventFields(dict[str, Any]):

@@ -59,7 +59,7 @@ def compiled(config: SchemaConfig, node: Node, problems: Problems, files: set[Pa
     return SchemaRule(config.channels, config.file, config.mode, schema)
 
 
-_UNUSABLE = "this is no usable JSON Schema"
+_UNUSABLE = "this is not a usable JSON Schema"
 
 
 def _told(text: str, document: Any, problem: SchemaProblem) -> str:
@@ -74,7 +74,7 @@ def _told(text: str, document: Any, problem: SchemaProblem) -> str:
 
 
 def _referred(folder: _Folder, own: str) -> str | None:
-    """Return the fault of a file that the schema refers to, if that file is no valid schema."""
+    """Return the fault of a file that the schema refers to, if that file is not a valid schema."""
     for uri, (name, text, document) in list(folder.documents.items()):
         try:
             compile_schema(document, uri=uri, retrieve=folder.retriever(own))
@@ -106,7 +106,7 @@ def _own_uri(document: Any) -> str | None:
 
 
 class _UnusableError(ValueError):
-    """Raised for a file that can't be read or is no JSON; `place` is `:line:column`, if known."""
+    """Raised for a file that can't be read or is not JSON; `place` is `:line:column`, if known."""
 
     def __init__(self, message: str, place: str = "") -> None:
         super().__init__(message)
@@ -214,7 +214,7 @@ def _line_and_column(text: str, at: int) -> str:
 def _where(text: str, pointer: str) -> str:
     """Return `:line:column` of a JSON pointer in a JSON text, which is parsed as YAML; empty if that fails.
 
-    Nesting is no problem here, because the validator has refused schemas of 255 levels before.
+    Nesting is not a problem here, because the validator has refused schemas of 255 levels before.
     """
     if not pointer:
         return ""

@@ -100,7 +100,9 @@ def entries_with_type(
         if name_fault is not None:
             fault = name_fault(name)
         else:
-            fault = None if _NAME.fullmatch(name) else f"{quoted(name)} is no name of a {kind}: {typed.NAME_RULE}"
+            fault = (
+                None if _NAME.fullmatch(name) else f"{quoted(name)} is not a valid name of a {kind}: {typed.NAME_RULE}"
+            )
         if fault is not None:
             problems.add(fault, entry.mark, path=entry.node.path)
         keys = typed.mapping(entry.node, problems)
@@ -147,7 +149,7 @@ def unknown_type(name: str, plugins: Plugins, allowed: tuple[str, ...] | None = 
     if plugins.disabled:
         message = f"{message}; {_switched_off(name, plugins.disabled)}"
     return "; ".join(
-        (message, *(f"{folder} is no plugin, because it has no __init__.py" for folder in plugins.incomplete))
+        (message, *(f"{folder} is not a plugin, because it has no __init__.py" for folder in plugins.incomplete))
     )
 
 
@@ -249,7 +251,7 @@ def _check_queue(host: HostKeys | None, sink: CheckedSink, problems: Problems) -
 
 
 def look_for_cuts(node: Node, shape: shapes.Shape, problems: Problems) -> None:
-    """Report texts for people that ` #` seems to have cut: YAML reads the rest as a comment."""
+    """Report texts for people that contain ` #` without quotes: YAML reads what follows as a comment."""
     for scalar, expected, _ in shapes.scalars(node, shape):
         if scalar.cut is not None and isinstance(scalar.value, str) and shapes.is_template(expected):
             problems.add(yaml_hints.COMMENT, scalar, excerpt=scalar.cut or None)

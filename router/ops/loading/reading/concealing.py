@@ -162,7 +162,7 @@ def _expression(secret: str) -> re.Pattern[str]:
 
 
 def _without_parts(text: str, secret: str, shown: str) -> str:
-    """Return the text without the longer substrings that it has in common with the secret."""
+    """Return the text with `shown` in place of each substring of `_PART` or more characters that the secret contains."""
     parts: list[str] = []
     at = 0
     while at < len(text):

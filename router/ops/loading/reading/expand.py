@@ -132,7 +132,7 @@ class _Run:
 
     def _credential(self, name: str) -> str:
         if not _CREDENTIAL.fullmatch(name) or name in {".", ".."}:
-            return self._wrong(f"{quoted(name)} is no name of a credential, write ${{cred:smtp-password}}")
+            return self._wrong(f"{quoted(name)} is not a valid name of a credential, write ${{cred:smtp-password}}")
         folder = self.expander.environ.get(CREDENTIALS)
         if not folder:
             told = (

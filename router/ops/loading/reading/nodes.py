@@ -161,7 +161,7 @@ def find(node: Node | None, *keys: str) -> Node | None:
 
 
 def items(node: Node | None) -> list[Node]:
-    """Return the items of a list; empty if the node is no list."""
+    """Return the items of a list; empty if the node is not a list."""
     return node.items if isinstance(node, Sequence) else []
 
 

@@ -37,10 +37,10 @@ class Problems:
         excerpt: str | None = None,
         severity: str = "error",
     ) -> None:
-        """Add a problem at a node or a mark. A node that was reported before is not reported again.
+        """Add a problem at a node or a mark. If the node already has an error, no further problem is added.
 
-        `path` is the key concerned (default: the node's), `excerpt` a corrected line, `severity` `error`, `warning` or
-        `note`.
+        `path` is the key that the problem is about; the default is the key of the node. `excerpt` is a corrected line.
+        `severity` is `error`, `warning` or `note`.
         """
         if isinstance(at, Node):
             if at.faulty:

@@ -258,7 +258,7 @@ def _wrong(group: list[_Fault], node: Node) -> str:
     if kind in {"value_error", "assertion_error"}:
         return _sentence(error)
     if kind == "string_pattern_mismatch" and limits.get("pattern") == f"^{NAME}$":
-        return f"{_shown(node)} is no name: {NAME_RULE}"
+        return f"{_shown(node)} is not a valid name: {NAME_RULE}"
     if kind == "string_pattern_mismatch":
         return f"{_shown(node)} does not fit {limits.get('pattern')}"
     if kind in {"too_short", "string_too_short"}:

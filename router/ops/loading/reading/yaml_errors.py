@@ -218,7 +218,7 @@ def _spaces(failure: _Failure) -> Slip | None:
 
 
 def _no_colon(failure: _Failure) -> Slip | None:
-    """Find a line that is no `key: value`; the parser notices it on the next line."""
+    """Find a line that is not a `key: value`; the parser notices it on the next line."""
     lines, line, begun = failure.lines, failure.line, failure.begun
     if "could not find expected ':'" in failure.told and begun is not None:
         number = begun[0]
@@ -238,7 +238,7 @@ def _no_colon(failure: _Failure) -> Slip | None:
 
 
 def _escape(failure: _Failure) -> Slip | None:
-    """Find a backslash in double quotes that is no escape of YAML."""
+    """Find a backslash in double quotes that is not an escape of YAML."""
     told = failure.told
     if "quoted scalar" not in told or failure.begun is None or not ("escape" in told or "hexdecimal" in told):
         return None
@@ -249,7 +249,7 @@ def _escape(failure: _Failure) -> Slip | None:
     if not whole or not wrong:
         return None
     fixed = text[:column] + "'" + whole[0][1:-1].replace("'", "''") + "'" + text[whole.end() :]
-    message = f"`{wrong[0][:2]}` is no escape in double quotes; in single quotes a backslash is a backslash"
+    message = f"`{wrong[0][:2]}` is not an escape in double quotes; in single quotes a backslash is a backslash"
     return Slip(number + 1, wrong.start() + 1, message, fixed, sure=True)
 
 
@@ -380,7 +380,7 @@ _EXPLANATIONS: tuple[Callable[[_Failure], Slip | None], ...] = (
 
 
 def _plainly(told: str) -> str:
-    """Return the message for a parser error that is no common mistake."""
+    """Return the message for a parser error that is not a common mistake."""
     if "expected '-' indicator" in told:
         return "this is not YAML: a list continues with `- `, and a mapping can't begin inside it"
     if "could not find expected ':'" in told:

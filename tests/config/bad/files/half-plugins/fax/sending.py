@@ -1,1 +1,1 @@
-"""Its folder has no `__init__.py`, so it is no plugin."""
+"""Its folder has no `__init__.py`, so it is not a plugin."""
