@@ -204,7 +204,7 @@ async def test_a_changed_file_is_in_force_for_the_next_delivery_and_a_broken_one
 
     write("id,name\n42,Jane\n")
     lookups = {"user": {"type": "file", "path": "users.csv", "by": "id", "key": "{{ payload.user_id }}", "ttl": "0s"}}
-    broken = "can't be used as it is now"
+    broken = "the records read before stay in force"
     async with daemon(redis_server, tmp_path, setup({"audit": line()}, lookups)) as router:
 
         async def said(*lines):

@@ -125,7 +125,7 @@ async def test_a_process_loads_no_plugin_but_its_own(tmp_path, folder, trace):
     (folder / "work.py").chmod(0o644)
     kind = load_plugins([folder], entry_points=False, disable=lambda plugin: plugin.name == "pager").sinks["work"]
     out = tmp_path / "out"
-    options = kind.options.model_validate({"path": f"{out}{{{{ '' }}}}"})
+    options = kind.options.model_validate({"to-file": f"{out}{{{{ '' }}}}"})
     how = {"execution": "process", "origin": kind.origin, "name": "work", "timeout": "20s"}
     async with bench(kind.sink, options=options, **how) as at:
         at.put(make_event(b'"good"'))

@@ -12,6 +12,7 @@ TESTS = Path(__file__).parent
 SLEEPERS = {
     "support/waiting.py": "everybody waits here",
     "support/redis.py": "looks whether a server that was started answers",
+    "testing/faulty_": "these plugins block the loop or never answer, on purpose",
     "faults": "a fault takes its time by nature, and full runs measure; `docs/reliability.md`",
 }
 CLOCKS = {"monotonic", "time", "perf_counter"}

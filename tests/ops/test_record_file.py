@@ -6,7 +6,7 @@ import asyncio
 
 from router.ops.lookups import record_file
 from router.ops.lookups.record_file import RecordFile
-from tests.support.waiting import until
+from tests.support.waiting import stays, until
 
 
 class HandClock:
@@ -55,8 +55,7 @@ async def test_a_file_that_is_being_written_is_read_when_it_is_whole(tmp_path):
     await name_of(file)
     path.write_text("id,name\n")
     asking = asyncio.create_task(name_of(file))
-    await asyncio.sleep(record_file.QUIET / 2)
-    assert not asking.done()
+    await stays(lambda: not asking.done(), record_file.QUIET / 2)
     path.write_text("id,name\n42,Joan\n")
     assert await asking == "Joan"
 

@@ -7,6 +7,7 @@ import itertools
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import click
@@ -95,8 +96,13 @@ def of_messages() -> set[tuple[str, ...]]:
     return {words for text in literals() for piece in _pieces(text) for words in commands(piece)}
 
 
-def literals() -> Iterator[str]:
+@cache
+def literals() -> tuple[str, ...]:
     """Every text that the code may print: literals, without documentation."""
+    return tuple(_literals())
+
+
+def _literals() -> Iterator[str]:
     for path in sorted([*ROOT.glob("router/**/*.py"), *ROOT.glob("plugins/**/*.py")]):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         inner: set[ast.AST] = set()
