@@ -110,7 +110,7 @@ def sink_part(
     clock, outcomes = shared.around.clock, shared.outcomes_of(name)
     queue = queue or queue_of(name, loaded, shared.durable, outcomes, clock)
     threads = DaemonThreads(f"sink {name}", concurrency)
-    server = None if shared.writer is None else partial(shared.around.server, sink=name)
+    server = None if loaded.config.deliver == "print" else partial(shared.around.server, sink=name)
     context = Context(name, clock=clock, base=loaded.write_base, threads=threads, keys=sink.host, server=server)
     mode = _mode(name, loaded, context, shared.around)
     worker = SinkWorker(

@@ -172,7 +172,10 @@ def _end(task: asyncio.Task[Any]) -> None:
 
 
 def _sockets() -> dict[tuple[int, int], str]:
-    """Return the open sockets by descriptor and inode, without those that a server in this process accepted."""
+    """Return the open sockets by descriptor and inode, without those that a server in this process accepted.
+
+    Unnamed pairs of sockets are left out too: each event loop of another thread, such as a stand-in's, has one.
+    """
     found: list[tuple[int, int]] = []
     for name in os.listdir("/dev/fd"):  # noqa: PTH208  # numbers, not paths
         with contextlib.suppress(OSError):  # the descriptor of the list itself, closed by now
@@ -186,7 +189,8 @@ def _sockets() -> dict[tuple[int, int], str]:
                 known[number, inode] = opened.enter_context(socket.socket(fileno=os.dup(number)))
         listening = {_own(each) for each in known.values() if _listens(each)}
         accepted = {key for key, each in known.items() if not _listens(each) and _own(each) in listening}
-        return {key: _told(each) for key, each in known.items() if key not in accepted}
+        pairs = {key for key, each in known.items() if _is_pair(each)}
+        return {key: _told(each) for key, each in known.items() if key not in accepted | pairs}
 
 
 def _listens(each: socket.socket) -> bool:
@@ -203,6 +207,13 @@ def _own(each: socket.socket) -> object:
     except OSError:
         return None
     return name[1] if isinstance(name, tuple) else name or None
+
+
+def _is_pair(each: socket.socket) -> bool:
+    try:
+        return each.family == socket.AF_UNIX and not each.getsockname() and not each.getpeername()
+    except OSError:
+        return False
 
 
 def _told(each: socket.socket) -> str:

@@ -88,5 +88,20 @@ async def test_log(tmp_path):
     assert (tmp_path / "audit.jsonl").read_text().startswith("Hello\n")
 
 
+@pytest.mark.parametrize("body", [{"json": {"text": TEXT}}, {"form": {"text": TEXT}}, {"batch_as": "array"}, {}])
+async def test_webhook(body):
+    with HttpService() as server:
+        options = {"url": f"{server.url}/hook", "auth": {"bearer": "a-secret-token"}, **body}
+        unchecked = not_checked(await check_sink("webhook", options, service=server))
+        assert unchecked == ([] if "batch_as" in body else ["batch"])
+
+
+@pytest.mark.parametrize("command", ["xadd", "publish", "rpush"])
+async def test_redis(redis_server, command):
+    options = {command: "inbox:{{ payload.message }}", "url": redis_server.url}
+    report = await check_sink("redis", options)
+    assert not_checked(report) == ["failures", "retry-after", "cancellation"]
+
+
 def test_every_built_in_sink_is_checked_here():
     assert {f"test_{name}" for name in built_ins()} <= {*globals(), "test_chat"}

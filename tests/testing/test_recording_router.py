@@ -105,7 +105,7 @@ async def test_the_clock_is_that_of_the_test():
     clock = ManualClock()
     with HttpService() as service:
         chat = {"type": "chat", "service": "slack", "url": f"{service.url}/services/secret", "allow_private": True}
-        chat |= {"text": "hi", "retry": {"initial": "1ms", "max_delay": "1ms"}}
+        chat |= {"text": "hi", "retry": {"initial": "1ms", "max_delay": "1ms"}, "breaker": {"failures": 100_000}}
         config = {
             "version": 1,
             "sources": {"web": {"type": "pubsub", "channels": ["n"]}},
