@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextvars import ContextVar
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,8 @@ _PRIORITIES = {"error": "<3>", "warning": "<4>"}
 _PLACES = (Path("config.yaml"), Path("/etc/event-router/config.yaml"))
 
 
-config_option = click.option(
+_named_config = partial(
+    click.option,
     "-c",
     "--config",
     "config",
@@ -36,9 +37,14 @@ config_option = click.option(
     type=click.Path(path_type=Path, readable=False),
     envvar="EVENT_ROUTER_CONFIG",
     show_envvar=True,
-    help="The configuration; else ./config.yaml, else /etc/event-router/config.yaml.",
 )
+
+config_option = _named_config(help="The configuration; else ./config.yaml, else /etc/event-router/config.yaml.")
 """`-c FILE`, for every command that reads a configuration."""
+
+_config_of_running_option = _named_config(
+    help="The configuration; else that of the running router, else ./config.yaml, else /etc/event-router/config.yaml."
+)
 
 env_file_option = click.option(
     "--env-file",
@@ -88,7 +94,7 @@ def of_running(function: Callable[..., int | Coroutine[Any, Any, int]]) -> Calla
         code = function(loaded=configuration(config, env_file, instance), **given)
         return code if isinstance(code, int) else asyncio.run(code)
 
-    return config_option(env_file_option(instance_option(wrapped)))
+    return _config_of_running_option(env_file_option(instance_option(wrapped)))
 
 
 def payload_of(argument: str) -> bytes:

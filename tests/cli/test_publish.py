@@ -90,7 +90,7 @@ def test_the_payload_of_stdin_loses_its_last_newline(folder, env, listener, endi
 def test_a_channel_that_no_source_reads_is_a_warning(folder, env, listener):
     done = run("publish", "elsewhere", "{}", cwd=folder, env=env)
     assert done.code == 0
-    assert "no source of config.yaml reads 'elsewhere'" in done.err
+    assert "/config.yaml reads 'elsewhere'" in done.err
     assert listener() == (b"elsewhere", b"{}")
 
 

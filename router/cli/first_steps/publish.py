@@ -36,7 +36,7 @@ def publish(channel: str, payload: str, *, loaded: Loaded, no_check: bool) -> in
     raw = payload_of(payload)
     name, source = _source(loaded, channel)
     if source is None:
-        tell(f"warning: no source of {loaded.path.name} reads {channel!r}", "warning")
+        tell(f"warning: no source of {loaded.path} reads {channel!r}", "warning")
     if not no_check and not _fits(loaded, name, source, channel, raw):
         return Exit.FINDINGS
     url = (source.url if source else None) or redis_url(loaded)
