@@ -329,9 +329,9 @@ def test_bytes_that_are_no_text_are_escaped(folder):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "Give --channel CHANNEL and PAYLOAD, or --dlq ID."),
-        (["{}"], "Give --channel CHANNEL and PAYLOAD, or --dlq ID."),
-        (["--channel", "notification"], "Give --channel CHANNEL and PAYLOAD, or --dlq ID."),
+        ([], "Give --channel CHANNEL and PAYLOAD (`-` reads stdin), or --dlq ID."),
+        (["{}"], "Give --channel CHANNEL and PAYLOAD (`-` reads stdin), or --dlq ID."),
+        (["--channel", "notification"], "Give --channel CHANNEL and PAYLOAD (`-` reads stdin), or --dlq ID."),
         (["--dlq", "x", "{}"], "leave out PAYLOAD, --channel and --source"),
         (["--dlq", "x", "--source", "jobs"], "leave out PAYLOAD, --channel and --source"),
         (["--channel", "jobs", "{}", "--source", "job"], 'unknown source "job"'),

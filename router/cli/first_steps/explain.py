@@ -41,7 +41,7 @@ class _Explained(click.Command):
         given = ctx.params
         named = given["letter_id"] is not None or None not in (given["payload"], given["channel"])
         if not named and not ctx.resilient_parsing:
-            needed = "Give --channel CHANNEL and PAYLOAD, or --dlq ID."
+            needed = "Give --channel CHANNEL and PAYLOAD (`-` reads stdin), or --dlq ID."
             raise click.MissingParameter(needed, ctx, param_type="argument", param_hint="'PAYLOAD'")
         return rest
 
