@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from router.broker.queues.queue_admin import AT_ONCE, IDLE, Bounds, QueueAdmin, State, claim_idle_of
+from router.broker.queues.queue_admin import AT_ONCE, IDLE, Bounds, Due, QueueAdmin, State, claim_idle_of
 from router.broker.server import client
 from router.core.accounts.records import Reader, pack
 from router.engine.dead_letters.dead_letter_factory import of_waiting
@@ -123,7 +123,7 @@ async def test_queues_are_found_among_many_keys(redis_server, line):
         assert await queues.names() == ["new", "old", "only-later"]
         assert await queues.waiting() == {"new": 1, "old": 3, "only-later": 1}
         assert await queues.waiting(["old", "nobody"]) == {"old": 3}
-        assert await queues.look("nobody") == (0, 0, 0, 0, None)
+        assert await queues.look("nobody") == (0, 0, 0, 0, None, None)
     async with queues_of(redis_server, prefix="other") as queues:
         assert await queues.names() == ["x"]
 
@@ -135,7 +135,9 @@ async def test_what_a_queue_holds_is_told_apart(redis_server, line):
     await one.until(lambda: redis_server.do("XPENDING", OLD, "event-router")["pending"] == 5)
     async with queues_of(redis_server) as queues:
         found = await queues.look("old")
-        assert found == (2, 2, 5, 5, datetime(2026, 1, 1, tzinfo=UTC).timestamp())
+        assert found[:5] == (2, 2, 5, 5, datetime(2026, 1, 1, tzinfo=UTC).timestamp())
+        assert found.next_due.at > time.time()
+        assert (found.next_due.attempts, found.next_due.error) == (0, None)
         assert (found.held, found.free) == (9, 4)
         await one.die()
         assert (await queues.look("old")).kept == 5
@@ -148,7 +150,7 @@ async def test_what_is_no_record_has_no_age(redis_server):
     redis_server.do("XADD", OLD, "*", "d", msgspec.msgpack.encode([1, "id", "no number"]))
     redis_server.do("ZADD", OLD_LATER, 1, "nothing")
     async with queues_of(redis_server) as queues:
-        assert await queues.look("old") == (2, 1, 0, 0, None)
+        assert await queues.look("old") == (2, 1, 0, 0, None, Due(0.001, 0, None))
 
 
 # Moving.
@@ -307,7 +309,7 @@ async def test_a_group_that_was_destroyed_holds_nothing(redis_server, line):
     await one.die()
     redis_server.do("XGROUP", "DESTROY", OLD, "event-router")
     async with queues_of(redis_server) as queues:
-        assert await queues.look("old") == (3, 0, 0, 0, make_event().received_at.timestamp())
+        assert await queues.look("old") == (3, 0, 0, 0, make_event().received_at.timestamp(), None)
         assert await move(queues) == {State.TAKEN: 3}
 
 

@@ -289,7 +289,10 @@ def secrets_from_outside(keys: Mapping) -> set[str]:
             continue
         found |= _webhook(scalar.value)
         if holds_a_secret(scalar.path):
-            found |= {scalar.value, scalar.value.rpartition(" ")[2]}  # without the `Bearer ` before it
+            found.add(scalar.value)
+            words = scalar.value.split()
+            if len(words) == 2:  # a scheme and a credential, such as `Bearer TOKEN`
+                found.add(words[1])
     return found
 
 
