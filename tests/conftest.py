@@ -23,11 +23,19 @@ hypothesis.settings.load_profile("suite")
 
 BROKER = Path(__file__).parent / "broker"
 
-ALIKE = {
+DRAWN = {
     f"test_{name}.py"
-    for name in ("courtesies", "dead_letters", "letters", "link", "outage", "outbox", "passing", "queues")
+    for name in (
+        *("client", "courtesies", "dead_letters", "enqueuer", "letters", "link", "lists", "lists_handover", "orphans"),
+        *("outage", "outbox", "passing", "pending", "queue", "queue_hostile", "queue_keep", "queue_recovery"),
+        *("queue_rounds", "queues", "redis_pool"),
+    )
 }
-"""Tests of the broker that ask for nothing in which the servers differ: no consumer group, no subscription, no report of a server."""
+"""Files of tests of the broker whose tests run on one kind of server each, drawn by their names: each file covers both kinds.
+
+The other files run every test on both kinds, because they test what differs between servers: the counters of consumer groups,
+subscriptions, restarts and the reports of a server.
+"""
 
 # The developer's own Redis is none of the tests'.
 os.environ.pop("REDIS_URL", None)
@@ -104,7 +112,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return  # the test says it by itself
     drawn = zlib.crc32(metafunc.definition.nodeid.encode()) % len(KINDS)
     path = metafunc.definition.path
-    every = BROKER in path.parents and path.name not in ALIKE
+    every = BROKER in path.parents and path.name not in DRAWN
     metafunc.parametrize("kind", KINDS if every else [KINDS[drawn]])
 
 
