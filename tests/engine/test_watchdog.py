@@ -255,7 +255,7 @@ async def test_a_call_that_nobody_ends_hangs(monkeypatch):
     async def late(event, options):
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Slots, "check", lambda slots: None)
+    monkeypatch.setattr(Slots, "_check", lambda slots: None)
     async with bench(late, timeout="100ms") as one:
         one.put(make_event())
         (due,) = await until(lambda: [sign.since for sign in one.worker.signs() if sign.since is not None])
