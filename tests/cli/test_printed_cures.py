@@ -36,7 +36,9 @@ tests/broker/test_embedded.py (`test_every_write_may_be_synced_…`)."""
 
 def test_every_printed_cure_is_one_of_those_that_are_carried_out():
     found = {
-        cure for text in literals() for cure in re.findall(r"ch(?:mod|own) \S+|(?<!-)\bset [A-Z_]{3,}(?:=[\w.-]+)?", text)
+        cure
+        for text in literals()
+        for cure in re.findall(r"ch(?:mod|own) \S+|(?<!-)\bset [A-Z_]{3,}(?:=[\w.-]+)?", text)
     }
     assert found == CURES
 
