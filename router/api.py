@@ -3,7 +3,7 @@
 from router.config.scalars import ServerUrl as RedisUrl
 from router.contracts import Clock
 from router.core.delivery.responses import check_response, quote_response, retry_after
-from router.core.egress import private_host, url_fault
+from router.core.egress import is_header_name, private_host, url_fault
 from router.core.mailboxes import mailboxes
 from router.core.recent import Recent
 from router.errors import PartialError, PermanentError, SinkError, TransientError
@@ -69,6 +69,7 @@ __all__ = [
     "check_response",
     "escape",
     "hookimpl",
+    "is_header_name",
     "is_template",
     "json_line",
     "json_lines",

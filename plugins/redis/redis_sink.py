@@ -40,10 +40,8 @@ class RedisSink(Sink):
         for pipeline in _pipelines(batch, results):
             try:
                 answers = [fault] * len(pipeline) if fault else await self._redis.pipeline(list(pipeline.values()))
-            except (
-                TransientError,
-                SinkError,
-            ) as error:  # the server is unreachable: keep the results so far, and do not try the other pipelines
+            except (TransientError, SinkError) as error:
+                # The server is unreachable: keep the results so far, and do not try the other pipelines.
                 fault = error
                 answers = [fault] * len(pipeline)
             for place, answer in zip(pipeline, answers, strict=True):

@@ -24,34 +24,35 @@ def judge(response: HttpResponse, options: WebhookOptions, *, now: float, litera
 
     `success` is asked about a 2xx. `retry_if` is asked about every answer that would be permanent otherwise.
     """
+    answer = _decoded(response)
     try:
         check_response(response, now=now, literal_url=literal_url)
-        if options.success is None or options.success.holds(_names(response), now=now):
-            return _told(response)
+        if options.success is None or options.success.holds(_names(response, answer), now=now):
+            return _told(response.status, answer)
         raise PermanentError(f"{quote_response(response)} (`success` is false)")
     except PermanentError as error:
-        if options.retry_if is not None and options.retry_if.holds(_names(response), now=now):
+        if options.retry_if is not None and options.retry_if.holds(_names(response, answer), now=now):
             raise TransientError(str(error), retry_after=retry_after(response.headers, now)) from None
         raise
 
 
-def _names(response: HttpResponse) -> dict[str, Any]:
-    """Return the names of the expressions: the status, the headers in lower case, the body as JSON or else as text."""
+def _decoded(response: HttpResponse) -> Any:
+    """Return the body as JSON, or else as text."""
     try:
-        answer = response.json()
+        return response.json()
     except ValueError:
-        answer = response.body.decode("utf-8", "replace")
+        return response.body.decode("utf-8", "replace")
+
+
+def _names(response: HttpResponse, answer: Any) -> dict[str, Any]:
+    """Return the names of the expressions: the status, the headers in lower case, and the decoded body."""
     headers = {name.lower(): value for name, value in response.headers.items()}
     return {"status": response.status, "headers": headers, "answer": answer}
 
 
-def _told(response: HttpResponse) -> str:
-    """Return the status, and the id of what the service took if it gives one."""
-    try:
-        answer = response.json() if response.body else None
-    except ValueError:
-        answer = None
+def _told(status: int, answer: Any) -> str:
+    """Return the status, and the id of what the service took if the answer gives one."""
     named = answer if isinstance(answer, dict) else {}
     found = (named.get(name) for name in _IDS)
     taken = next((one for one in found if isinstance(one, str | int) and not isinstance(one, bool) and one), None)
-    return f"HTTP {response.status}" if taken is None else f"HTTP {response.status}, id {taken}"
+    return f"HTTP {status}" if taken is None else f"HTTP {status}, id {taken}"

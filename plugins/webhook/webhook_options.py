@@ -8,14 +8,24 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from router.api import Condition, Event, Json, Secret, SinkOptions, Template, Url, is_template, url_fault
+from router.api import (
+    Condition,
+    Event,
+    Json,
+    Secret,
+    SinkOptions,
+    Template,
+    Url,
+    is_header_name,
+    is_template,
+    url_fault,
+)
 
 from . import bodies
 from .client_certificates import ClientCertificate
 from .cloud_events import TEMPLATES, CloudEvents
 from .signatures import secret_fault
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LITERAL_HOST = re.compile(r"https?://[^/?#{}]+[/?#]", re.IGNORECASE)
 _VISIBLE = re.compile(r"[!-~]+")
 _OF_HTTP = frozenset(
@@ -97,7 +107,7 @@ class WebhookOptions(SinkOptions):
     def _named(cls, headers: dict[str, str]) -> dict[str, str]:
         seen: set[str] = set()
         for name in headers:
-            if not _TOKEN.fullmatch(name):
+            if not is_header_name(name):
                 raise ValueError(f"{name!r} is not a valid name of a header")
             if name.lower() in _OF_HTTP:
                 raise ValueError(f"{name} is set by the HTTP client alone")

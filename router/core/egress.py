@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 _UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _VISIBLE = re.compile(r"[!-~]+")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def private_address(address: str) -> bool:
@@ -39,6 +40,11 @@ def private_host(host: str) -> bool:
         return True
     literal = _literal(name)
     return literal is not None and not _public(literal)
+
+
+def is_header_name(name: str) -> bool:
+    """Return whether a text can be the name of an HTTP header: a token, RFC 9110 section 5.6.2."""
+    return _TOKEN.fullmatch(name) is not None
 
 
 def url_fault(url: str, *, allow_private: bool) -> str | None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from router.core.egress import private_address, private_host
+from router.core.egress import is_header_name, private_address, private_host
 from router.errors import DeliveryError, PermanentError, SinkError, TransientError
 from router.version import __version__
 
@@ -44,7 +44,6 @@ MAX_HEADER = 8 * 1024
 
 _AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 _WRITTEN = re.compile(r"[!-~]+")
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -232,7 +231,7 @@ def _private(address: str, owner: str) -> PermanentError:
 def _headers(headers: Mapping[str, str] | None, is_json: bool) -> dict[str, str]:
     fields = {"Content-Type": "application/json"} if is_json else {}
     for name, value in (headers or {}).items():
-        if not _TOKEN.fullmatch(name):
+        if not is_header_name(name):
             raise PermanentError(f"{name[:50]!r} is not a valid name of a header")
         if fault := _header_fault(value):
             raise PermanentError(f"the header {name} {fault}")

@@ -11,7 +11,6 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import inspect
-import re
 import signal
 import sys
 import threading
@@ -23,16 +22,11 @@ from types import FrameType
 from typing import Any
 
 import pluggy
-from pydantic import BaseModel
 
 from router import hookspecs
-from router.config.models import HostKeys
-from router.config.scalars import NAME
-from router.core.plugin_signatures import wrong_parameters
 from router.errors import text_of
 from router.files import UnreadableError, distrust
-from router.options import SinkOptions
-from router.plugin_contracts import Execution, LookupType, QueueType, SinkCallable, SinkType
+from router.plugin_contracts import LookupType, SinkType
 from router.plugin_loading.api_version import check_module, check_source
 from router.plugin_loading.drop_ins import (
     Sources,
@@ -45,12 +39,10 @@ from router.plugin_loading.drop_ins import (
     refusal,
 )
 from router.plugin_loading.lookup_types import lookup_registrar
+from router.plugin_loading.sink_types import sink_registrar
 
 _BUILT_IN = "built-in"
 _LONGEST = 300  # the largest number of characters shown of a plugin's own error
-
-ALL = "all"
-"""The key of `defaults` for all types of sinks. No type may have this name."""
 
 PATIENCE = 10.0
 """Seconds allowed for loading one plugin."""
@@ -61,10 +53,6 @@ class TooSlowError(BaseException):
 
     A BaseException, so that the plugin's `except Exception` does not catch it.
     """
-
-
-class NoOptions(SinkOptions):
-    """The options of a sink registered without options: every key is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +235,9 @@ def _load(loading: _Loading, plugin: LoadedPlugin, source: Callable[[], bytes], 
             check_module(module)
             if manager.register(module, name=f"{plugin.origin}/{plugin.name}") is None:
                 raise ValueError("it is loaded already")
-            _call(manager.hook.register_sinks, module, _registrar(plugins, sinks, plugin))
+            _call(
+                manager.hook.register_sinks, module, sink_registrar(plugins.sinks, sinks, plugin.named, plugin.sources)
+            )
             _call(manager.hook.register_lookups, module, lookup_registrar(plugins.lookups, lookups, plugin.named))
         _no_unknown_hooks(module)
         if not manager.get_hookcallers(module):
@@ -316,69 +306,6 @@ def _no_unknown_hooks(module: Any) -> None:
     unknown = sorted(marked - known)
     if unknown:
         raise ValueError(f"there is no hook {unknown[0]!r}; the hooks are {', '.join(sorted(known))}")
-
-
-def _registrar(plugins: Plugins, found: dict[str, SinkType], plugin: LoadedPlugin) -> hookspecs.RegisterSink:
-    def register(
-        name: str,
-        sink: SinkCallable,
-        *,
-        options: type[SinkOptions] | None = None,
-        queue: QueueType = "redis",
-        concurrency: int = 4,
-        batch: int | None = None,
-        execution: Execution | None = None,
-    ) -> None:
-        other = plugins.sinks.get(name) or found.get(name)
-        if other:
-            raise ValueError(f"sink type {name!r} is taken: {other.origin} registered it")
-        kind = SinkType(
-            name, sink, options or NoOptions, queue, concurrency, batch, execution, plugin.named, plugin.sources
-        )
-        fault = _fault(kind)
-        if fault:
-            raise ValueError(f"sink type {name!r}: {fault}")
-        found[name] = kind
-
-    return register
-
-
-def _fault(kind: SinkType) -> str | None:
-    """Return the fault of a registration, else None. A plugin may pass any value, in spite of the annotations."""
-    sink: Any = kind.sink
-    options: Any = kind.options
-    if not isinstance(kind.name, str) or not re.fullmatch(NAME, kind.name) or kind.name == ALL:
-        return f"its name is 1 to 64 of the letters a-z A-Z, digits, `_`, `.` and `-`, and not `{ALL}`"
-    if not callable(sink):
-        return f"{sink!r} is neither a function nor a class"
-    is_class = inspect.isclass(sink)
-    if is_class and not (hasattr(sink, "deliver") or hasattr(sink, "deliver_batch")):
-        return f"class {sink.__name__} has neither `deliver` nor `deliver_batch`"
-    if not (inspect.isclass(options) and issubclass(options, SinkOptions)):
-        return f"`options` is a subclass of SinkOptions, not {options!r}"
-    taken = sorted(_keys(options) & _keys(HostKeys))
-    if taken:
-        return f"its option `{taken[0]}` has the name of a host key, and would never be set"
-    if kind.queue not in {"memory", "redis"}:
-        return f"`queue` is 'memory' or 'redis', not {kind.queue!r}"
-    if not _is_count(kind.concurrency):
-        return f"`concurrency` is a whole number above 0, not {kind.concurrency!r}"
-    if kind.batch is not None and not _is_count(kind.batch):
-        return f"`batch` is None or a whole number above 0, not {kind.batch!r}"
-    if kind.execution not in {None, "process"}:
-        return f"`execution` is None or 'process', not {kind.execution!r}"
-    if kind.execution == "process" and (is_class or inspect.iscoroutinefunction(sink)):
-        return "`execution='process'` is for plain functions"
-    return wrong_parameters(sink, in_process=kind.execution == "process")
-
-
-def _keys(model: type[BaseModel]) -> set[str]:
-    """Return the names of a model's fields in the configuration."""
-    return {field.alias or name for name, field in model.model_fields.items()}
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _cause(error: BaseException, plugin: LoadedPlugin) -> str:

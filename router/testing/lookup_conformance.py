@@ -19,10 +19,10 @@ from router.ops.loading import Loaded
 from router.testing.configuration import LOOKUP, Folders, configured
 from router.testing.in_process import runtime
 from router.testing.manual_clock import ManualClock
-from router.testing.observing import judge_left, observed, until
+from router.testing.observing import RULES_OF_ALL_PLUGINS, judge_left, observed, until
 from router.testing.report import Findings, Report
 from router.testing.sample_events import HOSTILE, make_event
-from router.testing.stand_ins import Failure, Service
+from router.testing.stand_ins import Service, made_to_fail
 
 RULES = {
     "finds": "the record of a key is what the store has",
@@ -33,10 +33,7 @@ RULES = {
     "unicode": "a key may hold any character",
     "away": "a store that is away is a TransientError",
     "cancellation": "a fetch that takes too long can be cancelled",
-    "blocking": "the event loop is never blocked",
-    "secrets": "no secret is logged",
-    "tasks": "no task is left after close",
-    "sockets": "no socket is left after close",
+    **RULES_OF_ALL_PLUGINS,
 }
 """The rules by the names of their checks, in the order of the report."""
 
@@ -220,9 +217,9 @@ class _LookupCheck:
 
     async def _away(self) -> None:
         key = next(iter(self._known), UNKNOWN)
-        if not self._can_fail("unavailable", "away"):
+        if self._service is None or not made_to_fail(self._service, "unavailable"):
+            self._findings.skip("give a `service` that can be out of order", "away")
             return
-        assert self._service is not None
         answered = self._service.received
         [found] = await self._fetch(key) or [_NOTHING]
         self._service.recover()
@@ -247,7 +244,7 @@ class _LookupCheck:
         text = next(iter(self._known), UNKNOWN)
         await self._fetch(text)  # it opens what it needs, and starts the tasks that stay until `close`
         key = self._key(text)
-        silent = self._can_fail("silent", None)
+        silent = made_to_fail(self._service, "silent")
         before = asyncio.all_tasks()
         task = asyncio.create_task(self._store.fetch_many([key]), name="the fetch")
         if silent:
@@ -265,18 +262,6 @@ class _LookupCheck:
         if not self._findings.has_failed("cancellation"):
             await self._lookup.close()
         await context.close()
-
-    def _can_fail(self, failure: Failure, check: str | None) -> bool:
-        """Let the questions fail so; return whether the stand-in can."""
-        try:
-            if self._service is not None:
-                self._service.fail(failure)
-                return True
-        except NotImplementedError:
-            pass
-        if check is not None:
-            self._findings.skip("give a `service` that can be out of order", check)
-        return False
 
     def _fail(self, check: str, fault: str, error: Exception) -> None:
         self._errors.append(error)

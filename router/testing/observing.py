@@ -23,6 +23,14 @@ from router.ops.redaction import Redactor
 from router.testing.configuration import code_of
 from router.testing.report import Findings
 
+RULES_OF_ALL_PLUGINS = {
+    "blocking": "the event loop is never blocked",
+    "secrets": "no secret is logged",
+    "tasks": "no task is left after close",
+    "sockets": "no socket is left after close",
+}
+"""The rules that an observation judges, for sinks and lookups alike, by the names of their checks."""
+
 LOOK_EVERY = 0.01
 """Seconds between two looks at a condition."""
 

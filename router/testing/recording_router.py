@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-import msgspec
-
 from router.config.lookups import RedisHashConfig
 from router.contracts import Clock
 from router.core.accounts.books import SourceBook
@@ -27,13 +25,14 @@ from router.engine.intake.pipeline import Pipeline
 from router.engine.lookups.lookup import Lookup
 from router.engine.lookups.lookup_set import LookupSet
 from router.engine.parts import SinkPart
-from router.events import TEXT, DeadLetter, Event, RawBatch
+from router.events import DeadLetter, Event, RawBatch
 from router.ops.loading import Loaded, load
 from router.plugin_contracts import Result
 from router.testing.configuration import Folders, plugin_paths, written
 from router.testing.in_process import KeptLetters, runtime, shared_of
 from router.testing.manual_clock import ManualClock
 from router.testing.observing import until
+from router.testing.sample_events import encoded
 from router.wording import counted
 
 PATIENCE = 10.0
@@ -162,7 +161,7 @@ class RecordingRouter:
             )
         pattern = pattern_of(sources[reader], name)
         came = datetime.fromtimestamp(self._around.clock.now(), UTC)
-        raw = _raw(payload, sources[reader].format)
+        raw = payload if isinstance(payload, bytes) else encoded(payload, sources[reader].format)
         glob = None if pattern is None else pattern.encode()
         batch = RawBatch(name, glob, [raw], headers=None if headers is None else [dict(headers)], received_at=came)
         self._pipeline.receive(reader, [batch])
@@ -265,14 +264,6 @@ class _EventClock:
     def monotonic(self) -> float:
         """Return seconds that never go back."""
         return self._system.monotonic() + self._manual.monotonic()
-
-
-def _raw(payload: Any, payload_format: str) -> bytes:
-    if isinstance(payload, bytes):
-        return payload
-    if payload_format == TEXT:
-        return str(payload).encode()
-    return msgspec.json.encode(payload)
 
 
 def _known(what: str, names: Collection[str], known: Collection[str]) -> None:

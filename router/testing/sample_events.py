@@ -34,7 +34,7 @@ def make_event(payload: Any = msgspec.UNSET, **fields: Any) -> Event:
     if "raw" in fields and payload is not msgspec.UNSET:
         raise TypeError("give either `payload` or `raw`")
     if "raw" not in fields:
-        fields["raw"] = _encoded(SAMPLE if payload is msgspec.UNSET else payload, fields.get("format", JSON))
+        fields["raw"] = encoded(SAMPLE if payload is msgspec.UNSET else payload, fields.get("format", JSON))
     values: dict[str, Any] = {
         "id": f"test-{next(_numbers)}",
         "source": "web-app",
@@ -47,5 +47,6 @@ def make_event(payload: Any = msgspec.UNSET, **fields: Any) -> Event:
     return Event(**{**values, **fields})
 
 
-def _encoded(payload: Any, payload_format: str) -> bytes:
+def encoded(payload: Any, payload_format: str) -> bytes:
+    """Return a payload as it is published: a text for the format `text`, else JSON."""
     return str(payload).encode() if payload_format == TEXT else msgspec.json.encode(payload)

@@ -14,11 +14,11 @@ from router.errors import DeliveryError, PartialError, PermanentError, PluginErr
 from router.events import JSON, Event
 from router.ops.loading import Loaded
 from router.testing.configuration import NAME, Folders, configured
-from router.testing.observing import Observation, judge_left, observed, until
+from router.testing.observing import RULES_OF_ALL_PLUGINS, Observation, judge_left, observed, until
 from router.testing.report import Findings, Report
 from router.testing.sample_events import HOSTILE, make_event
 from router.testing.sink_bench import PATIENCE, SinkBench, fresh
-from router.testing.stand_ins import RETRY_AFTER, Failure, Service
+from router.testing.stand_ins import RETRY_AFTER, Failure, Service, made_to_fail
 from router.testing.watched_sink import Call
 
 RULES = {
@@ -30,10 +30,7 @@ RULES = {
     "event": "event and options stay as they are",
     "unicode": "a text may hold any character",
     "cancellation": "a delivery that takes too long can be cancelled",
-    "blocking": "the event loop is never blocked",
-    "secrets": "no secret is logged",
-    "tasks": "no task is left after close",
-    "sockets": "no socket is left after close",
+    **RULES_OF_ALL_PLUGINS,
 }
 """The rules by the names of their checks, in the order of the report."""
 
@@ -247,14 +244,7 @@ class _SinkCheck:
                     self._findings.fail("cancellation", told)
 
     def _fails(self, failure: Failure, times: int | None = None) -> bool:
-        """Let messages fail so; return whether the stand-in can."""
-        try:
-            if self._service is not None:
-                self._service.fail(failure, times)
-                return True
-        except NotImplementedError:
-            pass
-        return False
+        return made_to_fail(self._service, failure, times)
 
     def _recover(self) -> None:
         if self._service is not None:

@@ -43,6 +43,17 @@ class Service(Protocol):
         """Accept messages again, and end the silence."""
 
 
+def made_to_fail(service: Service | None, failure: Failure, times: int | None = None) -> bool:
+    """Make a stand-in fail as `Service.fail` does; return False if there is no stand-in, or if it can't fail in this way."""
+    if service is None:
+        return False
+    try:
+        service.fail(failure, times)
+    except NotImplementedError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request as it arrived. `target` is the path with its query; names in `headers` are case-insensitive."""

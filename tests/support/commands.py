@@ -159,7 +159,7 @@ def _alternatives(piece: str) -> list[str]:
 
 def _words(part: str) -> list[str]:
     """The words of a command or its synopsis: options in brackets are given, and a metavar is replaced by a value."""
-    part = re.sub(r"\s+>\s+\S+$", "", part)
+    part = re.sub(r"\s+[<>]\s+\S+$", "", part)
     part = part.replace("[filters]", "").replace("...", "")
     if "'" not in part and '"' not in part:
         part = re.sub(r"[\[\]]", "", part)

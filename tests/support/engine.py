@@ -32,7 +32,7 @@ from router.events import DeadLetter, Event, size_of
 from router.ops.metrics import SinkMeter
 from router.options import SinkOptions
 from router.plugin_contracts import SinkType
-from router.plugin_loading.plugin_manager import NoOptions
+from router.plugin_loading.sink_types import NoOptions
 from tests.support.limits import limits
 from tests.support.waiting import PATIENCE
 

@@ -260,9 +260,8 @@ class GroupSource:
             return
         if isinstance(error, failures.ResponseError) and said.startswith("WRONGTYPE"):
             reason = f"{self._server.shown}: a key of this source holds something that is not a stream"
-        ended = self.up and isinstance(
-            error, failures.ConnectionError
-        )  # not an error of the server: the next attempt shows its state
+        # A connection that ends is not an error of the server: the next attempt shows the server's state.
+        ended = self.up and isinstance(error, failures.ConnectionError)
         if not ended and self._outage.failed(reason):
             self._log.warning("not reading; the router keeps trying", reason=reason, exc_info=client.unexpected(error))
         self.up, self.reason = False, reason

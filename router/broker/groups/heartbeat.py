@@ -48,9 +48,8 @@ class Heartbeat:
         self._alone = True
         self._ours = False  # True if the word in the key was written after this process began
         self._link = Link(server)
-        self._repeating = Repeating(
-            "heartbeat", self._beat, lasts / 3
-        )  # connection failures are logged by sources and queues
+        # Connection failures are logged by sources and queues.
+        self._repeating = Repeating("heartbeat", self._beat, lasts / 3)
 
     def start(self) -> None:
         """Begin."""

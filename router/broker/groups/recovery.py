@@ -136,9 +136,8 @@ class Recovery:
             if entries is not None:
                 self._stuck = not await self._within(entries.tried.wait())
                 if self._stuck:
-                    look.stream.in_flight.returned += (
-                        entries.ids
-                    )  # the process lives, so the entry is not poison, whatever it waits for
+                    # The process lives, so the entry is not poison, whatever it waits for.
+                    look.stream.in_flight.returned += entries.ids
                     look.stream.in_flight.stir()
                 await self._within(self._room.known())
 

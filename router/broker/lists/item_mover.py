@@ -234,9 +234,8 @@ class ItemMover:
     async def _wait(self, room: int) -> None:
         """Wait until a list may have items. At most `room` lists are waited for, because each wait may bring an item."""
         if self._alone and not self._over and not self._lists[0].ready:
-            await self._wait_for(
-                self._lists[0]
-            )  # without a task: creating one and waiting for it costs several turns of the event loop
+            # Without a task: creating one and waiting for it costs several turns of the event loop.
+            await self._wait_for(self._lists[0])
             self._lists[0].ready = True
             return
         now = self._now()

@@ -210,9 +210,8 @@ class Embedded:
         assert self._process is not None
         end, info = time.monotonic() + START, dict[str, str]()
         while True:
-            time.sleep(
-                POLL
-            )  # a server whose port is taken ends at once, while another program at that port may take long to answer
+            # A server whose port is taken ends at once, while another program at that port may take long to answer.
+            time.sleep(POLL)
             if self._process.poll() is not None:
                 return None
             answer = info_of(port)

@@ -171,9 +171,7 @@ def default_in_words(option: Mapping[str, Any]) -> str:
     default = option["default"]
     if option["required"]:
         return "required"
-    if default in (None, [], {}, "") or isinstance(
-        default, dict
-    ):  # the defaults inside a mapping have rows of their own
+    if default in (None, [], "") or isinstance(default, dict):  # the defaults inside a mapping have rows of their own
         return "-"
     return default if isinstance(default, str) else _shown(default)
 

@@ -67,10 +67,9 @@ def _show_options(found: Plugins, name: str, *, as_json: bool) -> int:
     failed = [plugin for plugin in found.failures if plugin.name == name]
     types = [each.document() for each in types_named(found, name)]
     if not types and not failed:
-        from difflib import get_close_matches
+        from router.ops.loading.reading.problems import did_you_mean
 
-        close = get_close_matches(name, known(found), n=1)
-        hint = f" (did you mean `{close[0]}`?)" if close else ""
+        hint = did_you_mean(name, known(found))
         broken = (
             f"; {counted(len(found.failures), 'plugin')} failed, see `event-router plugins`" if found.failures else ""
         )

@@ -162,9 +162,7 @@ class Lookup:
         call.task.add_done_callback(lambda _task: self._calls.discard(call))
         return call
 
-    def _noted(
-        self, call: StoreCall, answers: Sequence[Answer], failed: bool
-    ) -> None:  # the signature of `StoreCall`'s `note`
+    def _noted(self, call: StoreCall, answers: Sequence[Answer], failed: bool) -> None:  # as `StoreCall` calls `note`
         """Put the answers of a call into the cache, count errors, and judge the health of the store."""
         for key in call.keys:
             del self._flying[key]

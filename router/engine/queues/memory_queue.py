@@ -83,9 +83,11 @@ class MemoryQueue:
         kept: list[Event] = []
         for event in events:
             size = len(event.raw)
-            while self._oldest_goes and not self._has_room(size) and (self._bundles or kept):
+            while not (has_room := self.events < self._max_events and self.bytes + size <= self._max_bytes):
+                if not self._oldest_goes or not (self._bundles or kept):
+                    break
                 dropped.append(self._drop_oldest(kept))
-            if self._has_room(size):
+            if has_room:
                 kept.append(event)
                 self.events += 1
                 self.bytes += size
@@ -95,9 +97,6 @@ class MemoryQueue:
             self._bundles.append((kept, size_of(kept)))
             self._takers.wake()
         return dropped
-
-    def _has_room(self, size: int) -> bool:
-        return self.events < self._max_events and self.bytes + size <= self._max_bytes
 
     def _drop_oldest(self, kept: list[Event]) -> Event:
         """Remove and return the delivery that has waited longest, from the queue or else from `kept`."""

@@ -210,9 +210,8 @@ def _finished_checks(draft: Draft, environment: TemplateEnvironment) -> frozense
 
 def _write_base(draft: Draft) -> Path:
     """Return the folder for relative paths of written files: systemd's log folder, else that of the configuration."""
-    logs = draft.environ.get("LOGS_DIRECTORY", "").split(":", maxsplit=1)[
-        0
-    ]  # systemd separates several folders by colons
+    # systemd separates several folders by colons.
+    logs = draft.environ.get("LOGS_DIRECTORY", "").split(":", maxsplit=1)[0]
     return Path(logs).absolute() if logs else draft.root.mark.file.path.parent
 
 

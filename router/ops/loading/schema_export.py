@@ -17,7 +17,8 @@ from router.config.scalars import NAME, OFF
 from router.core.conditions.reading import ANY
 from router.ops.loading.reading import shapes
 from router.plugin_contracts import SinkType
-from router.plugin_loading.plugin_manager import ALL, Plugins
+from router.plugin_loading.plugin_manager import Plugins
+from router.plugin_loading.sink_types import ALL
 
 Json = dict[str, Any]
 

@@ -45,9 +45,8 @@ class HttpRecords:
             return _record(await self._client.request("GET", url, headers=self._headers), self._clock.now())
         except PermanentError as error:
             return error
-        except (
-            DeliveryError
-        ) as error:  # all errors are transient: an untrusted certificate, for example, may be replaced
+        except DeliveryError as error:
+            # All errors are transient: an untrusted certificate, for example, may be replaced.
             return error if isinstance(error, TransientError) else TransientError(str(error))
 
     async def close(self) -> None:

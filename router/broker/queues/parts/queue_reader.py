@@ -148,9 +148,8 @@ class QueueRecovery:
         for id_, fields in (await self._take(entries, idle, count=False))[0]:
             try:
                 event, _ = self._admission.reader.read(fields[1], id_)
-            except (
-                UnknownRecordError
-            ) as error:  # not poison: its count rose because one router after another claimed it
+            except UnknownRecordError as error:
+                # Not poison: the delivery count rose because one router after another claimed the entry.
                 self._admission.refuse(id_, error)
                 continue
             await in_flight.be_alone(id_)

@@ -127,10 +127,8 @@ class QueueRounds:
         except failures.NoPermissionError:
             if share == 1:
                 raise
-            for (
-                member,
-                answers,
-            ) in asked.items():  # Redis refuses the whole call if one key is forbidden: ask one by one
+            # Redis refuses the whole call if one key is forbidden: ask one by one.
+            for member, answers in asked.items():
                 try:
                     await self._ask({member: answers})
                 except failures.ResponseError as error:

@@ -43,10 +43,8 @@ def look_at_contradictions(draft: Draft) -> None:
 
 def _tell(found: Contradiction, places: _Places, draft: Draft) -> None:
     entries = [places.entry(clause) for clause in found.clauses]
-    if any(
-        scalar.expanded for entry in entries for scalar in scalars(entry.node)
-    ):  # another environment, another value
-        return
+    if any(scalar.expanded for entry in entries for scalar in scalars(entry.node)):
+        return  # `${…}` may have another value elsewhere
     texts = [f"`{clause.text}`" for clause in found.clauses]
     together = "can't hold" if len(texts) == 1 else f"can't {'both' if len(texts) == 2 else 'all'} hold"
     message = f"{' and '.join(texts)} {together}: {_EFFECTS[found.effect]}"

@@ -22,7 +22,8 @@ from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
 from router.ops.redaction import HIDDEN
 from router.options import ALLOW_PRIVATE, TEMPLATE_FILES, TemplateFile
 from router.plugin_contracts import SinkType
-from router.plugin_loading.plugin_manager import ALL, Plugins
+from router.plugin_loading.plugin_manager import Plugins
+from router.plugin_loading.sink_types import ALL
 
 HOST_KEYS = tuple(shapes.fields(HostKeys))
 _DEFAULT_KEYS = tuple(key for key in HOST_KEYS if key != "type")
