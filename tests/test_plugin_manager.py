@@ -286,3 +286,10 @@ def test_an_entry_point_is_loaded_like_a_file(tmp_path, monkeypatch):
     loaded = next(plugin for plugin in plugins.loaded if plugin.name == "pager")
     assert (loaded.origin, loaded.version) == ("package pager-sink", "1.2")
     assert "OSError: no" in (failure(plugins).error or "")
+
+
+def test_a_built_in_is_imported_once_as_the_package_is():
+    """After an upgrade under a running router, a reload must not load new built-ins beside the old package."""
+    first, second = load_plugins(entry_points=False), load_plugins(entry_points=False)
+    assert first.sinks
+    assert {name: kind.sink for name, kind in first.sinks.items()} == {n: kind.sink for n, kind in second.sinks.items()}

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hmac
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,9 @@ MOST_CONNECTIONS = 64
 
 PATIENCE = 5.0
 """Seconds allowed for a request, and for an idle connection after an answer."""
+
+TURNS_TO_BEGIN = 5
+"""Turns of the event loop after which the protocol of an accepted connection knows it: asyncio needs three."""
 
 MOST_HEADER = 8_192
 """The largest size of one header line of a request, in bytes."""
@@ -130,6 +134,7 @@ class AdminServer:
         serve = loop.create_server if self.address.path is None else loop.create_unix_server
         server = await serve(partial(_connection, runner), sock=listener.socket)
         self._held.callback(server.close)
+        self._held.push_async_callback(_accept_no_more, listener.socket)
 
     async def close(self) -> None:
         """Stop listening, finish requests under way within a second, remove the socket's file."""
@@ -223,6 +228,17 @@ def _connection(runner: web.AppRunner) -> asyncio.BaseProtocol:
     if server is None or len(server.connections) >= MOST_CONNECTIONS:
         return _Refusal()
     return server()
+
+
+async def _accept_no_more(listening: socket.socket) -> None:
+    """Stop accepting connections, and return when the protocol of each accepted one knows it.
+
+    asyncio makes the transport of an accepted connection in a later turn of the event loop. If the server was closed
+    meanwhile, that fails, and nobody closes the connection (`Server._attach` of Python 3.11 asserts that it is open).
+    """
+    asyncio.get_running_loop().remove_reader(listening)
+    for _ in range(TURNS_TO_BEGIN):
+        await asyncio.sleep(0)
 
 
 class _Refusal(asyncio.Protocol):

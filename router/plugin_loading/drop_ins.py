@@ -152,12 +152,14 @@ def import_drop_in(path: Path, sources: Sources, *, trusted: bool = False) -> Mo
     """Import a drop-in under a module name that is unique: for drop-ins of different folders, and for each content.
 
     All of its modules are imported again, from `sources`. If one fails, the modules of an earlier import stay in
-    `sys.modules`. So do those of the last contents (`KEPT`), because their code may still run. With `trusted`, Python may
-    use and write `.pyc` files, and reads the files itself.
+    `sys.modules`. So do those of the last contents (`KEPT`), because their code may still run. With `trusted`, the drop-in
+    is part of this package: it is imported once, as the package is, and Python may use and write `.pyc` files.
     """
     file = path if path.suffix == ".py" else path / "__init__.py"
     stem = f"{_MODULE_PREFIX}{re.sub('[^a-zA-Z0-9]', '_', plugin_name(path))}_{_hash(os.fsencode(path))}"
     name = stem if trusted else f"{stem}_{_hash(digest_of(sources).encode())}"
+    if trusted and name in sys.modules:
+        return sys.modules[name]
     if not trusted and _SUBMODULES not in sys.meta_path:
         sys.meta_path.insert(0, _SUBMODULES)
     loader = SourceFileLoader(name, str(file)) if trusted else _Uncached(name, str(file), sources)

@@ -353,6 +353,21 @@ async def test_a_router_with_an_address_has_that_socket_too(tmp_path, router):
     await server.close()
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_connection_that_comes_while_it_closes_is_closed(tmp_path, router, turns):
+    local = Address(str(tmp_path / "orders.sock"))
+    server = admin_side(AdminConfig(listen=str(local)), tmp_path, "orders")(router)
+    await server.start()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(local.path)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await server.close()
+        client.settimeout(PATIENCE)
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+
+
 async def test_that_socket_is_not_worth_a_router_that_does_not_start(tmp_path, router, monkeypatch):
     said = []
     monkeypatch.setattr("router.admin.server.log.warning", lambda message, **about: said.append((message, about)))

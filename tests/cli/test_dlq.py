@@ -7,6 +7,7 @@ import json
 import re
 import time
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 
@@ -485,16 +486,20 @@ async def test_replay_under_kill_9_of_the_router_loses_nothing(start_server, tmp
     assert desk.ids() == []
 
 
+def reached(router, number):
+    return router.count() >= number
+
+
 async def test_a_stopped_router_leaves_nothing_half_done(redis_server, tmp_path):
     desk = Desk(redis_server, tmp_path)
     desk.put(*[letter(number) for number in range(3000)])
     desk.dlq("replay", "--rate", "100000", "--yes")
-    rounds = 0
+    seen = 0
     while redis_server.do("XLEN", REPLAY):
-        rounds += 1
         async with daemon(redis_server, tmp_path, config()) as router:
-            await router.until(lambda: router.count() > 0)
+            await router.until(partial(reached, router, min(seen + 500, 3000)))
             assert await router.stop() == 0
+            seen = router.count()
     seen = [line["id"] for line in router.lines()]
     assert len(seen) == len(set(seen)) == 3000, "SIGTERM repeats nothing"
 

@@ -171,8 +171,10 @@ class Daemon:
             text=True,
             start_new_session=True,
         )
-        for stream in (self._process.stdout, self._process.stderr):
-            threading.Thread(target=self._collect, args=(stream,), daemon=True).start()
+        streams = (self._process.stdout, self._process.stderr)
+        self._readers = [threading.Thread(target=self._collect, args=(each,), daemon=True) for each in streams]
+        for reader in self._readers:
+            reader.start()
 
     def _collect(self, stream: IO[str]) -> None:
         for line in stream:
@@ -182,12 +184,22 @@ class Daemon:
         """Return, for each pattern, the first matching line since the last call or in the audit file."""
         found: list[str] = []
         for pattern in patterns:
+            ended = self._ended()
             while (line := self._find(pattern)) is None:
-                if self._process.poll() is not None or time.monotonic() > self._deadline:
+                if ended or time.monotonic() > self._deadline:
                     raise DemoError("the demo's daemon does not answer:\n" + "\n".join(self._lines[-10:]))
                 time.sleep(0.01)
+                ended = self._ended()
             found.append(line)
         return found
+
+    def _ended(self) -> bool:
+        """Return whether the daemon has ended. If so, everything that it printed is in `_lines`."""
+        if self._process.poll() is None:
+            return False
+        for reader in self._readers:
+            reader.join(PATIENCE)
+        return True
 
     def _find(self, pattern: str) -> str | None:
         audit = self._folder / "audit.jsonl"

@@ -67,8 +67,8 @@ class Concealment:
 
     def problem(self, problem: Problem, mark: Mark | None = None) -> Problem:
         """Return the problem without the values, and with an excerpt, if it has none yet."""
-        near = [value for value in self._values if _concerns(value, problem.path)]
-        near.sort(key=lambda value: len(value.text), reverse=True)
+        hidden = {(value.text, value.shown): value for value in self._values if _concerns(value, problem.path)}
+        near = sorted(hidden.values(), key=lambda value: len(value.text), reverse=True)
         excerpt = None if problem.excerpt is None else _without(problem.excerpt, near)
         if excerpt is None and mark is not None:
             excerpt = self._excerpt(mark, near)
