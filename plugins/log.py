@@ -149,6 +149,7 @@ class LogSink(Sink):
         self._options = options
         self._path: str | None = None
         self._where: str = options.target or ""
+        self._answer = ""
         self._fd = -1
         self._identity: tuple[int, int] | None = None
         self._regular = False
@@ -165,11 +166,12 @@ class LogSink(Sink):
         self._context = context
         if self._options.path is not None:
             self._path = self._where = str(Path(context.base, self._options.path))
+        self._answer = f"written to {escape(self._where)}"
         if self._fd < 0:
             self._open()
 
-    async def deliver_batch(self, batch: Sequence[tuple[Event, LogOptions]]) -> Sequence[Result] | None:
-        """Write the lines of a batch with one call; return one result for each event if some were not written."""
+    async def deliver_batch(self, batch: Sequence[tuple[Event, LogOptions]]) -> Sequence[Result]:
+        """Write the lines of a batch with one call; return for each event where its line is, or why it was not written."""
         self._follow()
         if self._regular:
             return self._write(batch)
@@ -250,7 +252,7 @@ class LogSink(Sink):
         data = encode(batch)
         return (b"\n" + data, 1) if self._torn else (data, 0)
 
-    def _write(self, batch: Sequence[tuple[Event, LogOptions]]) -> Sequence[Result] | None:
+    def _write(self, batch: Sequence[tuple[Event, LogOptions]]) -> Sequence[Result]:
         """Write to a regular file, in the event loop."""
         data, lead = self._encode(batch)
         written, size = 0, len(data)
@@ -259,10 +261,15 @@ class LogSink(Sink):
             while written < size:
                 written += os.write(self._fd, memoryview(data)[written:])
         except OSError as error:
-            whole = self._clean_up(data, lead, written)
-            return [None] * whole + [self._failure(error)] * (len(batch) - whole)
+            return self._results(self._clean_up(data, lead, written), len(batch), error)
         self._torn = False
-        return None
+        return self._results(len(batch), len(batch))
+
+    def _results(self, whole: int, number: int, error: OSError | None = None) -> list[Result]:
+        """Return the results of a batch whose first `whole` lines are written and whose others failed by `error`."""
+        if error is None:
+            return [self._answer] * number
+        return [self._answer] * whole + [self._failure(error)] * (number - whole)
 
     def _clean_up(self, data: bytes, lead: int, written: int) -> int:
         """Clean up after an incomplete write: remove an incomplete line; return the number of complete lines."""
@@ -284,19 +291,18 @@ class LogSink(Sink):
             return False
         return True
 
-    async def _hand_over(self, batch: Sequence[tuple[Event, LogOptions]]) -> Sequence[Result] | None:
+    async def _hand_over(self, batch: Sequence[tuple[Event, LogOptions]]) -> Sequence[Result]:
         """Write in a thread, after the job of an interrupted delivery; events that this job wrote are not written again."""
         await self._settle()
         if not self._already:
             return await self._run(batch)
         done = [event.key in self._already for event, _ in batch]
         todo = [pair for pair, is_done in zip(batch, done, strict=True) if not is_done]
-        results = await self._run(todo) if todo else None
+        results = iter(await self._run(todo) if todo else ())
         self._already.difference_update(event.key for event, _ in batch)
-        answers = iter(results or [None] * len(todo))
-        return [None if is_done else next(answers) for is_done in done]
+        return [self._answer if is_done else next(results) for is_done in done]
 
-    async def _run(self, batch: Sequence[tuple[Event, LogOptions]]) -> Sequence[Result] | None:
+    async def _run(self, batch: Sequence[tuple[Event, LogOptions]]) -> Sequence[Result]:
         job = self._job = _Job(self._fd, *self._encode(batch), batch)
         try:
             await self._context.run_blocking(job.run)
@@ -304,8 +310,7 @@ class LogSink(Sink):
             if job.abandon():
                 self._job = None
             raise
-        whole = self._end(job)
-        return None if job.error is None else [None] * whole + [self._failure(job.error)] * (len(batch) - whole)
+        return self._results(self._end(job), len(batch), job.error)
 
     async def _settle(self) -> None:
         """Wait for a job whose delivery was interrupted, and remember which of its events it wrote."""

@@ -19,8 +19,8 @@ from router.api import (
 )
 
 from .chat_options import ChatOptions, stripped
-from .service import Answer, Message, message_id
-from .web_api import OutOfReachError, WebApi
+from .service import Message, told
+from .web_api import OutOfReachError, Seen, WebApi
 
 REMEMBERED_DELIVERIES = 1_000
 
@@ -34,7 +34,7 @@ class ChatSink(Sink):
     """Sends each event to a chat: one message by a webhook, or one to each address by a bot."""
 
     _context: SinkContext
-    _send: Callable[[str, Message], Awaitable[Answer]]
+    _send: Callable[[str, Message], Awaitable[Seen]]
 
     def __init__(self, options: ChatOptions) -> None:
         self._options = options
@@ -56,7 +56,7 @@ class ChatSink(Sink):
             self._send = rules.webhook.sender(api(url, rules.webhook.judge))
 
     async def deliver(self, event: Event, options: ChatOptions) -> str | None:
-        """Send the event to every address of `options`; return the ids of the messages if the service gives any.
+        """Send the event to every address of `options`; return the id of each message, or the status of each answer.
 
         Raises the error of the delivery, or `PartialError` if only some addresses failed.
         """
@@ -90,14 +90,13 @@ class ChatSink(Sink):
     async def _to_one(
         self, event: Event, options: ChatOptions, text: str, address: str, sent: list[str]
     ) -> Failure | SinkError | None:
-        """Send to one address and return the error, if any; the message's id is added to `sent`."""
+        """Send to one address and return the error, if any; the service's answer is added to `sent`."""
         key = f"{event.id}:{event.route}:{event.sink}:{address}"
         try:
             answer = await self._send(address, Message(text, options.markup == "plain", options.allow_mentions, key))
         except (TransientError, PermanentError, SinkError) as error:
             return error
-        if (taken := message_id(answer)) is not None:
-            sent.append(taken)
+        sent.append(told(answer))
         return None
 
     def _text(self, event: Event, options: ChatOptions) -> str:

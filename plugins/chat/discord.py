@@ -9,7 +9,7 @@ from router.api import PermanentError, SinkError, TransientError, quote_response
 
 from .length import MARKDOWN_UNITS, Length, units
 from .markup import apart, muted, tagless
-from .service import Answer, ChannelBot, Message, Service, Way, Webhook, channel_id, itself
+from .service import ChannelBot, Message, Service, Way, Webhook, channel_id, itself
 from .web_api import NobodyError, NoPageError, Seen, bounded, judge_status
 
 OF_THE_SINK = frozenset({40001, 40002, 50014})
@@ -64,7 +64,7 @@ class DiscordBot(ChannelBot):
         except PermanentError as error:
             raise NobodyError(str(error)) from None
 
-    async def post(self, channel: str, message: Message) -> Answer:
+    async def post(self, channel: str, message: Message) -> Seen:
         """Send one message; Discord ignores a second one with the same nonce within a few minutes."""
         once = {"nonce": message.nonce, "enforce_nonce": True}
         return await self.api.call(f"/channels/{channel}/messages", {**body(message), **once})

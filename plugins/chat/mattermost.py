@@ -9,7 +9,7 @@ from router.api import PermanentError, SinkError, quote_response
 
 from .length import MARKDOWN_UNITS, Length, units
 from .markup import ANYBODY, BREAK, EVERYBODY, SLACK_MENTION, apart, markdown, muted
-from .service import Answer, ChannelBot, Message, Service, Way, Webhook, channel_id, itself
+from .service import ChannelBot, Message, Service, Way, Webhook, channel_id, itself
 from .web_api import NobodyError, NoPageError, Seen, WebApi, judge_status, judge_webhook
 
 
@@ -71,7 +71,7 @@ class MattermostBot(ChannelBot):
         self.me = self.me or await self._get("/users/me")
         return channel_id(await self.api.call("/api/v4/channels/direct", [self.me, user]))
 
-    async def post(self, channel: str, message: Message) -> Answer:
+    async def post(self, channel: str, message: Message) -> Seen:
         """Send one message; the server ignores a second one with the same pending id for 30 seconds."""
         body = {"channel_id": channel, "message": message.text, "pending_post_id": message.nonce}
         return await self.api.call("/api/v4/posts", body)

@@ -11,7 +11,7 @@ from router.api import PermanentError, Recent, SinkError, TransientError
 
 from .length import Length
 from .markup import Change
-from .web_api import Judge, NobodyError, NoPageError, WebApi, judge_webhook
+from .web_api import Judge, NobodyError, NoPageError, Seen, WebApi, judge_webhook
 
 REMEMBERED_CHANNELS = 10_000
 
@@ -31,9 +31,6 @@ class Message(NamedTuple):
         return hashlib.blake2b(self.key.encode(), digest_size=12).hexdigest()
 
 
-Answer = Mapping[str, Any]
-"""The JSON object in a service's answer; empty if the answer is none."""
-
 Body = Callable[[Message], dict[str, Any]]
 
 
@@ -52,7 +49,7 @@ class Bot:
         self.api = api
         api.headers = {"Authorization": f"{self.scheme} {token}"}
 
-    async def send(self, address: str, message: Message) -> Answer:
+    async def send(self, address: str, message: Message) -> Seen:
         """Send one message and return the service's answer. Raises a delivery error if that failed."""
         raise NotImplementedError
 
@@ -71,7 +68,7 @@ class Webhook(NamedTuple):
             return url
         return f"{url}{'&' if query else '?'}{self.flag}=true"
 
-    def sender(self, api: WebApi) -> Callable[[str, Message], Awaitable[Answer]]:
+    def sender(self, api: WebApi) -> Callable[[str, Message], Awaitable[Seen]]:
         """Return the function that sends a message; it ignores the address, because a webhook has one destination."""
         return lambda _address, message: api.call("", self.body(message))
 
@@ -109,7 +106,7 @@ class ChannelBot(Bot):
         super().__init__(api, token)
         self.known = Recent(REMEMBERED_CHANNELS)
 
-    async def send(self, address: str, message: Message) -> Answer:
+    async def send(self, address: str, message: Message) -> Seen:
         """Send one message to the channel that the first successful lookup returns."""
         refusals: list[NobodyError | NoPageError] = []
         ways = self.ways(address)
@@ -133,7 +130,7 @@ class ChannelBot(Bot):
         """Return the lookups to try, in order. Raises `PermanentError` for an invalid address."""
         raise NotImplementedError
 
-    async def post(self, channel: str, message: Message) -> Answer:
+    async def post(self, channel: str, message: Message) -> Seen:
         """Send one message to a channel."""
         raise NotImplementedError
 
@@ -143,20 +140,21 @@ async def itself(channel: str) -> str:
     return channel
 
 
-def message_id(answer: Answer) -> str | None:
-    """Return the service's id of the message, or None.
+def told(answer: Seen) -> str:
+    """Return the service's id of the message; the status of the answer if it has no id, as those of most webhooks.
 
-    Discord and Mattermost name it `id`, Slack `ts`, Google Chat `name`, and Telegram `message_id`, in a `result`.
+    Discord and Mattermost name the id `id`, Slack `ts`, Google Chat `name`, and Telegram `message_id`, in a `result`.
     """
-    result = answer.get("result")
-    fields: Answer = result if isinstance(result, dict) else answer
+    data = answer.data
+    result = data.get("result")
+    fields: Mapping[str, Any] = result if isinstance(result, dict) else data
     found = (fields.get(name) for name in ("id", "ts", "name", "message_id"))
-    return next((str(one) for one in found if isinstance(one, str | int) and one), None)
+    return next((str(one) for one in found if isinstance(one, str | int) and one), f"HTTP {answer.status}")
 
 
-def channel_id(answer: Answer) -> str:
+def channel_id(answer: Seen) -> str:
     """Return the `id` in an answer about a channel or user."""
-    found = answer.get("id")
+    found = answer.data.get("id")
     if not isinstance(found, str | int) or not str(found):
         raise TransientError("the service's answer has no id in it")
     return str(found)

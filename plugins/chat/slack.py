@@ -8,7 +8,7 @@ from router.api import PermanentError, SinkError, TransientError, quote_response
 
 from .length import BRACKETS, Length, units
 from .markup import SLACK_MENTION, apart_from_ampersand, muted
-from .service import Answer, Bot, Message, Service, Webhook
+from .service import Bot, Message, Service, Webhook
 from .web_api import Seen, judge_status, judge_webhook
 
 # Words for a fault of the token or webhook, and for temporary failures. All other words are faults of the message.
@@ -70,7 +70,7 @@ class SlackBot(Bot):
 
     judge = staticmethod(judge)
 
-    async def send(self, address: str, message: Message) -> Answer:
+    async def send(self, address: str, message: Message) -> Seen:
         """Send one message."""
         return await self.api.call("/chat.postMessage", {"channel": address, **body(message)})
 

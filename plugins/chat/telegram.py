@@ -12,7 +12,7 @@ from router.api import PermanentError, TransientError, quote_response
 
 from .length import TAG, Length, units
 from .markup import ANYBODY, apart_from_ampersand, muted
-from .service import Answer, Bot, Message, Service
+from .service import Bot, Message, Service
 from .web_api import Seen, WebApi, judge_status
 
 HTML_UNITS = (r"<a\b[^<>]*+>(?:[^<]++|<(?!/?a\b))*+</a>", r"</?[a-z][^<>]*+>", r"&#?\w{1,31};")
@@ -63,7 +63,7 @@ class TelegramBot(Bot):
         self.api = api
         self.path = f"/bot{quote(token, safe=':')}/sendMessage"
 
-    async def send(self, address: str, message: Message) -> Answer:
+    async def send(self, address: str, message: Message) -> Seen:
         """Send one message."""
         chat = int(address) if re.fullmatch(r"-?[0-9]{1,18}", address) else address
         body = {"chat_id": chat, "text": message.text}

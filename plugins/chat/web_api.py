@@ -110,8 +110,8 @@ class WebApi:
         self._one_place = one_place
         self._quiet_until = 0.0
 
-    async def call(self, path: str, payload: Any = None, method: str = "POST") -> dict[str, Any]:
-        """Send a request and return the answer's JSON object. Raises the delivery error for a refusal.
+    async def call(self, path: str, payload: Any = None, method: str = "POST") -> Seen:
+        """Send a request and return the answer. Raises the delivery error for a refusal.
 
         If the service asks for time, deliveries that have sent only some of their requests stop too, until it is over.
         """
@@ -131,4 +131,4 @@ class WebApi:
             if error.retry_after is not None and (self._one_place or error.scope == "sink"):
                 self._quiet_until = max(self._quiet_until, self._clock.monotonic() + error.retry_after)
             raise
-        return seen.data
+        return seen

@@ -65,15 +65,18 @@ async def test_a_webhook_gets_one_post(service, query, reply, body):
     [
         ("google-chat", webhook, Reply(json={"name": "spaces/A/messages/B"}), "spaces/A/messages/B"),
         ("discord", webhook, Reply(json={"id": "123", "type": 0}), "123"),
-        ("slack", webhook, Reply(body=b"ok"), None),
+        ("slack", webhook, Reply(body=b"ok"), "HTTP 200"),
+        ("discord", webhook, Reply(204), "HTTP 204"),
+        ("teams", webhook, Reply(202), "HTTP 202"),
+        ("mattermost", webhook, Reply(body=b"ok"), "HTTP 200"),
         ("slack", bot, Reply(json={"ok": True, "channel": "D1", "ts": "1503435956.000247"}), "1503435956.000247"),
         ("telegram", bot, Reply(json={"ok": True, "result": {"message_id": 77}}), "77"),
-        ("telegram", bot, Reply(json={"ok": True, "result": {"message_id": [7]}}), None),
+        ("telegram", bot, Reply(json={"ok": True, "result": {"message_id": [7]}}), "HTTP 200"),
         ("discord", bot, Reply(json={"id": "123"}), "123"),
         ("mattermost", bot, Reply(201, json={"id": "p1"}), "p1"),
     ],
 )
-async def test_the_id_of_the_message_is_the_answer(service, way, reply, answer):
+async def test_the_id_of_the_message_or_the_status_is_the_answer(service, way, reply, answer):
     more = {"to": "channel:9"} if way is bot and service in {"discord", "mattermost"} else {}
     async with posted(service, way, reply, **more) as (_server, sink):
         assert await sink.deliver(make_event(ORDER)) == answer

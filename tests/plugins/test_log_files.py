@@ -19,7 +19,7 @@ import pytest
 
 from router.errors import SinkError, TransientError
 from router.events import json_line
-from tests.support.sinks import make_event, open_sink, plugin_module
+from tests.support.sinks import all_written, is_written, make_event, open_sink, plugin_module
 from tests.support.users import NOBODY, as_root
 
 
@@ -38,8 +38,8 @@ def numbers(*files: Path) -> list[int]:
 
 async def test_makes_the_file_and_its_folder(tmp_path):
     async with open_sink("log", {"path": "logs/audit.jsonl"}, base=tmp_path) as sink:
-        await sink.deliver_batch(events(0))
-    assert numbers(tmp_path / "logs/audit.jsonl") == [0]
+        assert await sink.deliver_batch(events(0, 2)) == [f"written to {tmp_path}/logs/audit.jsonl"] * 2
+    assert numbers(tmp_path / "logs/audit.jsonl") == [0, 1]
     umask = os.umask(0)
     os.umask(umask)
     assert stat.S_IMODE((tmp_path / "logs").stat().st_mode) == 0o750 & ~umask
@@ -210,7 +210,7 @@ async def test_rotation_under_load_loses_no_line(tmp_path):
         sent = 0
         while len(rotated) < 50:
             began = time.perf_counter()
-            assert await sink.deliver_batch(events(sent, 20)) is None
+            assert all_written(await sink.deliver_batch(events(sent, 20)))
             took.append(time.perf_counter() - began)
             sent += 20
             await asyncio.sleep(0)
@@ -240,7 +240,7 @@ async def test_copytruncate_and_deletion_under_load_tear_no_line(tmp_path):
         thread = threading.Thread(target=disturb)
         thread.start()
         while turns < 50:
-            assert await sink.deliver_batch(events(0, 20)) is None
+            assert all_written(await sink.deliver_batch(events(0, 20)))
             await asyncio.sleep(0)
         stop.set()
         thread.join()
@@ -275,9 +275,9 @@ def files_limited_to(size: int):
 def outcomes(results, batch):
     """The events of a batch that are written, and those that are not."""
     assert len(results) == len(batch)
-    assert all(isinstance(result, TransientError) for result in results if result is not None)
-    written = [event for event, result in zip(batch, results, strict=True) if result is None]
-    return written, [event for event, result in zip(batch, results, strict=True) if result is not None]
+    assert all(isinstance(result, TransientError) for result in results if not is_written(result))
+    written = [event for event, result in zip(batch, results, strict=True) if is_written(result)]
+    return written, [event for event, result in zip(batch, results, strict=True) if not is_written(result)]
 
 
 @pytest.mark.parametrize("room", [0, 1, 150, 1000, 1001, 5000])
@@ -292,7 +292,7 @@ async def test_a_full_disk_tears_no_line_and_names_who_did_not_get_through(tmp_p
         assert 0 < len(waiting) <= 100
         assert numbers(file) == list(range(len(written) + 1))
         assert "File too large" in str(results[-1])
-        assert await sink.deliver_batch(waiting) is None
+        assert all_written(await sink.deliver_batch(waiting))
     assert numbers(file) == list(range(101))
 
 
@@ -320,7 +320,7 @@ async def test_a_line_torn_before_another_writers_is_ended(tmp_path, monkeypatch
             results = await sink.deliver_batch(batch)
         written, waiting = outcomes(results, batch)
         assert [event.id for event in written] == ["1"]
-        assert await sink.deliver_batch(waiting) is None
+        assert all_written(await sink.deliver_batch(waiting))
     whole = [line for line in file.read_bytes().splitlines() if line.startswith(b'{"id"') and line.endswith(b"}}")]
     good = []
     for line in whole:
@@ -362,5 +362,5 @@ async def test_a_real_full_disk(small_disk):
         again, waiting = outcomes(await sink.deliver_batch(waiting), waiting)
         assert len(again) < 20
         ballast.unlink()
-        assert await sink.deliver_batch(waiting) is None
+        assert all_written(await sink.deliver_batch(waiting))
     assert numbers(file) == list(range(sent))

@@ -167,6 +167,16 @@ class OpenSink:
         return await self.sink.deliver_batch([(e, self.render(e)) for e in events])  # type: ignore[attr-defined]
 
 
+def is_written(result: object) -> bool:
+    """Whether a log sink says that it has written the line of an event."""
+    return isinstance(result, str) and result.startswith("written to ")
+
+
+def all_written(results: Sequence[object]) -> bool:
+    """Whether a log sink says that it has written every line of a batch."""
+    return bool(results) and all(map(is_written, results))
+
+
 @contextlib.asynccontextmanager
 async def open_sink(
     kind: str, values: Mapping[str, Any], *, base: Path | str = ".", context: FakeContext | None = None

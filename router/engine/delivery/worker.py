@@ -19,7 +19,7 @@ from router.core.accounts.books import SinkBook
 from router.core.accounts.snapshot import Failure, Fault
 from router.core.delivery.breaker import Ticket
 from router.core.delivery.pace import Pace
-from router.engine.calling.calls import SinkCalls
+from router.engine.calling.calls import SinkCalls, delivers_all
 from router.engine.calling.slots import Slot, Slots
 from router.engine.delivery.gate import Gate
 from router.engine.delivery.opening import Opening
@@ -272,8 +272,8 @@ class SinkWorker:
             self.outcomes.meter.observe_call(self._clock.monotonic() - began)
         slot.events = []
         self.outcomes.note_call(pairs, began, self.preparing)
-        if results is None:
-            self._results.delivered(ticket, events, size)
+        if results is None or delivers_all(results):
+            self._results.delivered(ticket, events, size, repeat(None) if results is None else results)
             return []
         return self._results.call_returned(ticket, pairs, results)
 
