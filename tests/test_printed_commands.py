@@ -32,6 +32,7 @@ COMMANDS = [words for words in PRINTED if words[0] == OURS]
 LONG = {
     "run": "it ends by a signal alone; tests/cli/test_run.py and many more run it",
     "demo": "tests/cli/test_demo.py executes it",
+    "send-test": "it needs the other side of a sink; tests/cli/test_send_test.py runs it",
     "--watch": "it ends by Ctrl-C alone; tests/cli/test_status.py runs it",
 }
 """What is parsed and not executed, and why."""

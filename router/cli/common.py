@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from contextvars import ContextVar
 from functools import partial, wraps
 from pathlib import Path
@@ -19,9 +19,12 @@ from router.escaping import escape, escape_json
 from router.ops.terminal import colours, journal, terminal
 
 if TYPE_CHECKING:
+    from threading import Thread
+
     from rich.console import Console
 
     from router.ops.loading import Loaded
+    from router.ops.logs import Logs
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan", "good": "green"}
 _PRIORITIES = {"error": "<3>", "warning": "<4>"}
@@ -58,6 +61,18 @@ env_file_option = click.option(
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 """`--json`: output for programs."""
+
+
+log_level_option = click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    envvar="EVENT_ROUTER_LOG_LEVEL",
+    show_envvar=True,
+    help="The lowest level of log lines.",
+)
+"""`--log-level LEVEL`, for the commands that run plugins."""
 
 
 def _name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
@@ -158,6 +173,23 @@ def redis_queues(loaded: Loaded) -> frozenset[str]:
         name: (sink.host.queue and sink.host.queue.type) or types[name].queue for name, sink in config.sinks.items()
     }
     return frozenset(name for name, kind in kinds.items() if kind == "redis")
+
+
+def leave_threads_behind(code: int, active: Logs, before: Collection[Thread]) -> None:
+    """End the process if threads of plugins still run: at exit Python would wait for all non-daemon threads.
+
+    `before` are the threads that ran before the plugins were loaded.
+    """
+    import threading
+
+    left = [thread.name for thread in threading.enumerate() if thread not in before and not thread.daemon]
+    if left:
+        import structlog
+
+        message = "threads of plugins still run; the process ends without them"
+        structlog.stdlib.get_logger(__name__).warning(message, threads=left)
+        active.flush()
+        os._exit(code)
 
 
 def tell(text: str, colour: str | None = None) -> None:

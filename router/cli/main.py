@@ -48,6 +48,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "test": Entry("write.test:test", "Run the tests of the configuration: an event in, sinks and texts out."),
         "graph": Entry("write.graph:graph", "Draw the configuration: sources, schemas, routes, sinks."),
         "plugins": Entry("write.plugins:plugins", "List the loaded plugins, or the options of a sink or lookup."),
+        "send-test": Entry("write.send_test:send_test", "Send a test message to one sink, and show the answer."),
         "new-plugin": Entry("write.new_plugin:new_plugin", "Write a plugin that works, with its test."),
     },
     "Install": {

@@ -13,7 +13,7 @@ from router.broker.groups.crash_isolation import CrashIsolation
 from router.config.models import (
     DeliverOnly,
 )
-from router.contracts import Queue
+from router.contracts import Clock, Queue
 from router.core.accounts.books import Books
 from router.core.decoding import SourceFormat
 from router.core.ids import Ids
@@ -21,7 +21,7 @@ from router.core.rendering import OptionsTemplate
 from router.core.rendering.expressions import Expiry, Expression
 from router.engine.calling import accidents
 from router.engine.calling.calls import Caller, SinkCalls
-from router.engine.calling.context import Context
+from router.engine.calling.context import Context, FindServer
 from router.engine.calling.threads import DaemonThreads
 from router.engine.composition_lookups import lookups_of
 from router.engine.composition_queues import Durable, batch_of, ordered, queue_of
@@ -106,18 +106,16 @@ def sink_part(
     `__init__` of the plugin's class raises.
     """
     sink, kind = loaded.config.sinks[name], loaded.types[name]
-    concurrency = sink.host.concurrency or kind.concurrency
     clock, outcomes = shared.around.clock, shared.outcomes_of(name)
     queue = queue or queue_of(name, loaded, shared.durable, outcomes, clock)
-    threads = DaemonThreads(f"sink {name}", concurrency)
     server = None if loaded.config.deliver == "print" else partial(shared.around.server, sink=name)
-    context = Context(name, clock=clock, base=loaded.write_base, threads=threads, keys=sink.host, server=server)
+    caller, context = plugin_of(name, loaded, clock, server)
     mode = _mode(name, loaded, context, shared.around)
     worker = SinkWorker(
         keys=sink.host,
-        concurrency=concurrency,
+        concurrency=concurrency_of(name, loaded),
         batch=batch_of(sink.host.batch, kind),
-        caller=wrap(_caller(name, loaded, context, threads)),
+        caller=wrap(caller),
         preparing=Preparing(*rules_of(name, loaded, lookups), outcomes=outcomes, mode=mode, clock=clock),
         queue=queue,
         outcomes=outcomes,
@@ -126,6 +124,29 @@ def sink_part(
         line=ordered(queue, loaded.order_by.get(name), clock, name, shared.failures),
     )
     return SinkPart(kind.name, worker, context)
+
+
+class SinkPlugin(NamedTuple):
+    """The plugin of one sink, not yet opened: its caller, and the context that must be closed after it."""
+
+    caller: Caller
+    context: Context
+
+
+def plugin_of(name: str, loaded: Loaded, clock: Clock, server: FindServer | None) -> SinkPlugin:
+    """Return the plugin of one sink. `server` finds the Redis servers of its context; None gives it no Redis.
+
+    Raises `ConfigError` if the `__init__` of the plugin's class raises.
+    """
+    threads = DaemonThreads(f"sink {name}", concurrency_of(name, loaded))
+    keys = loaded.config.sinks[name].host
+    context = Context(name, clock=clock, base=loaded.write_base, threads=threads, keys=keys, server=server)
+    return SinkPlugin(_caller(name, loaded, context, threads), context)
+
+
+def concurrency_of(name: str, loaded: Loaded) -> int:
+    """Return the number of attempts that a sink makes at the same time."""
+    return loaded.config.sinks[name].host.concurrency or loaded.types[name].concurrency
 
 
 def dead_letter_bounds(loaded: Loaded) -> Bounds:

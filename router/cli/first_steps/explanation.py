@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import click
@@ -31,7 +31,7 @@ MOST_LINES = 30
 _LABEL = 10  # columns of the label at the beginning of a line
 _NESTED = 6  # columns of `yes` or `no` on a line below a label
 _OPTION = 8  # indentation of rendered options, in columns
-_GREEN, _RED, _YELLOW = "green", "red", "yellow"
+GREEN, RED, _YELLOW = "green", "red", "yellow"
 _LARGEST = 2**63 - 1
 
 
@@ -52,7 +52,7 @@ def document(found: Simulation, *, only_fails: bool = False) -> dict[str, Any]:
     routes = [route for route in found.routes if not (only_fails and route.matched)]
     deliveries = [each for each in found.deliveries if not (only_fails and each.delivers)]
     return {
-        "event": _event(found.event),
+        "event": event_document(found.event),
         "schema": _schema(found),
         "routes": [
             {
@@ -71,7 +71,8 @@ def document(found: Simulation, *, only_fails: bool = False) -> dict[str, Any]:
     }
 
 
-def _event(event: Event) -> dict[str, Any]:
+def event_document(event: Event) -> dict[str, Any]:
+    """Return an event as plain data."""
     return {
         "id": event.id,
         "source": event.source or None,
@@ -136,13 +137,19 @@ def encodable(value: Any) -> Any:
 
 def show(found: Simulation, config: RouterConfig, *, only_fails: bool = False) -> bool:
     """Print a simulation, or only its failures. Return False if there was nothing to print."""
+    return show_lines(_fail_lines(found, config) if only_fails else _all_lines(found, config))
+
+
+def show_lines(lines: Iterable[Line]) -> bool:
+    """Print lines for people on stdout. Return False if there are none."""
     paint = colours(os.environ, 1)
     width = shutil.get_terminal_size((WIDTH, 24)).columns if terminal(1) else WIDTH
-    lines = list(_fail_lines(found, config) if only_fails else _all_lines(found, config))
+    shown = False
     for line in lines:
+        shown = True
         for text in _wrapped(line, width):
             click.echo(text, color=paint)
-    return bool(lines)
+    return shown
 
 
 def _wrapped(line: Line, width: int) -> Iterator[str]:
@@ -172,7 +179,7 @@ def _all_lines(found: Simulation, config: RouterConfig) -> Iterator[Line]:
     own = "" if is_made_up(event.id) else f", id {event.id}"
     yield Line("event", f"{came}{by_glob}{own}")
     if found.ending == Ending.UNREAD:
-        yield Line("read", f"no: {found.detail}", _RED)
+        yield Line("read", f"no: {found.detail}", RED)
     elif found.verdict is None:
         yield from _replay_lines(found, config)
     else:
@@ -192,9 +199,9 @@ def _replay_lines(found: Simulation, config: RouterConfig) -> Iterator[Line]:
 def _event_lines(found: Simulation, config: RouterConfig) -> Iterator[Line]:
     rejected = found.rejected
     if rejected is not None and rejected.reason != Reason.SCHEMA:
-        yield Line("decode", f"no: {rejected.detail} ({rejected.reason})", _RED)
+        yield Line("decode", f"no: {rejected.detail} ({rejected.reason})", RED)
         return
-    yield Line("decode", f"yes: {counted(len(found.event.raw), 'byte')} of {_name(found.event.format)}", _GREEN)
+    yield Line("decode", f"yes: {counted(len(found.event.raw), 'byte')} of {_name(found.event.format)}", GREEN)
     yield from _schema_lines(found)
     if rejected is not None:
         return
@@ -213,7 +220,7 @@ def _yes(held: bool) -> str:
 
 
 def _colour(held: bool) -> str:
-    return _GREEN if held else _RED
+    return GREEN if held else RED
 
 
 def _name(format: str) -> str:  # noqa: A002  # the configuration's word
@@ -227,10 +234,10 @@ def _schema_lines(found: Simulation) -> Iterator[Line]:
     elif schema.valid is None:
         yield Line("schema", f"not checked: {schema.file} has mode {schema.mode}")
     elif schema.valid:
-        yield Line("schema", f"yes: it fits {schema.file} ({schema.mode})", _GREEN)
+        yield Line("schema", f"yes: it fits {schema.file} ({schema.mode})", GREEN)
     else:
         passes = "; mode warn lets it pass" if schema.mode == "warn" else ""
-        colour = _YELLOW if passes else _RED
+        colour = _YELLOW if passes else RED
         yield Line("schema", f"no: it does not fit {schema.file} ({schema.mode}){passes}", colour)
         for each in schema.violations:
             yield Line("", f"{each.pointer or '/'} {each.keyword}: {each.message}")
@@ -287,12 +294,12 @@ def _delivery_lines(delivery: SimulatedDelivery, config: RouterConfig) -> Iterat
         yield Line("", f"the JSON line replaces a text that can't be rendered: {delivery.degraded}", None, _OPTION)
     for key, value in (delivery.rendered or {}).items():
         if value != list(delivery.to):
-            yield from _option(key, value)
+            yield from option_lines(key, value)
     if delivery.previews:
-        yield from _option("sends", delivery.text)
+        yield from option_lines("sends", delivery.text)
 
 
-def _option(key: str, value: Any) -> Iterator[Line]:
+def option_lines(key: str, value: Any) -> Iterator[Line]:
     """Yield the lines of a rendered option: its name with the first line of its value, then the other lines."""
     if not isinstance(value, str):
         value = msgspec.json.encode(encodable(value)).decode()
@@ -322,14 +329,14 @@ def _outcome(found: Simulation, config: RouterConfig) -> Iterator[Line]:
     number = len(found.deliveries)
     made = f"{sent} of {counted(number, 'delivery', 'deliveries')} would be made"
     if found.ending == Ending.UNREAD:
-        yield Line("outcome", "unread: the router never gets it", _RED)
+        yield Line("outcome", "unread: the router never gets it", RED)
     elif found.rejected is not None:
-        yield Line("outcome", f"rejected: a dead letter, reason {found.rejected.reason}", _RED)
+        yield Line("outcome", f"rejected: a dead letter, reason {found.rejected.reason}", RED)
     elif found.ending == Ending.UNMATCHED and not number:
         kept = "a dead letter, reason unmatched" if config.unmatched == "dead-letter" else "dropped and counted"
-        yield Line("outcome", f"unmatched: {kept}", _RED)
+        yield Line("outcome", f"unmatched: {kept}", RED)
     else:
-        yield Line("outcome", f"{found.ending}: {made}", _GREEN if sent else _RED)
+        yield Line("outcome", f"{found.ending}: {made}", GREEN if sent else RED)
 
 
 # Only the failures
@@ -338,7 +345,7 @@ def _outcome(found: Simulation, config: RouterConfig) -> Iterator[Line]:
 def _fail_lines(found: Simulation, config: RouterConfig) -> Iterator[Line]:
     """Yield a line for each failure, labelled with the step that failed; last the outcome, if nothing is delivered."""
     for step, subject, why in fails(found, config):
-        yield Line(str(step), f"{subject}: {why}" if subject else why, _RED)
+        yield Line(str(step), f"{subject}: {why}" if subject else why, RED)
     if not found.delivers:
         yield from _outcome(found, config)
 

@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, cast
 import click
 import structlog
 
-from router.cli.common import config_option, env_file_option, find_config, instance_option, tell, verbose_option
+from router.cli.common import (
+    config_option,
+    env_file_option,
+    find_config,
+    instance_option,
+    leave_threads_behind,
+    log_level_option,
+    tell,
+    verbose_option,
+)
 from router.errors import ConfigError, Exit, Problem
 from router.escaping import escape
 from router.version import __version__
@@ -45,15 +54,7 @@ EMBEDDED = "embedded"
     help="Show who would get what; send nothing and write nothing to Redis.",
 )
 @click.option("--watch", "watches", is_flag=True, help="Reload when a file of the configuration changes.")
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    envvar="EVENT_ROUTER_LOG_LEVEL",
-    show_envvar=True,
-    help="The lowest level of log lines.",
-)
+@log_level_option
 @click.option(
     "--log-format",
     type=click.Choice(["auto", "console", "json"]),
@@ -82,26 +83,15 @@ def run(
     """
     from router.ops import logs
 
+    before = threading.enumerate()
     active = logs.configure(level=log_level, format=cast("logs.Format", log_format))
     path = find_config(config)
     try:
         code = _run(path, env_file, instance, deliver, active, watches=watches)
     finally:
         active.flush()
-    _leave_threads_behind(code, active)
+    leave_threads_behind(code, active, before)
     return code
-
-
-def _leave_threads_behind(code: int, active: Logs) -> None:
-    """End the process if threads of plugins still run: at exit Python would wait for all non-daemon threads."""
-    left = [
-        thread.name for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon
-    ]
-    if left:
-        message = "threads of plugins still run; the process ends without them"
-        structlog.stdlib.get_logger(__name__).warning(message, threads=left)
-        active.flush()
-        os._exit(code)
 
 
 def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, active: Logs, *, watches: bool) -> int:

@@ -339,7 +339,7 @@ class _Compiler:
 
     def _text(self, marker: Template, value: str, path: Path, model: BaseModel) -> Part:
         try:
-            escape = None if marker.escape is None else _function(marker.escape, model, self.options)
+            escape = None if marker.escape is None else escape_of(marker.escape, model, self.options)
             field = self._field(marker, value, path, escape) if is_template(value) else literal(value)
         except BrokenTemplateError as error:
             self._broken(path, error)
@@ -370,7 +370,7 @@ class _Compiler:
         self.faults += [TemplateFault(path, fault.message, fault.line) for fault in error.faults]
 
 
-def _function(escape: Escape, model: BaseModel, options: SinkOptions) -> Callable[[str], str]:
+def escape_of(escape: Escape, model: BaseModel, options: SinkOptions) -> Callable[[str], str]:
     """Return the function of a marker's `escape`, which is a function or the name of a method.
 
     The method is one of the field's model, or else of the options.

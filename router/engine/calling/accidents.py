@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
+from router.core.accounts.records import LONGEST_ERROR
 from router.errors import RouterError, text_of
 from router.escaping import cut
 
@@ -35,6 +36,19 @@ def described(error: BaseException) -> tuple[str, str]:
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     place = place_of(error)
     return text, f" ({place})" if place else ""
+
+
+def error_text(error: BaseException, redact: Callable[[str], str]) -> str:
+    """Return the text of a failure, without secrets and cut; for an unexpected error with its class and place.
+
+    A plugin's words, or the other side's, may hold a credential. They are cut, because they stay with a delivery that
+    waits.
+    """
+    if isinstance(error, RouterError):
+        return cut(redact(text_of(error)), LONGEST_ERROR) or type(error).__name__
+    text, place = described(error)
+    # Only the text is cut: the place helps most.
+    return cut(redact(text), LONGEST_ERROR - len(place.encode("utf-8", "backslashreplace"))) + place
 
 
 def place_of(error: BaseException) -> str | None:

@@ -6,19 +6,24 @@ The fields are computed only if the log level is `debug`, which is checked once 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import structlog
 
+from router.engine.calling import accidents
 from router.engine.delivery.gate import Destination
 from router.errors import Reason
+from router.escaping import cut
 from router.events import Event, Settled, text
 
 log = structlog.stdlib.get_logger(__name__)
 
 PAYLOAD_BYTES = 8 * 1024 + 4
 """Bytes of a payload that are converted to text: more than the limit of a field, so that the log marks the cut."""
+
+LONGEST_TRACE = 16 * 1024
+"""Bytes of a traceback in the log."""
 
 _level = logging.getLogger(__name__)
 
@@ -34,6 +39,12 @@ def not_routed(events: Iterable[Event], outcome: str, reason: Reason | None = No
         for event in events:
             fields = {"outcome": outcome, "reason": reason and str(reason), "error": error}
             log.debug("event not routed", **_event(event), **_known(fields), payload=_payload(event))
+
+
+def raised(sink: str, error: BaseException, redact: Callable[[str], str]) -> None:
+    """Log the traceback of a plugin's unexpected error, if the log level is `debug`."""
+    if wanted() and (trace := accidents.trace_of(error)):
+        log.debug("the plugin raised an exception", sink=sink, exception=cut(redact(trace), LONGEST_TRACE))
 
 
 def settled(delivery: Settled) -> None:

@@ -23,7 +23,7 @@ from router.engine.dead_letters import dead_letter_factory
 from router.engine.delivery import delivery_log
 from router.engine.delivery.delivery_log import Destinations, LastCall, about
 from router.engine.log_limits import LogLimits
-from router.errors import Reason, RouterError, text_of
+from router.errors import Reason
 from router.escaping import cut
 from router.events import Event, Outcome, Settled
 from router.ops.metrics import SinkMeter
@@ -38,9 +38,6 @@ _DROPPED = {
 }
 """The log messages of drops by reason. Drops at shutdown are logged together, when all sinks are closed."""
 
-
-LONGEST_TRACE = 16 * 1024
-"""Bytes of a traceback in the log."""
 
 HandOver = Callable[[str, Event], None]
 """Puts a delivery into the queue of a sink. Raises `LookupError` if the sink no longer exists."""
@@ -122,22 +119,12 @@ class Outcomes:
         self._last_call.returned(pairs, self._clock.monotonic() - began, destinations)
 
     def error_text(self, error: BaseException) -> str:
-        """Return the text of a failure for logs, letters and status; for an unexpected error with its class and place.
-
-        A plugin's words, or the other side's, may hold a credential. They are cut: they stay with a delivery that
-        waits.
-        """
-        if isinstance(error, RouterError):
-            return self._bounded(text_of(error)) or type(error).__name__
-        text, place = accidents.described(error)
-        # Only the text is cut: the place helps most.
-        return cut(self._redact(text), LONGEST_ERROR - len(place.encode("utf-8", "backslashreplace"))) + place
+        """Return the text of a failure for logs, letters and status."""
+        return accidents.error_text(error, self._redact)
 
     def trace(self, error: BaseException) -> None:
         """Log the traceback of a plugin's unexpected error, at level `debug`."""
-        if delivery_log.wanted() and (trace := accidents.trace_of(error)):
-            trace = cut(self._redact(trace), LONGEST_TRACE)
-            log.debug("the plugin raised an exception", sink=self.sink, exception=trace)
+        delivery_log.raised(self.sink, error, self._redact)
 
     def delivered(
         self, queue: WorkQueue, events: Sequence[Event], size: int, answers: Iterable[str | None] = repeat(None)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import importlib.util
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -19,6 +18,7 @@ from router.engine.calling.stall import StallWatch
 from router.engine.composition import compose
 from router.engine.delivery import delivery_mode
 from router.engine.delivery.worker import SinkWorker
+from router.engine.life.event_loop import run_to_end
 from router.engine.life.running_sources import RunningSources
 from router.engine.life.watch import Admin, Watch
 from router.engine.life.watchdog import Watchdog, signs_of
@@ -79,36 +79,6 @@ def serve(
     )
     app = App(compose(loaded, around), started, load, admin, watch_files=watch_files)
     return run_to_end(app.run())
-
-
-def run_to_end(main: Coroutine[Any, Any, int]) -> int:
-    """Run a coroutine on a new event loop (uvloop, if it is installed) and return its result.
-
-    Remaining tasks are cancelled and awaited for 1 s at most: a plugin that swallows its cancellation must not block
-    the exit.
-    """
-    loop = _new_loop()
-    asyncio.set_event_loop(loop)
-    try:
-        return loop.run_until_complete(main)
-    finally:
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        if left:
-            loop.run_until_complete(asyncio.wait(left, timeout=1.0))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        asyncio.set_event_loop(None)
-        loop.close()
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    if importlib.util.find_spec("uvloop"):
-        import uvloop  # noqa: PLC0415  # an extra
-
-        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-        return loop
-    return asyncio.new_event_loop()
 
 
 class Patience:

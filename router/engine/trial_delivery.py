@@ -1,0 +1,195 @@
+"""A marked test message to one sink, sent in this process without queue, retries, books and dead letters; floor 5.
+
+The message is prepared like a delivery of the daemon, by the sink's own templates and the lookups that they use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import msgspec
+
+from router.broker.server.client import Server, server
+from router.config.lookups import RedisHashConfig
+from router.config.models import DeliverOnly
+from router.contracts import Clock
+from router.core.delivery.preparation import AllowedAddresses, Refused, Rules, prepare
+from router.core.lookups.dependencies import in_order
+from router.core.rendering import Rendered, compile_options
+from router.core.rendering.adjustments import destinations_of_event, marked, readdressed, restricted
+from router.core.rendering.templates import NO_RECORDS, Records
+from router.engine.calling.accidents import error_text
+from router.engine.composition import plugin_of
+from router.engine.composition_lookups import lookups_of
+from router.engine.delivery.single_attempt import AttemptResult, SingleAttempt
+from router.engine.runtime import Runtime
+from router.errors import ConfigError, Problem, Reason, RouterError, TransientError, UnavailableError, text_of
+from router.events import Event
+from router.ops.loading import Loaded
+from router.ops.logs import redacted
+
+MARK = "[test]"
+"""The mark before each text for people."""
+
+ORIGIN = "send-test"
+"""The source and the route of a test message."""
+
+
+class NoRecipientError(RouterError):
+    """A sink that has no recipient to replace."""
+
+
+class NotSent(msgspec.Struct, frozen=True):
+    """The decision to make no attempt. `kind` is `only`, or the reason for which the daemon would make none."""
+
+    kind: str
+    detail: str
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """The result of sending a test message. Either `not_sent` or `attempt` is None.
+
+    `rendered` has the options and the recipients, None if the message could not be prepared. `excluded` are the
+    recipients that `deliver: {only: …}` does not allow; they are not among those of `rendered`.
+    """
+
+    rendered: Rendered | None = None
+    excluded: tuple[str, ...] = ()
+    not_sent: NotSent | None = None
+    attempt: AttemptResult | None = None
+
+    @property
+    def delivered(self) -> bool:
+        """True if the sink has delivered the message."""
+        return self.attempt is not None and self.attempt.error is None
+
+
+def with_recipient(loaded: Loaded, name: str, address: str) -> Loaded:
+    """Return a configuration whose sink `name` writes to another recipient.
+
+    Raises `NoRecipientError` if the sink has none, and `TemplateFaults` for an invalid address.
+    """
+    sink = loaded.config.sinks[name]
+    options = readdressed(sink.options, [address])
+    if options is None:
+        raise NoRecipientError(f"the sink {name} ({loaded.types[name].name}) has no recipient that can be replaced")
+    sinks = {**loaded.config.sinks, name: sink.model_copy(update={"options": options})}
+    template = compile_options(options, loaded.environment.with_lookups)
+    config = loaded.config.model_copy(update={"sinks": sinks})
+    return replace(loaded, config=config, templates={**loaded.templates, (name, None): template})
+
+
+class TrialDelivery:
+    """A test message to the sink `name`.
+
+    `redis_url` returns the URL of the router's own Redis, or raises `UnavailableError`. It is called only if the sink or
+    one of its lookups uses that server.
+    """
+
+    def __init__(self, name: str, loaded: Loaded, redis_url: Callable[[], str], clock: Clock) -> None:
+        self._name = name
+        self._loaded = loaded
+        self._redis_url = redis_url
+        self._clock = clock
+        self._timeout = loaded.config.sinks[name].host.timeout
+        self._template = loaded.templates[name, None]
+        # The operator, who chose a literal recipient, may send a test whatever the condition says. A recipient from the
+        # event is a person who may have opted out.
+        options = loaded.config.sinks[name].options
+        self._only_if = loaded.only_if.get((name, None)) if destinations_of_event(options) else None
+
+    async def send(self, event: Event) -> Trial:
+        """Send the message of an event and return the result.
+
+        Raises `UnavailableError` if the Redis of the router or the store of a lookup can't be reached, and `ConfigError`
+        for an invalid URL, and if the plugin's class can't be created.
+        """
+        if any(target.url is None for target in self._loaded.config.sinks[self._name].options.redis_targets):
+            self._redis_url()
+        prepared = await self._prepared(event)
+        if isinstance(prepared, NotSent):
+            return Trial(not_sent=prepared)
+        rendered, excluded = self._allowed(prepared)
+        if isinstance(rendered, NotSent):
+            return Trial(excluded=excluded, not_sent=rendered)
+        caller, context = plugin_of(self._name, self._loaded, self._clock, self._server)
+        try:
+            made = await SingleAttempt(caller, self._timeout, self._clock).make(event, rendered.options)
+        finally:
+            await context.close()
+        return Trial(rendered, excluded, attempt=made)
+
+    async def _prepared(self, event: Event) -> Rendered | NotSent:
+        """Return the rendered and marked options.
+
+        A text that can't be rendered is not sent, even if the daemon would send the JSON line in its place.
+        """
+        now = self._clock.now()
+        records = await self._records(event, now)
+
+        def find(_event: Event, _names: frozenset[str], _now: float) -> Records:
+            if isinstance(records, Exception):
+                raise records
+            return records
+
+        prepared = prepare(event, Rules(self._template, None, self._only_if), now, find)
+        if isinstance(prepared, Refused):
+            return NotSent(prepared.reason, prepared.detail)
+        if prepared.degraded:
+            return NotSent(Reason.TEMPLATE, prepared.degraded)
+        try:
+            return msgspec.structs.replace(prepared, options=marked(prepared.options, MARK))
+        except Exception as error:  # noqa: BLE001  # the escaping of a text is code of the plugin
+            return NotSent(Reason.TEMPLATE, error_text(error, redacted))
+
+    async def _records(self, event: Event, now: float) -> Records | Exception:
+        """Return the records of the lookups that the sink uses, or why there are none."""
+        names = self._template.names if self._only_if is None else self._template.names | self._only_if.names
+        known = self._loaded.lookups
+        wanted = frozenset(names & known.keys())
+        if not wanted:
+            return NO_RECORDS
+        used = [
+            name for group in in_order({name: each.needs for name, each in known.items()}, wanted) for name in group
+        ]
+        keys = [known[name].config.keys for name in used]
+        needs_redis = any(isinstance(each, RedisHashConfig) and each.url is None for each in keys)
+        own = self._redis_url() if needs_redis else ""
+        around = Runtime(ORIGIN, own, None, _ignore, _ignore, self._clock)
+        lookups = lookups_of(replace(self._loaded, lookups={name: known[name] for name in used}), around)
+        try:
+            [found] = await lookups.find([event], [wanted], now)
+        finally:
+            await lookups.close()
+        if isinstance(found, TransientError):
+            raise UnavailableError(redacted(text_of(found)))
+        return found
+
+    def _allowed(self, rendered: Rendered) -> tuple[Rendered | NotSent, tuple[str, ...]]:
+        """Return the message to the recipients that `deliver: {only: …}` allows, and the recipients that it excludes."""
+        deliver = self._loaded.config.deliver
+        if not isinstance(deliver, DeliverOnly) or self._loaded.types[self._name].local:
+            return rendered, ()
+        parted = AllowedAddresses(deliver.only).split(rendered, mail=self._template.mail)
+        if parted is None:
+            return rendered, ()
+        allowed, excluded = parted
+        if not allowed:
+            globs = ", ".join(deliver.only)
+            why = f"allows only {globs}" if excluded else f"allows only addresses ({globs}), and this sink has none"
+            return NotSent("only", f"deliver.only {why}"), tuple(excluded)
+        options = restricted(rendered.options, allowed)
+        return msgspec.structs.replace(rendered, options=options, addresses=tuple(allowed)), tuple(excluded)
+
+    def _server(self, url: str | None) -> Server:
+        """Return the Redis server of a URL, for the context of the plugin. Raises `ConfigError`."""
+        try:
+            own = self._redis_url() if url is None else url
+        except UnavailableError as error:
+            raise ConfigError([Problem(str(error))]) from None
+        return server(own, client_name=f"event-router:{ORIGIN}:sink:{self._name}")
+
+
+def _ignore(_text: str) -> None:
+    """Do nothing with a text about waiting: a test message does not wait."""
