@@ -80,7 +80,7 @@ def test_builtins_import_the_api_and_their_own_modules_alone():
     assert {file.relative_to(builtins_folder()).parts[0] for file in files} == {
         "chat",
         "email",
-        "log.py",
+        "log",
         "redis",
         "webhook",
     }

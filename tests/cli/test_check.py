@@ -204,6 +204,41 @@ def test_a_log_that_this_user_may_not_write_is_a_warning(folder, path, severity,
     (folder / "closed").chmod(0o700)
 
 
+def test_a_socket_of_a_log_that_can_not_be_written_is_said(folder):
+    """The socket of a service may be away, another thing than a socket, or one that this user may not use."""
+    sinks = {"good": "there", "away": "away", "file": "file", "theirs": "theirs"}
+    with contextlib.ExitStack() as opened:
+        for name in ("there", "theirs"):
+            opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)).bind(str(folder / name))
+        (folder / "theirs").chmod(0o400)
+        (folder / "there").chmod(0o666)
+        (folder / "file").touch()
+        lines = [f"  {name}: {{type: log, target: syslog, socket: {folder}/{at}}}\n" for name, at in sinks.items()]
+        config = LOG.replace("sinks: [audit]", "sinks: [good, away, file, theirs]")
+        (folder / "config.yaml").write_text(config + "".join(lines))
+        done = check_without_rights(folder, "--json")
+    (report,) = json.loads(done.stdout)
+    found = [(each["path"], each["severity"], each["message"]) for each in report["problems"]]
+    assert found == [
+        (
+            "sinks.away",
+            "note",
+            f"this user sees no socket {folder}/away, so deliveries would wait until a service listens there",
+        ),
+        ("sinks.file", "warning", f"{folder}/file is not a socket"),
+        (
+            "sinks.theirs",
+            "warning",
+            f"this user may not write to the socket {folder}/theirs; to see who may: ls -ld {folder}/theirs",
+        ),
+    ]
+    told = {name: (sink["socket"], sink["writable"]) for name, sink in report["summary"]["sinks"].items()}
+    assert told == {name: (f"{folder}/{at}", name == "good") for name, at in sinks.items()}
+    shown = check_without_rights(folder).stdout
+    assert f"writes to the socket {folder}/there\n" in shown
+    assert f"writes to the socket {folder}/away, WHICH THIS USER MAY NOT" in shown
+
+
 def test_a_file_in_the_way_of_a_log_is_said(folder):
     (folder / "file").write_text("")
     done = run("check", cwd=folder, env={"LOGS_DIRECTORY": str(folder / "file")})

@@ -19,7 +19,7 @@ import pytest
 
 from router.errors import SinkError, TransientError
 from router.events import json_line
-from tests.support.sinks import all_written, is_written, make_event, open_sink, plugin_module
+from tests.support.sinks import all_written, is_written, make_event, open_sink
 from tests.support.users import NOBODY, as_root
 
 
@@ -148,7 +148,7 @@ async def test_an_error_of_the_system_is_transient(tmp_path, monkeypatch):
             raise PermissionError(errno.EACCES, "Permission denied")
 
         with monkeypatch.context() as patched:
-            patched.setattr(plugin_module("log").os, "open", refuse)
+            patched.setattr(os, "open", refuse)
             with pytest.raises(TransientError, match="Permission denied"):
                 await sink.deliver_batch(events(0))
         await sink.deliver_batch(events(0))
@@ -300,7 +300,6 @@ async def test_a_line_torn_before_another_writers_is_ended(tmp_path, monkeypatch
     """When somebody else has written behind the torn line it can't be cut off any more."""
     file = tmp_path / "audit.jsonl"
     batch = events(1, 3)
-    module_os = plugin_module("log").os
     real = os.write
 
     async with open_sink("log", {"path": str(file)}) as sink:
@@ -316,7 +315,7 @@ async def test_a_line_torn_before_another_writers_is_ended(tmp_path, monkeypatch
             raise OSError(errno.ENOSPC, "No space left on device")
 
         with monkeypatch.context() as patched:
-            patched.setattr(module_os, "write", write)
+            patched.setattr(os, "write", write)
             results = await sink.deliver_batch(batch)
         written, waiting = outcomes(results, batch)
         assert [event.id for event in written] == ["1"]

@@ -15,7 +15,16 @@ def test_is_registered_as_a_local_memory_sink_of_one_worker():
     assert (registered.queue, registered.concurrency, registered.local) == ("memory", 1, True)
 
 
-@pytest.mark.parametrize("values", [{"path": "a.log"}, {"target": "stdout"}, {"target": "stderr", "template": "x"}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"path": "a.log"},
+        {"target": "stdout"},
+        {"target": "stderr", "template": "x"},
+        {"target": "journald"},
+        {"target": "syslog", "socket": f"/{'x' * 106}"},
+    ],
+)
 def test_takes(values):
     assert values.items() <= validate("log", values).model_dump(mode="json").items()
 
@@ -28,8 +37,14 @@ def test_takes(values):
         ({"path": ""}, "at least 1 character"),
         ({"path": "{{ event.channel }}.log"}, "can't hold a template"),
         ({"path": "a\0b"}, "NUL"),
-        ({"target": "journald"}, "'stdout' or 'stderr'"),
-        ({"target": "syslog"}, "'stdout' or 'stderr'"),
+        ({"path": "a.log", "target": "journald"}, "either `path` (a file) or `target`"),
+        ({"target": "systemd"}, "'stdout', 'stderr', 'journald' or 'syslog'"),
+        ({"path": "a.log", "socket": "/dev/log"}, "`socket` goes with `target: journald` or `target: syslog`"),
+        ({"target": "stdout", "socket": "/dev/log"}, "`socket` goes with `target: journald` or `target: syslog`"),
+        ({"target": "syslog", "socket": "log"}, "must be an absolute path"),
+        ({"target": "syslog", "socket": "/run/{{ event.channel }}"}, "`socket` is the same for all events"),
+        ({"target": "syslog", "socket": "/a\0b"}, "NUL"),
+        ({"target": "syslog", "socket": f"/{'ü' * 54}"}, "more than 107 bytes"),
         ({"path": 5}, "valid string"),
         ({"path": "a.log", "format": "json"}, "not permitted"),
     ],

@@ -141,12 +141,16 @@ async def test_writes_to_the_streams_of_the_process(target, capfd):
     os.fstat({"stdout": 1, "stderr": 2}[target])  # closing the sink leaves the stream open
 
 
+def descriptors() -> dict[str, int]:
+    """The table by which the sink finds stdout and stderr."""
+    return plugin_module("log").LineWriter.__init__.__globals__["DESCRIPTORS"]
+
+
 @pytest.fixture
 def stdout_pipe(monkeypatch):
     """Stdout is a pipe; gives its reading end."""
     reading, writing = os.pipe()
-    module = plugin_module("log")
-    monkeypatch.setitem(module.DESCRIPTORS, "stdout", writing)
+    monkeypatch.setitem(descriptors(), "stdout", writing)
     yield reading
     os.close(writing)
 
@@ -161,8 +165,7 @@ async def test_stdout_whose_reader_went_away_is_transient(stdout_pipe):
 
 async def test_a_non_blocking_stdout_gets_everything(stdout_pipe):
     reader = Reader(stdout_pipe)
-    module = plugin_module("log")
-    os.set_blocking(module.DESCRIPTORS["stdout"], False)
+    os.set_blocking(descriptors()["stdout"], False)
     async with open_sink("log", {"target": "stdout"}) as sink:
         task = asyncio.create_task(sink.deliver_batch(events(0, 2000)))
         await stays(lambda: not task.done(), 0.02)
@@ -173,8 +176,7 @@ async def test_a_non_blocking_stdout_gets_everything(stdout_pipe):
 
 
 async def test_a_closed_stdout_is_the_sinks_fault(monkeypatch):
-    module = plugin_module("log")
-    monkeypatch.setitem(module.DESCRIPTORS, "stdout", 999_999)
+    monkeypatch.setitem(descriptors(), "stdout", 999_999)
     with pytest.raises(SinkError, match="Bad file descriptor"):
         async with open_sink("log", {"target": "stdout"}):
             pass

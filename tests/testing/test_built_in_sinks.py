@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from router.testing import Failure, HttpService, Report, check_sink, make_event
+from tests.support.datagrams import DatagramService
 from tests.support.sinks import built_ins
 from tests.support.smtp import Postbox, smtp_server
 
@@ -86,6 +89,13 @@ async def test_log(tmp_path):
     report = await check_sink("log", {"path": tmp_path / "audit.jsonl", "template": TEXT})
     assert not_checked(report) == ["failures", "retry-after", "cancellation"]
     assert (tmp_path / "audit.jsonl").read_text().startswith("Hello\n")
+
+
+@pytest.mark.parametrize("target", ["journald", "syslog"])
+async def test_log_by_datagrams(target):
+    with tempfile.TemporaryDirectory() as folder, DatagramService(Path(folder, "socket")) as service:
+        options = {"target": target, "socket": service.path, "template": TEXT}
+        assert not_checked(await check_sink("log", options, service=service)) == ["retry-after"]
 
 
 @pytest.mark.parametrize("body", [{"json": {"text": TEXT}}, {"form": {"text": TEXT}}, {"batch_as": "array"}, {}])

@@ -152,6 +152,9 @@ def _sink(loaded: Loaded, name: str) -> dict[str, Any]:
     file = written_files.written_file(loaded, name)
     if file is not None:
         document |= {"path": str(file), "writable": written_files.judge(file).writable}
+    socket = written_files.written_socket(loaded, name)
+    if socket is not None:
+        document |= {"socket": str(socket), "writable": written_files.judge_socket(socket).writable}
     return document
 
 
@@ -223,8 +226,9 @@ def _route_line(route: dict[str, Any]) -> str:
 
 def _sink_line(name: str, sink: dict[str, Any]) -> str:
     line = f"{name}: {sink['type']} ({sink['origin']})"
-    if "path" in sink:
-        line += f", writes {sink['path']}" + ("" if sink["writable"] else ", WHICH THIS USER MAY NOT")
+    where = sink.get("path") or ("socket" in sink and f"to the socket {sink['socket']}")
+    if where:
+        line += f", writes {where}" + ("" if sink["writable"] else ", WHICH THIS USER MAY NOT")
     return line
 
 

@@ -1,4 +1,4 @@
-"""Checks whether this user may write the files of the configured sinks; floor 7."""
+"""Checks whether this user may write to the files and local sockets of the configured sinks; floor 7."""
 
 from __future__ import annotations
 
@@ -22,8 +22,14 @@ def written_file(loaded: Loaded, name: str) -> Path | None:
     return loaded.write_base / path if isinstance(path, str) else None
 
 
+def written_socket(loaded: Loaded, name: str) -> Path | None:
+    """Return the local socket of another service that a sink writes to, or None."""
+    path = getattr(loaded.config.sinks[name].options, "socket_path", None) if loaded.types[name].local else None
+    return Path(path) if isinstance(path, str) else None
+
+
 class Verdict(NamedTuple):
-    """The answer whether a file can be written, with a message and its severity if there is a problem."""
+    """The answer whether a file or socket can be written, with a message and its severity if there is a problem."""
 
     writable: bool
     severity: str = ""
@@ -31,14 +37,14 @@ class Verdict(NamedTuple):
 
 
 def problems(loaded: Loaded) -> list[Problem]:
-    """Return a warning for each file that can't be written, and a note for each missing folder.
+    """Return a warning for each file or socket that can't be written, and a note for each missing folder or socket.
 
-    A missing folder is only a note, because `check` may run on another machine than the router.
+    A missing folder or socket is only a note, because `check` may run on another machine than the router.
     """
     found = []
     for name in loaded.config.sinks:
-        file = written_file(loaded, name)
-        verdict = judge(file) if file else Verdict(writable=True)
+        file, socket = written_file(loaded, name), written_socket(loaded, name)
+        verdict = judge(file) if file else judge_socket(socket) if socket else Verdict(writable=True)
         if verdict.why:
             found.append(replace(loaded.placed(verdict.why, "sinks", name), severity=verdict.severity))
     return found
@@ -68,6 +74,17 @@ def judge(file: Path) -> Verdict:
     if _may_add(folder.parent):
         return Verdict(writable=True, severity="note", why=f"{gap}; the router makes it with the first line")
     return _not(f"{gap}, and this user may not make it; {_see(folder.parent)}")
+
+
+def judge_socket(path: Path) -> Verdict:
+    """Return whether a local socket can be written to."""
+    if not _is_there(path):
+        why = f"this user sees no socket {path}, so deliveries would wait until a service listens there"
+        return Verdict(writable=False, severity="note", why=why)
+    if not path.is_socket():
+        return _not(f"{path} is not a socket")
+    can = os.access(path, os.W_OK)
+    return Verdict(writable=True) if can else _not(f"this user may not write to the socket {path}; {_see(path)}")
 
 
 def _not(why: str) -> Verdict:

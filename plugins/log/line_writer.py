@@ -1,7 +1,7 @@
-"""Built-in sink `log`: one line per event, to a file, a named pipe, stdout or stderr.
+"""Lines to a file, a named pipe, stdout or stderr.
 
 A batch is one write. Regular files are written in the event loop, because the page cache accepts a batch in microseconds.
-Pipes, terminals and FIFOs are written in a thread, because a reader can block them. The sink knows to the byte how much a
+Pipes, terminals and FIFOs are written in a thread, because a reader can block them. The writer knows to the byte how much a
 failed or interrupted write has written, so a retry neither tears a line nor repeats one.
 """
 
@@ -11,35 +11,19 @@ import asyncio
 import contextlib
 import errno
 import os
-import select
 import stat
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from router.api import Event, Result, SinkContext, SinkError, TransientError, escape
 
-from router.api import (
-    Event,
-    RegisterSink,
-    Result,
-    Sink,
-    SinkContext,
-    SinkError,
-    SinkOptions,
-    Template,
-    TransientError,
-    escape,
-    hookimpl,
-    json_line,
-    json_lines,
-)
+from .lines import encode
+from .log_files import ends_torn, open_trusted
+from .log_options import LogOptions
+from .stream_job import StreamJob
 
-FILE_MODE = 0o640
 FOLDER_MODE = 0o750
 DESCRIPTORS = {"stdout": 1, "stderr": 2}
-OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 # Errors that a retry does not solve: the configured path can't be a log file.
 NOT_A_LOG = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EBADF, errno.EINVAL})
@@ -48,101 +32,9 @@ REMEMBERED = 10_000
 """The largest number of remembered deliveries from interrupted writes. Their retry succeeds without writing again."""
 
 
-class LogOptions(SinkOptions):
-    """The options of a log sink: the file or stream, and the template of the lines."""
+class LineWriter:
+    """Writes lines to one file or stream."""
 
-    path: str | None = Field(
-        default=None, min_length=1, description="The file; relative to the folder of written files."
-    )
-    target: Literal["stdout", "stderr"] | None = Field(default=None, description="A stream instead of a file.")
-    template: Template | None = Field(
-        default=None, description="One line of text for each event; default: the JSON line."
-    )
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        """Check that exactly one of `path` and `target` is given, and that the path is valid."""
-        if (self.path is None) == (self.target is None):
-            raise ValueError("a log needs either `path` (a file) or `target` (stdout or stderr)")
-        if self.path is not None and ("{{" in self.path or "{%" in self.path):
-            raise ValueError("`path` is one file for all events: it can't hold a template")
-        if self.path is not None and "\0" in self.path:
-            raise ValueError("`path` can't hold a NUL character")
-        return self
-
-    def preview(self, event: Event) -> str:  # noqa: ARG002  # the text of the options is what is written
-        """Return the line that `template` gives; empty without a template, because the JSON line has the event's id."""
-        return "" if self.template is None else escape(self.template)
-
-
-def encode(batch: Sequence[tuple[Event, LogOptions]]) -> bytes:
-    """Return the lines of a batch, each ended by the only newline in it."""
-    events: list[Event] = []
-    for event, options in batch:
-        if options.template is not None:
-            return b"".join(_encode_one(event, options) for event, options in batch)
-        events.append(event)
-    return json_lines(events)
-
-
-def _encode_one(event: Event, options: LogOptions) -> bytes:
-    if options.template is None:
-        return json_line(event) + b"\n"
-    return escape(options.template).encode("utf-8", "backslashreplace") + b"\n"
-
-
-class _Job:
-    """A batch that a thread writes to a stream that may be slow. `written` is the number of bytes written so far."""
-
-    def __init__(self, fd: int, data: bytes, lead: int, batch: Sequence[tuple[Event, LogOptions]]) -> None:
-        self.data = data
-        self.lead = lead
-        self.batch = batch
-        self.written = 0
-        self.error: OSError | None = None
-        self.finished = asyncio.Event()
-        self.orphaned = False  # the sink has dropped the descriptor, so the end of the job closes it
-        self._fd = fd
-        self._loop = asyncio.get_running_loop()
-        self._claim = threading.Lock()
-
-    def run(self) -> None:
-        """Write the batch, or as much of it as possible; runs in a thread."""
-        if not self._claim.acquire(blocking=False):
-            return
-        view = memoryview(self.data)
-        try:
-            while self.written < len(view):
-                self.written += self._write_some(view[self.written : self.written + 65536])
-        except OSError as error:
-            self.error = error
-        finally:
-            with contextlib.suppress(RuntimeError):  # the event loop is closed, so no task waits for the result
-                self._loop.call_soon_threadsafe(self._finish)
-
-    def abandon(self) -> bool:
-        """Prevent the job from starting; return False if it has started."""
-        return self._claim.acquire(blocking=False)
-
-    def _write_some(self, data: memoryview) -> int:
-        try:
-            return os.write(self._fd, data)
-        except BlockingIOError:  # another process that shares this stream made it non-blocking
-            poll = select.poll()
-            poll.register(self._fd, select.POLLOUT)
-            poll.poll()
-            return 0
-
-    def _finish(self) -> None:
-        self.finished.set()
-        if self.orphaned:
-            os.close(self._fd)
-
-
-class LogSink(Sink):
-    """The log sink; see the module."""
-
-    local: ClassVar[bool] = True
     _context: SinkContext
 
     def __init__(self, options: LogOptions) -> None:
@@ -155,7 +47,7 @@ class LogSink(Sink):
         self._regular = False
         self._torn = False  # the last bytes in the file are an incomplete line
         self._turn = asyncio.Lock()
-        self._job: _Job | None = None  # the last job; if it outlives its delivery, the next delivery waits for it
+        self._job: StreamJob | None = None  # the last job; if it outlives its delivery, the next delivery waits for it
         self._already: set[str] = set()  # keys of deliveries that such a job wrote after their attempt had ended
 
     async def open(self, context: SinkContext) -> None:
@@ -212,7 +104,7 @@ class LogSink(Sink):
                 os.set_blocking(
                     self._fd, True
                 )  # it was opened non-blocking, because opening a FIFO would block the event loop
-            self._torn = self._regular and self._path is not None and _ends_torn(self._path, status.st_size)
+            self._torn = self._regular and self._path is not None and ends_torn(self._path, status.st_size)
         except OSError as error:
             self._close()
             raise self._failure(error) from None
@@ -303,7 +195,7 @@ class LogSink(Sink):
         return [self._answer if is_done else next(results) for is_done in done]
 
     async def _run(self, batch: Sequence[tuple[Event, LogOptions]]) -> Sequence[Result]:
-        job = self._job = _Job(self._fd, *self._encode(batch), batch)
+        job = self._job = StreamJob(self._fd, *self._encode(batch), batch)
         try:
             await self._context.run_blocking(job.run)
         except BaseException:  # the delivery was cancelled or the thread pool closes; the job may go on nevertheless
@@ -323,7 +215,7 @@ class LogSink(Sink):
             self._already.clear()
         self._already.update(event.key for event, _ in job.batch[:whole])
 
-    def _end(self, job: _Job) -> int:
+    def _end(self, job: StreamJob) -> int:
         """Forget the job; return how many of its events are written."""
         self._job = None
         if job.orphaned:
@@ -332,45 +224,3 @@ class LogSink(Sink):
             return self._clean_up(job.data, job.lead, job.written)
         self._torn = False
         return len(job.batch)
-
-
-def open_trusted(path: str) -> int:
-    """Open a log file and return its descriptor; follow a link only if root, this user or the folder's owner made it.
-
-    In a folder where everybody may make files, such as /tmp, another user could put a link to a file of ours at the path.
-    Raises `OSError`, `ELOOP` for such a link. The rule is that of Linux's `fs.protected_symlinks`, which not every system
-    has.
-    """
-    try:
-        return os.open(path, OPEN | os.O_NOFOLLOW, FILE_MODE)
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        link = os.lstat(path)
-        if link.st_uid not in {0, os.geteuid(), Path(path).parent.stat().st_uid}:
-            raise
-    fd = os.open(path, OPEN, FILE_MODE)
-    if not os.path.samestat(link, os.lstat(path)):  # the path was replaced by another link after the check
-        os.close(fd)
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-    return fd
-
-
-def _ends_torn(path: str, size: int) -> bool:
-    """Return True if the file's last line is incomplete, because an earlier process died or the disk was full."""
-    if not size:
-        return False
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return False  # the file is not readable for this user
-    try:
-        return os.pread(fd, 1, size - 1) not in {b"\n", b""}
-    finally:
-        os.close(fd)
-
-
-@hookimpl
-def register_sinks(register: RegisterSink) -> None:
-    """Register the type `log`."""
-    register("log", LogSink, options=LogOptions, queue="memory", concurrency=1)

@@ -1,0 +1,58 @@
+"""Entries of the systemd journal, as journald's native protocol has them (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/).
+
+An entry is a datagram of fields. An entry that is too large for a datagram goes into a sealed memory file, whose
+descriptor is sent instead.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from router.api import Event, json_line
+
+if TYPE_CHECKING:
+    from .log_options import LogOptions
+
+IDENTIFIER = "event-router"
+INFORMATIONAL = "6"
+
+
+def journal_entry(event: Event, options: LogOptions) -> bytes:
+    """Return the entry of an event. Values may hold any character; nothing is escaped."""
+    text = options.template
+    message = json_line(event) if text is None else text.encode("utf-8", "backslashreplace")
+    fields = {
+        "PRIORITY": INFORMATIONAL,
+        "SYSLOG_IDENTIFIER": IDENTIFIER,
+        "EVENT_ID": event.id,
+        "SOURCE": event.source,
+        "CHANNEL": event.channel,
+        "ROUTE": event.route,
+    }
+    others = (_field(name, value.encode("utf-8", "backslashreplace")) for name, value in fields.items())
+    return b"".join((_field("MESSAGE", message), *others))
+
+
+def _field(name: str, value: bytes) -> bytes:
+    """Return a field. A value with a line break is preceded by its length: 64 bits, little-endian."""
+    key = name.encode()
+    if b"\n" not in value:
+        return key + b"=" + value + b"\n"
+    return key + b"\n" + len(value).to_bytes(8, "little") + value + b"\n"
+
+
+def sealed_file(content: bytes) -> int:
+    """Return the descriptor of a memory file with this content that nobody can change any more. Raises `OSError`."""
+    fd = os.memfd_create("event-router-log", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(fd, left) :]
+        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
