@@ -26,4 +26,4 @@ def test_a_recipe_holds(recipe, tmp_path):
 def test_the_page_names_each_of_them():
     page = (ROOT / "docs" / "recipes" / "README.md").read_text()
     assert [path.name for path in RECIPES if f"({path.name})" not in page] == []
-    assert len(RECIPES) == 5
+    assert len(RECIPES) == 10
