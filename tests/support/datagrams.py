@@ -89,12 +89,15 @@ class DatagramService:
         self._reads = False
 
     def fill(self) -> None:
-        """Use up the room for datagrams."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as filler:
-            filler.connect(self.path)
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    filler.send(FILLER)
+        """Use up the room for datagrams. A sender may have less room than the receiver, so several send."""
+        full = False
+        while not full:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as filler:
+                filler.connect(self.path)
+                full = True
+                with contextlib.suppress(BlockingIOError):
+                    while filler.send(FILLER):
+                        full = False
 
     def fail(self, failure: Failure, times: int | None = None) -> None:
         """Go away, or fall silent. A service can't refuse a datagram, ask for time, or count attempts while it is away."""
