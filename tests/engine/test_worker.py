@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,7 @@ import structlog
 from router.engine.calling.plugin_processes import PluginProcesses
 from router.errors import PartialError, PermanentError, Reason, SinkError, TransientError
 from router.options import Addresses, SinkOptions, Template, Text
-from tests.support.engine import bench, make_event
+from tests.support.engine import SteppedClock, bench, make_event
 from tests.support.waiting import block, stays, until
 
 
@@ -574,7 +575,7 @@ async def test_deliver_only_matches_other_addresses_as_they_are_written():
 
 
 PROCESS_PLUGIN = """
-import os, time
+import os, resource, signal, time
 from pydantic import Field
 from router.api import PermanentError, PartialError, SinkOptions, Template, TransientError, hookimpl
 
@@ -585,8 +586,12 @@ def work(event, options):
     what = event.payload
     if what == "exit" and event.attempt == 1:
         os._exit(9)
+    if what == "segfault" and event.attempt == 1:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.kill(os.getpid(), signal.SIGSEGV)
     if what == "hang" and event.attempt == 1:
-        time.sleep(60)
+        open(options.path + ".hangs", "w").close()
+        time.sleep(600)
     if what == "permanent":
         raise PermanentError("never")
     if what == "wait" and not os.path.exists(options.path + ".asked"):
@@ -601,44 +606,60 @@ def register_sinks(register):
 """
 
 
-@pytest.mark.parametrize("name", ["work.py", "work/doing.py"])
-async def test_a_process_serves_crashes_and_is_killed_alone(tmp_path: Path, name):
+def process_plugin(folder: Path, name: str, text: str = PROCESS_PLUGIN):
+    """The sink type of a drop-in of one file, or of a folder with `doing.py`, and the options of a file to write."""
     from router.plugin_loading.plugin_manager import load_plugins
 
-    folder = tmp_path / "plugins"
-    file = folder / name
+    file = folder / "plugins" / name
     file.parent.mkdir(mode=0o755, parents=True)
-    folder.chmod(0o755)
-    file.write_text(PROCESS_PLUGIN)
+    (folder / "plugins").chmod(0o755)
+    file.write_text(text)
     file.chmod(0o644)
     if name != "work.py":
         (file.parent / "__init__.py").write_text("from .doing import register_sinks\n")
-    kind = load_plugins([folder], entry_points=False).sinks["work"]
-    out = tmp_path / "out"
-    options = kind.options.model_validate({"to-file": f"{out}{{{{ '' }}}}"})
+        (file.parent / "__init__.py").chmod(0o644)
+    kind = load_plugins([folder / "plugins"], entry_points=False).sinks["work"]
+    return kind, kind.options.model_validate({"to-file": f"{folder / 'out'}{{{{ '' }}}}"})
+
+
+@pytest.mark.parametrize("name", ["work.py", "work/doing.py"])
+async def test_a_process_serves_crashes_and_is_killed_alone(tmp_path: Path, name):
+    kind, options = process_plugin(tmp_path, name)
+    out, clock = tmp_path / "out", SteppedClock()
     async with bench(
-        kind.sink, options=options, execution="process", origin=kind.origin, name="work", timeout="20s"
+        kind.sink,
+        options=options,
+        execution="process",
+        origin=kind.origin,
+        sources=kind.sources,
+        name="work",
+        timeout="10m",  # no machine is so slow that a process is not started by then
+        clock=clock,
     ) as at:
-        for what in ("good", "exit", "permanent", "wait", "hang"):
+        for what in ("good", "exit", "segfault", "permanent", "wait", "hang"):
             at.put(make_event(f'"{what}"'.encode()))
+        await until((tmp_path / "out.hangs").exists)
+        clock.ahead = 600.0
         await at.settled()
     lines = sorted(line.split(" ", 1)[1] for line in out.read_text().splitlines())
-    assert lines == ["exit 2", "good 1", "hang 2", "wait 1"]
+    assert lines == ["exit 2", "good 1", "hang 2", "segfault 2", "wait 1"]
     assert [letter.detail for letter in at.letters.kept] == ["never"]
 
 
 async def test_a_process_gives_the_answer_of_its_sink(tmp_path: Path):
-    from router.plugin_loading.plugin_manager import load_plugins
-
-    folder = tmp_path / "plugins"
-    folder.mkdir(mode=0o755)
-    text = PROCESS_PLUGIN.replace('file.write(f"', 'return "id 1"; file.write(f"')
-    (folder / "work.py").write_text(text)
-    (folder / "work.py").chmod(0o644)
-    kind = load_plugins([folder], entry_points=False).sinks["work"]
+    kind, options = process_plugin(
+        tmp_path, "work.py", PROCESS_PLUGIN.replace('file.write(f"', 'return "id 1"; file.write(f"')
+    )
     processes = PluginProcesses(kind)
-    options = kind.options.model_validate({"to-file": str(tmp_path / "out")})
     assert await processes.deliver(make_event(b'"good"'), options) == "id 1"
+    processes.close()
+
+
+async def test_a_process_says_why_it_could_not_load_its_plugin(tmp_path: Path):
+    kind, options = process_plugin(tmp_path, "work/doing.py")
+    processes = PluginProcesses(replace(kind, sources={}))
+    with pytest.raises(SinkError, match=r"could not load the plugin: ModuleNotFoundError: there is neither doing\.py"):
+        await processes.deliver(make_event(b'"good"'), options)
     processes.close()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -65,6 +65,17 @@ class SetClock(SystemClock):
         return super().now() + self.ahead
 
 
+class SteppedClock(SystemClock):
+    """A monotonic clock that a test moves on, so that a long timeout is over at once; the wall clock goes on as it does."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+        """Seconds."""
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
+
+
 class Letters:
     """Keeps dead letters in a list."""
 
@@ -103,6 +114,7 @@ async def bench(
     max_wait: str = "0s",
     execution: Any = None,
     origin: str = "test",
+    sources: Mapping[Path, bytes] | None = None,
     name: str = "s",
     only: list[str] | None = None,
     start: bool = True,
@@ -121,7 +133,7 @@ async def bench(
     quick = {"timeout": "5s", "retry": {"initial": "1ms", "max_delay": "10ms"}, "breaker": {"reset": "10ms"}}
     keys = {**quick, "batch": {"max_wait": max_wait}, **keys}
     given = options or NoOptions()
-    kind = SinkType(name, sink, type(given), "memory", concurrency, None, execution, origin)
+    kind = SinkType(name, sink, type(given), "memory", concurrency, None, execution, origin, sources or {})
     clock = clock or SystemClock()
     threads = DaemonThreads("test", concurrency)
     host = HostKeys.model_validate({"type": name, **keys})

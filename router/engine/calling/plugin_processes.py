@@ -21,9 +21,10 @@ from router.errors import PartialError, PermanentError, SinkError, TransientErro
 from router.events import Event
 from router.options import SinkOptions
 from router.plugin_contracts import SinkType
-from router.plugin_loading.plugin_manager import load_again, load_plugins
+from router.plugin_loading.plugin_manager import Plugins, load_again, load_plugins
 
 _MOST_IDLE = 64  # idle processes at most; usually the sink's concurrency is a lower limit
+_LONGEST_END = 1.0  # seconds that a killed process gets to end
 
 _Failure = tuple[str, str, dict[str, Any]]
 """An error in the form sent between processes: class name, text, other arguments."""
@@ -48,19 +49,19 @@ class PluginProcesses:
         child = self._idle.pop() if self._idle else _Child(self._kind)
         try:
             outcome = await self._threads.run(child.call, event, options)
-        except (OSError, EOFError) as error:
-            child.kill()
-            raise TransientError(f"the sink's process ended ({child.exit_code()})") from error
-        except asyncio.CancelledError:
+        except (TransientError, asyncio.CancelledError):
             child.kill()
             raise
-        if len(self._idle) < _MOST_IDLE:
+        answer = outcome if isinstance(outcome, str) else None
+        error = None if outcome is None or answer is not None else _error(outcome)
+        # A sink at fault begins anew: its process may have failed to load the plugin for want of memory.
+        if len(self._idle) < _MOST_IDLE and not isinstance(error, SinkError):
             self._idle.append(child)
         else:
             child.kill()
-        if outcome is None or isinstance(outcome, str):
-            return outcome
-        raise _error(outcome)
+        if error is not None:
+            raise error
+        return answer
 
     def close(self) -> None:
         """Kill the idle processes and end the threads."""
@@ -76,26 +77,43 @@ class _Child:
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, kind.name, kind.origin, kind.sources), daemon=True)
         self._started = False
+        self._killed = False
         self._theirs = theirs
 
     def call(self, event: Event, options: SinkOptions) -> Any:
-        """Send one delivery to the process and wait for the outcome. Called in a thread."""
+        """Send one delivery to the process and wait for the outcome. Called in a thread.
+
+        Raises `TransientError` if the process can't be started, or ends.
+        """
+        try:
+            if not self._started:
+                self._start()
+            self._connection.send((event, options.model_dump(by_alias=True)))
+            return self._connection.recv()
+        except (OSError, EOFError) as error:
+            raise TransientError(f"the sink's process {self._ended(error)}") from error
+
+    def _start(self) -> None:
+        self._process.start()
+        self._theirs.close()
+        self._started = True
+        if self._killed:  # while it was started, when `kill` could not do it yet
+            self._process.kill()
+
+    def _ended(self, error: Exception) -> str:
+        """Kill the process if it is still there, wait for its end, and return how it ended."""
         if not self._started:
-            self._process.start()
-            self._theirs.close()
-            self._started = True
-        self._connection.send((event, options.model_dump(by_alias=True)))
-        return self._connection.recv()
+            return f"could not be started: {text_of(error)}"
+        self._process.kill()
+        self._process.join(_LONGEST_END)
+        return f"ended (exit code {self._process.exitcode})"
 
     def kill(self) -> None:
         """Kill the process."""
+        self._killed = True
         if self._started:
             self._process.kill()
         self._connection.close()
-
-    def exit_code(self) -> str:
-        self._process.join(1)
-        return f"exit code {self._process.exitcode}"
 
 
 def _serve(connection: Connection, name: str, origin: str, sources: Mapping[Path, bytes]) -> None:
@@ -106,13 +124,22 @@ def _serve(connection: Connection, name: str, origin: str, sources: Mapping[Path
         plugins = load_again(drop_in, sources)
     else:  # a built-in plugin or a package
         plugins = load_plugins(disable=lambda plugin: plugin.named != origin)
-    kind = plugins.sinks[name]
+    kind = plugins.sinks.get(name)
     while True:
         try:
             event, options = connection.recv()
         except EOFError:
             return
-        connection.send(_outcome(kind, event, kind.options.model_validate(options)))
+        if kind is None:
+            connection.send(_failure(SinkError(_unloaded(name, plugins))))
+        else:
+            connection.send(_outcome(kind, event, kind.options.model_validate(options)))
+
+
+def _unloaded(name: str, plugins: Plugins) -> str:
+    """Return why a process of the sink type has no such type, although the router has loaded it."""
+    why = [plugin.error for plugin in plugins.failures if plugin.error]
+    return f"its process could not load the plugin: {'; '.join(why) or f'it registers no sink type {name}'}"
 
 
 def _outcome(kind: SinkType, event: Event, options: SinkOptions) -> _Failure | dict[str, _Failure] | str | None:
