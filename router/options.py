@@ -331,6 +331,15 @@ class RedisTarget(NamedTuple):
     """The URL of the server; None for the router's own."""
 
 
+class OptionWarning(NamedTuple):
+    """A warning of `check` about an option that has a valid value and may not work, such as a program that is missing."""
+
+    option: str
+    """The key of the option."""
+    message: str
+    """The fault and its cure, in a sentence without a capital and a full stop."""
+
+
 class SinkOptions(BaseModel):
     """The base of a sink's options: strict types, unknown keys refused, frozen."""
 
@@ -339,6 +348,14 @@ class SinkOptions(BaseModel):
     @property
     def redis_targets(self) -> Sequence[RedisTarget]:
         """The channels and keys of Redis that the sink writes to, by which `check` finds loops. Empty by default."""
+        return ()
+
+    @property
+    def check_warnings(self) -> Sequence[OptionWarning]:
+        """The warnings that `check`, the start and a reload print for these options. Empty by default.
+
+        Look only at this machine, and only at what answers at once: `check` sends nothing and takes less than a second.
+        """
         return ()
 
     def preview(self, event: Event) -> str:  # noqa: ARG002  # for those that override it

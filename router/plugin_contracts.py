@@ -141,6 +141,8 @@ class Sink:
 
     local: ClassVar[bool] = False
     """True if the sink writes on this machine only. With `deliver: print` the router calls such a sink all the same."""
+    runs_programs: ClassVar[bool] = False
+    """True if the sink runs programs of the operator. The router refuses it without `allow_commands: true`."""
 
     async def open(self, context: SinkContext) -> None:
         """Prepare for deliveries. Called once before the first delivery, and again after an exception."""
@@ -216,3 +218,8 @@ class SinkType:
     def local(self) -> bool:
         """True if the sink writes on this machine only."""
         return bool(getattr(self.sink, "local", False))
+
+    @property
+    def runs_programs(self) -> bool:
+        """True if the sink runs programs, so that it needs `allow_commands: true`."""
+        return bool(getattr(self.sink, "runs_programs", False))

@@ -79,6 +79,7 @@ def test_builtins_import_the_api_and_their_own_modules_alone():
         assert all(node.level <= 1 for node in froms), file
     assert {file.relative_to(builtins_folder()).parts[0] for file in files} == {
         "chat",
+        "command",
         "email",
         "log",
         "redis",

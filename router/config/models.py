@@ -350,6 +350,7 @@ class RouterConfig(Model):
         default_factory=PluginsConfig,
         description="where drop-in plugins are looked for, and which plugins are switched off",
     )
+    allow_commands: bool = Field(False, description="whether sinks may run programs (`command`)")
     sources: dict[Name, SourceConfig] = Field(min_length=1, description="where events come from, by name")
     schemas: list[SchemaConfig] = Field(
         default_factory=list, description="the JSON Schema of each channel; the first entry that matches counts"

@@ -37,6 +37,7 @@ def configured(folders: Folders, **sections: Any) -> Iterator[Loaded]:
         "version": 1,
         "redis": {"url": NO_REDIS},
         "plugins": {"paths": plugin_paths(folders)},
+        "allow_commands": True,
         "sources": {"test": {"type": "pubsub", "channels": ["*"]}},
         "sinks": {"kept": {"type": "log", "path": "kept.jsonl"}},
         **sections,

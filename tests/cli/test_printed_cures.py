@@ -21,6 +21,7 @@ routes:
   - {id: everything, sinks: [audit]}
 """
 CURES = {
+    "chmod +x",
     "chmod o-r",
     "chmod o-w",
     "chmod g-w",
@@ -31,7 +32,8 @@ CURES = {
     "set HOLE",
 }
 """All that messages print. The last two are those of `redis.url`, see test_redis_origin.py, and of `appendfsync`, see
-tests/broker/test_embedded.py (`test_every_write_may_be_synced_…`)."""
+tests/broker/test_embedded.py (`test_every_write_may_be_synced_…`); `chmod +x` is carried out in
+tests/plugins/test_command_options.py."""
 
 
 def test_every_printed_cure_is_one_of_those_that_are_carried_out():

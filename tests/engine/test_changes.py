@@ -199,5 +199,6 @@ def test_other_sections(before, tmp_path):
         "dead_letters": {"max_events": 5},
         "shutdown": {"drain": "1s"},
         "unmatched": "dead-letter",
+        "allow_commands": True,
     }
     assert set(changes(before, loaded(tmp_path, **sections)).sections) == set(sections)

@@ -44,6 +44,32 @@ class SmtpService:
         self.spoken.set()
 
 
+class ProgramService:
+    """A program of the shell as a stand-in. It does as a file in its folder says, and adds a line to another one."""
+
+    SCRIPT = """cat > /dev/null
+        failure=$(cat failure)
+        case "$failure" in unavailable) exit 75 ;; refused) exit 1 ;; silent) exec sleep 1000 ;; esac
+        echo taken >> taken"""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.recover()
+
+    @property
+    def received(self) -> int:
+        taken = self.folder / "taken"
+        return taken.read_bytes().count(b"\n") if taken.exists() else 0
+
+    def fail(self, failure: Failure, times: int | None = None) -> None:
+        if failure == "busy" or times is not None:
+            raise NotImplementedError
+        (self.folder / "failure").write_text(failure)
+
+    def recover(self) -> None:
+        (self.folder / "failure").write_text("none")
+
+
 def not_checked(report: Report) -> list[str]:
     report.raise_for_failures()
     return [each.name for each in report.not_checked]
@@ -111,6 +137,12 @@ async def test_redis(redis_server, command):
     options = {command: "inbox:{{ payload.message }}", "url": redis_server.url}
     report = await check_sink("redis", options)
     assert not_checked(report) == ["failures", "retry-after", "cancellation"]
+
+
+async def test_command(tmp_path):
+    options = {"argv": ["sh", "-c", ProgramService.SCRIPT, "--", TEXT], "cwd": str(tmp_path), "env": {"TOKEN": "a b c"}}
+    report = await check_sink("command", options, service=ProgramService(tmp_path))
+    assert not_checked(report) == ["retry-after", "batch"]
 
 
 def test_every_built_in_sink_is_checked_here():

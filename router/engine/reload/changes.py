@@ -85,7 +85,7 @@ def changes(old: Loaded, new: Loaded) -> Changes:
         lookups=_difference(_lookups(old), _lookups(new)),
         sections=tuple(
             section
-            for section in ("schemas", "unmatched", "timezone", "dead_letters", "shutdown", "redis")
+            for section in ("allow_commands", "schemas", "unmatched", "timezone", "dead_letters", "shutdown", "redis")
             if _plain(getattr(before, section)) != _plain(getattr(now, section))
         ),
     )

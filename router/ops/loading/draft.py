@@ -46,6 +46,7 @@ class Draft:
     reader: TemplateReader = field(default_factory=TemplateReader)
     redis: RedisConfig = field(default_factory=RedisConfig)
     plugin_paths: PluginsConfig = field(default_factory=PluginsConfig)
+    allow_commands: bool = False
     sources: dict[str, SourceConfig] = field(default_factory=dict)
     schemas: list[tuple[SchemaConfig, SchemaRule, Node]] = field(default_factory=list)
     lookups: dict[str, CheckedLookup] = field(default_factory=dict)

@@ -107,6 +107,8 @@ class _Printer:
         paths = draft.plugin_paths.paths
         if paths:
             document["plugins"] = {"paths": [self._path(item) for item in items(find(root, "plugins", "paths"))]}
+        allowed = root.get("allow_commands")
+        document["allow_commands"] = False if allowed is None else self._raw(allowed, None)
         document["sources"] = {
             name: self._model(source, find(root, "sources", name), type(source))
             for name, source in draft.sources.items()

@@ -371,6 +371,7 @@ def _assembled(draft: Draft, deliver: str | None) -> RouterConfig:
         version=1,
         redis=draft.redis,
         plugins=draft.plugin_paths,
+        allow_commands=draft.allow_commands,
         sources=draft.sources,
         schemas=[config for config, _, _ in draft.schemas],
         lookups={name: lookup.config for name, lookup in draft.lookups.items()},

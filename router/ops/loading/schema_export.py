@@ -47,6 +47,7 @@ def config_schema(plugins: Plugins) -> Json:
         "include": _described({"anyOf": [_TEXT, _TEXTS]}, "files to merge into this one: a glob or a list of them"),
         "redis": _or_empty(simple["redis"]),
         "plugins": _or_empty(simple["plugins"]),
+        "allow_commands": simple["allow_commands"],
         "sources": _described(_named(_source()), fields["sources"]),
         "schemas": _or_empty(_described({"type": "array", "items": _model(SchemaConfig)}, fields["schemas"])),
         "lookups": _or_empty(_described(_lookups(plugins), fields["lookups"])),
@@ -75,7 +76,7 @@ def config_schema(plugins: Plugins) -> Json:
     }
 
 
-_SIMPLE = ("version", "redis", "plugins", "timezone", "dead_letters", "admin", "shutdown")
+_SIMPLE = ("version", "redis", "plugins", "allow_commands", "timezone", "dead_letters", "admin", "shutdown")
 
 
 def _expanded(model: type[BaseModel]) -> Json:

@@ -21,6 +21,7 @@ SECTIONS = (
     "include",
     "redis",
     "plugins",
+    "allow_commands",
     "sources",
     "schemas",
     "lookups",
@@ -54,6 +55,7 @@ def check_sections(draft: Draft) -> None:
     _version(root, problems)
     draft.redis = _simple(draft, "redis", draft.redis)
     draft.plugin_paths = _simple(draft, "plugins", draft.plugin_paths)
+    _allow_commands(draft)
     draft.admin = _admin(draft)
     draft.shutdown = _simple(draft, "shutdown", draft.shutdown)
     _timezone(draft)
@@ -118,12 +120,25 @@ class _Zoned(Model):
     timezone: Zone
 
 
+class _Allowed(Model):
+    allow_commands: bool
+
+
+def _alone(draft: Draft, key: str, model: type[M]) -> M | None:
+    """Return the model of a section that is a single value; None if it is missing or has a fault."""
+    entry = draft.root.entries.get(key)
+    return None if entry is None else typed.check(model, Mapping(entry.mark, {key: entry}), draft.problems)
+
+
 def _timezone(draft: Draft) -> None:
-    entry = draft.root.entries.get("timezone")
-    if entry is not None:
-        zoned = typed.check(_Zoned, Mapping(entry.mark, {"timezone": entry}), draft.problems)
-        if zoned is not None:
-            draft.timezone = zoned.timezone
+    zoned = _alone(draft, "timezone", _Zoned)
+    if zoned is not None:
+        draft.timezone = zoned.timezone
+
+
+def _allow_commands(draft: Draft) -> None:
+    allowed = _alone(draft, "allow_commands", _Allowed)
+    draft.allow_commands = allowed is not None and allowed.allow_commands
 
 
 def _sources(draft: Draft) -> None:
@@ -168,6 +183,16 @@ def _sinks(draft: Draft) -> None:
     if node is not None:
         draft.sinks = check_sinks(node, defaults, draft.plugins, problems, draft.reader)
         references.check_fallbacks(draft)
+        _programs(draft)
+
+
+def _programs(draft: Draft) -> None:
+    """Report the sinks that run programs, unless the configuration allows it."""
+    for sink in draft.sinks.values():
+        if sink.type.runs_programs and not draft.allow_commands:
+            message = f"a sink of type {sink.type.name} runs programs with the rights of the router"
+            cure = f"write `allow_commands: true` at the top level of {draft.root.mark.file.name} if that is wanted"
+            draft.problems.add(f"{message}, which is not allowed: {cure}", sink.keys.get("type"))
 
 
 def _routes(draft: Draft) -> None:

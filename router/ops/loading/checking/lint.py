@@ -15,15 +15,17 @@ from pathlib import Path
 from router.config.models import PubSubConfig, StreamConfig
 from router.config.redis_url import database
 from router.core.matching import any_of, is_glob
+from router.errors import text_of
 from router.files import UnreadableError, others_may_write, resolve_path
 from router.ops.loading.checking.conditions import without_fields
 from router.ops.loading.checking.merging import note_double_deliveries
 from router.ops.loading.checking.reachability import look_for_the_unreachable
-from router.ops.loading.checking.sinks import IN_CLEAR, url_secrets
+from router.ops.loading.checking.sinks import IN_CLEAR, CheckedSink, url_secrets
 from router.ops.loading.draft import Draft
-from router.ops.loading.reading.nodes import Mark, find, scalars, words
+from router.ops.loading.reading.nodes import Mapping, Mark, find, scalars, words
 from router.ops.loading.reading.problems import Problems, unknown
 from router.ops.redaction import HIDDEN
+from router.options import OptionWarning, SinkOptions
 from router.wording import counted
 
 _OPENING = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"
@@ -38,6 +40,7 @@ def look_around(draft: Draft) -> None:
     _unused_lookups(draft)
     look_for_the_unreachable(draft)
     _broken_plugins(draft)
+    _warnings_of_options(draft)
     _unknown_disabled_plugins(draft)
     _databases(draft)
     _embedded_settings(draft)
@@ -89,6 +92,38 @@ def _broken_plugins(draft: Draft) -> None:
     for plugin in draft.plugins.failures:
         place = plugin.path or plugin.origin
         draft.problems.warn(f"the plugin {plugin.name} ({place}) could not be loaded: {plugin.error}")
+
+
+def _warnings_of_options(draft: Draft) -> None:
+    """Add what the options of sinks warn of: their own, and those that routes replace."""
+    for sink in draft.sinks.values():
+        if sink.config is None:
+            continue
+        own = _warnings_of(draft, sink, sink.config.options)
+        _place_warnings(draft, own, sink.keys)
+        for route in draft.routes:
+            for entry in route.sinks:
+                place = draft.places.get((sink.name, route.id))
+                if entry.sink == sink.name and entry.options is not None and place is not None:
+                    replaced = _warnings_of(draft, sink, entry.options)
+                    _place_warnings(draft, [each for each in replaced if each not in own], place)
+
+
+def _warnings_of(draft: Draft, sink: CheckedSink, options: SinkOptions) -> list[OptionWarning]:
+    """Return the warnings of options. The property is code of a plugin, so it may raise or return anything."""
+    try:
+        found = [each for each in options.check_warnings if isinstance(each, OptionWarning)]
+        return [each for each in found if isinstance(each.option, str) and isinstance(each.message, str)]
+    except Exception as error:  # noqa: BLE001  # any error of a plugin
+        why = f"{type(error).__name__}: {text_of(error)}"
+        message = f"its plugin ({sink.type.origin}) fails in `check_warnings`: {why}"
+        draft.remark(message, sink.entry)
+        return []
+
+
+def _place_warnings(draft: Draft, warnings: Iterable[OptionWarning], keys: Mapping) -> None:
+    for warning in warnings:
+        draft.problems.warn(warning.message, keys.get(warning.option) or keys)
 
 
 def _unknown_disabled_plugins(draft: Draft) -> None:

@@ -78,6 +78,10 @@ def _merge_file(root: Mapping, included: Mapping, problems: Problems) -> None:
         mine = root.entries.get(key)
         if key == "include":
             problems.add("an included file can't include others", entry.mark, path=key)
+        elif key == "allow_commands":  # who may add a route in a file of her own may not run programs for that
+            problems.add(
+                f"an included file can't allow programs: write it in {root.mark.file.name}", entry.mark, path=key
+            )
         elif mine is None:
             root.entries[key] = entry
         elif key == "version":

@@ -1,0 +1,155 @@
+"""The options of the command sink, and their checks."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from router.api import Event, OptionWarning, SinkOptions, Template, is_template
+
+MARK = "--"
+"""The argument after which values of an event may stand: by convention it ends the options of a program."""
+
+_CURE = 'values of an event stand after `--`, as in [PROGRAM, --, "{{ payload.user_id }}"], or are read from stdin'
+
+# Programs that take their first operand for a program, and ssh, which gives all operands to a shell.
+_SHELLS = frozenset(
+    "ash bash busybox csh dash fish ksh lua node perl php python ruby sh tcsh zsh doas env nice nohup setsid stdbuf sudo xargs".split()  # noqa: SIM905  # short
+)
+_REMOTE_SHELLS = frozenset({"ssh", "rsh"})
+_VERSION = re.compile(r"[\d.]+$")
+
+
+def _plain(text: str) -> str:
+    """Refuse a template, and NUL, where the value of a variable or the name of a folder is the same for all events."""
+    if is_template(text):
+        raise ValueError(f"no template can stand here: {_CURE}")
+    if "\0" in text:
+        raise ValueError("must not hold NUL")
+    return text
+
+
+def _variable(name: str) -> str:
+    """Refuse a name that no variable of an environment can have."""
+    if not name or "=" in name or "\0" in name:
+        raise ValueError("the name of a variable must not be empty, and holds neither `=` nor NUL")
+    return name
+
+
+def _absolute(folder: str) -> str:
+    if not folder.startswith("/"):
+        raise ValueError("must be an absolute path: it begins with /")
+    return folder
+
+
+PlainText = Annotated[str, AfterValidator(_plain)]
+
+# A template, although none is accepted: so `check` needs no credentials for it, as for a header of a webhook.
+Value = Annotated[str, Template(), AfterValidator(_plain)]
+
+
+class CommandOptions(SinkOptions):
+    """The options of a command sink: the program with its arguments, its folder and its environment."""
+
+    argv: list[Template] = Field(
+        min_length=1, description="The program and its arguments, without a shell; templates only after `--`."
+    )
+    cwd: Annotated[PlainText, AfterValidator(_absolute)] = Field(
+        default="/", description="The folder in which the program runs, an absolute path."
+    )
+    env: dict[Annotated[str, AfterValidator(_variable)], Value] = Field(
+        default_factory=dict, description="The variables of its environment, beside PATH."
+    )
+
+    @field_validator("argv")
+    @classmethod
+    def _safe(cls, argv: list[str]) -> list[str]:
+        faults = [
+            InitErrorDetails(type=PydanticCustomError("value_error", "{why}", {"why": why}), loc=(place,), input="")
+            for place, why in _faults(argv)
+        ]
+        if faults:  # raised as pydantic's own error, so that each is reported at its argument
+            raise ValidationError.from_exception_data("argv", faults)
+        return argv
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The whole environment of the program: PATH, and the variables of `env`."""
+        return {"PATH": os.environ.get("PATH") or os.defpath, **self.env}
+
+    @property
+    def check_warnings(self) -> Sequence[OptionWarning]:
+        """The programs and folders that this machine lacks: `check` may run on another machine than the router."""
+        found = []
+        fault = program_fault(self.argv[0], self.environment["PATH"])
+        if fault:
+            found.append(OptionWarning("argv", fault))
+        if not Path(self.cwd).is_dir():
+            found.append(OptionWarning("cwd", f"this user sees no folder {self.cwd}"))
+        return found
+
+    def preview(self, event: Event) -> str:  # noqa: ARG002  # the event comes on stdin, the same line for every command
+        """Return the command line for an event, quoted as in a shell."""
+        return shlex.join(self.argv)
+
+
+def program_fault(program: str, path: str) -> str | None:
+    """Return why a program, a name or an absolute path, can't be run by this user; None if it can be."""
+    if shutil.which(program, path=path):
+        return None
+    if "/" not in program:
+        return f"there is no program {program} in PATH that this user may run: write its absolute path"
+    if not os.path.lexists(program):
+        return f"there is no program {program}"
+    if not Path(program).is_file():
+        return f"{program} is not a program, because it is not a file"
+    return f"this user may not run {program}: run `chmod +x {shlex.quote(program)}`"
+
+
+def _faults(argv: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yield the places and the faults of arguments."""
+    mark = argv.index(MARK) if MARK in argv else len(argv)
+    program = argv[0]
+    if not program or program == MARK:
+        yield 0, "the program must not be empty"
+    elif "/" in program and not program.startswith("/") and not is_template(program):
+        yield 0, "write the absolute path of the program, or its name alone to look for it in PATH"
+    for place, text in enumerate(argv):
+        if "\0" in text:
+            yield place, "must not hold NUL"
+        elif place < mark and is_template(text):
+            yield place, f"an event's value here could be taken for an option or a program: {_CURE}"
+    after = [place for place in range(mark + 1, len(argv)) if is_template(argv[place])]
+    if not after:
+        return
+    runner, operands = _runner(argv[:mark])
+    if runner in _REMOTE_SHELLS:
+        yield after[0], f"{runner} gives this value to a shell, which would run it: let the program read it from stdin"
+    elif runner in _SHELLS and not operands and after[0] == mark + 1:
+        yield (
+            after[0],
+            f"{runner} would run this value as a program: write the script, or the program, before `--`",
+        )
+
+
+def _runner(words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Return the name of the last shell or launcher of a command line and its operands: of `env sh -c` it is `sh`."""
+    name, operands = _called(words[0]), words[1:]
+    while True:
+        operands = [word for word in operands if not word.startswith("-") and not (name == "env" and "=" in word)]
+        if name not in _SHELLS or not operands or _called(operands[0]) not in _SHELLS | _REMOTE_SHELLS:
+            return name, operands
+        name, operands = _called(operands[0]), operands[1:]
+
+
+def _called(program: str) -> str:
+    """Return the name of a program without its folder and version: `python` for `/usr/bin/python3.11`."""
+    return _VERSION.sub("", program.rpartition("/")[2])

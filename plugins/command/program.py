@@ -1,0 +1,272 @@
+"""A run of a program, from its start to its end.
+
+A run takes place in a thread, because looking for a program may block: it may be on a file system that does not answer. The
+methods of asyncio for processes are not used. Their `wait` waits for the end of the output too, which a child of the program
+may hold open for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from router.api import PermanentError, SinkError, TransientError
+
+from .command_options import program_fault
+
+KEPT = 8192
+"""The bytes at the end of each output that are kept."""
+
+CHUNK = 65_536
+
+AT_FULL_SPEED = 1024**2
+"""Bytes of output that are read at once. A program that writes on is slowed down, so that it does not take a whole core."""
+
+PAUSE = 0.005
+"""Seconds between two chunks of the output of such a program."""
+
+LOOK_EVERY = 20
+"""Milliseconds between two checks whether the program has ended, where the system can't tell (before Linux 5.3)."""
+
+_BUSY = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY})
+
+
+class Ended(NamedTuple):
+    """The end of a program."""
+
+    code: int
+    """The exit code; below 0 the number of the signal that killed the program."""
+    stdout: bytes
+    """The end of its output."""
+    stderr: bytes
+    left_behind: bool
+    """True if it left processes behind. They have been killed."""
+
+
+class Run:
+    """A program that is run once. `run` is called in a thread; `send` may be called in another one meanwhile.
+
+    The program gets a session of its own, and with it a process group. The first process of a group that has ended keeps its
+    number until it is waited for, so a signal to the group can't reach other processes.
+    """
+
+    def __init__(self, argv: Sequence[bytes], *, env: Mapping[str, str], cwd: str, line: bytes) -> None:
+        self._argv = argv
+        self._env = env
+        self._cwd = cwd
+        self._line = line
+        self._lock = threading.Lock()
+        self._group: int | None = None  # set while signals may be sent to it
+        self._asked: list[signal.Signals] = []  # what was sent, to a program that is being started too
+        self.begun = False
+        """True if a thread has begun this run."""
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the processes of the run; a run that has not started its program starts none."""
+        with self._lock:
+            self._asked.append(number)
+            if self._group is not None:
+                _signal(self._group, number)
+
+    def run(self) -> Ended:
+        """Run the program to its end. Raises the error of a delivery if it can't be started."""
+        self.begun = True
+        process = self._start()
+        dialogue = _Dialogue(process, self._line)
+        with contextlib.closing(dialogue):
+            try:
+                dialogue.hold()
+            finally:
+                left_behind = self._finish(process)
+            dialogue.read_rest()
+            return Ended(process.returncode, dialogue.stdout.tail, dialogue.stderr.tail, left_behind)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        program = os.fsdecode(self._argv[0])
+        # Looked for here and not by the new process: it would block this process, if the file system does not answer.
+        fault = program_fault(program, self._env["PATH"])
+        if fault is None and not Path(self._cwd).is_dir():
+            fault = f"there is no folder {self._cwd} to run it in (`cwd`)"
+        if fault is not None:
+            raise SinkError(fault)
+        if self._asked:
+            raise TransientError("stopped before the program was started")
+        try:
+            process = subprocess.Popen(  # noqa: S603  # the program of the configuration, without a shell
+                self._argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                cwd=self._cwd,
+                env=self._env,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise _not_started(error) from None
+        with self._lock:
+            self._group = process.pid
+            if self._asked:
+                _signal(process.pid, self._asked[-1])
+        return process
+
+    def _finish(self, process: subprocess.Popen[bytes]) -> bool:
+        """Kill what is left of the group, and wait for the program; return whether it left processes behind."""
+        group = process.pid
+        with self._lock:
+            self._group = None
+            _signal(group, signal.SIGKILL)
+        if self._asked:
+            _kill_session(group)
+        if process.returncode is None:
+            process.returncode = os.waitstatus_to_exitcode(os.waitpid(group, 0)[1])
+        left_behind = _signal(group, 0)
+        # Process 1 of a container inherits the children of the program: it must wait for them too.
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.waitpid(-group, 0)
+        return left_behind
+
+
+class _Output:
+    """The reading end of a pipe, of which the last bytes are kept."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self.fd = pipe.fileno()
+        self.tail = b""
+        self.ended = False
+        os.set_blocking(self.fd, False)
+
+    def read(self) -> int:
+        """Read a chunk; return its length, 0 if there is nothing to read."""
+        try:
+            chunk = os.read(self.fd, CHUNK)
+        except BlockingIOError:
+            return 0
+        self.ended = not chunk
+        self.tail = (self.tail + chunk)[-KEPT:]
+        return len(chunk)
+
+
+class _Dialogue:
+    """The line that a program gets, and the output that it gives, until it ends."""
+
+    def __init__(self, process: subprocess.Popen[bytes], line: bytes) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._process = process
+        self._line = memoryview(line)
+        self._pipes = (process.stdin, process.stdout, process.stderr)
+        self._stdin = process.stdin.fileno()
+        self.stdout = _Output(process.stdout)
+        self.stderr = _Output(process.stderr)
+        self._exit = _exit_watch(process.pid)
+        os.set_blocking(self._stdin, False)
+
+    def close(self) -> None:
+        """Close the pipes."""
+        for pipe in self._pipes:
+            pipe.close()
+        if self._exit is not None:
+            os.close(self._exit)
+
+    def hold(self) -> None:
+        """Write the line and read the output until the program ends, whether it reads all and closes its output or not."""
+        poll = select.poll()
+        if self._exit is not None:
+            poll.register(self._exit, select.POLLIN)
+        outputs = {output.fd: output for output in (self.stdout, self.stderr)}
+        for fd in outputs:
+            poll.register(fd, select.POLLIN)
+        poll.register(self._stdin, select.POLLOUT)
+        total = 0
+        while not self._has_ended(ready := dict(poll.poll(None if self._exit is not None else LOOK_EVERY))):
+            for fd in ready.keys() & outputs.keys():
+                total += outputs[fd].read()
+                if outputs[fd].ended:
+                    poll.unregister(fd)
+            if self._stdin in ready and self._is_written():
+                poll.unregister(self._stdin)
+                self._pipes[0].close()
+                self._stdin = -1
+            if total > AT_FULL_SPEED:
+                time.sleep(PAUSE)
+
+    def _has_ended(self, ready: Mapping[int, int]) -> bool:
+        return self._process.poll() is not None if self._exit is None else self._exit in ready
+
+    def _is_written(self) -> bool:
+        """Write a part of the line; return whether that was the last one, or nobody reads it any more."""
+        try:
+            self._line = self._line[os.write(self._stdin, self._line[:CHUNK]) :]
+        except BlockingIOError:
+            return False
+        except OSError:  # the program has closed its stdin: its exit code decides
+            return True
+        return not self._line
+
+    def read_rest(self) -> None:
+        """Read the output that is left in the pipes. A process that is out of reach may write on, so no more than that."""
+        for output in (self.stdout, self.stderr):
+            left = AT_FULL_SPEED
+            while left > 0 and (length := output.read()):
+                left -= length
+
+
+def _exit_watch(process: int) -> int | None:
+    """Return a descriptor that is ready when a process has ended; None if the system has none."""
+    try:
+        return os.pidfd_open(process)
+    except (AttributeError, OSError):
+        return None
+
+
+def _signal(group: int, number: int) -> bool:
+    """Send a signal to a process group; return whether there is such a group."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # processes of another user, or on macOS such as have ended
+        return number == 0
+    return True
+
+
+def _kill_session(session: int) -> None:
+    """Kill the processes that have left the group of the program and not its session, such as those of `timeout`."""
+    for process in _processes_of(session):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(process, signal.SIGKILL)
+
+
+def _processes_of(session: int) -> Iterator[int]:
+    """Yield the processes of a session, its first one excepted. Only Linux can tell."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):  # it has ended meanwhile
+            fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
+            if int(fields[3]) == session != int(folder.name):
+                yield int(folder.name)
+
+
+def _not_started(error: OSError) -> Exception:
+    """Return the error of a delivery for a program that the system could not start."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno == errno.E2BIG:
+        return PermanentError("the arguments are longer than the system allows: let the program read them from stdin")
+    if error.errno in _BUSY:
+        return TransientError(f"the program could not be started: {reason}")
+    hint = {
+        errno.ENOENT: "; the first line of a script names its interpreter (`#!/bin/sh`), and that is not there",
+        errno.ENOEXEC: "; the first line of a script names its interpreter: `#!/bin/sh`",
+    }
+    return SinkError(f"the program can't be started: {reason}{hint.get(error.errno or 0, '')}")
