@@ -1,7 +1,7 @@
 """The field types of a sink's options; floor 1. Plugin authors import them from `router.api`.
 
-The router renders fields of type `Template`, `Text`, `Html`, `Url`, `Json` and `Addresses` for each delivery; the
-plugin gets plain values. A `Condition` is compiled, and the plugin evaluates it. A `Secret` is never shown. The types
+The router renders fields of type `Template`, `Text`, `Html`, `Url`, `Key`, `Json` and `Addresses` for each delivery;
+the plugin gets plain values. A `Condition` is compiled, and the plugin evaluates it. A `Secret` is never shown. The types
 may be used inside lists, mappings, nested models, `Annotated[…]` and unions: `text: Text | None = None`, `headers:
 dict[str, Template] = {}`, `body: Annotated[str, Text(escape="mrkdwn")] = ""`, `to: Annotated[list[str],
 Addresses(kind="mail")] = []`.
@@ -156,6 +156,17 @@ class Url(Template):
     """A URL whose values are percent-encoded, so that `/`, `?` and `#` in a value do not delimit parts of the URL.
 
     The plugin must check scheme and host (`url_fault`).
+    """
+
+    __slots__ = ()
+
+
+class Key(Template):
+    """A template for the key of what a message is about, such as an order, without spaces around it.
+
+    The router keeps the order of deliveries with equal keys within one router, as `order_by` does. `order_by` in the
+    sink's configuration replaces that order. A key that renders to an empty text is no key. A key uses no lookups, because
+    the order is decided before lookups are fetched. If several options are keys, the first one that is not empty decides.
     """
 
     __slots__ = ()

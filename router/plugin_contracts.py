@@ -87,6 +87,21 @@ class RedisClient(Protocol):
         """
 
 
+class MessageMemory(Protocol):
+    """The memory of a sink's messages by key and address, in the router's Redis, for options of the type `Key`.
+
+    What is kept is a short text, such as the service's id of the message. It is forgotten 30 days after it was kept last,
+    or earlier if the sink keeps more than 100,000 messages. Routers that share their Redis share the memory of a sink with
+    the same name. Errors are those of `RedisClient`, so that a sink need not catch them.
+    """
+
+    async def find(self, wanted: Sequence[tuple[str, str]]) -> list[str | None]:
+        """Return the text that was kept for each (key, address), or None."""
+
+    async def keep(self, messages: Mapping[tuple[str, str], str]) -> None:
+        """Keep a text for each (key, address), in place of an earlier one. Return when Redis has them."""
+
+
 class SinkContext(Protocol):
     """The tools of a sink: its log, the HTTP client, Redis, threads, a clock, a state."""
 
@@ -117,6 +132,10 @@ class SinkContext(Protocol):
         None in threads (a plain `def`, `run_blocking`), and with `deliver: print`, which writes nothing to Redis. In
         processes there is no context.
         """
+
+    @property
+    def messages(self) -> MessageMemory | None:
+        """The memory of the messages that the sink sent; None where `redis` is None."""
 
     def redis_at(self, url: str) -> RedisClient | None:
         """Return a client of the server at a URL of the sink's options, one for each URL; None if `redis` is None.

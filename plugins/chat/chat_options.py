@@ -6,28 +6,15 @@ import re
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from router.api import Addresses, Secret, SinkOptions, Text, is_template, url_fault
+from router.api import Addresses, Key, Secret, SinkOptions, Text, is_template, url_fault
 
-from .discord import DISCORD
-from .google_chat import GOOGLE_CHAT
 from .length import Length
 from .markup import spare
-from .mattermost import MATTERMOST
 from .service import Service
-from .slack import SLACK
-from .teams import TEAMS
-from .telegram import TELEGRAM
+from .services import SERVICES
 
-SERVICES = {
-    "slack": SLACK,
-    "discord": DISCORD,
-    "teams": TEAMS,
-    "mattermost": MATTERMOST,
-    "telegram": TELEGRAM,
-    "google-chat": GOOGLE_CHAT,
-}
 VISIBLE = r"[!-~]+"
 
 
@@ -50,6 +37,23 @@ class ChatOptions(SinkOptions):
     allow_mentions: bool = Field(
         default=False, description="Let mentions such as `@everyone` take effect, also those in events."
     )
+
+    thread: Key | None = Field(default=None, description="A key: later messages with it answer the first one.")
+    update: Key | None = Field(default=None, description="A key: later messages with it replace the earlier one.")
+
+    @field_validator("thread", "update")
+    @classmethod
+    def _webhook_can(cls, key: str | None, info: ValidationInfo) -> str | None:
+        """Refuse a key that the webhook can't honour. Without a URL there is a bot, which can, or another fault."""
+        service, url = info.data.get("service", ""), info.data.get("url")
+        webhook = SERVICES[service].webhook if service in SERVICES and url is not None else None
+        if key is None or webhook is None:
+            return key
+        if info.field_name == "thread" and not webhook.thread_flag:
+            raise ValueError(f"a webhook of {service} can't answer a message{_cure(service)}")
+        if info.field_name == "update" and not webhook.edits:
+            raise ValueError(f"a webhook of {service} can't change a message{_cure(service)}")
+        return key
 
     @model_validator(mode="after")
     def _complete(self, info: ValidationInfo) -> Self:
@@ -113,6 +117,12 @@ class ChatOptions(SinkOptions):
         parts = {part for part in re.split(r"[/?&=]", path) if len(part) >= 8}
         found = {stripped(self.token), whole, path, url.path, *parts}
         return sorted((part.encode() for part in found if len(part) > 4), key=len, reverse=True)
+
+
+def _cure(service: str) -> str:
+    """Return the end of a message about a key that a webhook can't honour."""
+    can = "; a bot can: give `token` and `to` instead of `url`"
+    return can if SERVICES[service].bot else ", and event-router has no bot for it: leave this key out"
 
 
 def stripped(secret: Secret | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from router.api import (
@@ -19,8 +19,9 @@ from router.api import (
 )
 
 from .chat_options import ChatOptions, stripped
-from .service import Message, told
-from .web_api import OutOfReachError, Seen, WebApi
+from .conversations import Conversations, Earlier, Keys
+from .service import Message, Sender, WebhookSender, told
+from .web_api import OutOfReachError, WebApi
 
 REMEMBERED_DELIVERIES = 1_000
 
@@ -34,7 +35,7 @@ class ChatSink(Sink):
     """Sends each event to a chat: one message by a webhook, or one to each address by a bot."""
 
     _context: SinkContext
-    _send: Callable[[str, Message], Awaitable[Seen]]
+    _conversations: Conversations
 
     def __init__(self, options: ChatOptions) -> None:
         self._options = options
@@ -49,11 +50,13 @@ class ChatSink(Sink):
         self._context = context
         options, rules = self._options, self._options.rules
         api = partial(WebApi, context.http, context.clock, secrets=options.secrets, one_place=options.one_place)
+        sender = Sender()
         if options.token is not None and rules.bot is not None:
-            self._send = rules.bot(api(options.base, rules.bot.judge), stripped(options.token)).send
+            sender = rules.bot(api(options.base, rules.bot.judge), stripped(options.token))
         elif rules.webhook is not None:
-            url = rules.webhook.address(stripped(options.url))
-            self._send = rules.webhook.sender(api(url, rules.webhook.judge))
+            url = stripped(options.url)
+            sender = WebhookSender(api(url.partition("?")[0], rules.webhook.judge), url, rules.webhook)
+        self._conversations = Conversations(options.service, sender, context)
 
     async def deliver(self, event: Event, options: ChatOptions) -> str | None:
         """Send the event to every address of `options`; return the id of each message, or the status of each answer.
@@ -64,6 +67,8 @@ class ChatSink(Sink):
         addresses = (
             [""] if self._options.token is None else list(dict.fromkeys(options.to))
         )  # a webhook has one destination
+        keys = Keys(options.thread or "", options.update or "")
+        earlier = await self._conversations.find(keys, addresses)
         reached: set[str] = self._reached.pop(event.key, set())
         failures: dict[str, Failure] = {}
         sent: list[str] = []
@@ -71,7 +76,9 @@ class ChatSink(Sink):
             for address in addresses:
                 if address in reached:
                     continue
-                failure = _hopeless(failures) or await self._to_one(event, options, text, address, sent)
+                failure = _hopeless(failures) or await self._to_one(
+                    event, address, Message(text, options.markup == "plain", options.allow_mentions), earlier, sent
+                )
                 if isinstance(failure, SinkError):
                     if not reached and not failures:
                         raise failure
@@ -88,12 +95,12 @@ class ChatSink(Sink):
         return ", ".join(sent) or None
 
     async def _to_one(
-        self, event: Event, options: ChatOptions, text: str, address: str, sent: list[str]
+        self, event: Event, address: str, message: Message, earlier: Earlier, sent: list[str]
     ) -> Failure | SinkError | None:
         """Send to one address and return the error, if any; the service's answer is added to `sent`."""
         key = f"{event.id}:{event.route}:{event.sink}:{address}"
         try:
-            answer = await self._send(address, Message(text, options.markup == "plain", options.allow_mentions, key))
+            answer = await self._conversations.send(address, message._replace(key=key), earlier)
         except (TransientError, PermanentError, SinkError) as error:
             return error
         sent.append(told(answer))

@@ -1,11 +1,11 @@
-"""The description of a service, and the base classes of its webhook and its bot."""
+"""The description of a service, and the senders of messages: a bot by the service's API, or a webhook."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 from router.api import PermanentError, Recent, SinkError, TransientError
 
@@ -16,14 +16,36 @@ from .web_api import Judge, NobodyError, NoPageError, Seen, WebApi, judge_webhoo
 REMEMBERED_CHANNELS = 10_000
 
 
+class Place(NamedTuple):
+    """The place of a message that was sent: its channel and its id as the service names them.
+
+    `root` is the id of the message that the message answers, if any.
+    """
+
+    channel: str
+    id: str
+    root: str = ""
+
+    @property
+    def first(self) -> str:
+        """The id of the first message of its thread."""
+        return self.root or self.id
+
+
 class Message(NamedTuple):
-    """A message: one text for one address. `key` is the same on every attempt."""
+    """A message: one text for one address. `key` is the same on every attempt.
+
+    `thread` is the key of the messages that belong together, empty without one. `answers` is the first of them, if it is
+    known.
+    """
 
     text: str
     plain: bool
     """True: shown as written. False: the text is in the service's markup."""
     allow_mentions: bool
     key: str = ""
+    thread: str = ""
+    answers: Place | None = None
 
     @property
     def nonce(self) -> str:
@@ -39,9 +61,25 @@ def text_body(message: Message) -> dict[str, Any]:
     return {"text": message.text}
 
 
-class Bot:
+class Sender:
+    """The base of bots and webhooks."""
+
+    edits = False
+    """True if the sender knows the messages that it sent, and can change them."""
+
+    async def send(self, address: str, message: Message) -> Seen:
+        """Send one message and return the service's answer. Raises a delivery error if that failed."""
+        raise NotImplementedError
+
+    async def edit(self, place: Place, message: Message) -> Seen:
+        """Give the message at a place another text. Raises `PermanentError` if the service refuses that for good."""
+        raise NotImplementedError
+
+
+class Bot(Sender):
     """A bot, which sends messages to addresses through a service's API."""
 
+    edits = True
     judge: Judge
     scheme = "Bearer"
 
@@ -49,28 +87,45 @@ class Bot:
         self.api = api
         api.headers = {"Authorization": f"{self.scheme} {token}"}
 
-    async def send(self, address: str, message: Message) -> Seen:
-        """Send one message and return the service's answer. Raises a delivery error if that failed."""
-        raise NotImplementedError
-
 
 class Webhook(NamedTuple):
-    """A kind of webhook: the body of its requests, the meaning of its answers, and a required part of its URL."""
+    """A kind of webhook: the body of its requests, the meaning of its answers, and a required parameter of its URL.
+
+    `thread_flag` is a parameter for messages with a thread key: the service puts messages with equal keys together, and
+    the router need not know them. `edits` is true if the webhook can change the messages that it sent.
+    """
 
     body: Body = text_body
     judge: Judge = judge_webhook
     flag: str = ""
+    thread_flag: str = ""
+    edits: bool = False
 
-    def address(self, url: str) -> str:
-        """Return the URL to post to."""
-        query = urlsplit(url).query
-        if not self.flag or f"{self.flag}=" in query:
-            return url
-        return f"{url}{'&' if query else '?'}{self.flag}=true"
 
-    def sender(self, api: WebApi) -> Callable[[str, Message], Awaitable[Seen]]:
-        """Return the function that sends a message; it ignores the address, because a webhook has one destination."""
-        return lambda _address, message: api.call("", self.body(message))
+class WebhookSender(Sender):
+    """The sender of a webhook, which has one destination. `url` is the whole URL; the base of `api` is its begin."""
+
+    def __init__(self, api: WebApi, url: str, kind: Webhook) -> None:
+        self.edits = kind.edits
+        self._api = api
+        self._kind = kind
+        self._query = url.partition("?")[2]
+
+    async def send(self, address: str, message: Message) -> Seen:  # noqa: ARG002  # it has one destination
+        """Send one message."""
+        flags = [self._kind.flag, self._kind.thread_flag if message.thread else ""]
+        return await self._api.call(self._with_query(*flags), self._kind.body(message))
+
+    async def edit(self, place: Place, message: Message) -> Seen:
+        """Give a message of this webhook another text."""
+        path = f"/messages/{quote(place.id, safe='')}{self._with_query()}"
+        return await self._api.call(path, self._kind.body(message), method="PATCH")
+
+    def _with_query(self, *flags: str) -> str:
+        """Return the query of the URL with these parameters, unless the URL has them."""
+        missing = [flag for flag in flags if flag and f"{flag.partition('=')[0]}=" not in self._query]
+        whole = "&".join([self._query, *missing] if self._query else missing)
+        return f"?{whole}" if whole else ""
 
 
 class Service(NamedTuple):
@@ -108,6 +163,8 @@ class ChannelBot(Bot):
 
     async def send(self, address: str, message: Message) -> Seen:
         """Send one message to the channel that the first successful lookup returns."""
+        if message.answers is not None:
+            return await self.post(message.answers.channel, message)
         refusals: list[NobodyError | NoPageError] = []
         ways = self.ways(address)
         if address in self.known:
@@ -141,15 +198,41 @@ async def itself(channel: str) -> str:
 
 
 def told(answer: Seen) -> str:
-    """Return the service's id of the message; the status of the answer if it has no id, as those of most webhooks.
+    """Return the service's id of the message; the status of the answer if it has no id, as those of most webhooks."""
+    return message_id(answer) or f"HTTP {answer.status}"
 
-    Discord and Mattermost name the id `id`, Slack `ts`, Google Chat `name`, and Telegram `message_id`, in a `result`.
+
+def message_id(answer: Seen) -> str | None:
+    """Return the service's id of the message, or None.
+
+    Discord and Mattermost name it `id`, Slack `ts`, Google Chat `name`, and Telegram `message_id`, in a `result`.
     """
+    fields = _fields(answer)
+    return _first(fields.get(name) for name in ("id", "ts", "name", "message_id"))
+
+
+def place_of(address: str, answer: Seen) -> Place | None:
+    """Return the place of the message that was sent to an address; None if the answer does not name its id.
+
+    Slack names the channel `channel`, Discord and Mattermost `channel_id`, and Telegram in a `chat`.
+    """
+    sent = message_id(answer)
+    fields = _fields(answer)
+    chat = fields.get("chat")
+    named = (fields.get("channel"), fields.get("channel_id"), chat.get("id") if isinstance(chat, dict) else None)
+    return None if sent is None else Place(_first(named) or address, sent)
+
+
+def _fields(answer: Seen) -> Mapping[str, Any]:
+    """Return what the answer says of the message: Telegram has it in a `result`."""
     data = answer.data
     result = data.get("result")
-    fields: Mapping[str, Any] = result if isinstance(result, dict) else data
-    found = (fields.get(name) for name in ("id", "ts", "name", "message_id"))
-    return next((str(one) for one in found if isinstance(one, str | int) and one), f"HTTP {answer.status}")
+    return result if isinstance(result, dict) else data
+
+
+def _first(found: Iterable[object]) -> str | None:
+    """Return the first id among values of any type."""
+    return next((str(one) for one in found if isinstance(one, str | int) and one), None)
 
 
 def channel_id(answer: Seen) -> str:

@@ -12,6 +12,7 @@ from router.api import Event, PartialError, PermanentError, Recent, Sink, SinkCo
 
 from .mail import Failure, Mail
 from .mail_options import EmailOptions
+from .threads import Threads
 
 if TYPE_CHECKING:
     from .smtp_sender import SmtpSender
@@ -23,6 +24,7 @@ class EmailSink(Sink):
     """The mail sink: sends each event as one mail, or as one to each address."""
 
     _sender: SmtpSender
+    _threads: Threads
 
     def __init__(self, options: EmailOptions) -> None:
         self._options = options
@@ -37,6 +39,7 @@ class EmailSink(Sink):
         from .smtp_sender import SmtpSender  # noqa: PLC0415
 
         options = self._options
+        self._threads = Threads(context)
         self._sender = SmtpSender(await Connections.open(context, options))
         if options.tls == "none" and options.login and options.host not in {"localhost", "127.0.0.1", "::1"}:
             context.log.warning("the mail password crosses the network unencrypted (tls: none)", host=options.host)
@@ -51,6 +54,8 @@ class EmailSink(Sink):
         if not mail.recipients and not mail.faults:
             raise PermanentError("there is no address to send to")
         groups = [[box] for box in mail.recipients] if separate else [mail.recipients]
+        if options.thread:
+            mail.answers = await self._threads.find(options.thread, mail)
         failures = dict(mail.faults)
         reached: set[str] = self._reached.pop(event.key, set())
         try:
@@ -63,11 +68,21 @@ class EmailSink(Sink):
             settled = reached | failures.keys()
             failures.update({box.text: error for box in mail.recipients if box.text not in settled})
         except BaseException:
-            if reached:
-                self._reached[event.key] = reached  # the next attempt skips these recipients
+            self._remember(event, reached)
             raise
+        if options.thread and reached:
+            try:
+                await self._threads.keep(options.thread, mail, reached, separate=separate)
+            except BaseException:
+                self._remember(event, reached)
+                raise
         _settle(failures, reached)
         return ", ".join(mail.replies) or None
+
+    def _remember(self, event: Event, reached: set[str]) -> None:
+        """Let the next attempt skip these recipients."""
+        if reached:
+            self._reached[event.key] = reached
 
     async def close(self) -> None:
         """End every connection with QUIT."""

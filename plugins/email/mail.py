@@ -35,6 +35,9 @@ class Mail:
         self.faults: dict[str, Failure] = {}
         self.replies: list[str] = []
         """The replies of the server, one for each time it accepted the mail."""
+        self.answers: dict[str, str] = {}
+        """The Message-ID of the first mail of the thread, by the address that got it."""
+        self.id = message_id(event, self.sender.address.rpartition("@")[2])
         self._named = set[str]()
         self.to = list(self._recipients(options.to))
         self.cc = list(self._recipients(options.cc))
@@ -47,14 +50,24 @@ class Mail:
         return [*self.to, *self.cc, *self.bcc]
 
     def content(self, only: Sequence[Mailbox], *, separate: bool) -> bytes:
-        """Return the bytes of the mail for these recipients; with `separate`, each is the only one in its mail."""
+        """Return the bytes of the mail for these recipients; with `separate`, each is the only one in its mail.
+
+        A mail that answers another one names it in two headers (RFC 5322 section 3.6.4).
+        """
         chosen = set(only)
         to = only if separate else [box for box in self.to if box in chosen]
         cc = [] if separate else [box for box in self.cc if box in chosen]
         head = address_header("To", to) if to or cc else b"To: undisclosed-recipients:;\r\n"
         if cc:
             head = (head if to else b"") + address_header("Cc", cc)
+        first = self.first(only if separate else self.recipients)
+        if first != self.id:
+            head += text_header("In-Reply-To", first) + text_header("References", first)
         return head + self._rest
+
+    def first(self, readers: Sequence[Mailbox]) -> str:
+        """Return the Message-ID of the first mail of the thread that these readers of one mail know, or its own."""
+        return next((self.answers[box.address] for box in readers if box.address in self.answers), self.id)
 
     def _recipients(self, texts: Sequence[str]) -> Iterator[Mailbox]:
         for text in texts:
@@ -72,7 +85,7 @@ class Mail:
             address_header("From", [self.sender]),
             text_header("Subject", options.subject, SUBJECT),
             text_header("Date", format_datetime(event.received_at)),
-            text_header("Message-ID", message_id(event, self.sender.address.rpartition("@")[2])),
+            text_header("Message-ID", self.id),
         ]
         if self.reply_to:
             lines.append(address_header("Reply-To", self.reply_to))

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from router.api import Addresses, Html, Secret, SinkOptions, Template, Text, is_template
+from router.api import Addresses, Html, Key, Secret, SinkOptions, Template, Text, is_template
 
 from .headers import header
 from .mailbox import listed, mailbox
@@ -17,6 +17,8 @@ from .mailbox import listed, mailbox
 OURS = frozenset(
     "from to cc bcc reply-to subject date message-id mime-version return-path received".split()  # noqa: SIM905  # short
 )
+
+THREADING = frozenset({"in-reply-to", "references"})
 
 Recipients = Annotated[list[str], Addresses(kind="mail")]
 
@@ -50,6 +52,16 @@ class EmailOptions(SinkOptions):
     separate: bool | None = Field(
         default=None, description="One mail per address; default: yes where an address is a template."
     )
+
+    thread: Key | None = Field(default=None, description="A key: later mails with it answer the first one.")
+
+    @field_validator("thread")
+    @classmethod
+    def _headers_are_left_to_us(cls, key: str | None, info: ValidationInfo) -> str | None:
+        clash = [name for name in info.data.get("headers", {}) if name.lower() in THREADING]
+        if key is not None and clash:
+            raise ValueError(f"`thread` writes the header {clash[0]!r}: leave `headers.{clash[0]}` out, or `thread`")
+        return key
 
     @model_validator(mode="before")
     @classmethod

@@ -94,6 +94,8 @@ class Expected(CaseModel):
     to: dict[str, Texts] | None = Field(None, description="by sink: exactly the addresses")
     text: dict[str, Texts] | None = Field(None, description="by sink: the text of a delivery, exactly")
     contains: dict[str, Texts] | None = Field(None, description="by sink: parts of the text of one delivery")
+    thread: dict[str, Texts] | None = Field(None, description="by sink: the key `thread` of a delivery")
+    update: dict[str, Texts] | None = Field(None, description="by sink: the key `update` of a delivery")
     suppressed: dict[str, str] | None = Field(None, description="by sink: the reason why a delivery is suppressed")
     dead: dict[str, str] | None = Field(
         None, description="by sink: the reason why a delivery becomes a dead letter before any attempt"

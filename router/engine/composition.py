@@ -111,17 +111,19 @@ def sink_part(
     server = None if loaded.config.deliver == "print" else partial(shared.around.server, sink=name)
     caller, context = plugin_of(name, loaded, clock, server)
     mode = _mode(name, loaded, context, shared.around)
+    preparing = Preparing(*rules_of(name, loaded, lookups), outcomes=outcomes, mode=mode, clock=clock)
+    option_key = preparing.order_key if loaded.has_keys(name) else None
     worker = SinkWorker(
         keys=sink.host,
         concurrency=concurrency_of(name, loaded),
         batch=batch_of(sink.host.batch, kind),
         caller=wrap(caller),
-        preparing=Preparing(*rules_of(name, loaded, lookups), outcomes=outcomes, mode=mode, clock=clock),
+        preparing=preparing,
         queue=queue,
         outcomes=outcomes,
         clock=clock,
         chance=random.random,
-        line=ordered(queue, loaded.order_by.get(name), clock, name, shared.failures),
+        line=ordered(queue, loaded.order_by.get(name), clock, name, shared.failures, option_key=option_key),
     )
     return SinkPart(kind.name, worker, context)
 
@@ -139,8 +141,15 @@ def plugin_of(name: str, loaded: Loaded, clock: Clock, server: FindServer | None
     Raises `ConfigError` if the `__init__` of the plugin's class raises.
     """
     threads = DaemonThreads(f"sink {name}", concurrency_of(name, loaded))
-    keys = loaded.config.sinks[name].host
-    context = Context(name, clock=clock, base=loaded.write_base, threads=threads, keys=keys, server=server)
+    context = Context(
+        name,
+        clock=clock,
+        base=loaded.write_base,
+        threads=threads,
+        keys=loaded.config.sinks[name].host,
+        server=server,
+        prefix=loaded.config.redis.key_prefix,
+    )
     return SinkPlugin(_caller(name, loaded, context, threads), context)
 
 

@@ -115,11 +115,20 @@ def limits_of(name: str, loaded: Loaded) -> QueueLimits:
 
 
 def ordered(
-    queue: Queue, order_by: Expression | None, clock: Clock, sink: str, failures: ExpressionFailures
+    queue: Queue,
+    order_by: Expression | None,
+    clock: Clock,
+    sink: str,
+    failures: ExpressionFailures,
+    *,
+    option_key: Callable[[Event], str | None] | None = None,
 ) -> Ordered | None:
-    """Return the ordered queue for a sink with `order_by`; None for other sinks."""
+    """Return the ordered queue for a sink with `order_by`, or with an option that is a key; None for other sinks.
+
+    `option_key` returns the key of a delivery by such an option. `order_by` replaces it.
+    """
     if order_by is None:
-        return None
+        return None if option_key is None else Ordered(queue, key=option_key, now=clock.monotonic)
 
     def key(event: Event) -> str | None:
         try:

@@ -102,7 +102,7 @@ class SimulatedDelivery(msgspec.Struct, frozen=True):
     of sending it; `printed` lists the addresses of `to` that are printed. `rendered` has the sink's options as plain
     values, without secrets. `text` is the message for people, or else
     (`previews`) the sink's preview of the data that it would send. `degraded` is the error of a text that could not be
-    rendered and was replaced by the JSON line. `unsure` says which part of the result depends on lookups that were not
+    rendered and was replaced by the JSON line. `keys` has the keys of the message, such as `thread`, by option. `unsure` says which part of the result depends on lookups that were not
     fetched.
     """
 
@@ -116,6 +116,7 @@ class SimulatedDelivery(msgspec.Struct, frozen=True):
     text: str = ""
     previews: bool = False
     degraded: str | None = None
+    keys: Mapping[str, str] = {}
     prints: bool = False
     printed: tuple[str, ...] = ()
     unsure: str = ""
@@ -351,6 +352,7 @@ class Simulator:
             text=text,
             previews=not prepared.text and bool(text),
             degraded=prepared.degraded and self._redactor.text(prepared.degraded),
+            keys={name: self._redactor.text(key) for name, key in prepared.keys.items()},
             prints=parted is not None,
             printed=() if parted is None else tuple(parted[1]),
         )

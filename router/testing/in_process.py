@@ -34,11 +34,11 @@ class KeptLetters:
                 letter.written()
 
 
-def runtime(clock: Clock | None = None) -> Runtime:
-    """Return the surroundings of parts that need no Redis and print nothing."""
+def runtime(clock: Clock | None = None, redis_url: str = NO_REDIS) -> Runtime:
+    """Return the surroundings of parts that print nothing and, without a URL, need no Redis."""
     return Runtime(
         instance="test",
-        redis_url=NO_REDIS,
+        redis_url=redis_url,
         connect_timeout=1.0,
         printer=_ignore,
         waiting=_ignore,

@@ -50,7 +50,7 @@ class SinkBench:
         self._loaded = replace(loaded, config=config)
         self._kept = KeptLetters()
         self.watched: WatchedSink
-        self._shared = shared_of(self._loaded, runtime(), self._kept)
+        self._shared = shared_of(self._loaded, runtime(redis_url=str(config.redis.url)), self._kept)
         self._part = sink_part(NAME, self._loaded, self._shared, NO_LOOKUPS, wrap=self._watch)
         self._worker = self._part.worker
 

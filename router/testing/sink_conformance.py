@@ -14,6 +14,7 @@ from router.errors import DeliveryError, PartialError, PermanentError, PluginErr
 from router.events import JSON, Event
 from router.ops.loading import Loaded
 from router.testing.configuration import NAME, Folders, configured
+from router.testing.in_process import NO_REDIS
 from router.testing.observing import RULES_OF_ALL_PLUGINS, Observation, judge_left, observed, until
 from router.testing.report import Findings, Report
 from router.testing.sample_events import HOSTILE, make_event
@@ -53,17 +54,19 @@ async def check_sink(
     service: Service | None = None,
     event: Event | None = None,
     plugins: Folders = None,
+    redis_url: str | None = None,
 ) -> Report:
     """Check that sinks of a type do what the router relies on, and return the report. Nothing else is raised for them.
 
     `options` are the keys of the sink in the configuration, the host's keys too. `service` is the stand-in for the other
     side: without it, nothing can be said of failures. `event` is one that can be delivered with these options, by default
-    that of `make_event()`. `plugins` are folders of drop-ins; by default `plugins/` in the current folder. Raises
-    `ConfigError` if the options, or the type, can't be used.
+    that of `make_event()`. `plugins` are folders of drop-ins; by default `plugins/` in the current folder. `redis_url` is
+    the server behind `context.redis` and `context.messages`, which a sink that uses them needs. Raises `ConfigError` if the
+    options, or the type, can't be used.
     """
     findings = Findings(f"sink {sink_type}", RULES)
     written = {"allow_private": True, **(options or {}), "type": sink_type}
-    with configured(plugins, sinks={NAME: written}) as loaded:
+    with configured(plugins, redis={"url": redis_url or NO_REDIS}, sinks={NAME: written}) as loaded:
         await _SinkCheck(loaded, event or make_event(), service, findings).run()
     return findings.report()
 

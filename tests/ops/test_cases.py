@@ -402,3 +402,17 @@ def test_records_of_lookups_are_those_of_the_test_alone(tmp_path):
     assert (sinks.key, sinks.got, dead.key, dead.got) == ("sinks", ["audit"], "dead news", "lookup")
     assert "user:42" in dead.why[0]
     assert all(not mutant.change.startswith("route user") for mutant in Mutation(found, ran[:3]).survivors())
+
+
+def test_keys_of_a_message_are_compared(tmp_path):
+    key = "thread: \"{{ payload.order | default('') }}\", "
+    config = CONFIG.replace(
+        "{type: email, host: smtp.example.org, from", f"{{type: email, {key}host: smtp.example.org, from"
+    )
+    event = {"channel": "notification", "payload": {**URGENT["payload"], "mail": "a@example.org", "order": 7}}
+    test = {"event": event, "expect": {"thread": {"user-mail": "7", "ops-mail": ["7"], "audit": ""}}}
+    wrong = {"event": USER, "expect": {"thread": {"user-mail": "7", "ops-mail": "7"}}}
+    _, [held, missed] = results(tmp_path, test, wrong, config=config)
+    assert held.holds
+    misses = {miss.key: (miss.wanted, miss.got) for step in missed.steps for miss in step.misses}
+    assert misses == {"thread user-mail": ("7", ""), "thread ops-mail": ("7", [])}

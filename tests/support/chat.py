@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from router.ops.http import GuardedClient
+from router.plugin_contracts import MessageMemory
 from tests.support.http import Reply, StandIn, stand_in
 from tests.support.sinks import FakeContext, OpenSink, open_sink
 
@@ -27,11 +28,13 @@ def bot(server: StandIn, service: str, to: Any = "{{ payload.user_id }}", **more
 
 
 @contextlib.asynccontextmanager
-async def chat(values: dict[str, Any]) -> AsyncIterator[OpenSink]:
+async def chat(values: dict[str, Any], messages: MessageMemory | None = None) -> AsyncIterator[OpenSink]:
     """An open chat sink with a client of its own."""
     client = GuardedClient(allow_private=values.get("allow_private", False))
     try:
-        async with open_sink("chat", values, context=FakeContext(http=client)) as sink:
+        context = FakeContext(http=client)
+        context.messages = messages
+        async with open_sink("chat", values, context=context) as sink:
             yield sink
     finally:
         await client.close()

@@ -27,7 +27,6 @@ from router.engine.delivery.preparing import Preparing
 from router.engine.delivery.worker import SinkWorker
 from router.engine.expression_failures import ExpressionFailures
 from router.engine.queues.memory_queue import MemoryQueue
-from router.engine.queues.ordered_queue import Ordered
 from router.events import DeadLetter, Event, size_of
 from router.ops.metrics import SinkMeter
 from router.options import SinkOptions
@@ -157,24 +156,27 @@ async def bench(
         redact=redact,
     )
     queue = queue_of(MemoryQueue(limits(host.queue), now=clock.monotonic, book=book, dropped=outcomes.dropped))
+    preparing = Preparing(
+        {**templates, None: compile_options(given, environment)},
+        {route: Expiry(after, environment) for route, after in (expires or {}).items()},
+        {route: Expression(source, environment, "only_if") for route, source in conditions.items() if source},
+        outcomes=outcomes,
+        mode=None if only is None else DeliveryMode(name, "test", only, show),
+        clock=clock,
+    )
+    order_by = None if host.order_by is None else Expression(host.order_by, environment)
+    option_key = preparing.order_key if compile_options(given, environment).has_keys else None
     worker = SinkWorker(
         keys=host,
         concurrency=concurrency,
         batch=batch,
         caller=Caller(kind, given, context, threads),
-        preparing=Preparing(
-            {**templates, None: compile_options(given, environment)},
-            {route: Expiry(after, environment) for route, after in (expires or {}).items()},
-            {route: Expression(source, environment, "only_if") for route, source in conditions.items() if source},
-            outcomes=outcomes,
-            mode=None if only is None else DeliveryMode(name, "test", only, show),
-            clock=clock,
-        ),
+        preparing=preparing,
         queue=queue,
         outcomes=outcomes,
         clock=clock,
         chance=lambda: 0.5,
-        line=_ordered(queue, host.order_by, environment, clock),
+        line=ordered(queue, order_by, clock, "s", ExpressionFailures(), option_key=option_key),
     )
     if start:
         worker.start()
@@ -184,9 +186,3 @@ async def bench(
     finally:
         await worker.close()
         await context.close()
-
-
-def _ordered(queue: Any, order_by: str | None, environment: TemplateEnvironment, clock: Clock) -> Ordered | None:
-    if order_by is None:
-        return None
-    return ordered(queue, Expression(order_by, environment), clock, "s", ExpressionFailures())

@@ -19,7 +19,7 @@ import structlog
 from router.core.rendering import OptionsTemplate, TemplateEnvironment, compile_options
 from router.events import Event
 from router.options import SinkOptions
-from router.plugin_contracts import Sink, SinkType
+from router.plugin_contracts import MessageMemory, Sink, SinkType
 from router.plugin_loading.plugin_manager import load_plugins
 
 RECEIVED = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
@@ -91,6 +91,7 @@ class FakeContext:
     def __init__(self, base: Path | str = ".", name: str = "sink-under-test", http: Any = None) -> None:
         self.name = name
         self.base = str(base)
+        self.messages: MessageMemory | None = None
         self.clock = RealClock()
         self.logged: list[dict[str, Any]] = []
         self.log = structlog.wrap_logger(None, processors=[self._keep], wrapper_class=structlog.stdlib.BoundLogger)

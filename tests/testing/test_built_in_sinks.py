@@ -111,6 +111,30 @@ async def test_email(separate):
         assert not_checked(report) == ["retry-after", "batch"]
 
 
+async def test_chat_with_keys(redis_server):
+    with HttpService({"ok": True, "id": "c1", "result": {"message_id": 5}}) as server:
+        options = {
+            "service": "telegram",
+            "token": "xoxb-T0P-SECRET:token",
+            "api": server.url,
+            "text": TEXT,
+            "to": ["42"],
+        }
+        options |= {"thread": "{{ payload.user_id }}", "update": TEXT}
+        report = await check_sink("chat", options, service=server, redis_url=redis_server.url)
+        assert not_checked(report) == ["batch"]
+        assert {request.path.rpartition("/")[2] for request in server.requests} == {"sendMessage", "editMessageText"}
+
+
+async def test_email_with_a_key(redis_server):
+    async with smtp_server() as box:
+        options = {"host": "127.0.0.1", "port": box.port, "tls": "none", "from": "shop@example.org", "text": TEXT}
+        options |= {"to": ["ops@example.org"], "thread": TEXT}
+        report = await check_sink("email", options, service=SmtpService(box), redis_url=redis_server.url)
+        assert not_checked(report) == ["retry-after", "batch"]
+        assert any(mail.message["References"] for mail in box.taken)
+
+
 async def test_log(tmp_path):
     report = await check_sink("log", {"path": tmp_path / "audit.jsonl", "template": TEXT})
     assert not_checked(report) == ["failures", "retry-after", "cancellation"]

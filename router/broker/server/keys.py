@@ -40,6 +40,11 @@ def books(prefix: str, sink: str) -> str:
     return f"{{{prefix}}}:books:{sink}"
 
 
+def thread(prefix: str, sink: str) -> str:
+    """Return the key of the messages that a sink remembers, to send later ones as answers or in their place."""
+    return f"{{{prefix}}}:thread:{sink}"
+
+
 def enqueued_batch(prefix: str, appender: str) -> str:
     """Return the key of an enqueuer's last batch (`<number>:<answer>`): a batch sent twice is appended once."""
     return f"{{{prefix}}}:hand-over:{appender}"

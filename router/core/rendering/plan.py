@@ -6,7 +6,7 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from router.core.mailboxes import split
 from router.core.rendering.addresses import checked
 from router.core.rendering.expressions import BrokenExpressionError, NamedExpression
+from router.core.rendering.fields import AddressField, Delivery, KeyField, TextField, ValueField, where
 from router.core.rendering.sandbox.bounds import Run, current
 from router.core.rendering.templates import (
     NO_RECORDS,
@@ -30,15 +31,10 @@ from router.core.rendering.templates import (
 )
 from router.core.rendering.walk import Marker, Part, Path, follow, walk
 from router.errors import AddressError, Reason, RouterError
-from router.events import Event, json_line
-from router.options import Addresses, Condition, Escape, Html, Json, SinkOptions, Template, Text, Url, is_template
+from router.events import Event
+from router.options import Addresses, Condition, Escape, Html, Json, Key, SinkOptions, Template, Text, Url, is_template
 
 _C = TypeVar("_C", bound=Compiled)
-
-
-def _where(path: Path) -> str:
-    """Return the name of a place in the options for messages: `headers.X-A`, `to.0`."""
-    return ".".join(map(str, path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +54,7 @@ class TemplateFaults(RouterError):  # noqa: N818  # it is a list of them
     """The faults of the templates and literal addresses in a sink's options, in the order of the fields."""
 
     def __init__(self, faults: Sequence[TemplateFault]) -> None:
-        super().__init__("\n".join(f"{_where(fault.path)}: {fault.message}" for fault in faults))
+        super().__init__("\n".join(f"{where(fault.path)}: {fault.message}" for fault in faults))
         self.faults = list(faults)
 
 
@@ -68,7 +64,7 @@ class Rendered(msgspec.Struct, frozen=True):
     `options` hold plain values. `addresses` are all recipients, each once. `suppressed` is the reason not to deliver;
     then the options are not rendered. `degraded` names the texts that could not be rendered, with the cause; the
     options have the JSON line in their place. `text` is the message to people, for display; empty if the options have
-    none.
+    none. `keys` has the keys of the message by the names of their options, without empty ones.
     """
 
     options: SinkOptions
@@ -76,6 +72,7 @@ class Rendered(msgspec.Struct, frozen=True):
     suppressed: Reason | None = None
     degraded: str | None = None
     text: str = ""
+    keys: Mapping[str, str] = {}
 
 
 class Fields(msgspec.Struct, frozen=True):
@@ -83,104 +80,6 @@ class Fields(msgspec.Struct, frozen=True):
 
     addresses: tuple[str, ...]
     texts: tuple[str, ...]
-
-
-class _Delivery:
-    """The state of the rendering of one delivery."""
-
-    __slots__ = ("addresses", "degraded", "event", "names", "text")
-
-    def __init__(self, event: Event, names: dict[str, Any]) -> None:
-        self.event = event
-        self.names = names
-        self.addresses: dict[Path, list[str]] = {}
-        self.degraded: list[str] = []
-        self.text = ""
-
-
-class _AddressField:
-    """A field of addresses: its items, each a list of literal ones or a template."""
-
-    def __init__(self, path: Path, marker: Addresses, items: list[list[str] | CompiledAddresses]) -> None:
-        self.path = path
-        self.marker = marker
-        self.items = items
-        self.templates = [item for item in items if not isinstance(item, list)]
-        literal = (one for item in items if isinstance(item, list) for one in item)
-        self.literal = [] if self.templates else checked(literal, marker)
-
-    def find(self, delivery: _Delivery) -> list[str]:
-        """Return the addresses for this delivery. Raises `TemplateError` or `AddressError`."""
-        if not self.templates:
-            return self.literal
-        try:
-            return checked((one for item in self.items for one in self._of(item, delivery)), self.marker)
-        except AddressError as error:
-            raise AddressError(f"{_where(self.path)}: {error}", f"{_where(self.path)}: {error.told}") from None
-
-    def _of(self, item: list[str] | CompiledAddresses, delivery: _Delivery) -> list[str]:
-        if isinstance(item, list):
-            return item
-        try:
-            return item.addresses(delivery.names)
-        except AddressError:
-            raise
-        except Exception as error:  # noqa: BLE001  # any error of a template fails this delivery only
-            raise item.explain(_where(self.path), error, delivery.names) from None
-
-    def __call__(self, delivery: _Delivery) -> list[str]:
-        return delivery.addresses[self.path]
-
-
-class _TextField:
-    """A field with a template for text.
-
-    `replaceable` is true if the JSON line may replace a text that can't be rendered. `shown` is true if the field is
-    the message to show.
-    """
-
-    def __init__(self, path: Path, template: Compiled, escape: Callable[[str], str]) -> None:
-        self.path = path
-        self.template = template
-        self.escape = escape
-        self.replaceable = False
-        self.shown = False
-
-    def __call__(self, delivery: _Delivery) -> str:
-        """Return the text. Raises `TemplateError` if the template fails and the JSON line may not replace it."""
-        try:
-            text = self.template.render(delivery.names)
-        except Exception as error:  # noqa: BLE001  # any error of a template fails this delivery only
-            text = self._replaced(error, delivery)
-        if self.shown:
-            delivery.text = text
-        return text
-
-    def _replaced(self, error: Exception, delivery: _Delivery) -> str:
-        why = self.template.explain(_where(self.path), error, delivery.names)
-        if not self.replaceable:
-            raise why from None
-        try:
-            line = self.escape(json_line(delivery.event).decode())
-        except Exception:  # noqa: BLE001  # the sink's escaping is code of a plugin
-            raise why from None
-        delivery.degraded.append(why.told)
-        return line
-
-
-class _ValueField:
-    """A field with a template for a JSON value."""
-
-    def __init__(self, path: Path, template: CompiledValue) -> None:
-        self.path = path
-        self.template = template
-
-    def __call__(self, delivery: _Delivery) -> Any:
-        """Return the value. Raises `TemplateError`."""
-        try:
-            return self.template.plain(delivery.names)
-        except Exception as error:  # noqa: BLE001  # any error of a template fails this delivery only
-            raise self.template.explain(_where(self.path), error, delivery.names) from None
 
 
 class OptionsTemplate:
@@ -207,6 +106,7 @@ class OptionsTemplate:
         self.address_names = frozenset[str]().union(*(t.names for each in self._addresses for t in each.templates))
         """The names that the templates of addresses use."""
         self._text = compiler.shown
+        self._keys = compiler.keys
         self.static = None if compiler.templates else whole.value
         self.templated_address = compiler.templated_address
         self.fields = compiler.fields
@@ -220,7 +120,22 @@ class OptionsTemplate:
         if self.static is None:
             return None
         found = {each.path: each.literal for each in self._addresses}
-        return Rendered(self.static, self._all(found), text=self._text)
+        keys = {each.name: text for each in self._keys if (text := each.text({}))}
+        return Rendered(self.static, self._all(found), text=self._text, keys=keys)
+
+    @property
+    def has_keys(self) -> bool:
+        """True if an option is a key, by which deliveries are ordered."""
+        return bool(self._keys)
+
+    def order_key(self, event: Event, now: float) -> str | None:
+        """Return the first key of a delivery that is not empty, or None. Raises `TemplateError`."""
+        token = current.set(Run(now))
+        try:
+            names = scope(event, self.names, NO_RECORDS)
+            return next((key for each in self._keys if (key := each.text(names))), None)
+        finally:
+            current.reset(token)
 
     def _all(self, found: dict[Path, list[str]]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(address for path in self._recipients for address in found[path]))
@@ -232,14 +147,14 @@ class OptionsTemplate:
         """
         if self._shared is not None and event.address is None:
             return self._shared
-        delivery = _Delivery(event, scope(event, self.names, records))
+        delivery = Delivery(event, scope(event, self.names, records))
         token = current.set(Run(now))
         try:
             return self._render(delivery)
         finally:
             current.reset(token)
 
-    def _render(self, delivery: _Delivery) -> Rendered:
+    def _render(self, delivery: Delivery) -> Rendered:
         found = delivery.addresses
         for each in self._addresses:
             found[each.path] = each.find(delivery)
@@ -252,7 +167,8 @@ class OptionsTemplate:
             return Rendered(self._options, suppressed=Reason.NO_ADDRESS)
         delivery.text = self._text
         options = self._make(delivery) if self._make is not None else self._options
-        return Rendered(options, addresses, None, "; ".join(delivery.degraded) or None, delivery.text)
+        degraded = "; ".join(delivery.degraded) or None
+        return Rendered(options, addresses, None, degraded, delivery.text, delivery.keys)
 
 
 class _Compiler:
@@ -263,8 +179,9 @@ class _Compiler:
         self.environment = environment
         self.faults: list[TemplateFault] = []
         self.templates: list[Compiled] = []
-        self.addresses: list[_AddressField] = []
-        self.texts: list[tuple[Path, Template, _TextField | str]] = []
+        self.addresses: list[AddressField] = []
+        self.texts: list[tuple[Path, Template, TextField | str]] = []
+        self.keys: list[KeyField] = []
 
     @property
     def templated_address(self) -> bool:
@@ -291,7 +208,7 @@ class _Compiler:
         if self.faults:
             raise TemplateFaults(self.faults)
         for _, marker, text in self.texts:
-            if isinstance(text, _TextField) and not self.templated_address:
+            if isinstance(text, TextField) and not self.templated_address:
                 text.replaceable = isinstance(marker, Text)
         return OptionsTemplate(self, whole)
 
@@ -302,11 +219,13 @@ class _Compiler:
             return self._condition(marker, value, path)
         if isinstance(marker, Json):
             return self._json(value, path)
+        if isinstance(marker, Key):
+            return self._key(value, path)
         return self._text(marker, value, path, model)
 
     def _condition(self, marker: Condition, value: str, path: Path) -> Part:
         try:
-            compiled = NamedExpression(value, marker.names, self.environment, _where(path))
+            compiled = NamedExpression(value, marker.names, self.environment, where(path))
         except BrokenExpressionError as error:
             self._broken(path, error)
             return Part(value, None)
@@ -316,10 +235,25 @@ class _Compiler:
         if not is_template(value):
             return Part(value, None)
         try:
-            return Part(value, _ValueField(path, self._add(CompiledValue(value, self.environment.plain))))
+            return Part(value, ValueField(path, self._add(CompiledValue(value, self.environment.plain))))
         except BrokenTemplateError as error:
             self._broken(path, error)
             return Part(value, None)
+
+    def _key(self, value: str, path: Path) -> Part:
+        if not is_template(value):
+            self.keys.append(KeyField(path, literal(value).strip()))
+            return Part(value.strip(), self.keys[-1])
+        try:
+            template = self._add(Compiled(value, self.environment.plain))
+        except BrokenTemplateError as error:
+            self._broken(path, error)
+            return Part(value, None)
+        for name in sorted(template.names & self.environment.lookups):
+            why = f"a key can't use the lookup `{name}`, because it decides the order before lookups are fetched"
+            self.faults.append(TemplateFault(path, f"{why}: use a field of the payload", None))
+        self.keys.append(KeyField(path, template))
+        return Part(value, self.keys[-1])
 
     def _address(self, marker: Addresses, values: list[str], path: Path) -> Part:
         items: list[list[str] | CompiledAddresses] = []
@@ -333,7 +267,7 @@ class _Compiler:
                 self._broken((*path, place), error)
             except AddressError as error:
                 self.faults.append(TemplateFault((*path, place), str(error), None))
-        found = _AddressField(path, marker, items)
+        found = AddressField(path, marker, items)
         self.addresses.append(found)
         return Part(found.literal, found)
 
@@ -353,14 +287,14 @@ class _Compiler:
             return Part(value if type(value) is str else field, None)
         return Part(value, field)
 
-    def _field(self, marker: Template, value: str, path: Path, escape: Callable[[str], str] | None) -> _TextField:
+    def _field(self, marker: Template, value: str, path: Path, escape: Callable[[str], str] | None) -> TextField:
         if escape is not None:
             sandbox = self.environment.escaping(escape)
         elif isinstance(marker, Url):
             sandbox = self.environment.urls
         else:
             sandbox = self.environment.html if marker.autoescape else self.environment.plain
-        return _TextField(path, self._add(Compiled(value, sandbox)), sandbox.escaped)
+        return TextField(path, self._add(Compiled(value, sandbox)), sandbox.escaped)
 
     def _add(self, template: _C) -> _C:
         self.templates.append(template)

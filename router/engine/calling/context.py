@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from structlog.stdlib import BoundLogger
 
+from router.broker.plugins.message_memory import RedisMessageMemory
 from router.broker.plugins.redis_pool import RedisPool
+from router.broker.server import keys as redis_keys
 from router.broker.server.client import Server
 from router.config.models import HostKeys
 from router.contracts import Clock
 from router.engine.calling.threads import DaemonThreads
 from router.errors import ConfigError, SinkError
 from router.ops.http import GuardedClient
-from router.plugin_contracts import HttpClient, RedisClient
+from router.plugin_contracts import HttpClient, MessageMemory, RedisClient
 
 FindServer = Callable[[str | None], Server]
 """Returns the Redis server of a URL; None means the router's own. Raises `ConfigError`."""
@@ -77,6 +79,8 @@ class PluginContext:
 class Context(PluginContext):
     """Implements `plugin_contracts.SinkContext` for one sink. `server` is None with `deliver: print`.
 
+    `prefix` begins the names of the router's keys in Redis.
+
     Create it in the thread of the event loop.
     """
 
@@ -89,6 +93,7 @@ class Context(PluginContext):
         threads: DaemonThreads,
         keys: HostKeys,
         server: FindServer | None = None,
+        prefix: str = "event-router",
     ) -> None:
         super().__init__(
             name,
@@ -102,6 +107,8 @@ class Context(PluginContext):
         self.base = str(base)
         self.state: dict[str, Any] = {}
         self._server = server
+        self._messages_key = redis_keys.thread(prefix, name)
+        self._messages: RedisMessageMemory | None = None
         self._thread = threading.get_ident()
         self._pools: dict[str | None, RedisPool] = {}
 
@@ -109,6 +116,14 @@ class Context(PluginContext):
     def redis(self) -> RedisClient | None:
         """The client of the router's own Redis, created on first use; None in threads and with `deliver: print`."""
         return self._pool(None)
+
+    @property
+    def messages(self) -> MessageMemory | None:
+        """The memory of the sink's messages, in the router's own Redis; None where `redis` is None."""
+        redis = self.redis
+        if redis is not None and self._messages is None:
+            self._messages = RedisMessageMemory(redis, self._messages_key, self.clock.now)
+        return None if redis is None else self._messages
 
     def redis_at(self, url: str) -> RedisClient | None:
         """Return the client of the server at this URL; None if `redis` is None. Raises `SinkError`."""

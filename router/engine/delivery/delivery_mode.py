@@ -63,9 +63,10 @@ class DeliveryMode:
         allowed, refused = parted
         shown_to = refused or _written_to(rendered.options)
         to = f" to {', '.join(shown_to)}" if shown_to else ""
+        keys = "".join(f" ({name}: {key})" for name, key in rendered.keys.items())
         text = " ".join(self._redact(shown(rendered, event)).split())
         told = f": {text}" if text else ""
-        await self._show(f"{event.channel} → {event.route} → {self._sink} ({self._kind}){to}{told}")
+        await self._show(f"{event.channel} → {event.route} → {self._sink} ({self._kind}){to}{self._redact(keys)}{told}")
         return allowed, refused
 
     async def nobody(self, event: Event, reason: Reason) -> None:

@@ -134,6 +134,13 @@ class Preparing:
         own = self._templates.get(None)
         return frozenset(route for route, template in self._templates.items() if route and template is not own)
 
+    def order_key(self, event: Event) -> str | None:
+        """Return the key of a delivery by which the sink's options order it; None without one, or if it can't be rendered."""
+        try:
+            return self._template(event).order_key(event, self._clock.now())
+        except TemplateError:
+            return None  # the delivery becomes a dead letter when it is prepared
+
     def destination(self, event: Event, options: Any) -> Destination:
         """Return the destination of a delivery with these options."""
         template = self._template(event)

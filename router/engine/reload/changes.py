@@ -153,6 +153,7 @@ def _identities(loaded: Loaded) -> dict[str, object]:
             sink.host.model_dump(),
             sink.options.model_dump(),
             loaded.config.timezone if sink.host.order_by else None,
+            loaded.has_keys(name),
         )
         for name, sink in loaded.config.sinks.items()
     }

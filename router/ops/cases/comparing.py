@@ -58,6 +58,9 @@ class _Comparison:
             yield from self._text(sink, wanted)
         for sink, wanted in (expect.contains or {}).items():
             yield from self._contains(sink, _listed(wanted))
+        for option, keys in (("thread", expect.thread), ("update", expect.update)):
+            for sink, wanted in (keys or {}).items():
+                yield from self._keys(option, sink, wanted)
         yield from self._refused("suppressed", expect.suppressed or {})
         yield from self._refused("dead", expect.dead or {})
         yield from self._failures()
@@ -105,6 +108,13 @@ class _Comparison:
         got = [delivery.text for delivery in self._of(sink)]
         if not any(all(part in text for part in wanted) for text in got):
             yield Miss(f"contains {sink}", wanted, got[0] if len(got) == 1 else got, self._of_text(sink))
+
+    def _keys(self, option: str, sink: str, wanted: str | list[str]) -> Iterator[Miss]:
+        got = [delivery.keys.get(option, "") for delivery in self._of(sink)]
+        holds = wanted in got if isinstance(wanted, str) else Counter(got) == Counter(wanted)
+        if not holds:
+            why = () if self._of(sink) else self._absent(sink)
+            yield Miss(f"{option} {sink}", wanted, got[0] if len(got) == 1 else got, why)
 
     def _of_text(self, sink: str) -> tuple[str, ...]:
         deliveries = self._of(sink)

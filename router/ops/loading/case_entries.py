@@ -32,7 +32,7 @@ REJECTIONS = ("too_large", "decode", "field", "schema")
 DEAD_AT_ONCE = ("address", "expired", "lookup", "template")
 """The reasons why a delivery becomes a dead letter before any attempt."""
 
-_BY_SINK = ("to", "text", "contains", "suppressed", "dead")
+_BY_SINK = ("to", "text", "contains", "thread", "update", "suppressed", "dead")
 _OF_DELIVERIES = ("sinks", *_BY_SINK)
 _TRUTHS = ("true", "false")
 

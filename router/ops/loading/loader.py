@@ -127,6 +127,10 @@ class Loaded:
         fallbacks = [name for sink in config.sinks.values() for name in sink.host.fallback]
         return Routing(config.routes, self.schemas, unmatched, fallbacks, conditions=self.conditions)
 
+    def has_keys(self, sink: str) -> bool:
+        """Return whether an option of a sink, or a route's override, is a key by which deliveries are ordered."""
+        return any(template.has_keys for (owner, _), template in self.templates.items() if owner == sink)
+
     def overriding(self, sink: str) -> frozenset[str]:
         """Return the routes that replace options of a sink."""
         routes = self.config.routes

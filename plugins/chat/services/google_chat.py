@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from typing import Any
 
 from router.api import SinkError, quote_response
 
-from .length import BRACKETS, Length, units
-from .markup import BREAK, muted
-from .service import Service, Webhook
-from .web_api import Seen, judge_webhook
+from ..length import BRACKETS, Length, units
+from ..markup import BREAK, muted
+from ..service import Message, Service, Webhook, text_body
+from ..web_api import Seen, judge_webhook
 
 
 def escape(text: str) -> str:
     """Return text without links and mentions: Google has no escape, so an invisible break follows each `<`."""
     return re.sub(r"<(?=\S|\Z)", f"<{BREAK}", text)
+
+
+def body(message: Message) -> dict[str, Any]:
+    """Return the body of a request; Google puts messages with equal thread keys into one thread."""
+    if not message.thread:
+        return text_body(message)
+    key = hashlib.sha256(message.thread.encode("utf-8", "surrogatepass")).hexdigest()
+    return {**text_body(message), "thread": {"threadKey": key}}
 
 
 def judge(seen: Seen, now: float) -> None:
@@ -30,5 +40,6 @@ GOOGLE_CHAT = Service(
     value=escape,
     mute=muted((r"(?i)<(?=users/)", f"<{BREAK}")),
     mentions=r"(<users/\w+>)",
-    webhook=Webhook(judge=judge),
+    # Without the parameter Google ignores the key.
+    webhook=Webhook(body, judge, thread_flag="messageReplyOption=REPLY_MESSAGE_FALLBACK_TO_NEW_THREAD"),
 )

@@ -7,10 +7,10 @@ from urllib.parse import quote
 
 from router.api import PermanentError, SinkError, quote_response
 
-from .length import MARKDOWN_UNITS, Length, units
-from .markup import ANYBODY, BREAK, EVERYBODY, SLACK_MENTION, apart, markdown, muted
-from .service import ChannelBot, Message, Service, Way, Webhook, channel_id, itself
-from .web_api import NobodyError, NoPageError, Seen, WebApi, judge_status, judge_webhook
+from ..length import MARKDOWN_UNITS, Length, units
+from ..markup import ANYBODY, BREAK, EVERYBODY, SLACK_MENTION, apart, markdown, muted
+from ..service import ChannelBot, Message, Place, Service, Way, Webhook, channel_id, itself
+from ..web_api import NobodyError, NoPageError, Seen, WebApi, judge_status, judge_webhook
 
 
 def plain(text: str) -> str:
@@ -74,7 +74,14 @@ class MattermostBot(ChannelBot):
     async def post(self, channel: str, message: Message) -> Seen:
         """Send one message; the server ignores a second one with the same pending id for 30 seconds."""
         body = {"channel_id": channel, "message": message.text, "pending_post_id": message.nonce}
+        if message.answers is not None:
+            body["root_id"] = message.answers.first  # an answer to an answer is refused
         return await self.api.call("/api/v4/posts", body)
+
+    async def edit(self, place: Place, message: Message) -> Seen:
+        """Give a message another text; what else it has stays."""
+        path = f"/api/v4/posts/{quote(place.id, safe='')}/patch"
+        return await self.api.call(path, {"message": message.text}, method="PUT")
 
     async def _get(self, path: str) -> str:
         """Return the id of the object at the path."""

@@ -6,10 +6,10 @@ import json
 import re
 from typing import Any
 
-from .length import MARKDOWN_UNITS, Length
-from .markup import BREAK, apart, muted, tagless
-from .service import Message, Service, Webhook
-from .web_api import Seen, judge_webhook
+from ..length import MARKDOWN_UNITS, Length
+from ..markup import BREAK, apart, muted, tagless
+from ..service import Message, Service, Webhook
+from ..web_api import Seen, judge_webhook
 
 CARD_LINES = 100
 

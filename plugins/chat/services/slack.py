@@ -6,10 +6,10 @@ from typing import Any
 
 from router.api import PermanentError, SinkError, TransientError, quote_response, retry_after
 
-from .length import BRACKETS, Length, units
-from .markup import SLACK_MENTION, apart_from_ampersand, muted
-from .service import Bot, Message, Service, Webhook
-from .web_api import Seen, judge_status, judge_webhook
+from ..length import BRACKETS, Length, units
+from ..markup import SLACK_MENTION, apart_from_ampersand, muted
+from ..service import Bot, Message, Place, Service, Webhook
+from ..web_api import Seen, judge_status, judge_webhook
 
 # Words for a fault of the token or webhook, and for temporary failures. All other words are faults of the message.
 OF_THE_SINK = frozenset(
@@ -72,7 +72,15 @@ class SlackBot(Bot):
 
     async def send(self, address: str, message: Message) -> Seen:
         """Send one message."""
-        return await self.api.call("/chat.postMessage", {"channel": address, **body(message)})
+        where = {"channel": address}
+        if message.answers is not None:
+            where = {"channel": message.answers.channel, "thread_ts": message.answers.first}
+        return await self.api.call("/chat.postMessage", {**where, **body(message)})
+
+    async def edit(self, place: Place, message: Message) -> Seen:
+        """Give a message another text; `parse` makes Slack treat the text as `chat.postMessage` does."""
+        where = {"channel": place.channel, "ts": place.id, "parse": "none"}
+        return await self.api.call("/chat.update", {**where, **body(message)})
 
 
 SLACK = Service(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import quote
 
 from router.api import PermanentError, SinkError, TransientError, quote_response
 
-from .length import MARKDOWN_UNITS, Length, units
-from .markup import apart, muted, tagless
-from .service import ChannelBot, Message, Service, Way, Webhook, channel_id, itself
-from .web_api import NobodyError, NoPageError, Seen, bounded, judge_status
+from ..length import MARKDOWN_UNITS, Length, units
+from ..markup import apart, muted, tagless
+from ..service import ChannelBot, Message, Place, Service, Way, Webhook, channel_id, itself
+from ..web_api import NobodyError, NoPageError, Seen, bounded, judge_status, judge_webhook
 
 OF_THE_SINK = frozenset({40001, 40002, 50014})
 PASSING = frozenset({40003, 40062, 130000})
 NOBODY = frozenset({10003, 10013, 50033})
+# Unknown message; too many edits of a message that is older than an hour, which Discord says with 429 too.
+NO_LONGER = frozenset({10008, 30046})
 
 
 def body(message: Message) -> dict[str, Any]:
@@ -28,6 +31,8 @@ def judge(seen: Seen, now: float) -> None:
     code = seen.data.get("code")
     if seen.done:
         return
+    if code in NO_LONGER:
+        raise PermanentError(quote_response(seen))
     if code in OF_THE_SINK:
         raise SinkError(quote_response(seen))
     if code in PASSING and seen.status != 429:
@@ -40,6 +45,13 @@ def judge(seen: Seen, now: float) -> None:
     told = (seen.headers.get("X-RateLimit-Global", ""), seen.headers.get("X-RateLimit-Scope", ""))
     everywhere = seen.data.get("global") is True or bool({"true", "global"} & {word.strip().lower() for word in told})
     judge_status(seen, now, seen.data.get("retry_after"), everywhere=everywhere)
+
+
+def judge_hook(seen: Seen, now: float) -> None:
+    """Judge an answer to the webhook; it is not at fault if a message to edit is gone."""
+    if not seen.done and seen.data.get("code") in NO_LONGER:
+        raise PermanentError(quote_response(seen))
+    judge_webhook(seen, now)
 
 
 class DiscordBot(ChannelBot):
@@ -66,8 +78,15 @@ class DiscordBot(ChannelBot):
 
     async def post(self, channel: str, message: Message) -> Seen:
         """Send one message; Discord ignores a second one with the same nonce within a few minutes."""
-        once = {"nonce": message.nonce, "enforce_nonce": True}
-        return await self.api.call(f"/channels/{channel}/messages", {**body(message), **once})
+        more: dict[str, Any] = {"nonce": message.nonce, "enforce_nonce": True}
+        if message.answers is not None:
+            more["message_reference"] = {"message_id": message.answers.id}  # unknown ones are refused
+        return await self.api.call(f"/channels/{channel}/messages", {**body(message), **more})
+
+    async def edit(self, place: Place, message: Message) -> Seen:
+        """Give a message another text."""
+        path = f"/channels/{quote(place.channel, safe='')}/messages/{quote(place.id, safe='')}"
+        return await self.api.call(path, body(message), method="PATCH")
 
 
 DISCORD = Service(
@@ -76,7 +95,8 @@ DISCORD = Service(
     value=apart(tagless),
     mute=muted(),
     mentions=r"(<(?:@[!&]?|\#)\d+>)",
-    webhook=Webhook(body, flag="wait"),  # without it Discord accepts a repeated message and drops it
+    # Without `wait` Discord answers before it has the message: it may be lost, and its id is not told.
+    webhook=Webhook(body, judge_hook, flag="wait=true", edits=True),
     bot=DiscordBot,
     api="https://discord.com/api/v10",
 )

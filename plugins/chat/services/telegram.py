@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +11,12 @@ from urllib.parse import quote
 
 from router.api import PermanentError, TransientError, quote_response
 
-from .length import TAG, Length, units
-from .markup import ANYBODY, apart_from_ampersand, muted
-from .service import Bot, Message, Service
-from .web_api import Seen, WebApi, judge_status
+from ..length import TAG, Length, units
+from ..markup import ANYBODY, apart_from_ampersand, muted
+from ..service import Bot, Message, Place, Service
+from ..web_api import Seen, WebApi, judge_status
 
+NOT_MODIFIED = "message is not modified"
 HTML_UNITS = (r"<a\b[^<>]*+>(?:[^<]++|<(?!/?a\b))*+</a>", r"</?[a-z][^<>]*+>", r"&#?\w{1,31};")
 
 
@@ -44,6 +46,8 @@ def judge(seen: Seen, now: float) -> None:
         if not seen.understood:
             raise TransientError(f"the answer is none of Telegram's: {quote_response(seen)}")
         return
+    if NOT_MODIFIED in str(data.get("description")).lower():
+        return  # the message has this text already, from an attempt whose answer was lost
     told = data.get("parameters")
     hints: Mapping[str, Any] = told if isinstance(told, dict) else {}
     code = data.get("error_code")
@@ -61,13 +65,31 @@ class TelegramBot(Bot):
 
     def __init__(self, api: WebApi, token: str) -> None:
         self.api = api
-        self.path = f"/bot{quote(token, safe=':')}/sendMessage"
+        self.path = f"/bot{quote(token, safe=':')}"
 
     async def send(self, address: str, message: Message) -> Seen:
         """Send one message."""
-        chat = int(address) if re.fullmatch(r"-?[0-9]{1,18}", address) else address
-        body = {"chat_id": chat, "text": message.text}
-        return await self.api.call(self.path, body if message.plain else {**body, "parse_mode": "HTML"})
+        body = text_for(address, message)
+        if message.answers is not None:
+            body["reply_parameters"] = {"message_id": number(message.answers.id)}
+        return await self.api.call(f"{self.path}/sendMessage", body)
+
+    async def edit(self, place: Place, message: Message) -> Seen:
+        """Give a message another text."""
+        body = {**text_for(place.channel, message), "message_id": number(place.id)}
+        answer = await self.api.call(f"{self.path}/editMessageText", body)
+        return answer if answer.data.get("ok") else answer._replace(body=json.dumps({"id": place.id}).encode())
+
+
+def text_for(chat: str, message: Message) -> dict[str, Any]:
+    """Return the part of a request that says which chat has which text."""
+    body = {"chat_id": number(chat), "text": message.text}
+    return body if message.plain else {**body, "parse_mode": "HTML"}
+
+
+def number(text: str) -> int | str:
+    """Return the id of a chat or message as a number if it is one, because Telegram wants its ids so."""
+    return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text
 
 
 TELEGRAM = Service(

@@ -1,0 +1,141 @@
+"""Messages that answer or replace earlier ones, by the keys `thread` and `update`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from router.api import MessageMemory, PermanentError, Recent, SinkContext, SinkError
+
+from .service import Message, Place, Sender, place_of
+from .web_api import Seen
+
+REMEMBERED = 1_000
+"""Messages that were sent and that Redis does not have yet, at most."""
+
+QUIET = 60.0
+"""The shortest time, in seconds, between two log lines about messages that were sent anew."""
+
+NO_MEMORY = (
+    "`thread` and `update` need the router's Redis, which `deliver: print` does not use: "
+    "remove `deliver: print`, or these keys"
+)
+
+
+class Keys(NamedTuple):
+    """The keys of one delivery, empty if the option is missing or renders to nothing."""
+
+    thread: str
+    update: str
+
+
+class Earlier(NamedTuple):
+    """The keys of a delivery, and the places of the earlier messages by key and address."""
+
+    keys: Keys
+    places: dict[tuple[str, str], Place]
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """The form in which the place of a message is remembered."""
+
+    service: str
+    channel: str
+    id: str
+    root: str = ""
+
+
+class Conversations:
+    """Sends the messages of one sink, as answers to earlier ones or in their place.
+
+    A message that can't be changed or answered is sent anew, as if there were no earlier one, and is remembered instead.
+    If the message itself is at fault, the service refuses the new one too.
+    """
+
+    def __init__(self, service: str, sender: Sender, context: SinkContext) -> None:
+        self._service = service
+        self._sender = sender
+        self._context = context
+        # The answer and the places of messages that were sent and not remembered, by the key of the message: the next
+        # attempt must not send them again.
+        self._unwritten = Recent(REMEMBERED)
+        self._told_at = float("-inf")
+
+    async def find(self, keys: Keys, addresses: list[str]) -> Earlier:
+        """Return the earlier messages with these keys. Raises the delivery error if Redis can't be asked."""
+        if not any(keys) or not self._sender.edits:
+            return Earlier(keys, {})
+        wanted = [(key, address) for key in dict.fromkeys(keys) if key for address in addresses]
+        found = await self._memory.find(wanted)
+        read = {each: self._read(text) for each, text in zip(wanted, found, strict=True) if text is not None}
+        return Earlier(keys, {each: place for each, place in read.items() if place is not None})
+
+    async def send(self, address: str, message: Message, earlier: Earlier) -> Seen:
+        """Send a message to an address, or change the earlier one; return the answer when Redis knows the message."""
+        message = message._replace(thread=earlier.keys.thread)
+        if not any(earlier.keys) or not self._sender.edits:
+            return await self._sender.send(address, message)
+        unwritten: tuple[Seen, dict[tuple[str, str], Place]] | None = self._unwritten.pop(message.key, None)
+        answer, places = unwritten or await self._sent(address, message, earlier)
+        try:
+            await self._memory.keep({each: self._written(place) for each, place in places.items()})
+        except BaseException:
+            self._unwritten[message.key] = answer, places
+            raise
+        return answer
+
+    async def _sent(
+        self, address: str, message: Message, earlier: Earlier
+    ) -> tuple[Seen, dict[tuple[str, str], Place]]:
+        """Send or change a message; return the answer and the places to remember."""
+        thread, update = ((key, address) for key in earlier.keys)
+        known = dict(earlier.places)
+        if update in known:
+            try:
+                return await self._sender.edit(known[update], message), {update: known[update]}
+            except PermanentError as error:
+                self._tell("a message could not be changed, and was sent anew", error)
+                del known[update]
+        first = known.get(thread)
+        answer: Seen | None = None
+        if first is not None:
+            try:
+                answer = await self._sender.send(address, message._replace(answers=first))
+            except PermanentError as error:
+                self._tell("a message could not be answered: its thread begins anew", error)
+                first = None
+        if answer is None:
+            answer = await self._sender.send(address, message)
+        place = place_of(address, answer)
+        if place is None:
+            return answer, {}
+        if first is not None:
+            place = place._replace(root=first.first)
+        places = {thread: first or place, update: place}
+        return answer, {each: kept for each, kept in places.items() if each[0]}
+
+    @property
+    def _memory(self) -> MessageMemory:
+        memory = self._context.messages
+        if memory is None:
+            raise SinkError(NO_MEMORY)
+        return memory
+
+    def _read(self, text: str) -> Place | None:
+        """Return a remembered place; None for one of another service, or of a later version of the router."""
+        try:
+            kept = msgspec.json.decode(text, type=_Kept)
+        except msgspec.DecodeError:
+            return None
+        return Place(kept.channel, kept.id, kept.root) if kept.service == self._service else None
+
+    def _written(self, place: Place) -> str:
+        return msgspec.json.encode(_Kept(self._service, *place)).decode()
+
+    def _tell(self, what: str, error: PermanentError) -> None:
+        """Log that a message was sent anew, at most once a minute, because every message may be."""
+        now = self._context.clock.monotonic()
+        if now - self._told_at >= QUIET:
+            self._told_at = now
+            self._context.log.info(what, error=str(error))

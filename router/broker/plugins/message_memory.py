@@ -1,0 +1,117 @@
+"""The memory of the messages that a sink sent: a hash in Redis of bounded size and age; floor 4."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from router.errors import SinkError
+from router.plugin_contracts import RedisClient
+
+KEPT = 30 * 24 * 3600
+"""Seconds for which a message is remembered after it was kept last."""
+
+MOST_MESSAGES = 100_000
+"""The largest number of remembered messages of one sink."""
+
+LOOKED_AT = 20
+"""Fields that are checked for their age by each call of `keep`, on a server that has no expiry of fields."""
+
+AT_ONCE = 1_000
+"""Fields of one command."""
+
+
+class RedisMessageMemory:
+    """Implements `plugin_contracts.MessageMemory` by a hash. `now` returns seconds since the epoch.
+
+    A field is the SHA-256 of key and address, and a value the time and the text. Redis from 7.4 and Valkey from 9 drop
+    each field 30 days after it was set. For other servers, every call of `keep` looks at the next few fields and removes
+    the old ones, so that the hash is searched again and again while it is used; 30 days after the last call the whole
+    key expires. If the hash grows beyond its limit, the oldest fields of a random sample are removed.
+    """
+
+    def __init__(self, redis: RedisClient, key: str, now: Callable[[], float]) -> None:
+        self._redis = redis
+        self._key = key
+        self._now = now
+        self._fields_expire = True  # until the server says that it does not know the command
+        self._cursor = 0
+
+    async def find(self, wanted: Sequence[tuple[str, str]]) -> list[str | None]:
+        """Return the text that was kept for each (key, address), or None."""
+        found: list[str | None] = []
+        for part in _parts([_field(*each) for each in wanted]):
+            found += map(self._fresh, await self._redis.call("HMGET", self._key, *part))
+        return found
+
+    async def keep(self, messages: Mapping[tuple[str, str], str]) -> None:
+        """Keep a text for each (key, address). Raises the delivery error if that failed."""
+        begun = int(self._now())
+        values = {_field(*each): f"{begun} {text}".encode("utf-8", "surrogatepass") for each, text in messages.items()}
+        for part in _parts(list(values)):
+            await self._set({field: values[field] for field in part})
+
+    async def _set(self, values: Mapping[str, bytes]) -> None:
+        commands: list[tuple[str | bytes | int, ...]] = [
+            ("HSET", self._key, *(word for pair in values.items() for word in pair)),
+            ("EXPIRE", self._key, KEPT),
+            ("HLEN", self._key),
+            ("HPEXPIRE", self._key, KEPT * 1000, "FIELDS", len(values), *values)
+            if self._fields_expire
+            else ("HSCAN", self._key, self._cursor, "COUNT", LOOKED_AT),
+        ]
+        *needed, last = await self._redis.pipeline(commands)
+        for answer in needed:
+            if isinstance(answer, Exception):
+                raise answer
+        if isinstance(last, SinkError) and self._fields_expire:
+            self._fields_expire = False  # an unknown command, or one that the user of the URL may not use
+        elif isinstance(last, Exception):
+            raise last
+        await self._remove_old([] if isinstance(last, Exception) or self._fields_expire else last, needed[2])
+
+    async def _remove_old(self, scanned: Sequence[Any], number: int) -> None:
+        """Remove the fields among the `scanned` ones that are too old, and those by which `number` is over the limit."""
+        old: list[bytes] = []
+        if scanned:
+            self._cursor = int(scanned[0])
+            old = [field for field, value in _pairs(scanned[1]) if self._fresh(value) is None]
+        too_many = number - len(old) - MOST_MESSAGES
+        if too_many > 0:
+            old += await self._oldest(too_many)
+        for part in _parts(old):
+            await self._redis.call("HDEL", self._key, *part)
+
+    async def _oldest(self, number: int) -> list[bytes]:
+        """Return so many fields, the oldest of a random sample that is at least twice as large."""
+        sample = await self._redis.call("HRANDFIELD", self._key, 2 * number + LOOKED_AT, "WITHVALUES")
+        by_age = sorted(_pairs(sample), key=lambda pair: _kept_at(pair[1]))
+        return [field for field, _ in by_age[:number]]
+
+    def _fresh(self, value: bytes | None) -> str | None:
+        """Return the text of a value; None if it is too old or unreadable."""
+        if value is None or _kept_at(value) < self._now() - KEPT:
+            return None
+        return value.partition(b" ")[2].decode("utf-8", "surrogatepass")
+
+
+def _field(key: str, address: str) -> str:
+    """Return the name of the field for a key and an address, which has no NUL."""
+    return hashlib.sha256(f"{key}\0{address}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _kept_at(value: bytes) -> int:
+    """Return the time of a value in seconds since the epoch; 0 if it has none."""
+    began = value.partition(b" ")[0]
+    return int(began) if began.isdigit() else 0
+
+
+def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the fields and values of an answer that lists them in turn."""
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def _parts(fields: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Yield the fields in parts that are small enough for one command."""
+    return (fields[start : start + AT_ONCE] for start in range(0, len(fields), AT_ONCE))
