@@ -103,6 +103,15 @@ def test_any_key_of_a_sink_makes_it_another_one(before, tmp_path, keys):
     assert (found.sinks.changed, found.sinks.kept) == (("mail",), ("audit",))
 
 
+def test_a_key_of_a_route_makes_the_sink_another_one(before, tmp_path):
+    """The sink is ordered by the key from then on, which a running worker can't begin."""
+    override = {"id": "all", "sinks": ["audit", {"sink": "mail", "thread": "{{ payload.order }}"}]}
+    keyed = loaded(tmp_path, routes=[override])
+    assert changes(before, keyed).sinks.changed == ("mail",)
+    other = {"id": "all", "sinks": ["audit", {"sink": "mail", "thread": "{{ payload.user }}"}]}
+    assert changes(keyed, loaded(tmp_path, routes=[other])).sinks.kept == ("audit", "mail")
+
+
 def test_a_secret_is_compared_by_its_value(before, tmp_path):
     found = changes(before, loaded(tmp_path, {**ENVIRON, "PASSWORD": "two"}))
     assert found.sinks.changed == ("mail",)

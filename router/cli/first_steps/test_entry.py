@@ -102,6 +102,10 @@ def expected(found: Simulation) -> dict[str, Any]:
         "sinks": [delivery.sink for delivery in made],
         "to": {delivery.sink: list(delivery.to) for delivery in single if delivery.to and not delivery.unsure},
         "text": {delivery.sink: delivery.text for delivery in single if _is_steady(delivery, found.event)},
+        **{
+            option: {each.sink: each.keys[option] for each in single if option in each.keys and not each.unsure}
+            for option in ("thread", "update")
+        },
         "suppressed": {each.sink: str(each.suppressed) for each in found.deliveries if each.suppressed},
         "dead": {each.sink: str(each.dead) for each in found.deliveries if each.dead},
     }

@@ -50,7 +50,7 @@ def _waiting(sink: Document, pending: int, now: float) -> list[str]:
     soon = "" if at is None else f", next attempt in {span(max(at - now, 0.0))}"
     if sink["breaker_open"]:
         return [f"{counted(pending, 'delivery waits', 'deliveries wait')}{soon or ', an attempt is under way'}"]
-    if not sink["delayed"]:  # with `order_by`, retries stay in flight
+    if not sink["delayed"]:  # in an ordered sink, retries stay in flight
         return [f"{counted(pending, 'delivery waits', 'deliveries wait')}{soon}"] if sink["fault"] and soon else []
     waits = f"{counted(sink['delayed'], 'delivery waits', 'deliveries wait')} for a retry{soon}"
     if sink["fault"] or not failure:

@@ -108,6 +108,7 @@ class KeyField:
 
     def __init__(self, path: Path, field: Compiled | str) -> None:
         self.name = where(path)
+        self.names = frozenset[str]() if isinstance(field, str) else field.names
         self._field = field
 
     def __call__(self, delivery: Delivery) -> str:

@@ -107,6 +107,7 @@ class OptionsTemplate:
         """The names that the templates of addresses use."""
         self._text = compiler.shown
         self._keys = compiler.keys
+        self._key_names = frozenset[str]().union(*(each.names for each in compiler.keys))
         self.static = None if compiler.templates else whole.value
         self.templated_address = compiler.templated_address
         self.fields = compiler.fields
@@ -132,7 +133,7 @@ class OptionsTemplate:
         """Return the first key of a delivery that is not empty, or None. Raises `TemplateError`."""
         token = current.set(Run(now))
         try:
-            names = scope(event, self.names, NO_RECORDS)
+            names = scope(event, self._key_names, NO_RECORDS)
             return next((key for each in self._keys if (key := each.text(names))), None)
         finally:
             current.reset(token)

@@ -138,8 +138,8 @@ class Preparing:
         """Return the key of a delivery by which the sink's options order it; None without one, or if it can't be rendered."""
         try:
             return self._template(event).order_key(event, self._clock.now())
-        except TemplateError:
-            return None  # the delivery becomes a dead letter when it is prepared
+        except Exception:  # noqa: BLE001  # the same error makes the delivery a dead letter when it is prepared
+            return None
 
     def destination(self, event: Event, options: Any) -> Destination:
         """Return the destination of a delivery with these options."""
