@@ -1,12 +1,13 @@
 """The public interface for plugins; floor 2, re-exports only."""
 
+from router.config.scalars import Duration
 from router.config.scalars import ServerUrl as RedisUrl
 from router.contracts import Clock
 from router.core.delivery.responses import check_response, quote_response, retry_after
 from router.core.egress import is_header_name, private_host, url_fault
 from router.core.mailboxes import mailboxes
 from router.core.recent import Recent
-from router.errors import PartialError, PermanentError, SinkError, TransientError
+from router.errors import GoneError, PartialError, PermanentError, SinkError, TransientError
 from router.escaping import escape
 from router.events import Event, json_line, json_lines, timestamp
 from router.hookspecs import API_VERSION, RegisterLookup, RegisterSink, hookimpl
@@ -43,8 +44,10 @@ __all__ = [
     "Addresses",
     "Clock",
     "Condition",
+    "Duration",
     "Event",
     "Found",
+    "GoneError",
     "Html",
     "HttpClient",
     "HttpResponse",

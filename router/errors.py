@@ -1,7 +1,7 @@
 """The exceptions of event-router and the closed sets of reasons; floor 0, imports nothing of ours.
 
 Problems of the configuration, each with its place in a file, are for the operator. Sinks raise delivery errors
-(`TransientError`, `PermanentError`, `SinkError`, `PartialError`); the router decides whether to retry.
+(`TransientError`, `PermanentError`, `GoneError`, `SinkError`, `PartialError`); the router decides whether to retry.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Reason(StrEnum):
     SILENCE = "silence"
     INACTIVE = "inactive"
     CANCELLED = "cancelled"
+    GONE = "gone"
     FULL = "full"
     SHUTDOWN = "shutdown"
     OUTAGE = "outage"
@@ -78,6 +79,7 @@ SUPPRESSED = frozenset(
         Reason.INACTIVE,
         Reason.CANCELLED,
         Reason.LOOKUP,
+        Reason.GONE,
     }
 )
 """Reasons of suppressed deliveries."""
@@ -206,6 +208,14 @@ class PermanentError(DeliveryError):
     """A failure that retries of this message can't cure: the delivery becomes a dead letter, reason `permanent`."""
 
 
+class GoneError(DeliveryError):
+    """An address that the service no longer knows, such as a push subscription that the browser has ended.
+
+    This is no failure: the delivery is suppressed, reason `gone`. Raise it only if the address will never be valid
+    again.
+    """
+
+
 class SinkError(DeliveryError):
     """A fault of the sink and not of the message, such as a refused credential or a wrong URL.
 
@@ -223,11 +233,11 @@ class SinkError(DeliveryError):
 class PartialError(DeliveryError):
     """A failure for some addresses of one delivery; the other addresses were reached.
 
-    `failures` maps an address, as written in the options, to its `TransientError` or `PermanentError`. The router makes
-    a separate delivery for each of these addresses.
+    `failures` maps an address, as written in the options, to its `TransientError`, `PermanentError` or `GoneError`. The
+    router makes a separate delivery for each of these addresses.
     """
 
-    def __init__(self, failures: Mapping[str, TransientError | PermanentError]) -> None:
+    def __init__(self, failures: Mapping[str, TransientError | PermanentError | GoneError]) -> None:
         super().__init__("; ".join(f"{address}: {error}" for address, error in failures.items()))
         self.failures = dict(failures)
 

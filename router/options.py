@@ -185,18 +185,28 @@ class Addresses(list[str]):
     characters are refused. `Annotated[list[str], Addresses(kind="mail")]` requires the syntax of a mailbox
     (`jane@example.org`, `"Doe, Jane" <jane@example.org>`). A field whose addresses are not recipients, such as Reply-To,
     sets `recipients=False`. Such addresses are not among those of the delivery, and are never split.
+
+    With `Annotated[list[Any], Addresses(known_by="endpoint")]` each recipient is a mapping, such as the push subscription
+    of a browser, and the text under this key is its address. The template renders to a mapping, its JSON text, or a list
+    of these; the plugin gets a list of mappings.
     """
 
     def __init__(
-        self, values: Sequence[str] = (), *, kind: Literal["any", "mail"] = "any", recipients: bool = True
+        self,
+        values: Sequence[str] = (),
+        *,
+        kind: Literal["any", "mail"] = "any",
+        recipients: bool = True,
+        known_by: str | None = None,
     ) -> None:
         super().__init__(values)
         self.kind = kind
         self.recipients = recipients
+        self.known_by = known_by
 
     def __eq__(self, other: object) -> bool:
-        """Compare `kind` and `recipients` too, for the reason given in `Template`."""
-        if isinstance(other, Addresses) and (other.kind, other.recipients) != (self.kind, self.recipients):
+        """Compare the attributes too, for the reason given in `Template`."""
+        if isinstance(other, Addresses) and other._attributes != self._attributes:
             return False
         return list.__eq__(self, other)
 
@@ -204,7 +214,11 @@ class Addresses(list[str]):
         return not self == other
 
     def __hash__(self) -> int:  # type: ignore[override]  # `Annotated[…] | None` hashes its markers
-        return hash((self.kind, self.recipients))
+        return hash(self._attributes)
+
+    @property
+    def _attributes(self) -> tuple[str, bool, str | None]:
+        return self.kind, self.recipients, self.known_by
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -43,7 +43,7 @@ _OF_SINKS: Mapping[Outcome, frozenset[Reason]] = {
     Outcome.SUPPRESSED: SUPPRESSED,
 }
 
-RESULTS = ("delivered", "transient", "permanent", "sink_fault", "partial")
+RESULTS = ("delivered", "transient", "permanent", "sink_fault", "partial", "gone")
 """The results of an attempt."""
 
 

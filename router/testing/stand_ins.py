@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from aiohttp import web
+
+if TYPE_CHECKING:
+    import ssl
 
 RETRY_AFTER = 7
 """The seconds for which a stand-in that is `busy` asks."""
@@ -81,10 +84,13 @@ class HttpService:
 
     `with HttpService() as service:` starts and stops it; `service.url` is its address (http://127.0.0.1:PORT). It runs in
     a thread of its own, so a test may be a plain function or a coroutine. `answer` is the JSON value that it answers with,
-    status 200. With `records` it answers as a store does: the JSON value at each path, and 404 for other paths.
+    status 200. With `records` it answers as a store does: the JSON value at each path, and 404 for other paths. With `tls`,
+    the context of a server, it speaks HTTPS.
     """
 
-    def __init__(self, answer: Any = None, *, records: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, answer: Any = None, *, records: Mapping[str, Any] | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.url = ""
         self.requests: list[Request] = []
         """Every request, also those that were made to fail."""
@@ -92,6 +98,7 @@ class HttpService:
         """The number of requests that were answered well."""
         self._answer = {"ok": True} if answer is None else answer
         self._records = records
+        self._tls = tls
         self._failure: Failure | None = None
         self._times: int | None = None
         self._thread: threading.Thread | None = None
@@ -135,12 +142,12 @@ class HttpService:
         runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.1)
         try:
             await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self._tls).start()
         except BaseException as error:  # noqa: BLE001  # it is raised in the thread that waits
             started.set_exception(error)
             return
         self._loop = asyncio.get_running_loop()
-        started.set_result(f"http://127.0.0.1:{runner.addresses[0][1]}")
+        started.set_result(f"http{'s' if self._tls else ''}://127.0.0.1:{runner.addresses[0][1]}")
         await self._stopped.wait()
         await runner.cleanup()
 

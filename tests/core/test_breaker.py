@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.core.delivery.breaker import Breaker, State, Ticket, Verdict, verdict
-from router.errors import PartialError, PermanentError, PluginError, SinkError, TransientError
+from router.errors import GoneError, PartialError, PermanentError, PluginError, SinkError, TransientError
 
 W, F, A, N = Verdict.WORKS, Verdict.FAILED, Verdict.AT_FAULT, Verdict.NOTHING
 
@@ -32,6 +32,7 @@ def tried(breaker, *verdicts, now=0.0):
         (SinkError("401"), A),
         (SinkError("401", retry_after=30), A),
         (PermanentError("no such user"), N),
+        (GoneError("410"), N),
         (PartialError({"a": TransientError("later")}), N),
         (PluginError("no coroutine"), N),
         (KeyError("user_id"), N),

@@ -3,15 +3,66 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from msgspec.json import encode
+from msgspec.structs import replace
 
 from router.core.rendering import TemplateEnvironment, TemplateFaults, compile_options
 from router.errors import AddressError, Reason, TemplateError
 from router.options import Addresses, SinkOptions
 from tests.support.cost import cost, mebibyte
 from tests.support.rendering import NOW, Message, compiled, event, render
+
+
+class Devices(SinkOptions):
+    """Recipients that are mappings, as push subscriptions are."""
+
+    devices: Annotated[list[Any], Addresses(known_by="token")]
+
+
+ONE, OTHER = {"token": "a", "os": 1}, {"token": "b", "os": {"name": "x"}}
+
+
+def devices(to: Any, payload: Any, **fields: Any) -> tuple[Any, tuple[str, ...]]:
+    """The mappings that the plugin gets, and the addresses of the delivery."""
+    compiled = compile_options(Devices.model_validate({"devices": to}), TemplateEnvironment())
+    rendered: Any = compiled.render(replace(event(payload), **fields), NOW)
+    assert compiled.recipients(rendered.options) == rendered.addresses
+    return rendered.options.devices, rendered.addresses
+
+
+@pytest.mark.parametrize(
+    ("to", "payload", "expected"),
+    [
+        ("{{ payload }}", ONE, [ONE]),
+        ("{{ payload.d }}", {"d": [ONE, OTHER, ONE | {"os": 2}]}, [ONE, OTHER]),
+        ("{{ payload.d }}", {"d": encode([ONE, OTHER]).decode()}, [ONE, OTHER]),
+        ("{{ payload.d | map(attribute='it') }}", {"d": [{"it": ONE}]}, [ONE]),
+        ('{"token": "{{ payload.t }}", "os": 1}', {"t": "a"}, [ONE]),
+        (["{{ payload.d }}", encode(OTHER).decode()], {"d": ONE}, [ONE, OTHER]),
+        (encode([ONE, OTHER]).decode(), {}, [ONE, OTHER]),
+        (["{{ payload.d }}"], {"d": None}, []),
+    ],
+)
+def test_recipients_that_are_mappings(to: Any, payload: Any, expected: list[Any]) -> None:
+    assert devices(to, payload) == (expected, tuple(each["token"] for each in expected))
+
+
+def test_a_delivery_for_one_address_keeps_its_mapping_alone() -> None:
+    assert devices("{{ payload }}", [ONE, OTHER], address="b") == ([OTHER], ("b",))
+
+
+@pytest.mark.parametrize(
+    "value", [7, True, "a", "[[]]", '"{}"', '["{}"]', [[ONE]], {"os": 1}, {"token": ""}, {"token": "a\n"}]
+)
+def test_what_is_no_mapping_with_an_address_is_refused(value: Any) -> None:
+    with pytest.raises(AddressError, match=r"^devices: "):
+        devices("{{ payload.d }}", {"d": value})
+    if isinstance(value, str):
+        with pytest.raises(TemplateFaults):
+            devices(value, {})
 
 
 class Bot(SinkOptions):

@@ -14,13 +14,14 @@ from router.core.delivery.retry import (
     Hold,
     Retry,
     RetryPolicy,
+    Suppress,
     Wait,
     age,
     decide,
     put_off,
     requested_delay,
 )
-from router.errors import PermanentError, PluginError, Reason, SinkError, TransientError
+from router.errors import GoneError, PermanentError, PluginError, Reason, SinkError, TransientError
 from router.events import History
 
 POLICY = RetryPolicy(initial=1.0, max_delay=300.0, max_age=86400.0)
@@ -75,6 +76,10 @@ def test_waiting_as_asked_is_no_attempt_and_ends_by_age_alone():
     assert decided(TransientError("429", retry_after=60), attempt=7, policy=capped) == Wait(60.0)
     assert decided(TransientError("429", retry_after=60), age=86399) == Wait(60.0), "never sooner than asked"
     assert decided(TransientError("429", retry_after=60), age=86400) == GiveUp(Reason.EXHAUSTED)
+
+
+def test_an_address_that_is_gone_suppresses_however_old_the_delivery_is():
+    assert decided(GoneError("410"), attempt=9, age=1e9) == Suppress(Reason.GONE)
 
 
 def test_permanent_gives_up_at_once():

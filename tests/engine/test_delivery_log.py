@@ -12,7 +12,7 @@ from router.config.models import RouteConfig, RouteSink
 from router.core.accounts.records import LONGEST_ERROR
 from router.engine.delivery import delivery_log
 from router.engine.delivery.delivery_log import PAYLOAD_BYTES
-from router.errors import PartialError, PermanentError, TransientError
+from router.errors import GoneError, PartialError, PermanentError, TransientError
 from tests.engine.test_pipeline import GOOD, Run
 from tests.support.engine import bench, make_event
 from tests.support.waiting import until
@@ -138,6 +138,23 @@ async def test_attempts_are_counted_and_each_address_has_its_line(debug):
         await at.settled()
     told = [(line["outcome"], line["address"], line["attempt"]) for line in debug()]
     assert told == [("handed_over", "a, b", 2), ("dead_lettered", "b", 2)]
+
+
+async def test_an_address_that_is_gone_is_suppressed_with_the_answer_of_the_service(debug):
+    async def sink(_event, options):
+        raise GoneError("HTTP 410") if options.to == ["a"] else PartialError({"b": GoneError("HTTP 404")})
+
+    async with bench(sink, options=To(to="{{ payload.users }}")) as at:
+        at.put(make_event(b'{"users": ["a"]}'), make_event(b'{"users": ["a", "b"]}'))
+        await at.settled()
+        assert at.worker.book.suppressed == {"gone": 2}
+        assert at.letters.kept == []
+    told = [(line["outcome"], line.get("reason"), line["address"], line["error"], line["attempt"]) for line in debug()]
+    assert sorted(told, key=str) == [
+        ("handed_over", None, "a, b", "b: HTTP 404", 1),
+        ("suppressed", "gone", "a", "HTTP 410", 1),
+        ("suppressed", "gone", "b", "HTTP 404", 1),
+    ]
 
 
 async def test_drops_are_told(debug):

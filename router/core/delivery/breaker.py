@@ -12,7 +12,7 @@ from enum import Enum, auto
 import msgspec
 
 from router.core.delivery.retry import requested_delay
-from router.errors import DeliveryError, PartialError, PermanentError, PluginError, SinkError
+from router.errors import DeliveryError, GoneError, PartialError, PermanentError, PluginError, SinkError
 
 
 class State(Enum):
@@ -45,7 +45,7 @@ def verdict(error: Exception | None) -> Verdict:
         return Verdict.WORKS
     if isinstance(error, SinkError):
         return Verdict.AT_FAULT
-    if isinstance(error, PermanentError | PartialError | PluginError) or requested_delay(error) is not None:
+    if isinstance(error, PermanentError | GoneError | PartialError | PluginError) or requested_delay(error) is not None:
         return Verdict.NOTHING
     return Verdict.FAILED if isinstance(error, DeliveryError | OSError) else Verdict.NOTHING
 

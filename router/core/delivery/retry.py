@@ -1,4 +1,4 @@
-"""The decision after a failed attempt: retry, wait, hold or give up; pure, with age and chance as arguments.
+"""The decision after a failed attempt: retry, wait, hold, give up or suppress; pure, with age and chance as arguments.
 
 Delays are exponential with full jitter: a random share of a bound that doubles with each attempt. The jitter keeps
 deliveries that failed together from being retried together.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from router.errors import DeliveryError, PermanentError, PluginError, Reason, SinkError, TransientError
+from router.errors import DeliveryError, GoneError, PermanentError, PluginError, Reason, SinkError, TransientError
 from router.events import History
 
 SHORTEST_ASKED = 1.0
@@ -52,6 +52,12 @@ class GiveUp(msgspec.Struct, frozen=True):
     reason: Reason
 
 
+class Suppress(msgspec.Struct, frozen=True):
+    """The decision to suppress the delivery for this reason: it has no recipient any more."""
+
+    reason: Reason
+
+
 def requested_delay(error: Exception | None) -> float | None:
     """Return the delay in seconds that the service asked for, within the bounds above; None if it asked for none."""
     after: object = error.retry_after if isinstance(error, TransientError | SinkError) else None
@@ -75,12 +81,14 @@ def age(history: History | None, now: float) -> float:
 
 def decide(
     policy: RetryPolicy, *, attempt: int, age: float, error: Exception, chance: float
-) -> Retry | Wait | Hold | GiveUp:
+) -> Retry | Wait | Hold | GiveUp | Suppress:
     """Decide what to do after attempt number `attempt` (from 1) failed with `error`.
 
     `age` is the seconds for which the delivery has been failing and `chance` a random number in [0, 1). An exception
     outside the contract counts as transient; if its retries are exhausted, the reason is `plugin`.
     """
+    if isinstance(error, GoneError):
+        return Suppress(Reason.GONE)
     if isinstance(error, PermanentError):
         return GiveUp(Reason.PERMANENT)
     if isinstance(error, PluginError):

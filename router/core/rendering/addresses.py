@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from router.core.mailboxes import check_no_group, check_text, has_control, mailbox, refused, split
-from router.core.rendering.sandbox.values import Missing, text
+from router.core.rendering.sandbox.values import Missing, plain, text
 from router.errors import AddressError
 from router.options import Addresses
 
@@ -46,21 +48,77 @@ def listed(value: Any) -> list[str]:
     return found
 
 
+def mappings(value: Any) -> list[dict[str, Any]]:
+    """Return the mappings in the value of a sole `{{ … }}`: a mapping, its JSON text, a list of these, or null (none).
+
+    Raises `AddressError` for any other value.
+    """
+    if isinstance(value, Missing):
+        str(value)  # raises
+    if isinstance(value, str):  # the fields of a hash in Redis are texts
+        return _decoded(value)
+    if isinstance(value, Mapping):
+        return [plain(value)]
+    if value is None:
+        return []
+    if isinstance(value, bool) or not isinstance(value, Iterable):
+        raise AddressError(f"{_kind(value)} is not a mapping")
+    found: list[dict[str, Any]] = []
+    for item in value:
+        if isinstance(item, list | tuple):
+            raise AddressError("a list within a list is not a mapping")
+        found.extend(mappings(item))
+    return found
+
+
+def _decoded(whole: str) -> list[dict[str, Any]]:
+    if not whole.strip():
+        return []
+    try:
+        value = msgspec.json.decode(whole)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        raise AddressError("a text is not the JSON of a mapping or a list") from None
+    if isinstance(value, str) or (isinstance(value, list) and any(isinstance(item, str) for item in value)):
+        raise AddressError("a JSON text within a JSON text is not a mapping")
+    return mappings(value)
+
+
 def _kind(value: Any) -> str:
     if isinstance(value, Mapping):
         return "a mapping"
     return "true or false" if isinstance(value, bool) else f"a {type(value).__name__}"
 
 
-def checked(addresses: Iterable[str], marker: Addresses) -> list[str]:
-    """Return the addresses in order, each once. Raises `AddressError` for an address not of the marker's kind."""
+def by_address(found: Iterable[Any], marker: Addresses) -> dict[str, Any]:
+    """Return what the plugin gets for each address, in order: the address, or the mapping that is known by it.
+
+    Raises `AddressError` for an address not of the marker's kind.
+    """
+    if marker.known_by is None:
+        return {address: address for address in _checked(found, marker)}
+    unique: dict[str, Any] = {}
+    for mapping in found:
+        address = mapping.get(marker.known_by)
+        if not isinstance(address, str) or not address:
+            raise AddressError(f"a mapping has no text under `{marker.known_by}`, which is its address")
+        check_text(address)
+        unique.setdefault(address, mapping)
+        _check_number(unique)
+    return unique
+
+
+def _checked(addresses: Iterable[str], marker: Addresses) -> list[str]:
     key = _mailbox if marker.kind == "mail" else _any
     unique: dict[str, str] = {}
     for address in dict.fromkeys(addresses):
         unique.setdefault(key(address), address)
-        if len(unique) > MOST:
-            raise AddressError(f"it names more than {MOST:,} addresses")
+        _check_number(unique)
     return list(unique.values())
+
+
+def _check_number(addresses: Mapping[str, Any]) -> None:
+    if len(addresses) > MOST:
+        raise AddressError(f"it names more than {MOST:,} addresses")
 
 
 def _any(address: str) -> str:

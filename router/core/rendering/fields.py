@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from router.core.rendering.addresses import checked
+from router.core.rendering.addresses import by_address
 from router.core.rendering.templates import Compiled, CompiledAddresses, CompiledValue
-from router.core.rendering.walk import Path
+from router.core.rendering.walk import Path, follow
 from router.errors import AddressError
 from router.events import Event, json_line
 from router.options import Addresses
@@ -26,45 +26,53 @@ class Delivery:
     def __init__(self, event: Event, names: dict[str, Any]) -> None:
         self.event = event
         self.names = names
-        self.addresses: dict[Path, list[str]] = {}
+        self.addresses: dict[Path, dict[str, Any]] = {}
         self.degraded: list[str] = []
         self.text = ""
         self.keys: dict[str, str] = {}
 
 
 class AddressField:
-    """A field of addresses: its items, each a list of literal ones or a template."""
+    """A field of addresses: its items, each a list of literal ones or a template.
 
-    def __init__(self, path: Path, marker: Addresses, items: list[list[str] | CompiledAddresses]) -> None:
+    The addresses of a delivery are a mapping of each address to what the plugin gets for it.
+    """
+
+    def __init__(self, path: Path, marker: Addresses, items: list[list[Any] | CompiledAddresses]) -> None:
         self.path = path
         self.marker = marker
         self.items = items
         self.templates = [item for item in items if not isinstance(item, list)]
         literal = (one for item in items if isinstance(item, list) for one in item)
-        self.literal = [] if self.templates else checked(literal, marker)
+        self.literal = {} if self.templates else by_address(literal, marker)
 
-    def find(self, delivery: Delivery) -> list[str]:
+    def find(self, delivery: Delivery) -> dict[str, Any]:
         """Return the addresses for this delivery. Raises `TemplateError` or `AddressError`."""
         if not self.templates:
             return self.literal
         try:
-            return checked((one for item in self.items for one in self._of(item, delivery)), self.marker)
+            return by_address((one for item in self.items for one in self._of(item, delivery)), self.marker)
         except AddressError as error:
             raise AddressError(f"{where(self.path)}: {error}", f"{where(self.path)}: {error.told}") from None
 
-    def _of(self, item: list[str] | CompiledAddresses, delivery: Delivery) -> list[str]:
+    def _of(self, item: list[Any] | CompiledAddresses, delivery: Delivery) -> Sequence[Any]:
         if isinstance(item, list):
             return item
         try:
-            return item.addresses(delivery.names)
+            return item.addresses(delivery.names) if self.marker.known_by is None else item.mappings(delivery.names)
         except AddressError:
             raise
         except Exception as error:  # noqa: BLE001  # any error of a template fails this delivery only
             raise item.explain(where(self.path), error, delivery.names) from None
 
-    def __call__(self, delivery: Delivery) -> list[str]:
-        """Return the addresses that `find` found for this delivery."""
-        return delivery.addresses[self.path]
+    def addresses_in(self, options: Any) -> list[str]:
+        """Return the addresses in rendered options."""
+        values, known_by = follow(options, self.path), self.marker.known_by
+        return list(values) if known_by is None else [value[known_by] for value in values]
+
+    def __call__(self, delivery: Delivery) -> list[Any]:
+        """Return what the plugin gets for the addresses that `find` found for this delivery."""
+        return list(delivery.addresses[self.path].values())
 
 
 class TextField:

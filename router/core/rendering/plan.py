@@ -14,7 +14,7 @@ import msgspec
 from pydantic import BaseModel
 
 from router.core.mailboxes import split
-from router.core.rendering.addresses import checked
+from router.core.rendering.addresses import by_address, mappings
 from router.core.rendering.expressions import BrokenExpressionError, NamedExpression
 from router.core.rendering.fields import AddressField, Delivery, KeyField, TextField, ValueField, where
 from router.core.rendering.sandbox.bounds import Run, current
@@ -29,7 +29,7 @@ from router.core.rendering.templates import (
     literal,
     scope,
 )
-from router.core.rendering.walk import Marker, Part, Path, follow, walk
+from router.core.rendering.walk import Marker, Part, Path, walk
 from router.errors import AddressError, Reason, RouterError
 from router.events import Event
 from router.options import Addresses, Condition, Escape, Html, Json, Key, SinkOptions, Template, Text, Url, is_template
@@ -99,7 +99,7 @@ class OptionsTemplate:
         self._options: SinkOptions = whole.value
         self._make = whole.make
         self._addresses = compiler.addresses
-        self._recipients = [each.path for each in compiler.addresses if each.marker.recipients]
+        self._recipients = [each for each in compiler.addresses if each.marker.recipients]
         self.mail = any(each.marker.kind == "mail" for each in compiler.addresses if each.marker.recipients)
         self.names = frozenset[str]().union(*(template.names for template in compiler.templates))
         """The names that the templates use: `payload`, `event`, lookups."""
@@ -115,7 +115,7 @@ class OptionsTemplate:
 
     def recipients(self, options: Any) -> tuple[str, ...]:
         """Return the recipients in rendered options, each once."""
-        return self._all({path: follow(options, path) for path in self._recipients})
+        return tuple(dict.fromkeys(address for each in self._recipients for address in each.addresses_in(options)))
 
     def _literally(self) -> Rendered | None:
         if self.static is None:
@@ -138,8 +138,8 @@ class OptionsTemplate:
         finally:
             current.reset(token)
 
-    def _all(self, found: dict[Path, list[str]]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(address for path in self._recipients for address in found[path]))
+    def _all(self, found: dict[Path, dict[str, Any]]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(address for each in self._recipients for address in found[each.path]))
 
     def render(self, event: Event, now: float, records: Records = NO_RECORDS) -> Rendered:
         """Return the options for one delivery; `now` is seconds since the epoch, `records` are those of its lookups.
@@ -161,8 +161,9 @@ class OptionsTemplate:
             found[each.path] = each.find(delivery)
         only = delivery.event.address
         if only is not None:
-            for path in self._recipients:
-                found[path] = [address for address in found[path] if address == only]
+            for each in self._recipients:
+                own = found[each.path]
+                found[each.path] = {only: own[only]} if only in own else {}
         addresses = self._all(found)
         if not addresses and (self.templated_address or (only is not None and self.fields.addresses)):
             return Rendered(self._options, suppressed=Reason.NO_ADDRESS)
@@ -257,20 +258,21 @@ class _Compiler:
         return Part(value, self.keys[-1])
 
     def _address(self, marker: Addresses, values: list[str], path: Path) -> Part:
-        items: list[list[str] | CompiledAddresses] = []
+        items: list[list[Any] | CompiledAddresses] = []
         for place, value in enumerate(values):
             try:
                 if is_template(value):
                     items.append(self._add(CompiledAddresses(value, self.environment.addresses)))
                 else:
-                    items.append(checked(split(value), marker))
+                    literal = split(value) if marker.known_by is None else mappings(value)
+                    items.append(list(by_address(literal, marker).values()))
             except BrokenTemplateError as error:
                 self._broken((*path, place), error)
             except AddressError as error:
                 self.faults.append(TemplateFault((*path, place), str(error), None))
         found = AddressField(path, marker, items)
         self.addresses.append(found)
-        return Part(found.literal, found)
+        return Part(list(found.literal.values()), found)
 
     def _text(self, marker: Template, value: str, path: Path, model: BaseModel) -> Part:
         try:

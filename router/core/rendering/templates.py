@@ -12,7 +12,7 @@ from jinja2.runtime import Context
 from jinja2.sandbox import safe_range
 
 from router.core.mailboxes import split
-from router.core.rendering.addresses import listed, value_text
+from router.core.rendering.addresses import listed, mappings, value_text
 from router.core.rendering.checking import Fault, chains, read
 from router.core.rendering.sandbox.bounds import MAX_OUTPUT, too_long
 from router.core.rendering.sandbox.environments import Sandbox
@@ -262,6 +262,10 @@ class CompiledAddresses(Compiled):
     def addresses(self, names: Names) -> list[str]:
         """Return the addresses. Raises `AddressError`, and any error of the template."""
         return listed(self.value(names)) if self._whole else split(self.render(names))
+
+    def mappings(self, names: Names) -> list[dict[str, Any]]:
+        """Return recipients that are mappings. Raises `AddressError`, and any error of the template."""
+        return mappings(self.value(names) if self._whole else self.render(names))
 
 
 class CompiledValue(Compiled):

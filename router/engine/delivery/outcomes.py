@@ -137,11 +137,22 @@ class Outcomes:
                 self._log_settled(event, Outcome.DELIVERED, answer=answer)
 
     def settle(
-        self, queue: WorkQueue, event: Event, outcome: Outcome, reason: Reason | None = None, to: Sequence[str] = ()
+        self,
+        queue: WorkQueue,
+        event: Event,
+        outcome: Outcome,
+        reason: Reason | None = None,
+        *,
+        to: Sequence[str] = (),
+        detail: str | None = None,
+        attempts: int | None = None,
     ) -> None:
-        """Settle a delivery without an attempt; `to` are the addresses that it would have gone to."""
+        """Settle a delivery that is neither sent nor given up; `to` are the addresses that it would have gone to.
+
+        `detail` is the service's explanation, and `attempts` the number of calls, if the sink was called.
+        """
         self._end(queue, [event], len(event.raw), outcome, reason)
-        self._log_settled(event, outcome, reason, to=to)
+        self._log_settled(event, outcome, reason, detail=detail, attempts=attempts, to=to)
 
     def split(
         self,

@@ -20,7 +20,16 @@ from router.engine.delivery.gate import Gate
 from router.engine.delivery.outcomes import Outcomes, calls_of
 from router.engine.delivery.preparing import Dead, Pair, Postponed, Preparing, Shown, Suppressed
 from router.engine.delivery.sink_health import SinkHealth
-from router.errors import PartialError, PermanentError, PluginError, Reason, SinkError, TransientError, text_of
+from router.errors import (
+    GoneError,
+    PartialError,
+    PermanentError,
+    PluginError,
+    Reason,
+    SinkError,
+    TransientError,
+    text_of,
+)
 from router.events import Event, History, Outcome, size_of
 from router.plugin_contracts import Result
 
@@ -188,6 +197,9 @@ class Results:
         if isinstance(decision, retry.GiveUp):
             self._give_up(event, decision.reason, text, attempts=calls)
             return []
+        if isinstance(decision, retry.Suppress):
+            self._outcomes.settle(self._line, event, Outcome.SUPPRESSED, decision.reason, detail=text, attempts=calls)
+            return []
         if isinstance(decision, retry.Hold):
             history = History(now - age, calls, text, now, self._gate.reset)
             return self.held([msgspec.structs.replace(event, _history=history)])
@@ -233,6 +245,8 @@ def _result(error: Exception) -> str:
         return "partial"
     if isinstance(error, SinkError):
         return "sink_fault"
+    if isinstance(error, GoneError):
+        return "gone"
     return "permanent" if isinstance(error, PermanentError | PluginError) else "transient"
 
 
