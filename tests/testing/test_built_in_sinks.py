@@ -11,6 +11,7 @@ import pytest
 
 from router.testing import Failure, HttpService, Report, check_sink, make_event
 from tests.support.datagrams import DatagramService
+from tests.support import browsers
 from tests.support.sinks import built_ins
 from tests.support.smtp import Postbox, smtp_server
 
@@ -154,6 +155,15 @@ async def test_webhook(body):
         options = {"url": f"{server.url}/hook", "auth": {"bearer": "a-secret-token"}, **body}
         unchecked = not_checked(await check_sink("webhook", options, service=server))
         assert unchecked == ([] if "batch_as" in body else ["batch"])
+
+
+async def test_webpush(monkeypatch):
+    monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", browsers.trusting())
+    with HttpService(tls=browsers.serving()) as server:
+        jane = browsers.Browser(server.url).subscription
+        event = make_event({"id": 7, "message": "hi", "browsers": [jane]})
+        report = await check_sink("webpush", browsers.options(), service=server, event=event)
+        assert not_checked(report) == ["batch"]
 
 
 @pytest.mark.parametrize("command", ["xadd", "publish", "rpush"])

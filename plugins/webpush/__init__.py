@@ -1,0 +1,16 @@
+"""Built-in sink `webpush`: notifications in the browsers of users, by Web Push.
+
+`webpush_options` holds the options and their checks. `subscriptions` reads what a browser gave, `vapid` signs as the sender,
+`encryption` makes the body that only this browser can read. `webpush_sink` sends. The libraries are in the extra `webpush`.
+"""
+
+from router.api import RegisterSink, hookimpl
+
+from .webpush_options import WebPushOptions
+from .webpush_sink import WebPushSink
+
+
+@hookimpl
+def register_sinks(register: RegisterSink) -> None:
+    """Register `webpush`."""
+    register("webpush", WebPushSink, options=WebPushOptions)

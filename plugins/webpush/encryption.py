@@ -1,0 +1,26 @@
+"""The body of a push message, which only the browser can read: RFC 8291, in the encoding `aes128gcm` of RFC 8188."""
+
+from __future__ import annotations
+
+import http_ece
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from router.api import PermanentError
+
+from .subscriptions import Subscription
+
+LONGEST = 3993
+"""Bytes of a message: the 4,096 of a body that every push service takes, less the header and the tag."""
+
+
+def encrypt(message: bytes, to: Subscription) -> bytes:
+    """Return the body for one browser, with a key and a salt of its own. Raises `PermanentError`."""
+    if len(message) > LONGEST:
+        cure = "shorten `text`, for example with `| truncate(500)`"
+        raise PermanentError(f"the notification has {len(message):,} bytes, push services take {LONGEST:,}: {cure}")
+    once = ec.generate_private_key(ec.SECP256R1())
+    try:
+        body: bytes = http_ece.encrypt(message, private_key=once, dh=to.key, auth_secret=to.auth)
+    except ValueError:
+        raise PermanentError("`keys.p256dh` of the subscription is not a point of the curve P-256") from None
+    return body
