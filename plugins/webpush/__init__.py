@@ -1,6 +1,6 @@
 """Built-in sink `webpush`: notifications in the browsers of users, by Web Push.
 
-`webpush_options` holds the options and their checks. `subscriptions` reads what a browser gave, `vapid` signs as the sender,
+`webpush_options` holds the options and their checks. `push_subscriptions` reads what a browser gave, `vapid` signs as the sender,
 `encryption` makes the body that only this browser can read. `webpush_sink` sends. The libraries are in the extra `webpush`.
 """
 

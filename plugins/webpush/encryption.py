@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from router.api import PermanentError
 
-from .subscriptions import Subscription
+from .push_subscriptions import Subscription
 
 LONGEST = 3993
 """Bytes of a message: the 4,096 of a body that every push service takes, less the header and the tag."""

@@ -30,7 +30,7 @@ MISSING = "its libraries are not installed: pip install 'event-router[webpush]'"
 
 
 class Gone(SinkOptions):
-    """What is done when a subscription no longer exists."""
+    """The action that is taken when a subscription no longer exists."""
 
     publish: str = Field(min_length=1, description="The channel of the router's Redis on which the app is told.")
 

@@ -25,7 +25,7 @@ from router.api import (
 )
 
 from .blame import Blame
-from .subscriptions import Subscription, read_subscription
+from .push_subscriptions import Subscription, read_subscription
 from .webpush_options import URGENCIES, WebPushOptions
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ _PORT = 443
 
 
 class Subscription(NamedTuple):
-    """One browser: where its messages are posted, the origin of that URL, and the keys to encrypt with."""
+    """The subscription of one browser: the URL for its messages, the origin of the URL, and the keys to encrypt with."""
 
     endpoint: str
     origin: str
