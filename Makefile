@@ -50,7 +50,7 @@ bench: $(DEV) ## Measure the CPU of an event, beside a floor and a peer; ARGS='c
 lock: $(DEV) ## Resolve the newest versions that pyproject.toml allows into the two locks, with hashes
 	$(PIP) install uv
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate --generate-hashes \
-		--extra embedded --extra speed --extra watch --extra webpush pyproject.toml -o requirements.lock
+		--extra embedded --extra speed --extra watch --extra webpush --extra apprise pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate --generate-hashes \
 		--extra dev --constraint requirements.lock --no-emit-package event-router pyproject.toml -o requirements-dev.lock
 

@@ -24,6 +24,7 @@ from router.options import (
     Template,
     Text,
     Url,
+    is_placeholder,
     is_template,
 )
 from router.plugin_contracts import (
@@ -79,6 +80,7 @@ __all__ = [
     "escape",
     "hookimpl",
     "is_header_name",
+    "is_placeholder",
     "is_template",
     "json_line",
     "json_lines",

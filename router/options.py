@@ -189,6 +189,10 @@ class Addresses(list[str]):
     With `Annotated[list[Any], Addresses(known_by="endpoint")]` each recipient is a mapping, such as the push subscription
     of a browser, and the text under this key is its address. The template renders to a mapping, its JSON text, or a list
     of these; the plugin gets a list of mappings.
+
+    With `Annotated[list[str], Addresses(known_by=function)]` each recipient is a URL that holds a credential. The address
+    that is shown and stored is the text that the function returns for the URL, or it raises `ValueError`. URLs are
+    separated by white space, or by a comma. Those in the configuration are hidden like a `Secret`.
     """
 
     def __init__(
@@ -197,7 +201,7 @@ class Addresses(list[str]):
         *,
         kind: Literal["any", "mail"] = "any",
         recipients: bool = True,
-        known_by: str | None = None,
+        known_by: str | Callable[[str], str] | None = None,
     ) -> None:
         super().__init__(values)
         self.kind = kind
@@ -217,7 +221,7 @@ class Addresses(list[str]):
         return hash(self._attributes)
 
     @property
-    def _attributes(self) -> tuple[str, bool, str | None]:
+    def _attributes(self) -> tuple[str, bool, str | Callable[[str], str] | None]:
         return self.kind, self.recipients, self.known_by
 
     @classmethod
@@ -330,6 +334,11 @@ class Condition(str):
 
 PLACEHOLDER = "placeholder"
 """The text in place of a secret that is missing, for commands that need no secrets, such as `check`."""
+
+
+def is_placeholder(text: str) -> bool:
+    """Return whether a text of the configuration stands for a secret or a URL that a command such as `check` does not need."""
+    return text == PLACEHOLDER or f"://{PLACEHOLDER}.invalid" in text
 
 
 class Secret(SecretStr):

@@ -78,12 +78,14 @@ def test_builtins_import_the_api_and_their_own_modules_alone():
         assert {name for name in names if name.split(".")[0] in {"router", "plugins"}} <= {"router.api"}, file
         assert all(node.level <= 1 for node in froms), file
     assert {file.relative_to(builtins_folder()).parts[0] for file in files} == {
+        "apprise",
         "chat",
         "command",
         "email",
         "log",
         "redis",
         "webhook",
+        "webpush",
     }
 
 

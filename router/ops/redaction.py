@@ -7,12 +7,16 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, MutableMapping
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote, quote_plus
 
 from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
 
+from router.core.rendering.addresses import address_of
+from router.core.rendering.walk import kind_of
 from router.errors import Reason, text_of
+from router.options import Addresses
 
 HIDDEN = "***"
 
@@ -108,19 +112,32 @@ def _in_base64(secret: bytes) -> set[str]:
     return forms
 
 
-def plain_options(value: Any) -> Any:
-    """Return options as plain values, as far as they were set; credentials are hidden."""
+def plain_options(value: Any, *, whole: bool = False) -> Any:
+    """Return options as plain values, as far as they were set; credentials are hidden.
+
+    Recipients that are mappings or URLs with credentials are replaced by their addresses, unless `whole`.
+    """
     if isinstance(value, SecretStr):
         return HIDDEN if value.get_secret_value() else ""
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
         return {
-            fields[name].alias or name: plain_options(getattr(value, name))
+            fields[name].alias or name: plain_options(
+                getattr(value, name) if whole else _addressed(fields[name], getattr(value, name)), whole=whole
+            )
             for name in fields
             if name in value.model_fields_set
         }
     if isinstance(value, Mapping):
-        return {key: plain_options(each) for key, each in value.items()}
+        return {key: plain_options(each, whole=whole) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [plain_options(each) for each in value]
+        return [plain_options(each, whole=whole) for each in value]
     return value
+
+
+def _addressed(field: FieldInfo, value: Any) -> Any:
+    """Return the value of a field; for recipients that are more than an address, their addresses."""
+    marker = kind_of(Annotated[field.annotation, None, *field.metadata])[1]
+    if not isinstance(marker, Addresses) or marker.known_by is None or not isinstance(value, list):
+        return value
+    return [address_of(each, marker) for each in value]

@@ -106,4 +106,4 @@ def _seen(event: Event, options: Any) -> dict[str, Any]:
     """Return a copy of everything that a sink could change."""
     fields = {name: getattr(event, name) for name in event.__struct_fields__ if not name.startswith("_")}
     headers = None if event.headers is None else dict(event.headers)
-    return {**fields, "headers": headers, "payload": repr(event.payload), "options": plain_options(options)}
+    return {**fields, "headers": headers, "payload": repr(event.payload), "options": plain_options(options, whole=True)}

@@ -10,6 +10,7 @@ from msgspec.json import encode
 from msgspec.structs import replace
 
 from router.core.rendering import TemplateEnvironment, TemplateFaults, compile_options
+from router.core.rendering.addresses import urls_in
 from router.errors import AddressError, Reason, TemplateError
 from router.options import Addresses, SinkOptions
 from tests.support.cost import cost, mebibyte
@@ -48,6 +49,59 @@ def devices(to: Any, payload: Any, **fields: Any) -> tuple[Any, tuple[str, ...]]
 )
 def test_recipients_that_are_mappings(to: Any, payload: Any, expected: list[Any]) -> None:
     assert devices(to, payload) == (expected, tuple(each["token"] for each in expected))
+
+
+def masked(url: str) -> str:
+    """The address of a URL with a credential."""
+    scheme, _, rest = url.partition("://")
+    if not rest:
+        raise ValueError("a URL has no scheme")
+    return f"{scheme}://{len(rest)}"
+
+
+class Targets(SinkOptions):
+    """Recipients that are URLs with credentials."""
+
+    urls: Annotated[list[str], Addresses(known_by=masked)]
+
+
+def targets(to: Any, payload: Any, **fields: Any) -> tuple[list[str], tuple[str, ...]]:
+    """The URLs that the plugin gets, and the addresses of the delivery."""
+    compiled = compile_options(Targets.model_validate({"urls": to}), TemplateEnvironment())
+    rendered: Any = compiled.render(replace(event(payload), **fields), NOW)
+    assert compiled.recipients(rendered.options) == rendered.addresses
+    return rendered.options.urls, rendered.addresses
+
+
+@pytest.mark.parametrize(
+    ("to", "payload", "expected"),
+    [
+        ("a://x?to=b,c,d;e", {}, ["a://x?to=b,c,d;e"]),
+        ("a://x,b://y , c://z", {}, ["a://x", "b://y", "c://z"]),
+        ("{{ payload.u }}", {"u": "a://x\n b://y\n"}, ["a://x", "b://y"]),
+        ("{{ payload.u }}", {"u": ["a://x,b://y", "a://x", None, ""]}, ["a://x", "b://y"]),
+        ("a://{{ payload.u }}/b c://d", {"u": "x"}, ["a://x/b", "c://d"]),
+        (["{{ payload.u }}", "c://d"], {"u": "a://x"}, ["a://x", "c://d"]),
+    ],
+)
+def test_recipients_that_are_urls_are_known_by_another_text(to: Any, payload: Any, expected: list[str]) -> None:
+    assert targets(to, payload) == (expected, tuple(map(masked, expected)))
+    assert targets(to, payload, address=masked(expected[-1])) == (expected[-1:], (masked(expected[-1]),))
+
+
+@pytest.mark.parametrize("url", ["s3cret-token", "a://s3cret\x00token", "a://s3cret-token/" + "x" * 8192])
+def test_what_is_no_url_is_refused_without_a_quote(url: str) -> None:
+    with pytest.raises(AddressError) as raised:
+        targets("{{ payload.u }}", {"u": url})
+    assert "s3cret" not in str(raised.value)
+    with pytest.raises(TemplateFaults) as faults:
+        targets(url, {})
+    assert "s3cret" not in str(faults.value)
+
+
+def test_a_text_of_many_urls_costs_no_more_than_a_plain_one() -> None:
+    for pattern in (",", ", ", ",a", " ,", "a://b,"):
+        assert cost(urls_in, mebibyte(pattern)) < 20 * cost(urls_in, mebibyte("a://b?c=d e://f "))
 
 
 def test_a_delivery_for_one_address_keeps_its_mapping_alone() -> None:

@@ -3,13 +3,15 @@ from __future__ import annotations
 import base64
 import json
 import re
+from typing import Annotated, Any
 from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from router.ops.redaction import Redactor
+from router.ops.redaction import Redactor, plain_options
+from router.options import Addresses, Secret, SinkOptions
 
 LONG = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=8, max_size=40)
 AROUND = st.binary(max_size=7)
@@ -92,3 +94,17 @@ def test_keys_keep_short_secrets_and_names_of_ours_stay() -> None:
 
 def test_many_urls_take_linear_time() -> None:
     assert Redactor().text("://a" * 100_000 + "@") == "://a" * 99_999 + "://***@"
+
+
+class Recipients(SinkOptions):
+    """Recipients that hold more than their address."""
+
+    devices: Annotated[list[Any], Addresses(known_by="id")]
+    urls: Annotated[list[str], Addresses(known_by=lambda url: url.partition("://")[0])]
+    token: Secret
+
+
+def test_options_show_the_addresses_of_recipients_that_hold_credentials() -> None:
+    options = Recipients.model_construct(devices=[{"id": "a", "key": "k"}], urls=["tgram://token"], token=Secret("t"))
+    assert plain_options(options) == {"devices": ["a"], "urls": ["tgram"], "token": "***"}
+    assert plain_options(options, whole=True)["urls"] == ["tgram://token"]

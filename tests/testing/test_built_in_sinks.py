@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from router.testing import Failure, HttpService, Report, check_sink, make_event
-from tests.support.datagrams import DatagramService
 from tests.support import browsers
+from tests.support.datagrams import DatagramService
 from tests.support.sinks import built_ins
 from tests.support.smtp import Postbox, smtp_server
 
@@ -164,6 +164,21 @@ async def test_webpush(monkeypatch):
         event = make_event({"id": 7, "message": "hi", "browsers": [jane]})
         report = await check_sink("webpush", browsers.options(), service=server, event=event)
         assert not_checked(report) == ["batch"]
+
+
+class PatientService(HttpService):
+    """A service that never asks for time, because Apprise does not tell what a service asks for."""
+
+    def fail(self, failure: Failure, times: int | None = None) -> None:
+        if failure == "busy":
+            raise NotImplementedError
+        super().fail(failure, times)
+
+
+async def test_apprise():
+    with PatientService() as server:
+        options = {"urls": f"json://{server.url.partition('://')[2]}/s3cret-path", "title": "t", "body": TEXT}
+        assert not_checked(await check_sink("apprise", options, service=server)) == ["retry-after", "batch"]
 
 
 @pytest.mark.parametrize("command", ["xadd", "publish", "rpush"])

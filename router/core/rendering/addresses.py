@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +12,12 @@ from router.core.mailboxes import check_no_group, check_text, has_control, mailb
 from router.core.rendering.sandbox.values import Missing, plain, text
 from router.errors import AddressError
 from router.options import Addresses
+
+LONGEST_URL = 8192
+"""The largest number of characters of a recipient that is a URL."""
+
+_GAP = re.compile(r"[\s,]+")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 MOST = 1000
 """The largest number of addresses in one field of a delivery. Each may become a delivery with the whole event."""
@@ -27,15 +34,32 @@ def value_text(value: Any) -> str:
     return whole
 
 
-def listed(value: Any) -> list[str]:
+def addresses_in(whole: str) -> list[str]:
+    """Return the addresses in a comma-separated text. Raises `AddressError` if it has a control character."""
+    return split(value_text(whole))
+
+
+def urls_in(whole: str) -> list[str]:
+    """Return the URLs in a text, which are separated by white space or commas. A comma may also be part of a URL."""
+    found: list[str] = []
+    begin = 0
+    for gap in _GAP.finditer(whole):
+        if gap[0].strip(",") or _SCHEME.match(whole, gap.end()):
+            found.append(whole[begin : gap.start()])
+            begin = gap.end()
+    found.append(whole[begin:].strip(","))
+    return [url for url in found if url]
+
+
+def listed(value: Any, parts: Callable[[str], list[str]] = addresses_in) -> list[str]:
     """Return the addresses in the value of a sole `{{ … }}`: a text, a number, a list of these, or null (none).
 
-    Raises `AddressError` for any other value.
+    `parts` divides a text. Raises `AddressError` for any other value.
     """
     if isinstance(value, Missing):
         str(value)  # raises
     if isinstance(value, str | int | float) and not isinstance(value, bool):
-        return split(value_text(value))
+        return parts(text(value))
     if value is None:
         return []
     if isinstance(value, Mapping | bool) or not isinstance(value, Iterable):
@@ -44,7 +68,7 @@ def listed(value: Any) -> list[str]:
     for item in value:
         if isinstance(item, list | tuple):
             raise AddressError("a list within a list is not an address")
-        found.extend(listed(item))
+        found.extend(listed(item, parts))
     return found
 
 
@@ -89,22 +113,46 @@ def _kind(value: Any) -> str:
     return "true or false" if isinstance(value, bool) else f"a {type(value).__name__}"
 
 
+def literal_recipients(whole: str, marker: Addresses) -> Sequence[Any]:
+    """Return the recipients in a text of the configuration. Raises `AddressError`."""
+    if marker.known_by is None:
+        return split(whole)
+    return urls_in(whole) if callable(marker.known_by) else mappings(whole)
+
+
 def by_address(found: Iterable[Any], marker: Addresses) -> dict[str, Any]:
-    """Return what the plugin gets for each address, in order: the address, or the mapping that is known by it.
+    """Return what the plugin gets for each address, in order: the address, or the mapping or URL that is known by it.
 
     Raises `AddressError` for an address not of the marker's kind.
     """
     if marker.known_by is None:
         return {address: address for address in _checked(found, marker)}
     unique: dict[str, Any] = {}
-    for mapping in found:
-        address = mapping.get(marker.known_by)
-        if not isinstance(address, str) or not address:
-            raise AddressError(f"a mapping has no text under `{marker.known_by}`, which is its address")
-        check_text(address)
-        unique.setdefault(address, mapping)
+    for recipient in found:
+        unique.setdefault(address_of(recipient, marker), recipient)
         _check_number(unique)
     return unique
+
+
+def address_of(recipient: Any, marker: Addresses) -> str:
+    """Return the address of what the plugin gets. Raises `AddressError` if it has none."""
+    if callable(marker.known_by):
+        return _address_of_url(recipient, marker.known_by)
+    address = recipient if marker.known_by is None else recipient.get(marker.known_by)
+    if not isinstance(address, str) or not address:
+        raise AddressError(f"a mapping has no text under `{marker.known_by}`, which is its address")
+    check_text(address)
+    return address
+
+
+def _address_of_url(url: str, known_by: Callable[[str], str]) -> str:
+    """Return the address of a URL. No error quotes the URL, because it holds a credential."""
+    if len(url) > LONGEST_URL or has_control(url):
+        raise AddressError("a URL is too long or has a control character in it")
+    try:
+        return known_by(url)
+    except ValueError as error:
+        raise AddressError(str(error)) from None
 
 
 def _checked(addresses: Iterable[str], marker: Addresses) -> list[str]:

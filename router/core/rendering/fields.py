@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from router.core.rendering.addresses import by_address
+from router.core.rendering.addresses import address_of, by_address
 from router.core.rendering.templates import Compiled, CompiledAddresses, CompiledValue
 from router.core.rendering.walk import Path, follow
 from router.errors import AddressError
@@ -59,7 +59,7 @@ class AddressField:
         if isinstance(item, list):
             return item
         try:
-            return item.addresses(delivery.names) if self.marker.known_by is None else item.mappings(delivery.names)
+            return item.recipients(delivery.names, self.marker)
         except AddressError:
             raise
         except Exception as error:  # noqa: BLE001  # any error of a template fails this delivery only
@@ -67,8 +67,8 @@ class AddressField:
 
     def addresses_in(self, options: Any) -> list[str]:
         """Return the addresses in rendered options."""
-        values, known_by = follow(options, self.path), self.marker.known_by
-        return list(values) if known_by is None else [value[known_by] for value in values]
+        values = follow(options, self.path)
+        return list(values) if self.marker.known_by is None else [address_of(value, self.marker) for value in values]
 
     def __call__(self, delivery: Delivery) -> list[Any]:
         """Return what the plugin gets for the addresses that `find` found for this delivery."""

@@ -13,8 +13,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 from pydantic import BaseModel
 
-from router.core.mailboxes import split
-from router.core.rendering.addresses import by_address, mappings
+from router.core.rendering.addresses import by_address, literal_recipients
 from router.core.rendering.expressions import BrokenExpressionError, NamedExpression
 from router.core.rendering.fields import AddressField, Delivery, KeyField, TextField, ValueField, where
 from router.core.rendering.sandbox.bounds import Run, current
@@ -264,8 +263,7 @@ class _Compiler:
                 if is_template(value):
                     items.append(self._add(CompiledAddresses(value, self.environment.addresses)))
                 else:
-                    literal = split(value) if marker.known_by is None else mappings(value)
-                    items.append(list(by_address(literal, marker).values()))
+                    items.append(list(by_address(literal_recipients(value, marker), marker).values()))
             except BrokenTemplateError as error:
                 self._broken((*path, place), error)
             except AddressError as error:

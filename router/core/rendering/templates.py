@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ from jinja2.runtime import Context
 from jinja2.sandbox import safe_range
 
 from router.core.mailboxes import split
-from router.core.rendering.addresses import listed, mappings, value_text
+from router.core.rendering.addresses import addresses_in, listed, mappings, urls_in, value_text
 from router.core.rendering.checking import Fault, chains, read
 from router.core.rendering.sandbox.bounds import MAX_OUTPUT, too_long
 from router.core.rendering.sandbox.environments import Sandbox
@@ -24,7 +24,7 @@ from router.core.rendering.sandbox.values import EventFields, MissingError, dott
 from router.errors import EventError, TemplateError
 from router.escaping import cut
 from router.events import Event
-from router.options import TemplateFile
+from router.options import Addresses, TemplateFile
 
 Names = Mapping[str, Any]
 """The names and values with which a template is rendered."""
@@ -249,7 +249,7 @@ class CompiledExpression(Compiled):
 
 
 class CompiledAddresses(Compiled):
-    """A compiled template of addresses. `addresses(names)` returns them unchecked.
+    """A compiled template of addresses. `recipients(names, marker)` returns them unchecked.
 
     A template that is only one `{{ … }}` may return a list. Any other template renders to a comma-separated text.
     """
@@ -261,10 +261,14 @@ class CompiledAddresses(Compiled):
 
     def addresses(self, names: Names) -> list[str]:
         """Return the addresses. Raises `AddressError`, and any error of the template."""
-        return listed(self.value(names)) if self._whole else split(self.render(names))
+        return listed(self.value(names), addresses_in) if self._whole else split(self.render(names))
 
-    def mappings(self, names: Names) -> list[dict[str, Any]]:
-        """Return recipients that are mappings. Raises `AddressError`, and any error of the template."""
+    def recipients(self, names: Names, marker: Addresses) -> Sequence[Any]:
+        """Return the recipients for a field with this marker, unchecked. Raises as `addresses` does."""
+        if marker.known_by is None:
+            return self.addresses(names)
+        if callable(marker.known_by):
+            return listed(self.value(names), urls_in) if self._whole else urls_in(self.render(names))
         return mappings(self.value(names) if self._whole else self.render(names))
 
 

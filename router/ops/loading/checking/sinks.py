@@ -20,7 +20,7 @@ from router.ops.loading.reading.nodes import Entry, Mapping, Node, child_path, q
 from router.ops.loading.reading.placeholders import WORD
 from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
 from router.ops.redaction import HIDDEN
-from router.options import ALLOW_PRIVATE, TEMPLATE_FILES, TemplateFile
+from router.options import ALLOW_PRIVATE, TEMPLATE_FILES, TemplateFile, is_template
 from router.plugin_contracts import SinkType
 from router.plugin_loading.plugin_manager import Plugins
 from router.plugin_loading.sink_types import ALL
@@ -261,7 +261,8 @@ def look_for_cuts(node: Node, shape: shapes.Shape, problems: Problems) -> None:
 def literal_secrets(node: Node, shape: shapes.Shape, problems: Problems) -> None:
     """Warn of secrets that are written in the configuration in clear."""
     for scalar, expected, _ in shapes.scalars(node, shape):
-        if shapes.is_secret(expected) and not scalar.expanded and scalar.value not in {None, "", HIDDEN}:
+        written = not scalar.expanded and not is_template(scalar.text) and scalar.value not in {None, "", HIDDEN}
+        if written and shapes.is_secret(expected):
             problems.warn(IN_CLEAR, scalar)
 
 

@@ -11,7 +11,7 @@ from router.ops.loading.reading import shapes
 from router.ops.loading.reading.concealing import holds_a_secret
 from router.ops.loading.reading.nodes import Node, Scalar
 from router.ops.loading.reading.problems import Problems
-from router.options import PLACEHOLDER
+from router.options import PLACEHOLDER, is_template
 
 WORD = PLACEHOLDER
 """The placeholder of a missing secret, and of the missing part of a URL."""
@@ -34,7 +34,7 @@ class Settler:
     def settle(self, node: Node, shape: shapes.Shape) -> None:
         """Decide on a node and all below it. `shape` is the type of its field, None if unknown."""
         for scalar, expected, name in shapes.scalars(node, shape):
-            is_secret = shapes.is_secret(expected)
+            is_secret = shapes.is_secret(expected) and not is_template(scalar.text)
             if is_secret:
                 self._problems.concealed.secrets.append(scalar)
             if is_secret and scalar.value is not None and not scalar.expanded:

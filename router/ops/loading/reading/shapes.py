@@ -57,6 +57,8 @@ def below(shape: Shape, key: str | int) -> Shape | None:
                 found.append(of_field(field))
         elif isinstance(leaf, type) and issubclass(leaf, Addresses) and isinstance(key, int):
             found.append(leaf)
+        elif _hides(leaf) and isinstance(key, int):
+            found.append(Annotated[str, leaf])
         elif isinstance(key, int) and origin in {list, tuple, set, frozenset} and arguments:
             found.append(arguments[0])
         elif isinstance(key, str) and isinstance(origin, type) and issubclass(origin, dict) and len(arguments) == 2:
@@ -92,8 +94,13 @@ def keys(shape: Shape) -> list[str]:
 
 
 def is_secret(shape: Shape) -> bool:
-    """Return whether the annotation is that of a secret."""
-    return any(isinstance(leaf, type) and issubclass(leaf, SecretStr) for leaf in leaves(shape))
+    """Return whether the annotation is that of a secret, or of addresses that hold credentials."""
+    return any((isinstance(leaf, type) and issubclass(leaf, SecretStr)) or _hides(leaf) for leaf in leaves(shape))
+
+
+def _hides(leaf: Any) -> bool:
+    """Return whether a leaf marks addresses that hold credentials."""
+    return isinstance(leaf, Addresses) and callable(leaf.known_by)
 
 
 def is_redis_url(shape: Shape) -> bool:

@@ -1,0 +1,53 @@
+"""The options of the apprise sink, and their checks."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from router.api import Addresses, Event, SinkOptions, Template, Text, is_placeholder, is_template
+
+from .targets import address_of
+
+MISSING = "its library is not installed: pip install 'event-router[apprise]'"
+
+
+class AppriseOptions(SinkOptions):
+    """The options of an apprise sink: the targets, each a URL of Apprise, and the message."""
+
+    urls: Annotated[list[str], Addresses(known_by=address_of)] = Field(
+        description="The targets: URLs of Apprise, which are credentials, or a template of them."
+    )
+    title: Template = Field(default=Template(""), description="The title, for services that have one.")
+    body: Text | None = Field(
+        default=None, description="The message; the JSON line is the default where no URL is a template."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _installed(cls, values: Any) -> Any:
+        """Check first that the library is there."""
+        if importlib.util.find_spec("apprise") is None:
+            raise ValueError(MISSING)
+        return values
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if not self.urls:
+            raise ValueError("`urls` must not be empty")
+        if self.body is None and any(map(is_template, self.urls)):
+            raise ValueError("`urls` has a template, so `body` is needed: one user should not get JSON")
+        literal = [url for url in self.urls if not is_template(url) and not is_placeholder(url)]
+        if literal:
+            from .library import fault_of  # noqa: PLC0415  # the library is an extra, and takes seconds to load
+
+            faults = [f"`urls`: {fault}" for url in literal if (fault := fault_of(url))]
+            if faults:
+                raise ValueError("; ".join(faults))
+        return self
+
+    def preview(self, event: Event) -> str:  # noqa: ARG002  # the message holds it already
+        """Return the title, for a message without a body."""
+        return self.title

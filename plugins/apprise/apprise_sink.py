@@ -1,0 +1,68 @@
+"""The apprise sink: one message to each URL of a delivery, in threads. Each URL fails alone."""
+
+from __future__ import annotations
+
+import asyncio
+
+from router.api import Event, PartialError, PermanentError, Recent, Sink, SinkContext, TransientError, json_line
+
+from .apprise_options import AppriseOptions
+from .targets import address_of
+
+REMEMBERED_DELIVERIES = 1_000
+
+
+class AppriseSink(Sink):
+    """Sends each event to every URL that the options name."""
+
+    _context: SinkContext
+
+    def __init__(self, options: AppriseOptions) -> None:
+        self._options = options
+        # By delivery: the addresses that have the message of an attempt that was cut off. The next attempt skips them.
+        self._reached = Recent(REMEMBERED_DELIVERIES)
+
+    async def open(self, context: SinkContext) -> None:
+        """Load the library in a thread, because that takes seconds; nothing is sent."""
+        self._context = context
+        await context.run_blocking(_load)
+
+    async def deliver(self, event: Event, options: AppriseOptions) -> None:
+        """Send the event to every URL. Raises the error of the delivery, or `PartialError` for the URLs that failed."""
+        body = json_line(event).decode() if options.body is None else options.body
+        if not body.strip() and not options.title.strip():
+            raise PermanentError("the message is empty")
+        reached: set[str] = self._reached.pop(event.key, set())
+        failures: dict[str, TransientError | PermanentError] = {}
+
+        async def one(url: str) -> None:
+            address = address_of(url)
+            if address in reached:
+                return
+            try:
+                await self._context.run_blocking(_send, url, options.title, body)
+                reached.add(address)
+            except (TransientError, PermanentError) as error:
+                failures[address] = error
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for url in options.urls:
+                    tasks.create_task(one(url))
+        except asyncio.CancelledError:
+            self._reached[event.key] = reached
+            raise
+        if failures:
+            raise next(iter(failures.values())) if len(options.urls) == 1 else PartialError(failures)
+
+
+def _load() -> None:
+    from .library import load  # noqa: PLC0415  # the library is an extra, and takes seconds to load
+
+    load()
+
+
+def _send(url: str, title: str, body: str) -> None:
+    from .library import send  # noqa: PLC0415  # as above
+
+    send(url, title, body)

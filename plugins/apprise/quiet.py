@@ -1,0 +1,18 @@
+"""The log of Apprise, which quotes URLs: it stays out of the router's log."""
+
+import logging
+
+_OF_APPRISE = "apprise"
+_OF_ITS_LIBRARIES = ("urllib3", "requests_oauthlib", "oauthlib", "charset_normalizer")
+
+
+def make_quiet() -> None:
+    """Keep the log of Apprise out of the router's log, and the URLs of requests out of the logs of its libraries.
+
+    What Apprise says of a failed call is in the error of that call, without the URL.
+    """
+    log = logging.getLogger(_OF_APPRISE)
+    log.propagate = False
+    log.setLevel(logging.WARNING)
+    for name in _OF_ITS_LIBRARIES:
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,29 @@
+"""What is shown of a URL of Apprise, of which nearly every part may be a credential."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from urllib.parse import unquote
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+_BETWEEN = re.compile(r"[/:@?&=,;#]+")
+_SHORTEST = 4
+"""Characters of a part of a URL that is hidden in a text; shorter ones are parts of ordinary words."""
+
+
+def address_of(url: str) -> str:
+    """Return the address of a URL: its service and a digest. Raises `ValueError`, whose text quotes nothing."""
+    scheme, _, rest = url.partition("://")
+    if not rest or not _SCHEME.fullmatch(scheme):
+        raise ValueError("a URL of Apprise is the name of a service, `://` and the rest: tgram://TOKEN/CHAT")
+    digest = hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{scheme.lower()}://{digest[:8]}"
+
+
+def hidden(text: str, url: str) -> str:
+    """Return a text of Apprise on one line, without the parts of the URL behind its scheme."""
+    parts = {part for part in _BETWEEN.split(url.partition("://")[2]) if len(part) >= _SHORTEST}
+    for part in sorted({url, *parts, *map(unquote, parts)}, key=len, reverse=True):
+        text = text.replace(part, "***")
+    return " ".join(text.split())
