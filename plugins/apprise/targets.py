@@ -6,6 +6,8 @@ import hashlib
 import re
 from urllib.parse import unquote
 
+from router.api import is_placeholder
+
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _BETWEEN = re.compile(r"[/:@?&=,;#]+")
 _SHORTEST = 4
@@ -17,6 +19,8 @@ def address_of(url: str) -> str:
     scheme, _, rest = url.partition("://")
     if not rest or not _SCHEME.fullmatch(scheme):
         raise ValueError("a URL of Apprise is the name of a service, `://` and the rest: tgram://TOKEN/CHAT")
+    if is_placeholder(url):
+        return url  # the digest of a URL that is unknown would say nothing
     digest = hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{scheme.lower()}://{digest[:8]}"
 

@@ -114,7 +114,7 @@ class WebPushOptions(SinkOptions):
     @property
     def redis_targets(self) -> Sequence[RedisTarget]:
         """The channel of `gone`. `check` looks for sources that would read it."""
-        return () if self.gone is None else [RedisTarget("channel", self.gone.publish, "gone.publish")]
+        return () if self.gone is None else [RedisTarget("channel", self.gone.publish, "gone")]
 
     def preview(self, event: Event) -> str:  # noqa: ARG002  # the notification holds it already
         """Return the title, for a notification without a text."""

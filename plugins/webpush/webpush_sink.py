@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 AT_A_TIME = 8
 """The most requests of one delivery that are under way together."""
 
+REQUEST_TIMEOUT = 8.0
+"""Seconds for one request, less than the default `timeout` of the attempt: a slow server is the failure of one browser."""
+
 REMEMBERED_DELIVERIES = 1_000
 
 WARNED_EVERY = 60.0
@@ -112,7 +115,7 @@ class WebPushSink(Sink):
             "Authorization": self._signer.header(to.origin),
         }
         try:
-            answer = await self._context.http.request("POST", to.endpoint, data=body, headers=headers)
+            answer = await self._post(to.endpoint, body, headers)
             if answer.status in REFUSED:
                 raise SinkError(quote_response(answer))
             if answer.status in GONE:
@@ -123,6 +126,14 @@ class WebPushSink(Sink):
             raise self._blame.judge(error, to.endpoint) from None
         self._blame.accepted()
         return f"HTTP {answer.status}"
+
+    async def _post(self, endpoint: str, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
+        """Send one request and return the answer. Raises the errors of the client."""
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                return await self._context.http.request("POST", endpoint, data=body, headers=headers)
+        except TimeoutError:
+            raise TransientError(f"the push service did not answer within {REQUEST_TIMEOUT:g} s") from None
 
     async def _tell_app(self, event: Event, options: WebPushOptions, to: Subscription, answer: HttpResponse) -> None:
         """Publish that a subscription no longer exists. The delivery ends in any case: the next event tells it again."""

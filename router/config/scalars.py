@@ -48,7 +48,8 @@ def seconds_of(value: object) -> float:
     return seconds
 
 
-def _duration_text(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """Return a duration as it is written in a configuration: 24h, 90s, 500ms."""
     if seconds != int(seconds):
         return f"{seconds * 1000:g}ms"
     unit, size = next(  # written as 24h and not as 1d, as 60s and not as 1m
@@ -231,13 +232,13 @@ def _expires(value: object) -> object:
 
 
 def _expires_text(value: float | str) -> str:
-    return value if isinstance(value, str) else _duration_text(value)
+    return value if isinstance(value, str) else duration_text(value)
 
 
 Duration = Annotated[
     float,
     BeforeValidator(seconds_of),
-    PlainSerializer(_duration_text, when_used="json"),
+    PlainSerializer(duration_text, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": rf"^{_DURATION.pattern}$", "examples": ["30s"]}),
 ]
 """A duration in seconds, written as a number with its unit: `500ms`, `30s`, `1m30s`, `24h`, `7d`."""

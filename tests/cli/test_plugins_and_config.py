@@ -185,7 +185,7 @@ def test_a_terminal_gets_colours_unless_it_wants_none(drop_in, command, env, col
 OPTIONS = """
 from typing import Annotated, Literal
 from pydantic import BaseModel, Field
-from router.api import Addresses, Html, LookupOptions, Secret, SinkOptions, Template, Text, hookimpl
+from router.api import Addresses, Duration, Html, LookupOptions, Secret, SinkOptions, Template, Text, hookimpl
 
 class Signing(BaseModel):
     mode: Literal["hmac", "standard"] = "hmac"
@@ -202,6 +202,7 @@ class Options(SinkOptions):
     tries: int | Literal["forever"] = 3
     urgent: bool = False
     share: float = 0.5
+    patience: Duration = Field(default=90.0, validate_default=False)
     signing: Signing | None = None
 
 class LookOptions(LookupOptions):
@@ -246,6 +247,7 @@ def test_the_options_of_a_type_are_told_in_words(telex):
         ["tries", "whole number or forever", "3"],
         ["urgent", "true or false", "false"],
         ["share", "number", "0.5"],
+        ["patience", "duration", "90s"],
         ["signing", "mapping", "-"],
         ["signing.mode", "hmac or standard", "hmac"],
         ["signing.keys", "list, its items: secret", "required"],

@@ -13,6 +13,7 @@ from router.errors import ConfigError, PartialError, PermanentError, TransientEr
 from router.ops.loading import effective, load
 from router.testing import HttpService
 from tests.support.http import Reply, closed_port, stand_in
+from tests.support.process import run
 from tests.support.sinks import make_event, open_sink, validate
 from tests.support.waiting import until
 
@@ -182,3 +183,9 @@ def test_the_effective_configuration_hides_urls_and_shows_templates(tmp_path):
     assert "s3cret" not in shown
     assert "${OPS_URL}" in shown
     assert "{{ user.apprise }}" in shown
+
+
+def test_the_first_configuration_passes_its_tests_whatever_the_url_is(tmp_path):
+    assert run("init", ".", "--sink", "apprise", "--yes", cwd=tmp_path).code == 0
+    done = run("test", cwd=tmp_path, env={"APPRISE_URLS": "json://localhost"})
+    assert done.code == 0, done.out + done.err

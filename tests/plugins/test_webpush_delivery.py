@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from router.errors import GoneError, PartialError, PermanentError, SinkError, TransientError
 from tests.support.browsers import SUBJECT, VAPID_PUBLIC, Browser, bytes_of, decrypt, pushing
 from tests.support.http import Reply
-from tests.support.sinks import RECEIVED, make_event
+from tests.support.sinks import RECEIVED, make_event, plugin_module
 from tests.support.waiting import until
 
 CREATED = Reply(201, headers={"Location": "https://push.example.org/m/1"})
@@ -217,6 +217,16 @@ async def test_an_attempt_that_was_cut_off_does_not_repeat_what_was_sent():
         service.rule = None
         assert await sink.deliver(event) == "HTTP 201, HTTP 200"
         assert [seen.path for seen in service.requests].count(jane.path) == 1
+
+
+async def test_a_push_service_without_an_answer_is_the_failure_of_its_browsers_alone(monkeypatch):
+    async with pushing() as (service, sink):
+        jane, slow = Browser(service.url, "jane"), Browser(service.url, "slow")
+        await sink.deliver(order(jane))
+        monkeypatch.setitem(vars(plugin_module("webpush"))["_names"], "REQUEST_TIMEOUT", 0.3)
+        service.rule = lambda seen: Reply(how="hang") if seen.path == slow.path else CREATED
+        error = await failure(sink, order(slow, jane))
+    assert str(error.failures[slow.endpoint]) == "the push service did not answer within 0.3 s"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from router.core.rendering import TemplateEnvironment, compile_options
 from router.core.rendering.sandbox.lookup_records import Record
 from router.errors import AddressError, Reason
+from router.options import RedisTarget
 from tests.support.browsers import VAPID_KEY, Browser, options
 from tests.support.process import run
 from tests.support.sinks import RECEIVED, make_event, validate
@@ -54,6 +55,12 @@ def test_what_can_not_work_is_refused(changes, said):
     with pytest.raises(ValidationError, match=said) as raised:
         validate("webpush", options(**changes))
     assert VAPID_KEY not in str(raised.value)
+
+
+def test_check_knows_the_channel_that_the_sink_writes_to():
+    assert list(validate("webpush", options()).redis_targets) == []
+    told = validate("webpush", options(gone={"publish": "push:gone"})).redis_targets
+    assert list(told) == [RedisTarget("channel", "push:gone", "gone")]
 
 
 def rendered(subscriptions, payload=None, **records):

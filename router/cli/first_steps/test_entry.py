@@ -14,6 +14,7 @@ from router.escaping import escape_json
 from router.events import Event, timestamp
 from router.ops.redaction import HIDDEN
 from router.ops.simulation import Ending, SimulatedDelivery, Simulation
+from router.options import is_placeholder
 
 INDENT = "  "
 """The indentation of an entry. The output can be appended to a file that ends with its section `tests`."""
@@ -100,7 +101,7 @@ def expected(found: Simulation) -> dict[str, Any]:
     keys: dict[str, Any] = {
         "unmatched": found.ending == Ending.UNMATCHED,
         "sinks": [delivery.sink for delivery in made],
-        "to": {delivery.sink: list(delivery.to) for delivery in single if delivery.to and not delivery.unsure},
+        "to": {delivery.sink: list(delivery.to) for delivery in single if _has_steady_addresses(delivery)},
         "text": {delivery.sink: delivery.text for delivery in single if _is_steady(delivery, found.event)},
         **{
             option: {each.sink: each.keys[option] for each in single if option in each.keys and not each.unsure}
@@ -110,6 +111,11 @@ def expected(found: Simulation) -> dict[str, Any]:
         "dead": {each.sink: str(each.dead) for each in found.deliveries if each.dead},
     }
     return {key: value for key, value in keys.items() if value or key == "sinks"}
+
+
+def _has_steady_addresses(delivery: SimulatedDelivery) -> bool:
+    """Return whether a test can expect the addresses of a delivery: all are certain, and none is a placeholder."""
+    return bool(delivery.to) and not delivery.unsure and not any(map(is_placeholder, delivery.to))
 
 
 def _is_steady(delivery: SimulatedDelivery, event: Event) -> bool:

@@ -7,12 +7,13 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import msgspec
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from router.config.lookups import LOOKUPS, LookupKeys, PluginLookupConfig
 from router.config.models import HostKeys
+from router.config.scalars import duration_text, seconds_of
 from router.core.rendering.walk import kind_of
 from router.options import Addresses, Condition, Html, Json, Template, Text, Url
 
@@ -112,7 +113,7 @@ def _options(
         annotation: Any = Annotated[info.annotation, None, *info.metadata]
         yield {
             "name": name,
-            "type": in_words(annotation),
+            "type": "duration" if _is_duration(info) else in_words(annotation),
             "required": info.is_required(),
             "default": _default(info),
             "description": info.description or "",
@@ -163,7 +164,15 @@ def _default(info: FieldInfo) -> Any:
     """Return the default of an option as data; None where it has none, or none that can be shown."""
     if info.is_required() or info.default_factory_takes_validated_data:
         return None
-    return to_jsonable_python(info.get_default(call_default_factory=True), fallback=str)
+    default = info.get_default(call_default_factory=True)
+    if _is_duration(info) and isinstance(default, float):
+        return duration_text(default)
+    return to_jsonable_python(default, fallback=str)
+
+
+def _is_duration(info: FieldInfo) -> bool:
+    """Return whether a field is a duration, which is a number of seconds for the plugin alone."""
+    return any(isinstance(mark, BeforeValidator) and mark.func is seconds_of for mark in info.metadata)
 
 
 def default_in_words(option: Mapping[str, Any]) -> str:

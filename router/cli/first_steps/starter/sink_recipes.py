@@ -157,15 +157,18 @@ def _plugin_questions(kind: SinkType, _values: Values) -> Iterator[Question]:
     for key, field in shapes.fields(kind.options).items():
         shape = shapes.of_field(field)
         if field.is_required() and not shapes.is_secret(shape):
-            default = (_USER if _is_address(shape) else _MESSAGE) if shapes.is_template(shape) else None
+            default = _template(key, shape) if shapes.is_template(shape) else None
             yield Question(key, field.description or f"The option {key}", default, _allowed(kind, key))
 
 
-def _is_address(shape: shapes.Shape) -> bool:
-    return any(
-        isinstance(leaf, Addresses) or (isinstance(leaf, type) and issubclass(leaf, Addresses))
-        for leaf in shapes.leaves(shape)
-    )
+def _template(key: str, shape: shapes.Shape) -> str:
+    """Return a template for an option: the user, a field of its name for recipients that are mappings, or the message."""
+    for leaf in shapes.leaves(shape):
+        if isinstance(leaf, Addresses) and leaf.known_by is not None:
+            return f"{{{{ payload.{key} }}}}"
+        if isinstance(leaf, Addresses) or (isinstance(leaf, type) and issubclass(leaf, Addresses)):
+            return _USER
+    return _MESSAGE
 
 
 def _plugin_options(kind: SinkType, _values: Values) -> dict[str, str]:
