@@ -17,7 +17,7 @@ def encrypt(message: bytes, to: Subscription) -> bytes:
     """Return the body for one browser, with a key and a salt of its own. Raises `PermanentError`."""
     if len(message) > LONGEST:
         cure = "shorten `text`, for example with `| truncate(500)`"
-        raise PermanentError(f"the notification has {len(message):,} bytes, push services take {LONGEST:,}: {cure}")
+        raise PermanentError(f"the notification is too large (in bytes: {len(message):,}, at most {LONGEST:,}): {cure}")
     once = ec.generate_private_key(ec.SECP256R1())
     try:
         body: bytes = http_ece.encrypt(message, private_key=once, dh=to.key, auth_secret=to.auth)

@@ -59,5 +59,7 @@ def _bytes(value: Any, name: str, length: int) -> bytes:
     except (binascii.Error, ValueError):
         found = b""
     if len(found) != length:
-        raise PermanentError(f"`keys.{name}` of the subscription is not {length} bytes as base64url")
+        raise PermanentError(
+            f"`keys.{name}` of the subscription is not base64url of the right size (in bytes: {length})"
+        )
     return found

@@ -104,7 +104,7 @@ async def test_what_is_too_long_is_never_sent():
         assert len(service.last.body) == 4096
         error = await failure(sink, order(jane, message="x" * (room + 1)))
     assert type(error) is PermanentError
-    assert "3,994 bytes, push services take 3,993: shorten `text`" in str(error)
+    assert "(in bytes: 3,994, at most 3,993): shorten `text`" in str(error)
     assert len(service.requests) == 2
 
 
