@@ -59,13 +59,21 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
 
 
 def _imported(name: str) -> ModuleType:
-    """Import a module without garbage collection: collections would only scan objects that stay for good."""
+    """Import a module without garbage collection: collections would only scan objects that stay for good.
+
+    Meanwhile rich can't be imported, unless it is already: structlog would import it for tracebacks that the router does
+    not print, at a tenth of the time of a start. Commands that show tables import rich when they are called.
+    """
     if name in sys.modules:
         return sys.modules[name]
     gc.disable()
+    withheld: dict[str, Any] = sys.modules
+    absent = withheld.setdefault("rich", None) is None
     try:
         return importlib.import_module(name)
     finally:
+        if absent:
+            del sys.modules["rich"]
         gc.freeze()
         gc.enable()
 

@@ -4,21 +4,23 @@ All HTTP requests for events use this client. The address is checked when it is 
 different address a moment later (DNS rebinding) is caught too. Redirects are never followed and cookies never stored.
 At most 64 KiB of a response are read. No error contains the URL, which may be a credential.
 
-aiohttp is imported by the first request, so that commands that send nothing start fast.
+aiohttp is imported for the first request, so that commands that send nothing start fast.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import re
 import socket
 import threading
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
@@ -43,6 +45,7 @@ MAX_HEADER = 8 * 1024
 """Bytes of the value of a header that is sent; common servers refuse more."""
 
 _AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
+_Result = TypeVar("_Result")
 _WRITTEN = re.compile(r"[!-~]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -61,6 +64,16 @@ class Answer:
             return msgspec.json.decode(self.body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             raise ValueError("the answer is not JSON") from None
+
+
+_imported = threading.Event()
+
+
+async def import_aiohttp() -> None:
+    """Import aiohttp in a thread, because that takes 0.2 s, too long for the event loop. Later calls return at once."""
+    if not _imported.is_set():
+        await _in_thread(partial(importlib.import_module, "aiohttp.web"), "import aiohttp")
+        _imported.set()
 
 
 class GuardedClient:
@@ -110,6 +123,7 @@ class GuardedClient:
         header). No error contains the URL.
         """
         failure: DeliveryError
+        await import_aiohttp()
         allow_private = allow_private or self._allow_private
         try:
             fields = _headers(headers, json is not None)
@@ -177,7 +191,7 @@ class _Resolver:
 
     async def resolve(self, host: str, port: int = 0, family: int = socket.AF_UNSPEC) -> list[ResolveResult]:
         """Return the addresses of a name. Raises OSError if it has none, or if one is private and guarded against."""
-        found = await _in_thread(host, port, family)
+        found = await _in_thread(partial(_addresses, host, port, family), "resolve")
         if self._guarded:
             for *_, address in found:
                 _refuse_private(address[0])
@@ -190,19 +204,27 @@ class _Resolver:
         """Do nothing: the resolver holds no resources."""
 
 
-async def _in_thread(host: str, port: int, family: int) -> list[_AddressInfo]:
-    future: Future[list[Any]] = Future()
+def _addresses(host: str, port: int, family: int) -> list[_AddressInfo]:
+    """Return what the system's resolver says. Raises OSError, also for a text that is not a host name."""
+    try:
+        found: list[Any] = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    except UnicodeError:
+        raise OSError("not a host name") from None
+    return found
+
+
+async def _in_thread(work: Callable[[], _Result], name: str) -> _Result:
+    """Run a function in a daemon thread of its own, and return its result: the exit of the process does not wait for it."""
+    future: Future[_Result] = Future()
     future.set_running_or_notify_cancel()  # else `set_result` would raise if the waiting task was cancelled
 
-    def work() -> None:
+    def run() -> None:
         try:
-            future.set_result(socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG))
-        except UnicodeError:
-            future.set_exception(OSError("not a host name"))
-        except OSError as error:
+            future.set_result(work())
+        except Exception as error:  # noqa: BLE001  # raised where the result is awaited
             future.set_exception(error)
 
-    threading.Thread(target=work, name="resolve", daemon=True).start()
+    threading.Thread(target=run, name=name, daemon=True).start()
     return await asyncio.wrap_future(future)
 
 
