@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import channels, compare, conditions, idle, lists, lookups, peers, webhook
+from benchmarks import channels, compare, conditions, idle, lists, lookups, peers, start, webhook
 from benchmarks.harness import OURS
 from benchmarks.results import OTHER, THIS, in_turn
 
@@ -30,6 +30,7 @@ IN_TURN = {
     "lists": lists.BENCHMARK,
     "lookups": lookups.BENCHMARK,
     "idle": idle.BENCHMARK,
+    "start": start.BENCHMARK,
     "webhook": webhook.BENCHMARK,
 }
 """The benchmarks that measure their cases and commands in turn."""

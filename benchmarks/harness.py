@@ -137,14 +137,19 @@ def log_sink(folder: Path, queue: str = "memory") -> dict[str, Any]:
     return {"type": "log", "path": str(folder / "out"), "queue": {"type": queue, **NEVER_FULL}}
 
 
+def write(config: Mapping[str, Any], folder: Path) -> None:
+    """Write a configuration and its schema into a folder."""
+    (folder / "schema.json").write_text(json.dumps(SCHEMA))
+    (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+
+
 @contextlib.contextmanager
 def router(command: Path, config: Mapping[str, Any], folder: Path) -> Iterator[int]:
     """Start a router and yield its process id once it says that it is ready.
 
     Its environment is almost empty: `PYTHONPATH` would give the command of another checkout the modules of this one.
     """
-    (folder / "schema.json").write_text(json.dumps(SCHEMA))
-    (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+    write(config, folder)
     address = f"event-router-benchmark-{os.getpid()}-{time.monotonic_ns()}"
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
     environment |= {"STATE_DIRECTORY": str(folder), "NOTIFY_SOCKET": f"@{address}"}

@@ -1,0 +1,92 @@
+"""What a start costs: the CPU until the router is ready and the memory that it holds then; the CPU of `check`.
+
+The base is an interpreter that imports the libraries of a router alone and then waits, so it says what no router of these
+libraries can do without. Memory is the proportional set size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.harness import configuration, cpu_seconds, router, server, write
+from benchmarks.results import Benchmark, Case, Figure, Reading, Turns
+
+LIBRARIES = "redis, hiredis, msgspec, yaml, pluggy, pydantic, click, structlog"
+BARE_CPU, BARE_MEMORY = "bare imports: CPU", "bare imports: memory"
+READY_CPU, READY_MEMORY, CHECK_CPU = "`run` until ready: CPU", "`run` until ready: memory", "`check`: CPU"
+SETTLED = 0.5
+"""Seconds from readiness until the memory is measured."""
+
+
+def arguments(_parser: argparse.ArgumentParser) -> None:
+    """Add no options: there is one router, which reads pub/sub and writes a log file."""
+
+
+def cases(_options: argparse.Namespace) -> list[Case]:
+    """Return the bare imports, the daemon and the command."""
+    return [
+        Case("bare imports", [Figure(BARE_CPU, "ms"), Figure(BARE_MEMORY, "MiB")], bare),
+        Case(
+            "run",
+            [Figure(READY_CPU, "ms", base=BARE_CPU, goal=1.3), Figure(READY_MEMORY, "MiB", base=BARE_MEMORY, goal=1.4)],
+            ready,
+        ),
+        Case("check", [Figure(CHECK_CPU, "ms", base=BARE_CPU)], check),
+    ]
+
+
+def bare(_command: Path) -> Turns:
+    """Measure an interpreter that imports the libraries."""
+    yield
+    program = f"import {LIBRARIES}, sys\nprint(flush=True)\nsys.stdin.read()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        readings = {BARE_CPU: _cpu(process.pid), BARE_MEMORY: _memory(process.pid)}
+        process.communicate()
+    return readings
+
+
+def ready(command: Path) -> Turns:
+    """Measure a daemon that has just started."""
+    with server() as at, tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        yield
+        with router(command, configuration(at, folder), folder) as pid:
+            cpu = _cpu(pid)
+            time.sleep(SETTLED)
+            return {READY_CPU: cpu, READY_MEMORY: _memory(pid)}
+
+
+def check(command: Path) -> Turns:
+    """Measure the check of the configuration of such a daemon."""
+    with server() as at, tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write(configuration(at, folder), folder)
+        yield
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(
+            [str(command), "check", "-c", str(folder / "config.yaml")], check=True, stdout=subprocess.DEVNULL
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+        return {CHECK_CPU: Reading(used * 1000)}
+
+
+def _cpu(pid: int) -> Reading:
+    return Reading(cpu_seconds(pid) * 1000)
+
+
+def _memory(pid: int) -> Reading:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return Reading(next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")))
+
+
+BENCHMARK = Benchmark(str(__doc__), "A start", 9, arguments, cases, base="bare")
