@@ -14,7 +14,7 @@ from .targets import address_of
 MISSING = "its library is not installed: pip install 'event-router[apprise]'"
 
 
-class AppriseOptions(SinkOptions):
+class AppriseOptions(SinkOptions, defer_build=True):
     """The options of an apprise sink: the targets, each a URL of Apprise, and the message."""
 
     urls: Annotated[list[str], Addresses(known_by=address_of)] = Field(

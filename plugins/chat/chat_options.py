@@ -18,7 +18,7 @@ from .services import SERVICES
 VISIBLE = r"[!-~]+"
 
 
-class ChatOptions(SinkOptions):
+class ChatOptions(SinkOptions, defer_build=True):
     """The options of a chat sink: the service, its webhook or bot, the recipients and the text."""
 
     service: Literal["slack", "discord", "teams", "mattermost", "telegram", "google-chat"] = Field(

@@ -56,7 +56,7 @@ PlainText = Annotated[str, AfterValidator(_plain)]
 Value = Annotated[str, Template(), AfterValidator(_plain)]
 
 
-class CommandOptions(SinkOptions):
+class CommandOptions(SinkOptions, defer_build=True):
     """The options of a command sink: the program with its arguments, its folder and its environment."""
 
     argv: list[Template] = Field(

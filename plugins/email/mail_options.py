@@ -23,7 +23,7 @@ THREADING = frozenset({"in-reply-to", "references"})
 Recipients = Annotated[list[str], Addresses(kind="mail")]
 
 
-class EmailOptions(SinkOptions):
+class EmailOptions(SinkOptions, defer_build=True):
     """The options of a mail sink: the server, the recipients and the message."""
 
     host: str = Field(default="localhost", min_length=1, description="The mail server.")

@@ -16,7 +16,7 @@ LONGEST_SOCKET = 107
 """The largest number of bytes in the path of a socket (Linux, `sun_path`)."""
 
 
-class LogOptions(SinkOptions):
+class LogOptions(SinkOptions, defer_build=True):
     """The options of a log sink: the file, stream or service, and the template of the text."""
 
     path: str | None = Field(

@@ -13,7 +13,7 @@ Command = Literal["publish", "xadd", "lpush", "rpush"]
 COMMANDS: tuple[Command, ...] = ("publish", "xadd", "lpush", "rpush")
 
 
-class RedisOptions(SinkOptions):
+class RedisOptions(SinkOptions, defer_build=True):
     """The options of a redis sink: one command with its key or channel, the server, and the value."""
 
     publish: Template | None = Field(default=None, description="The channel to publish on.")

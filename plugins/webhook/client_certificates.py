@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import ssl
 
 
-class ClientCertificate(SinkOptions):
+class ClientCertificate(SinkOptions, defer_build=True):
     """A certificate with its chain and its private key, as PEM texts."""
 
     certificate: Secret = Field(description="The PEM of the certificate: `${file:client.pem}`; may hold the key too.")

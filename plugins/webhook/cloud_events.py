@@ -26,7 +26,7 @@ _CONTENT = frozenset({"data", "datacontenttype"})
 _SAFE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 
 
-class CloudEvents(SinkOptions):
+class CloudEvents(SinkOptions, defer_build=True):
     """The form of a CloudEvent: its mode, and the attributes of an event that did not come as one."""
 
     mode: Literal["binary", "structured"] = Field(

@@ -45,7 +45,7 @@ FormValue = Annotated[Template, BeforeValidator(_form_text)]
 Answered = Annotated[Condition, Condition(names=("status", "headers", "answer"))]
 
 
-class Auth(SinkOptions):
+class Auth(SinkOptions, defer_build=True):
     """The credentials that each request has: a bearer token, or a user name and a password."""
 
     bearer: Secret | None = Field(default=None, description="The token of `Authorization: Bearer`.")
@@ -66,7 +66,7 @@ class Auth(SinkOptions):
         return self
 
 
-class WebhookOptions(SinkOptions):
+class WebhookOptions(SinkOptions, defer_build=True):
     """The options of a webhook sink: where it sends, what, how that is signed, and what an answer means."""
 
     url: Url = Field(description="Scheme and host are written out; templates may stand behind them.")

@@ -29,7 +29,7 @@ LONGEST_TTL = 28 * 86400.0
 MISSING = "its libraries are not installed: pip install 'event-router[webpush]'"
 
 
-class Gone(SinkOptions):
+class Gone(SinkOptions, defer_build=True):
     """The action that is taken when a subscription no longer exists."""
 
     publish: str = Field(min_length=1, description="The channel of the router's Redis on which the app is told.")
@@ -42,7 +42,7 @@ class Gone(SinkOptions):
         return channel
 
 
-class WebPushOptions(SinkOptions):
+class WebPushOptions(SinkOptions, defer_build=True):
     """The options of a webpush sink: the browsers, the sender, and the notification."""
 
     subscriptions: Annotated[list[Any], Addresses(known_by="endpoint")] = Field(

@@ -19,6 +19,9 @@ import click
 from router.errors import ConfigError, Exit, RouterError, UnavailableError
 from router.version import __version__
 
+COLLECTING = (100_000, 20, 20)
+"""The thresholds of garbage collection. What is imported and loaded at the start stays, so no collection need look at it."""
+
 
 class Entry(NamedTuple):
     """A command of the table: the place of its function, and its line in `--help`."""
@@ -59,14 +62,13 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
 
 
 def _imported(name: str) -> ModuleType:
-    """Import a module without garbage collection: collections would only scan objects that stay for good.
+    """Import a command's module.
 
     Meanwhile rich can't be imported, unless it is already: structlog would import it for tracebacks that the router does
     not print, at a tenth of the time of a start. Commands that show tables import rich when they are called.
     """
     if name in sys.modules:
         return sys.modules[name]
-    gc.disable()
     withheld: dict[str, Any] = sys.modules
     absent = withheld.setdefault("rich", None) is None
     try:
@@ -74,8 +76,6 @@ def _imported(name: str) -> ModuleType:
     finally:
         if absent:
             del sys.modules["rich"]
-        gc.freeze()
-        gc.enable()
 
 
 class Commands(click.Group):
@@ -125,6 +125,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
+    gc.set_threshold(*COLLECTING)
     _open_standard_streams()
     code = _guarded(arguments)
     try:

@@ -55,9 +55,9 @@ Texts = str | list[str]
 
 
 class CaseModel(BaseModel):
-    """The base of the models of an entry."""
+    """The base of the models of an entry. Their validators are built for the first entry."""
 
-    model_config = {**STRICT, "validate_default": False}
+    model_config = {**STRICT, "validate_default": False, "defer_build": True}
 
 
 class CaseEvent(CaseModel):

@@ -46,9 +46,12 @@ def _queue(value: object) -> object:
 
 
 class Model(BaseModel):
-    """The base of every configuration model. Defaults are written as seconds and bytes."""
+    """The base of every configuration model. Defaults are written as seconds and bytes.
 
-    model_config = {**STRICT, "validate_default": False}
+    A model's validator is built for the first section that needs it: few configurations have all sections.
+    """
+
+    model_config = {**STRICT, "validate_default": False, "defer_build": True}
 
 
 class RedisConfig(Model):
