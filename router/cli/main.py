@@ -132,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.flush()
     except (OSError, ValueError):
         _discard_stdout()
+    gc.freeze()  # the interpreter's last collections would look at every object; the process ends anyway
     sys.exit(code)
 
 
