@@ -6,7 +6,8 @@ Faults are collected and not raised one by one, so that the operator sees all at
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from router.errors import ConfigError, Problem
 from router.ops.loading.reading.concealing import Concealment
@@ -65,23 +66,31 @@ class Problems:
         return any(problem.severity == "error" for problem in self._found.values())
 
     def all(self) -> tuple[Problem, ...]:
-        """Return all problems without secrets: by file in the order of first appearance, and by place."""
+        """Return all problems without secrets: by file in the order of first appearance, and by place.
+
+        If there are too many, the less severe ones are left out first.
+        """
         files = {problem.file: index for index, problem in reversed(list(enumerate(self._found.values())))}
         found = sorted(self._found.values(), key=lambda p: (files[p.file], p.line or 0, p.column or 0))
-        left = len(found) - _MOST
-        more = []
-        if left > 0:
-            worst = next(each for each in _SEVERITIES if any(problem.severity == each for problem in found))
-            shown = [problem for problem in found if problem.severity == worst][:_MOST]
-            # The line has the severity of the worst omitted problem, so that the exit code of `check` stays right.
-            more = [Problem(f"and {counted(len(found) - len(shown), 'more problem')}", severity=worst)]
-            found = shown
-        return (*(self.concealed.problem(problem, self._marks.get(problem)) for problem in found), *more)
+        by_severity = sorted(found, key=lambda problem: _SEVERITIES.index(problem.severity))
+        left_out = by_severity[_MOST:]
+        if left_out:
+            kept = {id(problem) for problem in by_severity[:_MOST]}
+            found = [problem for problem in found if id(problem) in kept]
+        shown = (self.concealed.problem(problem, self._marks.get(problem)) for problem in found)
+        return (*shown, *([_more(left_out)] if left_out else []))
 
     def check(self) -> None:
         """Raise `ConfigError` with all problems if one is an error."""
         if self.failed:
             raise ConfigError(self.all())
+
+
+def _more(left_out: Sequence[Problem]) -> Problem:
+    """Return the line about problems that are not shown; they are sorted by severity, and the line has the worst one."""
+    counts = Counter(problem.severity for problem in left_out)
+    listed = ", ".join(counted(number, f"more {severity}") for severity, number in counts.items())
+    return Problem(f"and {listed}", severity=left_out[0].severity)
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
