@@ -154,6 +154,8 @@ def _value_faults(options: ChatOptions, *, allow_private: bool) -> list[str]:
     faults = [f"`{key}` {fault}" for key, fault in found.items() if fault]
     if options.token is not None and not re.fullmatch(VISIBLE, stripped(options.token)):
         faults.append("`token` is empty or has a character that no token has")
+    if any(re.match("(?i)https?://", address.strip()) for address in options.to):
+        faults.append("`to` is a URL: write the name or the id of the channel or user instead")
     if options.text is None and not options.one_place:
         faults.append("`to` is a template, so `text` is needed: one user should not get JSON")
     return faults

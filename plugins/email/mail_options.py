@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from router.api import Addresses, Html, Key, Secret, SinkOptions, Template, Text, is_template
 
 from .headers import header
+from .host_names import host_name
 from .mailbox import listed, mailbox
 
 OURS = frozenset(
@@ -26,9 +27,16 @@ Recipients = Annotated[list[str], Addresses(kind="mail")]
 class EmailOptions(SinkOptions, defer_build=True):
     """The options of a mail sink: the server, the recipients and the message."""
 
-    host: str = Field(default="localhost", min_length=1, description="The mail server.")
+    host: Annotated[str, BeforeValidator(host_name), Field(min_length=1)] = Field(
+        default="localhost", description="The mail server."
+    )
     port: int | None = Field(default=None, ge=1, le=65535, description="Default: starttls 587, tls 465, none 25.")
-    helo: Annotated[str, Field(pattern=r"^([A-Za-z0-9_.-]+|\[[0-9A-Za-z:.]+\])$", max_length=255)] | None = Field(
+    helo: (
+        Annotated[
+            str, BeforeValidator(host_name), Field(pattern=r"^([A-Za-z0-9_.-]+|\[[0-9A-Za-z:.]+\])$", max_length=255)
+        ]
+        | None
+    ) = Field(
         default=None,
         description="The name of this machine in EHLO; default: this machine's full name, else its address.",
     )

@@ -60,7 +60,8 @@ def mailbox(address: str) -> Mailbox:
         quoted_name, plain_name, (local, domain) = "", "", found.groups() if found else ("", "")
     if found is None:
         check_no_group(address)
-        raise refused(address, "is not a mail address")
+        cure = "; write it without `mailto:`" if address.lower().startswith("mailto:") else ""
+        raise refused(address, f"is not a mail address{cure}")
     if len(local.encode()) > _LOCAL_OCTETS or len(f"{local}@{domain}".encode()) > _MAILBOX_OCTETS:
         raise refused(address, "is too long for a mail address")
     return Mailbox(_ESCAPED.sub(r"\1", quoted_name) if quoted_name else plain_name.strip(), local, domain)

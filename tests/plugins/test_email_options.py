@@ -16,7 +16,10 @@ def test_is_registered_with_the_defaults_of_a_durable_sink():
     assert (registered.queue, registered.concurrency, registered.local) == ("redis", 4, False)
 
 
-@pytest.mark.parametrize("values", [USER, TEAM, TEAM | {"tls": "tls"}, TEAM | {"bcc": "a@example.org", "to": []}])
+@pytest.mark.parametrize(
+    "values",
+    [USER, TEAM, TEAM | {"tls": "tls"}, TEAM | {"helo": "[192.0.2.7]"}, TEAM | {"bcc": "a@example.org", "to": []}],
+)
 def test_takes(values):
     assert validate("email", values).host == "localhost"
 
@@ -43,6 +46,16 @@ def test_takes(values):
         ({"headers": {"X\r\nBcc": "1"}}, ("headers",), "can't be the name of a header"),
         ({"headers": {"Ä": "1"}}, ("headers",), "can't be the name of a header"),
         ({"ca_file": "ca.pem"}, ("ca_file",), "absolute"),
+        (
+            {"host": "smtp://user:secret@mail.example.org:25/"},
+            ("host",),
+            "a host name belongs here; write mail.example.org",
+        ),
+        ({"host": "mail.example.org:25"}, ("host",), "write mail.example.org and port: 25"),
+        ({"host": "[::1]:25"}, ("host",), "write ::1 and port: 25"),
+        ({"host": "mail.example.org/in"}, ("host",), "not a host name"),
+        ({"helo": "https://mail.example.org"}, ("helo",), "a host name belongs here; write mail.example.org"),
+        ({"to": "mailto:ops@example.org"}, ("to",), "write it without `mailto:`"),
         ({"port": 0}, ("port",), "greater than or equal to 1"),
         ({"port": "25"}, ("port",), "valid integer"),
         ({"tls": "ssl"}, ("tls",), "'starttls', 'tls' or 'none'"),

@@ -6,6 +6,7 @@ fields that must exist and must not exist. Clauses beyond these rules count as p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
@@ -163,12 +164,31 @@ def _opposites(nodes: Sequence[Node]) -> Iterator[Test]:
 
 def _no_number(tests: Sequence[Test]) -> bool:
     """Return whether no number is within all of these bounds."""
+    bounds = _bounds(tests)
+    if bounds is None:
+        return False
+    (low, over), (high, under) = bounds
+    return low > high or (low == high and (over or under))
+
+
+def no_integer(tests: Sequence[Test]) -> bool:
+    """Return whether a number, but no integer, is within all of these bounds, as in `gt: 1, lt: 2`."""
+    bounds = _bounds(tests)
+    if bounds is None or _no_number(tests):
+        return False
+    (low, over), (high, under) = bounds
+    lowest = math.floor(low) + 1 if over else math.ceil(low)
+    highest = math.ceil(high) - 1 if under else math.floor(high)
+    return lowest > highest
+
+
+def _bounds(tests: Sequence[Test]) -> tuple[tuple[float, bool], tuple[float, bool]] | None:
+    """Return the lower and the upper bound, and for each whether it is exclusive; None unless there are both."""
     lowest = [(test.wanted, test.operator == "gt") for test in tests if test.operator in {"gt", "gte"}]
     highest = [(test.wanted, test.operator == "lt") for test in tests if test.operator in {"lt", "lte"}]
     if not lowest or not highest:
-        return False
-    (low, over), (high, under) = max(lowest), min(highest, key=lambda bound: (bound[0], not bound[1]))
-    return low > high or (low == high and (over or under))
+        return None
+    return max(lowest), min(highest, key=lambda bound: (bound[0], not bound[1]))
 
 
 def _leaves_nothing_below(above: Node, segment: str | int | None) -> bool:

@@ -22,12 +22,13 @@ class BrokenMatchError(Exception):
 class Match:
     """A compiled `match`: its clauses, and the function `holds` that evaluates them for a payload.
 
-    `nulls` are the places of comparisons with null. The constructor raises `SchemaProblem`.
+    `nulls` are the places of comparisons with null, `doubts` the texts that look like a condition. The constructor raises `SchemaProblem`.
     """
 
-    def __init__(self, clauses: tuple[Node, ...], nulls: tuple[At, ...] = ()) -> None:
+    def __init__(self, clauses: tuple[Node, ...], nulls: tuple[At, ...] = (), doubts: tuple[Fault, ...] = ()) -> None:
         self.clauses = clauses
         self.nulls = nulls
+        self.doubts = doubts
         self.holds: Callable[[Any], bool] = holding(clauses)
 
 
@@ -43,7 +44,7 @@ def compile_match(written: Any, place: Place = lambda _at: "") -> Match:
         clauses = reader.match(written)
         if reader.faults:
             raise BrokenMatchError(reader.faults)
-        return Match(clauses, tuple(reader.nulls))
+        return Match(clauses, tuple(reader.nulls), tuple(reader.doubts))
     except RecursionError:
         raise BrokenMatchError([Fault((), "it is nested too deeply")]) from None
     except SchemaProblem as problem:  # the patterns together are too large

@@ -12,6 +12,7 @@ import msgspec
 from router.core.conditions import paths
 from router.core.conditions.clauses import AnyOf, Clause, Node, Not, Test, shown
 from router.core.conditions.match_slips import joined_below, misplaced, of_fields
+from router.core.conditions.path_slips import condition_in, path_fault
 from router.core.conditions.paths import Path, PathError
 from router.core.validation import SchemaProblem, compile_schema, pattern_fault
 
@@ -86,12 +87,16 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Reader:
-    """The parser of one `match`. `faults` are its faults, `nulls` the paths of comparisons with null."""
+    """The parser of one `match`. `faults` are its faults, `nulls` the paths of comparisons with null.
+
+    `doubts` are the texts that a field is compared with, and that look like a condition, such as `"> 5"`.
+    """
 
     def __init__(self, place: Place) -> None:
         self._place = place
         self.faults: list[Fault] = []
         self.nulls: list[At] = []
+        self.doubts: list[Fault] = []
 
     def match(self, written: Any, at: At = ()) -> tuple[Node, ...]:
         """Return the clauses of a mapping of paths to conditions."""
@@ -134,7 +139,7 @@ class Reader:
         try:
             path = paths.parse(_sound(name))
         except PathError as error:
-            return self._wrong(at, f"{shown(name)} is not a path: {error}", in_key=True)
+            return self._wrong(at, f"{shown(name)} is not a path: {path_fault(name, error)}", in_key=True)
         clauses = self._condition(path, condition, at)
         found: list[Node] = []
         for clause in clauses:
@@ -150,6 +155,7 @@ class Reader:
             wanted = self._scalars(condition, at, "a list of values")
             return (Clause(path, (Test("in", wanted),), self._place(at)),) if wanted else ()
         if not isinstance(condition, Mapping):
+            self._doubt(condition, at)
             return (Clause(path, (Test("eq", self._scalar(condition, at)),), self._place(at)),)
         if not condition:
             return self._wrong(at, f"must not be empty: name an operator, {', '.join(OPERATORS)}")
@@ -222,6 +228,13 @@ class Reader:
             elif operator == "regex":
                 self._regex(one, place)
         return Test(operator, many) if many and len(self.faults) == before else None
+
+    def _doubt(self, value: Any, at: At) -> None:
+        """Add a doubt if a text that stands for equality looks like a condition. Written below `eq` it is meant."""
+        meant = condition_in(value) if isinstance(value, str) else None
+        if meant is not None:
+            message = f"{shown(value)} is a text, which only an equal text matches (did you mean `{meant}`?)"
+            self.doubts.append(Fault(at, f"{message}; if you mean the text, write `{{eq: {shown(value)}}}`"))
 
     def _regex(self, pattern: str, at: At) -> None:
         try:

@@ -18,6 +18,9 @@ _SIGNS = re.compile(
     re.VERBOSE,
 )
 _PARTS = re.compile(r"\.\*|\.\+|\\d\+|\\[.\-/:]|\\d|[\w.:/#@ -]")
+_GROUP = re.compile(r"(?<!\\)\((?:\?:)?(?P<alternatives>[^()|]+(?:\|[^()|]+)+)\)(?![*+?{])")
+_MOST = 8
+"""The most globs that are proposed in place of one regular expression."""
 _GLOBS = {".*": "*", ".+": "?*", "\\d+": "[0-9]*", "\\d": "[0-9]"}
 
 
@@ -25,9 +28,31 @@ def regular_expression(glob: str) -> str | None:
     """Return the message for a glob that looks like a regular expression; None if it does not."""
     if not _SIGNS.search(glob):
         return None
-    meant = _as_glob(glob)
-    cure = f"; write `{meant}`" if meant else "; a dot is a dot, and * alone is any text"
+    meant = _as_globs(glob)
+    written = " and ".join(f"`{each}`" for each in meant) + ", each as an entry of its own" * (len(meant) > 1)
+    cure = f"; write {written}" if meant else "; a dot is a dot, and * alone is any text"
     return f"looks like a regular expression, and {_RULE}{cure}"
+
+
+def _as_globs(expression: str) -> list[str]:
+    """Return the globs that match the same texts as a simple regular expression; empty if there are none.
+
+    A group of alternatives, `(new|paid)`, becomes one glob for each of them.
+    """
+    waiting, found = [expression], list[str]()
+    while waiting:
+        each = waiting.pop(0)
+        group = _GROUP.search(each)
+        if group is None:
+            glob = _as_glob(each)
+            if glob is None:
+                return []
+            found.append(glob)
+        else:
+            waiting += [each[: group.start()] + one + each[group.end() :] for one in group["alternatives"].split("|")]
+        if len(waiting) + len(found) > _MOST:
+            return []
+    return list(dict.fromkeys(found))
 
 
 def _as_glob(expression: str) -> str | None:

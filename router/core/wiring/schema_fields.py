@@ -63,6 +63,16 @@ def lists(document: Any, name: str) -> bool:
     return any(part is None or "patternProperties" in part or name in _named(part) for part in parts)
 
 
+def requires(document: Any, path: Sequence[object]) -> bool:
+    """Return whether every payload that is valid for a schema certainly has the field at a path of names."""
+    schema = resolved(document, document)
+    for key in path:
+        if schema is None or schema.get("type") != "object" or key not in schema.get("required", ()):
+            return False
+        schema = resolved(schema.get("properties", {}).get(key), document)
+    return bool(path)
+
+
 def _near(key: str, names: Sequence[str] | Mapping[str, Any]) -> str | None:
     return next(iter(get_close_matches(key, list(names), n=1, cutoff=NEAR)), None)
 

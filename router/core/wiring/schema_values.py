@@ -68,6 +68,12 @@ def refusals(document: Any, clause: Clause) -> list[Refusal]:
     return refused
 
 
+def only_integers(document: Any, path: Path) -> bool:
+    """Return whether the numbers at a path of valid payloads are integers."""
+    found = _walk(document, path)
+    return isinstance(found, Mapping) and {"integer", "number"}.intersection(_types(found)) == {"integer"}
+
+
 def _walk(document: Any, path: Path) -> Mapping[str, Any] | _Blocked | None:
     """Return the schema of the values at a path; None if it is unknown or not understood."""
     schema = resolved(document, document)

@@ -73,6 +73,8 @@ def _match(entry: Entry, problems: Problems) -> Match | None:
         message = "`null` is met by a field that is null, not by one that is missing (`exists: false`)"
         null = below(entry, at).node
         problems.add(message, null.mark, path=null.path, severity="note")
+    for doubt in match.doubts:
+        problems.warn(doubt.message, below(entry, doubt.at).node)
     return match
 
 

@@ -18,8 +18,9 @@ from router.core.matching import any_of, is_glob
 from router.errors import text_of
 from router.files import UnreadableError, others_may_write, resolve_path
 from router.ops.loading.checking.conditions import without_fields
-from router.ops.loading.checking.merging import note_double_deliveries
+from router.ops.loading.checking.merging import note_double_deliveries, note_fallbacks_beside_sinks
 from router.ops.loading.checking.reachability import look_for_the_unreachable
+from router.ops.loading.checking.shared_keys import look_for_shared_keys
 from router.ops.loading.checking.sinks import IN_CLEAR, CheckedSink, url_secrets
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Mapping, Mark, find, scalars, words
@@ -45,9 +46,11 @@ def look_around(draft: Draft) -> None:
     _databases(draft)
     _embedded_settings(draft)
     _exact_names(draft)
+    look_for_shared_keys(draft)
     _claims(draft)
     _texts_without_fields(draft)
     note_double_deliveries(draft)
+    note_fallbacks_beside_sinks(draft)
     _memory_beside_redis(draft)
 
 

@@ -1,8 +1,8 @@
-"""Notes on pairs of routes that send an event to one sink twice, because their messages may differ; floor 4."""
+"""Notes on events that one sink gets twice: from two routes with other messages, or from a fallback; floor 4."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as MappingType
 
 from router.config.models import RouteConfig, RouteSink
@@ -64,6 +64,36 @@ def _places(draft: Draft) -> dict[Place, Node]:
 
 def _overridden(item: Node | None) -> list[str]:
     return [key for key in item.entries if key != "sink"] if isinstance(item, Mapping) else []
+
+
+def note_fallbacks_beside_sinks(draft: Draft) -> None:
+    """Note each sink that a list of sinks names, and that is also a fallback of another sink in that list."""
+    fallbacks = {name: sink.config.host.fallback for name, sink in draft.sinks.items() if sink.config is not None}
+    routes = draft.routes_by_id()
+    lists = [(f"the route {route.id}", find(routes[route.id], "sinks")) for route in draft.routes if route.enabled]
+    lists.append(("`unmatched`", find(draft.root, "unmatched")))
+    for what, node in lists:
+        named = {word(find(item, "sink") if isinstance(item, Mapping) else item) or "": item for item in items(node)}
+        for sink, item in named.items():
+            way = next(filter(None, (_way(fallbacks, other, sink) for other in named if other != sink)), None)
+            if way is not None:
+                shown = " → ".join(way)
+                message = (
+                    f"{what} names {sink}, which is also a fallback: {shown}; if {way[0]} gives its delivery up, {sink} "
+                    "gets the event twice, with the same idempotency key; leave it out here or there, unless you want both"
+                )
+                draft.problems.add(message, item.mark, path=item.path, severity="note")
+
+
+def _way(fallbacks: MappingType[str, Sequence[str]], start: str, end: str) -> list[str] | None:
+    """Return the sinks on the way from one sink to another by fallbacks; None if there is no way. There are no circles."""
+    if start == end:
+        return [start]
+    for name in fallbacks.get(start, ()):
+        way = _way(fallbacks, name, end)
+        if way is not None:
+            return [start, *way]
+    return None
 
 
 class _Overlaps:

@@ -9,12 +9,13 @@ from router.core.matching import exactly
 from router.core.wiring.channel_sets import EVERY, meet
 from router.core.wiring.glob_slips import broken_class, regular_expression
 from router.core.wiring.reach import Reach
-from router.ops.loading.checking.match_fields import (
+from router.ops.loading.checking.fields.expression_values import look_at_compared_values
+from router.ops.loading.checking.fields.match_fields import (
     look_at_contradictions,
     look_at_matches,
     look_for_names_of_templates,
 )
-from router.ops.loading.checking.template_fields import Use, look_for_absent_fields
+from router.ops.loading.checking.fields.template_fields import Use, look_for_absent_fields
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Node, find, items, quoted, word, words
 from router.ops.loading.reading.problems import did_you_mean
@@ -38,6 +39,7 @@ def look_for_the_unreachable(draft: Draft) -> None:
     look_at_contradictions(draft)
     uses = [Use(draft, reach, number) for number in range(len(draft.routes))]
     look_for_names_of_templates(draft, uses)
+    look_at_compared_values(draft, uses)
     if draft.schemas:
         look_at_matches(draft, uses)
         look_for_absent_fields(draft, uses)

@@ -87,10 +87,10 @@ def _own_keys(draft: Draft, written: _Written) -> None:
 def _loop(draft: Draft, written: _Written) -> None:
     """Report the first source that reads a destination from the same server."""
     target = written.target
-    place = _place(draft, target.url)
+    place = server_of(draft, target.url)
     for name, source in draft.sources.items():
         subscribes = isinstance(source, PubSubConfig)
-        server, database = _place(draft, source.url)
+        server, database = server_of(draft, source.url)
         same = server == place[0] and (subscribes or database == place[1])
         if server is None or not same or subscribes != (target.kind == "channel"):
             continue
@@ -109,7 +109,7 @@ def _loop(draft: Draft, written: _Written) -> None:
             return
 
 
-def _place(draft: Draft, url: str | None) -> tuple[str | None, str]:
+def server_of(draft: Draft, url: str | None) -> tuple[str | None, str]:
     """Return the server and database of a URL (None: the router's own). The server is None if it is unknown."""
     if url is None and WORD in redis_url.server(draft.redis.url):
         return "", ""

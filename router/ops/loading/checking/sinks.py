@@ -29,6 +29,9 @@ HOST_KEYS = tuple(shapes.fields(HostKeys))
 _DEFAULT_KEYS = tuple(key for key in HOST_KEYS if key != "type")
 _NAME = re.compile(NAME)
 IN_CLEAR = "a secret is written here in clear; write ${NAME}, ${file:/path} or ${cred:name}"
+EMPTY_ADDRESS = (
+    "an empty text is no address, and nothing is sent to it; write an address or a template, or leave it out"
+)
 _LARGEST = 1024**2
 _LEAST_PATH = 8  # characters; a shorter path may be an ordinary word
 _LEAST_PART = 16
@@ -235,6 +238,7 @@ def _checked(sink: CheckedSink, problems: Problems, reader: TemplateReader) -> S
         concerns=concerns,
     )
     literal_secrets(part, model, problems)
+    empty_addresses(part, model, problems)
     if host is None or options is None or strangers or any(entry.node.faulty for entry in keys.entries.values()):
         return None
     return SinkConfig(host=host, options=options)
@@ -264,6 +268,17 @@ def literal_secrets(node: Node, shape: shapes.Shape, problems: Problems) -> None
         written = not scalar.expanded and not is_template(scalar.text) and scalar.value not in {None, "", HIDDEN}
         if written and shapes.is_secret(expected):
             problems.warn(IN_CLEAR, scalar)
+
+
+def empty_addresses(node: Mapping, model: type[BaseModel], problems: Problems) -> None:
+    """Warn of addresses that are an empty text."""
+    for key, entry in node.entries.items():
+        field = shapes.fields(model).get(key)
+        if field is None or not shapes.is_addresses(shapes.of_field(field)):
+            continue
+        for scalar in scalars(entry.node):
+            if not scalar.expanded and isinstance(scalar.value, str) and not scalar.value.strip():
+                problems.warn(EMPTY_ADDRESS, scalar)
 
 
 def secrets_of(value: Any) -> set[str]:

@@ -96,8 +96,8 @@ def _more(left_out: Sequence[Problem]) -> Problem:
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """Return ` (did you mean …?)` if one of the allowed words is similar, else an empty text."""
     by_lower = {known.lower(): known for known in allowed}
-    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return f" (did you mean `{by_lower[close[0]]}`?)" if close else ""
+    close = [by_lower[each] for each in difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)]
+    return f" (did you mean `{close[0]}`?)" if close and close[0] != word else ""
 
 
 class Unknown(str):

@@ -116,6 +116,14 @@ def is_template(shape: Shape) -> bool:
     )
 
 
+def is_addresses(shape: Shape) -> bool:
+    """Return whether the annotation is that of addresses."""
+    return any(
+        isinstance(leaf, Addresses) or (isinstance(leaf, type) and issubclass(leaf, Addresses))
+        for leaf in leaves(shape)
+    )
+
+
 def is_json(shape: Shape) -> bool:
     """Return whether the annotation is that of JSON with templates in it, where no key has a meaning."""
     return any(leaf is Json or isinstance(leaf, Json) for leaf in leaves(shape))

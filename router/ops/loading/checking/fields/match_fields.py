@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
 from router.core.conditions import paths
-from router.core.conditions.clauses import AnyOf, Clause, Node
-from router.core.conditions.contradictions import Contradiction, contradictions
+from router.core.conditions.clauses import AnyOf, Clause, Node, Not
+from router.core.conditions.contradictions import Contradiction, Effect, contradictions, no_integer
+from router.core.conditions.path_slips import from_jsonpath
 from router.core.conditions.reading import ANY, At, Reader
-from router.core.wiring.schema_fields import lists
-from router.core.wiring.schema_values import Refusal, refusals
+from router.core.wiring.schema_fields import lists, requires
+from router.core.wiring.schema_values import Refusal, only_integers, refusals
 from router.ops.loading.checking.conditions import below, data_of
-from router.ops.loading.checking.template_fields import Use, absent_in_all, told_of
+from router.ops.loading.checking.fields.template_fields import Use, absent_in_all, told_of
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Entry, Mapping, Scalar, items, quoted, scalars
 from router.ops.loading.reading.nodes import Sequence as Items
@@ -97,15 +99,22 @@ def _paths(entry: Entry) -> Iterator[tuple[str, Entry]]:
 
 
 def _slip(path: str, use: Use) -> str | None:
-    """Return the warning for a path that begins with a variable of templates; None for any other path."""
+    """Return the warning for a path that is written as in a template or in JSONPath; None for any other path."""
+    meant = from_jsonpath(path)
     name, _, rest = path.partition(".")
-    if name not in _INSTEAD or not rest:
+    if meant is None and (name not in _INSTEAD or not rest):
         return None
-    if any(lists(rule.schema.document, name) for rule in use.possible if rule.schema is not None):
+    key = path if meant is not None and "[" in path else name
+    if any(lists(rule.schema.document, key) for rule in use.possible if rule.schema is not None):
         return None
-    return (
-        f"{_INSTEAD[name].format(rest=rest)}; for a field of that name, write it in double quotes: '\"{name}\".{rest}'"
-    )
+    if meant is None:
+        cure, own = _INSTEAD[name].format(rest=rest), f"'\"{name}\".{rest}'"
+    else:
+        syntax = "JSON Pointer" if path.startswith("/") else "JSONPath"
+        cure = f"{quoted(path)} looks like {syntax}; write `{meant}`"
+        strange = (f'"{part}"' if re.search(r"[$/\[]", part) else part for part in path.split("."))
+        own = "" if "'" in path else f"'{'.'.join(strange)}'"
+    return f"{cure}; for a field of that name, write it in double quotes{own and f': {own}'}"
 
 
 def look_at_matches(draft: Draft, uses: Sequence[Use]) -> None:
@@ -120,6 +129,9 @@ def look_at_matches(draft: Draft, uses: Sequence[Use]) -> None:
             for asked in _asked(places.clauses):
                 if _slip(places.path(asked.clause), use) is None:
                     _judge(asked, places.entry(asked.clause), use, draft)
+            if all(rule.mode == "enforce" for rule in use.schemas):
+                _look_at_absences(places, use, draft)
+                _look_at_ranges(places, use, draft)
 
 
 class _Asked(NamedTuple):
@@ -148,6 +160,71 @@ def _asked(nodes: Sequence[Node], *, negated: bool = False) -> Iterator[_Asked]:
             yield from _asked(node.of, negated=not negated)
 
 
+def _look_at_absences(places: _Places, use: Use, draft: Draft) -> None:
+    """Warn of `exists: false` on fields that all schemas of a use require."""
+    for node, inner, negated in _absences(places.clauses):
+        if all(rule.schema is not None and requires(rule.schema.document, inner.path) for rule in use.schemas or ()):
+            files = list(dict.fromkeys(rule.file for rule in use.schemas or ()))
+            field = f"payload.{paths.shown(inner.path)}"
+            verb = "requires" if len(files) == 1 else "require"
+            effect = f"this clause {'always' if negated else 'never'} holds"
+            entry = places.entry(node)
+            message = (
+                f"every event of the route {quoted(use.route)} has {field}: {' and '.join(files)} {verb} it; {effect}"
+            )
+            draft.problems.warn(message, entry.mark, path=entry.node.path)
+
+
+def _absences(nodes: Sequence[Node], *, negated: bool = False) -> Iterator[tuple[Node, Clause, bool]]:
+    """Yield each `exists: false` or `not: {exists: true}`, its clause, and whether it is inside an odd number of `not`."""
+    for node in nodes:
+        if isinstance(node, AnyOf):
+            yield from _absences(list(chain.from_iterable(node.alternatives)), negated=negated)
+        elif isinstance(node, Not):
+            (inner, *others) = node.of
+            if not others and isinstance(inner, Clause) and [test.operator for test in inner.tests] == ["exists"]:
+                yield node, inner, negated
+            else:
+                yield from _absences(node.of, negated=not negated)
+
+
+def _look_at_ranges(places: _Places, use: Use, draft: Draft) -> None:
+    """Warn of bounds between which there is no integer, for fields whose numbers are integers by all schemas of a use."""
+    for clauses, effect in _ranges(places.clauses, (), "match"):
+        path = clauses[0].path
+        if no_integer([test for clause in clauses for test in clause.tests]) and all(
+            rule.schema is not None and only_integers(rule.schema.document, path) for rule in use.schemas or ()
+        ):
+            entries = [places.entry(clause) for clause in clauses]
+            if any(scalar.expanded for entry in entries for scalar in scalars(entry.node)):
+                continue  # `${…}` may have another value elsewhere
+            needs = " and ".join(clause.needs for clause in clauses)
+            files = " and ".join(dict.fromkeys(rule.file for rule in use.schemas or ()))
+            message = (
+                f"no integer is {needs}, and payload.{paths.shown(path)} is an integer by {files}: {_EFFECTS[effect]}"
+            )
+            draft.problems.warn(message, entries[-1].mark, path=entries[-1].node.path)
+
+
+def _ranges(
+    nodes: Sequence[Node], around: tuple[Clause, ...], effect: Effect
+) -> Iterator[tuple[tuple[Clause, ...], Effect]]:
+    """Yield the clauses about one path that must hold together, at least one of them from `nodes`."""
+    own = tuple(node for node in nodes if isinstance(node, Clause))
+    for path in dict.fromkeys(clause.path for clause in own):
+        mine = tuple(clause for clause in own if clause.path == path)
+        if mine[0].plain:
+            yield (*(clause for clause in around if clause.path == path), *mine), effect
+        else:  # with `*`, each clause may be met by another element
+            yield from (((clause,), effect) for clause in mine)
+    for node in nodes:
+        if isinstance(node, AnyOf):
+            for alternative in node.alternatives:
+                yield from _ranges(alternative, (*around, *own), "alternative")
+        elif isinstance(node, Not):
+            yield from _ranges(node.of, (), "not")
+
+
 def _judge(asked: _Asked, entry: Entry, use: Use, draft: Draft) -> None:
     """Report the faults of the clause at this entry."""
     clause = asked.clause
@@ -159,11 +236,11 @@ def _judge(asked: _Asked, entry: Entry, use: Use, draft: Draft) -> None:
             effect = f"; {asked.effect()}" if told.severity == "warning" else ""
             draft.problems.add(f"{told.message}{effect}", entry.mark, path=entry.node.path, severity=told.severity)
         return
-    for refusal in _refused_by_all(clause, use):
+    for refusal in refused_by_all(clause, use):
         wanted = _wanted(clause, entry, refusal)
         if not (isinstance(wanted.node, Scalar) and wanted.node.expanded):  # `${…}` may have another value elsewhere
             at = entry.mark if refusal.test is None or not isinstance(wanted.node, Scalar) else wanted.node.mark
-            message = f"{_told(refusal, use)}; {_effect(asked, refusal)}"
+            message = f"{refused_text(refusal, use)}; {_effect(asked, refusal)}"
             draft.problems.add(message, at, path=wanted.node.path, severity="warning")
 
 
@@ -181,7 +258,7 @@ def _effect(asked: _Asked, refusal: Refusal) -> str:
     return "this clause always holds" if asked.negated else "this clause holds for every value"
 
 
-def _refused_by_all(clause: Clause, use: Use) -> list[Refusal]:
+def refused_by_all(clause: Clause, use: Use) -> list[Refusal]:
     """Return the tests and values that every schema of a use refuses; empty if one of the schemas only warns."""
     assert use.schemas is not None
     if any(rule.mode != "enforce" for rule in use.schemas):
@@ -204,7 +281,8 @@ def _wanted(clause: Clause, entry: Entry, refusal: Refusal) -> Entry:
     return below(found, (refusal.value,)) if isinstance(found.node, Items) else found
 
 
-def _told(refusal: Refusal, use: Use) -> str:
+def refused_text(refusal: Refusal, use: Use) -> str:
+    """Return the message that no event of a route can meet a test, with the reason and the cure."""
     assert use.schemas is not None
     files = list(dict.fromkeys(rule.file for rule in use.schemas))
     says = f"{files[0]} {refusal.fact}" if len(files) == 1 else f"{' and '.join(files)} rule it out"

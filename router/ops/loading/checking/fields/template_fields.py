@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from router.core.matching import exactly
 from router.core.rendering import TemplateEnvironment
 from router.core.rendering.reads import Read, fields_read
 from router.core.rendering.sandbox.values import dotted
 from router.core.rendering.walk import Marker, Part, Path, walk
 from router.core.routing import SchemaRule
-from router.core.wiring.reach import Reach
+from router.core.wiring.channel_sets import meet
+from router.core.wiring.reach import Reach, globs_of
 from router.core.wiring.schema_fields import Absent, absent
 from router.ops.loading.checking import compiling
 from router.ops.loading.draft import Draft
@@ -39,6 +41,23 @@ class Use:
         return self._draft.routes[self._number].id
 
     @cached_property
+    def sources(self) -> list[str]:
+        """The sources whose events the route takes."""
+        return self._reach.sources_of(self._draft.routes[self._number])
+
+    @cached_property
+    def reads(self) -> list[str]:
+        """The channels, as names and globs, that these sources read and the route takes."""
+        globs = globs_of(self._draft.routes[self._number])
+        pairs = (zip(self._draft.sources[name].reads, self._reach.reads[name], strict=True) for name in self.sources)
+        return list(dict.fromkeys(read for each in pairs for read, glob in each if meet((glob,), globs)))
+
+    def may_come_from(self, channel: str) -> bool:
+        """Return whether the route may get an event of this channel."""
+        globs, name = globs_of(self._draft.routes[self._number]), (exactly(channel),)
+        return any(meet(self._reach.reads[source], globs, name) for source in self.sources)
+
+    @cached_property
     def possible(self) -> tuple[SchemaRule, ...]:
         """The schemas that an event of this route may have."""
         found: dict[int, SchemaRule] = {}
@@ -57,7 +76,7 @@ class Use:
         return self.possible if self.possible and all(rule.schema is not None for rule in self.possible) else None
 
 
-class _Template(NamedTuple):
+class TemplateUses(NamedTuple):
     """A template or expression of a configuration, its place, and every route that uses it."""
 
     node: Node
@@ -65,6 +84,7 @@ class _Template(NamedTuple):
     uses: list[Use]
     only_here: bool
     """True if events reach the sink only by these routes."""
+    is_expression: bool
 
 
 def look_for_absent_fields(draft: Draft, uses: Sequence[Use]) -> None:
@@ -73,19 +93,20 @@ def look_for_absent_fields(draft: Draft, uses: Sequence[Use]) -> None:
     `uses` are the routes, in their order.
     """
     sandbox = TemplateEnvironment(timezone=draft.timezone).plain
-    for template in _templates(draft, uses):
+    for template in templates_of(draft, uses):
         for read in fields_read(template.text, sandbox):
             _judge(read, template, draft)
 
 
-def _templates(draft: Draft, uses: Sequence[Use]) -> Iterable[_Template]:
+def templates_of(draft: Draft, uses: Sequence[Use]) -> Iterable[TemplateUses]:
     """Return the templates and expressions of sinks and routes, each with all routes that use it."""
     elsewhere, written = _sinks_reached_otherwise(draft), draft.routes_by_id()
-    found: dict[int, _Template] = {}
+    found: dict[int, TemplateUses] = {}
 
-    def add(node: Node | None, text: str, use: Use, *, only_here: bool) -> None:
+    def add(node: Node | None, text: str, use: Use, *, only_here: bool, expression: bool = False) -> None:
         if node is not None:
-            found.setdefault(id(node), _Template(node, text, [], only_here)).uses.append(use)
+            written = _expression(text) if expression else text
+            found.setdefault(id(node), TemplateUses(node, written, [], only_here, expression)).uses.append(use)
 
     for route, use in zip(draft.routes, uses, strict=True):
         if not route.enabled:
@@ -93,7 +114,7 @@ def _templates(draft: Draft, uses: Sequence[Use]) -> Iterable[_Template]:
         if isinstance(route.expires, str):
             add(written[route.id].get("expires"), route.expires, use, only_here=True)
         if route.when is not None:
-            add(written[route.id].get("when"), _expression(route.when), use, only_here=True)
+            add(written[route.id].get("when"), route.when, use, only_here=True, expression=True)
         for target in route.sinks:
             only_here = target.sink not in elsewhere
             sink = draft.sinks[target.sink]
@@ -110,12 +131,12 @@ def _templates(draft: Draft, uses: Sequence[Use]) -> Iterable[_Template]:
                 add(node, lookup.config.source, use, only_here=only_here)
             host = sink.config.host
             if host.order_by is not None:
-                add(sink.keys.get("order_by"), _expression(host.order_by), use, only_here=only_here)
+                add(sink.keys.get("order_by"), host.order_by, use, only_here=only_here, expression=True)
             if target.only_if is not None:
                 node = compiling.of_target(draft, route.id, target.sink, "only_if")
-                add(node, _expression(target.only_if), use, only_here=True)
+                add(node, target.only_if, use, only_here=True, expression=True)
             elif host.only_if is not None:
-                add(sink.keys.get("only_if"), _expression(host.only_if), use, only_here=only_here)
+                add(sink.keys.get("only_if"), host.only_if, use, only_here=only_here, expression=True)
     return found.values()
 
 
@@ -149,7 +170,7 @@ def _texts(options: Any) -> Iterator[tuple[Path, str]]:
     return iter(found)
 
 
-def _judge(read: Read, template: _Template, draft: Draft) -> None:
+def _judge(read: Read, template: TemplateUses, draft: Draft) -> None:
     """Report a field that no event of a route can have.
 
     A field that is read only under a condition is reported only if no event of any route can have it.

@@ -1,0 +1,124 @@
+"""The comparisons of a template or expression between a field of the event and a constant; floor 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple, cast
+
+from jinja2 import nodes
+
+from router.core.rendering.checking import chain_of, read
+from router.core.rendering.sandbox.environments import Sandbox
+from router.options import TemplateFile
+
+Operator = Literal["eq", "ne", "gt", "gte", "lt", "lte", "contains"]
+
+_OPERATORS: dict[str, Operator] = {
+    "eq": "eq",
+    "ne": "ne",
+    "gt": "gt",
+    "gteq": "gte",
+    "lt": "lt",
+    "lteq": "lte",
+    "in": "eq",
+    "notin": "ne",
+}
+"""The operators of Jinja, by their words in its syntax tree. `in` compares with each value of a list."""
+
+_REVERSED: dict[Operator, Operator] = {"gt": "lt", "gte": "lte", "lt": "gt", "lte": "gte"}
+
+_ORDERED = frozenset({"gt", "gte", "lt", "lte"})
+
+
+class Compared(NamedTuple):
+    """A comparison of the value at a path with a constant.
+
+    The path begins with `payload` or `event`. `several` is true if the constant is one of a list. `negated` is true
+    for `not in`. `line` and `file` name the place, as in `Read`.
+    """
+
+    path: tuple[object, ...]
+    operator: Operator
+    value: Any
+    several: bool
+    negated: bool
+    line: int | None
+    file: str
+
+
+def comparisons(text: str, sandbox: Sandbox) -> list[Compared]:
+    """Return the comparisons of a template with constants; none if the template assigns to `payload` or `event`."""
+    trees = read(text, sandbox).trees
+    names = (node for tree in trees.values() for node in tree.find_all(nodes.Name))
+    if any(node.name in {"payload", "event"} and node.ctx != "load" for node in names):
+        return []
+    own = text.name if isinstance(text, TemplateFile) else None
+    found: list[Compared] = []
+    for name, tree in trees.items():
+        file = own if name is None else name
+        for node in tree.find_all(nodes.Compare):
+            for each in _of(node):
+                place = f"{file}:{node.lineno}" if file else ""
+                found.append(each._replace(line=None if file else node.lineno, file=place))
+    return found
+
+
+def _of(node: nodes.Compare) -> Iterator[Compared]:
+    """Yield the comparisons of one node with constants; none if it compares more than two values (`1 < x < 5`)."""
+    if len(node.ops) != 1:
+        return
+    (operand,) = node.ops
+    operator, negated = _OPERATORS[operand.op], operand.op == "notin"
+    left, right = _path(node.expr), _path(operand.expr)
+    if operand.op in {"in", "notin"}:
+        if right is not None and isinstance(node.expr, nodes.Const):
+            yield from _single(right, "contains", node.expr, negated=negated)
+        elif left is not None:
+            items = _items(operand.expr)
+            for item in items:
+                for each in _single(left, "eq", item, negated=negated):
+                    yield each._replace(several=len(items) > 1)
+    elif left is not None:
+        yield from _single(left, operator, operand.expr)
+    elif right is not None:
+        yield from _single(right, _REVERSED.get(operator, operator), node.expr)
+
+
+def _items(node: nodes.Node) -> list[nodes.Expr]:
+    """Return the elements of a list; empty for any other node. Jinja makes one constant of a list of constants."""
+    if isinstance(node, nodes.List | nodes.Tuple):
+        return node.items
+    if isinstance(node, nodes.Const) and isinstance(node.value, list | tuple):
+        return [nodes.Const(value) for value in node.value]
+    return []
+
+
+def _single(
+    path: tuple[object, ...], operator: Operator, node: nodes.Node, *, negated: bool = False
+) -> Iterator[Compared]:
+    found = _constant(node)
+    if found is None:
+        return
+    (value,) = found
+    # Texts have an order in expressions, but not in a `match`, by whose rules the comparison is judged.
+    if operator in _ORDERED and (isinstance(value, bool) or not isinstance(value, int | float)):
+        return
+    yield Compared(path, operator, value, several=False, negated=negated, line=None, file="")
+
+
+def _constant(node: nodes.Node) -> tuple[Any] | None:
+    """Return the value of a constant as a tuple of one; None for any other node."""
+    if isinstance(node, nodes.Neg):
+        inner = _constant(node.node)
+        number = inner is not None and not isinstance(inner[0], bool) and isinstance(inner[0], int | float)
+        return (-cast("tuple[float]", inner)[0],) if number else None
+    scalar = isinstance(node, nodes.Const) and not isinstance(node.value, list | tuple | dict)
+    return (cast("nodes.Const", node).value,) if scalar else None
+
+
+def _path(node: nodes.Node) -> tuple[object, ...] | None:
+    """Return the path that a node reads, without `event.` before the payload; None if it is not one of the event."""
+    chain = chain_of(node)
+    if not chain or len(chain) < 2 or chain[0] not in {"payload", "event"}:
+        return None
+    return chain[1:] if chain[:2] == ("event", "payload") else chain

@@ -1,0 +1,58 @@
+"""Warnings of a Redis key that two sources read; floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from router.config.models import PubSubConfig, SourceConfig, StreamConfig
+from router.ops.loading.checking.redis_loops import server_of
+from router.ops.loading.draft import Draft
+from router.ops.loading.reading.nodes import Node, find, quoted, words
+
+
+class _Reading(NamedTuple):
+    """A source that reads a key: its name, its configuration, and the node of the key."""
+
+    name: str
+    source: SourceConfig
+    node: Node
+
+
+def look_for_shared_keys(draft: Draft) -> None:
+    """Warn of a key that a stream source and a list source read, or two sources that take its entries from each other."""
+    seen: dict[tuple[str, str, str], list[_Reading]] = {}
+    for server, database, key, later in _keys(draft):
+        readings = seen.setdefault((server, database, key), [])
+        told = next(filter(None, (_conflict(key, earlier, later) for earlier in readings)), None)
+        if told is not None:
+            draft.problems.warn(told, later.node)
+        readings.append(later)
+
+
+def _keys(draft: Draft) -> Iterator[tuple[str, str, str, _Reading]]:
+    """Yield the server, the database and the name of each key that a source reads."""
+    for name, entry in draft.entries("sources").items():
+        source = draft.sources[name]
+        if isinstance(source, PubSubConfig):
+            continue
+        server, database = server_of(draft, source.url)
+        if server is not None:
+            for node, key in words(find(entry.node, "streams" if isinstance(source, StreamConfig) else "keys")):
+                yield server, database, key, _Reading(name, source, node)
+
+
+def _conflict(key: str, earlier: _Reading, later: _Reading) -> str | None:
+    """Return the warning for a key that two sources read; None if each of them gets all entries."""
+    if earlier.name == later.name:
+        return None
+    named = f"source {earlier.name} reads {quoted(key)} of the same server too"
+    one, other = earlier.source, later.source
+    if isinstance(one, StreamConfig) is not isinstance(other, StreamConfig):
+        kinds = f"{earlier.name} needs a {one.type} and {later.name} a {other.type}"
+        return f"{named}, and a key is of one type: {kinds}, so one of them fails; name another key"
+    if not isinstance(one, StreamConfig) or not isinstance(other, StreamConfig):
+        return f"{named}: each item goes to only one of them; name another key, or read it by one source"
+    if one.group == other.group:
+        return f"{named}, by the same group: each entry goes to only one of them; give one of them another `group`"
+    return None
