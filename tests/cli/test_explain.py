@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+from unicodedata import normalize
 
 import pytest
 from click.testing import CliRunner
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from router.cli.first_steps import explanation
 from router.cli.main import cli
 from router.core.conditions.route_checks import Step
+from router.core.lookalikes import HINT
 from router.ops.loading import load
 from router.ops.simulation import Message, Simulator
 from tests.support.process import ROOT, run
@@ -92,6 +94,31 @@ def test_what_becomes_of_an_event_in_words(folder):
     assert done.err == ""
     assert max(map(len, done.out.splitlines())) <= 80
     assert not (folder / "audit.jsonl").exists()
+
+
+def test_a_text_that_looks_the_same_is_explained(tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        "version: 1\nsources: {web: {type: pubsub, channels: [notification, 'caf*']}}\n"
+        "sinks: {audit: {type: log, path: audit.jsonl}}\nroutes:\n"
+        "  - {id: name, match: {name: José}, sinks: [audit]}\n"
+        "  - {id: channel, channels: [café], sinks: [audit]}\n"
+    )
+    channel, name = (normalize("NFD", text) for text in ("café", "José"))
+    words = [
+        "explain",
+        "-c",
+        str(tmp_path / "config.yaml"),
+        "--channel",
+        channel,
+        json.dumps({"name": name}, ensure_ascii=False),
+    ]
+    lines = " ".join(CliRunner().invoke(cli, words).stdout.split())
+    assert f'name was "{name}", needs == "José"; {HINT}' in lines
+    assert f"the channel was {channel}, needs café; {HINT}" in lines
+    hints = [
+        route["why"][0]["hint"] for route in json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)["routes"]
+    ]
+    assert hints == [HINT, HINT]
 
 
 def test_colours_stand_around_the_words_that_decide(folder):

@@ -243,7 +243,7 @@ def test_the_printed_command_and_the_tests_are_right_for_any_first_name(folder, 
         (["--channel", ""], "--channel: the name of a channel must not be empty"),
         (["--channel", "a\x1bb"], "--channel: it has a character that can't be printed"),
         (["--channel", "a\udcff"], "--channel: it has a character that can't be printed"),
-        (["--channel", "[a"], "--channel: "),
+        (["--channel", "[a"], '--channel: "[a": the `[` is not closed'),
         (["--source", "stream", "--channel", "a*"], "--channel: 'a*' is read by its exact name"),
         (["--source", "kafka"], "'kafka' is not one of 'pubsub', 'stream', 'list'"),
         (["--sink", "chatt"], '--sink: unknown type of sink "chatt"'),
@@ -265,6 +265,8 @@ def test_the_printed_command_and_the_tests_are_right_for_any_first_name(folder, 
 def test_a_wrong_option_is_named_and_nothing_is_written(folder, quick, words, said):
     done = init(folder, *words)
     assert done.exception.exit_code == 2
+    lines = done.exception.format_message().splitlines()
+    assert len(set(lines)) == len(lines)
     assert said in str(done.exception.format_message())
     assert "a-Pass-word" not in done.exception.format_message()
     assert not folder.exists()

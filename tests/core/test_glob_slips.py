@@ -34,9 +34,7 @@ def test_alternatives_become_a_glob_each():
     assert regular_expression("(a|b)(c|d)(e|f)(g|h)").endswith("* alone is any text")
 
 
-@pytest.mark.parametrize(
-    "written", ["(orders|ne+ws)", "(a|b)*", "((a|b)|c)", "[a-z]+", r"\w+", "^(a)$", "^[ab].*", "[0-9]{2}"]
-)
+@pytest.mark.parametrize("written", ["(orders|ne+ws)", "(a|b)*", "[a-z]+", r"\w+", "^(a)$", "^[ab].*", "[0-9]{2}"])
 def test_a_regular_expression_that_is_no_glob_is_told_too(written):
     assert regular_expression(written).endswith("; a dot is a dot, and * alone is any text")
 

@@ -59,7 +59,12 @@ def document(found: Simulation, *, only_fails: bool = False) -> dict[str, Any]:
                 "id": route.id,
                 "matched": route.matched,
                 "why": [
-                    {"clause": check.clause, "held": check.held, "saw": check.saw}
+                    {
+                        "clause": check.clause,
+                        "held": check.held,
+                        "saw": check.saw,
+                        **({"hint": check.hint} if check.hint else {}),
+                    }
                     for check in route.checks
                     if not (only_fails and check.held)
                 ],
@@ -269,9 +274,9 @@ def _sentence(check: Check) -> str:
     if check.step == Step.WHEN:
         return f"{check.clause}; {check.saw}" if check.saw != "false" else check.clause
     if not check.subject:
-        return f"needs {check.clause}; saw {check.saw}"
+        return f"needs {check.clause}; saw {check.saw}{check.hint and f'; {check.hint}'}"
     was = "is missing" if check.saw == "nothing" else f"was {check.saw}"
-    return f"{check.subject} {was}, needs {check.needs}"
+    return f"{check.subject} {was}, needs {check.needs}{check.hint and f'; {check.hint}'}"
 
 
 def _deliveries(found: Simulation, config: RouterConfig) -> Iterator[Line]:

@@ -16,6 +16,7 @@ from router.core.conditions import paths
 from router.core.conditions.clauses import shown
 from router.core.conditions.condition import Condition, When
 from router.core.conditions.why import seen, why
+from router.core.lookalikes import HINT, composed
 from router.core.matching import any_of
 from router.errors import TemplateError
 from router.events import Event
@@ -63,6 +64,7 @@ class Check(msgspec.Struct, frozen=True):
     """A condition, whether it held, and the value that it saw. `place` is the place of a clause of `match`.
 
     If the condition is about one thing, such as a path, `subject` is its name and `needs` is the rest of the condition.
+    `hint` says why the condition failed if the value that it saw looks right.
     """
 
     step: Step
@@ -72,6 +74,7 @@ class Check(msgspec.Struct, frozen=True):
     place: str = ""
     subject: str = ""
     needs: str = ""
+    hint: str = ""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -95,7 +98,7 @@ def checks(
         return tuple(found)
     if condition.match is not None:
         found += [
-            Check(Step.MATCH, each.clause, each.held, each.saw, each.place, each.subject, each.needs)
+            Check(Step.MATCH, each.clause, each.held, each.saw, each.place, each.subject, each.needs, each.hint)
             for each in why(condition.match, asked.event.payload)
         ]
     if condition.when is not None:
@@ -115,10 +118,16 @@ def _of_channel(route: RouteConfig, asked: Asked) -> list[Check]:
     if route.channels is not None:
         needs = _any_of(route.channels)
         held = any_of(route.channels)(asked.channel)
-        found.append(
-            Check(Step.CHANNEL, f"channel is {needs}", held, event.channel, subject="the channel", needs=needs)
-        )
+        hint = "" if held or not _takes_composed(route.channels, event.channel) else HINT
+        clause = f"channel is {needs}"
+        found.append(Check(Step.CHANNEL, clause, held, event.channel, subject="the channel", needs=needs, hint=hint))
     return found
+
+
+def _takes_composed(channels: Sequence[str], channel: str) -> bool:
+    """Return whether a channel would be taken if the names were written in the same form of Unicode."""
+    written = [composed(each) for each in channels]
+    return any_of(written)(composed(channel).encode("utf-8", "surrogateescape"))
 
 
 def _any_of(names: Sequence[str]) -> str:

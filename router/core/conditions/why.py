@@ -10,8 +10,10 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from router.core.conditions import paths
-from router.core.conditions.clauses import AnyOf, Clause, Node, shown
+from router.core.conditions.clauses import AnyOf, Clause, Node, Not, Test, shown
 from router.core.conditions.match import Match, holding
+from router.core.lookalikes import HINT, composed
+from router.core.validation import SchemaProblem
 
 MOST = 10
 """The largest number of values of one path that are shown."""
@@ -31,6 +33,8 @@ class Reason(NamedTuple):
     """The path, if the clause is about one path."""
     needs: str = ""
     """The clause without its path, if it is about one path."""
+    hint: str = ""
+    """The explanation if the clause fails only because a text looks the same, but has other code points."""
 
 
 def why(match: Match, payload: Any) -> list[Reason]:
@@ -40,7 +44,26 @@ def why(match: Match, payload: Any) -> list[Reason]:
 
 def _reason(node: Node, payload: Any) -> Reason:
     subject, needs = (paths.shown(node.path), node.needs) if isinstance(node, Clause) else ("", "")
-    return Reason(node.text, holding((node,))(payload), _saw(node, payload), node.place, subject, needs)
+    held = holding((node,))(payload)
+    hint = HINT if not held and _holds_composed(node, payload) else ""
+    return Reason(node.text, held, _saw(node, payload), node.place, subject, needs, hint)
+
+
+def _holds_composed(node: Node, payload: Any) -> bool:
+    """Return whether a clause would hold if its texts and those of the payload were in the same form of Unicode."""
+    try:
+        return holding((_composed(node),))(composed(payload))
+    except (RecursionError, SchemaProblem):  # a payload that is nested too deeply, or a pattern that no longer compiles
+        return False
+
+
+def _composed(node: Node) -> Node:
+    if isinstance(node, Clause):
+        tests = tuple(Test(test.operator, composed(test.wanted)) for test in node.tests)
+        return Clause(composed(node.path), tests, node.place)
+    if isinstance(node, AnyOf):
+        return AnyOf(tuple(tuple(map(_composed, each)) for each in node.alternatives), node.place)
+    return Not(tuple(map(_composed, node.of)), node.place)
 
 
 def seen(path: paths.Path, payload: Any) -> str:

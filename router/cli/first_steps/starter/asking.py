@@ -16,8 +16,10 @@ from router.cli.first_steps.starter.sink_recipes import Question
 from router.cli.first_steps.starter.trial import Workbench
 from router.config import redis_url
 from router.config.models import SOURCES
+from router.core.wiring.glob_slips import broken_class
 from router.errors import Problem
 from router.ops.loading.checking.sinks import IN_CLEAR, unknown_type, url_secrets
+from router.ops.loading.reading.nodes import quoted
 from router.ops.loading.reading.redis_origin import EMBEDDED, VARIABLE
 from router.plugin_contracts import SinkType
 
@@ -185,11 +187,17 @@ def _with_redis(answers: Answers, text: str) -> Answers:
 
 
 def _with_channels(answers: Answers, channels: Sequence[str]) -> Answers:
-    """Return the answers with these channels, each once. Raises `ValueError` for a name that can't be shown."""
+    """Return the answers with these channels, each once.
+
+    Raises `ValueError` for a name that can't be shown, and for a glob that is broken.
+    """
     for channel in channels:
         _check_text(channel)
         if not channel:
             raise ValueError("the name of a channel must not be empty")
+        broken = broken_class(channel) if answers.source == "pubsub" else None
+        if broken is not None:
+            raise ValueError(f"{quoted(channel)}: {broken}")
     return answers._replace(channels=tuple(dict.fromkeys(channels)))
 
 
@@ -239,7 +247,9 @@ def _relevant(bench: Workbench, answers: Answers) -> list[Problem]:
 def _refuse(answers: Answers, faults: Sequence[Problem]) -> None:
     """Raise `click.UsageError` with all faults, each with the option concerned; do nothing without faults."""
     if faults:
-        raise click.UsageError("\n".join(f"{_option(answers, each)}{each.message}" for each in faults))
+        # One answer may stand in several places of the configuration, each with the same fault.
+        lines = dict.fromkeys(f"{_option(answers, each)}{each.message}" for each in faults)
+        raise click.UsageError("\n".join(lines))
 
 
 def _option(answers: Answers, problem: Problem) -> str:

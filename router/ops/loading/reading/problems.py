@@ -9,6 +9,7 @@ import difflib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from router.core.lookalikes import HINT, alike
 from router.errors import ConfigError, Problem
 from router.ops.loading.reading.concealing import Concealment
 from router.ops.loading.reading.nodes import Mark, Node, quoted
@@ -97,7 +98,9 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """Return ` (did you mean …?)` if one of the allowed words is similar, else an empty text."""
     by_lower = {known.lower(): known for known in allowed}
     close = [by_lower[each] for each in difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)]
-    return f" (did you mean `{close[0]}`?)" if close and close[0] != word else ""
+    if not close or close[0] == word:
+        return ""
+    return f" (did you mean `{close[0]}`?{f' {HINT}' if alike(word, close[0]) else ''})"
 
 
 class Unknown(str):

@@ -1,0 +1,29 @@
+"""Texts that look the same, but are written with other code points; pure.
+
+Unicode writes `é` as one code point (form NFC) or as two, `e` and an accent (form NFD). The router compares code points,
+so a payload in one form does not match a condition in the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from unicodedata import normalize
+
+HINT = "it looks the same, but is written with other code points (Unicode NFC and NFD)"
+"""The explanation for people of two texts that differ only in their form."""
+
+
+def composed(value: Any) -> Any:
+    """Return a JSON value with every text in it, keys included, in form NFC."""
+    if isinstance(value, str):
+        return normalize("NFC", value)
+    if isinstance(value, dict):
+        return {normalize("NFC", key): composed(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(composed(each) for each in value)
+    return value
+
+
+def alike(one: str, other: str) -> bool:
+    """Return whether two different texts differ only in their form."""
+    return one != other and normalize("NFC", one) == normalize("NFC", other)
