@@ -29,6 +29,9 @@ EVERY = 1.0
 MOST_ROUTES = 20
 """The largest number of routes shown. A router may have thousands; those with the most events are shown."""
 
+MOST_NAMES = 5
+"""The largest number of sinks that the footnote below the table of sinks names."""
+
 
 @click.command()
 @config_option
@@ -127,6 +130,7 @@ def drawn(told: Document, rates: Rates | None = None) -> RenderableType:
         *_complaints(told),
         _sources(told, rates),
         _sinks(told, rates),
+        *_scopes(told),
         *_routes(told, rates),
         _books(told),
     )
@@ -194,6 +198,23 @@ def _sinks(told: Document, rates: Rates | None) -> RenderableType:
         )
     most_important = ("sink", "", "pending", "delivered", "dead", "dropped", "printed", "suppressed", "/s")
     return _table(rows, (*most_important, "handed over"))
+
+
+def _scopes(told: Document) -> list[Text]:
+    """Return the footnote that says which counts are of this process, and which are shared by all routers in Redis."""
+    from rich.text import Text
+
+    shared = [name for name, sink in told["sinks"].items() if sink["queue"] == "redis"]
+    if not shared:
+        return []
+    more = len(shared) - MOST_NAMES
+    listed = ", ".join(shared[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    whose = "Sinks" if len(shared) == len(told["sinks"]) else f"Sinks with a queue in Redis ({escape(listed)})"
+    others = "Sources and routes" if whose == "Sinks" else "Everything else"
+    return [
+        Text(f"{whose}: counted in Redis by all routers, also before a restart."),
+        Text(f"{others}: counted by this process, since it started."),
+    ]
 
 
 def _routes(told: Document, rates: Rates | None) -> list[RenderableType]:
