@@ -182,6 +182,9 @@ def test_junit_holds_hostile_names(tested):
     ]
 
 
+NOT_TAKEN = "this route takes no test event: add a test with an event that it takes (`explain` shows why it takes none)"
+
+
 def test_coverage_and_mutants(tested):
     text = (tested / "config.yaml").read_text()
     text = text.replace("tests:\n", "  - {id: more, channels: [command], match: {a: 1}, sinks: [audit]}\ntests:\n", 1)
@@ -197,11 +200,14 @@ def test_coverage_and_mutants(tested):
         "more   audit",
         "3 mutants: 1 noticed, 2 survived; no test misses with:",
         f"  ✗ config.yaml:{line}:45: route more: `match` negated: a == 1",
+        f"    {NOT_TAKEN}",
         f"  ✗ config.yaml:{line}:5: route more dropped",
     ]
     [document] = json.loads(run("test", "config.yaml", "--mutate", "--json", cwd=tested).out)
     assert document["mutants"]["tried"] == 3
-    assert document["mutants"]["survived"][1] == {"place": f"config.yaml:{line}:5", "change": "route more dropped"}
+    assert document["mutants"]["survived"][1] == {
+        "place": f"config.yaml:{line}:5", "change": "route more dropped", "hint": NOT_TAKEN,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("env", [{}, {"NO_COLOR": "1"}], ids=["colours", "NO_COLOR"])

@@ -339,6 +339,18 @@ def test_what_survives_is_named_with_its_place(tmp_path):
     ]
 
 
+def test_a_survivor_of_a_route_without_test_events_says_why(tmp_path):
+    impossible = "  - {id: never, match: {severity: {gt: 5, lt: 3}}, sinks: [audit]}\n"
+    config = CONFIG.replace("tests:", impossible + "tests:")
+    found, ran = results(tmp_path, {"event": USER, "expect": {"rejected": False}}, config=config)
+    hints = {mutant.change: mutant.hint for mutant in Mutation(found, ran).survivors()}
+    assert hints["route everything dropped"] == ""
+    assert hints["route urgent dropped"].startswith("this route takes no test event: add a test")
+    both = "`severity > 5` and `severity < 3` can't both hold: this `match` never holds"
+    assert hints["route never dropped"] == f"this route takes no test event, and `check` warns of it: {both}"
+    assert hints["route never: `match` negated: severity > 5"] == hints["route never dropped"]
+
+
 def test_final_is_no_mutant_where_no_later_route_can_get_the_event(tmp_path):
     config = CONFIG.replace("tests:", "  - {id: last, sinks: [audit], final: true}\ntests:").replace(
         "id: urgent, match", "id: urgent, channels: [notification], match"

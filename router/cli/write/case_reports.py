@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from router.cli.common import say
+from router.cli.common import say, wrapped
 from router.cli.tables import Column, show_table
 from router.escaping import escape
 from router.ops.cases.coverage import Coverage
@@ -41,7 +41,9 @@ def document(
         if mutated is None
         else {
             "tried": mutated[0],
-            "survived": [{"place": each.place, "change": each.change} for each in mutated[1]],
+            "survived": [
+                {"place": each.place, "change": each.change, "hint": each.hint or None} for each in mutated[1]
+            ],
         },
     }
 
@@ -138,8 +140,12 @@ def _show_mutants(mutants: Mapping[str, Any]) -> None:
     noticed = mutants["tried"] - len(survived)
     left = f", {len(survived)} survived; no test misses with:" if survived else ""
     say(f"{counted(mutants['tried'], 'mutant')}: {noticed} noticed{left}")
+    last = None
     for each in survived:
         _styled(_SIGNS[False][0], _SIGNS[False][1], escape(f"{each['place']}: {each['change']}"))
+        if each["hint"] and each["hint"] != last:  # the mutants of one route stand together, with the same hint
+            say(wrapped(f"    {escape(each['hint'])}", indent=4))
+        last = each["hint"]
 
 
 def _styled(sign: str, colour: str, text: str) -> None:

@@ -25,18 +25,24 @@ from router.ops.cases.running import CaseResult, CaseRunner
 from router.ops.loading import Loaded
 from router.ops.simulation import Simulation
 
+_NEVER = ("never holds", "always false", "no event gets", " reads a channel that ")
+"""Words of the warnings of `check` about a condition that no event meets, or a route that no event reaches."""
+
 
 class Mutant(msgspec.Struct, frozen=True):
     """A change of the configuration.
 
     `place` is the place in the file, `change` describes the change, and `make` returns the changed configuration.
-    `concerns` returns False for simulated events that the change can't affect.
+    `concerns` returns False for simulated events that the change can't affect. `route` is the number of the changed
+    route, None for a change of a sink. `hint` says why no test can notice the change, if that is known.
     """
 
     place: str
     change: str
     make: Callable[[], Loaded]
     concerns: Callable[[Simulation], bool]
+    route: int | None = None
+    hint: str = ""
 
 
 class Mutation:
@@ -47,7 +53,10 @@ class Mutation:
     """
 
     def __init__(self, loaded: Loaded, results: Iterable[CaseResult]) -> None:
+        self._loaded = loaded
         self._results = list(results)
+        found = [step.found for result in self._results for step in result.steps]
+        self._taken = {route.id for each in found for route in each.routes if route.matched}
         self.mutants = tuple(_Mutator(loaded).mutants())
 
     def survivors(self, tried: Callable[[int], None] = lambda _number: None) -> Iterator[Mutant]:
@@ -55,8 +64,31 @@ class Mutation:
         for mutant in self.mutants:
             cases = [each.case for each in self._results if any(mutant.concerns(step.found) for step in each.steps)]
             if not _noticed(mutant, cases):
-                yield mutant
+                yield msgspec.structs.replace(mutant, hint=self._hint(mutant, cases))
             tried(1)
+
+    def _hint(self, mutant: Mutant, cases: Sequence[Case]) -> str:
+        """Return why no test can notice a mutant: no test has an event for the changed part; empty if one has."""
+        if mutant.route is None:
+            return "" if cases else "no test makes a delivery to this sink: add a test whose event reaches it"
+        route = self._loaded.config.routes[mutant.route]
+        if route.id in self._taken:
+            return ""
+        warning = _warning(self._loaded, mutant.route)
+        if warning:
+            return f"this route takes no test event, and `check` warns of it: {warning}"
+        return (
+            "this route takes no test event: add a test with an event that it takes (`explain` shows why it takes none)"
+        )
+
+
+def _warning(loaded: Loaded, number: int) -> str:
+    """Return the first warning of `check` that says why a route may never take an event; empty without one."""
+    path = f"routes[{number}]"
+    about = (f"{path}.match", f"{path}.when", f"{path}.channels", f"{path}.sources")
+    found = (each for each in loaded.problems if each.path == path or each.path.startswith(about))
+    messages = (each.message for each in found if each.severity == "warning")
+    return next((message for message in messages if any(words in message for words in _NEVER)), "")
 
 
 def _noticed(mutant: Mutant, cases: Sequence[Case]) -> bool:
@@ -82,9 +114,11 @@ class _Mutator:
                 if route.final and self._leads_on(number, route):
                     place = self._place(f"routes[{number}].final", f"routes[{number}]")
                     flipped = self._with_route(number, route.model_copy(update={"final": False}))
-                    yield Mutant(place, f"route {route.id}: `final` removed", flipped, _taken(route.id))
+                    yield Mutant(place, f"route {route.id}: `final` removed", flipped, _taken(route.id), number)
                 dropped = self._with_route(number, None)
-                yield Mutant(self._place(f"routes[{number}]"), f"route {route.id} dropped", dropped, _taken(route.id))
+                yield Mutant(
+                    self._place(f"routes[{number}]"), f"route {route.id} dropped", dropped, _taken(route.id), number
+                )
                 yield from self._of_overrides(number, route)
         for sink in self._config.sinks:
             if (sink, None) in self._loaded.only_if:
@@ -98,11 +132,13 @@ class _Mutator:
             return
         for node in condition.clauses:
             change = f"route {route.id}: `match` negated: {node.text}"
-            yield Mutant(node.place, change, self._with_clause(route.id, condition, node), _reached(route))
+            yield Mutant(node.place, change, self._with_clause(route.id, condition, node), _reached(route), number)
         if condition.when is not None:
             place = self._place(f"routes[{number}].when", f"routes[{number}]")
             negated = self._with_when(route, condition)
-            yield Mutant(place, f"route {route.id}: `when` negated: {_line(route.when)}", negated, _reached(route))
+            yield Mutant(
+                place, f"route {route.id}: `when` negated: {_line(route.when)}", negated, _reached(route), number
+            )
 
     def _of_overrides(self, number: int, route: RouteConfig) -> Iterator[Mutant]:
         for position, target in enumerate(route.sinks):
@@ -110,7 +146,8 @@ class _Mutator:
                 path = f"routes[{number}].sinks[{position}]"
                 told = f"route {route.id}, sink {target.sink}"
                 key = (target.sink, route.id)
-                yield self._only_if(key, str(target.only_if), self._place(f"{path}.only_if", path), told)
+                mutant = self._only_if(key, str(target.only_if), self._place(f"{path}.only_if", path), told)
+                yield msgspec.structs.replace(mutant, route=number)
 
     def _only_if(self, key: tuple[str, str | None], source: str, place: str, told: str) -> Mutant:
         loaded = self._loaded
