@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from router.cli.first_steps import explanation
 from router.cli.main import cli
+from router.core.conditions.lookalikes import HINT
 from router.core.conditions.route_checks import Step
-from router.core.lookalikes import HINT
 from router.ops.loading import load
 from router.ops.simulation import Message, Simulator
 from tests.support.process import ROOT, run

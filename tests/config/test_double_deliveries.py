@@ -3,6 +3,7 @@
 import pytest
 
 from router.ops.loading import load
+from router.testing import RecordingRouter
 
 HEAD = """
 version: 1
@@ -61,3 +62,21 @@ def test_a_pair_that_makes_two_is_noted_with_the_key_that_differs(tmp_path, firs
 )
 def test_one_that_makes_one_is_not(tmp_path, first, second):
     assert notes(tmp_path, [f"id: a, {first}", f"id: b, {second}"]) == []
+
+
+async def test_a_fallback_that_the_route_names_too_gets_two_deliveries_with_one_key():
+    config = {
+        "version": 1,
+        "sources": {"web": {"type": "pubsub", "channels": ["orders"]}},
+        "sinks": {
+            "mail": {"type": "log", "path": "mail.jsonl", "template": "{{ payload.missing.x }}", "fallback": ["audit"]},
+            "audit": {"type": "log", "path": "audit.jsonl"},
+        },
+        "routes": [{"id": "all", "sinks": ["mail", "audit"]}],
+    }
+    async with RecordingRouter(config) as router:
+        router.publish("orders", {"n": 1})
+        await router.settled()
+        keys = [attempt.event.key for attempt in router.attempts("audit")]
+    assert len(keys) == 2
+    assert len(set(keys)) == 1

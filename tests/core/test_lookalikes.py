@@ -7,7 +7,7 @@ from unicodedata import normalize
 import pytest
 
 from router.core.conditions import compile_match, why
-from router.core.lookalikes import HINT
+from router.core.conditions.lookalikes import HINT
 from router.ops.loading.reading.problems import did_you_mean
 
 

@@ -11,8 +11,7 @@ import msgspec
 
 from router.core.conditions import paths
 from router.core.conditions.clauses import AnyOf, Clause, Node, Not, Test, shown
-from router.core.conditions.match_slips import joined_below, misplaced, of_fields
-from router.core.conditions.path_slips import condition_in, path_fault
+from router.core.conditions.match_slips import condition_in, joined_below, misplaced, of_fields, path_fault
 from router.core.conditions.paths import Path, PathError
 from router.core.validation import SchemaProblem, compile_schema, pattern_fault
 

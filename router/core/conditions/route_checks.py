@@ -15,8 +15,8 @@ from router.config.models import RouteConfig
 from router.core.conditions import paths
 from router.core.conditions.clauses import shown
 from router.core.conditions.condition import Condition, When
+from router.core.conditions.lookalikes import HINT, composed
 from router.core.conditions.why import seen, why
-from router.core.lookalikes import HINT, composed
 from router.core.matching import any_of
 from router.errors import TemplateError
 from router.events import Event

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from router.core.conditions import paths
 from router.core.conditions.clauses import AnyOf, Clause, Node, Not, Test, shown
+from router.core.conditions.lookalikes import HINT, composed
 from router.core.conditions.match import Match, holding
-from router.core.lookalikes import HINT, composed
 from router.core.validation import SchemaProblem
 
 MOST = 10

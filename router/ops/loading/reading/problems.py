@@ -9,7 +9,7 @@ import difflib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from router.core.lookalikes import HINT, alike
+from router.core.conditions.lookalikes import HINT, alike
 from router.errors import ConfigError, Problem
 from router.ops.loading.reading.concealing import Concealment
 from router.ops.loading.reading.nodes import Mark, Node, quoted

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from router.core.conditions import paths
 from router.core.conditions.clauses import AnyOf, Clause, Node, Not
 from router.core.conditions.contradictions import Contradiction, Effect, contradictions, no_integer
-from router.core.conditions.path_slips import from_jsonpath
+from router.core.conditions.match_slips import from_jsonpath
 from router.core.conditions.reading import ANY, At, Reader
 from router.core.wiring.schema_fields import lists, requires
 from router.core.wiring.schema_values import Refusal, only_integers, refusals
