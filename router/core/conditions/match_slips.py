@@ -180,11 +180,11 @@ def condition_in(text: str) -> str | None:
 
 
 def _bare(value: str) -> str:
-    return (
-        value
-        if re.fullmatch(r"[A-Za-z][\w-]*", value)
-        else f"'{value.strip(chr(34) + chr(39)).replace(chr(39), 2 * chr(39))}'"
-    )
+    """Return a text as YAML, in single quotes unless it is one word; quotes around it are removed."""
+    if re.fullmatch(r"[A-Za-z][\w-]*", value):
+        return value
+    doubled = value.strip("\"'").replace("'", "''")
+    return f"'{doubled}'"
 
 
 def path_fault(written: str, error: PathError) -> str:

@@ -51,6 +51,8 @@ def _reason(node: Node, payload: Any) -> Reason:
 
 def _holds_composed(node: Node, payload: Any) -> bool:
     """Return whether a clause would hold if its texts and those of the payload were in the same form of Unicode."""
+    if node.text.isascii():
+        return False
     try:
         return holding((_composed(node),))(composed(payload))
     except (RecursionError, SchemaProblem):  # a payload that is nested too deeply, or a pattern that no longer compiles

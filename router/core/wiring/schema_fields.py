@@ -67,7 +67,8 @@ def requires(document: Any, path: Sequence[object]) -> bool:
     """Return whether every payload that is valid for a schema certainly has the field at a path of names."""
     schema = resolved(document, document)
     for key in path:
-        if schema is None or schema.get("type") != "object" or key not in schema.get("required", ()):
+        required = None if schema is None else schema.get("required")
+        if schema is None or schema.get("type") != "object" or not isinstance(required, list) or key not in required:
             return False
         schema = resolved(schema.get("properties", {}).get(key), document)
     return bool(path)

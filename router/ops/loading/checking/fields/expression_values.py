@@ -72,7 +72,11 @@ def _finding(compared: Compared, use: Use) -> str | None:
         return None
     # The correction for a `match` is not one for an expression.
     (refusal, *_) = refusals
-    if refusal.cure.startswith("; write `{contains"):
+    if compared.value is None:
+        refusal = refusal._replace(
+            cure=f"; to ask whether the field exists, write `{dotted(compared.path)} is defined`"
+        )
+    elif refusal.cure.startswith("; write `{contains"):
         refusal = refusal._replace(cure=f"; write `{shown(compared.value)} in {dotted(compared.path)}`")
     return refused_text(refusal, use)
 
