@@ -32,7 +32,7 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,20})(?:\.[0-9]{1,20})?")
 _OPERATORS = {
     "<": "lt", "<=": "lte", "=<": "lte", ">": "gt", ">=": "gte", "=>": "gte", "=": "eq", "==": "eq", "!=": "ne", "<>": "ne",
 }  # fmt: skip
-_EXPRESSION = re.compile(r"/(?P<pattern>(?:[^/\\]|\\.)*[\^$.*+?\[(\\](?:[^/\\]|\\.)*)/(?P<flags>[a-z]{0,4})")
+_EXPRESSION = re.compile(r"/(?P<pattern>(?:[^/\\]|\\.)*[\^$*+?\[(\\](?:[^/\\]|\\.)*)/(?P<flags>[a-z]{0,4})")
 
 Clauses = Mapping[str, Any]
 """The written conditions by path."""
