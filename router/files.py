@@ -73,7 +73,7 @@ def _explained() -> Iterator[None]:
     except UnreadableError:
         raise
     except UnicodeEncodeError as error:
-        reason = f"the encoding of file names, {error.encoding}, has no such name; set LC_ALL=C.UTF-8"
+        reason = f"the path has characters that the encoding of file names, {error.encoding}, lacks; set LC_ALL=C.UTF-8"
         raise UnreadableError(reason) from None
     except (ValueError, RuntimeError):  # a NUL, a circle of links
         raise UnreadableError("there is no such file") from None

@@ -49,10 +49,10 @@ def config(tmp_path, options):
     ("arguments", "extra", "said"),
     [
         ('"http", crm', "", "lookup type 'http' is taken: the router registered it"),
-        ('"a b", crm', "", "its name is 1 to 64 of the letters"),
+        ('"a b", crm', "", "its name must be 1 to 64 of the letters"),
         ('"crm", 5', "", "5 is neither a function nor a class"),
         ('"crm", X', "class X: pass", "class X has no `fetch_many`"),
-        ('"crm", crm, options=int', "", "`options` is a subclass of LookupOptions, not <class 'int'>"),
+        ('"crm", crm, options=int', "", "`options` must be a subclass of LookupOptions, not <class 'int'>"),
         (
             '"crm", crm, options=X',
             "class X(LookupOptions):\n    ttl: int",

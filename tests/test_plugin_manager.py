@@ -111,8 +111,8 @@ def test_builtins_import_the_api_and_their_own_modules_alone():
         (SINK + "    register('a', sink, options=dict)\n", "subclass of SinkOptions"),
         (SINK + "    register('a', sink, execution='rocket')\n", "'process'"),
         (SINK + "    register('a', sink, execution='process')\n", "plain functions"),
-        (SINK + "    register('', sink)\n", "its name is 1 to 64"),
-        (SINK + "    register('two words', sink)\n", "its name is 1 to 64"),
+        (SINK + "    register('', sink)\n", "its name must be 1 to 64"),
+        (SINK + "    register('two words', sink)\n", "its name must be 1 to 64"),
         (SINK + "    register('all', sink)\n", "and not `all`"),
         (
             GOOD.replace("number", "timeout").replace('"pager"', '"a"'),

@@ -51,8 +51,8 @@ class LogOptions(SinkOptions, defer_build=True):
         """The socket of a service; None for files and streams. `check` looks at it."""
         return self.socket or SOCKETS.get(self.target or "")
 
-    def preview(self, event: Event) -> str:  # noqa: ARG002  # the text of the options is what is written
-        """Return the text that `template` gives; empty without a template, because the JSON line has the event's id."""
+    def preview(self, event: Event) -> str:  # noqa: ARG002  # the rendered options contain the text
+        """Return the text that `template` gives. Without a template, return an empty text: the sample's id is random."""
         if self.template is None:
             return ""
         return self.template if self.target == "journald" else escape(self.template)

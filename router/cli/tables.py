@@ -12,6 +12,7 @@ import click
 
 from router.cli.common import console, tell
 from router.escaping import escape
+from router.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -186,4 +187,7 @@ def show_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell | str]]) 
 
 def _tell_missing(table: Table, width: int | None) -> None:
     if missing := table.missing(width):
-        tell(f"note: no room for {', '.join(missing)}; a wider terminal, a pipe and --json show all", "note")
+        tell(
+            f"note: {counted(len(missing), 'column does', 'columns do')} not fit: {', '.join(missing)}; use a wider terminal, a pipe or --json to see all",
+            "note",
+        )

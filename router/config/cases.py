@@ -140,9 +140,7 @@ class CaseConfig(CaseModel):
             raise ValueError("`steps` replaces `event` and `expect`; keep one")
         if self.steps is None and (self.event is None or self.expect is None):
             missing = "event" if self.event is None else "expect"
-            raise ValueError(
-                f"`{missing}` is required, beside `{'expect' if missing == 'event' else 'event'}`; or `steps`"
-            )
+            raise ValueError(f"a test needs `event` and `expect`, or `steps`; `{missing}` is missing")
         return self
 
 

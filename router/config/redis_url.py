@@ -32,7 +32,7 @@ ENCODED = " (in a password `#` is written %23, `/` %2F, `@` %40, `?` %3F, `%` %2
 """The percent-encoding of characters that would end a password too early."""
 
 
-NO_SUCH_NAME = "the encoding of file names has no such name; set LC_ALL=C.UTF-8"
+NO_SUCH_NAME = "the path has characters that the locale's encoding of file names lacks; set LC_ALL=C.UTF-8"
 
 
 def nameable(path: str) -> bool:

@@ -122,7 +122,7 @@ def proxy_url(value: str) -> str:
     except ValueError:
         good = False
     if value and not (good and re.fullmatch(r"[!-~]+", value)):
-        raise ValueError(redis_url.misread(value) or "a proxy is a URL: http://HOST:3128")
+        raise ValueError(redis_url.misread(value) or "a proxy must be a URL, such as http://HOST:3128")
     return value
 
 

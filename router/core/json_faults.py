@@ -269,7 +269,7 @@ def _comma(text: str, at: int) -> str:
     if sign in "]}":
         return f"`{sign}` closes a bracket of the other kind"
     if _before(text, at) == '"' and sign != '"' and _continues_word(sign):
-        return 'a `,` is missing before this; or is it part of the text, where `"` is written `\\"`?'
+        return 'a `,` is missing before this; if this belongs to the string, write the `"` before it as `\\"`'
     return "a `,` is missing before this"
 
 

@@ -39,13 +39,13 @@ def _fault(kind: LookupType) -> str | None:
     fetch: Any = kind.fetch
     options: Any = kind.options
     if not isinstance(kind.name, str) or not re.fullmatch(NAME, kind.name):
-        return "its name is 1 to 64 of the letters a-z A-Z, digits, `_`, `.` and `-`"
+        return "its name must be 1 to 64 of the letters a-z A-Z, digits, `_`, `.` and `-`"
     if not callable(fetch):
         return f"{fetch!r} is neither a function nor a class"
     if inspect.isclass(fetch) and not hasattr(fetch, "fetch_many"):
         return f"class {fetch.__name__} has no `fetch_many`"
     if not (inspect.isclass(options) and issubclass(options, LookupOptions)):
-        return f"`options` is a subclass of LookupOptions, not {options!r}"
+        return f"`options` must be a subclass of LookupOptions, not {options!r}"
     taken = sorted({field.alias or name for name, field in options.model_fields.items()} & _HOST_KEYS)
     if taken:
         return f"its option `{taken[0]}` has the name of a host key, and would never be set"

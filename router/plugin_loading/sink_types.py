@@ -60,25 +60,25 @@ def _fault(kind: SinkType) -> str | None:
     sink: Any = kind.sink
     options: Any = kind.options
     if not isinstance(kind.name, str) or not re.fullmatch(NAME, kind.name) or kind.name == ALL:
-        return f"its name is 1 to 64 of the letters a-z A-Z, digits, `_`, `.` and `-`, and not `{ALL}`"
+        return f"its name must be 1 to 64 of the letters a-z A-Z, digits, `_`, `.` and `-`, and not `{ALL}`"
     if not callable(sink):
         return f"{sink!r} is neither a function nor a class"
     is_class = inspect.isclass(sink)
     if is_class and not (hasattr(sink, "deliver") or hasattr(sink, "deliver_batch")):
         return f"class {sink.__name__} has neither `deliver` nor `deliver_batch`"
     if not (inspect.isclass(options) and issubclass(options, SinkOptions)):
-        return f"`options` is a subclass of SinkOptions, not {options!r}"
+        return f"`options` must be a subclass of SinkOptions, not {options!r}"
     taken = sorted(_keys(options) & _keys(HostKeys))
     if taken:
         return f"its option `{taken[0]}` has the name of a host key, and would never be set"
     if kind.queue not in {"memory", "redis"}:
-        return f"`queue` is 'memory' or 'redis', not {kind.queue!r}"
+        return f"`queue` must be 'memory' or 'redis', not {kind.queue!r}"
     if not _is_count(kind.concurrency):
-        return f"`concurrency` is a whole number above 0, not {kind.concurrency!r}"
+        return f"`concurrency` must be a whole number above 0, not {kind.concurrency!r}"
     if kind.batch is not None and not _is_count(kind.batch):
-        return f"`batch` is None or a whole number above 0, not {kind.batch!r}"
+        return f"`batch` must be None or a whole number above 0, not {kind.batch!r}"
     if kind.execution not in {None, "process"}:
-        return f"`execution` is None or 'process', not {kind.execution!r}"
+        return f"`execution` must be None or 'process', not {kind.execution!r}"
     if kind.execution == "process" and (is_class or inspect.iscoroutinefunction(sink)):
         return "`execution='process'` is for plain functions"
     return wrong_parameters(sink, in_process=kind.execution == "process")

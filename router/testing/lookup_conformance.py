@@ -228,7 +228,8 @@ class _LookupCheck:
                 self._fail("away", f"it gave {''.join(described(found))}", found)
         elif found is None:
             self._findings.fail(
-                "away", "it gave None: the router takes the record for missing, and the delivery for dead"
+                "away",
+                "it returned None, so the router treats the record as missing and the delivery becomes a dead letter; raise TransientError",
             )
         elif found is not _NOTHING and self._service.received > answered:
             self._findings.fail("away", f"it gave {dict(found)}")

@@ -194,7 +194,9 @@ class _SinkCheck:
             if not isinstance(error, DeliveryError):
                 self._findings.fail("failures", f"{asked}, and it raised {_told(error)}")
             elif failure == "unavailable" and isinstance(error, PermanentError):
-                self._findings.fail("failures", f"{asked}, and PermanentError gives the event up: {error}")
+                self._findings.fail(
+                    "failures", f"{asked}, and the sink raised PermanentError, so the event would be given up: {error}"
+                )
 
     async def _asks_for_time(self, bench: SinkBench) -> None:
         """Let the service ask for time. The sink is paused afterwards, so it delivers nothing more here."""

@@ -73,7 +73,10 @@ def test_a_name_that_an_ascii_locale_has_not_is_a_fault_with_its_place(tmp_path,
     assert done.code == 78
     problems = [each for each in json.loads(done.out)[0]["problems"] if each["severity"] == "error"]
     assert [(each["path"], each["line"]) for each in problems] == [(path, 1)]
-    assert "the encoding of file names, ascii, has no such name; set LC_ALL=C.UTF-8" in problems[0]["message"]
+    assert (
+        "the path has characters that the encoding of file names, ascii, lacks; set LC_ALL=C.UTF-8"
+        in problems[0]["message"]
+    )
     assert run("run", cwd=tmp_path, env=ASCII).code == 78
 
 
@@ -97,8 +100,14 @@ def test_a_path_to_be_written_that_an_ascii_locale_has_not_is_no_traceback(tmp_p
     ("changes", "said"),
     [
         ({"plugins": {"paths": ["plügins"]}}, "plugins.paths[0]: there is no folder"),
-        ({"admin": {"listen": "unix:/tmp/ä.sock"}}, "admin.listen: the encoding of file names has no such name"),
-        ({"redis": {"url": "unix:///tmp/%C3%A4.sock"}}, "redis.url: the encoding of file names has no such name"),
+        (
+            {"admin": {"listen": "unix:/tmp/ä.sock"}},
+            "admin.listen: the path has characters that the locale's encoding of file names lacks",
+        ),
+        (
+            {"redis": {"url": "unix:///tmp/%C3%A4.sock"}},
+            "redis.url: the path has characters that the locale's encoding of file names lacks",
+        ),
     ],
 )
 def test_other_paths_that_an_ascii_locale_has_not_are_no_traceback(tmp_path, changes, said):

@@ -311,7 +311,7 @@ def test_a_fallback_is_replayed_by_its_own_templates(desk):
     explain = ("explain", "-c", desk.folder / "config.yaml", "--dlq")
     assert "mail (email) by notify: suppressed (only_if)" in run(*explain, "l-1", cwd=desk.folder).out
     done = " ".join(run(*explain, "l-2", cwd=desk.folder).out.split())
-    assert "a delivery that was made before, by notify, with mail as the fallback: only mail gets it again" in done
+    assert "one delivery, of the route notify, to mail as the fallback: only mail gets it" in done
     assert "own@example.org" in done
 
 

@@ -72,8 +72,8 @@ def test_letters_that_can_not_be_read_are_shown_as_that_and_the_others_are_dealt
         assert sum(line.get("unreadable", False) for line in found) == 1 + len(JUNK)
         assert {"l-1", "l-2"} <= {line["id"] for line in found if not line.get("unreadable")}
     if command.startswith("replay"):
-        assert f"left alone: {1 + len(JUNK)} dead letters that can't be read" in done.err
-        assert "warning: left alone: 2 dead letters of a newer event-router" in done.err
+        assert f"not replayed: {1 + len(JUNK)} dead letters that can't be read" in done.err
+        assert "warning: not replayed: 2 dead letters of a newer event-router" in done.err
         assert f"would replay {2 + len(READABLE)} dead letters" in done.err
 
 
@@ -99,7 +99,7 @@ def test_a_command_is_told_of_a_queue_with_records_it_can_not_read(desk):
     for words in (["list"], ["list", "--json"], ["dead-letter", "gone", "--yes"]):
         done = run("queue", *words, cwd=desk.folder)
         assert done.code == 0, done.err
-    assert "left alone: 5 deliveries that can't be read (of a newer event-router, perhaps)" in done.err
+    assert "5 deliveries were left in the queue, because this router can't read such records" in done.err
 
 
 def test_the_summary_of_what_would_be_done_is_one_line(desk):

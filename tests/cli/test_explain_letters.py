@@ -45,7 +45,7 @@ def test_a_letter_is_explained_with_the_configuration_of_now(redis_server, tmp_p
     assert [(each["route"], each["sink"]) for each in made["deliveries"]] == [("notify", "audit")]
     assert made["event"]["id"] == "e-1"
     done = explained(desk, "--dlq", "l-2")
-    assert "replay    a delivery that was made before, by both: only other gets it again\n" in done.out
+    assert "replay    one delivery, of the route both: only other gets it\n" in done.out
     assert (
         "note: the reason of this dead letter is exhausted: 503 from the other side; its replay now would do this:\n"
         in done.err

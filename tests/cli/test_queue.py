@@ -137,7 +137,7 @@ def test_the_queues_of_sinks_that_work_that_are_gone_and_that_moved_to_memory(de
     assert table["gone"][7:] == ["HTTP", "503"]
     assert table["kept"][5:] == ["-", "-"]
     assert table["audit"][:2] == ["memory", "1"]
-    assert "5 deliveries that no router makes" in done.err
+    assert "5 deliveries wait in queues that no sink" in done.err
     listed = desk.listed()
     assert list(listed) == ["kept", "audit", "gone", "later-only"]
     assert listed["gone"] == {
@@ -299,7 +299,7 @@ def test_a_full_queue_takes_what_it_has_room_for_and_the_rest_waits(quick):
     assert done.code == 1
     assert "there is room for 10 of them: kept is full (max_events 5000" in done.err
     assert "moved 10 deliveries" in done.err
-    assert "20 deliveries left: kept is full" in done.err
+    assert "20 deliveries remain in the queue: kept is full" in done.err
     assert quick.ids("gone") == [f"e-{n}" for n in range(10_010, 10_030)]
     told = quick.told("move", "gone", "kept", code=1)
     assert (told["moved"], told["left"], told["full"]) == (0, 20, True)
@@ -312,7 +312,10 @@ def test_what_a_newer_router_wrote_is_left_and_said(quick):
     quick.server.do("XADD", f"{PREFIX}:queue:gone", "*", "d", b"\x91\x63")
     done = quick.queue("move", "gone", "kept")
     assert done.code == 0
-    assert "warning: left alone: 1 delivery that can't be read (of a newer event-router, perhaps)" in done.err
+    assert (
+        "warning: 1 delivery was left in the queue, because this router can't read such records: a newer event-router"
+        in done.err
+    )
     assert quick.server.do("XLEN", f"{PREFIX}:queue:gone") == 1
 
 
@@ -358,7 +361,9 @@ def test_no_dead_letter_makes_room(quick):
     assert "there is room for 5 of them" in done.err
     done = quick.queue("dead-letter", "gone")
     assert done.code == 1
-    assert "3 deliveries left: the stream of dead letters is full (dead_letters.max_events 5)" in done.err
+    assert (
+        "3 deliveries remain in the queue: the stream of dead letters is full (dead_letters.max_events 5)" in done.err
+    )
     assert [letter["event_id"] for letter in quick.letters()] == [f"e-{n}" for n in range(5)]
     assert quick.ids("gone") == ["e-5", "e-6", "e-7"]
 

@@ -85,7 +85,7 @@ def test_the_ids_of_dead_letters_are_whole(folder, redis_server, columns):
     assert [row.split()[0] for row in rows] == [letter["id"] for letter in letters]
     assert {row.split()[2] for row in rows} == {"permanent"}
     assert max(map(len, [header, rule, *rows])) <= columns
-    assert any(line.startswith("note: no room for ") and "source" in line for line in lines)
+    assert any(line.startswith("note: ") and "not fit: " in line and "source" in line for line in lines)
     copied = run("dlq", "show", rows[0].split()[0], cwd=folder)
     assert copied.code == 0
     piped = run("dlq", "list", cwd=folder).out

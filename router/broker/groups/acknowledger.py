@@ -222,7 +222,8 @@ class Acknowledger:
     async def _claim(self, in_flight: InFlight, ids: Sequence[bytes], count: int = -1) -> bytes:
         """Renew the entries that Redis lists for this consumer.
 
-        Returns one byte for each entry, the answer of Redis; empty if the group is lost.
+        Returns the answer of the script `CLAIM`: one byte for each entry (`1`: pending for this router, `0`: not pending,
+        `2`: pending for a different consumer). Returns nothing if the group is lost.
         """
         try:
             return await PendingEntries(self._link, in_flight.names).claim(ids, count=count)

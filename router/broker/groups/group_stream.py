@@ -211,7 +211,8 @@ class Trimmed:
         self._book = book
         self._clock = clock
         self._log = log
-        self._said: dict[tuple[bytes, str], float] = {}  # until when each message is not logged again
+        # By stream and message: the time until which the message is suppressed.
+        self._said: dict[tuple[bytes, str], float] = {}
 
     @property
     def exact(self) -> bool:
@@ -219,7 +220,7 @@ class Trimmed:
         return self._book.trimmed_exact and all(stream.progress.exact for stream in self._streams)
 
     def count(self, stream: Stream, number: int, message: str) -> None:
-        """Count lost entries, and log an error: at the first, then at most every `SAY_AGAIN` seconds."""
+        """Count lost entries. Log an error for the first of them, then at most one every `SAY_AGAIN` seconds."""
         self._book.trimmed += number
         now, occasion = self._clock.monotonic(), (stream.key, message)
         if number and now >= self._said.get(occasion, now):

@@ -82,7 +82,7 @@ def _milliseconds(entry_id: bytes) -> bytes:
 
 
 def _time(milliseconds: bytes) -> datetime | None:
-    """Return a time of the server; None for an impossible time, because another program added the entry."""
+    """Return a time of the server; None for an impossible time, which only another program can have written."""
     try:
         return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
     except (OverflowError, ValueError, OSError):

@@ -253,7 +253,11 @@ class Embedded:
                     self._process.wait(STOP)  # the kernel releases the lock shortly before it reports the exit
                 (self._state / "embedded.json").unlink(missing_ok=True)
                 return
-            log.warning("the embedded server does not end", seconds=STOP, signal=number.name)
+            log.warning(
+                "the embedded server does not exit after the signal; a stronger signal follows",
+                seconds=STOP,
+                signal=number.name,
+            )
 
     def _send(self, number: signal.Signals) -> None:
         """Send a signal to the server, even to one that does not answer."""

@@ -194,10 +194,8 @@ def _all_lines(found: Simulation, config: RouterConfig) -> Iterator[Line]:
 
 def _replay_lines(found: Simulation, config: RouterConfig) -> Iterator[Line]:
     (delivery,) = found.deliveries
-    way = f", with {delivery.sink} as the fallback" if overriding_route(found.event) is None else ""
-    yield Line(
-        "replay", f"a delivery that was made before, by {delivery.route}{way}: only {delivery.sink} gets it again"
-    )
+    way = f", to {delivery.sink} as the fallback" if overriding_route(found.event) is None else ""
+    yield Line("replay", f"one delivery, of the route {delivery.route}{way}: only {delivery.sink} gets it")
     yield from _deliveries(found, config)
 
 

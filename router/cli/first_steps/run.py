@@ -258,11 +258,16 @@ def _welcome(loaded: Loaded, config: Path, url: str, *, embedded: bool) -> None:
     # Publishing to the embedded server needs no password.
     lines = publish_lines(loaded, shown(url) if embedded else url, config)
     if lines:
-        tell("Publish one from another terminal, either way:")
+        tell("Publish an event from another terminal, with one of these commands:")
         for line in lines:
             tell(f"  {line}")
     if loaded.config.deliver == "print":
-        tell("deliver: print shows here who would get what, and sends nothing; dead letters are shown, not stored.")
+        tell(
+            "With `deliver: print`, the router shows here who would get what. "
+            "It sends nothing, and prints dead letters instead of storing them."
+        )
     elif loaded.config.deliver != "send":
-        tell(f"deliver: only {', '.join(loaded.config.deliver.only)} is sent to; the others are shown here.")
+        tell(
+            f"With `deliver.only`, the router sends only to {', '.join(loaded.config.deliver.only)}, and prints the other deliveries here."
+        )
     tell("Ctrl-C ends it.")

@@ -237,7 +237,7 @@ async def replay(wanted: Wanted, *, loaded: Loaded, rate: int, dry_run: bool, ye
             recipients.add(kept.letter)
         for newer, number in left.items():
             what = "of a newer event-router" if newer else "that can't be read"
-            tell(f"warning: left alone: {views.count(number)} {what}", "warning")
+            tell(f"warning: not replayed: {views.count(number)} {what}", "warning")
         if not chosen.letters:
             return _none(wanted)
         tell(f"{'would replay' if dry_run else 'replaying'} {chosen.summary(now)}, {recipients.summary()}")
@@ -271,7 +271,7 @@ async def _tell_untaken(store: LetterStore) -> None:
 
 @dataclass
 class Chosen:
-    """The letters to replay or remove, with a few fields of each, because there may be many."""
+    """The letters to replay or remove. Only a few fields of each are kept, because there may be many letters."""
 
     letters: list[tuple[str, str, str, str | None]] = field(default_factory=list)
     """Entry, id, reason, sink."""
@@ -297,7 +297,7 @@ class Chosen:
         return f"{views.count(len(self.letters))} ({most}{others}), {age} old"
 
     def tell_all(self, outcome: str, wanted: Wanted) -> int:
-        """Print what would be done with each letter, if `--json` or `--dry-run` asks for it."""
+        """Print with `--json` what a dry run would do with each letter; return the exit code."""
         if wanted.as_json:
             for letter in self.letters:
                 _tell_one(letter, outcome)

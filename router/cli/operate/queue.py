@@ -78,7 +78,11 @@ async def list_queues(*, loaded: Loaded, as_json: bool) -> int:
         tell("there are no queues in Redis")
     left = sum(standing.held for name, standing in standings.items() if name not in working)
     if left:
-        tell(f"{_number(left)} that no router makes: see `queue move` and `queue dead-letter`", "warning")
+        waiting = counted(left, "delivery waits", "deliveries wait")
+        tell(
+            f"{waiting} in queues that no sink of this configuration reads: use `queue move` or `queue dead-letter`",
+            "warning",
+        )
     return Exit.OK
 
 
@@ -284,7 +288,7 @@ async def _carry_out(queues: QueueAdmin, asked: Asked, job: _Job) -> int:
     else:
         tell(f"nothing waits for {asked.name} that could be taken")
     if number and not asked.dry_run:
-        if not agreed(number, "Do it?", yes=asked.yes):
+        if not agreed(number, "Continue?", yes=asked.yes):
             return Exit.FINDINGS
         await _act(job, number, done)
     after = await queues.look(asked.name, idle=asked.idle)
@@ -310,23 +314,28 @@ async def _act(job: _Job, number: int, done: Counter[Any]) -> None:
             await job.act(told)
     except (RouterError, asyncio.CancelledError):
         tell(
-            f"warning: {job.verbs[2]} {_number(done[State.TAKEN])}, then it ended; run it again for the rest", "warning"
+            f"warning: the command ended after it had {job.verbs[2]} {_number(done[State.TAKEN])}; run it again for the rest",
+            "warning",
         )
         raise
 
 
 def _tell_left(asked: Asked, job: _Job, done: Counter[Any], after: Standing) -> None:
     if done[State.NO_ROOM]:
-        tell(f"warning: {_number(after.held)} left: {job.full}", "warning")
+        tell(
+            f"warning: {counted(after.held, 'delivery remains', 'deliveries remain')} in the queue: {job.full}",
+            "warning",
+        )
     if done[State.UNREADABLE]:
         tell(
-            f"warning: left alone: {_number(done[State.UNREADABLE])} that can't be read (of a newer event-router, perhaps)",
+            f"warning: {counted(done[State.UNREADABLE], 'delivery was', 'deliveries were')} left in the queue, because this router "
+            "can't read such records: a newer event-router may have written them",
             "warning",
         )
     if after.kept:
         tell(
-            f"note: {_number(after.kept)} in flight in a router that runs, or that was killed less than "
-            f"{asked.idle:g} s ago, left alone",
+            f"note: {counted(after.kept, 'delivery was', 'deliveries were')} left in the queue, in flight in a running router, "
+            f"or in one that was killed less than {asked.idle:g} s ago",
             "note",
         )
 

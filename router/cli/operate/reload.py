@@ -63,7 +63,7 @@ def _say(told: Mapping[str, Any]) -> None:
     say("\n".join(["reloaded:", *lines]) if lines else "reloaded: nothing has changed")
     for sink, number in told["waiting"].items():
         tell(
-            f"warning: {counted(number, 'delivery waits', 'deliveries wait')} for {sink}, which is gone: event-router queue list",
+            f"warning: {counted(number, 'delivery waits', 'deliveries wait')} for {sink}, which is no longer configured: run `event-router queue list`",
             "warning",
         )
 

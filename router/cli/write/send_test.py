@@ -126,8 +126,8 @@ def _event(loaded: Loaded, sink: str, payload: Path | None, channel: str | None)
         if keys:
             or_to = "name a recipient with --to ADDRESS, or " if loaded.templates[sink, None].templated_address else ""
             raise click.UsageError(
-                f"the event decides where messages of {sink} go ({', '.join(f'`{key}`' for key in keys)}), and a sample must "
-                f"not choose a person: {or_to}give an event with --payload FILE"
+                f"the event decides where messages of {sink} go ({', '.join(f'`{key}`' for key in keys)}), so a "
+                f"made-up event would pick a made-up recipient: {or_to}give an event with --payload FILE"
             )
     return event_of(loaded, sink, place_of(loaded, sink, channel), _raw(payload), time.time())
 

@@ -208,4 +208,7 @@ def _why(data: bytes, error: Exception) -> str:
 
 
 def _newer(version: int) -> str:
-    return f"the record has version {version}, this router reads up to {VERSION}: it waits for a newer router"
+    return (
+        f"the record has version {version}, but this router reads versions up to {VERSION} only: "
+        "the record stays in the queue until a newer router reads it"
+    )

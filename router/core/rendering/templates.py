@@ -110,7 +110,7 @@ class TemplateEnvironment:
     def with_lookups(self) -> TemplateEnvironment:
         """A copy of this environment for templates that may use lookups."""
         other = TemplateEnvironment(timezone=self._timezone, lookups=self.lookups)
-        other._allowed = True  # it is one of ours
+        other._allowed = True  # private access is allowed: `other` has the class of `self`
         return other
 
     def _knowing(self, sandbox: Sandbox) -> Sandbox:

@@ -118,7 +118,7 @@ class Slots:
         self._checked_at = 0.0
         self._timer: asyncio.TimerHandle | None = None  # set while there is a call or a task to check
         self.retiring = False
-        """True if no call may begin after those under way."""
+        """True if no new call may begin; the calls under way finish."""
 
     def start(self) -> None:
         """Start the tasks."""

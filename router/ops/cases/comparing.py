@@ -152,7 +152,10 @@ class _Comparison:
     def _present(self, sink: str) -> tuple[str, ...]:
         """Return why a sink gets the event."""
         found = [delivery for delivery in self._found.deliveries if delivery.sink == sink and delivery.delivers]
-        return tuple(f"{sink} gets it by the route {' and '.join([each.route, *each.merged])}" for each in found)
+        return tuple(
+            f"{sink} gets it by the {'routes' if each.merged else 'route'} {' and '.join([each.route, *each.merged])}"
+            for each in found
+        )
 
     def _why_not(self, route: str) -> str:
         """Return why a route does not take the event."""

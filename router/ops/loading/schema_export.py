@@ -258,22 +258,28 @@ def _definitions() -> Json:
     number: Json = {"anyOf": [{"type": "number"}, _EXPRESSION]}
     text: Json = {"anyOf": [_FULL_TEXT, {"type": "array", "minItems": 1, "items": _FULL_TEXT}]}
     operators: dict[str, tuple[Json, str]] = {
-        "eq": (scalar, "equals; a missing field does not"),
-        "ne": (scalar, "is there, and is something else"),
+        "eq": (scalar, "equals this; a missing field does not"),
+        "ne": (scalar, "exists and has a different value"),
         "in": (scalars, "is one of these"),
         "gt": (number, "is a number above this"),
         "gte": (number, "is a number, this or above"),
         "lt": (number, "is a number below this"),
         "lte": (number, "is a number, this or below"),
-        "prefix": (text, "is a text that begins with this, or with one of these"),
-        "suffix": (text, "is a text that ends with this, or with one of these"),
+        "prefix": (text, "is a string that begins with this, or with one of these"),
+        "suffix": (text, "is a string that ends with this, or with one of these"),
         "contains": (
             {"anyOf": [scalar, scalars]},
-            "is a text that this is a part of, or a list that it is an element of",
+            "is a string that contains this, or a list with this element; with a list here: one of them is enough",
         ),
-        "regex": (text, "is a text in which this pattern is found"),
-        "exists": ({"anyOf": [{"type": "boolean"}, _EXPRESSION]}, "is there, null too; false: is not there"),
-        "not": ({"$ref": "#/definitions/condition"}, "the condition does not hold, which a missing field meets"),
+        "regex": (text, "is a string in which this pattern is found"),
+        "exists": (
+            {"anyOf": [{"type": "boolean"}, _EXPRESSION]},
+            "true: the field exists (also as null); false: it does not exist",
+        ),
+        "not": (
+            {"$ref": "#/definitions/condition"},
+            "the value does not meet this condition; a missing field does not meet it either",
+        ),
     }
     properties = {
         name: {"allOf": [schema], "description": described} for name, (schema, described) in operators.items()

@@ -46,7 +46,7 @@ class HttpRecords:
         except PermanentError as error:
             return error
         except DeliveryError as error:
-            # All errors are transient: an untrusted certificate, for example, may be replaced.
+            # All other delivery errors count as transient: an untrusted certificate, for example, may be replaced.
             return error if isinstance(error, TransientError) else TransientError(str(error))
 
     async def close(self) -> None:

@@ -116,8 +116,8 @@ def configuration(answers: Answers, tests: list[dict[str, Any]]) -> str:
 
 
 _ABOUT_TESTS = (
-    "What must happen to an event: `event-router test` checks it, and `event-router explain --as-test`\n"
-    "writes more of these entries."
+    "These tests say what must happen to an event. `event-router test` runs them, and\n"
+    "`event-router explain --as-test` writes more of them."
 )
 
 

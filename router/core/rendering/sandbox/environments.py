@@ -156,7 +156,10 @@ class _Loop(LoopContext):
 
 
 class _Reference(TemplateReference):
-    """`self` of a template with blocks, whose results are marked as this sink's."""
+    """The object `self` of a template with blocks.
+
+    The result of each block is wrapped in the sink's markup class, so that it is not escaped again.
+    """
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -167,7 +170,7 @@ class _Reference(TemplateReference):
 
 
 class _Context(Context):
-    """The names of a template, whose `super()` is marked as this sink's."""
+    """The names of a template. The result of `super()` is wrapped in the sink's markup class, as in `_Reference`."""
 
     def super(self, name: str, current: Callable[[Context], Iterator[str]]) -> Any:
         block = super().super(name, current)

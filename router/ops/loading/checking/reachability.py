@@ -97,11 +97,13 @@ def _routes_behind_final_ones(draft: Draft, reach: Reach) -> None:
         finals = reach.finals_before(number, _MOST + 1) if route.enabled else []
         if finals:
             listed = ", ".join(finals[:_MOST]) + (", …" if len(finals) > _MOST else "")
-            before = f"the final route{'s' * (len(finals) > 1)} {listed} before it"
-            verb, them = ("take", "them") if len(finals) > 1 else ("takes", "it")
-            cure = f"move this route before {them}"
+            above = (
+                f"the final routes {listed} above take" if len(finals) > 1 else f"the final route {listed} above takes"
+            )
+            cure = f"move this route above {'them' if len(finals) > 1 else listed}"
             draft.problems.warn(
-                f"no event gets to this route: {before} {verb} all that it could get; {cure}", places.get(route.id)
+                f"no event reaches this route: {above} every event that this route could take; {cure}",
+                places.get(route.id),
             )
 
 

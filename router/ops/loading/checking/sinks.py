@@ -224,7 +224,11 @@ def _checked(sink: CheckedSink, problems: Problems, reader: TemplateReader) -> S
     part = _part(keys, own)
 
     def concerns(node: Node, key: str | None) -> bool:
-        """Leave out faults of the whole sink if a key is unknown: it may be the misspelt missing key."""
+        """Return whether to report a fault.
+
+        A fault of the whole sink ("`to` is required") is not reported if the sink has an unknown key, because that key
+        may be the required one, misspelt.
+        """
         return not strangers or node is not part or (key is not None and key not in missed)
 
     look_for_cuts(part, model, problems)

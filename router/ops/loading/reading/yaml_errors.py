@@ -18,10 +18,10 @@ from router.ops.loading.reading.nodes import Mark, SourceFile
 from router.ops.loading.reading.problems import Problems
 from router.ops.loading.reading.yaml_hints import QUOTED, Slip, content_start, key_of, value_start, without_comment
 
-BLOCK = "`>` and `|` begin a block of lines in YAML, and nothing may follow them on theirs; quote the value"
+BLOCK = "`>` and `|` begin a block of lines in YAML, and nothing may follow them on the same line; quote the value"
 AFTER_QUOTE = "there is text after the closing quote; quote the whole value, with the other kind of quotes"
 NO_COMMA = "a comma is missing before `{}`; if all of it is one value, quote it"
-NO_COLON = "after a key comes `: `, a colon and a space"
+NO_COLON = "a key must be followed by `: ` (a colon and a space)"
 
 _NO_COLON = re.compile(r"(\s*(?:- +)*)([A-Za-z_][\w.-]*)(?::?\u00a0+|\s*=\s*|\s+)(\S.*)")
 _KEY_ALONE = re.compile(r"[a-z_][\w.-]*")
