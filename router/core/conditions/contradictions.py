@@ -25,7 +25,7 @@ Effect = Literal["match", "alternative", "not"]
 
 
 class Contradiction(NamedTuple):
-    """Clauses that can't hold together. The `effect` is a `match` or an alternative that never holds, or a `not` that
+    """Clauses that can't all be true for one event. The `effect` is a `match` or an alternative that never holds, or a `not` that
     always does.
     """
 
@@ -34,7 +34,7 @@ class Contradiction(NamedTuple):
 
 
 def contradictions(clauses: Sequence[Node]) -> Iterator[Contradiction]:
-    """Yield the contradictions in a `match`: at most one for each part of it that can't hold."""
+    """Yield the contradictions in a `match`: at most one for each alternative or group that can't be true."""
     yield from _within(tuple(clauses), (), "match")
 
 

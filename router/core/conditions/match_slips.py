@@ -58,7 +58,7 @@ def misplaced(word: str, written: Any, operators: Collection[str]) -> str | None
         return None
     named = f"; a field of that name stands in double quotes: '\"{word}\"'"
     if kind in _ALL:
-        return f"`{word}` is not needed, for all clauses have to hold{_write(_side_by_side(parts))}{named}"
+        return f"`{word}` is not needed, because all clauses must hold anyway{_write(_side_by_side(parts))}{named}"
     if kind in _SOME:
         fault = "`any` takes a list of mappings" if word == "any" else f"alternatives stand in `any`, not in `{word}`"
         return f"{fault}{_write({'any': parts})}{named}"
@@ -76,7 +76,7 @@ def joined_below(path: Path, word: str, written: Any) -> str | None:
     name = paths.shown(path)
     if kind in _ALL:
         parts = [{name: each} for each in written]
-        return f"`{word}` is not needed, for all operators have to hold{_write(_side_by_side(parts))}"
+        return f"`{word}` is not needed, because all operators must hold anyway{_write(_side_by_side(parts))}"
     if not any(isinstance(each, Mapping | list) for each in written):
         return f"one of several values is a list{_write({name: written})}"
     return f"alternatives stand in `any`, beside the paths{_write({'any': [{name: each} for each in written]})}"

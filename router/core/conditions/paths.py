@@ -52,7 +52,9 @@ def _quoted(rest: str, written: str) -> tuple[str, str]:
         elif rest[at] == '"':
             after = rest[at + 1 :]
             if after and not after.startswith("."):
-                raise PathError('after a key in double quotes comes a dot or the end: "a.b".c')
+                raise PathError(
+                    'a key in double quotes must be followed by a dot or by the end of the path, as in "a.b".c'
+                )
             return "".join(key), after
         else:
             key.append(rest[at])

@@ -126,7 +126,7 @@ class Reader:
             quoted = "; a field of that name stands in double quotes: '\"any\"'"
             return self._wrong(at, f"`any` takes a list of mappings, [{{…}}, {{…}}], not {_described(written)}{quoted}")
         if not written:
-            return self._wrong(at, "`any` must not be empty: none of no alternatives can hold")
+            return self._wrong(at, "`any` must not be empty: a list without alternatives never matches")
         alternatives = [self.match(each, (*at, number)) for number, each in enumerate(written)]
         return (AnyOf(tuple(alternatives), self._place(at)),)
 

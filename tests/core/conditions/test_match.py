@@ -153,7 +153,7 @@ FAULTS = [
     ({"a*": 1}, ("a*",), 'stands in double quotes: "a*"'),
     ({'a"b': 1}, ('a"b',), r'stands in double quotes: "a\"b"'),
     ({'"a': 1}, ('"a',), "is not closed"),
-    ({'"a"b': 1}, ('"a"b',), "after a key in double quotes comes a dot or the end"),
+    ({'"a"b': 1}, ('"a"b',), "a key in double quotes must be followed by a dot or by the end of the path"),
     ({"-1": 1}, ("-1",), "an index counts from 0"),
     ({"01": 1}, ("01",), "an index has no zeros in front"),
     ({"1000": 1}, ("1000",), "an index is at most 999"),
