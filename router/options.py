@@ -319,7 +319,7 @@ class Condition(str):
         Raises `PermanentError` if it can't be evaluated: a division by zero, a filter that fails.
         """
         if self._ask is None:
-            raise RuntimeError("this condition is not compiled: ask the one in the options of a delivery")
+            raise RuntimeError("this condition is not compiled: use the condition in the options that a delivery gets")
         return self._ask(values, now)
 
     @classmethod

@@ -198,7 +198,7 @@ async def test_printing_leaves_lists_alone(redis_server, tmp_path):
     with redis_server.client() as client:
         client.lpush("jobs", *jobs(1))
         async with daemon(redis_server, tmp_path / "a", config) as running:
-            await running.until(lambda: "a list is left alone" in running.process.err)
+            await running.until(lambda: "a list is not read" in running.process.err)
             assert await running.stop() == 0
         assert client.keys("*") == [b"jobs"]
 

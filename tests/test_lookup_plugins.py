@@ -56,7 +56,7 @@ def config(tmp_path, options):
         (
             '"crm", crm, options=X',
             "class X(LookupOptions):\n    ttl: int",
-            "its option `ttl` has the name of a host key",
+            "its option `ttl` has the same name as a key of the router",
         ),
         ('"crm", x', "def x(key): pass", "`x(key)` (plugins/crm.py, line 11) takes (key, options)"),
         ('"crm", X', "class X:\n    def fetch_many(self): pass", "takes (self, keys): give it these parameters"),

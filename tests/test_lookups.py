@@ -1,4 +1,4 @@
-"""Lookups under the real daemon: who is reached, what becomes of a delivery without its record, a store that is away."""
+"""Lookups under the real daemon: who is reached, what becomes of a delivery without its record, an unavailable store."""
 
 from __future__ import annotations
 
@@ -188,9 +188,9 @@ async def test_a_store_that_is_away_loses_nothing_and_delays_nobody_else(redis_s
         assert await router.stop() == 0
     assert book["delivered"] == 20
     assert sorted(written(router)) == sorted(f"{number} n{number}" for number in range(20))
-    away = "a lookup can't be made: the deliveries that need it wait"
+    away = "a lookup fails: the deliveries that need it wait"
     assert router.process.err.count(away) == 1
-    assert router.process.err.count("the lookup can be made again") == 1
+    assert router.process.err.count("the lookup works again") == 1
 
 
 async def test_a_changed_file_is_in_force_for_the_next_delivery_and_a_broken_one_is_noticed_without_any(
@@ -221,7 +221,7 @@ async def test_a_changed_file_is_in_force_for_the_next_delivery_and_a_broken_one
         assert warning == "lookup user: users.csv:2: this row has 3 fields, and the first line names 2 columns"
         await said("42 Jane", "42 Joan", "42 Joan")
         write("id,name\n42,Jeanne\n")
-        await router.until(lambda: "the lookup can be made again" in router.process.err)
+        await router.until(lambda: "the lookup works again" in router.process.err)
         assert not status(router)["warnings"]
         await said("42 Jane", "42 Joan", "42 Joan", "42 Jeanne")
     assert router.process.err.count(broken) == 1

@@ -102,7 +102,7 @@ def test_a_file_of_the_same_name_is_loaded_and_the_folder_named(plugins):
     assert loaded.sinks["pager"].origin == str(file)
     failed = failure(loaded)
     assert failed.path == folder
-    assert failed.error == "pager.py is beside it and is loaded instead: remove or rename one of the two"
+    assert failed.error == "pager.py is in the same folder and is loaded instead: remove or rename one of the two"
 
 
 # Who may change them.

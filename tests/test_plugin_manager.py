@@ -116,7 +116,7 @@ def test_builtins_import_the_api_and_their_own_modules_alone():
         (SINK + "    register('all', sink)\n", "and not `all`"),
         (
             GOOD.replace("number", "timeout").replace('"pager"', '"a"'),
-            "its option `timeout` has the name of a host key",
+            "its option `timeout` has the same name as a key of the router",
         ),
         (SINK + "    register('log', sink)\n", "built-in log"),
         (SINK + "    register('a', sink)\n    register('a', sink)\n", "taken"),

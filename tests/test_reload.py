@@ -174,7 +174,10 @@ async def test_a_configuration_is_taken_and_says_so(server, tmp_path):
         ("version: 1\nsinks: [\n", "config.yaml:"),
         (config(routes=[{"id": "all", "sinks": ["nobody"]}]), 'unknown sink "nobody"'),
         (config(sinks={"audit": {**LOG, "template": "{{ payload."}}), "template"),
-        (config(redis={"url": "redis://127.0.0.1:1"}), "a reload can't change `redis.url`: restart the router for it"),
+        (
+            config(redis={"url": "redis://127.0.0.1:1"}),
+            "a reload can't change `redis.url`: restart the router to change it",
+        ),
         (config(deliver="print"), "a reload can't change `deliver`"),
         (config(admin={"listen": "off"}), "a reload can't change `admin`"),
     ],

@@ -194,7 +194,12 @@ def test_test_and_explain_show_the_body(tmp_path):
             "sinks.hook.success",
             "there is no `payload`, an expression knows answer,",
         ),
-        ("headers", {"Content-Length": "1"}, "sinks.hook.headers", "Content-Length is set by the HTTP client alone"),
+        (
+            "headers",
+            {"Content-Length": "1"},
+            "sinks.hook.headers",
+            "Content-Length is set by the HTTP client, and can't be given",
+        ),
         ("url", "http://10.0.0.1/{{ payload.x }}", "sinks.hook", "`url` leads to 10.0.0.1, a private address"),
         ("cloudevents", {"type": "{{ x }}"}, "sinks.hook.cloudevents.type", "there is no `x`"),
     ],

@@ -143,7 +143,7 @@ class DatagramWriter:
 
     def _refused(self, data: bytes) -> PermanentError:
         return PermanentError(
-            f"the message has {len(data)} bytes, more than a datagram to {self._path} can hold: shorten it by `template`"
+            f"the message has {len(data)} bytes, more than a datagram to {self._path} can hold: shorten it with `template`"
         )
 
     def _failure(self, error: OSError) -> TransientError | SinkError:

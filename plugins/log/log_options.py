@@ -39,7 +39,7 @@ class LogOptions(SinkOptions, defer_build=True):
             raise ValueError("`socket` goes with `target: journald` or `target: syslog`")
         for name, path in (("path", self.path), ("socket", self.socket)):
             if path is not None and is_template(path):
-                raise ValueError(f"`{name}` is the same for all events: it can't hold a template")
+                raise ValueError(f"`{name}` is the same for all events: it can't contain a template")
             if path is not None and "\0" in path:
                 raise ValueError(f"`{name}` can't hold a NUL character")
         if self.socket is not None:

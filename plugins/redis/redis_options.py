@@ -43,7 +43,7 @@ class RedisOptions(SinkOptions, defer_build=True):
             listed = f", not {' and '.join(f'`{name}`' for name in given)}" if given else ""
             raise ValueError(f"a redis sink needs one of `publish`, `xadd`, `lpush` and `rpush`{listed}")
         if self.maxlen is not None and self.xadd is None:
-            raise ValueError("`maxlen` is for `xadd` alone: it is the length of a stream")
+            raise ValueError("`maxlen` can be used only with `xadd`: it is the length of a stream")
         return self
 
     @property

@@ -32,7 +32,7 @@ def secret_fault(secret: Secret) -> str | None:
         # The library takes base64 without its padding, and would ignore characters that are none.
         key = base64.b64decode(_padded(text.removeprefix(PREFIX)), validate=True)
     except (binascii.Error, ValueError):
-        return "is not a secret of Standard Webhooks: `whsec_` and base64"
+        return "is not a secret of Standard Webhooks: write `whsec_` followed by base64"
     return None if key else "must not be empty"
 
 

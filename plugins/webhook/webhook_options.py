@@ -110,9 +110,9 @@ class WebhookOptions(SinkOptions, defer_build=True):
             if not is_header_name(name):
                 raise ValueError(f"{name!r} is not a valid name of a header")
             if name.lower() in _OF_HTTP:
-                raise ValueError(f"{name} is set by the HTTP client alone")
+                raise ValueError(f"{name} is set by the HTTP client, and can't be given")
             if name.lower() in seen:
-                raise ValueError(f"{name} stands here twice; upper and lower case are the same")
+                raise ValueError(f"{name} appears here twice; upper and lower case are the same")
             seen.add(name.lower())
         return headers
 
@@ -184,14 +184,14 @@ def _clashes(options: WebhookOptions) -> Iterator[str]:
     if not options.has_body and (there := [name for name, value in more.items() if value is not None]):
         yield f"{options.method} has no body, so `{there[0]}` can't be given"
     if options.form is not None and options.batch_as is not None:
-        yield "a `form` holds one event, so `batch_as` can't be given"
+        yield "a `form` contains one event, so `batch_as` can't be given"
     events = options.cloudevents
     if events is None:
         return
     if options.form is not None or options.body == "line":
-        yield f"a CloudEvent holds the payload or `json`, so `{'form' if options.form is not None else 'body: line'}` can't be given"
+        yield f"a CloudEvent contains the payload or `json`, so `{'form' if options.form is not None else 'body: line'}` can't be given"
     if options.batch_as is not None and not (events.mode == "structured" and options.batch_as == "array"):
-        yield "CloudEvents are sent together as `mode: structured` with `batch_as: array`, and in no other way"
+        yield "CloudEvents can be sent in batches only with `mode: structured` and `batch_as: array`"
 
 
 def _taken(options: WebhookOptions) -> Iterator[str]:

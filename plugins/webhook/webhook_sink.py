@@ -152,4 +152,4 @@ def _authorization(auth: Auth) -> dict[str, str]:
 def _check_path(url: str) -> None:
     """Refuse a path that an event has given a segment `..`: the server would take it for another path."""
     if not {".", ".."}.isdisjoint(urlsplit(url).path.split("/")):
-        raise PermanentError("a value makes a segment `.` or `..` of the path of `url`")
+        raise PermanentError("a value puts a segment `.` or `..` into the path of `url`")

@@ -194,7 +194,7 @@ class AdminServer:
             return _fault(404, f"unknown path; the paths are {', '.join(self._routes())}, and POST {RELOAD}")
         except web.HTTPMethodNotAllowed as error:
             answer = _fault(
-                405, f"{error.method} is not allowed here, {' and '.join(sorted(error.allowed_methods))} is"
+                405, f"{error.method} is not allowed here; use {' or '.join(sorted(error.allowed_methods))}"
             )
             answer.headers["Allow"] = error.headers["Allow"]
             return answer

@@ -58,7 +58,7 @@ def running(config: Path | None, env_file: Path | None, instance: str, *, prefer
     if found is not None:
         return found
     if listen == OFF:
-        raise UnavailableError("the configuration says `admin: off`: that router can't be asked")
+        raise UnavailableError("the configuration says `admin: off`, so commands can't reach that router")
     if client is not None and named.fault is None:
         return client
     tried = ", ".join(str(each.address) for each in [*sockets, *([client] if client else [])])

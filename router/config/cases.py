@@ -79,7 +79,7 @@ class CaseEvent(CaseModel):
         if {"payload", "file"} <= self.model_fields_set:
             raise ValueError("`payload` and `file` exclude each other; keep one")
         if not {"payload", "file"} & self.model_fields_set:
-            raise ValueError("`payload` is required: what was published, or `file`, a file that holds it")
+            raise ValueError("`payload` is required: what was published, or `file`, a file that contains it")
         return self
 
 
@@ -107,7 +107,7 @@ class Expected(CaseModel):
     def _something(self) -> Expected:
         if all(value is None for _, value in self):
             raise ValueError(
-                f"`expect` is empty, and would hold of anything; name one of {', '.join(type(self).model_fields)}"
+                f"`expect` is empty, so the test would always pass; name one of {', '.join(type(self).model_fields)}"
             )
         return self
 

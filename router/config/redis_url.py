@@ -66,7 +66,7 @@ def fault(url: str) -> str | None:
     elif not parts.hostname:
         return misread(url) or f"the host is missing: {scheme}://HOST:6379/0"
     elif parts.path.strip("/") and not re.fullmatch(r"/\d{1,9}", parts.path):
-        return misread(url) or f"after the `/` comes the database, a number: {scheme}://HOST:6379/0{ENCODED}"
+        return misread(url) or f"the `/` must be followed by the database, a number: {scheme}://HOST:6379/0{ENCODED}"
     return _options_fault(parts.query, scheme)
 
 
@@ -79,7 +79,7 @@ def misread(url: str) -> str | None:
     sign = next((sign for sign in credentials if sign in _TO_ENCODE), None)
     if sign is None:
         return None
-    return f"a `{sign}` in the user name or the password is written {_TO_ENCODE[sign]}, else it is taken for a part of the URL"
+    return f"write a `{sign}` in the user name or the password as {_TO_ENCODE[sign]}; otherwise it is read as a part of the URL"
 
 
 def _badly_placed(url: str) -> str:
@@ -87,10 +87,10 @@ def _badly_placed(url: str) -> str:
     rest = url.partition("://")[2]
     credentials, _, host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")
     if "[" in host or "]" in host:
-        return "this is not a URL: an address of IPv6 stands in brackets, [::1]"
+        return "this is not a URL: write an IPv6 address in brackets, [::1]"
     if not credentials.isascii():
-        return "this is not a URL: in a user name or a password only ASCII may stand as it is; percent-encode the rest"
-    return f"this is not a URL: after the host comes a port, a number from 1 to 65535{ENCODED}"
+        return "this is not a URL: percent-encode all characters of a user name or password that are not ASCII"
+    return f"this is not a URL: the port after the host must be a number from 1 to 65535{ENCODED}"
 
 
 def _options_fault(query: str, scheme: str) -> str | None:
@@ -100,11 +100,11 @@ def _options_fault(query: str, scheme: str) -> str | None:
         if name not in allowed and name not in CREDENTIALS:
             return f"unknown option {name!r} in the URL, allowed: {', '.join(allowed)}"
         if len(values) > 1:
-            return f"the option `{name}` stands in the URL twice"
+            return f"the option `{name}` appears twice in the URL"
         if name == "db" and not re.fullmatch(r"\d{1,9}", values[0]):
-            return "`db` is the database, a number: ?db=0"
+            return "`db` must be the number of the database: ?db=0"
         if name in SECONDS and not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", values[0]):
-            return f"`{name}` is a number of seconds: ?{name}=5"
+            return f"`{name}` must be a number of seconds: ?{name}=5"
     return None
 
 

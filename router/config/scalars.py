@@ -38,7 +38,7 @@ _sizes = TypeAdapter(ByteSize)
 def seconds_of(value: object) -> float:
     """Return the seconds of a duration such as `1m30s`. Raises `ValueError` for any other value."""
     if not isinstance(value, str) or not _DURATION.fullmatch(value):
-        raise ValueError(f"{value!r} is not a duration, write a number with its unit: 500ms, 30s, 5m, 24h or 7d")
+        raise ValueError(f"{value!r} is not a duration; write a number with its unit: 500ms, 30s, 5m, 24h or 7d")
     try:
         seconds = durationpy.from_str(value).total_seconds()
     except (durationpy.DurationError, OverflowError):
@@ -59,7 +59,7 @@ def duration_text(seconds: float) -> str:
 
 
 def _size(value: object) -> int:
-    wrong = ValueError(f"{value!r} is not a size, write for example 512KiB, 1MiB or 64MiB")
+    wrong = ValueError(f"{value!r} is not a size; write for example 512KiB, 1MiB or 64MiB")
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise wrong
     try:
@@ -67,7 +67,7 @@ def _size(value: object) -> int:
     except (ValidationError, OverflowError, ValueError):
         raise wrong from None
     if not 0 < size < 2**63:
-        raise ValueError(f"{value!r} is not a size, it must be above zero and below 8 EiB")
+        raise ValueError(f"{value!r} is not a size; it must be above zero and below 8 EiB")
     return size
 
 
@@ -89,7 +89,7 @@ def _zone(value: str) -> str:
                 f"{value!r} is not known: this system has no time zone data; install the package tzdata, or write UTC"
             )
             raise ValueError(message) from None
-        raise ValueError(f"{value!r} is not a time zone, write a name such as UTC or Europe/Berlin") from None
+        raise ValueError(f"{value!r} is not a time zone; write a name such as UTC or Europe/Berlin") from None
     return value
 
 
@@ -110,7 +110,7 @@ def _redis_url(value: str) -> str:
 def dotted(value: str) -> str:
     """Return a dotted path into a payload, such as `order.id`, if it is valid. Raises `ValueError` otherwise."""
     if not re.fullmatch(r"[^.\s]+(\.[^.\s]+)*", value):
-        raise ValueError(f"{value!r} is not a path in a payload, write names with dots between them: order.id")
+        raise ValueError(f"{value!r} is not a path in a payload; write names with dots between them: order.id")
     return value
 
 
@@ -155,7 +155,7 @@ def address(listen: str) -> Address:
     if listen.startswith("unix:"):
         path = listen.removeprefix("unix:").removeprefix("//")
         if not path.startswith("/") or path == "/":
-            raise ValueError("a socket is written with its whole path: unix:/run/event-router/admin.sock")
+            raise ValueError("write the whole path of a socket: unix:/run/event-router/admin.sock")
         if not redis_url.nameable(path):
             raise ValueError(redis_url.NO_SUCH_NAME)
         return Address(path)
@@ -180,7 +180,7 @@ def listen_address(value: str) -> str:
 def admin_token(value: Secret) -> Secret:
     """Return a bearer token if it is printable ASCII without spaces. Raises `ValueError` otherwise."""
     if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
-        raise ValueError("a token is printable ASCII without spaces, at least one character: a header carries it")
+        raise ValueError("a token must be printable ASCII without spaces, and not empty, because a header carries it")
     return value
 
 
@@ -225,7 +225,7 @@ def _expires(value: object) -> object:
     try:
         seconds = seconds_of(value)
     except ValueError as error:
-        raise ValueError(f'{error}; or a template that gives a time: "{{{{ payload.expires_at }}}}"') from None
+        raise ValueError(f'{error}; or write a template that gives a time: "{{{{ payload.expires_at }}}}"') from None
     if not seconds:
         raise ValueError(f"{value!r} is not a time to deliver in: write a longer duration, such as 15m")
     return seconds

@@ -46,7 +46,7 @@ def open_envelope(raw: bytes) -> Opened:
     try:
         fields = _open(raw)
     except msgspec.ValidationError:
-        raise _wrong("a structured CloudEvent is a JSON object, and this is none") from None
+        raise _wrong("a structured CloudEvent must be a JSON object, and this is not one") from None
     attributes = {name: text for name, value in fields.items() if (text := _attribute(name, value)) is not None}
     _check_required(attributes)
     data, format_ = _content(fields, attributes.get("datacontenttype"))
@@ -79,7 +79,8 @@ def _check_required(attributes: dict[str, str]) -> None:
     if attributes["specversion"] != VERSION:
         only = f"and only {VERSION!r} is known"
         raise _wrong(
-            f"`specversion` is {attributes['specversion'][:20]!r}, {only}", f"`specversion` is another, {only}"
+            f"`specversion` is {attributes['specversion'][:20]!r}, {only}",
+            f"`specversion` has a different value, {only}",
         )
     if empty := [f"`{name}`" for name in REQUIRED if not attributes[name]]:
         raise _wrong(f"{', '.join(empty)} must not be empty")

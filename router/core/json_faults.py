@@ -49,12 +49,12 @@ _BOM = "\ufeff"
 _TYPOGRAPHIC = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"
 
 _AS_VALUE = {
-    "'": "texts need double quotes, not single ones",
-    "`": "texts need double quotes",
+    "'": "strings need double quotes, not single ones",
+    "`": "strings need double quotes",
     "+": "a number has no `+` before it",
     ".": "a number begins with a digit: 0.5",
     "-": "a digit must follow the `-`",
-    "(": "a list stands in square brackets, not in round ones",
+    "(": "write a list in square brackets, not in round ones",
     ",": "a value is missing before this comma",
     "}": "a value is missing before this `}`",
     "]": "a value is missing before this `]`",
@@ -87,7 +87,7 @@ def find(raw: bytes) -> Fault | None:
     if len(raw) > MOST_BYTES:
         return None
     if not raw.strip():
-        return Fault("the payload is white space alone" if raw else "the payload is empty")
+        return Fault("the payload contains only white space" if raw else "the payload is empty")
     if raw.startswith(_COMPRESSED):
         return Fault("this is compressed (gzip); send it as plain text")
     encoding = json.detect_encoding(raw)
@@ -158,13 +158,13 @@ def _explained(said: str, text: str, at: int) -> tuple[str, str, int]:
     """Return the cause, the text and the place of a fault, from the reader's message and the text at index `at`."""
     sign = text[at : at + 1]
     if said.startswith("Unterminated string"):
-        return 'the closing `"` of this text is missing', text, at
+        return 'the closing `"` of this string is missing', text, at
     if said.startswith("Invalid control character"):
         return _control(sign), text, at
     if said.startswith("Invalid \\"):
         # The reader reports the backslash of the escape; for `\\uXXXX` some Python versions report the `u`.
         return (
-            "a backslash in a text is written `\\\\`, for this is none of JSON's escapes",
+            "a backslash in a string is written `\\\\`, because this is not an escape of JSON",
             text,
             text.rfind("\\", 0, at + 1),
         )
@@ -215,8 +215,8 @@ def _before(text: str, at: int) -> str:
 
 
 def _control(sign: str) -> str:
-    short = {"\n": "a line break in a text is written \\n", "\t": "a tab in a text is written \\t"}
-    return short.get(sign, f"a control character in a text is written \\u{ord(sign):04x}")
+    short = {"\n": "a line break in a string is written \\n", "\t": "a tab in a string is written \\t"}
+    return short.get(sign, f"a control character in a string is written \\u{ord(sign):04x}")
 
 
 def _no_number(digits: str) -> str:
@@ -225,7 +225,7 @@ def _no_number(digits: str) -> str:
     if digits[:1] == "0" and digits[1:2].isdigit():
         return "a number has no leading zeros"
     if digits[:2].lower() in {"0x", "0o", "0b"}:
-        return "a number is decimal"
+        return "a number must be decimal"
     if _CUT_SHORT.fullmatch(digits):
         return "digits are missing at the end of this number"
     return "this is not a number"
@@ -242,7 +242,7 @@ def _value(text: str, at: int) -> str:
         if known in _NO_JSON:
             return f"{word[0]} is not JSON: {_NO_JSON[known]}"
         if sign != "-":
-            return "a text needs double quotes"
+            return "a string needs double quotes"
     return _AS_VALUE.get(sign, _between(sign) or "no value can begin with this character")
 
 
@@ -257,7 +257,9 @@ def _key(text: str, at: int) -> str:
 
 
 def _between(sign: str) -> str | None:
-    return "between values stand spaces, tabs and line breaks alone, no other white space" if sign.isspace() else None
+    return (
+        "only spaces, tabs and line breaks may stand between values, no other white space" if sign.isspace() else None
+    )
 
 
 def _colon(_text: str, _at: int) -> str:

@@ -90,7 +90,7 @@ def check_text(address: str) -> None:
 def check_no_group(address: str) -> None:
     """Raise `AddressError` for the group syntax (`team: a@example.org;`) in an address of any kind."""
     if ";" in _QUOTED.sub("", address):
-        raise refused(address, "is a group, write the addresses themselves")
+        raise refused(address, "is a group; write the addresses themselves")
 
 
 def has_control(whole: str) -> bool:

@@ -48,7 +48,7 @@ def _fault(kind: LookupType) -> str | None:
         return f"`options` must be a subclass of LookupOptions, not {options!r}"
     taken = sorted({field.alias or name for name, field in options.model_fields.items()} & _HOST_KEYS)
     if taken:
-        return f"its option `{taken[0]}` has the name of a host key, and would never be set"
+        return f"its option `{taken[0]}` has the same name as a key of the router, so it would never be set"
     return wrong_lookup_parameters(fetch)
 
 

@@ -234,7 +234,7 @@ def _load(loading: _Loading, plugin: LoadedPlugin, source: Callable[[], bytes], 
             module = find()
             check_module(module)
             if manager.register(module, name=f"{plugin.origin}/{plugin.name}") is None:
-                raise ValueError("it is loaded already")
+                raise ValueError("it is already loaded")
             _call(
                 manager.hook.register_sinks, module, sink_registrar(plugins.sinks, sinks, plugin.named, plugin.sources)
             )
@@ -289,7 +289,7 @@ def _unmarked(module: Any) -> str:
     """Return why a plugin that was imported without error registers no hook, and the cure."""
     names = [name for name in sorted(_known_hooks()) if callable(getattr(module, name, None))]
     if names:
-        return f"`{names[0]}` lacks `@hookimpl`: write that above it (from router.api import hookimpl)"
+        return f"`{names[0]}` lacks `@hookimpl`: write `@hookimpl` above it (from router.api import hookimpl)"
     where = " of __init__.py" if hasattr(module, "__path__") else ""
     return f"no function{where} is marked with `@hookimpl`; the hooks are {', '.join(sorted(_known_hooks()))}"
 

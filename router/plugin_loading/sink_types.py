@@ -70,7 +70,7 @@ def _fault(kind: SinkType) -> str | None:
         return f"`options` must be a subclass of SinkOptions, not {options!r}"
     taken = sorted(_keys(options) & _keys(HostKeys))
     if taken:
-        return f"its option `{taken[0]}` has the name of a host key, and would never be set"
+        return f"its option `{taken[0]}` has the same name as a key of the router, so it would never be set"
     if kind.queue not in {"memory", "redis"}:
         return f"`queue` must be 'memory' or 'redis', not {kind.queue!r}"
     if not _is_count(kind.concurrency):

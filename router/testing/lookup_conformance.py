@@ -31,7 +31,7 @@ RULES = {
     "length": "several keys give one result for each",
     "order": "the results are in the order of the keys",
     "unicode": "a key may hold any character",
-    "away": "a store that is away is a TransientError",
+    "away": "an unavailable store raises TransientError",
     "cancellation": "a fetch that takes too long can be cancelled",
     **RULES_OF_ALL_PLUGINS,
 }
@@ -206,7 +206,9 @@ class _LookupCheck:
             found = await self._fetch(*asked)
             for key, each in zip(asked, found or [], strict=False):
                 if not _alike(each, alone[key]):
-                    self._findings.fail("order", f"asked for {', '.join(asked)}, it gave another record for {key!r}")
+                    self._findings.fail(
+                        "order", f"asked for {', '.join(asked)}, it gave a different record for {key!r}"
+                    )
                     return
 
     async def _hostile(self) -> None:
@@ -237,7 +239,7 @@ class _LookupCheck:
             self._findings.skip("it gave a record without asking the service", "away")
         [again] = await self._fetch(key) or [_NOTHING]
         if isinstance(again, Exception) and not self._findings.has_failed("finds", "missing"):
-            self._fail("away", f"when the store was back: {''.join(described(again))}", again)
+            self._fail("away", f"when the store was available again: {''.join(described(again))}", again)
 
     async def _cancelled(self) -> None:
         """Cancel a fetch: the store does not answer, or without a stand-in the fetch has just begun to wait."""

@@ -127,7 +127,7 @@ async def test_metrics(serve, router):
         ("GET", "/", 404, "the paths are /livez, /readyz, /metrics, /api/status"),
         ("GET", "/metrics/../../etc/passwd", 404, "unknown path"),
         ("GET", "/%2e%2e/%2e%2e/etc/passwd", 404, "unknown path"),
-        ("POST", "/api/status", 405, "POST is not allowed here, GET and HEAD is"),
+        ("POST", "/api/status", 405, "POST is not allowed here; use GET or HEAD"),
         ("DELETE", "/metrics", 405, "DELETE is not allowed"),
         ("POST", "/nowhere", 404, "unknown path"),
     ],

@@ -43,7 +43,7 @@ def test_unacknowledged_bytes_and_silence_end_a_tcp_connection():
     ("url", "said"),
     [
         (f"http://{SECRET}", "begins with redis://, rediss:// or unix://"),
-        (f"redis://:{SECRET}#x@cache", "`#` in the user name or the password is written %23"),
+        (f"redis://:{SECRET}#x@cache", "`#` in the user name or the password as %23"),
         (f"redis://:{SECRET}@cache?sokcet_timeout=3", "unknown option 'sokcet_timeout'"),
         (f"rediss://:{SECRET}@cache?ssl_password=a&ssl_ca_certs=b&x=c", "unknown option 'x'"),
         (
@@ -92,7 +92,11 @@ def chained(cause: BaseException, outer: Exception | None = None) -> Exception:
             ConfigError,
             "has no password",
         ),
-        (failures.NoPermissionError("this user has no permissions to run 'x'"), ConfigError, "lack of permission"),
+        (
+            failures.NoPermissionError("this user has no permissions to run 'x'"),
+            ConfigError,
+            "its user lacks the permission",
+        ),
         (failures.BusyLoadingError("LOADING"), UnavailableError, "still loading"),
         (failures.TimeoutError("x"), UnavailableError, "no answer in time"),
         (TimeoutError(), UnavailableError, "no answer in time"),

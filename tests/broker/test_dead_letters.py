@@ -311,7 +311,9 @@ async def test_start_waits_for_a_server_that_comes_later(start_server, kind, clo
         await starting
     reason = f"{redis_url.shown(server.url)}: connection refused"
     assert set(heard) == {reason}
-    assert logs == [{"event": "no Redis yet; the router keeps trying", "log_level": "warning", "reason": reason}]
+    assert logs == [
+        {"event": "Redis has not been reached yet; the router keeps trying", "log_level": "warning", "reason": reason}
+    ]
     assert await dead.drain(PATIENCE) == 0
 
 

@@ -537,7 +537,7 @@ async def test_a_server_that_is_gone_for_a_while(redis_server, make):
             hand.settle()
             await until(lambda: one.source.in_flight == 0 and not left(client))
             assert hand.refused == []
-    told = "the items in flight are gone from Redis: the 1 item of this router will be delivered, another's may be lost"
+    told = "the items in flight were deleted from Redis: the 1 item of this router will be delivered, but items of other routers may be lost"
     assert [line["event"] for line in logs if "gone" in line["event"]] == [told]
 
 
@@ -559,7 +559,7 @@ async def test_a_group_that_is_lost_is_made_anew_at_the_beginning(redis_server, 
         hand.settle()
         await until(lambda: not left(client))
         assert one.source.resets == 1
-    assert len([line for line in logs if "was gone" in line["event"]]) == 1
+    assert len([line for line in logs if "was deleted" in line["event"]]) == 1
 
 
 async def test_cuts_at_any_moment_lose_nothing(redis_server, make):

@@ -128,7 +128,7 @@ async def test_a_stream_says_it_once(redis_server, app, clock, logs, fault):
             pass
         add(redis_server, "billing", b"after")
         await until(lambda: desk.payloads == [b"after"] and source.up)
-        judge(logs, "not reading; the router keeps trying", "reading again")
+        judge(logs, "the source does not read; the router keeps trying", "reading again")
 
 
 async def test_acknowledging_says_it_once(redis_server, app, clock, logs):
@@ -160,7 +160,7 @@ async def test_a_list_says_it_once(redis_server, app, clock, logs, fault, full):
             "a list can't be read; the router tries again, and reads the other lists meanwhile",
             "the list can be read again",
         )
-        every = "not reading; the router keeps trying", "reading again"
+        every = "the source does not read; the router keeps trying", "reading again"
         removals = "entries can't be acknowledged; the router keeps trying", "entries are acknowledged again"
         await until(lambda: all(told(logs).count(ends) >= (begins in told(logs)) for begins, ends in (every, removals)))
         for pair in (a_list, every, removals):

@@ -43,7 +43,7 @@ async def test_a_lost_stream_is_read_from_its_beginning(redis_server, desk, cloc
         await until(lambda: desk.payloads == [b"3", b"4"])
         await until(lambda: source.up)
         assert source.resets == 1
-        assert len(lines(log, "the group is made anew")) == 1
+        assert len(lines(log, "the router creates the group again")) == 1
         add(redis_server, "billing", b"5")
         await until(lambda: len(desk.payloads) == 3)
 
@@ -257,7 +257,7 @@ async def test_a_restart_of_an_empty_server(redis_server, desk, clock, log):
         add(redis_server, "b", b"3")
         await until(lambda: len(desk.payloads) == 3)
         assert (source.up, source.resets) == (True, 2)
-    said = len(lines(log, "not reading"))
+    said = len(lines(log, "does not read"))
     assert said <= 1  # none where the server is back before the next try
     assert len(lines(log, "reading again")) == said
 
@@ -271,7 +271,7 @@ async def test_a_key_that_became_something_else_is_a_state_and_not_the_end(redis
         add(redis_server, "billing", b"1")
         await until(lambda: desk.payloads == [b"1"])
         await until(lambda: source.up)
-    assert len(lines(log, "not reading")) <= 2
+    assert len(lines(log, "does not read")) <= 2
 
 
 async def test_a_killed_connection_loses_and_repeats_nothing(redis_server, desk, clock):
@@ -330,7 +330,7 @@ async def test_a_server_that_stands_still_is_noticed_and_nothing_is_lost(redis_s
         add(redis_server, "billing", b"2")
         await until(lambda: desk.payloads == [b"1", b"2"])
         await until(lambda: source.up)
-    assert len(lines(log, "not reading")) == 1
+    assert len(lines(log, "does not read")) == 1
 
 
 async def test_a_dead_path_does_not_hold_the_end_up(redis_server, desk, clock):
@@ -374,7 +374,7 @@ async def test_a_receiver_that_fails_is_logged_and_the_source_goes_on(redis_serv
         await until(lambda: broken.payloads == [b"good"])
         await until(lambda: len(pending(redis_server, "billing")) == 1)
         assert source.up
-    (line,) = lines(log, "not reading")
+    (line,) = lines(log, "does not read")
     assert isinstance(line["exc_info"], RuntimeError)
     async with running(redis_server.url, ["billing"], desk, clock):  # what could not be handed on is still pending
         await until(lambda: desk.payloads == [b"bad"])

@@ -163,7 +163,7 @@ async def test_what_was_trimmed_in_the_hand_of_a_router_that_died_is_counted_by_
             assert (source.trimmed, source.trimmed_exact) == (8, True)
     (line,) = [line for line in logs if "trimmed" in line["event"]]
     assert (line["number"], line["counted"]) == (8, "exactly")
-    assert "before anybody had read them" not in line["event"]
+    assert "before they were read" not in line["event"]
 
 
 @pytest.mark.parametrize("alive", [True, False])

@@ -415,7 +415,7 @@ def test_it_does_not_wait_for_a_server_that_is_silent(folder, monkeypatch):
         ("redis: {url: embedded, appendfsync: everysec}", "redis.appendfsync", "the last second"),
         ("redis: {url: embedded, appendfsync: always}", None, None),
         ("redis: {url: URL}", "redis.url", "the last second"),
-        ("redis: {url: URL, appendfsync: always}", "redis.appendfsync", "is for the embedded server"),
+        ("redis: {url: URL, appendfsync: always}", "redis.appendfsync", "applies only to the embedded server"),
     ],
 )
 def test_what_a_power_cut_takes_is_a_note(folder, server, redis, path, said):

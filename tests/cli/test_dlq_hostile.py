@@ -115,4 +115,4 @@ def test_letters_are_listed_where_the_key_of_replays_is_something_else(desk):
     done = desk.dlq("list")
     assert done.code == 0
     assert "l-1" in done.out
-    assert "warning: letters to be replayed can't be counted, in {event-router}:replay: " in done.err
+    assert "warning: the letters to be replayed, in {event-router}:replay, can't be counted: " in done.err

@@ -52,7 +52,7 @@ routes
   yes everything  it takes every event
   no  urgent      3 of 4 conditions held; order.total was 99.5, needs > 100
   yes people      its condition held
-  no  after       the route people took the event before it, and is final
+  no  after       the route people above took the event, and is final
   no  off         0 of 2 conditions held; the route is disabled (enabled: false)
   no  jobs-only   0 of 3 conditions held; the source was web-app, needs jobs
 deliveries
@@ -252,7 +252,7 @@ def test_only_what_said_no(folder):
     done = explained(folder, {**ORDER, "wants": False}, "--fails")
     assert done.out == (
         "match     urgent: 3 of 4 conditions held; order.total was 99.5, needs > 100\n"
-        "final     after: the route people took the event before it, and is final\n"
+        "final     after: the route people above took the event, and is final\n"
         "enabled   off: 0 of 2 conditions held; the route is disabled (enabled: false)\n"
         "source    jobs-only: 0 of 3 conditions held; the source was web-app, needs jobs\n"
         "only_if   user-mail by people: suppressed (only_if), only_if is false:\n"

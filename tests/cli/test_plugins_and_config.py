@@ -87,7 +87,7 @@ def test_plugins_shows_a_folder_and_names_one_that_is_none(drop_in):
     assert (beeper["origin"], beeper["path"]) == (str(drop_in / "plugins"), str(drop_in / "plugins" / "beeper"))
     done = run("plugins", cwd=drop_in)
     assert done.code == 0, done.err
-    assert f"{drop_in}/plugins/half: no plugin, because it has no __init__.py" in done.err
+    assert f"{drop_in}/plugins/halfis not a plugin, because it has no __init__.py" in done.err
     (drop_in / "plugins" / "beeper" / "sink.py").write_text("1 / 0\n")
     done = run("plugins", cwd=drop_in)
     assert done.code == 1

@@ -247,7 +247,7 @@ def test_what_waits_for_a_sink_that_is_gone_is_moved_to_another(desk):
     assert desk.balances("kept")
     done = desk.queue("move", "gone", "kept")
     assert done.code == 0
-    assert "nothing waits for gone" in done.err
+    assert "no delivery for gone can be taken out of its queue now" in done.err
 
 
 def test_json_is_one_object(quick):

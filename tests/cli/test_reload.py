@@ -187,7 +187,7 @@ async def test_a_faulty_file_does_not_hide_the_router_that_listens_at_a_port(ser
         assert run("status", *named, cwd=tmp_path).code == 0
         done = run("reload", *named, cwd=tmp_path)
         assert done.code == 78
-        assert "admin: a reload can't change `admin`: restart the router for it" in done.err
+        assert "admin: a reload can't change `admin`: restart the router to change it" in done.err
 
 
 async def test_another_router_is_not_taken_for_the_one_of_the_given_file(server, tmp_path):

@@ -126,7 +126,7 @@ def test_no_redis_is_69_within_connect_timeout(folder):
     done = run("run", cwd=folder, env={"REDIS_URL": "redis://:s3cret@127.0.0.1:1"})
     assert done.code == 69
     assert re.search(r"redis://127\.0\.0\.1:1: connection refused .*tried for 1 s", done.err)
-    assert done.err.count("no Redis yet; the router keeps trying") == 1
+    assert done.err.count("Redis has not been reached yet; the router keeps trying") == 1
     assert "s3cret" not in done.err
 
 

@@ -94,7 +94,7 @@ def test_an_unset_token_is_an_error_but_not_for_check(write):
 
 
 def test_an_empty_token_is_none(write):
-    with pytest.raises(ConfigError, match="at least one character"):
+    with pytest.raises(ConfigError, match="and not empty"):
         load(write('admin: {listen: "0.0.0.0:9464", token: "${ADMIN_TOKEN:-}"}\n'), environ={})
 
 

@@ -206,7 +206,7 @@ def test_the_message_says_which_expression_it_was(folder):
     with pytest.raises(ConfigError) as raised:
         load(folder / "config.yaml", environ={"TOKEN": SECRET})
     [problem] = [each for each in raised.value.problems if each.severity == "error"]
-    assert problem.message.startswith("'${TOKEN}' is not a duration, write")
+    assert problem.message.startswith("'${TOKEN}' is not a duration; write")
 
 
 def secret_fields():

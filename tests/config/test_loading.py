@@ -159,9 +159,9 @@ def test_bad_lines_of_an_env_file_are_named(write, tmp_path):
     env.write_text("A=1\nnonsense\nB='open\n2C=3\n")
     problems = problems_of(write(), env_file=env)
     assert problems == [
-        f"{env}:2:1: a line of an env file is KEY=VALUE",
+        f"{env}:2:1: a line of an env file must be KEY=VALUE",
         f"{env}:3:3: the quote is not closed, or there is text after it",
-        f"{env}:4:1: a line of an env file is KEY=VALUE",
+        f"{env}:4:1: a line of an env file must be KEY=VALUE",
     ]
     [problem] = problems_of(write(), env_file=tmp_path / "none")
     assert "can't read the env file: there is no such file" in problem
@@ -290,7 +290,7 @@ def test_a_fault_in_defaults_is_told_once_where_it_stands(write):
     file.write_text(text)
     assert [problem.removeprefix(f"{file}:") for problem in problems_of(file)] == [
         '16:27: defaults.pager.level: must be a whole number, not the text "high"',
-        "16:49: defaults.all.timeout: 5 is not a duration, write a number with its unit: 500ms, 30s, 5m, 24h or 7d",
+        "16:49: defaults.all.timeout: 5 is not a duration; write a number with its unit: 500ms, 30s, 5m, 24h or 7d",
     ]
 
 
@@ -388,12 +388,16 @@ routes:
 def test_a_queue_in_memory_that_holds_up_others_is_noted(tmp_path, *, source, channel, queue, more, noted):
     file = tmp_path / "config.yaml"
     file.write_text(HOLDS_UP.format(source=source, channel=channel, queue=queue, more=more))
-    notes = [each.headline() for each in load(file, environ={}).problems if "its queue is in memory" in each.message]
+    notes = [
+        each.headline()
+        for each in load(file, environ={}).problems
+        if "the queue of this sink is in memory" in each.message
+    ]
     if noted is None:
         assert notes == []
     else:
         (note,) = notes
         assert "sinks.audit" in note
-        assert f"web is read no further than {noted} entries" in note
+        assert f"the router reads only {noted} entries of web" in note
         assert "mail gets nothing new" in note
         assert note.endswith("[note]")

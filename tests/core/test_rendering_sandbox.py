@@ -206,9 +206,9 @@ def test_what_fits_the_bounds_is_fine() -> None:
         ("{{ lipsum() }}", "there is no `lipsum`"),
         ("{% debug %}", "there is no tag `debug`"),
         ("{% include 'x' %}", "only a template in a file of its own"),
-        ("{% include payload.x %}", "is written out, in quotes"),
-        ("{% extends payload.x %}", "is written out, in quotes"),
-        ("{% import payload.x as y %}", "is written out, in quotes"),
+        ("{% include payload.x %}", "write out the name of an included file, in quotes"),
+        ("{% extends payload.x %}", "write out the name of an included file, in quotes"),
+        ("{% import payload.x as y %}", "write out the name of an included file, in quotes"),
         ("{% autoescape false %}{{ payload.x }}{% endautoescape %}", "`autoescape` can't be switched here"),
     ],
 )

@@ -75,7 +75,7 @@ async def test_one_fetch_for_each_key_whoever_asks():
 
 
 async def test_records_live_for_their_time_and_errors_not_at_all():
-    clock, found = HandClock(), {"1": {"n": 1}, "2": None, "3": PermanentError("the key holds no hash")}
+    clock, found = HandClock(), {"1": {"n": 1}, "2": None, "3": PermanentError("the key is not a hash")}
     store = Store(found.get)
     lookup = made(store, clock, ttl="60s")
     assert list((await lookup.fetch(["1", "2"])).values()) == [{"n": 1}, None]
@@ -167,8 +167,8 @@ async def test_a_store_that_does_not_answer_is_given_up(monkeypatch):
     ("result", "kind", "said"),
     [
         ([], PermanentError, "fetch_many returned 0 results for 1 key"),
-        ("x", PermanentError, "fetch_many returned str, not one result for each key"),
-        (None, PermanentError, "fetch_many returned NoneType, not one result for each key"),
+        ("x", PermanentError, "fetch_many returned str instead of one result for each key"),
+        (None, PermanentError, "fetch_many returned NoneType instead of one result for each key"),
         ([5], PermanentError, "the record is a int, not a mapping"),
         ([ZeroDivisionError("oops")], TransientError, "oops"),
     ],

@@ -60,7 +60,7 @@ def test_records_without_a_key_are_left_out(tmp_path):
         ("u.csv", "id,n\n", None, "", "`by` is required for a CSV file: the column that holds the key"),
         ("u.json", '[{"id": 1},\n{"id": "1"}]', "id", "", 'the key "1" appears here twice: which record counts?'),
         ("u.json", '{"a": {}, "a": {}}', None, "", 'the key "a" appears twice in one mapping: which value counts?'),
-        ("u.json", '{"a": {}}', "id", "", "the file is a mapping, whose own keys count: leave `by` out"),
+        ("u.json", '{"a": {}}', "id", "", "the file is a mapping, so its own keys are used: leave `by` out"),
         ("u.json", '{"a": 1}', None, "", 'the record of the key "a" is not a mapping'),
         ("u.json", "[{}]", None, "", "`by` is required for a list of records: the field that holds the key"),
         ("u.json", "[5]", "id", "", "entry 1 of the list is not a mapping"),

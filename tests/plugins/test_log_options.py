@@ -35,7 +35,7 @@ def test_takes(values):
         ({}, "either `path` (a file) or `target`"),
         ({"path": "a.log", "target": "stdout"}, "either `path` (a file) or `target`"),
         ({"path": ""}, "at least 1 character"),
-        ({"path": "{{ event.channel }}.log"}, "can't hold a template"),
+        ({"path": "{{ event.channel }}.log"}, "can't contain a template"),
         ({"path": "a\0b"}, "NUL"),
         ({"path": "a.log", "target": "journald"}, "either `path` (a file) or `target`"),
         ({"target": "systemd"}, "'stdout', 'stderr', 'journald' or 'syslog'"),

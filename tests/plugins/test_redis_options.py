@@ -17,7 +17,7 @@ from tests.support.sinks import sink_type, validate
         ({"publish": ""}, "must not be empty"),
         ({"lpush": "{% if payload.x %}a{% endif %}"}, "begins with a template"),
         ({"rpush": "{{ payload.x }}"}, 'begin with a literal text, such as "inbox:{{ payload.user_id }}"'),
-        ({"publish": "a", "maxlen": 5}, "`maxlen` is for `xadd` alone"),
+        ({"publish": "a", "maxlen": 5}, "`maxlen` can be used only with `xadd`"),
         ({"xadd": "a", "maxlen": 0}, "greater than or equal to 1"),
         ({"xadd": "a", "url": "localhost"}, "begins with redis://"),
     ],

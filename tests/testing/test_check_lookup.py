@@ -35,9 +35,9 @@ async def test_a_sound_lookup_passes_every_check(kind, store):
     ("kind", "found_by", "said"),
     [
         ("WrongLength", "length", "fetch_many returned 0 results for 1 key"),
-        ("WrongOrder", "order", "it gave another record for"),
+        ("WrongOrder", "order", "it gave a different record for"),
         ("accident", "away", "KeyError: 'name' (faulty_lookups/people.py, line "),
-        ("swallow", "away", "it gave None"),
+        ("swallow", "away", "it returned None"),
         ("text", "mapping", "the record is a str, not a mapping"),
         ("raises_for_missing", "missing", "it gave KeyError"),
         ("Blocks", "blocking", "people.py:"),

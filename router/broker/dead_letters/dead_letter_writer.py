@@ -134,7 +134,7 @@ class DeadLetterWriter:
     ) -> None:
         server = client.server(url, client_name=client_name)
         limit = {} if connect_timeout is None else {"seconds_at_most": connect_timeout}
-        no_redis = partial(log.warning, "no Redis yet; the router keeps trying", **limit)
+        no_redis = partial(log.warning, "Redis has not been reached yet; the router keeps trying", **limit)
         delays = first_delay, longest_delay
         self._starting = Health(server.shown, Outage(clock), begins=no_redis, delays=delays)
         self._health = Health(server.shown, Outage(clock), begins=self._log_begin, ends=self._log_end, delays=delays)
@@ -148,9 +148,9 @@ class DeadLetterWriter:
         self._buffer = Buffer(0)
         self.written = 0
         """The number of letters appended to the stream."""
-        self._evictions = Tally(clock, "dead letters evicted: the stream is full, its oldest entries made room")
+        self._evictions = Tally(clock, "dead letters evicted: the stream is full, so its oldest entries were removed")
         self._expiries = Tally(clock, "dead letters evicted: they are older than dead_letters.max_age")
-        self._drops = Tally(clock, "dead letters dropped: more wait for Redis than redis.outage_buffer holds")
+        self._drops = Tally(clock, "dead letters dropped: redis.outage_buffer is full of letters that wait for Redis")
         self.configure(bounds or Bounds())
 
     def configure(self, bounds: Bounds) -> None:

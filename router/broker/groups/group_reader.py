@@ -276,7 +276,9 @@ class GroupReader:
             await self._look(stream)
             taken = await self._recovery.recover(stream, self.idle) if self._room.left() else 0
             if taken:
-                self._log.warning("entries of a router that is gone are taken over", stream=stream.name, number=taken)
+                self._log.warning(
+                    "this router has claimed entries of a router that no longer runs", stream=stream.name, number=taken
+                )
         if now >= self._next_sweep:
             self._next_sweep = now + self._sweep_every
             for stream in self.streams:

@@ -183,7 +183,7 @@ class GroupSource:
         """
         self.reason = f"{self._server.shown}: no answer yet"
         host = self._host
-        begins = partial(self._log.warning, "not connected; the router keeps trying")
+        begins = partial(self._log.warning, "the source is not connected; the router keeps trying")
         health = Health(self._server.shown, Outage(host.clock), begins=begins, delays=self._delays)
         who = f"source {self.name}"
         await reach(self._prepare, health, who=who, within=host.connect_timeout, waiting=self._not_yet)
@@ -263,7 +263,9 @@ class GroupSource:
         # A connection that ends is not an error of the server: the next attempt shows the server's state.
         ended = self.up and isinstance(error, failures.ConnectionError)
         if not ended and self._outage.failed(reason):
-            self._log.warning("not reading; the router keeps trying", reason=reason, exc_info=client.unexpected(error))
+            self._log.warning(
+                "the source does not read; the router keeps trying", reason=reason, exc_info=client.unexpected(error)
+            )
         self.up, self.reason = False, reason
         if not isinstance(error, failures.ResponseError) or answers.passes(error):
             self.reader.unsure()

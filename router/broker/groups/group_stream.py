@@ -29,8 +29,10 @@ START = b"0-0"
 SAY_AGAIN = 60.0
 """The least seconds between two log lines about trimmed entries."""
 
-UNREAD = "entries were trimmed or deleted before anybody had read them: they are lost; trim less, or read faster"
-UNFINISHED = "entries of a router that ended before it had finished with them were trimmed or deleted meanwhile"
+UNREAD = (
+    "entries were trimmed or deleted before they were read, so they are lost; trim the stream less, or read it faster"
+)
+UNFINISHED = "entries were trimmed or deleted before they were finished; the router that had read them has ended"
 
 
 GiveBack = Callable[[Link, InFlight], Awaitable[None]]
@@ -143,9 +145,9 @@ class Stream:
         return [portable(prefix + one) for one in ids]
 
     def healed(self, lost: Loss, held: int) -> str:  # noqa: ARG002  # other streams say it
-        """Log the loss of the stream or group while so many entries were in flight, and where reading goes on."""
-        begins = "at its beginning" if lost is Loss.STREAM else "where nothing is lost"
-        return f"{lost} was gone; the group is made anew and begins {begins}"
+        """Return the message about the loss of the stream or group. `held` entries were in flight."""
+        begins = "at the beginning of the stream" if lost is Loss.STREAM else "at an entry before which nothing is lost"
+        return f"{lost} was deleted; the router creates the group again and begins {begins}"
 
     def forget(self) -> None:
         """Note that the stream is a new one: entries in flight are still delivered, but not acknowledged."""

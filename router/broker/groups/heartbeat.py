@@ -31,7 +31,9 @@ NEVER = 86400.0
 LEAVE_WITHIN = 1.0
 """The most seconds for removing the key at the end."""
 
-CONFUSED = "another router runs under this name and takes the same entries: give each its own --instance"
+CONFUSED = (
+    "another router runs under this name and reads the same entries: give each router its own name with --instance"
+)
 
 
 class Heartbeat:

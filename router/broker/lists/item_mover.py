@@ -148,7 +148,7 @@ class ItemMover:
         await self._probe(found)
         number = await adopt(self._link, found)
         if number:
-            message = "items that an older version of the router had in flight are taken over"
+            message = "this router has taken over items that an older version of the router had in flight"
             self._log.warning(message, key=found.list, number=number)
 
     async def try_reading(self, stream: Stream) -> None:

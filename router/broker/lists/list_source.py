@@ -61,7 +61,7 @@ class ListObserver:
 
     async def prepare(self, stream: Stream) -> None:
         """Leave the list alone."""
-        message = "a list is left alone: nothing is delivered, so nothing is taken"
+        message = "a list is not read: nothing is delivered, so no item is removed from it"
         self._log.info(message, key=stream.channel.decode())
 
     async def run(self, answered: Callable[[], None]) -> None:

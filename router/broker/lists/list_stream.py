@@ -38,8 +38,8 @@ class ListStream(Stream):
     def healed(self, lost: Loss, held: int) -> str:
         """Log the loss of the stream or group while so many items were in flight, and the consequence."""
         if lost is Loss.STREAM:
-            return f"the items in flight are gone from Redis: the {counted(held, 'item')} of this router will be delivered, another's may be lost"
-        return "the consumer group of the items in flight was gone: what other routers have in flight may be repeated"
+            return f"the items in flight were deleted from Redis: the {counted(held, 'item')} of this router will be delivered, but items of other routers may be lost"
+        return "the consumer group of the items in flight was deleted: items that other routers have in flight may be delivered twice"
 
 
 class ItemBatches(EntryBatches):

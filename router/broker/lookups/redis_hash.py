@@ -38,7 +38,7 @@ class RedisHashes:
     def _record(self, answer: object) -> Record | Exception | None:
         if isinstance(answer, failures.ResponseError):
             if answers.said(answer).startswith("WRONGTYPE"):
-                return PermanentError("the key holds no hash")
+                return PermanentError("the key is not a hash")
             return self._away(answer)
         return Record.of_texts(answer) if isinstance(answer, list) and answer else None
 

@@ -93,7 +93,7 @@ class PubSubSource:
         self._timing = timing or Timing()
         self._log = log.bind(source=name, address=self._server.shown)
         self._gaps = Gaps(clock, self._log)
-        begins = partial(self._log.warning, "not subscribed; the router keeps trying")
+        begins = partial(self._log.warning, "the source is not subscribed; the router keeps trying")
         delays = self._timing.first_delay, self._timing.longest_delay
         self._health = Health(self._server.shown, Outage(clock), begins=begins, delays=delays)
         self._backoff = self._health.backoff()
@@ -165,7 +165,7 @@ class PubSubSource:
         """Wait until `stop` is called. Cancelling this coroutine stops the source."""
         task = self._task
         if task is None:
-            raise RuntimeError("start() comes first")
+            raise RuntimeError("call start() first")
         try:
             await asyncio.wait([task])
         except asyncio.CancelledError:
@@ -296,7 +296,7 @@ class PubSubSource:
             self._health.succeeded()
             self._gaps.end(back=True)
         elif reason != self.reason:
-            self._log.error("a subscription was refused; trying again until it is allowed", reason=reason)
+            self._log.error("Redis refused a subscription; the router tries again until it is allowed", reason=reason)
         self.up, self.reason = reason is None, reason
 
     async def _retry_refused(self, subscriber: Subscriber) -> None:
@@ -331,7 +331,9 @@ class PubSubSource:
     def _log_crash(self, subscriber: Subscriber) -> None:
         """Log an exception of the receiver. The source reconnects: its fault must not end the other sources."""
         if subscriber.crash is not None:
-            message = "received events could not be passed on, which is a fault of the router; subscribing again"
+            message = (
+                "received events could not be processed, which is a fault of the router; the source subscribes again"
+            )
             self._log.critical(message, exc_info=subscriber.crash)
 
 

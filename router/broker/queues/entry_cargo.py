@@ -104,7 +104,7 @@ class EntryCargo:
             end(deliveries[0][1], len(deliveries))
         if rest and int(stuck):
             sink = self._inboxes[int(stuck) - 1].sink
-            self._say("the queue is full: its sources are held back", sink, sink=sink)
+            self._say("the queue is full: the sources of its events are paused", sink, sink=sink)
             if not processed:
                 return True
         self._batch = []

@@ -92,6 +92,4 @@ class Orphans:
 def warning(name: str, number: int) -> str:
     """Return the warning about an orphaned queue with this number of deliveries."""
     wait = counted(number, "delivery waits", "deliveries wait")
-    return (
-        f"{wait} in the queue of {name}, and no sink of the configuration works it off: see `event-router queue list`"
-    )
+    return f"{wait} in the queue of {name}, and no sink of the configuration reads this queue: run `event-router queue list`"

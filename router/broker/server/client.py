@@ -89,13 +89,13 @@ def explain(error: BaseException, address: str) -> RouterError:
         case failures.AuthenticationError() | failures.AuthorizationError():
             return _config(f"{address}: {_login(text)}")
         case failures.NoPermissionError():
-            return _config(f"{address}: Redis refuses the command for lack of permission: {text}")
+            return _config(f"{address}: Redis refuses the command, because its user lacks the permission: {text}")
         case failures.BusyLoadingError():
             return UnavailableError(f"{address}: Redis is still loading its data")
         case failures.InvalidResponse():
-            return _config(f"{address}: the server there does not speak the Redis protocol (or wants TLS: rediss://)")
+            return _config(f"{address}: the server does not speak the Redis protocol, or it requires TLS (rediss://)")
         case failures.TimeoutError() | TimeoutError():
-            hint = " (does it speak TLS? if not: redis://)" if address.startswith("rediss:") else ""
+            hint = " (if the server does not speak TLS, write redis://)" if address.startswith("rediss:") else ""
             return UnavailableError(f"{address}: no answer in time{hint}")
         case failures.ResponseError():
             make = UnavailableError if answers.passes(error) else _config
@@ -119,7 +119,7 @@ def _network(error: BaseException, address: str, text: str) -> RouterError:
             why = f"its certificate can't be trusted: {cause.verify_message}"
             return _config(f"{address}: {why}; name its authority with ?ssl_ca_certs=FILE")
         case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):
-            return _config(f"{address}: the server there does not speak TLS; try redis://")
+            return _config(f"{address}: the server does not speak TLS; try redis://")
         case socket.gaierror():
             return UnavailableError(f"{address}: the host name can't be resolved")
         case ConnectionRefusedError():

@@ -83,7 +83,7 @@ def explain(
     from router.cli.first_steps import explanation
 
     if as_test and (fails or as_json):
-        raise click.UsageError("--as-test prints YAML: it goes with neither --fails nor --json")
+        raise click.UsageError("--as-test prints YAML: it can't be combined with --fails or --json")
     if letter_id is not None:
         if payload is not None or channel is not None or source is not None:
             raise click.UsageError("--dlq names the whole event: leave out PAYLOAD, --channel and --source")

@@ -268,7 +268,7 @@ def _sentence(check: Check) -> str:
     if check.step == Step.ENABLED:
         return "the route is disabled (enabled: false)"
     if check.step == Step.FINAL:
-        return f"the route {check.saw} took the event before it, and is final"
+        return f"the route {check.saw} above took the event, and is final"
     if check.step == Step.WHEN:
         return f"{check.clause}; {check.saw}" if check.saw != "false" else check.clause
     if not check.subject:
@@ -332,7 +332,7 @@ def _outcome(found: Simulation, config: RouterConfig) -> Iterator[Line]:
     number = len(found.deliveries)
     made = f"{sent} of {counted(number, 'delivery', 'deliveries')} would be made"
     if found.ending == Ending.UNREAD:
-        yield Line("outcome", "unread: the router never gets it", RED)
+        yield Line("outcome", "unread: the router never receives it", RED)
     elif found.rejected is not None:
         yield Line("outcome", f"rejected: a dead letter, reason {found.rejected.reason}", RED)
     elif found.ending == Ending.UNMATCHED and not number:

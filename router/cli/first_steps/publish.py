@@ -85,7 +85,7 @@ def _fits(loaded: Loaded, name: str, source: SourceConfig | None, channel: str, 
         pointer = violation.pointer or "/"
         tell(f"{pointer} {violation.keyword}: {violation.message}", "error" if rejected else "warning")
     if isinstance(verdict, Rejected) and plan.schema and verdict.violations:
-        tell(f"not published: it does not fit {plan.schema.file} (--no-check publishes it all the same)")
+        tell(f"not published: it does not fit {plan.schema.file} (--no-check publishes it anyway)")
     elif isinstance(verdict, Rejected):
         tell(f"{verdict.reason}: {verdict.detail}", "error")
     return not rejected

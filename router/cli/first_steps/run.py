@@ -164,7 +164,7 @@ def _refuse_forgotten_url(loaded: Loaded) -> None:
         return
     variable = loaded.redis_origin.variable
     message = (
-        f"no Redis is named, for {variable} is not set, or empty. A service would listen to an embedded server that nobody "
+        f"no Redis is configured, because {variable} is not set or is empty. A service would listen to an embedded server that nobody "
         f"publishes to. Set {variable}=redis://HOST:6379 (the shipped unit reads /etc/event-router/environment), or write "
         "`redis: {url: redis://HOST:6379}`; write `redis: {url: embedded}` if you mean it"
     )

@@ -120,7 +120,7 @@ async def _waiting(store: LetterStore) -> int:
     try:
         return await store.waiting()
     except ConfigError as error:
-        tell(f"warning: letters to be replayed can't be counted, in {store.replay_key}: {error}", "warning")
+        tell(f"warning: the letters to be replayed, in {store.replay_key}, can't be counted: {error}", "warning")
         return 0
 
 
@@ -155,7 +155,7 @@ async def show(letter_id: str, *, loaded: Loaded, as_json: bool, as_test: bool) 
     kept = await found(letter_id, loaded)
     if as_test:
         if as_json:
-            raise click.UsageError("--as-test prints YAML: it does not go with --json")
+            raise click.UsageError("--as-test prints YAML: it can't be combined with --json")
         from router.core.accounts.dead_letter_filter import received_at
         from router.ops.simulation import Simulator
 

@@ -286,7 +286,7 @@ async def _carry_out(queues: QueueAdmin, asked: Asked, job: _Job) -> int:
         if job.room < number:
             tell(f"warning: there is room for {job.room} of them: {job.full}", "warning")
     else:
-        tell(f"nothing waits for {asked.name} that could be taken")
+        tell(f"no delivery for {asked.name} can be taken out of its queue now")
     if number and not asked.dry_run:
         if not agreed(number, "Continue?", yes=asked.yes):
             return Exit.FINDINGS

@@ -119,7 +119,7 @@ def _config_in(folder: Path) -> Path | None:
 
 def _show_package(name: str, folder: Path) -> None:
     """Say what to do next with a package."""
-    say("Next: install it beside the router, run its test, see its options, use it.")
+    say("Next: install it together with the router, run its test, see its options, use it.")
     place = folder if folder.is_absolute() else f"./{folder}"  # without a slash, pip would look for it on an index
     _show_install("-e", str(place))
     _show_pytest(folder)

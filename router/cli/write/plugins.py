@@ -56,7 +56,7 @@ def plugins(name: str | None, config: Path | None, env_file: Path | None, *, as_
         for plugin in found.failures:
             tell(f"{plugin.path or plugin.name}: {plugin.error}", "error")
         for folder in found.incomplete:
-            tell(f"{folder}: no plugin, because it has no __init__.py", "note")
+            tell(f"{folder} is not a plugin, because it has no __init__.py", "note")
     return Exit.FINDINGS if found.failures else Exit.OK
 
 
@@ -74,7 +74,7 @@ def _show_options(found: Plugins, name: str, *, as_json: bool) -> int:
             f"; {counted(len(found.failures), 'plugin')} failed, see `event-router plugins`" if found.failures else ""
         )
         raise click.UsageError(
-            f"there is no type of sink or lookup {name!r}, and no plugin of that name, but: {', '.join(known(found))}{hint}{broken}"
+            f"there is no type of sink or lookup and no plugin named {name!r}; known names: {', '.join(known(found))}{hint}{broken}"
         )
     if as_json:
         print_json(types)

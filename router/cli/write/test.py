@@ -161,7 +161,7 @@ def _mutated(loaded: Loaded, results: Sequence[CaseResult]) -> tuple[int, list[M
     if not results:
         return None
     if not all(result.holds for result in results):
-        tell("no mutant was tried: a test misses without a change already", "warning")
+        tell("no mutant was tried, because a test already fails without a change", "warning")
         return None
     mutation = Mutation(loaded, results)
     with progress(len(mutation.mutants)) as tried:

@@ -120,7 +120,7 @@ class Report:
             "outcome", f"failed ({failure['class']}) after {attempt.seconds:.3f} s: {what}{failure['text']}", RED
         )
         if (wait := failure["retry_after"]) is not None:
-            yield Line("", f"the other side asks for {wait:g} s")
+            yield Line("", f"the service asks the router to wait {wait:g} s")
         yield Line("", _NEXT[failure["class"]])
 
     def _failure(self) -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ def power_cut(info: Mapping[str, str], cure: str = "appendfsync always") -> tupl
     unsynced = _UNSYNCED.get(info.get("appendfsync", ""))
     if info.get("aof_enabled") != "1" or unsynced is None:
         return ()
-    lost = f"a power cut may take {unsynced} of what Redis was given (appendfsync {info['appendfsync']})"
+    lost = f"a power cut may take {unsynced} of the latest writes to Redis (appendfsync {info['appendfsync']})"
     return (f"{lost}: events that came by pub/sub or from another server are lost then; to keep them set {cure}",)
 
 

@@ -189,7 +189,8 @@ class Snapshot:
         """The reasons why the router is not ready; empty if it is."""
         found = [] if self.phase == "running" else [f"the router is {self.phase}"]
         if self.redis is not None and not self.redis.up:
-            found.append(f"redis: {self.redis.reason or 'can not be reached'}")
+            reason = self.redis.reason or "can't be reached"
+            found.append(f"redis: {reason}")
         found += [
             f"source {name}: {source.reason or 'not subscribed'}"
             for name, source in self.sources.items()

@@ -121,7 +121,7 @@ def read(text: str, environment: Sandbox) -> Source:
             source.faults.append(place(message, line))
         for line, referred in _references(tree):
             if referred is None:
-                source.faults.append(place("the name of an included file is written out, in quotes", line))
+                source.faults.append(place("write out the name of an included file, in quotes", line))
             elif referred not in source.texts:
                 try:
                     source.texts[referred] = _read_file(text, referred)

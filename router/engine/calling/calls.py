@@ -91,7 +91,9 @@ class Caller:
         if results is None:
             return None
         if isinstance(results, str) or not isinstance(results, Sequence) or len(results) != len(batch):
-            raise PluginError(f"deliver_batch returned {type(results).__name__}, not one result for each of its events")
+            raise PluginError(
+                f"deliver_batch returned {type(results).__name__} instead of one result for each of its events"
+            )
         if not delivers_all(results) and not all(
             result is None or isinstance(result, str | Exception) for result in results
         ):

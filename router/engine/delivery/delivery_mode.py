@@ -28,7 +28,7 @@ def warnings(deliver: str | DeliverOnly) -> tuple[str, ...]:
     """Return the warnings of `/readyz` and `status`: a router that only prints looks healthy otherwise."""
     if isinstance(deliver, DeliverOnly):
         to = ", ".join(deliver.only)
-        return (f"deliver: only {to} is sent to; deliveries to other addresses are printed on stdout",)
+        return (f"deliver.only: only deliveries to {to} are sent; deliveries to other addresses are printed on stdout",)
     if deliver == "send":
         return ()
     shown = "deliver: print: deliveries are printed on stdout and not sent, dead letters are shown and not kept"

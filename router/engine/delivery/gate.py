@@ -18,7 +18,7 @@ from router.core.delivery.retry import requested_delay
 from router.engine.delivery.sink_health import SinkHealth
 from router.errors import PartialError, TransientError
 
-CURE = "correct the sink's credential or address and reload, or wait until the other side is repaired"
+CURE = "correct the sink's credential or address and reload, or wait until the service is repaired"
 """The advice for the operator of a sink at fault."""
 
 

@@ -206,7 +206,7 @@ class Preparing:
     def _early(self, event: Event) -> Dead | None:
         """Return the decision to give up an orphaned or expired delivery; None for any other delivery."""
         if self.removed_overrides and overriding_route(event) in self.removed_overrides:
-            return Dead(Reason.ORPHANED, f"the route {event.route} had options of its own and is gone")
+            return Dead(Reason.ORPHANED, f"the route {event.route} had options of its own and is no longer configured")
         try:
             return self._late(event) if self._expires else None
         except TemplateError as error:

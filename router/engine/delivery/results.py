@@ -205,7 +205,7 @@ class Results:
             return self.held([msgspec.structs.replace(event, _history=history)])
         delay = decision.delay
         counted = isinstance(decision, retry.Retry)
-        message = "delivery failed" if counted else "the other side asks for time"
+        message = "delivery failed" if counted else "the service asks the router to wait"
         self._health.happened(message, text, attempt=event.attempt, retry_in=round(delay, 1), **about(event))
         self._health.waits(text)
         history = History(now - age, calls, text, now, delay)

@@ -36,9 +36,9 @@ In between, fetches fail at once.
 """
 
 
-AWAY = "a lookup can't be made: the deliveries that need it wait"
+AWAY = "a lookup fails: the deliveries that need it wait"
 OLD_RECORDS = "the file of a lookup can't be used; the records read before stay in force"
-RESTORED = "the lookup can be made again"
+RESTORED = "the lookup works again"
 
 
 class Closing(Protocol):

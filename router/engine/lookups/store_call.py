@@ -91,7 +91,7 @@ class StoreCall:
 def matched(found: Any, keys: Sequence[str]) -> Sequence[Any]:
     """Return the results of a store for these keys. Raises `PluginError` if they are not one result for each key."""
     if isinstance(found, str) or not isinstance(found, Sequence):
-        raise PluginError(f"fetch_many returned {type(found).__name__}, not one result for each key")
+        raise PluginError(f"fetch_many returned {type(found).__name__} instead of one result for each key")
     if len(found) != len(keys):
         raise PluginError(f"fetch_many returned {counted(len(found), 'result')} for {counted(len(keys), 'key')}")
     return found

@@ -103,7 +103,7 @@ def _refuse(old: Loaded, new: Loaded) -> None:
     }
     problems = [
         new.placed(
-            f"a reload can't change `{path}`: restart the router for it, or undo the change",
+            f"a reload can't change `{path}`: restart the router to change it, or undo the change",
             *path.split("."),
         )
         for path, (then, after) in fixed.items()

@@ -105,7 +105,7 @@ class WorkerReplacement:
             if left:
                 message = "the sink was removed from the configuration: its deliveries become dead letters"
                 log.error(message, sink=self._name, number=len(left))
-            detail = f"the sink {self._name} is gone from the configuration"
+            detail = f"the sink {self._name} was removed from the configuration"
             for event in left:
                 self.old.worker.outcomes.give_up(queue, event, Reason.ORPHANED, detail)
             return

@@ -166,7 +166,9 @@ class _CaseChecker:
         except UnicodeEncodeError:
             self._problems.add("has a lone surrogate, which is not text; put the bytes in a `file`", payload)
         except ValueError:
-            self._problems.add("JSON has no infinite numbers and no .nan; write a text to publish it as it is", payload)
+            self._problems.add(
+                "JSON has no infinite numbers and no .nan; write a string to publish it as it is", payload
+            )
         except RecursionError:
             self._problems.add("nested too deep", payload)
         return None
@@ -199,7 +201,7 @@ class _CaseChecker:
         said = {key: plain(entry.node) for key, entry in entries.items() if plain(entry.node)}
         if "rejected" in said:
             end, others = "rejected", ("unmatched", "routes", *_OF_DELIVERIES)
-            why = "an event that is rejected gets to no route and no sink"
+            why = "an event that is rejected reaches no route and no sink"
         elif said.get("unmatched") is True:
             delivers = isinstance(self._draft.unmatched, list)
             end, others = "unmatched", ("routes", *(() if delivers else _OF_DELIVERIES))

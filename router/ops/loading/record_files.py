@@ -85,7 +85,7 @@ def _csv(text: str, by: str | None) -> Table:
 def _table(document: Any, by: str | None) -> Table:
     if isinstance(document, Mapping):
         if by is not None:
-            raise RecordFileError("the file is a mapping, whose own keys count: leave `by` out")
+            raise RecordFileError("the file is a mapping, so its own keys are used: leave `by` out")
         table: Table = {}
         for key, fields in document.items():
             if not isinstance(fields, Mapping):

@@ -86,7 +86,7 @@ def emptied(stage: Stage) -> None:
         lambda: all(wanted[kind] <= stage.recorder.numbers(name, kind).keys() for kind in wanted for name in SINKS),
         "all that was added afterwards",
     )
-    lines = [line for line in router.err.splitlines() if "was gone; the group is made anew" in line]
+    lines = [line for line in router.err.splitlines() if "was deleted; the router creates the group again" in line]
     resets = sum('"source":"billing"' in line for line in lines)
     stage.check(resets == 1, f"the loss of the stream was said {resets} times")
     gone = sum(len(flow.events) for flow in before) - sum(

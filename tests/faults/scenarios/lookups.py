@@ -35,7 +35,7 @@ def lookup_away(stage: Stage) -> None:
     while time.monotonic() < stopped + seconds:
         behind = max(behind, *(flow.sent - stage.recorder.count(name) for name in ("first", "third")))
         time.sleep(0.05)
-    stage.check(stage.readyz()[0] == 200, "a lookup that is away is not a reason not to be ready")
+    stage.check(stage.readyz()[0] == 200, "an unavailable lookup is not a reason not to be ready")
     stage.check(stage.recorder.count("second") - before < rate, "the sink that needs the lookup went on without it")
     store.start()
     stage.everything()

@@ -1,4 +1,4 @@
-"""Deliveries that wait: because the other side asks for time, while clocks are set, and when the router is told to end."""
+"""Deliveries that wait: because the service asks the router to wait, while clocks are set, and when the router is told to end."""
 
 from __future__ import annotations
 

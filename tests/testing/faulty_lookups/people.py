@@ -62,7 +62,7 @@ class WrongOrder(Good):
 
 
 async def accident(key, options, context):
-    """Takes an answer of a store that is away for a record."""
+    """Takes an answer of an unavailable store for a record."""
     try:
         return await ask(key, options, context)
     except TransientError:
@@ -70,7 +70,7 @@ async def accident(key, options, context):
 
 
 async def swallow(key, options, context):
-    """Takes a store that is away for one without the record."""
+    """Takes an unavailable store for one without the record."""
     try:
         return await ask(key, options, context)
     except TransientError:

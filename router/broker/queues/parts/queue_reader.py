@@ -59,7 +59,11 @@ class Admission:
                 self.refuse(id_, error)
                 continue
             if orphan:
-                self.give_up(event, Reason.ORPHANED, f"the route {event.route} had options of its own and is gone")
+                self.give_up(
+                    event,
+                    Reason.ORPHANED,
+                    f"the route {event.route} had options of its own and is no longer configured",
+                )
                 continue
             append(event)
         if events:
@@ -118,7 +122,7 @@ class QueueRecovery:
             if free:
                 self._renewal.renewed()
             whose = "this router's last run" if own else "a dead router"
-            context.log.info("work taken over", number=len(found), of=whose)
+            context.log.info("the router has claimed deliveries in flight", number=len(found), of=whose)
             count = take.entries[0].deliveries if take.alone else None
             self._admission.admit(((id_, fields[1]) for id_, fields in found), count)
             await self._emptied()
@@ -155,7 +159,7 @@ class QueueRecovery:
             await in_flight.be_alone(id_)
             await in_flight.isolation.shut(in_flight, alone)
             in_flight.held.add(id_)
-            detail = f"alone in flight when the router died; delivered {counted(counts[id_], 'time')}"
+            detail = f"it was the only delivery in flight when the router died, and was delivered {counted(counts[id_], 'time')}"
             self._admission.give_up(event, Reason.POISON, detail)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(alone):

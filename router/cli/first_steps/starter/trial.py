@@ -73,7 +73,7 @@ class Workbench:
             loaded = load(path, environ=_environ(answers), placeholders=True, tests=Cases())
             missed = [result.case.name for result in CaseRunner(loaded).run(loaded.cases) if not result.holds]
         if missed:
-            raise ConfigError([Problem(f"the test {name!r} does not hold") for name in missed])
+            raise ConfigError([Problem(f"the test {name!r} does not pass") for name in missed])
         return found._replace(remarks=tuple(problem.message for problem in problems))
 
     def _tried(self, answers: Answers) -> _Tried:

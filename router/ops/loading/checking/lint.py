@@ -150,9 +150,7 @@ def _embedded_settings(draft: Draft) -> None:
     """Note settings of the embedded server that have no effect, because another server is used."""
     entry = draft.entries("redis").get("appendfsync")
     if entry is not None and draft.redis.url != "embedded":
-        message = (
-            "is for the embedded server, so it does nothing here: set appendfsync in the configuration of Redis itself"
-        )
+        message = "applies only to the embedded server, so it does nothing here: set appendfsync in the configuration of Redis itself"
         draft.remark(message, entry, "note")
 
 
@@ -163,7 +161,7 @@ def _exact_names(draft: Draft) -> None:
             continue
         for read in source.reads:
             if is_glob(read):
-                message = f"{read!r} is read by its exact name: only pubsub knows patterns"
+                message = f"{read!r} is an exact name here: only a pubsub source supports patterns"
                 draft.remark(message, draft.entries("sources")[name])
 
 
@@ -199,8 +197,8 @@ def _memory_beside_redis(draft: Draft) -> None:
                 noted.add(sink)
                 entries = counted(source.max_in_flight, "entry", "entries")
                 message = (
-                    f"its queue is in memory: while it fails, {name} is read no further than {entries} "
-                    f"(`max_in_flight`), and {others} gets nothing new of it; with `queue: redis` each sink goes on by itself"
+                    f"the queue of this sink is in memory: while the sink fails, the router reads only {entries} of {name} "
+                    f"(`max_in_flight`), and {others} gets nothing new from it; `queue: redis` avoids this"
                 )
                 draft.remark(message, draft.entries("sinks")[sink], "note")
 

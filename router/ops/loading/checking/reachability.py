@@ -124,7 +124,7 @@ def _sources_that_no_route_takes(draft: Draft) -> None:
             draft.remark("no route takes the events of this source", entry)
         else:
             for node, read in left:
-                message = f"no route takes what comes from {quoted(read)}: it is counted as unmatched and dropped"
+                message = f"no route takes the events of {quoted(read)}: they are counted as unmatched and dropped"
                 draft.problems.add(message, node, severity="note")
 
 
@@ -138,8 +138,8 @@ def _schemas_without_events(draft: Draft, reach: Reach) -> None:
             hint = max(hints, key=len)  # prefer one with `did you mean`
             draft.problems.warn(f"no source listens to a channel of this schema{hint}", entry)
         elif not any(reach.some(reach.with_schema(name, number)) for name in draft.sources):
-            message = "no event is checked against this schema: the entries before it match its channels, and the first"
-            draft.problems.warn(f"{message} that matches counts; move it up", entry)
+            message = "no event is checked against this schema: entries above it match its channels, and the first"
+            draft.problems.warn(f"{message} match counts; move this entry up", entry)
         else:
             for node, channel in unread:
                 told = _read(draft, draft.sources, channel)

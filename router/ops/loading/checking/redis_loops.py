@@ -78,9 +78,9 @@ def _own_keys(draft: Draft, written: _Written) -> None:
     kind = written.target.kind
     if is_template(written.target.name):
         message = f"an event could choose one of the router's own {kind}s ({prefix}…)"
-        draft.problems.add(f"{message}: begin with another literal text, such as inbox:", written.node)
+        draft.problems.add(f"{message}: begin with a different literal text, such as inbox:", written.node)
     else:
-        message = f"what begins with {prefix} belongs to the router: choose another {kind}"
+        message = f"names that begin with {prefix} belong to the router: choose a different {kind}"
         draft.problems.add(message, written.node)
 
 
@@ -99,7 +99,7 @@ def _loop(draft: Draft, written: _Written) -> None:
                 continue
             if not is_template(target.name):
                 message = f"source {name} reads {quoted(read)} of the same server, so every event would come back as a new one"
-                draft.problems.add(f"{message}: write to another {target.kind}", written.node)
+                draft.problems.add(f"{message}: write to a different {target.kind}", written.node)
             else:
                 message = (
                     f"this may give a {target.kind} that source {name} reads from the same server ({quoted(read)})"

@@ -108,7 +108,9 @@ class RouteChecker:
             if inner is None:
                 path = child_path(item.path, "sink")
                 self._problems.add(
-                    "`sink` is required: the name of a sink, beside the options to override", item.mark, path=path
+                    "`sink` is required: the name of a sink, together with the options to override",
+                    item.mark,
+                    path=path,
                 )
                 return None
             node = inner

@@ -96,7 +96,7 @@ def _type_of(document: Any, pointer: str) -> str | None:
     wrong = next((one for one in named if one not in _TYPES), None)
     if isinstance(wrong, str):
         return unknown("type", wrong, _TYPES)
-    return f"a type is one of {', '.join(_TYPES)}, or a list of some" if wrong is not None else None
+    return f"a type must be one of {', '.join(_TYPES)}, or a list of them" if wrong is not None else None
 
 
 def _own_uri(document: Any) -> str | None:

@@ -114,7 +114,7 @@ class _Run:
         self.default = True
         self.depth += 1
         if self.depth > _DEPTH:
-            return self._wrong(f"defaults inside defaults, more than {_DEPTH} deep")
+            return self._wrong(f"defaults are nested more than {_DEPTH} deep")
         expanded = self.text(text)
         self.depth -= 1
         return expanded
@@ -201,7 +201,7 @@ def env_file(path: Path, problems: Problems, *, pipes: bool = False) -> dict[str
         match = _ENV_LINE.fullmatch(stripped)
         value = _env_value(match[2]) if match else None
         if match is None:
-            problems.add("a line of an env file is KEY=VALUE", Mark(file, number, 1))
+            problems.add("a line of an env file must be KEY=VALUE", Mark(file, number, 1))
         elif value is None:
             problems.add("the quote is not closed, or there is text after it", Mark(file, number, line.index("=") + 2))
         else:

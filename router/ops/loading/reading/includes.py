@@ -98,7 +98,7 @@ def _merge_file(root: Mapping, included: Mapping, problems: Problems) -> None:
 
 def _same_version(mine: Entry, entry: Entry, problems: Problems) -> None:
     if not isinstance(entry.node, Scalar) or not isinstance(mine.node, Scalar) or entry.node.value != mine.node.value:
-        problems.add(f"must be the version of {mine.mark.file.name}", entry.node, path="version")
+        problems.add(f"must be the same version as in {mine.mark.file.name}", entry.node, path="version")
 
 
 def _merge_section(section: str, mine: Mapping, other: Mapping, problems: Problems) -> None:

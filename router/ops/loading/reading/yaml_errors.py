@@ -249,7 +249,7 @@ def _escape(failure: _Failure) -> Slip | None:
     if not whole or not wrong:
         return None
     fixed = text[:column] + "'" + whole[0][1:-1].replace("'", "''") + "'" + text[whole.end() :]
-    message = f"`{wrong[0][:2]}` is not an escape in double quotes; in single quotes a backslash is a backslash"
+    message = f"`{wrong[0][:2]}` is not an escape in double quotes; in single quotes a backslash stands for itself"
     return Slip(number + 1, wrong.start() + 1, message, fixed, sure=True)
 
 

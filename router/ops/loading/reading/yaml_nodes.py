@@ -170,7 +170,7 @@ class _Builder:
                 root = self._node(next(self._events), 0)
         start = Mark(self._file, 1, 1)
         if root is None or (isinstance(root, Scalar) and root.value is None):
-            self._problems.add("the file is empty, it needs at least `version`, `sources`, `sinks`, `routes`", start)
+            self._problems.add("the file is empty; it needs at least `version`, `sources`, `sinks`, `routes`", start)
             return None
         if not isinstance(root, Mapping):
             self._not_a_mapping(root)
@@ -179,7 +179,7 @@ class _Builder:
 
     def _not_a_mapping(self, root: Node) -> None:
         fixed = yaml_hints.space_after_colon(self._file.line(root.mark.line))
-        message = yaml_hints.NO_SPACE if fixed else "a configuration is a mapping, lines of `key: value`"
+        message = yaml_hints.NO_SPACE if fixed else "a configuration must be a mapping, with lines of `key: value`"
         self._problems.add(message, root, path="", excerpt=yaml_hints.shown(fixed))
 
     def _mark(self, mark: Any) -> Mark:
