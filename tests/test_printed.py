@@ -36,7 +36,11 @@ def setup(bot, port, **keys):
             ("print", "deliver: print: deliveries are printed on stdout and not sent"),
         ),
         (((), {"deliver": "print"}), (0, 5), ("print", "dead letters are shown and not kept")),
-        (((), {"deliver": ONLY}), (2, 3), ("only 4?, others are printed", "deliver: only 4? is sent to")),
+        (
+            ((), {"deliver": ONLY}),
+            (2, 3),
+            ("only 4?, others are printed", "deliver.only: only deliveries to 4? are sent"),
+        ),
         (((), {}), (5, 0), (None, None)),
     ],
 )

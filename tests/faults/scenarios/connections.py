@@ -124,7 +124,7 @@ def reset(stage: Stage) -> None:
 
 @scenario(
     "Redis is a read-only replica (READONLY) for 30 s, under load of stream, list and pub/sub",
-    "it is told in fewer than 12 log lines; stream and list lost 0, repeated 0; the books balance",
+    "it is logged in fewer than 12 lines; stream and list lost 0, repeated 0; the books balance",
 )
 def read_only(stage: Stage) -> None:
     stage.serve()

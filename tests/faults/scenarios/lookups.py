@@ -11,7 +11,7 @@ from tests.faults.stage import Stage, sink, stream
 
 @scenario(
     "The Redis that a lookup of one of three sinks reads is stopped for 60 s, under load; the sink has `attempts: 2`",
-    "lost 0, one log line that it is away and one that it is back; the two other sinks are not delayed",
+    "lost 0, one log line when it fails and one when it works again; the two other sinks are not delayed",
 )
 def lookup_away(stage: Stage) -> None:
     events, rate, seconds = stage.of((3_000, 1_000, 2.0), (15_000, 200, 60.0))
@@ -30,7 +30,7 @@ def lookup_away(stage: Stage) -> None:
     store.stop()
     stopped = time.monotonic()
     before = stage.recorder.count("second")
-    stage.until(lambda: not _up(stage), "`status` to say that the lookup can't be made")
+    stage.until(lambda: not _up(stage), "`status` to say that the lookup fails")
     behind = 0
     while time.monotonic() < stopped + seconds:
         behind = max(behind, *(flow.sent - stage.recorder.count(name) for name in ("first", "third")))
@@ -39,7 +39,7 @@ def lookup_away(stage: Stage) -> None:
     stage.check(stage.recorder.count("second") - before < rate, "the sink that needs the lookup went on without it")
     store.start()
     stage.everything()
-    stage.until(lambda: _up(stage), "`status` to say that the lookup can be made")
+    stage.until(lambda: _up(stage), "`status` to say that the lookup works")
     stage.finish(router, faults=1)
     stage.figure("the other sinks behind at most", behind / rate, 10)
     said = [line for line in router.err.splitlines() if '"lookup":"user"' in line]
