@@ -463,7 +463,9 @@ async def test_what_a_running_router_has_in_hand_is_left_to_it(redis_server, tmp
         desk.write()  # the sink is gone from the file, and not from the router
         done = desk.queue("move", "slow", "kept", "--yes")
         assert done.code == 0
-        assert re.search(r"note: \d+ deliver(y was|ies were) left in the queue, in flight in a running router", done.err)
+        assert re.search(
+            r"note: \d+ deliver(y was|ies were) left in the queue, in flight in a running router", done.err
+        )
         moved, left = desk.book("kept")["accepted"], len(desk.ids("slow"))
         assert left > 0
         assert moved + left == 200
