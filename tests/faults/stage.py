@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -23,9 +22,10 @@ from tests.faults.flows import Flow, numbers
 from tests.faults.judging import Found, judge_books, judge_counts, judge_lines, judge_log
 from tests.faults.recorder import LIST, PUBSUB, STREAM, Outside, Recorder
 from tests.support.lists import left
-from tests.support.process import COMMAND, Process, environment
+from tests.support.process import Finished, Process, run
 from tests.support.proxy import Proxy
 from tests.support.redis import RedisServer, binary
+from tests.support.waiting import looks
 
 SINKS = ("first", "second", "third")
 KEYS = {STREAM: "billing", LIST: "jobs", PUBSUB: "notification"}
@@ -185,18 +185,9 @@ class Stage:
         finally:
             connection.close()
 
-    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def command(self, *words: str) -> Finished:
         """Run a command of the router's beside it."""
-        home = self.config.parent
-        return subprocess.run(
-            [*COMMAND, *words],
-            cwd=home,
-            env=environment(home),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        return run(*words, cwd=self.config.parent, timeout=PATIENCE)
 
     # Events.
 
@@ -226,11 +217,11 @@ class Stage:
     def until(self, condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> float:
         """Wait for a condition of the outside world; returns how long that took."""
         began = time.monotonic()
-        while not condition():
-            if time.monotonic() - began > seconds:
-                raise Stuck(f"waited {seconds:g} s for {what}\n{self.story()}")
-            time.sleep(0.01)
-        return time.monotonic() - began
+        for pause in looks(seconds):
+            if condition():
+                return time.monotonic() - began
+            time.sleep(pause)
+        raise Stuck(f"waited {seconds:g} s for {what}\n{self.story()}")
 
     def check(self, good: object, problem: str) -> None:
         """Note a problem, and go on."""
@@ -268,8 +259,8 @@ class Stage:
         self.until(self._idle, "queues to be empty, and all acknowledged")
         self.until(lambda: (self.told(self._instance(routers[-1])) or {}).get("ready"), "the router to be ready")
         done = self.command("status", "--json", "--instance", self._instance(routers[-1]))
-        self.check(done.returncode == 0, f"status ended with {done.returncode}: {done.stderr}")
-        told = json.loads(done.stdout)
+        self.check(done.code == 0, f"status ended with {done.code}: {done.err}")
+        told = json.loads(done.out)
         judge_books(found, told)
         expected = self._expected(pubsub=pubsub)
         found.published = sum(len(flow.events) for flow in self.flows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -11,15 +12,20 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
+from tests.support.forked import Forked, usual
 from tests.support.waiting import PATIENCE, Told, wait_until
 
 COMMAND = (sys.executable, "-m", "router.cli.main")
 ROOT = Path(__file__).resolve().parents[2]
+
+AT_START = ("LANG", "LC_", "LD_", "PYTHON")
+"""How the names of variables begin which Python or the system reads when a process starts, and a fork can't read again."""
 
 
 @dataclass(frozen=True)
@@ -39,26 +45,69 @@ def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str,
     )
 
 
+Running = subprocess.Popen[bytes] | Forked
+
+
+def launch(
+    words: Sequence[str],
+    cwd: Path,
+    env: Mapping[str, str],
+    streams: Sequence[int],
+    *,
+    session: bool = False,
+    fresh: bool = False,
+) -> Running:
+    """Start a command with these `streams`: its stdin, stdout and stderr.
+
+    It is forked from a warm interpreter, unless a variable or `fresh` asks for one of its own. `session` gives it a session.
+    """
+    variables = {name for name, value in env.items() if name.startswith(AT_START) and value != usual().get(name)}
+    if not (fresh or variables):
+        return Forked(words, cwd, env, streams, session=session)
+    stdin, stdout, stderr = streams
+    return subprocess.Popen(
+        [*COMMAND, *words], cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=session
+    )
+
+
 def run(
     *arguments: str | Path,
     cwd: Path,
     env: Mapping[str, str] | None = None,
     stdin: str = "",
     timeout: float = PATIENCE,
+    fresh: bool = False,
 ) -> Finished:
-    """Run the command to its end in the folder `cwd`, which is its home too."""
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        cwd=cwd,
-        env=environment(cwd, env),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    assert "Traceback (most recent call last)" not in done.stderr, done.stderr
-    return Finished(done.returncode, done.stdout, done.stderr)
+    """Run the command to its end in the folder `cwd`, which is its home too; `fresh` is that of `launch`."""
+    pipes = [os.pipe() for _ in range(3)]
+    (read, write), (out, out_end), (err, err_end) = pipes
+    words = [*map(str, arguments)]
+    try:
+        process = launch(words, cwd, environment(cwd, env), (read, out_end, err_end), fresh=fresh)
+    finally:
+        for end in (read, out_end, err_end):
+            os.close(end)
+    with ThreadPoolExecutor(3) as threads:
+        threads.submit(_fed, write, stdin)
+        outputs = [threads.submit(_output, end) for end in (out, err)]
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    done = Finished(code, *(each.result() for each in outputs))
+    assert "Traceback (most recent call last)" not in done.err, done.err
+    return done
+
+
+def _fed(descriptor: int, text: str) -> None:
+    with contextlib.suppress(BrokenPipeError), open(descriptor, "w", encoding="utf-8") as stream:  # a pipe
+        stream.write(text)
+
+
+def _output(descriptor: int) -> str:
+    with open(descriptor, encoding="utf-8") as stream:  # a pipe
+        return stream.read()
 
 
 class NotifySocket:
@@ -122,7 +171,12 @@ class Process:
     """
 
     def __init__(
-        self, *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, notify: bool = False
+        self,
+        *arguments: str | Path,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        notify: bool = False,
+        fresh: bool = False,
     ) -> None:
         self.arguments: Sequence[str] = [*COMMAND, *map(str, arguments)]
         self.notify: NotifySocket | None = None
@@ -132,28 +186,24 @@ class Process:
             variables["NOTIFY_SOCKET"] = self.notify.address
         self._out: list[str] = []
         self._err: list[str] = []
-        self._process = subprocess.Popen(
-            self.arguments,
-            cwd=cwd,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert self._process.stdout
-        assert self._process.stderr
+        (out, out_end), (err, err_end), stdin = os.pipe(), os.pipe(), os.open(os.devnull, os.O_RDONLY)
+        streams = (stdin, out_end, err_end)
+        try:
+            self._process = launch(self.arguments[len(COMMAND) :], cwd, variables, streams, session=True, fresh=fresh)
+        finally:
+            for end in streams:
+                os.close(end)
         self._readers = [
             threading.Thread(target=self._read, args=(stream, lines), daemon=True)
-            for stream, lines in ((self._process.stdout, self._out), (self._process.stderr, self._err))
+            for stream, lines in ((out, self._out), (err, self._err))
         ]
         for reader in self._readers:
             reader.start()
 
     @staticmethod
-    def _read(stream: IO[str], lines: list[str]) -> None:
-        lines.extend(stream)
+    def _read(descriptor: int, lines: list[str]) -> None:
+        with open(descriptor, encoding="utf-8") as stream:  # a pipe
+            lines.extend(stream)
 
     @property
     def pid(self) -> int:
@@ -236,8 +286,5 @@ class Process:
                 self._process.kill()
                 self._process.wait(10)
         self._drained()
-        for stream in (self._process.stdout, self._process.stderr):
-            if stream:
-                stream.close()
         if self.notify:
             self.notify.close()

@@ -7,12 +7,11 @@ import os
 import pty
 import select
 import signal
-import subprocess
 import termios
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.support.process import COMMAND, environment
+from tests.support.process import environment, launch
 from tests.support.waiting import wait_until
 
 
@@ -24,9 +23,7 @@ class Terminal:
         self._master, slave = pty.openpty()
         termios.tcsetwinsize(slave, (50, columns))
         variables = {**environment(cwd), "TERM": "xterm", **(env or {})}
-        self._process = subprocess.Popen(
-            [*COMMAND, *words], cwd=cwd, env=variables, stdin=slave, stdout=slave, stderr=slave
-        )
+        self._process = launch(words, cwd, variables, (slave, slave, slave))
         os.close(slave)
 
     def until(self, text: str) -> None:

@@ -89,7 +89,7 @@ def junk(stage: Stage) -> None:
     stage.flow(STREAM, events - events // 2, first=10_000)
     stage.flow(LIST, events - events // 2, first=events // 2)
     done = stage.command("dlq", "replay", "--yes")
-    stage.check(done.returncode == 0, f"replay ended with {done.returncode}: {done.stderr}")
+    stage.check(done.code == 0, f"replay ended with {done.code}: {done.err}")
     stage.everything()
     wanted = {kind: set[int]() for kind in (STREAM, LIST)}
     for flow in stage.flows:
@@ -156,6 +156,6 @@ def _compare(stage: Stage, wanted: dict[int, set[int]]) -> None:
         stage.check(told["sinks"][name]["replaced"] == 0, f"workers of {name} had to be replaced")
     stage.figure("left unreadable in each queue", left, unit="")
     listed = stage.command("dlq", "list", "--json")
-    bad = [line for line in map(json.loads, listed.stdout.splitlines()) if line.get("unreadable")]
-    stage.check(listed.returncode == 0, f"list ended with {listed.returncode}: {listed.stderr}")
+    bad = [line for line in map(json.loads, listed.out.splitlines()) if line.get("unreadable")]
+    stage.check(listed.code == 0, f"list ended with {listed.code}: {listed.err}")
     stage.figure("letters shown as unreadable", len(bad), unit="")
