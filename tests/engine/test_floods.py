@@ -6,11 +6,13 @@ from structlog.testing import capture_logs
 
 from router.config.models import RouteConfig, RouteSink
 from router.engine.delivery.sink_health import SinkHealth
-from router.engine.log_limits import KINDS
+from router.engine.intake.channels import MOST_CHANNELS
+from router.engine.log_limits import CHANNELS, KINDS
 from tests.engine.test_pipeline import GOOD, Run
 
 ROUTES = [RouteConfig(id="x", channels=["x"], sinks=[RouteSink(sink="log")])]
-MANY = 530_000
+MANY = 5 * max(CHANNELS, MOST_CHANNELS)
+"""Channels: several times what is remembered of them, so that what is forgotten is met again and again."""
 
 
 class Clock:
