@@ -29,7 +29,7 @@ demo: $(RUN) ## The tour: sample events, where each goes and why; ends by itself
 	@trap : INT; $(BIN)/event-router demo $(ARGS) || [ $$? -eq 130 ]
 
 test: $(DEV) ## Set up what is missing and run every test, against real servers that the tests start
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 faults: $(DEV) ## Every fault scenario in full, half an hour, and the tables of docs/reliability.md; ARGS='--only killed' for some
 	@$(BIN)/python -m tests.faults.report --write $(ARGS)
