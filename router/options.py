@@ -1,10 +1,9 @@
 """The field types of a sink's options; floor 1. Plugin authors import them from `router.api`.
 
-The router renders fields of type `Template`, `Text`, `Html`, `Url`, `Key`, `Json` and `Addresses` for each delivery;
-the plugin gets plain values. A `Condition` is compiled, and the plugin evaluates it. A `Secret` is never shown. The types
-may be used inside lists, mappings, nested models, `Annotated[…]` and unions: `text: Text | None = None`, `headers:
-dict[str, Template] = {}`, `body: Annotated[str, Text(escape="mrkdwn")] = ""`, `to: Annotated[list[str],
-Addresses(kind="mail")] = []`.
+The router renders fields of type `Template`, `Text`, `Html`, `Url`, `Key`, `Json` and `Addresses` for each delivery; the
+plugin gets plain values. A `Condition` is compiled, and the plugin evaluates it. A `Secret` is never shown. The types may be
+used inside lists, mappings, nested models, `Annotated[…]` and unions: `text: Text | None = None`, `headers: dict[str,
+Template] = {}`, `body: Annotated[str, Text(escape="mrkdwn")] = ""`, `to: Annotated[list[str], Addresses(kind="mail")] = []`.
 """
 
 from __future__ import annotations

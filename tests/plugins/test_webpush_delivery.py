@@ -208,7 +208,7 @@ async def test_an_attempt_that_was_cut_off_does_not_repeat_what_was_sent():
         jane, slow = Browser(service.url, "jane"), Browser(service.url, "slow")
         service.rule = lambda seen: Reply(how="hang") if seen.path == slow.path else CREATED
         event = order(jane, slow)
-        counting = sink.context._http = Counting(sink.context.http)
+        counting = sink.context.http = Counting(sink.context.http)
         first = asyncio.create_task(sink.deliver(event))
         await until(lambda: len(service.requests) == 2 and counting.answers)
         first.cancel()

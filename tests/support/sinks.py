@@ -103,6 +103,10 @@ class FakeContext:
         assert self._http is not None, "this test gives the sink no HTTP client"
         return self._http
 
+    @http.setter
+    def http(self, client: Any) -> None:
+        self._http = client
+
     async def run_blocking(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run in a daemon thread; a cancelled wait leaves the thread running."""
         loop = asyncio.get_running_loop()
