@@ -162,7 +162,7 @@ async def test_a_full_queue_holds_acknowledged_sources_back_and_nobody_else(redi
     assert [int(event.raw) for event in taken] == list(range(100))
     assert receipt.over == list(range(100))
     assert (await one.refreshed()).dropped == {}
-    assert sum("held back" in entry["event"] for entry in logs) == 1
+    assert sum("are paused" in entry["event"] for entry in logs) == 1
 
 
 async def test_a_queue_that_drops_does_so_for_acknowledged_sources_too(redis_server, line):
@@ -404,7 +404,7 @@ async def test_deliveries_that_join_an_entry_while_its_queue_is_full_replace_non
     receipt = stream_entries(pending_stream(redis_server, 6), deliveries=2)
     with structlog.testing.capture_logs() as logs:
         one.put(*entries(6, receipt))
-        await one.until(lambda: [entry for entry in logs if "held back" in entry["event"]])
+        await one.until(lambda: [entry for entry in logs if "are paused" in entry["event"]])
     two.put(*entries(6, receipt))
     one.start()
     taken = await one.deliver_all(6)

@@ -538,7 +538,7 @@ async def test_a_server_that_is_gone_for_a_while(redis_server, make):
             await until(lambda: one.source.in_flight == 0 and not left(client))
             assert hand.refused == []
     told = "the items in flight were deleted from Redis: the 1 item of this router will be delivered, but items of other routers may be lost"
-    assert [line["event"] for line in logs if "gone" in line["event"]] == [told]
+    assert [line["event"] for line in logs if "deleted from Redis" in line["event"]] == [told]
 
 
 async def test_a_group_that_is_lost_is_made_anew_at_the_beginning(redis_server, make):

@@ -87,7 +87,7 @@ def test_plugins_shows_a_folder_and_names_one_that_is_none(drop_in):
     assert (beeper["origin"], beeper["path"]) == (str(drop_in / "plugins"), str(drop_in / "plugins" / "beeper"))
     done = run("plugins", cwd=drop_in)
     assert done.code == 0, done.err
-    assert f"{drop_in}/plugins/halfis not a plugin, because it has no __init__.py" in done.err
+    assert f"{drop_in}/plugins/half is not a plugin, because it has no __init__.py" in done.err
     (drop_in / "plugins" / "beeper" / "sink.py").write_text("1 / 0\n")
     done = run("plugins", cwd=drop_in)
     assert done.code == 1
@@ -280,7 +280,7 @@ def test_a_plugin_may_be_named_too(telex):
 def test_a_type_that_is_not_there_is_2_and_a_plugin_that_failed_is_1(telex):
     done = run("plugins", "telx", cwd=telex)
     assert done.code == 2
-    assert "there is no type of sink or lookup 'telx'" in done.err
+    assert "there is no type of sink or lookup and no plugin named 'telx'" in done.err
     assert "(did you mean `telex`?)" in done.err
     (telex / "plugins" / "office.py").write_text("1 / 0\n")
     done = run("plugins", "office", cwd=telex)

@@ -114,7 +114,7 @@ def test_under_a_service_manager_a_forgotten_variable_is_named_and_the_cures_wor
     folder = write(redis)
     refused = run("run", cwd=folder, env={"NOTIFY_SOCKET": str(folder / "nobody.sock")})
     assert refused.code == 78
-    assert f"{variable} is not set, or empty" in refused.err
+    assert f"{variable} is not set or is empty" in refused.err
     assert f"Set {variable}=redis://HOST:6379" in refused.err
     with Process("run", cwd=folder, env={variable: server.url}, notify=True) as daemon:
         daemon.wait_ready()

@@ -134,7 +134,7 @@ async def test_a_refusal_of_the_mail_server_has_its_class_and_words(tmp_path):
         shown = await sent(tmp_path, "team")
         assert shown.code == Exit.FINDINGS
         assert "failed (transient)" in shown.out
-        assert "asks for 300 s" in shown.out
+        assert "the service asks the router to wait 300 s" in shown.out
         assert box.commands.count("MAIL shop@example.org") == 2, "one attempt is made, and no more"
 
         box.password = "another"

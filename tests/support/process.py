@@ -24,7 +24,7 @@ from tests.support.waiting import PATIENCE, Told, wait_until
 COMMAND = (sys.executable, "-m", "router.cli.main")
 ROOT = Path(__file__).resolve().parents[2]
 
-AT_START = ("LANG", "LC_", "LD_", "PYTHON")
+AT_START = ("LANG", "LC_", "LD_", "PYTHON", "SSL_")
 """How the names of variables begin which Python or the system reads when a process starts, and a fork can't read again."""
 
 
