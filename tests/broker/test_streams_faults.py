@@ -92,7 +92,7 @@ async def test_a_lost_group_goes_on_where_it_was(redis_server, desk, clock, log)
         await until(lambda: not pending(redis_server, "billing"))
         assert desk.payloads == [b"%d" % n for n in range(600)]
         assert source.resets == 1
-        assert len(lines(log, "the consumer group was gone")) == 1
+        assert len(lines(log, "the consumer group was deleted")) == 1
 
 
 async def test_a_lost_group_brings_back_what_is_unsettled_and_what_is_in_hand_is_not_sent_again(
