@@ -30,7 +30,10 @@ class AppriseSink(Sink):
     async def deliver(self, event: Event, options: AppriseOptions) -> None:
         """Send the event to every URL. Raises the error of the delivery, or `PartialError` for the URLs that failed."""
         body = json_line(event).decode() if options.body is None else options.body
-        if not body.strip() and not options.title.strip():
+        title: str = options.title
+        if not body.strip():  # Apprise refuses a title alone
+            title, body = "", title
+        if not body.strip():
             raise PermanentError("the message is empty")
         reached: set[str] = self._reached.pop(event.key, set())
         failures: dict[str, TransientError | PermanentError] = {}
@@ -40,7 +43,7 @@ class AppriseSink(Sink):
             if address in reached:
                 return
             try:
-                await self._context.run_blocking(_send, url, options.title, body)
+                await self._context.run_blocking(_send, url, title, body)
                 reached.add(address)
             except (TransientError, PermanentError) as error:
                 failures[address] = error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from pathlib import Path
@@ -55,6 +56,15 @@ async def test_a_message_is_found_by_key_and_address(redis_server, memory_at):
     many = {("k", str(number)): str(number) for number in range(2_500)}
     await memory.keep(many)
     assert await memory.find(list(many)) == list(many.values())
+
+
+async def test_the_first_messages_may_be_kept_at_the_same_time(redis_server, memory_at):
+    """All of them learn that Redis 7.0 has no expiry of fields. That is no failure of any of them."""
+    memory = memory_at(redis_server.url)
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(4):
+            tasks.create_task(memory.keep({("k", str(number)): "x"}))
+    assert await memory.find([("k", str(number)) for number in range(4)]) == ["x"] * 4
 
 
 async def test_a_message_is_forgotten_after_30_days(redis_server, memory_at, now):

@@ -103,6 +103,15 @@ async def test_an_empty_message_fails_for_good():
     assert type(error) is PermanentError
 
 
+async def test_a_title_alone_is_the_message():
+    """Apprise takes no title without a body, and would refuse it at every attempt."""
+    with HttpService() as service:
+        async with open_sink("apprise", {"urls": to(service.url), **TEXTS}) as sink:
+            await sink.deliver(make_event({"id": 7, "message": ""}))
+    sent = service.requests[0].json()
+    assert (sent["title"], sent["message"]) == ("", "Order 7")
+
+
 async def test_an_attempt_that_was_cut_off_does_not_repeat_what_was_sent():
     async with stand_in() as server:
         server.rule = lambda seen: Reply(how="hang") if seen.path == "/slow" else Reply(200)

@@ -53,23 +53,25 @@ class RedisMessageMemory:
             await self._set({field: values[field] for field in part})
 
     async def _set(self, values: Mapping[str, bytes]) -> None:
+        # Kept for this call: the answer to another call may switch it off while this one waits for its own.
+        by_field = self._fields_expire
         commands: list[tuple[str | bytes | int, ...]] = [
             ("HSET", self._key, *(word for pair in values.items() for word in pair)),
             ("EXPIRE", self._key, KEPT),
             ("HLEN", self._key),
             ("HPEXPIRE", self._key, KEPT * 1000, "FIELDS", len(values), *values)
-            if self._fields_expire
+            if by_field
             else ("HSCAN", self._key, self._cursor, "COUNT", LOOKED_AT),
         ]
         *needed, last = await self._redis.pipeline(commands)
         for answer in needed:
             if isinstance(answer, Exception):
                 raise answer
-        if isinstance(last, SinkError) and self._fields_expire:
+        if isinstance(last, SinkError) and by_field:
             self._fields_expire = False  # an unknown command, or one that the user of the URL may not use
         elif isinstance(last, Exception):
             raise last
-        await self._remove_old([] if isinstance(last, Exception) or self._fields_expire else last, needed[2])
+        await self._remove_old([] if by_field else last, needed[2])
 
     async def _remove_old(self, scanned: Sequence[Any], number: int) -> None:
         """Remove the fields among the `scanned` ones that are too old, and those by which `number` is over the limit."""
