@@ -255,8 +255,11 @@ class AddressError(EventError, ValueError):
 
 
 def text_of(error: BaseException) -> str:
-    """Return the text of an error; empty if its `__str__`, which may be a plugin's, raises."""
+    """Return the text of an error; empty if its `__str__`, which may be a plugin's, raises.
+
+    A lone surrogate, such as that of a file name which is not UTF-8, is written out, because nothing can encode it.
+    """
     try:
-        return str(error)
+        return str(error).encode("utf-8", "backslashreplace").decode()
     except Exception:  # noqa: BLE001  # a plugin's `__str__` may raise anything
         return ""

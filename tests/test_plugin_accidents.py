@@ -2,8 +2,11 @@
 
 import json
 
+import msgspec
 import pytest
 
+from router.engine.calling.accidents import error_text
+from router.errors import TransientError
 from tests.support.daemon import daemon
 
 SECRET = "fictitious-token-12345678"
@@ -117,3 +120,11 @@ async def test_the_place_is_in_the_log_and_the_letter_and_the_traceback_at_debug
     assert SECRET not in router.process.err
     told = [line for line in lines if line["level"] != "debug"]
     assert "nobody's business" not in json.dumps(told)
+
+
+@pytest.mark.parametrize("error", [OSError(2, "No such file", "caf\udce9"), TransientError("caf\udce9")])
+def test_an_error_can_be_encoded_as_json(error):
+    """`status` and the answers of the admin side hold it. A file name that is not UTF-8 has a lone surrogate."""
+    text = error_text(error, lambda words: words)
+    assert json.loads(msgspec.json.encode(text)) == text
+    assert "udce9" in text

@@ -37,7 +37,7 @@ ORIGIN = "send-test"
 
 
 class NoRecipientError(RouterError):
-    """A sink that has no recipient to replace."""
+    """A sink that has no recipient to replace, or a recipient that is empty."""
 
 
 class NotSent(msgspec.Struct, frozen=True):
@@ -68,7 +68,7 @@ class Trial(msgspec.Struct, frozen=True):
 def with_recipient(loaded: Loaded, name: str, address: str) -> Loaded:
     """Return a configuration whose sink `name` writes to another recipient.
 
-    Raises `NoRecipientError` if the sink has none, and `TemplateFaults` for an invalid address.
+    Raises `NoRecipientError` if the sink has none or `address` names none, and `TemplateFaults` for an invalid address.
     """
     sink = loaded.config.sinks[name]
     options = readdressed(sink.options, [address])
@@ -76,6 +76,8 @@ def with_recipient(loaded: Loaded, name: str, address: str) -> Loaded:
         raise NoRecipientError(f"the sink {name} ({loaded.types[name].name}) has no recipient that can be replaced")
     sinks = {**loaded.config.sinks, name: sink.model_copy(update={"options": options})}
     template = compile_options(options, loaded.environment.with_lookups)
+    if not template.literal_recipients:
+        raise NoRecipientError("names no recipient")
     config = loaded.config.model_copy(update={"sinks": sinks})
     return replace(loaded, config=config, templates={**loaded.templates, (name, None): template})
 

@@ -129,13 +129,17 @@ async def test_a_refusal_of_the_mail_server_has_its_class_and_words(tmp_path):
         assert list(found["failure"]["addresses"]) == ["b@example.org"]
         assert found["failure"]["addresses"]["b@example.org"]["class"] == "permanent"
         assert box.reached == ["a@example.org"]
+        for refusing, told in (("b", "the other recipients have got"), ("ab", "no recipient has got the message")):
+            box.recipients = {f"{name}@example.org": ["550 5.1.1 no such user"] for name in refusing}
+            assert told in (await sent(tmp_path, "team")).out
+        before = box.commands.count("MAIL shop@example.org")
 
         box.mail.append("451 4.7.1 come again in 5 minutes")
         shown = await sent(tmp_path, "team")
         assert shown.code == Exit.FINDINGS
         assert "failed (transient)" in shown.out
         assert "the service asks the router to wait 300 s" in shown.out
-        assert box.commands.count("MAIL shop@example.org") == 2, "one attempt is made, and no more"
+        assert box.commands.count("MAIL shop@example.org") == before + 1, "one attempt is made, and no more"
 
         box.password = "another"
         wrong = await document(tmp_path, "team", code=1)
@@ -236,8 +240,10 @@ async def aside(event, options, context):
 
 
 def thread(event, options):
+    if event.payload.get("odd"):
+        return chr(0xD800)
     if event.payload.get("fail"):
-        raise ValueError(f"no {options.key.get_secret_value()}")
+        raise ValueError(f"no {options.key.get_secret_value()}{chr(0xD800)}")
     return f"thread {options.lines[0]}"
 
 
@@ -278,14 +284,23 @@ async def test_plugins_of_every_kind(tmp_path):
     marked = f"[test] {MESSAGE}"
     aside = await document(tmp_path, "aside", "--to", "7, 8")
     assert aside["answer"] == f"send-test ['{marked}', '[test] fixed'] ['7', '8'] ***"
+    for nobody in ("", " , "):
+        assert "names no recipient" in str((await sent(tmp_path, "aside", "--to", nobody)).error)
     assert (await document(tmp_path, "thread"))["answer"] == f"thread {marked}"
+    odd = await document(tmp_path, "thread", "--payload", "-", stdin='{"message": "", "odd": 1}')
+    assert odd["answer"] == "\\ud800"
     assert (await document(tmp_path, "process"))["answer"] == f"process {marked}"
     assert (await document(tmp_path, "several"))["answer"] == f"opened {marked} [test] fixed"
 
     failed = await document(tmp_path, "thread", "--payload", "-", stdin='{"message": "", "fail": 1}', code=1)
-    place = PLUGIN.strip().splitlines().index('        raise ValueError(f"no {options.key.get_secret_value()}")') + 2
+    place = (
+        PLUGIN.strip()
+        .splitlines()
+        .index('        raise ValueError(f"no {options.key.get_secret_value()}{chr(0xD800)}")')
+        + 2
+    )
     assert failed["failure"]["class"] == "transient"
-    assert failed["failure"]["text"] == f"ValueError: no *** (plugins/kinds.py, line {place})"
+    assert failed["failure"]["text"] == f"ValueError: no ***\\ud800 (plugins/kinds.py, line {place})"
     assert failed["rendered"]["lines"] == ["", "[test] fixed"], "an empty text stays empty"
 
 

@@ -127,14 +127,14 @@ def _delivery(delivery: SimulatedDelivery) -> dict[str, Any]:
 
 
 def encodable(value: Any) -> Any:
-    """Return a value with integers beyond 64 bits as raw JSON, because the encoder refuses them."""
+    """Return a value that JSON can hold: integers beyond 64 bits as raw JSON, and lone surrogates written out."""
     if isinstance(value, Mapping):
         return {str(key): encodable(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [encodable(each) for each in value]
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _LARGEST:
         return msgspec.Raw(str(value).encode())
-    return value
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 # For people

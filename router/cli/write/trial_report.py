@@ -66,7 +66,7 @@ class Report:
             "excluded": self._excluded,
             "rendered": None if rendered is None else encodable(self._options()),
             "delivered": trial.delivered,
-            "answer": self._answer(),
+            "answer": encodable(self._answer()),
             "seconds": None if attempt is None else round(attempt.seconds, 3),
             "failure": self._failure(),
         }
@@ -121,7 +121,8 @@ class Report:
         )
         if (wait := failure["retry_after"]) is not None:
             yield Line("", f"the service asks the router to wait {wait:g} s")
-        yield Line("", _NEXT[failure["class"]])
+        nobody = len(failure.get("addresses", ())) == len(self._to) > 0
+        yield Line("", "no recipient has got the message" if nobody else _NEXT[failure["class"]])
 
     def _failure(self) -> dict[str, Any] | None:
         """Return the class and text of the failure, and the failure of each address; None if the message was delivered."""

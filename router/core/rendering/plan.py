@@ -119,9 +119,13 @@ class OptionsTemplate:
     def _literally(self) -> Rendered | None:
         if self.static is None:
             return None
-        found = {each.path: each.literal for each in self._addresses}
         keys = {each.name: text for each in self._keys if (text := each.text({}))}
-        return Rendered(self.static, self._all(found), text=self._text, keys=keys)
+        return Rendered(self.static, self.literal_recipients, text=self._text, keys=keys)
+
+    @property
+    def literal_recipients(self) -> tuple[str, ...]:
+        """The recipients that stand in the options without a template, each once."""
+        return self._all({each.path: each.literal for each in self._addresses})
 
     @property
     def has_keys(self) -> bool:

@@ -191,14 +191,15 @@ def _memory_beside_redis(draft: Draft) -> None:
         if isinstance(source, PubSubConfig):
             continue
         reached = _reached(draft, name, source.reads)
-        others = ", ".join(sorted(sink for sink in reached if _queue(draft, sink) == "redis"))
+        others = sorted(sink for sink in reached if _queue(draft, sink) == "redis")
         for sink in sorted(reached):
             if others and _queue(draft, sink) == "memory" and sink not in noted:
                 noted.add(sink)
                 entries = counted(source.max_in_flight, "entry", "entries")
+                get = "gets" if len(others) == 1 else "get"
                 message = (
                     f"the queue of this sink is in memory: while the sink fails, the router reads only {entries} of {name} "
-                    f"(`max_in_flight`), and {others} gets nothing new from it; `queue: redis` avoids this"
+                    f"(`max_in_flight`), and {', '.join(others)} {get} nothing new from it; `queue: redis` avoids this"
                 )
                 draft.remark(message, draft.entries("sinks")[sink], "note")
 
