@@ -66,7 +66,8 @@ def asked(bench: Workbench, given: Given) -> Answers:
         answers = _ask_channels(bench, answers)
     if given.sink is None:
         _say("Where do events go? Choose the type of the sink.")
-        named = _prompt("Sink", answers.sink.name, allowed=sorted(bench.plugins.sinks))
+        allowed = sorted(name for name, sink in bench.plugins.sinks.items() if not sink.runs_programs)
+        named = _prompt("Sink", answers.sink.name, allowed=allowed)
         answers = answers._replace(sink=bench.plugins.sinks[named])
     while questions := _unanswered(answers):
         answers = _until_good(bench, partial(_ask_about_sink, answers, questions[0]))
@@ -146,7 +147,13 @@ def _of_options(bench: Workbench, given: Given) -> Answers:
 def _sink(bench: Workbench, name: str) -> SinkType:
     if name not in bench.plugins.sinks:
         raise click.UsageError(f"--sink: {unknown_type(name, bench.plugins)}")
-    return bench.plugins.sinks[name]
+    sink = bench.plugins.sinks[name]
+    if sink.runs_programs:
+        raise click.UsageError(
+            f"--sink: a sink of type {name} runs programs, which `init` does not allow for you: choose another type, and add "
+            "this sink and `allow_commands: true` to the configuration yourself"
+        )
+    return sink
 
 
 def _until_good(bench: Workbench, ask: Callable[[], Answers]) -> Answers:
