@@ -225,7 +225,7 @@ async def test_redis_gets_the_entry_and_nothing_else(tmp_path, redis_server):
 # --- plugins ----------------------------------------------------------------------------------------------------------
 
 PLUGIN = """
-from router.api import Addresses, Secret, SinkOptions, Text, hookimpl
+from router.api import Addresses, GoneError, Secret, SinkOptions, Text, hookimpl
 
 
 class Options(SinkOptions):
@@ -240,6 +240,8 @@ async def aside(event, options, context):
 
 
 def thread(event, options):
+    if event.payload.get("gone"):
+        raise GoneError("HTTP 410")
     if event.payload.get("odd"):
         return chr(0xD800)
     if event.payload.get("fail"):
@@ -292,6 +294,8 @@ async def test_plugins_of_every_kind(tmp_path):
     assert (await document(tmp_path, "process"))["answer"] == f"process {marked}"
     assert (await document(tmp_path, "several"))["answer"] == f"opened {marked} [test] fixed"
 
+    gone = await document(tmp_path, "thread", "--payload", "-", stdin='{"message": "", "gone": 1}', code=1)
+    assert gone["failure"] == {"class": "gone", "text": "HTTP 410", "retry_after": None}
     failed = await document(tmp_path, "thread", "--payload", "-", stdin='{"message": "", "fail": 1}', code=1)
     place = (
         PLUGIN.strip()

@@ -19,7 +19,7 @@ from router.core.delivery.preparation import shown
 from router.core.delivery.retry import requested_delay
 from router.engine.calling.accidents import error_text
 from router.engine.trial_delivery import Trial
-from router.errors import PartialError, PermanentError, PluginError, Reason, SinkError
+from router.errors import GoneError, PartialError, PermanentError, PluginError, Reason, SinkError
 from router.escaping import cut
 from router.events import Event
 from router.ops.loading import Loaded
@@ -29,6 +29,7 @@ _OPTION = 8  # columns before an option, as in `explain`
 _NEXT = {
     "transient": "the router would retry this delivery",
     "permanent": "the router would not retry this delivery: it would become a dead letter",
+    "gone": "the address no longer exists: the router would suppress this delivery",
     "sink": "the sink is at fault, not the message: the router would hold back all deliveries of the sink",
     "partial": "the other recipients have got the message",
 }
@@ -167,4 +168,6 @@ def _class_of(error: Exception) -> str:
         return "partial"
     if isinstance(error, SinkError):
         return "sink"
+    if isinstance(error, GoneError):
+        return "gone"
     return "permanent" if isinstance(error, PermanentError | PluginError) else "transient"
