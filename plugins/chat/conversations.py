@@ -95,7 +95,7 @@ class Conversations:
             try:
                 return await self._sender.edit(known[update], message), {update: known[update]}
             except PermanentError as error:
-                self._tell("a message could not be changed, and was sent anew", error)
+                self._tell("a message can't be changed, so it is sent anew", error)
                 del known[update]
         first = known.get(thread)
         answer: Seen | None = None
@@ -103,7 +103,7 @@ class Conversations:
             try:
                 answer = await self._sender.send(address, message._replace(answers=first))
             except PermanentError as error:
-                self._tell("a message could not be answered: its thread begins anew", error)
+                self._tell("a message can't be answered, so its thread begins anew", error)
                 first = None
         if answer is None:
             answer = await self._sender.send(address, message)

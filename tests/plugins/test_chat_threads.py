@@ -73,7 +73,7 @@ async def test_later_messages_of_a_key_answer_the_first_one(redis_server):
                 await sink.deliver(order(1, text))
             assert shown(service) == [("g", None), ("h", "g")]
             (told,) = sink.context.logged
-            assert told["event"] == "a message could not be answered: its thread begins anew"
+            assert told["event"] == "a message can't be answered, so its thread begins anew"
 
 
 async def test_later_messages_of_a_key_replace_the_earlier_one(redis_server):
@@ -87,7 +87,7 @@ async def test_later_messages_of_a_key_replace_the_earlier_one(redis_server):
                 await sink.deliver(order(1, text))
             assert shown(service) == [("e", None)]
             (told,) = sink.context.logged
-            assert told["event"] == "a message could not be changed, and was sent anew"
+            assert told["event"] == "a message can't be changed, so it is sent anew"
 
 
 async def test_a_thread_may_have_messages_that_are_replaced(redis_server):
