@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from router.core.rendering.addresses import address_of
 from router.core.rendering.walk import kind_of
 from router.errors import Reason, text_of
-from router.options import Addresses
+from router.options import Addresses, Text
 
 HIDDEN = "***"
 
@@ -113,7 +113,7 @@ def _in_base64(secret: bytes) -> set[str]:
 
 
 def plain_options(value: Any, *, whole: bool = False) -> Any:
-    """Return options as plain values, as far as they were set; credentials are hidden.
+    """Return options as plain values, as far as they were set or are messages; credentials are hidden.
 
     Recipients that are mappings or URLs with credentials are replaced by their addresses, unless `whole`.
     """
@@ -126,7 +126,7 @@ def plain_options(value: Any, *, whole: bool = False) -> Any:
                 getattr(value, name) if whole else _addressed(fields[name], getattr(value, name)), whole=whole
             )
             for name in fields
-            if name in value.model_fields_set
+            if name in value.model_fields_set or _is_message(fields[name], getattr(value, name))
         }
     if isinstance(value, Mapping):
         return {key: plain_options(each, whole=whole) for key, each in value.items()}
@@ -135,9 +135,19 @@ def plain_options(value: Any, *, whole: bool = False) -> Any:
     return value
 
 
+def _is_message(field: FieldInfo, value: Any) -> bool:
+    """Return whether the value of a field is a text for people. It is sent whether it was set or is the default."""
+    return isinstance(value, str) and bool(value) and isinstance(_marker(field), Text)
+
+
+def _marker(field: FieldInfo) -> Any:
+    """Return the marker in the annotation of a field, or None."""
+    return kind_of(Annotated[field.annotation, None, *field.metadata])[1]
+
+
 def _addressed(field: FieldInfo, value: Any) -> Any:
     """Return the value of a field; for recipients that are more than an address, their addresses."""
-    marker = kind_of(Annotated[field.annotation, None, *field.metadata])[1]
+    marker = _marker(field)
     if not isinstance(marker, Addresses) or marker.known_by is None or not isinstance(value, list):
         return value
     return [address_of(each, marker) for each in value]

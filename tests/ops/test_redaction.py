@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from router.ops.redaction import Redactor, plain_options
-from router.options import Addresses, Secret, SinkOptions
+from router.options import Addresses, Html, Secret, SinkOptions, Text
 
 LONG = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=8, max_size=40)
 AROUND = st.binary(max_size=7)
@@ -108,3 +108,17 @@ def test_options_show_the_addresses_of_recipients_that_hold_credentials() -> Non
     options = Recipients.model_construct(devices=[{"id": "a", "key": "k"}], urls=["tgram://token"], token=Secret("t"))
     assert plain_options(options) == {"devices": ["a"], "urls": ["tgram"], "token": "***"}
     assert plain_options(options, whole=True)["urls"] == ["tgram://token"]
+
+
+class Messages(SinkOptions):
+    """Messages with defaults."""
+
+    number: str
+    text: Text = Text("A new order")
+    mail: Annotated[str, Html()] = ""
+    color: str = "red"
+
+
+def test_a_message_is_shown_if_it_is_the_default_too() -> None:
+    assert plain_options(Messages(number="5")) == {"number": "5", "text": "A new order"}
+    assert plain_options(Messages(number="5", mail="<b>hi</b>"))["mail"] == "<b>hi</b>"
