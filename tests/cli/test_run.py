@@ -1,5 +1,6 @@
 """`event-router run` as a process: readiness, what it says and where, its exit codes, and the embedded server."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -18,7 +19,7 @@ import redis
 
 from tests.support.process import COMMAND, ROOT, Process, environment, run
 from tests.support.redis import RedisServer
-from tests.support.waiting import PATIENCE, wait_until
+from tests.support.waiting import PATIENCE, block, looks, wait_until
 
 GOOD = '{"user_id": 42, "message": "Your order is on its way!"}'
 
@@ -259,14 +260,7 @@ def test_publish_finds_the_embedded_server(example):
 def test_another_redis_on_6379_is_said_and_the_printed_cure_listens_to_it(example, line, variable):
     with (example / "config.example.yaml").open("a") as file:
         file.write(line + "\n")
-    started = None
-    if not port_answers(6379):
-        started = RedisServer("valkey", example / "foreign")
-        started.port = 6379
-        try:
-            started.start()
-        except RuntimeError:
-            pytest.skip("port 6379 can't be had")
+    started = redis_on_6379(example / "foreign")
     try:
         with Process("run", "-c", "config.example.yaml", cwd=example) as daemon:
             assert address(daemon) != 6379
@@ -281,6 +275,23 @@ def test_another_redis_on_6379_is_said_and_the_printed_cure_listens_to_it(exampl
     finally:
         if started:
             started.kill()
+
+
+def redis_on_6379(folder):
+    """A server of the test's own on port 6379; None if another Redis keeps the port, as on a developer's machine.
+
+    The embedded server of another test, or of another run of the suite, soon gives it back.
+    """
+    for pause in looks(20.0):
+        if not port_answers(6379):
+            server = RedisServer("valkey", folder)
+            server.port = 6379
+            with contextlib.suppress(RuntimeError):
+                return server.start()
+        block(pause)
+    if not port_answers(6379):
+        pytest.skip("port 6379 can't be had")
+    return None
 
 
 def port_answers(port):
