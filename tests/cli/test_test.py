@@ -198,7 +198,7 @@ def test_coverage_and_mutants(tested):
         "route  sink",
         "more   -",
         "more   audit",
-        "3 mutants: 1 noticed, 2 survived; no test misses with:",
+        "3 mutants: 1 noticed, 2 survived. All tests pass with each of these changes:",
         f"  ✗ config.yaml:{line}:45: route more: `match` negated: a == 1",
         f"    {NOT_TAKEN}",
         f"  ✗ config.yaml:{line}:5: route more dropped",

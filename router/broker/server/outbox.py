@@ -128,7 +128,7 @@ class Outbox:
         return await self.link.script(self._script, batch.keys, (number, *batch.words))
 
     async def _pause(self, delay: float) -> None:
-        """Wait before the next attempt, at most `HURRIED` seconds once the outbox is drained."""
+        """Wait before the next attempt; from the start of `drain` on, at most `HURRIED` seconds."""
         if self._hurry.is_set():
             await asyncio.sleep(min(delay, HURRIED))
             return

@@ -220,7 +220,7 @@ def _scopes(told: Document) -> list[Text]:
 def _routes(told: Document, rates: Rates | None) -> list[RenderableType]:
     from rich.text import Text
 
-    # A router of an older version, which has not been restarted yet, does not count them.
+    # A router that still runs an older version gives no `routes`: it does not count the events of routes.
     events = {name: route["events"] for name, route in told.get("routes", {}).items()}
     shown = set(sorted(events, key=lambda name: -events[name])[:MOST_ROUTES])
     rows = [

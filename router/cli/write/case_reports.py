@@ -138,7 +138,8 @@ def _show_coverage(covered: Mapping[str, Any]) -> None:
 def _show_mutants(mutants: Mapping[str, Any]) -> None:
     survived = mutants["survived"]
     noticed = mutants["tried"] - len(survived)
-    left = f", {len(survived)} survived; no test misses with:" if survived else ""
+    which = "this change" if len(survived) == 1 else "each of these changes"
+    left = f", {len(survived)} survived. All tests pass with {which}:" if survived else ""
     say(f"{counted(mutants['tried'], 'mutant')}: {noticed} noticed{left}")
     last = None
     for each in survived:

@@ -107,7 +107,10 @@ def _is_among(refused: Test, tests: Sequence[Test]) -> bool:
 
 
 def _no_value_meets(tests: Sequence[Test], nodes: Sequence[Node]) -> bool:
-    """Return whether certainly no value meets all tests. `nodes` are the clauses of the tests, and negated clauses."""
+    """Return whether certainly no value meets all tests.
+
+    `nodes` are all clauses about the same path: those of the tests, and negated ones.
+    """
     kinds = _KINDS.intersection(*map(_kinds, tests))
     if not kinds:
         return True

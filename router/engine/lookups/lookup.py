@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
-from typing import Protocol
+from collections.abc import Collection, Iterable, Sequence
+from typing import Protocol, cast
 
 import structlog
 
@@ -14,6 +14,7 @@ from router.core.accounts.snapshot import Fault, LookupStatus
 from router.core.delivery.retry import requested_delay
 from router.core.lookups.finding import Answer
 from router.core.lookups.record_cache import RecordCache
+from router.core.rendering.sandbox.lookup_records import Record
 from router.engine.delivery.sink_health import SinkHealth
 from router.engine.lookups.store_call import Store, StoreCall
 from router.errors import TransientError, text_of
@@ -118,7 +119,10 @@ class Lookup:
         known, unknown = ({}, list(keys)) if self._cache is None else self._cache.get(keys, now)
         self._hits += len(known)
         self._misses += len(unknown)
-        return {**known, **await self._fetched(unknown, now)} if unknown else {**known}
+        if not unknown:
+            return {**known}
+        fetched = await self._fetched(unknown, now)
+        return {**known, **fetched} if known else fetched
 
     async def _fetched(self, keys: list[str], now: float) -> dict[str, Answer]:
         """Return the answers for keys that are not in the cache."""
@@ -169,10 +173,10 @@ class Lookup:
         failures = [answer for answer in answers if isinstance(answer, Exception)]
         self._errors += len(failures)
         if self._cache is not None and not failed:
-            records = zip(call.keys, answers, strict=True)
-            self._cache.put(
-                ((key, answer) for key, answer in records if not isinstance(answer, Exception)), self._clock.monotonic()
-            )
+            found: Iterable[tuple[str, Answer]] = zip(call.keys, answers, strict=True)
+            if failures:
+                found = ((key, answer) for key, answer in found if not isinstance(answer, Exception))
+            self._cache.put(cast("Iterable[tuple[str, Record | None]]", found), self._clock.monotonic())
         self._judge([each for each in failures if isinstance(each, TransientError)], len(answers), away=failed)
 
     def _judge(self, failures: Sequence[TransientError], keys: int, *, away: bool) -> None:

@@ -51,7 +51,7 @@ class Run:
         bounded(size)
         self.made += size
         if self.made > MAX_MADE:
-            raise OverflowError(f"its steps make more than {MAX_MADE:,} characters and list items together")
+            raise OverflowError(f"its steps make more than {MAX_MADE:,} characters and list items in total")
 
 
 current: ContextVar[Run] = ContextVar("rendering")
