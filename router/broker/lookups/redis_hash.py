@@ -30,17 +30,18 @@ class RedisHashes:
             found = await self._link.pipeline(commands, texts=True)
         except Exception as error:  # noqa: BLE001  # `explain` has a message for every error
             raise self._away(error) from None
-        return [self._record(answer) for answer in found]
+        return [Record.of_texts(answer) if type(answer) is list and answer else self._other(answer) for answer in found]
 
     def _away(self, error: Exception) -> TransientError:
         return TransientError(str(client.explain(error, self._server.shown)))
 
-    def _record(self, answer: object) -> Record | Exception | None:
-        if isinstance(answer, failures.ResponseError):
-            if answers.said(answer).startswith("WRONGTYPE"):
-                return PermanentError("the key is not a hash")
-            return self._away(answer)
-        return Record.of_texts(answer) if isinstance(answer, list) and answer else None
+    def _other(self, answer: object) -> Exception | None:
+        """Return the error of a key; None for a key that does not exist."""
+        if not isinstance(answer, failures.ResponseError):
+            return None
+        if answers.said(answer).startswith("WRONGTYPE"):
+            return PermanentError("the key is not a hash")
+        return self._away(answer)
 
     async def close(self) -> None:
         """Close the connection."""

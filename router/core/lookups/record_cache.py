@@ -48,7 +48,8 @@ class RecordCache:
             return
         entries = self._entries
         for key, record in records:
-            entries.pop(key, None)
+            if key in entries:
+                entries.move_to_end(key)
             entries[key] = (now, record)
-        while len(entries) > self._most:
+        for _ in range(len(entries) - self._most):
             entries.popitem(last=False)
