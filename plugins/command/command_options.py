@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
@@ -22,10 +23,12 @@ _CURE = 'values of an event stand after `--`, as in [PROGRAM, --, "{{ payload.us
 
 # Programs that take their first operand for a program, and ssh, which gives all operands to a shell.
 _SHELLS = frozenset(
-    "ash bash busybox csh dash fish ksh lua node perl php python ruby sh tcsh zsh doas env nice nohup setsid stdbuf sudo xargs".split()  # noqa: SIM905  # short
+    "ash bash busybox csh dash fish ksh lua node perl php python ruby sh tcsh zsh doas env ionice nice nohup setsid "  # noqa: SIM905  # short
+    "stdbuf sudo systemd-run timeout unshare xargs".split()
 )
 _REMOTE_SHELLS = frozenset({"ssh", "rsh"})
 _VERSION = re.compile(r"[\d.]+$")
+_CODE = re.compile(r"-[a-z]*c|-m")  # options before code or a module, of shells and of Python
 
 
 def _plain(text: str) -> str:
@@ -130,24 +133,26 @@ def _faults(argv: Sequence[str]) -> Iterator[tuple[int, str]]:
     after = [place for place in range(mark + 1, len(argv)) if is_template(argv[place])]
     if not after:
         return
-    runner, operands = _runner(argv[:mark])
-    if runner in _REMOTE_SHELLS:
-        yield after[0], f"{runner} gives this value to a shell, which would run it: let the program read it from stdin"
-    elif runner in _SHELLS and not operands and after[0] == mark + 1:
-        yield (
-            after[0],
-            f"{runner} would run this value as a program: write the script, or the program, before `--`",
-        )
+    called = [_called(word) for word in argv[:mark]]
+    remote = next((name for name in called if name in _REMOTE_SHELLS), None)
+    runners = [place for place, name in enumerate(called) if name in _SHELLS]
+    if remote is not None:
+        yield after[0], f"{remote} gives this value to a shell, which would run it: let the program read it from stdin"
+    elif runners and after[0] == mark + 1 and not _has_script(argv[runners[-1] + 1 : mark]):
+        cure = "write the absolute path of the script or the program before `--`"
+        yield after[0], f"{called[runners[-1]]} would run this value as a program: {cure}"
 
 
-def _runner(words: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """Return the name of the last shell or launcher of a command line and its operands: of `env sh -c` it is `sh`."""
-    name, operands = _called(words[0]), words[1:]
-    while True:
-        operands = [word for word in operands if not word.startswith("-") and not (name == "env" and "=" in word)]
-        if name not in _SHELLS or not operands or _called(operands[0]) not in _SHELLS | _REMOTE_SHELLS:
-            return name, operands
-        name, operands = _called(operands[0]), operands[1:]
+def _has_script(words: Sequence[str]) -> bool:
+    """Return whether the words after a shell or launcher name what it runs: by its path, or as the code after an option.
+
+    Any other word may be the value of an option, such as the user in `sudo -u www-data`.
+    """
+    return any(
+        word.startswith("/") or (before is not None and _CODE.fullmatch(before) and not word.startswith("-"))
+        for before, word in itertools.pairwise([None, *words])
+        if word is not None
+    )
 
 
 def _called(program: str) -> str:

@@ -57,8 +57,8 @@ class WebPushSink(Sink):
     def __init__(self, options: WebPushOptions) -> None:
         self._options = options
         self._blame = Blame()
-        # By delivery: the endpoints that took the message before the attempt was cut off. The next attempt skips them.
-        self._reached = Recent(REMEMBERED_DELIVERIES)
+        # By delivery: the answers and failures of the endpoints before the attempt was cut off. The next attempt skips them.
+        self._known = Recent(REMEMBERED_DELIVERIES)
         self._warned_at = float("-inf")
 
     async def open(self, context: SinkContext) -> None:
@@ -76,13 +76,14 @@ class WebPushSink(Sink):
         if options.urgency not in URGENCIES:
             raise PermanentError(f"`urgency` is {options.urgency[:20]!r}, it must be one of {', '.join(URGENCIES)}")
         message = options.notification(_tag(event), event)
-        reached: dict[str, str] = self._reached.pop(event.key, {})
-        failures: dict[str, Failure] = {}
+        reached: dict[str, str]
+        failures: dict[str, Failure]
+        reached, failures = self._known.pop(event.key, ({}, {}))
         turns = asyncio.Semaphore(AT_A_TIME)
 
         async def one(value: Mapping[str, object]) -> None:
             endpoint = str(value["endpoint"])
-            if endpoint in reached:
+            if endpoint in reached or endpoint in failures:
                 return
             try:
                 async with turns:
@@ -95,7 +96,7 @@ class WebPushSink(Sink):
                 for value in options.subscriptions:
                     tasks.create_task(one(value))
         except asyncio.CancelledError:
-            self._reached[event.key] = reached
+            self._known[event.key] = reached, failures
             raise
         if failures:
             raise _joint(failures, len(options.subscriptions))

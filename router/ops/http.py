@@ -123,7 +123,10 @@ class GuardedClient:
         header). No error contains the URL.
         """
         failure: DeliveryError
-        await import_aiohttp()
+        try:
+            await import_aiohttp()
+        except Exception as error:
+            raise TransientError(f"the HTTP client can't be loaded ({type(error).__name__})") from error
         allow_private = allow_private or self._allow_private
         try:
             fields = _headers(headers, json is not None)

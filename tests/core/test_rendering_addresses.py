@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from router.core.rendering import TemplateEnvironment, TemplateFaults, compile_options
 from router.core.rendering.addresses import urls_in
+from router.core.rendering.adjustments import restricted
 from router.errors import AddressError, Reason, TemplateError
 from router.options import Addresses, SinkOptions
 from tests.support.cost import cost, mebibyte
@@ -364,3 +365,17 @@ def test_one_event_names_a_thousand_addresses_at_most() -> None:
     assert len(render({"a": [*thousand, "a7@EXAMPLE.org"]}, to="{{ payload.a }}").addresses) == 1000
     with pytest.raises(AddressError, match="more than 1,000 addresses"):
         render({"a": [*thousand, "b@example.org"]}, to="{{ payload.a }}")
+
+
+class Several(SinkOptions):
+    """Recipients that are more than their address."""
+
+    devices: Annotated[list[Any], Addresses(known_by="id")]
+    urls: Annotated[list[str], Addresses(known_by=lambda url: url.partition("://")[0])]
+    to: Annotated[list[str], Addresses()]
+
+
+def test_only_the_allowed_recipients_are_kept_by_their_addresses() -> None:
+    options = Several.model_construct(devices=[{"id": "a"}, {"id": "b"}], urls=["x://1", "y://2"], to=["a", "c"])
+    kept = restricted(options, {"a", "x"})
+    assert (kept.devices, kept.urls, kept.to) == ([{"id": "a"}], ["x://1"], ["a"])

@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from router.engine.calling.plugin_processes import PluginProcesses
-from router.errors import PartialError, PermanentError, Reason, SinkError, TransientError
+from router.errors import GoneError, PartialError, PermanentError, Reason, SinkError, TransientError
 from router.options import Addresses, SinkOptions, Template, Text
 from tests.support.engine import SteppedClock, bench, make_event
 from tests.support.waiting import block, stays, until
@@ -652,6 +652,17 @@ async def test_a_process_gives_the_answer_of_its_sink(tmp_path: Path):
     )
     processes = PluginProcesses(kind)
     assert await processes.deliver(make_event(b'"good"'), options) == "id 1"
+    processes.close()
+
+
+async def test_a_process_says_that_an_address_is_gone(tmp_path: Path):
+    raising = PROCESS_PLUGIN.replace("import PermanentError,", "import GoneError, PermanentError,").replace(
+        'raise PermanentError("never")', 'raise GoneError("410")'
+    )
+    kind, options = process_plugin(tmp_path, "work.py", raising)
+    processes = PluginProcesses(kind)
+    with pytest.raises(GoneError, match="410"):
+        await processes.deliver(make_event(b'"permanent"'), options)
     processes.close()
 
 

@@ -16,7 +16,7 @@ from router.errors import PermanentError, SinkError, TransientError
 from router.events import json_line
 from tests.support.engine import SteppedClock, bench
 from tests.support.engine import make_event as engine_event
-from tests.support.programs import is_alive, numbers, zombies
+from tests.support.programs import children, is_alive, numbers, zombies
 from tests.support.sinks import FakeContext, make_event, open_sink, plugin_module, sink_type, validate
 from tests.support.waiting import PATIENCE, until
 
@@ -26,9 +26,9 @@ LARGE = "x" * 4_000_000
 @pytest.fixture(autouse=True)
 async def no_zombies():
     """No program of a test stays in the table of processes; children of other tests may."""
-    before = set(zombies())
+    before = children().keys()
     yield
-    await until(lambda: not set(zombies()) - before, "for all programs to be waited for")
+    await until(lambda: not zombies() - before, "for all programs to be waited for")
 
 
 async def end_of(values, event=None):

@@ -219,6 +219,23 @@ async def test_an_attempt_that_was_cut_off_does_not_repeat_what_was_sent():
         assert [seen.path for seen in service.requests].count(jane.path) == 1
 
 
+async def test_an_attempt_that_was_cut_off_does_not_ask_again_who_has_failed():
+    async with pushing() as (service, sink):
+        old, slow = Browser(service.url, "old"), Browser(service.url, "slow")
+        service.rule = lambda seen: Reply(how="hang") if seen.path == slow.path else Reply(410)
+        event = order(old, slow)
+        counting = sink.context.http = Counting(sink.context.http)
+        first = asyncio.create_task(sink.deliver(event))
+        await until(lambda: len(service.requests) == 2 and counting.answers)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        service.rule = None
+        error = await failure(sink, event)
+        assert {endpoint: type(each) for endpoint, each in error.failures.items()} == {old.endpoint: GoneError}
+        assert [seen.path for seen in service.requests].count(old.path) == 1
+
+
 async def test_a_push_service_without_an_answer_is_the_failure_of_its_browsers_alone(monkeypatch):
     async with pushing() as (service, sink):
         jane, slow = Browser(service.url, "jane"), Browser(service.url, "slow")

@@ -27,16 +27,21 @@ def is_alive(process: int) -> bool:
     return state_of(process) not in {"", "Z", "X"}
 
 
-def zombies() -> list[int]:
+def zombies() -> set[int]:
     """The children of this process that have ended and are not waited for."""
-    found = []
+    return {child for child, state in children().items() if state == "Z"}
+
+
+def children() -> dict[int, str]:
+    """The children of this process, with the letter of each one's state."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             fields = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         except OSError:
             continue
-        if fields[0] == "Z" and int(fields[1]) == os.getpid():
-            found.append(int(folder.name))
+        if int(fields[1]) == os.getpid():
+            found[int(folder.name)] = fields[0]
     return found
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 from pydantic import BaseModel
 
+from router.core.rendering.addresses import address_of
 from router.core.rendering.plan import escape_of
 from router.core.rendering.walk import Leaf, Marker, Part, Path, walk
 from router.options import Addresses, Html, SinkOptions, Text, Url, is_template
@@ -76,7 +77,7 @@ def restricted(options: SinkOptions, allowed: Collection[str]) -> SinkOptions:
     def leaf(marker: Marker, value: object, _path: Path, _model: BaseModel) -> Part:
         if not isinstance(marker, Addresses) or not marker.recipients or not isinstance(value, list):
             return Part(value, None)
-        return Part([address for address in value if address in allowed], None)
+        return Part([each for each in value if address_of(each, marker) in allowed], None)
 
     return _changed(options, leaf)
 

@@ -74,6 +74,12 @@ def only_integers(document: Any, path: Path) -> bool:
     return isinstance(found, Mapping) and {"integer", "number"}.intersection(_types(found)) == {"integer"}
 
 
+def may_be_object(document: Any, path: Path) -> bool:
+    """Return whether a schema may allow an object at a path; True if it is unknown."""
+    found = _walk(document, path)
+    return not isinstance(found, Mapping) or "object" in _types(found)
+
+
 def _walk(document: Any, path: Path) -> Mapping[str, Any] | _Blocked | None:
     """Return the schema of the values at a path; None if it is unknown or not understood."""
     schema = resolved(document, document)

@@ -17,7 +17,7 @@ from typing import Any
 
 from router.engine.calling import accidents
 from router.engine.calling.threads import DaemonThreads
-from router.errors import PartialError, PermanentError, SinkError, TransientError, text_of
+from router.errors import GoneError, PartialError, PermanentError, SinkError, TransientError, text_of
 from router.events import Event
 from router.options import SinkOptions
 from router.plugin_contracts import SinkType
@@ -30,7 +30,7 @@ _Failure = tuple[str, str, dict[str, Any]]
 """An error in the form sent between processes: class name, text, other arguments."""
 
 _ACCIDENT = accidents.RemoteError.__name__
-_ERRORS = {kind.__name__: kind for kind in (TransientError, PermanentError, SinkError)}
+_ERRORS = {kind.__name__: kind for kind in (TransientError, PermanentError, GoneError, SinkError)}
 
 
 class PluginProcesses:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from router.core.conditions.clauses import Clause, Test, shown
+from router.core.conditions.paths import Path
 from router.core.rendering import TemplateEnvironment
 from router.core.rendering.compared_values import Compared, comparisons
 from router.core.rendering.sandbox.values import dotted
+from router.core.wiring.schema_values import may_be_object
 from router.ops.loading.checking import compiling
 from router.ops.loading.checking.fields.match_fields import refused_by_all, refused_text
 from router.ops.loading.checking.fields.template_fields import TemplateUses, Use, templates_of
@@ -64,6 +66,8 @@ def _finding(compared: Compared, use: Use) -> str | None:
     if use.schemas is None or not all(isinstance(part, str) or _is_index(part) for part in rest):
         return None
     path = tuple(part for part in rest if isinstance(part, str | int))
+    if compared.operator == "contains" and isinstance(compared.value, str) and _may_be_object(path, use):
+        return None  # `in` looks among the keys of an object
     operator = "eq" if compared.operator == "ne" else compared.operator
     wanted = (compared.value,) if operator == "contains" else compared.value
     clause = Clause(path, (Test(operator, wanted),))
@@ -79,6 +83,11 @@ def _finding(compared: Compared, use: Use) -> str | None:
     elif refusal.cure.startswith("; write `{contains"):
         refusal = refusal._replace(cure=f"; write `{shown(compared.value)} in {dotted(compared.path)}`")
     return refused_text(refusal, use)
+
+
+def _may_be_object(path: Path, use: Use) -> bool:
+    assert use.schemas is not None
+    return any(rule.schema is not None and may_be_object(rule.schema.document, path) for rule in use.schemas)
 
 
 def _is_index(part: object) -> bool:
