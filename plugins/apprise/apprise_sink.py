@@ -19,8 +19,8 @@ class AppriseSink(Sink):
 
     def __init__(self, options: AppriseOptions) -> None:
         self._options = options
-        # By delivery: the addresses that have the message of an attempt that was cut off. The next attempt skips them.
-        self._reached = Recent(REMEMBERED_DELIVERIES)
+        # By delivery: what the addresses of an attempt said before it was cut off. The next attempt skips them.
+        self._known = Recent(REMEMBERED_DELIVERIES)
 
     async def open(self, context: SinkContext) -> None:
         """Load the library in a thread, because that takes seconds; nothing is sent."""
@@ -35,26 +35,26 @@ class AppriseSink(Sink):
             title, body = "", title
         if not body.strip():
             raise PermanentError("the message is empty")
-        reached: set[str] = self._reached.pop(event.key, set())
-        failures: dict[str, TransientError | PermanentError] = {}
+        outcomes: dict[str, TransientError | PermanentError | None] = self._known.pop(event.key, {})
 
         async def one(url: str) -> None:
             address = address_of(url)
-            if address in reached:
+            if address in outcomes:
                 return
             try:
                 await self._context.run_blocking(_send, url, title, body)
-                reached.add(address)
+                outcomes[address] = None
             except (TransientError, PermanentError) as error:
-                failures[address] = error
+                outcomes[address] = error
 
         try:
             async with asyncio.TaskGroup() as tasks:
                 for url in options.urls:
                     tasks.create_task(one(url))
         except asyncio.CancelledError:
-            self._reached[event.key] = reached
+            self._known[event.key] = outcomes
             raise
+        failures = {address: error for address, error in outcomes.items() if error is not None}
         if failures:
             raise next(iter(failures.values())) if len(options.urls) == 1 else PartialError(failures)
 

@@ -358,6 +358,7 @@ async def test_a_connection_that_comes_while_it_closes_is_closed(tmp_path, route
     local = Address(str(tmp_path / "orders.sock"))
     server = admin_side(AdminConfig(listen=str(local)), tmp_path, "orders")(router)
     await server.start()
+    await asyncio.to_thread(Client(local).get, "/api/status")  # a server that nobody has asked accepts nothing itself
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(local.path)
         for _ in range(turns):

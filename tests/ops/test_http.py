@@ -519,3 +519,12 @@ async def test_nothing_is_left_open(server):
     assert answer.json() == {"ok": True}
     del client, answer
     gc.collect()  # an unclosed session or socket would warn, and warnings are errors
+
+
+async def test_a_library_that_can_not_be_loaded_is_a_failure_of_the_delivery(client, monkeypatch):
+    async def fails():
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(subject, "import_aiohttp", fails)
+    with pytest.raises(TransientError, match=r"the HTTP client can't be loaded \(RuntimeError\)"):
+        await client.request("GET", "http://127.0.0.1:1/")

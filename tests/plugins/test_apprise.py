@@ -112,27 +112,33 @@ async def test_a_title_alone_is_the_message():
     assert (sent["title"], sent["message"]) == ("", "Order 7")
 
 
-async def test_an_attempt_that_was_cut_off_does_not_repeat_what_was_sent():
+async def test_an_attempt_that_was_cut_off_asks_nobody_again():
     async with stand_in() as server:
-        server.rule = lambda seen: Reply(how="hang") if seen.path == "/slow" else Reply(200)
-        urls = [to(server.url, "quick"), f"{to(server.url, 'slow')}?rto=0.5"]
+        replies = {"/slow": Reply(how="hang"), "/broken": Reply(500)}
+        server.rule = lambda seen: replies.get(seen.path, Reply(200))
+        urls = [to(server.url, "quick"), to(server.url, "broken"), f"{to(server.url, 'slow')}?rto=0.5"]
         async with open_sink("apprise", {"urls": urls, **TEXTS}) as sink:
             answered = []
             in_thread = sink.context.run_blocking
 
             async def counting(*call):
-                await in_thread(*call)
-                answered.append(call)
+                try:
+                    await in_thread(*call)
+                finally:
+                    answered.append(call)
 
             sink.context.run_blocking = counting
             first = asyncio.create_task(sink.deliver(EVENT))
-            await until(lambda: len(server.requests) == 2 and answered)
+            await until(lambda: len(server.requests) == 3 and len(answered) == 2)
             first.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await first
             server.rule = None
-            await sink.deliver(EVENT)
-    assert [seen.path for seen in server.requests].count("/quick") == 1
+            with pytest.raises(PartialError) as raised:
+                await sink.deliver(EVENT)
+    assert len(raised.value.failures) == 1
+    paths = [seen.path for seen in server.requests]
+    assert (paths.count("/quick"), paths.count("/broken")) == (1, 1)
 
 
 @pytest.mark.parametrize("url", ["nosuch://s3cret-token", "discord://s3cret-token", "tgram://s3cret"])
