@@ -1,12 +1,14 @@
 """The heartbeat: two routers under one name are noticed, a restart is not taken for one."""
 
+import asyncio
+
 import pytest
 import structlog
 
 from router.broker.groups.heartbeat import CONFUSED, Heartbeat
 from router.broker.server import keys
 from router.broker.server.client import server
-from tests.support.waiting import stays, until
+from tests.support.waiting import PATIENCE, stays, until
 
 KEY = keys.router("event-router", "host-default")
 
@@ -56,6 +58,16 @@ async def test_an_end_in_order_leaves_nothing(redis_server, beat):
         one = beat(redis_server.url, "one", lasts=60.0)
         await until(lambda: client.get(KEY) == b"one")
         assert 0 < client.pttl(KEY) <= 60_000
+        await one.close()
+        assert client.exists(KEY) == 0
+
+
+async def test_an_end_before_the_first_answer_was_read_leaves_nothing(redis_server, beat):
+    with redis_server.client() as client:
+        one = beat(redis_server.url, "one", lasts=60.0)
+        async with asyncio.timeout(PATIENCE):
+            while client.get(KEY) != b"one":  # asked at each turn of the loop, so the answer still waits in the socket
+                await asyncio.sleep(0)
         await one.close()
         assert client.exists(KEY) == 0
 

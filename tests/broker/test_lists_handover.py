@@ -183,8 +183,7 @@ async def test_the_other_sinks_may_be_done_before_it_is_handed_over(redis_server
             while not two.open:
                 await asyncio.sleep(0)
             two.settle()
-        await until(lambda: (places(client), marks(client)) == (NOWHERE, 0))
-        assert not two.source.in_flight
+        await until(lambda: (places(client), marks(client)) == (NOWHERE, 0) and not two.source.in_flight)
         assert client.xlen(QUEUE) == 1
 
 

@@ -48,6 +48,7 @@ class Heartbeat:
         self._lasts = lasts
         self._process = process
         self._alone = True
+        self._written = False  # True if the word may have been sent to the server
         self._ours = False  # True if the word in the key was written after this process began
         self._link = Link(server)
         # Connection failures are logged by sources and queues.
@@ -60,18 +61,20 @@ class Heartbeat:
     async def close(self) -> None:
         """End, and remove the key."""
         await self._repeating.close()
-        if self._ours and self._alone:
+        if self._written and self._alone:
             with contextlib.suppress(failures.RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(LEAVE_WITHIN):
                     await self._link.courtesy("DEL", self._key)
-        self._ours = False
+        self._written = self._ours = False
         await self._link.close()
 
     async def _beat(self) -> float | None:
         words = ("SET", self._key, self._process, "PX", round(self._lasts * 1000), "GET")
+        self._written = True  # even if `close` cancels this call before the answer is read
         try:
             before = await self._link.call(*words)
         except failures.NoPermissionError:
+            self._written = self._ours
             return NEVER
         if self._ours and self._alone and before not in {None, self._process.encode()}:
             self._alone = False
