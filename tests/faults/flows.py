@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.faults.recorder import LIST, MILLION, PUBSUB, STREAM, payload
 from tests.support.redis import RedisServer
@@ -81,7 +83,8 @@ class Flow:
 
     def _run(self) -> None:
         began = time.monotonic()
-        with self._server.client(socket_timeout=60) as client:
+        # redis-py must not repeat a command whose answer was lost: this thread decides what is sent again.
+        with self._server.client(socket_timeout=60, retry=Retry(NoBackoff(), 0)) as client:
             while self.sent < len(self.events) and not self._stopped.is_set():
                 most = CHUNK
                 if self._rate is not None:
@@ -94,9 +97,7 @@ class Flow:
                     self._send(client, part)
                 except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError):
                     time.sleep(0.05)
-                    if (
-                        self.kind != PUBSUB
-                    ):  # what was published may have been heard, and nothing tells: it is not repeated
+                    if self.kind != PUBSUB:  # a publish without an answer may have been heard, so it is not repeated
                         continue
                 self.sent += len(part)
 
