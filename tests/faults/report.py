@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _telling(talk, f"{number}/{len(chosen)} {one.name}") as step:
             found = run(one, full=options.scale == "full", step=step, kind=options.server)
         results.append(found)
-        talk.print(f"{'held  ' if not found.problems else 'FAILED'} {one.name}, {found.seconds:.0f} s", highlight=False)
+        talk.print(f"{'kept  ' if not found.problems else 'FAILED'} {one.name}, {found.seconds:.0f} s", highlight=False)
         for problem in found.problems:
             talk.print(f"  {problem}", highlight=False, markup=False)
         if options.json:
@@ -103,7 +103,7 @@ def _table(results: Sequence[Found]) -> Table:
     for column in ("published", "lost", "repeated", "dead", "dropped", "lines"):
         table.add_column(column, justify="right")
     table.add_column("books")
-    table.add_column("held")
+    table.add_column("kept")
     for found in results:
         numbers = (found.published, found.most_lost, found.most_repeated, found.dead, found.dropped, found.lines)
         state = "balance" if found.balanced else "[red]DO NOT[/red]"

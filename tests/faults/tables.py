@@ -1,4 +1,4 @@
-"""The tables of docs/reliability.md: what was measured, and the peers' figures beside ours."""
+"""The tables of docs/reliability.md: the measured figures, and those of other routers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def document(scenarios: Mapping[str, Scenario], results: Mapping[str, Result]) -
     shown = {name: results[name] for name in scenarios if name in results}
     if not shown:
         return "\nNothing has been measured yet."
-    parts = [_where(shown), _table(scenarios, shown), "### Beside its peers", PEERS_HEAD, _peers(shown)]
+    parts = [_where(shown), _table(scenarios, shown), "### Compared with other routers", PEERS_HEAD, _peers(shown)]
     return "\n" + "\n\n".join(parts) + "\n"
 
 
@@ -33,12 +33,12 @@ def _where(shown: Mapping[str, Result]) -> str:
     return (
         f"Measured {when} with event-router {' and '.join(sorted({one['version'] for one in shown.values()}))}, "
         f"{places['server']}, Python {places['python']}, on {places['cores']} cores, in {minutes} minutes: "
-        f"{held} of {len(shown)} promises held."
+        f"{held} of {len(shown)} promises were kept."
     )
 
 
 def _table(scenarios: Mapping[str, Scenario], shown: Mapping[str, Result]) -> str:
-    lines = ["| what is done | what is promised | events | lost | repeated | also measured | books | held |"]
+    lines = ["| fault | promise | events | lost | repeated | also measured | books | kept |"]
     lines.append("|---|---|--:|--:|--:|---|---|---|")
     for name, result in shown.items():
         one = scenarios[name]
@@ -81,8 +81,8 @@ def _also(result: Result) -> str:
 
 
 PEERS_HEAD = (
-    "The same was done to Bento (its head of August 2026) and Vector 0.58, all on one machine, on 2026-11-23. Vector does not "
-    "read streams."
+    "The same faults were tested with Bento (its main branch of August 2026) and Vector 0.58, on one machine, on 2026-11-23. "
+    "Vector does not read streams."
 )
 
 
@@ -98,16 +98,16 @@ def _figure(name: str) -> Callable[[Result], str]:
 
 
 def _healed(result: Result) -> str:
-    return f"healed, {_counts(result)}"
+    return f"group created again, {_counts(result)}"
 
 
 def _half_open(result: Result) -> str:
-    noticed, back = _figure("noticed after")(result), _figure("heard again after")(result)
-    return f"noticed after {noticed}, heard again {back} after the way was back"
+    noticed, back = _figure("noticed after")(result), _figure("events received again after")(result)
+    return f"noticed after {noticed}, events received again {back} after the path was restored"
 
 
 def _slow(result: Result) -> str:
-    return f"at a tenth of the rate: {result['dropped']:,} drops, each counted, by channel, and said; the quick sink got all"
+    return f"at a tenth of the rate: {result['dropped']:,} drops, all counted by channel and logged; the fast sink got every event"
 
 
 def _order(result: Result) -> str:
@@ -118,9 +118,9 @@ NONE = "no such source"
 
 PEERS: tuple[tuple[str, str, str, str, Callable[[Result], str]], ...] = (
     ("stream at 2,000/s, kill -9 four times", "lost 0, repeated 7,500 of 20,000", NONE, "killed_at_a_rate", _counts),
-    ("stream, SIGTERM (peers: four times, we: ten)", "lost 0, repeated 0", NONE, "stopped", _counts),
-    ("XGROUP DESTROY", "healed, sent all 1,000 of the history again", NONE, "destroyed", _healed),
-    ("FLUSHALL", "healed, lost 0", NONE, "flushed", _healed),
+    ("stream, SIGTERM (event-router: ten times, the others: four)", "lost 0, repeated 0", NONE, "stopped", _counts),
+    ("XGROUP DESTROY", "group created again, all 1,000 old entries delivered again", NONE, "destroyed", _healed),
+    ("FLUSHALL", "group created again, lost 0", NONE, "flushed", _healed),
     (
         "pub/sub, Redis restarts",
         "subscribed again at once",
@@ -130,22 +130,22 @@ PEERS: tuple[tuple[str, str, str, str, Callable[[Result], str]], ...] = (
     ),
     (
         "pub/sub, half-open connection",
-        "deaf for the whole 90 s watched",
-        "deaf for the whole 90 s watched",
+        "received nothing for the whole 90 s of the test",
+        "received nothing for the whole 90 s of the test",
         "half_open",
         _half_open,
     ),
     (
         "pub/sub, slow sink",
-        "at a fifth of the rate: 30,086 of 40,000 gone, not a word in its log",
+        "at a fifth of the rate: 30,086 of 40,000 events lost, nothing in its log",
         "not measured",
         "slow_sinks",
         _slow,
     ),
-    ("pub/sub, burst of 100,000", "27 to 31 gone in each of 12 runs", "none gone", "burst", _counts),
-    ("order of one channel", "events swapped places", "kept", "burst", _order),
+    ("pub/sub, burst of 100,000", "27 to 31 lost in each of 12 runs", "none lost", "burst", _counts),
+    ("order of one channel", "not kept: events changed places", "kept", "burst", _order),
 )
-"""Rows of the comparison: the fault, what Bento and Vector did, the scenario of ours, and what to say of it."""
+"""Rows of the comparison: the fault, the results of Bento and Vector, our scenario, and the function that words its result."""
 
 
 def _peers(shown: Mapping[str, Result]) -> str:

@@ -37,7 +37,7 @@ def test_a_broken_promise_is_shown():
     assert "| 10 | 2 | 1 (10.00%) |" in row
     assert "**do not**" in row
     assert "**no**: first lost 2 of 10" in row
-    assert "0 of 1 promises held" in text
+    assert "0 of 1 promises were kept" in text
     assert "not measured" in text
 
 

@@ -12,9 +12,10 @@ from tests.faults.stage import Stage, channels, cpu, every, items, sink, stream
 
 
 @scenario(
-    "The way to Redis, of sources and of queues, is dead for 60 s (half-open: no byte, no reset), under load",
-    "noticed within 10 s; heard again within 2 s after the way is back; the gap is reported; stream and list lost 0, "
-    "repeated 0",
+    "The network path to Redis, of sources and queues, passes no data for 60 s under load (half-open: no byte, no "
+    "reset)",
+    "noticed within 10 s; events are received again within 2 s after the path is restored; the gap is reported; "
+    "stream and list lost 0, repeated 0",
 )
 def half_open(stage: Stage) -> None:
     events = stage.of(600, 12_000)
@@ -33,7 +34,7 @@ def half_open(stage: Stage) -> None:
     deaf = time.monotonic() - began
     stage.on_proxy(way.heal)
     back = stage.until(lambda: up(stage, "web-app"), "the subscription to be back")
-    stage.figure("heard again after", back, 2)
+    stage.figure("events received again after", back, 2)
     for flow in stage.flows:
         flow.wait()
     stage.until(lambda: up(stage, "billing", "jobs"), "the others to be up")
@@ -43,7 +44,7 @@ def half_open(stage: Stage) -> None:
     stage.check(told["gaps"] == 1, f"{told['gaps']} gaps reported, one was")
     measured = told["gap_seconds"] > (deaf - 1.5 if stage.full else 0)
     stage.check(measured, f"a gap of {told['gap_seconds']} s reported, it was {deaf:.1f} s")
-    stage.figure("deaf", deaf)
+    stage.figure("subscription lost for", deaf)
     stage.figure("gap reported", told["gap_seconds"])
     # What was published in the moment before may have been on its way.
     early = {number for number in before if number < max(before, default=0) - 50}
@@ -53,8 +54,8 @@ def half_open(stage: Stage) -> None:
 
 
 @scenario(
-    "CLIENT KILL of every connection, subscriptions and others, thirty times under load",
-    "each gap is counted, and subscribed again within 1 s; stream and list lost 0, repeated 0",
+    "CLIENT KILL of every connection, including subscriptions, thirty times under load",
+    "each gap is counted, and the router is subscribed again within 1 s; stream and list lost 0, repeated 0",
 )
 def client_killed(stage: Stage) -> None:
     kills = stage.of(3, 30)
@@ -77,7 +78,7 @@ def client_killed(stage: Stage) -> None:
         subscribed = stage.server.subscribers("notification"), stage.server.do("PUBSUB", "NUMPAT")
         stage.check(subscribed == (1, 1), f"subscribed to {subscribed}")
         time.sleep(stage.of(1.0, 2.0))  # long enough for the connection to count as stable
-    stage.figure("slowest to be subscribed again", slowest, 2)
+    stage.figure("slowest new subscription", slowest, 2)
     stage.step("the rest")
     stage.everything()
     gaps = stage.status()["sources"]["web-app"]["gaps"]
@@ -86,8 +87,8 @@ def client_killed(stage: Stage) -> None:
 
 
 @scenario(
-    "Every connection to Redis, of sources and of queues, is reset every 200 ms for 60 s under load",
-    "stream and list lost 0, repeated 0; no connection is tried more often than it is reset; CPU under 30 %",
+    "Every connection to Redis, of sources and queues, is reset every 200 ms for 60 s under load",
+    "stream and list lost 0, repeated 0; the router reconnects no more often than it is disconnected; CPU under 30 %",
 )
 def reset(stage: Stage) -> None:
     seconds = stage.of(4.0, 60.0)
@@ -112,7 +113,7 @@ def reset(stage: Stage) -> None:
         time.sleep(seconds)
     took = time.monotonic() - began
     per_second = [(way.accepted - start) / took for way, start in zip(ways, before, strict=True)]
-    stage.figure("CPU meanwhile", (cpu(router) - used) / took * 100, 30, unit="%")
+    stage.figure("CPU during the fault", (cpu(router) - used) / took * 100, 30, unit="%")
     # One of the subscription, two of the stream, two of the list; two of each queue, one of each source into them, four more.
     stage.figure("connections of sources per second", per_second[0], 5 * 5, unit="")
     stage.figure("connections of queues per second", per_second[1], 5 * 13, unit="")
@@ -123,8 +124,8 @@ def reset(stage: Stage) -> None:
 
 
 @scenario(
-    "Redis is a read-only replica (READONLY) for 30 s, under load of stream, list and pub/sub",
-    "it is logged in fewer than 12 lines; stream and list lost 0, repeated 0; the books balance",
+    "Redis is a read-only replica (READONLY) for 30 s, under load from a stream, a list and pub/sub",
+    "fewer than 12 log lines; stream and list lost 0, repeated 0; the books balance",
 )
 def read_only(stage: Stage) -> None:
     stage.serve()

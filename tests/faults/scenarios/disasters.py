@@ -31,8 +31,8 @@ def mixed(stage: Stage, events: int, rate: float) -> None:
 
 
 @scenario(
-    "Redis (AOF, synced always) is killed with -9 three times under load and stays away for 10 s",
-    "lost 0, repeated under 1 %; read again within 5 s, and it is said once",
+    "Redis (AOF, `appendfsync always`) is killed with -9 three times under load, and is down for 10 s each time",
+    "lost 0, repeated under 1 %; the router reads again within 5 s, and logs each outage once",
 )
 def redis_killed(stage: Stage) -> None:
     events, outages = stage.of((1_500, 1), (40_000, 3))
@@ -59,8 +59,8 @@ def redis_killed(stage: Stage) -> None:
 
 
 @scenario(
-    "Redis without persistence is restarted empty, under load",
-    "everything that is added afterwards is delivered; read again within 5 s, and each loss is said once",
+    "Redis without persistence is restarted under load, and is empty afterwards",
+    "every event that is added afterwards is delivered; the router reads again within 5 s, and logs each loss once",
 )
 def emptied(stage: Stage) -> None:
     events = stage.of(1_000, 10_000)
@@ -92,11 +92,13 @@ def emptied(stage: Stage) -> None:
     gone = sum(len(flow.events) for flow in before) - sum(
         stage.recorder.count("first", kind) - len(wanted[kind]) for kind in wanted
     )
-    stage.figure("events gone with Redis's memory", gone, unit="")
+    stage.figure("events lost with Redis's memory", gone, unit="")
     stage.finish(router, faults=1, exact_books=False, pubsub=True, read_again=True)
 
 
-@scenario("FLUSHALL between two halves of a stream", "healed; lost 0, repeated 0, the books go on")
+@scenario(
+    "FLUSHALL after half of a stream's events", "the group is created again; lost 0, repeated 0; the books continue"
+)
 def flushed(stage: Stage) -> None:
     events = stage.of(1_000, 5_000)
     stage.serve()
@@ -117,8 +119,8 @@ def _settled(stage: Stage) -> bool:
 
 
 @scenario(
-    "XGROUP DESTROY, once at rest with 1,000 entries of history and then ten times under load",
-    "healed; lost 0, and the history is not sent again: repeated 0",
+    "XGROUP DESTROY, once while the router is idle with 1,000 old entries, and then ten times under load",
+    "the group is created again; lost 0; the old entries are not delivered again: repeated 0",
 )
 def destroyed(stage: Stage) -> None:
     events, times = stage.of((2_000, 3), (20_000, 10))
@@ -139,8 +141,8 @@ def destroyed(stage: Stage) -> None:
 
 
 @scenario(
-    "The same with queues in memory, where an entry is acknowledged when all is over",
-    "healed; lost 0, repeated 0",
+    "The same with queues in memory, where an entry is acknowledged when all its deliveries are settled",
+    "the group is created again; lost 0, repeated 0",
 )
 def destroyed_in_memory(stage: Stage) -> None:
     events, times = stage.of((2_000, 3), (20_000, 10))
@@ -158,8 +160,9 @@ def destroyed_in_memory(stage: Stage) -> None:
 
 
 @scenario(
-    "XGROUP DESTROY ten times, every two seconds, under load of two routers that share the stream",
-    "healed; lost 0, and of the history comes again what the last seconds brought, because nobody knows what the other router had in flight",
+    "XGROUP DESTROY ten times, every two seconds, under load. Two routers share the stream",
+    "the group is created again; lost 0; entries of the last seconds are repeated, because no router knows what "
+    "the other had in flight",
 )
 def destroyed_for_two(stage: Stage) -> None:
     events, times, rate = stage.of((2_000, 2, 500), (20_000, 10, 1_000))
@@ -180,7 +183,8 @@ def destroyed_for_two(stage: Stage) -> None:
 
 @scenario(
     "Redis is stopped (SIGSTOP) for 30 s under load",
-    "noticed within 10 s (`/readyz` 503); all caught up within 10 s afterwards; stream and list lost 0, repeated 0",
+    "noticed within 10 s (`/readyz` 503); the backlog is delivered within 10 s afterwards; stream and list lost "
+    "0, repeated 0",
 )
 def paused(stage: Stage) -> None:
     events = stage.of(1_000, 20_000)
@@ -204,8 +208,8 @@ def paused(stage: Stage) -> None:
 
 
 @scenario(
-    "CLIENT PAUSE 8000 ALL under load: Redis is slow, not dead",
-    "no subscription is given up, no gap; lost 0, repeated 0",
+    "CLIENT PAUSE 8000 ALL under load: Redis is slow, but not down",
+    "every subscription stays, without a gap; lost 0",
 )
 def asleep(stage: Stage) -> None:
     events = stage.of(1_000, 10_000)

@@ -64,9 +64,10 @@ def letter(number: int) -> dict[str, object]:
 
 
 @scenario(
-    "Junk beside 1,000 good ones in every queue, stream, list and letter key: other versions, formats, times and numbers "
-    "out of bounds, nesting without end, random bytes",
-    "all good ones delivered, the books balance, the router is ready and says how many it can't read",
+    "Invalid records among 1,000 valid ones in every queue, stream, list and key of dead letters: other versions, "
+    "unknown formats, times and numbers out of bounds, deep nesting, random bytes",
+    "all valid records are delivered, the books balance, and the router is ready and reports the number of "
+    "unreadable records",
 )
 def junk(stage: Stage) -> None:
     events, bad = stage.of((200, 22), (1_000, 220))
@@ -154,8 +155,8 @@ def _compare(stage: Stage, wanted: dict[int, set[int]]) -> None:
             f"sink {name}: {left} " in json.dumps(told["warnings"]), f"no warning names them: {told['warnings']}"
         )
         stage.check(told["sinks"][name]["replaced"] == 0, f"workers of {name} had to be replaced")
-    stage.figure("left unreadable in each queue", left, unit="")
+    stage.figure("unreadable records left in each queue", left, unit="")
     listed = stage.command("dlq", "list", "--json")
     bad = [line for line in map(json.loads, listed.out.splitlines()) if line.get("unreadable")]
     stage.check(listed.code == 0, f"list ended with {listed.code}: {listed.err}")
-    stage.figure("letters shown as unreadable", len(bad), unit="")
+    stage.figure("dead letters shown as unreadable", len(bad), unit="")

@@ -33,7 +33,7 @@ def again(stage: Stage, router: Process) -> tuple[Process, float]:
 
 
 @scenario(
-    "Stream to three sinks; the router is killed with -9 ten times, and Redis (AOF) twice meanwhile",
+    "A stream goes to three sinks. The router is killed with -9 ten times, and Redis (AOF) twice",
     "lost 0, repeated under 1 %",
 )
 def killed(stage: Stage) -> None:
@@ -60,8 +60,8 @@ def killed(stage: Stage) -> None:
 
 
 @scenario(
-    "List to three sinks; the router is killed with -9 ten times",
-    "lost 0, repeated at most what was in flight (100 items) at each kill",
+    "A list goes to three sinks. The router is killed with -9 ten times",
+    "lost 0; repeated at most the items in flight (100) at each kill",
 )
 def killed_on_a_list(stage: Stage) -> None:
     events, kills = stage.of((1_500, 3), (30_000, 10))
@@ -80,8 +80,8 @@ def killed_on_a_list(stage: Stage) -> None:
 
 
 @scenario(
-    "List to sinks with both kinds of queue; the router is killed with -9 ten times",
-    "lost 0, each item queued in Redis exactly once, repeated at most what was in flight (100 items) at each kill",
+    "A list goes to sinks with both kinds of queue. The router is killed with -9 ten times",
+    "lost 0; each item is queued in Redis exactly once; repeated at most the items in flight (100) at each kill",
 )
 def killed_on_a_mixed_list(stage: Stage) -> None:
     events, kills = stage.of((1_000, 2), (30_000, 10))
@@ -103,8 +103,8 @@ def killed_on_a_mixed_list(stage: Stage) -> None:
 
 
 @scenario(
-    "Stream and list to three sinks whose queues are in memory; the router is killed with -9 ten times",
-    "lost 0, repeated at most what was in flight (1,000 entries, 100 items) at each kill",
+    "A stream and a list go to three sinks with queues in memory. The router is killed with -9 ten times",
+    "lost 0; repeated at most the entries (1,000) and items (100) in flight at each kill",
     small=False,
 )
 def killed_in_memory(stage: Stage) -> None:
@@ -125,8 +125,8 @@ def killed_in_memory(stage: Stage) -> None:
 
 
 @scenario(
-    "Stream at 2,000/s to one sink; the router is killed with -9 four times (the peers' row)",
-    "lost 0, repeated next to nothing",
+    "A stream at 2,000/s goes to one sink. The router is killed with -9 four times (as in the comparison below)",
+    "lost 0, repeated almost nothing",
 )
 def killed_at_a_rate(stage: Stage) -> None:
     events, kills = stage.of((3_000, 2), (20_000, 4))
@@ -195,22 +195,25 @@ def _moves_on(stage: Stage, kind: int, dead: int, router: Process, enough: int |
 
 
 @scenario(
-    "One event of a stream ends the process whenever it is delivered, and kill -9 at odd moments besides; queues in memory",
-    "that one is a dead letter (poison), all others are delivered",
+    "One event of a stream crashes the process whenever it is delivered, and the process is also killed with -9 "
+    "at random moments. Queues in memory",
+    "that event becomes a dead letter (poison), all others are delivered",
     small=False,
 )
 def poisoned(stage: Stage) -> None:
     _poisoned(stage, "memory", STREAM)
 
 
-@scenario("The same with queues in Redis", "that one is a dead letter (poison) of each sink, all others are delivered")
+@scenario(
+    "The same with queues in Redis", "that event becomes a dead letter (poison) for each sink, all others are delivered"
+)
 def poisoned_in_a_queue(stage: Stage) -> None:
     _poisoned(stage, "redis", STREAM)
 
 
 @scenario(
-    "The same with an item of a list, queues in memory",
-    "that one is a dead letter (poison), all others are delivered",
+    "The same with an item of a list. Queues in memory",
+    "that item becomes a dead letter (poison), all others are delivered",
     small=False,
 )
 def poisoned_on_a_list(stage: Stage) -> None:

@@ -10,8 +10,8 @@ from tests.faults.stage import Stage, sink, stream
 
 
 @scenario(
-    "The Redis that a lookup of one of three sinks reads is stopped for 60 s, under load; the sink has `attempts: 2`",
-    "lost 0, one log line when it fails and one when it works again; the two other sinks are not delayed",
+    "One of three sinks uses a lookup, whose Redis is stopped for 60 s under load. The sink has `attempts: 2`",
+    "lost 0; one log line when the lookup fails and one when it works again; the other two sinks are not delayed",
 )
 def lookup_away(stage: Stage) -> None:
     events, rate, seconds = stage.of((3_000, 1_000, 2.0), (15_000, 200, 60.0))
@@ -41,7 +41,7 @@ def lookup_away(stage: Stage) -> None:
     stage.everything()
     stage.until(lambda: _up(stage), "`status` to say that the lookup works")
     stage.finish(router, faults=1)
-    stage.figure("the other sinks behind at most", behind / rate, 10)
+    stage.figure("greatest delay of the other sinks", behind / rate, 10)
     said = [line for line in router.err.splitlines() if '"lookup":"user"' in line]
     stage.check(len(said) == 2, f"{len(said)} log lines of the lookup, 2 should be: {said[:5]}")
 

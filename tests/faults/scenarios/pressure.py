@@ -73,9 +73,9 @@ def _over(stage: Stage, name: str) -> bool:
 
 
 @scenario(
-    "Pub/sub on three channels at ten times the rate of two sinks (queue in memory, queue in Redis), beside a quick one; "
-    "the server cuts off whoever is 1 MB behind",
-    "no disconnection; drops counted exactly for each channel; memory bounded; the quick sink gets everything",
+    "Pub/sub on three channels, at ten times the rate of two slow sinks (one queue in memory, one in Redis), "
+    "beside a fast sink. The server disconnects subscribers that are 1 MB behind",
+    "no disconnection; drops are counted exactly for each channel; memory is bounded; the fast sink gets every event",
 )
 def slow_sinks(stage: Stage) -> None:
     events = stage.of(6_000, 180_000)
@@ -96,7 +96,7 @@ def slow_sinks(stage: Stage) -> None:
         flow = stage.flow(PUBSUB, events, rate=rate, key=" ".join(CHANNELS))
         flow.wait()
     stage.figure("memory", before, unit="MiB")
-    stage.figure("grown by", max(peak) - before, 64, unit="MiB")
+    stage.figure("memory growth", max(peak) - before, 64, unit="MiB")
     stage.recorder.delay.clear()  # it is over: the rest may be quick
     lines = stage.config.parent / "quick.jsonl"
     stage.until(lambda: lines.read_bytes().count(b"\n") >= events, "the quick sink to have everything")
@@ -105,8 +105,9 @@ def slow_sinks(stage: Stage) -> None:
 
 
 @scenario(
-    "Redis is out of memory for a while, under load of pub/sub with queues in Redis and an outage buffer of 256 KiB",
-    "what the buffer can't hold is dropped and counted for each channel, exactly; all else arrives once",
+    "Redis is out of memory for some time, under load from pub/sub, with queues in Redis and an outage buffer of "
+    "256 KiB",
+    "events that the buffer can't hold are dropped and counted exactly for each channel; all others arrive once",
 )
 def out_of_memory(stage: Stage) -> None:
     events = stage.of(4_000, 30_000)
@@ -124,7 +125,8 @@ def out_of_memory(stage: Stage) -> None:
 
 
 @scenario(
-    "A burst of 100,000 events on one pub/sub channel, as quick as they can be published, to a log (the peers' row)",
+    "A burst of 100,000 events on one pub/sub channel, as fast as they can be published, goes to a log (as in the "
+    "comparison below)",
     "lost 0, repeated 0, in order",
 )
 def burst(stage: Stage) -> None:
@@ -179,7 +181,7 @@ def _trimmed(stage: Stage, max_in_flight: int) -> dict:
     stage.until(lambda: _received_of(stage, "billing") + _source_of(stage, "billing")["trimmed"] >= events, "the rest")
     told = _source_of(stage, "billing")
     got = stage.recorder.count("first", STREAM)
-    stage.figure("trimmed unread, and counted", told["trimmed"], unit="")
+    stage.figure("trimmed unread and counted", told["trimmed"], unit="")
     stage.check(got + told["trimmed"] == events, f"{got} arrived, {told['trimmed']} are counted as trimmed: {events}")
     stage.check(told["trimmed_exact"] is True, "the count of what was trimmed is not called exact")
     stage.check(told["possibly_repeated"] == 0, f"{told['possibly_repeated']} are called possibly repeated")
@@ -205,9 +207,9 @@ def _received_of(stage: Stage, name: str) -> int:
 
 
 @scenario(
-    "A queue in Redis holds its stream back (900 entries, room for 150, the sink down for 22 s, `claim.idle: 12s`), and the "
-    "stream is trimmed to 60",
-    "lost 0, repeated 0: what was read is delivered, though Redis does not have it any more",
+    "A queue in Redis is full, so its stream is not read (900 entries, room for 150, the sink down for 22 s, "
+    "`claim.idle: 12s`). Meanwhile the stream is trimmed to 60 entries",
+    "lost 0, repeated 0: entries that were read are delivered, although Redis does not have them any more",
 )
 def trimmed(stage: Stage) -> None:
     told = _trimmed(stage, 1_000)
@@ -216,7 +218,7 @@ def trimmed(stage: Stage) -> None:
 
 @scenario(
     "The same, with room for 100 entries in flight",
-    "what had been read is delivered, once; what was trimmed before it was read is counted, exactly",
+    "entries that were read are delivered once; entries that were trimmed before they were read are counted exactly",
 )
 def trimmed_unread(stage: Stage) -> None:
     told = _trimmed(stage, 100)

@@ -14,8 +14,8 @@ from tests.support.process import Process
 
 
 @scenario(
-    "A hundred reloads (SIGHUP) under load of stream, list and pub/sub, half of them invalid",
-    "lost 0, repeated 0, no gap; each answered by RELOADING=1 with MONOTONIC_USEC and then READY=1 with a STATUS",
+    "A hundred reloads (SIGHUP), half of them invalid, under load from a stream, a list and pub/sub",
+    "lost 0, repeated 0, no gap; each reload sends RELOADING=1 with MONOTONIC_USEC and then READY=1 with a STATUS",
 )
 def reloaded(stage: Stage) -> None:
     events, reloads = stage.of((2_000, 10), (40_000, 100))

@@ -12,8 +12,8 @@ from tests.faults.stage import Stage, stream
 
 
 @scenario(
-    "One of three sinks is down for 60 s, and the router is killed with -9 in between",
-    "lost 0; the two other sinks repeat under 0.1 %",
+    "One of three sinks is down for 60 s. During that time the router is killed with -9",
+    "lost 0; the other two sinks get under 0.1 % repeated",
 )
 def sink_down(stage: Stage) -> None:
     events, seconds = stage.of((2_000, 0.0), (60_000, 60.0))
@@ -31,12 +31,14 @@ def sink_down(stage: Stage) -> None:
     stage.recorder.answer = lambda _name, _number: OK
     stage.everything()
     stage.finish(router, faults=2, may_repeat=events / 1_000 if stage.full else IN_HAND)
-    stage.figure("repeated at the two others", max(stage.found.repeated[name] for name in ("first", "third")), unit="")
+    stage.figure(
+        "repeated to the other two sinks", max(stage.found.repeated[name] for name in ("first", "third")), unit=""
+    )
 
 
 @scenario(
-    "A sink's token is refused for 60 s, then it works again",
-    "nothing of the sink is a dead letter, `/readyz` names it, everything arrives",
+    "The token of a sink is refused for 60 s and then accepted again",
+    "no delivery of the sink becomes a dead letter, `/readyz` names the sink, every event arrives",
 )
 def token_refused(stage: Stage) -> None:
     events, seconds = stage.of((1_000, 1.0), (20_000, 60.0))
@@ -63,7 +65,7 @@ def _named(stage: Stage) -> bool:
 
 @scenario(
     "The file of a log sink is renamed thirty times under load",
-    "no line is lost, none is written twice",
+    "no line is lost or written twice",
 )
 def rotated(stage: Stage) -> None:
     events, times = stage.of((4_000, 5), (60_000, 30))

@@ -12,8 +12,8 @@ from tests.support.process import Process
 
 
 @scenario(
-    "Stream, list and pub/sub to three sinks; SIGTERM ten times under load, and a start after each",
-    "lost 0, repeated 0; of pub/sub everything arrives that was published while somebody was subscribed",
+    "A stream, a list and pub/sub go to three sinks. SIGTERM ten times under load, with a start after each",
+    "lost 0, repeated 0; of pub/sub, every event arrives that was published while the router was subscribed",
 )
 def stopped(stage: Stage) -> None:
     events, stops = stage.of((2_000, 3), (60_000, 10))
@@ -31,12 +31,13 @@ def stopped(stage: Stage) -> None:
         router = stage.start()
     stage.step("the rest")
     stage.everything()
-    stage.figure("slowest end", slowest, 20)
+    stage.figure("slowest shutdown", slowest, 20)
     stage.finish(router, faults=stops, pubsub=True)
 
 
 @scenario(
-    "Stream and list to three sinks whose queues are in memory; SIGTERM ten times under load, and a start after each",
+    "A stream and a list go to three sinks with queues in memory. SIGTERM ten times under load, with a start "
+    "after each",
     "lost 0, repeated 0",
     small=False,
 )
@@ -80,7 +81,7 @@ def _hanging(stage: Stage, queue: str, events: int, may_repeat: int) -> None:
     began = time.monotonic()
     stage.check(router.wait(300) == 0, "SIGTERM did not end in order")
     off = time.monotonic() - began - drain
-    stage.figure("end, off the drain limit", abs(off), 1)
+    stage.figure("difference from the drain limit", abs(off), 1)
     stage.recorder.answer = lambda _name, _number: OK
     router = stage.start()
     stage.everything()
@@ -88,8 +89,8 @@ def _hanging(stage: Stage, queue: str, events: int, may_repeat: int) -> None:
 
 
 @scenario(
-    "SIGTERM while one of three sinks hangs for ever; then it works again, and the router is started",
-    "it ends at the drain limit ± 1 s, what was not finished is delivered after the start, nothing is repeated",
+    "SIGTERM while one of three sinks hangs without end. Then the sink works again, and the router is started",
+    "the router ends at the drain limit ± 1 s; unfinished deliveries are made after the start; nothing is repeated",
 )
 def hanging(stage: Stage) -> None:
     _hanging(stage, "redis", stage.of(300, 5_000), 0)
@@ -97,19 +98,20 @@ def hanging(stage: Stage) -> None:
 
 @scenario(
     "The same with queues in memory",
-    "the same; but what the hung sink has not got is repeated to the others, 1,000 entries at most",
+    "the same, except that events which the hung sink has not got are repeated to the other sinks, 1,000 entries "
+    "at most",
     small=False,
 )
 def hanging_in_memory(stage: Stage) -> None:
     _hanging(stage, "memory", 500, 500)
 
 
-@scenario("A second SIGTERM while a sink hangs", "it ends within 2 s, and nothing is lost after a start")
+@scenario("A second SIGTERM while a sink hangs", "the router ends within 2 s, and nothing is lost after a start")
 def stopped_twice(stage: Stage) -> None:
     router = _hung(stage, "redis", 60, stage.of(300, 5_000))
     router.signal()
     router.wait_for('"draining"')
-    stage.figure("end after the second SIGTERM", stage.stop(router), 2)
+    stage.figure("shutdown after the second SIGTERM", stage.stop(router), 2)
     stage.recorder.answer = lambda _name, _number: OK
     router = stage.start()
     stage.everything()

@@ -26,7 +26,7 @@ def _taken_over(stage: Stage, kind: int, queue: str, source: dict[str, Any], *, 
     stage.recorder.delay.clear()
     stage.everything()
     seconds = time.monotonic() - began
-    stage.figure("the other's work is done after", seconds, within)
+    stage.figure("the other router has delivered all after", seconds, within)
     may = 1_000 if queue == "memory" and kind == STREAM else 100
     stage.finish(second, faults=1, may_repeat=may, exact_books=queue == "redis")
 
@@ -39,8 +39,8 @@ def _both_work(stage: Stage) -> bool:
 
 
 @scenario(
-    "Two routers on a stream, queues in memory; one is killed with -9 and does not come back",
-    "the other has delivered its entries within `claim.idle` + 10 s (15 s + 10 s); lost 0",
+    "Two routers read a stream, with queues in memory. One is killed with -9 and not restarted",
+    "the other router has delivered its entries within `claim.idle` + 10 s (15 s + 10 s); lost 0",
 )
 def taken_over(stage: Stage) -> None:
     source = stream(claim={"idle": stage.of("4s", "15s")}, max_in_flight=100)
@@ -48,8 +48,8 @@ def taken_over(stage: Stage) -> None:
 
 
 @scenario(
-    "Two routers on a list, queues in memory; one is killed with -9 and does not come back",
-    "the other has delivered its items within `lease` + 10 s (15 s + 10 s); lost 0",
+    "Two routers read a list, with queues in memory. One is killed with -9 and not restarted",
+    "the other router has delivered its items within `lease` + 10 s (15 s + 10 s); lost 0",
     small=False,
 )
 def taken_over_on_a_list(stage: Stage) -> None:
@@ -58,8 +58,8 @@ def taken_over_on_a_list(stage: Stage) -> None:
 
 
 @scenario(
-    "Two routers share queues in Redis; one is killed with -9 and does not come back",
-    "the other has delivered its work within 60 s + 10 s; lost 0",
+    "Two routers share queues in Redis. One is killed with -9 and not restarted",
+    "the other router has delivered its work within 60 s + 10 s; lost 0",
     small=False,
 )
 def taken_over_in_a_queue(stage: Stage) -> None:

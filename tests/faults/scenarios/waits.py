@@ -67,9 +67,10 @@ class Limits:
 
 
 @scenario(
-    "Sinks of four attempts at a time are asked for 2 s of time (`Retry-After`), twenty times each, one of them for single "
-    "users; in between the router is killed with -9",
-    "no request begins more than 0.35 s after the answer that asked not to; nothing is lost, no attempt is used up",
+    "Sinks with `concurrency: 4` are asked to wait 2 s (`Retry-After`), twenty times each; one of them is asked "
+    "for single users. During that time the router is killed with -9",
+    "no request begins more than 0.35 s after the answer that asked the router to wait; nothing is lost, no "
+    "attempt is counted",
 )
 def asked_for_time(stage: Stage) -> None:
     events, seconds, every, delay = stage.of((300, 1.0, 60, 0.01), (2_000, 2.0, 100, 0.03))
@@ -92,15 +93,16 @@ def asked_for_time(stage: Stage) -> None:
     router = stage.start()
     stage.everything()
     stage.finish(router, faults=limits.windows + 1, may_repeat=IN_HAND)
-    stage.figure("windows", limits.windows, unit="")
-    stage.figure("requests within them", limits.early, 0, unit="")
-    stage.figure("of those that were asked to wait", limits.again, 0, unit="")
+    stage.figure("requests to wait", limits.windows, unit="")
+    stage.figure("requests made too early", limits.early, 0, unit="")
+    stage.figure("requests too early to single users", limits.again, 0, unit="")
     stage.check(limits.windows > 5, "hardly anybody was asked for time: the scenario proves nothing")
 
 
 @scenario(
-    "While 100 retries wait the clock is set by +1 h, -1 h and +1 day, and back each time: the router's, that of Redis, both",
-    "no dead letter; each step is followed by retries of all 100 in their time; then everything arrives",
+    "While 100 retries wait, the clock is set by +1 h, -1 h and +1 day, and back each time: the clock of the "
+    "router, of Redis, and of both",
+    "no dead letter; after each change all 100 deliveries are retried on time; then every event arrives",
     lacks=lacking,
 )
 def clocks_set(stage: Stage) -> None:
@@ -135,14 +137,14 @@ def clocks_set(stage: Stage) -> None:
     stage.recorder.answer = lambda _name, _number: OK
     stage.everything(["first"])
     stage.finish(router, faults=steps, sinks=["first"])
-    stage.figure("steps", steps, unit="")
+    stage.figure("clock changes", steps, unit="")
     stage.figure("attempts", tried.total(), unit="")
 
 
 @scenario(
-    "SIGTERM while the breaker of one sink is open for five minutes, another is asked for time, and a third waits for its "
-    "rate; after a start all work",
-    "it ends within 3 s, and nothing is lost or repeated",
+    "SIGTERM while the breaker of one sink is open for five minutes, a second sink is asked to wait, and a third "
+    "waits for its rate limit. After a start, all sinks work",
+    "the router ends within 3 s, and nothing is lost or repeated",
 )
 def stopped_while_waiting(stage: Stage) -> None:
     events, seconds = stage.of((200, 8.0), (2_000, 20.0))
@@ -159,7 +161,7 @@ def stopped_while_waiting(stage: Stage) -> None:
     stage.flow(STREAM, events).wait()
     stage.until(lambda: stage.recorder.count("first") == events // 10, "the rate to be used up")
     stage.until(lambda: {"second", "third"} <= _waiting(stage), "the two others to wait")
-    stage.figure("end", stage.stop(router), 3)
+    stage.figure("shutdown after", stage.stop(router), 3)
     stage.configure({"billing": stream()}, {name: sink() for name in SINKS})
     stage.recorder.answer = lambda _name, _number: OK
     router = stage.start()
