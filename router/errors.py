@@ -1,4 +1,4 @@
-"""The exceptions of event-router and the closed sets of reasons; floor 0, imports nothing of ours.
+"""The exceptions of event-router and the closed sets of reasons; floor 0, imports no other module of the router.
 
 Problems of the configuration, each with its place in a file, are for the operator. Sinks raise delivery errors
 (`TransientError`, `PermanentError`, `GoneError`, `SinkError`, `PartialError`); the router decides whether to retry.
@@ -205,7 +205,7 @@ class TransientError(DeliveryError):
 
 
 class PermanentError(DeliveryError):
-    """A failure that retries of this message can't cure: the delivery becomes a dead letter, reason `permanent`."""
+    """A failure that retries of this message can't repair: the delivery becomes a dead letter, reason `permanent`."""
 
 
 class GoneError(DeliveryError):

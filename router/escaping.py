@@ -1,4 +1,4 @@
-"""Functions that make external text safe to show, and cut it to a length; floor 0, imports no other module of ours.
+"""Functions that make external text safe to show, and cut it to a length; floor 0, imports no other module of the router.
 
 Every line of text and every line of JSON that the router prints passes one of these functions.
 """
@@ -28,7 +28,7 @@ _MARK = "…"
 def escape(text: str, *, newlines: bool = False) -> str:
     r"""Escape characters that control a terminal, end a line or change the text direction, as `\u001b` or `\n`.
 
-    If `newlines` is true, line breaks stay, for texts of several lines.
+    If `newlines` is true, line breaks stay, for strings of several lines.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -57,7 +57,7 @@ def _written_out_in_json(found: re.Match[bytes]) -> bytes:
 
 
 def cut(text: str, most: int) -> str:
-    """Return the beginning of a text, at most `most` bytes of UTF-8, with `…` at the end if the text was cut."""
+    """Return the beginning of a string, at most `most` bytes of UTF-8, with `…` at the end if the text was cut."""
     if len(text) * 4 <= most:
         return text
     encoded = text[:most].encode("utf-8", "backslashreplace")

@@ -17,7 +17,7 @@ PROJECT = "event_router"
 """The pluggy project name, and the entry-point group of pip packages."""
 
 API_VERSION = 1
-"""The version of the plugin API. It rises with every addition to `router.api` that a plugin may need (`requires_api`)."""
+"""The version of the plugin API. It is raised for every addition to `router.api` that a plugin may need (`requires_api`)."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

@@ -1,9 +1,10 @@
 """The field types of a sink's options; floor 1. Plugin authors import them from `router.api`.
 
-The router renders fields of type `Template`, `Text`, `Html`, `Url`, `Key`, `Json` and `Addresses` for each delivery; the
-plugin gets plain values. A `Condition` is compiled, and the plugin evaluates it. A `Secret` is never shown. The types may be
-used inside lists, mappings, nested models, `Annotated[…]` and unions: `text: Text | None = None`, `headers: dict[str,
-Template] = {}`, `body: Annotated[str, Text(escape="mrkdwn")] = ""`, `to: Annotated[list[str], Addresses(kind="mail")] = []`.
+The router renders fields of type `Template`, `Text`, `Html`, `Url`, `Key`, `Json` and `Addresses` for each delivery;
+the plugin gets plain values. A `Condition` is compiled, and the plugin evaluates it. A `Secret` is never shown. The
+types may be used inside lists, mappings, nested models, `Annotated[…]` and unions: `text: Text | None = None`,
+`headers: dict[str, Template] = {}`, `body: Annotated[str, Text(escape="mrkdwn")] = ""`, `to: Annotated[list[str],
+Addresses(kind="mail")] = []`.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def _template(value: Any, handler: ValidatorFunctionWrapHandler, info: Validatio
 
 
 def is_template(text: str) -> bool:
-    """Return whether a text of the configuration contains template syntax."""
+    """Return whether a string of the configuration contains template syntax."""
     return any(mark in text for mark in ("{{", "{%", "{#"))
 
 
@@ -130,7 +131,9 @@ class Template(str):
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         file = {
             "type": "object",
-            "properties": {"file": {"type": "string", "description": "a template file, relative to this file"}},
+            "properties": {
+                "file": {"type": "string", "description": "the path of a template file, relative to this file"}
+            },
             "required": ["file"],
             "additionalProperties": False,
         }
@@ -164,15 +167,16 @@ class Key(Template):
     """A template for the key of what a message is about, such as an order, without spaces around it.
 
     The router keeps the order of deliveries with equal keys within one router, as `order_by` does. `order_by` in the
-    sink's configuration replaces that order. A key that renders to an empty text is no key. A key uses no lookups, because
-    the order is decided before lookups are fetched. If several options are keys, the first one that is not empty decides.
+    sink's configuration replaces that order. A key that renders to an empty string is no key. A key uses no lookups,
+    because the order is decided before lookups are fetched. If several options are keys, the first one that is not
+    empty decides.
     """
 
     __slots__ = ()
 
 
 def _listed(value: Any) -> Any:
-    """Return addresses as a list. A single address becomes a list of one, and a number, such as a chat's id, a text."""
+    """Return addresses as a list. A single address becomes a list of one, and a number, such as a chat's id, a string."""
     items = value if isinstance(value, list | tuple) else [value]
     return [str(item) if type(item) is int else item for item in items]
 
@@ -185,13 +189,13 @@ class Addresses(list[str]):
     (`jane@example.org`, `"Doe, Jane" <jane@example.org>`). A field whose addresses are not recipients, such as Reply-To,
     sets `recipients=False`. Such addresses are not among those of the delivery, and are never split.
 
-    With `Annotated[list[Any], Addresses(known_by="endpoint")]` each recipient is a mapping, such as the push subscription
-    of a browser, and the text under this key is its address. The template renders to a mapping, its JSON text, or a list
-    of these; the plugin gets a list of mappings.
+    With `Annotated[list[Any], Addresses(known_by="endpoint")]` each recipient is a mapping, such as the push
+    subscription of a browser, and the text under this key is its address. The template renders to a mapping, its JSON
+    text, or a list of these; the plugin gets a list of mappings.
 
-    With `Annotated[list[str], Addresses(known_by=function)]` each recipient is a URL that holds a credential. The address
-    that is shown and stored is the text that the function returns for the URL, or it raises `ValueError`. URLs are
-    separated by white space, or by a comma. Those in the configuration are hidden like a `Secret`.
+    With `Annotated[list[str], Addresses(known_by=function)]` each recipient is a URL that holds a credential. The
+    address that is shown and stored is the text that the function returns for the URL, or it raises `ValueError`. URLs
+    are separated by white space, or by a comma. Those in the configuration are hidden like a `Secret`.
     """
 
     def __init__(
@@ -238,10 +242,10 @@ class Addresses(list[str]):
 class Json(dict[str, Any]):
     """A JSON object whose texts are templates: `{user: "{{ payload.user_id }}", text: "Hello {{ payload.name }}"}`.
 
-    A text that is only one `{{ … }}` becomes the value of its expression, such as null, a number or a list. Any other
-    text renders to a text. Numbers, booleans and null stay. Keys are not templates. A template that can't be rendered
-    makes the delivery a dead letter, reason `template`. The plugin gets a plain dict, which is encoded as JSON without
-    loss.
+    A string that is only one `{{ … }}` becomes the value of its expression, such as null, a number or a list. Any
+    other string renders to a string. Numbers, booleans and null stay. Keys are not templates. A template that can't be
+    rendered makes the delivery a dead letter, reason `template`. The plugin gets a plain dict, which is encoded as
+    JSON without loss.
     """
 
     def __eq__(self, other: object) -> bool:
@@ -256,7 +260,7 @@ class Json(dict[str, Any]):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Return the schema: a mapping of texts to JSON values."""
+        """Return the schema: a mapping of strings to JSON values."""
         anything = core_schema.no_info_plain_validator_function(_json_value)
         return core_schema.dict_schema(core_schema.str_schema(strict=True), anything, strict=True)
 
@@ -336,7 +340,7 @@ PLACEHOLDER = "placeholder"
 
 
 def is_placeholder(text: str) -> bool:
-    """Return whether a text of the configuration stands for a secret or a URL that a command such as `check` does not need."""
+    """Return whether a string of the configuration stands for a secret or a URL that a command such as `check` does not need."""
     return text == PLACEHOLDER or f"://{PLACEHOLDER}.invalid" in text
 
 
@@ -385,9 +389,9 @@ class SinkOptions(BaseModel):
 
     @property
     def check_warnings(self) -> Sequence[OptionWarning]:
-        """The warnings that `check`, the start and a reload print for these options. Empty by default.
+        """The warnings about these options that `check`, the start and a reload print. Empty by default.
 
-        Look only at this machine, and only at what answers at once: `check` sends nothing and takes less than a second.
+        Check only this machine, and only things that answer at once: `check` sends nothing and takes less than a second.
         """
         return ()
 

@@ -90,16 +90,16 @@ class RedisClient(Protocol):
 class MessageMemory(Protocol):
     """The memory of a sink's messages by key and address, in the router's Redis, for options of the type `Key`.
 
-    What is kept is a short text, such as the service's id of the message. It is forgotten 30 days after it was kept last,
-    or earlier if the sink keeps more than 100,000 messages. Routers that share their Redis share the memory of a sink with
-    the same name. Errors are those of `RedisClient`, so that a sink need not catch them.
+    The memory stores a short string, such as the service's id of the message. A string is forgotten 30 days after it
+    was last stored, or earlier if the sink stores more than 100,000 messages. Routers that share their Redis share the
+    memory of a sink with the same name. Errors are those of `RedisClient`, so that a sink need not catch them.
     """
 
     async def find(self, wanted: Sequence[tuple[str, str]]) -> list[str | None]:
-        """Return the text that was kept for each (key, address), or None."""
+        """Return the stored string of each (key, address), or None."""
 
     async def keep(self, messages: Mapping[tuple[str, str], str]) -> None:
-        """Keep a text for each (key, address), in place of an earlier one. Return when Redis has them."""
+        """Store a string for each (key, address), in place of an earlier one. Return when Redis has stored them."""
 
 
 class SinkContext(Protocol):

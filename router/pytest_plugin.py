@@ -1,6 +1,6 @@
 """The pytest plugin of the test kit, an entry point in the group `pytest11`; floor 8.
 
-pytest imports this module at each start, so it imports nothing of ours until a fixture is asked for.
+pytest imports this module at each start, so it imports no other module of the router until a fixture is used.
 """
 
 from __future__ import annotations

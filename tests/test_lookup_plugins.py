@@ -71,7 +71,7 @@ def test_a_registration_that_can_not_work_is_refused(tmp_path, arguments, extra,
     ("options", "said"),
     [
         ("", "5:3: lookups.user.base: `base` is required"),
-        ("base: 5", "lookups.user.base: must be a text, not the number 5"),
+        ("base: 5", "lookups.user.base: must be a string, not the number 5"),
         ("base: x, tll: 5m", "lookups.user.tll: unknown key"),
         ("base: x, ttl: 5", "lookups.user.ttl: 5 is not a duration"),
     ],

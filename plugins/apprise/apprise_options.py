@@ -22,7 +22,7 @@ class AppriseOptions(SinkOptions, defer_build=True):
     )
     title: Template = Field(default=Template(""), description="The title, for services that have one.")
     body: Text | None = Field(
-        default=None, description="The message; the JSON line is the default where no URL is a template."
+        default=None, description="The message; default if no URL is a template: the JSON line of the event."
     )
 
     @model_validator(mode="before")

@@ -27,15 +27,15 @@ class ChatOptions(SinkOptions, defer_build=True):
     url: Secret | None = Field(default=None, description="A webhook, which is a credential.")
     token: Secret | None = Field(default=None, description="A bot's token; goes with `to`.")
     to: Addresses = Field(default=Addresses(), description="Channels or users that the bot writes to.")
-    api: str | None = Field(default=None, description="Base URL of the service, where it is not the public one.")
+    api: str | None = Field(default=None, description="The base URL of the service, if it is not the public one.")
     text: Annotated[str, Text(escape="escape_value")] | None = Field(
-        default=None, description="The message; the JSON line is the default where no address is a template."
+        default=None, description="The message; default if no address is a template: the JSON line of the event."
     )
     markup: Literal["plain", "native"] = Field(
         default="plain", description="plain: shown as written. native: the text is the service's own markup."
     )
     allow_mentions: bool = Field(
-        default=False, description="Let mentions such as `@everyone` take effect, also those in events."
+        default=False, description="Whether mentions such as `@everyone` take effect, including those in events."
     )
 
     thread: Key | None = Field(default=None, description="A key: later messages with it answer the first one.")

@@ -69,7 +69,7 @@ class CommandOptions(SinkOptions, defer_build=True):
         default="/", description="The folder in which the program runs, an absolute path."
     )
     env: dict[Annotated[str, AfterValidator(_variable)], Value] = Field(
-        default_factory=dict, description="The variables of its environment, beside PATH."
+        default_factory=dict, description="The environment variables of the program, in addition to PATH."
     )
 
     @field_validator("argv")
@@ -96,7 +96,7 @@ class CommandOptions(SinkOptions, defer_build=True):
         if fault:
             found.append(OptionWarning("argv", fault))
         if not Path(self.cwd).is_dir():
-            found.append(OptionWarning("cwd", f"this user sees no folder {self.cwd}"))
+            found.append(OptionWarning("cwd", f"there is no folder {self.cwd} that this user can see"))
         return found
 
     def preview(self, event: Event) -> str:  # noqa: ARG002  # the event comes on stdin, the same line for every command

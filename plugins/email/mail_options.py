@@ -41,7 +41,9 @@ class EmailOptions(SinkOptions, defer_build=True):
         description="The name of this machine in EHLO; default: this machine's full name, else its address.",
     )
     tls: Literal["starttls", "tls", "none"] = Field(default="starttls", description="How the connection is secured.")
-    ca_file: str | None = Field(default=None, description="PEM file of a private CA, trusted beside the system's.")
+    ca_file: str | None = Field(
+        default=None, description="A PEM file with a private CA, trusted in addition to the system's CAs."
+    )
     username: str | None = Field(default=None, description="Default, with a password: the address of `from`.")
     password: Secret | None = Field(default=None, description="Goes with `username`.")
     from_: Template = Field(alias="from", description="The sender: `shop@example.org` or `Shop <shop@example.org>`.")
@@ -49,16 +51,18 @@ class EmailOptions(SinkOptions, defer_build=True):
     cc: Recipients = Field(default=[], description="Recipients of copies.")
     bcc: Recipients = Field(default=[], description="Recipients that are not named in the mail.")
     reply_to: Annotated[list[str], Addresses(kind="mail", recipients=False)] = Field(
-        default=[], description="Where answers go, if not to the sender."
+        default=[], description="The address for answers, if it is not the sender's."
     )
     text: Text | None = Field(
-        default=None, description="Plain text; for literal addresses the JSON line is the default."
+        default=None, description="The plain text; default for literal addresses: the JSON line of the event."
     )
-    html: Html | None = Field(default=None, description="HTML; values are escaped. With `text`: both, as alternatives.")
+    html: Html | None = Field(
+        default=None, description="The HTML; values are escaped. With `text`, the mail has both, as alternatives."
+    )
     subject: Text = Field(default=Text("Event on {{ event.channel }}"), description="The subject of the mail.")
     headers: dict[str, Template] = Field(default={}, description="More headers, such as List-Unsubscribe.")
     separate: bool | None = Field(
-        default=None, description="One mail per address; default: yes where an address is a template."
+        default=None, description="Whether each address gets its own mail; default: yes if an address is a template."
     )
 
     thread: Key | None = Field(default=None, description="A key: later mails with it answer the first one.")

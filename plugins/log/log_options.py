@@ -26,7 +26,8 @@ class LogOptions(SinkOptions, defer_build=True):
         default=None, description="A stream, the systemd journal or syslog instead of a file."
     )
     socket: str | None = Field(
-        default=None, description="Another socket of journald (of a namespace) or syslog than the usual one."
+        default=None,
+        description="The socket of journald (such as that of a namespace) or syslog, if it is not the usual one.",
     )
     template: Template | None = Field(default=None, description="The text of each event; default: the JSON line.")
 

@@ -19,8 +19,10 @@ class RedisOptions(SinkOptions, defer_build=True):
     publish: Template | None = Field(default=None, description="The channel to publish on.")
     xadd: Template | None = Field(default=None, description="The key of the stream to append to.")
     maxlen: int | None = Field(default=None, ge=1, description="How many entries of the stream are kept.")
-    lpush: Template | None = Field(default=None, description="The key of the list; new items stand first.")
-    rpush: Template | None = Field(default=None, description="The key of the list; new items stand last.")
+    lpush: Template | None = Field(
+        default=None, description="The key of the list; new items are added at its beginning."
+    )
+    rpush: Template | None = Field(default=None, description="The key of the list; new items are added at its end.")
     url: RedisUrl | None = Field(default=None, description="Another server; default: the router's own.")
     template: Template | None = Field(default=None, description="The value; default: the payload as published.")
 

@@ -27,7 +27,7 @@ _SAFE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%'
 
 
 class CloudEvents(SinkOptions, defer_build=True):
-    """The form of a CloudEvent: its mode, and the attributes of an event that did not come as one."""
+    """The form of a CloudEvent: its mode, and the attributes of events that did not arrive as CloudEvents."""
 
     mode: Literal["binary", "structured"] = Field(
         default="binary", description="binary: attributes in headers. structured: attributes and data in one JSON."
@@ -36,7 +36,7 @@ class CloudEvents(SinkOptions, defer_build=True):
     source: Url | None = Field(
         default=None, description="The source, a URI reference; default: `event-router/` and the name of the source."
     )
-    subject: Template | None = Field(default=None, description="The subject; left out where it is empty.")
+    subject: Template | None = Field(default=None, description="The subject; left out if it is empty.")
 
     @field_validator("source")
     @classmethod

@@ -69,9 +69,9 @@ class Auth(SinkOptions, defer_build=True):
 class WebhookOptions(SinkOptions, defer_build=True):
     """The options of a webhook sink: where it sends, what, how that is signed, and what an answer means."""
 
-    url: Url = Field(description="Scheme and host are written out; templates may stand behind them.")
+    url: Url = Field(description="The URL; scheme and host must be literal, templates may follow.")
     method: Literal["POST", "PUT", "PATCH", "DELETE", "GET"] = Field(
-        default="POST", description="GET and DELETE have no body."
+        default="POST", description="The HTTP method; GET and DELETE have no body."
     )
     headers: dict[str, Template] = Field(default={}, description="Headers; the values are templates.")
     body: Literal["line", "raw"] | None = Field(
@@ -84,19 +84,21 @@ class WebhookOptions(SinkOptions, defer_build=True):
         default=None, description="The fields of a form; a list repeats its field."
     )
     success: Answered | None = Field(
-        default=None, description="For a 2xx: an expression over status, headers and answer. False: not delivered."
+        default=None,
+        description="For a 2xx: an expression on status, headers and answer; if it is false, the delivery has failed.",
     )
     retry_if: Answered | None = Field(
-        default=None, description="For a refusal: true if a later attempt may succeed; over the same names."
+        default=None,
+        description="For any other answer: an expression on the same names; if it is true, the delivery is retried.",
     )
     signing_secret: Secret | list[Secret] | None = Field(
-        default=None, description="Signs by Standard Webhooks: `whsec_…`, or a list while it is replaced."
+        default=None, description="Signs by Standard Webhooks: `whsec_…`, or a list while the secret is being replaced."
     )
     hmac_secret: Secret | None = Field(default=None, description="Signs as GitHub does: X-Hub-Signature-256.")
     cloudevents: CloudEvents | None = Field(default=None, description="Sends a CloudEvent.")
     auth: Auth | None = Field(default=None, description="{bearer: TOKEN}, or {username: …, password: …}.")
     client_certificate: ClientCertificate | None = Field(
-        default=None, description="The certificate that this client shows to the server."
+        default=None, description="The certificate that the sink shows to the server."
     )
     batch_as: Literal["array", "lines"] | None = Field(
         default=None, description="Sends several events at once: a JSON array, or a JSON document on each line."

@@ -62,7 +62,7 @@ class WebPushOptions(SinkOptions, defer_build=True):
         default=Template("normal"), description="very-low, low, normal or high: whether a sleeping phone is woken."
     )
     gone: Gone | None = Field(
-        default=None, description="{publish: CHANNEL}: tells the app of subscriptions that no longer exist."
+        default=None, description="{publish: CHANNEL}: tells the app which subscriptions no longer exist."
     )
 
     @model_validator(mode="before")

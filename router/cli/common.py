@@ -55,7 +55,7 @@ env_file_option = click.option(
     type=click.Path(path_type=Path, readable=False),
     envvar="EVENT_ROUTER_ENV_FILE",
     show_envvar=True,
-    help="Lines NAME=value for the ${…} of the configuration.",
+    help="A file with lines NAME=value for the ${…} of the configuration.",
 )
 """`--env-file FILE`: more variables for `${…}`. Variables of the environment take precedence."""
 
@@ -88,9 +88,9 @@ instance_option = click.option(
     callback=_name,
     envvar="EVENT_ROUTER_INSTANCE",
     show_envvar=True,
-    help="The name of the router, where one host runs several.",
+    help="The name of the router, if one host runs several.",
 )
-"""`--instance NAME`: the name of the router, where one host runs several."""
+"""`--instance NAME`: the name of the router, if one host runs several."""
 
 
 def of_running(function: Callable[..., int | Coroutine[Any, Any, int]]) -> Callable[..., int]:
@@ -249,9 +249,9 @@ verbose_option = click.option(
     is_flag=True,
     expose_value=False,
     callback=_be_verbose,
-    help="List everything that is allowed, however long the list.",
+    help="In messages, list all allowed names, however many there are.",
 )
-"""`--verbose`: messages list everything that is allowed."""
+"""`--verbose`: messages list all allowed names."""
 
 
 def say_problems(problems: Iterable[Problem], *, err: bool = True) -> None:

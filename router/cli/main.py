@@ -48,11 +48,11 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         ),
     },
     "Write": {
-        "test": Entry("write.test:test", "Run the tests of the configuration: an event in, sinks and texts out."),
+        "test": Entry("write.test:test", "Run the tests of the configuration: events and their expected results."),
         "graph": Entry("write.graph:graph", "Draw the configuration: sources, schemas, routes, sinks."),
         "plugins": Entry("write.plugins:plugins", "List the loaded plugins, or the options of a sink or lookup."),
         "send-test": Entry("write.send_test:send_test", "Send a test message to one sink, and show the answer."),
-        "new-plugin": Entry("write.new_plugin:new_plugin", "Write a plugin that works, with its test."),
+        "new-plugin": Entry("write.new_plugin:new_plugin", "Write a working plugin with its test."),
     },
     "Install": {
         "config": Entry("install.config:config", "Print the effective configuration, or its JSON Schema."),
@@ -64,8 +64,9 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
 def _imported(name: str) -> ModuleType:
     """Import a command's module.
 
-    Meanwhile rich can't be imported, unless it is already: structlog would import it for tracebacks that the router does
-    not print, at a tenth of the time of a start. Commands that show tables import rich when they are called.
+    Meanwhile rich can't be imported, unless it has been imported already: structlog would import it for tracebacks
+    that the router does not print, at a tenth of the time of a start. Commands that show tables import rich when they
+    are called.
     """
     if name in sys.modules:
         return sys.modules[name]

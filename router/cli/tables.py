@@ -28,9 +28,9 @@ MOST_DRAWN = 2000
 class Column:
     """A column of a table.
 
-    `rank` says which columns are left out first on a narrow terminal: the highest first, 0 never. `least` is the width to
-    which its texts may be cut (marked by `…`); None for ids and numbers, which are shown in full or not at all. A column
-    that `wraps` breaks its texts between words over several lines, and cuts only words.
+    `rank` says which columns are left out first on a narrow terminal: the highest first, 0 never. `least` is the width
+    to which its texts may be cut (marked by `…`); None for ids and numbers, which are shown in full or not at all. A
+    column that `wraps` breaks its texts between words over several lines, and cuts only words.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Column:
 
 
 class Cell(NamedTuple):
-    """A text in a table, its colour (a style of rich), and a short form for a column that is too narrow."""
+    """A string in a table, its colour (a style of rich), and a short form for a column that is too narrow."""
 
     text: str
     style: str = ""
@@ -49,7 +49,7 @@ class Cell(NamedTuple):
 
 
 def width_of(text: str) -> int:
-    """Return the width of a text in terminal cells: two for a Chinese character, none for an accent."""
+    """Return the width of a string in terminal cells: two for a Chinese character, none for an accent."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len

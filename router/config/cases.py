@@ -30,7 +30,7 @@ def _time(value: str) -> str:
 def moment_of(written: str, start: float) -> float:
     """Return a time in seconds since the epoch: RFC 3339, or a duration after the start such as `+10m`.
 
-    Raises `ValueError` for any other text.
+    Raises `ValueError` for any other string.
     """
     after = _AFTER.fullmatch(written)
     if after is not None:
@@ -63,15 +63,20 @@ class CaseModel(BaseModel):
 class CaseEvent(CaseModel):
     """The event that a test sends through the configuration."""
 
-    channel: Text = Field(description="the channel, stream or list that it comes on")
-    source: str | None = Field(None, description="the source that brings it; default: the first that reads the channel")
-    payload: Any = Field(None, description="what was published: a text as it is, anything else is encoded as JSON")
-    file: Text | None = Field(
-        None, description="a file with what was published, relative to this file; instead of `payload`"
+    channel: Text = Field(description="the channel, stream or list on which it arrives")
+    source: str | None = Field(
+        None, description="the source that receives it; default: the first that reads the channel"
     )
-    headers: dict[str, str] = Field(default_factory=dict, description="fields of a stream entry beside the payload")
+    payload: Any = Field(
+        None, description="the published message: a string is published unchanged, anything else is encoded as JSON"
+    )
+    file: Text | None = Field(
+        None, description="a file with the published message, relative to this file; instead of `payload`"
+    )
+    headers: dict[str, str] = Field(default_factory=dict, description="the other fields of a stream entry")
     at: CaseTime | None = Field(
-        None, description="when it was received: RFC 3339, or +10m after the start; default: the time of the clock"
+        None,
+        description="when it was received: RFC 3339, or +10m after the start; default: the time of the test's clock",
     )
 
     @model_validator(mode="after")
@@ -115,9 +120,9 @@ class Expected(CaseModel):
 class StepConfig(CaseModel):
     """A step of a test with several events."""
 
-    at: CaseTime | None = Field(None, description="the time of the clock: RFC 3339, or +10m after the start")
+    at: CaseTime | None = Field(None, description="the time of the test's clock: RFC 3339, or +10m after the start")
     event: CaseEvent = Field(description="the event: {channel, payload}")
-    expect: Expected = Field(description="what must become of it")
+    expect: Expected = Field(description="the expected result")
 
 
 class CaseConfig(CaseModel):
@@ -125,13 +130,13 @@ class CaseConfig(CaseModel):
 
     name: Text = Field(description="the name of the test, unique")
     event: CaseEvent | None = Field(None, description="the event: {channel, payload}")
-    expect: Expected | None = Field(None, description="what must become of it")
+    expect: Expected | None = Field(None, description="the expected result")
     lookups: dict[str, dict[str, dict[str, Any] | None]] = Field(
         default_factory=dict,
-        description="the records of lookups, by name and by rendered key; there are no other records",
+        description="the records that the lookups find, by lookup and by rendered key; no other records exist",
     )
     steps: Annotated[list[StepConfig], Field(min_length=1)] | None = Field(
-        None, description="several events in a row, in place of `event` and `expect`"
+        None, description="several events in sequence, instead of `event` and `expect`"
     )
 
     @model_validator(mode="after")

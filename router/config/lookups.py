@@ -32,7 +32,8 @@ class LookupKeys(Model):
     type: str = Field(description="where the records come from")
     ttl: Duration = Field(60.0, description="how long a record, or its absence, is cached")
     missing: Missing = Field(
-        "dead-letter", description="what happens to a delivery without a record; `empty`: its fields are empty"
+        "dead-letter",
+        description="what happens to a delivery if there is no record; `empty`: the fields of the record are empty",
     )
 
 
@@ -45,7 +46,7 @@ class RedisHashConfig(LookupKeys):
 
     type: Literal["redis-hash"] = Field(description="where the records come from")
     key: _Key = Field(description=_KEY)
-    url: ServerUrl | None = Field(None, description="the server with the hashes; default: redis.url")
+    url: ServerUrl | None = Field(None, description="the Redis server with the hashes; default: redis.url")
 
 
 class FileLookupConfig(LookupKeys):
@@ -53,7 +54,7 @@ class FileLookupConfig(LookupKeys):
 
     type: Literal["file"] = Field(description="where the records come from")
     key: _Key = Field(description=_KEY)
-    path: _Key = Field(description="a file with the name ending .csv, .json, .yaml or .yml, relative to this file")
+    path: _Key = Field(description="a .csv, .json, .yaml or .yml file; its path is relative to this file")
     by: _Key | None = Field(
         None, description="the column or field that holds the key; left out if the file is a mapping of keys"
     )
@@ -62,8 +63,8 @@ class FileLookupConfig(LookupKeys):
 def _literal_origin(url: str) -> str:
     if not _ORIGIN.match(url):
         raise ValueError(
-            "write the scheme and the host out (https://crm.example.org/…): the values of an event must not choose "
-            "whom the router asks"
+            "write the scheme and the host literally (https://crm.example.org/…): the values of an event must not choose "
+            "the server"
         )
     return url
 
@@ -77,7 +78,7 @@ class HttpLookupConfig(LookupKeys):
     )
     headers: dict[str, Secret] = Field(default_factory=dict, description="headers of each request")
     http: HttpConfig = Field(default_factory=HttpConfig, description="the settings of the HTTP client")
-    allow_private: bool = Field(False, description="whether it may reach private addresses")
+    allow_private: bool = Field(False, description="whether the lookup may connect to private addresses")
 
 
 class PluginLookupConfig(LookupKeys):

@@ -61,12 +61,15 @@ class RedisConfig(Model):
         "embedded", description="redis://, rediss://, unix://, or `embedded`; default: $REDIS_URL, else `embedded`"
     )
     key_prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")] = Field(
-        "event-router", description="every key the router owns is {key_prefix}:…"
+        "event-router", description="the keys of the router begin with {key_prefix}:"
     )
     connect_timeout: Duration = Field(10.0, description="how long to wait for Redis at start")
-    outage_buffer: Size = Field(64 * 1024**2, description="how much waits in memory while Redis refuses writes")
+    outage_buffer: Size = Field(
+        64 * 1024**2, description="the most data that waits in memory while Redis refuses writes"
+    )
     appendfsync: Literal["everysec", "always"] = Field(
-        "everysec", description="of the embedded server: `always` loses nothing at a power cut, and is slower"
+        "everysec",
+        description="how the embedded server syncs its file: `always` is slower, but loses nothing at a power cut",
     )
 
 
@@ -84,7 +87,7 @@ class Reading(Model):
 
     type: str = Field(description="what kind of source it is")
     url: ServerUrl | None = Field(None, description="this source's own server; default: redis.url")
-    format: Literal["json", "text", "cloudevents"] = Field("json", description="how a message is read")
+    format: Literal["json", "text", "cloudevents"] = Field("json", description="the format of the messages")
     id: Annotated[str, AfterValidator(dotted)] | None = Field(
         None, description="the dotted path of the event's id in the payload; default: the router makes an id"
     )
@@ -119,7 +122,7 @@ class PubSubConfig(Reading):
 class ClaimConfig(Model):
     """The idle time after which entries of a dead router are claimed."""
 
-    idle: Duration = Field(60.0, gt=0, description="entries without renewal for this time are claimed")
+    idle: Duration = Field(60.0, gt=0, description="entries that were not renewed for this time are claimed")
 
 
 class StreamConfig(Reading):
@@ -133,7 +136,9 @@ class StreamConfig(Reading):
     start: Literal["new", "oldest"] = Field("new", description="where a new group begins to read")
     payload_field: Key = Field("payload", description="the field of an entry that holds the payload")
     claim: ClaimConfig = Field(default_factory=ClaimConfig, description="when the entries of a dead router are claimed")
-    max_deliveries: int = Field(5, ge=1, description="an entry that ended the process so often is a dead letter")
+    max_deliveries: int = Field(
+        5, ge=1, description="an entry that crashed the process this many times becomes a dead letter"
+    )
     max_in_flight: int = Field(1000, ge=1, le=100_000, description="how many entries may be in flight at a time")
 
     @property
@@ -149,8 +154,12 @@ class ListConfig(Reading):
     keys: Annotated[list[Key], AfterValidator(distinct)] = Field(
         min_length=1, description="the keys of the lists, exact names"
     )
-    lease: Duration = Field(60.0, ge=1, description="items without renewal for this time are claimed by another router")
-    max_deliveries: int = Field(5, ge=1, description="an item that ended the process so often is a dead letter")
+    lease: Duration = Field(
+        60.0, ge=1, description="items that were not renewed for this time are claimed by another router"
+    )
+    max_deliveries: int = Field(
+        5, ge=1, description="an item that crashed the process this many times becomes a dead letter"
+    )
     max_in_flight: int = Field(100, ge=1, le=1000, description="how many items may be in flight at a time")
 
     @property
@@ -178,19 +187,22 @@ class RetryConfig(Model):
     initial: Duration = Field(1.0, description="the longest first delay")
     max_delay: Duration = Field(300.0, description="the longest delay")
     max_age: Duration = Field(86400.0, description="a delivery that has failed for this long is given up")
-    attempts: int | None = Field(None, ge=1, description="an optional cap on counted attempts")
+    attempts: int | None = Field(
+        None, ge=1, description="a delivery is given up after this many counted attempts; default: no limit"
+    )
 
 
 class QueueConfig(Model):
     """The bound of a sink's queue and what happens when it is full."""
 
     type: Literal["memory", "redis"] | None = Field(
-        None, description="where the waiting deliveries are kept; default: what the plugin says"
+        None, description="where the deliveries wait; the plugin sets the default"
     )
     max_events: int = Field(100_000, ge=1, description="how many deliveries may wait")
     max_bytes: Size = Field(64 * 1024**2, description="how many bytes of payloads may wait")
     when_full: Literal["block", "drop-newest", "drop-oldest"] = Field(
-        "block", description="what happens without room; for events of pub/sub, `block` drops the newest"
+        "block",
+        description="what happens to a delivery if the queue is full; for pub/sub events, `block` drops the newest",
     )
 
     @model_validator(mode="after")
@@ -203,14 +215,16 @@ class QueueConfig(Model):
 class BreakerConfig(Model):
     """The circuit breaker of a sink: the failures that open it, and the seconds until a probe."""
 
-    failures: int = Field(5, ge=1, description="transient failures in a row that open it; a permanent one is none")
-    reset: Duration = Field(30.0, gt=0, description="how long no attempt is made; then one is, as a probe")
+    failures: int = Field(
+        5, ge=1, description="how many temporary failures in a row open the breaker; permanent failures do not count"
+    )
+    reset: Duration = Field(30.0, gt=0, description="how long no attempt is made; then one attempt follows as a probe")
 
 
 def check_queue(config: QueueConfig, kind: str) -> None:
     """Raise `ValueError` for options that this kind of queue does not have."""
     if kind == "redis" and config.when_full == "drop-oldest":
-        raise ValueError("`drop-oldest` is for memory queues alone; in Redis write `block` or `drop-newest`")
+        raise ValueError("only memory queues can have `drop-oldest`; in Redis write `block` or `drop-newest`")
 
 
 class BatchConfig(Model):
@@ -242,20 +256,22 @@ class HostKeys(Model):
     queue: Annotated[QueueConfig | None, BeforeValidator(_queue)] = Field(
         None, description="`memory`, `redis`, or a mapping"
     )
-    concurrency: int | None = Field(None, ge=1, le=1000, description="attempts at the same time")
-    timeout: Duration = Field(10.0, gt=0, description="one attempt, everything included")
+    concurrency: int | None = Field(None, ge=1, le=1000, description="how many attempts are made at the same time")
+    timeout: Duration = Field(10.0, gt=0, description="the time limit of one attempt, all included")
     retry: RetryConfig = Field(default_factory=RetryConfig, description="when a failed delivery is retried")
     breaker: BreakerConfig = Field(default_factory=BreakerConfig, description="when a failing sink gets no attempts")
-    batch: BatchConfig = Field(default_factory=BatchConfig, description="for sinks that take batches")
+    batch: BatchConfig = Field(default_factory=BatchConfig, description="for sinks that accept batches")
     rate: RateLimit | None = Field(None, description="the most deliveries in any second, minute or hour")
-    fallback: list[str] = Field(default_factory=list, description="sinks that get what this one gives up")
+    fallback: list[str] = Field(
+        default_factory=list, description="sinks that get the deliveries that this sink gives up"
+    )
     order_by: Annotated[str, StringConstraints(min_length=1)] | None = Field(
         None, description="an expression: deliveries with the same value keep their order"
     )
     only_if: OnlyIf | None = Field(None, description="an expression: a delivery for which it is false is suppressed")
-    http: HttpConfig = Field(default_factory=HttpConfig, description="for sinks that speak HTTP")
+    http: HttpConfig = Field(default_factory=HttpConfig, description="for sinks that use HTTP")
     allow_private: bool = Field(
-        False, description="for sinks that speak HTTP: whether they may reach private addresses"
+        False, description="for sinks that use HTTP: whether they may connect to private addresses"
     )
 
 
@@ -282,7 +298,7 @@ class RouteConfig(Model):
     id: Name = Field(description="the route's name, unique")
     sources: list[str] | None = Field(None, description="names of sources; default: all")
     channels: list[Glob] | None = Field(None, description="names or globs of channels; default: all")
-    match: Any = Field(None, description="what the payload must be: paths, and a condition for each")
+    match: Any = Field(None, description="conditions on the payload: a path, and a condition for its value")
     when: Any = Field(
         None, description="an expression on event and payload: the route takes events for which it is true"
     )
@@ -290,14 +306,14 @@ class RouteConfig(Model):
         None, description="when an undelivered event becomes a dead letter: a duration, or a template that gives a time"
     )
     sinks: list[RouteSink] = Field(min_length=1, description="who gets the event")
-    final: bool = Field(False, description="no later route is asked when this one matched")
-    enabled: bool = Field(True, description="false: as if the route were not there")
+    final: bool = Field(False, description="true: if this route takes an event, no later route is checked")
+    enabled: bool = Field(True, description="false: the route is ignored")
 
 
 class DeliverOnly(Model):
     """The form of `deliver` that sends to addresses that match `only`, and prints all other deliveries."""
 
-    only: list[Glob] = Field(min_length=1, description="globs of the addresses that are sent to")
+    only: list[Glob] = Field(min_length=1, description="globs of the addresses to which deliveries are sent")
     others: Literal["print"] = Field("print", description="what happens to all other deliveries")
 
 
@@ -313,7 +329,9 @@ class NotifyConfig(Model):
 class DeadLettersConfig(Model):
     """The bounds of the stored dead letters, and the sinks that get summaries."""
 
-    max_events: int = Field(100_000, ge=1, description="how many letters are kept; the oldest make room")
+    max_events: int = Field(
+        100_000, ge=1, description="how many letters are kept; when there are more, the oldest are removed"
+    )
     max_age: Duration = Field(30 * 86400.0, gt=0, description="how long a letter is kept")
     notify: NotifyConfig | None = Field(None, description="who gets summaries: {sinks: [ops-chat], every: 15m}")
 
@@ -347,7 +365,9 @@ class ShutdownConfig(Model):
 class RouterConfig(Model):
     """The configuration of one router."""
 
-    version: Literal[1] = Field(description="the version of this format; rises when an old file would change meaning")
+    version: Literal[1] = Field(
+        description="the version of this format; increases only if an old file would change its meaning"
+    )
     redis: RedisConfig = Field(default_factory=RedisConfig, description="the router's own Redis")
     plugins: PluginsConfig = Field(
         default_factory=PluginsConfig,
@@ -356,10 +376,10 @@ class RouterConfig(Model):
     allow_commands: bool = Field(False, description="whether sinks may run programs (`command`)")
     sources: dict[Name, SourceConfig] = Field(min_length=1, description="where events come from, by name")
     schemas: list[SchemaConfig] = Field(
-        default_factory=list, description="the JSON Schema of each channel; the first entry that matches counts"
+        default_factory=list, description="the JSON Schema of each channel; the first matching entry applies"
     )
     lookups: dict[str, Any] = Field(
-        default_factory=dict, description="where the records of a delivery's user or company come from, by name"
+        default_factory=dict, description="where records, such as that of a user, come from, by name"
     )
     sinks: dict[Name, SinkConfig] = Field(min_length=1, description="where deliveries go, by name")
     routes: list[RouteConfig] = Field(min_length=1, description="who gets what")
@@ -371,7 +391,8 @@ class RouterConfig(Model):
     )
     timezone: Zone = Field("UTC", description="the time zone of the templates' time filters")
     dead_letters: DeadLettersConfig = Field(
-        default_factory=DeadLettersConfig, description="how many dead letters are kept, how long, who gets summaries"
+        default_factory=DeadLettersConfig,
+        description="how many dead letters are kept, for how long, and who gets summaries",
     )
     admin: AdminConfig = Field(
         default_factory=AdminConfig, description="the HTTP interface for monitoring: {listen: HOST:PORT}, or `off`"
@@ -379,5 +400,5 @@ class RouterConfig(Model):
     shutdown: ShutdownConfig = Field(default_factory=ShutdownConfig, description="how the daemon ends")
     tests: list[CaseConfig] = Field(
         default_factory=list,
-        description="events and what must become of them, for `test` and `check`; `run` ignores them",
+        description="events and their expected results, for `test` and `check`; `run` ignores them",
     )

@@ -96,7 +96,7 @@ def _zone(value: str) -> str:
 def _server_url(value: str) -> str:
     """Return the URL of a Redis server if it is valid. No error quotes the URL, because it may hold a password."""
     if value == "embedded":
-        raise ValueError("`embedded` is for `redis.url` alone; leave `url` out to use that server")
+        raise ValueError("`embedded` is allowed only in `redis.url`; leave `url` out to use that server")
     return _redis_url(value)
 
 
@@ -151,11 +151,11 @@ class Address(NamedTuple):
 
 
 def address(listen: str) -> Address:
-    """Parse `HOST:PORT` or `unix:/path`. Raises `ValueError` for any other text."""
+    """Parse `HOST:PORT` or `unix:/path`. Raises `ValueError` for any other string."""
     if listen.startswith("unix:"):
         path = listen.removeprefix("unix:").removeprefix("//")
         if not path.startswith("/") or path == "/":
-            raise ValueError("write the whole path of a socket: unix:/run/event-router/admin.sock")
+            raise ValueError("write the full path of the socket: unix:/run/event-router/admin.sock")
         if not redis_url.nameable(path):
             raise ValueError(redis_url.NO_SUCH_NAME)
         return Address(path)

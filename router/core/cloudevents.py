@@ -77,7 +77,7 @@ def _check_required(attributes: dict[str, str]) -> None:
     if missing := [f"`{name}`" for name in REQUIRED if name not in attributes]:
         raise _wrong(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
     if attributes["specversion"] != VERSION:
-        only = f"and only {VERSION!r} is known"
+        only = f"and only {VERSION!r} is supported"
         raise _wrong(
             f"`specversion` is {attributes['specversion'][:20]!r}, {only}",
             f"`specversion` has a different value, {only}",

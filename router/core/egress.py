@@ -43,7 +43,7 @@ def private_host(host: str) -> bool:
 
 
 def is_header_name(name: str) -> bool:
-    """Return whether a text can be the name of an HTTP header: a token, RFC 9110 section 5.6.2."""
+    """Return whether a string can be the name of an HTTP header: a token, RFC 9110 section 5.6.2."""
     return _TOKEN.fullmatch(name) is not None
 
 

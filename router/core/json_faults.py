@@ -108,7 +108,7 @@ def not_utf8(raw: bytes, error: UnicodeDecodeError) -> Fault:
 
 
 def find_in_text(text: str) -> Fault | None:
-    """Return the fault of a text that is invalid JSON, or None if it is not found."""
+    """Return the fault of a string that is invalid JSON, or None if it is not found."""
     if text.startswith(_BOM):
         return _placed("there is a byte order mark (BOM) before the JSON; send it without", text, 0)
     try:
@@ -186,7 +186,7 @@ def _explained(said: str, text: str, at: int) -> tuple[str, str, int]:
 
 
 def _begun(text: str, at: int) -> str:
-    """Return the number (or the end of a long one) before a place; an empty text if there is none."""
+    """Return the number (or the end of a long one) before a place; an empty string if there is none."""
     found = _NUMBER.search(text[max(at - _LONGEST_NUMBER, 0) : at])
     return found[0] if found and found[0][-1:].isdigit() and (found[0][0] == "-" or found[0][0].isdigit()) else ""
 
@@ -258,7 +258,7 @@ def _key(text: str, at: int) -> str:
 
 def _between(sign: str) -> str | None:
     return (
-        "only spaces, tabs and line breaks may stand between values, no other white space" if sign.isspace() else None
+        "only spaces, tabs and line breaks are allowed between values, no other white space" if sign.isspace() else None
     )
 
 
@@ -280,7 +280,7 @@ def _extra(text: str, at: int) -> str:
     if sign in "]}":
         return f"this `{sign}` closes nothing"
     if sign in '{["':
-        return "a second JSON value begins here: send a message for each"
+        return "a second JSON value begins here: send each value as a message of its own"
     return "there is something after the end of the JSON value"
 
 

@@ -1,7 +1,7 @@
 """Parsing of mail addresses: comma-separated lists, display names and mailboxes; floor 2, pure.
 
 The syntax is RFC 5322 section 3.4 with the text beyond ASCII of RFC 6531 section 3.3, without comments and without the
-group syntax of RFC 5322. Every function takes linear time, because events supply these texts.
+group syntax of RFC 5322. Every function takes linear time, because events supply these strings.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def check_no_group(address: str) -> None:
 
 
 def has_control(whole: str) -> bool:
-    """Return whether a text has a control character in it, which no address may have."""
+    """Return whether a string has a control character in it, which no address may have."""
     return _CONTROL.search(whole) is not None
 
 

@@ -107,7 +107,7 @@ def compile_schema(document: Any, *, uri: str, retrieve: Retrieve) -> Schema:
         )
     except jsonschema_rs.ValidationError as error:
         if error.message.startswith("Unknown meta-schema") and isinstance(document, dict):
-            raise SchemaProblem("/$schema", f"this draft is not known, allowed: {', '.join(DRAFTS)}") from None
+            raise SchemaProblem("/$schema", f"this draft is not supported, allowed: {', '.join(DRAFTS)}") from None
         raise SchemaProblem(pointer(error.instance_path), _explained(error)) from None
     except (jsonschema_rs.ReferencingError, ValueError, RecursionError) as error:
         raise SchemaProblem("", str(error).splitlines()[0][:_LONGEST]) from None
@@ -150,9 +150,9 @@ def pattern_fault(pattern: str) -> str:
         )
         if too_few:
             return f"is not a regular expression: {too_few[0]} is at least {too_few[1]} and at most {too_few[2]}"
-        return "is too large a regular expression: a count such as {1000} multiplies what stands before it"
+        return "is too large a regular expression: a count such as {1000} multiplies the part before it"
     if _BACKTRACKING.search(pattern):
-        return "has look-around or back-references, which the linear-time engine does not know"
+        return "has look-around or back-references, which the linear-time engine does not support"
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:

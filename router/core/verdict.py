@@ -1,7 +1,7 @@
 """The decision on one message, by the plan of its channel; pure.
 
 `judge` is the definition, which the commands `publish`, `dlq`, `explain` and `test` use. The pipeline has a faster form
-without reasons, and calls `judge` only for the messages that it rejects. A test holds that the two agree.
+without reasons, and calls `judge` only for the messages that it rejects. A test verifies that the two agree.
 """
 
 from __future__ import annotations

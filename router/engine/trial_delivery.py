@@ -194,4 +194,4 @@ class TrialDelivery:
 
 
 def _ignore(_text: str) -> None:
-    """Do nothing with a text about waiting: a test message does not wait."""
+    """Ignore the reason for a wait: a test message does not wait."""

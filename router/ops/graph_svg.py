@@ -85,7 +85,7 @@ class Box(NamedTuple):
 
 
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
-    """Return an estimate of the width of a text in common sans-serif fonts. It is too large rather than too small."""
+    """Return an estimate of the width of a string in common sans-serif fonts. It is too large rather than too small."""
     return sum(map(_em, text)) * size * (1.12 if bold else 1.0)
 
 
@@ -102,7 +102,7 @@ def _em(character: str) -> float:
 
 
 def shortened(text: str, size: float, room: float, *, bold: bool = False) -> str:
-    """Return a text cut to a width, with an ellipsis if it was cut."""
+    """Return a string cut to a width, with an ellipsis if it was cut."""
     if text_width(text, size, bold=bold) <= room:
         return text
     left = room - text_width("…", size, bold=bold)
@@ -323,7 +323,7 @@ def described(picture: Picture) -> str:
 
 
 def xml(text: str) -> str:
-    """Return a text escaped for XML, without characters that XML does not allow."""
+    """Return a string escaped for XML, without characters that XML does not allow."""
     return escape(text).translate(_XML)
 
 

@@ -82,7 +82,7 @@ class GuardedClient:
     `proxy` is an `http://` or `https://` URL, with user and password if the proxy needs them; empty means no proxy. A
     proxy resolves names itself, so with a proxy only hosts written as addresses are checked. `connect_timeout` is in
     seconds. `ssl_context` replaces the system's trust store. `allow_private` permits private addresses for every
-    request. `owner` is whose client it is, in messages.
+    request. `owner` names the owner of the client in messages.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class GuardedClient:
             raise
         except Exception as error:  # noqa: BLE001  # any error of aiohttp is replaced by one without the URL
             failure = _rebuilt(error, self._connect_timeout, self._owner)
-        raise failure  # outside the handler: else aiohttp's error, which contains the URL, would be its context
+        raise failure  # raised outside of the handler: otherwise aiohttp's error, which contains the URL, would be its context
 
     async def close(self) -> None:
         """Close all connections. A later request opens new ones."""
@@ -183,7 +183,7 @@ class _PrivateAddressError(OSError):
 
 
 class _Resolver:
-    """The resolver of host names, with a daemon thread per lookup and a check of every address.
+    """The resolver of host names. It has a daemon thread per lookup and checks every address.
 
     The executor of the event loop has few threads, shared by all sinks: a name server that hangs would block the other
     sinks and the exit of the process. aiohttp makes one lookup per name at a time and caches the result for 10 s.
@@ -208,7 +208,7 @@ class _Resolver:
 
 
 def _addresses(host: str, port: int, family: int) -> list[_AddressInfo]:
-    """Return what the system's resolver says. Raises OSError, also for a text that is not a host name."""
+    """Return the answer of the system's resolver. Raises OSError, also for a string that is not a host name."""
     try:
         found: list[Any] = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     except UnicodeError:
@@ -219,7 +219,7 @@ def _addresses(host: str, port: int, family: int) -> list[_AddressInfo]:
 async def _in_thread(work: Callable[[], _Result], name: str) -> _Result:
     """Run a function in a daemon thread of its own, and return its result: the exit of the process does not wait for it."""
     future: Future[_Result] = Future()
-    future.set_running_or_notify_cancel()  # else `set_result` would raise if the waiting task was cancelled
+    future.set_running_or_notify_cancel()  # otherwise `set_result` would raise if the waiting task was cancelled
 
     def run() -> None:
         try:
@@ -265,7 +265,7 @@ def _headers(headers: Mapping[str, str] | None, is_json: bool) -> dict[str, str]
 
 
 def _header_fault(value: str) -> str | None:
-    """Return why a text can't be the value of a header (RFC 9110 section 5.5); None if it can. It is sent as UTF-8."""
+    """Return why a string can't be the value of a header (RFC 9110 section 5.5); None if it can. It is sent as UTF-8."""
     if found := _CONTROL.search(value):
         return f"has a control character in it (U+{ord(found[0]):04X})"
     try:

@@ -53,7 +53,7 @@ class Redactor:
         return self._pattern.sub(HIDDEN, text)
 
     def value(self, value: Any) -> Any:
-        """Return the value with all texts in it redacted; unknown objects are replaced by their redacted `repr`."""
+        """Return the value with all strings in it redacted; unknown objects are replaced by their redacted `repr`."""
         if value is None or isinstance(value, bool | int | float):
             return value
         if isinstance(value, str):

@@ -68,7 +68,7 @@ def test_a_condition_on_fields_of_texts_is_a_warning(folder):
     path = folder / "config.yaml"
     path.write_text(path.read_text() + "  - {id: urgent, match: {severity: high}, sinks: [audit]}\n")
     done = run("check", "config.yaml", cwd=folder)
-    assert "routes[1].match: the events of source shell are texts, which have no fields to match" in done.out
+    assert "routes[1].match: the events of source shell are plain text, which has no fields to match" in done.out
     path.write_text(path.read_text().replace("id: urgent,", "id: urgent, sources: [web-app],"))
     assert "source shell" not in run("check", "config.yaml", cwd=folder).out
 
@@ -179,9 +179,24 @@ LOG = "version: 1\nsources:\n  web: {type: pubsub, channels: [a]}\nroutes:\n  - 
         ("theirs.jsonl", "warning", "this user may not write {}/theirs.jsonl; to see who may: ls -ld", False),
         ("locked", "warning", "it can't write {}/locked, which is a folder", False),
         ("theirs.jsonl/audit.jsonl", "warning", "{}/theirs.jsonl is not a folder", False),
-        ("locked/new/x.jsonl", "warning", "this user sees no folder {}/locked/new, and this user may not", False),
-        ("closed/new/x.jsonl", "warning", "this user sees no folder {}/closed/new, and this user may not", False),
-        ("free/new/x.jsonl", "note", "this user sees no folder {}/free/new; the router makes it", True),
+        (
+            "locked/new/x.jsonl",
+            "warning",
+            "there is no folder {}/locked/new that this user can see, and this user may not",
+            False,
+        ),
+        (
+            "closed/new/x.jsonl",
+            "warning",
+            "there is no folder {}/closed/new that this user can see, and this user may not",
+            False,
+        ),
+        (
+            "free/new/x.jsonl",
+            "note",
+            "there is no folder {}/free/new that this user can see; the router makes it",
+            True,
+        ),
         ("free/new/newer/x.jsonl", "note", "the router makes only one level: mkdir -p {}/free/new/newer", False),
         ("free/audit.jsonl", None, None, True),
     ],
@@ -223,7 +238,7 @@ def test_a_socket_of_a_log_that_can_not_be_written_is_said(folder):
         (
             "sinks.away",
             "note",
-            f"this user sees no socket {folder}/away, so deliveries would wait until a service listens there",
+            f"there is no socket {folder}/away that this user can see, so deliveries would wait until a service listens there",
         ),
         ("sinks.file", "warning", f"{folder}/file is not a socket"),
         (

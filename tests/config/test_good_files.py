@@ -188,7 +188,7 @@ def test_the_effective_configuration_hides_literal_secrets(tmp_path):
     assert shown["sinks"]["page"]["url"] == "https://hooks.example.org/***"
     loaded = load(file, environ={})
     assert [problem.message for problem in loaded.problems if problem.severity == "warning"] == [
-        "a secret is written here in clear; write ${NAME}, ${file:/path} or ${cred:name}",
+        "a secret is written here in clear text; write ${NAME}, ${file:/path} or ${cred:name}",
     ] * 3
     assert loaded.secrets == {"word-of-redis", "word-of-pager", "https://hooks.example.org/T/word"}
     for secret in loaded.secrets:

@@ -103,7 +103,7 @@ def test_an_expanded_scalar_is_read_by_the_type_of_its_field(write, key, given, 
 
 def test_an_expanded_scalar_that_does_not_fit_is_told_without_its_value(write):
     [problem] = problems_of(write('level: "${A}"'), environ={"A": "hunter2"})
-    assert "sinks.page.level: must be a whole number, not the text that ${A} gives" in problem
+    assert "sinks.page.level: must be a whole number, not the value of ${A}" in problem
     assert "hunter2" not in problem
 
 
@@ -289,7 +289,7 @@ def test_a_fault_in_defaults_is_told_once_where_it_stands(write):
     text = file.read_text().replace("routes:", "  more: {type: pager, to: a, text: b}\nroutes:")
     file.write_text(text)
     assert [problem.removeprefix(f"{file}:") for problem in problems_of(file)] == [
-        '16:27: defaults.pager.level: must be a whole number, not the text "high"',
+        '16:27: defaults.pager.level: must be a whole number, not the string "high"',
         "16:49: defaults.all.timeout: 5 is not a duration; write a number with its unit: 500ms, 30s, 5m, 24h or 7d",
     ]
 

@@ -116,7 +116,7 @@ def test_a_password_in_a_url_is_a_secret_in_clear(folder, changes, place):
     (folder / "config.yaml").write_text(json.dumps({**CONFIG, **changes}))
     done = run("check", "--strict", "config.yaml", cwd=folder, env={"HOST": "cache"})
     assert done.code == 1
-    assert f": {place}: a secret is written here in clear; write ${{NAME}}" in done.out
+    assert f": {place}: a secret is written here in clear text; write ${{NAME}}" in done.out
     assert "hunter2" not in done.out
 
 

@@ -31,12 +31,12 @@ def test_a_regular_expression_is_told_with_the_glob_that_matches_the_same(writte
 def test_alternatives_become_a_glob_each():
     told = regular_expression("^orders.(new|paid)$")
     assert told.endswith("; write `orders.new` and `orders.paid`, each as an entry of its own")
-    assert regular_expression("(a|b)(c|d)(e|f)(g|h)").endswith("* alone is any text")
+    assert regular_expression("(a|b)(c|d)(e|f)(g|h)").endswith("* matches any text")
 
 
 @pytest.mark.parametrize("written", ["(orders|ne+ws)", "(a|b)*", "[a-z]+", r"\w+", "^(a)$", "^[ab].*", "[0-9]{2}"])
 def test_a_regular_expression_that_is_no_glob_is_told_too(written):
-    assert regular_expression(written).endswith("; a dot is a dot, and * alone is any text")
+    assert regular_expression(written).endswith("; a dot matches only a dot, and * matches any text")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,10 @@ from router.core.json_faults import MOST_BYTES, find, find_in_text
         (b"\xef\xbb\xbf{}", "there is a byte order mark (BOM) before the JSON; send it without, at line 1, column 1"),
         (b"", "the payload is empty"),
         (b" \n", "the payload contains only white space"),
-        (b'{"a": 1}\n{"a": 2}', "a second JSON value begins here: send a message for each, at line 2, column 1"),
+        (
+            b'{"a": 1}\n{"a": 2}',
+            "a second JSON value begins here: send each value as a message of its own, at line 2, column 1",
+        ),
         (b'{"a": 1}}', "this `}` closes nothing, at line 1, column 9"),
         (b"{}x", "there is something after the end of the JSON value, at line 1, column 3"),
         (b'"a\nb"', "a line break in a string is written \\n, at line 1, column 3"),
@@ -70,7 +73,7 @@ from router.core.json_faults import MOST_BYTES, find, find_in_text
         (b"<event/>", "this is XML or HTML, not JSON, at line 1, column 1"),
         (
             '{"a":\u00a01}'.encode(),
-            "only spaces, tabs and line breaks may stand between values, no other white space, at line 1, column 6",
+            "only spaces, tabs and line breaks are allowed between values, no other white space, at line 1, column 6",
         ),
     ],
 )

@@ -61,7 +61,7 @@ TYPED = {
             {"object.7": "a"},
             "have payload.object.7",
             "says `type: object` of payload.object",
-            '; a key of digits stands in double quotes: `object."7"`',
+            '; a key of digits is written in double quotes: `object."7"`',
         ),
         ({"object.*": "a"}, "have payload.object.*", "says `type: object` of payload.object", ""),
         ({"object.a": 1}, "meet `payload.object.a == 1`", "says `type: boolean`", ""),
@@ -70,7 +70,7 @@ TYPED = {
             {"0": 1},
             "have payload.0",
             "says `type: object` of payload",
-            '; a key of digits stands in double quotes: `"0"`',
+            '; a key of digits is written in double quotes: `"0"`',
         ),
     ],
 )

@@ -230,7 +230,7 @@ def test_a_file_of_tests_names_its_configuration(tmp_path):
         ("tests: []\n", "`config` is required: the configuration that is tested"),
         ("config: config.yaml\n", "`tests` is required: a list of tests"),
         ("config: config.yaml\ntests: []\nsinks: {}\n", 'unknown key "sinks", allowed: config, tests'),
-        ("config: [a]\ntests: []\n", "config: must be a text, not a list"),
+        ("config: [a]\ntests: []\n", "config: must be a string, not a list"),
     ],
 )
 def test_a_faulty_file_of_tests(tmp_path, text, message):

@@ -97,7 +97,7 @@ def test_what_is_missing_on_this_machine(tmp_path):
     assert warned(str(plain)) == [("argv", f"this user may not run {plain}: run `chmod +x '{plain}'`")]
     subprocess.run(f"chmod +x '{plain}'", shell=True, check=True)
     assert warned(str(plain)) == []
-    assert warned("sh", cwd="/no/where") == [("cwd", "this user sees no folder /no/where")]
+    assert warned("sh", cwd="/no/where") == [("cwd", "there is no folder /no/where that this user can see")]
 
 
 def test_the_environment_is_path_and_what_is_given(monkeypatch):

@@ -39,7 +39,7 @@ class RedisMessageMemory:
         self._cursor = 0
 
     async def find(self, wanted: Sequence[tuple[str, str]]) -> list[str | None]:
-        """Return the text that was kept for each (key, address), or None."""
+        """Return the stored string of each (key, address), or None."""
         found: list[str | None] = []
         for part in _parts([_field(*each) for each in wanted]):
             found += map(self._fresh, await self._redis.call("HMGET", self._key, *part))

@@ -67,7 +67,7 @@ SAMPLES = (
         (r"user-chat.*Your order", r'"route":"notify"'),
     ),
     Sample(
-        "Another channel, taken by a glob and another route: the audit log alone",
+        "Another channel, matched by a glob: its route sends it only to the audit log",
         "orders.new",
         '{"order": 7, "total": 99.5}',
         (r'"route":"orders"',),
@@ -96,8 +96,9 @@ class DemoError(RouterError):
 def demo() -> int:
     """Show the router at work with sample events, for a few seconds.
 
-    Starts a Redis and the daemon in a temporary folder, publishes sample events and shows where each goes and why. Sends
-    nothing. Does not use port 6379, nor your state directory if there is a writable temporary folder.
+    The command starts a Redis server and the daemon in a temporary folder, publishes sample events, and shows where
+    each event goes and why. It sends nothing and does not use port 6379. It uses your state directory only if no
+    temporary folder is writable.
     """
     from router.broker.server.embedded import Embedded
     from router.cli.common import console

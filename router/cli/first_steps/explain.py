@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from router.ops.loading import Loaded
     from router.ops.simulation import Simulation
 
-as_test_option = click.option("--as-test", is_flag=True, help="Print it as an entry of `tests:`.")
+as_test_option = click.option("--as-test", is_flag=True, help="Print the event and its result as an entry of `tests:`.")
 """`--as-test`: print the result as a test of the configuration."""
 
 
@@ -48,12 +48,12 @@ class _Explained(click.Command):
 
 @click.command(cls=_Explained)
 @click.argument("payload", required=False)
-@click.option("--channel", metavar="CHANNEL", help="The channel, stream or list that the payload comes on.")
+@click.option("--channel", metavar="CHANNEL", help="The channel, stream or list on which the payload arrives.")
 @click.option(
     "--source", metavar="SOURCE", help="The source of the payload; default: the first that reads the channel."
 )
 @click.option("--dlq", "letter_id", metavar="ID", help="Explain this dead letter instead of a payload.")
-@click.option("--live", is_flag=True, help="Fetch the records of lookups; else their fields appear as names.")
+@click.option("--live", is_flag=True, help="Fetch the records of lookups; otherwise their fields appear as names.")
 @click.option("--fails", is_flag=True, help="Show only failed steps, and the outcome if nothing is delivered.")
 @as_test_option
 @json_option
@@ -76,9 +76,9 @@ def explain(
 ) -> int:
     """Explain step by step what happens to a payload: its schema, the routes, who would get which message.
 
-    PAYLOAD `-` is read from stdin, without the newline at its end. Nothing is sent. Only `--live` needs secrets: those of
-    the lookups. `--dlq` reads a dead letter from Redis and explains what its replay would do with the current
-    configuration. Exit code 0 if something would be delivered, else 1.
+    If PAYLOAD is `-`, it is read from stdin, without the newline at its end. Nothing is sent. Only `--live` needs
+    secrets: those of the lookups. `--dlq` reads a dead letter from Redis and explains what its replay would do with
+    the current configuration. Exit code 0 if something would be delivered, else 1.
     """
     from router.cli.first_steps import explanation
 

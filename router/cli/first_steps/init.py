@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from router.cli.first_steps.starter.trial import Starter
 
 _ELSEWHERE = "name another folder with `event-router init FOLDER`"
-"""What helps where one of the files is there already."""
+"""The advice if one of the files exists already."""
 
 
 def _settings(_context: click.Context, _parameter: click.Parameter, texts: Sequence[str]) -> dict[str, str]:
@@ -45,7 +45,7 @@ def _settings(_context: click.Context, _parameter: click.Parameter, texts: Seque
     "channels",
     metavar="CHANNEL",
     multiple=True,
-    help="A channel, stream or list; several times for several. Default: notification.",
+    help="A channel, stream or list; repeat the option for more. Default: notification.",
 )
 @click.option("--sink", metavar="SINK", help="The type of the sink: log (default), email, chat, or a plugin's.")
 @click.option(
@@ -54,7 +54,7 @@ def _settings(_context: click.Context, _parameter: click.Parameter, texts: Seque
     metavar="KEY=VALUE",
     multiple=True,
     callback=_settings,
-    help="An option of the sink, such as path=audit.jsonl; several times for several.",
+    help="An option of the sink, such as path=audit.jsonl; repeat the option for more.",
 )
 @click.option("--yes", is_flag=True, help="Ask nothing; use defaults for missing options.")
 def init(

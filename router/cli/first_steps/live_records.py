@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from router.ops.loading import Loaded
 
 Simulated = Callable[[Simulator], Simulation]
-"""Simulates one message."""
+"""A function that simulates one message."""
 
 
 async def simulated(loaded: Loaded, simulate: Simulated, instance: str) -> tuple[Simulation, Records]:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 def publish(channel: str, payload: str, *, loaded: Loaded, no_check: bool) -> int:
     """Publish one event, after validating it with its schema.
 
-    PAYLOAD `-` is read from stdin, without the newline at its end. The event goes to the Redis of the first source that
-    reads CHANNEL: by PUBLISH for pub/sub, by XADD to a stream, by LPUSH to a list. The command prints how many
-    subscribers received it, the id of the entry, or how many items wait. If the payload does not fit, nothing is
+    If PAYLOAD is `-`, it is read from stdin, without the newline at its end. The event goes to the Redis of the first
+    source that reads CHANNEL: by PUBLISH for pub/sub, by XADD to a stream, by LPUSH to a list. The command prints how
+    many subscribers received it, the id of the entry, or how many items wait. If the payload does not fit, nothing is
     published, and the exit code is 1.
     """
     from router.cli.first_steps.samples import publish_command

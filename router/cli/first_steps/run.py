@@ -62,7 +62,7 @@ EMBEDDED = "embedded"
     show_default=True,
     envvar="EVENT_ROUTER_LOG_FORMAT",
     show_envvar=True,
-    help="auto: lines for people on a terminal, JSON elsewhere.",
+    help="The format of the log. auto: lines for people on a terminal, JSON elsewhere.",
 )
 def run(
     config: Path | None,
@@ -76,7 +76,8 @@ def run(
 ) -> int:
     """Run the daemon: read, validate, route, deliver, until SIGTERM or Ctrl-C.
 
-    At the end it finishes the attempts under way. SIGHUP, or the command `reload`, makes it load its configuration again.
+    After such a signal the daemon finishes the attempts under way. SIGHUP, or the command `reload`, makes it load its
+    configuration again.
 
     If the configuration has no `redis.url`, the daemon uses the Redis of $REDIS_URL. If that is not set or empty, it
     starts an embedded server on this machine.
@@ -166,7 +167,7 @@ def _refuse_forgotten_url(loaded: Loaded) -> None:
     message = (
         f"no Redis is configured, because {variable} is not set or is empty. A service would listen to an embedded server that nobody "
         f"publishes to. Set {variable}=redis://HOST:6379 (the shipped unit reads /etc/event-router/environment), or write "
-        "`redis: {url: redis://HOST:6379}`; write `redis: {url: embedded}` if you mean it"
+        "`redis: {url: redis://HOST:6379}`; write `redis: {url: embedded}` if you want the embedded server"
     )
     raise ConfigError([Problem(message, file=str(loaded.path), path="redis.url")])
 

@@ -79,7 +79,7 @@ def _payload(raw: bytes) -> Any:
     try:
         payload = events.decode(raw, events.JSON)
         if isinstance(payload, dict | list):
-            json.dumps(payload)  # a payload that is nested too deep for `json` stays a text
+            json.dumps(payload)  # a payload that is nested too deep for `json` stays a string
             return payload
     except (ValueError, RecursionError):
         pass

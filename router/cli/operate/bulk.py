@@ -14,10 +14,12 @@ ASK_ABOVE = 100
 """The number of things above which the command asks for confirmation."""
 
 
-yes_option = click.option("--yes", is_flag=True, help=f"Don't ask; else above {ASK_ABOVE} on a terminal.")
+yes_option = click.option(
+    "--yes", is_flag=True, help=f"Do not ask for confirmation, as the command does on a terminal above {ASK_ABOVE}."
+)
 """`--yes`: do not ask for confirmation."""
 
-dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only print what would be done.")
 """`--dry-run`: only print what would be done."""
 
 

@@ -52,8 +52,8 @@ QUEUE_PROMISES = {
 def check(files: tuple[Path, ...], config: Path | None, env_file: Path | None, *, as_json: bool, strict: bool) -> int:
     """Check a configuration for faults without sending anything: syntax, schemas, templates, plugins.
 
-    Needs no secrets and no Redis. If the configured Redis answers at once, its settings for queues are checked too. Exit
-    code 78 if there is an error, 1 if there are warnings and `--strict` is given.
+    The command needs no secrets and no Redis. If the configured Redis answers at once, its settings for queues are
+    checked too. Exit code 78 if there is an error, 1 if there are warnings and `--strict` is given.
     """
     reports = [_report(path, env_file) for path in files or (find_config(config),)]
     if as_json:

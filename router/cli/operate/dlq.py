@@ -40,7 +40,7 @@ TAKEN_WITHIN = 3.0
 
 @click.group()
 def dlq() -> None:
-    """Show, replay or remove dead letters: the stored records of what could not be handled."""
+    """Show, replay or remove dead letters: the stored records of events and deliveries that could not be handled."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,24 @@ _OF = ("sink", "route", "reason", "channel", "source", "since", "until", "where"
 _several: dict[str, Any] = {"multiple": True, "metavar": "NAME"}
 _reasons = click.Choice(sorted(map(str, DEAD)))
 _FILTERS: tuple[Callable[[Any], Any], ...] = (
-    click.option("--sink", **_several, help="Of this sink; this option and the next ones may be given several times."),
-    click.option("--route", **_several, help="Of this route."),
-    click.option("--reason", multiple=True, type=_reasons, metavar="REASON", help="Given up for this reason."),
-    click.option("--channel", multiple=True, metavar="GLOB", help="Of channels that match."),
-    click.option("--source", **_several, help="Of this source."),
-    click.option("--since", metavar="TIME", help="Failed since: 2h (ago), 3d, 2026-01-31, 2026-01-31T12:00:00Z."),
-    click.option("--until", metavar="TIME", help="Failed before."),
-    click.option("--where", metavar="EXPR", help="An expression holds: payload.user_id == 42 and not event.address"),
+    click.option(
+        "--sink", **_several, help="Only letters of this sink. This option, and --route to --source, may be repeated."
+    ),
+    click.option("--route", **_several, help="Only letters of this route."),
+    click.option("--reason", multiple=True, type=_reasons, metavar="REASON", help="Only letters with this reason."),
+    click.option("--channel", multiple=True, metavar="GLOB", help="Only letters whose channel matches."),
+    click.option("--source", **_several, help="Only letters of this source."),
+    click.option(
+        "--since", metavar="TIME", help="Only letters since this time: 2h (ago), 3d, 2026-01-31, 2026-01-31T12:00:00Z."
+    ),
+    click.option("--until", metavar="TIME", help="Only letters before this time."),
+    click.option(
+        "--where",
+        metavar="EXPR",
+        help="Only letters that meet this expression: payload.user_id == 42 and not event.address",
+    ),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N letters."),
-    click.option("--newest", is_flag=True, help="Begin with the newest instead of the oldest."),
+    click.option("--newest", is_flag=True, help="Begin with the newest letter instead of the oldest."),
     json_option,
 )
 
@@ -149,8 +157,8 @@ def readable(kept: Kept) -> DeadLetter:
 async def show(letter_id: str, *, loaded: Loaded, as_json: bool, as_test: bool) -> int:
     """Show one letter in full. ID is the id of the letter, of its event, or of its entry in the stream.
 
-    `--as-test` prints its event, with its result by the current configuration, as an entry of `tests:`. Exit code 1 if the
-    letter does not exist.
+    `--as-test` prints its event, with its result by the current configuration, as an entry of `tests:`. Exit code 1 if
+    the letter does not exist.
     """
     kept = await found(letter_id, loaded)
     if as_test:
@@ -211,7 +219,7 @@ async def purge(wanted: Wanted, *, loaded: Loaded, dry_run: bool, yes: bool) -> 
     default=RATE,
     show_default=True,
     metavar="N",
-    help="Letters a second.",
+    help="The number of letters per second.",
 )
 @dry_run_option
 @yes_option

@@ -1,4 +1,4 @@
-"""The number of recipients that a replay would reach, by the current configuration; floor 7."""
+"""The number of recipients that a replay would reach under the current configuration; floor 7."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Recipients:
         if letter.sink:
             ways = [(letter.sink, letter.route or "")]
         else:
-            event, ways = self._ways(letter, event)
+            event, ways = self._targets(letter, event)
         reached = [self._reach(event, sink, route) for sink, route in ways]
         if not any(reached):
             self._nowhere += 1
 
-    def _ways(self, letter: DeadLetter, event: Event) -> tuple[Event, list[tuple[str, str]]]:
+    def _targets(self, letter: DeadLetter, event: Event) -> tuple[Event, list[tuple[str, str]]]:
         """Return the replayed event and its targets; no targets if it would be rejected again."""
         from router.core.decoding import SourceFormat
         from router.core.verdict import Rejected, judge, opened

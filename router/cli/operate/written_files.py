@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def written_file(loaded: Loaded, name: str) -> Path | None:
-    """Return the file that a sink writes, or None."""
+    """Return the file that a sink writes to, or None."""
     path = getattr(loaded.config.sinks[name].options, "path", None) if loaded.types[name].local else None
     return loaded.write_base / path if isinstance(path, str) else None
 
@@ -29,7 +29,7 @@ def written_socket(loaded: Loaded, name: str) -> Path | None:
 
 
 class Verdict(NamedTuple):
-    """The answer whether a file or socket can be written, with a message and its severity if there is a problem."""
+    """The result of the check whether a file or socket can be written; with a message and its severity if it can't."""
 
     writable: bool
     severity: str = ""
@@ -65,7 +65,7 @@ def judge(file: Path) -> Verdict:
     if _is_there(folder):
         can = _may_add(folder)
         return Verdict(writable=True) if can else _not(f"this user may not make files in {folder}; {_see(folder)}")
-    gap = f"this user sees no folder {folder}"
+    gap = f"there is no folder {folder} that this user can see"
     if not _is_there(folder.parent):
         make = shlex.quote(str(folder))
         return Verdict(
@@ -79,7 +79,9 @@ def judge(file: Path) -> Verdict:
 def judge_socket(path: Path) -> Verdict:
     """Return whether a local socket can be written to."""
     if not _is_there(path):
-        why = f"this user sees no socket {path}, so deliveries would wait until a service listens there"
+        why = (
+            f"there is no socket {path} that this user can see, so deliveries would wait until a service listens there"
+        )
         return Verdict(writable=False, severity="note", why=why)
     if not path.is_socket():
         return _not(f"{path} is not a socket")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def graph(config: Path | None, env_file: Path | None, form: str, *, as_json: bool) -> None:
     """Draw the configuration: sources, schemas, routes, sinks, and the paths of events.
 
-    `event-router graph > graph.svg` writes it to a file. Needs no secrets.
+    `event-router graph > graph.svg` writes it to a file. The command needs no secrets.
     """
     drawn = _picture(load_config(config, env_file, placeholders=True))
     if as_json:

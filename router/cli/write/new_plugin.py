@@ -42,11 +42,12 @@ def _name(_context: click.Context, _parameter: click.Parameter, name: str) -> st
 @click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--package", "as_package", is_flag=True, help="Write a project for pip, in a folder of its own.")
 def new_plugin(name: str, folder: Path | None, *, as_package: bool) -> int:
-    """Write a plugin that works, with its test, and say the next commands. It is a sink of the type NAME.
+    """Write a working plugin with its test, and print the next commands. The plugin is a sink of the type NAME.
 
-    Without --package it is a drop-in: plugins/NAME.py in FOLDER, the folder of the configuration. By default that is the
-    folder of $EVENT_ROUTER_CONFIG where it is set, else the current one. With --package it is a project for pip in FOLDER,
-    by default event-router-NAME. Exit code 2 if a file is there already, or the type is taken.
+    Without --package, the plugin is a drop-in: plugins/NAME.py in FOLDER, the folder of the configuration. By default
+    that is the folder of $EVENT_ROUTER_CONFIG where it is set, else the current one. With --package it is a project
+    for pip in FOLDER, by default event-router-NAME. Exit code 2 if one of the files exists already, or the type is
+    taken.
     """
     from router.cli.new_files import refuse_existing, write_new
     from router.cli.write import plugin_files
@@ -83,7 +84,7 @@ def _refuse_taken(name: str, drop_ins: Path | None) -> None:
 
 
 def _show_drop_in(name: str, folder: Path) -> None:
-    """Say what to do next with a drop-in, and warn if the router will refuse it."""
+    """Print what to do next with a drop-in, and warn if the router will refuse it."""
     from router.cli.write import plugin_files
     from router.files import distrust
     from router.plugin_loading.drop_ins import code_of, refusal
@@ -118,7 +119,7 @@ def _config_in(folder: Path) -> Path | None:
 
 
 def _show_package(name: str, folder: Path) -> None:
-    """Say what to do next with a package."""
+    """Print what to do next with a package."""
     say("Next: install it together with the router, run its test, see its options, use it.")
     place = folder if folder.is_absolute() else f"./{folder}"  # without a slash, pip would look for it on an index
     _show_install("-e", str(place))
@@ -134,13 +135,13 @@ def _show_pytest(path: Path) -> None:
 
 
 def _show_install(*what: str) -> None:
-    """Say the command that installs a package beside the router: by pip, or by uv, whose environments have no pip."""
+    """Print the command that installs a package beside the router: with pip, or with uv, whose environments have no pip."""
     pip = [_python(), "-m", "pip", "install"] if _has("pip") else ["uv", "pip", "install", "--python", _python()]
     say(f"  {shlex.join([*pip, *what])}")
 
 
 def _show_options(name: str, config: Path | None) -> None:
-    """Say the command that lists the options; a package needs no configuration for it."""
+    """Print the command that lists the options; a package needs no configuration for it."""
     from router.cli.first_steps.samples import ours, ourselves
 
     command = f"plugins {name}"
@@ -148,7 +149,7 @@ def _show_options(name: str, config: Path | None) -> None:
 
 
 def _show_sink(name: str) -> None:
-    """Say what stands in a configuration that uses the sink."""
+    """Print the part of a configuration that uses the sink."""
     say("In the configuration:")
     say(
         f'  sinks:\n    {name}: {{type: {name}, url: "https://{name}.example.org/messages", to: "{{{{ payload.user_id }}}}"}}'
@@ -162,6 +163,6 @@ def _has(module: str) -> bool:
 
 
 def _python() -> str:
-    """Return the Python of this command, as one calls it from the current folder."""
+    """Return the Python of this command, as it is called from the current folder."""
     python = Path(sys.executable)
     return str(python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python)

@@ -134,7 +134,7 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def in_words(annotation: Any) -> str:
-    """Return a type as an author of configurations calls it."""
+    """Return the name of a type in the words of a configuration."""
     kind, marker = kind_of(annotation)
     if marker is not None:
         return next(words for mark, words in _MARKERS.items() if isinstance(marker, mark))

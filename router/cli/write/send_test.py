@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     "payload",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-    help="The payload of the event, as it is published; `-` is stdin. Else a sample.",
+    help="The payload of the event, as it is published; `-` is stdin. Default: a sample.",
 )
 @click.option(
-    "--channel", metavar="CHANNEL", help="The channel of the event; else one from which a route leads to SINK."
+    "--channel", metavar="CHANNEL", help="The channel of the event. Default: one from which a route leads to SINK."
 )
 @log_level_option
 @json_option
@@ -57,11 +57,12 @@ def send_test(
     config: Path | None,
     env_file: Path | None,
 ) -> int:
-    """Send a test message to SINK, a sink of the configuration, and show the answer of the other side.
+    """Send a test message to SINK, a sink of the configuration, and show the answer of the service.
 
-    The message is real: the command makes one attempt in its own process, with the options of the sink. Texts for people
-    begin with "[test]". It sends even under `deliver: print`, but only to addresses that `deliver: {only: …}` allows. No
-    router needs to run, and nothing is queued, retried, counted or stored. Exit code 0 if the message was delivered, else 1.
+    The message is real: the command makes one attempt in its own process, with the options of the sink. Texts for
+    people begin with "[test]". It sends even under `deliver: print`, but only to addresses that `deliver: {only: …}`
+    allows. No router needs to run, and nothing is queued, retried, counted or stored. Exit code 0 if the message was
+    delivered, else 1.
     """
     from router.cli.write import trial_report
     from router.engine.life.event_loop import run_to_end
@@ -86,7 +87,7 @@ def send_test(
     sys.stdout.flush()
     leave_threads_behind(code, active, before)
     if trial.attempt is not None and trial.attempt.abandoned:
-        os._exit(code)  # the interpreter would print what becomes of the call's task at its end
+        os._exit(code)  # the interpreter would otherwise print a warning about the call's task at exit
     return code
 
 

@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the results as JUnit XML too, for CI systems.",
 )
-@click.option("--coverage", "with_coverage", is_flag=True, help="Name the routes and their sinks that no test reaches.")
+@click.option(
+    "--coverage", "with_coverage", is_flag=True, help="Name the routes, and the sinks of routes, that no test reaches."
+)
 @click.option(
     "--mutate", is_flag=True, help="Change the routes one by one; a change that no test notices is a finding."
 )
@@ -59,7 +61,7 @@ def test(
     """Run the tests of a configuration: its `tests:`, or those in files named *_test.yaml.
 
     A test gives an event and the expected sinks, addresses and texts. Nothing is sent, and neither Redis nor secrets are
-    needed. Exit code 1 if a test misses, a mutant survives, or there are no tests.
+    needed. Exit code 1 if a test fails, a mutant survives, or there are no tests.
     """
     from router.cli.write import case_reports
     from router.ops.redaction import Redactor

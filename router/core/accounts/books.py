@@ -143,7 +143,7 @@ class Books:
 
     @property
     def process(self) -> ProcessBook:
-        """The sums over all sinks that this process ever had."""
+        """The sums over all sinks that this process has had so far."""
         books = self.sinks.values()
         return ProcessBook(
             planned=sum(book.planned for book in books),

@@ -72,7 +72,7 @@ def _stamp(at: float | None) -> str | None:
 def moment(text: str, now: float) -> float:
     """Return the seconds since the epoch of an RFC 3339 time, a day (midnight UTC) or a duration before `now` (`2h`).
 
-    Raises `ValueError` for any other text.
+    Raises `ValueError` for any other string.
     """
     try:
         return now - _durations.validate_python(text)
@@ -165,7 +165,7 @@ def event_of(letter: DeadLetter) -> Event:
 
 
 def faults(letter: DeadLetter) -> list[dict[str, str]] | None:
-    """Return the schema's faults of the payload (pointer, keyword, message); None if the detail is a text."""
+    """Return the schema's faults of the payload (pointer, keyword, message); None if the detail is a string."""
     if letter.reason != "schema":
         return None
     try:

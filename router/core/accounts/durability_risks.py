@@ -32,7 +32,7 @@ def power_cut(info: Mapping[str, str], cure: str = "appendfsync always") -> tupl
     if info.get("aof_enabled") != "1" or unsynced is None:
         return ()
     lost = f"a power cut may take {unsynced} of the latest writes to Redis (appendfsync {info['appendfsync']})"
-    return (f"{lost}: events that came by pub/sub or from another server are lost then; to keep them set {cure}",)
+    return (f"{lost}: events that came by pub/sub or from another server are then lost; to keep them, set {cure}",)
 
 
 def has_events_from_elsewhere(sources: Iterable[SourceConfig], redis_url: str) -> bool:

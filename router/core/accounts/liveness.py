@@ -1,4 +1,4 @@
-"""The decision which components hang, from the progress (`Sign`) that they report; pure.
+"""The detection of hanging components, from the progress (`Sign`) that they report; pure.
 
 A component hangs if an operation takes longer than its limit. A component that waits for input, such as a message, is
 healthy. An open connection is not proof of health, because the other end may be stuck.
@@ -32,7 +32,7 @@ class Hang:
 
 
 class Judge:
-    """Judges the progress of components at intervals. All times are monotonic seconds.
+    """The checker that finds hanging components at intervals. All times are monotonic seconds.
 
     While the event loop is blocked, no component can make progress. This time is not counted as a hang.
     """

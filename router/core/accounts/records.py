@@ -21,7 +21,7 @@ from router.escaping import cut
 from router.events import Event, History, decode
 
 VERSION = 1
-"""The version of records. It rises when older routers can no longer read a new record."""
+"""The version of records. It is raised if older routers can't read the new records."""
 
 LONGEST_ERROR = 1024
 """The largest number of bytes of the last error that a record stores."""

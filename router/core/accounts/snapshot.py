@@ -54,7 +54,7 @@ class SourceStatus:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The reason why a sink does not deliver, and since when (seconds since the epoch)."""
+    """The reason why a sink does not deliver, and the time at which it began to fail (seconds since the epoch)."""
 
     since: float
     why: str

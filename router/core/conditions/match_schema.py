@@ -64,7 +64,7 @@ def _test(test: Test) -> Json:
 
 
 def _contains(wanted: Iterable[Any]) -> Json:
-    """Return the schema for texts that contain one of these texts, and lists with one of these elements."""
+    """Return the schema for strings that contain one of these strings, and lists with one of these elements."""
     found: list[Json] = []
     for each in wanted:
         if isinstance(each, str):

@@ -56,16 +56,18 @@ def misplaced(word: str, written: Any, operators: Collection[str]) -> str | None
         parts = list(written)
     else:
         return None
-    named = f"; a field of that name stands in double quotes: '\"{word}\"'"
+    named = f"; a field of that name is written in double quotes: '\"{word}\"'"
     if kind in _ALL:
         return f"`{word}` is not needed, because all clauses must hold anyway{_write(_side_by_side(parts))}{named}"
     if kind in _SOME:
-        fault = "`any` takes a list of mappings" if word == "any" else f"alternatives stand in `any`, not in `{word}`"
+        fault = (
+            "`any` takes a list of mappings" if word == "any" else f"alternatives are written in `any`, not in `{word}`"
+        )
         return f"{fault}{_write({'any': parts})}{named}"
     negated = [{path: _negated(condition)} for each in parts for path, condition in each.items()]
     several = isinstance(written, Mapping) and len(negated) > 1  # not all of them: one that does not hold is enough
     line = {"any": negated} if several else _side_by_side(negated)
-    return f"`not` stands below a path{_write(line)}{named}"
+    return f"`not` is written below a path{_write(line)}{named}"
 
 
 def joined_below(path: Path, word: str, written: Any) -> str | None:
@@ -79,7 +81,7 @@ def joined_below(path: Path, word: str, written: Any) -> str | None:
         return f"`{word}` is not needed, because all operators must hold anyway{_write(_side_by_side(parts))}"
     if not any(isinstance(each, Mapping | list) for each in written):
         return f"one of several values is a list{_write({name: written})}"
-    return f"alternatives stand in `any`, beside the paths{_write({'any': [{name: each} for each in written]})}"
+    return f"alternatives are written in `any`, beside the paths{_write({'any': [{name: each} for each in written]})}"
 
 
 def of_fields(path: Path, operator: str, written: Clauses, operators: Collection[str]) -> str:
@@ -125,7 +127,7 @@ def _write(clauses: Clauses | None) -> str:
 
 
 def from_jsonpath(written: str) -> str | None:
-    """Return the path that is meant by a text in the syntax of JSONPath or JSON Pointer; None for any other text."""
+    """Return the path that is meant by a string in the syntax of JSONPath or JSON Pointer; None for any other string."""
     if written.startswith("/"):
         found: Path | None = _from_pointer(written)
     elif "[" in written or written.startswith("$"):
@@ -155,7 +157,7 @@ def _from_steps(written: str) -> Path | None:
 
 
 def _from_pointer(written: str) -> Path | None:
-    """Return the path of a JSON Pointer (RFC 6901), such as `/order/total`; None for any other text."""
+    """Return the path of a JSON Pointer (RFC 6901), such as `/order/total`; None for any other string."""
     parts = written[1:].split("/")
     if not all(re.fullmatch(r"[\w~-]+", part) for part in parts):
         return None
@@ -164,7 +166,7 @@ def _from_pointer(written: str) -> Path | None:
 
 
 def condition_in(text: str) -> str | None:
-    """Return the condition that is meant by a text such as `> 5`, as it is written in a `match`; None for other texts."""
+    """Return the condition that is meant by a string such as `> 5`, as it is written in a `match`; None for other strings."""
     found = _COMPARISON.fullmatch(text)
     if found is not None:
         operator, value = _OPERATORS[found["sign"]], found["value"]
@@ -180,7 +182,7 @@ def condition_in(text: str) -> str | None:
 
 
 def _bare(value: str) -> str:
-    """Return a text as YAML, in single quotes unless it is one word; quotes around it are removed."""
+    """Return a string as YAML, in single quotes unless it is one word; quotes around it are removed."""
     if re.fullmatch(r"[A-Za-z][\w-]*", value):
         return value
     doubled = value.strip("\"'").replace("'", "''")
@@ -188,6 +190,6 @@ def _bare(value: str) -> str:
 
 
 def path_fault(written: str, error: PathError) -> str:
-    """Return the message for a text that is not a path; with the path that is probably meant, if it is known."""
+    """Return the message for a string that is not a path; with the path that is probably meant, if it is known."""
     meant = from_jsonpath(written)
     return f"{error}" if meant is None else f"it looks like JSONPath; write `{meant}`"

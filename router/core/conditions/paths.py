@@ -23,7 +23,7 @@ _ASCII_DIGITS = frozenset("0123456789")
 
 
 class PathError(ValueError):
-    """A text that is not a path; the message says why."""
+    """A string that is not a path; the message says why."""
 
 
 def parse(written: str) -> Path:
@@ -42,7 +42,7 @@ def parse(written: str) -> Path:
 
 
 def _quoted(rest: str, written: str) -> tuple[str, str]:
-    """Return the quoted key at the beginning of a text, and the rest of the text."""
+    """Return the quoted key at the beginning of a string, and the rest of the text."""
     key: list[str] = []
     characters = iter(range(1, len(rest)))
     for at in characters:
@@ -67,19 +67,21 @@ def _bare(rest: str) -> tuple[Segment, str]:
     if part == "*":
         return EACH, dot + after
     if not part:
-        raise PathError('a part of the path is empty; a key that holds a dot stands in double quotes: "a.b".c')
+        raise PathError('a part of the path is empty; a key that holds a dot is written in double quotes: "a.b".c')
     if set(part) <= _ASCII_DIGITS:
         if part[0] == "0" and part != "0":
-            raise PathError(f'an index has no zeros in front; a key of digits stands in double quotes: "{part}"')
+            raise PathError(f'an index has no leading zeros; a key of digits is written in double quotes: "{part}"')
         if len(part) > len(str(HIGHEST_INDEX)) or int(part) > HIGHEST_INDEX:
-            raise PathError(f'an index is at most {HIGHEST_INDEX}; a key of digits stands in double quotes: "{part}"')
+            raise PathError(
+                f'an index is at most {HIGHEST_INDEX}; a key of digits is written in double quotes: "{part}"'
+            )
         return int(part), dot + after
     if part[0] == "-" and set(part[1:]) <= _ASCII_DIGITS and len(part) > 1:
-        raise PathError(f'an index counts from 0; a key such as this stands in double quotes: "{part}"')
+        raise PathError(f'an index counts from 0; a key such as this is written in double quotes: "{part}"')
     for sign in ("*", '"'):
         if sign in part:
             shown = part.replace("\\", "\\\\").replace('"', '\\"')
-            raise PathError(f'a key that holds {sign} stands in double quotes: "{shown}"')
+            raise PathError(f'a key that holds {sign} is written in double quotes: "{shown}"')
     return part, dot + after
 
 

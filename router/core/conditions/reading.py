@@ -25,7 +25,7 @@ NUMBERS = ("gt", "gte", "lt", "lte")
 """The operators that take a number."""
 
 TEXTS = ("prefix", "suffix", "contains", "regex")
-"""The operators that take a text or a list of texts. `contains` takes other scalars too."""
+"""The operators that take a string or a list of strings. `contains` takes other scalars too."""
 
 OPERATORS = ("eq", "ne", "in", *NUMBERS, *TEXTS, "exists", "not")
 
@@ -123,7 +123,7 @@ class Reader:
     def _any(self, written: Any, at: At) -> tuple[Node, ...]:
         """Return the clause of `any: [{…}, {…}]`."""
         if not isinstance(written, list):
-            quoted = "; a field of that name stands in double quotes: '\"any\"'"
+            quoted = "; a field of that name is written in double quotes: '\"any\"'"
             return self._wrong(at, f"`any` takes a list of mappings, [{{…}}, {{…}}], not {_described(written)}{quoted}")
         if not written:
             return self._wrong(at, "`any` must not be empty: a list without alternatives never matches")
@@ -186,13 +186,13 @@ class Reader:
         elif operator in NUMBERS:
             if type(wanted) is int or (isinstance(wanted, float) and math.isfinite(wanted)):
                 return Test(operator, wanted)
-            cure = "; take the quotes away" if isinstance(wanted, str) and _is_number(wanted) else ""
+            cure = "; remove the quotes" if isinstance(wanted, str) and _is_number(wanted) else ""
             self._wrong(at, f"`{operator}` takes a number, not {_described(wanted)}{cure}")
         elif operator == "in":
             if isinstance(wanted, list):
                 many = self._scalars(wanted, at, "`in`")
                 return Test(operator, many) if many else None
-            self._wrong(at, f"`in` takes a list, not {_described(wanted)}; one value stands in `eq`")
+            self._wrong(at, f"`in` takes a list, not {_described(wanted)}; write one value with `eq`")
         elif operator in {"eq", "ne"}:
             if not isinstance(wanted, list | Mapping):
                 return Test(operator, self._scalar(wanted, at))
@@ -213,7 +213,7 @@ class Reader:
             places = [(*at, number) for number in range(len(many))]
         elif isinstance(wanted, Mapping):
             fields = of_fields(path, operator, wanted, OPERATORS)
-            self._wrong(at, f"`{operator}` takes a text or a list of them, not a mapping{fields}")
+            self._wrong(at, f"`{operator}` takes a string or a list of strings, not a mapping{fields}")
             return None
         else:
             many, places = (self._scalar(wanted, at),), [at]
@@ -221,19 +221,19 @@ class Reader:
             if operator == "contains":
                 continue
             if not isinstance(one, str):
-                self._wrong(place, f"`{operator}` takes a text, not {_described(one)}")
+                self._wrong(place, f"`{operator}` takes a string, not {_described(one)}")
             elif not one:
-                self._wrong(place, f"`{operator}` must not be empty: every text would meet it; write `exists: true`")
+                self._wrong(place, f"`{operator}` must not be empty: every string would meet it; write `exists: true`")
             elif operator == "regex":
                 self._regex(one, place)
         return Test(operator, many) if many and len(self.faults) == before else None
 
     def _doubt(self, value: Any, at: At) -> None:
-        """Add a doubt if a text that stands for equality looks like a condition. Written below `eq` it is meant."""
+        """Add a doubt if a string that stands for equality looks like a condition. Written below `eq` it is meant."""
         meant = condition_in(value) if isinstance(value, str) else None
         if meant is not None:
-            message = f"{shown(value)} is a text, which only an equal text matches (did you mean `{meant}`?)"
-            self.doubts.append(Fault(at, f"{message}; if you mean the text, write `{{eq: {shown(value)}}}`"))
+            message = f"{shown(value)} is a string, which only an equal string matches (did you mean `{meant}`?)"
+            self.doubts.append(Fault(at, f"{message}; if you mean the string, write `{{eq: {shown(value)}}}`"))
 
     def _regex(self, pattern: str, at: At) -> None:
         try:
@@ -248,7 +248,7 @@ class Reader:
         found: list[Any] = []
         for number, one in enumerate(written):
             if isinstance(one, list | Mapping):
-                self._wrong((*at, number), f"a list holds texts, numbers, true, false or null, not {_described(one)}")
+                self._wrong((*at, number), f"a list holds strings, numbers, true, false or null, not {_described(one)}")
             else:
                 found.append(self._scalar(one, (*at, number)))
         return tuple(found)
@@ -258,7 +258,7 @@ class Reader:
         if value is None:
             self.nulls.append(at)
         elif isinstance(value, float) and not math.isfinite(value):
-            self._wrong(at, "no payload holds this: JSON knows neither infinity nor NaN")
+            self._wrong(at, "no payload holds this: JSON has neither infinity nor NaN")
         elif isinstance(value, str):
             try:
                 return _sound(value)
@@ -273,7 +273,7 @@ def nothing(_uri: str) -> Any:
 
 
 def _sound(text: str) -> str:
-    """Return a text as a plain `str`. Raises `PathError` for half of a surrogate pair, which no JSON text holds."""
+    """Return a string as a plain `str`. Raises `PathError` for half of a surrogate pair, which no JSON text holds."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -294,7 +294,7 @@ def _described(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return f"the text {shown(value)}"
+        return f"the string {shown(value)}"
     if isinstance(value, int | float):
         return f"the number {value:g}" if isinstance(value, float) else f"the number {shown(value)}"
     return "a list" if isinstance(value, list) else "a mapping"
@@ -306,7 +306,7 @@ def _unknown(operator: str) -> str:
     if word in _MEANT_NOT:
         hint = " (did you mean `not: {in: […]}`?)"
     elif word == ANY:
-        hint = " (`any` stands beside the paths, not below one)"
+        hint = " (write `any` beside the paths, not below one)"
     else:
         near = difflib.get_close_matches(word, OPERATORS, n=1, cutoff=0.6)
         meant = _MEANT.get(word) or (near[0] if near else "")

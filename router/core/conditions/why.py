@@ -34,7 +34,7 @@ class Reason(NamedTuple):
     needs: str = ""
     """The clause without its path, if it is about one path."""
     hint: str = ""
-    """The explanation if the clause fails only because a text looks the same, but has other code points."""
+    """The explanation if the clause fails only because a string looks the same, but has other code points."""
 
 
 def why(match: Match, payload: Any) -> list[Reason]:

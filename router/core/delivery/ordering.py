@@ -22,7 +22,7 @@ class Ordering(Generic[T]):
         self._open: dict[str, int] = {}
         self._lines: dict[str, deque[T]] = {}
         self.waiting = 0
-        """The number of deliveries that wait behind others."""
+        """The number of deliveries that wait for an earlier one of their lane."""
 
     def __len__(self) -> int:
         """Return the number of lanes."""

@@ -44,7 +44,7 @@ def in_order(needs: Needs, wanted: Iterable[str]) -> tuple[tuple[str, ...], ...]
     while done != everything:
         group = tuple(sorted(name for name in everything - done if done.issuperset(needs.get(name, ()))))
         if not group:
-            raise ValueError("the keys of lookups need each other in a circle")
+            raise ValueError("the keys of lookups depend on each other in a circle")
         groups.append(group)
         done.update(group)
     return tuple(groups)

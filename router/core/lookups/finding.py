@@ -1,4 +1,4 @@
-"""The search for the records of one delivery, key by key; pure, because the caller fetches the records."""
+"""The search for the records of one delivery, key by key; pure: the caller fetches the records."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from router.errors import EventError, TemplateError, TransientError, text_of
 from router.events import Event
 
 Answer = Record | Exception | None
-"""The answer for one key: the record, None if there is none, or the error of fetching it."""
+"""The answer for one key: the record, None if it does not exist, or the error of fetching it."""
 
 
 class NoRecordError(EventError):
@@ -37,7 +37,7 @@ class Finding:
         self.failure: NoRecordError | TemplateError | TransientError | None = None
 
     def key(self, definition: LookupDefinition, now: float) -> str | None:
-        """Return the key for a lookup; None if there is no key, with the effect stored in `records` or `failure`."""
+        """Return the key for a lookup. Return None if there is no key, and store the consequence in `records` or `failure`."""
         if definition.needs and any(self.records[needed].absent for needed in definition.needs):
             self._missing(definition, "the lookup that its key uses found no record")
             return None

@@ -113,7 +113,7 @@ class NamedRecords:
 
     def _name(self, mark: re.Match[str]) -> str:
         place = int(mark[1])
-        # A text of the event may look like a mark.
+        # A string of the event may look like a mark.
         return f"{{{{ {self._fields[place]} }}}}" if place < len(self._fields) else mark[0]
 
 

@@ -26,7 +26,7 @@ MOST = 1000
 def value_text(value: Any) -> str:
     """Return the text of an event's value inside an address. Raises `AddressError` if it has a control character.
 
-    A line end in a value could add a mail header. Line ends of the template itself are layout, and are allowed.
+    A line break in a value could add a mail header. Line breaks of the template itself are layout, and are allowed.
     """
     whole = text(value)
     if has_control(whole):
@@ -40,7 +40,7 @@ def addresses_in(whole: str) -> list[str]:
 
 
 def urls_in(whole: str) -> list[str]:
-    """Return the URLs in a text, which are separated by white space or commas. A comma may also be part of a URL."""
+    """Return the URLs in a string, which are separated by white space or commas. A comma may also be part of a URL."""
     found: list[str] = []
     begin = 0
     for gap in _GAP.finditer(whole):
@@ -52,9 +52,9 @@ def urls_in(whole: str) -> list[str]:
 
 
 def listed(value: Any, parts: Callable[[str], list[str]] = addresses_in) -> list[str]:
-    """Return the addresses in the value of a sole `{{ … }}`: a text, a number, a list of these, or null (none).
+    """Return the addresses in the value of a sole `{{ … }}`: a string, a number, a list of these, or null (none).
 
-    `parts` divides a text. Raises `AddressError` for any other value.
+    `parts` divides a string. Raises `AddressError` for any other value.
     """
     if isinstance(value, Missing):
         str(value)  # raises
@@ -79,7 +79,7 @@ def mappings(value: Any) -> list[dict[str, Any]]:
     """
     if isinstance(value, Missing):
         str(value)  # raises
-    if isinstance(value, str):  # the fields of a hash in Redis are texts
+    if isinstance(value, str):  # the fields of a hash in Redis are strings
         return _decoded(value)
     if isinstance(value, Mapping):
         return [plain(value)]
@@ -101,9 +101,9 @@ def _decoded(whole: str) -> list[dict[str, Any]]:
     try:
         value = msgspec.json.decode(whole)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-        raise AddressError("a text is not the JSON of a mapping or a list") from None
+        raise AddressError("a string is not the JSON of a mapping or a list") from None
     if isinstance(value, str) or (isinstance(value, list) and any(isinstance(item, str) for item in value)):
-        raise AddressError("a JSON text within a JSON text is not a mapping")
+        raise AddressError("a JSON string within a JSON string is not a mapping")
     return mappings(value)
 
 
@@ -114,14 +114,14 @@ def _kind(value: Any) -> str:
 
 
 def literal_recipients(whole: str, marker: Addresses) -> Sequence[Any]:
-    """Return the recipients in a text of the configuration. Raises `AddressError`."""
+    """Return the recipients in a string of the configuration. Raises `AddressError`."""
     if marker.known_by is None:
         return split(whole)
     return urls_in(whole) if callable(marker.known_by) else mappings(whole)
 
 
 def by_address(found: Iterable[Any], marker: Addresses) -> dict[str, Any]:
-    """Return what the plugin gets for each address, in order: the address, or the mapping or URL that is known by it.
+    """Return the value that the plugin gets for each address, in order: the address itself, or the mapping or URL with this address.
 
     Raises `AddressError` for an address not of the marker's kind.
     """
@@ -135,12 +135,12 @@ def by_address(found: Iterable[Any], marker: Addresses) -> dict[str, Any]:
 
 
 def address_of(recipient: Any, marker: Addresses) -> str:
-    """Return the address of what the plugin gets. Raises `AddressError` if it has none."""
+    """Return the address of a value that the plugin gets. Raises `AddressError` if it has none."""
     if callable(marker.known_by):
         return _address_of_url(recipient, marker.known_by)
     address = recipient if marker.known_by is None else recipient.get(marker.known_by)
     if not isinstance(address, str) or not address:
-        raise AddressError(f"a mapping has no text under `{marker.known_by}`, which is its address")
+        raise AddressError(f"a mapping has no string under `{marker.known_by}`, which would be its address")
     check_text(address)
     return address
 

@@ -21,7 +21,7 @@ from router.options import TemplateFile
 _TEXTS = frozenset(
     {("route",), ("sink",), *(("event", name) for name in ("id", "source", "channel", "pattern", "key"))}
 )
-"""The paths of texts, which have no fields."""
+"""The paths of strings, which have no fields."""
 
 _NO_LOOKUP = "only the templates of sinks, `only_if` and the keys of other lookups can use one"
 
@@ -258,7 +258,7 @@ def _event_fields(tree: nodes.Template) -> Iterator[tuple[int, str]]:
 
 
 def _fields_of_texts(tree: nodes.Template, stored: Collection[str], environment: Sandbox) -> Iterator[tuple[int, str]]:
-    """Yield the reads of fields of texts, which have none. A call, such as `route.upper()`, is not a field."""
+    """Yield the reads of fields of strings, which have none. A call, such as `route.upper()`, is not a field."""
     called = {id(call.node) for call in tree.find_all(nodes.Call)}
     for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
         chain = chain_of(node)
@@ -267,7 +267,7 @@ def _fields_of_texts(tree: nodes.Template, stored: Collection[str], environment:
         if isinstance(chain[-1], str):
             name = ".".join(map(str, chain[:-1]))
             cure = f"{{{{ {name} }}}}" if environment.kind == "a template" else name
-            yield node.lineno, f"`{name}` is a text and has no `{chain[-1]}`; write `{cure}`"
+            yield node.lineno, f"`{name}` is a string and has no `{chain[-1]}`; write `{cure}`"
 
 
 def chains(source: Source) -> frozenset[tuple[object, ...]]:
@@ -300,7 +300,7 @@ def _plainly(error: TemplateSyntaxError) -> str:
     got = re.fullmatch(r"expected token 'end of (?:print statement|statement block)', got '(.*)'", said)
     if got:
         hint = _OPERATORS.get(got[1], "; an operator, a `|` or the end is missing before it")
-        return f"`{got[1]}` can't stand here{hint}"
+        return f"`{got[1]}` is not allowed here{hint}"
     sign = re.fullmatch(r"unexpected char '(.)' at \d+", said)
     if sign:
         return f"`{sign[1]}` means nothing in an expression{_OPERATORS.get(sign[1], '')}"

@@ -79,7 +79,7 @@ class Expression:
         return self._evaluated(event, now, bool, records)
 
     def key(self, event: Event, now: float) -> str | None:
-        """Return the value as a text, which is equal for equal values; None if it is missing, null, false or empty.
+        """Return the value as a string, which is equal for equal values; None if it is missing, null, false or empty.
 
         Raises `TemplateError` if the evaluation fails, or if the value has no text, such as a function.
         """
@@ -159,8 +159,8 @@ class Expiry:
     def at(self, event: Event, now: float) -> float | None:
         """Return the time of expiry in seconds since the epoch; None for a delivery that never expires.
 
-        A delivery never expires if the template renders to an empty text. Raises `TemplateError` if the template fails
-        or renders to any other text that is not a time.
+        A delivery never expires if the template renders to an empty string. Raises `TemplateError` if the template fails
+        or renders to any other string that is not a time.
         """
         if self._template is None:
             assert self._seconds is not None
@@ -179,7 +179,7 @@ class Expiry:
 def moment(written: str) -> float:
     """Return the seconds since the epoch of a time in RFC 3339, or in seconds or milliseconds since the epoch.
 
-    Raises `TemplateError` for any other text.
+    Raises `TemplateError` for any other string.
     """
     try:
         number = float(written)

@@ -1,4 +1,4 @@
-"""The set of texts to which a template may render, as a glob; floor 2."""
+"""The set of strings to which a template may render, as a glob; floor 2."""
 
 from __future__ import annotations
 

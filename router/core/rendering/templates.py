@@ -143,7 +143,7 @@ def scope(event: Event, used: Collection[str], records: Records = NO_RECORDS) ->
 
 
 def literal(text: str) -> str:
-    """Return a text that is not a template. The last line end of a file is removed, as Jinja does for a template."""
+    """Return a string that is not a template. The last line break of a file is removed, as Jinja does for a template."""
     return str(text).removesuffix("\n") if isinstance(text, TemplateFile) else str(text)
 
 
@@ -223,7 +223,7 @@ class Compiled:
 
 
 class CompiledExpression(Compiled):
-    """A compiled template that is only one `{{ … }}`. `value(names)` returns its value in place of a text."""
+    """A compiled template that is only one `{{ … }}`. `value(names)` returns its value in place of a string."""
 
     def _compile(self, tree: nodes.Template) -> Template:
         expression = _sole_expression(tree)

@@ -30,7 +30,7 @@ def regular_expression(glob: str) -> str | None:
         return None
     meant = _as_globs(glob)
     written = " and ".join(f"`{each}`" for each in meant) + ", each as an entry of its own" * (len(meant) > 1)
-    cure = f"; write {written}" if meant else "; a dot is a dot, and * alone is any text"
+    cure = f"; write {written}" if meant else "; a dot matches only a dot, and * matches any text"
     return f"looks like a regular expression, and {_RULE}{cure}"
 
 
@@ -71,11 +71,7 @@ def _as_glob(expression: str) -> str | None:
 def broken_class(glob: str) -> str | None:
     """Return the fault in the classes of a glob, such as `[a-c`; None if there is none."""
     if is_open(glob):
-        return (
-            "the `[` is not closed: what follows it stands for one character; write `]`, or `\\[` for the sign itself"
-        )
+        return "the `[` is not closed, so everything after it matches one character; close it with `]`, or write `\\[` for the character itself"
     if any(not token for token in tokens(glob.encode())):
-        return (
-            "`[]` stands for no character at all, so this matches nothing; write what it may be, or `\\[` for the sign"
-        )
+        return "`[]` matches no character, so this matches nothing; list the allowed characters in it, or write `\\[` for the character"
     return None

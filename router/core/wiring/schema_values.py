@@ -120,7 +120,7 @@ def _of_path(path: Path, blocked: _Blocked) -> Refusal:
     if blocked.types == ("array",):
         cure = f"; write `{paths.shown((*before, EACH, *rest))}` for any of its elements"
     elif blocked.types == ("object",) and isinstance(rest[0], int):
-        cure = f"; a key of digits stands in double quotes: `{paths.shown((*before, str(rest[0]), *rest[1:]))}`"
+        cure = f"; a key of digits is written in double quotes: `{paths.shown((*before, str(rest[0]), *rest[1:]))}`"
     return Refusal(None, None, f"have {_field(path)}", f"{_said(blocked.types)} of {_field(before)}", cure)
 
 
@@ -205,7 +205,7 @@ def _cure(types: Sequence[str], test: Test) -> str:
 
 
 def _types_of_text(text: str) -> set[str]:
-    """Return the types other than string that a text may be meant as: `"5"` may be meant as an integer."""
+    """Return the types other than string that a string may be meant as: `"5"` may be meant as an integer."""
     if text in {"true", "false", "null"}:
         return {"null" if text == "null" else "boolean"}
     return {"integer", "number"} if re.fullmatch(r"-?(0|[1-9][0-9]*)", text) else set()

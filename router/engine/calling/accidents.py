@@ -1,7 +1,7 @@
 """The place of an unexpected error in a plugin's code: file and line, and at `debug` the traceback; floor 5.
 
-The plugin's frames are found by their package. The first frame outside the router and the standard library belongs to the
-plugin, and so do all frames of the same top-level package. Each drop-in has a top-level package of its own.
+The plugin's frames are found by their package. The first frame outside the router and the standard library belongs to
+the plugin, and so do all frames of the same top-level package. Each drop-in has a top-level package of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _OURS = __name__.partition(".")[0]
 
 
 class RemoteError(Exception):
-    """An unexpected error in a sink's process, which sends only texts: the error, its place and its traceback."""
+    """An unexpected error in a sink's process. The process sends only strings: the error, its place and its traceback."""
 
     def __init__(self, text: str, place: str | None, trace: str) -> None:
         super().__init__(text)
@@ -41,13 +41,13 @@ def described(error: BaseException) -> tuple[str, str]:
 def error_text(error: BaseException, redact: Callable[[str], str]) -> str:
     """Return the text of a failure, without secrets and cut; for an unexpected error with its class and place.
 
-    A plugin's words, or the other side's, may hold a credential. They are cut, because they stay with a delivery that
-    waits.
+    The text comes from a plugin or a service, and may contain a credential. It is cut, because it is stored with a
+    waiting delivery.
     """
     if isinstance(error, RouterError):
         return cut(redact(text_of(error)), LONGEST_ERROR) or type(error).__name__
     text, place = described(error)
-    # Only the text is cut: the place helps most.
+    # Only the text is cut, because the place is the most useful part.
     return cut(redact(text), LONGEST_ERROR - len(place.encode("utf-8", "backslashreplace"))) + place
 
 

@@ -97,7 +97,7 @@ class Caller:
         if not delivers_all(results) and not all(
             result is None or isinstance(result, str | Exception) for result in results
         ):
-            raise PluginError("deliver_batch returned a result that is neither None, a text nor an exception")
+            raise PluginError("deliver_batch returned a result that is neither None, a str nor an exception")
         return results
 
     async def close(self) -> None:
@@ -116,10 +116,10 @@ _ANSWERS = frozenset({str, NoneType})
 
 
 def delivers_all(results: Sequence[Result]) -> TypeGuard[Sequence[str | None]]:
-    """Return True if every result is None or a text.
+    """Return True if every result is None or a str.
 
-    A sink that writes a whole batch at once, such as `log`, gives every event the same answer. Counting it costs a tenth of
-    what it costs to look at the type of each result.
+    A sink that writes a whole batch at once, such as `log`, gives every event the same answer. Counting it costs a
+    tenth of what it costs to look at the type of each result.
     """
     if results and type(results[0]) in _ANSWERS and results.count(results[0]) == len(results):
         return True

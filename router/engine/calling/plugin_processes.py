@@ -1,8 +1,8 @@
 """The processes of sinks registered with `execution="process"`; floor 5.
 
-A process loads the sink by its type, from the files of its drop-in as the router read them: an edited file has no effect
-before a reload. No object of a plugin is pickled. A process makes one delivery at a time, so that a crash, or a kill after
-a timeout, affects no other delivery.
+A process loads the sink by its type, from the files of its drop-in as the router read them: an edited file has no
+effect before a reload. No object of a plugin is pickled. A process makes one delivery at a time, so that a crash, or a
+kill after a timeout, affects no other delivery.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class PluginProcesses:
             raise
         answer = outcome if isinstance(outcome, str) else None
         error = None if outcome is None or answer is not None else _error(outcome)
-        # A sink at fault begins anew: its process may have failed to load the plugin for want of memory.
+        # After a `SinkError`, a new process is started: this process may have failed to load the plugin for lack of memory.
         if len(self._idle) < _MOST_IDLE and not isinstance(error, SinkError):
             self._idle.append(child)
         else:
@@ -101,7 +101,7 @@ class _Child:
             self._process.kill()
 
     def _ended(self, error: Exception) -> str:
-        """Kill the process if it is still there, wait for its end, and return how it ended."""
+        """Kill the process if it is still running, wait for its end, and return how it ended."""
         if not self._started:
             return f"could not be started: {text_of(error)}"
         self._process.kill()
@@ -118,7 +118,9 @@ class _Child:
 
 def _serve(connection: Connection, name: str, origin: str, sources: Mapping[Path, bytes]) -> None:
     """Run a sink's process: load its plugin alone, then deliver until the router closes the connection."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all processes; the router handles it
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # the terminal sends Ctrl-C to all processes, but only the router handles it
     drop_in = Path(origin)
     if drop_in.is_absolute():
         plugins = load_again(drop_in, sources)

@@ -3,7 +3,7 @@
 An `async def` that computes, or waits without `await`, blocks the whole router: nothing is read or delivered. A thread
 looks at the loop from outside and logs the line at which it is blocked.
 
-A loop that waits for events is left asleep: the thread sees by its stack that nothing runs there. If something runs, the
+A loop that waits for events is not woken: its stack shows the thread that nothing runs there. If something runs, the
 thread asks the loop for an answer. A busy loop answers at its next turn, a blocked one does not.
 """
 
@@ -46,8 +46,8 @@ def _log(place: str, *, of_plugin: bool) -> None:
 class StallWatch:
     """The watch of one event loop.
 
-    `plugins` are the files of the plugins, to find their frames in a stack. `told` is called, in a thread, when the loop is
-    blocked; by default that is logged.
+    `plugins` are the files of the plugins, to find their frames in a stack. `told` is called, in a thread, when the
+    loop is blocked; by default that is logged.
     """
 
     def __init__(self, plugins: Iterable[Path], told: Told = _log) -> None:
@@ -115,7 +115,7 @@ class _Watched:
     @property
     def frame(self) -> FrameType | None:
         """The innermost frame of the loop's thread."""
-        return sys._current_frames().get(self._thread)  # documented, in spite of its underscore
+        return sys._current_frames().get(self._thread)  # this function is documented, in spite of its underscore
 
     def waits(self) -> bool:
         """Return whether the loop waits for events, so that nothing runs that could block it.

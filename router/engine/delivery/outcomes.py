@@ -1,7 +1,7 @@
 """The outcomes of deliveries: the only place that settles them in books, metrics, dead letters and log; floor 5.
 
 A delivery may be settled in its worker, in its queue, or before it is enqueued; in each case by the `Outcomes` of its
-sink. The exception are deliveries that vanished from Redis: only their number is known, and the queue counts it.
+sink. The exception is deliveries that vanished from Redis: only their number is known, and the queue counts it.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ MOST = 1_000
 """Deliveries that wait here at most. At the limit, none is taken from the queue until some are settled."""
 
 AGAIN = 1.0
-"""The delay, in seconds, of a delivery that is returned to the queue behind because it may not wait here."""
+"""The delay, in seconds, of a delivery that is returned to the underlying queue because it may not wait here."""
 
 
 class Ordered:
@@ -65,7 +65,7 @@ class Ordered:
         return events, size_of(events)
 
     def _feed(self, most: int) -> None:
-        """Start the task that takes deliveries from the queue behind, unless it is running."""
+        """Start the task that takes deliveries from the underlying queue, unless it is running."""
         if self._feeding is None or self._feeding.done():
             self._feeding = asyncio.create_task(self._fetch(most), name="feeding an ordered sink")
 
@@ -94,7 +94,7 @@ class Ordered:
     def later(self, event: Event, delay: float) -> None:
         """Delay a delivery here, to be retried after `delay` seconds.
 
-        A delivery without a lane, or one that may not stay in flight, is returned to the queue behind.
+        A delivery without a lane, or one that may not stay in flight, is returned to the underlying queue.
         """
         if (event.id, event.route) not in self._keys or not self._queue.may_wait(event):
             self._queue.later(event, delay)
@@ -103,7 +103,7 @@ class Ordered:
         self._later.add(event, delay)
 
     def may_wait(self, event: Event) -> bool:
-        """Return the answer of the queue behind."""
+        """Return the answer of the underlying queue."""
         return self._queue.may_wait(event)
 
     def split(self, event: Event, parts: list[Event]) -> None:
@@ -141,7 +141,7 @@ class Ordered:
         return min((due for due in (self._queue.due_in(), self._later.due_in()) if due is not None), default=None)
 
     async def give_back(self, taken: Sequence[Event]) -> None:
-        """Stop, and return `taken` deliveries and those that wait here to the queue behind, in the order of each lane.
+        """Stop, and return `taken` deliveries and those that wait here to the underlying queue, in the order of each lane.
 
         Delayed deliveries are returned as due at once, because others of their lane wait behind them.
         """
@@ -151,11 +151,11 @@ class Ordered:
         await self._queue.give_back([*taken, *self._held()])
 
     def holds_up(self, taken: Sequence[Event]) -> bool:
-        """Return the answer of the queue behind, for which deliveries that wait here are in flight."""
+        """Return the answer of the underlying queue, for which deliveries that wait here are in flight."""
         return self._queue.holds_up([*taken, *self._held()])
 
     def close(self, taken: Sequence[Event]) -> int:
-        """Stop the queue behind, with `taken` deliveries and those that wait here; return the number of losses."""
+        """Stop the underlying queue, with `taken` deliveries and those that wait here; return the number of losses."""
         self._cancel()
         return self._queue.close([*taken, *self._held()])
 

@@ -1,4 +1,4 @@
-"""Which routes, and which sinks of routes, the tests of a configuration reach; floor 4."""
+"""The routes, and the sinks of routes, that the tests of a configuration reach; floor 4."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class SinkOfRoute(NamedTuple):
 class Coverage(msgspec.Struct, frozen=True):
     """The enabled routes and their sinks, and which routes and sinks no test reached.
 
-    A test reaches a route with an event that the route takes. It reaches a sink of the route with a delivery that is sent
-    or printed. The sinks of `unmatched` count as sinks of a route named `unmatched`.
+    A test reaches a route with an event that the route takes. It reaches a sink of the route with a delivery that is
+    sent or printed. The sinks of `unmatched` count as sinks of a route named `unmatched`.
     """
 
     routes: tuple[str, ...]

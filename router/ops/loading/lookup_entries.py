@@ -91,7 +91,7 @@ def _name_fault(name: str) -> str | None:
         rule = "1 to 64 of the letters a-z A-Z, digits and `_`, not beginning with a digit, because templates use it as a name"
         return f"{quoted(name)} is not a valid name of a lookup: {rule}"
     return (
-        f"templates already have a different {quoted(name)}: choose another name for the lookup"
+        f"{quoted(name)} already has a meaning in templates: choose another name for the lookup"
         if name in TAKEN
         else None
     )

@@ -37,7 +37,7 @@ def read_records(path: Path, by: str | None) -> Table:
     """Read a file of records. `by` names the column or field that holds the key. Raises `RecordFileError`.
 
     A JSON or YAML file is a list of mappings, or a mapping of keys to mappings (without `by`). A record without a key is
-    left out. Keys are texts, so `42` and `"42"` are the same key. Two records with the same key are an error.
+    left out. Keys are strings, so `42` and `"42"` are the same key. Two records with the same key are an error.
     """
     kind = path.suffix.lower()
     if kind not in KINDS:
@@ -107,7 +107,7 @@ def _listed(document: list[Any], by: str) -> Table:
             raise RecordFileError(f"entry {number} of the list is not a mapping")
         names.update(map(str, fields))
         if isinstance(fields.get(by), Mapping | list):
-            raise RecordFileError(f"entry {number} of the list: {quoted(by)} is neither a text nor a number")
+            raise RecordFileError(f"entry {number} of the list: {quoted(by)} is neither a string nor a number")
         _add(table, fields.get(by), fields)
     if document and by not in names:
         listed = ", ".join(map(quoted, sorted(names)[:10])) or "none"
@@ -120,7 +120,7 @@ def _add(table: Table, key: Any, fields: Mapping[Any, Any], place: str = "") -> 
     if not text:
         return
     if text in table:
-        raise RecordFileError(f"the key {quoted(text)} appears here twice: which record counts?", place)
+        raise RecordFileError(f"the key {quoted(text)} appears here twice; keep one record", place)
     table[text] = Record(fields)
 
 
@@ -146,7 +146,7 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise RecordFileError(f"the key {quoted(key)} appears twice in one mapping: which value counts?")
+            raise RecordFileError(f"the key {quoted(key)} appears twice in one mapping; keep one value")
         found[key] = value
     return found
 
@@ -185,7 +185,7 @@ def _value(node: yaml.Node, seen: set[int]) -> Any:
     for key_node, value_node in node.value:
         key = _key_text(_value(key_node, seen)) if isinstance(key_node, yaml.ScalarNode) else None
         if key is None:
-            raise RecordFileError("a key is a text or a number", place)
+            raise RecordFileError("a key must be a string or a number", place)
         if key in found:
             at = key_node.start_mark
             raise RecordFileError(f"the key {quoted(key)} appears here twice", f":{at.line + 1}:{at.column + 1}")

@@ -1,7 +1,7 @@
 """The configuration's JSON Schema, for editors; floor 4.
 
 The schema uses draft-07, because the YAML language server supports it. It is built from the models that check the
-configuration, with the options of every loaded sink. Every value may also be a text with `${…}`.
+configuration, with the options of every loaded sink. Every value may also be a string with `${…}`.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _cleaned(schema: Json, definitions: Json, open_: tuple[str, ...]) -> Json:
 
 
 def _loosened(schema: Json) -> Json:
-    """Allow a text with `${…}` for scalars of other types and for texts with a pattern."""
+    """Allow a string with `${…}` for scalars of other types and for strings with a pattern."""
     kind = schema.get("type")
     is_scalar = kind in _SCALARS or "enum" in schema or "const" in schema
     is_formed = kind == "string" and set(schema) - _PLAIN_TEXT
@@ -213,7 +213,7 @@ def _defaults(kinds: Json, host: Json) -> Json:
     properties = {name: keys(found, f"defaults of every {name} sink") for name, found in kinds.items()}
     properties[ALL] = keys(host, "defaults of every sink")
     return {
-        "description": "keys that sinks share, by type or for `all`; a sink's own win",
+        "description": "default keys of sinks, by type or for `all`; a sink's own keys win",
         "type": "object",
         "properties": properties,
         "additionalProperties": False,
@@ -258,13 +258,13 @@ def _definitions() -> Json:
     number: Json = {"anyOf": [{"type": "number"}, _EXPRESSION]}
     text: Json = {"anyOf": [_FULL_TEXT, {"type": "array", "minItems": 1, "items": _FULL_TEXT}]}
     operators: dict[str, tuple[Json, str]] = {
-        "eq": (scalar, "equals this; a missing field does not"),
+        "eq": (scalar, "equals this value; a missing field never does"),
         "ne": (scalar, "exists and has a different value"),
         "in": (scalars, "is one of these"),
         "gt": (number, "is a number above this"),
-        "gte": (number, "is a number, this or above"),
+        "gte": (number, "is a number, at least this"),
         "lt": (number, "is a number below this"),
-        "lte": (number, "is a number, this or below"),
+        "lte": (number, "is a number, at most this"),
         "prefix": (text, "is a string that begins with this, or with one of these"),
         "suffix": (text, "is a string that ends with this, or with one of these"),
         "contains": (

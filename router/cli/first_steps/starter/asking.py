@@ -209,7 +209,7 @@ def _with_channels(answers: Answers, channels: Sequence[str]) -> Answers:
 
 
 def _with_value(answers: Answers, key: str, text: str) -> Answers:
-    """Return the answers with an option of the sink. Raises `ValueError` for a secret in clear."""
+    """Return the answers with an option of the sink. Raises `ValueError` for a secret in clear text."""
     _check_text(text)
     secret = key in sink_recipes.secret_options(answers.sink) and text != ""
     if "${" not in text and (secret or url_secrets(text)):

@@ -177,7 +177,7 @@ def sample(answers: Answers) -> dict[str, Any]:
 
 
 def _put(payload: dict[str, Any], path: list[str], value: str) -> None:
-    """Put a value at a path of the payload, unless something is there, or a text is on the way."""
+    """Put a value at a path of the payload, unless the path has a value already, or leads through a string."""
     for name in path[:-1]:
         below = payload.setdefault(name, {})
         if not isinstance(below, dict):

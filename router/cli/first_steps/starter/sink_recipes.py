@@ -84,7 +84,7 @@ def _shapes(kind: SinkType) -> dict[str, shapes.Shape]:
 
 
 def _converted(kind: SinkType, key: str, text: str) -> Any:
-    """Return the value of an option: the text itself, or the parsed JSON if the option is not a text."""
+    """Return the value of an option: the string itself, or the parsed JSON if the option is not a string."""
     shape = _shapes(kind).get(key)
     if shape is None or _takes_text(shape):
         return text

@@ -1,4 +1,4 @@
-"""The bounds of one rendering: rounds of loops, and the size of what it makes; floor 2."""
+"""The bounds of one rendering: rounds of loops, and the size of its results; floor 2."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import GeneratorType
 from typing import Any, NoReturn
 
 MAX_OUTPUT = 4 * 1024**2
-"""The longest text, in characters, that a template or one of its steps may make."""
+"""The length, in characters, of the longest text that a template or one of its steps may make."""
 
 MAX_MADE = 4 * MAX_OUTPUT
 """The most characters and list items that all steps of one rendering may make together."""
@@ -24,7 +24,7 @@ _SMALL = 256  # a shorter value is not worth counting: a loop of them ends at MA
 
 
 class Run:
-    """The state of one rendering: its time, and what it may still use."""
+    """The state of one rendering: its time, and the rest of its bounds."""
 
     __slots__ = ("made", "now", "size", "steps")
 
@@ -59,25 +59,25 @@ current: ContextVar[Run] = ContextVar("rendering")
 
 
 def too_long() -> NoReturn:
-    """Say that a text got too long."""
+    """Return the error for a string that is too long."""
     raise OverflowError(f"it makes more than {MAX_OUTPUT:,} characters")
 
 
 def bounded(size: int) -> None:
-    """Raise `OverflowError` when a text of `size` characters is longer than a template may make."""
+    """Raise `OverflowError` when a string of `size` characters is longer than a template may make."""
     if size > MAX_OUTPUT:
         too_long()
 
 
 def shown(value: str) -> str:
-    """Return the result of `{{ … }}`, counted: long ones use up the rendering's bound."""
+    """Return the result of `{{ … }}`. Long results count towards the bounds of the rendering."""
     if len(value) > _SMALL:
         current.get().write(len(value))
     return value
 
 
 def made(value: Any) -> Any:
-    """Return what a step of a template gives, counted: long texts and lists use up the rendering's bound."""
+    """Return the result of a step of a template. Long texts and lists count towards the bounds of the rendering."""
     if isinstance(value, str | list | tuple | dict):
         if len(value) > _SMALL:
             current.get().make(len(value))
@@ -87,7 +87,7 @@ def made(value: Any) -> Any:
 
 
 def counting(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a filter or method count what it gives."""
+    """Wrap a filter or method, so that its results count towards the bounds of the rendering."""
 
     @wraps(function)
     def counted(*args: Any, **kwargs: Any) -> Any:
@@ -110,11 +110,11 @@ def concat(pieces: Iterable[str]) -> str:
 
 
 def each(items: Any) -> Iterable[Any]:
-    """Return what a loop goes over, its rounds counted."""
+    """Return the items of a loop, whose rounds are counted."""
     run = current.get()
     if isinstance(items, Sized):
         run.step(len(items))
-        return items  # type: ignore[return-value]  # what can't be iterated says so in the loop itself
+        return items  # type: ignore[return-value]  # a value that can't be iterated causes an error in the loop itself
     return _counted(items, run)
 
 
@@ -125,10 +125,10 @@ def _counted(items: Iterable[Any], run: Run) -> Iterator[Any]:
 
 
 def check_size(value: Any) -> int:
-    """Return the characters and items of a value, with all that it holds, each as often as it would be written.
+    """Return the number of characters and items of a value with everything inside it, each counted as often as it would be written.
 
-    A list may hold itself many times over: `[a, a]` of `[b, b]` of … doubles with each step and takes no memory until it
-    is written. Raises `OverflowError` past `MAX_OUTPUT`.
+    A value may contain the same list many times: `[a, a]` of `[b, b]` of … doubles with each step and takes no memory
+    until it is written. Raises `OverflowError` past `MAX_OUTPUT`.
     """
     size = 0
     waiting = [value]

@@ -1,7 +1,7 @@
-"""Comparisons of JSON values as an expression makes them: strict about types, and false instead of an error; floor 2.
+"""The comparisons of JSON values in expressions: strict about types, and false instead of an error; floor 2.
 
-Python finds `true == 1`, and fails for `"a" < 1`. Events are of every shape, so here values of unlike types are unequal and
-have no order. Numbers are one type (`5 == 5.0`), compared exactly whatever their size.
+In Python `true == 1` holds, and `"a" < 1` is an error. Events may have any shape, so here values of different types
+are unequal and have no order. Numbers are one type (`5 == 5.0`), compared exactly whatever their size.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from router.core.rendering.sandbox.values import Missing
 
 Compare = Callable[[Any, Any], bool]
 
-_CHARACTERS = 1024  # of a text that are searched in about the time of a loop's round
+_CHARACTERS = 1024  # of a string that are searched in about the time of a loop's round
 _ITEMS = 8  # of a list, in the same way
 _HOLDERS = (list, tuple, dict)
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Return whether two values are the same JSON value. A missing value equals nothing, another missing one included."""
+    """Return whether two values are the same JSON value. A missing value equals nothing, not even another missing value."""
     if isinstance(left, Missing) or isinstance(right, Missing):
         return False
     if isinstance(left, _HOLDERS) and isinstance(right, _HOLDERS):
@@ -31,7 +31,7 @@ def equal(left: Any, right: Any) -> bool:
 
 
 def _equal_inside(left: Any, right: Any) -> bool:
-    """Compare lists and mappings with all that they hold, without recursion: an event may nest them a thousand deep."""
+    """Compare lists and mappings with all their contents, without recursion: an event may nest them a thousand deep."""
     waiting = [(left, right)]
     while waiting:
         one, other = waiting.pop()
@@ -47,7 +47,7 @@ def _equal_inside(left: Any, right: Any) -> bool:
 
 
 def _pairs(one: Any, other: Any) -> Iterable[tuple[Any, Any]] | None:
-    """Return what has to be equal where two values hold others; None where they can't be equal."""
+    """Return the pairs of inner values that must be equal for two values to be equal; None if the two can't be equal."""
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return zip(one, other, strict=True) if len(one) == len(other) else None
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
@@ -56,7 +56,7 @@ def _pairs(one: Any, other: Any) -> Iterable[tuple[Any, Any]] | None:
 
 
 def _ordered(compare: Compare) -> Compare:
-    """Return an order that is false between values that have none."""
+    """Return a comparison that is false for values without an order."""
 
     def compared(left: Any, right: Any) -> bool:
         if isinstance(left, bool) or isinstance(right, bool):
@@ -79,7 +79,7 @@ def _ordered(compare: Compare) -> Compare:
 
 
 def within(left: Any, right: Any) -> bool:
-    """Return whether a value is an element of a list, a part of a text, or a key of a mapping."""
+    """Return whether a value is an element of a list, a part of a string, or a key of a mapping."""
     if isinstance(right, Mapping):
         return isinstance(left, str) and left in right
     if isinstance(right, str):
@@ -94,7 +94,7 @@ def within(left: Any, right: Any) -> bool:
 
 
 def _count(rounds: int) -> None:
-    """Count a search in a large value: a filter may search it again for each element of another one.
+    """Count a search in a large value as rounds of a loop, because a filter may search it once for each element of another value.
 
     `payload.words | select("in", payload.others)` with 90,000 words each would take minutes. Raises `OverflowError`.
     """
@@ -129,4 +129,4 @@ _TEST_NAMES = {
 }
 
 TESTS: dict[str, Compare] = {name: COMPARISONS[operator] for operator, names in _TEST_NAMES.items() for name in names}
-"""Jinja's tests that compare: `select('gt', 5)` judges as `>` does."""
+"""Jinja's tests that compare: `select('gt', 5)` has the same result as `>`."""

@@ -1,9 +1,9 @@
 """The Jinja environments: one for each way of escaping, all in the same sandbox; floor 2.
 
-The sandbox is a list of permitted operations. Names are looked up in mappings and lists only, and only the methods listed
-below can be called. Escaping is Jinja's autoescape. If a sink has its own escaping, the compiled template uses the sink's
-function and a `Markup` class of its own in place of those for HTML. A value that Jinja has marked as safe HTML is then plain
-text, and is escaped.
+The sandbox is a list of permitted operations. Names are looked up in mappings and lists only, and only the methods
+listed below can be called. Escaping is Jinja's autoescape. If a sink has its own escaping, the compiled template uses
+the sink's function and a `Markup` class of its own in place of those for HTML. A value that Jinja has marked as safe
+HTML is then plain text, and is escaped.
 """
 
 from __future__ import annotations
@@ -68,9 +68,10 @@ TemplateReference = environment.reference
 class _Shaping(NodeTransformer):
     """The changes to every template before it is compiled.
 
-    The items of loops and slices are counted. `%` and `format` work only if the format is written in the template: a format
-    from an event could require any amount of memory, and checking it takes quadratic time. `{% filter %}` and `{% set x | filter %}` become a set block and an ordinary filter, because
-    Jinja does not escape what the filter of such a block returns.
+    The items of loops and slices are counted. `%` and `format` work only if the format is written in the template: a
+    format from an event could require any amount of memory, and checking it takes quadratic time. `{% filter %}` and
+    `{% set x | filter %}` become a set block and an ordinary filter, because Jinja does not escape what the filter of
+    such a block returns.
     """
 
     def __init__(self) -> None:
@@ -124,7 +125,7 @@ def _filter(node: nodes.Node, name: str) -> nodes.Filter:
 
 
 def _own_words(node: nodes.Expr | None) -> bool:
-    """Return whether a text is written in the template itself, with or without `| markup`."""
+    """Return whether a string is written in the template itself, with or without `| markup`."""
     if isinstance(node, nodes.Filter) and node.name == "markup":
         return _own_words(node.node)
     return isinstance(node, nodes.Const) and isinstance(node.value, str)
@@ -184,7 +185,7 @@ def _block(block: Callable[[], str], marked: Callable[[str], str]) -> Callable[[
 class Sandbox(ImmutableSandboxedEnvironment):
     """An environment with one way of escaping: none, HTML, or a function of a sink.
 
-    `marked` makes text pass unescaped, `escaped` escapes a text that is not marked; both are identities without
+    `marked` makes text pass unescaped, `escaped` escapes a string that is not marked; both are identities without
     escaping.
     """
 

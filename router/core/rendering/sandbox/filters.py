@@ -1,7 +1,7 @@
 """The filters of templates: our own, and those of Jinja that are safe with values of an event; floor 2.
 
-Jinja's `attr`, `pprint`, `random`, `safe`, `tojson`, `urlize` and `xmlattr` are left out, because they access objects, are
-random, or do not escape values.
+Jinja's `attr`, `pprint`, `random`, `safe`, `tojson`, `urlize` and `xmlattr` are left out, because they access objects,
+are random, or do not escape values.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EACH = "each element"
 
 OWN_FORMAT = "_format_"
 OWN_PERCENT = "_percent_"
-"""The names of `format` and of `%` for a text that is written in the template itself; no template can write them."""
+"""The names of `format` and of `%` for a string that is written in the template itself; no template can write them."""
 
 SLICE = "_slice_"
 """The name of the filter that replaces `value[start:stop:step]`."""
@@ -211,7 +211,7 @@ def _indented(value: str, width: int | str = 4, *_args: Any, **_kwargs: Any) -> 
 
 
 def replace(value: Any, old: Any, new: Any, count: int | None = None) -> str:
-    """Return a text with each `old` replaced by `new`. A marked text stays marked, and `new` is escaped."""
+    """Return a string with each `old` replaced by `new`. A marked string stays marked, and `new` is escaped."""
     whole, old, new = text(value), text(old), text(new)
     if isinstance(new, Markup) and not isinstance(whole, Markup):
         whole = type(new).escape(whole)
@@ -233,7 +233,7 @@ def _joiner(escaped: Callable[[Iterable[Any], Any], str]) -> Callable[..., str]:
 
 
 def _formatted(template: Any, *args: Any, **kwargs: Any) -> str:
-    """Return a text by Python's `%` formatting, with a bounded width: `"%.2f" | format(payload.price)`."""
+    """Return a string by Python's `%` formatting, with a bounded width: `"%.2f" | format(payload.price)`."""
     if args and kwargs:
         raise TypeError("format takes values by place or by name, not both")
     return percent(text(template), kwargs or args)
@@ -251,7 +251,7 @@ def percent(template: str, values: Any) -> str:
 
 
 def refuse_format(*_args: Any, **_kwargs: Any) -> str:
-    """Raise `TypeError`, because a text from an event may not be a format."""
+    """Raise `TypeError`, because a string from an event may not be a format."""
     raise TypeError('the text that % or format fills in must be a literal, such as "%.2f" in "%.2f" % payload.price')
 
 
@@ -264,7 +264,7 @@ def total(environment: Any, values: Any, attribute: str | int | None = None, sta
 
 
 def url(value: Any) -> str:
-    """Return a text percent-encoded as one part of a URL (RFC 3986 section 2.3): `/`, `&` and `?` too."""
+    """Return a string percent-encoded as one part of a URL (RFC 3986 section 2.3): `/`, `&` and `?` too."""
     return quote(text(value).encode("utf-8", "surrogatepass"), safe="")
 
 
@@ -278,8 +278,8 @@ def filters(
 ) -> dict[str, Callable[..., Any]]:
     """Return all filters of one way of escaping.
 
-    `home` is the configured time zone. `joined(values, separator)` joins texts and escapes those that are not marked. `mark`
-    lets a value pass unescaped, `escape` escapes it now.
+    `home` is the configured time zone. `joined(values, separator)` joins texts and escapes those that are not marked.
+    `mark` lets a value pass unescaped, `escape` escapes it now.
     """
     table: dict[str, Callable[..., Any]] = {name: FILTERS[name] for name in _KEPT}
     for name in _SIZED:

@@ -19,8 +19,8 @@ _SHOWN = 40
 def on(value: Any, default: Any = False) -> bool:
     """Return the state of a switch: true for yes, true, 1 and on; false for no, false, 0 and off.
 
-    The value may be a text, a number or a boolean. If it is missing, null or empty, `default` is read in the same way. Raises
-    `TemplateError` for any other value.
+    The value may be a string, a number or a boolean. If it is missing, null or empty, `default` is read in the same
+    way. Raises `TemplateError` for any other value.
     """
     if value is None or isinstance(value, Missing) or value == "":
         return False if default is None or isinstance(default, Missing) or default == "" else on(default)
@@ -38,7 +38,8 @@ def on(value: Any, default: Any = False) -> bool:
 def cidr(address: Any, network: Any) -> bool:
     """Return whether an IP address (v4 or v6) is in a network: `cidr(payload.ip, "10.0.0.0/8")`.
 
-    A missing, null or empty address is in no network. Raises `TemplateError` if a value is not an address or not a network.
+    A missing, null or empty address is in no network. Raises `TemplateError` if a value is not an address or not a
+    network.
     """
     if address is None or isinstance(address, Missing) or address == "":
         return False

@@ -11,7 +11,7 @@ from router.core.rendering.sandbox.values import Missing
 class Record(dict[str, Any]):
     """The record of one lookup as templates see it; the mappings inside it are records too.
 
-    `absent` means that the store has no such record, and that the lookup says `missing: empty`: then every field of it
+    `absent` means that the store has no such record, and that the lookup has `missing: empty`: then every field of it
     is blank in every template.
     """
 
@@ -40,11 +40,11 @@ def _inner(value: Any) -> Any:
 
 
 ABSENT = Record(absent=True)
-"""The record that stands for one that is not there, with `missing: empty`."""
+"""The empty record in place of a record that does not exist, for `missing: empty`."""
 
 
 class Blank(Missing):
-    """A field that a record lacks, where this is not an error: empty as text and as list, falsy, and replaced by `default`."""
+    """A field that a record does not have, where this is no error: an empty string and list, false, and replaced by `default`."""
 
     __slots__ = ()
 
@@ -66,8 +66,8 @@ class Blank(Missing):
     def __ne__(self, other: object) -> bool:  # type: ignore[override]  # as above
         return not self == other
 
-    __hash__ = None  # type: ignore[assignment]  # as every value that compares by a rule of its own
+    __hash__ = None  # type: ignore[assignment]  # because the class defines `__eq__`
 
     def child(self, name: Any) -> Missing:
-        """Return what is asked of a field that is not there."""
+        """Return the attribute or item of a missing field, which is missing too."""
         return Blank(obj=self._undefined_obj, name=self._undefined_name, names=(*self.names, name))

@@ -1,6 +1,6 @@
-"""Methods and filters of text whose own form in Python is slower than linear for some texts; floor 2.
+"""Replacements for methods and filters of strings that take more than linear time in Python; floor 2.
 
-An event may bring a megabyte of whatever it likes, so each of these takes time in proportion to the text alone.
+An event may contain a megabyte of any text, so each of these functions takes time in proportion to its length.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _HYPHENED = re.compile(r"\s+|[^\s-]*-+|[^\s-]+")
 
 
 def rfind(whole: str, part: str) -> int:
-    """Return the last place of a part in a text, -1 without one.
+    """Return the last index of a part in a string; -1 if the string does not contain it.
 
     Python searches from the left in linear time (since 3.10), from the right in quadratic time.
     """
@@ -26,13 +26,13 @@ def rfind(whole: str, part: str) -> int:
 
 
 def rpartition(whole: str, separator: str) -> tuple[str, str, str]:
-    """Return the text before the last separator, the separator, and the text behind it, as `str.rpartition` does."""
+    """Return the text before the last separator, the separator, and the text after it, as `str.rpartition` does."""
     behind, found, before = whole[::-1].partition(separator[::-1])
     return (before[::-1], separator, behind[::-1]) if found else ("", "", whole)
 
 
 def rsplit(whole: str, sep: str | None = None, maxsplit: int = -1) -> list[str]:
-    """Return the parts of a text, split from its end at most `maxsplit` times, as `str.rsplit` does."""
+    """Return the parts of a string, split from its end at most `maxsplit` times, as `str.rsplit` does."""
     if sep is None:
         return whole.rsplit(None, maxsplit)
     return [part[::-1] for part in reversed(whole[::-1].split(sep[::-1], maxsplit))]
@@ -40,12 +40,12 @@ def rsplit(whole: str, sep: str | None = None, maxsplit: int = -1) -> list[str]:
 
 def _stripping(name: str) -> Callable[..., str]:
     def stripped(whole: str, chars: str | None = None) -> str:
-        """Return a text without these characters at its ends. Raises `OverflowError` for too many different ones."""
+        """Return a string without these characters at its ends. Raises `OverflowError` if there are too many different characters."""
         if chars is not None and len(chars) > 1:
             chars = "".join(set(chars))
             if len(chars) > _MAX_STRIPPED:
                 raise OverflowError(f"at most {_MAX_STRIPPED} different characters can be stripped")
-        ends: str = getattr(whole, name)(chars)  # a marked text stays marked
+        ends: str = getattr(whole, name)(chars)  # a marked string stays marked
         return ends
 
     return stripped
@@ -63,7 +63,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "rstrip": rstrip,
     "strip": strip,
 }
-"""The methods of text that stand for Python's own."""
+"""The replacements of Python's methods, by name."""
 
 
 def wordwrap(
@@ -73,10 +73,10 @@ def wordwrap(
     wrapstring: str = "\n",
     break_on_hyphens: bool = True,
 ) -> str:
-    """Return a text in lines of at most `width` characters; line breaks that are there stay.
+    """Return a string in lines of at most `width` characters. Existing line breaks stay.
 
-    The parameters are those of Jinja's filter. Python's textwrap, which that uses, copies the rest of a long word for
-    each line. Raises `ValueError` for a width below 1, and `OverflowError` when the text gets too long.
+    The parameters are those of Jinja's filter. Python's textwrap, which Jinja uses, copies the rest of a long word for
+    each line. Raises `ValueError` for a width below 1, and `OverflowError` if the text becomes too long.
     """
     if width < 1:
         raise ValueError("a width is at least 1")

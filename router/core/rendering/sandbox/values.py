@@ -1,4 +1,4 @@
-"""The text of a value, its JSON, and the error of a missing one; floor 2."""
+"""The conversion of values to text and JSON, and the error for a missing value; floor 2."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PLAIN_FIELDS = tuple(EVENT_FIELDS - {"raw", "headers", "key", "payload"})
 
 
 class MissingError(UndefinedError):
-    """Raised for the use of a missing value: `obj` has no `names[0]`, whose item `names[1]` was wanted, and so on."""
+    """The error for using a missing value: `obj` has no `names[0]`, whose item `names[1]` was wanted, and so on."""
 
     def __init__(self, obj: Any, names: tuple[Any, ...]) -> None:
         super().__init__(f"{dotted(names)} is missing")
@@ -72,8 +72,9 @@ class Missing(StrictUndefined):
 def text(value: Any) -> str:
     """Return a value as text.
 
-    Null becomes an empty text, a list its items with commas, a mapping JSON, a time RFC 3339. Text is returned as it is, with
-    its mark if it needs no escaping. Raises `MissingError` for a missing value and `TypeError` for a function or macro.
+    Null becomes an empty string, a list its items with commas, a mapping JSON, a time RFC 3339. Text is returned as it
+    is, with its mark if it needs no escaping. Raises `MissingError` for a missing value and `TypeError` for a function
+    or macro.
     """
     convert = _TEXTS.get(type(value))
     if convert is not None:
@@ -119,7 +120,7 @@ def json(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a copy of a value with the types of JSON: null, a boolean, a number, a text, a list or a mapping.
+    """Return a copy of a value with the types of JSON: null, a boolean, a number, a string, a list or a mapping.
 
     A time becomes its text. Raises the errors of `text`, `OverflowError` if the value is larger than a template may
     render, and `ValueError` for a number that JSON can't hold.

@@ -42,7 +42,7 @@ def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[Key, Option
 
 
 def lookups(draft: Draft, environment: TemplateEnvironment) -> dict[str, LookupDefinition]:
-    """Return the lookups with their compiled keys; report faults, and keys that need each other in a circle."""
+    """Return the lookups with their compiled keys; report faults, and keys that depend on each other in a circle."""
     found: dict[str, LookupDefinition] = {}
     needs: dict[str, frozenset[str]] = {}
     for name, lookup in draft.lookups.items():

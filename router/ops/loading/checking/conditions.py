@@ -30,7 +30,7 @@ from router.ops.loading.reading.nodes import (
 from router.ops.loading.reading.problems import Problems
 
 _TYPED = frozenset({*NUMBERS, "exists"})
-"""Operators whose value is a number or a truth value. A text that `${…}` gives is converted."""
+"""Operators whose value is a number or a truth value. A string that `${…}` gives is converted."""
 
 
 def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[str, Condition]:
@@ -96,7 +96,7 @@ def _when(entry: Entry, environment: TemplateEnvironment, problems: Problems) ->
 
 
 def data_of(node: Node, operator: str = "") -> Any:
-    """Return the values of a `match`. A value from `${…}` stays a text unless the operator needs another type."""
+    """Return the values of a `match`. A value from `${…}` stays a string unless the operator needs another type."""
     if isinstance(node, Mapping):
         return {key: data_of(entry.node, key) for key, entry in node.entries.items()}
     if isinstance(node, Sequence):

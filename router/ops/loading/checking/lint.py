@@ -98,7 +98,7 @@ def _broken_plugins(draft: Draft) -> None:
 
 
 def _warnings_of_options(draft: Draft) -> None:
-    """Add what the options of sinks warn of: their own, and those that routes replace."""
+    """Add the warnings of the options of sinks: the sinks' own options, and those that routes override."""
     for sink in draft.sinks.values():
         if sink.config is None:
             continue
@@ -178,7 +178,7 @@ def _claims(draft: Draft) -> None:
 def _texts_without_fields(draft: Draft) -> None:
     """Report conditions on fields that may get events of a text source, which have no fields."""
     for entry, source in without_fields(draft):
-        message = f"the events of source {source} are texts, which have no fields to match: name other `sources` in this route"
+        message = f"the events of source {source} are plain text, which has no fields to match: name other `sources` in this route"
         draft.remark(message, entry)
 
 

@@ -91,7 +91,7 @@ def _unread_channels(draft: Draft, reach: Reach) -> None:
 
 
 def _routes_behind_final_ones(draft: Draft, reach: Reach) -> None:
-    """Warn of a route behind final routes that take all its events."""
+    """Warn of a route after final routes that take all its events."""
     places = _places(draft)
     for number, route in enumerate(draft.routes):
         finals = reach.finals_before(number, _MOST + 1) if route.enabled else []
@@ -147,7 +147,7 @@ def _schemas_without_events(draft: Draft, reach: Reach) -> None:
 
 
 def _read(draft: Draft, sources: Iterable[str], meant: str) -> str:
-    """Return a text that lists the channels of the sources, and the one that was probably meant."""
+    """Return a string that lists the channels of the sources, and the one that was probably meant."""
     read = list(dict.fromkeys(each for name in sources for each in draft.sources[name].reads))
     return f", only: {_list(read)}{did_you_mean(meant, read)}"
 

@@ -28,9 +28,9 @@ from router.plugin_loading.sink_types import ALL
 HOST_KEYS = tuple(shapes.fields(HostKeys))
 _DEFAULT_KEYS = tuple(key for key in HOST_KEYS if key != "type")
 _NAME = re.compile(NAME)
-IN_CLEAR = "a secret is written here in clear; write ${NAME}, ${file:/path} or ${cred:name}"
+IN_CLEAR = "a secret is written here in clear text; write ${NAME}, ${file:/path} or ${cred:name}"
 EMPTY_ADDRESS = (
-    "an empty text is no address, and nothing is sent to it; write an address or a template, or leave it out"
+    "an empty string is not an address, so nothing is sent to it; write an address or a template, or remove the key"
 )
 _LARGEST = 1024**2
 _LEAST_PATH = 8  # characters; a shorter path may be an ordinary word
@@ -267,7 +267,7 @@ def look_for_cuts(node: Node, shape: shapes.Shape, problems: Problems) -> None:
 
 
 def literal_secrets(node: Node, shape: shapes.Shape, problems: Problems) -> None:
-    """Warn of secrets that are written in the configuration in clear."""
+    """Warn of secrets that are written in the configuration in clear text."""
     for scalar, expected, _ in shapes.scalars(node, shape):
         written = not scalar.expanded and not is_template(scalar.text) and scalar.value not in {None, "", HIDDEN}
         if written and shapes.is_secret(expected):
@@ -275,7 +275,7 @@ def literal_secrets(node: Node, shape: shapes.Shape, problems: Problems) -> None
 
 
 def empty_addresses(node: Mapping, model: type[BaseModel], problems: Problems) -> None:
-    """Warn of addresses that are an empty text."""
+    """Warn of addresses that are an empty string."""
     for key, entry in node.entries.items():
         field = shapes.fields(model).get(key)
         if field is None or not shapes.is_addresses(shapes.of_field(field)):

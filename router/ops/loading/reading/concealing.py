@@ -28,7 +28,7 @@ _SECRET_KEY = re.compile(
     re.IGNORECASE,
 )
 _SECRET_PART = re.compile(r"passw(or)?d|secret|token|credential|api[-_]?key|authorization", re.IGNORECASE)
-_HARMLESS = re.compile(r"\$\{(?:\w+|(?:file|cred):[^{}]*)\}")  # these values name a secret and are none
+_HARMLESS = re.compile(r"\$\{(?:\w+|(?:file|cred):[^{}]*)\}")  # these values only name a secret
 _FRAME = 72  # the most characters of a faulty line that are shown
 _LEFT = 40  # of these, the characters before the fault
 _SECRET_NAME = re.compile(r"passw(or)?d|secret|token|credential|api[-_]?key|url", re.IGNORECASE)
@@ -111,7 +111,7 @@ class Concealment:
         return self._hidden.get((mark.file.path, mark.line), [])
 
     def _hide(self, scalar: Scalar, hidden: dict[tuple[Path, int], list[tuple[int, int]]]) -> None:
-        """Note the columns of a scalar in each of its lines."""
+        """Record the columns of a scalar in each of its lines."""
         file = scalar.mark.file
         place = scalar.end or Mark(file, scalar.mark.line, len(file.line(scalar.mark.line)) + 1)
         last, behind = place.line, place.column

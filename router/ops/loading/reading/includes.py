@@ -1,7 +1,7 @@
 """`include:` merges other files into the configuration; floor 4.
 
-Mappings are merged and lists appended. If two files set the same key, the error names both. An included file has the same
-sections but can't include others, so there can be no circle.
+Mappings are merged and lists appended. If two files set the same key, the error names both. An included file has the
+same sections but can't include others, so there can be no circle.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _merge_file(root: Mapping, included: Mapping, problems: Problems) -> None:
         mine = root.entries.get(key)
         if key == "include":
             problems.add("an included file can't include others", entry.mark, path=key)
-        elif key == "allow_commands":  # who may add a route in a file of her own may not run programs for that
+        elif key == "allow_commands":  # a user who may only write an included file must not be able to allow programs
             problems.add(
                 f"an included file can't allow programs: write it in {root.mark.file.name}", entry.mark, path=key
             )

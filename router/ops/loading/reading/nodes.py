@@ -110,7 +110,7 @@ class Sequence(Node):
 
 
 def resolve(text: str) -> Any:
-    """Return the value of a plain scalar by YAML 1.2's core schema: `no` is a text, and so is `010`."""
+    """Return the value of a plain scalar by YAML 1.2's core schema: `no` is a string, and so is `010`."""
     if text in _NULL:
         return None
     if text in _BOOL:
@@ -212,11 +212,11 @@ def describe(node: Node) -> str:
     if isinstance(value, int | float):
         return f"the number {node.text[:50]}"
     if node.expanded and not node.default:
-        return f"the text that {quoted(node.text)[1:-1]} gives"  # the text may be a secret
-    return f"the text {quoted(str(value))}"
+        return f"the value of {quoted(node.text)[1:-1]}"  # the value may be a secret
+    return f"the string {quoted(str(value))}"
 
 
 def quoted(text: str, longest: int = 60) -> str:
-    """Return a text for a message: on one line, shortened, in double quotes."""
+    """Return a string for a message: on one line, shortened, in double quotes."""
     shown = text if len(text) <= longest else text[: longest - 1] + "…"
     return '"' + "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown) + '"'

@@ -95,7 +95,7 @@ def _more(left_out: Sequence[Problem]) -> Problem:
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """Return ` (did you mean …?)` if one of the allowed words is similar, else an empty text."""
+    """Return ` (did you mean …?)` if one of the allowed words is similar, else an empty string."""
     by_lower = {known.lower(): known for known in allowed}
     close = [by_lower[each] for each in difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)]
     if not close or close[0] == word:

@@ -33,8 +33,8 @@ from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
 M = TypeVar("M", bound=BaseModel)
 
 _WORDS = {
-    "string_type": "a text",
-    "string_sub_type": "a text",
+    "string_type": "a string",
+    "string_sub_type": "a string",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "int_parsing": "a whole number",
@@ -272,7 +272,7 @@ def _wrong(group: list[_Fault], node: Node) -> str:
 
 
 def _shown(node: Node) -> str:
-    return describe(node).removeprefix("the text ").removeprefix("the number ")
+    return describe(node).removeprefix("the string ").removeprefix("the number ")
 
 
 def _literal(error: ErrorDetails, node: Node) -> str:
@@ -292,11 +292,11 @@ def expected(wanted: str, node: Node) -> str:
 
 def _cure(wanted: str, node: Node) -> str:
     if not isinstance(node, Scalar):
-        return "; take it out of the brackets" if isinstance(node, Sequence) and wanted == "a text" else ""
+        return "; remove the brackets" if isinstance(node, Sequence) and wanted == "a string" else ""
     value = node.value
     if node.cut is not None and value is None:
         return "; ` #` begins a comment in YAML, quote the value"
-    if "a text" in wanted and isinstance(value, bool | int | float) and not node.expanded:
+    if "a string" in wanted and isinstance(value, bool | int | float) and not node.expanded:
         return f"; quote it: {yaml_hints.quote(node.text)}"
     if wanted == "a list" and value is not None:
         return f"; write [{node.text}]" if len(node.text) < 40 and not node.style else "; put it in [ ]"
@@ -308,7 +308,7 @@ def _cure(wanted: str, node: Node) -> str:
         good = "true" if value.lower() in {"yes", "on", "y", "true"} else "false"
         return f"; write {good}" + (" without quotes" if value.lower() in {"true", "false"} else "")
     if "number" in wanted and isinstance(resolve(value.strip().lstrip("0") or "0"), int | float):
-        return "; take the quotes away" if node.style else "; take the zeros in front away"
+        return "; remove the quotes" if node.style else "; remove the leading zeros"
     return ""
 
 
@@ -342,5 +342,5 @@ def text(node: Node | None, problems: Problems) -> str | None:
             return node.value
         problems.add("must not be empty", node)
         return None
-    problems.add(expected("a text", node), node)
+    problems.add(expected("a string", node), node)
     return None

@@ -285,7 +285,7 @@ def _after_quote(failure: _Failure) -> Slip | None:
     if not found or not text[found.end() :].strip() or text[found.end()] == ":":
         return None
     whole = text[start:]
-    # `"a "b" c"` is meant as one value; `"a" and "b"` is a text with quotes in it.
+    # `"a "b" c"` is meant as one value; `"a" and "b"` is a string with quotes in it.
     around = whole[-1] == whole[0] and (whole.count(whole[0]) % 2 == 1 or not text[found.end()].isspace())
     fixed = text[:start] + hints.quote(whole[1:-1] if around else whole)
     return Slip(failure.line + 1, found.end() + 1, AFTER_QUOTE, fixed, sure=True)

@@ -68,7 +68,7 @@ class Value:
 
 def content_start(line: str) -> int:
     """Return the column after the indentation and dashes of a line."""
-    return len(_DASHES.match(line)[0])  # type: ignore[index]  # the pattern also matches an empty text
+    return len(_DASHES.match(line)[0])  # type: ignore[index]  # the pattern also matches an empty string
 
 
 def key_of(line: str) -> re.Match[str] | None:

@@ -287,7 +287,7 @@ class _Builder:
         """Return the text of a key; report another type and return None."""
         if not isinstance(event, yaml.ScalarEvent):
             self._node(event, depth + 1)
-            self._add("a key must be text, not a list, a mapping or an alias", event.start_mark)
+            self._add("a key must be a string, not a list, a mapping or an alias", event.start_mark)
             return None
         if event.tag is not None:
             self._add("a key can't have a tag", event.start_mark)
@@ -303,7 +303,7 @@ class _Builder:
             return None
         if not isinstance(resolve(text), str):
             shown = text or "an empty one"
-            self._add(f"a key must be text, not {shown}; quote it: {yaml_hints.quote(text)}", event.start_mark)
+            self._add(f"a key must be a string, not {shown}; quote it: {yaml_hints.quote(text)}", event.start_mark)
             return None
         return text
 
@@ -368,7 +368,9 @@ class _Builder:
         text, fixed = self._meant(event)
         shown = (_TAG.match(line, event.start_mark.column) or [quoted(event.tag)])[0]
         shown = "!…" if may_be_secret(self.path) else shown
-        message = f"the tag {shown} is refused: YAML tags are not used here; a text that starts with `!` must be quoted"
+        message = (
+            f"the tag {shown} is refused: YAML tags are not used here; a string that starts with `!` must be quoted"
+        )
         self._add(message, event.start_mark, fixed if text.startswith("!") else None)
         node.faulty = True
 
@@ -377,7 +379,7 @@ class _Builder:
         name: str = event.anchor
         if name not in self._anchors:
             _, fixed = self._meant(event)
-            message = f"there is no anchor `&{name}` for this alias; a text that starts with `*` must be quoted"
+            message = f"there is no anchor `&{name}` for this alias; a string that starts with `*` must be quoted"
             self._add(message, event.start_mark, fixed)
             return Scalar(mark, f"*{name}", f"*{name}", faulty=True)
         node = self._anchors[name]
