@@ -3,6 +3,7 @@
 from router.config.scalars import Duration
 from router.config.scalars import ServerUrl as RedisUrl
 from router.contracts import Clock
+from router.core.delivery.recipients import RecipientResults, Recipients
 from router.core.delivery.responses import check_response, quote_response, retry_after
 from router.core.egress import is_header_name, private_host, url_fault
 from router.core.mailboxes import mailboxes
@@ -61,6 +62,8 @@ __all__ = [
     "PartialError",
     "PermanentError",
     "Recent",
+    "RecipientResults",
+    "Recipients",
     "RedisClient",
     "RedisTarget",
     "RedisUrl",

@@ -190,7 +190,8 @@ class TransientError(DeliveryError):
     `retry_after` is the time in seconds that the service asked for. The router uses at least 1 second and at most 1
     hour. It makes no attempt before that time is over, and does not count this attempt. `scope` is the target of the
     pause: `sink` for all deliveries of the sink, `address` for deliveries to the same addresses. None means `address`
-    if the address comes from a template, else `sink`.
+    if the address comes from a template, else `sink`. A failure of scope `address` does not count for the sink's breaker,
+    with or without a pause: raise it if each recipient has a server of its own.
     """
 
     retry_after: float | None = None  # a plugin's subclass may forget to call `__init__`

@@ -86,7 +86,7 @@ def write_plugins(folder, page):
 
 def test_every_block_is_of_a_kind_that_is_held():
     assert {block.language for block in ALL} == {"python", "yaml", "sh", "text", "json", "toml"}
-    assert [sum(block.page == page for block in PYTHON) for page in PAGES] == [1, 15]
+    assert [sum(block.page == page for block in PYTHON) for page in PAGES] == [1, 16]
     assert [block.file for block in TESTS] == ["test_banner.py", "test_rules.py", "test_route.py"]
 
 
@@ -164,6 +164,21 @@ async def test_the_plugins_of_the_guide_deliver(redis_server, tmp_path):
     assert (router.closing()["received"], router.closing()["delivered"]) == (1, 4)
     assert '"event":"closed"' in router.process.err
     assert '"event":"delivery failed"' not in router.process.err
+
+
+async def test_the_plugin_with_several_recipients_settles_each(redis_server, tmp_path):
+    write_plugins(tmp_path, "docs/plugins.md")
+    sources = {"web-app": {"type": "pubsub", "channels": ["notification"]}}
+    async with stand_in() as post:
+        post.rule = lambda seen: Reply(400 if seen.json["to"] == "eve" else 200, json={"id": 7})
+        sink = {"type": "postcards", "url": post.url, "to": ["jane", "eve"], "allow_private": True}
+        config = {"sources": sources, "sinks": {"cards": sink}, "routes": [{"id": "all", "sinks": ["cards"]}]}
+        async with daemon(redis_server, tmp_path, config) as router:
+            router.publish("notification", {"message": "hi"})
+            await router.until(lambda: len(post.requests) == 2)
+            await router.stop()
+    assert [seen.json for seen in post.requests] == [{"to": to, "text": "hi"} for to in ("jane", "eve")]
+    assert router.closing()["dead_lettered"] == {"permanent": 1}
 
 
 def test_the_tests_of_the_guide_pass_and_fail_with_their_plugins(tmp_path):

@@ -63,6 +63,27 @@ async def test_each_browser_of_a_user_is_settled_alone(redis_server, tmp_path):
     assert line["address"] == old.endpoint
 
 
+async def test_the_bad_server_of_one_user_holds_up_nobody(redis_server, tmp_path):
+    """Five failures in a row open the breaker of a sink, but not those of one user's browser."""
+    authority().cert_pem.write_to_path(tmp_path / "ca.pem")
+    async with stand_in(serving()) as service:
+        jane, eve = Browser(service.url, "jane"), Browser(service.url, "eve")
+        service.rule = lambda seen: Reply(500) if seen.path == eve.path else Reply(201)
+        sink = options(type="webpush", allow_private=True, retry={"initial": "1ms", "max_delay": "10ms", "attempts": 6})
+        config = {
+            "sources": SOURCES,
+            "sinks": {"browsers": {**sink, "breaker": {"failures": 5, "reset": "1h"}}},
+            "routes": [{"id": "all", "sinks": ["browsers"]}],
+        }
+        async with daemon(redis_server, tmp_path, config, SSL_CERT_FILE=str(tmp_path / "ca.pem")) as router:
+            router.publish("notification", {"id": 1, "message": "hi", "browsers": [eve.subscription]})
+            await router.until(lambda: [seen.path for seen in service.requests].count(eve.path) == 6)
+            router.publish("notification", {"id": 2, "message": "hi", "browsers": [jane.subscription]})
+            await router.until(lambda: jane.path in [seen.path for seen in service.requests])
+            assert await router.stop() == 0
+    assert "its deliveries wait" not in router.process.err
+
+
 STUBS = """
 const handlers = {}, shown = [], opened = [];
 const self = {

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from router.api import Addresses, Event, SinkOptions, Template, Text, is_placeholder, is_template
+from router.api import Addresses, Event, SinkOptions, Text, is_placeholder, is_template
 
 from .targets import address_of
 
@@ -20,10 +20,10 @@ class AppriseOptions(SinkOptions, defer_build=True):
     urls: Annotated[list[str], Addresses(known_by=address_of)] = Field(
         description="The targets: URLs of Apprise, which are credentials, or a template of them."
     )
-    title: Template = Field(default=Template(""), description="The title, for services that have one.")
     body: Text | None = Field(
         default=None, description="The message; default if no URL is a template: the JSON line of the event."
     )
+    title: Text = Field(default=Text(""), description="The title, for services that have one.")
 
     @model_validator(mode="before")
     @classmethod

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
-from router.api import Event, PartialError, PermanentError, Recent, Sink, SinkContext, TransientError, json_line
+from router.api import Event, PermanentError, Recipients, Sink, SinkContext, TransientError, json_line
 
 from .apprise_options import AppriseOptions
 from .targets import address_of
-
-REMEMBERED_DELIVERIES = 1_000
 
 
 class AppriseSink(Sink):
@@ -19,8 +18,7 @@ class AppriseSink(Sink):
 
     def __init__(self, options: AppriseOptions) -> None:
         self._options = options
-        # By delivery: what the addresses of an attempt said before it was cut off. The next attempt skips them.
-        self._known = Recent(REMEMBERED_DELIVERIES)
+        self._recipients = Recipients()
 
     async def open(self, context: SinkContext) -> None:
         """Load the library in a thread, because that takes seconds; nothing is sent."""
@@ -35,28 +33,22 @@ class AppriseSink(Sink):
             title, body = "", title
         if not body.strip():
             raise PermanentError("the message is empty")
-        outcomes: dict[str, TransientError | PermanentError | None] = self._known.pop(event.key, {})
-
-        async def one(url: str) -> None:
-            address = address_of(url)
-            if address in outcomes:
-                return
-            try:
-                await self._context.run_blocking(_send, url, title, body)
-                outcomes[address] = None
-            except (TransientError, PermanentError) as error:
-                outcomes[address] = error
-
-        try:
+        with self._recipients.attempt(event) as results:
             async with asyncio.TaskGroup() as tasks:
                 for url in options.urls:
-                    tasks.create_task(one(url))
-        except asyncio.CancelledError:
-            self._known[event.key] = outcomes
-            raise
-        failures = {address: error for address, error in outcomes.items() if error is not None}
-        if failures:
-            raise next(iter(failures.values())) if len(options.urls) == 1 else PartialError(failures)
+                    tasks.create_task(results.settle(address_of(url), partial(self._to_one, url, title, body)))
+        if results.failures:
+            raise next(iter(results.failures.values())) if len(options.urls) == 1 else results.partial_error()
+
+    async def _to_one(self, url: str, title: str, body: str) -> None:
+        """Send the message to one URL. Raises its error."""
+        try:
+            await self._context.run_blocking(_send, url, title, body)
+        except TransientError as error:
+            if url in self._options.urls:
+                raise
+            # The URL is of one recipient: the service that it names says nothing about those of the others.
+            raise TransientError(str(error), scope="address") from None
 
 
 def _load() -> None:

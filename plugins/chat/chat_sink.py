@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from functools import partial
 
 from router.api import (
     Event,
-    PartialError,
     PermanentError,
-    Recent,
+    Recipients,
     Sink,
     SinkContext,
     SinkError,
-    TransientError,
     json_line,
 )
 
@@ -23,12 +20,8 @@ from .conversations import Conversations, Earlier, Keys
 from .service import Message, Sender, WebhookSender, told
 from .web_api import OutOfReachError, WebApi
 
-REMEMBERED_DELIVERIES = 1_000
-
 CUTS_QUIET = 60.0
 """The shortest time, in seconds, between two log lines about texts that were cut."""
-
-Failure = TransientError | PermanentError
 
 
 class ChatSink(Sink):
@@ -39,8 +32,7 @@ class ChatSink(Sink):
 
     def __init__(self, options: ChatOptions) -> None:
         self._options = options
-        # Addresses that received a delivery which was interrupted before the others: the next attempt skips them.
-        self._reached = Recent(REMEMBERED_DELIVERIES)
+        self._recipients = Recipients()
         self._cuts = 0
         """The number of texts that were cut since the last log line about it."""
         self._cuts_told_at = float("-inf")
@@ -69,42 +61,28 @@ class ChatSink(Sink):
         )  # a webhook has one destination
         keys = Keys(options.thread or "", options.update or "")
         earlier = await self._conversations.find(keys, addresses)
-        reached: set[str] = self._reached.pop(event.key, set())
-        failures: dict[str, Failure] = {}
-        sent: list[str] = []
-        try:
+        message = Message(text, options.markup == "plain", options.allow_mentions)
+        with self._recipients.attempt(event) as results:
             for address in addresses:
-                if address in reached:
+                if address in results:
                     continue
-                failure = _hopeless(failures) or await self._to_one(
-                    event, address, Message(text, options.markup == "plain", options.allow_mentions), earlier, sent
-                )
+                if hopeless := _hopeless(results.failures):
+                    results.failures[address] = hopeless
+                    continue
+                failure = await results.settle(address, partial(self._to_one, event, address, message, earlier))
                 if isinstance(failure, SinkError):
-                    if not reached and not failures:
-                        raise failure
-                    failure = OutOfReachError(str(failure), retry_after=failure.retry_after)
-                if failure is None:
-                    reached.add(address)
-                else:
-                    failures[address] = failure
-        except asyncio.CancelledError:
-            self._reached[event.key] = reached
-            raise
-        if failures:
-            raise failures[addresses[0]] if len(addresses) == 1 else PartialError(failures)
-        return ", ".join(sent) or None
+                    if len(results) == 1:
+                        break  # none of the others would be reached either
+                    results.failures[address] = OutOfReachError(str(failure), retry_after=failure.retry_after)
+        if not results.failures:
+            return results.answer
+        first = next(iter(results.failures.values()))
+        raise first if len(addresses) == 1 or isinstance(first, SinkError) else results.partial_error()
 
-    async def _to_one(
-        self, event: Event, address: str, message: Message, earlier: Earlier, sent: list[str]
-    ) -> Failure | SinkError | None:
-        """Send to one address and return the error, if any; the service's answer is added to `sent`."""
+    async def _to_one(self, event: Event, address: str, message: Message, earlier: Earlier) -> str:
+        """Send to one address and return the service's answer. Raises the error of this address."""
         key = f"{event.id}:{event.route}:{event.sink}:{address}"
-        try:
-            answer = await self._conversations.send(address, message._replace(key=key), earlier)
-        except (TransientError, PermanentError, SinkError) as error:
-            return error
-        sent.append(told(answer))
-        return None
+        return told(await self._conversations.send(address, message._replace(key=key), earlier))
 
     def _text(self, event: Event, options: ChatOptions) -> str:
         """Return the text to send. A cut is logged at most once a minute, because every event may be too long."""
@@ -123,7 +101,7 @@ class ChatSink(Sink):
         return finished
 
 
-def _hopeless(failures: Mapping[str, Failure]) -> Failure | None:
+def _hopeless(failures: Mapping[str, Exception]) -> OutOfReachError | None:
     """Return the failure that makes an attempt for the next address pointless, or None.
 
     A rate limit of one address also ends the attempt for the other addresses. The router must apply the limit before

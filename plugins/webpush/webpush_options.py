@@ -50,8 +50,8 @@ class WebPushOptions(SinkOptions, defer_build=True):
     )
     vapid_private_key: Secret = Field(description="The key that signs: PEM, or 32 bytes as base64url.")
     vapid_subject: str = Field(description="Where push services reach you: `mailto:ops@example.org`, or an https URL.")
-    title: Template = Field(description="The title of the notification.")
     text: Text = Field(default=Text(""), description="The text below the title.")
+    title: Text = Field(description="The title of the notification.")
     ttl: Duration = Field(
         default=86400.0,
         validate_default=False,

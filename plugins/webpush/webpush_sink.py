@@ -6,15 +6,16 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from router.api import (
     Event,
     GoneError,
     HttpResponse,
-    PartialError,
     PermanentError,
-    Recent,
+    RecipientResults,
+    Recipients,
     Sink,
     SinkContext,
     SinkError,
@@ -37,15 +38,11 @@ AT_A_TIME = 8
 REQUEST_TIMEOUT = 8.0
 """Seconds for one request, less than the default `timeout` of the attempt: a slow server is the failure of one browser."""
 
-REMEMBERED_DELIVERIES = 1_000
-
 WARNED_EVERY = 60.0
 """The shortest time, in seconds, between two log lines about an app that could not be told."""
 
 REFUSED = frozenset({401, 403})
 GONE = frozenset({404, 410})
-
-Failure = TransientError | PermanentError | GoneError | SinkError
 
 
 class WebPushSink(Sink):
@@ -57,8 +54,7 @@ class WebPushSink(Sink):
     def __init__(self, options: WebPushOptions) -> None:
         self._options = options
         self._blame = Blame()
-        # By delivery: the answers and failures of the endpoints before the attempt was cut off. The next attempt skips them.
-        self._known = Recent(REMEMBERED_DELIVERIES)
+        self._recipients = Recipients()
         self._warned_at = float("-inf")
 
     async def open(self, context: SinkContext) -> None:
@@ -76,31 +72,19 @@ class WebPushSink(Sink):
         if options.urgency not in URGENCIES:
             raise PermanentError(f"`urgency` is {options.urgency[:20]!r}, it must be one of {', '.join(URGENCIES)}")
         message = options.notification(_tag(event), event)
-        reached: dict[str, str]
-        failures: dict[str, Failure]
-        reached, failures = self._known.pop(event.key, ({}, {}))
         turns = asyncio.Semaphore(AT_A_TIME)
 
-        async def one(value: Mapping[str, object]) -> None:
-            endpoint = str(value["endpoint"])
-            if endpoint in reached or endpoint in failures:
-                return
-            try:
-                async with turns:
-                    reached[endpoint] = await self._to_one(event, options, message, value)
-            except (TransientError, PermanentError, GoneError, SinkError) as error:
-                failures[endpoint] = error
+        async def one(value: Mapping[str, object]) -> str:
+            async with turns:
+                return await self._to_one(event, options, message, value)
 
-        try:
+        with self._recipients.attempt(event) as results:
             async with asyncio.TaskGroup() as tasks:
                 for value in options.subscriptions:
-                    tasks.create_task(one(value))
-        except asyncio.CancelledError:
-            self._known[event.key] = reached, failures
-            raise
-        if failures:
-            raise _joint(failures, len(options.subscriptions))
-        return ", ".join(reached.values())
+                    tasks.create_task(results.settle(str(value["endpoint"]), partial(one, value)))
+        if results.failures:
+            raise _joint(results, len(options.subscriptions))
+        return results.answer
 
     async def _to_one(self, event: Event, options: WebPushOptions, message: bytes, value: Mapping[str, object]) -> str:
         """Send the message to one browser; return the status of the answer. Raises the error of this browser."""
@@ -125,6 +109,8 @@ class WebPushSink(Sink):
             check_response(answer, now=self._context.clock.now(), literal_url=False)
         except SinkError as error:
             raise self._blame.judge(error, to.endpoint) from None
+        except TransientError as error:  # of the push service that this browser has chosen, not of the sink
+            raise TransientError(str(error), retry_after=error.retry_after, scope="address") from None
         self._blame.accepted()
         return f"HTTP {answer.status}"
 
@@ -159,19 +145,9 @@ def _tag(event: Event) -> str:
     return hashlib.sha256(f"{event.id}:{event.route}:{event.sink}".encode()).hexdigest()[:32]
 
 
-def _joint(failures: Mapping[str, Failure], browsers: int) -> Exception:
+def _joint(results: RecipientResults, browsers: int) -> Exception:
     """Return the error of a delivery to so many browsers: that of the only one, of the sink, or of each browser."""
-    errors = list(failures.values())
-    if browsers == 1:
+    errors = list(results.failures.values())
+    if len(errors) == browsers and (browsers == 1 or all(isinstance(error, SinkError) for error in errors)):
         return errors[0]
-    faults = [error for error in errors if isinstance(error, SinkError)]
-    if len(faults) == browsers:
-        return faults[0]
-    return PartialError(
-        {
-            endpoint: TransientError(str(error), retry_after=error.retry_after)
-            if isinstance(error, SinkError)
-            else error
-            for endpoint, error in failures.items()
-        }
-    )
+    return results.partial_error()

@@ -15,6 +15,7 @@ from router.cli.main import cli
 from router.cli.write.trial_event import MESSAGE, event_of, place_of
 from router.errors import ConfigError, Exit, UnavailableError
 from router.ops.loading import load
+from tests.support.browsers import Browser, options
 from tests.support.http import Reply, stand_in
 from tests.support.process import run
 from tests.support.smtp import smtp_server
@@ -306,6 +307,25 @@ async def test_plugins_of_every_kind(tmp_path):
     assert failed["failure"]["class"] == "transient"
     assert failed["failure"]["text"] == f"ValueError: no ***\\ud800 (plugins/kinds.py, line {place})"
     assert failed["rendered"]["lines"] == ["", "[test] fixed"], "an empty text stays empty"
+
+
+async def test_titles_are_marked_as_texts_are(tmp_path):
+    title = {"title": "News for {{ payload.user_id }}"}
+    async with stand_in() as server:
+        url = f"json://{server.url.partition('://')[2]}/"
+        browser = Browser(server.url).subscription
+        configured(
+            tmp_path,
+            {
+                "target": {"type": "apprise", "urls": url, "body": "{{ payload.message }}", **title},
+                "browsers": options(type="webpush", text="{{ payload.message }}", **title),
+            },
+        )
+        await document(tmp_path, "target")
+        payload = json.dumps({"user_id": 42, "message": MESSAGE, "browsers": [browser]})
+        pushed = await document(tmp_path, "browsers", "--payload", "-", stdin=payload, code=1)
+        assert (server.last.json["title"], server.last.json["message"]) == ("[test] News for 42", f"[test] {MESSAGE}")
+    assert (pushed["rendered"]["title"], pushed["rendered"]["text"]) == ("[test] News for 42", f"[test] {MESSAGE}")
 
 
 # --- the event, and the command itself --------------------------------------------------------------------------------

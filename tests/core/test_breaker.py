@@ -29,6 +29,8 @@ def tried(breaker, *verdicts, now=0.0):
         (TimeoutError(), F),
         (TransientError("429", retry_after=0), N),
         (TransientError("503", retry_after=30, scope="sink"), N),
+        (TransientError("500", scope="sink"), F),
+        (TransientError("500", scope="address"), N),
         (SinkError("401"), A),
         (SinkError("401", retry_after=30), A),
         (PermanentError("no such user"), N),

@@ -204,3 +204,11 @@ def test_the_first_configuration_passes_its_tests_whatever_the_url_is(tmp_path):
     assert run("init", ".", "--sink", "apprise", "--yes", cwd=tmp_path).code == 0
     done = run("test", cwd=tmp_path, env={"APPRISE_URLS": "json://localhost"})
     assert done.code == 0, done.out + done.err
+
+
+async def test_the_server_of_a_recipient_says_nothing_about_the_sink():
+    """Each user may name a server: one that fails must not hold up the others. The target of a team is that of the sink."""
+    url = to(closed_port())
+    event = make_event({"id": 7, "message": "hi", "url": url})
+    assert (await failure({"urls": "{{ payload.url }}"}, event)).scope == "address"
+    assert (await failure({"urls": url}, event)).scope is None

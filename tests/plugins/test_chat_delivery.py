@@ -8,7 +8,7 @@ import pytest
 from router.errors import PartialError, PermanentError, SinkError, TransientError
 from tests.support.chat import HOOK, TOKEN, bot, chat, posted, webhook
 from tests.support.http import Reply, closed_port, stand_in
-from tests.support.sinks import make_event, sink_type, validate
+from tests.support.sinks import make_event, validate
 from tests.support.waiting import until
 
 ORDER = {"user_id": 42, "message": "Your order is on its way!"}
@@ -463,21 +463,19 @@ async def test_a_delivery_cut_off_in_the_middle_repeats_nobody():
         assert chat_ids(server)[5:] == [1, 2, 3, 4]
 
 
-async def test_what_is_remembered_of_cut_off_deliveries_is_bounded(monkeypatch):
-    monkeypatch.setitem(sink_type("chat").sink.__init__.__globals__, "REMEMBERED_DELIVERIES", 2)
-    async with posted("telegram", bot, to="{{ payload.ids }}") as (server, sink):
-        server.rule = lambda seen: OK if seen.json["chat_id"] == 1 else Reply(how="hang")
-        events = [make_event({"ids": [1, 2], "message": "hi"}, id=f"e-{number}") for number in range(3)]
-        for number, event in enumerate(events):
-            server.arrived.clear()
-            task = asyncio.create_task(sink.deliver(event))
-            await until(lambda number=number: len(server.requests) == 2 * number + 2)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        server.rule = lambda _seen: OK
-        for event in reversed(events):
+async def test_a_delivery_cut_off_in_the_middle_asks_nobody_again_who_was_refused():
+    gone = Reply(400, json={"ok": False, "error_code": 400, "description": "Bad Request: chat not found"})
+    async with posted("telegram", bot, gone, Reply(how="hang"), to="{{ payload.ids }}") as (server, sink):
+        event = make_event({"ids": [1, 2], "message": "hi"})
+        task = asyncio.create_task(sink.deliver(event))
+        await until(lambda: len(server.requests) == 2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(PartialError) as caught:
             await sink.deliver(event)
-        assert chat_ids(server)[6:] == [2, 2, 1, 2], "of the first it is not known any more whom it reached"
+        assert chat_ids(server) == [1, 2, 2]
+        assert {address: type(error) for address, error in caught.value.failures.items()} == {"1": PermanentError}
 
 
 # --- the point of it --------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from enum import Enum, auto
 import msgspec
 
 from router.core.delivery.retry import requested_delay
-from router.errors import DeliveryError, GoneError, PartialError, PermanentError, PluginError, SinkError
+from router.errors import DeliveryError, GoneError, PartialError, PermanentError, PluginError, SinkError, TransientError
 
 
 class State(Enum):
@@ -39,13 +39,16 @@ def verdict(error: Exception | None) -> Verdict:
 
     An exception outside the contract counts against the message, unless it is an `OSError` (the network): a plugin's
     bug that affects some messages must not hold back the others. An answer with a Retry-After does not open the
-    breaker, because the sink is paused for that time anyway.
+    breaker, because the sink is paused for that time anyway. Neither does a failure of scope `address`: the server of one
+    recipient fails, and the others may have other servers.
     """
     if error is None:
         return Verdict.WORKS
     if isinstance(error, SinkError):
         return Verdict.AT_FAULT
     if isinstance(error, PermanentError | GoneError | PartialError | PluginError) or requested_delay(error) is not None:
+        return Verdict.NOTHING
+    if isinstance(error, TransientError) and error.scope == "address":
         return Verdict.NOTHING
     return Verdict.FAILED if isinstance(error, DeliveryError | OSError) else Verdict.NOTHING
 

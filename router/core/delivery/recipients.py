@@ -1,0 +1,85 @@
+"""The results of a delivery by recipient, for sinks that send one message to each; floor 2, pure."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+from router.core.recent import Recent
+from router.errors import GoneError, PartialError, PermanentError, SinkError, TransientError
+from router.events import Event
+
+Failure = TransientError | PermanentError | GoneError | SinkError
+"""The error of one recipient."""
+
+REMEMBERED_ATTEMPTS = 1_000
+"""The number of attempts of one sink, cut off before all recipients were settled, whose results are remembered."""
+
+
+class RecipientResults:
+    """The answers and errors of one delivery's recipients, by address. A recipient is settled if it has either."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, str | None] = {}
+        """The service's answer of each recipient that was reached; None if there is none."""
+        self.failures: dict[str, Failure] = {}
+        """The error of each recipient that was not reached."""
+
+    def __contains__(self, address: object) -> bool:
+        return address in self.answers or address in self.failures
+
+    def __len__(self) -> int:
+        return len(self.answers) + len(self.failures)
+
+    async def settle(self, address: str, send: Callable[[], Awaitable[str | None]]) -> Failure | None:
+        """Call `send` and keep its answer or its delivery error for the recipient; return the error, if any.
+
+        A recipient that is settled is not asked again. Other exceptions of `send` are raised.
+        """
+        if address not in self:
+            try:
+                self.answers[address] = await send()
+            except (TransientError, PermanentError, GoneError, SinkError) as error:
+                self.failures[address] = error
+        return self.failures.get(address)
+
+    @property
+    def answer(self) -> str | None:
+        """The answers of the recipients as one text for the log; None if there is none."""
+        return ", ".join(answer for answer in self.answers.values() if answer) or None
+
+    def partial_error(self) -> PartialError:
+        """Return the error that names each recipient that was not reached.
+
+        A `SinkError` becomes transient: it concerns one recipient of several, so it must not hold back the sink.
+        """
+        return PartialError(
+            {
+                address: TransientError(str(error), retry_after=error.retry_after)
+                if isinstance(error, SinkError)
+                else error
+                for address, error in self.failures.items()
+            }
+        )
+
+
+class Recipients:
+    """The results of a sink's deliveries by recipient, also of attempts that were cut off.
+
+    The timeout of an attempt, a reload or a shutdown cuts it off when only some recipients are settled. The next attempt
+    of the same delivery begins with their results, so that nobody gets the message twice and nobody is asked in vain twice.
+    """
+
+    def __init__(self, most: int = REMEMBERED_ATTEMPTS) -> None:
+        self._cut_off = Recent(most)
+
+    @contextmanager
+    def attempt(self, event: Event) -> Iterator[RecipientResults]:
+        """Yield the results of a delivery for one attempt. They are kept for the next one if the block is left by an exception."""
+        results: RecipientResults = self._cut_off.pop(event.key, None) or RecipientResults()
+        try:
+            yield results
+        except BaseException:  # also of a cancellation
+            if len(results):
+                self._cut_off[event.key] = results
+            raise
