@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import structlog
 
 from router.broker.plugins import message_memory
 from router.broker.plugins.message_memory import KEPT, RedisMessageMemory
@@ -114,6 +115,25 @@ async def test_the_rights_in_the_documentation_suffice(redis_server, memory_at, 
     redis_server.do("ACL", "SETUSER", "app", "-hset")
     with pytest.raises(SinkError, match=r"(?i)hset"):
         await memory.keep({("k", "5"): "x"})
+
+
+async def test_a_message_that_is_stored_fails_for_no_other_refusal(redis_server, memory_at, now, monkeypatch):
+    """The message was sent. A right that is missed weeks later, for the first removal, is the operator's to add."""
+    monkeypatch.setattr(message_memory, "MOST_MESSAGES", 2)
+    rights = f"~{KEY} +hset +hmget +client|setname +ping +echo"
+    redis_server.do("ACL", "SETUSER", "app", "on", ">pw", *rights.split())
+    memory = memory_at(f"redis://app:pw@127.0.0.1:{redis_server.port}")
+    with structlog.testing.capture_logs() as logs:
+        for number in range(4):
+            await memory.keep({("a", str(number)): str(number)})
+        assert await memory.find([("a", "3")]) == ["3"]
+        [line] = logs
+        assert (line["log_level"], line["key"]) == ("warning", KEY)
+        now.ahead += 3601
+        redis_server.do("ACL", "SETUSER", "app", "+expire", "+hlen", "+hscan")
+        await memory.keep({("a", "4"): "4"})
+        assert "hrandfield" in logs[-1]["error"].lower()
+    assert len(logs) == 2
 
 
 async def test_a_server_that_is_away_is_a_passing_failure(memory_at):

@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from router.errors import SinkError
+import structlog
+
+from router.errors import DeliveryError, SinkError
 from router.plugin_contracts import RedisClient
 
 KEPT = 30 * 24 * 3600
@@ -21,6 +23,11 @@ LOOKED_AT = 20
 AT_ONCE = 1_000
 """Fields of one command."""
 
+WARNED_EVERY = 3600.0
+"""The shortest time in seconds between two log lines about messages that can't be forgotten."""
+
+log = structlog.stdlib.get_logger(__name__)
+
 
 class RedisMessageMemory:
     """Implements `plugin_contracts.MessageMemory` by a hash. `now` returns seconds since the epoch.
@@ -29,6 +36,9 @@ class RedisMessageMemory:
     each field 30 days after it was set. For other servers, every call of `keep` looks at the next few fields and removes
     the old ones, so that the hash is searched again and again while it is used; 30 days after the last call the whole
     key expires. If the hash grows beyond its limit, the oldest fields of a random sample are removed.
+
+    `keep` fails only if the messages can't be stored. They were sent before, so a server that refuses to remove others, as
+    for a missing right, must not fail their deliveries: that is logged.
     """
 
     def __init__(self, redis: RedisClient, key: str, now: Callable[[], float]) -> None:
@@ -37,6 +47,7 @@ class RedisMessageMemory:
         self._now = now
         self._fields_expire = True  # until the server says that it does not know the command
         self._cursor = 0
+        self._warned_at = float("-inf")
 
     async def find(self, wanted: Sequence[tuple[str, str]]) -> list[str | None]:
         """Return the stored string of each (key, address), or None."""
@@ -63,15 +74,26 @@ class RedisMessageMemory:
             if by_field
             else ("HSCAN", self._key, self._cursor, "COUNT", LOOKED_AT),
         ]
-        *needed, last = await self._redis.pipeline(commands)
-        for answer in needed:
-            if isinstance(answer, Exception):
-                raise answer
+        stored, expiry, number, last = await self._redis.pipeline(commands)
+        if isinstance(stored, Exception):
+            raise stored
         if isinstance(last, SinkError) and by_field:
             self._fields_expire = False  # an unknown command, or one that the user of the URL may not use
-        elif isinstance(last, Exception):
-            raise last
-        await self._remove_old([] if by_field else last, needed[2])
+            last = []
+        try:
+            for answer in (expiry, number, last):
+                if isinstance(answer, Exception):
+                    raise answer
+            await self._remove_old([] if by_field else last, number)
+        except DeliveryError as error:
+            self._warn(error)
+
+    def _warn(self, error: DeliveryError) -> None:
+        """Log that messages can't be forgotten, at most once an hour, because every message may say so."""
+        now = self._now()
+        if now - self._warned_at >= WARNED_EVERY:
+            self._warned_at = now
+            log.warning("old messages of this sink can't be removed from Redis", key=self._key, error=str(error))
 
     async def _remove_old(self, scanned: Sequence[Any], number: int) -> None:
         """Remove the fields among the `scanned` ones that are too old, and those by which `number` is over the limit."""
