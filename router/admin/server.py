@@ -51,6 +51,9 @@ PATIENCE = 5.0
 TURNS_TO_BEGIN = 5
 """Turns of the event loop after which the protocol of an accepted connection knows it: asyncio needs three."""
 
+AFTER_FAILURE = 1.0
+"""Seconds between a failure to serve and the next try, which a further connection starts."""
+
 MOST_HEADER = 8_192
 """The largest size of one header line of a request, in bytes."""
 
@@ -91,8 +94,9 @@ class AdminServer:
         self._exposition: Exposition | None = None
         self._held = contextlib.AsyncExitStack()
         self._called: asyncio.Future[None] | None = None
-        """Done when the first connection has come; cancelled if the server closes before."""
+        """Done when a connection has come that nobody serves yet; cancelled if the server closes before."""
         self._serving: asyncio.Task[None] | None = None
+        self._closing = False
 
     async def start(self) -> None:
         """Start listening. Raises `ConfigError` if the server is required and can't listen."""
@@ -108,22 +112,36 @@ class AdminServer:
             return
         self._held.callback(listener.close)
         self.address = listener.address
-        self._called = called = asyncio.get_running_loop().create_future()
-        self._serving = asyncio.create_task(self._serve_once_called(listener, called), name="admin side")
+        self._serving = asyncio.create_task(self._serve_once_called(listener), name="admin side")
         log.info("the admin side listens", address=str(self.address), token=self._token is not None)
 
-    async def _serve_once_called(self, listener: Listener, called: asyncio.Future[None]) -> None:
+    async def _serve_once_called(self, listener: Listener) -> None:
+        """Serve from the first connection on. After a failure the connections that wait are closed, and the next one tries again."""
+        told = ""
+        while not self._closing:
+            await self._connection_waits(listener.socket)
+            try:
+                await import_aiohttp()
+                await self._serve(listener)
+            except Exception as error:
+                if told != (told := repr(error)):  # else every probe of a monitor would log a traceback
+                    log.exception(
+                        "the admin side can't serve; the next connection tries again", address=str(self.address)
+                    )
+            else:
+                return
+            _close_waiting(listener.socket)
+            await asyncio.sleep(AFTER_FAILURE)
+
+    async def _connection_waits(self, listening: socket.socket) -> None:
+        """Wait until a connection waits in the backlog of a socket."""
         loop = asyncio.get_running_loop()
-        loop.add_reader(listener.socket, _resolve, called)
+        self._called = called = loop.create_future()
+        loop.add_reader(listening, _resolve, called)
         try:
             await called
         finally:
-            loop.remove_reader(listener.socket)
-        try:
-            await import_aiohttp()
-            await self._serve(listener)
-        except Exception:
-            log.exception("the admin side can't serve", address=str(self.address))
+            loop.remove_reader(listening)
 
     async def _serve(self, listener: Listener) -> None:
         from aiohttp import web  # noqa: PLC0415  # see the module's docstring
@@ -149,19 +167,27 @@ class AdminServer:
             max_headers=MOST_HEADERS,
             shutdown_timeout=1.0,
         )
-        self._held.push_async_callback(runner.cleanup)
-        await runner.setup()
         loop = asyncio.get_running_loop()
         serve = loop.create_server if self.address.path is None else loop.create_unix_server
-        server = await serve(partial(_connection, runner), sock=listener.socket)
-        self._held.callback(server.close)
-        self._held.push_async_callback(_accept_no_more, listener.socket)
+        async with contextlib.AsyncExitStack() as made:
+            made.push_async_callback(runner.cleanup)
+            await runner.setup()
+            server = await serve(partial(_connection, runner), sock=listener.socket)
+            made.callback(server.close)
+            made.push_async_callback(_accept_no_more, listener.socket)
+            self._held.push_async_exit(made.pop_all())
 
     async def close(self) -> None:
         """Stop listening, finish requests under way within a second, remove the socket's file."""
-        if self._called is not None and self._serving is not None:
+        self._closing = True
+        if self._called is not None:
             self._called.cancel()
-            await asyncio.wait({self._serving})  # a server that is about to serve is closed like any other
+        if self._serving is not None:
+            # A server that is about to serve is closed like any other. But an import may hang, on a disk that fails.
+            _, late = await asyncio.wait({self._serving}, timeout=PATIENCE)
+            for task in late:
+                task.cancel()
+                await asyncio.wait({task}, timeout=PATIENCE)
         await self._held.aclose()
 
     def _routes(self) -> dict[str, Handler]:
@@ -250,6 +276,13 @@ def _resolve(called: asyncio.Future[None]) -> None:
     """Note that a connection has come. The event loop may say so again before the reader is removed."""
     if not called.done():
         called.set_result(None)
+
+
+def _close_waiting(listening: socket.socket) -> None:
+    """Close the connections that wait in the backlog of a socket, so that their clients don't wait for an answer."""
+    with contextlib.suppress(OSError):  # there is none left
+        for _ in range(MOST_CONNECTIONS):
+            listening.accept()[0].close()
 
 
 def _connection(runner: web.AppRunner) -> asyncio.BaseProtocol:

@@ -369,6 +369,46 @@ async def test_a_connection_that_comes_while_it_closes_is_closed(tmp_path, route
             assert client.recv(1) == b""
 
 
+async def test_a_failed_import_closes_its_connection_and_the_next_one_is_served(serve, monkeypatch):
+    said = []
+    failures = [MemoryError("none left"), MemoryError("none left"), OSError("too many open files")]
+
+    async def failing():
+        if failures:
+            raise failures.pop(0)
+
+    monkeypatch.setattr("router.admin.server.log.exception", lambda message, **_about: said.append(message))
+    monkeypatch.setattr("router.admin.server.import_aiohttp", failing)
+    monkeypatch.setattr("router.admin.server.AFTER_FAILURE", 0.0)
+    server = await serve()
+    while failures:
+        client = socket.create_connection((server.address.host, server.address.port), PATIENCE)
+        with client, contextlib.suppress(ConnectionResetError):
+            assert await asyncio.to_thread(client.recv, 1) == b""
+    status, _, _ = await answer(server, "/livez")
+    assert status == 200
+    assert said == ["the admin side can't serve; the next connection tries again"] * 2, "one line for each reason"
+
+
+async def test_closing_waits_for_no_import_that_hangs(router, monkeypatch):
+    begun = asyncio.Event()
+
+    async def hanging():
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("router.admin.server.import_aiohttp", hanging)
+    monkeypatch.setattr("router.admin.server.PATIENCE", 0.05)
+    server = AdminServer(LOOPBACK, token=None, view=router, measured=router.measured)
+    await server.start()
+    with socket.create_connection((server.address.host, server.address.port), PATIENCE) as client:
+        await begun.wait()
+        async with asyncio.timeout(PATIENCE):
+            await server.close()
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.to_thread(client.recv, 1) == b""
+
+
 async def test_that_socket_is_not_worth_a_router_that_does_not_start(tmp_path, router, monkeypatch):
     said = []
     monkeypatch.setattr("router.admin.server.log.warning", lambda message, **about: said.append((message, about)))
