@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import channels, compare, conditions, idle, lists, lookups, peers, start, webhook
+from benchmarks import channels, compare, conditions, fanout, idle, lists, lookups, peers, start, webhook
 from benchmarks.harness import OURS
 from benchmarks.results import OTHER, THIS, in_turn
 
@@ -27,6 +27,7 @@ IN_TURN = {
     "compare": compare.BENCHMARK,
     "channels": channels.BENCHMARK,
     "conditions": conditions.BENCHMARK,
+    "fanout": fanout.BENCHMARK,
     "lists": lists.BENCHMARK,
     "lookups": lookups.BENCHMARK,
     "idle": idle.BENCHMARK,

@@ -2,7 +2,8 @@
 
 `floor` only reads the publishes: a bare loop of sockets and hiredis, the least that any Python program pays. `redis-py` is
 what one writes first: `get_message`, `json`, `jsonschema`, a line in a file. `list` is the least that a consumer of a list does who loses nothing:
-move an item, write it, remove it.
+move an item, write it, remove it. `fan-out` is a straight-line program that writes each event to several files, of which it takes
+the number as a further argument.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from __future__ import annotations
 import json
 import socket
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import hiredis
 import jsonschema
+import jsonschema_rs
+import msgspec
 import redis
 
 CHANNEL = "bench"
@@ -69,6 +73,48 @@ def bare_list(port: int, _schema: Path, out: Path) -> None:
             call(b"LREM", b"bench-held", b"1", item)
 
 
+class Line(msgspec.Struct, gc=False):
+    """The line of an event; `payload` is embedded as it was published."""
+
+    id: str
+    source: str
+    channel: str
+    pattern: str | None
+    received_at: datetime
+    route: str
+    payload: msgspec.Raw
+
+
+def fan_out(port: int, schema: Path, out: Path, files: str) -> None:
+    """Validate what is published, and encode and write a line of each event for each file: a batch for each read."""
+    is_valid = jsonschema_rs.validator_for(schema.read_text()).is_valid
+    decode, encode_lines = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode_lines
+    outs = [Path(f"{out}{number}").open("wb", buffering=0) for number in range(int(files))]  # noqa: SIM115  # until killed
+    count = 0
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"SUBSCRIBE bench\r\n")
+        reader = hiredis.Reader()
+        while chunk := connection.recv(65536):
+            reader.feed(chunk)
+            now, good = datetime.now(UTC), []
+            while (message := reader.gets()) is not False:
+                if message[0] == b"message" and is_valid(decode(message[2])):
+                    good.append(message[2])
+            for file in outs:
+                lines = [
+                    Line(f"s-{number}", "bench", CHANNEL, None, now, "everything", msgspec.Raw(raw))
+                    for number, raw in enumerate(good, count)
+                ]
+                file.write(encode_lines(lines))
+            count += len(good)
+
+
 if __name__ == "__main__":
-    name, port, schema, out = sys.argv[1:]
-    {"floor": floor, "redis-py": redis_py, "list": bare_list}[name](int(port), Path(schema), Path(out))
+    name, port, schema, out, *more = sys.argv[1:]
+    contenders: dict[str, Callable[..., None]] = {
+        "floor": floor,
+        "redis-py": redis_py,
+        "list": bare_list,
+        "fan-out": fan_out,
+    }
+    contenders[name](int(port), Path(schema), Path(out), *more)

@@ -40,6 +40,7 @@ from router.plugin_contracts import (
     Sink,
     SinkContext,
 )
+from router.shared_deliveries import batch_json_lines, batch_options
 
 __all__ = [
     "API_VERSION",
@@ -79,6 +80,8 @@ __all__ = [
     "Text",
     "TransientError",
     "Url",
+    "batch_json_lines",
+    "batch_options",
     "check_response",
     "escape",
     "hookimpl",

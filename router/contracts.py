@@ -142,7 +142,7 @@ class WorkQueue(Protocol):
     def delayed(self) -> int:
         """The number of deliveries among `events` that wait for their next attempt."""
 
-    async def take(self, most: int) -> tuple[list[Event], int]:
+    async def take(self, most: int) -> tuple[Sequence[Event], int]:
         """Return the next deliveries, at most `most`, and their bytes; wait until there is at least one."""
 
     def may_wait(self, event: Event) -> bool:
@@ -206,7 +206,7 @@ class Queue(WorkQueue, Protocol):
     def start(self) -> None:
         """Start reading. The server need not be reachable yet."""
 
-    def put(self, events: list[Event], size: int) -> None:
+    def put(self, events: Sequence[Event], size: int) -> None:
         """Enqueue deliveries whose payloads have `size` bytes together. Never waits; a full queue drops and counts."""
 
     def configure(self, limits: QueueLimits) -> None:

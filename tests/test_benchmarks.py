@@ -225,6 +225,7 @@ def bench(tmp_path, *words):
 TINY = {
     "channels": ["--channels", "40", "--burst", "50", "--only", "1000-shares", "1000-names", "burst", "--rounds", "1"],
     "conditions": ["--events", "400", "--rounds", "1"],
+    "fanout": ["--events", "300", "--sinks", "3", "--rounds", "1"],
     "lookups": ["--events", "300", "--users", "200", "--rounds", "1", "--rate", "3000"],
     "lists": ["--flood", "40", "--trickle", "10", "--rounds", "2"],
     "webhook": ["--events", "40", "--answer-after", "0.001", "--rounds", "1"],

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from router.api import Event, escape, json_line, json_lines
+from router.api import Event, batch_json_lines, batch_options, escape, json_line
 
 from .log_options import LogOptions
 
 
 def encode(batch: Sequence[tuple[Event, LogOptions]]) -> bytes:
     """Return the lines of a batch, each ended by the only newline in it."""
-    events: list[Event] = []
-    for event, options in batch:
-        if options.template is not None:
-            return b"".join(_encode_one(event, options) for event, options in batch)
-        events.append(event)
-    return json_lines(events)
+    if all(options.template is None for options in batch_options(batch)):
+        return batch_json_lines(batch)
+    return b"".join(_encode_one(event, options) for event, options in batch)
 
 
 def _encode_one(event: Event, options: LogOptions) -> bytes:

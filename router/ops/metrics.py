@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from itertools import accumulate, groupby
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from router.core.accounts.books import Books, SinkBook
@@ -91,11 +91,10 @@ class SinkMeter:
         """Count delivered events of the same age."""
         self.ages.observe(max(seconds, 0.0), count)
 
-    def delivered(self, received_at: Iterable[datetime], now: float) -> None:
-        """Count successful deliveries of events received at these times; `now` is seconds since the epoch."""
+    def delivered(self, received_at: Iterable[tuple[datetime, int]], now: float) -> None:
+        """Count successful deliveries: so many of events received at each time; `now` is seconds since the epoch."""
         total = 0
-        for at, group in groupby(received_at):
-            count = len(list(group))
+        for at, count in received_at:
             total += count
             self.aged(now - at.timestamp(), count)
         self.attempts["delivered"] += total

@@ -155,7 +155,7 @@ def test_attempts_and_durations(measured):
 def test_deliveries_of_a_chunk_are_one_observation():
     meter, now = SinkMeter(), datetime(2026, 1, 1, tzinfo=UTC)
     early, late = now - timedelta(seconds=400), now - timedelta(seconds=0.2)
-    meter.delivered([early, early, late, late, late, early], now.timestamp())
+    meter.delivered([(early, 2), (late, 3), (early, 1)], now.timestamp())
     assert meter.attempts["delivered"] == 6
     counts = dict(zip((*AGE_SECONDS, "more"), meter.ages.counts, strict=True))
     assert {bound: number for bound, number in counts.items() if number} == {0.5: 3, 900.0: 3}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -97,7 +97,7 @@ class Enqueuer:
             for sign in sender.outbox.signs(f"queueing of source {source}")
         ]
 
-    def _put(self, inbox: Inbox, events: list[Event]) -> None:
+    def _put(self, inbox: Inbox, events: Sequence[Event]) -> None:
         """Enqueue deliveries of one source for one sink."""
         first = events[0]
         # A delivery of a pub/sub source that falls back to another sink has a receipt: the first sink waits until the

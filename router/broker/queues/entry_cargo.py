@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from router.broker.queues.inbox import Inbox, framed
 from router.broker.server.link import Word
@@ -39,7 +39,7 @@ class EntryCargo:
         self._inboxes: list[Inbox] = []
         self._ends: list[Callable[[Event, int], None]] = []
 
-    def put(self, inbox: Inbox, events: list[Event]) -> None:
+    def put(self, inbox: Inbox, events: Sequence[Event]) -> None:
         """Add deliveries. Their number is bounded, because the source limits its entries in flight."""
         entries = self._entries
         for event in events:

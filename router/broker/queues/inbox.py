@@ -11,7 +11,7 @@ from router.contracts import Dropped, QueueLimits
 from router.core.accounts.books import SinkBook
 from router.events import Event
 
-Put = Callable[["Inbox", list[Event]], None]
+Put = Callable[["Inbox", Sequence[Event]], None]
 """Enqueues deliveries of one source for the sink of an inbox."""
 
 
@@ -40,7 +40,7 @@ class Inbox:
         self.bounds = limits.max_events, limits.max_bytes, int(limits.when_full != "block")
         self.overriding = limits.overriding
 
-    def put(self, events: list[Event], size: int) -> None:  # noqa: ARG002  # records are counted here, not payloads
+    def put(self, events: Sequence[Event], size: int) -> None:  # noqa: ARG002  # records are counted here, not payloads
         """Enqueue deliveries of one source. Never waits."""
         self._put(self, events)
 

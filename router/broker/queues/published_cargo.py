@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from router.broker.queues.inbox import Inbox, framed
 from router.broker.server.link import Word
@@ -74,7 +74,7 @@ class PublishedCargo:
         self._outages: dict[Inbox, int] = {}  # drops that are not in the books in Redis yet
         self._reported: dict[Inbox, int] = {}  # the share of `_outages` that the current batch reports
 
-    def put(self, inbox: Inbox, events: list[Event]) -> None:
+    def put(self, inbox: Inbox, events: Sequence[Event]) -> None:
         """Queue deliveries as packed records, which take less than half the memory of events."""
         chunk = _Chunk(inbox, pack(events, inbox.overriding), [event.channel for event in events])
         if self._buffer.used + chunk.size > self._buffer.limit:

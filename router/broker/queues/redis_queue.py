@@ -111,7 +111,7 @@ class RedisQueue:
         due = self.books.due
         return None if self._context.ending.begun or due is None else due - self._context.clock.monotonic()
 
-    def put(self, events: list[Event], size: int) -> None:
+    def put(self, events: Sequence[Event], size: int) -> None:
         """Enqueue deliveries. Never waits."""
         self._inbox.put(events, size)
 

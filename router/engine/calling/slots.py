@@ -9,7 +9,7 @@ too, a little later.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -50,7 +50,7 @@ class Slot:
 
     def __init__(self, ticket: Ticket) -> None:
         self.task: asyncio.Task[None] | None = None
-        self.events: list[Event] = []
+        self.events: Sequence[Event] = []
         self.ticket = ticket
         self.deadline: float | None = None
         self.expired = False

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import repeat
-from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -27,10 +26,9 @@ from router.errors import Reason
 from router.escaping import cut
 from router.events import Event, Outcome, Settled
 from router.ops.metrics import SinkMeter
+from router.shared_deliveries import receipt_times
 
 log = structlog.stdlib.get_logger(__name__)
-
-_received_at = attrgetter("received_at")
 
 _DROPPED = {
     Reason.FULL: "the queue is full: deliveries are dropped",
@@ -130,7 +128,7 @@ class Outcomes:
         self, queue: WorkQueue, events: Sequence[Event], size: int, answers: Iterable[str | None] = repeat(None)
     ) -> None:
         """Settle deliveries of the last call as delivered; `answers` are the sink's answers, one for each."""
-        self.meter.delivered(map(_received_at, events), self._clock.now())
+        self.meter.delivered(receipt_times(events), self._clock.now())
         self._end(queue, events, size, Outcome.DELIVERED)
         if self._last_call.told:
             for event, answer in zip(events, answers, strict=False):

@@ -62,9 +62,6 @@ Prepared = Send | Suppressed | Dead | Shown | Postponed
 Verdict = Suppressed | Dead | Postponed
 """The decision about a delivery that is not rendered."""
 
-Pair = tuple[Event, Any]
-"""A delivery with its rendered options."""
-
 
 class Preparing:
     """The preparation of one sink's deliveries.

@@ -18,7 +18,7 @@ from router.core.delivery.breaker import Ticket
 from router.engine.delivery.delivery_log import about
 from router.engine.delivery.gate import Gate
 from router.engine.delivery.outcomes import Outcomes, calls_of
-from router.engine.delivery.preparing import Dead, Pair, Postponed, Preparing, Shown, Suppressed
+from router.engine.delivery.preparing import Dead, Postponed, Preparing, Shown, Suppressed
 from router.engine.delivery.sink_health import SinkHealth
 from router.errors import (
     GoneError,
@@ -32,6 +32,7 @@ from router.errors import (
 )
 from router.events import Event, History, Outcome, size_of
 from router.plugin_contracts import Result
+from router.shared_deliveries import Pair
 
 Chance = Callable[[], float]
 
@@ -148,7 +149,7 @@ class Results:
                 else:
                     self._outcomes.settle(self._line, part, Outcome.PRINTED)
 
-    def not_paused(self, pairs: list[Pair]) -> list[Pair]:
+    def not_paused(self, pairs: Sequence[Pair]) -> list[Pair]:
         """Delay deliveries to paused addresses; return the others.
 
         A delivery to several addresses, of which one is paused, is split into one per address.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import repeat
 
 import structlog
@@ -24,11 +24,12 @@ from router.engine.calling.slots import Slot, Slots
 from router.engine.delivery.gate import Gate
 from router.engine.delivery.opening import Opening
 from router.engine.delivery.outcomes import Outcomes
-from router.engine.delivery.preparing import Pair, Preparing, Send
+from router.engine.delivery.preparing import Preparing, Send
 from router.engine.delivery.results import Chance, Results
 from router.engine.delivery.sink_health import SinkHealth
 from router.errors import TransientError
 from router.events import Event, size_of
+from router.shared_deliveries import Pair, UniformBatch
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -208,7 +209,7 @@ class SinkWorker:
             async with asyncio.timeout(self._max_wait):
                 while len(slot.events) < self._most:
                     events, more = await self.line.take(self._most - len(slot.events))
-                    slot.events = slot.events + events
+                    slot.events = [*slot.events, *events]
                     size += more
         return size
 
@@ -223,7 +224,7 @@ class SinkWorker:
 
     # One attempt.
 
-    async def _attempt(self, slot: Slot, events: list[Event], size: int) -> list[Event]:
+    async def _attempt(self, slot: Slot, events: Sequence[Event], size: int) -> list[Event]:
         """Attempt deliveries as soon as the gate and the rate allow it; return those that must stay in the slot."""
         paid = 0
         while True:
@@ -258,7 +259,7 @@ class SinkWorker:
         return await self._call_sink(slot, ticket, pairs, events, size)
 
     async def _call_sink(
-        self, slot: Slot, ticket: Ticket, pairs: list[Pair], events: list[Event], size: int
+        self, slot: Slot, ticket: Ticket, pairs: Sequence[Pair], events: Sequence[Event], size: int
     ) -> list[Event]:
         """Call the sink with prepared deliveries; return those that must stay in the slot."""
         began = self._clock.monotonic()
@@ -277,11 +278,11 @@ class SinkWorker:
             return []
         return self._results.call_returned(ticket, pairs, results)
 
-    async def _pairs(self, slot: Slot, events: list[Event]) -> list[Pair]:
+    async def _pairs(self, slot: Slot, events: Sequence[Event]) -> Sequence[Pair]:
         """Return each delivery with its rendered options; settle deliveries that can't or need not be sent."""
         preparing = self.preparing
         if preparing.shared is not None:
-            return list(zip(events, repeat(preparing.shared), strict=False))
+            return UniformBatch(events, preparing.shared)
         pairs: list[Pair] = []
         records = await slot.wait(preparing.look_up(events)) if preparing.looks_up else repeat(None)
         for place, (event, found) in enumerate(zip(events, records, strict=False)):
@@ -289,7 +290,7 @@ class SinkWorker:
             if isinstance(prepared, Send):
                 pairs.append((event, prepared.options))
                 continue
-            slot.events = [prepared_event for prepared_event, _ in pairs] + events[place + 1 :]
+            slot.events = [*(prepared_event for prepared_event, _ in pairs), *events[place + 1 :]]
             self._results.not_sent(event, prepared)
         return pairs
 

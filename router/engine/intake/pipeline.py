@@ -27,14 +27,15 @@ from router.engine.dead_letters import dead_letter_factory
 from router.engine.delivery import delivery_log
 from router.engine.expression_failures import ExpressionFailures
 from router.engine.intake.channels import NO_ROUTE_OF_CHANNEL, Channels, Ending, Known, Prepared, pattern_text
-from router.engine.intake.runs import Run, copies, run_of, without
+from router.engine.intake.runs import Run, fan_out, run_of, without
 from router.engine.log_limits import LogLimits
 from router.errors import Reason, RejectedError
 from router.events import Event, RawBatch
+from router.shared_deliveries import Deliveries, LineCache
 
 log = structlog.stdlib.get_logger(__name__)
 
-Put = Callable[[list[Event], int], None]
+Put = Callable[[Sequence[Event], int], None]
 """Enqueues deliveries for a sink. The second argument is the sum of their payloads in bytes."""
 
 
@@ -88,6 +89,7 @@ class Pipeline:
         self._keep_unmatched = keep_unmatched
         self._letters_shown = letters_shown
         self._notes = LogLimits(log, clock)
+        self._lines = LineCache()
 
     def receive(self, source: str, batches: Sequence[RawBatch]) -> None:
         """Process raw messages of a source, in the order of their arrival. Never waits, never raises for a payload."""
@@ -152,7 +154,7 @@ class Pipeline:
             found = verdict.judge(event, source, plan, moment.now)
             assert isinstance(found, verdict.Rejected)
             self._reject(event, found)
-        ready: dict[str, list[Event]] = {}
+        ready: dict[str, list[Sequence[Event]]] = {}
         sizes: dict[str, int] = {}
         for run in runs:
             ending, accepted = run.ending, run.accepted
@@ -164,14 +166,11 @@ class Pipeline:
                 book.routed += len(accepted)
             else:
                 self._unmatched(book, ending, accepted)
-            if ending.alone and ending.alone not in ready:
-                ready[ending.alone], sizes[ending.alone] = accepted, run.size
-                continue
-            for number, target in enumerate(ending.targets):
-                ready.setdefault(target.sink, []).extend(copies(accepted, target) if number else accepted)
-                sizes[target.sink] = sizes.get(target.sink, 0) + run.size
-        for sink, deliveries in ready.items():
-            self._put(sink, deliveries, sizes[sink])
+            for sink, deliveries in [(ending.alone, accepted)] if ending.alone else fan_out(run, self._lines):
+                ready.setdefault(sink, []).append(deliveries)
+                sizes[sink] = sizes.get(sink, 0) + run.size
+        for sink, bundles in ready.items():
+            self._put(sink, bundles[0] if len(bundles) == 1 else Deliveries.of(bundles), sizes[sink])
 
     def _accept(
         self, channels: Channels, known: dict[bytes, Known], batches: Sequence[RawBatch], moment: _Moment
@@ -284,7 +283,7 @@ class Pipeline:
                 Event(id_, name, channel, pattern, came, raw, route, sink, form, header, _receipt=receipt, _position=at)
             )
 
-    def _put(self, sink: str, deliveries: list[Event], size: int) -> None:
+    def _put(self, sink: str, deliveries: Sequence[Event], size: int) -> None:
         put = self._inboxes[sink]
         self._books.sinks[sink].planned += len(deliveries)
         put(deliveries, size)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
 
-from router.core.routing import Target
 from router.engine.intake.channels import Ending
 from router.events import Event
+from router.shared_deliveries import FEWEST, Deliveries, LineCache, Part, SharedEvents, copies
 
 T = TypeVar("T")
 
@@ -57,22 +57,13 @@ def without(items: Sequence[T], bad: Sequence[int]) -> list[T]:
     return left
 
 
-def copies(accepted: Iterable[Event], target: Target) -> list[Event]:
-    """Return copies of deliveries for another sink or route."""
-    return [
-        Event(
-            e.id,
-            e.source,
-            e.channel,
-            e.pattern,
-            e.received_at,
-            e.raw,
-            target.route,
-            target.sink,
-            e.format,
-            e.headers,
-            _receipt=e._receipt,
-            _position=e._position,
-        )
-        for e in accepted
-    ]
+def fan_out(run: Run, cache: LineCache) -> Iterator[tuple[str, Sequence[Event]]]:
+    """Yield each sink of a run with its deliveries. `cache` keeps the lines that several sinks share."""
+    accepted, targets = run.accepted, run.ending.targets
+    if len(targets) > 1 and len(accepted) >= FEWEST:
+        shared = SharedEvents(accepted, len(targets), cache)
+        for target in targets:
+            yield target.sink, Deliveries(target.sink, [Part(shared, target.route, 0, len(accepted))])
+        return
+    for number, target in enumerate(targets):
+        yield target.sink, copies(accepted, target.route, target.sink) if number else accepted

@@ -17,8 +17,9 @@ from router.engine.queues.delayed import Delayed
 from router.engine.queues.takers import Takers
 from router.errors import Reason
 from router.events import Event, Outcome, size_of
+from router.shared_deliveries import Deliveries, bytes_of, originals
 
-Bundle = tuple[list[Event], int]
+Bundle = tuple[Sequence[Event], int]
 """Deliveries with the sum of their payloads in bytes."""
 
 
@@ -51,15 +52,15 @@ class MemoryQueue:
         self.bytes = 0
         """The sum of their payloads, in bytes."""
 
-    def put(self, events: list[Event], size: int) -> None:
-        """Enqueue deliveries whose payloads have `size` bytes together. The caller must not use the list afterwards.
+    def put(self, events: Sequence[Event], size: int) -> None:
+        """Enqueue deliveries whose payloads have `size` bytes together. The caller must not change them afterwards.
 
         Deliveries without room are dropped and counted. With `when_full: block`, deliveries of a source with
         acknowledgements are accepted beyond the limits, because the source limits its entries in flight.
         """
         self._process_book.accepted += len(events)
         self.shared_book.accepted += len(events)
-        acknowledged = events[0]._receipt is not None
+        acknowledged = originals(events)[0]._receipt is not None
         self._acknowledged |= acknowledged
         has_room = self.events + len(events) <= self._max_events and self.bytes + size <= self._max_bytes
         if has_room or (self._blocks and acknowledged):
@@ -78,7 +79,7 @@ class MemoryQueue:
         self.shared_book.settle(len(events), Outcome.DROPPED, reason)
         self._on_drop(events, [event.channel for event in events], reason)
 
-    def _put_one_by_one(self, events: list[Event]) -> list[Event]:
+    def _put_one_by_one(self, events: Sequence[Event]) -> list[Event]:
         dropped: list[Event] = []
         kept: list[Event] = []
         for event in events:
@@ -121,13 +122,17 @@ class MemoryQueue:
         events, size = self._bundles.popleft()
         if len(events) > most:
             head, rest = events[:most], events[most:]
-            head_size = size_of(head)
+            head_size = bytes_of(head)
             self._bundles.appendleft((rest, size - head_size))
             events, size = head, head_size
-        while self._bundles and len(events) + len(self._bundles[0][0]) <= most:
+        bundles, number = [events], len(events)
+        while self._bundles and number + len(self._bundles[0][0]) <= most:
             more, more_size = self._bundles.popleft()
-            events += more
+            bundles.append(more)
+            number += len(more)
             size += more_size
+        if len(bundles) > 1:
+            events = Deliveries.of(bundles)
         if self._bundles:
             self._takers.wake()
         return events, size
@@ -254,7 +259,7 @@ class MemoryQueue:
 
 def _settle_receipts(events: Sequence[Event]) -> None:
     """Settle the receipts of these deliveries, where they have one."""
-    for event in events:
+    for event in originals(events):
         receipt = event._receipt
         if receipt is not None:
             receipt.settle(event._position)
