@@ -44,7 +44,7 @@ format: $(DEV) ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(DEV) ## Measure the CPU of an event, beside a floor and a peer; ARGS='compare --other COMMAND', channels, conditions, fanout, lists, lookups, idle, start, webhook
+bench: $(DEV) ## Measure the CPU of an event, beside a floor and a peer; ARGS=NAME another benchmark, ARGS=--help lists them
 	@$(BIN)/python -m benchmarks.bench $(ARGS)
 
 lock: $(DEV) ## Resolve the newest versions that pyproject.toml allows into the two locks, with hashes

@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import channels, compare, conditions, fanout, idle, lists, lookups, peers, start, webhook
+from benchmarks import channels, compare, conditions, fanout, idle, lists, lookups, mail, peers, start, webhook
 from benchmarks.harness import OURS
 from benchmarks.results import OTHER, THIS, in_turn
 
@@ -33,6 +33,7 @@ IN_TURN = {
     "idle": idle.BENCHMARK,
     "start": start.BENCHMARK,
     "webhook": webhook.BENCHMARK,
+    "mail": mail.BENCHMARK,
 }
 """The benchmarks that measure their cases and commands in turn."""
 

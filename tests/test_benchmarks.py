@@ -229,6 +229,7 @@ TINY = {
     "lookups": ["--events", "300", "--users", "200", "--rounds", "1", "--rate", "3000"],
     "lists": ["--flood", "40", "--trickle", "10", "--rounds", "2"],
     "webhook": ["--events", "40", "--answer-after", "0.001", "--rounds", "1"],
+    "mail": ["--events", "40", "--rounds", "1"],
     "idle": ["--settle", "0", "--seconds", "0.5"],
     "start": ["--rounds", "1"],
     "compare": ["--events", "300", "--rounds", "1", "--other", f"{sys.prefix}/bin/event-router"],
