@@ -1,8 +1,8 @@
 """Built-in sink `email`: sends each event as mail, over SMTP (RFC 5321) with STARTTLS, TLS or neither.
 
 `mail_options` has the options, and `mailbox` parses an address. `headers` and `mail` write the mail. `connections` is the
-pool of connections to the server, `smtp_sender` sends a mail on one connection, `threads` remembers the first mail of each
-thread, and `email_sink` reports the recipients that failed.
+pool of connections to the server, `mail_connection` exchanges commands and replies on one of them, `smtp_sender` sends a mail,
+`threads` remembers the first mail of each thread, and `email_sink` reports the recipients that failed.
 """
 
 from router.api import RegisterSink, hookimpl

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import contextlib
 import re
 import socket
 import ssl
@@ -16,12 +17,12 @@ from router.api import PermanentError, SinkContext, SinkError, TransientError
 
 from .headers import CONTROL
 from .mail import Failure
+from .mail_connection import CLOSING, MailConnection
 from .mail_options import EmailOptions
 from .mailbox import Mailbox
 
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
 QUOTED = 200  # the largest number of characters of a server's answer in an error
-CLOSING = 421
 # The credential was refused, or one is needed (RFC 4954 section 6): every other mail would fail too.
 REFUSED_CREDENTIAL = frozenset({530, 534, 535, 538})
 HELO_CURE = "set `helo` to a full name of this machine"
@@ -29,41 +30,13 @@ OUR_NAME = r"(?i)\b(?:helo|ehlo)\b|fully[- ]qualified host"
 
 
 class Client(aiosmtplib.SMTP):
-    """A connection to the mail server.
-
-    `used` is true if the connection served a delivery before. `mails` is the number of accepted MAIL commands. `paused` is
-    the idle time before the current delivery, in seconds.
-    """
-
-    used = False
-    mails = 0
-    paused = 0.0
-    since = 0.0  # the time of its return to the pool, by the event loop's clock
+    """The beginning of a connection to the mail server: EHLO, STARTTLS and the login."""
 
     async def execute_command(self, *args: bytes, **kwargs: Any) -> aiosmtplib.SMTPResponse:
         """Send a command of aiosmtplib, which expects one success code; every 2xx is a success (RFC 5321 section 4.2.1)."""
         answer = await super().execute_command(*args, **kwargs)
-        expected = {b"EHLO": 250, b"HELO": 250, b"QUIT": 221}.get(args[0], 235)  # those of AUTH are 235
+        expected = {b"EHLO": 250, b"HELO": 250}.get(args[0], 235)  # those of AUTH are 235
         return answer._replace(code=expected) if 200 <= answer.code < 300 else answer
-
-    async def say(self, *words: str) -> None:
-        """Send MAIL, RCPT or RSET. Raises `SMTPResponseException` if the server refuses it."""
-        answer = await super().execute_command(*(word.encode() for word in words))
-        if not 200 <= answer.code < 300:
-            raise aiosmtplib.SMTPResponseException(answer.code, answer.message)
-
-    async def hand_over(self, content: bytes) -> aiosmtplib.SMTPResponse:
-        """Send DATA and the mail, whose lines all end with CRLF; return the server's reply.
-
-        Raises `SMTPResponseException`, also if DATA is refused.
-        """
-        answer = await super().execute_command(b"DATA")
-        if 300 <= answer.code < 400 and self.protocol is not None:
-            self.protocol.write(content.replace(b"\r\n.", b"\r\n..") + b".\r\n")
-            answer = await self.protocol.read_response()
-            if 200 <= answer.code < 300:
-                return answer
-        raise aiosmtplib.SMTPResponseException(answer.code, answer.message)
 
     def own_address(self) -> str:
         """Return this machine's address on the connection, in the form for EHLO (RFC 5321 section 4.1.3)."""
@@ -86,7 +59,7 @@ class Connections:
         self._tls = tls
         self._hello = hello
         self._port = options.port or PORTS[options.tls]
-        self._idle: list[tuple[Client, asyncio.TimerHandle]] = []
+        self._idle: list[tuple[MailConnection, asyncio.TimerHandle]] = []
         self._most: int | None = None  # the number of mails that the server accepts on one connection, as observed
         self._closing = set[asyncio.Task[None]]()
         self._hidden = _credentials(options)
@@ -98,7 +71,7 @@ class Connections:
         tls = None if options.tls == "none" else await context.run_blocking(trusted_certificates, options.ca_file)
         return cls(options, tls, options.helo or await context.run_blocking(our_name))
 
-    async def take(self, *, fresh: bool = False) -> Client:
+    async def take(self, *, fresh: bool = False) -> MailConnection:
         """Return a connection that is ready for mail; `fresh` asks for a new one.
 
         Raises `TransientError` (no server, or a temporary refusal) or `SinkError` (its certificate, our credential, no TLS).
@@ -109,22 +82,22 @@ class Connections:
             if smtp.is_connected:
                 smtp.paused = asyncio.get_running_loop().time() - smtp.since
                 return smtp
-            drop(smtp)
+            smtp.drop()
         return await self._connect()
 
-    def give(self, smtp: Client) -> None:
+    def give(self, smtp: MailConnection) -> None:
         """Return a connection to the pool, or close it with QUIT if the server accepts no more mails on it."""
         if self._most is not None and smtp.mails >= self._most:
             self.leave(smtp)
             return
         if not smtp.is_connected:
-            drop(smtp)
+            smtp.drop()
             return
         loop = asyncio.get_running_loop()
         smtp.used, smtp.since = True, loop.time()
         self._idle.append((smtp, loop.call_later(self.IDLE, self._expire, smtp)))
 
-    def worn_out(self, smtp: Client) -> None:
+    def worn_out(self, smtp: MailConnection) -> None:
         """Remember the server's limit of mails per connection: it refused a mail here, and accepted it on a new one."""
         if smtp.mails and smtp.paused < self.PAUSE:
             self._most = min(smtp.mails, self._most or smtp.mails)
@@ -138,41 +111,40 @@ class Connections:
         if self._closing:
             await asyncio.wait(self._closing)
 
-    def judge(self, error: aiosmtplib.SMTPResponseException, *named: Mailbox) -> Failure:
+    def judge(self, answer: aiosmtplib.SMTPResponse, *named: Mailbox) -> Failure:
         """Return the delivery error for the refusal of a mail or a recipient; `named` are the addresses that it may quote.
 
         Postfix checks the name in our EHLO only after RCPT: "504 5.5.2 <name>: Helo command rejected: need
         fully-qualified hostname".
         """
-        code, told = error.code, self._told(error.code, error.message)
+        code, told = answer.code, self._told(*answer)
         if code in REFUSED_CREDENTIAL:
             return SinkError(told)
-        if named and re.search(OUR_NAME, error.message) and not any(re.search(OUR_NAME, box.address) for box in named):
+        if named and re.search(OUR_NAME, answer.message) and not any(re.search(OUR_NAME, box.address) for box in named):
             return SinkError(f"{told} ({HELO_CURE})")
         if 500 <= code < 600:
             return PermanentError(told)
-        return TransientError(told, retry_after=announced(error.message))
+        return TransientError(told, retry_after=announced(answer.message))
 
-    def _expire(self, smtp: Client) -> None:
+    def _expire(self, smtp: MailConnection) -> None:
         self._idle = [(other, timer) for other, timer in self._idle if other is not smtp]
         self.leave(smtp)
 
-    def leave(self, smtp: Client) -> None:
+    def leave(self, smtp: MailConnection) -> None:
         """Close a connection with QUIT, in the background."""
         task = asyncio.get_running_loop().create_task(self._quit(smtp))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    async def _quit(self, smtp: Client) -> None:
+    async def _quit(self, smtp: MailConnection) -> None:
         try:
-            async with asyncio.timeout(self.QUIT):
-                await smtp.quit()
-        except (aiosmtplib.SMTPException, OSError):  # TimeoutError is one
-            pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.QUIT):
+                    await smtp.say("QUIT")
         finally:
-            drop(smtp)
+            smtp.drop()
 
-    async def _connect(self) -> Client:
+    async def _connect(self) -> MailConnection:
         options = self._options
         smtp = Client(
             hostname=options.host,
@@ -191,13 +163,16 @@ class Connections:
                 await self._secure(smtp)
             if options.login:
                 await smtp.login(*options.login)
+            if smtp.transport is None:
+                raise aiosmtplib.SMTPServerDisconnected("Connection lost")
         except (aiosmtplib.SMTPException, OSError, ssl.SSLError) as error:
             drop(smtp)
             raise self._no_connection(error) from None
         except BaseException:
             drop(smtp)
             raise
-        return smtp
+        # aiosmtplib reads one reply at a time, and drops those of other commands that come with it.
+        return MailConnection(cast("asyncio.Transport", smtp.transport), dict(smtp.esmtp_extensions))
 
     async def _secure(self, smtp: Client) -> None:
         if not smtp.supports_extension("starttls"):
@@ -293,7 +268,7 @@ async def _greet(smtp: Client) -> None:
 
 
 def drop(smtp: Client) -> None:
-    """Close a connection at once, without QUIT."""
+    """Close a connection that is not ready at once, without QUIT."""
     transport = smtp.transport
     smtp.close()
     if transport is not None:

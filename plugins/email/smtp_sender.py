@@ -1,13 +1,16 @@
-"""Sending one mail on one connection: MAIL, RCPT for each recipient, DATA; on a new connection if a reused one is dead."""
+"""Sending one mail on one connection: MAIL, RCPT for each recipient, DATA; in one write if the server allows it; on a new connection if a reused one is dead."""
 
 from __future__ import annotations
 
-import aiosmtplib
+from collections.abc import Sequence
+
+from aiosmtplib import SMTPResponse
 
 from router.api import PermanentError, SinkError, TransientError
 
-from .connections import CLOSING, Client, Connections, drop
+from .connections import Connections
 from .mail import Failure, Mail
+from .mail_connection import CLOSING, ENDING, MailConnection
 from .mailbox import Mailbox, quoted
 
 # Answers to MAIL that may concern this connection only: too many mails on it, or too long a pause.
@@ -37,7 +40,7 @@ class SmtpSender:
         before DATA, the mail is sent on a new connection, and no attempt is counted.
         """
         fresh = False
-        worn: Client | None = None
+        worn: MailConnection | None = None
         while True:
             smtp = await self._connections.take(fresh=fresh)
             try:
@@ -49,7 +52,7 @@ class SmtpSender:
                 fresh = True
                 worn = smtp if isinstance(lost, _WornOutError) else None
             except BaseException:
-                drop(smtp)
+                smtp.drop()
                 raise
             else:
                 if worn is not None and smtp.mails:
@@ -58,23 +61,22 @@ class SmtpSender:
                 await self._put_back(smtp, clean=taken)
                 return failed
 
-    async def _put_back(self, smtp: Client, *, clean: bool) -> None:
+    async def _put_back(self, smtp: MailConnection, *, clean: bool) -> None:
         """Keep a connection for the next mail, if it is still usable."""
         try:
-            if not clean and smtp.is_connected:
-                await smtp.say("RSET")
-        except (aiosmtplib.SMTPException, OSError):
-            drop(smtp)
+            usable = clean or _all_accepted(await smtp.say("RSET"))
         except BaseException:
-            drop(smtp)
+            smtp.drop()
             raise
-        else:
+        if usable:
             self._connections.give(smtp)
+        else:
+            smtp.drop()
 
     async def _transaction(
-        self, smtp: Client, mail: Mail, group: list[Mailbox], *, separate: bool
+        self, smtp: MailConnection, mail: Mail, group: list[Mailbox], *, separate: bool
     ) -> dict[str, Failure]:
-        """Run MAIL, RCPT for each recipient, and DATA. Raises `_LostError` if the connection ends before DATA."""
+        """Run MAIL, RCPT for each recipient, and DATA. Raises `_LostError` if the connection ends before DATA is accepted."""
         failed = _unspeakable(smtp, [mail.sender, *mail.reply_to], group)
         group = [box for box in group if box.text not in failed]
         if not group:
@@ -82,59 +84,119 @@ class SmtpSender:
         content = mail.content(group, separate=separate)
         error: Failure | None = _too_large(smtp, content)
         if error is None:
+            replies = await _envelope(smtp, _mail_command(smtp, mail, group, len(content)), group)
             try:
-                failed |= await self._envelope(smtp, mail, group, len(content))
+                failed |= self._refused(smtp, mail, group, replies)
             except (TransientError, PermanentError, SinkError) as refused:
                 error = refused
             else:
                 group = [box for box in group if box.text not in failed]
-                error = await self._hand_over(smtp, mail, content) if group else None
+                error = await self._hand_over(smtp, mail, content, replies[-1]) if group else None
         return failed | {box.text: error for box in group if error is not None}
 
-    async def _envelope(self, smtp: Client, mail: Mail, group: list[Mailbox], size: int) -> dict[str, Failure]:
-        """Send MAIL and RCPT; return the refused recipients. Raises `_LostError`, or an error common to all recipients."""
+    def _refused(
+        self, smtp: MailConnection, mail: Mail, group: list[Mailbox], replies: Sequence[SMTPResponse]
+    ) -> dict[str, Failure]:
+        """Return the recipients that the server refused, by the replies to MAIL, to each RCPT and to DATA.
+
+        Raises an error common to all recipients, or `_LostError` if a reply is missing that matters.
+        """
         judge = self._connections.judge
+        lost = _LostError(f"{self._connections.server} closed the connection before it had the mail")
+        if not replies:
+            raise lost
+        if not _accepted(answer := replies[0]):
+            failure = judge(answer, mail.sender)
+            worn_out = answer.code in WORN_OUT or (answer.code == 451 and answer.message.startswith(IDLE_TOO_LONG))
+            raise _WornOutError(str(failure)) if worn_out and isinstance(failure, TransientError) else failure
+        smtp.mails += 1
         refused: dict[str, Failure] = {}
-        parameters = [f"SIZE={size}"] if smtp.supports_extension("size") else []
-        if any(box.international for box in (mail.sender, *mail.reply_to, *group)):
-            parameters += ["SMTPUTF8", "BODY=8BITMIME"]
-        try:
-            await smtp.say("MAIL", f"FROM:<{mail.sender.address}>", *parameters)
-            smtp.mails += 1
-            for box in group:
-                try:
-                    await smtp.say("RCPT", f"TO:<{box.address}>")
-                except aiosmtplib.SMTPResponseException as error:
-                    failure = judge(error, mail.sender, box)
-                    if error.code == CLOSING:
-                        raise failure from None
-                    refused[box.text] = failure
-        except aiosmtplib.SMTPResponseException as error:
-            failure = judge(error, mail.sender)
-            worn_out = error.code in WORN_OUT or (error.code == 451 and error.message.startswith(IDLE_TOO_LONG))
-            raise _WornOutError(str(failure)) if worn_out and isinstance(failure, TransientError) else failure from None
-        except (aiosmtplib.SMTPException, OSError):
-            raise _LostError(f"{self._connections.server} closed the connection before it had the mail") from None
+        for box, answer in zip(group, replies[1:], strict=False):
+            if not _accepted(answer):
+                refused[box.text] = judge(answer, mail.sender, box)
+                if answer.code in ENDING:
+                    raise refused[box.text]
+        if len(replies) < len(group) + 2 and len(refused) < len(group):
+            raise lost
         return refused
 
-    async def _hand_over(self, smtp: Client, mail: Mail, content: bytes) -> Failure | None:
-        """Send the mail itself; return the error if the server refuses it."""
-        try:
-            mail.replies.append(self._connections.quoted(*await smtp.hand_over(content)))
-        except aiosmtplib.SMTPResponseException as error:
-            if error.code == CLOSING:
-                drop(smtp)
-            return self._connections.judge(error)
-        except (aiosmtplib.SMTPException, OSError):
-            drop(smtp)
+    async def _hand_over(
+        self, smtp: MailConnection, mail: Mail, content: bytes, allowed: SMTPResponse
+    ) -> Failure | None:
+        """Send the mail itself, if the reply to DATA allowed it; return the error if the server refuses it."""
+        if not _wants_content(allowed):
+            return self._connections.judge(allowed)
+        answer = await smtp.send(content)
+        if answer is None:
             server = self._connections.server
             return TransientError(f"{server} closed the connection before it confirmed the mail: it may come twice")
+        if not _accepted(answer):
+            return self._connections.judge(answer)
+        mail.replies.append(self._connections.quoted(*answer))
         return None
 
 
-def _unspeakable(smtp: Client, authors: list[Mailbox], group: list[Mailbox]) -> dict[str, Failure]:
+def _accepted(answer: SMTPResponse) -> bool:
+    return 200 <= answer.code < 300
+
+
+def _all_accepted(replies: Sequence[SMTPResponse]) -> bool:
+    return bool(replies) and all(map(_accepted, replies))
+
+
+def _wants_content(answer: SMTPResponse) -> bool:
+    """Return whether a reply to DATA asks for the mail."""
+    return 300 <= answer.code < 400
+
+
+def _mail_command(smtp: MailConnection, mail: Mail, group: list[Mailbox], size: int) -> str:
+    command = f"MAIL FROM:<{mail.sender.address}>"
+    if "size" in smtp.extensions:
+        command += f" SIZE={size}"
+    if any(box.international for box in (mail.sender, *mail.reply_to, *group)):
+        command += " SMTPUTF8 BODY=8BITMIME"
+    return command
+
+
+async def _envelope(smtp: MailConnection, mail: str, group: list[Mailbox]) -> list[SMTPResponse]:
+    """Send MAIL, RCPT for each recipient and DATA; return the replies.
+
+    There are fewer if the connection ended. Without PIPELINING, a command is not sent if an earlier reply made it useless.
+    """
+    recipients = [f"RCPT TO:<{box.address}>" for box in group]
+    if smtp.pipelining:
+        replies = await smtp.say(mail, *recipients, "DATA")
+        if len(replies) == len(recipients) + 2 and _wants_content(replies[-1]):
+            await _withdraw(smtp, replies)
+        return replies
+    replies = await smtp.say(mail)
+    if not _all_accepted(replies):
+        return replies
+    for recipient in recipients:
+        answer = await smtp.say(recipient)
+        replies += answer
+        if not answer or answer[0].code in ENDING:
+            return replies
+    if any(map(_accepted, replies[1:])):
+        replies += await smtp.say("DATA")
+    return replies
+
+
+async def _withdraw(smtp: MailConnection, replies: Sequence[SMTPResponse]) -> None:
+    """End a mail that the server wants although it refused the sender or every recipient.
+
+    A mail without recipients ends with a single dot (RFC 2920 section 3.1). One whose sender was refused could reach
+    those recipients that were accepted, so the connection is closed.
+    """
+    if not _accepted(replies[0]):
+        smtp.drop()
+    elif not any(map(_accepted, replies[1:-1])):
+        await smtp.send(b"")
+
+
+def _unspeakable(smtp: MailConnection, authors: list[Mailbox], group: list[Mailbox]) -> dict[str, Failure]:
     """Return errors for the recipients that need SMTPUTF8, if the server does not support it."""
-    if smtp.supports_extension("smtputf8"):
+    if "smtputf8" in smtp.extensions:
         return {}
     culprits = {box.text: next((one for one in (*authors, box) if one.international), None) for box in group}
     return {
@@ -144,9 +206,9 @@ def _unspeakable(smtp: Client, authors: list[Mailbox], group: list[Mailbox]) -> 
     }
 
 
-def _too_large(smtp: Client, content: bytes) -> PermanentError | None:
+def _too_large(smtp: MailConnection, content: bytes) -> PermanentError | None:
     """Return the error of a mail that is larger than the server's limit (RFC 1870; 0 means no limit)."""
-    limit = smtp.esmtp_extensions.get("size", "").strip()
+    limit = smtp.extensions.get("size", "").strip()
     if not limit.isdecimal() or not 0 < int(limit) < len(content):
         return None
     return PermanentError(f"the mail has {len(content)} bytes, the server takes {limit}")

@@ -10,8 +10,10 @@ import pytest
 
 from router.errors import PermanentError, SinkError, TransientError
 from tests.support.sinks import make_event, open_sink, plugin_module
-from tests.support.smtp import Authority, Postbox, authority, silence, smtp_server, talking_server
+from tests.support.smtp import Authority, Postbox, authority, both_dialogues, silence, smtp_server, talking_server  # noqa: F401
 from tests.support.waiting import PATIENCE, until
+
+pytestmark = pytest.mark.usefixtures("both_dialogues")
 
 TEAM = {"from": "shop@example.org", "to": "ops@example.org", "text": "Hello"}
 LOGIN = {"username": "me", "password": "geheim&lang"}

@@ -10,8 +10,10 @@ import pytest
 
 from router.errors import PartialError, PermanentError, SinkError, TransientError
 from tests.support.sinks import make_event, open_sink
-from tests.support.smtp import Postbox, greeting, silence, smtp_server, talking_server
+from tests.support.smtp import Postbox, both_dialogues, greeting, silence, smtp_server, talking_server  # noqa: F401
 from tests.support.waiting import until
+
+pytestmark = pytest.mark.usefixtures("both_dialogues")
 
 A, B, C = "a@example.org", "b@example.org", "c@example.org"
 TEAM = {"from": "shop@example.org", "to": [A, B, C], "text": "Hello"}

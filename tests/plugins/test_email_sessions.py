@@ -8,7 +8,9 @@ import pytest
 
 from router.errors import PermanentError, SinkError, TransientError
 from tests.support.sinks import make_event, open_sink, plugin_module, validate
-from tests.support.smtp import Postbox, smtp_server, talking_server
+from tests.support.smtp import Postbox, both_dialogues, smtp_server, talking_server  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("both_dialogues")
 
 OPS = "ops@example.org"
 TEAM = {"from": "shop@example.org", "to": OPS, "text": "Hello"}

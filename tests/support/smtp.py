@@ -16,8 +16,18 @@ from email.policy import SMTP as POLICY
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trustme
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
+
+PIPELINING = False
+"""Whether servers offer PIPELINING; `both_dialogues` runs each test of a module with and without it."""
+
+
+@pytest.fixture(params=["one-by-one", "pipelining"])
+def both_dialogues(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test with a server that does not offer PIPELINING, and with one that does."""
+    monkeypatch.setitem(globals(), "PIPELINING", request.param == "pipelining")
 
 
 @dataclass
@@ -90,6 +100,8 @@ class Postbox:
         self.names.append(hostname)
         session.host_name = hostname
         refusal = await _next(self.ehlo)
+        if PIPELINING:
+            responses.insert(1, "250-PIPELINING")
         return responses if refusal is None else [refusal]
 
     async def handle_MAIL(self, server, session, envelope, address, mail_options) -> str:  # noqa: N802
@@ -209,7 +221,7 @@ async def talking_server(script: Callable[[asyncio.StreamReader, asyncio.StreamW
         tasks.add(task)
         try:
             await script(reader, writer)
-        except (ConnectionError, asyncio.CancelledError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             writer.transport.abort()
