@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
+
+import msgspec
 
 from router.errors import Reason
 from router.events import DeadLetter, Event, Outcome, RawBatch
@@ -104,8 +105,7 @@ class Sign(NamedTuple):
     ended: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class QueueLimits:
+class QueueLimits(msgspec.Struct, frozen=True):
     """The limits of one sink's queue. `hold`, `idle` and `overriding` are for durable queues only."""
 
     max_events: int

@@ -7,10 +7,11 @@ Problems of the configuration, each with its place in a file, are for the operat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal, get_args
+
+import msgspec
 
 Scope = Literal["sink", "address"]
 """The target of a pause that a service asked for: the whole sink, or the addresses of the delivery."""
@@ -103,8 +104,7 @@ class RouterError(Exception):
     """The base of every error that event-router raises on purpose."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """A fault of the configuration and its place.
 
     `file`, `line` and `column` (1-based) name the place and `path` the key (`sinks.audit.path`). `message` names the
@@ -145,15 +145,16 @@ class Problem:
         return f"{self.headline()}\n{self.frame()}" if self.excerpt else self.headline()
 
 
-@dataclass
 class ConfigError(RouterError):
     """A configuration that can't be used. `problems` are all faults found. Exit code 78.
 
     `files` are the files read before the error. A change of one of them may remove the error.
     """
 
-    problems: Sequence[Problem] = field(default_factory=list)
-    files: frozenset[Path] = frozenset()
+    def __init__(self, problems: Sequence[Problem] = (), files: frozenset[Path] = frozenset()) -> None:
+        super().__init__(problems, files)
+        self.problems = problems
+        self.files = files
 
     def __str__(self) -> str:
         return "\n".join(str(problem) for problem in self.problems)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+import msgspec
 from pydantic import BaseModel
 
 from router.contracts import Clock
@@ -206,8 +206,7 @@ LookupCallable = (
 """An async function, a plain function, or a class."""
 
 
-@dataclass(frozen=True, slots=True)
-class LookupType:
+class LookupType(msgspec.Struct, frozen=True):
     """A type of lookup as registered by a plugin, with its origin."""
 
     name: str
@@ -217,8 +216,7 @@ class LookupType:
     """The plugin's name in `event-router plugins`."""
 
 
-@dataclass(frozen=True, slots=True)
-class SinkType:
+class SinkType(msgspec.Struct, frozen=True):
     """A type of sink as registered by a plugin, with its origin."""
 
     name: str
@@ -230,8 +228,11 @@ class SinkType:
     execution: Execution | None
     origin: str
     """The plugin's name in `event-router plugins`."""
-    sources: Mapping[Path, bytes] = field(default_factory=dict, repr=False, compare=False)
+    sources: Mapping[Path, bytes] = msgspec.field(default_factory=dict)
     """The files of a drop-in as they were loaded, for processes that load them again."""
+
+    def __repr__(self) -> str:
+        return f"SinkType({self.name!r}, {self.origin!r})"
 
     @property
     def local(self) -> bool:

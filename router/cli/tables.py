@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
+import msgspec
 
 from router.cli.common import console, tell
 from router.escaping import escape
@@ -24,8 +24,7 @@ MOST_DRAWN = 2000
 """The most rows of a table with colours on a terminal; longer tables are printed plainly."""
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(msgspec.Struct, frozen=True):
     """A column of a table.
 
     `rank` says which columns are left out first on a narrow terminal: the highest first, 0 never. `least` is the width

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from itertools import chain
 
+import msgspec
 from structlog.stdlib import BoundLogger
 
 from router.contracts import Clock
@@ -63,14 +63,13 @@ class _Channels:
         return self._counted + len(self._known)
 
 
-@dataclass(slots=True)
-class _Said:
+class _Said(msgspec.Struct):
     """A subject with a logged line, and the events since then that were not logged."""
 
     quiet_until: float
     kinds: set[str]
     spared: int = 0
-    channels: _Channels = field(default_factory=_Channels)
+    channels: _Channels = msgspec.field(default_factory=_Channels)
 
     def spare(self, times: int, channels: Iterable[object]) -> None:
         """Count events that are not logged."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from router.broker.dead_letters.dead_letter_writer import DeadLetterWriter
 from router.broker.groups.crash_isolation import CrashIsolation
@@ -24,8 +24,7 @@ from router.ops.logs import redacted
 from router.ops.metrics import SinkMeter
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
+class Shared(msgspec.Struct, frozen=True):
     """The objects that live as long as the process, across reloads."""
 
     around: Runtime
@@ -44,7 +43,7 @@ class Shared:
     """The replay of dead letters; None with `deliver: print`."""
     isolation: CrashIsolation
     """The isolation of suspected crashers, shared by all sources and Redis queues."""
-    failures: ExpressionFailures = field(default_factory=ExpressionFailures)
+    failures: ExpressionFailures = msgspec.field(default_factory=ExpressionFailures)
 
     def outcomes_of(self, name: str) -> Outcomes:
         """Return the outcomes of a sink: one object for all its workers and queues, also across reloads."""
@@ -67,8 +66,7 @@ class Shared:
             known.pop(name, None)
 
 
-@dataclass(slots=True)
-class Parts:
+class Parts(msgspec.Struct):
     """The parts of one router, connected with each other. A reload replaces some of them."""
 
     loaded: Loaded
@@ -77,11 +75,11 @@ class Parts:
     sinks: dict[str, SinkPart]
     lookups: LookupSet
     """The lookups in force."""
-    leaving_sources: list[Source] = field(default_factory=list)
+    leaving_sources: list[Source] = msgspec.field(default_factory=list)
     """Sources that a reload removed and that still have entries in flight."""
-    leaving_sinks: dict[str, SinkPart] = field(default_factory=dict)
+    leaving_sinks: dict[str, SinkPart] = msgspec.field(default_factory=dict)
     """Sinks that a reload removed from the configuration and that still have deliveries."""
-    retiring: list[SinkPart] = field(default_factory=list)
+    retiring: list[SinkPart] = msgspec.field(default_factory=list)
     """Sinks whose workers are being replaced or removed."""
 
     def every_source(self) -> list[Source]:
@@ -101,8 +99,7 @@ class Parts:
         return list(dict.fromkeys(part.worker.queue for part in self.every_part()))
 
 
-@dataclass(frozen=True, slots=True)
-class SourcePart:
+class SourcePart(msgspec.Struct, frozen=True):
     """A source with the intake that receives its batches."""
 
     source: Source
@@ -111,8 +108,7 @@ class SourcePart:
     """The same source if it can change its channels while it reads, else None."""
 
 
-@dataclass(frozen=True, slots=True)
-class SinkPart:
+class SinkPart(msgspec.Struct, frozen=True):
     """A sink with its type, its worker (which has the queue) and the context of its plugin."""
 
     type: str

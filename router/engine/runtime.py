@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from router.broker.server import client
 from router.broker.server.client import Server
@@ -15,8 +16,7 @@ Printer = Callable[[str], None]
 """Prints one line of data for the operator."""
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
+class Runtime(msgspec.Struct, frozen=True):
     """The values and functions with which a router is started.
 
     `redis_url` is never `embedded`. `connect_timeout` is in seconds; None means no limit. `waiting` gets the reason while
@@ -28,7 +28,7 @@ class Runtime:
     connect_timeout: float | None
     printer: Printer
     waiting: Callable[[str], None]
-    clock: Clock = field(default_factory=SystemClock)
+    clock: Clock = msgspec.field(default_factory=SystemClock)
 
     @property
     def client_name(self) -> str:

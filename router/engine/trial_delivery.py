@@ -6,9 +6,9 @@ The message is prepared like a delivery of the daemon, by the sink's own templat
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 
 from router.broker.server.client import Server, server
 from router.config.lookups import RedisHashConfig

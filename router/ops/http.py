@@ -18,7 +18,6 @@ import threading
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -50,8 +49,7 @@ _WRITTEN = re.compile(r"[!-~]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """The response to one request. Names in `headers` are case-insensitive; `body` holds at most the first 64 KiB."""
 
     status: int

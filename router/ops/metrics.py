@@ -10,11 +10,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
 
 from router.core.accounts.books import Books, SinkBook
 from router.core.accounts.snapshot import Snapshot
@@ -100,8 +101,7 @@ class SinkMeter:
         self.attempts["delivered"] += total
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(msgspec.Struct, frozen=True):
     """The numbers for a scrape: the books of this process, its meters by sink name, and a snapshot of the router."""
 
     books: Books

@@ -15,13 +15,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import msgspec
 import pluggy
+from msgspec.structs import replace
 
 from router import hookspecs
 from router.errors import text_of
@@ -55,8 +56,7 @@ class TooSlowError(BaseException):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedPlugin:
+class LoadedPlugin(msgspec.Struct, frozen=True):
     """A plugin with its origin and the types of sinks and lookups it registered, or the error of its load."""
 
     name: str
@@ -72,7 +72,7 @@ class LoadedPlugin:
     """The SHA-256 of its files when they were loaded, to notice later changes."""
     code: tuple[Path, ...] = ()
     """The files of a drop-in, with the folders that contain them."""
-    sources: Sources = field(default_factory=dict, repr=False, compare=False)
+    sources: Sources = msgspec.field(default_factory=dict)
     """The files of a drop-in as they were read when it was loaded."""
     disabled: bool = False
     """True if the plugin is switched off: it was not imported."""
@@ -83,14 +83,13 @@ class LoadedPlugin:
         return str(self.path) if self.path and self.origin != _BUILT_IN else f"{self.origin} {self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Plugins:
+class Plugins(msgspec.Struct, frozen=True):
     """All loaded plugins, and their types of sinks and lookups."""
 
-    sinks: dict[str, SinkType] = field(default_factory=dict)
-    lookups: dict[str, LookupType] = field(default_factory=dict)
-    loaded: list[LoadedPlugin] = field(default_factory=list)
-    incomplete: list[Path] = field(default_factory=list)
+    sinks: dict[str, SinkType] = msgspec.field(default_factory=dict)
+    lookups: dict[str, LookupType] = msgspec.field(default_factory=dict)
+    loaded: list[LoadedPlugin] = msgspec.field(default_factory=list)
+    incomplete: list[Path] = msgspec.field(default_factory=list)
     """Folders beside the drop-ins with Python files but no `__init__.py`: they are not plugins."""
 
     @property
@@ -150,8 +149,7 @@ def load_plugins(
     return plugins
 
 
-@dataclass(frozen=True, slots=True)
-class _Loading:
+class _Loading(msgspec.Struct, frozen=True):
     """The state of a call of `load_plugins`: the result so far, the pluggy manager, and which plugins are switched off."""
 
     plugins: Plugins

@@ -7,11 +7,11 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
+from msgspec.structs import replace
 from pydantic import SecretStr
 
 from router.ops.loading import Loaded, load

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
+
+import msgspec
+from msgspec.structs import replace
 
 from router.config.lookups import RedisHashConfig
 from router.contracts import Clock
@@ -42,8 +44,7 @@ Records = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """The records of lookups, by the lookup's name and by key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """A delivery as its sink got it: the event, and the options as rendered for it.
 
     `answer` is what the sink returned, `error` what it raised; both are None for a sink that was not called.

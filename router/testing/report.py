@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 Result = Literal["passed", "failed", "not checked"]
 
@@ -18,8 +19,7 @@ class ConformanceError(AssertionError):
         self.report = report
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """A rule and its result. `detail` says what went wrong, or why the rule was not checked."""
 
     name: str
@@ -28,8 +28,7 @@ class Check:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """The results for one type of sink or lookup, in a fixed order. `str(report)` is a table."""
 
     subject: str

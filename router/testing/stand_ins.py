@@ -7,10 +7,10 @@ import json
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
+import msgspec
 from aiohttp import web
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ def made_to_fail(service: Service | None, failure: Failure, times: int | None = 
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A request as it arrived. `target` is the path with its query; names in `headers` are case-insensitive."""
 
     method: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from router.engine.calling.calls import Batch, SinkCalls
 from router.engine.calling.slots import contained
@@ -15,8 +16,7 @@ from router.ops.redaction import plain_options
 from router.plugin_contracts import Result
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     """A call of a sink. `error` is what the call raised; `results` what it returned."""
 
     events: list[Event]
@@ -27,7 +27,7 @@ class Call:
     """True if the call was to end, because it took too long."""
     obeyed: bool = False
     """True if the call ended by this cancellation."""
-    changed: list[str] = field(default_factory=list)
+    changed: list[str] = msgspec.field(default_factory=list)
     """The parts of events and options that the sink has changed."""
 
     @property

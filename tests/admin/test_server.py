@@ -5,10 +5,10 @@ import contextlib
 import json
 import logging
 import socket
-from dataclasses import replace
 
 import aiohttp
 import pytest
+from msgspec.structs import replace
 
 from router.admin.admin_client import Client
 from router.admin.server import MOST_CONNECTIONS, AdminServer, admin_side

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 
 import pytest
 import structlog.testing
 import uvloop
+from msgspec.structs import replace
 
 from router.broker.pubsub.pubsub_source import PubSubSource, Timing
 from router.broker.pubsub.subscriber import CHUNK

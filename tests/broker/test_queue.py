@@ -1,10 +1,10 @@
 """The Redis queue of one sink, on real servers."""
 
 import asyncio
-import dataclasses
 import time
 from collections import Counter
 
+import msgspec
 import pytest
 import structlog
 
@@ -286,7 +286,7 @@ async def test_a_router_that_slept_does_not_deliver_what_a_peer_took_over(redis_
 
 async def test_a_settlement_whose_answer_is_lost_counts_once(redis_server, line):
     async with Proxy(redis_server.port) as proxy:
-        one = line(proxy.url, timing=dataclasses.replace(QUICK, tick=60))
+        one = line(proxy.url, timing=msgspec.structs.replace(QUICK, tick=60))
         one.put(*numbered(21))
         known, *taken = await one.take_all(21)
         one.deliver([known])  # from here on the server knows the script
@@ -306,7 +306,7 @@ async def test_a_settlement_whose_answer_is_lost_counts_once(redis_server, line)
 
 async def test_entries_whose_answer_is_lost_are_found_again(redis_server, line):
     async with Proxy(redis_server.port) as proxy:
-        one = line(proxy.url, timing=dataclasses.replace(QUICK, block=PATIENCE))
+        one = line(proxy.url, timing=msgspec.structs.replace(QUICK, block=PATIENCE))
         await one.until(lambda: redis_server.do("INFO", "clients")["blocked_clients"] == 1)
         proxy.blackhole(DOWN)
         two = Line(redis_server.url)
@@ -448,7 +448,7 @@ async def test_the_end_leaves_what_waits_and_takes_nothing_back(redis_server, li
 
 
 async def test_the_end_delivers_what_stands_ready(redis_server, line):
-    one = line(redis_server.url, timing=dataclasses.replace(QUICK, linger=PATIENCE))
+    one = line(redis_server.url, timing=msgspec.structs.replace(QUICK, linger=PATIENCE))
     one.put(*numbered(300))
     await one.until(lambda: not one.inbox.waiting)
 

@@ -1,10 +1,10 @@
 """What becomes of deliveries that were in flight when a router died."""
 
 import asyncio
-from dataclasses import replace
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from router.broker.groups.crash_isolation import CrashIsolation
 from router.broker.queues.parts.queue_common import GROUP

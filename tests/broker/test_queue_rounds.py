@@ -1,8 +1,8 @@
 """The rounds that a router makes through its queues: what they cost at rest, and that one queue harms no other."""
 
 import asyncio
-import dataclasses
 
+import msgspec
 import pytest
 import structlog
 
@@ -26,7 +26,7 @@ async def lines(redis_server):
 
     def make(sinks=SINKS, **timing):
         rounds = QueueRounds(client.server(redis_server.url), GROUP)
-        timing = dataclasses.replace(QUICK, block=PATIENCE, **timing)
+        timing = msgspec.structs.replace(QUICK, block=PATIENCE, **timing)
         made.extend(Line(redis_server.url, sink=sink, rounds=rounds, timing=timing).start() for sink in sinks)
         return made
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from router.broker.groups.crash_isolation import CrashIsolation
 from router.broker.groups.pending import PendingEntries

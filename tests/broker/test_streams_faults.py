@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from tests.support.proxy import UP, Proxy
 from tests.support.streams import QUICK, WATCHFUL, Desk, add, consumers, pending, running

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 import pytest
 import structlog.testing
+from msgspec.structs import replace
 
 from router.broker.pubsub.pubsub_source import Timing
 from tests.broker.conftest import QUICK, WATCHFUL, grow_old

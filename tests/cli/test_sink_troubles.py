@@ -1,8 +1,7 @@
 """The line of `status` that says why deliveries of a sink wait or were dropped."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from router.cli.operate.sink_troubles import trouble
 from router.core.accounts.snapshot import Failure, Fault, document

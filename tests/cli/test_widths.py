@@ -9,10 +9,10 @@ import re
 import shutil
 import time
 from collections import Counter
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from router.cli.first_steps.demo import CONFIG as DEMO

@@ -1,12 +1,12 @@
 """A secret in a place where it does not belong is in nothing that is printed."""
 
 import copy
-import dataclasses
 import itertools
 import json
 import re
 import typing
 
+import msgspec
 import pytest
 from pydantic import BaseModel
 
@@ -149,7 +149,7 @@ def said(path, environ):
             told += [found] if isinstance(found, str) else found.problems
         except ConfigError as error:
             told += [str(error), *error.problems]
-    return "\n".join(one if isinstance(one, str) else json.dumps(dataclasses.asdict(one)) for one in told)
+    return "\n".join(one if isinstance(one, str) else json.dumps(msgspec.structs.asdict(one)) for one in told)
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
 """What a snapshot says of itself: the balance of the books, readiness, warnings."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from router.core.accounts.books import ProcessBook
 from router.core.accounts.snapshot import Fault, LoadStatus, RedisStatus, document

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import threading
 import time
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ from typing import Annotated
 import msgspec
 import pytest
 import structlog
+from msgspec.structs import replace
 
 from router.engine.calling.plugin_processes import PluginProcesses
 from router.errors import GoneError, PartialError, PermanentError, Reason, SinkError, TransientError

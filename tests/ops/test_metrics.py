@@ -1,9 +1,9 @@
 """Metrics: what is counted, and what a scrape reads, by the client library's own parser."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client.openmetrics import parser as strict
 from prometheus_client.parser import text_string_to_metric_families
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -75,8 +74,7 @@ return {full, old}
 _FIELDS = tuple(name for name in DeadLetter.__struct_fields__ if name != "written")
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(msgspec.Struct, frozen=True):
     """The bounds of the stream of dead letters, and of the letters that wait in memory.
 
     `max_events` is the largest number of letters in the stream, and `max_age` their largest age in seconds.

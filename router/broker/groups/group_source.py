@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+import msgspec
 import structlog
 from redis import exceptions as failures
 
@@ -35,8 +35,7 @@ LOST = ("NOGROUP", "UNBLOCKED")
 """The beginnings of the server's errors for a lost group or stream."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceTiming:
+class SourceTiming(msgspec.Struct, frozen=True):
     """The timing of a source's connection, in seconds."""
 
     block: float = 0.5
@@ -54,8 +53,7 @@ class SourceTiming:
     """The time that `stop` waits for the read under way, and `close` for the last acknowledgements."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceHost:
+class SourceHost(msgspec.Struct, frozen=True, kw_only=True):
     """The environment of a source: callbacks and objects that it shares with the router.
 
     `start` tries to connect for `connect_timeout` seconds, or without limit if it is None. It calls `waiting` with the reason
@@ -66,11 +64,11 @@ class SourceHost:
     clock: Clock
     connect_timeout: float | None = 10.0
     waiting: Callable[[str], None] | None = None
-    isolation: CrashIsolation = field(default_factory=CrashIsolation)
-    book: SourceBook = field(default_factory=SourceBook)
+    isolation: CrashIsolation = msgspec.field(default_factory=CrashIsolation)
+    book: SourceBook = msgspec.field(default_factory=SourceBook)
     heartbeat: Heartbeat | None = None
     """The heartbeat on this source's server, if that is not the router's own; it notices another router of the same name."""
-    timing: SourceTiming = field(default_factory=SourceTiming)
+    timing: SourceTiming = msgspec.field(default_factory=SourceTiming)
 
 
 class Work(Protocol):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
 from structlog.stdlib import BoundLogger
 
 from router.broker.groups.in_flight import Entry, InFlight, Names
@@ -51,8 +51,7 @@ class Loss(StrEnum):
     GROUP = "the consumer group"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Membership:
+class Membership(msgspec.Struct, frozen=True, kw_only=True):
     """The membership of a source in the consumer group of its streams."""
 
     group: str

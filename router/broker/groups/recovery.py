@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from router.broker.groups.crash_isolation import CrashIsolation, before
 from router.broker.groups.entry_batches import EntryBatches
@@ -19,8 +20,7 @@ from router.core.delivery import claims
 from router.core.delivery.claims import ClaimBatch, Pending
 
 
-@dataclass(slots=True)
-class _Look:
+class _Look(msgspec.Struct):
     """The result of one check of a stream's pending entries: their state, and how many were taken."""
 
     pending: PendingEntries

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+import msgspec
 from structlog.stdlib import BoundLogger
 
 from router.broker.groups.group_reader import GroupReader
@@ -31,8 +31,7 @@ COMMANDS = (
 """The commands of a list source, for the rights of its user."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListOptions:
+class ListOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of a list source."""
 
     keys: Sequence[str]

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
+import msgspec
 import structlog
 
 from router.broker.pubsub.dialer import Dialer
@@ -30,8 +30,7 @@ from router.events import text
 log = structlog.stdlib.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(msgspec.Struct, frozen=True):
     """The intervals and limits of a source's connection, in seconds."""
 
     ping_every: float = 1.0

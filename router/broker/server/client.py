@@ -12,10 +12,10 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import redis.exceptions as failures
 from redis.asyncio import ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
@@ -37,16 +37,18 @@ _TLS_FILES = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
 _NAMED_TLS_OPTIONS = frozenset(redis_url.TLS_OPTIONS) - {"ssl_password"}
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(msgspec.Struct, frozen=True):
     """A Redis server and how to log in there. Printing it shows no credential."""
 
     shown: str
     """The address without credentials."""
     client_name: str
     """The name of our connections in `CLIENT LIST`."""
-    connection_class: type[AbstractConnection] = field(repr=False)
-    options: Mapping[str, Any] = field(repr=False)
+    connection_class: type[AbstractConnection]
+    options: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return f"Server({self.shown!r}, {self.client_name!r})"
 
     def connection(self) -> AbstractConnection:
         """Return a redis-py connection that is not open yet. The connection uses RESP2."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
+import msgspec
 from redis import exceptions as failures
 
 from router.broker.server import client
@@ -21,8 +21,7 @@ def _silence(**_fields: object) -> None:
     """Log nothing."""
 
 
-@dataclass(slots=True)
-class _Failing:
+class _Failing(msgspec.Struct):
     """A task whose last attempt failed."""
 
     backoff: Backoff

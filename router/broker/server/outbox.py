@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
+
+import msgspec
 
 from router.broker.server.client import Server
 from router.broker.server.health import Health
@@ -38,8 +39,7 @@ class Cargo(Protocol):
         """Handle the script's answer to the last batch; return whether to send that batch again."""
 
 
-@dataclass(slots=True)
-class Buffer:
+class Buffer(msgspec.Struct):
     """The limit in bytes for items that wait while Redis is unavailable, and the bytes used."""
 
     limit: int

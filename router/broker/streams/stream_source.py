@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from router.broker.groups.entry_batches import EntryBatches
 from router.broker.groups.group_reader import GroupReader, NewEntries
@@ -15,8 +14,7 @@ from router.broker.server.client import Server
 from router.broker.server.link import Link
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamOptions(Membership):
+class StreamOptions(Membership, frozen=True, kw_only=True):
     """The options of a stream source."""
 
     streams: Sequence[str]

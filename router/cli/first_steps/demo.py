@@ -12,11 +12,11 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from router.errors import Exit, RouterError
 
@@ -49,8 +49,7 @@ deliver: print                     # shows who would get what, sends nothing
 """The configuration of the tour. No line is longer than 80 columns, the width of a small terminal."""
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True):
     """An event to publish, and the output of the daemon to wait for: on stdout, in the log, or in the audit file."""
 
     title: str

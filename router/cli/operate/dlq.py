@@ -6,11 +6,11 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from router.broker.dead_letters.dead_letter_store import Kept, LetterStore
 from router.cli.common import json_option, of_running, print_json, redis_url, tell
@@ -43,8 +43,7 @@ def dlq() -> None:
     """Show, replay or remove dead letters: the stored records of events and deliveries that could not be handled."""
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """The filter of letters that every command of the group takes."""
 
     options: dict[str, Any]
@@ -277,13 +276,12 @@ async def _tell_untaken(store: LetterStore) -> None:
 # Code shared by `replay` and `purge`.
 
 
-@dataclass
-class Chosen:
+class Chosen(msgspec.Struct):
     """The letters to replay or remove. Only a few fields of each are kept, because there may be many letters."""
 
-    letters: list[tuple[str, str, str, str | None]] = field(default_factory=list)
+    letters: list[tuple[str, str, str, str | None]] = msgspec.field(default_factory=list)
     """Entry, id, reason, sink."""
-    reasons: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = msgspec.field(default_factory=Counter)
     oldest: str = ""
     newest: str = ""
 

@@ -6,12 +6,12 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from router.broker.queues.queue_admin import Bounds, Due, Progress, QueueAdmin, Standing, State, claim_idle_of
 from router.broker.server import client
@@ -130,8 +130,7 @@ def _document(name: str, state: str, standing: Standing) -> dict[str, Any]:
 # move and dead-letter
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """The arguments of the two commands that take deliveries out of a queue."""
 
     name: str
@@ -261,8 +260,7 @@ def _maker(reason: Reason, why: str) -> Callable[[Event], DeadLetter]:
 # Code shared by `move` and `dead-letter`.
 
 
-@dataclass(frozen=True)
-class _Job:
+class _Job(msgspec.Struct, frozen=True):
     """The job of one of the two commands: the function that does the work, and the words for its messages."""
 
     verbs: tuple[str, str, str]

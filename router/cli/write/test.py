@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from router.cli.common import (
     config_option,
@@ -89,13 +89,12 @@ def test(
     return _code(reports)
 
 
-@dataclass
-class _Group:
+class _Group(msgspec.Struct):
     """The tests of one configuration: its own if `own` is true, and those in test files."""
 
     config: Path
     own: bool = False
-    files: list[CaseFile] = field(default_factory=list)
+    files: list[CaseFile] = msgspec.field(default_factory=list)
 
 
 def _loaded(files: Sequence[Path], env_file: Path | None) -> list[tuple[_Group, Loaded]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from router.errors import Reason
 from router.events import Outcome
@@ -19,12 +20,11 @@ OTHER = "other"
 """The name under which the drops of all other channels are counted."""
 
 
-@dataclass(slots=True)
-class SourceBook:
+class SourceBook(msgspec.Struct):
     """The events of one source: `received = rejected + unmatched + routed`."""
 
     received: int = 0
-    rejected: Counter[Reason] = field(default_factory=Counter)
+    rejected: Counter[Reason] = msgspec.field(default_factory=Counter)
     unmatched: int = 0
     routed: int = 0
     trimmed: int = 0
@@ -37,15 +37,13 @@ class SourceBook:
     """Events that failed a schema of mode `warn`. They are also counted as routed or unmatched."""
 
 
-@dataclass(slots=True, eq=False)
-class RouteBook:
+class RouteBook(msgspec.Struct, eq=False):
     """The events that one route took, including those whose deliveries were merged into another route's."""
 
     events: int = 0
 
 
-@dataclass(slots=True)
-class SinkBook:
+class SinkBook(msgspec.Struct):
     """The deliveries of one sink.
 
     A settled delivery is delivered, printed, dead-lettered, dropped, suppressed or handed over.
@@ -62,13 +60,13 @@ class SinkBook:
     delivered: int = 0
     printed: int = 0
     """Shown instead of sent, by the option `deliver`."""
-    dead_lettered: Counter[Reason] = field(default_factory=Counter)
-    dropped: Counter[Reason] = field(default_factory=Counter)
-    suppressed: Counter[Reason] = field(default_factory=Counter)
+    dead_lettered: Counter[Reason] = msgspec.field(default_factory=Counter)
+    dropped: Counter[Reason] = msgspec.field(default_factory=Counter)
+    suppressed: Counter[Reason] = msgspec.field(default_factory=Counter)
     handed_over: int = 0
     degraded: int = 0
     """Delivered with the JSON line in place of a text that could not be rendered; also counted in `delivered`."""
-    dropped_by_channel: Counter[str] = field(default_factory=Counter)
+    dropped_by_channel: Counter[str] = msgspec.field(default_factory=Counter)
     """Drops of the first `CHANNELS` channels; further channels and very long names are counted under `OTHER`."""
 
     def settle(self, number: int, outcome: Outcome, reason: Reason | None = None) -> None:
@@ -113,8 +111,7 @@ class SinkBook:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessBook:
+class ProcessBook(msgspec.Struct, frozen=True):
     """The deliveries made by one process, between its routes and its queues. The fields are those of `SinkBook`."""
 
     planned: int = 0
@@ -128,13 +125,12 @@ class ProcessBook:
         return self.planned - self.accepted - self.on_their_way - self.left
 
 
-@dataclass(slots=True)
-class Books:
+class Books(msgspec.Struct):
     """The books of one router."""
 
     sources: dict[str, SourceBook]
     sinks: dict[str, SinkBook]
-    routes: dict[str, RouteBook] = field(default_factory=dict)
+    routes: dict[str, RouteBook] = msgspec.field(default_factory=dict)
     """The routes in force, in their order."""
 
     def use_routes(self, ids: Iterable[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,8 +20,7 @@ from router.events import DeadLetter, Event
 _durations: TypeAdapter[float] = TypeAdapter(Duration)
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetterFilter:
+class DeadLetterFilter(msgspec.Struct, frozen=True):
     """Conditions that a letter must meet. An empty condition is met by all letters.
 
     The letter's sink must be one of `sinks`, its route one of `routes`, and so on; `channels` are names or globs.
@@ -37,7 +35,7 @@ class DeadLetterFilter:
     since: float | None = None
     until: float | None = None
     where: Expression | None = None
-    failures: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = msgspec.field(default_factory=Counter)
     """The number of letters for which `where` could not be evaluated, by the fault. These letters are not chosen."""
 
     def chosen(self, letters: Iterable[DeadLetter], now: float) -> list[bool]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from router.contracts import Sign
 
@@ -19,8 +20,7 @@ REMEMBERED = 1_000
 """The largest number of remembered blocked periods: more than an hour of them, with a check every few seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hang:
+class Hang(msgspec.Struct, frozen=True):
     """A component that hangs: its operation, and the seconds since it began, without those of a blocked event loop."""
 
     part: str

@@ -6,8 +6,10 @@ The admin side shows only values of a `Snapshot`. `engine.life.watch` makes snap
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
+
+import msgspec
+from msgspec.structs import asdict
 
 from router.core.accounts.books import ProcessBook
 from router.wording import counted
@@ -17,8 +19,7 @@ Counts = Mapping[str, int]
 """Numbers by reason, channel, sink or route."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceStatus:
+class SourceStatus(msgspec.Struct, frozen=True):
     """The state of a source: whether it receives events, and their outcomes in numbers."""
 
     type: str
@@ -52,24 +53,21 @@ class SourceStatus:
         return self.received - sum(self.rejected.values()) - self.unmatched - self.routed
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(msgspec.Struct, frozen=True):
     """The reason why a sink does not deliver, and the time at which it began to fail (seconds since the epoch)."""
 
     since: float
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """The time (seconds since the epoch) and the cause of a failed attempt that is followed by a retry."""
 
     at: float
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class SinkStatus:
+class SinkStatus(msgspec.Struct, frozen=True):
     """The state of a sink: its backlog, and the outcomes of its deliveries in numbers.
 
     `pending` counts all deliveries in the queue, including the `delayed` ones (which wait for a retry) and those in
@@ -117,8 +115,7 @@ class SinkStatus:
         return self.accepted - self.delivered - self.printed - self.handed_over - sum(reasons) - self.pending
 
 
-@dataclass(frozen=True, slots=True)
-class LookupStatus:
+class LookupStatus(msgspec.Struct, frozen=True):
     """The state of a lookup: whether its store answers, and its requests in numbers since the start or its last change.
 
     `hits` and `misses` count the keys that were in the cache and those that were not. `fetches` counts the calls of the
@@ -134,8 +131,7 @@ class LookupStatus:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class RedisStatus:
+class RedisStatus(msgspec.Struct, frozen=True):
     """The router's own Redis: its address without credentials, and the reason if it can't be used."""
 
     address: str
@@ -143,16 +139,14 @@ class RedisStatus:
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class LoadStatus:
+class LoadStatus(msgspec.Struct, frozen=True):
     """The time of the last successful load of a configuration (seconds since the epoch), and a later failure."""
 
     succeeded_at: float
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """A running router at one moment. `uptime` is in seconds."""
 
     version: str
@@ -165,15 +159,15 @@ class Snapshot:
     config: LoadStatus
     sources: Mapping[str, SourceStatus]
     sinks: Mapping[str, SinkStatus]
-    lookups: Mapping[str, LookupStatus] = field(default_factory=dict)
-    routes: Counts = field(default_factory=dict)
+    lookups: Mapping[str, LookupStatus] = msgspec.field(default_factory=dict)
+    routes: Counts = msgspec.field(default_factory=dict)
     """The number of events that each route in force took, in the order of the routes."""
-    process: ProcessBook = field(default_factory=ProcessBook)
-    notices: tuple[str, ...] = field(default=())
+    process: ProcessBook = msgspec.field(default_factory=ProcessBook)
+    notices: tuple[str, ...] = msgspec.field(default=())
     """Further warnings for the operator."""
-    orphaned: Counts = field(default_factory=dict)
+    orphaned: Counts = msgspec.field(default_factory=dict)
     """The number of deliveries in orphaned Redis queues, by the name of the missing sink."""
-    expression_failures: Counts = field(default_factory=dict)
+    expression_failures: Counts = msgspec.field(default_factory=dict)
     """The number of failed evaluations by the expression's path in the configuration, for expressions whose failure
     costs no delivery."""
     file: str = ""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from router.config.lookups import LookupConfig
 from router.core.lookups.lookup_key import LookupKey
 from router.plugin_contracts import LookupType
 
 
-@dataclass(frozen=True, slots=True)
-class LookupDefinition:
+class LookupDefinition(msgspec.Struct, frozen=True):
     """A lookup as configured."""
 
     name: str

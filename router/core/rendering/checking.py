@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 
+import msgspec
 from jinja2 import Environment, TemplateSyntaxError, meta, nodes
 
 from router.core.rendering.sandbox.environments import Sandbox
@@ -75,22 +75,20 @@ _PLAIN = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(msgspec.Struct, frozen=True):
     """A fault of a template: a message, and the line in the template (None if unknown)."""
 
     message: str
     line: int | None
 
 
-@dataclass(slots=True)
-class Source:
+class Source(msgspec.Struct):
     """A parsed template: its trees by file name (None for its own text) and the names that they use."""
 
-    trees: dict[str | None, nodes.Template] = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict)
+    trees: dict[str | None, nodes.Template] = msgspec.field(default_factory=dict)
+    texts: dict[str, str] = msgspec.field(default_factory=dict)
     names: frozenset[str] = frozenset()
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[Fault] = msgspec.field(default_factory=list)
 
     @property
     def tree(self) -> nodes.Template:

@@ -7,7 +7,6 @@ again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -36,8 +35,7 @@ from router.options import Addresses, Condition, Escape, Html, Json, Key, SinkOp
 _C = TypeVar("_C", bound=Compiled)
 
 
-@dataclass(frozen=True, slots=True)
-class TemplateFault:
+class TemplateFault(msgspec.Struct, frozen=True):
     """A fault in the templates of a sink's options.
 
     `path` leads from the options to the string (`("headers", "X-A")`). `line` counts from 1 within that string. It is

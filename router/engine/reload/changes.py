@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from router.config.models import Model, PubSubConfig, RouteConfig, SourceConfig
 from router.errors import ConfigError
@@ -17,8 +18,7 @@ _READ_BY_THE_PIPELINE = {"format", "id", "max_bytes"}
 _SUBSCRIPTIONS = {"channels", "patterns"}
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True):
     """The names that were added, removed, changed and kept, each in the order of its configuration."""
 
     added: tuple[str, ...] = ()
@@ -36,8 +36,7 @@ class Difference:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(msgspec.Struct, frozen=True):
     """The changes of a reload. The `switched` of the changed sources can change channels on their connection."""
 
     sources: Difference

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
 from router.contracts import Queue, Source, Switchable
@@ -44,8 +44,7 @@ Load = Callable[[], Loaded]
 """Reads the configuration again. Raises `ConfigError`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reloaded:
+class Reloaded(msgspec.Struct, frozen=True):
     """The result of a reload: the changes, or the problems for which it was refused."""
 
     changed: Mapping[str, Any] | None = None
@@ -59,17 +58,16 @@ class Reloaded:
         return self.changed is not None
 
 
-@dataclass(slots=True)
-class _Plan:
+class _Plan(msgspec.Struct):
     """A configuration whose parts are built and connected, but not in force yet."""
 
     loaded: Loaded
     changes: Changes
-    sinks: dict[str, SinkPart] = field(default_factory=dict)
-    new_sinks: dict[str, SinkPart] = field(default_factory=dict)
-    sources: dict[str, SourcePart] = field(default_factory=dict)
-    new_sources: dict[str, SourcePart] = field(default_factory=dict)
-    prepared: list[Switchable] = field(default_factory=list)
+    sinks: dict[str, SinkPart] = msgspec.field(default_factory=dict)
+    new_sinks: dict[str, SinkPart] = msgspec.field(default_factory=dict)
+    sources: dict[str, SourcePart] = msgspec.field(default_factory=dict)
+    new_sources: dict[str, SourcePart] = msgspec.field(default_factory=dict)
+    prepared: list[Switchable] = msgspec.field(default_factory=list)
     lookups: LookupSet = NO_LOOKUPS
 
 

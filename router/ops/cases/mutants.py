@@ -7,10 +7,10 @@ the changed part.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from router.config.cases import Case
 from router.config.models import RouteConfig

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping as MappingType
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from router.config.cases import Case
 from router.config.models import (
@@ -30,8 +31,7 @@ from router.ops.loading.reading.problems import Problems
 from router.plugin_loading.plugin_manager import Plugins
 
 
-@dataclass(slots=True)
-class Draft:
+class Draft(msgspec.Struct):
     """The merged tree of a configuration, and the parts that are checked so far."""
 
     root: Mapping
@@ -43,28 +43,28 @@ class Draft:
     secrets: set[str]
     unknown: MappingType[str, Problem]
     """The reason why a value is unknown, by the path of its placeholder."""
-    reader: TemplateReader = field(default_factory=TemplateReader)
-    redis: RedisConfig = field(default_factory=RedisConfig)
-    plugin_paths: PluginsConfig = field(default_factory=PluginsConfig)
+    reader: TemplateReader = msgspec.field(default_factory=TemplateReader)
+    redis: RedisConfig = msgspec.field(default_factory=RedisConfig)
+    plugin_paths: PluginsConfig = msgspec.field(default_factory=PluginsConfig)
     allow_commands: bool = False
-    sources: dict[str, SourceConfig] = field(default_factory=dict)
-    schemas: list[tuple[SchemaConfig, SchemaRule, Node]] = field(default_factory=list)
-    lookups: dict[str, CheckedLookup] = field(default_factory=dict)
-    sinks: dict[str, CheckedSink] = field(default_factory=dict)
-    routes: list[RouteConfig] = field(default_factory=list)
-    conditions: dict[str, Condition] = field(default_factory=dict)
+    sources: dict[str, SourceConfig] = msgspec.field(default_factory=dict)
+    schemas: list[tuple[SchemaConfig, SchemaRule, Node]] = msgspec.field(default_factory=list)
+    lookups: dict[str, CheckedLookup] = msgspec.field(default_factory=dict)
+    sinks: dict[str, CheckedSink] = msgspec.field(default_factory=dict)
+    routes: list[RouteConfig] = msgspec.field(default_factory=list)
+    conditions: dict[str, Condition] = msgspec.field(default_factory=dict)
     """The compiled `match` and `when` by route id."""
-    lookups_used: dict[tuple[str, str | None], frozenset[str]] = field(default_factory=dict)
+    lookups_used: dict[tuple[str, str | None], frozenset[str]] = msgspec.field(default_factory=dict)
     """The lookups that deliveries need, by (sink, route id). The route id is None for the sink's own options."""
-    places: dict[tuple[str, str | None], Mapping] = field(default_factory=dict)
+    places: dict[tuple[str, str | None], Mapping] = msgspec.field(default_factory=dict)
     """The options of (sink, route) for routes that override some."""
     unmatched: Literal["drop", "dead-letter"] | list[RouteSink] = "drop"
     deliver: Literal["send", "print"] | DeliverOnly = "send"
     timezone: str = "UTC"
-    dead_letters: DeadLettersConfig = field(default_factory=DeadLettersConfig)
-    admin: AdminConfig = field(default_factory=AdminConfig)
-    shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)
-    cases: list[Case] = field(default_factory=list)
+    dead_letters: DeadLettersConfig = msgspec.field(default_factory=DeadLettersConfig)
+    admin: AdminConfig = msgspec.field(default_factory=AdminConfig)
+    shutdown: ShutdownConfig = msgspec.field(default_factory=ShutdownConfig)
+    cases: list[Case] = msgspec.field(default_factory=list)
 
     def entries(self, section: str) -> dict[str, Entry]:
         """Return the entries of a section; empty if it is not a mapping."""

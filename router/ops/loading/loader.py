@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping as MappingType
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from router.config.cases import Case
 from router.config.lookups import LOOKUPS, LookupKeys, PluginLookupConfig
@@ -57,8 +58,7 @@ from router.plugin_contracts import SinkType
 from router.plugin_loading.plugin_manager import Plugins, load_plugins
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """A valid configuration, and everything that was read for it."""
 
     path: Path

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from router.config.lookups import (
     LOOKUP_NAME,
@@ -31,8 +32,7 @@ _NO_SECRET = frozenset({"accept", "accept-language", "content-type", "user-agent
 """The headers of a request that hold no credential."""
 
 
-@dataclass(slots=True)
-class CheckedLookup:
+class CheckedLookup(msgspec.Struct):
     """A lookup under check: its keys, and its configuration if it is valid."""
 
     name: str

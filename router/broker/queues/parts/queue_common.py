@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+import msgspec
 import structlog
 
 from router.broker.groups.crash_isolation import CrashIsolation
@@ -32,8 +32,7 @@ MOVES = 100
 """The largest number of retries that one script call returns to the stream or defers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(msgspec.Struct, frozen=True):
     """The times of a Redis queue, in seconds. Tests use shorter ones."""
 
     block: float = 10.0
@@ -52,8 +51,7 @@ class Timing:
     longest_delay: float = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class QueueHost:
+class QueueHost(msgspec.Struct, frozen=True):
     """The objects that all Redis queues of one router share."""
 
     server: Server

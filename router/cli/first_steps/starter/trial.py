@@ -7,10 +7,11 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from router.cli.first_steps import samples, test_entry
 from router.cli.first_steps.starter import composing

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import msgspec
 from pydantic import BaseModel, SecretStr
 
 from router.config.models import HostKeys, SinkConfig, check_queue
@@ -37,8 +37,7 @@ _LEAST_PATH = 8  # characters; a shorter path may be an ordinary word
 _LEAST_PART = 16
 
 
-@dataclass(slots=True)
-class CheckedSink:
+class CheckedSink(msgspec.Struct):
     """A sink under check: its keys with the defaults merged in, its type, and its configuration if it is valid."""
 
     name: str
@@ -48,11 +47,10 @@ class CheckedSink:
     config: SinkConfig | None = None
 
 
-@dataclass(slots=True)
-class TemplateReader:
+class TemplateReader(msgspec.Struct):
     """The reader of `{file: NAME}` templates and their includes; remembers the names of all files read."""
 
-    files: set[Path] = field(default_factory=set)
+    files: set[Path] = msgspec.field(default_factory=set)
 
     def context(self, host: HostKeys | None = None) -> dict[str, Any]:
         """Return the validation context for an options model; with the host keys of the sink, if they are known."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from unicodedata import combining, east_asian_width
 from urllib.parse import unquote
+
+import msgspec
+from msgspec.structs import replace
 
 from router.errors import Problem
 from router.ops.loading.reading.nodes import Mark, Node, Scalar, scalars
@@ -39,8 +41,7 @@ _CREDENTIAL = re.compile(r"[\w-]{16,}")
 _MIXED = re.compile(r"(?=[\w-]*[0-9])(?=[\w-]*[a-z])(?=[\w-]*[A-Z])[\w-]{16,}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Value:
+class _Value(msgspec.Struct, frozen=True):
     """A value to hide, its replacement, and the scalar that holds it."""
 
     text: str
@@ -48,12 +49,11 @@ class _Value:
     at: Scalar | None
 
 
-@dataclass(slots=True)
-class Concealment:
+class Concealment(msgspec.Struct):
     """The values to hide in messages."""
 
-    _values: list[_Value] = field(default_factory=list)
-    secrets: list[Scalar] = field(default_factory=list)
+    _values: list[_Value] = msgspec.field(default_factory=list)
+    secrets: list[Scalar] = msgspec.field(default_factory=list)
     """The values of secret fields."""
     root: Node | None = None
     """The whole configuration, after it is read."""

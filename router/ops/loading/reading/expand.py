@@ -11,8 +11,9 @@ import re
 import shlex
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from router.files import UnreadableError, read_file
 from router.ops.loading.reading.nodes import Mark, Node, Scalar, SourceFile, quoted, scalars
@@ -30,14 +31,13 @@ _LARGEST = 1024**2
 _DEPTH = 10
 
 
-@dataclass(slots=True)
-class Expander:
+class Expander(msgspec.Struct):
     """Expands the `${…}` of scalars; `secrets` collects the values from files and credentials, `files` the paths of those files."""
 
     environ: Mapping[str, str]
     problems: Problems
-    secrets: set[str] = field(default_factory=set)
-    files: set[Path] = field(default_factory=set)
+    secrets: set[str] = msgspec.field(default_factory=set)
+    files: set[Path] = msgspec.field(default_factory=set)
 
     def tree(self, root: Node) -> None:
         """Expand every scalar of the tree in place."""
@@ -52,8 +52,7 @@ class Expander:
         scalar.default = run.default
 
 
-@dataclass(slots=True)
-class _Run:
+class _Run(msgspec.Struct):
     """The expansion of one scalar."""
 
     expander: Expander

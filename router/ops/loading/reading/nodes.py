@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 _WORD = re.compile(r"[A-Za-z0-9_*-]+")
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
@@ -21,8 +22,7 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+
 _SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
+class SourceFile(msgspec.Struct, frozen=True):
     """A file that was read: its name for messages, its path, and its lines."""
 
     name: str
@@ -39,8 +39,7 @@ class SourceFile:
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True):
     """A place in a file; line and column count from 1."""
 
     file: SourceFile
@@ -48,17 +47,18 @@ class Mark:
     column: int
 
 
-@dataclass(slots=True, eq=False)
-class Node:
+class _Marked(msgspec.Struct, eq=False):
+    mark: Mark
+
+
+class Node(_Marked, eq=False, kw_only=True):
     """The base of every node. `path` is set after files are merged. No more faults are reported for a `faulty` node."""
 
-    mark: Mark
-    path: str = field(default="", kw_only=True)
-    faulty: bool = field(default=False, kw_only=True)
+    path: str = ""
+    faulty: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class Scalar(Node):
+class Scalar(Node, eq=False):
     """A single value.
 
     `text` is the written text, with `${…}` unexpanded. `style` is None for a plain scalar, else the character that began
@@ -73,7 +73,7 @@ class Scalar(Node):
     cut: str | None = None
     expanded: bool = False
     default: bool = False
-    unset: list[str] = field(default_factory=list)
+    unset: list[str] = msgspec.field(default_factory=list)
     end: Mark | None = None
 
     @property
@@ -82,19 +82,16 @@ class Scalar(Node):
         return self.value is None and self.cut is None
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
+class Entry(_Marked, eq=False):
     """A key of a mapping: its own place, and the value."""
 
-    mark: Mark
     node: Node
 
 
-@dataclass(slots=True, eq=False)
-class Mapping(Node):
+class Mapping(Node, eq=False):
     """A mapping; keys are text and unique."""
 
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, Entry] = msgspec.field(default_factory=dict)
 
     def get(self, key: str) -> Node | None:
         """Return the value of a key, or None."""
@@ -102,11 +99,10 @@ class Mapping(Node):
         return entry.node if entry else None
 
 
-@dataclass(slots=True, eq=False)
-class Sequence(Node):
+class Sequence(Node, eq=False):
     """A list."""
 
-    items: list[Node] = field(default_factory=list)
+    items: list[Node] = msgspec.field(default_factory=list)
 
 
 def resolve(text: str) -> Any:

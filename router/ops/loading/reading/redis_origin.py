@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping as MappingType
-from dataclasses import dataclass
+
+import msgspec
 
 from router.ops.loading.reading.nodes import Entry, Mapping, Mark, Scalar, SourceFile, find
 
@@ -19,8 +20,7 @@ IMPLIED = f"${{{VARIABLE}:-{EMBEDDED}}}"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?:\}|:[-?])")
 
 
-@dataclass(frozen=True, slots=True)
-class RedisOrigin:
+class RedisOrigin(msgspec.Struct, frozen=True):
     """The origin of the URL of the router's own Redis."""
 
     variable: str | None = None

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from collections.abc import Mapping as MappingType
 from collections.abc import Sequence as SequenceType
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import msgspec
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -83,8 +83,7 @@ def data(node: Node) -> Any:
     return plain(node)
 
 
-@dataclass(frozen=True, slots=True)
-class _Fault:
+class _Fault(msgspec.Struct, frozen=True):
     """A pydantic error at its place: the node, the key below it, and the branch of the union."""
 
     error: ErrorDetails

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import yaml
 from yaml import Event, MarkedYAMLError, YAMLError
 
@@ -35,8 +35,7 @@ Slips = list[tuple[Slip, str]]
 """Slips with their paths."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
+class _Failure(msgspec.Struct, frozen=True):
     """The place where the parser stopped, and its message. Lines and columns count from 0."""
 
     lines: Sequence[str]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from router.ops.loading.reading.concealing import without_credentials
 from router.ops.loading.reading.nodes import child_path
@@ -45,8 +46,7 @@ NO_SPACE = "a space is missing after `:`"
 NO_DASH_SPACE = "a space is missing after `-`"
 
 
-@dataclass(frozen=True, slots=True)
-class Slip:
+class Slip(msgspec.Struct, frozen=True):
     """A common mistake: its place (from 1), explanation, and corrected line; `sure` if parsing may go on with that line."""
 
     line: int
@@ -56,8 +56,7 @@ class Slip:
     sure: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(msgspec.Struct, frozen=True):
     """An unquoted value on one line: its begin and end (from 0), and whether it is inside `{…}` or `[…]`."""
 
     start: int
