@@ -246,10 +246,10 @@ class Simulator:
             tuple(self._deliver(event, target, others, now) for target, others in deliveries),
         )
 
-    def letter(self, letter: DeadLetter, now: float) -> Simulation:
-        """Simulate the replay of a dead letter: of one delivery, or of an event that no sink got."""
+    def replay(self, letter: DeadLetter, now: float) -> Simulation:
+        """Simulate the replay of a dead letter: of its delivery, or of its event if the letter has no sink."""
         if letter.sink is None:
-            return self.whole(letter, now)
+            return self.from_start(letter, now)
         event = delivery_of(letter)
         config = self._config.sources.get(letter.source)
         target = Target(letter.route or "", letter.sink)
@@ -263,8 +263,8 @@ class Simulator:
         event = msgspec.structs.replace(event, format=payload_format)
         return _single(event, self._deliver(event, target, (), now))
 
-    def whole(self, letter: DeadLetter, now: float) -> Simulation:
-        """Simulate the event of a dead letter from the start, as if its source received it now."""
+    def from_start(self, letter: DeadLetter, now: float) -> Simulation:
+        """Simulate the event of a dead letter from the start, as if its source received it at `now`."""
         event = msgspec.structs.replace(delivery_of(letter), route="", sink="", address=None, _fallback=False)
         config = self._config.sources.get(letter.source)
         if config is None:

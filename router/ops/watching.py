@@ -12,10 +12,10 @@ from pathlib import Path
 from router.files import UnreadableError, read_file
 
 PATIENCE = 1000
-"""Milliseconds after which `stirred` yields even without a change, because the set of files may have grown."""
+"""Milliseconds after which `possible_changes` yields even without a change, because the set of files may have grown."""
 
 QUIET = 100
-"""Milliseconds without a further change before `stirred` yields, so that a program may finish writing several files."""
+"""Milliseconds without a further change before `possible_changes` yields, so that a program may finish writing several files."""
 
 State = tuple[int, int, int] | None
 """The state of a file by which a change is noticed: modification time, size, inode; None if the file is missing."""
@@ -50,7 +50,7 @@ def _state(file: Path) -> State:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-async def stirred(files: Callable[[], Iterable[Path]]) -> AsyncIterator[None]:
+async def possible_changes(files: Callable[[], Iterable[Path]]) -> AsyncIterator[None]:
     """Yield when a file may have changed, and every `PATIENCE` milliseconds. `files` is called again for each yield."""
     from watchfiles import awatch  # noqa: PLC0415  # an extra
 

@@ -189,7 +189,7 @@ async def test_what_is_over_while_the_group_is_made_anew_is_not_taken_for_unfini
 async def test_where_others_read_too_it_is_known_all_the_time_how_far_the_group_has_come(
     redis_server, desk, clock, monkeypatch
 ):
-    monkeypatch.setattr("router.broker.groups.group_reader.GLANCE", 0.05)
+    monkeypatch.setattr("router.broker.groups.group_reader.CHECK_EVERY", 0.05)
     monkeypatch.setattr("router.core.delivery.claims.LOOK_AT_LEAST_EVERY", 1000.0)
     url, other = redis_server.url, Desk()
     async with (

@@ -296,7 +296,7 @@ async def test_the_servers_own_counts_give_what_is_lost_whatever_happens_in_betw
         other.xtrim("s", maxlen=chance.randrange(20), approximate=False)
         left = other.xlen("s") if seed % 2 else 0
         await group.make(stream)
-        added, read, counted = left, 0, await group.look(stream)
+        added, read, counted = left, 0, await group.check_progress(stream)
         for _ in range(150):
             act = chance.choice(["add", "add", "read", "read", "trim", "look"])
             number = chance.randrange(1, 12)
@@ -307,7 +307,7 @@ async def test_the_servers_own_counts_give_what_is_lost_whatever_happens_in_betw
             elif act == "trim":
                 other.xtrim("s", maxlen=number, approximate=False)
             elif act == "look":
-                counted += await group.look(stream)
+                counted += await group.check_progress(stream)
             else:
                 answer = await link.call("XREADGROUP", "GROUP", "g", "me", "COUNT", number, "STREAMS", "s", ">")
                 got = len(answer[0][1]) if answer else 0
@@ -316,7 +316,7 @@ async def test_the_servers_own_counts_give_what_is_lost_whatever_happens_in_betw
         answer = await link.call("XREADGROUP", "GROUP", "g", "me", "STREAMS", "s", ">")
         read += len(answer[0][1]) if answer else 0
         stream.progress.delivered += len(answer[0][1]) if answer else 0
-        counted += await group.look(stream)
+        counted += await group.check_progress(stream)
         assert (read + counted, stream.progress.exact) == (added, True)
         assert other.xinfo_groups("s")[0]["lag"] == 0, "what is gone is not called unread for ever"
     await link.close()

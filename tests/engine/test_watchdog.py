@@ -11,7 +11,7 @@ from router.broker.pubsub.pubsub_source import PubSubSource
 from router.broker.server.client import server
 from router.broker.server.link import COMMAND, Link
 from router.contracts import Sign
-from router.core.accounts.liveness import Judge
+from router.core.accounts.liveness import HangDetector
 from router.engine.calling.slots import Slots
 from router.engine.clock import SystemClock
 from router.engine.life.watchdog import Watchdog
@@ -195,13 +195,13 @@ async def test_a_server_that_does_not_answer_or_is_away_is_no_hang(start_server,
         await source.start()
     running = [asyncio.create_task(source.run()) for source in sources]
     line.put(make_event())
-    judge, seen = Judge(), set()
+    detector, seen = HangDetector(), set()
 
     def none_hangs():
         signs = [sign for source in sources for sign in source.signs()]
         signs += [*line.queue.signs(), *line.enqueuer.signs()]
         seen.update(sign.part for sign in signs if sign.since is not None)
-        return not judge.look(signs, time.monotonic())
+        return not detector.check(signs, time.monotonic())
 
     await stays(none_hangs, 2.0)
     assert {"source web", "source billing", "source in", "queue of s"} <= seen
@@ -221,7 +221,7 @@ async def test_a_server_that_does_not_answer_or_is_away_is_no_hang(start_server,
 
 
 def hangs(one, *, after=0.0):
-    return Judge().look(one.worker.signs(), time.monotonic() + after)
+    return HangDetector().check(one.worker.signs(), time.monotonic() + after)
 
 
 async def test_a_sink_that_fails_or_is_late_or_waits_does_not_hang():
@@ -259,8 +259,8 @@ async def test_a_call_that_nobody_ends_hangs(monkeypatch):
     async with bench(late, timeout="100ms") as one:
         one.put(make_event())
         (due,) = await until(lambda: [sign.since for sign in one.worker.signs() if sign.since is not None])
-        assert Judge().look(one.worker.signs(), due + 10) == ()
-        (hang,) = Judge().look(one.worker.signs(), due + 10.1)
+        assert HangDetector().check(one.worker.signs(), due + 10) == ()
+        (hang,) = HangDetector().check(one.worker.signs(), due + 10.1)
         assert (hang.part, hang.doing) == ("sink s", "a call exceeds its timeout and can't be ended")
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from redis import exceptions as failures
 
-from router.broker.groups.group_scripts import CLAIM, LAST_ID, LOOK, SWEEP
+from router.broker.groups.group_scripts import CLAIM, LAST_ID, PROGRESS, SWEEP
 from router.broker.groups.group_stream import Loss, Membership, Stream
 from router.broker.groups.pending import PAGE, PendingEntries
 from router.broker.server.link import Link, Script, Word
 from router.core.delivery import claims, trimming
-from router.core.delivery.trimming import Look
+from router.core.delivery.trimming import GroupState
 
 
 class Refused(Exception):  # noqa: N818  # callers turn it into a ConfigError
@@ -66,7 +66,7 @@ class Group:
             stream.progress.last = stream.progress.group_last = found
         stream.progress.added = (await self._about(stream) or {}).get(b"entries-added")
         if made:
-            await self._look(stream, made=True)
+            await self._state(stream, made=True)
 
     async def _create(self, stream: Stream, after: str | bytes) -> bool:
         """Create the group; return False if it exists, because another router was quicker."""
@@ -115,9 +115,9 @@ class Group:
             stream.forget()
         after = b"0" if lost is Loss.STREAM else self._resume(stream)
         made = await self._create(stream, after)
-        progress.look = await self._look(stream, made=True) if made else None
+        progress.state = await self._state(stream, made=True) if made else None
         progress.delivered, progress.arrived = 0, 0
-        if progress.look is not None and progress.look.gap and lost is Loss.GROUP:
+        if progress.state is not None and progress.state.gap and lost is Loss.GROUP:
             progress.exact = False  # entries trimmed while there was no group are in no count
         progress.added = None if about is None else about.get(b"entries-added")
         return lost
@@ -163,22 +163,22 @@ class Group:
                 return None
             raise
 
-    async def look(self, stream: Stream) -> int:
+    async def check_progress(self, stream: Stream) -> int:
         """Remember the progress of the group in case it is lost, and count the entries that were trimmed unread.
 
         Returns the number of entries trimmed since the last call.
         """
         progress = stream.progress
-        look = await self._look(stream)
-        if look is None:
+        state = await self._state(stream)
+        if state is None:
             return 0  # the group is lost meanwhile: the next read will notice
-        read = progress.read_until(look)
-        number, exact = trimming.unread(progress.look, look, read)
-        passed = trimming.passed(progress.look, look, read, number)
-        progress.looked(look._replace(passed=passed), exact=exact)
+        read = progress.read_until(state)
+        number, exact = trimming.lost_unread(progress.state, state, read)
+        passed = trimming.passed_entries(progress.state, state, read, number)
+        progress.checked(state._replace(passed=passed), exact=exact)
         return number
 
-    async def _look(self, stream: Stream, *, made: bool = False) -> Look | None:
+    async def _state(self, stream: Stream, *, made: bool = False) -> GroupState | None:
         if stream.names.own:
             return None  # no producer trims this stream
         answer = await self._ask(stream, made=made, trusted="")
@@ -191,7 +191,7 @@ class Group:
         if compared and not stream.progress.witnessed:
             await self._link.script(await self._witness(stream), [stream.name], ())
             stream.progress.witnessed = True
-        return Look(
+        return GroupState(
             last,
             lowest,
             bool(peers),
@@ -210,7 +210,7 @@ class Group:
     async def _ask(self, stream: Stream, *, made: bool, trusted: int | str) -> list[Any]:
         most = 0 if stream.progress.witnessed else PAGE
         words = (self._group, self._consumer, self._idle, int(made), trusted, most)
-        answer: list[Any] = await self._link.script(LOOK, [stream.name], words)
+        answer: list[Any] = await self._link.script(PROGRESS, [stream.name], words)
         return answer
 
     async def _is_witnessed(self, stream: Stream) -> bool:

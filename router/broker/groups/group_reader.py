@@ -15,7 +15,7 @@ from router.broker.groups.crash_isolation import CrashIsolation
 from router.broker.groups.entry_batches import EntryBatches
 from router.broker.groups.group import Group
 from router.broker.groups.group_scripts import LAST_ID
-from router.broker.groups.group_stream import UNREAD, Membership, Room, Stream, Trimmed
+from router.broker.groups.group_stream import UNREAD, Membership, Room, Stream, TrimmedEntries
 from router.broker.groups.in_flight import Entries
 from router.broker.groups.recovery import Recovery
 from router.broker.server.client import Server
@@ -24,7 +24,7 @@ from router.contracts import Clock
 from router.core.accounts.books import SourceBook
 from router.core.delivery import claims
 
-GLANCE = 1.0
+CHECK_EVERY = 1.0
 """Seconds between two checks of a group's progress.
 
 If the group is lost while other routers read with it, the entries since the last check are delivered again. The check also
@@ -142,7 +142,7 @@ class GroupReader:
         log: BoundLogger,
     ) -> None:
         self.streams = streams
-        self.trimmed = Trimmed(streams, book, clock, log)
+        self.trimmed = TrimmedEntries(streams, book, clock, log)
         self.resets = 0
         """The number of times that a group or its stream was lost and created again."""
         self.stop = asyncio.Event()
@@ -165,7 +165,7 @@ class GroupReader:
             stop=self.stop,
         )
         for in_flight in all_in_flight:
-            in_flight.awake, in_flight.undisputed = self.stirred, self._undisputed
+            in_flight.on_complete, in_flight.undisputed = self.entry_completed, self._undisputed
         self._new = new
         self._by_key = {stream.key: stream for stream in streams}
         self._batches = batches
@@ -173,7 +173,7 @@ class GroupReader:
         self._clock = clock
         self._log = log
         self._sweep_every = membership.sweep_every
-        self._next_look = self._next_glance = self._next_sweep = 0.0
+        self._next_maintenance = self._next_check = self._next_sweep = 0.0
 
     @property
     def fault(self) -> str | None:
@@ -185,7 +185,7 @@ class GroupReader:
         """The start of the command under way (`time.monotonic`), or None."""
         return min((since for since in (self._link.since, self._new.since) if since is not None), default=None)
 
-    def stirred(self) -> None:
+    def entry_completed(self) -> None:
         """Note that an entry is complete: acknowledge it, and use the room for another one."""
         self.acknowledger.wake()
         self._room.changed()
@@ -208,7 +208,7 @@ class GroupReader:
     async def end(self) -> None:
         """Stop reading: set `stop`, and end a wait for entries."""
         self.stop.set()
-        self.stirred()
+        self.entry_completed()
         await self._new.end()
 
     async def close(self) -> None:
@@ -228,22 +228,22 @@ class GroupReader:
         for stream in self.streams:
             await self._heal(stream)
             await self._new.try_reading(stream)
-            await self._look(stream)
+            await self._check(stream)
         answered()
         for stream in self.streams:
             await self._recovery.recover(stream)
         while not self.stop.is_set():
             now = self._clock.monotonic()
-            if now >= self._next_look:
-                await self._look_around(now)
-            elif now >= self._next_glance:
-                await self._glance(now)
+            if now >= self._next_maintenance:
+                await self._maintain(now)
+            elif now >= self._next_check:
+                await self._check_all(now)
             room = self._room.left()
             if room:
                 await self._read(room, now)
                 answered()
             else:
-                await self._room.wait(min(self._next_look, self._next_glance) - now)
+                await self._room.wait(min(self._next_maintenance, self._next_check) - now)
 
     async def _heal(self, stream: Stream) -> None:
         held = stream.in_flight.unsettled
@@ -260,20 +260,22 @@ class GroupReader:
             stream.progress.arrive(entries)
             self._batches.pass_on(stream, stream.in_flight.fresh(entries), Entries, now)
 
-    async def _look(self, stream: Stream) -> None:
-        self.trimmed.count(stream, await self.group.look(stream), UNREAD)
+    async def _check(self, stream: Stream) -> None:
+        """Check the progress of a group, and count the entries that it lost unread."""
+        self.trimmed.count(stream, await self.group.check_progress(stream), UNREAD)
 
-    async def _glance(self, now: float) -> None:
-        self._next_glance = now + GLANCE
+    async def _check_all(self, now: float) -> None:
+        """Check the progress of every group."""
+        self._next_check = now + CHECK_EVERY
         for stream in self.streams:
-            await self._look(stream)
+            await self._check(stream)
 
-    async def _look_around(self, now: float) -> None:
+    async def _maintain(self, now: float) -> None:
         """Check for trimmed entries, claim entries of dead routers, and delete the consumers of dead routers."""
-        self._next_look = now + claims.look_every(self.idle)
-        self._next_glance = now + GLANCE
+        self._next_maintenance = now + claims.look_every(self.idle)
+        self._next_check = now + CHECK_EVERY
         for stream in self.streams:
-            await self._look(stream)
+            await self._check(stream)
             taken = await self._recovery.recover(stream, self.idle) if self._room.left() else 0
             if taken:
                 self._log.warning(

@@ -116,7 +116,7 @@ return {found, gone}
 #  5 the number of entries lost unread         12 1 if they differ and `entries-read` is not correct
 #  6 `entries-read` before                     13 1 if they differ, nothing was changed, and the caller must find out
 #  7 `entries-read` now                           whether `entries-read` is correct
-LOOK = Script(
+PROGRESS = Script(
     _IDS
     + """
 local group

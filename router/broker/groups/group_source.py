@@ -170,7 +170,9 @@ class GroupSource:
         if not isinstance(other, GroupSource) or other.address != self.address:
             return
         for stream in self.streams:
-            stream.in_flight.elders += [each.in_flight for each in other.streams if each.names[:3] == stream.names[:3]]
+            stream.in_flight.predecessors += [
+                each.in_flight for each in other.streams if each.names[:3] == stream.names[:3]
+            ]
 
     # Its life.
 

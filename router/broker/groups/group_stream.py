@@ -16,7 +16,7 @@ from router.broker.server.link import Link
 from router.contracts import Clock
 from router.core.accounts.books import SourceBook
 from router.core.delivery.claims import parse
-from router.core.delivery.trimming import Look
+from router.core.delivery.trimming import GroupState
 from router.core.ids import LONGEST, portable
 from router.events import text
 
@@ -84,7 +84,7 @@ class Progress:
         """True if others read with the same group, at the last check."""
         self.added: int | None = None
         """The number of entries ever added to the stream; None if the server does not count them."""
-        self.look: Look | None = None
+        self.state: GroupState | None = None
         """The answer of the server at the last check."""
         self.delivered: int | None = 0
         """The number of entries delivered to us since then; None if some of them may not have arrived."""
@@ -108,7 +108,7 @@ class Progress:
         """Note that an answer with entries may be lost, and that the server may be another one now."""
         self.delivered, self.witnessed = None, False
 
-    def read_until(self, look: Look) -> int | None:
+    def read_until(self, look: GroupState) -> int | None:
         """Return the number of entries that the group has read since the last check; None if unknown.
 
         If the last entry is ours, no answer is missing.
@@ -117,9 +117,9 @@ class Progress:
             return None
         return self.arrived if self.delivered is None and look.last == self.last else self.delivered
 
-    def looked(self, look: Look, *, exact: bool) -> None:
+    def checked(self, look: GroupState, *, exact: bool) -> None:
         """Store the result of a check."""
-        self.look, self.delivered, self.arrived, self.exact = look, 0, 0, self.exact and exact
+        self.state, self.delivered, self.arrived, self.exact = look, 0, 0, self.exact and exact
         self.group_last, self.added, self.lowest, self.peers = look.last, look.added, look.lowest, look.peers
 
 
@@ -153,7 +153,7 @@ class Stream:
         self.in_flight.forget()
         progress = self.progress
         progress.last = progress.group_last = START
-        progress.lowest, progress.look, progress.delivered, progress.arrived = None, None, 0, 0
+        progress.lowest, progress.state, progress.delivered, progress.arrived = None, None, 0, 0
 
 
 class Room:
@@ -204,7 +204,7 @@ class Room:
             await self._changed.wait()
 
 
-class Trimmed:
+class TrimmedEntries:
     """The entries that were trimmed or deleted before they were delivered: counted in the book of the source, and logged."""
 
     def __init__(self, streams: Sequence[Stream], book: SourceBook, clock: Clock, log: BoundLogger) -> None:

@@ -32,13 +32,13 @@ class Names(NamedTuple):
 class InFlight:
     """The entries of one stream that were read and are not acknowledged.
 
-    `awake` is called when entries became complete, once per turn of the event loop. `undisputed` returns whether no other
+    `on_complete` is called when entries became complete, once per turn of the event loop. `undisputed` returns whether no other
     router can have claimed entries that were read or renewed at this time (monotonic seconds).
     """
 
     def __init__(self, names: Names) -> None:
         self.names = names
-        self.awake: Callable[[], None] = lambda: None
+        self.on_complete: Callable[[], None] = lambda: None
         self.undisputed: Callable[[float], bool] = lambda _since: False
         self.batches: set[Entries] = set()
         """The batches that have entries which are not complete."""
@@ -52,7 +52,7 @@ class InFlight:
         """Marks to be removed although their entry will not be acknowledged: its stream is gone."""
         self.returned: list[bytes] = []
         """Recovered entries whose attempts have returned: their delivery count is to be reset."""
-        self.elders: list[InFlight] = []
+        self.predecessors: list[InFlight] = []
         """The entries of the same stream that sources replaced by this one still have in flight."""
         self.orphans: list[bytes] = []
         """Entries in flight that a group which was created again will not deliver: they are to be made pending in it."""
@@ -60,7 +60,7 @@ class InFlight:
         """A group that was created again delivers entries up to this id again, and they may be in flight. None: it does not."""
         self.possibly_repeated = 0
         """The number of entries that this router completed and that another router may have delivered too."""
-        self._asleep = True
+        self._may_notify = True
 
     def mark(self, entry: bytes) -> bytes:
         """Return the field that marks an entry as enqueued. It names the group, because other groups may read the stream too."""
@@ -91,10 +91,10 @@ class InFlight:
     def all(self) -> set[bytes]:
         """Return all entries that are not acknowledged, also of replaced sources. Call it when these have stopped reading."""
         in_flight = {*self.open(), *self.done, *self.sent}
-        for elder in list(self.elders):
-            left = {*elder.open(), *elder.done, *elder.sent}
+        for predecessor in list(self.predecessors):
+            left = {*predecessor.open(), *predecessor.done, *predecessor.sent}
             if not left:
-                self.elders.remove(elder)
+                self.predecessors.remove(predecessor)
             in_flight |= left
         return in_flight
 
@@ -124,32 +124,32 @@ class InFlight:
         `last` is the last entry that was delivered to this router.
         """
         self.orphans = []
-        for in_flight in (self, *self.elders):
+        for in_flight in (self, *self.predecessors):
             self.orphans += [one for one in in_flight.open() if parse(one) <= parse(begins)]
         self.replayed = last if parse(begins) < parse(last) else None
 
     def adopted(self, number: int) -> None:
         """Note that the first `number` orphans are pending. Acknowledge those again that were completed in the meantime."""
         chunk, self.orphans = self.orphans[:number], self.orphans[number:]
-        still = {one for in_flight in (self, *self.elders) for one in in_flight.open()}
+        still = {one for in_flight in (self, *self.predecessors) for one in in_flight.open()}
         over = [one for one in chunk if one not in still]
         if over:
             self.complete(over)
 
-    def stir(self) -> None:
-        """Call `awake` in the next turn of the event loop, because an entry is complete."""
-        if self._asleep:
-            self._asleep = False
-            asyncio.get_running_loop().call_soon(self._stirred)
+    def notify(self) -> None:
+        """Call `on_complete` in the next turn of the event loop, because an entry is complete."""
+        if self._may_notify:
+            self._may_notify = False
+            asyncio.get_running_loop().call_soon(self._notified)
 
     def complete(self, ids: Iterable[bytes]) -> None:
         """Have these entries acknowledged: all their deliveries are settled or stored."""
         self.done += ids
-        self.stir()
+        self.notify()
 
-    def _stirred(self) -> None:
-        self._asleep = True
-        self.awake()
+    def _notified(self) -> None:
+        self._may_notify = True
+        self.on_complete()
 
 
 class Entries:
@@ -259,7 +259,7 @@ class Entries:
         self.ids[position] = b""
         if not self._ledger.left:
             in_flight.batches.discard(self)
-        in_flight.stir()
+        in_flight.notify()
 
 
 class Recovered(Entries):
@@ -299,7 +299,7 @@ class Recovered(Entries):
         self._untried[position] -= 1
         if not self._untried[position] and self._in_flight is not None and self.ids[position]:
             self._in_flight.returned.append(self.ids[position])
-            self._in_flight.stir()
+            self._in_flight.notify()
         self._look()
 
     def _look(self) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from router.broker.groups.crash_isolation import CrashIsolation, before
 from router.broker.groups.entry_batches import EntryBatches
-from router.broker.groups.group_stream import UNFINISHED, Membership, Room, Stream, Trimmed
+from router.broker.groups.group_stream import UNFINISHED, Membership, Room, Stream, TrimmedEntries
 from router.broker.groups.in_flight import Entry, Recovered
 from router.broker.groups.pending import PendingEntries
 from router.broker.server.link import Link
@@ -41,7 +41,7 @@ class Recovery:
         link: Link,
         room: Room,
         batches: EntryBatches,
-        trimmed: Trimmed,
+        trimmed: TrimmedEntries,
         isolation: CrashIsolation,
         *,
         membership: Membership,
@@ -138,7 +138,7 @@ class Recovery:
                 if self._stuck:
                     # The process lives, so the entry is not poison, whatever it waits for.
                     look.stream.in_flight.returned += entries.ids
-                    look.stream.in_flight.stir()
+                    look.stream.in_flight.notify()
                 await self._within(self._room.known())
 
     async def _take(self, look: _Look, pending: Sequence[Pending], *, count: bool = True) -> Recovered | None:

@@ -227,7 +227,7 @@ class ItemMover:
         keys: list[str | bytes] = [stream.list, stream.landing, stream.key]
         words: list[Word] = [stream.names.group, stream.names.consumer, room, MOST_BYTES, PAYLOAD]
         fault, more, entries = await self._link.script(MOVE, keys, words)
-        self._judge(each, answers.inner(text(fault)))
+        self._note_fault(each, answers.inner(text(fault)))
         each.ready = bool(more or fault)
         return [(entry[0], entry[1]) for entry in entries]
 
@@ -265,7 +265,7 @@ class ItemMover:
             said = answers.said(error)
             if not said.startswith("WRONGTYPE"):
                 raise
-            self._judge(each, said)
+            self._note_fault(each, said)
 
     async def _pause(self, seconds: float | None) -> None:
         """Wait for so many seconds, or until the end is requested."""
@@ -275,7 +275,7 @@ class ItemMover:
                 async with asyncio.timeout(BLOCK if seconds is None else seconds):
                     await self._woken.wait()
 
-    def _judge(self, each: _List, fault: str) -> None:
+    def _note_fault(self, each: _List, fault: str) -> None:
         """Remember the server's error for a list, or that there is none; log a change."""
         if fault:
             fault = f"{fault} (the list {each.stream.list!r})"

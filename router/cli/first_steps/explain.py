@@ -87,7 +87,7 @@ def explain(
     if letter_id is not None:
         if payload is not None or channel is not None or source is not None:
             raise click.UsageError("--dlq names the whole event: leave out PAYLOAD, --channel and --source")
-        loaded, simulated = _letter(letter_id, config, env_file, instance, whole=as_test)
+        loaded, simulated = _letter(letter_id, config, env_file, instance, from_start=as_test)
     else:
         assert payload is not None
         assert channel is not None
@@ -134,11 +134,11 @@ def _payload(loaded: Loaded, channel: str, source: str | None, raw: bytes) -> Si
 
 
 def _letter(
-    letter_id: str, config: Path | None, env_file: Path | None, instance: str, *, whole: bool
+    letter_id: str, config: Path | None, env_file: Path | None, instance: str, *, from_start: bool
 ) -> tuple[Loaded, Simulated]:
     """Read a dead letter; return the configuration, and the simulation of its replay now.
 
-    With `whole`, simulate instead its event from the start, at the time when the event was received.
+    With `from_start`, simulate instead its event from the start, at the time when the event was received.
     """
     from router.cli.operate.dead_letter_views import hiding
     from router.cli.operate.dlq import found, readable
@@ -148,10 +148,10 @@ def _letter(
     loaded = configuration(config, env_file, instance)
     kept = asyncio.run(found(letter_id, loaded))
     letter = readable(kept)
-    if whole:
+    if from_start:
         came = received_at(letter).timestamp()
-        return loaded, lambda simulator: simulator.whole(letter, came)
+        return loaded, lambda simulator: simulator.from_start(letter, came)
     told = hiding(loaded.secrets)(kept).letter
     tell(f"note: the reason of this dead letter is {told.reason}: {brief(told)}; its replay now would do this:", "note")
     now = time.time()
-    return loaded, lambda simulator: simulator.letter(letter, now)
+    return loaded, lambda simulator: simulator.replay(letter, now)

@@ -167,7 +167,7 @@ async def show(letter_id: str, *, loaded: Loaded, as_json: bool, as_test: bool) 
         from router.ops.simulation import Simulator
 
         letter = readable(kept)
-        print_test(Simulator(loaded).whole(letter, received_at(letter).timestamp()), {})
+        print_test(Simulator(loaded).from_start(letter, received_at(letter).timestamp()), {})
         return Exit.OK
     kept = views.hiding(loaded.secrets)(kept)
     if as_json:

@@ -31,7 +31,7 @@ class Hang(msgspec.Struct, frozen=True):
         return f"{self.part}: {self.doing}, for {self.seconds:.0f} s"
 
 
-class Judge:
+class HangDetector:
     """The checker that finds hanging components at intervals. All times are monotonic seconds.
 
     While the event loop is blocked, no component can make progress. This time is not counted as a hang.
@@ -41,7 +41,7 @@ class Judge:
         self._standstills: deque[tuple[float, float]] = deque(maxlen=REMEMBERED)
         self._ended: dict[tuple[str, str], float] = {}
 
-    def look(self, signs: Iterable[Sign], now: float, *, late: float = 0.0) -> tuple[Hang, ...]:
+    def check(self, signs: Iterable[Sign], now: float, *, late: float = 0.0) -> tuple[Hang, ...]:
         """Return the components that hang. `late` is the delay of this check in seconds."""
         if late > STANDSTILL:
             self._standstills.append((now, late))

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from router.core.delivery.claims import parse
 
 
-class Look(NamedTuple):
-    """A server's answer about a group and its stream at one moment."""
+class GroupState(NamedTuple):
+    """The state of a group and its stream at one moment, from an answer of the server."""
 
     last: bytes
     """The last entry delivered to the group."""
@@ -19,7 +19,7 @@ class Look(NamedTuple):
     added: int | None
     """The number of entries ever added to the stream; None for a server without this counter (Redis 6.2)."""
     missed: int
-    """The number of entries lost unread by the server's counters. The same script corrects the counters."""
+    """The number of entries lost unread, by the server's counters. The script that asks for it also corrects the counters."""
     read: int | None
     """The server's count of entries read by the group; None if the server did not know it."""
     counted: int | None
@@ -38,15 +38,15 @@ class Look(NamedTuple):
     """The number of entries that the group has read or missed, if it is known without `read`."""
 
 
-def unread(before: Look | None, now: Look, read: int | None) -> tuple[int, bool]:
-    """Return the number of entries lost unread between two looks, and whether it is exact (else a lower bound).
+def lost_unread(before: GroupState | None, now: GroupState, read: int | None) -> tuple[int, bool]:
+    """Return the number of entries lost unread between two checks, and whether it is exact (else a lower bound).
 
-    `before` is None at the first look. `read` is the number of entries delivered to the group in between; None if it is
+    `before` is None at the first check. `read` is the number of entries delivered to the group in between; None if it is
     unknown, because peers read too or an answer was lost. Valkey counts skipped entries as read, so only a comparison
     with `read` shows that they were lost.
     """
     deleted = now.deleted or b"0-0"
-    if now.doubt:
+    if now.doubt:  # the server's count of reads is wrong, so only our own count can show losses
         if before is None or before.passed is None or read is None or now.counted is None:
             return 0, False
         return max(0, now.counted - before.passed - read), not _after(deleted, before.last)
@@ -55,17 +55,18 @@ def unread(before: Look | None, now: Look, read: int | None) -> tuple[int, bool]
             deleted, now.last
         )
     number, exact = now.missed, now.added is not None and not (now.gap and now.read is None)
+    # The server counts more reads than were delivered: it has counted skipped entries as read.
     if read is not None and now.read is not None and before.counted is not None and now.read >= before.counted:
         number += max(0, now.read - before.counted - read)
     elif now.added != before.added and (now.oldest is None or _after(now.oldest, before.last)):
-        exact = False  # the entry after the earlier look's `last` was trimmed since, perhaps unread
+        exact = False  # the entry after `before.last` was trimmed since, perhaps unread
     return number, exact and not _after(deleted, before.last)
 
 
-def passed(before: Look | None, now: Look, read: int | None, missed: int) -> int | None:
-    """Return `Look.passed` for this look: the number of entries that the group has read or missed; None if unknown.
+def passed_entries(before: GroupState | None, now: GroupState, read: int | None, missed: int) -> int | None:
+    """Return `GroupState.passed` for this check: the number of entries that the group has read or missed; None if unknown.
 
-    `read` and `missed` are the numbers of entries read and missed since the look before.
+    `read` and `missed` are the numbers of entries read and missed since the check before.
     """
     if now.compared:
         return now.counted

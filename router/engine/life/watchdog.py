@@ -14,7 +14,7 @@ import structlog
 
 from router.broker.server.link import cancelled
 from router.contracts import Clock, Sign
-from router.core.accounts.liveness import Hang, Judge
+from router.core.accounts.liveness import Hang, HangDetector
 from router.engine.parts import Parts
 from router.events import timestamp
 from router.ops import systemd
@@ -45,7 +45,7 @@ class Watchdog:
         self._clock = clock
         self._asked = asked
         self._every = EVERY if asked is None else min(asked / SHARE, EVERY)
-        self._judge = Judge()
+        self._detector = HangDetector()
         self._hangs: dict[tuple[str, str], Hang] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -69,7 +69,7 @@ class Watchdog:
         while True:
             now = self._clock.monotonic()
             try:
-                self._log(self._judge.look(self._signs(), now, late=late))
+                self._log(self._detector.check(self._signs(), now, late=late))
             except Exception:
                 log.critical("the watchdog can't check the components, which is a fault of the router", exc_info=True)
                 raise

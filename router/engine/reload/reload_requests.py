@@ -12,7 +12,7 @@ from router.core.accounts.snapshot import LoadStatus
 from router.engine.reload.reloader import Reloaded, Reloader
 from router.errors import Problem
 from router.ops import systemd
-from router.ops.watching import State, states, stirred
+from router.ops.watching import State, possible_changes, states
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -53,7 +53,7 @@ class ReloadRequests:
         """Request a reload whenever a file of the configuration has changed."""
         reloader = self._reloader
         asked: Mapping[Path, State] | None = None
-        async for _ in stirred(lambda: reloader.files):
+        async for _ in possible_changes(lambda: reloader.files):
             now = states(reloader.files)
             if now not in (reloader.seen, asked):
                 asked = now
