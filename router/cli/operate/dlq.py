@@ -56,22 +56,14 @@ _OF = ("sink", "route", "reason", "channel", "source", "since", "until", "where"
 _several: dict[str, Any] = {"multiple": True, "metavar": "NAME"}
 _reasons = click.Choice(sorted(map(str, DEAD)))
 _FILTERS: tuple[Callable[[Any], Any], ...] = (
-    click.option(
-        "--sink", **_several, help="Only letters of this sink. This option, and --route to --source, may be repeated."
-    ),
+    click.option("--sink", **_several, help="Only letters of this sink. --sink to --source may be repeated."),
     click.option("--route", **_several, help="Only letters of this route."),
     click.option("--reason", multiple=True, type=_reasons, metavar="REASON", help="Only letters with this reason."),
     click.option("--channel", multiple=True, metavar="GLOB", help="Only letters whose channel matches."),
     click.option("--source", **_several, help="Only letters of this source."),
-    click.option(
-        "--since", metavar="TIME", help="Only letters since this time: 2h (ago), 3d, 2026-01-31, 2026-01-31T12:00:00Z."
-    ),
+    click.option("--since", metavar="TIME", help="Only letters since 2h (ago), 3d, 2026-01-31, 2026-01-31T12:00:00Z."),
     click.option("--until", metavar="TIME", help="Only letters before this time."),
-    click.option(
-        "--where",
-        metavar="EXPR",
-        help="Only letters that meet this expression: payload.user_id == 42 and not event.address",
-    ),
+    click.option("--where", metavar="EXPR", help="Only letters that meet payload.user_id == 42 and not event.address"),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N letters."),
     click.option("--newest", is_flag=True, help="Begin with the newest letter instead of the oldest."),
     json_option,
@@ -378,6 +370,8 @@ def _tell_failures(chosen: DeadLetterFilter) -> None:
 
 
 def _filter(options: dict[str, Any], loaded: Loaded, now: float) -> DeadLetterFilter:
+    """Return the filter for the options of a command. Raises `click.BadParameter` for an invalid value."""
+
     def at(name: str) -> float | None:
         try:
             return moment(options[name], now) if options[name] else None

@@ -368,9 +368,7 @@ class _Builder:
         text, fixed = self._meant(event)
         shown = (_TAG.match(line, event.start_mark.column) or [quoted(event.tag)])[0]
         shown = "!…" if may_be_secret(self.path) else shown
-        message = (
-            f"the tag {shown} is refused: YAML tags are not used here; a string that starts with `!` must be quoted"
-        )
+        message = f"the tag {shown} is refused: YAML tags are not used here; quote a string that starts with `!`"
         self._add(message, event.start_mark, fixed if text.startswith("!") else None)
         node.faulty = True
 
@@ -379,7 +377,7 @@ class _Builder:
         name: str = event.anchor
         if name not in self._anchors:
             _, fixed = self._meant(event)
-            message = f"there is no anchor `&{name}` for this alias; a string that starts with `*` must be quoted"
+            message = f"there is no anchor `&{name}` for this alias; quote a string that starts with `*`"
             self._add(message, event.start_mark, fixed)
             return Scalar(mark, f"*{name}", f"*{name}", faulty=True)
         node = self._anchors[name]
