@@ -115,6 +115,7 @@ class Acknowledger:
             self._log.error(message, number=number, reason=self._health.reason)
 
     async def _run(self) -> None:
+        """Acknowledge and renew entries until `close`; after an error, wait and send the commands again."""
         while not self._over.is_set():
             ending = self._ending  # entries that completed during a round need another round
             try:

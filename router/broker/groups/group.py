@@ -103,6 +103,7 @@ class Group:
         return lost
 
     async def _make_anew(self, stream: Stream) -> Loss:
+        """Create a lost group again, so that no entry is lost; return the part that was lost."""
         about, progress = await self._about(stream), stream.progress
         lost = Loss.GROUP
         if about is None or claims.is_new(
@@ -179,6 +180,7 @@ class Group:
         return number
 
     async def _state(self, stream: Stream, *, made: bool = False) -> GroupState | None:
+        """Ask the server for the state of a group; None if the group is lost, or the stream is our own."""
         if stream.names.own:
             return None  # no producer trims this stream
         answer = await self._ask(stream, made=made, trusted="")

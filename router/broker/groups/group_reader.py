@@ -225,6 +225,7 @@ class GroupReader:
             self._isolation.part(self._recovery)
 
     async def _run(self, answered: Callable[[], None]) -> None:
+        """Recover the pending entries of the last run, then read new ones; check the groups in between."""
         for stream in self.streams:
             await self._heal(stream)
             await self._new.try_reading(stream)

@@ -84,7 +84,7 @@ local told = table.concat(kept, ' ')
 # entry is ours. An entry that Redis no longer knows is appended, because this router has read it: it was trimmed, or its group
 # or stream is gone. The first entry for which a holding queue has no room ends the batch.
 #
-# A mark prevents that a delivery is appended twice. It is a field of the hash of marks, one for each entry that is enqueued
+# A mark keeps a delivery from being appended twice. It is a field of the hash of marks, one for each entry that is enqueued
 # and not acknowledged; its value has the names of the ways that were appended, each between spaces. After a change of the
 # configuration an entry may have other ways: those without a name in the mark are appended, and their names added. A mark that
 # does not begin with a space was written by an older version and stands for all ways. An entry that Redis no longer knows gets

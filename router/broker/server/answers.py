@@ -1,4 +1,4 @@
-"""Error answers of a Redis server: which of them pass by themselves and which need an operator; floor 4.
+"""Error answers of a Redis server: which of them are temporary, and which need an operator; floor 4.
 
 The first word of an error answer, its code, decides that. redis-py cuts the code off the answers that it has a class
 for. Servers before 7.0 wrap the error of a command inside a script in text of their own. This module undoes both.
@@ -23,7 +23,7 @@ PASSING = frozenset(
         "TRYAGAIN",
     }
 )
-"""The codes of answers that pass by themselves: the same command may succeed later."""
+"""The codes of temporary answers: the same command may succeed later."""
 
 _CROWDED = "max number of clients"
 """The text, under the general code ERR, of a server that has too many connections."""
@@ -37,7 +37,7 @@ def said(error: BaseException) -> str:
 
 
 def passes(answer: BaseException | str) -> bool:
-    """Return whether an error answer passes by itself: the same command may succeed later."""
+    """Return whether an error answer is temporary: the same command may succeed later."""
     text = answer if isinstance(answer, str) else said(answer)
     return text.partition(" ")[0] in PASSING or text.removeprefix("ERR ").startswith(_CROWDED)
 

@@ -82,7 +82,7 @@ def server(url: str, *, client_name: str = "event-router", database: bool = True
 def explain(error: BaseException, address: str) -> RouterError:
     """Return the router's error for a failed connection or command.
 
-    The result is a `ConfigError` if an operator must act, else an `UnavailableError`: the failure passes by itself.
+    The result is a `ConfigError` if an operator must act, else an `UnavailableError`, because the failure is temporary.
     """
     text = answers.said(error).rstrip(".")
     match error:

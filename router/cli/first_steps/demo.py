@@ -126,6 +126,7 @@ def _room() -> Path | None:
 
 
 def _tour(console: Console, folder: Path, url: str) -> None:
+    """Show the configuration, publish each sample, and show the answers of the daemon and its closing line."""
     _heading(console, "The configuration")
     _prepare(folder)
     _show_yaml(console)

@@ -96,6 +96,7 @@ def run(
 
 
 def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, active: Logs, *, watches: bool) -> int:
+    """Load the configuration, start or find Redis, and serve until a signal; return the exit code."""
     from router.admin.server import admin_side
     from router.cli.common import load_config
     from router.engine.life.app import serve

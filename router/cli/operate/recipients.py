@@ -60,6 +60,7 @@ class Recipients:
         return opened(event, verdict.message), [(target.sink, target.route) for target in verdict.deliveries]
 
     def _reach(self, event: Event, sink: str, route: str) -> bool:
+        """Count the recipients of one delivery; return False if it would reach nobody."""
         import msgspec
 
         from router.core.delivery.preparation import overriding_route

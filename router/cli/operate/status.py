@@ -157,6 +157,7 @@ def _complaints(told: Document) -> list[Text]:
 
 
 def _sources(told: Document, rates: Rates | None) -> RenderableType:
+    """Return the table of the sources."""
     rows = []
     for name, source in told["sources"].items():
         book = told["books"]["sources"][name]
@@ -178,6 +179,7 @@ def _sources(told: Document, rates: Rates | None) -> RenderableType:
 
 def _sinks(told: Document, rates: Rates | None) -> RenderableType:
     # Most routers print nothing, and a router of an older version has no such count.
+    """Return the table of the sinks."""
     prints = any(book.get("printed") for book in told["books"]["sinks"].values())
     rows = []
     for name, sink in told["sinks"].items():
@@ -218,6 +220,7 @@ def _scopes(told: Document) -> list[Text]:
 
 
 def _routes(told: Document, rates: Rates | None) -> list[RenderableType]:
+    """Return the table of the routes with the most events."""
     from rich.text import Text
 
     # A router that still runs an older version gives no `routes`: it does not count the events of routes.

@@ -45,6 +45,7 @@ def _at(path: Path, schema: Json) -> Json:
 
 
 def _test(test: Test) -> Json:
+    """Return the schema of the values that meet a test."""
     operator, wanted = test.operator, test.wanted
     if operator == "exists":
         return True

@@ -76,6 +76,7 @@ class StallWatch:
         self._asked_at, self._answered_at = None, time.monotonic()
 
     def _watch(self, watched: _Watched) -> None:
+        """Check the event loop at intervals, in a thread, and report once for each time that it is blocked."""
         blocked_since: float | None = None
         while not self._over.wait(_LOOK):
             asked_at, now = self._asked_at, time.monotonic()

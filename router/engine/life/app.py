@@ -195,6 +195,7 @@ class App:
         return True
 
     async def _start(self) -> None:
+        """Start workers, the dead-letter writer, queues, replays and sources; return when the sources are connected."""
         for worker in self._workers():
             worker.start()
         if self._parts.shared.writer:

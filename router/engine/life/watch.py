@@ -164,6 +164,7 @@ class Watch:
         return RedisStatus(server_check.address, reason is None, reason)
 
     def _source(self, name: str) -> SourceStatus:
+        """Return the state of one source for the snapshot."""
         source, book = self._parts.sources[name].source, self._parts.shared.books.sources[name]
         return SourceStatus(
             type=self._parts.loaded.config.sources[name].type,
@@ -184,6 +185,7 @@ class Watch:
         )
 
     def _sink(self, sink: SinkPart) -> SinkStatus:
+        """Return the state of one sink for the snapshot."""
         worker = sink.worker
         queue, book = worker.queue, worker.queue.shared_book
         next_in = worker.next_attempt_in()

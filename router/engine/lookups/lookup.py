@@ -43,7 +43,7 @@ RESTORED = "the lookup works again"
 
 
 class Closing(Protocol):
-    """Anything that has to be closed in the end."""
+    """An object that must be closed at the end."""
 
     async def close(self) -> None:
         """Close it."""
@@ -167,7 +167,7 @@ class Lookup:
         return call
 
     def _noted(self, call: StoreCall, answers: Sequence[Answer], failed: bool) -> None:  # as `StoreCall` calls `note`
-        """Put the answers of a call into the cache, count errors, and judge the health of the store."""
+        """Put the answers of a call into the cache, count errors, and decide whether the store can be reached."""
         for key in call.keys:
             del self._flying[key]
         failures = [answer for answer in answers if isinstance(answer, Exception)]
@@ -177,10 +177,15 @@ class Lookup:
             if failures:
                 found = ((key, answer) for key, answer in found if not isinstance(answer, Exception))
             self._cache.put(cast("Iterable[tuple[str, Record | None]]", found), self._clock.monotonic())
-        self._judge([each for each in failures if isinstance(each, TransientError)], len(answers), away=failed)
+        self._update_reachability(
+            [each for each in failures if isinstance(each, TransientError)], len(answers), away=failed
+        )
 
-    def _judge(self, failures: Sequence[TransientError], keys: int, *, away: bool) -> None:
-        """Note whether the store is unreachable: it asks for time, the call failed, or the last `IN_A_ROW` keys did."""
+    def _update_reachability(self, failures: Sequence[TransientError], keys: int, *, away: bool) -> None:
+        """Decide whether the store can be reached. It can't if it asked for time, a whole call failed, or `IN_A_ROW` keys failed.
+
+        `failures` are the temporary failures of a call for this number of `keys`. `away` is true if the whole call failed.
+        """
         now = self._clock.monotonic()
         all_failed = bool(failures) and len(failures) == keys
         self._failed_in_a_row = self._failed_in_a_row + len(failures) if all_failed else 0
@@ -199,7 +204,7 @@ class Lookup:
             self._health.ended(RESTORED)
 
     def check(self) -> None:
-        """Notice that the file of a lookup has changed, though no delivery asks. Call it twice a second."""
+        """Check whether the file of a lookup has changed, even if no delivery needs it. Call it twice a second."""
         if self._kept is None:
             return
         self._kept.look()
@@ -211,7 +216,7 @@ class Lookup:
             self._unwell(OLD_RECORDS if self._kept.loaded else AWAY, fault)
 
     def _unwell(self, message: str, why: str) -> None:
-        """Note that the lookup can't be made. Logged once, even if the reason changes; `status` has the last reason."""
+        """Record that the lookup fails. It is logged once, even if the reason changes; `status` has the last reason."""
         self._why = why
         if self._health.active:
             self._health.count(why)

@@ -257,6 +257,7 @@ class Reloader:
     # Putting in force.
 
     async def _swap(self, plan: _Plan) -> None:
+        """Put a prepared configuration in force in one turn of the event loop, then stop the replaced parts."""
         parts, loaded = self._parts, plan.loaded
         pipeline = pipeline_of(loaded, parts.shared, plan.sinks)
         old_sources = [part for name, part in parts.sources.items() if plan.sources.get(name) is not part]

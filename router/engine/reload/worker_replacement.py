@@ -66,6 +66,7 @@ class WorkerReplacement:
         self._task.cancel()
 
     async def _run(self) -> None:
+        """Wait for an earlier replacement, end the old worker, pass on its deliveries, and start the successor."""
         try:
             if self._before is not None:
                 await self._before.wait()

@@ -370,6 +370,7 @@ def _secrets(draft: Draft) -> set[str]:
 
 
 def _assembled(draft: Draft, deliver: str | None) -> RouterConfig:
+    """Return the configuration made of the checked sections. `deliver` overrides that of the file."""
     sinks: dict[str, Any] = {name: sink.config for name, sink in draft.sinks.items()}
     return RouterConfig.model_construct(
         version=1,

@@ -71,12 +71,12 @@ def check_lookups(node: Mapping, plugins: Plugins, problems: Problems, files: se
 def _of_plugin(lookup: CheckedLookup, kind: LookupType, problems: Problems) -> LookupConfig | None:
     """Check the router's keys and the plugin's options, which are keys of the same mapping."""
     keys, host, own = lookup.keys, shapes.fields(PluginLookupConfig), shapes.fields(kind.options)
-    strangers = typed.unknown_keys(keys, (*host, *own), problems)
+    unknown_names = typed.unknown_keys(keys, (*host, *own), problems)
     checked = typed.check(PluginLookupConfig, _part(keys, host), problems, at=lookup.entry)
     part = _part(keys, own)
     options = typed.check(kind.options, part, problems, at=Entry(lookup.entry.mark, part))
     literal_secrets(part, kind.options, problems)
-    if checked is None or options is None or strangers:
+    if checked is None or options is None or unknown_names:
         return None
     return LookupConfig(keys=checked, options=options)
 

@@ -54,6 +54,7 @@ def read_records(path: Path, by: str | None) -> Table:
 
 
 def _csv(text: str, by: str | None) -> Table:
+    """Return the records of a CSV file by key. The first line names the columns."""
     if by is None:
         raise RecordFileError("`by` is required for a CSV file: the column that holds the key")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)

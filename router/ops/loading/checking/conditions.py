@@ -51,6 +51,7 @@ def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[str, Condit
 
 
 def _match(entry: Entry, problems: Problems) -> Match | None:
+    """Return the compiled `match` of a route; None if it has faults (reported)."""
     node = entry.node
     if node.faulty:
         return None

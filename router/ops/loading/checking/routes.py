@@ -80,6 +80,7 @@ class RouteChecker:
                 self._problems.add(unknown("source", name, self._sources), item)
 
     def _targets(self, keys: Mapping, route: str) -> list[RouteSink]:
+        """Return the sinks of a route that have no faults, with their overrides; report the faults of the others."""
         node = typed.sequence(keys.get("sinks"), self._problems)
         if node is None:
             return []

@@ -212,11 +212,12 @@ def _over(below: Entry | None, entry: Entry) -> Entry:
 
 
 def _checked(sink: CheckedSink, problems: Problems, reader: TemplateReader) -> SinkConfig | None:
+    """Return the configuration of a sink; None if it has faults (reported)."""
     keys, model = sink.keys, sink.type.options
     own = [key for key in shapes.fields(model) if key not in HOST_KEYS]
     allowed = (*HOST_KEYS, *own)
-    strangers = typed.unknown_keys(keys, allowed, problems)
-    missed = {key for key in shapes.fields(model) if any(did_you_mean(stranger, [key]) for stranger in strangers)}
+    unknown_names = typed.unknown_keys(keys, allowed, problems)
+    missed = {key for key in shapes.fields(model) if any(did_you_mean(each, [key]) for each in unknown_names)}
     host = typed.check(HostKeys, _part(keys, HOST_KEYS), problems, at=sink.entry)
     _check_queue(host, sink, problems)
     part = _part(keys, own)
@@ -227,7 +228,7 @@ def _checked(sink: CheckedSink, problems: Problems, reader: TemplateReader) -> S
         A fault of the whole sink ("`to` is required") is not reported if the sink has an unknown key, because that key
         may be the required one, misspelt.
         """
-        return not strangers or node is not part or (key is not None and key not in missed)
+        return not unknown_names or node is not part or (key is not None and key not in missed)
 
     look_for_cuts(part, model, problems)
     options = typed.check(
@@ -241,7 +242,7 @@ def _checked(sink: CheckedSink, problems: Problems, reader: TemplateReader) -> S
     )
     literal_secrets(part, model, problems)
     empty_addresses(part, model, problems)
-    if host is None or options is None or strangers or any(entry.node.faulty for entry in keys.entries.values()):
+    if host is None or options is None or unknown_names or any(entry.node.faulty for entry in keys.entries.values()):
         return None
     return SinkConfig(host=host, options=options)
 
@@ -284,7 +285,7 @@ def empty_addresses(node: Mapping, model: type[BaseModel], problems: Problems) -
 
 
 def secrets_of(value: Any) -> set[str]:
-    """Return the texts of every secret in an options model."""
+    """Return the secrets in an options model, as strings."""
     if isinstance(value, SecretStr):
         text = value.get_secret_value()
         return {text, *url_secrets(text), *_webhook(text)}

@@ -80,6 +80,7 @@ class _Run(msgspec.Struct):
         return "".join(parts) + text[at:]
 
     def _expression(self, inner: str | None) -> str:
+        """Return the value of one `${…}`, given the text between the braces (None: the brace is never closed)."""
         self.expressions += 1
         if inner is None:
             return self._wrong(f"`${{` is never closed; {_FORMS}")

@@ -74,6 +74,7 @@ def _found(node: Node, problems: Problems) -> list[tuple[Path, str, Scalar]]:
 
 
 def _merge_file(root: Mapping, included: Mapping, problems: Problems) -> None:
+    """Merge the sections of one included file into the configuration."""
     for key, entry in included.entries.items():
         mine = root.entries.get(key)
         if key == "include":

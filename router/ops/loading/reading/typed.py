@@ -188,8 +188,9 @@ def _report(
     model: type[BaseModel],
     problems: Problems,
     allowed: SequenceType[str] | None,
-    strangers: list[str | None],
+    unknown_names: list[str | None],
 ) -> None:
+    """Report the fault of a group, with the likely correction, at its place."""
     fault = group[0]
     error, node = fault.error, fault.node
     kind = error["type"]
@@ -198,13 +199,13 @@ def _report(
         known = allowed if allowed is not None and len(location) == 1 else shapes.keys(shapes.at(model, location[:-1]))
         unknown_key(fault.key, fault.entry, known, problems)
     elif kind == "missing" and fault.key:
-        if any(stranger and did_you_mean(stranger, [fault.key]) for stranger in strangers):
+        if any(each and did_you_mean(each, [fault.key]) for each in unknown_names):
             return
         place = fault.entry.mark if fault.entry else node.mark
         if not node.faulty:
             problems.add(_missing(model, fault), place, path=child_path(node.path, fault.key))
     elif kind in {"value_error", "assertion_error"} and not location and fault.entry:
-        if not strangers and not any(below.faulty for below in walk(node)):
+        if not unknown_names and not any(below.faulty for below in walk(node)):
             problems.add(_sentence(error), fault.entry.mark, path=node.path)
     else:
         if isinstance(node, Mapping) and set(node.entries) == {"file"} and kind == "value_error":
@@ -222,10 +223,10 @@ def unknown_key(key: str, entry: Entry, allowed: SequenceType[str], problems: Pr
 
 def unknown_keys(node: Mapping, allowed: SequenceType[str], problems: Problems) -> list[str]:
     """Report the keys of a mapping that are not allowed, and return them."""
-    strangers = [key for key in node.entries if key not in allowed]
-    for key in strangers:
+    unknown_names = [key for key in node.entries if key not in allowed]
+    for key in unknown_names:
         unknown_key(key, node.entries[key], allowed, problems)
-    return strangers
+    return unknown_names
 
 
 def _missing(model: type[BaseModel], fault: _Fault) -> str:
