@@ -1,10 +1,9 @@
 """The field types of a sink's options; floor 1. Plugin authors import them from `router.api`.
 
-The router renders fields of type `Template`, `Text`, `Html`, `Url`, `Key`, `Json` and `Addresses` for each delivery;
-the plugin gets plain values. A `Condition` is compiled, and the plugin evaluates it. A `Secret` is never shown. The
-types may be used inside lists, mappings, nested models, `Annotated[…]` and unions: `text: Text | None = None`,
-`headers: dict[str, Template] = {}`, `body: Annotated[str, Text(escape="mrkdwn")] = ""`, `to: Annotated[list[str],
-Addresses(kind="mail")] = []`.
+The router renders fields of type `Template`, `Text`, `Html`, `Url`, `Key`, `Json` and `Addresses` for each delivery; the
+plugin gets plain values. A `Condition` is compiled, and the plugin evaluates it. A `Secret` is never shown. The types may be
+used inside lists, mappings, nested models, `Annotated[…]` and unions: `text: Text | None = None`, `headers: dict[str,
+Template] = {}`, `body: Annotated[str, Text(escape="mrkdwn")] = ""`, `to: Annotated[list[str], Addresses(kind="mail")] = []`.
 """
 
 from __future__ import annotations
@@ -131,9 +130,7 @@ class Template(str):
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         file = {
             "type": "object",
-            "properties": {
-                "file": {"type": "string", "description": "the path of a template file, relative to this file"}
-            },
+            "properties": {"file": {"type": "string", "description": "a template file, relative to this file"}},
             "required": ["file"],
             "additionalProperties": False,
         }
@@ -167,9 +164,8 @@ class Key(Template):
     """A template for the key of what a message is about, such as an order, without spaces around it.
 
     The router keeps the order of deliveries with equal keys within one router, as `order_by` does. `order_by` in the
-    sink's configuration replaces that order. A key that renders to an empty string is no key. A key uses no lookups,
-    because the order is decided before lookups are fetched. If several options are keys, the first one that is not
-    empty decides.
+    sink's configuration replaces that order. A key that renders to an empty string is no key. A key uses no lookups, because
+    the order is decided before lookups are fetched. If several options are keys, the first one that is not empty decides.
     """
 
     __slots__ = ()

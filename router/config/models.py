@@ -64,9 +64,7 @@ class RedisConfig(Model):
         "event-router", description="the keys of the router begin with {key_prefix}:"
     )
     connect_timeout: Duration = Field(10.0, description="how long to wait for Redis at start")
-    outage_buffer: Size = Field(
-        64 * 1024**2, description="the most data that waits in memory while Redis refuses writes"
-    )
+    outage_buffer: Size = Field(64 * 1024**2, description="the most bytes that wait while Redis refuses writes")
     appendfsync: Literal["everysec", "always"] = Field(
         "everysec",
         description="how the embedded server syncs its file: `always` is slower, but loses nothing at a power cut",
@@ -122,7 +120,7 @@ class PubSubConfig(Reading):
 class ClaimConfig(Model):
     """The idle time after which entries of a dead router are claimed."""
 
-    idle: Duration = Field(60.0, gt=0, description="entries that were not renewed for this time are claimed")
+    idle: Duration = Field(60.0, gt=0, description="entries not renewed for this time are claimed")
 
 
 class StreamConfig(Reading):
@@ -154,9 +152,7 @@ class ListConfig(Reading):
     keys: Annotated[list[Key], AfterValidator(distinct)] = Field(
         min_length=1, description="the keys of the lists, exact names"
     )
-    lease: Duration = Field(
-        60.0, ge=1, description="items that were not renewed for this time are claimed by another router"
-    )
+    lease: Duration = Field(60.0, ge=1, description="items not renewed for this time are claimed by another router")
     max_deliveries: int = Field(
         5, ge=1, description="an item that crashed the process this many times becomes a dead letter"
     )
@@ -262,9 +258,7 @@ class HostKeys(Model):
     breaker: BreakerConfig = Field(default_factory=BreakerConfig, description="when a failing sink gets no attempts")
     batch: BatchConfig = Field(default_factory=BatchConfig, description="for sinks that accept batches")
     rate: RateLimit | None = Field(None, description="the most deliveries in any second, minute or hour")
-    fallback: list[str] = Field(
-        default_factory=list, description="sinks that get the deliveries that this sink gives up"
-    )
+    fallback: list[str] = Field(default_factory=list, description="sinks that get the deliveries given up here")
     order_by: Annotated[str, StringConstraints(min_length=1)] | None = Field(
         None, description="an expression: deliveries with the same value keep their order"
     )
