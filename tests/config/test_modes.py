@@ -120,6 +120,42 @@ def test_a_password_in_a_url_is_a_secret_in_clear(folder, changes, place):
     assert "hunter2" not in done.out
 
 
+HEADERS = {
+    "Authorization": "Bearer hunter2-hunter2",
+    "X-Api-Key": "hunter2-hunter2",
+    "Cookie": "id=hunter2-hunter2",
+    "X-Auth-User": "hunter2-hunter2",
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_header_with_a_credential_is_a_secret_in_clear(folder, name):
+    hook = {"type": "webhook", "url": "https://example.org/in", "headers": {name: HEADERS[name], "X-Kind": "shown"}}
+    own = {"sink": "hook", "headers": {name: f"{HEADERS[name]}-own"}}
+    changes = {"sinks": {"hook": hook}, "routes": [{"id": "all", "sinks": [own]}]}
+    (folder / "config.yaml").write_text(json.dumps({**CONFIG, **changes}))
+    done = run("check", "--strict", "config.yaml", cwd=folder)
+    assert done.code == 1
+    for place in (f"sinks.hook.headers.{name}", f"routes[0].sinks[0].headers.{name}"):
+        assert f": {place}: a secret is written here in clear text; write ${{NAME}}" in done.out
+    shown = run("config", "-c", "config.yaml", cwd=folder)
+    sent = run("explain", "-c", "config.yaml", "--channel", "a", "{}", cwd=folder)
+    assert "shown" in shown.out
+    assert "hunter2" not in done.out + shown.out + sent.out
+
+
+@pytest.mark.parametrize("value", ["Bearer ${TOKEN}", "Bearer {{ payload.token }}", "${file:token}"])
+def test_a_header_whose_credential_comes_from_elsewhere_is_none(folder, value):
+    (folder / "token").write_text("hunter2-hunter2")
+    (folder / "token").chmod(0o600)
+    hook = {"type": "webhook", "url": "https://example.org/in", "headers": {"Authorization": value}}
+    changes = {"sinks": {"hook": hook}, "routes": [{"id": "all", "sinks": ["hook"]}]}
+    (folder / "config.yaml").write_text(json.dumps({**CONFIG, **changes}))
+    done = run("check", "--strict", "config.yaml", cwd=folder, env={"TOKEN": "hunter2-hunter2"})
+    assert done.code == 0, done.out
+    assert value in run("config", "-c", "config.yaml", cwd=folder).out
+
+
 @pytest.mark.parametrize("url", ["redis://:${PASSWORD}@cache", "${URL}", "redis://cache", "redis://joe@cache"])
 def test_a_url_whose_password_comes_from_elsewhere_is_none(folder, url):
     (folder / "config.yaml").write_text(json.dumps({**CONFIG, "redis": {"url": url}}))

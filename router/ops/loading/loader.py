@@ -34,7 +34,7 @@ from router.ops.loading.case_files import Cases
 from router.ops.loading.checking import compiling, conditions
 from router.ops.loading.checking.lint import check_file_modes, look_around
 from router.ops.loading.checking.redis_loops import look_for_loops
-from router.ops.loading.checking.sinks import secrets_from_outside, secrets_of, url_secrets
+from router.ops.loading.checking.sinks import likely_secrets, secrets_of, url_secrets
 from router.ops.loading.draft import Draft
 from router.ops.loading.lookup_entries import lookup_secrets
 from router.ops.loading.reading import expand, includes, yaml_nodes
@@ -349,7 +349,7 @@ def _secrets(draft: Draft) -> set[str]:
         if sink.config is not None:
             found |= secrets_of(sink.config.options) | secrets_of(sink.config.host)
     for keys in (*(sink.keys for sink in draft.sinks.values()), *draft.places.values()):
-        found |= secrets_from_outside(keys)
+        found |= likely_secrets(keys)
     for lookup in draft.lookups.values():
         if lookup.config is not None:
             found |= lookup_secrets(lookup.config)

@@ -6,7 +6,14 @@ from collections.abc import Mapping as MappingType
 from typing import Any, Literal
 
 from router.config.models import Model, OnlyIf, RouteConfig, RouteSink
-from router.ops.loading.checking.sinks import HOST_KEYS, CheckedSink, TemplateReader, empty_addresses, look_for_cuts
+from router.ops.loading.checking.sinks import (
+    HOST_KEYS,
+    CheckedSink,
+    TemplateReader,
+    empty_addresses,
+    literal_secrets,
+    look_for_cuts,
+)
 from router.ops.loading.reading import shapes, typed
 from router.ops.loading.reading.nodes import Entry, Mapping, Node, Scalar, Sequence, child_path, quoted, word, words
 from router.ops.loading.reading.problems import Problems, unknown
@@ -148,6 +155,7 @@ class RouteChecker:
         overrides = Mapping(item.mark, own, path=item.path)
         look_for_cuts(overrides, model, self._problems)
         empty_addresses(overrides, model, self._problems)
+        literal_secrets(overrides, model, self._problems)
         if sink.config is None:
             return None
         context = self._reader.context(sink.config.host)

@@ -15,7 +15,7 @@ from router.config.models import HostKeys, SinkConfig, check_queue
 from router.config.scalars import NAME
 from router.files import read_file, resolve_path
 from router.ops.loading.reading import shapes, typed, yaml_hints
-from router.ops.loading.reading.concealing import holds_a_secret
+from router.ops.loading.reading.concealing import holds_a_secret, is_credential_header
 from router.ops.loading.reading.nodes import Entry, Mapping, Node, child_path, quoted, scalars
 from router.ops.loading.reading.placeholders import WORD
 from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
@@ -269,7 +269,7 @@ def literal_secrets(node: Node, shape: shapes.Shape, problems: Problems) -> None
     """Warn of secrets that are written in the configuration in clear text."""
     for scalar, expected, _ in shapes.scalars(node, shape):
         written = not scalar.expanded and not is_template(scalar.text) and scalar.value not in {None, "", HIDDEN}
-        if written and shapes.is_secret(expected):
+        if written and (shapes.is_secret(expected) or is_credential_header(scalar.path)):
             problems.warn(IN_CLEAR, scalar)
 
 
@@ -298,17 +298,23 @@ def secrets_of(value: Any) -> set[str]:
     return url_secrets(value) if isinstance(value, str) else set()
 
 
-def secrets_from_outside(keys: Mapping) -> set[str]:
-    """Return the values of `${…}` in a sink's keys that are likely secrets: the path of a URL, a header `X-Api-Key`.
+def likely_secrets(keys: Mapping) -> set[str]:
+    """Return the values of a sink's keys that are likely secrets, though the type of their fields does not say so.
 
-    The type of these fields does not say so, because most values of the field are none.
+    These are the path of a URL from outside, and the values of headers such as `X-Api-Key`. Of a field with another name,
+    such as `token` in a JSON body, only a value from outside is one.
     """
     found: set[str] = set()
     for scalar in scalars(keys):
-        if not scalar.expanded or scalar.default or not isinstance(scalar.value, str):
+        if scalar.default or not isinstance(scalar.value, str):
             continue
-        found |= _webhook(scalar.value)
-        if holds_a_secret(scalar.path):
+        named = is_credential_header(scalar.path)
+        if scalar.expanded:
+            found |= _webhook(scalar.value)
+            named = named or holds_a_secret(scalar.path)
+        elif is_template(scalar.text):
+            continue
+        if named:
             found.add(scalar.value)
             words = scalar.value.split()
             if len(words) == 2:  # a scheme and a credential, such as `Bearer TOKEN`

@@ -30,6 +30,7 @@ _SECRET_KEY = re.compile(
     re.IGNORECASE,
 )
 _SECRET_PART = re.compile(r"passw(or)?d|secret|token|credential|api[-_]?key|authorization", re.IGNORECASE)
+_CREDENTIAL_HEADER = re.compile(r"cookie|(^|-)auth(-|$)|access-?key", re.IGNORECASE)
 _HARMLESS = re.compile(r"\$\{(?:\w+|(?:file|cred):[^{}]*)\}")  # these values only name a secret
 _FRAME = 72  # the most characters of a faulty line that are shown
 _LEFT = 40  # of these, the characters before the fault
@@ -189,6 +190,14 @@ def without_credentials(line: str) -> str:
 def holds_a_secret(path: str) -> bool:
     """Return whether the last key of a path says that its value is a secret: `X-Api-Key`."""
     return _SECRET_PART.search(path.rpartition(".")[2]) is not None
+
+
+def is_credential_header(path: str) -> bool:
+    """Return whether a path is that of an HTTP header whose name says that its value is a credential."""
+    above, _, name = path.rpartition(".")
+    return above.rpartition(".")[2] == "headers" and (
+        holds_a_secret(path) or _CREDENTIAL_HEADER.search(name) is not None
+    )
 
 
 def may_be_secret(path: str) -> bool:
