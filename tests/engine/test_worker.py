@@ -652,7 +652,18 @@ async def test_a_process_gives_the_answer_of_its_sink(tmp_path: Path):
     )
     processes = PluginProcesses(kind)
     assert await processes.deliver(make_event(b'"good"'), options) == "id 1"
-    processes.close()
+    await processes.close()
+
+
+async def test_a_process_that_is_ended_is_no_zombie(tmp_path: Path):
+    kind, options = process_plugin(tmp_path, "work.py")
+    processes = PluginProcesses(kind)
+    await processes.deliver(make_event(b'"good"'), options)
+    [written] = tmp_path.glob("out*")
+    pid = written.read_text().split()[0]
+    assert Path(f"/proc/{pid}").exists()
+    await processes.close()
+    assert not Path(f"/proc/{pid}").exists()
 
 
 async def test_a_process_says_that_an_address_is_gone(tmp_path: Path):
@@ -663,7 +674,7 @@ async def test_a_process_says_that_an_address_is_gone(tmp_path: Path):
     processes = PluginProcesses(kind)
     with pytest.raises(GoneError, match="410"):
         await processes.deliver(make_event(b'"permanent"'), options)
-    processes.close()
+    await processes.close()
 
 
 async def test_a_process_says_why_it_could_not_load_its_plugin(tmp_path: Path):
@@ -671,7 +682,7 @@ async def test_a_process_says_why_it_could_not_load_its_plugin(tmp_path: Path):
     processes = PluginProcesses(replace(kind, sources={}))
     with pytest.raises(SinkError, match=r"could not load the plugin: ModuleNotFoundError: there is neither doing\.py"):
         await processes.deliver(make_event(b'"good"'), options)
-    processes.close()
+    await processes.close()
 
 
 class Faulty:

@@ -104,7 +104,7 @@ class Caller:
         """Close the sink."""
         await self._lifecycle("close")
         if self._processes:
-            self._processes.close()
+            await self._processes.close()
 
     async def _lifecycle(self, name: str, *args: Any) -> None:
         method = getattr(self._sink, name, None)

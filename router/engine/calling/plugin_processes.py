@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -58,17 +58,22 @@ class PluginProcesses:
         if len(self._idle) < _MOST_IDLE and not isinstance(error, SinkError):
             self._idle.append(child)
         else:
-            child.kill()
+            await self._end([child])
         if error is not None:
             raise error
         return answer
 
-    def close(self) -> None:
-        """Kill the idle processes and end the threads."""
-        for child in self._idle:
-            child.kill()
-        self._idle.clear()
+    async def close(self) -> None:
+        """End the idle processes and the threads."""
+        idle, self._idle = self._idle, []
+        await self._end(idle)
         self._threads.close()
+
+    async def _end(self, children: Sequence[_Child]) -> None:
+        """Kill processes and wait for their end, so that no zombie is left until the next process starts."""
+        for child in children:
+            child.kill()
+        await asyncio.gather(*(self._threads.run(child.join) for child in children))
 
 
 class _Child:
@@ -114,6 +119,11 @@ class _Child:
         if self._started:
             self._process.kill()
         self._connection.close()
+
+    def join(self) -> None:
+        """Wait for the end of the killed process, for a second at most. Called in a thread."""
+        if self._started:
+            self._process.join(_LONGEST_END)
 
 
 def _serve(connection: Connection, name: str, origin: str, sources: Mapping[Path, bytes]) -> None:
