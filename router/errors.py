@@ -110,7 +110,8 @@ class Problem(msgspec.Struct, frozen=True):
     `file`, `line` and `column` (1-based) name the place and `path` the key (`sinks.audit.path`). `message` names the
     fault and the permitted values; `brief` is the message without a long list of values, or None if there is no such
     list. `excerpt` is printed below the message: the faulty line and a caret below the fault, or the corrected line.
-    `severity` is `error`, `warning` (an error for `check --strict`) or `note`.
+    `severity` is `error`, `warning` (an error for `check --strict`) or `note`. `left_out` is not empty for a line that
+    stands for problems which are not shown: their severities and numbers.
     """
 
     message: str
@@ -121,6 +122,11 @@ class Problem(msgspec.Struct, frozen=True):
     excerpt: str | None = None
     severity: str = "error"
     brief: str | None = None
+    left_out: tuple[tuple[str, int], ...] = ()
+
+    def number(self, severity: str) -> int:
+        """Return the number of problems of a severity that this line stands for."""
+        return dict(self.left_out).get(severity, 0) if self.left_out else int(self.severity == severity)
 
     @property
     def place(self) -> str:

@@ -50,7 +50,9 @@ def test_more_warnings_than_it_shows_are_no_error(tmp_path):
     problems = [each for each in json.loads(done.out)[0]["problems"] if each["severity"] != "note"]
     assert {each["severity"] for each in problems} == {"warning"}
     assert len(problems) == 201
-    assert re.fullmatch(r"and \d+ more warnings(, \d+ more notes?)?", problems[-1]["message"])
+    more = re.fullmatch(r"and (\d+) more warnings(, \d+ more notes?)?", problems[-1]["message"])
+    said = run("check", "config.yaml", cwd=tmp_path).out
+    assert f"config.yaml: ok, {200 + int(more[1])} warnings" in said, "those that are not shown count too"
 
 
 def test_it_says_which_routes_have_conditions(folder):
@@ -215,7 +217,8 @@ def test_a_log_that_this_user_may_not_write_is_a_warning(folder, path, severity,
     assert [(each["severity"], each["line"]) for each in found] == ([(severity, 7)] if severity else [])
     assert all(said.format(folder) in each["message"] for each in found)
     assert report["summary"]["sinks"]["audit"]["writable"] is writable
-    assert ("WHICH THIS USER MAY NOT" in check_without_rights(folder).stdout) is not writable
+    told = check_without_rights(folder).stdout
+    assert (f", but {report['summary']['sinks']['audit']['reason']}\n" in told) is not writable
     (folder / "closed").chmod(0o700)
 
 
@@ -251,20 +254,25 @@ def test_a_socket_of_a_log_that_can_not_be_written_is_said(folder):
     assert told == {name: (f"{folder}/{at}", name == "good") for name, at in sinks.items()}
     shown = check_without_rights(folder).stdout
     assert f"writes to the socket {folder}/there\n" in shown
-    assert f"writes to the socket {folder}/away, WHICH THIS USER MAY NOT" in shown
+    for name, reason in (
+        ("away", "there is no such socket that this user can see"),
+        ("file", "that is not a socket"),
+        ("theirs", "this user may not write to it"),
+    ):
+        assert f"writes to the socket {folder}/{name}, but {reason}\n" in shown
 
 
 def test_a_file_in_the_way_of_a_log_is_said(folder):
     (folder / "file").write_text("")
     done = run("check", cwd=folder, env={"LOGS_DIRECTORY": str(folder / "file")})
-    assert f"{folder}/file/audit.jsonl, WHICH THIS USER MAY NOT" in done.out
+    assert f"{folder}/file/audit.jsonl, but {folder}/file is not a folder" in done.out
 
 
 def test_a_log_makes_one_folder_and_not_two(folder):
     for place, may in (("new", True), ("new/newer", False)):
         done = run("check", cwd=folder, env={"LOGS_DIRECTORY": str(folder / place)})
         assert f"{folder}/{place}/audit.jsonl" in done.out
-        assert ("MAY NOT" not in done.out) is may
+        assert (", but there is no folder" not in done.out) is may
 
 
 def test_only_strict_objects_to_warnings(folder):

@@ -23,3 +23,4 @@ def test_the_worst_are_shown_and_the_line_about_the_others_is_as_severe_as_they_
     *found, last = problems.all()
     assert {kind: sum(each.severity == kind for each in found) for kind in {each.severity for each in found}} == shown
     assert (last.message, last.severity) == (line, severity)
+    assert {kind: sum(each.number(kind) for each in problems.all()) for kind in added} == added

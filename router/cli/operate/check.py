@@ -151,11 +151,15 @@ def _sink(loaded: Loaded, name: str) -> dict[str, Any]:
     document: dict[str, Any] = {"type": kind.name, "origin": kind.origin, "queue": QUEUE_PROMISES[where]}
     file = written_files.written_file(loaded, name)
     if file is not None:
-        document |= {"path": str(file), "writable": written_files.judge(file).writable}
+        document |= {"path": str(file), **_writing(written_files.judge(file))}
     socket = written_files.written_socket(loaded, name)
     if socket is not None:
-        document |= {"socket": str(socket), "writable": written_files.judge_socket(socket).writable}
+        document |= {"socket": str(socket), **_writing(written_files.judge_socket(socket))}
     return document
+
+
+def _writing(verdict: written_files.Verdict) -> dict[str, Any]:
+    return {"writable": verdict.writable, "reason": verdict.reason or None}
 
 
 def _document(report: Report) -> dict[str, Any]:
@@ -183,7 +187,7 @@ def _print(report: Report) -> None:
     counts = [
         counted(count, severity)
         for severity in ("error", "warning", "note")
-        if (count := sum(problem.severity == severity for problem in report.problems))
+        if (count := sum(problem.number(severity) for problem in report.problems))
     ]
     verdict = "ok" if report.summary else "can't work"
     styled = click.style(verdict, fg="green" if report.summary else "red", bold=True)
@@ -228,7 +232,7 @@ def _sink_line(name: str, sink: dict[str, Any]) -> str:
     line = f"{name}: {sink['type']} ({sink['origin']})"
     where = sink.get("path") or ("socket" in sink and f"to the socket {sink['socket']}")
     if where:
-        line += f", writes {where}" + ("" if sink["writable"] else ", WHICH THIS USER MAY NOT")
+        line += f", writes {where}" + ("" if sink["writable"] else f", but {sink['reason']}")
     return line
 
 

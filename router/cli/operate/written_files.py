@@ -30,11 +30,15 @@ def written_socket(loaded: Loaded, name: str) -> Path | None:
 
 
 class Verdict(NamedTuple):
-    """The result of the check whether a file or socket can be written; with a message and its severity if it can't."""
+    """The result of the check whether a file or socket can be written; with a message and its severity if it can't.
+
+    `reason` is why it can't be written, in a few words that follow its name and `but`; empty if it can.
+    """
 
     writable: bool
     severity: str = ""
     why: str = ""
+    reason: str = ""
 
 
 def problems(loaded: Loaded) -> list[Problem]:
@@ -55,43 +59,43 @@ def judge(file: Path) -> Verdict:
     """Return whether a file can be written: the log sink makes the file, and its folder if only that is missing."""
     folder = file.parent
     if not nameable(str(file)):
-        return _not("the name of its file can't be used in this locale")
+        return _not("the name can't be used in this locale", "the name of its file can't be used in this locale")
     if _is_folder(file):
-        return _not(f"it can't write {file}, which is a folder")
+        return _not("that is a folder", f"it can't write {file}, which is a folder")
     if _is_there(file):
-        can = os.access(file, os.W_OK)
-        return Verdict(writable=True) if can else _not(f"this user may not write {file}; {_see(file)}")
+        if os.access(file, os.W_OK):
+            return Verdict(writable=True)
+        return _not("this user may not write it", f"this user may not write {file}; {_see(file)}")
     if _is_there(folder) and not _is_folder(folder):
-        return _not(f"{folder} is not a folder, so no file can be made in it")
+        return _not(f"{folder} is not a folder", f"{folder} is not a folder, so no file can be made in it")
     if _is_there(folder):
-        can = _may_add(folder)
-        return Verdict(writable=True) if can else _not(f"this user may not make files in {folder}; {_see(folder)}")
+        if _may_add(folder):
+            return Verdict(writable=True)
+        return _not("this user may not make it", f"this user may not make files in {folder}; {_see(folder)}")
     gap = f"there is no folder {folder} that this user can see"
     if not _is_there(folder.parent):
         make = shlex.quote(str(folder))
-        return Verdict(
-            writable=False, severity="note", why=f"{gap}, and the router makes only one level: mkdir -p {make}"
-        )
+        return _not(gap, f"{gap}, and the router makes only one level: mkdir -p {make}", severity="note")
     if _may_add(folder.parent):
         return Verdict(writable=True, severity="note", why=f"{gap}; the router makes it with the first line")
-    return _not(f"{gap}, and this user may not make it; {_see(folder.parent)}")
+    return _not(gap, f"{gap}, and this user may not make it; {_see(folder.parent)}")
 
 
 def judge_socket(path: Path) -> Verdict:
     """Return whether a local socket can be written to."""
     if not _is_there(path):
-        why = (
-            f"there is no socket {path} that this user can see, so deliveries would wait until a service listens there"
-        )
-        return Verdict(writable=False, severity="note", why=why)
+        gap = f"there is no socket {path} that this user can see"
+        why = f"{gap}, so deliveries would wait until a service listens there"
+        return _not("there is no such socket that this user can see", why, severity="note")
     if not path.is_socket():
-        return _not(f"{path} is not a socket")
-    can = os.access(path, os.W_OK)
-    return Verdict(writable=True) if can else _not(f"this user may not write to the socket {path}; {_see(path)}")
+        return _not("that is not a socket", f"{path} is not a socket")
+    if os.access(path, os.W_OK):
+        return Verdict(writable=True)
+    return _not("this user may not write to it", f"this user may not write to the socket {path}; {_see(path)}")
 
 
-def _not(why: str) -> Verdict:
-    return Verdict(writable=False, severity="warning", why=why)
+def _not(reason: str, why: str, *, severity: str = "warning") -> Verdict:
+    return Verdict(writable=False, severity=severity, why=why, reason=reason)
 
 
 def _is_there(path: Path) -> bool:

@@ -91,7 +91,7 @@ def _more(left_out: Sequence[Problem]) -> Problem:
     """Return the line about problems that are not shown; they are sorted by severity, and the line has the worst one."""
     counts = Counter(problem.severity for problem in left_out)
     listed = ", ".join(counted(number, f"more {severity}") for severity, number in counts.items())
-    return Problem(f"and {listed}", severity=left_out[0].severity)
+    return Problem(f"and {listed}", severity=left_out[0].severity, left_out=tuple(counts.items()))
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
