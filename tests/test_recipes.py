@@ -21,6 +21,7 @@ def test_a_recipe_holds(recipe, tmp_path):
     assert report["coverage"]["percent"] == 100.0
     checked = run("check", "--strict", recipe, cwd=tmp_path)
     assert checked.code == 0, checked.out
+    assert "gets the event twice" not in checked.out
 
 
 def test_the_page_names_each_of_them():
