@@ -39,6 +39,7 @@ from router.plugin_contracts import (
     Result,
     Sink,
     SinkContext,
+    message_memory,
 )
 from router.shared_deliveries import batch_json_lines, batch_options
 
@@ -91,6 +92,7 @@ __all__ = [
     "json_line",
     "json_lines",
     "mailboxes",
+    "message_memory",
     "private_host",
     "quote_response",
     "retry_after",

@@ -10,6 +10,7 @@ import msgspec
 from pydantic import BaseModel
 
 from router.contracts import Clock
+from router.errors import SinkError
 from router.options import STRICT, SinkOptions
 
 if TYPE_CHECKING:
@@ -145,6 +146,20 @@ class SinkContext(Protocol):
 
     async def run_blocking(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a blocking function in a daemon thread of this sink; return its result or raise its exception."""
+
+
+def message_memory(context: SinkContext, *options: str) -> MessageMemory:
+    """Return the memory of the sink's messages for the `options` that need it, such as `thread`.
+
+    Raises `SinkError` if there is none, with the cure for the operator.
+    """
+    memory = context.messages
+    if memory is None:
+        named = " and ".join(f"`{option}`" for option in options)
+        need, keys = ("needs", "this key") if len(options) == 1 else ("need", "these keys")
+        cure = f"remove `deliver: print`, or {keys}"
+        raise SinkError(f"{named} {need} the router's Redis, which `deliver: print` does not use: {cure}")
+    return memory
 
 
 class Sink:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from router.api import MessageMemory, PermanentError, Recent, SinkContext, SinkError
+from router.api import MessageMemory, PermanentError, Recent, SinkContext, message_memory
 
 from .service import Message, Place, Sender, place_of
 from .web_api import Seen
@@ -16,11 +16,6 @@ REMEMBERED = 1_000
 
 QUIET = 60.0
 """The shortest time, in seconds, between two log lines about messages that were sent anew."""
-
-NO_MEMORY = (
-    "`thread` and `update` need the router's Redis, which `deliver: print` does not use: "
-    "remove `deliver: print`, or these keys"
-)
 
 
 class Keys(NamedTuple):
@@ -117,10 +112,7 @@ class Conversations:
 
     @property
     def _memory(self) -> MessageMemory:
-        memory = self._context.messages
-        if memory is None:
-            raise SinkError(NO_MEMORY)
-        return memory
+        return message_memory(self._context, "thread", "update")
 
     def _read(self, text: str) -> Place | None:
         """Return a remembered place; None for one of another service, or of a later version of the router."""

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 
-from router.api import MessageMemory, SinkContext, SinkError
+from router.api import SinkContext, message_memory
 
 from .mail import Mail
-
-NO_MEMORY = (
-    "`thread` needs the router's Redis, which `deliver: print` does not use: remove `deliver: print`, or `thread`"
-)
 
 
 class Threads:
@@ -22,7 +18,7 @@ class Threads:
     async def find(self, key: str, mail: Mail) -> dict[str, str]:
         """Return the first mail by the address of each recipient that got one. Raises the delivery error."""
         addresses = [box.address for box in mail.recipients]
-        found = await self._memory.find([(key, address) for address in addresses])
+        found = await message_memory(self._context, "thread").find([(key, address) for address in addresses])
         return {address: first for address, first in zip(addresses, found, strict=True) if first}
 
     async def keep(self, key: str, mail: Mail, reached: AbstractSet[str], *, separate: bool) -> None:
@@ -34,11 +30,4 @@ class Threads:
         firsts = {
             box: mail.first([box] if separate or box.address in mail.answers else mail.recipients) for box in boxes
         }
-        await self._memory.keep({(key, box.address): first for box, first in firsts.items()})
-
-    @property
-    def _memory(self) -> MessageMemory:
-        memory = self._context.messages
-        if memory is None:
-            raise SinkError(NO_MEMORY)
-        return memory
+        await message_memory(self._context, "thread").keep({(key, box.address): first for box, first in firsts.items()})

@@ -11,7 +11,9 @@ from router.engine.calling.context import Context
 from router.engine.calling.threads import DaemonThreads
 from router.engine.clock import SystemClock
 from router.errors import PermanentError, SinkError
+from router.plugin_contracts import message_memory
 from tests.support.http import stand_in
+from tests.support.sinks import FakeContext
 
 
 def context_of(**keys):
@@ -40,3 +42,13 @@ async def test_a_client_with_its_own_tls_is_guarded_and_closed_with_the_context(
         await strict.close()
     assert session.closed
     assert len(server.requests) == 1
+
+
+def test_a_sink_without_the_memory_that_it_needs_says_the_cure():
+    context = FakeContext()
+    with pytest.raises(SinkError, match=r"^`thread` and `update` need .* remove `deliver: print`, or these keys$"):
+        message_memory(context, "thread", "update")
+    with pytest.raises(SinkError, match=r"^`card` needs .* remove `deliver: print`, or this key$"):
+        message_memory(context, "card")
+    context.messages = object()
+    assert message_memory(context, "card") is context.messages
