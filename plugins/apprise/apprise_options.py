@@ -41,9 +41,7 @@ class AppriseOptions(SinkOptions, defer_build=True):
             raise ValueError("`urls` has a template, so `body` is needed: one user should not get JSON")
         literal = [url for url in self.urls if not is_template(url) and not is_placeholder(url)]
         if literal:
-            from .library import fault_of  # noqa: PLC0415  # the library is an extra, and takes seconds to load
-
-            faults = [f"`urls`: {fault}" for url in literal if (fault := fault_of(url))]
+            faults = [f"`urls`: {fault}" for url in literal if (fault := _fault_of(url))]
             if faults:
                 raise ValueError("; ".join(faults))
         return self
@@ -51,3 +49,14 @@ class AppriseOptions(SinkOptions, defer_build=True):
     def preview(self, event: Event) -> str:  # noqa: ARG002  # the message holds it already
         """Return the title, for a message without a body."""
         return self.title
+
+
+def _fault_of(url: str) -> str | None:
+    """Return why a URL of the configuration can't be used, without quoting it; None if it can."""
+    from .library import fault_of  # noqa: PLC0415  # the library is an extra, and takes seconds to load
+
+    try:
+        address_of(url)
+    except ValueError as error:
+        return str(error)
+    return fault_of(url)

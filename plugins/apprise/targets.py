@@ -18,7 +18,9 @@ def address_of(url: str) -> str:
     """Return the address of a URL: its service and a digest. Raises `ValueError`, whose text quotes nothing."""
     scheme, _, rest = url.partition("://")
     if not rest or not _SCHEME.fullmatch(scheme):
-        raise ValueError("a URL of Apprise is the name of a service, `://` and the rest: tgram://TOKEN/CHAT")
+        raise ValueError(
+            "no URL of Apprise: write the name of a service, `://` and the rest, such as tgram://TOKEN/CHAT"
+        )
     if is_placeholder(url):
         return url  # the digest of a URL that is unknown would say nothing
     digest = hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()

@@ -100,6 +100,8 @@ class TrialDelivery:
         # event is a person who may have opted out.
         options = loaded.config.sinks[name].options
         self._only_if = loaded.only_if.get((name, None)) if destinations_of_event(options) else None
+        self._unavailable: UnavailableError | None = None
+        """The error of the router's own Redis, if the plugin has asked for it and it can't be found."""
 
     async def send(self, event: Event) -> Trial:
         """Send the message of an event and return the result.
@@ -120,6 +122,8 @@ class TrialDelivery:
             made = await SingleAttempt(caller, self._timeout, self._clock).make(event, rendered.options)
         finally:
             await context.close()
+        if self._unavailable is not None and made.error is not None:
+            raise UnavailableError(f"the sink {self._name} uses the router's Redis, but {self._unavailable}")
         return Trial(rendered, excluded, attempt=made)
 
     async def _prepared(self, event: Event) -> Rendered | NotSent:
@@ -189,6 +193,7 @@ class TrialDelivery:
         try:
             own = self._redis_url() if url is None else url
         except UnavailableError as error:
+            self._unavailable = error
             raise ConfigError([Problem(str(error))]) from None
         return server(own, client_name=f"event-router:{ORIGIN}:sink:{self._name}")
 

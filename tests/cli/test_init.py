@@ -290,6 +290,25 @@ def test_options_of_a_sink_have_their_types(folder, quick):
     assert loaded.config.sinks["team-mail"].host.timeout == 5.0
 
 
+def test_lists_and_mappings_may_be_written_as_in_yaml(folder, quick):
+    settings = ["headers={X-Shop: main, X-Kind: '{{ payload.kind }}'}", "batch={max_events: 1}"]
+    words = [word for each in settings for word in ("--set", each)]
+    sink = works(folder, init(folder, "--sink", "email", *words)).config.sinks["team-mail"]
+    assert sink.options.headers == {"X-Shop": "main", "X-Kind": "{{ payload.kind }}"}
+    assert sink.host.batch.max_events == 1
+
+
+def test_the_first_configuration_of_webpush_reaches_a_browser(folder, quick):
+    done = init(folder, "--sink", "webpush")
+    works(folder, done)
+    said = " ".join(done.output.split())
+    assert "`run` needs the file private_key.pem." in said
+    assert "when the file private_key.pem has your key (`vapid --gen` makes one), `vapid_subject` is yours" in said
+    text = (folder / "config.yaml").read_text()
+    assert "webpush: ['https://push.example.org/hello']" in text
+    assert max(map(len, (line for line in text.splitlines() if line.startswith("#")))) <= 120
+
+
 def test_a_plugin_of_the_folder_is_asked_for_what_it_requires(folder, monkeypatch):
     (folder / "plugins").mkdir(parents=True)
     (folder / "plugins" / "pager.py").write_text(PAGER)

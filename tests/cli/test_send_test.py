@@ -221,6 +221,11 @@ async def test_redis_gets_the_entry_and_nothing_else(tmp_path, redis_server):
 
     configured(tmp_path, sinks, redis={"url": "embedded"})
     assert isinstance((await sent(tmp_path, "inbox")).error, UnavailableError)
+    chat = {"type": "chat", "service": "telegram", "token": TOKEN, "to": "7", "text": "hi"}
+    configured(tmp_path, {"team": {**chat, "thread": "{{ payload.user_id }}"}}, redis={"url": "embedded"})
+    error = (await sent(tmp_path, "team")).error
+    assert isinstance(error, UnavailableError), "the sink is not at fault"
+    assert str(error).startswith("the sink team uses the router's Redis, but the embedded server is not running: start")
 
 
 # --- plugins ----------------------------------------------------------------------------------------------------------

@@ -152,6 +152,9 @@ def test_a_url_that_can_not_work_is_refused_at_check(url):
 def test_what_is_no_url_is_refused():
     with pytest.raises(ValidationError, match="must not be empty"):
         validate("apprise", {"urls": []})
+    for value in (5, "s3cret-token", ["json:localhost"]):
+        with pytest.raises(ValidationError, match="`urls`: no URL of Apprise: write the name of a service, `://` and"):
+            validate("apprise", {"urls": value})
     options = validate("apprise", {"urls": "{{ payload.a }}", "body": "x"}).model_copy(
         update={"urls": ["s3cret-token"]}
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
@@ -28,6 +29,10 @@ LISTED_AS = {"pubsub": "channels", "stream": "streams", "list": "keys"}
 """The key that holds the channels of a source, by its type."""
 
 _MESSAGE = "Your order is on its way!"
+_MAILBOX = "jane@example.org"
+_WIDTH = 118
+"""The largest number of characters in a line of a comment, without its `# `."""
+
 _EXPRESSION = re.compile(r"\$\{(cred:|file:)?([^}:]+)(:-)?[^}]*\}")
 
 
@@ -134,7 +139,8 @@ def _about_redis(answers: Answers) -> str:
 
 
 def _about_printing(answers: Answers) -> str:
-    return f"Show who would get what, and send nothing. Delete this line {when_to_send(answers)}."
+    about = f"Show who would get what, and send nothing. Delete this line {when_to_send(answers)}."
+    return textwrap.fill(about, _WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def when_to_send(answers: Answers) -> str:
@@ -142,6 +148,11 @@ def when_to_send(answers: Answers) -> str:
     named = answers.credentials
     if answers.sink.name == "email":
         return f"when the addresses are yours, and {' and '.join(named)} is set if the server wants a password"
+    if answers.sink.name == "webpush":
+        return (
+            f"when {' and '.join(named)} has your key (`vapid --gen` makes one), `vapid_subject` is yours, "
+            "and your app publishes the subscriptions of its users' browsers"
+        )
     if not named:
         return "when the options of the sink are right"
     return f"when {' and '.join(named)} {'are' if len(named) > 1 else 'is'} set"
@@ -168,15 +179,15 @@ def tests(answers: Answers, channel: str, expected: Mapping[str, Any]) -> list[d
 def sample(answers: Answers) -> dict[str, Any]:
     """Return a payload with every field that the sink's templates read."""
     payload: dict[str, Any] = {"user_id": 42, "message": _MESSAGE}
-    for text, is_mailbox in _templates(answers):
+    for text, recipient in _templates(answers):
         for path in paths_read(text, _sandbox()):
             names = [step for step in path if isinstance(step, str)]
             if len(names) == len(path):
-                _put(payload, names, "jane@example.org" if is_mailbox or "mail" in names[-1] else "hello")
+                _put(payload, names, recipient or (_MAILBOX if "mail" in names[-1] else "hello"))
     return payload
 
 
-def _put(payload: dict[str, Any], path: list[str], value: str) -> None:
+def _put(payload: dict[str, Any], path: list[str], value: Any) -> None:
     """Put a value at a path of the payload, unless the path has a value already, or leads through a string."""
     for name in path[:-1]:
         below = payload.setdefault(name, {})
@@ -208,12 +219,14 @@ _PROPERTIES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def _templates(answers: Answers) -> Iterator[tuple[str, bool]]:
-    """Yield every template of the sink, and whether it renders to mail addresses."""
+def _templates(answers: Answers) -> Iterator[tuple[str, Any]]:
+    """Yield every template of the sink, and a made-up recipient if it must render to one of a certain form."""
     for key, value in answers.options.items():
+        is_mailbox = answers.sink.name == "email" and key in {"from", "to", "cc", "bcc", "reply_to"}
+        recipient = _MAILBOX if is_mailbox else sink_recipes.sample_recipient(answers.sink, key)
         for text in _texts(value):
             if is_template(text):
-                yield text, answers.sink.name == "email" and key in {"from", "to", "cc", "bcc", "reply_to"}
+                yield text, recipient
 
 
 def _texts(value: Any) -> Iterator[str]:

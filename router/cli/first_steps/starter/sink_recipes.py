@@ -5,10 +5,12 @@ The built-in types have recipes. For a plugin's type, `init` asks for each requi
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+import yaml
 from pydantic import SecretStr
 
 from router.config.models import HostKeys
@@ -25,6 +27,15 @@ _BOT_ALONE = frozenset({"telegram"})
 
 _EITHER = frozenset({"slack", "discord", "mattermost"})
 """Chat services with webhooks and bots."""
+
+
+_KEYS_OF_A_BROWSER = {
+    "keys": {
+        "p256dh": "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+        "auth": "BTBZMqHH6r4Tts7J_aSIgg",
+    }
+}
+"""The keys of a push subscription: the example of RFC 8291, appendix A."""
 
 
 class Question(NamedTuple):
@@ -67,6 +78,17 @@ def sink_name(kind: SinkType, written: Mapping[str, Any]) -> str:
     return f"{reach}-{'mail' if kind.name == 'email' else 'chat'}"
 
 
+def sample_recipient(kind: SinkType, key: str) -> Any:
+    """Return a made-up recipient for an option whose recipients are more than an address; None for other options."""
+    shape = _shapes(kind).get(key)
+    for leaf in () if shape is None else shapes.leaves(shape):
+        if isinstance(leaf, Addresses) and isinstance(leaf.known_by, str):
+            return {leaf.known_by: "https://push.example.org/hello", **_KEYS_OF_A_BROWSER}
+        if isinstance(leaf, Addresses) and leaf.known_by is not None:
+            return "json://localhost"
+    return None
+
+
 def has_recipe(kind: SinkType) -> bool:
     """Return whether the type has a recipe, whose questions cover everything that the sink needs."""
     return kind.name in _RECIPES
@@ -84,14 +106,16 @@ def _shapes(kind: SinkType) -> dict[str, shapes.Shape]:
 
 
 def _converted(kind: SinkType, key: str, text: str) -> Any:
-    """Return the value of an option: the string itself, or the parsed JSON if the option is not a string."""
+    """Return the value of an option: the string itself, or the parsed JSON or YAML if the option is not a string."""
     shape = _shapes(kind).get(key)
     if shape is None or _takes_text(shape):
         return text
-    try:
+    with contextlib.suppress(ValueError):
         return json.loads(text)
-    except ValueError:
-        return text
+    if text.startswith(("[", "{")) and not text.startswith("{{"):  # without quotes, as in YAML: `[a, b]`
+        with contextlib.suppress(yaml.YAMLError):
+            return yaml.safe_load(text)
+    return text
 
 
 def _takes_text(shape: shapes.Shape) -> bool:
@@ -192,6 +216,20 @@ def _redis_questions(_kind: SinkType, values: Values) -> Iterator[Question]:
         yield Question("publish", "The channel that each event is published on", "copies.{{ event.channel }}")
 
 
+def _webpush_questions(_kind: SinkType, _values: Values) -> Iterator[Question]:
+    yield Question(
+        "subscriptions",
+        "The browsers: a template of the push subscriptions that they gave your app",
+        "{{ payload.subscriptions }}",
+    )
+    yield Question("vapid_subject", "Where push services reach you: mailto: and an address", f"mailto:{_TEAM}")
+
+
+def _webpush_options(_kind: SinkType, _values: Values) -> dict[str, str]:
+    asked = dict.fromkeys(("subscriptions", "vapid_subject"), "")  # their place in the file
+    return {**asked, "vapid_private_key": "${file:private_key.pem}", "title": "News for you", "text": _MESSAGE}
+
+
 def _nothing(_kind: SinkType, _values: Values) -> dict[str, str]:
     return {}
 
@@ -203,4 +241,5 @@ _RECIPES: Mapping[str, _Recipe] = {
     "chat": _Recipe(_chat_questions, _chat_options),
     "webhook": _Recipe(_webhook_questions, _nothing),
     "redis": _Recipe(_redis_questions, _nothing),
+    "webpush": _Recipe(_webpush_questions, _webpush_options),
 }
