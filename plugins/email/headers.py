@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from .mailbox import Mailbox, listed, mailbox, quoted
 
@@ -25,16 +26,23 @@ OF_TOKENS = frozenset(
     + "x-auto-response-suppress feedback-id expires reply-by supersedes original-message-id autocrypt".split()  # noqa: SIM905
     + "dkim-signature authentication-results disposition-notification-options".split()  # noqa: SIM905
 )
+STRUCTURED = OF_ADDRESSES | OF_TOKENS
+REMEMBERED = 500  # characters of a header that may be written once for many mails
 
 
 def header(name: str, value: str) -> bytes:
+    """Return what `any_header` returns. Headers that many mails have are written once."""
+    return _remembered_header(name, value) if len(value) <= REMEMBERED else any_header(name, value)
+
+
+def any_header(name: str, value: str) -> bytes:
     """Return a header of the option `headers`, with its line end. Raises `ValueError` for one that can't be written.
 
     A structured field (RFC 5322 section 3.6, RFC 2369, RFC 2919) is parsed by programs: in these, only a display name may
     be encoded (RFC 2047 section 5), and none is cut.
     """
     kind = name.lower()
-    if kind not in OF_ADDRESSES | OF_TOKENS and not kind.startswith("list-"):
+    if kind not in STRUCTURED and not kind.startswith("list-"):
         return text_header(name, value)
     if len(value) > HEADER:
         raise ValueError(f"it has over {HEADER} characters")
@@ -53,7 +61,17 @@ def header(name: str, value: str) -> bytes:
     return f"{name}: {shown} <{rest}\r\n".encode("ascii")
 
 
+_remembered_header = lru_cache(maxsize=256)(any_header)
+
+
 def text_header(name: str, value: str, most: int = HEADER) -> bytes:
+    """Return what `any_text_header` returns. Printable ASCII that needs no encoding is written at once."""
+    if value.isascii() and value.isprintable() and "=?" not in value and len(value) <= min(most, LINE - len(name) - 2):
+        return f"{name}: {value.strip()}\r\n".encode("ascii")
+    return any_text_header(name, value, most)
+
+
+def any_text_header(name: str, value: str, most: int = HEADER) -> bytes:
     """Return a header of free text, cut at `most` characters. A line break or control character becomes a space.
 
     ASCII stays unchanged on one line. Other text is encoded (RFC 2047), and so is text that looks encoded already.

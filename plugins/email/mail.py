@@ -5,7 +5,8 @@ from __future__ import annotations
 import binascii
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import partial
 from typing import TypeVar
@@ -18,6 +19,10 @@ from .mail_options import EmailOptions
 from .mailbox import Mailbox, mailbox
 
 SUBJECT = 250  # characters
+KEY = 200  # characters of a Message-ID before the @
+PLAIN = re.compile(r"[A-Za-z0-9_~/-]++(?:\.[A-Za-z0-9_~/-]++)*+")
+DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
+MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 Failure = TransientError | PermanentError | SinkError
 T = TypeVar("T")
@@ -39,9 +44,7 @@ class Mail:
         """The Message-ID of the first mail of the thread, by the address that got it."""
         self.id = message_id(event, self.sender.address.rpartition("@")[2])
         self._named = set[str]()
-        self.to = list(self._recipients(options.to))
-        self.cc = list(self._recipients(options.cc))
-        self.bcc = list(self._recipients(options.bcc))
+        self.to, self.cc, self.bcc = (self._recipients(texts) for texts in (options.to, options.cc, options.bcc))
         self._rest = self._common(event, options)
 
     @property
@@ -54,13 +57,13 @@ class Mail:
 
         A mail that answers another one names it in two headers (RFC 5322 section 3.6.4).
         """
-        chosen = set(only)
+        chosen = frozenset[Mailbox]() if separate else set(only)
         to = only if separate else [box for box in self.to if box in chosen]
         cc = [] if separate else [box for box in self.cc if box in chosen]
         head = address_header("To", to) if to or cc else b"To: undisclosed-recipients:;\r\n"
         if cc:
             head = (head if to else b"") + address_header("Cc", cc)
-        first = self.first(only if separate else self.recipients)
+        first = self.first(only if separate else self.recipients) if self.answers else self.id
         if first != self.id:
             head += text_header("In-Reply-To", first) + text_header("References", first)
         return head + self._rest
@@ -69,7 +72,8 @@ class Mail:
         """Return the Message-ID of the first mail of the thread that these readers of one mail know, or its own."""
         return next((self.answers[box.address] for box in readers if box.address in self.answers), self.id)
 
-    def _recipients(self, texts: Sequence[str]) -> Iterator[Mailbox]:
+    def _recipients(self, texts: Sequence[str]) -> list[Mailbox]:
+        boxes = []
         for text in texts:
             try:
                 box = mailbox(text)
@@ -78,13 +82,14 @@ class Mail:
                 continue
             if box.address not in self._named:
                 self._named.add(box.address)
-                yield box
+                boxes.append(box)
+        return boxes
 
     def _common(self, event: Event, options: EmailOptions) -> bytes:
         lines = [
             address_header("From", [self.sender]),
             text_header("Subject", options.subject, SUBJECT),
-            text_header("Date", format_datetime(event.received_at)),
+            text_header("Date", date(event.received_at)),
             text_header("Message-ID", self.id),
         ]
         if self.reply_to:
@@ -111,14 +116,28 @@ def _of_option(key: str, write: Callable[[str], T], text: str) -> T:
         raise PermanentError(f"`{key}`: {error}") from None
 
 
+def date(moment: datetime) -> str:
+    """Return a time in the form of `Date` (RFC 5322 section 3.3): what `email.utils.format_datetime` returns."""
+    if moment.tzinfo is not UTC:
+        return format_datetime(moment)
+    day, month = DAYS[moment.weekday()], MONTHS[moment.month - 1]
+    clock = f"{moment.hour:02}:{moment.minute:02}:{moment.second:02}"
+    return f"{day}, {moment.day:02} {month} {moment.year:04} {clock} +0000"
+
+
 def message_id(event: Event, domain: str) -> str:
+    """Return what `any_message_id` returns. A key of letters, digits and a few marks is written at once."""
+    key = f"{event.id}/{event.route}/{event.sink}"
+    return f"<{key}@{domain}>" if len(key) <= KEY and PLAIN.fullmatch(key) else any_message_id(key, domain)
+
+
+def any_message_id(key: str, domain: str) -> str:
     """Return the Message-ID of a delivery: the same on every attempt, also after a split by address.
 
     Readable (`<event id/route/sink@domain>`), so that the mail server's log can be searched for an event.
     """
-    key = f"{event.id}/{event.route}/{event.sink}"
-    left = quote(key, safe="/!#$&'*+=?^`{|}") if len(key) <= 200 else key
-    if len(left) > 200:
+    left = quote(key, safe="/!#$&'*+=?^`{|}") if len(key) <= KEY else key
+    if len(left) > KEY:
         left = hashlib.sha256(key.encode()).hexdigest()
     left = re.sub(r"^\.|\.$|(?<=\.)\.", "%2E", left)  # a dot is only allowed between two other characters
     return f"<{left}@{domain}>"

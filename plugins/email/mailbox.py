@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from router.api import mailboxes
@@ -27,6 +28,7 @@ class Mailbox(NamedTuple):
         return not self.address.isascii()
 
 
+@lru_cache(maxsize=256)  # the sender is in every mail
 def mailbox(text: str) -> Mailbox:
     """Return the address in `text`. Raises `ValueError` with a sentence if it has none, or more than one."""
     if len(text) > ADDRESS_TEXT:

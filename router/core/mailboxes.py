@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 import msgspec
 
@@ -49,6 +50,7 @@ class Mailbox(msgspec.Struct, frozen=True):
         return f"{self.local}@{self.domain.lower()}"
 
 
+@lru_cache(maxsize=512)  # the host parses the addresses of a delivery, and then the sink does
 def mailbox(address: str) -> Mailbox:
     """Parse one mail address. Raises `AddressError` for invalid text."""
     check_text(address)
