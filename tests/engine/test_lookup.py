@@ -282,3 +282,25 @@ async def test_a_store_that_answers_nobody_is_away_after_a_few_keys_and_back_wit
     store.answer = lambda key: {"key": key}
     assert await lookup.fetch(["4"]) == {"4": {"key": "4"}}
     assert lookup.status.fault is None
+
+
+@pytest.mark.parametrize("missing", ["dead-letter", "suppress", "empty"])
+async def test_deliveries_that_all_want_one_lookup_find_what_each_finds_beside_others(missing):
+    records = {"u:1": {"name": "Ada"}, "u:2": None, "u:3": PermanentError("no"), "u:4": {"name": "Eve"}}
+    payloads = [b"1", b"2", b"3", b'""', b"null", b"[]", b'"%b"' % (b"x" * 5_000), b"1", b"4"]
+    events = [make_event(b'{"id": %b}' % payload) for payload in payloads] + [make_event(b"{}")]
+    alone, beside = (
+        a_set(
+            {"user": Store(records.get), "other": Store()}, {"user": "u:{{ payload.id }}", "other": "o"}, user=missing
+        )
+        for _ in range(2)
+    )
+    user, both = frozenset({"user"}), frozenset({"user", "other"})
+    found = await alone.find(events, [user] * len(events), 0.0)
+    expected = await beside.find([*events, events[0]], [*[user] * len(events), both], 0.0)
+    assert [_shown(one) for one in found] == [_shown(one) for one in expected[:-1]]
+    assert alone.lookups["user"].status == beside.lookups["user"].status
+
+
+def _shown(found):
+    return (type(found), str(found), getattr(found, "told", None), getattr(found, "suppresses", None))

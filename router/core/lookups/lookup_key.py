@@ -38,17 +38,17 @@ class LookupKey:
 
     def render(self, event: Event, now: float, records: Mapping[str, Record]) -> str:
         """Return the key for a delivery; `now` is seconds since the epoch. Raises `TemplateError`."""
-        key = self._plain(event)
+        key = self.plain(event)
         if key is None:
             key = self._rendered(event, now, records)
         if len(key) > LONGEST:
             raise TemplateError(f"{self._where}: the key has more than {LONGEST:,} characters")
         return key
 
-    def _plain(self, event: Event) -> str | None:
+    def plain(self, event: Event) -> str | None:
         """Return the key if it is text around one field of the payload that holds text or an integer; else None.
 
-        Most keys have this form, and rendering the template takes ten times as long.
+        Most keys have this form, and rendering the template takes ten times as long. A key that is too long is None too.
         """
         if self.sole_field is None:
             return None
@@ -62,8 +62,12 @@ class LookupKey:
         except (KeyError, ValueError, RecursionError):
             return None
         if type(value) is str:
-            return before + value + after
-        return f"{before}{value}{after}" if type(value) is int and value.bit_length() < 64 else None
+            key = before + value + after
+        elif type(value) is int and value.bit_length() < 64:
+            key = f"{before}{value}{after}"
+        else:
+            return None
+        return key if len(key) <= LONGEST else None
 
     def _rendered(self, event: Event, now: float, records: Mapping[str, Record]) -> str:
         names = scope(event, self.names, records)

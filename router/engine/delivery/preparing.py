@@ -114,6 +114,9 @@ class Preparing:
         self._only_if = only_if
         self._lookups = lookups
         self._named = {route: template.names & lookups.names for route, template in templates.items()}
+        names = set(self._named.values())
+        self._named_by_all = names.pop() if len(names) == 1 else None
+        """The lookups that the templates of every delivery use; None if they differ by route."""
         self.looks_up = any(self._named.values()) or any(one.names & lookups.names for one in only_if.values())
         # A delivery may have been split by this process, by an earlier one that used the queue, or before a replay.
         self._parted |= any(template.fields.addresses for template in templates.values())
@@ -150,7 +153,11 @@ class Preparing:
         The conditions are evaluated before the records of the templates are fetched, because a suppressed delivery does
         not need those records.
         """
-        found: list[Records | Verdict] = [self._early(event) or NO_RECORDS for event in events]
+        found: list[Records | Verdict]
+        if self._named_by_all and not (self._only_if or self._expires or self.removed_overrides):
+            answers = await self._lookups.find(events, [self._named_by_all] * len(events), self._clock.now())
+            return [_failed(answer) if isinstance(answer, Exception) else answer for answer in answers]
+        found = [self._early(event) or NO_RECORDS for event in events]
         if self._only_if:
             conditions = [self._condition(event) for event in events]
             names = [one.names & self._lookups.names if one else frozenset() for one in conditions]
@@ -183,7 +190,9 @@ class Preparing:
         """Return the decision about a delivery. `found` is the result of `look_up`; None if no delivery needs records."""
         try:
             verdict = self._judged(event) if found is None else found
-            if isinstance(verdict, Verdict):
+            if type(verdict) is not dict and isinstance(
+                verdict, Verdict
+            ):  # most are records, and the first question is fast
                 if self._mode is not None and isinstance(verdict, Suppressed):
                     await self._mode.nobody(event, verdict.reason)
                 return verdict
@@ -216,6 +225,8 @@ class Preparing:
         return self._templates.get(overriding_route(event)) or self._templates[None]
 
     def _named_by(self, event: Event) -> frozenset[str]:
+        if self._named_by_all is not None:
+            return self._named_by_all
         named = self._named.get(overriding_route(event))
         return self._named[None] if named is None else named
 
@@ -235,7 +246,7 @@ class Preparing:
         template = self._template(event)
         if template.static is not None and event.address is None and self._mode is None:
             return Send(template.static)
-        if self.looks_up and not all(name in records for name in self._named_by(event)):
+        if self.looks_up and not self._named_by(event) <= records.keys():
             return Postponed(TransientError("a reload changed the lookups while the delivery was prepared"))
         rendered = template.render(event, self._clock.now(), records)
         if rendered.suppressed:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from router.core.lookups.definitions import LookupDefinition
 from router.core.lookups.dependencies import in_order
 from router.core.lookups.finding import Answer, Finding, NoRecordError
+from router.core.rendering.sandbox.lookup_records import Record
 from router.core.rendering.templates import Records
 from router.engine.lookups.lookup import Lookup
 from router.errors import TemplateError, TransientError
@@ -51,6 +52,9 @@ class LookupSet:
         The keys of a batch are fetched together. If the key of a lookup uses the record of another lookup, the other
         lookup is fetched first.
         """
+        sole = self._sole(wanted)
+        if sole is not None:
+            return await self._find_one(sole, events, now)
         finding = [Finding(event, self._in_order(names)) for event, names in zip(events, wanted, strict=True)]
         for step in range(max((len(one.groups) for one in finding), default=0)):
             asked: dict[str, dict[str, list[Finding]]] = {}
@@ -71,6 +75,36 @@ class LookupSet:
                     for one in waiting:
                         one.take(definition, key, answered[key])
         return [one.records if one.failure is None else one.failure for one in finding]
+
+    def _sole(self, wanted: Sequence[frozenset[str]]) -> LookupDefinition | None:
+        """Return the definition of the only lookup that all deliveries want, if its key needs no other one; else None."""
+        names = wanted[0] if wanted else frozenset[str]()
+        if len(names) != 1 or wanted.count(names) != len(wanted):
+            return None
+        (name,) = names
+        return None if self._needs[name] else self.definitions[name]
+
+    async def _find_one(self, definition: LookupDefinition, events: Sequence[Event], now: float) -> list[Found]:
+        """Return the records of one lookup: `find` without the steps that only several lookups need."""
+        name, plain = definition.name, definition.key.plain
+        keys = [plain(event) for event in events]
+        slow: dict[int, Finding] = {}
+        for place in [place for place, key in enumerate(keys) if not key]:
+            one = slow[place] = Finding(events[place], ())
+            keys[place] = one.key(definition, now)
+        asked = {key: None for key in keys if key}
+        answers = await self.lookups[name].fetch(asked) if asked else {}
+        found: list[Found] = []
+        for place, key in enumerate(keys):
+            answer = answers[key] if key else None
+            if type(answer) is Record:
+                found.append({name: answer})
+                continue
+            one = slow.get(place) or Finding(events[place], ())
+            if key:
+                one.take(definition, key, answer)
+            found.append(one.records if one.failure is None else one.failure)
+        return found
 
     def _in_order(self, names: frozenset[str]) -> tuple[tuple[str, ...], ...]:
         if names not in self._groups:
