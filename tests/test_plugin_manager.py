@@ -68,6 +68,15 @@ def test_builtins_are_there_and_load_like_any_other():
     assert plugins.failures == []
 
 
+def test_a_builtin_whose_type_is_not_used_is_listed_and_not_imported(folder):
+    drop_in(folder, GOOD.replace('"pager"', '"chat"'))
+    plugins = load_plugins([folder], entry_points=False, used={"log", "pager"})
+    assert list(plugins.sinks) == ["log"]
+    assert "sink type 'chat' is taken: built-in chat registered it" in failure(plugins).error
+    everything = load_plugins(entry_points=False)
+    assert plugins.origins == everything.origins == {name: kind.origin for name, kind in everything.sinks.items()}
+
+
 def test_builtins_import_the_api_and_their_own_modules_alone():
     files = list(builtins_folder().rglob("*.py"))
     for file in files:

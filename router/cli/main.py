@@ -19,8 +19,9 @@ import click
 from router.errors import ConfigError, Exit, RouterError, UnavailableError
 from router.version import __version__
 
-COLLECTING = (100_000, 20, 20)
-"""The thresholds of garbage collection. What is imported and loaded at the start stays, so no collection need look at it."""
+COLLECTING = (1_000_000, 20, 20)
+"""The thresholds of garbage collection. What is imported and loaded at the start stays, so no collection need look at it:
+of 100,000 objects a few hundred are garbage that only a collection finds."""
 
 
 class Entry(NamedTuple):

@@ -14,7 +14,7 @@ import inspect
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -84,7 +84,7 @@ class LoadedPlugin(msgspec.Struct, frozen=True):
 
 
 class Plugins(msgspec.Struct, frozen=True):
-    """All loaded plugins, and their types of sinks and lookups."""
+    """All plugins, and the types of sinks and lookups of those that were imported."""
 
     sinks: dict[str, SinkType] = msgspec.field(default_factory=dict)
     lookups: dict[str, LookupType] = msgspec.field(default_factory=dict)
@@ -101,6 +101,11 @@ class Plugins(msgspec.Struct, frozen=True):
     def failures(self) -> list[LoadedPlugin]:
         """The plugins that could not be loaded."""
         return [plugin for plugin in self.loaded if plugin.error]
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """The plugin that registers each type of sink, also of the built-in ones that were not imported."""
+        return {sink: plugin.named for plugin in self.loaded for sink in plugin.sinks}
 
     @property
     def disabled(self) -> list[str]:
@@ -120,17 +125,19 @@ def load_plugins(
     *,
     entry_points: bool = True,
     disable: Callable[[LoadedPlugin], bool] = lambda _plugin: False,
+    used: Collection[str] | None = None,
 ) -> Plugins:
     """Load the built-ins, the drop-ins in the folders `paths`, and installed packages.
 
     A folder given twice is loaded once; the folder of the built-ins is skipped. A plugin for which `disable` is true is
-    listed and not imported. A plugin's fault never raises: see `Plugins.failures`.
+    listed and not imported. With `used`, neither is a built-in whose type is not among these: its import would only cost
+    time and memory. A plugin's fault never raises: see `Plugins.failures`.
     """
     loading = _Loading(Plugins(), _manager(), disable)
     plugins = loading.plugins
     builtins = builtins_folder()
     for path in find_drop_ins(builtins, plugins.incomplete):
-        _load_drop_in(loading, path, _BUILT_IN)
+        _load_built_in(loading, path, used)
     seen = {builtins.resolve()}
     for folder in paths:
         resolved = folder.resolve()
@@ -155,6 +162,15 @@ class _Loading(msgspec.Struct, frozen=True):
     plugins: Plugins
     manager: pluggy.PluginManager
     disable: Callable[[LoadedPlugin], bool]
+
+
+def _load_built_in(loading: _Loading, path: Path, used: Collection[str] | None) -> None:
+    """Load a built-in, or only list it if its type is not used. The type has the name of its folder."""
+    plugin = LoadedPlugin(plugin_name(path), _BUILT_IN, path, sinks=(plugin_name(path),))
+    if used is None or plugin.name in used or loading.disable(plugin):
+        _load_drop_in(loading, path, _BUILT_IN)
+    else:
+        loading.plugins.loaded.append(plugin)
 
 
 def _load_drop_in(loading: _Loading, path: Path, origin: str) -> None:
@@ -234,7 +250,9 @@ def _load(loading: _Loading, plugin: LoadedPlugin, source: Callable[[], bytes], 
             if manager.register(module, name=f"{plugin.origin}/{plugin.name}") is None:
                 raise ValueError("it is already loaded")
             _call(
-                manager.hook.register_sinks, module, sink_registrar(plugins.sinks, sinks, plugin.named, plugin.sources)
+                manager.hook.register_sinks,
+                module,
+                sink_registrar(plugins.origins, sinks, plugin.named, plugin.sources),
             )
             _call(manager.hook.register_lookups, module, lookup_registrar(plugins.lookups, lookups, plugin.named))
         _no_unknown_hooks(module)

@@ -25,12 +25,10 @@ class NoOptions(SinkOptions):
     """The options of a sink registered without options: every key is refused."""
 
 
-def sink_registrar(
-    known: Mapping[str, SinkType], found: dict[str, SinkType], origin: str, sources: Sources
-) -> RegisterSink:
+def sink_registrar(known: Mapping[str, str], found: dict[str, SinkType], origin: str, sources: Sources) -> RegisterSink:
     """Return the function with which a plugin registers its sink types. The types are added to `found`.
 
-    `known` are the types of other plugins. `sources` are the files of a drop-in, for its processes.
+    `known` names the plugin of each type that is taken. `sources` are the files of a drop-in, for its processes.
     """
 
     def register(
@@ -43,9 +41,9 @@ def sink_registrar(
         batch: int | None = None,
         execution: Execution | None = None,
     ) -> None:
-        other = known.get(name) or found.get(name)
+        other = origin if name in found else known.get(name)
         if other:
-            raise ValueError(f"sink type {name!r} is taken: {other.origin} registered it")
+            raise ValueError(f"sink type {name!r} is taken: {other} registered it")
         kind = SinkType(name, sink, options or NoOptions, queue, concurrency, batch, execution, origin, sources)
         fault = _fault(kind)
         if fault:

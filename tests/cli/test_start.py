@@ -14,12 +14,32 @@ def imported(process):
     return set(re.findall(r"^import time: .*\| +(\w+)\.[\w.]+$", process.err, re.MULTILINE))
 
 
+def built_ins(process):
+    """The built-in plugins that a process has imported so far."""
+    return {
+        match[1] for match in (re.match("event_router_plugin_([a-z]+)_", name) for name in imported(process)) if match
+    }
+
+
 def test_an_idle_daemon_has_imported_little(folder, server):
     env = {"REDIS_URL": server.url, "PYTHONPROFILEIMPORTTIME": "1"}
     with Process("run", cwd=folder, env=env, notify=True) as daemon:
         daemon.wait_ready()
         assert imported(daemon) & LATER == set()
         assert {"redis", "pydantic", "structlog"} <= imported(daemon)
+        assert built_ins(daemon) == {"log"}
         assert run("status", cwd=folder, env={"REDIS_URL": server.url}).code == 0
         wait_until(lambda: "aiohttp" in imported(daemon), "the import for the first client of the admin side")
+        assert daemon.stop() == 0
+
+
+def test_a_reload_imports_the_plugin_of_a_new_kind_of_sink(folder, server):
+    env = {"REDIS_URL": server.url, "PYTHONPROFILEIMPORTTIME": "1"}
+    config = folder / "config.yaml"
+    with Process("run", cwd=folder, env=env, notify=True) as daemon:
+        daemon.wait_ready()
+        another = "  orders: {type: redis, xadd: all-orders}\nroutes:\n"
+        config.write_text(config.read_text().replace("routes:\n", another).replace("[audit]", "[audit, orders]"))
+        assert run("reload", cwd=folder, env={"REDIS_URL": server.url}).code == 0
+        wait_until(lambda: built_ins(daemon) == {"log", "redis"}, "the import of the other plugin")
         assert daemon.stop() == 0

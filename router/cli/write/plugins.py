@@ -108,7 +108,8 @@ def loaded_plugins(config: Path | None, env_file: Path | None) -> Plugins:
     except ConfigError:
         return load_plugins(_drop_ins(Path()))
     try:
-        return check(path, environ=os.environ, env_file=env_file, placeholders=True, pipes=True).plugins
+        draft = check(path, environ=os.environ, env_file=env_file, placeholders=True, pipes=True, every_type=True)
+        return draft.plugins
     except ConfigError:
         if not path.is_file():
             raise

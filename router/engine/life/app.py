@@ -235,8 +235,7 @@ class App:
 
     def _announce(self) -> None:
         """Announce readiness, and exclude all objects so far from garbage collection, because they stay."""
-        gc.collect()
-        gc.freeze()
+        gc.freeze()  # without a collection, which would look at every object to find some hundred that are garbage
         gc.set_threshold(50_000, 20, 20)
         self._stall.start()
         self._watchdog.start()

@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping as MappingType
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from router.config.cases import Case
 from router.config.lookups import LOOKUPS, LookupKeys, PluginLookupConfig
 from router.config.models import (
     AdminConfig,
@@ -34,7 +33,7 @@ from router.ops.loading.case_files import Cases
 from router.ops.loading.checking import compiling, conditions
 from router.ops.loading.checking.lint import check_file_modes, look_around
 from router.ops.loading.checking.redis_loops import look_for_loops
-from router.ops.loading.checking.sinks import likely_secrets, secrets_of, url_secrets
+from router.ops.loading.checking.sinks import likely_secrets, secrets_of, url_secrets, used_types
 from router.ops.loading.draft import Draft
 from router.ops.loading.lookup_entries import lookup_secrets
 from router.ops.loading.reading import expand, includes, yaml_nodes
@@ -56,6 +55,9 @@ from router.ops.loading.sections import check_sections
 from router.ops.redaction import SHORT, Redactor
 from router.plugin_contracts import SinkType
 from router.plugin_loading.plugin_manager import Plugins, load_plugins
+
+if TYPE_CHECKING:
+    from router.config.cases import Case
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -227,9 +229,11 @@ def check(
     placeholders: bool = False,
     pipes: bool = False,
     tests: Cases | None = None,
+    every_type: bool = False,
 ) -> Draft:
     """Read a configuration and check every section, as `load` does, but do not compile templates and conditions.
 
+    With `every_type`, the built-in plugins that the configuration does not use are imported too.
     Raises `ConfigError` only if the file can't be read. All other problems are in the returned draft.
     """
     problems = Problems()
@@ -258,7 +262,8 @@ def check(
     check_file_modes(files, problems, Mark(root.mark.file, 1, 1))
     drop_ins = _plugin_folders(root, problems, settler)
     disabled = {name for _, name in words(find(root, "plugins", "disable"))}
-    plugins = load_plugins(drop_ins, disable=lambda plugin: plugin.name in disabled)
+    used = None if every_type else used_types(root)
+    plugins = load_plugins(drop_ins, disable=lambda plugin: plugin.name in disabled, used=used)
     files |= plugins.code
     draft = Draft(root, problems, plugins, environ, files, folders | set(drop_ins), expander.secrets, settler.unknown)
     _settle(draft, settler)

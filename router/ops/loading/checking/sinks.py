@@ -16,7 +16,7 @@ from router.config.scalars import NAME
 from router.files import read_file, resolve_path
 from router.ops.loading.reading import shapes, typed, yaml_hints
 from router.ops.loading.reading.concealing import holds_a_secret, is_credential_header
-from router.ops.loading.reading.nodes import Entry, Mapping, Node, child_path, quoted, scalars
+from router.ops.loading.reading.nodes import Entry, Mapping, Node, child_path, find, quoted, scalars, word
 from router.ops.loading.reading.placeholders import WORD
 from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
 from router.ops.redaction import HIDDEN
@@ -114,12 +114,21 @@ def entries_with_type(
             yield name, entry, keys, named
 
 
+def used_types(root: Mapping) -> frozenset[str]:
+    """Return the types of sinks that a configuration names."""
+    sinks, defaults = root.get("sinks"), root.get("defaults")
+    named = (
+        {word(find(entry.node, "type")) for entry in sinks.entries.values()} if isinstance(sinks, Mapping) else set()
+    )
+    return frozenset(filter(None, named)) | frozenset(defaults.entries if isinstance(defaults, Mapping) else ())
+
+
 def check_defaults(node: Mapping, plugins: Plugins, problems: Problems, reader: TemplateReader) -> None:
     """Check `defaults`: known types, known keys, valid values. Required keys may be missing; sinks can add them."""
     for name, entry in node.entries.items():
         keys = typed.mapping(entry.node, problems)
         if name != ALL and name not in plugins.sinks:
-            problems.add(unknown_type(name, plugins, (ALL, *plugins.sinks)), entry.mark, path=entry.node.path)
+            problems.add(unknown_type(name, plugins, (ALL, *plugins.origins)), entry.mark, path=entry.node.path)
             entry.node.faulty = True
         elif keys is not None:
             model = None if name == ALL else plugins.sinks[name].options
@@ -144,7 +153,7 @@ def _part(whole: Mapping, keys: Collection[str]) -> Mapping:
 
 def unknown_type(name: str, plugins: Plugins, allowed: tuple[str, ...] | None = None, what: str = "sink") -> str:
     """Return the message for an unknown type of sink or lookup, with the plugins and folders that could not be loaded."""
-    message: str = unknown(f"type of {what}", name, sorted(plugins.sinks) if allowed is None else allowed)
+    message: str = unknown(f"type of {what}", name, sorted(plugins.origins) if allowed is None else allowed)
     failed = [f"{plugin.path or plugin.origin}: {plugin.error}" for plugin in plugins.failures]
     if failed:
         message = f"{message}; this plugin could not be loaded: {'; '.join(failed)}"
