@@ -14,12 +14,6 @@ from router.admin.sockets import connect
 from router.config.scalars import Address
 from router.errors import RouterError, UnavailableError
 
-STATUS = "/api/status"
-"""The path of the status document."""
-
-RELOAD = "/api/reload"
-"""The path at which a POST reloads the configuration."""
-
 PATIENCE = 5.0
 """Seconds allowed for connecting and for each read of an answer."""
 

@@ -23,8 +23,7 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
-from router.admin.admin_client import RELOAD, STATUS
-from router.admin.sockets import Listener, default_address
+from router.admin.sockets import RELOAD, STATUS, Listener, default_address
 from router.config.models import AdminConfig
 from router.config.scalars import OFF, Address, address
 from router.core.accounts.snapshot import View, document

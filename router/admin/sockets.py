@@ -1,4 +1,4 @@
-"""The sockets of the admin side, for server and client; floor 6.
+"""What server and client of the admin side share: the sockets, and the paths of commands; floor 6.
 
 A unix socket is accessible to its owner alone (mode 0600) from the moment of its creation. A socket that a dead process
 left is replaced, a socket in use never. A path longer than the 107 bytes that the kernel accepts is used through a file
@@ -17,6 +17,12 @@ from pathlib import Path
 
 from router.config.scalars import Address
 from router.errors import ConfigError, Problem
+
+STATUS = "/api/status"
+"""The path of the status document."""
+
+RELOAD = "/api/reload"
+"""The path at which a POST reloads the configuration."""
 
 LONGEST = 107
 """Bytes of the longest path that fits into a `sockaddr_un` (unix(7))."""

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from router.admin.admin_client import STATUS, Client
-from router.admin.sockets import default_address
+from router.admin.admin_client import Client
+from router.admin.sockets import STATUS, default_address
 from router.cli.common import find_config, load_config, tell
 from router.config.models import AdminConfig
 from router.config.redis_url import shown

@@ -39,6 +39,6 @@ def schema(outer: tuple[Path | None, Path | None], config: Path | None, env_file
     """
     from router.cli.common import print_json
     from router.cli.write.plugins import loaded_plugins
-    from router.ops.loading import config_schema
+    from router.ops.loading.schema_export import config_schema
 
     print_json(config_schema(loaded_plugins(config or outer[0], env_file or outer[1])), indent=2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from router.admin.admin_client import RELOAD
+from router.admin.sockets import RELOAD
 from router.cli.common import (
     config_option,
     env_file_option,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from router.admin.admin_client import STATUS, Client
+from router.admin.admin_client import Client
+from router.admin.sockets import STATUS
 from router.cli.common import config_option, console, env_file_option, instance_option, json_option, print_json
 from router.cli.operate.sink_troubles import Document, fault_warning, span, trouble
 from router.cli.running_router import running

@@ -9,15 +9,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from types import NoneType
-from typing import Any, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 from router.core.plugin_signatures import takes_context
-from router.engine.calling.plugin_processes import PluginProcesses
 from router.engine.calling.threads import DaemonThreads
 from router.errors import PluginError
 from router.events import Event
 from router.options import SinkOptions
 from router.plugin_contracts import Result, SinkContext, SinkType
+
+if TYPE_CHECKING:
+    from router.engine.calling.plugin_processes import PluginProcesses
 
 Deliver = Callable[..., Awaitable[Any]]
 Batch = Sequence[tuple[Event, Any]]
@@ -52,6 +54,8 @@ class Caller:
 
     def _single(self, kind: SinkType) -> Deliver:
         if kind.execution == "process":
+            from router.engine.calling.plugin_processes import PluginProcesses  # noqa: PLC0415  # few sinks need it
+
             self._processes = PluginProcesses(kind)
             return self._processes.deliver
         function = kind.sink if self._sink is None else self._sink.deliver

@@ -3,6 +3,5 @@
 from router.ops.loading.case_files import Cases, read_case_file
 from router.ops.loading.effective import effective
 from router.ops.loading.loader import Loaded, load, read_admin
-from router.ops.loading.schema_export import config_schema
 
-__all__ = ["Cases", "Loaded", "config_schema", "effective", "load", "read_admin", "read_case_file"]
+__all__ = ["Cases", "Loaded", "effective", "load", "read_admin", "read_case_file"]

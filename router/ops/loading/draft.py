@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping as MappingType
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from router.config.cases import Case
 from router.config.models import (
     AdminConfig,
     DeadLettersConfig,
@@ -29,6 +28,9 @@ from router.ops.loading.lookup_entries import CheckedLookup
 from router.ops.loading.reading.nodes import Entry, Mapping, Node, items, word
 from router.ops.loading.reading.problems import Problems
 from router.plugin_loading.plugin_manager import Plugins
+
+if TYPE_CHECKING:
+    from router.config.cases import Case
 
 
 class Draft(msgspec.Struct):
