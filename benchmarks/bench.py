@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import channels, compare, conditions, fanout, idle, lists, lookups, mail, peers, start, webhook
+from benchmarks import channels, compare, conditions, fanout, idle, lists, lookups, mail, peers, start, trickle, webhook
 from benchmarks.harness import OURS
 from benchmarks.results import OTHER, THIS, in_turn
 
@@ -32,6 +32,7 @@ IN_TURN = {
     "lookups": lookups.BENCHMARK,
     "idle": idle.BENCHMARK,
     "start": start.BENCHMARK,
+    "trickle": trickle.BENCHMARK,
     "webhook": webhook.BENCHMARK,
     "mail": mail.BENCHMARK,
 }

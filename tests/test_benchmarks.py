@@ -228,6 +228,7 @@ TINY = {
     "fanout": ["--events", "300", "--sinks", "3", "--rounds", "1"],
     "lookups": ["--events", "300", "--users", "200", "--rounds", "1", "--rate", "3000"],
     "lists": ["--flood", "40", "--trickle", "10", "--rounds", "2"],
+    "trickle": ["--seconds", "0.05", "--rounds", "1"],
     "webhook": ["--events", "40", "--answer-after", "0.001", "--rounds", "1"],
     "mail": ["--events", "40", "--rounds", "1"],
     "idle": ["--settle", "0", "--seconds", "0.5"],

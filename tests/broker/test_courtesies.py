@@ -78,6 +78,6 @@ async def test_a_connection_may_stay_without_a_name_however_that_is_said(refusal
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
         port = listener.sockets[0].getsockname()[1]
         connection = await client.dial(client.server(f"redis://127.0.0.1:{port}"))
-        assert not client.hung_up(connection)
+        assert connection.is_connected
         await client.close(connection)
         await over.wait()

@@ -1,12 +1,13 @@
 """One connection for commands: the order they go in, and what it does when the other side ends it."""
 
 import asyncio
+from unittest.mock import ANY, DEFAULT, Mock
 
 import pytest
 from redis import exceptions as failures
 
 from router.broker.server import client
-from router.broker.server.link import Link, Script
+from router.broker.server.link import Link, Script, Turn
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
@@ -24,7 +25,7 @@ async def test_a_connection_that_was_ended_while_nobody_used_it_is_replaced_with
     assert await link.call("PING") == b"PONG"
     before = await link.call("CLIENT", "ID")
     redis_server.do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-    await until(lambda: client.hung_up(link._connection))
+    await until(lambda: link.ended)
     assert await link.call("CLIENT", "ID") > before
 
 
@@ -37,25 +38,33 @@ async def test_one_that_ends_under_a_command_is_an_error_for_nobody_knows_whethe
     assert await link.call("PING") == b"PONG"
 
 
-async def test_a_connection_that_ends_while_it_is_written_to_is_broken_and_nothing_worse(redis_server, link):
-    await link.call("PING")
+def failing(monkeypatch, text):
+    """Let the transport of the next connection raise this error when it is written to, after the first command."""
+    take_over = client.take_over
 
-    async def closed(_command):
-        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+    def taken_over(connection, protocol):
+        transport = take_over(connection, protocol)
+        wrapped = Mock(wraps=transport)
+        wrapped.write.side_effect = [DEFAULT, DEFAULT, RuntimeError(text)]
+        monkeypatch.setattr(client, "take_over", take_over)
+        return wrapped
 
-    link._connection.send_packed_command = closed  # as uvloop has it
+    monkeypatch.setattr(client, "take_over", taken_over)
+
+
+async def test_a_connection_that_ends_while_it_is_written_to_is_broken_and_nothing_worse(link, monkeypatch):
+    failing(
+        monkeypatch, "unable to perform operation on <TCPTransport closed=True>; the handler is closed"
+    )  # as uvloop
+    assert await link.call("PING") == b"PONG"
     with pytest.raises(failures.ConnectionError, match="was closed"):
         await link.call("PING")
     assert await link.call("PING") == b"PONG"
 
 
-async def test_a_mistake_of_ours_stays_what_it_is(redis_server, link):
-    await link.call("PING")
-
-    async def mistaken(_command):
-        raise RuntimeError("await wasn't used with future")
-
-    link._connection.send_packed_command = mistaken
+async def test_a_mistake_of_ours_stays_what_it_is(link, monkeypatch):
+    failing(monkeypatch, "await wasn't used with future")
+    assert await link.call("PING") == b"PONG"
     with pytest.raises(RuntimeError, match="await"):
         await link.call("PING")
 
@@ -83,3 +92,69 @@ async def test_an_answer_to_no_command_before_the_first_one_gives_the_connection
             await asking
         assert await link.call("PING") == b"PONG"
         await link.close()
+
+
+async def test_an_answer_that_does_not_come_in_time_is_an_error_and_the_next_command_has_a_new_connection(redis_server):
+    link = Link(client.server(redis_server.url), 0.3)
+    before = await link.call("CLIENT", "ID")
+    with pytest.raises(TimeoutError):
+        await link.call("BLPOP", "nothing", 0)
+    assert await link.call("CLIENT", "ID") > before
+    await link.close()
+
+
+async def test_the_time_of_a_command_runs_from_its_own_start(redis_server):
+    """The timer that was set for the first command must not end the second one."""
+    link = Link(client.server(redis_server.url), 2.0)
+    await link.call("PING")
+    await asyncio.sleep(1.5)
+    assert await link.call("BLPOP", "nothing", "1") is None
+    await link.close()
+
+
+async def test_a_command_that_waits_can_be_hurried(redis_server, link):
+    asking = asyncio.create_task(link.call("BLPOP", "nothing", 0))
+    await until(lambda: redis_server.do("INFO", "clients")["blocked_clients"])
+    link.hurry(0.01, failures.ConnectionError("too long"))
+    with pytest.raises(failures.ConnectionError, match="too long"):
+        await asking
+    assert await link.call("PING") == b"PONG"
+
+
+async def test_an_answer_to_no_command_between_two_commands_gives_the_connection_up(redis_server):
+    async with Proxy(redis_server.port) as proxy:
+        link = Link(client.server(proxy.url))
+        before = await link.call("CLIENT", "ID")
+        assert proxy.inject(b":1\r\n") == 1
+        await until(lambda: link.ended)
+        assert await link.call("CLIENT", "ID") > before
+        await link.close()
+
+
+async def test_texts_are_for_the_pipeline_that_asks_for_them(redis_server, link):
+    redis_server.do("SET", "key", b"\xff")
+    assert await link.pipeline([("GET", "key"), ("NONSENSE",)], texts=True) == ["\\xff", ANY]
+    assert await link.call("GET", "key") == b"\xff"
+    found = await link.pipeline([("GET", "key"), ("NONSENSE",)])
+    assert found[0] == b"\xff"
+    assert isinstance(found[1], failures.ResponseError)
+
+
+async def test_the_turn_passes_over_a_task_that_is_cancelled_when_it_gets_it():
+    turn, order = Turn(), []
+
+    async def take(name):
+        async with turn:
+            order.append(name)
+            await asyncio.sleep(0)
+
+    assert turn.since is None
+    async with turn:
+        assert turn.since is not None
+        tasks = [asyncio.create_task(take(name)) for name in "abc"]
+        await asyncio.sleep(0)
+        tasks[0].cancel()  # while it waits
+    tasks[1].cancel()  # it has been given the turn, and has not run since
+    await asyncio.wait(tasks)
+    assert order == ["c"]
+    assert turn.since is None

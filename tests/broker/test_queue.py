@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import structlog
 
+from router.broker.queues.parts import queue_settlement
 from router.broker.queues.queue_scripts import TICK
 from router.broker.server.link import Link
 from router.errors import Reason
@@ -16,7 +17,7 @@ from tests.support.engine import make_event
 from tests.support.proxy import DOWN, Proxy
 from tests.support.queues import QUICK, Line
 from tests.support.streams import Renewals
-from tests.support.waiting import PATIENCE, moment, stays
+from tests.support.waiting import PATIENCE, moment, stays, until
 
 STREAM = "{event-router}:queue:s"
 LATER = "{event-router}:later:s"
@@ -69,6 +70,25 @@ async def test_deliveries_come_in_order_and_leave_nothing_behind(redis_server, l
     assert redis_server.do("XPENDING", STREAM, "event-router")["pending"] == 0
     assert redis_server.do("HGET", BOOKS, "bytes") == b"0"
     assert (one.book.accepted, one.book.delivered) == (2345, 2345)
+
+
+async def test_outcomes_that_follow_each_other_quickly_are_reported_together(redis_server, line, monkeypatch):
+    monkeypatch.setattr(queue_settlement, "PAUSE", 0.5)
+    one = line(redis_server.url)
+    one.put(*numbered(11))
+    first, *others = [(await one.take(1))[0] for _ in range(11)]
+
+    def reports():
+        return redis_server.do("INFO", "commandstats")["cmdstat_xack"]["calls"]
+
+    redis_server.do("CONFIG", "RESETSTAT")
+    one.deliver([first])
+    await until(lambda: redis_server.do("XLEN", STREAM) == 10)  # at once
+    for event in others:
+        one.deliver([event])
+        await asyncio.sleep(0)
+    await until(lambda: redis_server.do("XLEN", STREAM) == 0)
+    assert reports() == 2
 
 
 async def test_each_outcome_is_counted_with_its_reason(redis_server, line):

@@ -18,7 +18,6 @@ from router.broker.pubsub.messages import BROKEN, Messages
 from router.broker.pubsub.subscriptions import Subscriptions
 from router.broker.server import client
 from router.contracts import Clock
-from router.errors import UnavailableError
 from router.events import RawBatch
 
 CHUNK = 64 * 1024
@@ -62,18 +61,7 @@ class Subscriber(asyncio.BufferedProtocol):
         self._messages = Messages(self.commands)
         self._buffer = memoryview(bytearray(CHUNK))
         self._silence = float("inf")
-        self._transport = self._take_over(connection)
-
-    def _take_over(self, connection: AbstractConnection) -> asyncio.Transport:
-        """Replace redis-py's stream reader by this protocol. The reader has read all answers so far."""
-        writer, reader = connection._writer, connection._reader  # noqa: SLF001  # redis-py has no public access to it
-        if writer is None or reader is None or reader.at_eof() or writer.transport.is_closing():
-            raise UnavailableError("the server closed the connection")
-        transport = writer.transport
-        transport.pause_reading()  # type: ignore[attr-defined]  # uvloop looks at the protocol when reading begins
-        transport.set_protocol(self)
-        transport.resume_reading()  # type: ignore[attr-defined]
-        return transport  # type: ignore[return-value]
+        self._transport = client.take_over(connection, self)
 
     @property
     def complete_until(self) -> float:

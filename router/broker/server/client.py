@@ -6,6 +6,7 @@ sending it again is safe.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import re
@@ -242,12 +243,19 @@ class Backoff:
         self.tries = 0
 
 
-def hung_up(connection: AbstractConnection) -> bool:
-    """Return whether the other side is known to have ended this connection. Sends nothing."""
-    reader, writer = connection._reader, connection._writer  # noqa: SLF001  # redis-py finds out when it reads an answer
-    if reader is None or writer is None or writer.transport.is_closing():
-        return True
-    return reader.at_eof() or reader.exception() is not None
+def take_over(connection: AbstractConnection, protocol: asyncio.BaseProtocol) -> asyncio.Transport:
+    """Let the transport of an open connection call `protocol` from now on; return the transport.
+
+    redis-py must have read all answers so far. Raises redis-py's `ConnectionError` if the connection has ended.
+    """
+    writer, reader = connection._writer, connection._reader  # noqa: SLF001  # redis-py has no public access to them
+    if writer is None or reader is None or reader.at_eof() or writer.transport.is_closing():
+        raise failures.ConnectionError("Connection closed by server.")
+    transport = writer.transport
+    transport.pause_reading()  # type: ignore[attr-defined]  # uvloop looks at the protocol when reading begins
+    transport.set_protocol(protocol)
+    transport.resume_reading()  # type: ignore[attr-defined]
+    return transport  # type: ignore[return-value]
 
 
 @contextlib.contextmanager

@@ -7,28 +7,27 @@ and may be sent again. An answer is never mistaken for the answer to another com
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import time
+from collections import deque
 from collections.abc import Awaitable, Iterable, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import hiredis
 from redis import exceptions as failures
-from redis.asyncio.connection import AbstractConnection
 
 from router.broker.server import answers, client
 from router.broker.server.client import Server
+from router.broker.server.exchange import UNASKED, Exchange
 
 Word = str | bytes | int
 
-CHUNK = 65536
-"""The largest number of bytes of answers that are read at once."""
-
-_MORE = object()  # the parser's result if the answer is not complete yet
-
 COMMAND = "a command to Redis neither ends nor fails"
 """The description of a component that hangs in a `Link`, for the watchdog (`contracts.Sign`)."""
+
+
+_OF_ANOTHER_SERVER = (failures.AuthenticationError, failures.ReadOnlyError)
+"""Error answers that close the connection: after a failover another server may answer at this address."""
 
 
 class Script:
@@ -39,22 +38,44 @@ class Script:
         self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-class _Turn(asyncio.Lock):
-    """The lock of a connection, with the time at which it was acquired."""
+class Turn:
+    """A fair lock that knows since when it is held; an async context manager.
 
-    since: float | None = None
-    """The time (`time.monotonic`, seconds) at which the holder acquired the lock; None while the lock is free."""
+    `asyncio.Lock` costs five calls where this lock costs two, which counts for a lock around each command.
+    """
 
-    async def acquire(self) -> Literal[True]:
-        """Acquire the lock and note the time."""
-        await super().acquire()
+    def __init__(self) -> None:
+        self.since: float | None = None
+        """The time (`time.monotonic`, seconds) at which the holder acquired the lock; None while the lock is free."""
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def __aenter__(self) -> None:
+        """Acquire the lock. Tasks get it in the order in which they began to wait."""
+        if self.since is not None:
+            await self._wait()
         self.since = time.monotonic()
-        return True
 
-    def release(self) -> None:
-        """Release the lock and clear the time."""
+    async def _wait(self) -> None:
+        granted = asyncio.get_running_loop().create_future()
+        self._waiting.append(granted)
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if granted.done() and not granted.cancelled():
+                self._release()  # this task was given the lock, but is cancelled
+            raise
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Release the lock."""
+        self._release()
+
+    def _release(self) -> None:
+        while self._waiting:
+            granted = self._waiting.popleft()
+            if not granted.done():
+                granted.set_result(None)  # `since` stays set, so that no other task acquires the lock meanwhile
+                return
         self.since = None
-        super().release()
 
 
 class Link:
@@ -63,8 +84,8 @@ class Link:
     def __init__(self, server: Server, patience: float = client.TIMEOUT) -> None:
         self._server = server
         self._patience = patience
-        self._connection: AbstractConnection | None = None
-        self._turn = _Turn()
+        self._exchange: Exchange | None = None
+        self._turn = Turn()
         self._marks = 0
         self._marked = True  # whether the server of this connection knows ECHO
 
@@ -73,9 +94,14 @@ class Link:
         """The time (`time.monotonic`, seconds) at which the current command began; None between two commands."""
         return self._turn.since
 
+    @property
+    def ended(self) -> bool:
+        """True if there is no open connection: none was opened, or the server is known to have closed it."""
+        return self._exchange is None or self._exchange.ended
+
     async def open(self) -> None:
         """Connect and log in, unless the connection is open. Raises redis-py's errors."""
-        async with self._turn, asyncio.timeout(self._patience):
+        async with self._turn:
             await self._connected()
 
     async def call(self, *words: Word) -> Any:
@@ -111,18 +137,15 @@ class Link:
         """
         packed = [_pack(words) for words in commands]
         async with self._turn:
-            try:
-                async with asyncio.timeout(self._patience):
-                    connection = await self._connected()
-                    with client.broken():
-                        await connection.send_packed_command(b"".join((*packed, self._next_mark())))
-                    found = await _answers(connection, len(packed) + self._marked, texts=texts)
-                    if self._marked:
-                        _check(str(self._marks) if texts else b"%d" % self._marks, found.pop())
-                    return found
-            except BaseException:
-                await self.close()
-                raise
+            found, mark = await self._ask(b"".join(packed), len(packed), texts=texts)
+            if self._marked:
+                await self._check_mark(mark.encode() if isinstance(mark, str) else mark)
+            return found
+
+    def hurry(self, seconds: float, late: Exception) -> None:
+        """Let the current command raise `late` if its answer does not come within `seconds` from now."""
+        if self._exchange is not None:
+            self._exchange.hurry(seconds, late)
 
     async def courtesy(self, *words: Word) -> Any:
         """Send a command that the router can do without; return its answer, or None if the server refuses it."""
@@ -132,84 +155,79 @@ class Link:
             return None
 
     async def _send(self, command: bytes) -> Any:
+        """Send a command and return the answer to exactly this command."""
+        (answer,), mark = await self._ask(command, 1)
+        if not isinstance(answer, Exception):
+            if self._marked and mark != b"%d" % self._marks:
+                await self._check_mark(mark)
+            return answer
+        if self._marked and not isinstance(mark, failures.ResponseError):  # a server may refuse the ECHO too
+            await self._check_mark(mark)
+        lasting = isinstance(answer, failures.ResponseError) and not isinstance(answer, _OF_ANOTHER_SERVER)
+        if not lasting:
+            await self.close()
+        raise answer
+
+    async def _ask(self, commands: bytes, number: int, *, texts: bool = False) -> tuple[list[Any], Any]:
+        """Send packed commands; return their answers, and the answer to the mark after them (None without a mark).
+
+        The commands are followed by an ECHO of a new number. If the number does not follow the answers, the other side sent
+        an answer too many or too few, as a broken proxy may do. All later answers would then be shifted by one.
+        """
+        patience = self._patience
         try:
-            async with asyncio.timeout(self._patience):  # redis-py's own `timeout=` gives None in place of an error
-                return await self._answer(await self._connected(), command)
-        except failures.ResponseError as error:
-            if isinstance(error, failures.AuthenticationError | failures.ReadOnlyError):
-                await self.close()  # after a failover another server may answer at this address
-            raise
+            exchange = self._exchange
+            if exchange is None or exchange.ended:
+                began = time.monotonic()
+                exchange = await self._connected()
+                patience -= time.monotonic() - began
+            if not self._marked:
+                return await exchange.ask(commands, number, patience, texts=texts), None
+            self._marks += 1
+            mark = b"%d" % self._marks
+            echo = b"*2\r\n$4\r\nECHO\r\n$%d\r\n%b\r\n" % (len(mark), mark)
+            found = await exchange.ask(commands + echo, number + 1, patience, texts=texts)
+            mark = found.pop()
         except BaseException:
             await self.close()
             raise
+        else:
+            return found, mark
 
-    async def _connected(self) -> AbstractConnection:
+    async def _check_mark(self, found: Any) -> None:
+        """Close the connection and raise redis-py's `ConnectionError`, unless the answer is that of the last ECHO."""
+        if found != b"%d" % self._marks:
+            await self.close()
+            raise failures.ConnectionError(UNASKED)
+
+    async def _connected(self) -> Exchange:
         """Return the open connection; open a new one if there is none or if the server has closed it."""
-        if self._connection is not None and client.hung_up(self._connection):
+        if self._exchange is not None and self._exchange.ended:
             await self.close()  # the server closed it between two commands, so no command is in doubt
-        if self._connection is None:
-            connection = await client.dial(self._server)
-            connection.socket_timeout = None  # `patience` limits each command; redis-py's limit costs a task and timers
-            try:
-                self._marked = await self._knows_echo(connection)
-            except BaseException:
-                await client.close(connection)
-                raise
-            self._connection = connection
-        return self._connection
+        if self._exchange is None:
+            async with asyncio.timeout(self._patience):
+                self._exchange = await self._dialled()
+        return self._exchange
 
-    async def _answer(self, connection: AbstractConnection, command: bytes) -> Any:
-        """Send a command and return the answer to exactly this command.
-
-        Each command is followed by an ECHO of a new number. If the number does not follow the answer, the other side sent
-        an answer too many or too few, as a broken proxy may do. All later answers would then be shifted by one.
-        """
-        with client.broken():
-            await connection.send_packed_command(command + self._next_mark())
+    async def _dialled(self) -> Exchange:
+        connection = await client.dial(self._server)
         try:
-            answer = await self._read(connection)
-        except failures.ResponseError:
-            if self._marked:
-                with contextlib.suppress(failures.ResponseError):  # a server may refuse the ECHO too
-                    _check(b"%d" % self._marks, await self._read(connection))
+            exchange = Exchange(connection)
+            (answer,) = await exchange.ask(_pack(("ECHO", b"0")), 1, self._patience)
+            self._marked = _knows_echo(answer)
+        except BaseException:
+            await client.close(connection)
             raise
-        await self._check_mark(connection)
-        return answer
-
-    def _next_mark(self) -> bytes:
-        """Return the ECHO of a new number; empty if the server does not know that command."""
-        self._marks += 1
-        return _pack(("ECHO", b"%d" % self._marks)) if self._marked else b""
-
-    async def _check_mark(self, connection: AbstractConnection) -> None:
-        if self._marked:
-            try:
-                _check(b"%d" % self._marks, await self._read(connection))
-            except failures.ResponseError:
-                _check(b"%d" % self._marks, None)
-
-    async def _read(self, connection: AbstractConnection) -> Any:
-        return await connection.read_response()
-
-    async def _knows_echo(self, connection: AbstractConnection) -> bool:
-        """Return whether the server answers ECHO. A user may lack the permission; a proxy may not know the command."""
-        with client.broken():
-            await connection.send_packed_command(_pack(("ECHO", b"0")))
-        try:
-            answer = await self._read(connection)
-        except failures.ResponseError as error:
-            return answers.passes(error)
-        _check(b"0", answer)
-        return True
+        return exchange
 
     async def close(self) -> None:
         """Close the connection.
 
         A command that waits for its answer fails; the next command opens another connection.
         """
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await client.close(connection)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            await exchange.close()
 
 
 class PlainLink(Link):
@@ -244,39 +262,15 @@ class PlainLink(Link):
             raise client.explain(error, self._server.shown) from None
 
 
-async def _answers(connection: AbstractConnection, number: int, *, texts: bool) -> list[Any]:
-    """Return the next answers of an open connection, as `Link.pipeline` does.
-
-    redis-py awaits each answer with a timeout of its own, which costs more than to read the answer.
-    """
-    stream, parser = connection._reader, connection._parser  # noqa: SLF001  # redis-py has no public access to them
-    if stream is None:
-        raise failures.ConnectionError("the connection was closed")
-    answers = hiredis.Reader(
-        protocolError=failures.InvalidResponse,
-        replyError=parser.parse_error,
-        encoding="utf-8" if texts else None,
-        errors="backslashreplace" if texts else None,
-        notEnoughData=_MORE,
-    )
-    found: list[Any] = []
-    while len(found) < number:
-        answer = answers.gets()
-        while answer is _MORE:
-            data = await stream.read(CHUNK)
-            if not data:
-                raise failures.ConnectionError("the connection was closed by the server")
-            answers.feed(data)
-            answer = answers.gets()
-        found.append(answer)
-    if answers.has_data():
-        _check("", None)
-    return found
-
-
-def _check(mark: str | bytes, found: Any) -> None:
-    if found != mark:
-        raise failures.ConnectionError("the server sent an answer to no command; the connection is closed")
+def _knows_echo(answer: Any) -> bool:
+    """Return whether the server answers ECHO. A user may lack the permission; a proxy may not know the command."""
+    if isinstance(answer, failures.ResponseError):
+        return answers.passes(answer)
+    if isinstance(answer, Exception):
+        raise answer
+    if answer != b"0":
+        raise failures.ConnectionError(UNASKED)
+    return True
 
 
 def _pack(words: Sequence[Word]) -> bytes:

@@ -15,7 +15,7 @@ import msgspec
 
 from router.broker.server.client import Server
 from router.broker.server.health import Health
-from router.broker.server.link import COMMAND, Link, Script, Word, cancelled
+from router.broker.server.link import COMMAND, Link, Script, Turn, Word, cancelled
 from router.contracts import Sign
 
 HURRIED = 0.1
@@ -62,7 +62,7 @@ class Outbox:
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
         # No other batch may be sent while one is in doubt: the script ignores a number below the highest it has seen.
-        self._turn = asyncio.Lock()
+        self._turn = Turn()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -77,7 +77,7 @@ class Outbox:
     async def once(self, batch: Batch) -> Any:
         """Send a batch that may be lost, without retries, and return the answer. Raises the errors of `Link`."""
         async with self._turn:
-            return await self._attempt(self._next_number(), batch)
+            return await self.link.script(self._script, batch.keys, (self._next_number(), *batch.words))
 
     def signs(self, part: str) -> Iterator[Sign]:
         """Yield the progress of the outbox, for the watchdog. `part` names the outbox there."""
@@ -107,25 +107,24 @@ class Outbox:
 
     async def _send(self, batch: Batch) -> None:
         """Send the batch until Redis has accepted it. The delays also grow while Redis answers that a queue is full."""
-        number, backoff = self._next_number(), self._health.backoff()
+        number, backoff = self._next_number(), None
         while True:
             try:
-                again = self._cargo.taken(await self._attempt(number, batch))
+                answer = await self.link.script(self._script, batch.keys, (number, *batch.words))
+                again = self._cargo.taken(answer)
             except Exception as error:  # noqa: BLE001  # after any error the batch is sent again
                 delay = self._health.failed(error, self._name)
             else:
                 self._health.succeeded(self._name)
                 if not again:
                     return
+                backoff = backoff or self._health.backoff()
                 delay = backoff.next()
             await self._pause(delay)
 
     def _next_number(self) -> int:
         self._number += 1
         return self._number
-
-    async def _attempt(self, number: int, batch: Batch) -> Any:
-        return await self.link.script(self._script, batch.keys, (number, *batch.words))
 
     async def _pause(self, delay: float) -> None:
         """Wait before the next attempt; from the start of `drain` on, at most `HURRIED` seconds."""

@@ -230,7 +230,7 @@ class QueueReader:
         self._admission = Admission(context, in_flight, give_up)
         self.recovery = QueueRecovery(context, reading, writing, in_flight, renewal=renewal, admission=self._admission)
         self._id = 0  # CLIENT ID of the reading connection
-        self._blocked: asyncio.Timeout | None = None
+        self._blocked = False  # True while a read waits for entries
         self._abandoned = True  # True if a dead router may have left entries
 
     def configure(self, limits: QueueLimits) -> None:
@@ -291,17 +291,11 @@ class QueueReader:
         words: list[Word] = ["XREADGROUP", "GROUP", GROUP, context.names.consumer, "COUNT", count]
         if not context.ending.begun:
             words += ("BLOCK", max(1, round(context.timing.block * 1000)))
-        blocked = asyncio.timeout(None)
+        self._blocked = not context.ending.begun
         try:
-            async with blocked:
-                self._blocked = None if context.ending.begun else blocked
-                reply = await self._reading.call(*words, "STREAMS", context.keys.stream, ">")
-        except TimeoutError:
-            if blocked.expired():
-                raise failures.ConnectionError("CLIENT UNBLOCK did not end the read") from None
-            raise
+            reply = await self._reading.call(*words, "STREAMS", context.keys.stream, ">")
         finally:
-            self._blocked = None
+            self._blocked = False
         if not reply:
             return False
         if not self._in_flight.held:
@@ -311,9 +305,9 @@ class QueueReader:
 
     async def stop_waiting(self) -> None:
         """End a blocking read by CLIENT UNBLOCK; if the server does not end it, close the connection a little later."""
-        if self._blocked is not None:
-            if self._blocked.when() is None:
-                self._blocked.reschedule(asyncio.get_running_loop().time() + self._context.timing.unblock)
+        if self._blocked:
+            late = failures.ConnectionError("CLIENT UNBLOCK did not end the read")
+            self._reading.hurry(self._context.timing.unblock, late)
             with contextlib.suppress(failures.RedisError, OSError):
                 await self._writing.courtesy("CLIENT", "UNBLOCK", self._id)
 
