@@ -1,5 +1,5 @@
-# Two commands are all a fresh machine with Python 3.11+ and make needs: `make run` and `make test`.
-# PYTHON=…  another interpreter, VENV=…  another folder, ARGS=…  more arguments for the command.
+# On a new machine with Python 3.11 and make, `make run` and `make test` set up everything that they need.
+# PYTHON=… uses another interpreter, VENV=… another folder. ARGS=… are further arguments for the command.
 
 VENV ?= .venv
 ifeq ($(origin PYTHON), undefined)
@@ -7,11 +7,11 @@ PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
 endif
 
-# Tests at the same time: most of them wait for processes and servers, so twice as many as there are cores.
+# The number of tests at the same time: twice the number of cores, because most tests wait for processes and servers.
 WORKERS ?= $(shell "$(PYTHON)" -c 'import os; print(min(2 * (os.cpu_count() or 1), 16))' 2>/dev/null || echo 2)
 
 BIN := $(VENV)/bin
-# Touched when what it stands for is installed; older than a lock or pyproject.toml, it is installed again.
+# These files are touched after an installation. If one is older than its lock file or pyproject.toml, make installs again.
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -19,42 +19,42 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .DEFAULT_GOAL := help
 .PHONY: help run demo test faults check format bench lock clean
 
-help: ## This list
+help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-run: $(RUN) ## Set up what is missing and run the daemon on config.example.yaml, with a Redis of its own
+run: $(RUN) ## Run the daemon with config.example.yaml and an embedded Redis server; installs what is missing
 	@trap : INT; $(BIN)/event-router run -c config.example.yaml $(ARGS) || [ $$? -eq 130 ]  # Ctrl-C is how it ends
 
-demo: $(RUN) ## The tour: sample events, where each goes and why; ends by itself
+demo: $(RUN) ## Show the router at work with sample events; ends by itself after some seconds
 	@trap : INT; $(BIN)/event-router demo $(ARGS) || [ $$? -eq 130 ]
 
-test: $(DEV) ## Set up what is missing and run every test, against real servers that the tests start
+test: $(DEV) ## Run all tests against real servers, which the tests start; installs what is missing
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-faults: $(DEV) ## Every fault scenario in full, half an hour, and the tables of docs/reliability.md; ARGS='--only killed' for some
+faults: $(DEV) ## Run all fault scenarios (half an hour) and write the tables of docs/reliability.md; ARGS='--only killed' runs one
 	@$(BIN)/python -m tests.faults.report --write $(ARGS)
 
-check: $(DEV) ## Lint, format, types and the rules of who imports whom
+check: $(DEV) ## Check lint rules, format, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(DEV) ## Format the code and mend what ruff can mend
+format: $(DEV) ## Format the code and apply the corrections of ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(DEV) ## Measure the CPU of an event, beside a floor and a peer; ARGS=NAME another benchmark, ARGS=--help lists them
+bench: $(DEV) ## Measure the CPU time of an event; ARGS=NAME runs another benchmark, ARGS=--help lists all
 	@$(BIN)/python -m benchmarks.bench $(ARGS)
 
-lock: $(DEV) ## Resolve the newest versions that pyproject.toml allows into the two locks, with hashes
+lock: $(DEV) ## Write the newest versions that pyproject.toml allows into the two lock files, with hashes
 	$(PIP) install uv
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate --generate-hashes \
 		--extra embedded --extra speed --extra watch --extra webpush --extra apprise pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate --generate-hashes \
 		--extra dev --constraint requirements.lock --no-emit-package event-router pyproject.toml -o requirements-dev.lock
 
-clean: ## Remove what was installed, cached and built
+clean: ## Remove installed, cached and built files
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
