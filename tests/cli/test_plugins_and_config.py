@@ -237,7 +237,7 @@ def test_the_options_of_a_type_are_told_in_words(telex):
     rows = [re.split(r" {2,}", line.strip()) for line in sink.splitlines()[1:-1]]
     assert rows == [
         ["option", "type", "default", "meaning"],
-        ["url", "text", "required", "Where it goes, however long the sentence is that says so to the person who reads it."],
+        ["url", "string", "required", "Where it goes, however long the sentence is that says so to the person who reads it."],
         ["to", "addresses (templates)", "required"],
         ["text", "message (template)", "{{ payload.message }}"],
         ["from", "template", "me"],
@@ -253,7 +253,7 @@ def test_the_options_of_a_type_are_told_in_words(telex):
         ["signing.keys", "list, its items: secret", "required"],
     ]  # fmt: skip
     assert "the keys of every sink: queue, concurrency, timeout," in sink
-    assert re.search(r"^base +text +https://crm.example.org +The server.$", lookup, re.MULTILINE)
+    assert re.search(r"^base +string +https://crm.example.org +The server.$", lookup, re.MULTILINE)
     assert lookup.rstrip().endswith("the keys of every lookup: ttl, missing, key")
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 _WORDS: Mapping[Any, str] = {
-    str: "text",
+    str: "string",
     int: "whole number",
     float: "number",
     bool: "true or false",
