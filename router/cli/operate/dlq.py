@@ -178,7 +178,7 @@ async def show(letter_id: str, *, loaded: Loaded, as_json: bool, as_test: bool) 
 @dry_run_option
 @yes_option
 async def purge(wanted: Wanted, *, loaded: Loaded, dry_run: bool, yes: bool) -> int:
-    """Remove the letters that match, for good.
+    """Remove the letters that match, permanently.
 
     The command first says how many and how old they are. `--json` prints one object per letter.
     """
@@ -192,7 +192,7 @@ async def purge(wanted: Wanted, *, loaded: Loaded, dry_run: bool, yes: bool) -> 
         tell(f"{'would remove' if dry_run else 'removing'} {chosen.summary(now)}")
         if dry_run:
             return chosen.tell_all("would_purge", wanted)
-        if not agreed(len(chosen.letters), "Remove them for good?", yes=yes):
+        if not agreed(len(chosen.letters), "Remove them permanently?", yes=yes):
             return Exit.FINDINGS
         done = await _carry_out(chosen, store.remove, "purged", wanted, rate=None)
     tell(f"removed {views.count(done)}{_gone(chosen, done)}", "good")
