@@ -82,7 +82,11 @@ class SingleAttempt:
             log.warning("the sink did not close", sink=sink, error=error_text(error, redacted))
 
     async def _limited(self, call: Coroutine[Any, Any, R]) -> R:
-        """Await a call of the plugin. Raises its errors, and `TransientError` if it is late."""
+        """Await a call of the plugin. Raises its errors, and `TransientError` if it is late.
+
+        `Slots` do the same for the calls of a daemon, by one timer and without a task for each call. A single call needs
+        neither: it has a task of its own.
+        """
         task = asyncio.create_task(contained(call))
         done, _ = await asyncio.wait({task}, timeout=self._limit)
         if done:
