@@ -113,6 +113,17 @@ async def test_what_is_taken_ahead_is_bounded(redis_server, line):
     await stays(lambda: in_hand(redis_server) <= 20, 0.1)
 
 
+async def test_what_is_taken_ahead_is_read_several_at_a_time(redis_server, line):
+    one = line(redis_server.url, hold=20)
+    one.put(*numbered(200))
+    await one.until(lambda: not one.inbox.waiting)
+    redis_server.do("CONFIG", "RESETSTAT")
+    for _ in range(200):
+        one.deliver(await one.take(1))
+        await asyncio.sleep(0.001)  # the reader may read now
+    assert redis_server.do("INFO", "commandstats")["cmdstat_xreadgroup"]["calls"] <= 25
+
+
 @pytest.mark.parametrize("when_full", ["block", "drop-newest"])
 async def test_pubsub_events_beyond_the_bound_are_dropped_and_counted(redis_server, line, when_full):
     one = line(redis_server.url, config={"max_events": 30, "when_full": when_full})

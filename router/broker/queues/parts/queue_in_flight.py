@@ -71,9 +71,12 @@ class Ready:
         self._wake()
 
     def taken(self, number: int) -> None:
-        """Note that a worker has taken `number` deliveries."""
+        """Note that a worker has taken `number` deliveries. The reader reads again when half of them are taken.
+
+        Reading one for each that is taken would cost a round trip for each.
+        """
         self.number -= number
-        if self.number < self.hold:
+        if 2 * self.number <= self.hold:
             self._room.set()
 
     def take(self, most: int) -> list[Event]:
