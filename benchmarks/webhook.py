@@ -1,4 +1,6 @@
-"""What a webhook costs: pub/sub → schema → route → Redis queue → one HTTP request for each event, 32 at a time.
+"""What a POST costs: pub/sub → schema → route → Redis queue → one HTTP request for each event, 32 at a time.
+
+Requests are made by the sink `webhook`, unsigned and signed, by the sink `chat`, and by a plugin of a few lines.
 
 The endpoint answers after 30 ms, so 32 workers can make no more than 32 requests in that time: that is the ideal. The
 clock runs from the first publish to the last answer. The base is a bare program that posts what is published by aiohttp.
@@ -35,15 +37,37 @@ from benchmarks.harness import (
 )
 from benchmarks.results import Benchmark, Case, Figure, Reading, Turns
 
-BARE, UNSIGNED, SIGNED = "bare aiohttp", "unsigned", "signed"
+BARE, UNSIGNED, SIGNED, CHAT, PLUGIN = "bare aiohttp", "unsigned", "signed", "chat sink", "own plugin"
 WORKERS = 32
 WARM_UP = 200
 MOST_TIME = 1.2
 """The goal for the time, as a multiple of the ideal."""
 MOST_CPU = 1.25
 """The goal for the CPU of a signed post, as a multiple of that of an unsigned one."""
+MOST_CHAT, MOST_PLUGIN = 1.35, 1.15
+"""The goals for the CPU of a post by the chat sink and by a plugin, as multiples of that of the bare program."""
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PARTS = str(HERE / "http_parts.py")
+WEBHOOK = {"type": "webhook", "body": "raw"}
+TEXT = "{{ payload.message }}"
+POSTER = """
+from router.api import SinkOptions, hookimpl
+
+
+class Options(SinkOptions):
+    url: str
+
+
+async def post(event, options, context):
+    headers = {"Content-Type": "application/json"}
+    answer = await context.http.request("POST", options.url, data=event.raw, headers=headers)
+    return f"HTTP {answer.status}"
+
+
+@hookimpl
+def register_sinks(register):
+    register("poster", post, options=Options, queue="redis")
+"""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,11 +77,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
-    """Return the bare program, and the router with unsigned and with signed requests."""
+    """Return the bare program, and the router with each kind of request."""
     chosen = []
-    kinds: tuple[tuple[str, str | None, float | None], ...]
-    kinds = ((BARE, None, None), (UNSIGNED, BARE, None), (SIGNED, UNSIGNED, MOST_CPU))
-    for name, base, most in kinds:
+    kinds: dict[str, tuple[str | None, float | None, Begin]] = {
+        BARE: (None, None, _bare),
+        UNSIGNED: (BARE, None, partial(_router, WEBHOOK)),
+        SIGNED: (UNSIGNED, MOST_CPU, partial(_router, {**WEBHOOK, "signing_secret": SECRET})),
+        CHAT: (BARE, MOST_CHAT, partial(_router, {"type": "chat", "service": "slack", "text": TEXT})),
+        PLUGIN: (BARE, MOST_PLUGIN, partial(_router, {"type": "poster"})),
+    }
+    for name, (base, most, begin) in kinds.items():
         figures = [
             Figure(
                 _time(name),
@@ -68,7 +97,6 @@ def cases(options: argparse.Namespace) -> list[Case]:
             ),
             Figure(_cpu(name), "µs CPU/event", base=_cpu(base) if base else None, goal=most),
         ]
-        begin = _bare if name == BARE else partial(_router, {} if name == UNSIGNED else {"signing_secret": SECRET})
         chosen.append(Case(name, figures, partial(measure, name, options.events, options.answer_after, begin)))
     return chosen
 
@@ -93,9 +121,12 @@ def _bare(_command: Path, at: Server, url: str, _folder: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _router(more: dict[str, Any], command: Path, at: Server, url: str, folder: Path) -> Iterator[int]:
-    sink = {"type": "webhook", "url": url, "body": "raw", "allow_private": True, "concurrency": WORKERS, **more}
-    sinks = {"hook": {**sink, "queue": {"type": "redis", **NEVER_FULL}}}
+def _router(kind: dict[str, Any], command: Path, at: Server, url: str, folder: Path) -> Iterator[int]:
+    queue = {"type": "redis", **NEVER_FULL}
+    sinks = {"hook": {**kind, "url": url, "allow_private": True, "concurrency": WORKERS, "queue": queue}}
+    if kind["type"] == "poster":
+        (folder / "plugins").mkdir()
+        (folder / "plugins" / "poster.py").write_text(POSTER)
     routes = [{"id": "everything", "sinks": ["hook"]}]
     with router(command, configuration(at, folder, sinks=sinks, routes=routes), folder) as pid:
         yield pid

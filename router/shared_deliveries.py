@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import chain, groupby
 from operator import attrgetter
 from threading import Lock
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, final, overload
 
 from router.events import Event, json_lines, size_of
 
@@ -128,6 +128,7 @@ class Part(NamedTuple):
         return lines
 
 
+@final
 class Deliveries(Sequence[Event]):
     """The deliveries of shared events to one sink. They are made, all at once, when one is looked at."""
 
@@ -179,12 +180,13 @@ class Deliveries(Sequence[Event]):
     @classmethod
     def of(cls, bundles: Sequence[Sequence[Event]]) -> Sequence[Event]:
         """Return the deliveries of several bundles for one sink, in order; a list unless all events are shared."""
-        shared = [bundle for bundle in bundles if isinstance(bundle, cls)]
+        shared = [bundle for bundle in bundles if type(bundle) is Deliveries]
         if len(shared) == len(bundles):
             return cls(shared[0].sink, [part for bundle in shared for part in bundle.parts])
         return [event for bundle in bundles for event in bundle]
 
 
+@final
 class UniformBatch(Sequence[Pair]):
     """The batch of a call whose deliveries all have the same options. A pair is made when it is looked at."""
 
@@ -234,17 +236,19 @@ def copies(events: Iterable[Event], route: str, sink: str) -> list[Event]:
 
 def originals(events: Sequence[Event]) -> Sequence[Event]:
     """Return the same deliveries, or cheaper objects that differ from them in `route` and `sink` alone."""
-    return events.originals if isinstance(events, Deliveries) else events
+    return events.originals if type(events) is Deliveries else events
 
 
 def bytes_of(events: Sequence[Event]) -> int:
     """Return the size of these deliveries' payloads together, in bytes. Makes none of the deliveries."""
-    return events.size if isinstance(events, Deliveries) else size_of(events)
+    return events.size if type(events) is Deliveries else size_of(events)
 
 
-def receipt_times(events: Sequence[Event]) -> Iterator[tuple[datetime, int]]:
+def receipt_times(events: Sequence[Event]) -> Iterable[tuple[datetime, int]]:
     """Return the times at which events were received, each with the number of consecutive events that it belongs to."""
-    if isinstance(events, Deliveries):
+    if len(events) == 1:
+        return ((originals(events)[0].received_at, 1),)
+    if type(events) is Deliveries:
         return chain.from_iterable(part.times() for part in events.parts)
     return _times(events)
 
@@ -255,10 +259,10 @@ def _times(events: Sequence[Event]) -> Iterator[tuple[datetime, int]]:
 
 def batch_options(batch: Sequence[Pair]) -> Iterable[Any]:
     """Return the options of a batch: once if all its deliveries have the same, else those of each delivery."""
-    return (batch.options,) if isinstance(batch, UniformBatch) else (options for _, options in batch)
+    return (batch.options,) if type(batch) is UniformBatch else (options for _, options in batch)
 
 
 def batch_json_lines(batch: Sequence[Pair]) -> bytes:
     """Return the JSON lines of a batch as `json_lines` does. Sinks that get the same events share them."""
-    events = batch.events if isinstance(batch, UniformBatch) else [event for event, _ in batch]
-    return events.json_lines() if isinstance(events, Deliveries) else json_lines(events)
+    events = batch.events if type(batch) is UniformBatch else [event for event, _ in batch]
+    return events.json_lines() if type(events) is Deliveries else json_lines(events)

@@ -68,7 +68,8 @@ class Conversations:
 
     async def send(self, address: str, message: Message, earlier: Earlier) -> Seen:
         """Send a message to an address, or change the earlier one; return the answer when Redis knows the message."""
-        message = message._replace(thread=earlier.keys.thread)
+        if earlier.keys.thread:
+            message = message._replace(thread=earlier.keys.thread)
         if not any(earlier.keys) or not self._sender.edits:
             return await self._sender.send(address, message)
         unwritten: tuple[Seen, dict[tuple[str, str], Place]] | None = self._unwritten.pop(message.key, None)

@@ -208,6 +208,8 @@ def message_id(answer: Seen) -> str | None:
     Discord and Mattermost name it `id`, Slack `ts`, Google Chat `name`, and Telegram `message_id`, in a `result`.
     """
     fields = _fields(answer)
+    if not fields:  # the answer of most webhooks
+        return None
     return _first(fields.get(name) for name in ("id", "ts", "name", "message_id"))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from router.api import (
     Clock,
@@ -32,21 +34,24 @@ class NoPageError(SinkError):
     """Raised for a 404 that is not from the service's API: most likely `api` is wrong."""
 
 
-class Seen(NamedTuple):
+class Seen(msgspec.Struct):
     """An answer without the secrets of the sink, in case the service echoes them."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    _data: dict[str, Any] | None = None
 
     @property
     def data(self) -> dict[str, Any]:
-        """The body if it is a JSON object, else an empty one."""
-        try:
-            value = json.loads(self.body)
-        except (ValueError, RecursionError):
-            return {}
-        return value if isinstance(value, dict) else {}
+        """The body if it is a JSON object, else an empty one. Decoded on first access."""
+        if self._data is None:
+            self._data = _object(self.body)
+        return self._data
+
+    def replaced(self, *, status: int | None = None, body: bytes | None = None) -> Seen:
+        """Return a copy with another status or body."""
+        return Seen(self.status if status is None else status, self.headers, self.body if body is None else body)
 
     @property
     def done(self) -> bool:
@@ -57,6 +62,16 @@ class Seen(NamedTuple):
     def understood(self) -> bool:
         """False for a success that is not from the API, but from a login page or a proxy."""
         return not self.done or bool(self.data) or self.body.strip() in {b"", b"ok", b"{}"}
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    if not body or body[:1].isalpha():  # `ok`, the answer of many a webhook
+        return {}
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 Judge = Callable[[Seen, float], None]

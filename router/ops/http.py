@@ -12,10 +12,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-import re
 import socket
 import threading
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
@@ -23,8 +21,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
-from router.core.egress import is_header_name, private_address, private_host
+from router.core.egress import private_address, private_host
+from router.core.recent import Recent
 from router.errors import DeliveryError, PermanentError, SinkError, TransientError
+from router.ops.http_request import checked, encoded, parsed, through
 from router.version import __version__
 
 if TYPE_CHECKING:
@@ -40,13 +40,11 @@ CONNECT_TIMEOUT = 5.0
 MAX_BODY = 64 * 1024
 """Bytes of a response that are read."""
 
-MAX_HEADER = 8 * 1024
-"""Bytes of the value of a header that is sent; common servers refuse more."""
+REMEMBERED_URLS = 100
+"""The largest number of URLs that a client remembers in parsed form."""
 
 _AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 _Result = TypeVar("_Result")
-_WRITTEN = re.compile(r"[!-~]+")
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -100,6 +98,7 @@ class GuardedClient:
         # One pool for guarded requests and one for the others: a connection to a private address must not be reused by
         # a guarded request.
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._targets = Recent(REMEMBERED_URLS)
 
     async def request(
         self,
@@ -127,14 +126,15 @@ class GuardedClient:
             raise TransientError(f"the HTTP client can't be loaded ({type(error).__name__})") from error
         allow_private = allow_private or self._allow_private
         try:
-            fields = _headers(headers, json is not None)
-            body = data if json is None else _encode(json)
-            target, authorization = _url(url, "the URL")
-            fields = authorization | fields
-            if not allow_private and private_host(target.raw_host or ""):
+            fields = checked(headers, json is not None)
+            body = data if json is None else encoded(json)
+            target, authorization, private = self._target(url)
+            if authorization:
+                fields = authorization | fields
+            if private and not allow_private:
                 raise _private(target.raw_host or "", self._owner)
             session = self._session(guarded=not (allow_private or self._proxy))
-            proxy = _through(self._proxy, target, fields)
+            proxy = through(self._proxy, target, fields)
             return await _exchange(session, method, target, data=body, headers=fields, **proxy)
         except DeliveryError:
             raise
@@ -147,6 +147,17 @@ class GuardedClient:
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             await session.close()
+
+    def _target(self, text: str) -> tuple[yarl.URL, dict[str, str], bool]:
+        """Return a URL without its credentials, these as a header, and whether its host is private as it is written.
+
+        The last URLs are remembered, because most sinks have only one. Raises `PermanentError` for an invalid URL.
+        """
+        found: tuple[yarl.URL, dict[str, str], bool] | None = self._targets.get(text)
+        if found is None:
+            url, authorization = parsed(text, "the URL")
+            found = self._targets[text] = url, authorization, private_host(url.raw_host or "")
+        return found
 
     def _session(self, *, guarded: bool) -> aiohttp.ClientSession:
         session = self._sessions.get(guarded)
@@ -249,68 +260,6 @@ def _refuse_private(address: Any) -> None:
 
 def _private(address: str, owner: str) -> PermanentError:
     return PermanentError(f"{address} is a private address; set `allow_private: true` on the {owner}")
-
-
-def _headers(headers: Mapping[str, str] | None, is_json: bool) -> dict[str, str]:
-    fields = {"Content-Type": "application/json"} if is_json else {}
-    for name, value in (headers or {}).items():
-        if not is_header_name(name):
-            raise PermanentError(f"{name[:50]!r} is not a valid name of a header")
-        if fault := _header_fault(value):
-            raise PermanentError(f"the header {name} {fault}")
-        fields[name] = value
-    return fields
-
-
-def _header_fault(value: str) -> str | None:
-    """Return why a string can't be the value of a header (RFC 9110 section 5.5); None if it can. It is sent as UTF-8."""
-    if found := _CONTROL.search(value):
-        return f"has a control character in it (U+{ord(found[0]):04X})"
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError:
-        return "has half of a surrogate pair in it"
-    return f"is longer than {MAX_HEADER // 1024} KiB" if size > MAX_HEADER else None
-
-
-def _encode(value: Any) -> bytes:
-    try:
-        return msgspec.json.encode(value)
-    except (TypeError, ValueError, RecursionError):
-        raise PermanentError("the body can't be encoded as JSON") from None
-
-
-def _url(text: str, what: str) -> tuple[yarl.URL, dict[str, str]]:
-    """Return the URL without its credentials, and the credentials as a header (RFC 7617)."""
-    import yarl  # noqa: PLC0415  # comes with aiohttp, see the module's docstring
-
-    if not _WRITTEN.fullmatch(text.strip()):
-        raise PermanentError(f"{what} is empty, or has a space, a control character or a letter outside ASCII")
-    try:
-        url = yarl.URL(text.strip(), encoded=True)
-        good = url.scheme in {"http", "https"} and bool(url.raw_host) and url.port
-    except (ValueError, TypeError):
-        good = False
-    if not good:
-        raise PermanentError(f"{what} is not an http:// or https:// URL")
-    if url.user is None and url.password is None:
-        return url, {}
-    pair = f"{url.user or ''}:{url.password or ''}".encode()
-    return url.with_user(None), {"Authorization": f"Basic {b64encode(pair).decode()}"}
-
-
-def _through(proxy: str | None, target: yarl.URL, fields: dict[str, str]) -> dict[str, Any]:
-    """Return aiohttp's arguments for the proxy.
-
-    For `http://` targets, which need no CONNECT, credentials go into `fields`.
-    """
-    if proxy is None:
-        return {}
-    url, authorization = _url(proxy, "the proxy's URL")
-    credentials = {f"Proxy-{name}": value for name, value in authorization.items()}
-    if target.scheme == "http":
-        fields.update(credentials)
-    return {"proxy": url, "proxy_headers": credentials}
 
 
 async def _exchange(session: aiohttp.ClientSession, method: str, url: yarl.URL, **more: Any) -> Answer:

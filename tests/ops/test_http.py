@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import traceback
+from base64 import b64decode
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -168,6 +169,24 @@ async def test_a_private_address_in_the_url_is_refused(client, server, host):
     with pytest.raises(PermanentError, match=r"is a private address; set `allow_private: true` on the sink"):
         await client.request("POST", url, json={})
     assert server.requests == []
+
+
+async def test_a_private_address_is_refused_after_a_request_that_was_allowed_to_go_there(client, server):
+    for _ in range(2):
+        answer = await client.request("GET", server.url, allow_private=True)
+        assert answer.status == 200
+        with pytest.raises(PermanentError, match="is a private address"):
+            await client.request("GET", server.url)
+
+
+async def test_the_remembered_urls_of_a_client_are_bounded(client, server, monkeypatch):
+    monkeypatch.setattr(client._targets, "most", 2)
+    for number in (1, 2, 3, 1):
+        url = server.url.replace("://", f"://user{number}:secret@")
+        await client.request("GET", url, allow_private=True)
+        sent = server.last.headers["Authorization"].removeprefix("Basic ")
+        assert b64decode(sent) == b"user%d:secret" % number
+        assert len(client._targets) <= 2
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254"])

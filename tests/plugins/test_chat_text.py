@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support.chat import bot, chat, posted, webhook
 from tests.support.http import stand_in
-from tests.support.sinks import make_event, validate
+from tests.support.sinks import make_event, plugin_module, validate
 
 SERVICES = ["slack", "discord", "teams", "mattermost", "telegram", "google-chat"]
 LIMITS = {"slack": 40_000, "discord": 2_000, "mattermost": 16_383, "telegram": 4_096, "google-chat": 4_096}
@@ -54,6 +54,17 @@ def unescaped(service, text):
     if service in {"discord", "teams", "mattermost"}:
         return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", text)
     return text
+
+
+@pytest.mark.parametrize("service", SERVICES)
+@given(text=st.text("aA0 \n.;#_*[]()/tguserid=everyone", max_size=40))
+def test_a_text_without_the_signs_of_mentions_needs_no_search_for_them(service, text):
+    markup = plugin_module("chat", "markup")
+    rules = options(service).rules
+    short = rules.mute(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(markup, "MENTION_SIGNS", [""])  # every text has this sign
+        assert rules.mute(text) == short
 
 
 # --- plain: shown as written ------------------------------------------------------------------------------------------

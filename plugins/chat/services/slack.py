@@ -58,7 +58,7 @@ def _judge_word(word: str, seen: Seen, now: float) -> None:
     if word in OF_THE_SINK:
         raise SinkError(f"{message}: {needed}" if needed else message, retry_after=wait)
     if "rate" in word and word in PASSING:
-        judge_status(seen._replace(status=429, body=message.encode()), now)
+        judge_status(seen.replaced(status=429, body=message.encode()), now)
     if word in PASSING:
         raise TransientError(message, retry_after=wait)
     if seen.done or seen.status == 400:

@@ -45,7 +45,7 @@ def judge(seen: Seen, now: float) -> None:
     judge_webhook(seen, now)
     hidden = re.search(rb"HTTP error (\d{3})", seen.body)
     if hidden:
-        judge_webhook(seen._replace(status=int(hidden[1])), now)
+        judge_webhook(seen.replaced(status=int(hidden[1])), now)
 
 
 TEAMS = Service(

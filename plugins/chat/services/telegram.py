@@ -52,7 +52,7 @@ def judge(seen: Seen, now: float) -> None:
     hints: Mapping[str, Any] = told if isinstance(told, dict) else {}
     code = data.get("error_code")
     status = code if isinstance(code, int) and 400 <= code < 600 else seen.status if not seen.done else 400
-    described = seen._replace(status=status, body=str(data.get("description") or "").encode() or seen.body)
+    described = seen.replaced(status=status, body=str(data.get("description") or "").encode() or seen.body)
     if "migrate_to_chat_id" in hints:
         raise PermanentError(f"{quote_response(described)}; the group is now {hints['migrate_to_chat_id']}")
     judge_status(described, now, hints.get("retry_after"))
@@ -78,7 +78,7 @@ class TelegramBot(Bot):
         """Give a message another text."""
         body = {**text_for(place.channel, message), "message_id": number(place.id)}
         answer = await self.api.call(f"{self.path}/editMessageText", body)
-        return answer if answer.data.get("ok") else answer._replace(body=json.dumps({"id": place.id}).encode())
+        return answer if answer.data.get("ok") else answer.replaced(body=json.dumps({"id": place.id}).encode())
 
 
 def text_for(chat: str, message: Message) -> dict[str, Any]:

@@ -117,7 +117,8 @@ class Gate:
     def report(self, ticket: Ticket, error: Exception | None, told: str = "") -> None:
         """Note the result of an attempt, None for delivered. `told` is the error's text for the log."""
         says = verdict(error)
-        if self._breaker.report(ticket, says, self._clock.monotonic(), requested_delay(error) or 0.0):
+        wait = 0.0 if error is None else requested_delay(error) or 0.0
+        if self._breaker.report(ticket, says, self._clock.monotonic(), wait):
             if says is Verdict.WORKS:
                 self._health.ended("the sink delivers again", waiting=self._waiting())
             elif says is Verdict.AT_FAULT:

@@ -112,9 +112,9 @@ class Outcomes:
         self._letters_shown = letters_shown
         self._last_call = LastCall()
 
-    def note_call(self, pairs: Sequence[tuple[Event, Any]], began: float, destinations: Destinations) -> None:
-        """Note a call of the sink that has returned; it began at this monotonic time. Settle its deliveries next."""
-        self._last_call.returned(pairs, self._clock.monotonic() - began, destinations)
+    def note_call(self, pairs: Sequence[tuple[Event, Any]], seconds: float, destinations: Destinations) -> None:
+        """Note a call of the sink that has returned after so many seconds. Settle its deliveries next."""
+        self._last_call.returned(pairs, seconds, destinations)
 
     def error_text(self, error: BaseException) -> str:
         """Return the text of a failure for logs, letters and status."""

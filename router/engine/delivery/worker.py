@@ -267,12 +267,13 @@ class SinkWorker:
             results = await self._slots.call(slot, self._caller.deliver(pairs))
         except Exception as error:  # noqa: BLE001  # any error of the plugin is the failure of these deliveries
             slot.events = []  # if a fault of the router follows, `_left_behind` must not fail these deliveries again
-            self.outcomes.note_call(pairs, began, self.preparing)
+            self.outcomes.note_call(pairs, self._clock.monotonic() - began, self.preparing)
             return self._results.call_failed(ticket, pairs, error)
         finally:
-            self.outcomes.meter.observe_call(self._clock.monotonic() - began)
+            took = self._clock.monotonic() - began
+            self.outcomes.meter.observe_call(took)
         slot.events = []
-        self.outcomes.note_call(pairs, began, self.preparing)
+        self.outcomes.note_call(pairs, took, self.preparing)
         if results is None or delivers_all(results):
             self._results.delivered(ticket, events, size, repeat(None) if results is None else results)
             return []

@@ -1,0 +1,97 @@
+"""The parts of an HTTP request as they are sent: headers, body, URL, credentials; floor 4.
+
+What is wrong with a part is the fault of the delivery, so every function raises `PermanentError`. No error contains a URL,
+which may be a credential.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from router.core.egress import is_header_name
+from router.errors import PermanentError
+
+if TYPE_CHECKING:
+    import yarl
+
+MAX_HEADER = 8 * 1024
+"""Bytes of the value of a header that is sent; common servers refuse more."""
+
+_WRITTEN = re.compile(r"[!-~]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_is_header_name = lru_cache(1000)(is_header_name)
+
+
+def checked(headers: Mapping[str, str] | None, is_json: bool) -> dict[str, str]:
+    """Return the headers to send. Raises `PermanentError` for a name or a value that is not allowed."""
+    fields = {"Content-Type": "application/json"} if is_json else {}
+    for name, value in (headers or {}).items():
+        if not _is_header_name(name):
+            raise PermanentError(f"{name[:50]!r} is not a valid name of a header")
+        if fault := _header_fault(value):
+            raise PermanentError(f"the header {name} {fault}")
+        fields[name] = value
+    return fields
+
+
+def _header_fault(value: str) -> str | None:
+    """Return why a text can't be the value of a header (RFC 9110 section 5.5); None if it can. It is sent as UTF-8."""
+    if len(value) <= MAX_HEADER and value.isascii() and value.isprintable():
+        return None
+    if found := _CONTROL.search(value):
+        return f"has a control character in it (U+{ord(found[0]):04X})"
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        return "has half of a surrogate pair in it"
+    return f"is longer than {MAX_HEADER // 1024} KiB" if size > MAX_HEADER else None
+
+
+def encoded(value: Any) -> bytes:
+    """Return a body as JSON. Raises `PermanentError` for a value that can't be encoded."""
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, RecursionError):
+        raise PermanentError("the body can't be encoded as JSON") from None
+
+
+def parsed(text: str, what: str) -> tuple[yarl.URL, dict[str, str]]:
+    """Return a URL without its credentials, and the credentials as a header (RFC 7617).
+
+    `what` names the URL in messages. Raises `PermanentError` for an invalid URL; the error does not contain it.
+    """
+    import yarl  # noqa: PLC0415  # comes with aiohttp, whose import takes long
+
+    if not _WRITTEN.fullmatch(text.strip()):
+        raise PermanentError(f"{what} is empty, or has a space, a control character or a letter outside ASCII")
+    try:
+        url = yarl.URL(text.strip(), encoded=True)
+        good = url.scheme in {"http", "https"} and bool(url.raw_host) and url.port
+    except (ValueError, TypeError):
+        good = False
+    if not good:
+        raise PermanentError(f"{what} is not an http:// or https:// URL")
+    if url.user is None and url.password is None:
+        return url, {}
+    pair = f"{url.user or ''}:{url.password or ''}".encode()
+    return url.with_user(None), {"Authorization": f"Basic {b64encode(pair).decode()}"}
+
+
+def through(proxy: str | None, target: yarl.URL, fields: dict[str, str]) -> dict[str, Any]:
+    """Return aiohttp's arguments for the proxy.
+
+    For `http://` targets, which need no CONNECT, credentials go into `fields`.
+    """
+    if proxy is None:
+        return {}
+    url, authorization = parsed(proxy, "the proxy's URL")
+    credentials = {f"Proxy-{name}": value for name, value in authorization.items()}
+    if target.scheme == "http":
+        fields.update(credentials)
+    return {"proxy": url, "proxy_headers": credentials}
