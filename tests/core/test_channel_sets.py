@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from router.core import matching
 from router.core.wiring import channel_sets
-from router.core.wiring.channel_sets import EVERY, may_have, meet
+from router.core.wiring.channel_sets import EVERY, apart, may_have, meet
 
 SIGNS = "ab-"
 LONGEST = 6  # two globs of three parts that have a channel in common have one that is no longer
@@ -30,6 +30,28 @@ def matching_all(*globs):
 @given(GLOBS, GLOBS)
 def test_two_globs_meet_where_a_channel_matches_both(first, second):
     assert meet((first,), (second,)) == bool(matching_all([first], [second]))
+
+
+@settings(max_examples=400, deadline=None)
+@given(SETS, SETS)
+def test_sets_that_are_apart_have_no_channel_in_common(first, second):
+    if apart(first, second):
+        assert not matching_all(first, second)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("orders.*.a", "orders.*.b", True),
+        ("orders.*", "news.*", True),
+        ("orders.1", "orders.2", True),
+        ("orders.[12]", "orders.3", False),  # a set has no literal end: `meet` finds them apart
+        ("orders.*", "*.new", False),
+        ("orders.*a\\*", "orders.*b", True),
+    ],
+)
+def test_literal_beginnings_and_ends_keep_globs_apart(first, second, expected):
+    assert apart((first,), (second,)) is expected
 
 
 @settings(max_examples=400, deadline=None)

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import pytest
 
 from router.core.rendering import TemplateEnvironment, compile_options
+from router.core.rendering.templates import Compiled, CompiledValue
 from router.errors import Reason, TemplateError
 from router.events import json_line
-from router.options import Addresses, Html, Secret, SinkOptions, Template, Text
+from router.options import Addresses, Html, Secret, SinkOptions, Template, TemplateFile, Text
 from tests.support.rendering import NOW, Message, compiled, event, html, render, subject
 
 
@@ -350,3 +351,20 @@ def test_a_naive_time_is_utc() -> None:
 
 def test_html_of_a_value_is_text() -> None:
     assert html("<p>{{ payload.x }}</p>", {"x": "<b>&\"'"}) == "<p>&lt;b&gt;&amp;&#34;&#39;</p>"
+
+
+def test_equal_templates_are_compiled_once_for_each_environment_and_kind() -> None:
+    environment, text = TemplateEnvironment(), "{{ payload.a }}"
+    first = Compiled.shared(text, environment.plain)
+    assert Compiled.shared("{{ payload.a }}", environment.plain) is first
+    assert Compiled.shared("{{ payload.b }}", environment.plain) is not first
+    assert Compiled.shared(text, environment.html) is not first
+    assert type(CompiledValue.shared(text, environment.plain)) is CompiledValue
+
+
+def test_equal_templates_of_files_may_include_different_files() -> None:
+    sandbox, text = TemplateEnvironment().plain, "{% include 'x' %}"
+    one, other = (
+        Compiled.shared(TemplateFile(text, name="mail", read=lambda _, part=part: part), sandbox) for part in ("1", "2")
+    )
+    assert (one.render({}), other.render({})) == ("1", "2")

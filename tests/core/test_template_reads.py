@@ -3,6 +3,7 @@
 import pytest
 
 from router.core.rendering import TemplateEnvironment
+from router.core.rendering.checking import parse
 from router.core.rendering.reads import fields_read
 from router.options import TemplateFile
 
@@ -10,7 +11,7 @@ SANDBOX = TemplateEnvironment().plain
 
 
 def needed(text):
-    return {read.path: read.always for read in fields_read(text, SANDBOX)}
+    return {read.path: read.always for read in fields_read(parse(text, SANDBOX))}
 
 
 @pytest.mark.parametrize(
@@ -47,10 +48,10 @@ def test_what_is_needed(text, expected):
 
 
 def test_the_line_is_of_the_template_or_stands_with_its_file():
-    (read,) = fields_read("\n\n{{ payload.a }}", SANDBOX)
+    (read,) = fields_read(parse("\n\n{{ payload.a }}", SANDBOX))
     assert (read.line, read.file) == (3, "")
     other = "{{ payload.b }}"
     text = TemplateFile("{% include 'x.txt' %}\n{{ payload.a }}", name="mail.txt", read=lambda _: other)
-    first, second = fields_read(text, SANDBOX)
+    first, second = fields_read(parse(text, SANDBOX))
     assert (first.path, first.line, first.file) == (("a",), None, "mail.txt:2")
     assert (second.path, second.line, second.file, second.always) == (("b",), None, "x.txt:1", False)

@@ -12,7 +12,7 @@ from router.core.conditions.index import is_simple
 from router.core.conditions.match import Match, holding
 from router.core.conditions.paths import Path
 from router.core.rendering import TemplateEnvironment
-from router.core.rendering.checking import Fault
+from router.core.rendering.checking import Fault, parse
 from router.core.rendering.expressions import BrokenExpressionError, Expression
 from router.core.rendering.reads import paths_read
 from router.errors import TemplateError
@@ -46,7 +46,7 @@ class When:
 
     def paths(self) -> list[Path]:
         """Return the paths of the payload that the expression reads, so that `explain` can show their values."""
-        read = paths_read(f"{{{{ {self._source}\n}}}}", self._environment.expressions)
+        read = paths_read(parse(f"{{{{ {self._source}\n}}}}", self._environment.expressions))
         return [path for path in map(_path, read) if path]
 
 

@@ -83,8 +83,12 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Source(msgspec.Struct):
-    """A parsed template: its trees by file name (None for its own text) and the names that they use."""
+    """A parsed template: its trees by file name (None for its own text) and the names that they use.
 
+    `file` is the name of the file that the template itself comes from; None if it is in the configuration.
+    """
+
+    file: str | None = None
     trees: dict[str | None, nodes.Template] = msgspec.field(default_factory=dict)
     texts: dict[str, str] = msgspec.field(default_factory=dict)
     names: frozenset[str] = frozenset()
@@ -97,12 +101,19 @@ class Source(msgspec.Struct):
 
 
 def read(text: str, environment: Sandbox) -> Source:
-    """Parse a template and every file that it includes; return them with all faults.
+    """Parse a template and every file that it includes; return them with all faults and the names that they use.
 
     `text` is a `TemplateFile` if it comes from a file. Only a template from a file can include others.
     """
-    source = Source()
+    source = parse(text, environment)
+    _names(source, environment)
+    return source
+
+
+def parse(text: str, environment: Sandbox) -> Source:
+    """Parse a template as `read` does, without its names and their faults: to find them takes most of the time."""
     own = text.name if isinstance(text, TemplateFile) else None
+    source = Source(own)
     waiting: list[tuple[str | None, str]] = [(None, text)]
     while waiting:
         name, content = waiting.pop(0)
@@ -128,7 +139,6 @@ def read(text: str, environment: Sandbox) -> Source:
                     source.texts[referred] = ""
                 else:
                     waiting.append((referred, source.texts[referred]))
-    _names(source, own, environment)
     return source
 
 
@@ -201,7 +211,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean `{near[0]}`?)" if near else ""
 
 
-def _names(source: Source, own: str | None, environment: Sandbox) -> None:
+def _names(source: Source, environment: Sandbox) -> None:
     """Add the names that the templates use to `source`, and a fault for each name that is not defined.
 
     A name that one file sets is known in all files, because an included file sees the names of the including one.
@@ -212,7 +222,7 @@ def _names(source: Source, own: str | None, environment: Sandbox) -> None:
     } | {node.name for tree in source.trees.values() for node in tree.find_all(nodes.Macro)}
     used: set[str] = set()
     for name, tree in source.trees.items():
-        place = _place(own if name is None else name)
+        place = _place(source.file if name is None else name)
         try:
             undeclared = meta.find_undeclared_variables(tree)
         except TemplateSyntaxError as error:

@@ -7,9 +7,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from jinja2 import nodes
 
-from router.core.rendering.checking import chain_of, read
-from router.core.rendering.sandbox.environments import Sandbox
-from router.options import TemplateFile
+from router.core.rendering.checking import Source, chain_of
 
 Operator = Literal["eq", "ne", "gt", "gte", "lt", "lte", "contains"]
 
@@ -46,16 +44,15 @@ class Compared(NamedTuple):
     file: str
 
 
-def comparisons(text: str, sandbox: Sandbox) -> list[Compared]:
+def comparisons(source: Source) -> list[Compared]:
     """Return the comparisons of a template with constants; none if the template assigns to `payload` or `event`."""
-    trees = read(text, sandbox).trees
+    trees = source.trees
     names = (node for tree in trees.values() for node in tree.find_all(nodes.Name))
     if any(node.name in {"payload", "event"} and node.ctx != "load" for node in names):
         return []
-    own = text.name if isinstance(text, TemplateFile) else None
     found: list[Compared] = []
     for name, tree in trees.items():
-        file = own if name is None else name
+        file = source.file if name is None else name
         for node in tree.find_all(nodes.Compare):
             for each in _of(node):
                 place = f"{file}:{node.lineno}" if file else ""

@@ -238,7 +238,7 @@ class _Compiler:
         if not is_template(value):
             return Part(value, None)
         try:
-            return Part(value, ValueField(path, self._add(CompiledValue(value, self.environment.plain))))
+            return Part(value, ValueField(path, self._add(CompiledValue.shared(value, self.environment.plain))))
         except BrokenTemplateError as error:
             self._broken(path, error)
             return Part(value, None)
@@ -248,7 +248,7 @@ class _Compiler:
             self.keys.append(KeyField(path, literal(value).strip()))
             return Part(value.strip(), self.keys[-1])
         try:
-            template = self._add(Compiled(value, self.environment.plain))
+            template = self._add(Compiled.shared(value, self.environment.plain))
         except BrokenTemplateError as error:
             self._broken(path, error)
             return Part(value, None)
@@ -263,7 +263,7 @@ class _Compiler:
         for place, value in enumerate(values):
             try:
                 if is_template(value):
-                    items.append(self._add(CompiledAddresses(value, self.environment.addresses)))
+                    items.append(self._add(CompiledAddresses.shared(value, self.environment.addresses)))
                 else:
                     items.append(list(by_address(literal_recipients(value, marker), marker).values()))
             except BrokenTemplateError as error:
@@ -297,7 +297,7 @@ class _Compiler:
             sandbox = self.environment.urls
         else:
             sandbox = self.environment.html if marker.autoescape else self.environment.plain
-        return TextField(path, self._add(Compiled(value, sandbox)), sandbox.escaped)
+        return TextField(path, self._add(Compiled.shared(value, sandbox)), sandbox.escaped)
 
     def _add(self, template: _C) -> _C:
         self.templates.append(template)

@@ -7,9 +7,7 @@ from typing import NamedTuple
 
 from jinja2 import nodes
 
-from router.core.rendering.checking import chain_of, read
-from router.core.rendering.sandbox.environments import Sandbox
-from router.options import TemplateFile
+from router.core.rendering.checking import Source, chain_of
 
 Path = tuple[object, ...]
 """The path of a field, as keys and indices: `("order", "total")`."""
@@ -31,22 +29,20 @@ class Read(NamedTuple):
     always: bool
 
 
-def fields_read(text: str, sandbox: Sandbox) -> list[Read]:
+def fields_read(source: Source) -> list[Read]:
     """Return the fields that a template reads without handling their absence, each once, in order.
 
     A field is left out if any part of the template treats it as optional (`| default(…)`, `is defined`, `'name' in
     payload`).
     """
-    source = read(text, sandbox)
     trees = source.trees
     names = (node for tree in trees.values() for node in tree.find_all(nodes.Name))
     if any(node.name in {"payload", "event"} and node.ctx != "load" for node in names):
         return []  # the template assigns another value to the name
     optional = {path for tree in trees.values() for path in _optional(tree)}
     found: dict[Path, Read] = {}
-    own = text.name if isinstance(text, TemplateFile) else None
     for name, tree in trees.items():
-        file = own if name is None else name
+        file = source.file if name is None else name
         for path, line, always in _reads(tree, always=name is None):
             if path and not any(path[:length] in optional for length in range(len(path) + 1)):
                 place = f"{file}:{line}" if file else ""
@@ -56,9 +52,9 @@ def fields_read(text: str, sandbox: Sandbox) -> list[Read]:
     return list(found.values())
 
 
-def paths_read(text: str, sandbox: Sandbox) -> list[Path]:
+def paths_read(source: Source) -> list[Path]:
     """Return the paths of all fields that a template reads, including optional ones, each once, in order."""
-    trees = read(text, sandbox).trees.values()
+    trees = source.trees.values()
     return list(dict.fromkeys(path for tree in trees for path, _, _ in _reads(tree, always=True) if path))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from jinja2 import Template, TemplateSyntaxError, nodes
 from jinja2.defaults import DEFAULT_NAMESPACE
@@ -161,6 +161,20 @@ class Compiled:
         self._chains = chains(source)
         self._sandbox = sandbox.with_files(source.texts) if source.texts else sandbox
         self._template = self._compile(source.tree)
+
+    @classmethod
+    def shared(cls, text: str, sandbox: Sandbox) -> Self:
+        """Return the compiled template of a text, the same object for equal texts of one environment.
+
+        A thousand routes that override one option of a sink share the templates of its other options. A template from a
+        file is compiled again, because equal texts may include different files. Raises `BrokenTemplateError`.
+        """
+        if isinstance(text, TemplateFile):
+            return cls(text, sandbox)
+        found: Self | None = sandbox.compiled.get((cls, text))
+        if found is None:
+            found = sandbox.compiled[cls, text] = cls(text, sandbox)
+        return found
 
     def _compile(self, tree: nodes.Template) -> Template:
         try:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from router.cli.first_steps.starter import sink_recipes
 from router.cli.first_steps.test_entry import literal
 from router.core.rendering import TemplateEnvironment
+from router.core.rendering.checking import parse
 from router.core.rendering.reads import fields_read, paths_read
 from router.core.rendering.sandbox.environments import Sandbox
 from router.ops.loading.effective import Block, dump_compact
@@ -180,7 +181,7 @@ def sample(answers: Answers) -> dict[str, Any]:
     """Return a payload with every field that the sink's templates read."""
     payload: dict[str, Any] = {"user_id": 42, "message": _MESSAGE}
     for text, recipient in _templates(answers):
-        for path in paths_read(text, _sandbox()):
+        for path in paths_read(parse(text, _sandbox())):
             names = [step for step in path if isinstance(step, str)]
             if len(names) == len(path):
                 _put(payload, names, recipient or (_MAILBOX if "mail" in names[-1] else "hello"))
@@ -200,7 +201,10 @@ def _put(payload: dict[str, Any], path: list[str], value: Any) -> None:
 def schema(answers: Answers) -> str:
     """Return the JSON Schema of the events. It requires a message and all fields that the sink's templates read."""
     payload = sample(answers)
-    required = {"message", *(read.path[0] for text, _ in _templates(answers) for read in fields_read(text, _sandbox()))}
+    required = {
+        "message",
+        *(read.path[0] for text, _ in _templates(answers) for read in fields_read(parse(text, _sandbox()))),
+    }
     document = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Event",

@@ -242,6 +242,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
             self.marked, self.escaped = Markup, markupsafe.escape
         else:
             self.marked = self.escaped = str
+        self.compiled: dict[tuple[type, str], Any] = {}
+        """The templates that `Compiled.shared` has compiled, by class and text."""
         for name in _REMOVED:
             del self.globals[name]
         self.globals.update(FUNCTIONS)

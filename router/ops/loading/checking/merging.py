@@ -8,7 +8,7 @@ from collections.abc import Mapping as MappingType
 from router.config.models import RouteConfig, RouteSink
 from router.core.conditions.index import equalities
 from router.core.routing import same_message
-from router.core.wiring.channel_sets import meet
+from router.core.wiring.channel_sets import apart, meet
 from router.core.wiring.reach import Reach, globs_of
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Mapping, Node, find, items, word
@@ -119,6 +119,8 @@ class _Overlaps:
             return False
         first, second = self._wanted.get(earlier.id, {}), self._wanted.get(later.id, {})
         if any(values.isdisjoint(second[path]) for path, values in first.items() if path in second):
+            return False
+        if apart(globs_of(earlier), globs_of(later)):
             return False
         shared = set(self._reach.sources_of(earlier)).intersection(self._reach.sources_of(later))
         return any(meet(self._reach.reads[source], globs_of(earlier), globs_of(later)) for source in shared)

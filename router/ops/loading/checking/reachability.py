@@ -15,7 +15,7 @@ from router.ops.loading.checking.fields.match_fields import (
     look_at_matches,
     look_for_names_of_templates,
 )
-from router.ops.loading.checking.fields.template_fields import Use, look_for_absent_fields
+from router.ops.loading.checking.fields.template_fields import Use, look_for_absent_fields, templates_of
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Node, find, items, quoted, word, words
 from router.ops.loading.reading.problems import did_you_mean
@@ -39,10 +39,11 @@ def look_for_the_unreachable(draft: Draft) -> None:
     look_at_contradictions(draft)
     uses = [Use(draft, reach, number) for number in range(len(draft.routes))]
     look_for_names_of_templates(draft, uses)
-    look_at_compared_values(draft, uses)
+    templates = templates_of(draft, uses)
+    look_at_compared_values(draft, templates)
     if draft.schemas:
         look_at_matches(draft, uses)
-        look_for_absent_fields(draft, uses)
+        look_for_absent_fields(draft, templates)
 
 
 def _slips_in_globs(draft: Draft) -> None:

@@ -135,13 +135,14 @@ def plain(node: Node) -> Any:
 
 def walk(node: Node) -> Iterator[Node]:
     """Yield the node and all nodes below it, in order."""
-    yield node
-    if isinstance(node, Mapping):
-        for entry in node.entries.values():
-            yield from walk(entry.node)
-    elif isinstance(node, Sequence):
-        for item in node.items:
-            yield from walk(item)
+    waiting = [node]
+    while waiting:
+        found = waiting.pop()
+        yield found
+        if isinstance(found, Mapping):
+            waiting += [entry.node for entry in reversed(found.entries.values())]
+        elif isinstance(found, Sequence):
+            waiting += reversed(found.items)
 
 
 def scalars(node: Node) -> Iterator[Scalar]:

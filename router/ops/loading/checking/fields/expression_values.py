@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from router.core.conditions.clauses import Clause, Test, shown
 from router.core.conditions.paths import Path
-from router.core.rendering import TemplateEnvironment
 from router.core.rendering.compared_values import Compared, comparisons
 from router.core.rendering.sandbox.values import dotted
 from router.core.wiring.schema_values import may_be_object
 from router.ops.loading.checking import compiling
 from router.ops.loading.checking.fields.match_fields import refused_by_all, refused_text
-from router.ops.loading.checking.fields.template_fields import TemplateUses, Use, templates_of
+from router.ops.loading.checking.fields.template_fields import TemplateUses, Use
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import quoted
 from router.ops.loading.reading.problems import did_you_mean
@@ -24,14 +23,10 @@ _MOST = 5
 """The most names in one message."""
 
 
-def look_at_compared_values(draft: Draft, uses: Sequence[Use]) -> None:
-    """Warn of comparisons with a value that a schema rules out, or with a channel or source that a route can't have.
-
-    `uses` are the routes, in their order.
-    """
-    sandbox = TemplateEnvironment(timezone=draft.timezone).plain
-    for template in templates_of(draft, uses):
-        for compared in comparisons(template.text, sandbox):
+def look_at_compared_values(draft: Draft, templates: Iterable[TemplateUses]) -> None:
+    """Warn of comparisons with a value that a schema rules out, or with a channel or source that a route can't have."""
+    for template in templates:
+        for compared in comparisons(template.source):
             # In a template `1 == true` holds, as in Python. Only expressions compare as strictly as a schema.
             if template.is_expression or isinstance(compared.value, str):
                 _judge(compared, template, draft)

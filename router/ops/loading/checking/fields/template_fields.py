@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from router.core.matching import exactly
 from router.core.rendering import TemplateEnvironment
+from router.core.rendering.checking import Source, parse
 from router.core.rendering.reads import Read, fields_read
 from router.core.rendering.sandbox.values import dotted
 from router.core.rendering.walk import Marker, Part, Path, walk
@@ -21,7 +22,7 @@ from router.ops.loading.checking import compiling
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Node, quoted
 from router.ops.loading.reading.problems import did_you_mean
-from router.options import is_template
+from router.options import TemplateFile, is_template
 
 _MOST = 10
 """The most names of fields in one message."""
@@ -80,33 +81,45 @@ class TemplateUses(NamedTuple):
     """A template or expression of a configuration, its place, and every route that uses it."""
 
     node: Node
-    text: str
+    source: Source
     uses: list[Use]
     only_here: bool
     """True if events reach the sink only by these routes."""
     is_expression: bool
 
 
-def look_for_absent_fields(draft: Draft, uses: Sequence[Use]) -> None:
-    """Warn of templates and expressions that read a field which no event can have; note fields probably misspelt.
-
-    `uses` are the routes, in their order.
-    """
-    sandbox = TemplateEnvironment(timezone=draft.timezone).plain
-    for template in templates_of(draft, uses):
-        for read in fields_read(template.text, sandbox):
+def look_for_absent_fields(draft: Draft, templates: Iterable[TemplateUses]) -> None:
+    """Warn of templates and expressions that read a field which no event can have; note fields probably misspelt."""
+    for template in templates:
+        for read in fields_read(template.source):
             _judge(read, template, draft)
 
 
-def templates_of(draft: Draft, uses: Sequence[Use]) -> Iterable[TemplateUses]:
-    """Return the templates and expressions of sinks and routes, each with all routes that use it."""
+def templates_of(draft: Draft, uses: Sequence[Use]) -> Collection[TemplateUses]:
+    """Return the templates and expressions of sinks and routes, each with all routes that use it.
+
+    `uses` are the routes, in their order.
+    """
     elsewhere, written = _sinks_reached_otherwise(draft), draft.routes_by_id()
+    sandbox = TemplateEnvironment(timezone=draft.timezone).plain
+    own_texts = {name: _texts(sink.config.options) for name, sink in draft.sinks.items() if sink.config is not None}
+    parsed: dict[str, Source] = {}
     found: dict[int, TemplateUses] = {}
 
+    def source_of(text: str) -> Source:
+        if isinstance(text, TemplateFile):  # equal texts of files may include different files
+            return parse(text, sandbox)
+        if text not in parsed:
+            parsed[text] = parse(text, sandbox)
+        return parsed[text]
+
     def add(node: Node | None, text: str, use: Use, *, only_here: bool, expression: bool = False) -> None:
-        if node is not None:
-            written = _expression(text) if expression else text
-            found.setdefault(id(node), TemplateUses(node, written, [], only_here, expression)).uses.append(use)
+        if node is None:
+            return
+        if id(node) not in found:
+            source = source_of(_expression(text) if expression else text)
+            found[id(node)] = TemplateUses(node, source, [], only_here, expression)
+        found[id(node)].uses.append(use)
 
     for route, use in zip(draft.routes, uses, strict=True):
         if not route.enabled:
@@ -120,9 +133,9 @@ def templates_of(draft: Draft, uses: Sequence[Use]) -> Iterable[TemplateUses]:
             sink = draft.sinks[target.sink]
             assert sink.config is not None  # there are no errors
             own = target.options is None
-            options = sink.config.options if own else target.options
+            texts = own_texts[target.sink] if own else _texts(target.options)
             keys = sink.keys if own else draft.places[target.sink, route.id]
-            for path, text in _texts(options):
+            for path, text in texts:
                 add(compiling.node_at(path, keys), text, use, only_here=only_here)
             for name in sorted(draft.lookups_used.get((target.sink, route.id), ())):
                 lookup = draft.lookups[name]
@@ -155,8 +168,8 @@ def _sinks_reached_otherwise(draft: Draft) -> set[str]:
     return names
 
 
-def _texts(options: Any) -> Iterator[tuple[Path, str]]:
-    """Yield every template of a sink's options, including addresses."""
+def _texts(options: Any) -> list[tuple[Path, str]]:
+    """Return every template of a sink's options, including addresses, with its path."""
     found: list[tuple[Path, str]] = []
 
     def leaf(_marker: Marker, value: Any, path: Path, _model: BaseModel) -> Part:
@@ -167,7 +180,7 @@ def _texts(options: Any) -> Iterator[tuple[Path, str]]:
         return Part(value, None)
 
     walk(options, leaf)
-    return iter(found)
+    return found
 
 
 def _judge(read: Read, template: TemplateUses, draft: Draft) -> None:
