@@ -22,6 +22,14 @@ PAGE = 500
 GROUP = "event-router"
 """The consumer group of the routers on the replay stream."""
 
+_TEXTS = frozenset(
+    {
+        *(b"id", b"event_id", b"reason", b"detail", b"source", b"channel", b"received_at", b"failed_at"),
+        *(b"pattern", b"route", b"sink", b"address", b"key"),
+    }
+)
+"""The fields of a letter that are texts."""
+
 _NEWEST = 1
 """The newest version of a letter that this router can read."""
 
@@ -129,7 +137,8 @@ def _pairs(answer: Sequence[Any]) -> dict[bytes, Any]:
 
 def _kept(entry: bytes, fields: Sequence[bytes]) -> Kept:
     found = _pairs(fields)
-    return Kept(entry.decode(), letter_of(found), newer(found), unreadable(found))
+    letter = letter_of(found)
+    return Kept(entry.decode(), letter, newer(found), unreadable(found, letter))
 
 
 def newer(fields: Mapping[bytes, bytes]) -> bool:
@@ -138,11 +147,13 @@ def newer(fields: Mapping[bytes, bytes]) -> bool:
     return version is None or version > _NEWEST
 
 
-def unreadable(fields: Mapping[bytes, bytes]) -> bool:
-    """Return whether no router can have written these fields; another program that shares the Redis may have."""
+def unreadable(fields: Mapping[bytes, bytes], letter: DeadLetter) -> bool:
+    """Return whether no router can have written these fields; another program that shares the Redis may have.
+
+    `letter` is the letter that `letter_of` makes of them.
+    """
     if newer(fields):
         return False
-    letter = letter_of(fields)
     return (
         b"payload" not in fields
         or portable(letter.event_id) != letter.event_id
@@ -162,27 +173,23 @@ def _number(digits: bytes) -> int | None:
 
 def letter_of(fields: Mapping[bytes, bytes]) -> DeadLetter:
     """Return the letter in the fields of a stream entry. Missing fields become empty."""
-
-    def field(name: str) -> str | None:
-        value = fields.get(name.encode())
-        return None if value is None else value.decode("utf-8", "backslashreplace")
-
+    text = {name: value.decode("utf-8", "backslashreplace") for name, value in fields.items() if name in _TEXTS}
     return DeadLetter(
-        id=field("id") or "",
-        event_id=field("event_id") or "",
-        reason=field("reason") or "",
-        detail=field("detail") or "",
-        source=field("source") or "",
-        channel=field("channel") or "",
-        received_at=field("received_at") or "",
-        failed_at=field("failed_at") or "",
+        id=text.get(b"id", ""),
+        event_id=text.get(b"event_id", ""),
+        reason=text.get(b"reason", ""),
+        detail=text.get(b"detail", ""),
+        source=text.get(b"source", ""),
+        channel=text.get(b"channel", ""),
+        received_at=text.get(b"received_at", ""),
+        failed_at=text.get(b"failed_at", ""),
         payload=fields.get(b"payload", b""),
-        pattern=field("pattern"),
+        pattern=text.get(b"pattern"),
         headers=_headers(fields.get(b"headers")),
-        route=field("route"),
-        sink=field("sink"),
-        address=field("address"),
-        key=field("key"),
+        route=text.get(b"route"),
+        sink=text.get(b"sink"),
+        address=text.get(b"address"),
+        key=text.get(b"key"),
         attempts=_number(fields.get(b"attempts", b"0")) or 0,
         fallback=fields.get(b"fallback") == b"1",
     )

@@ -204,7 +204,8 @@ def _letters(batch: RawBatch) -> list[DeadLetter | None]:
     for payload, header in zip(batch.payloads, headers, strict=True):
         fields = {name.encode(): value.encode("utf-8", "surrogateescape") for name, value in (header or {}).items()}
         fields[b"payload"] = payload
-        found.append(None if newer(fields) or unreadable(fields) else letter_of(fields))
+        letter = letter_of(fields)
+        found.append(None if newer(fields) or unreadable(fields, letter) else letter)
     return found
 
 

@@ -31,8 +31,10 @@ class Delayed:
 
     def add(self, event: Event, delay: float) -> None:
         """Delay a delivery by `delay` seconds."""
-        heapq.heappush(self._heap, (self._now() + delay, next(self._order), event))
-        self._set_alarm()
+        added = (self._now() + delay, next(self._order), event)
+        heapq.heappush(self._heap, added)
+        if self._alarm is None or self._heap[0] is added:  # a new timer for each retry would cost as much as the heap
+            self._set_alarm()
 
     def due_in(self) -> float | None:
         """Return the seconds until the next delivery is due; None if none waits."""
