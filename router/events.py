@@ -194,7 +194,7 @@ def decode(raw: bytes, format: str) -> Any:  # noqa: A002  # the word of the con
 
 def timestamp(at: datetime) -> str:
     """Return an aware datetime as RFC 3339 text, in UTC with six decimals."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return at.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"  # strftime takes three times as long
 
 
 def text(name: bytes) -> str:

@@ -9,7 +9,7 @@ from redis import exceptions as failures
 from router.broker.server import client
 from router.broker.server.link import Link, Script, Turn
 from tests.support.proxy import Proxy
-from tests.support.waiting import until
+from tests.support.waiting import moment, until
 
 PUSH = Script("return redis.call('RPUSH', KEYS[1], ARGV[1])")
 
@@ -107,7 +107,7 @@ async def test_the_time_of_a_command_runs_from_its_own_start(redis_server):
     """The timer that was set for the first command must not end the second one."""
     link = Link(client.server(redis_server.url), 2.0)
     await link.call("PING")
-    await asyncio.sleep(1.5)
+    await moment(1.5)
     assert await link.call("BLPOP", "nothing", "1") is None
     await link.close()
 

@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import pytest
@@ -93,6 +94,52 @@ class Run:
 
 
 GOOD = b'{"user_id": 42, "message": "hi"}'
+
+
+ROUTE_LOG = RouteConfig(id="all", sinks=[RouteSink(sink="log")])
+ROUTE_BOTH = RouteConfig(id="both", sinks=[RouteSink(sink="log"), RouteSink(sink="mail")])
+ROUTE_ELSEWHERE = RouteConfig(id="all", sinks=[RouteSink(sink="log")], channels=["elsewhere"])
+
+
+@pytest.mark.parametrize(
+    "configured",
+    [
+        {},
+        {"mode": "warn"},
+        {"mode": "off"},
+        {"text": True, "mode": "off"},
+        {"format": CLOUDEVENTS},
+        {"id_path": ("user_id",)},
+        {"routes": [ROUTE_BOTH]},
+        {"routes": [ROUTE_LOG, ROUTE_BOTH]},
+        {"routes": [ROUTE_ELSEWHERE]},
+        {"routes": [ROUTE_ELSEWHERE], "keep_unmatched": True},
+        {"routes": [ROUTE_ELSEWHERE], "unmatched": ["mail"]},
+        {"conditions": {"all": Condition(compile_match({"user_id": 42}))}},
+    ],
+    ids=lambda configured: "-".join(configured) or "plain",
+)
+def test_messages_that_come_alone_end_as_in_a_chunk(configured):
+    bad = [b"no JSON", b'{"user_id": "x", "message": 1}', b"\xff", b'"' + b"x" * 1000 + b'"', b"[" * 1000, b""]
+    payloads = [GOOD, *bad, b'{"user_id": 7, "message": "ho"}', GOOD]
+    together, alone = Run(**configured), Run(**configured)
+    together.receive(*payloads)
+    for payload in payloads:
+        alone.receive(payload)
+    assert asdict(alone.books) == asdict(together.books)
+    ends = [
+        {
+            name: [(event.raw, event.route, event.channel, event.format, event.headers) for event in events]
+            for name, events in run.inboxes.items()
+        }
+        for run in (alone, together)
+    ]
+    assert ends[0] == ends[1]
+    letters = [
+        sorted((letter.payload, letter.reason, letter.detail) for letter in run.letters.kept)
+        for run in (alone, together)
+    ]
+    assert letters[0] == letters[1]
 
 
 def test_a_good_event_goes_to_its_sink():

@@ -79,10 +79,14 @@ async def contained(call: Awaitable[R]) -> R:
         return await call
     except asyncio.CancelledError:
         raise
-    except BaseException as error:
-        if not isinstance(error, Exception):
-            raise RuntimeError(f"{type(error).__name__}: {text_of(error)}") from error  # noqa: TRY004  # not a wrong type
+    except Exception:
         raise
+    except BaseException as error:
+        raise _contained(error) from error
+
+
+def _contained(error: BaseException) -> RuntimeError:
+    return RuntimeError(f"{type(error).__name__}: {text_of(error)}")
 
 
 class Slots:
@@ -218,7 +222,7 @@ class Slots:
         if self._timer is None:
             self._check_soon(now)
         try:
-            result = await contained(call)
+            result = await call
         except asyncio.CancelledError:
             if slot.abandoned:
                 raise AbandonedError from None
@@ -228,10 +232,12 @@ class Slots:
                 slot.task.uncancel()
                 raise self.late() from None
             raise TransientError("the plugin cancelled itself") from None
-        except Exception:
+        except BaseException as error:
             if slot.abandoned:
                 raise AbandonedError from None
-            raise
+            if isinstance(error, Exception):
+                raise
+            raise _contained(error) from error  # as `contained`, which would cost a coroutine more for each call
         else:
             if slot.abandoned:
                 raise AbandonedError

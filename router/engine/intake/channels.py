@@ -19,6 +19,7 @@ from router.core.conditions.condition import Subject
 from router.core.decoding import SourceFormat, read
 from router.core.routing import MOST_PLANS, Plan, Routing, Step, Target
 from router.core.validation import Schema
+from router.errors import RejectedError
 from router.events import RawBatch
 
 MOST_CHANNELS = 10_000
@@ -30,6 +31,9 @@ MOST_ENDINGS = 500_000
 The number of endings alone would not bound the memory: with a thousand routes, each event may be taken by other routes.
 """
 
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, RejectedError)
+"""The errors for payloads that can't be decoded."""
 
 NO_ROUTE_OF_CHANNEL = "no route takes this channel"
 NO_ROUTE_OF_EVENT = "the conditions of no route are met"
@@ -75,6 +79,9 @@ class Prepared(msgspec.Struct, frozen=True, eq=False):
 Known = tuple[str, str | None, Prepared]
 """A channel: its name, the pattern that matches it, its plan. If several patterns match, one of them always wins."""
 
+Alone = tuple[str, str | None, Ending]
+"""A message that came alone: its channel, the pattern that matches it, and its ending."""
+
 
 class Channels:
     """The channels of one source.
@@ -114,6 +121,26 @@ class Channels:
                 known.clear()  # a dict needs long to find its oldest key after many deletions, so clear it all at once
             known[channel] = found
         return found
+
+    def alone(self, batch: RawBatch) -> Alone | None:
+        """Judge a message that came alone: the only one of `batch`.
+
+        Returns its channel, its pattern and its ending if it is good, its channel is known, and it makes exactly one
+        delivery, whatever it holds. Returns None for all other messages, which may be good too.
+        """
+        found, (raw,) = self.known.get(batch.channel), batch.payloads
+        if found is None or batch.receipt is not None or batch.ids is not None:
+            return None
+        channel, pattern, prepared = found
+        ending, accepts = prepared.ending, prepared.accepts
+        if ending is None or not (ending.alone and prepared.bare) or len(raw) > self.source.max_bytes:
+            return None
+        try:
+            message = self.decode(raw)
+            good = accepts is None or accepts(message)
+        except UNREADABLE:
+            return None
+        return (channel, pattern, ending) if good else None
 
     def ending(self, plan: Plan, payload: Any, subject: Subject | None = None) -> Ending:
         """Return the ending of an event. Events with the same routing result get the same object."""

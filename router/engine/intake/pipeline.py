@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import structlog
@@ -26,10 +26,19 @@ from router.core.routing import Plan, Routing
 from router.engine.dead_letters import dead_letter_factory
 from router.engine.delivery import delivery_log
 from router.engine.expression_failures import ExpressionFailures
-from router.engine.intake.channels import NO_ROUTE_OF_CHANNEL, Channels, Ending, Known, Prepared, pattern_text
-from router.engine.intake.runs import Run, fan_out, run_of, without
+from router.engine.intake.channels import (
+    NO_ROUTE_OF_CHANNEL,
+    UNREADABLE,
+    Alone,
+    Channels,
+    Ending,
+    Known,
+    Prepared,
+    pattern_text,
+)
+from router.engine.intake.runs import Moment, Run, fan_out, run_of, without
 from router.engine.log_limits import LogLimits
-from router.errors import Reason, RejectedError
+from router.errors import Reason
 from router.events import Event, RawBatch
 from router.shared_deliveries import Deliveries, LineCache
 
@@ -39,19 +48,8 @@ Put = Callable[[Sequence[Event], int], None]
 """Enqueues deliveries for a sink. The second argument is the sum of their payloads in bytes."""
 
 
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, RejectedError)
-
-
 _About = tuple[str, str, str, str | None, datetime, bytes, str, str, str, Mapping[str, str] | None]
 """The fields of an event, from its id to its headers."""
-
-
-class _Moment(NamedTuple):
-    """The values that all events of one chunk share."""
-
-    now: float
-    received_at: datetime
-    prefix: str
 
 
 class Pipeline:
@@ -94,8 +92,12 @@ class Pipeline:
     def receive(self, source: str, batches: Sequence[RawBatch]) -> None:
         """Process raw messages of a source, in the order of their arrival. Never waits, never raises for a payload."""
         now = self._clock.now()
-        moment = _Moment(now, datetime.fromtimestamp(now, UTC), self._ids.prefix(now))
-        self._take(self._channels[source], self._channels[source].known, batches, moment)
+        moment = Moment(now, datetime.fromtimestamp(now, UTC), self._ids.prefix(now))
+        channels = self._channels[source]
+        if len(batches) == 1 and len(batches[0].payloads) == 1 and (found := channels.alone(batches[0])):
+            self._take_alone(channels.source, found, batches[0].payloads[0], moment)
+        else:
+            self._take(channels, channels.known, batches, moment)
 
     def again(self, source: str, batch: RawBatch, received_at: datetime) -> None:
         """Process again messages of one channel that a source received before, at `received_at`.
@@ -104,7 +106,7 @@ class Pipeline:
         `KeyError` if the source does not exist.
         """
         now = self._clock.now()
-        moment = _Moment(now, received_at, self._ids.prefix(now))
+        moment = Moment(now, received_at, self._ids.prefix(now))
         channels = self._channels[source]
         self._take(channels, {}, [batch], moment)
 
@@ -127,7 +129,7 @@ class Pipeline:
         """
         self._books.sources[source].received += len(batch.payloads)
         now = self._clock.now()
-        moment = _Moment(now, datetime.fromtimestamp(now, UTC), "")
+        moment = Moment(now, datetime.fromtimestamp(now, UTC), "")
         for position in range(len(batch.payloads)):
             event = self._refused(self._channels[source].source, batch, position, moment)
             self._reject(event, verdict.Rejected(reason, detail, detail))
@@ -141,9 +143,20 @@ class Pipeline:
         """Return whether the configuration still has this route with this sink."""
         return sink in self._inboxes and self._routing.knows(route, sink)
 
-    def _take(
-        self, channels: Channels, known: dict[bytes, Known], batches: Sequence[RawBatch], moment: _Moment
-    ) -> None:
+    def _take_alone(self, source: SourceFormat, alone: Alone, raw: bytes, moment: Moment) -> None:
+        """Enqueue the delivery of a good message that came alone. `_take` would cost twice as much for one message."""
+        self._ids.count += 1
+        channel, pattern, ending = alone
+        id_, route, sink = f"{moment.prefix}{self._ids.count}", ending.route, ending.sink
+        event = Event(id_, source.name, channel, pattern, moment.received_at, raw, route, sink, source.format)
+        book = self._books.sources[source.name]
+        book.received += 1
+        book.routed += 1
+        for taken in ending.routes:
+            taken.events += 1
+        self._put(sink, [event], len(raw))
+
+    def _take(self, channels: Channels, known: dict[bytes, Known], batches: Sequence[RawBatch], moment: Moment) -> None:
         """Process one chunk of a source: reject bad messages and enqueue the deliveries of the others."""
         source = channels.source
         book = self._books.sources[source.name]
@@ -173,7 +186,7 @@ class Pipeline:
             self._put(sink, bundles[0] if len(bundles) == 1 else Deliveries.of(bundles), sizes[sink])
 
     def _accept(
-        self, channels: Channels, known: dict[bytes, Known], batches: Sequence[RawBatch], moment: _Moment
+        self, channels: Channels, known: dict[bytes, Known], batches: Sequence[RawBatch], moment: Moment
     ) -> tuple[list[Run], list[tuple[RawBatch, int, Plan]]]:
         """Return runs with the first delivery of each good message, in order, and the positions of bad messages.
 
@@ -203,7 +216,7 @@ class Pipeline:
                             if messages is not None:
                                 messages.append(message)
                             continue
-                except _UNREADABLE:
+                except UNREADABLE:
                     pass
                 bad = bad or []
                 bad.append(len(payloads) - left.__length_hint__() - 1)  # cheaper than counting every message
@@ -244,7 +257,7 @@ class Pipeline:
         known: Known,
         batch: RawBatch,
         messages: Iterable[tuple[int, Any]],
-        moment: _Moment,
+        moment: Moment,
     ) -> None:
         """Add the first delivery of each message to the runs. `messages` are decoded, with their positions in the batch.
 
@@ -320,7 +333,7 @@ class Pipeline:
             )
         return ending
 
-    def _refused(self, source: SourceFormat, batch: RawBatch, position: int, moment: _Moment) -> Event:
+    def _refused(self, source: SourceFormat, batch: RawBatch, position: int, moment: Moment) -> Event:
         """Return the event of a rejected message, and tell the receipt to expect one dead letter."""
         if batch.receipt is not None:
             batch.receipt.expect(batch.first + position, 1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from datetime import datetime
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -12,6 +13,14 @@ from router.events import Event
 from router.shared_deliveries import FEWEST, Deliveries, LineCache, Part, SharedEvents, copies
 
 T = TypeVar("T")
+
+
+class Moment(NamedTuple):
+    """The values that all events of one chunk share."""
+
+    now: float
+    received_at: datetime
+    prefix: str
 
 
 class Run(msgspec.Struct, eq=False):
