@@ -17,10 +17,10 @@ DEV := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test faults check format bench lock clean
+.PHONY: help run demo test faults check format bench bench-quick lock clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: $(RUN) ## Run the daemon with config.example.yaml and an embedded Redis server; installs what is missing
 	@trap : INT; $(BIN)/event-router run -c config.example.yaml $(ARGS) || [ $$? -eq 130 ]  # Ctrl-C is how it ends
@@ -46,6 +46,9 @@ format: $(DEV) ## Format the code and apply the corrections of ruff
 
 bench: $(DEV) ## Measure the CPU time of an event; ARGS=NAME runs another benchmark, ARGS=--help lists all
 	@$(BIN)/python -m benchmarks.bench $(ARGS)
+
+bench-quick: $(DEV) ## Check in a minute whether an event has become dearer; ARGS=--store stores the new figures
+	@$(BIN)/python -m benchmarks.bench quick $(ARGS)
 
 lock: $(DEV) ## Write the newest versions that pyproject.toml allows into the two lock files, with hashes
 	$(PIP) install uv

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -17,22 +18,50 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
 
-from benchmarks import channels, compare, conditions, fanout, idle, lists, lookups, mail, peers, start, trickle, webhook
+from benchmarks import (
+    channels,
+    check,
+    compare,
+    conditions,
+    failures,
+    fanout,
+    idle,
+    lists,
+    lookups,
+    mail,
+    mixed,
+    peers,
+    quick,
+    replay,
+    report,
+    start,
+    trickle,
+    waiting,
+    webhook,
+)
 from benchmarks.harness import OURS
-from benchmarks.results import OTHER, THIS, in_turn
+from benchmarks.results import OTHER, THIS, Results, in_turn
 
 FIRST = "peers"
+QUICK = "quick"
+REPORT = "report"
 IN_TURN = {
     "compare": compare.BENCHMARK,
     "channels": channels.BENCHMARK,
+    "check": check.BENCHMARK,
     "conditions": conditions.BENCHMARK,
+    "failures": failures.BENCHMARK,
     "fanout": fanout.BENCHMARK,
     "lists": lists.BENCHMARK,
     "lookups": lookups.BENCHMARK,
     "idle": idle.BENCHMARK,
+    "mixed": mixed.BENCHMARK,
+    "replay": replay.BENCHMARK,
     "start": start.BENCHMARK,
     "trickle": trickle.BENCHMARK,
+    "waiting": waiting.BENCHMARK,
     "webhook": webhook.BENCHMARK,
     "mail": mail.BENCHMARK,
 }
@@ -42,27 +71,59 @@ WIDE = 180
 """The columns of a table that is not shown on a terminal."""
 
 
-def main(words: Sequence[str]) -> None:
-    """Measure and print."""
+def main(words: Sequence[str]) -> int:
+    """Measure and print. Return the exit code: 1 if `quick` found a job that has become dearer."""
     options = _parser().parse_args([*words] if _named(words) else [FIRST, *words])
     talk = Console(stderr=True)
     with Progress(console=talk, disable=not talk.is_terminal) as progress:
         if options.benchmark == FIRST:
             peers.run(options, progress)
-            return
-        benchmark = IN_TURN[options.benchmark]
-        commands = {THIS: OURS} | ({OTHER: options.other} if options.other else {})
-        results = in_turn(benchmark.cases(options), commands, options.rounds, progress, benchmark.base)
+            return 0
+        if options.benchmark == REPORT:
+            _report(options.jobs, progress)
+            return 0
+        if options.benchmark == QUICK:
+            verdicts = quick.run(options, progress)
+        else:
+            results = _measured(options, progress)
+    if options.benchmark == QUICK:
+        _print(quick.table(verdicts))
+        return int(not options.store and any(each.result == quick.DEARER for each in verdicts))
     if options.json:
-        told = {"benchmark": options.benchmark, "commands": {name: str(path) for name, path in commands.items()}}
-        print(json.dumps(told | results.as_dict()))
+        commands = {name: str(path) for name, path in _commands(options).items()}
+        print(json.dumps({"benchmark": options.benchmark, "commands": commands} | results.as_dict()))
     else:
-        Console(width=None if sys.stdout.isatty() else WIDE).print(results.table(benchmark.title))
+        _print(results.table(IN_TURN[options.benchmark].title))
+    return 0
+
+
+def _commands(options: argparse.Namespace) -> dict[str, Path]:
+    return {THIS: OURS} | ({OTHER: options.other} if options.other else {})
+
+
+def _measured(options: argparse.Namespace, progress: Progress) -> Results:
+    benchmark = IN_TURN[options.benchmark]
+    return in_turn(benchmark.cases(options), _commands(options), options.rounds, progress, benchmark.base)
+
+
+def _report(jobs: Sequence[str], progress: Progress) -> None:
+    """Run these benchmarks, keep their figures after each one, and draw the page."""
+    chosen = [(each, _parser().parse_args(shlex.split(each))) for each in jobs]
+    for words, options in chosen:
+        if options.benchmark not in IN_TURN:
+            raise SystemExit(f"{options.benchmark} has no figures for the report")
+        results = _measured(options, progress)
+        report.save(report.merged(report.load(), options.benchmark, words, results))
+    report.draw(report.load())
+
+
+def _print(table: Table) -> None:
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 def _named(words: Sequence[str]) -> bool:
     """Return whether a benchmark, or the help of all of them, is asked for."""
-    return bool(words) and words[0] in {FIRST, *IN_TURN, "-h", "--help"}
+    return bool(words) and words[0] in {FIRST, QUICK, REPORT, *IN_TURN, "-h", "--help"}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,12 +134,15 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, about: str, arguments: Callable[[argparse.ArgumentParser], None]) -> argparse.ArgumentParser:
         one = several.add_parser(name, help=about.partition("\n")[0], description=about, formatter_class=form)
         arguments(one)
-        one.add_argument("--json", action="store_true", help="print everything that was measured as JSON")
         return one
 
-    add(FIRST, str(peers.__doc__), peers.arguments)
+    as_json = "print everything that was measured as JSON"
+    add(FIRST, str(peers.__doc__), peers.arguments).add_argument("--json", action="store_true", help=as_json)
+    add(QUICK, str(quick.__doc__), quick.arguments)
+    add(REPORT, str(report.__doc__), report.arguments)
     for name, benchmark in IN_TURN.items():
         one = add(name, benchmark.about, benchmark.arguments)
+        one.add_argument("--json", action="store_true", help=as_json)
         one.add_argument(
             "--rounds", "--pairs", type=_positive, default=benchmark.rounds, help="how often each is measured"
         )
@@ -110,6 +174,6 @@ if __name__ == "__main__":
     # The blocks that start servers and routers end them too: a SIGTERM has to leave these blocks, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        main(sys.argv[1:])
+        sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

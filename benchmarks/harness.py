@@ -224,6 +224,20 @@ def split(commands: Sequence[bytes], parts: int) -> list[Sequence[bytes]]:
     return [commands[start : start + size] for start in range(0, len(commands), size)]
 
 
+def free_port() -> int:
+    """Return a port on which nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Return whether something listens on a port of this machine."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time that a process and its children have used so far."""
     total, pids = 0.0, [pid]

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import json
 import re
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -31,6 +30,8 @@ from benchmarks.harness import (
     Server,
     configuration,
     cpu_seconds,
+    free_port,
+    listens,
     publishes,
     router,
     running,
@@ -100,11 +101,11 @@ def measure(figure: str, kind: str, options: argparse.Namespace, begin: Begin, c
     with ExitStack() as stack:
         at = stack.enter_context(server())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        port = _free_port()
+        port = free_port()
         out = folder / "mails"
         extensions = ["SIZE 33554432", "8BITMIME"] + ["PIPELINING"] * (not options.no_pipelining)
         stack.enter_context(running([sys.executable, PARTS, "server", str(port), str(out), *extensions]))
-        wait_for(lambda: _answers(port), what="the mail server")
+        wait_for(lambda: listens(port), what="the mail server")
         pid = stack.enter_context(begin(command, at, port, kind, folder))
         reading = yield from _measure(options.events, at, Lines(out, pid))
         _check(out, options.events + WARM_UP, kind)
@@ -149,18 +150,6 @@ def _expected(number: int, kind: str) -> list[Any]:
     texts = [TEXT, HTML] if kind == "html" else [TEXT]
     headers = [to, FROM, SUBJECT.format_map(event), UNSUBSCRIBE]
     return [[to], headers, [text.format_map(event).rstrip("\n") for text in texts]]
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def _answers(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
 
 
 BENCHMARK = Benchmark(

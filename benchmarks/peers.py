@@ -122,14 +122,17 @@ def latencies(rate: int, seconds: float) -> list[float]:
             arguments = [sys.executable, str(HERE / "steady.py"), str(at.port), str(rate), str(total)]
             with running(arguments) as publisher, (folder / "out").open("rb") as file:
                 file.readline()
-                took = list(_followed(file, total))
+                took = list(followed(file, total))
                 publisher.wait()
     return took
 
 
-def _followed(file: BinaryIO, total: int) -> Iterator[float]:
-    """Yield the milliseconds that each line took: its message is when it was sent."""
-    seen, rest, end = 0, b"", time.monotonic() + 60
+def followed(file: BinaryIO, total: int, seconds: float = 60.0) -> Iterator[float]:
+    """Yield the milliseconds that each line took: its message is when it was sent.
+
+    Raises `SystemExit` if the lines do not come within so many seconds.
+    """
+    seen, rest, end = 0, b"", time.monotonic() + seconds
     while seen < total:
         data = file.read()
         now = time.time()

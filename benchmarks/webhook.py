@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import socket
 import sys
 import tempfile
 import time
@@ -28,6 +27,8 @@ from benchmarks.harness import (
     Server,
     configuration,
     cpu_seconds,
+    free_port,
+    listens,
     publishes,
     router,
     running,
@@ -137,10 +138,10 @@ def measure(name: str, events: int, seconds: float, begin: Begin, command: Path)
     with ExitStack() as stack:
         at = stack.enter_context(server())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        port = _free_port()
+        port = free_port()
         out = folder / "answers"
         stack.enter_context(running([sys.executable, PARTS, "endpoint", str(port), str(seconds), str(out)]))
-        wait_for(lambda: _answers(port), what="the endpoint")
+        wait_for(lambda: listens(port), what="the endpoint")
         pid = stack.enter_context(begin(command, at, f"http://127.0.0.1:{port}/hook", folder))
         return (yield from _measure(name, events, seconds, at, Lines(out, pid)))
 
@@ -161,18 +162,6 @@ def _measure(
         _time(name): Reading(took / ideal if ideal else 0.0, {"s": took}),
         _cpu(name): Reading(used / events * 1e6, {}),
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def _answers(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
 
 
 BENCHMARK = Benchmark(
