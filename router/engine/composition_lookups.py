@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from router.broker.lookups.redis_hash import RedisHashes
-from router.config.lookups import FileLookupConfig, HttpLookupConfig, RedisHashConfig
-from router.engine.calling import accidents
-from router.engine.lookups.lookup import Lookup
-from router.engine.lookups.lookup_context import LookupTools
 from router.engine.lookups.lookup_set import LookupSet
-from router.engine.lookups.plugin_records import PluginRecords
-from router.engine.lookups.store_call import Store
 from router.engine.runtime import Runtime
-from router.errors import ConfigError
 from router.ops.loading import Loaded
-from router.ops.lookups.http_records import HttpRecords
-from router.ops.lookups.record_file import RecordFile
+
+if TYPE_CHECKING:
+    from router.engine.lookups.lookup import Lookup
 
 
 def lookups_of(loaded: Loaded, around: Runtime, kept: Mapping[str, Lookup] | None = None) -> LookupSet:
@@ -24,38 +18,10 @@ def lookups_of(loaded: Loaded, around: Runtime, kept: Mapping[str, Lookup] | Non
 
     Raises `ConfigError` for an invalid URL, and for a plugin's class whose `__init__` raises.
     """
+    if not loaded.lookups:
+        return LookupSet({}, {})
+    from router.engine.composition_stores import lookup_of  # noqa: PLC0415  # a router without lookups starts faster
+
     known = kept or {}
-    lookups = {name: known[name] if name in known else _lookup(name, loaded, around) for name in loaded.lookups}
+    lookups = {name: known[name] if name in known else lookup_of(name, loaded, around) for name in loaded.lookups}
     return LookupSet(loaded.lookups, lookups)
-
-
-def _lookup(name: str, loaded: Loaded, around: Runtime) -> Lookup:
-    store, context = store_of(name, loaded, around)
-    kept = store if isinstance(store, RecordFile) else None
-    return Lookup(name, loaded.lookups[name].config.keys, store, context, clock=around.clock, kept=kept)
-
-
-def store_of(name: str, loaded: Loaded, around: Runtime, *, allow_private: bool = False) -> tuple[Store, LookupTools]:
-    """Return the store of a lookup and its context, without opening a connection. Raises what `lookups_of` raises.
-
-    `allow_private` lets the lookup of a plugin reach private addresses, such as that of a stand-in for tests.
-    """
-    definition = loaded.lookups[name]
-    keys, clock = definition.config.keys, around.clock
-    if isinstance(keys, HttpLookupConfig):
-        context = LookupTools(name, clock=clock, proxy=keys.http.proxy, allow_private=keys.allow_private)
-        headers = {header: value.get_secret_value() for header, value in keys.headers.items()}
-        return HttpRecords(context.http, headers, clock), context
-    context = LookupTools(name, clock=clock, allow_private=allow_private)
-    if definition.type is not None:
-        try:
-            return PluginRecords(definition.type, definition.config.options, context), context
-        except (Exception, SystemExit) as error:
-            made = f"its plugin ({definition.type.origin}) can't create the lookup"
-            raise ConfigError(
-                [loaded.placed(f"{made}: {''.join(accidents.described(error))}", "lookups", name)]
-            ) from error
-    if isinstance(keys, FileLookupConfig):
-        return RecordFile(keys.path, keys.by, ttl=keys.ttl, clock=clock, run_blocking=context.run_blocking), context
-    assert isinstance(keys, RedisHashConfig)
-    return RedisHashes(around.server(keys.url)), context

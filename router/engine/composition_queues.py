@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -14,7 +15,6 @@ from router.broker.queues.orphans import Orphans
 from router.broker.queues.parts.queue_common import GROUP, QueueHost
 from router.broker.queues.parts.queue_rounds import QueueRounds
 from router.broker.queues.queue_admin import claim_idle_of
-from router.broker.queues.redis_queue import RedisQueue
 from router.broker.server import keys
 from router.broker.server.durability import Durability
 from router.broker.server.outage import Outage
@@ -35,6 +35,9 @@ from router.errors import TemplateError
 from router.events import Event
 from router.ops.loading import Loaded
 from router.plugin_contracts import SinkType
+
+if TYPE_CHECKING:
+    from router.broker.queues.redis_queue import RedisQueue
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -68,6 +71,8 @@ class Durable:
 
     def queue(self, name: str, loaded: Loaded, outcomes: Outcomes) -> RedisQueue:
         """Return the queue of one sink, not yet started."""
+        from router.broker.queues.redis_queue import RedisQueue  # noqa: PLC0415  # only for queues in Redis
+
         limits = limits_of(name, loaded)
         queue = RedisQueue(
             name,

@@ -1,14 +1,17 @@
-"""The composition of the sources from the configuration; floor 5."""
+"""The composition of the sources from the configuration; floor 5.
+
+The modules of pub/sub and lists are imported for the first source of the kind. Replays need those of streams.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from router.broker.dead_letters.dead_letter_store import GROUP
 from router.broker.dead_letters.replay_sweep import ReplaySweep
 from router.broker.groups.crash_isolation import CrashIsolation
 from router.broker.groups.group_source import SourceHost, SourceTiming
 from router.broker.groups.heartbeat import Heartbeat
-from router.broker.lists.list_source import ListOptions, ListSource
-from router.broker.pubsub.pubsub_source import PubSubSource
 from router.broker.server import keys
 from router.broker.streams.stream_source import StreamOptions, StreamSource
 from router.config.models import (
@@ -27,6 +30,10 @@ from router.engine.parts import Shared, SourcePart
 from router.engine.runtime import Runtime
 from router.ops.loading import Loaded
 
+if TYPE_CHECKING:
+    from router.broker.lists.list_source import ListSource
+    from router.broker.pubsub.pubsub_source import PubSubSource
+
 REPLAYS_BLOCK = 5.0
 """Seconds that one read waits for dead letters to be replayed. Replays are rare, and each read costs CPU time."""
 
@@ -44,6 +51,8 @@ def source_part(name: str, loaded: Loaded, shared: Shared) -> SourcePart:
 
 
 def _pubsub(name: str, config: PubSubConfig, shared: Shared, intake: Intake) -> PubSubSource:
+    from router.broker.pubsub.pubsub_source import PubSubSource  # noqa: PLC0415  # see the module's docstring
+
     around = shared.around
     return PubSubSource(
         name,
@@ -103,6 +112,8 @@ def _stream(name: str, config: StreamConfig, loaded: Loaded, shared: Shared, int
 
 
 def _list(name: str, config: ListConfig, loaded: Loaded, shared: Shared, intake: Intake) -> ListSource:
+    from router.broker.lists.list_source import ListOptions, ListSource  # noqa: PLC0415  # see the module's docstring
+
     around = shared.around
     options = ListOptions(
         keys=config.keys,

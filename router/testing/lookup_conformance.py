@@ -10,7 +10,7 @@ from router.core.lookups.finding import Answer
 from router.core.rendering.sandbox.lookup_records import Record
 from router.engine.calling.accidents import described
 from router.engine.calling.slots import GRACE
-from router.engine.composition_lookups import store_of
+from router.engine.composition_stores import store_of
 from router.engine.lookups.lookup import Lookup
 from router.engine.lookups.lookup_context import LookupTools
 from router.engine.lookups.store_call import Store, matched

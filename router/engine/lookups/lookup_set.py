@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from router.core.lookups.definitions import LookupDefinition
 from router.core.lookups.dependencies import in_order
 from router.core.lookups.finding import Answer, Finding, NoRecordError
 from router.core.rendering.sandbox.lookup_records import Record
 from router.core.rendering.templates import Records
-from router.engine.lookups.lookup import Lookup
 from router.errors import TemplateError, TransientError
 from router.events import Event
+
+if TYPE_CHECKING:
+    from router.engine.lookups.lookup import Lookup
 
 Found = Records | NoRecordError | TemplateError | TransientError
 """The records of one delivery, or the error because of which they are missing."""
