@@ -41,7 +41,7 @@ ALWAYS_MANY = {
     # More than one by what stands before it in the code.
     "bytes are over max_bytes",
     "bytes, more than a datagram",
-    "bytes, the most that",
+    "bytes, the limit for",
     "bytes, the server takes",
     "sources up, ",
 }

@@ -114,7 +114,7 @@ def program_fault(program: str, path: str) -> str | None:
         return f"there is no program {program}"
     if not Path(program).is_file():
         return f"{program} is not a program, because it is not a file"
-    return f"this user may not run {program}: run `chmod +x {shlex.quote(program)}`"
+    return f"this user has no permission to run {program}: run `chmod +x {shlex.quote(program)}`"
 
 
 def _faults(argv: Sequence[str]) -> Iterator[tuple[int, str]]:

@@ -63,4 +63,4 @@ def _check_socket(path: str) -> None:
     if not path.startswith("/"):
         raise ValueError("`socket` must be an absolute path, such as /run/systemd/journal.shop/socket")
     if len(os.fsencode(path)) > LONGEST_SOCKET:
-        raise ValueError(f"the path of `socket` has more than {LONGEST_SOCKET} bytes, the most that a socket can have")
+        raise ValueError(f"the path of `socket` has more than {LONGEST_SOCKET} bytes, the limit for sockets")

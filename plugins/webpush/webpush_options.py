@@ -48,7 +48,7 @@ class WebPushOptions(SinkOptions, defer_build=True):
     subscriptions: Annotated[list[Any], Addresses(known_by="endpoint")] = Field(
         description="The browsers: a template of one push subscription or a list, as the browsers gave them.",
     )
-    vapid_private_key: Secret = Field(description="The key that signs: PEM, or 32 bytes as base64url.")
+    vapid_private_key: Secret = Field(description="The signing key: PEM, or 32 bytes as base64url.")
     vapid_subject: str = Field(description="Where push services reach you: `mailto:ops@example.org`, or an https URL.")
     text: Text = Field(default=Text(""), description="The text below the title.")
     title: Text = Field(description="The title of the notification.")

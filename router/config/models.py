@@ -63,7 +63,7 @@ class RedisConfig(Model):
         "event-router", description="the keys of the router begin with {key_prefix}:"
     )
     connect_timeout: Duration = Field(10.0, description="how long to wait for Redis at start")
-    outage_buffer: Size = Field(64 * 1024**2, description="the most bytes that wait while Redis refuses writes")
+    outage_buffer: Size = Field(64 * 1024**2, description="how many bytes may wait while Redis refuses writes")
     appendfsync: Literal["everysec", "always"] = Field(
         "everysec",
         description="how the embedded server syncs its file: `always` is slower, but loses nothing at a power cut",
@@ -225,7 +225,7 @@ def check_queue(config: QueueConfig, kind: str) -> None:
 class BatchConfig(Model):
     """The bounds of a batch. A batch takes the deliveries that wait already; only with `max_wait` it waits for more."""
 
-    max_events: int = Field(500, ge=1, description="the most events in one batch")
+    max_events: int = Field(500, ge=1, description="the maximum number of events in one batch")
     max_wait: Duration = Field(0.0, description="how long a batch waits to fill")
 
 
@@ -256,7 +256,7 @@ class HostKeys(Model):
     retry: RetryConfig = Field(default_factory=RetryConfig, description="when a failed delivery is retried")
     breaker: BreakerConfig = Field(default_factory=BreakerConfig, description="when a failing sink gets no attempts")
     batch: BatchConfig = Field(default_factory=BatchConfig, description="for sinks that accept batches")
-    rate: RateLimit | None = Field(None, description="the most deliveries in any second, minute or hour")
+    rate: RateLimit | None = Field(None, description="the maximum number of deliveries in any second, minute or hour")
     fallback: list[str] = Field(default_factory=list, description="sinks that get the deliveries given up here")
     order_by: Annotated[str, StringConstraints(min_length=1)] | None = Field(
         None, description="an expression: deliveries with the same value keep their order"

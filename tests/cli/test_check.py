@@ -177,20 +177,30 @@ LOG = "version: 1\nsources:\n  web: {type: pubsub, channels: [a]}\nroutes:\n  - 
 @pytest.mark.parametrize(
     ("path", "severity", "said", "writable"),
     [
-        ("locked/audit.jsonl", "warning", "this user may not make files in {}/locked; to see who may: ls -ld", False),
-        ("theirs.jsonl", "warning", "this user may not write {}/theirs.jsonl; to see who may: ls -ld", False),
+        (
+            "locked/audit.jsonl",
+            "warning",
+            "this user has no permission to create files in {}/locked; to see who may: ls -ld",
+            False,
+        ),
+        (
+            "theirs.jsonl",
+            "warning",
+            "this user has no permission to write {}/theirs.jsonl; to see who may: ls -ld",
+            False,
+        ),
         ("locked", "warning", "it can't write {}/locked, which is a folder", False),
         ("theirs.jsonl/audit.jsonl", "warning", "{}/theirs.jsonl is not a folder", False),
         (
             "locked/new/x.jsonl",
             "warning",
-            "there is no folder {}/locked/new that this user can see, and this user may not",
+            "there is no folder {}/locked/new that this user can see, and this user has no permission to",
             False,
         ),
         (
             "closed/new/x.jsonl",
             "warning",
-            "there is no folder {}/closed/new that this user can see, and this user may not",
+            "there is no folder {}/closed/new that this user can see, and this user has no permission to",
             False,
         ),
         (
@@ -247,7 +257,7 @@ def test_a_socket_of_a_log_that_can_not_be_written_is_said(folder):
         (
             "sinks.theirs",
             "warning",
-            f"this user may not write to the socket {folder}/theirs; to see who may: ls -ld {folder}/theirs",
+            f"this user has no permission to write to the socket {folder}/theirs; to see who may: ls -ld {folder}/theirs",
         ),
     ]
     told = {name: (sink["socket"], sink["writable"]) for name, sink in report["summary"]["sinks"].items()}
@@ -257,7 +267,7 @@ def test_a_socket_of_a_log_that_can_not_be_written_is_said(folder):
     for name, reason in (
         ("away", "there is no such socket that this user can see"),
         ("file", "that is not a socket"),
-        ("theirs", "this user may not write to it"),
+        ("theirs", "this user has no permission to write to it"),
     ):
         assert f"writes to the socket {folder}/{name}, but {reason}\n" in shown
 

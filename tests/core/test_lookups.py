@@ -1,10 +1,10 @@
-"""What lookups decide: the order of dependencies, circles, the cache, keys, and what a record that lacks a field gives."""
+"""What lookups decide: the order of dependencies, cycles, the cache, keys, and what a record that lacks a field gives."""
 
 from __future__ import annotations
 
 import pytest
 
-from router.core.lookups.dependencies import circle, in_order
+from router.core.lookups.dependencies import cycle, in_order
 from router.core.lookups.lookup_key import LONGEST, LookupKey
 from router.core.lookups.record_cache import MOST, RecordCache
 from router.core.rendering import TemplateEnvironment, compile_options
@@ -24,12 +24,12 @@ def test_groups_hold_what_is_needed_first():
     assert in_order(needs, []) == ()
 
 
-def test_a_circle_is_found_through_any_number_of_lookups():
+def test_a_cycle_is_found_through_any_number_of_lookups():
     needs = {"a": ["b"], "b": ["x", "c"], "c": ["a"], "x": [], "s": ["s"], "t": ["a"]}
-    assert circle(needs, "a") == ["a", "b", "c", "a"]
-    assert circle(needs, "s") == ["s", "s"]
-    assert circle(needs, "t") == circle(needs, "x") == []  # it leads into a circle, and is not part of it
-    with pytest.raises(ValueError, match="circle"):
+    assert cycle(needs, "a") == ["a", "b", "c", "a"]
+    assert cycle(needs, "s") == ["s", "s"]
+    assert cycle(needs, "t") == cycle(needs, "x") == []  # it leads into a cycle, and is not part of it
+    with pytest.raises(ValueError, match="cycle"):
         in_order(needs, ["a"])
 
 

@@ -94,7 +94,7 @@ def test_what_is_missing_on_this_machine(tmp_path):
     ]
     assert warned(f"{tmp_path}/none") == [("argv", f"there is no program {tmp_path}/none")]
     assert warned(str(tmp_path)) == [("argv", f"{tmp_path} is not a program, because it is not a file")]
-    assert warned(str(plain)) == [("argv", f"this user may not run {plain}: run `chmod +x '{plain}'`")]
+    assert warned(str(plain)) == [("argv", f"this user has no permission to run {plain}: run `chmod +x '{plain}'`")]
     subprocess.run(f"chmod +x '{plain}'", shell=True, check=True)
     assert warned(str(plain)) == []
     assert warned("sh", cwd="/no/where") == [("cwd", "there is no folder /no/where that this user can see")]

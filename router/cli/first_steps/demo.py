@@ -72,7 +72,7 @@ SAMPLES = (
         (r'"route":"orders"',),
     ),
     Sample(
-        "The wrong type, and a field is missing: a dead letter names both (shown here; without `deliver: print` it is kept)",
+        "One field has the wrong type and another is missing: a dead letter names both (shown here; without `deliver: print` it is kept)",
         "notification",
         '{"user_id": "42"}',
         (r"dead letter \(schema\)",),

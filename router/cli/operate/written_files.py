@@ -65,20 +65,25 @@ def judge(file: Path) -> Verdict:
     if _is_there(file):
         if os.access(file, os.W_OK):
             return Verdict(writable=True)
-        return _not("this user may not write it", f"this user may not write {file}; {_see(file)}")
+        return _not(
+            "this user has no permission to write it", f"this user has no permission to write {file}; {_see(file)}"
+        )
     if _is_there(folder) and not _is_folder(folder):
-        return _not(f"{folder} is not a folder", f"{folder} is not a folder, so no file can be made in it")
+        return _not(f"{folder} is not a folder", f"{folder} is not a folder, so no file can be created in it")
     if _is_there(folder):
         if _may_add(folder):
             return Verdict(writable=True)
-        return _not("this user may not make it", f"this user may not make files in {folder}; {_see(folder)}")
+        return _not(
+            "this user has no permission to create it",
+            f"this user has no permission to create files in {folder}; {_see(folder)}",
+        )
     gap = f"there is no folder {folder} that this user can see"
     if not _is_there(folder.parent):
         make = shlex.quote(str(folder))
         return _not(gap, f"{gap}, and the router makes only one level: mkdir -p {make}", severity="note")
     if _may_add(folder.parent):
         return Verdict(writable=True, severity="note", why=f"{gap}; the router makes it with the first line")
-    return _not(gap, f"{gap}, and this user may not make it; {_see(folder.parent)}")
+    return _not(gap, f"{gap}, and this user has no permission to create it; {_see(folder.parent)}")
 
 
 def judge_socket(path: Path) -> Verdict:
@@ -91,7 +96,10 @@ def judge_socket(path: Path) -> Verdict:
         return _not("that is not a socket", f"{path} is not a socket")
     if os.access(path, os.W_OK):
         return Verdict(writable=True)
-    return _not("this user may not write to it", f"this user may not write to the socket {path}; {_see(path)}")
+    return _not(
+        "this user has no permission to write to it",
+        f"this user has no permission to write to the socket {path}; {_see(path)}",
+    )
 
 
 def _not(reason: str, why: str, *, severity: str = "warning") -> Verdict:

@@ -114,7 +114,7 @@ class Report:
         if attempt is None:
             yield Line("outcome", f"not sent ({failure['class']}): {failure['text']}", RED)
             if self._sample and failure["class"] in _BY_THE_EVENT:
-                yield Line("", "the payload is a sample: give a fitting one with --payload FILE")
+                yield Line("", "the payload is a sample: give a suitable one with --payload FILE")
             return
         what = "" if attempt.opened else "the sink can't be opened: "
         yield Line(

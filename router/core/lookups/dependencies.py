@@ -8,8 +8,8 @@ Needs = Mapping[str, Collection[str]]
 """The lookups that the key of each lookup uses, by name."""
 
 
-def circle(needs: Needs, start: str) -> list[str]:
-    """Return a circle of lookups whose keys use each other, from `start` back to `start`; empty if there is none."""
+def cycle(needs: Needs, start: str) -> list[str]:
+    """Return a cycle of lookups whose keys use each other, from `start` back to `start`; empty if there is none."""
     before: dict[str, str] = {}
     waiting = [start]
     while waiting:
@@ -30,7 +30,7 @@ def circle(needs: Needs, start: str) -> list[str]:
 def in_order(needs: Needs, wanted: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     """Return the wanted lookups and the lookups of their keys in groups. A key uses only lookups of earlier groups.
 
-    Raises `ValueError` if `needs` has a circle.
+    Raises `ValueError` if `needs` has a cycle.
     """
     everything: set[str] = set()
     waiting = list(wanted)
@@ -44,7 +44,7 @@ def in_order(needs: Needs, wanted: Iterable[str]) -> tuple[tuple[str, ...], ...]
     while done != everything:
         group = tuple(sorted(name for name in everything - done if done.issuperset(needs.get(name, ()))))
         if not group:
-            raise ValueError("the keys of lookups depend on each other in a circle")
+            raise ValueError("the keys of lookups depend on each other in a cycle")
         groups.append(group)
         done.update(group)
     return tuple(groups)

@@ -8,7 +8,7 @@ from typing import Any
 
 from router.config.lookups import HttpLookupConfig
 from router.core.lookups.definitions import LookupDefinition
-from router.core.lookups.dependencies import circle, in_order
+from router.core.lookups.dependencies import cycle, in_order
 from router.core.lookups.lookup_key import LookupKey
 from router.core.rendering import OptionsTemplate, TemplateEnvironment, TemplateFault, TemplateFaults, compile_options
 from router.core.rendering.expressions import BrokenExpressionError, Expiry, Expression
@@ -42,7 +42,7 @@ def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[Key, Option
 
 
 def lookups(draft: Draft, environment: TemplateEnvironment) -> dict[str, LookupDefinition]:
-    """Return the lookups with their compiled keys; report faults, and keys that depend on each other in a circle."""
+    """Return the lookups with their compiled keys; report faults, and keys that depend on each other in a cycle."""
     found: dict[str, LookupDefinition] = {}
     needs: dict[str, frozenset[str]] = {}
     for name, lookup in draft.lookups.items():
@@ -57,10 +57,10 @@ def lookups(draft: Draft, environment: TemplateEnvironment) -> dict[str, LookupD
             draft.problems.add(str(error), node)
             continue
         needs[name] = key.names & environment.lookups
-        way = circle(needs, name)
+        way = cycle(needs, name)
         if way:
             draft.problems.add(f"the key of a lookup must not need the lookup itself: {' → '.join(way)}", node)
-            needs[name] = frozenset()  # report the circle only once, not for each of its members
+            needs[name] = frozenset()  # report the cycle only once, not for each of its members
         found[name] = LookupDefinition(name, lookup.config, key, needs[name], lookup.type)
     return found
 

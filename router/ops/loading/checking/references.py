@@ -10,17 +10,17 @@ from router.ops.loading.reading.problems import unknown
 
 
 def check_fallbacks(draft: Draft) -> None:
-    """Check `fallback`: each sink must exist, be named once, and not lead back in a circle."""
+    """Check `fallback`: each sink must exist, be named once, and not lead back to itself."""
     names: dict[str, list[str]] = {}
     for sink in draft.sinks.values():
         names[sink.name] = []
         for item, name in _sinks_once(draft, sink.keys.get("fallback")):
             names[sink.name].append(name)
-            circle = _way(names, name, sink.name)
-            if circle:
-                shown = " → ".join([sink.name, *circle])
+            cycle = _way(names, name, sink.name)
+            if cycle:
+                shown = " → ".join([sink.name, *cycle])
                 draft.problems.add(f"a fallback must not lead back to its sink: {shown}", item)
-                names[sink.name].pop()  # report a circle at one of its members only
+                names[sink.name].pop()  # report a cycle at one of its members only
 
 
 def check_notified(draft: Draft) -> None:
@@ -44,7 +44,7 @@ def _sinks_once(draft: Draft, node: Node | None) -> Iterator[tuple[Node, str]]:
 
 
 def _way(names: dict[str, list[str]], start: str, end: str) -> list[str]:
-    """Return the sinks on the path from one to another by fallbacks; empty without a path. There is no circle yet."""
+    """Return the sinks on the path from one to another by fallbacks; empty without a path. There is no cycle yet."""
     if start == end:
         return [start]
     for name in names.get(start, []):

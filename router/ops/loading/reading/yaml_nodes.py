@@ -30,9 +30,9 @@ from router.ops.loading.reading.nodes import (
 )
 from router.ops.loading.reading.problems import Problems
 
-_DEPTH = 50  # the most levels of nesting
-_COPIES = 10_000  # the most nodes that aliases may add
-_REPAIRS = 20  # the most slips of one file that are corrected before parsing goes on
+_DEPTH = 50  # the maximum number of levels of nesting
+_COPIES = 10_000  # the maximum number of nodes that aliases may add
+_REPAIRS = 20  # the maximum number of slips of one file that are corrected before parsing goes on
 _LARGEST = 4 * 1024**2
 
 _BREAK = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
@@ -52,7 +52,7 @@ def read(path: Path, name: str, problems: Problems, at: Node | None = None, *, p
 
 
 def parse(text: str, file: SourceFile, problems: Problems) -> Mapping | None:
-    """Parse the text of a file. Slips with a sure correction are reported and corrected, and parsing goes on."""
+    """Parse the text of a file. Typical mistakes whose correction is certain are reported and corrected, and parsing continues."""
     lines = _BREAK.split(text)
     slips: yaml_errors.Slips = []
     root = _repaired(lines, file, problems, slips)
@@ -61,7 +61,7 @@ def parse(text: str, file: SourceFile, problems: Problems) -> Mapping | None:
 
 
 def _repaired(lines: list[str], file: SourceFile, problems: Problems, slips: yaml_errors.Slips) -> Mapping | None:
-    """Parse lines. Slips with their paths are added to `slips`, and `lines` are corrected."""
+    """Parse lines. Typical mistakes are added to `slips`, each with its path, and are corrected in `lines`."""
     repaired: set[tuple[int, int]] = set()
     for _ in range(_REPAIRS):
         builder = _Builder(SourceFile(file.name, file.path, tuple(lines)), problems, repaired)
@@ -389,7 +389,7 @@ class _Builder:
     def _copy(self, node: Node, mark: Mark) -> Node:
         self._copies += 1
         if self._copies > _COPIES:
-            self._problems.add(f"aliases make more than {_COPIES} values of this file; write less with them", mark)
+            self._problems.add(f"aliases expand this file to more than {_COPIES} values; use fewer aliases", mark)
             raise _StopError
         if isinstance(node, Mapping):
             entries = {key: Entry(entry.mark, self._copy(entry.node, mark)) for key, entry in node.entries.items()}
