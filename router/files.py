@@ -75,7 +75,7 @@ def _explained() -> Iterator[None]:
     except UnicodeEncodeError as error:
         reason = f"the path has characters that the encoding of file names, {error.encoding}, lacks; set LC_ALL=C.UTF-8"
         raise UnreadableError(reason) from None
-    except (ValueError, RuntimeError):  # a NUL, a circle of links
+    except (ValueError, RuntimeError):  # a NUL, a cycle of links
         raise UnreadableError("there is no such file") from None
     except OSError as error:
         ours = {errno.ENOENT: "there is no such file", errno.ENXIO: "this is not a file"}  # ENXIO: a socket

@@ -127,7 +127,7 @@ class Conversations:
         return msgspec.json.encode(_Kept(self._service, *place)).decode()
 
     def _tell(self, what: str, error: PermanentError) -> None:
-        """Log that a message was sent anew, at most once a minute, because every message may be."""
+        """Log that a message was sent again; at most once a minute, because this may happen to every message."""
         now = self._context.clock.monotonic()
         if now - self._told_at >= QUIET:
             self._told_at = now

@@ -19,7 +19,7 @@ REMEMBERED_CHANNELS = 10_000
 class Place(NamedTuple):
     """The place of a message that was sent: its channel and its id as the service names them.
 
-    `root` is the id of the message that the message answers, if any.
+    `root` is the id of the message to which this one replies, if any.
     """
 
     channel: str
@@ -226,7 +226,7 @@ def place_of(address: str, answer: Seen) -> Place | None:
 
 
 def _fields(answer: Seen) -> Mapping[str, Any]:
-    """Return what the answer says of the message: Telegram has it in a `result`."""
+    """Return the fields of the answer that describe the message. Telegram nests them in `result`."""
     data = answer.data
     result = data.get("result")
     return result if isinstance(result, dict) else data

@@ -29,10 +29,10 @@ KEPT = 8192
 CHUNK = 65_536
 
 AT_FULL_SPEED = 1024**2
-"""Bytes of output that are read at once. A program that writes on is slowed down, so that it does not take a whole core."""
+"""Bytes of output that are read at once. A program that writes more is slowed down, so that it does not take a whole core."""
 
 PAUSE = 0.005
-"""Seconds between two chunks of the output of such a program."""
+"""Seconds between reading two chunks of output of a program that is slowed down."""
 
 LOOK_EVERY = 20
 """Milliseconds between two checks whether the program has ended, where the system can't tell (before Linux 5.3)."""
@@ -243,7 +243,7 @@ def _signal(group: int, number: int) -> bool:
 
 
 def _kill_session(session: int) -> None:
-    """Kill the processes that have left the group of the program and not its session, such as those of `timeout`."""
+    """Kill the processes that have left the program's process group but not its session, such as those of `timeout`."""
     for process in _processes_of(session):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(process, signal.SIGKILL)

@@ -51,7 +51,7 @@ class Connections:
     """
 
     IDLE: ClassVar[float] = 30.0  # seconds
-    QUIT: ClassVar[float] = 2.0  # the most seconds for QUIT
+    QUIT: ClassVar[float] = 2.0  # the maximum number of seconds for QUIT
     PAUSE: ClassVar[float] = 1.0  # idle seconds after which a refusal may be due to the pause
 
     def __init__(self, options: EmailOptions, tls: ssl.SSLContext | None, hello: str) -> None:

@@ -141,5 +141,5 @@ def _secret(options: EmailOptions) -> str:
 
 
 def _templated(values: Iterable[Any]) -> bool:
-    """Return whether one of the values, texts or lists of them, is a template."""
+    """Return whether any of these values (strings or lists of strings) contains a template."""
     return any(is_template(str(value)) for value in values)

@@ -1,4 +1,7 @@
-"""Sending one mail on one connection: MAIL, RCPT for each recipient, DATA; in one write if the server allows it; on a new connection if a reused one is dead."""
+"""Sends one mail: MAIL, RCPT for each recipient, and DATA.
+
+The commands are sent in one write if the server allows it. If a reused connection is dead, a new one is opened.
+"""
 
 from __future__ import annotations
 

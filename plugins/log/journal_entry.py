@@ -1,4 +1,4 @@
-"""Entries of the systemd journal, as journald's native protocol has them (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/).
+"""Entries of the systemd journal, in the format of journald's native protocol (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/).
 
 An entry is a datagram of fields. An entry that is too large for a datagram goes into a sealed memory file, whose
 descriptor is sent instead.

@@ -1,4 +1,4 @@
-"""Opening of log files: safe in folders where other users may make files, and with a look at the last line."""
+"""Opens log files: safely in folders where other users can create files, and with a check of the last line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os
 def open_trusted(path: str) -> int:
     """Open a log file and return its descriptor; follow a link only if root, this user or the folder's owner made it.
 
-    In a folder where everybody may make files, such as /tmp, another user could put a link to a file of ours at the path.
+    In a folder where everybody can create files, such as /tmp, another user could create a link to a file of ours at the path.
     Raises `OSError`, `ELOOP` for such a link. The rule is that of Linux's `fs.protected_symlinks`, which not every system
     has.
     """

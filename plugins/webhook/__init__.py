@@ -1,8 +1,8 @@
 """Built-in sink `webhook`: sends each event, or a batch of them, to a URL in one HTTP request.
 
-`webhook_options` holds the options and their checks. `bodies` makes what is sent, `cloud_events` its form as a CloudEvent,
-`signatures` the headers that prove who sent it, `verdicts` the meaning of the answer, `client_certificates` the TLS
-context. `webhook_sink` puts them together.
+`webhook_options` holds the options and their checks. `bodies` builds the body of a request, `cloud_events` builds it as
+a CloudEvent, and `signatures` adds the headers that prove who sent it. `verdicts` interprets the answer, and
+`client_certificates` makes the TLS context. `webhook_sink` uses all of these.
 """
 
 from router.api import RegisterSink, hookimpl

@@ -30,7 +30,7 @@ from .webhook_options import Auth, WebhookOptions
 REMEMBERED_EVENTS = 10_000
 
 MOST_REQUESTS = 64
-"""The most requests for one batch, which is halved around events that are refused."""
+"""The maximum number of requests for one batch. A batch with refused events is halved repeatedly to find them."""
 
 Pairs = Sequence[tuple[Event, WebhookOptions]]
 

@@ -23,7 +23,7 @@ class Blame:
         self._refused = Recent(REMEMBERED_ENDPOINTS)
 
     def accepted(self) -> None:
-        """Note that a push service has accepted a message."""
+        """Record that a push service has accepted a message."""
         self._accepted = True
 
     def judge(self, error: SinkError, endpoint: str) -> SinkError | TransientError:

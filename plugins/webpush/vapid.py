@@ -15,7 +15,7 @@ VALID_FOR = 12 * 3600
 """Seconds. A push service refuses a token that is valid for more than 24 hours, by its own clock."""
 
 RENEWED_BEFORE = 3600
-"""Seconds before its end at which a token is replaced, because clocks differ."""
+"""A token is replaced this many seconds before it expires, because clocks differ."""
 
 REMEMBERED_SERVICES = 100
 

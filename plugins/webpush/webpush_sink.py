@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .vapid import Signer
 
 AT_A_TIME = 8
-"""The most requests of one delivery that are under way together."""
+"""The maximum number of requests of one delivery that are under way together."""
 
 REQUEST_TIMEOUT = 8.0
 """Seconds for one request, less than the default `timeout` of the attempt: a slow server is the failure of one browser."""

@@ -3,8 +3,8 @@
 The server shares the event loop with the router, so it only reads numbers that exist already. The number, lifetime and
 header size of connections are bounded: clients that hold connections open or send slowly do not slow down events.
 
-The socket listens from the start, but aiohttp is imported for the first connection, which waits meanwhile in the socket's
-backlog: the import takes a quarter of the CPU time of a start, and 9 MB that a router without clients need not hold.
+The socket listens from the start, but aiohttp is imported only when the first connection arrives, which waits meanwhile in the
+socket's backlog: the import takes a quarter of the CPU time of a start, and 9 MB that a router without clients need not hold.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ class AdminServer:
 
 
 def _resolve(called: asyncio.Future[None]) -> None:
-    """Note that a connection has come. The event loop may say so again before the reader is removed."""
+    """Record that a connection has come. The event loop may say so again before the reader is removed."""
     if not called.done():
         called.set_result(None)
 

@@ -1,1 +1,1 @@
-"""What speaks to Redis; floor 4."""
+"""The connections to Redis: sources, queues, dead letters, and the server's state; floor 4."""

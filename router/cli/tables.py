@@ -21,7 +21,7 @@ GAP = 2
 """Spaces between two columns."""
 
 MOST_DRAWN = 2000
-"""The most rows of a table with colours on a terminal; longer tables are printed plainly."""
+"""The maximum number of rows of a table with colours on a terminal; longer tables are printed plainly."""
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -29,7 +29,7 @@ class Column(msgspec.Struct, frozen=True):
 
     `rank` says which columns are left out first on a narrow terminal: the highest first, 0 never. `least` is the width
     to which its texts may be cut (marked by `…`); None for ids and numbers, which are shown in full or not at all. A
-    column that `wraps` breaks its texts between words over several lines, and cuts only words.
+    column that `wraps` breaks its texts between words over several lines, and cuts only words that are wider than itself.
     """
 
     name: str

@@ -47,7 +47,7 @@ class Step(msgspec.Struct, frozen=True, eq=False):
     """A route in the plan of a channel. The route takes the events that meet its condition, or all if there is none.
 
     `rest` is the part of the condition that the index does not answer. `groups` has the group number of each target.
-    The targets of one group, in all routes that take an event, make one delivery; the first of these routes makes it.
+    An event gets one delivery per group, made by the first of the group's routes that takes the event.
     """
 
     route: str
@@ -68,7 +68,7 @@ class Delivery(NamedTuple):
 class Plan(msgspec.Struct, frozen=True, eq=False):
     """The plan for the events of one channel of one source: their schema, then the routes, in order.
 
-    `unmatched` are the deliveries of an event that no step takes, by `unmatched: [sink, …]`. `selection` is None if no
+    `unmatched` are the deliveries of an event that no step takes, as configured with `unmatched: [sink, …]`. `selection` is None if no
     step has a condition.
     """
 

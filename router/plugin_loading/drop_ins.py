@@ -188,7 +188,7 @@ _names: dict[str, list[str]] = {}
 
 
 def _forget_old(stem: str, name: str) -> None:
-    """Note that a content of a drop-in was imported, and forget the modules of those that are long replaced."""
+    """Record that a content of a drop-in was imported, and forget the modules of those that are long replaced."""
     names = _names.setdefault(stem, [])
     if name in names:
         names.remove(name)

@@ -19,7 +19,7 @@ HOSTILE = (
     "tab\t newline\n return\r nul\0 escape\x1b[31m delete\x7f nel\x85 line\u2028 turned\u202e mark\ufeff",
     "' \" ` \\ </b> &amp; %s %00 {{ payload }} {% raw %} ${HOME} ../../etc #:/?@ <!channel> *b* _i_",
 )
-"""Scripts and accents; characters outside the first 65,536 and joined ones; control characters; syntax of other languages."""
+"""Texts in many scripts and with accents; emoji and characters beyond U+FFFF; control characters; syntax of other languages."""
 
 _numbers = count(1)
 

@@ -36,7 +36,7 @@ def judge(seen: Seen, now: float) -> None:
 
 
 class MattermostBot(ChannelBot):
-    """Sends to `@name`, a mail address, `user:ID`, `channel:ID`, or a bare id: that of a channel, else of a user."""
+    """Sends to `@name`, a mail address, `user:ID`, `channel:ID`, or a bare id, which is tried as a channel's id first, then as a user's."""
 
     judge = staticmethod(judge)
 

@@ -26,7 +26,7 @@ from router.contracts import Clock
 from router.core.delivery import claims
 
 LAST_PATIENCE = 1.0
-"""The most seconds for a command under way to notice that its connection is closed."""
+"""The maximum number of seconds for a command under way to notice that its connection is closed."""
 
 SLOW_DOWN = 0.002
 """Seconds between two rounds of acknowledgements; entries that complete meanwhile are acknowledged together."""
@@ -89,7 +89,7 @@ class Acknowledger:
         self._task = asyncio.create_task(self._run(), name="acknowledger")
 
     def wake(self) -> None:
-        """Note that an entry is complete."""
+        """Record that an entry is complete."""
         self._work.set()
 
     async def close(self, wait_for: float) -> None:
@@ -180,7 +180,7 @@ class Acknowledger:
         await self._link.script(UNMARK, [key, marks], [group, int(own), *words])
         for one in marked:
             in_flight.marks.pop(one, None)
-        # The first mark is named again, because the command needs at least one.
+        # If all entries had marks, return the first one again: XACK needs at least one id.
         return [one for one in ids if one not in marked] or ids[:1]
 
     async def _set_back(self) -> None:

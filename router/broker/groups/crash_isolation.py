@@ -43,11 +43,11 @@ class CrashIsolation:
         return self._strict is not None and self._strict is not member
 
     def finished(self) -> None:
-        """Note that a paused member has finished some of its deliveries in flight."""
+        """Record that a paused member has finished some of its deliveries in flight."""
         self._finished.set()
 
     async def opened(self) -> None:
-        """Wait until no strict suspect runs."""
+        """Wait until no strict suspect is running."""
         while self._strict is not None:
             await self._opened.wait()
 

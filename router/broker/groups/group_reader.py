@@ -102,7 +102,7 @@ class NewEntries:
             await self._link.close()
 
     async def close(self) -> None:
-        """Do nothing: the connection is the reader's, which closes it."""
+        """Do nothing: the connection belongs to the reader, which closes it."""
 
     async def read(self, room: int) -> list[Any]:
         """Return pairs of a stream's key and its entries, `room` entries at most."""
@@ -186,7 +186,7 @@ class GroupReader:
         return min((since for since in (self._link.since, self._new.since) if since is not None), default=None)
 
     def entry_completed(self) -> None:
-        """Note that an entry is complete: acknowledge it, and use the room for another one."""
+        """Record that an entry is complete: acknowledge it, and use the room for another one."""
         self.acknowledger.wake()
         self._room.changed()
 
@@ -195,7 +195,7 @@ class GroupReader:
         return self._clock.monotonic() - since < claims.undisputed(self.idle)
 
     def unsure(self, *, lost: bool = False) -> None:
-        """Note that an answer that may have had entries did not arrive. With `lost`, the server said that a group is gone."""
+        """Record that an answer that may have had entries did not arrive. With `lost`, the server said that a group is gone."""
         for stream in self.streams:
             stream.progress.unsure()
             stream.progress.lost |= lost

@@ -194,7 +194,7 @@ class GroupSource:
                 host.heartbeat.start()
 
     async def run(self) -> None:
-        """Read entries and pass them on until `stop`; recover from every loss, and go on after errors, also of the receiver."""
+        """Read entries and pass them on until `stop`; recover from every loss, and continue after errors, including those of the receiver."""
         self._ended.clear()
         try:
             while not self._work.stop.is_set():
@@ -272,7 +272,7 @@ class GroupSource:
             await self.reader.close()
 
     def _answered(self) -> None:
-        """Note that Redis has answered a read."""
+        """Record that Redis has answered a read."""
         if self._outage.succeeded() is not None:
             self._log.warning("reading again")
         fault = self._work.fault

@@ -27,7 +27,7 @@ START = b"0-0"
 """The id before the first entry of any stream."""
 
 SAY_AGAIN = 60.0
-"""The least seconds between two log lines about trimmed entries."""
+"""The minimum number of seconds between two log lines about trimmed entries."""
 
 UNREAD = (
     "entries were trimmed or deleted before they were read, so they are lost; trim the stream less, or read it faster"
@@ -105,7 +105,7 @@ class Progress:
             self.delivered += len(entries)
 
     def unsure(self) -> None:
-        """Note that an answer with entries may be lost, and that the server may be another one now."""
+        """Record that an answer with entries may be lost, and that the server may be another one now."""
         self.delivered, self.witnessed = None, False
 
     def read_until(self, look: GroupState) -> int | None:
@@ -149,7 +149,7 @@ class Stream:
         return f"{lost} was deleted; the router creates the group again and begins {begins}"
 
     def forget(self) -> None:
-        """Note that the stream is a new one: entries in flight are still delivered, but not acknowledged."""
+        """Record that the stream is a new one: entries in flight are still delivered, but not acknowledged."""
         self.in_flight.forget()
         progress = self.progress
         progress.last = progress.group_last = START
@@ -169,7 +169,7 @@ class Room:
         self._changed = asyncio.Event()
 
     def changed(self) -> None:
-        """Note that an entry is complete or acknowledged, or that its count was reset."""
+        """Record that an entry is complete or acknowledged, or that its count was reset."""
         self._changed.set()
 
     def left(self) -> int:

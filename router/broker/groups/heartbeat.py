@@ -29,7 +29,7 @@ NEVER = 86400.0
 """Seconds until the next attempt after the server has refused."""
 
 LEAVE_WITHIN = 1.0
-"""The most seconds for removing the key at the end."""
+"""The maximum number of seconds for removing the key at the end."""
 
 CONFUSED = (
     "another router runs under this name and reads the same entries: give each router its own name with --instance"

@@ -119,7 +119,7 @@ class InFlight:
         self.orphans = []
 
     def resumed(self, begins: bytes, last: bytes) -> None:
-        """Note that the group was created again and delivers the entries after `begins`; older ones in flight are orphans.
+        """Record that the group was created again and delivers the entries after `begins`; older ones in flight are orphans.
 
         `last` is the last entry that was delivered to this router.
         """
@@ -129,7 +129,7 @@ class InFlight:
         self.replayed = last if parse(begins) < parse(last) else None
 
     def adopted(self, number: int) -> None:
-        """Note that the first `number` orphans are pending. Acknowledge those again that were completed in the meantime."""
+        """Record that the first `number` orphans are pending. Acknowledge those again that were completed in the meantime."""
         chunk, self.orphans = self.orphans[:number], self.orphans[number:]
         still = {one for in_flight in (self, *self.predecessors) for one in in_flight.open()}
         over = [one for one in chunk if one not in still]
@@ -143,7 +143,7 @@ class InFlight:
             asyncio.get_running_loop().call_soon(self._notified)
 
     def complete(self, ids: Iterable[bytes]) -> None:
-        """Have these entries acknowledged: all their deliveries are settled or stored."""
+        """Request that these entries are acknowledged, because all their deliveries are settled or stored."""
         self.done += ids
         self.notify()
 
@@ -216,7 +216,7 @@ class Entries:
             self.doubt(position)
 
     def doubt(self, position: int) -> None:
-        """Note that another router may deliver the entry too, or has."""
+        """Record that another router may deliver the entry too, or has."""
         self._doubtful = {position} if self._doubtful is None else self._doubtful | {position}
 
     def taken_over(self, position: int) -> None:

@@ -16,10 +16,10 @@ from router.broker.server.link import Link, Script, Word
 from router.core.delivery.claims import Pending
 
 PAGE = 500
-"""The most entries in one page of XPENDING."""
+"""The maximum number of entries in one page of XPENDING."""
 
 CHUNK = 1000
-"""The most ids in one command."""
+"""The maximum number of ids in one command."""
 
 # Acknowledges and deletes entries. KEYS: the stream. ARGV: the group, then ids.
 # Answer: how many of them were pending.

@@ -68,4 +68,4 @@ async def adopt(link: Link, stream: ListStream) -> int:
     except failures.ResponseError as error:
         if answers.passes(error):
             raise
-        return 0  # items stay if this user may not read them, or a key has another type
+        return 0  # items stay if this user has no permission to read them, or a key has another type

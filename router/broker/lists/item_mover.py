@@ -26,7 +26,7 @@ from router.broker.server.link import Link, Script, Word, cancelled
 from router.events import text
 
 BLOCK = 1.0
-"""The most seconds that one BLMOVE waits for an item."""
+"""The maximum number of seconds that one BLMOVE waits for an item."""
 
 MOST_BYTES = 8 * 1024**2
 """The bytes after which one script call moves no further item."""

@@ -12,7 +12,7 @@ from router.broker.server.link import Link, Script, Word
 from router.core.delivery import claims
 
 TOGETHER = 100
-"""The most items that one script call pushes back."""
+"""The maximum number of items that one script call pushes back."""
 
 # Pushes items back to the right end of their list, where the next router takes them first. The items in `landing` go first,
 # because they are newer than all items in flight.

@@ -108,7 +108,7 @@ class RedisMessageMemory:
             await self._redis.call("HDEL", self._key, *part)
 
     async def _oldest(self, number: int) -> list[bytes]:
-        """Return so many fields, the oldest of a random sample that is at least twice as large."""
+        """Return `number` fields: the oldest ones of a random sample that is at least twice as large."""
         sample = await self._redis.call("HRANDFIELD", self._key, 2 * number + LOOKED_AT, "WITHVALUES")
         by_age = sorted(_pairs(sample), key=lambda pair: _kept_at(pair[1]))
         return [field for field, _ in by_age[:number]]

@@ -26,7 +26,7 @@ T = TypeVar("T")
 class RedisPool:
     """Implements `plugin_contracts.RedisClient`: up to `CONNECTIONS` connections to one server, opened on demand.
 
-    `patience` is the seconds allowed for a call, including the wait for a free connection.
+    `patience` is the number of seconds allowed for a call, including the wait for a free connection.
     """
 
     def __init__(self, server: Server, patience: float = client.TIMEOUT) -> None:

@@ -11,7 +11,7 @@ from router.broker.server.link import cancelled
 from router.contracts import Clock
 
 TRIES_AT_ONCE = 5
-"""The largest number of tries at the same time, so that a try that hangs does not delay the next one."""
+"""The maximum number of concurrent connection attempts. An attempt that hangs does not delay the next one."""
 
 OVERTAKE_AFTER = 1.0
 """Seconds without a result after which the next try starts beside the current one."""

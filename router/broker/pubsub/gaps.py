@@ -20,7 +20,7 @@ class Gaps:
         self._began: float | None = None
 
     def begin(self, why: str, complete_until: float) -> None:
-        """Note that the subscription is lost. Do nothing if a gap is open already.
+        """Record that the subscription is lost. Do nothing if a gap is open already.
 
         All events published before `complete_until` (monotonic seconds) were received.
         """

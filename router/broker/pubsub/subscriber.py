@@ -179,11 +179,11 @@ class Subscriber(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def eof_received(self) -> None:
-        """Note that the server closed the connection."""
+        """Record that the server closed the connection."""
         self._lose("the server closed the connection")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note that the transport is closed, with or without an error."""
+        """Record that the transport is closed, with or without an error."""
         why = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc or "")
         self._lose(why.lower() or "the server closed the connection")
 

@@ -126,7 +126,7 @@ _Act = Callable[[str, Sequence[_Item]], Awaitable[list[State]]]
 class QueueAdmin(PlainLink):
     """The queues under one key prefix. Each method may be called again after an error.
 
-    `patience` is the seconds allowed for an answer.
+    `patience` is the number of seconds allowed for an answer.
     """
 
     def __init__(self, server: Server, *, prefix: str, patience: float = client.TIMEOUT) -> None:
@@ -305,7 +305,7 @@ def _read(reader: Reader, items: Sequence[_Item]) -> tuple[list[tuple[_Item, Eve
 
 
 def _within(items: list[_Item], most_bytes: int) -> list[_Item]:
-    """Return the first items whose records have at most `most_bytes` together; at least one."""
+    """Return the first items, at least one, whose records are at most `most_bytes` long in total."""
     size = 0
     for number, item in enumerate(items):
         size += len(item.record)

@@ -1,8 +1,8 @@
 """The Lua scripts of the Redis queues. Each changes a queue and its books in one step and is idempotent; floor 4.
 
 A delivery waits as an entry of the sink's stream, or until it is due as a member of its sorted set. The books count it
-as accepted, and under its outcome when it leaves both. So the pending deliveries of the books always equal the size of
-stream and sorted set; a difference means that another program removed or added entries. The field `d` of an entry is
+as accepted, and under its outcome when it leaves both. So the number of pending deliveries in the books is always the total size
+of the stream and the sorted set; a difference means that another program removed or added entries. The field `d` of an entry is
 the record.
 """
 

@@ -119,7 +119,7 @@ class Embedded:
     async def supervise(self, every: float = 1.0) -> None:
         """Start the server again whenever it dies, until this coroutine is cancelled.
 
-        `every` is the seconds between two checks; failed starts double the pause, up to 30 times its length.
+        `every` is the number of seconds between two checks; failed starts double the pause, up to 30 times its length.
         """
         failures = 0
         while True:

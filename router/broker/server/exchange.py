@@ -148,11 +148,11 @@ class Exchange(asyncio.Protocol):
         answer.set_result(found)
 
     def eof_received(self) -> None:
-        """Note that the server closed the connection."""
+        """Record that the server closed the connection."""
         self._fail(failures.ConnectionError("Connection closed by server."))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note that the transport is closed, with or without an error."""
+        """Record that the transport is closed, with or without an error."""
         self._stop_timer()
         failure = failures.ConnectionError("Connection closed by server.")
         failure.__cause__ = exc

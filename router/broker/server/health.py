@@ -78,7 +78,7 @@ class Health:
         return 0.0 if again_at_once else failing.backoff.next()
 
     def succeeded(self, task: str = "", **fields: object) -> bool:
-        """Note that Redis answered a task; return whether this ends an outage that was logged."""
+        """Record that Redis answered a task; return whether this ends an outage that was logged."""
         if self._failing.pop(task, None) is None or self._outage is None:
             return False
         seconds = self._outage.succeeded((id(self), task))

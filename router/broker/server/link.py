@@ -79,7 +79,7 @@ class Turn:
 
 
 class Link:
-    """A connection to a server, opened at the first command. `patience` is the seconds allowed for an answer."""
+    """A connection to a server, opened at the first command. `patience` is the number of seconds allowed for an answer."""
 
     def __init__(self, server: Server, patience: float = client.TIMEOUT) -> None:
         self._server = server

@@ -346,7 +346,7 @@ def _outcome(found: Simulation, config: RouterConfig) -> Iterator[Line]:
 
 
 def _fail_lines(found: Simulation, config: RouterConfig) -> Iterator[Line]:
-    """Yield a line for each failure, labelled with the step that failed; last the outcome, if nothing is delivered."""
+    """Yield a line for each failure, labelled with the step that failed; then the outcome, if nothing is delivered."""
     for step, subject, why in fails(found, config):
         yield Line(str(step), f"{subject}: {why}" if subject else why, RED)
     if not found.delivers:

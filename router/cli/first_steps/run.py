@@ -150,7 +150,7 @@ def _ended(_number: int, _frame: object) -> None:
 
 
 def _log_problems(loaded: Loaded) -> None:
-    """Log the problems of a configuration: warnings as such, notes at debug, because `check` prints them."""
+    """Log the problems of a configuration: warnings at level warning, notes at level debug, because `check` prints them too."""
     log = structlog.stdlib.get_logger(__name__)
     for problem in loaded.problems:
         say = log.warning if problem.severity == "warning" else log.debug

@@ -107,7 +107,7 @@ def _types(plugins: Plugins, sinks: Sequence[str], lookups: Sequence[str]) -> It
 def _options(
     model: type[BaseModel], above: str = "", outer: frozenset[type[BaseModel]] = frozenset()
 ) -> Iterator[Document]:
-    """Yield the options of a model; those of a model inside it follow, under its name and a dot."""
+    """Yield the options of a model. The options of a nested model follow, with its name and a dot before each."""
     for field, info in model.model_fields.items():
         name = f"{above}{info.alias or field}"
         annotation: Any = Annotated[info.annotation, None, *info.metadata]

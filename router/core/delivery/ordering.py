@@ -53,7 +53,7 @@ class Ordering(Generic[T]):
         self._open[key] += number
 
     def leave(self, key: str) -> T | None:
-        """Note that the lane's first delivery is settled; return the next one to attempt, or None.
+        """Record that the lane's first delivery is settled; return the next one to attempt, or None.
 
         Raises `KeyError` if the lane is empty.
         """

@@ -84,7 +84,7 @@ def decide(
 ) -> Retry | Wait | Hold | GiveUp | Suppress:
     """Decide what to do after attempt number `attempt` (from 1) failed with `error`.
 
-    `age` is the seconds for which the delivery has been failing and `chance` a random number in [0, 1). An exception
+    `age` is the number of seconds for which the delivery has been failing and `chance` a random number in [0, 1). An exception
     outside the contract counts as transient; if its retries are exhausted, the reason is `plugin`.
     """
     if isinstance(error, GoneError):

@@ -84,8 +84,8 @@ def from_mapping(records: Mapping[str, Mapping[str, Mapping[str, Any] | None]]) 
 class NamedRecords:
     """A finder whose records show the name of each field, such as `{{ user.email }}`, in place of a fetched value.
 
-    While templates are rendered, a field is a mark; `named` replaces the marks with the names. If `mailboxes` is true,
-    each mark is a valid mail address.
+    While templates are rendered, each field has a placeholder as its value; `named` replaces the placeholders with the
+    names. If `mailboxes` is true, each placeholder is a valid mail address.
     """
 
     def __init__(self, definitions: Mapping[str, LookupDefinition], *, mailboxes: bool = False) -> None:

@@ -309,7 +309,7 @@ def _assigning(expression: nodes.Expr) -> nodes.Template:
 
 
 def _sole_expression(tree: nodes.Template, *, padded: bool = True) -> nodes.Expr | None:
-    """Return the expression of a template that is only one `{{ … }}` (`padded`: and white space), or None."""
+    """Return the expression of a template that consists of one `{{ … }}`, else None. With `padded`, white space around it is allowed."""
     if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
         return None
     parts = [

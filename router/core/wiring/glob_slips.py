@@ -20,7 +20,7 @@ _SIGNS = re.compile(
 _PARTS = re.compile(r"\.\*|\.\+|\\d\+|\\[.\-/:]|\\d|[\w.:/#@ -]")
 _GROUP = re.compile(r"(?<!\\)\((?:\?:)?(?P<alternatives>[^()|]+(?:\|[^()|]+)+)\)(?![*+?{])")
 _MOST = 8
-"""The most globs that are proposed in place of one regular expression."""
+"""The maximum number of globs that are proposed in place of one regular expression."""
 _GLOBS = {".*": "*", ".+": "?*", "\\d+": "[0-9]*", "\\d": "[0-9]"}
 
 

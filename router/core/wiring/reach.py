@@ -13,7 +13,7 @@ from router.core.matching import exactly
 from router.core.wiring.channel_sets import EVERY, Globs, may_have
 
 CONDITIONLESS = frozenset({"id", "sources", "channels", "sinks", "expires", "final", "enabled"})
-"""The keys of a route that do not depend on the payload. A route with any other key may not take an event."""
+"""The keys of a route that do not depend on the payload. A route with any other key may refuse an event."""
 
 
 def channels_of(source: SourceConfig) -> Globs:
@@ -65,7 +65,7 @@ class Reach:
         return Channels(source, (self.reads[source],), tuple(each for channels in self._schemas for each in channels))
 
     def some(self, channels: Channels) -> bool:
-        """Return whether this set may have any channel."""
+        """Return whether this set may contain at least one channel."""
         return may_have(channels.within, channels.without)
 
     def takes(self, number: int, channels: Channels) -> bool:
@@ -107,7 +107,7 @@ class Reach:
         return found
 
     def _finals(self, number: int, source: str) -> Iterator[RouteConfig]:
-        """Yield the earlier routes that take all events of a source and their channels, and are final."""
+        """Yield the earlier final routes that take every event of a source on the routes' channels."""
         return (route for place, route in self._final if place < number and _is_for(route, source))
 
 

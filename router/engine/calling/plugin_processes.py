@@ -149,7 +149,7 @@ def _serve(connection: Connection, name: str, origin: str, sources: Mapping[Path
 
 
 def _unloaded(name: str, plugins: Plugins) -> str:
-    """Return why a process of the sink type has no such type, although the router has loaded it."""
+    """Return the reason why a plugin process does not have the sink type `name`, although the router itself has loaded it."""
     why = [plugin.error for plugin in plugins.failures if plugin.error]
     return f"its process could not load the plugin: {'; '.join(why) or f'it registers no sink type {name}'}"
 

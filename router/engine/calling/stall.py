@@ -72,7 +72,7 @@ class StallWatch:
         self._over.set()
 
     def _answer(self) -> None:
-        """Note that the loop runs. The loop calls this when it is asked."""
+        """Record that the loop runs. The loop calls this when it is asked."""
         self._asked_at, self._answered_at = None, time.monotonic()
 
     def _watch(self, watched: _Watched) -> None:

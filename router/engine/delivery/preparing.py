@@ -124,7 +124,7 @@ class Preparing:
         self.shared = _shared(templates.values()) if alike else None
 
     def parted(self) -> None:
-        """Note that from now on a delivery may be for a single address."""
+        """Record that from now on a delivery may be for a single address."""
         self._parted = True
         self.shared = None
 

@@ -120,7 +120,7 @@ class Results:
         return [kept for event in events for kept in self._fail(event, error, chance)]
 
     def held(self, events: Iterable[Event]) -> list[Event]:
-        """Return deliveries that may stay with the worker until the sink works; return the others to their queue."""
+        """Return the deliveries that may stay with the worker until the sink works again; put the others back into their queue."""
         kept = []
         for event in events:
             if self._line.may_wait(event):

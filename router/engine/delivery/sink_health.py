@@ -41,7 +41,7 @@ class SinkHealth:
         return Fault(self._since, self._why) if self.active else None
 
     def waits(self, error: str) -> None:
-        """Note that a delivery waits for its next attempt because of this error."""
+        """Record that a delivery waits for its next attempt because of this error."""
         self.last_failure = Failure(self._clock.now(), error)
 
     def happened(self, message: str, error: str, **fields: object) -> None:
@@ -74,7 +74,7 @@ class SinkHealth:
         return now
 
     def ended(self, message: str, **fields: object) -> None:
-        """Note that the sink works; log that if a failure was logged."""
+        """Record that the sink works; log that if a failure was logged."""
         self.active = False
         if self._kind:
             self._kind = ""

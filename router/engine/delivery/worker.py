@@ -1,7 +1,7 @@
 """The worker of one sink: takes deliveries from its queue, prepares them and calls the sink; floor 5.
 
-A sink that fails, hangs or raises affects no other sink. `Slots` call it, `Gate` holds attempts back while it does not
-work, `Results` decides on the deliveries, and `Ordered` orders the deliveries of each key.
+A sink that fails, hangs or raises affects no other sink. `Slots` calls the sink, `Gate` holds attempts back while the
+sink is failing, `Results` decides what happens to each delivery, and `Ordered` orders the deliveries of each key.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ class App:
         self._reloads.ask("SIGHUP")
 
     def _took(self, loaded: Loaded) -> None:
-        """Note that another configuration is in force."""
+        """Record that another configuration is in force."""
         self._stall.know(loaded.plugins.code)
         if self._watch.orphans is not None:
             self._watch.orphans.hurry()

@@ -155,7 +155,7 @@ class Ordered:
         return self._queue.holds_up([*taken, *self._held()])
 
     def close(self, taken: Sequence[Event]) -> int:
-        """Stop the underlying queue, with `taken` deliveries and those that wait here; return the number of losses."""
+        """Stop the underlying queue. Pass it the `taken` deliveries and those that wait here; return the number that are lost."""
         self._cancel()
         return self._queue.close([*taken, *self._held()])
 

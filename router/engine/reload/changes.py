@@ -37,7 +37,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """The changes of a reload. The `switched` of the changed sources can change channels on their connection."""
+    """The changes of a reload. The changed sources in `switched` can change their channels without reconnecting."""
 
     sources: Difference
     switched: frozenset[str]

@@ -1,6 +1,6 @@
 """The reload of a running router; floor 5.
 
-New parts are built and connected first; any fault leaves the router unchanged. Then the new parts are put in force in
+New parts are built and connected first; any fault leaves the router unchanged. Then the new parts are put into effect in
 one step of the event loop. Unchanged sources keep their connections and unchanged sinks their workers. Removed parts
 finish their work in the background.
 """
@@ -72,7 +72,7 @@ class _Plan(msgspec.Struct):
 
 
 class Reloader:
-    """Reloads the configuration. `load` is called in a thread; `took` gets each configuration that is put in force."""
+    """Reloads the configuration. `load` is called in a thread; `took` is called with each configuration that takes effect."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Reloader:
         self.seen = states(self.files)
 
     async def reload(self) -> Reloaded:
-        """Load the configuration again and put it in force. A refused configuration changes nothing and never raises.
+        """Load the configuration again and put it into effect. A refused configuration changes nothing and never raises.
 
         Concurrent calls are executed one after another.
         """

@@ -38,7 +38,7 @@ class _Comparison:
         self._routes = routes
 
     def misses(self) -> Iterator[Miss]:
-        """Yield each key that does not hold. For a rejected event, only the rejection: all other keys follow from it."""
+        """Yield each expectation that is not met. If the rejection differs, yield only that: all others follow from it."""
         rejected = self._rejected()
         if rejected is not None:
             yield rejected

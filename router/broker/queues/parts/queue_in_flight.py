@@ -71,7 +71,7 @@ class Ready:
         self._wake()
 
     def taken(self, number: int) -> None:
-        """Note that a worker has taken `number` deliveries. The reader reads again when half of them are taken.
+        """Record that a worker has taken `number` deliveries. The reader reads again when half of them are taken.
 
         Reading one for each that is taken would cost a round trip for each.
         """
@@ -168,7 +168,7 @@ class QueueInFlight:
         self._less()
 
     def may_wait(self, entry: bytes) -> bool:
-        """Note that an entry waits without an attempt. Return False for a suspected crasher: all others wait for it."""
+        """Record that an entry waits without an attempt. Return False for a suspected crasher: all others wait for it."""
         if self._single == entry:
             return False
         self._waiting.add(entry)
@@ -176,7 +176,7 @@ class QueueInFlight:
         return True
 
     def take_up(self, entries: Iterable[bytes]) -> None:
-        """Note that entries no longer wait: their attempts begin."""
+        """Record that entries no longer wait: their attempts begin."""
         self._waiting.difference_update(entries)
 
     def _less(self) -> None:
@@ -190,7 +190,7 @@ class QueueInFlight:
         self._quiet.set()
 
     async def change(self, most: float | None = None) -> None:
-        """Wait until `resting` may have become true, for `most` seconds at most."""
+        """Wait up to `most` seconds until `resting` may have become true."""
         self._quiet.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(most):

@@ -109,7 +109,7 @@ class QueueRenewal:
         self._wake.set()
 
     def renewed(self) -> None:
-        """Note that everything in flight belongs to this router, as an answer of Redis has just shown."""
+        """Record that everything in flight belongs to this router, as an answer of Redis has just shown."""
         self.renewed_at = self._context.clock.monotonic()
 
     @property

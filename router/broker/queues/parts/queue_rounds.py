@@ -43,7 +43,7 @@ class Member(Protocol):
         """Process the answer. Called before the queue's next request is sent."""
 
     def failed(self, error: Exception) -> None:
-        """Note that the request of a round failed."""
+        """Record that the request of a round failed."""
 
 
 Asked = dict[Member, list[asyncio.Future[None]]]

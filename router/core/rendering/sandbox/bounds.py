@@ -12,10 +12,10 @@ MAX_OUTPUT = 4 * 1024**2
 """The length, in characters, of the longest text that a template or one of its steps may make."""
 
 MAX_MADE = 4 * MAX_OUTPUT
-"""The most characters and list items that all steps of one rendering may make together."""
+"""The maximum number of characters and list items that all steps of one rendering may make together."""
 
 MAX_STEPS = 100_000
-"""The most rounds that all loops of one rendering may take together."""
+"""The maximum number of rounds that all loops of one rendering may take together."""
 
 MAX_BITS = 65_536
 """The largest number that `*` and `**` may make, in bits."""

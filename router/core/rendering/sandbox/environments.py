@@ -260,7 +260,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return self.marked(self.escaped(value))
 
     def joined(self, values: Iterable[Any], separator: Any) -> str:
-        """Return the texts of values with a separator. If one of them is marked, the others are escaped and the result is marked."""
+        """Join the texts of values with a separator. If one of them is marked as safe, escape the others and mark the result as safe."""
         texts = [text(value) for value in values]
         between = text(separator)
         if self.autoescape and (any(map(self._is_marked, texts)) or self._is_marked(between)):

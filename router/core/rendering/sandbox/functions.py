@@ -11,7 +11,7 @@ from router.core.rendering.sandbox.values import Missing
 from router.errors import TemplateError
 
 _SWITCHES = {"yes": True, "true": True, "1": True, "on": True, "no": False, "false": False, "0": False, "off": False}
-_ADDRESS = 100  # the most characters of an address; the longest has 45, without its zone
+_ADDRESS = 100  # the maximum number of characters of an address; the longest has 45, without its zone
 _NETWORKS = 256  # the size of the cache of parsed networks
 _SHOWN = 40
 

@@ -55,7 +55,7 @@ def look_around(draft: Draft) -> None:
 
 
 def _typographic_quotes(draft: Draft) -> None:
-    """Warn of typographic quotes: YAML does not know them, so they are part of the text."""
+    """Warn about typographic quotes: YAML does not know them, so they are part of the text."""
     for scalar in scalars(draft.root):
         if not scalar.style and scalar.text[:1] in _OPENING and scalar.text[-1:] in _CLOSING and len(scalar.text) > 1:
             message = f"the quotes {scalar.text[0]} and {scalar.text[-1]} are a part of the text; YAML's are \" and '"
@@ -63,7 +63,7 @@ def _typographic_quotes(draft: Draft) -> None:
 
 
 def _passwords(draft: Draft) -> None:
-    """Warn of passwords written in a URL: they are secrets like the options for secrets."""
+    """Warn about passwords written in a URL: they are secrets like the options for secrets."""
     for scalar in scalars(draft.root):
         text = scalar.text if scalar.expanded else str(scalar.value)
         if any("${" not in each and each != HIDDEN for each in url_secrets(text)):
@@ -130,7 +130,7 @@ def _place_warnings(draft: Draft, warnings: Iterable[OptionWarning], keys: Mappi
 
 
 def _unknown_disabled_plugins(draft: Draft) -> None:
-    """Warn of a name in `plugins.disable` that no plugin has. The intended plugin is probably misspelt, and is loaded."""
+    """Warn about a name in `plugins.disable` that no plugin has. The name is probably misspelt, so the intended plugin is loaded."""
     known = list(dict.fromkeys(plugin.name for plugin in draft.plugins.loaded))
     for item, name in words(find(draft.root, "plugins", "disable")):
         if name not in known:
@@ -225,7 +225,7 @@ def _queue(draft: Draft, sink: str) -> str | None:
 
 
 def check_file_modes(files: Iterable[Path], problems: Problems, mark: Mark) -> None:
-    """Warn of files that other users can write, and of folders in which they can replace the file."""
+    """Warn about files that other users can write, and about folders in which they can replace the file."""
     folders: dict[Path, Path] = {}
     for file in sorted(files):
         _look(file, problems, mark)

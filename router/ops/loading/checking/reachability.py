@@ -1,4 +1,4 @@
-"""Warnings of routes, schemas and sources that no event can reach or leave, by names and globs; floor 4."""
+"""Warnings about routes, schemas and sources that no event can reach or leave, by names and globs; floor 4."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _READING = ("channels", "patterns", "streams", "keys")
 """The keys of sources that hold the channels."""
 
 _MOST = 5
-"""The most names in one message."""
+"""The maximum number of names in one message."""
 
 
 def look_for_the_unreachable(draft: Draft) -> None:
-    """Add warnings of the unreachable, and notes of probable mistakes."""
+    """Add warnings about routes, schemas and sources that no event reaches, and notes about probable mistakes."""
     _slips_in_globs(draft)
     reach = Reach(draft.sources, [config.channels for config, _, _ in draft.schemas], draft.routes)
     _unread_channels(draft, reach)
@@ -47,7 +47,7 @@ def look_for_the_unreachable(draft: Draft) -> None:
 
 
 def _slips_in_globs(draft: Draft) -> None:
-    """Warn of broken globs, and note globs that look like regular expressions."""
+    """Warn about broken globs, and note globs that look like regular expressions."""
     for node, text in _globs(draft):
         broken = broken_class(text)
         told = regular_expression(text)
@@ -75,7 +75,7 @@ def _places(draft: Draft) -> dict[str, Node]:
 
 
 def _unread_channels(draft: Draft, reach: Reach) -> None:
-    """Warn of channels of a route that none of its sources reads."""
+    """Warn about channels of a route that none of its sources reads."""
     places = _places(draft)
     for route in draft.routes:
         if not route.enabled:
@@ -92,7 +92,7 @@ def _unread_channels(draft: Draft, reach: Reach) -> None:
 
 
 def _routes_behind_final_ones(draft: Draft, reach: Reach) -> None:
-    """Warn of a route after final routes that take all its events."""
+    """Warn about a route after final routes that take all its events."""
     places = _places(draft)
     for number, route in enumerate(draft.routes):
         finals = reach.finals_before(number, _MOST + 1) if route.enabled else []
@@ -109,7 +109,7 @@ def _routes_behind_final_ones(draft: Draft, reach: Reach) -> None:
 
 
 def _sources_that_no_route_takes(draft: Draft) -> None:
-    """Warn of a source that no route takes, and note single channels that no route takes."""
+    """Warn about a source that no route takes, and note single channels that no route takes."""
     for name, entry in draft.entries("sources").items():
         source = draft.sources[name]
         routes = [route for route in draft.routes if route.enabled and name in (route.sources or draft.sources)]
@@ -130,7 +130,7 @@ def _sources_that_no_route_takes(draft: Draft) -> None:
 
 
 def _schemas_without_events(draft: Draft, reach: Reach) -> None:
-    """Warn of schemas that check no event, and of channels in `schemas` that no source reads."""
+    """Warn about schemas that check no event, and about channels in `schemas` that no source reads."""
     for number, (_, _, entry) in enumerate(draft.schemas):
         channels = list(words(find(entry, "channels")))
         unread = [(at, each) for at, each in channels if not any(meet(read, (each,)) for read in reach.reads.values())]

@@ -1,4 +1,4 @@
-"""Warnings of a Redis key that two sources read; floor 4."""
+"""Warnings about a Redis key that two sources read; floor 4."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Reading(NamedTuple):
 
 
 def look_for_shared_keys(draft: Draft) -> None:
-    """Warn of a key that a stream source and a list source read, or two sources that take its entries from each other."""
+    """Warn about a key that a stream source and a list source read, or two sources that take its entries from each other."""
     seen: dict[tuple[str, str, str], list[_Reading]] = {}
     for server, database, key, later in _keys(draft):
         readings = seen.setdefault((server, database, key), [])

@@ -275,7 +275,7 @@ def look_for_cuts(node: Node, shape: shapes.Shape, problems: Problems) -> None:
 
 
 def literal_secrets(node: Node, shape: shapes.Shape, problems: Problems) -> None:
-    """Warn of secrets that are written in the configuration in clear text."""
+    """Warn about secrets that are written in the configuration in clear text."""
     for scalar, expected, _ in shapes.scalars(node, shape):
         written = not scalar.expanded and not is_template(scalar.text) and scalar.value not in {None, "", HIDDEN}
         if written and (shapes.is_secret(expected) or is_credential_header(scalar.path)):
@@ -283,7 +283,7 @@ def literal_secrets(node: Node, shape: shapes.Shape, problems: Problems) -> None
 
 
 def empty_addresses(node: Mapping, model: type[BaseModel], problems: Problems) -> None:
-    """Warn of addresses that are an empty string."""
+    """Warn about addresses that are an empty string."""
     for key, entry in node.entries.items():
         field = shapes.fields(model).get(key)
         if field is None or not shapes.is_addresses(shapes.of_field(field)):

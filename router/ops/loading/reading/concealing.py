@@ -32,7 +32,7 @@ _SECRET_KEY = re.compile(
 _SECRET_PART = re.compile(r"passw(or)?d|secret|token|credential|api[-_]?key|authorization", re.IGNORECASE)
 _CREDENTIAL_HEADER = re.compile(r"cookie|(^|-)auth(-|$)|access-?key", re.IGNORECASE)
 _HARMLESS = re.compile(r"\$\{(?:\w+|(?:file|cred):[^{}]*)\}")  # these values only name a secret
-_FRAME = 72  # the most characters of a faulty line that are shown
+_FRAME = 72  # the maximum number of characters of a faulty line that are shown
 _LEFT = 40  # of these, the characters before the fault
 _SECRET_NAME = re.compile(r"passw(or)?d|secret|token|credential|api[-_]?key|url", re.IGNORECASE)
 # Up to the last `@`, because a password may contain any character by mistake, in a quoted Redis URL also a space.

@@ -1,7 +1,7 @@
 """`include:` merges other files into the configuration; floor 4.
 
 Mappings are merged and lists appended. If two files set the same key, the error names both. An included file has the
-same sections but can't include others, so there can be no circle.
+same sections but can't include others, so there can be no cycle.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from router.ops.loading.reading.nodes import Mark, Node, quoted
 from router.wording import counted
 
 _SEVERITIES = ("error", "warning", "note")
-_MOST = 200  # the most problems shown of one configuration
+_MOST = 200  # the maximum number of problems shown of one configuration
 _LISTED = 8  # the most allowed words that are all listed
 _NEAR = 3  # if there are more allowed words, this many similar ones are named
 

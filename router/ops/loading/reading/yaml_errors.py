@@ -27,7 +27,7 @@ _NO_COLON = re.compile(r"(\s*(?:- +)*)([A-Za-z_][\w.-]*)(?::?\u00a0+|\s*=\s*|\s+
 _KEY_ALONE = re.compile(r"[a-z_][\w.-]*")
 _NEXT_KEY = re.compile(r"[a-z_][\w.-]*(?=:(?:\s|$))")
 _VALUE_THEN_KEY = re.compile(r"(?:^|[\s:,{])([^\s,:{}\[\]]+)(\s+)([a-z_][\w.-]*)$")
-_MOST_JUDGED = 50  # the most corrections of one file that are parsed: each parses the whole file again
+_MOST_JUDGED = 50  # the maximum number of corrections of one file that are parsed: each parses the whole file again
 _ESCAPE = re.compile(r'\\(?:[^0abtnvfre "/\\N_LPxuU]|x(?![0-9A-Fa-f]{2})|u(?![0-9A-Fa-f]{4})|U(?![0-9A-Fa-f]{8}))')
 
 

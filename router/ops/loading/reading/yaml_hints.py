@@ -159,7 +159,7 @@ def _piece(line: str, at: int, *, key: bool) -> tuple[int, bool]:
 
 
 def after_brackets(line: str, column: int) -> str | None:
-    """Return the line with the whole value quoted, if text follows the bracket that closes the one at a column (from 0).
+    """Return the line with the whole value quoted, if text follows the brackets that begin at `column` (counted from 0).
 
     `subject: [{{ event.channel }}] {{ payload.message }}`: YAML reads the beginning as a list.
     """

@@ -1,4 +1,4 @@
-"""Warnings of templates and expressions that compare a field with a value which no event can have; floor 4."""
+"""Warnings about templates and expressions that compare a field with a value which no event can have; floor 4."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _ORIGINS = ("channel", "source")
 """The attributes of `event` whose values the configuration lists."""
 
 _MOST = 5
-"""The most names in one message."""
+"""The maximum number of names in one message."""
 
 
 def look_at_compared_values(draft: Draft, templates: Iterable[TemplateUses]) -> None:
-    """Warn of comparisons with a value that a schema rules out, or with a channel or source that a route can't have."""
+    """Warn about comparisons with a value that a schema rules out, or with a channel or source that a route can't have."""
     for template in templates:
         for compared in comparisons(template.source):
             # In a template `1 == true` holds, as in Python. Only expressions compare as strictly as a schema.
@@ -69,7 +69,7 @@ def _finding(compared: Compared, use: Use) -> str | None:
     refusals = [each for each in refused_by_all(clause, use) if each.test is not None]
     if not refusals:
         return None
-    # The correction for a `match` is not one for an expression.
+    # The correction is written for `match`; an expression needs a different syntax.
     (refusal, *_) = refusals
     if compared.value is None:
         refusal = refusal._replace(

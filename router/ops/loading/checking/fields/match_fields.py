@@ -33,7 +33,7 @@ _INSTEAD = {
 
 
 def look_at_contradictions(draft: Draft) -> None:
-    """Warn of clauses of a `match` that can't hold together."""
+    """Warn about clauses of a `match` that can't hold together."""
     written = draft.routes_by_id()
     for route in draft.routes:
         condition = draft.conditions.get(route.id)
@@ -75,7 +75,7 @@ class _Places:
 
 
 def look_for_names_of_templates(draft: Draft, uses: Sequence[Use]) -> None:
-    """Warn of paths that begin with `payload` or `event`, as in templates, unless a schema has a field of that name.
+    """Warn about paths that begin with `payload` or `event`, as in templates, unless a schema has a field of that name.
 
     `uses` are the routes, in their order.
     """
@@ -118,7 +118,7 @@ def _slip(path: str, use: Use) -> str | None:
 
 
 def look_at_matches(draft: Draft, uses: Sequence[Use]) -> None:
-    """Warn of clauses that the schemas of all events of the route rule out; note fields that are probably misspelt.
+    """Warn about clauses that the schemas of all events of the route rule out; note fields that are probably misspelt.
 
     `uses` are the routes, in their order.
     """
@@ -189,7 +189,7 @@ def _absences(nodes: Sequence[Node], *, negated: bool = False) -> Iterator[tuple
 
 
 def _look_at_ranges(places: _Places, use: Use, draft: Draft) -> None:
-    """Warn of bounds between which there is no integer, for fields whose numbers are integers by all schemas of a use."""
+    """Warn about bounds between which there is no integer, for fields whose numbers are integers by all schemas of a use."""
     for clauses, effect in _ranges(places.clauses, (), "match"):
         path = clauses[0].path
         if no_integer([test for clause in clauses for test in clause.tests]) and all(

@@ -1,4 +1,4 @@
-"""Warnings of templates and expressions that read a field of the payload which the schemas rule out; floor 4."""
+"""Warnings about templates and expressions that read a field of the payload which the schemas rule out; floor 4."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from router.ops.loading.reading.problems import did_you_mean
 from router.options import TemplateFile, is_template
 
 _MOST = 10
-"""The most names of fields in one message."""
+"""The maximum number of names of fields in one message."""
 
 
 class Use:
@@ -89,7 +89,7 @@ class TemplateUses(NamedTuple):
 
 
 def look_for_absent_fields(draft: Draft, templates: Iterable[TemplateUses]) -> None:
-    """Warn of templates and expressions that read a field which no event can have; note fields probably misspelt."""
+    """Warn about templates and expressions that read a field which no event can have; note fields probably misspelt."""
     for template in templates:
         for read in fields_read(template.source):
             _judge(read, template, draft)
