@@ -195,8 +195,10 @@ def test_every_printed_command_of_redis_is_one(stage, words):
 
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-OF_OTHERS = {"--user", "--tls", "--scan", "--pattern", "--python"}
-"""Options of the server, of redis-cli and of uv."""
+
+
+OF_OTHERS = {"--user", "--tls", "--scan", "--pattern", "--python", "--gen"}
+"""Options of the server, of redis-cli, of uv and of vapid."""
 
 
 def test_every_option_in_a_message_is_one():
