@@ -161,7 +161,7 @@ def _asked(nodes: Sequence[Node], *, negated: bool = False) -> Iterator[_Asked]:
 
 
 def _look_at_absences(places: _Places, use: Use, draft: Draft) -> None:
-    """Warn of `exists: false` on fields that all schemas of a use require."""
+    """Warn about `exists: false` on fields that all schemas of a use require."""
     for node, inner, negated in _absences(places.clauses):
         if all(rule.schema is not None and requires(rule.schema.document, inner.path) for rule in use.schemas or ()):
             files = list(dict.fromkeys(rule.file for rule in use.schemas or ()))
