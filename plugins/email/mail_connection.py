@@ -87,6 +87,8 @@ class MailConnection(asyncio.Protocol):
             self._read(line)
         if len(self._rest) > LONGEST:
             self._found(MALFORMED, "a reply that is too long")
+        if self._waiter is None or (self._waiter.done() and (self._rest or self._lines)):
+            self._transport.abort()  # the beginning of a reply, which would become that of the next one
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Return the replies that have come, if a command waits for more."""

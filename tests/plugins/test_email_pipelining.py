@@ -30,6 +30,7 @@ class Script:
         self.to_mail = to_mail
         self.heard: list[list[bytes]] = []
         self.write_bytes = False
+        self.tail = ""
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heard: list[bytes] = []
@@ -49,7 +50,7 @@ class Script:
                     return
                 if answers[-1] == GO:
                     heard.append(await self._content(reader))
-                    await self.say(writer, self.to_mail)
+                    writer.write(f"{self.to_mail}\r\n{self.tail}".encode())
             else:
                 heard.append(piece)
                 await self.say(writer, "250 ok")
@@ -193,8 +194,11 @@ async def test_no_reply_is_expected_after_421():
     assert second == "250 queued"
 
 
-async def test_a_reply_that_nothing_asked_for_ends_the_connection():
-    script = Script([YES, YES, YES, YES, GO], [YES, YES, YES, YES, GO], to_mail="250 queued\r\n421 4.4.2 one mail each")
+@pytest.mark.parametrize("tail", ["421 4.4.2 one mail each\r\n", "250 again\r\n", "25", "250-more\r\n", "\r\n"])
+async def test_a_reply_that_nothing_asked_for_ends_the_connection(tail):
+    """The beginning of one too: `25` before `550 no` would be a yes."""
+    script = Script([YES, YES, YES, YES, GO], [YES, YES, YES, YES, GO])
+    script.tail = tail
     assert await deliver(script, times=2) == ["250 queued"] * 2
     assert len(script.heard) == 2
 
