@@ -2,9 +2,9 @@
 
 import json
 import tracemalloc
-from dataclasses import asdict
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs as capturing
 
@@ -114,7 +114,7 @@ ROUTE_ELSEWHERE = RouteConfig(id="all", sinks=[RouteSink(sink="log")], channels=
         {"routes": [ROUTE_LOG, ROUTE_BOTH]},
         {"routes": [ROUTE_ELSEWHERE]},
         {"routes": [ROUTE_ELSEWHERE], "keep_unmatched": True},
-        {"routes": [ROUTE_ELSEWHERE], "unmatched": ["mail"]},
+        {"routes": [ROUTE_ELSEWHERE], "unmatched": [RouteSink(sink="mail")]},
         {"conditions": {"all": Condition(compile_match({"user_id": 42}))}},
     ],
     ids=lambda configured: "-".join(configured) or "plain",
@@ -126,7 +126,7 @@ def test_messages_that_come_alone_end_as_in_a_chunk(configured):
     together.receive(*payloads)
     for payload in payloads:
         alone.receive(payload)
-    assert asdict(alone.books) == asdict(together.books)
+    assert msgspec.to_builtins(alone.books) == msgspec.to_builtins(together.books)
     ends = [
         {
             name: [(event.raw, event.route, event.channel, event.format, event.headers) for event in events]
