@@ -268,6 +268,18 @@ class Source(Protocol):
         """The server's address, without credentials."""
 
     @property
+    def read_ahead_bytes(self) -> int:
+        """The number of bytes that were read and are not processed yet; 0 except for pub/sub."""
+
+    @property
+    def read_ahead_peak(self) -> int:
+        """The largest value of `read_ahead_bytes` so far."""
+
+    @property
+    def read_ahead_lost(self) -> int:
+        """The number of events that were read and that `stop` had no time to pass on."""
+
+    @property
     def in_flight(self) -> int:
         """The number of entries that were passed on and are not complete; 0 for a source without acknowledgements."""
 
@@ -302,15 +314,19 @@ class Source(Protocol):
     async def run(self) -> None:
         """Read and pass on events until `stop`; reconnect after every loss."""
 
-    async def stop(self) -> None:
-        """Stop reading; return when the last batch is passed on."""
+    async def stop(self, patience: float) -> None:
+        """Stop reading; return when the last batch is passed on.
+
+        `patience` is how many seconds the processing of what was read ahead may take. A second call during the first one
+        can shorten it.
+        """
 
     async def close(self) -> None:
         """Acknowledge complete entries and close the connections. Call after the drain."""
 
 
 class Switchable(Protocol):
-    """A source that can change its channels on the open connection."""
+    """A source that can change its channels and its `max_read_ahead` on the open connection."""
 
     async def prepare(self, names: Sequence[str], globs: Sequence[str]) -> None:
         """Add the new subscriptions of another configuration. Their messages are dropped until `switch`.
@@ -323,6 +339,9 @@ class Switchable(Protocol):
 
     def give_up(self) -> None:
         """Roll back `prepare`."""
+
+    def limit_read_ahead(self, size: int) -> None:
+        """Use another `max_read_ahead`, in bytes, from now on."""
 
 
 class DeadLetters(Protocol):

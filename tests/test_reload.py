@@ -317,6 +317,24 @@ async def test_a_source_that_stays_keeps_its_socket_and_one_that_takes_other_cha
         assert router.closing()["gaps"] == 0
 
 
+async def test_another_read_ahead_keeps_the_connection_and_needs_no_server(server, tmp_path):
+    def limited(size):
+        return config(sources={"web": {"type": "pubsub", "channels": ["a"], "max_read_ahead": size}})
+
+    async with daemon(server, tmp_path, CONFIG) as router:
+        before = subscriber(server)
+        assert "1 of 1 sources up" in await reload(router, limited("1MiB"))
+        assert [line["sources"] for line in said(router, TAKEN)] == ["changed web"]
+        assert subscriber(server) == before
+        router.publish("a", *range(2_000))
+        await router.until(lambda: router.count() == 2_000)
+        assert [line["payload"] for line in router.lines()] == list(range(2_000))
+        server.pause()
+        await reload(router, limited("1GiB"))
+        assert len(said(router, TAKEN)) == 2
+        server.resume()
+
+
 async def test_a_stream_in_hand_is_neither_taken_again_nor_forgotten(server, tmp_path):
     hold = tmp_path / "r" / "hold"
     async with slow_router(server, tmp_path / "r") as router:

@@ -102,3 +102,27 @@ async def test_a_thread_of_a_plugin_does_not_keep_the_process(redis_server, tmp_
         assert await router.stop() == 0
     assert "threads of plugins still run; the process ends without them" in router.process.err
     assert router.closing()["delivered"] == 2
+
+
+FLOOD = """
+for number = 1, tonumber(ARGV[1]) do
+    redis.call('PUBLISH', 'a', '{"number":' .. number .. ',"text":"' .. string.rep('x', 100) .. '"}')
+end
+"""
+LOG = {"type": "log", "path": "audit.jsonl", "queue": {"type": "memory", "max_events": 1_000_000}}
+
+
+async def test_what_was_published_before_the_end_is_delivered_after_a_flood(redis_server, tmp_path):
+    config = {
+        "sources": {"web": {"type": "pubsub", "channels": ["a"]}},
+        "sinks": {"audit": LOG},
+        "routes": [{"id": "all", "sinks": ["audit"]}],
+        **PATIENT,
+    }
+    async with daemon(redis_server, tmp_path, config) as router:
+        redis_server.do("EVAL", FLOOD, 0, 100_000)
+        assert await router.stop() == 0
+    closing = router.closing()
+    assert (closing["received"], closing["delivered"], closing["gaps"]) == (100_000, 100_000, 0)
+    assert [line["payload"]["number"] for line in router.lines()] == list(range(1, 100_001))
+    assert redis_server.subscribers("a") == 0

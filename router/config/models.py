@@ -25,6 +25,7 @@ from router.config.scalars import (
     Key,
     Name,
     RateLimit,
+    ReadAhead,
     RedisUrl,
     ServerUrl,
     Size,
@@ -103,6 +104,7 @@ class PubSubConfig(Reading):
     type: Literal["pubsub"] = Field(description="what kind of source it is")
     channels: list[Glob] = Field(default_factory=list, description="names and globs")
     patterns: list[Glob] = Field(default_factory=list, description="globs only")
+    max_read_ahead: ReadAhead = Field(256 * 1024**2, description="how many bytes may be read before they are processed")
 
     @property
     def reads(self) -> list[str]:

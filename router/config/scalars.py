@@ -30,6 +30,7 @@ NAME = r"[A-Za-z0-9_.-]{1,64}"
 _DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+")
 _LONGEST = 100 * 365 * 86400.0
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+SMALLEST_READ_AHEAD, LARGEST_READ_AHEAD = 1024**2, 16 * 1024**3
 OFF = "off"
 """The value of `admin` and its `listen` that turns the HTTP interface off."""
 _sizes = TypeAdapter(ByteSize)
@@ -76,6 +77,14 @@ def _size_text(size: int) -> str:
         if size % factor == 0:
             return f"{size // factor}{unit}"
     return str(size)
+
+
+def _read_ahead(size: int) -> int:
+    """Return a size in bytes if a read-ahead may have it. Raises `ValueError` otherwise."""
+    if not SMALLEST_READ_AHEAD <= size <= LARGEST_READ_AHEAD:
+        bounds = f"from {_size_text(SMALLEST_READ_AHEAD)} to {_size_text(LARGEST_READ_AHEAD)}"
+        raise ValueError(f"{_size_text(size)} is not a size for reading ahead; write one {bounds}")
+    return size
 
 
 def _zone(value: str) -> str:
@@ -250,6 +259,9 @@ Size = Annotated[
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string"}], "examples": ["1MiB"]}),
 ]
 """A size in bytes, written as a number, or as a number with its unit: `64MiB`."""
+
+ReadAhead = Annotated[Size, AfterValidator(_read_ahead)]
+"""A size that a read-ahead may have."""
 
 RateLimit = Annotated[
     Rate,

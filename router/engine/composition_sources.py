@@ -60,6 +60,7 @@ def _pubsub(name: str, config: PubSubConfig, shared: Shared, intake: Intake) -> 
         *subscriptions_of(config),
         receiver=intake,
         clock=around.clock,
+        max_read_ahead=config.max_read_ahead,
         client_name=around.client_name,
         connect_timeout=around.connect_timeout,
         waiting=around.waiting,
@@ -154,6 +155,13 @@ def replays_of(
     )
     sweep = ReplaySweep(server, prefix=prefix)
     return Replays(source, sweep, around.clock)
+
+
+def limit_read_ahead(part: SourcePart, config: SourceConfig) -> None:
+    """Apply the `max_read_ahead` of a pub/sub source that keeps its connection."""
+    assert isinstance(config, PubSubConfig)
+    assert part.switchable is not None
+    part.switchable.limit_read_ahead(config.max_read_ahead)
 
 
 def subscriptions_of(config: SourceConfig) -> tuple[list[str], list[str]]:

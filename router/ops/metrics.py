@@ -200,6 +200,8 @@ def _of_sources(snapshot: Snapshot, books: Books) -> Iterator[Metric]:
     yield _counter("pubsub_gaps", "The number of times a subscription was lost.", labels, _rows(deaf, lambda s: s.gaps))
     seconds = _rows(deaf, lambda s: s.gap_seconds)
     yield _counter("pubsub_gap_seconds", "Seconds without a subscription.", labels, seconds)
+    ahead = _rows(deaf, lambda s: s.read_ahead_bytes)
+    yield _gauge("source_read_ahead_bytes", "Bytes that were read and are not processed yet.", labels, ahead)
     streams = {name: source for name, source in sources.items() if source.type == "stream"}
     trimmed = _rows(streams, lambda s: s.trimmed)
     yield _counter("stream_trimmed", "Entries trimmed off a stream that never reached the router.", labels, trimmed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 
 from router.broker.pubsub.pubsub_source import PubSubSource, Timing
 from router.events import RawBatch
+from tests.support.pubsub_peer import Peer
 from tests.support.waiting import PATIENCE, until
 
 QUICK = Timing(ping_every=0.05, dead_after=PATIENCE, first_delay=0.02, longest_delay=0.2, stable=0.1, leave=PATIENCE)
@@ -79,3 +81,11 @@ async def source(recorder, clock) -> AsyncIterator[Callable[..., PubSubSource]]:
     yield make
     for one in made:
         await one.stop()
+
+
+@pytest.fixture
+async def peer():
+    one = Peer()
+    async with await asyncio.start_server(one.serve, "127.0.0.1", 0) as listener:
+        one.port = listener.sockets[0].getsockname()[1]
+        yield one

@@ -475,3 +475,18 @@ async def test_routers_that_share_a_queue_show_one_book_and_count_their_own(serv
             assert (book["audit"]["accepted"], book["audit"]["delivered"]) == (200, 200)
             assert book["slow"]["pending"] == 200
             assert told_by(again)["balanced"]
+
+
+def test_what_is_read_ahead_is_shown_while_there_is_something():
+    console = Console(width=200, file=io.StringIO())
+
+    def shown(**changes):
+        (source,) = SNAPSHOT.sources.values()
+        with console.capture() as captured:
+            console.print(drawn(document(replace(SNAPSHOT, sources={"web": replace(source, **changes)}))))
+        return captured.get()
+
+    assert "read ahead" not in shown(read_ahead_peak=5)
+    assert "read ahead" in shown(read_ahead_bytes=3 * 1024**2)
+    assert "3.0 MiB" in shown(read_ahead_bytes=3 * 1024**2)
+    assert "0.1 MiB" in shown(read_ahead_bytes=1)

@@ -58,6 +58,8 @@ def test_the_same_again_is_no_difference(before, tmp_path):
     [
         ("web", {"channels": ["a", "b"]}, ("changed", True)),
         ("web", {"patterns": ["b*"], "format": "text"}, ("changed", True)),
+        ("web", {"max_read_ahead": "1MiB"}, ("changed", True)),
+        ("web", {"max_read_ahead": "1MiB", "url": "redis://other"}, ("changed", False)),
         ("web", {"format": "text"}, ("kept", False)),
         ("web", {"max_bytes": "1KiB"}, ("kept", False)),
         ("web", {"id": "n"}, ("kept", False)),

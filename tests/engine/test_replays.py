@@ -211,7 +211,7 @@ class Refusing:
         self.read.set()
         await self._stopped.wait()
 
-    async def stop(self) -> None:
+    async def stop(self, patience: float) -> None:
         self._stopped.set()
 
     async def close(self) -> None: ...

@@ -48,7 +48,7 @@ def measured():
     audit.settle(3, Outcome.DEAD_LETTERED, Reason.PERMANENT)
     audit.settle(4, Outcome.SUPPRESSED, Reason.NO_ADDRESS)
     audit.drop(["a", "b"], Reason.FULL)
-    source = replace(SOURCE, up=False, gaps=2, gap_seconds=1.5)
+    source = replace(SOURCE, up=False, gaps=2, gap_seconds=1.5, read_ahead_bytes=3)
     return Measured(books, {"audit": SinkMeter()}, lambda: replace(SNAPSHOT, sources={"web": source}))
 
 
@@ -71,6 +71,7 @@ def test_counts_are_read_off_the_books(measured, accept):
     assert at(samples, "source_up", source="web") == 0
     assert at(samples, "pubsub_gaps_total", source="web") == 2
     assert at(samples, "pubsub_gap_seconds_total", source="web") == 1.5
+    assert at(samples, "source_read_ahead_bytes", source="web") == 3
     assert at(samples, "build_info", version="1.2.3") == 1
     assert at(samples, "config_last_reload_successful") == 1
     assert at(samples, "config_last_reload_success_timestamp_seconds") == 1000

@@ -96,6 +96,8 @@ class GroupSource:
 
     gaps = 0
     gap_seconds = 0.0
+    read_ahead_bytes = read_ahead_peak = read_ahead_lost = 0
+    """Pub/sub only: what a group has read is passed on at once."""
     duplicates = 0
     """An entry has no copies."""
     rights = ""
@@ -202,7 +204,7 @@ class GroupSource:
         finally:
             self._ended.set()
 
-    async def stop(self) -> None:
+    async def stop(self, patience: float = 0.0) -> None:  # noqa: ARG002  # nothing is read ahead
         """Stop reading; return when the last batch has been passed on."""
         await self._work.end()
         leave = self._host.timing.leave

@@ -51,7 +51,7 @@ class Commands:
         self._expected: deque[Wanted] = deque()
         self._unanswered = 0
         self._left: asyncio.Future[None] | None = None
-        self._next: Subscriptions | None = None
+        self._next: deque[Subscriptions] = deque()
 
     def subscribe(self, wanted: Iterable[Wanted]) -> None:
         """Request these subscriptions, each with a separate command, so that a refusal names its channel."""
@@ -77,7 +77,7 @@ class Commands:
         the event is neither missed nor received twice.
         """
         unwanted = [wanted for wanted in self.subscriptions.wanted if wanted not in subscriptions.wanted]
-        self._next = subscriptions
+        self._next.append(subscriptions)
         self._expected.append(SWITCH_PING)
         self._write(b"PING\r\n")
         self.unsubscribe(unwanted)
@@ -93,8 +93,9 @@ class Commands:
 
     def leave(self) -> asyncio.Future[None]:
         """Unsubscribe from everything; the future is done when the server has confirmed or refused that."""
-        self._left = asyncio.get_running_loop().create_future()
-        self._write(b"UNSUBSCRIBE\r\nPUNSUBSCRIBE\r\n")
+        if self._left is None:
+            self._left = asyncio.get_running_loop().create_future()
+            self._write(b"UNSUBSCRIBE\r\nPUNSUBSCRIBE\r\n")
         return self._left
 
     def answered_by(self, reply: Any) -> None:
@@ -119,9 +120,13 @@ class Commands:
             raise ValueError(f"{reply!r:.100} where the answer to PING was due")
         if asked is PROOF:
             self._proven()
-        elif asked is SWITCH_PING and self._next is not None:
-            self._next.duplicates += self.subscriptions.duplicates
-            self.subscriptions = self._next
+        elif asked is SWITCH_PING:
+            self._switch()
+
+    def _switch(self) -> None:
+        following = self._next.popleft()
+        following.duplicates += self.subscriptions.duplicates
+        self.subscriptions = following
 
     def _answer(self, asked: Wanted, kind: bytes, reply: list[Any]) -> None:
         if kind == ERROR:
@@ -133,9 +138,13 @@ class Commands:
             self.answered.set_result(None)
 
     def _answer_while_leaving(self, left: asyncio.Future[None], kind: bytes, reply: list[Any]) -> None:
-        """Handle an answer while unsubscribing; a count of 0 subscriptions or a refusal ends the wait."""
-        if self._expected and kind not in {UNSUBSCRIBE, PUNSUBSCRIBE}:
-            self._expected.popleft()
+        """Handle an answer while unsubscribing; a count of 0 subscriptions or a refusal ends the wait.
+
+        Answers to earlier commands may come before, because what was read ahead is processed first.
+        """
+        if self._expected and (kind not in {UNSUBSCRIBE, PUNSUBSCRIBE} or self._expected[0] == (kind, reply[1])):
+            if self._expected.popleft() is SWITCH_PING:
+                self._switch()
         elif not left.done() and (kind == ERROR or (kind == PUNSUBSCRIBE and reply[2] == 0)):
             left.set_result(None)
 

@@ -12,8 +12,8 @@ import hiredis
 from router.broker.pubsub.commands import ERROR, Commands
 from router.events import RawBatch
 
-SLICE = 16 * 1024
-"""Bytes fed to hiredis at once. It moves its unread rest after each kilobyte consumed, so small slices are fast."""
+PIECE = 16 * 1024
+"""Bytes fed to hiredis at once. It moves its unread rest after each kilobyte consumed, so small pieces are fast."""
 
 MESSAGE, PMESSAGE = b"message", b"pmessage"
 
@@ -32,15 +32,15 @@ class Messages:
         self._parser = hiredis.Reader(replyError=lambda text: [ERROR, text])  # type: ignore[arg-type,return-value]
         self._gets = self._parser.gets
 
-    def parse(self, chunk: memoryview, size: int, batches: list[RawBatch]) -> None:
-        """Parse the first `size` bytes of a chunk; append the complete messages to `batches`.
+    def parse(self, data: memoryview, first: int, size: int, batches: list[RawBatch]) -> None:
+        """Parse `size` bytes of `data`, from the position `first` on; append the complete messages to `batches`.
 
         Raises the errors of `BROKEN`.
         """
-        before = self._commands.subscriptions
-        for start in range(0, size, SLICE):
-            self._parser.feed(chunk, start, min(SLICE, size - start))  # type: ignore[arg-type]
-            # Continue the last run of the previous slice, unless the subscriptions were switched in that slice.
+        before, end = self._commands.subscriptions, first + size
+        for start in range(first, end, PIECE):
+            self._parser.feed(data, start, min(PIECE, end - start))  # type: ignore[arg-type]
+            # Continue the last run of the previous piece, unless the subscriptions were switched in that piece.
             self._split(batches, batches[-1] if batches and self._commands.subscriptions is before else None)
 
     def _split(self, batches: list[RawBatch], last: RawBatch | None) -> None:

@@ -9,19 +9,18 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
 
 from router.broker.pubsub.commands import Commands
 from router.broker.pubsub.messages import BROKEN, Messages
+from router.broker.pubsub.read_ahead import BLOCK, LEAST, SLICE, ReadAhead
 from router.broker.pubsub.subscriptions import Subscriptions
 from router.broker.server import client
 from router.contracts import Clock
 from router.events import RawBatch
-
-CHUNK = 64 * 1024
-"""Bytes read from the socket at once, and in one turn of the event loop."""
 
 MOMENT = 0.01
 """Seconds between two checks of a connection, at least."""
@@ -36,16 +35,18 @@ STANDSTILL = 0.25
 class Subscriber(asyncio.BufferedProtocol):
     """A subscribed connection, from the first SUBSCRIBE to its loss.
 
-    `deliver` receives the batches of each chunk, in order, and must not wait. If it raises, the connection ends and
-    `crash` holds the exception. Times are seconds of `clock.monotonic`.
+    `receive` gets the batches of each chunk, in order, and must not wait. If it raises, the connection ends and `crash`
+    holds the exception. A chunk is processed at once if nothing waits and the socket is probably empty. Otherwise it is
+    added to `read_ahead`. Times are seconds of `clock.monotonic`.
     """
 
     def __init__(
         self,
         connection: AbstractConnection,
         subscriptions: Subscriptions,
-        deliver: Callable[[Sequence[RawBatch]], None],
+        receive: Callable[[Sequence[RawBatch]], None],
         clock: Clock,
+        read_ahead: ReadAhead,
     ) -> None:
         self.last_byte = clock.monotonic()
         self.unproven_since: float | None = None
@@ -55,11 +56,15 @@ class Subscriber(asyncio.BufferedProtocol):
         self.lost: asyncio.Future[str] = loop.create_future()
         """Done when the connection is lost; the result is the reason."""
         self.commands = Commands(subscriptions, self._write, self.abort, self._prove)
-        self._deliver = deliver
+        self.behind = 0
+        """The number of bytes of this connection that were read and are not parsed yet."""
+        self._receive = receive
         self._monotonic = clock.monotonic
         self._connection = connection
         self._messages = Messages(self.commands)
-        self._buffer = memoryview(bytearray(CHUNK))
+        self._read_ahead = read_ahead
+        self._block = read_ahead.block(self)
+        self._broken = False
         self._silence = float("inf")
         self._transport = client.take_over(connection, self)
 
@@ -122,11 +127,20 @@ class Subscriber(asyncio.BufferedProtocol):
                 blocked += late
         return self.lost.result()
 
-    async def leave(self, patience: float) -> None:
-        """Unsubscribe, deliver everything published before the server did so, within `patience` seconds, and close."""
+    async def leave(self, patience: float, over: asyncio.Future[None]) -> None:
+        """Unsubscribe, deliver everything published before the server did so, and close the connection.
+
+        `patience` is how many seconds the server may take. If the bytes before its answer were read ahead, they may take
+        longer, until `over` is done.
+        """
         if not self.lost.done():
             ends: list[asyncio.Future[Any]] = [self.commands.leave(), self.lost]
-            await asyncio.wait(ends, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            waits = True
+            while waits:
+                behind = self.behind
+                awaited = [*ends, over] if behind else ends
+                done, _ = await asyncio.wait(awaited, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                waits = not done and bool(behind or self.behind)
         await self.close()
 
     async def close(self) -> None:
@@ -137,42 +151,86 @@ class Subscriber(asyncio.BufferedProtocol):
     # Called by the event loop.
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
-        """Return the buffer for the next bytes: always the same one, because `buffer_updated` parses them at once."""
-        return self._buffer
+        """Return the buffer for the next bytes: the rest of a block, as far as the read-ahead has room."""
+        block, room = self._block, max(self._read_ahead.room, LEAST)
+        if not block.filled and room >= BLOCK:
+            return block.data
+        return block.data[block.filled : block.filled + room]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Parse the bytes of one chunk and deliver the batches."""
+        """Process the bytes of one chunk, or add them to the read-ahead."""
         now = self._monotonic()
         if now - self.last_byte > self._silence:  # only a PING sent from now on proves that no message is missing
             self.unproven_since = self.complete_until
             self.commands.doubt()
         self.last_byte = now
-        if nbytes == CHUNK:
-            self._pause_for_one_turn()
+        ahead = self._read_ahead
+        if not self.behind:
+            if not ahead.size and nbytes <= SLICE:
+                self._parse(self._block.data, 0, nbytes, self.deliver)
+                return
+            # A new connection while bytes of the previous one wait: without the answers to SUBSCRIBE it would be given up.
+            if not self.commands.answered.done():
+                self._parse(self._block.data, 0, nbytes, partial(self._deliver_after, nbytes))
+                return
+        self.behind += nbytes
+        ahead.add(self._block, nbytes)
+        if not self._block.open:
+            self._block = ahead.block(self)
+        if ahead.room <= 0:
+            self._pause()
+
+    def process(self, data: memoryview, start: int, size: int) -> None:
+        """Implements `read_ahead.Owner`. After bytes that are not pub/sub, everything is ignored."""
+        self.behind -= size
+        if not self._broken:
+            self._parse(data, start, size, self.deliver)
+
+    def deliver(self, batches: list[RawBatch]) -> None:
+        """Implements `read_ahead.Owner`."""
+        try:
+            self._receive(batches)
+        except Exception as error:  # noqa: BLE001  # the source logs `crash` and reconnects
+            self.crash = error
+            self.abort(f"the router failed: {error!r}")
+
+    def count(self, data: memoryview, start: int, size: int) -> int:
+        """Implements `read_ahead.Owner`."""
+        batches: list[RawBatch] = []
+        self.behind -= size
+        if not self._broken:
+            self._parse(data, start, size, batches.extend)
+        return sum(len(batch.payloads) for batch in batches)
+
+    def _parse(self, data: memoryview, start: int, size: int, deliver: Callable[[list[RawBatch]], None]) -> None:
         batches: list[RawBatch] = []
         failure: Exception | None = None
         try:
-            self._messages.parse(self._buffer, nbytes, batches)
+            self._messages.parse(data, start, size, batches)
         except BROKEN as error:
             failure = error
         if batches:
-            self._deliver_or_abort(batches)
+            deliver(batches)
         if failure is not None:
+            self._broken = True
             self.abort(f"the server sent bytes that are not pub/sub: {failure}")
+
+    def _deliver_after(self, size: int, batches: list[RawBatch]) -> None:
+        """Deliver the batches of a chunk of `size` bytes after everything that waits."""
+        if self._read_ahead.size:
+            self._read_ahead.add_parsed(self, batches, size)
+        else:
+            self.deliver(batches)
 
     def _prove(self) -> None:
         self.unproven_since = None
 
-    def _pause_for_one_turn(self) -> None:
-        """Pause reading until the next turn of the event loop.
-
-        Under a flood uvloop reads up to 32 full chunks in one turn (libuv's limit). That blocks everything else for
-        about 50 ms again and again, so that events arrive faster than they are queued.
-        """
+    def _pause(self) -> None:
+        """Pause reading until the read-ahead has room. Meanwhile the server stores what it can't send."""
         if self._transport.is_closing() or not self._transport.is_reading():
             return
         self._transport.pause_reading()
-        asyncio.get_running_loop().call_soon(self._read_on)
+        self._read_ahead.resume_with(self._read_on)
 
     def _read_on(self) -> None:
         if not self._transport.is_closing():
@@ -186,13 +244,6 @@ class Subscriber(asyncio.BufferedProtocol):
         """Record that the transport is closed, with or without an error."""
         why = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc or "")
         self._lose(why.lower() or "the server closed the connection")
-
-    def _deliver_or_abort(self, batches: list[RawBatch]) -> None:
-        try:
-            self._deliver(batches)
-        except Exception as error:  # noqa: BLE001  # the source logs `crash` and reconnects
-            self.crash = error
-            self.abort(f"the router failed: {error!r}")
 
     def _lose(self, why: str) -> None:
         if not self.lost.done():

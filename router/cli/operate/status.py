@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -159,6 +160,8 @@ def _complaints(told: Document) -> list[Text]:
 
 def _sources(told: Document, rates: Rates | None) -> RenderableType:
     """Return the table of the sources."""
+    # Rarely anything is read ahead, and a router of an older version has no such number.
+    ahead = any(source.get("read_ahead_bytes") for source in told["sources"].values())
     rows = []
     for name, source in told["sources"].items():
         book = told["books"]["sources"][name]
@@ -173,9 +176,10 @@ def _sources(told: Document, rates: Rates | None) -> RenderableType:
                 "unmatched": _number(book["unmatched"]),
                 "routed": _number(book["routed"]),
                 "gaps": Cell(f"{gaps} ({source['gap_seconds']:.1f} s)", "yellow", str(gaps)) if gaps else "0",
+                **({"read ahead": _mebibytes(source.get("read_ahead_bytes", 0))} if ahead else {}),
             }
         )
-    return _table(rows, ("source", "", "received", "rejected", "routed", "unmatched", "gaps", "/s"))
+    return _table(rows, ("source", "", "received", "rejected", "routed", "unmatched", "gaps", "read ahead", "/s"))
 
 
 def _sinks(told: Document, rates: Rates | None) -> RenderableType:
@@ -286,6 +290,11 @@ def _console() -> Console:
 
 def _number(number: int) -> str:
     return f"{number:,}"
+
+
+def _mebibytes(size: int) -> str:
+    """Return a size in MiB, rounded up to a tenth: `0` means that there are no bytes."""
+    return f"{math.ceil(size * 10 / 1024**2) / 10:,.1f} MiB" if size else "0"
 
 
 def _pending(pending: int, delayed: int) -> Cell | str:

@@ -46,6 +46,12 @@ class SourceStatus(msgspec.Struct, frozen=True):
     rejected: Counts
     unmatched: int
     routed: int
+    read_ahead_bytes: int = 0
+    """Bytes that were read from the server and are not processed yet; 0 except for pub/sub."""
+    read_ahead_peak: int = 0
+    """The largest value of `read_ahead_bytes` so far."""
+    read_ahead_lost: int = 0
+    """Events that were read ahead and that the source, when it was stopped, had no time to process."""
 
     @property
     def difference(self) -> int:
@@ -295,6 +301,9 @@ def _source(source: SourceStatus) -> dict[str, Any]:
         "address": source.address,
         "gaps": source.gaps,
         "gap_seconds": round(source.gap_seconds, 3),
+        "read_ahead_bytes": source.read_ahead_bytes,
+        "read_ahead_peak_bytes": source.read_ahead_peak,
+        "read_ahead_lost": source.read_ahead_lost,
         "duplicates": source.duplicates,
         "trimmed": source.trimmed,
         "trimmed_exact": source.trimmed_exact,

@@ -94,7 +94,7 @@ class Replays:
         """Stop reading letters."""
         if self._task is None:
             return
-        await self.source.stop()
+        await self.source.stop(0)
         if not self._started:
             await cancelled([self._task])
         await asyncio.wait([self._task])

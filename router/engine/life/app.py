@@ -213,11 +213,19 @@ class App:
         finally:
             await cancelled(tasks)
 
-    async def _stop_sources(self) -> None:
-        stops = [self._running.stop(source) for source in self._parts.every_source()]
+    async def _stop_sources(self, patience: float) -> None:
+        """Stop reading; process what was read ahead for `patience` seconds, or until a second signal."""
+        sources = self._parts.every_source()
+        stops = [self._running.stop(source, patience) for source in sources]
         if self._parts.shared.replays:
             stops.append(self._parts.shared.replays.stop())
-        await asyncio.gather(*stops)
+        stopped, now = asyncio.gather(*stops), asyncio.create_task(self._stop.now.wait())
+        ends: set[asyncio.Future[Any]] = {stopped, now}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        now.cancel()
+        if not stopped.done():
+            await asyncio.gather(*(self._running.stop(source, 0) for source in sources if source.read_ahead_bytes))
+        await stopped
 
     async def _close_sources(self) -> None:
         closes = [source.close() for source in self._parts.every_source()]
@@ -226,7 +234,7 @@ class App:
         await asyncio.gather(*closes)
 
     async def _roll_back(self) -> None:
-        await self._stop_sources()
+        await self._stop_sources(0)
         if self._parts.shared.writer:
             await self._parts.shared.writer.drain(0)
         await self._close_sinks()
@@ -298,7 +306,7 @@ class App:
         deadline = loop.time() + drain_for
         systemd.extend_timeout(drain_for + LETTERS_PATIENCE + 5)
         await self._reloads.stop()
-        await self._stop_sources()
+        await self._stop_sources(max(deadline - loop.time(), 0))
         self._parts.shared.letters.flush()
         await self._drained(deadline)
         await self._reloads.close()

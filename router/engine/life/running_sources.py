@@ -26,10 +26,10 @@ class RunningSources:
         self._tasks[id(source)] = task
         task.add_done_callback(lambda task: self._ended(source, task))
 
-    async def stop(self, source: Source) -> None:
-        """Stop a source; return when its last batch was passed on."""
+    async def stop(self, source: Source, patience: float) -> None:
+        """Stop a source, in `patience` seconds (see `contracts.Source.stop`); return when its last batch was passed on."""
         self._stopped.add(id(source))
-        await source.stop()
+        await source.stop(patience)
 
     def _ended(self, source: Source, task: asyncio.Task[None]) -> None:
         self._tasks.pop(id(source), None)

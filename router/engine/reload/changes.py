@@ -17,6 +17,9 @@ _READ_BY_THE_PIPELINE = {"format", "id", "max_bytes"}
 
 _SUBSCRIPTIONS = {"channels", "patterns"}
 
+_SWITCHED = _SUBSCRIPTIONS | {"max_read_ahead"}
+"""Keys of a pub/sub source that it can change on its connection."""
+
 
 class Difference(msgspec.Struct, frozen=True):
     """The names that were added, removed, changed and kept, each in the order of its configuration."""
@@ -37,7 +40,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """The changes of a reload. The changed sources in `switched` can change their channels without reconnecting."""
+    """The changes of a reload. The changed sources in `switched` can change their channels and limits without reconnecting."""
 
     sources: Difference
     switched: frozenset[str]
@@ -75,7 +78,7 @@ def changes(old: Loaded, new: Loaded) -> Changes:
     sources = _difference(_connections(old), _connections(new))
     return Changes(
         sources=sources,
-        switched=frozenset(n for n in sources.changed if _subscribes_elsewhere(before.sources[n], now.sources[n])),
+        switched=frozenset(n for n in sources.changed if _keeps_connection(before.sources[n], now.sources[n])),
         sinks=_difference(_identities(old), _identities(new)),
         routes=_difference(
             {route.id: _route(route) for route in before.routes},
@@ -135,11 +138,11 @@ def _connections(loaded: Loaded) -> dict[str, object]:
     return {name: config.model_dump(exclude=_READ_BY_THE_PIPELINE) for name, config in loaded.config.sources.items()}
 
 
-def _subscribes_elsewhere(before: SourceConfig, now: SourceConfig) -> bool:
-    """Return whether only the subscriptions of a pub/sub source changed."""
+def _keeps_connection(before: SourceConfig, now: SourceConfig) -> bool:
+    """Return whether only keys of a pub/sub source changed that it can change on its connection."""
     if not isinstance(before, PubSubConfig) or not isinstance(now, PubSubConfig):
         return False
-    rest = _READ_BY_THE_PIPELINE | _SUBSCRIPTIONS
+    rest = _READ_BY_THE_PIPELINE | _SWITCHED
     return before.model_dump(exclude=rest) == now.model_dump(exclude=rest)
 
 

@@ -22,7 +22,7 @@ from router.engine.calling.threads import DaemonThreads
 from router.engine.composition import dead_letter_bounds, pipeline_of, rules_of, sink_part
 from router.engine.composition_lookups import lookups_of
 from router.engine.composition_queues import is_durable, limits_of
-from router.engine.composition_sources import source_part, subscriptions_of
+from router.engine.composition_sources import limit_read_ahead, source_part, subscriptions_of
 from router.engine.life.running_sources import RunningSources
 from router.engine.lookups.lookup_set import NO_LOOKUPS, LookupSet
 from router.engine.parts import Parts, SinkPart, SourcePart
@@ -217,11 +217,13 @@ class Reloader:
         steps: dict[str, Callable[[], Awaitable[None]]] = {
             name: part.source.start for name, part in plan.new_sources.items()
         }
+        before, now = self._parts.loaded.config.sources, plan.loaded.config.sources
         for name in plan.changes.switched:
-            switchable = plan.sources[name].switchable
+            switchable, wanted = plan.sources[name].switchable, subscriptions_of(now[name])
             assert switchable is not None
-            plan.prepared.append(switchable)
-            steps[name] = partial(switchable.prepare, *subscriptions_of(plan.loaded.config.sources[name]))
+            if wanted != subscriptions_of(before[name]):
+                plan.prepared.append(switchable)
+                steps[name] = partial(switchable.prepare, *wanted)
         tasks = [asyncio.create_task(_run(step, name, plan.loaded)) for name, step in steps.items()]
         if not tasks:
             return
@@ -243,7 +245,7 @@ class Reloader:
         for source in plan.prepared:
             source.give_up()
         for name, part in plan.new_sources.items():
-            await part.source.stop()
+            await part.source.stop(DEADLINE)
             await part.source.close()
             if name not in self._parts.sources:
                 self._parts.shared.books.sources.pop(name, None)
@@ -273,6 +275,8 @@ class Reloader:
             part.intake.open(pipeline)
         for source in plan.prepared:
             source.switch()
+        for name in plan.changes.switched:
+            limit_read_ahead(plan.sources[name], loaded.config.sources[name])
         parts.leaving_sources += [part.source for part in old_sources]
         parts.loaded, parts.sources, parts.sinks = loaded, plan.sources, plan.sinks
         replaced = parts.lookups.replaced_by(plan.lookups)
@@ -280,7 +284,8 @@ class Reloader:
         self._configure(loaded)
         self._took(loaded)
         # The rest runs in the background, while the new configuration is in force.
-        await asyncio.gather(*(self._running.stop(part.source) for part in old_sources))
+        patience = loaded.config.shutdown.drain
+        await asyncio.gather(*(self._running.stop(part.source, patience) for part in old_sources))
         for lookup in replaced:
             self._in_background(lookup.close())
         sources_left.set()

@@ -1,0 +1,223 @@
+"""The read-ahead of a pub/sub source: bytes that were read from the socket and are not processed yet; floor 4.
+
+Redis disconnects a subscriber that is 32 MiB behind. Processing an event takes many times longer than reading it, so in a
+burst the socket is read first. The bytes are processed afterwards in slices, and between two slices the event loop reads
+again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from router.events import RawBatch
+
+BLOCK = 256 * 1024
+"""The size of a block in bytes: the largest number of bytes that are read from the socket at once."""
+
+SLICE = 64 * 1024
+"""The largest number of bytes that are processed in one turn of the event loop."""
+
+LEAST = 16 * 1024
+"""The smallest room in a block, in bytes, into which the socket is read. Below that a new block is begun."""
+
+SPARE = 4
+"""The number of empty blocks that are kept when nothing waits. The memory of all others is returned to the system."""
+
+SPARE_IN_BURST = 64
+"""The number of empty blocks that are kept while bytes wait: new memory would have to be cleared by the system first."""
+
+
+class Owner(Protocol):
+    """A connection whose bytes wait."""
+
+    def process(self, data: memoryview, start: int, size: int) -> None:
+        """Parse bytes and pass on their messages."""
+
+    def deliver(self, batches: list[RawBatch]) -> None:
+        """Pass on messages that are parsed already."""
+
+    def count(self, data: memoryview, start: int, size: int) -> int:
+        """Return the number of messages in these bytes, which are not passed on."""
+
+
+class Block:
+    """A buffer for the bytes of one connection: `data[taken:filled]` waits."""
+
+    __slots__ = ("data", "filled", "open", "owner", "queued", "taken")
+
+    def __init__(self, owner: Owner, data: memoryview) -> None:
+        self.owner = owner
+        self.data = data
+        self.taken = self.filled = 0
+        self.open = True
+        """True while the connection reads into this block."""
+        self.queued = False
+        """True while the block stands in the queue."""
+
+
+class Parsed:
+    """Messages that were parsed while earlier bytes of another connection were waiting. `size` is in bytes."""
+
+    __slots__ = ("batches", "owner", "size")
+
+    def __init__(self, owner: Owner, batches: list[RawBatch], size: int) -> None:
+        self.owner = owner
+        self.batches = batches
+        self.size = size
+
+
+class ReadAhead:
+    """The bytes that wait, in the order of arrival, of one connection or of several connections in succession.
+
+    A connection reads only while there is `room`, so `size` exceeds `limit` by `LEAST` bytes at most, and by what comes
+    before a new connection has confirmed its subscriptions. All sizes are in bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.size = 0
+        self.peak = 0
+        """The largest `size` so far."""
+        self.limit = limit
+        self._queue: deque[Block | Parsed] = deque()
+        self._spare: list[memoryview] = []
+        self._paused: Callable[[], None] | None = None
+        self._ends: list[asyncio.Future[None]] = []
+        self._over: asyncio.Future[None] | None = None
+
+    @property
+    def room(self) -> int:
+        """The number of bytes that may be added; 0 or less if the read-ahead is full."""
+        return self.limit - self.size
+
+    def block(self, owner: Owner) -> Block:
+        """Return an empty block for a connection to read into."""
+        # Blocks are mapped one by one: the allocator of the C library would keep their memory after a burst.
+        data = self._spare.pop() if self._spare else memoryview(mmap.mmap(-1, BLOCK, flags=_PRIVATE))
+        return Block(owner, data)
+
+    def add(self, block: Block, size: int) -> None:
+        """Add the next `size` bytes of a block. They are processed in a later turn of the event loop."""
+        block.filled += size
+        if len(block.data) - block.filled < LEAST:
+            block.open = False
+        if block.queued:
+            self._grow(size)
+        else:
+            block.queued = True
+            self._append(block, size)
+
+    def add_parsed(self, owner: Owner, batches: list[RawBatch], size: int) -> None:
+        """Add messages that must not overtake the bytes that wait. They had `size` bytes."""
+        self._append(Parsed(owner, batches, size), size)
+
+    def resume_with(self, resume: Callable[[], None]) -> None:
+        """Call `resume` once, as soon as there is room. It replaces the function of an earlier connection."""
+        self._paused = resume
+
+    def configure(self, limit: int) -> None:
+        """Use another limit from now on. Bytes beyond it stay."""
+        self.limit = limit
+        self._resume()
+
+    # The end.
+
+    def finish_within(self, seconds: float) -> asyncio.Future[None]:
+        """Limit the time of `emptied`; return a future that is done at its end. A later call can only shorten it."""
+        loop = asyncio.get_running_loop()
+        if self._over is None:
+            self._over = loop.create_future()
+        if seconds > 0:
+            loop.call_later(seconds, _done, self._over)
+        else:
+            _done(self._over)
+        return self._over
+
+    async def emptied(self) -> None:
+        """Wait until all bytes are processed or the time of `finish_within` is over."""
+        if not self._queue:
+            return
+        end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ends.append(end)
+        await asyncio.wait([end, *([self._over] if self._over else [])], return_when=asyncio.FIRST_COMPLETED)
+
+    def discard(self) -> tuple[int, int]:
+        """Drop everything that waits; return the number of its messages, and of its bytes."""
+        messages, size = 0, self.size
+        for item in self._queue:
+            if isinstance(item, Parsed):
+                messages += sum(len(batch.payloads) for batch in item.batches)
+            else:
+                messages += item.owner.count(item.data, item.taken, item.filled - item.taken)
+        self._queue.clear()
+        self.size = 0
+        return messages, size
+
+    # Processing.
+
+    def _append(self, item: Block | Parsed, size: int) -> None:
+        if not self._queue:
+            asyncio.get_running_loop().call_soon(self._step)
+        self._queue.append(item)
+        self._grow(size)
+
+    def _grow(self, size: int) -> None:
+        self.size += size
+        self.peak = max(self.peak, self.size)
+
+    def _step(self) -> None:
+        """Process one slice, and schedule the next one for the next turn of the event loop."""
+        if not self._queue:
+            return
+        try:
+            self._process_slice(self._queue[0])
+        finally:
+            if self._queue:
+                asyncio.get_running_loop().call_soon(self._step)
+            else:
+                self._note_empty()
+            self._resume()
+
+    def _process_slice(self, item: Block | Parsed) -> None:
+        if isinstance(item, Parsed):
+            self._queue.popleft()
+            self.size -= item.size
+            item.owner.deliver(item.batches)
+            return
+        start, size = item.taken, min(SLICE, item.filled - item.taken)
+        item.taken += size
+        self.size -= size
+        try:
+            item.owner.process(item.data, start, size)
+        finally:
+            if item.taken == item.filled:
+                self._queue.popleft()
+                self._reuse(item)
+
+    def _reuse(self, block: Block) -> None:
+        block.queued = False
+        block.taken = block.filled = 0
+        if not block.open and len(self._spare) < SPARE_IN_BURST:
+            self._spare.append(block.data)
+
+    def _note_empty(self) -> None:
+        del self._spare[SPARE:]
+        ends, self._ends = self._ends, []
+        for end in ends:
+            _done(end)
+
+    def _resume(self) -> None:
+        if self._paused is not None and self.room > 0:
+            resume, self._paused = self._paused, None
+            resume()
+
+
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+
+
+def _done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
