@@ -21,6 +21,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks import (
+    burst,
     channels,
     check,
     compare,
@@ -49,6 +50,7 @@ QUICK = "quick"
 REPORT = "report"
 IN_TURN = {
     "compare": compare.BENCHMARK,
+    "burst": burst.BENCHMARK,
     "channels": channels.BENCHMARK,
     "check": check.BENCHMARK,
     "conditions": conditions.BENCHMARK,

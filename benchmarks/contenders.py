@@ -1,19 +1,22 @@
 """What the router is measured against, each a program of its own: `python contenders.py NAME PORT SCHEMA OUT`.
 
 `floor` only reads the publishes: a bare loop of sockets and hiredis, the least that any Python program pays. `redis-py` is
-what one writes first: `get_message`, `json`, `jsonschema`, a line in a file. `list` is the least that a consumer of a list does who loses nothing:
-move an item, write it, remove it. `fan-out` is a straight-line program that writes each event to several files, of which it takes
+what one writes first: `get_message`, `json`, `jsonschema`, a line in a file.
+`asyncio` is the same with `listen()`. `list` is the least that a consumer of a list does who loses nothing: move an item,
+write it, remove it. `fan-out` is a straight-line program that writes each event to several files, of which it takes
 the number as a further argument.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import hiredis
 import jsonschema
@@ -49,6 +52,21 @@ def redis_py(port: int, schema: Path, out: Path) -> None:
             message = subscriber.get_message(timeout=1.0)
             if message is None:
                 continue
+            payload = json.loads(message["data"])
+            if validator.is_valid(payload):
+                at = datetime.now(UTC).isoformat(timespec="microseconds")
+                file.write(json.dumps({"channel": CHANNEL, "received_at": at, "payload": payload}) + "\n")
+
+
+async def hand_written(port: int, schema: Any, out: Path) -> None:
+    """Validate what is published and write it as lines, in a loop on asyncio."""
+    from redis.asyncio import Redis  # takes as long to import as everything else here
+
+    validator = jsonschema.Draft202012Validator(schema)
+    subscriber = Redis(port=port).pubsub(ignore_subscribe_messages=True)
+    await subscriber.subscribe(CHANNEL)
+    with out.open("w", buffering=1) as file:
+        async for message in subscriber.listen():
             payload = json.loads(message["data"])
             if validator.is_valid(payload):
                 at = datetime.now(UTC).isoformat(timespec="microseconds")
@@ -114,6 +132,7 @@ if __name__ == "__main__":
     contenders: dict[str, Callable[..., None]] = {
         "floor": floor,
         "redis-py": redis_py,
+        "asyncio": lambda port, schema, out: asyncio.run(hand_written(port, json.loads(schema.read_text()), out)),
         "list": bare_list,
         "fan-out": fan_out,
     }

@@ -168,6 +168,15 @@ def router(command: Path, config: Mapping[str, Any], folder: Path) -> Iterator[i
             yield process.pid
 
 
+def status(command: Path, folder: Path) -> dict[str, Any]:
+    """Return the status of the router that `router` has started in this folder."""
+    environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | {"STATE_DIRECTORY": str(folder)}
+    arguments = [str(command), "status", "--json", "-c", str(folder / "config.yaml")]
+    done = subprocess.run(arguments, env=environment, stdout=subprocess.PIPE, check=False)
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
 def _datagram(manager: socket.socket) -> bytes:
     with contextlib.suppress(TimeoutError):
         return manager.recv(4096)

@@ -223,6 +223,7 @@ def bench(tmp_path, *words):
 
 
 TINY = {
+    "burst": ["--events", "400", "--rounds", "1"],
     "channels": ["--channels", "40", "--burst", "50", "--only", "1000-shares", "1000-names", "burst", "--rounds", "1"],
     "conditions": ["--events", "400", "--rounds", "1"],
     "fanout": ["--events", "300", "--sinks", "3", "--rounds", "1"],

@@ -1,0 +1,35 @@
+"""Publishes numbered notifications as fast as the server takes them: `python flood.py PORT FIRST COUNT`.
+
+It prepares everything, prints an empty line, and waits for a line of its standard input before it publishes. It ends when
+the server has executed everything.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+
+def command(number: int) -> bytes:
+    """Return the command that publishes the notification of this number, of 90 bytes."""
+    body = b'{"event": "signup", "message": "user %d signed up", "user_id": %d, "severity": "low"}' % (
+        number,
+        number + 1,
+    )
+    return b"*3\r\n$7\r\nPUBLISH\r\n$5\r\nbench\r\n$%d\r\n%b\r\n" % (len(body), body)
+
+
+def main(port: int, first: int, count: int) -> None:
+    """Publish `count` notifications, the first of which has the number `first`."""
+    flood = b"".join(map(command, range(first, first + count)))
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        print(flush=True)
+        sys.stdin.readline()
+        connection.sendall(b"CLIENT REPLY OFF\r\n")
+        connection.sendall(flood)
+        connection.sendall(b"CLIENT REPLY ON\r\n")
+        connection.recv(100)
+
+
+if __name__ == "__main__":
+    main(*(int(argument) for argument in sys.argv[1:]))
