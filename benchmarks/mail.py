@@ -1,7 +1,7 @@
 """What a mail costs: pub/sub → schema → route → Redis queue → one mail for each event, over SMTP without TLS.
 
 The mail server accepts everything and offers PIPELINING, unless `--no-pipelining` is given. The base is a straight
-program: it subscribes, builds each mail with `email.message`, and sends it with smtplib on one connection; it has no
+program: it subscribes, builds each mail with `email.mime`, and sends it with smtplib on one connection; it has no
 queue. Every mail must arrive once, with its recipient, its subject and its texts.
 """
 

@@ -1,7 +1,8 @@
 """The programs around the mail benchmark: `python mail_parts.py server PORT OUT EXTENSIONS`, `… bare REDIS_PORT PORT KIND`.
 
 `server` accepts every mail, and writes a line with the recipients and the content of each. `bare` is a straight program:
-it subscribes with redis-py, builds each mail with `email.message`, and sends it with smtplib on one connection.
+it subscribes with redis-py, builds each mail with `email.mime`, whose policy is the cheapest of the standard library, and
+sends it with smtplib on one connection.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import json
 import smtplib
 import sys
 from datetime import UTC, datetime
-from email.message import EmailMessage
+from email.mime.base import MIMEBase
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -93,18 +96,19 @@ def bare(redis_port: int, port: int, kind: str) -> None:
         subscription.subscribe("bench")
         for number, message in enumerate(subscription.listen()):
             event = json.loads(message["data"])
-            mail = EmailMessage()
-            mail["To"] = TO.format_map(event)
+            mail: MIMEBase = MIMEText(TEXT.format_map(event), "plain", "utf-8")
+            if kind == "html":
+                parts = [mail, MIMEText(HTML.format_map(event), "html", "utf-8")]
+                mail = MIMEMultipart("alternative", _subparts=parts)
+            to = TO.format_map(event)
+            mail["To"] = to
             mail["From"] = FROM
             mail["Subject"] = SUBJECT.format_map(event)
             mail["Date"] = format_datetime(datetime.now(UTC))
             mail["Message-ID"] = f"<{number}@example.org>"
             mail["Auto-Submitted"] = "auto-generated"
             mail["List-Unsubscribe"] = UNSUBSCRIBE
-            mail.set_content(TEXT.format_map(event))
-            if kind == "html":
-                mail.add_alternative(HTML.format_map(event), subtype="html")
-            smtp.send_message(mail)
+            smtp.sendmail("shop@example.org", [to], mail.as_bytes())
 
 
 if __name__ == "__main__":
