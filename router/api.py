@@ -3,8 +3,9 @@
 from router.config.scalars import Duration
 from router.config.scalars import ServerUrl as RedisUrl
 from router.contracts import Clock
-from router.core.delivery.recipients import RecipientResults, Recipients
+from router.core.delivery.recipient_results import RecipientResults, Recipients
 from router.core.delivery.responses import check_response, quote_response, retry_after
+from router.core.delivery.shared_deliveries import batch_json_lines, batch_options
 from router.core.egress import is_header_name, private_host, url_fault
 from router.core.mailboxes import mailboxes
 from router.core.recent import Recent
@@ -41,7 +42,6 @@ from router.plugin_contracts import (
     SinkContext,
     message_memory,
 )
-from router.shared_deliveries import batch_json_lines, batch_options
 
 __all__ = [
     "API_VERSION",

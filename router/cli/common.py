@@ -152,7 +152,7 @@ def load_config(
 
 def redis_url(loaded: Loaded) -> str:
     """Return the URL of the router's own Redis. Raises `UnavailableError` if the embedded server is not running."""
-    from router.broker.server.embedded_process import find
+    from router.broker.embedded_server.embedded_process import find
     from router.ops.state import state_directory
 
     url = loaded.config.redis.url

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from router.broker.server import embedded, embedded_process
-from router.broker.server.embedded import Embedded
-from router.broker.server.embedded_process import RunningServer, find, foreign_redis_on_6379
+from router.broker.embedded_server import embedded, embedded_process
+from router.broker.embedded_server.embedded import Embedded
+from router.broker.embedded_server.embedded_process import RunningServer, find, foreign_redis_on_6379
 from router.errors import ConfigError, UnavailableError
 from tests.support.redis import free_port
 from tests.support.waiting import PATIENCE, until, wait_until
@@ -239,7 +239,7 @@ def test_every_write_may_be_synced_of_a_new_server_and_of_one_that_runs(make):
 
 def test_the_server_outlives_a_router_that_is_killed(make, tmp_path):
     script = (
-        "import pathlib, os, signal; from router.broker.server.embedded import Embedded;"
+        "import pathlib, os, signal; from router.broker.embedded_server.embedded import Embedded;"
         f"Embedded(pathlib.Path({str(tmp_path)!r}), port=0).ensure(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     router = subprocess.run([sys.executable, "-c", script], check=False, timeout=PATIENCE)

@@ -120,7 +120,7 @@ async def test_what_is_taken_ahead_is_read_several_at_a_time(redis_server, line)
     redis_server.do("CONFIG", "RESETSTAT")
     for _ in range(200):
         one.deliver(await one.take(1))
-        await asyncio.sleep(0.001)  # the reader may read now
+        await moment(0.001)  # the reader may read now
     assert redis_server.do("INFO", "commandstats")["cmdstat_xreadgroup"]["calls"] <= 25
 
 

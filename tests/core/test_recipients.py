@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from router.core.delivery.recipients import Recipients
+from router.core.delivery.recipient_results import Recipients
 from router.errors import GoneError, PermanentError, SinkError, TransientError
 from tests.support.sinks import make_event
 

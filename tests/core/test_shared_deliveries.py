@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router import shared_deliveries
-from router.events import Event, json_lines, size_of
-from router.shared_deliveries import (
+from router.core.delivery import shared_deliveries
+from router.core.delivery.shared_deliveries import (
     Deliveries,
     LineCache,
     Part,
@@ -22,6 +21,7 @@ from router.shared_deliveries import (
     originals,
     receipt_times,
 )
+from router.events import Event, json_lines, size_of
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SINKS = ("a", "b", "c")

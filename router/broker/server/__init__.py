@@ -1,1 +1,1 @@
-"""One Redis server: connections, its health and durability, the embedded one; floor 4."""
+"""One Redis server: connections, its health and its durability; floor 4."""

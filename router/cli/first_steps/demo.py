@@ -99,7 +99,7 @@ def demo() -> int:
     each event goes and why. It sends nothing and does not use port 6379. It uses your state directory only if no
     temporary folder is writable.
     """
-    from router.broker.server.embedded import Embedded
+    from router.broker.embedded_server.embedded import Embedded
     from router.cli.common import console
 
     screen = console(width=110)

@@ -99,7 +99,7 @@ def init(
 
 def _show_redis(url: str) -> None:
     """Warn if the Redis does not answer, or if another Redis on this machine is not the one that is read."""
-    from router.broker.server.embedded_process import PORT, find, foreign_redis_on_6379
+    from router.broker.embedded_server.embedded_process import PORT, find, foreign_redis_on_6379
     from router.config.redis_url import shown
     from router.ops.loading.reading.placeholders import WORD
     from router.ops.state import state_path

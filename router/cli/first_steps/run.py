@@ -34,7 +34,7 @@ from router.version import __version__
 from router.wording import counted
 
 if TYPE_CHECKING:
-    from router.broker.server.embedded import Embedded
+    from router.broker.embedded_server.embedded import Embedded
     from router.ops.loading import Loaded
     from router.ops.logs import Logs
 
@@ -179,8 +179,8 @@ def _redis(loaded: Loaded, state: Path) -> Iterator[str]:
     if loaded.config.redis.url != EMBEDDED:
         yield loaded.config.redis.url
         return
-    from router.broker.server.embedded import Embedded
-    from router.broker.server.embedded_process import PORT, foreign_redis_on_6379
+    from router.broker.embedded_server.embedded import Embedded
+    from router.broker.embedded_server.embedded_process import PORT, foreign_redis_on_6379
 
     server = Embedded(state, appendfsync=loaded.config.redis.appendfsync)
     try:

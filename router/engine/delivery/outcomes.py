@@ -17,6 +17,7 @@ import structlog
 from router.contracts import Clock, DeadLetters, Receipt, WorkQueue
 from router.core.accounts.books import SinkBook
 from router.core.accounts.records import LONGEST_ERROR
+from router.core.delivery.shared_deliveries import receipt_times
 from router.engine.calling import accidents
 from router.engine.dead_letters import dead_letter_factory
 from router.engine.delivery import delivery_log
@@ -26,7 +27,6 @@ from router.errors import Reason
 from router.escaping import cut
 from router.events import Event, Outcome, Settled
 from router.ops.metrics import SinkMeter
-from router.shared_deliveries import receipt_times
 
 log = structlog.stdlib.get_logger(__name__)
 

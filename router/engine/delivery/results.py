@@ -15,6 +15,7 @@ from router.config.models import HostKeys
 from router.contracts import Clock, WorkQueue
 from router.core.delivery import retry
 from router.core.delivery.breaker import Ticket
+from router.core.delivery.shared_deliveries import Pair
 from router.engine.delivery.delivery_log import about
 from router.engine.delivery.gate import Gate
 from router.engine.delivery.outcomes import Outcomes, calls_of
@@ -32,7 +33,6 @@ from router.errors import (
 )
 from router.events import Event, History, Outcome, size_of
 from router.plugin_contracts import Result
-from router.shared_deliveries import Pair
 
 Chance = Callable[[], float]
 

@@ -19,6 +19,7 @@ from router.core.accounts.books import SinkBook
 from router.core.accounts.snapshot import Failure, Fault
 from router.core.delivery.breaker import Ticket
 from router.core.delivery.pace import Pace
+from router.core.delivery.shared_deliveries import Pair, UniformBatch
 from router.engine.calling.calls import SinkCalls, delivers_all
 from router.engine.calling.slots import Slot, Slots
 from router.engine.delivery.gate import Gate
@@ -29,7 +30,6 @@ from router.engine.delivery.results import Chance, Results
 from router.engine.delivery.sink_health import SinkHealth
 from router.errors import TransientError
 from router.events import Event, size_of
-from router.shared_deliveries import Pair, UniformBatch
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -21,6 +21,7 @@ from router.core import verdict
 from router.core.accounts.books import Books, SourceBook
 from router.core.conditions.condition import Subject
 from router.core.decoding import SourceFormat
+from router.core.delivery.shared_deliveries import Deliveries, LineCache
 from router.core.ids import Ids
 from router.core.routing import Plan, Routing
 from router.engine.dead_letters import dead_letter_factory
@@ -40,7 +41,6 @@ from router.engine.intake.runs import Moment, Run, fan_out, run_of, without
 from router.engine.log_limits import LogLimits
 from router.errors import Reason
 from router.events import Event, RawBatch
-from router.shared_deliveries import Deliveries, LineCache
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -8,9 +8,9 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from router.core.delivery.shared_deliveries import FEWEST, Deliveries, LineCache, Part, SharedEvents, copies
 from router.engine.intake.channels import Ending
 from router.events import Event
-from router.shared_deliveries import FEWEST, Deliveries, LineCache, Part, SharedEvents, copies
 
 T = TypeVar("T")
 

@@ -13,11 +13,11 @@ from itertools import chain
 
 from router.contracts import Dropped, QueueLimits, Sign
 from router.core.accounts.books import SinkBook
+from router.core.delivery.shared_deliveries import Deliveries, bytes_of, originals
 from router.engine.queues.delayed import Delayed
 from router.engine.queues.takers import Takers
 from router.errors import Reason
 from router.events import Event, Outcome, size_of
-from router.shared_deliveries import Deliveries, bytes_of, originals
 
 Bundle = tuple[Sequence[Event], int]
 """Deliveries with the sum of their payloads in bytes."""

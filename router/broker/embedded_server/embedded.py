@@ -27,7 +27,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from router.broker.server.embedded_process import (
+from router.broker.embedded_server.embedded_process import (
     HOST,
     PORT,
     RunningServer,

@@ -1,4 +1,4 @@
-"""Deliveries of the same events to several sinks, made only where somebody looks at them; floor 0.
+"""Deliveries of the same events to several sinks, made only where somebody looks at them; floor 2, pure.
 
 A route with ten log sinks makes ten deliveries of each event, which differ in the name of the sink alone. Building them and
 encoding the same line ten times would cost more than everything else. So the sinks share the events and their lines.
