@@ -268,16 +268,8 @@ class Source(Protocol):
         """The server's address, without credentials."""
 
     @property
-    def read_ahead_bytes(self) -> int:
-        """The number of bytes that were read and are not processed yet; 0 except for pub/sub."""
-
-    @property
-    def read_ahead_peak(self) -> int:
-        """The largest value of `read_ahead_bytes` so far."""
-
-    @property
-    def read_ahead_lost(self) -> int:
-        """The number of events that were read and that `stop` had no time to pass on."""
+    def read_ahead(self) -> ReadAheadFigures:
+        """How much was read and is not processed yet; all 0 except for pub/sub."""
 
     @property
     def in_flight(self) -> int:
@@ -323,6 +315,22 @@ class Source(Protocol):
 
     async def close(self) -> None:
         """Acknowledge complete entries and close the connections. Call after the drain."""
+
+
+class ReadAheadFigures(Protocol):
+    """The read-ahead of a source, in figures."""
+
+    @property
+    def size(self) -> int:
+        """The number of bytes that were read and are not processed yet."""
+
+    @property
+    def peak(self) -> int:
+        """The largest `size` so far."""
+
+    @property
+    def lost(self) -> int:
+        """The number of events that were read and that `Source.stop` had no time to pass on."""
 
 
 class Switchable(Protocol):

@@ -54,17 +54,18 @@ def _pubsub(name: str, config: PubSubConfig, shared: Shared, intake: Intake) -> 
     from router.broker.pubsub.pubsub_source import PubSubSource  # noqa: PLC0415  # see the module's docstring
 
     around = shared.around
-    return PubSubSource(
+    source = PubSubSource(
         name,
         config.url or around.redis_url,
         *subscriptions_of(config),
         receiver=intake,
         clock=around.clock,
-        max_read_ahead=config.max_read_ahead,
         client_name=around.client_name,
         connect_timeout=around.connect_timeout,
         waiting=around.waiting,
     )
+    source.limit_read_ahead(config.max_read_ahead)
+    return source
 
 
 def _host(name: str, config: StreamConfig | ListConfig, loaded: Loaded, shared: Shared, intake: Intake) -> SourceHost:

@@ -58,14 +58,13 @@ def test_the_bound_holds_and_reading_goes_on_below_it(start_server, clock, slow,
 
     async def scenario():
         url = server.tls_url if tls else server.url
-        web = PubSubSource(
-            "web", url, ["a"], [], receiver=slow, clock=clock, max_read_ahead=limit, timing=QUICK, connect_timeout=None
-        )
+        web = PubSubSource("web", url, ["a"], [], receiver=slow, clock=clock, timing=QUICK, connect_timeout=None)
+        web.limit_read_ahead(limit)
         await web.start()
         flood(server, 10_000)
         await until(lambda: len(slow.payloads) == 10_000)
-        assert limit <= web.read_ahead_peak <= limit + LEAST
-        assert web.read_ahead_bytes == 0
+        assert limit <= web.read_ahead.peak <= limit + LEAST
+        assert web.read_ahead.size == 0
         assert (web.up, web.gaps) == (True, 0)
         await web.stop()
 
@@ -93,7 +92,7 @@ def test_a_burst_that_is_published_faster_than_it_is_processed_loses_nothing(sta
         flood(server, each)
         await until(lambda: len(behind.payloads) == rounds * each or web.gaps)
         assert web.gaps == 0
-        assert web.read_ahead_peak > rounds * each * SIZE / 2
+        assert web.read_ahead.peak > rounds * each * SIZE / 2
         await web.stop()
 
     uvloop.run(scenario())
@@ -106,18 +105,18 @@ async def test_a_trickle_is_passed_on_without_waiting(redis_server, source, reco
     for number in range(100):
         redis_server.do("PUBLISH", "a", number)
     await until(lambda: len(recorder.payloads) == 100)
-    assert web.read_ahead_peak == 0
+    assert web.read_ahead.peak == 0
 
 
 async def test_stop_unsubscribes_and_passes_on_what_was_read_ahead(redis_server, source, slow):
     web = source(redis_server.url, ["a"], receiver=slow)
     await web.start()
     flood(redis_server, 5_000)
-    await until(lambda: web.read_ahead_peak)
+    await until(lambda: web.read_ahead.peak)
     await web.stop()
     assert slow.numbers == list(range(5_000))
     assert redis_server.subscribers("a") == 0
-    assert (web.read_ahead_bytes, web.read_ahead_lost) == (0, 0)
+    assert (web.read_ahead.size, web.read_ahead.lost) == (0, 0)
 
 
 @pytest.mark.parametrize("hurried", [False, True])
@@ -140,20 +139,20 @@ async def test_what_the_patience_of_a_stop_does_not_suffice_for_is_counted_and_l
             await web.stop(0)
     assert slow.numbers == list(range(len(slow.payloads)))
     assert 0 < len(slow.payloads) < events
-    assert web.read_ahead_lost == events - len(slow.payloads)
-    assert web.read_ahead_bytes == 0
+    assert web.read_ahead.lost == events - len(slow.payloads)
+    assert web.read_ahead.size == 0
     (lost,) = [line for line in logs if line["log_level"] == "error"]
-    assert (lost["number"], lost["reason"]) == (web.read_ahead_lost, "shutdown")
+    assert (lost["number"], lost["reason"]) == (web.read_ahead.lost, "shutdown")
 
 
 async def test_what_was_read_ahead_outlives_its_connection_and_comes_before_the_next_one(redis_server, source, slow):
     web = source(redis_server.url, ["a"], receiver=slow)
     await web.start()
     flood(redis_server, 20_000)
-    await until(lambda: web.read_ahead_peak > 8 * 1024**2)
+    await until(lambda: web.read_ahead.peak > 8 * 1024**2)
     redis_server.do("CLIENT", "KILL", "TYPE", "pubsub")
     await until(lambda: web.gaps and web.up)
-    assert web.read_ahead_bytes, "the new subscription does not wait until the old events are processed"
+    assert web.read_ahead.size, "the new subscription does not wait until the old events are processed"
     flood(redis_server, 1, first=10**7)
     await until(lambda: slow.payloads[-1].startswith(b"10000000"))
     *numbers, _ = slow.numbers
@@ -163,16 +162,17 @@ async def test_what_was_read_ahead_outlives_its_connection_and_comes_before_the_
 
 
 async def test_the_limit_can_be_changed_under_way(redis_server, source, slow):
-    web = source(redis_server.url, ["a"], receiver=slow, max_read_ahead=256 * 1024)
+    web = source(redis_server.url, ["a"], receiver=slow)
+    web.limit_read_ahead(256 * 1024)
     await web.start()
     flood(redis_server, 10_000)
-    await until(lambda: web.read_ahead_peak >= 256 * 1024)
+    await until(lambda: web.read_ahead.peak >= 256 * 1024)
     web.limit_read_ahead(2 * 1024**2)
-    await until(lambda: web.read_ahead_peak >= 2 * 1024**2)
+    await until(lambda: web.read_ahead.peak >= 2 * 1024**2)
     web.limit_read_ahead(64 * 1024)
     await until(lambda: len(slow.payloads) == 10_000)
     assert slow.numbers == list(range(10_000))
-    assert web.read_ahead_peak <= 2 * 1024**2 + LEAST
+    assert web.read_ahead.peak <= 2 * 1024**2 + LEAST
     assert (web.up, web.gaps) == (True, 0)
 
 
@@ -181,7 +181,7 @@ async def test_a_switch_whose_answer_was_read_ahead_happens_although_the_source_
     await web.start()
     await web.prepare(["a", "new"], [])
     flood(redis_server, 3_000)
-    await until(lambda: web.read_ahead_peak)
+    await until(lambda: web.read_ahead.peak)
     web.switch()
     await until(lambda: redis_server.subscribers("old") == 0)
     flood(redis_server, 1, first=10**7, channel="new")
@@ -193,7 +193,7 @@ async def test_several_switches_may_be_under_way(redis_server, source, slow):
     web = source(redis_server.url, ["a", "b", "c"], receiver=slow)
     await web.start()
     flood(redis_server, 5_000)
-    await until(lambda: web.read_ahead_peak)
+    await until(lambda: web.read_ahead.peak)
     await web.prepare(["a", "b"], [])
     web.switch()
     await until(lambda: redis_server.subscribers("c") == 0)

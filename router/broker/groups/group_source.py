@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -91,12 +91,23 @@ class Work(Protocol):
         """Stop reading: set `stop`, and end a wait for entries."""
 
 
+class NothingAhead(NamedTuple):
+    """Implements `contracts.ReadAheadFigures` for sources that read nothing ahead."""
+
+    size: int = 0
+    peak: int = 0
+    lost: int = 0
+
+
+NOTHING_AHEAD = NothingAhead()
+
+
 class GroupSource:
     """A source that reads streams of one server by a consumer group: the part that all kinds of such sources share."""
 
     gaps = 0
     gap_seconds = 0.0
-    read_ahead_bytes = read_ahead_peak = read_ahead_lost = 0
+    read_ahead = NOTHING_AHEAD
     """Pub/sub only: what a group has read is passed on at once."""
     duplicates = 0
     """An entry has no copies."""

@@ -62,9 +62,10 @@ class PubSubSource:
     """A source that subscribes to names and globs on one server.
 
     `names` are exact; `globs` are in the order of the configuration. From `start` on, `receiver` is called once per
-    chunk of the socket and must not block. `max_read_ahead` is the number of bytes that may be read and not processed yet;
-    beyond that, the server stores what it can't send. `connect_timeout` limits `start` in seconds (None: no limit); `waiting` gets
+    chunk of the socket and must not block. `connect_timeout` limits `start` in seconds (None: no limit); `waiting` gets
     the reason of each failed try. Raises `ConfigError` for an invalid URL.
+
+    At most 256 MiB are read ahead, or what `limit_read_ahead` says; beyond that, the server stores what it can't send.
     """
 
     in_flight = 0
@@ -81,7 +82,6 @@ class PubSubSource:
         *,
         receiver: Receiver,
         clock: Clock,
-        max_read_ahead: int = READ_AHEAD,
         client_name: str = "event-router",
         connect_timeout: float | None = 10.0,
         waiting: Callable[[str], None] | None = None,
@@ -106,9 +106,8 @@ class PubSubSource:
         self._health = Health(self._server.shown, Outage(clock), begins=begins, delays=delays)
         self._backoff = self._health.backoff()
         self._dialer = Dialer(self._open, self._failed, self._backoff, clock)
-        self._read_ahead = ReadAhead(max_read_ahead)
-        self.read_ahead_lost = 0
-        """The number of events that were read and that `stop` had no time to pass on."""
+        self.read_ahead = ReadAhead(READ_AHEAD, self._log)
+        """The bytes that were read from the server and are not processed yet."""
         self._following: Subscriptions | None = None
         self._subscriber: Subscriber | None = None
         self._task: asyncio.Task[None] | None = None
@@ -133,16 +132,6 @@ class PubSubSource:
     def duplicates(self) -> int:
         """The number of copies dropped because another subscription of this source brought the same event."""
         return self._subscriptions.duplicates
-
-    @property
-    def read_ahead_bytes(self) -> int:
-        """The number of bytes that were read from the server and are not processed yet."""
-        return self._read_ahead.size
-
-    @property
-    def read_ahead_peak(self) -> int:
-        """The largest value of `read_ahead_bytes` so far."""
-        return self._read_ahead.peak
 
     @property
     def last_byte(self) -> float | None:
@@ -199,27 +188,19 @@ class PubSubSource:
         """Unsubscribe; return when everything published before that was passed to the receiver.
 
         `patience` is how many seconds the processing of what was read ahead may take. The rest is counted in
-        `read_ahead_lost` and logged. A second call during the first one can shorten its patience.
+        `read_ahead.lost` and logged. A second call during the first one can shorten its patience.
         """
-        over = self._read_ahead.finish_within(patience)
+        over = self.read_ahead.finish_within(patience)
         task, self._task = self._task, None
         self._started = False
         if self._subscriber is not None:
             await self._subscriber.leave(self._timing.leave, over)
         if task is not None:
             await cancelled([task])
-        await self._read_ahead.emptied()
-        self._discard()
+        await self.read_ahead.emptied()
+        self.read_ahead.discard()
         self._gaps.end(back=False)
         self.up, self.reason = False, "stopped"
-
-    def _discard(self) -> None:
-        """Count and log what was read ahead and could not be processed in time."""
-        events, size = self._read_ahead.discard()
-        self.read_ahead_lost += events
-        if events:
-            message = "events that were read ahead could not be processed before the end of the drain, and are lost"
-            self._log.error(message, reason="shutdown", number=events, bytes=size)
 
     async def close(self) -> None:
         """Do nothing: a subscription has no entries to acknowledge."""
@@ -228,7 +209,7 @@ class PubSubSource:
 
     def limit_read_ahead(self, size: int) -> None:
         """Use another `max_read_ahead`, in bytes, from now on. What waits beyond it is kept."""
-        self._read_ahead.configure(size)
+        self.read_ahead.configure(size)
 
     async def prepare(self, names: Sequence[str], globs: Sequence[str]) -> None:
         """Add the new subscriptions of another configuration. Their messages are dropped until `switch`.
@@ -353,7 +334,7 @@ class PubSubSource:
         async with asyncio.timeout(self._timing.open):
             connection = await dial(self._server)
         try:
-            return Subscriber(connection, self._subscriptions, self._deliver, self._clock, self._read_ahead)
+            return Subscriber(connection, self._subscriptions, self._deliver, self._clock, self.read_ahead)
         except BaseException:
             await client.close(connection)
             raise

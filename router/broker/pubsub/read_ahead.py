@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from structlog.stdlib import BoundLogger
+
 from router.events import RawBatch
 
 BLOCK = 256 * 1024
@@ -77,11 +79,14 @@ class ReadAhead:
     before a new connection has confirmed its subscriptions. All sizes are in bytes.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, log: BoundLogger) -> None:
         self.size = 0
         self.peak = 0
         """The largest `size` so far."""
+        self.lost = 0
+        """The number of messages that were discarded."""
         self.limit = limit
+        self._log = log
         self._queue: deque[Block | Parsed] = deque()
         self._spare: list[memoryview] = []
         self._paused: Callable[[], None] | None = None
@@ -144,8 +149,8 @@ class ReadAhead:
         self._ends.append(end)
         await asyncio.wait([end, *([self._over] if self._over else [])], return_when=asyncio.FIRST_COMPLETED)
 
-    def discard(self) -> tuple[int, int]:
-        """Drop everything that waits; return the number of its messages, and of its bytes."""
+    def discard(self) -> None:
+        """Drop everything that waits; count its messages as lost, and log them."""
         messages, size = 0, self.size
         for item in self._queue:
             if isinstance(item, Parsed):
@@ -154,7 +159,10 @@ class ReadAhead:
                 messages += item.owner.count(item.data, item.taken, item.filled - item.taken)
         self._queue.clear()
         self.size = 0
-        return messages, size
+        self.lost += messages
+        if messages:
+            message = "events that were read ahead could not be processed before the end of the drain, and are lost"
+            self._log.error(message, reason="shutdown", number=messages, bytes=size)
 
     # Processing.
 

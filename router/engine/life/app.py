@@ -224,7 +224,7 @@ class App:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         now.cancel()
         if not stopped.done():
-            await asyncio.gather(*(self._running.stop(source, 0) for source in sources if source.read_ahead_bytes))
+            await asyncio.gather(*(self._running.stop(source, 0) for source in sources if source.read_ahead.size))
         await stopped
 
     async def _close_sources(self) -> None:
