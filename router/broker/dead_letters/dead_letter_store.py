@@ -17,7 +17,7 @@ from router.core.ids import portable
 from router.events import DeadLetter
 
 PAGE = 500
-"""Letters read by one command."""
+"""The largest number of letters that one command reads."""
 
 GROUP = "event-router"
 """The consumer group of the routers on the replay stream."""
@@ -28,21 +28,21 @@ _TEXTS = frozenset(
         *(b"pattern", b"route", b"sink", b"address", b"key"),
     }
 )
-"""The fields of a letter that are texts."""
+"""The fields of a letter whose values are strings."""
 
 _NEWEST = 1
 """The newest version of a letter that this router can read."""
 
-# KEYS: the dead letters. ARGV: entries. Idempotent.
+# KEYS: the dead letters. ARGV: entry ids. The script is idempotent.
 _REMOVE = Script("""
 local gone = {}
 for i, entry in ipairs(ARGV) do gone[i] = redis.call('XDEL', KEYS[1], entry) end
 return gone
 """)
 
-# KEYS: the dead letters, the replay stream. ARGV: entries. A letter leaves the first stream in the step that adds it to
-# the second, so the script is idempotent. The first XDEL removes nothing: if the user may not call XDEL, it fails
-# before anything was added.
+# KEYS: the dead letters, the replay stream. ARGV: entry ids. A letter leaves the first stream in the step that adds it
+# to the second, so the script is idempotent. The first XDEL removes nothing: if the user has no permission for XDEL, it
+# fails before anything is added.
 _MOVE = Script("""
 redis.call('XDEL', KEYS[1], '0-1')
 local moved = {}
@@ -92,7 +92,10 @@ class LetterStore(PlainLink):
             begin = f"({found[-1][0].decode()}"
 
     async def find(self, name: str) -> Kept | None:
-        """Return the newest letter with this id or entry id, else the newest one of this event, else None."""
+        """Return the newest letter with this id or entry id.
+
+        If there is none, return the newest letter of the event with this id, or None.
+        """
         of_event: Kept | None = None
         async for page in self.pages(newest=True):
             for kept in page:
@@ -103,11 +106,11 @@ class LetterStore(PlainLink):
         return of_event
 
     async def remove(self, entries: Sequence[str]) -> list[bool]:
-        """Remove letters by entry id; return for each whether it still existed."""
+        """Remove the letters with these entry ids; return for each of them whether it still existed."""
         return [bool(gone) for gone in await self.script(_REMOVE, [self._dead], entries)]
 
     async def replay(self, entries: Sequence[str]) -> list[bool]:
-        """Move letters to the replay stream by entry id; return for each whether it still existed."""
+        """Move the letters with these entry ids to the replay stream; return for each whether it still existed."""
         return [bool(moved) for moved in await self.script(_MOVE, [self._dead, self._replay], entries)]
 
     @property
@@ -148,9 +151,9 @@ def newer(fields: Mapping[bytes, bytes]) -> bool:
 
 
 def unreadable(fields: Mapping[bytes, bytes], letter: DeadLetter) -> bool:
-    """Return whether no router can have written these fields; another program that shares the Redis may have.
+    """Return whether no router can have written these fields; another program that uses the same Redis may have.
 
-    `letter` is the letter that `letter_of` makes of them.
+    `letter` is the result of `letter_of` for these fields.
     """
     if newer(fields):
         return False

@@ -43,14 +43,14 @@ LOG_EVERY = 60.0
 """Seconds between two log lines of one `Tally`."""
 
 EXPIRY_EVERY = 60.0
-"""Seconds between two removals of letters that are too old. A tenth of the age limit, if that is shorter."""
+"""Seconds between two removals of letters that are too old, or a tenth of the age limit if that is shorter."""
 
-# KEYS: the stream, the writer's guard. ARGV: batch number, most letters, longest age in milliseconds, then for each
-# letter the number of its words, its fields and values. The server's clock measures the age, because it made the entry
-# ids. The guard holds the number of the last batch: a batch whose answer was lost is sent again and must not append
-# twice. The SET and the XTRIM before the first XADD fail early if the user may not call them, before anything is
-# appended. The SET comes first: a server that is out of memory refuses a script only at its first write, and it never
-# refuses an XTRIM. A batch without letters writes only if a letter is too old.
+# KEYS: the stream, the writer's guard. ARGV: batch number, largest number of letters, largest age in milliseconds, then
+# for each letter the number of its words, its fields and values. The server's clock measures the age, because it made
+# the entry ids. The guard holds the number of the last batch: a batch whose answer was lost is sent again and must not
+# append twice. The SET and the XTRIM before the first XADD fail before anything is appended if the user has no
+# permission for them. The SET comes first: a server that is out of memory refuses a script only at its first write, and
+# it never refuses an XTRIM. A batch without letters writes only if a letter is too old.
 APPEND = Script("""
 local last, full, old = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+):(%d+):(%d+)$')
 if last and tonumber(last) >= tonumber(ARGV[1]) then return {tonumber(full), tonumber(old)} end
@@ -87,7 +87,7 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 class Tally:
-    """A counter that logs: the first count at once, later counts as sums, at most one line a minute."""
+    """A counter that logs the first count at once, and later counts as sums in at most one line a minute."""
 
     def __init__(self, clock: Clock, message: str) -> None:
         self.count = 0
@@ -113,8 +113,8 @@ class DeadLetterWriter:
     """Appends dead letters to the stream `{prefix}:dead`, which holds the newest `max_events` for `max_age` seconds.
 
     While Redis refuses writes, up to `buffer_bytes` of letters wait in memory; further letters are dropped and counted
-    (reason `outage`). `connect_timeout` limits `start` in seconds (None: no limit); `waiting` gets the reason of each
-    failed try. Raises `ConfigError` for an invalid URL.
+    (reason `outage`). `connect_timeout` limits `start` in seconds (None: no limit); `waiting` is called with the reason
+    for each failed attempt. Raises `ConfigError` for an invalid URL.
     """
 
     def __init__(
@@ -245,8 +245,9 @@ class DeadLetterWriter:
     async def _remove_old(self) -> None:
         """Send a batch without letters, which removes the letters that are too old.
 
-        An outage is not a failure here: no letter waits, and the next call removes the old ones. An error that an operator
-        must remove (a missing permission, for example) is reported now, before the first letter can't be written.
+        An outage is not a failure here: no letter waits, and the next call removes the old ones. An error that an
+        operator must remove (a missing permission, for example) is reported now, not only when a letter can't be
+        written.
         """
         try:
             self._count(await self._outbox.once(self._batch_of([])))

@@ -12,7 +12,7 @@ from router.broker.server.link import Link, Script
 from router.broker.server.repeating import Repeating
 
 EVERY = 1.0
-"""Seconds between two sweeps, if the last one removed all it could."""
+"""Seconds until the next sweep if the last one removed nothing; otherwise it follows at once."""
 
 # KEYS: the replay stream. ARGV: group. Removes the entries that the group has read and that are not pending, at most a
 # thousand per call. Answer: their number.
@@ -39,7 +39,7 @@ return #over
 class ReplaySweep:
     """Removes replayed letters at intervals, from `start` to `close`.
 
-    The sweep logs no failures: the source that reads the same stream does.
+    The sweep logs no failures: the source that reads the same stream logs them.
     """
 
     def __init__(self, server: Server, *, prefix: str) -> None:

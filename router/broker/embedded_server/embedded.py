@@ -5,7 +5,8 @@ survives a router that is killed: the next router finds it by `embedded.json` an
 
 - The server process holds `embedded/server.lock` as long as it lives, because it inherits the open file from the
   router. So two servers never write the same data, even if the router that started one of them was killed.
-- Each router that uses the server holds a shared lock on `embedded/users.lock`. The last router to leave stops it.
+- Each router that uses the server holds a shared lock on `embedded/users.lock`. The last router to leave stops
+  the server.
 
 All calls here block (a start takes about 0.1 s): make them before the event loop runs, or in a thread.
 """
@@ -119,7 +120,8 @@ class Embedded:
     async def supervise(self, every: float = 1.0) -> None:
         """Start the server again whenever it dies, until this coroutine is cancelled.
 
-        `every` is the number of seconds between two checks; failed starts double the pause, up to 30 times its length.
+        `every` is the number of seconds between two checks; each failed start doubles the pause, up to 30 times
+        `every`.
         """
         failures = 0
         while True:

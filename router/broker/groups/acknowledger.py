@@ -137,7 +137,7 @@ class Acknowledger:
                 await self._wait()
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, but not after the end was requested."""
+        """Wait for this number of seconds, or until the end is requested."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._over.wait()
@@ -194,7 +194,10 @@ class Acknowledger:
                 self._acknowledged()
 
     async def _renew(self) -> None:
-        """Renew the entries in flight. Entries that Redis lost, or lists for another router, are delivered nevertheless."""
+        """Renew the entries in flight.
+
+        Entries that Redis has lost, or that are pending for another router by now, are delivered nevertheless.
+        """
         for in_flight in self._all_in_flight:
             now = self._clock.monotonic()
             due = [batch for batch in in_flight.batches if batch.since <= now - self._renew_every / 2]
@@ -224,7 +227,7 @@ class Acknowledger:
         """Renew the entries that Redis lists for this consumer.
 
         Returns the answer of the script `CLAIM`: one byte for each entry (`1`: pending for this router, `0`: not pending,
-        `2`: pending for a different consumer). Returns nothing if the group is lost.
+        `2`: pending for a different consumer). Returns no bytes if the group is lost.
         """
         try:
             return await PendingEntries(self._link, in_flight.names).claim(ids, count=count)

@@ -13,7 +13,7 @@ class Member(Protocol):
 
     @property
     def at_work(self) -> bool:
-        """True while such deliveries are in flight."""
+        """True while deliveries that may crash the process are in flight."""
 
 
 class CrashIsolation:

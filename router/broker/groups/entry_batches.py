@@ -16,7 +16,7 @@ from router.events import RawBatch, text
 from router.wording import counted
 
 REDIS_ID = "redis-id"
-"""The header that holds the bare id of an entry."""
+"""The header that holds the id of an entry, without the key of its stream."""
 
 
 class EntryBatches:

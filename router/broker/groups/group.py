@@ -19,14 +19,14 @@ from router.core.delivery.trimming import GroupState
 
 
 class Refused(Exception):  # noqa: N818  # callers turn it into a ConfigError
-    """Raised if the server's user may not send a command, or the key has another type than a stream."""
+    """Raised if the server's user has no permission for a command, or if the key is not a stream."""
 
     def __init__(self, command: str, key: str, answer: str, kind: str = "stream") -> None:
         super().__init__(f"refuses {command} on the {kind} {key!r}: {answer}")
 
 
 class Group:
-    """The commands about one group and our consumer in it; raises redis-py's errors.
+    """The commands for one consumer group and our consumer in it. Raises redis-py's errors.
 
     Times are those of the server's clock.
     """
@@ -69,7 +69,7 @@ class Group:
             await self._state(stream, made=True)
 
     async def _create(self, stream: Stream, after: str | bytes) -> bool:
-        """Create the group; return False if it exists, because another router was quicker."""
+        """Create the group; return False if it exists already, because another router has created it first."""
         try:
             await self._link.call("XGROUP", "CREATE", stream.key, self._group, after, "MKSTREAM")
         except failures.ResponseError as error:
@@ -103,7 +103,7 @@ class Group:
         return lost
 
     async def _make_anew(self, stream: Stream) -> Loss:
-        """Create a lost group again, so that no entry is lost; return the part that was lost."""
+        """Create a lost group again, so that it misses no entry; return whether the stream was lost too."""
         about, progress = await self._about(stream), stream.progress
         lost = Loss.GROUP
         if about is None or claims.is_new(
@@ -125,11 +125,12 @@ class Group:
 
     @staticmethod
     def _resume(stream: Stream) -> bytes:
-        """Return the id after which a lost group goes on.
+        """Return the id after which a recreated group begins to read.
 
         If we are the only consumer, everything delivered to us is complete or in flight here. Otherwise the entries in
-        flight elsewhere are unknown, so the group goes on at the oldest entry that was pending at the last check, or that
-        we have. A stream of the router's own contains no complete entries.
+        flight elsewhere are unknown, so the group begins at the oldest of two entries: the oldest one pending at the
+        last check, and the oldest one that we have in flight. A stream of the router's own contains no complete
+        entries.
         """
         progress = stream.progress
         if stream.names.own:
@@ -228,7 +229,7 @@ class Group:
         """Return a script whose presence proves that the count of reads was correct since the server's start.
 
         A server has scripts in memory only: neither its files nor its replicas have them. A promoted replica changes its
-        replication id, so a script from an earlier time as a master proves nothing.
+        replication id, so a script from an earlier time, when this server was the master, proves nothing.
         """
         about = await self._link.courtesy("INFO", "replication")
         found = re.search(rb"master_replid:(\w+)", about) if isinstance(about, bytes) else None
@@ -244,7 +245,7 @@ class Group:
 
 @contextlib.contextmanager
 def refusals(stream: Stream, command: str) -> Iterator[None]:
-    """Raise `Refused` for a command that the server's user may not send, or that does not fit the key's type."""
+    """Raise `Refused` for a command that the user has no permission for, or that does not fit the key's type."""
     try:
         yield
     except failures.NoPermissionError as error:

@@ -38,7 +38,7 @@ POLL = 0.05
 
 
 class New(Protocol):
-    """The origin of new entries. An entry that it returns is already pending for this router."""
+    """The origin of new entries. An entry that `read` returns is already pending for this router."""
 
     @property
     def fault(self) -> str | None:
@@ -195,7 +195,10 @@ class GroupReader:
         return self._clock.monotonic() - since < claims.undisputed(self.idle)
 
     def unsure(self, *, lost: bool = False) -> None:
-        """Record that an answer that may have had entries did not arrive. With `lost`, the server said that a group is gone."""
+        """Record that an answer which may have contained entries was lost.
+
+        `lost` is True if the server reported that a group is gone.
+        """
         for stream in self.streams:
             stream.progress.unsure()
             stream.progress.lost |= lost
@@ -262,7 +265,7 @@ class GroupReader:
             self._batches.pass_on(stream, stream.in_flight.fresh(entries), Entries, now)
 
     async def _check(self, stream: Stream) -> None:
-        """Check the progress of a group, and count the entries that it lost unread."""
+        """Check the progress of a group, and count the entries that were trimmed before they were read."""
         self.trimmed.count(stream, await self.group.check_progress(stream), UNREAD)
 
     async def _check_all(self, now: float) -> None:
@@ -285,5 +288,5 @@ class GroupReader:
         if now >= self._next_sweep:
             self._next_sweep = now + self._sweep_every
             for stream in self.streams:
-                with contextlib.suppress(failures.ResponseError):  # optional: the user may not have the right
+                with contextlib.suppress(failures.ResponseError):  # optional: the user may lack the permission
                     await self.group.sweep(stream)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from router.broker.server.link import Script
 
 LAST_ID = "18446744073709551615-18446744073709551614"
-"""An id after which no entry can come, for reads that return nothing. The very last id is not used: the server takes it for `>`."""
+"""An id after which no entry can come, for reads that return nothing. The very last id is not used: the server treats
+it as `>`."""
 
 NOT_PENDING, OF_ANOTHER = b"02"
 """The answers of `CLAIM` for an entry that is pending for no consumer, or for another one."""

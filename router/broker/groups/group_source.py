@@ -39,16 +39,19 @@ class SourceTiming(msgspec.Struct, frozen=True):
     """The timing of a source's connection, in seconds."""
 
     block: float = 0.5
-    """The time that one read waits for entries, which `stop` may take too, unless it hangs up."""
+    """The time that one read waits for entries. `stop` may take as long, unless it closes the connection (`hang_up`)."""
     hang_up: bool = False
-    """Whether `stop` closes the connection of a read under way. An entry read just then waits for the next start."""
+    """Whether `stop` closes the connection of a read under way. An entry that the server delivers just then stays
+    pending until the next start."""
     dead_after: float = SILENCE
-    """A read without an answer for this time means a dead connection. Greater than `block`, for a busy server."""
+    """The time after which a connection whose read has no answer counts as dead. It is longer than `block`, because a
+    busy server may answer late."""
     first_delay: float = 0.1
-    """The first limit of the delay between attempts; it doubles up to `longest_delay`. The delay is a random part of it."""
+    """The upper limit of the first delay between attempts. The limit doubles up to `longest_delay`; each delay is a
+    random part of its limit."""
     longest_delay: float = 2.0
     stable: float = 1.0
-    """After a connection of this duration, the delays begin anew."""
+    """The lifetime of a connection after which the delays begin with the first one again."""
     leave: float = 2.0
     """The time that `stop` waits for the read under way, and `close` for the last acknowledgements."""
 
@@ -56,8 +59,8 @@ class SourceTiming(msgspec.Struct, frozen=True):
 class SourceHost(msgspec.Struct, frozen=True, kw_only=True):
     """The environment of a source: callbacks and objects that it shares with the router.
 
-    `start` tries to connect for `connect_timeout` seconds, or without limit if it is None. It calls `waiting` with the reason
-    after each failed try. `isolation` is shared by all sources and queues of the process.
+    `start` tries to connect for `connect_timeout` seconds, or without limit if it is None. It calls `waiting` with the
+    reason for each failed attempt. `isolation` is shared by all sources and queues of the process.
     """
 
     receiver: Receiver
@@ -110,7 +113,7 @@ class GroupSource:
     read_ahead = NOTHING_AHEAD
     """Pub/sub only: what a group has read is passed on at once."""
     duplicates = 0
-    """An entry has no copies."""
+    """The number of dropped copies: always 0, because an entry has no copies."""
     rights = ""
     """The text about the required rights, for messages about a refused command."""
 
@@ -163,7 +166,7 @@ class GroupSource:
 
     @property
     def in_flight(self) -> int:
-        """Entries that are not complete."""
+        """The number of entries that are not complete."""
         return sum(stream.in_flight.unsettled for stream in self.streams)
 
     def signs(self) -> list[Sign]:
@@ -264,7 +267,7 @@ class GroupSource:
             await _within(stop.wait(), self._backoff.next())
 
     async def _lose(self, error: Exception) -> None:
-        """Note why the source does not read; the loss of a group is logged when the group is restored."""
+        """Record why the source does not read. The loss of a group is logged when the group is restored."""
         said = answers.said(error)
         reason = str(client.explain(error, self._server.shown))
         if isinstance(error, failures.ResponseError) and said.startswith(LOST):
@@ -299,7 +302,7 @@ def logger(name: str, server: Server) -> structlog.stdlib.BoundLogger:
 
 
 async def _within(what: Awaitable[object], seconds: float) -> bool:
-    """Await something; return whether it finished within so many seconds."""
+    """Await `what`; return whether it finished within this number of seconds."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await what

@@ -1,4 +1,4 @@
-"""The streams of a source that reads by a consumer group: entries in flight, room for more, and what was trimmed; floor 4."""
+"""The streams of a source that reads by a consumer group: entries in flight, room for more, trimmed entries; floor 4."""
 
 from __future__ import annotations
 
@@ -87,9 +87,10 @@ class Progress:
         self.state: GroupState | None = None
         """The answer of the server at the last check."""
         self.delivered: int | None = 0
-        """The number of entries delivered to us since then; None if some of them may not have arrived."""
+        """The number of entries delivered to us since the last check; None if some of them may have been lost on the
+        way."""
         self.arrived = 0
-        """The number of entries that arrived since then."""
+        """The number of entries that arrived since the last check."""
         self.witnessed = False
         """True if a script on the server proves that its count is correct, as long as it runs."""
         self.exact = True
@@ -98,14 +99,14 @@ class Progress:
         """True if the server reported a lost group, and no check was made since."""
 
     def arrive(self, entries: list[Entry]) -> None:
-        """Note new entries, one at least."""
+        """Record the arrival of new entries, at least one."""
         self.last = max(self.last, entries[-1][0], key=parse)
         self.arrived += len(entries)
         if self.delivered is not None:
             self.delivered += len(entries)
 
     def unsure(self) -> None:
-        """Record that an answer with entries may be lost, and that the server may be another one now."""
+        """Record that an answer with entries may be lost, and that another server may answer from now on."""
         self.delivered, self.witnessed = None, False
 
     def read_until(self, look: GroupState) -> int | None:
@@ -143,7 +144,7 @@ class Stream:
             return [prefix + one for one in ids]
         return [portable(prefix + one) for one in ids]
 
-    def healed(self, lost: Loss, held: int) -> str:  # noqa: ARG002  # other streams say it
+    def healed(self, lost: Loss, held: int) -> str:  # noqa: ARG002  # for `ListStream`
         """Return the message about the loss of the stream or group. `held` entries were in flight."""
         begins = "at the beginning of the stream" if lost is Loss.STREAM else "at an entry before which nothing is lost"
         return f"{lost} was deleted; the router creates the group again and begins {begins}"
@@ -159,7 +160,8 @@ class Stream:
 class Room:
     """The room for entries that are not read yet: at most `most` are in flight.
 
-    As many complete entries may wait for their acknowledgement. Waits end when `stop` is set.
+    Entries in flight and complete entries that wait to be acknowledged are together at most twice as many. `wait`
+    returns at once if `stop` is set.
     """
 
     def __init__(self, all_in_flight: Sequence[InFlight], most: int, stop: asyncio.Event) -> None:
@@ -197,7 +199,8 @@ class Room:
     async def known(self) -> None:
         """Wait until Redis has reset the delivery count of every entry whose attempt returned.
 
-        Otherwise an entry whose count is not reset yet could be declared poison, although another one crashes the process.
+        Otherwise an entry whose count is not reset yet could be declared poison, although a different entry crashes the
+        process.
         """
         while any(in_flight.unacknowledged or in_flight.returned for in_flight in self._all_in_flight):
             self._changed.clear()
@@ -212,7 +215,7 @@ class TrimmedEntries:
         self._book = book
         self._clock = clock
         self._log = log
-        # By stream and message: the time until which the message is suppressed.
+        # The time until which a message is suppressed, by stream and message.
         self._said: dict[tuple[bytes, str], float] = {}
 
     @property

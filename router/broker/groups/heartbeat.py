@@ -23,10 +23,10 @@ PROCESS = os.urandom(8).hex()
 """A word that is unique to this process."""
 
 LASTS = 60.0
-"""The expiry of the key in seconds, after the process died."""
+"""The expiry of the key in seconds: the key exists no longer than this after the process has died."""
 
 NEVER = 86400.0
-"""Seconds until the next attempt after the server has refused."""
+"""Seconds until the next attempt after the server has refused a command."""
 
 LEAVE_WITHIN = 1.0
 """The maximum number of seconds for removing the key at the end."""
@@ -55,11 +55,11 @@ class Heartbeat:
         self._repeating = Repeating("heartbeat", self._beat, lasts / 3)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the heartbeat."""
         self._repeating.start()
 
     async def close(self) -> None:
-        """End, and remove the key."""
+        """Stop the heartbeat, and remove the key."""
         await self._repeating.close()
         if self._written and self._alone:
             with contextlib.suppress(failures.RedisError, OSError, TimeoutError):

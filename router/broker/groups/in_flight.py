@@ -11,7 +11,7 @@ from router.core.accounts.acks import Ledger
 from router.core.delivery.claims import parse
 
 Entry = tuple[bytes, list[bytes]]
-"""An entry as it stands in a stream: its id; field, value, field, value …"""
+"""An entry as stored in a stream: its id, and its fields and values in turn."""
 
 
 class Names(NamedTuple):
@@ -55,9 +55,10 @@ class InFlight:
         self.predecessors: list[InFlight] = []
         """The entries of the same stream that sources replaced by this one still have in flight."""
         self.orphans: list[bytes] = []
-        """Entries in flight that a group which was created again will not deliver: they are to be made pending in it."""
+        """Entries in flight that the recreated group will not deliver. They must be made pending in that group."""
         self.replayed: bytes | None = None
-        """A group that was created again delivers entries up to this id again, and they may be in flight. None: it does not."""
+        """The last id that the recreated group delivers again, although the entry may be in flight; None if it repeats
+        none."""
         self.possibly_repeated = 0
         """The number of entries that this router completed and that another router may have delivered too."""
         self._may_notify = True
@@ -81,7 +82,7 @@ class InFlight:
 
     @property
     def unacknowledged(self) -> int:
-        """Entries that are complete and not acknowledged."""
+        """The number of entries that are complete and not acknowledged."""
         return len(self.done) + len(self.sent)
 
     def open(self) -> list[bytes]:
@@ -89,7 +90,10 @@ class InFlight:
         return [one for batch in self.batches for one in batch.ids if one]
 
     def all(self) -> set[bytes]:
-        """Return all entries that are not acknowledged, also of replaced sources. Call it when these have stopped reading."""
+        """Return all entries that are not acknowledged, including those of replaced sources.
+
+        Call this method only after the replaced sources have stopped reading.
+        """
         in_flight = {*self.open(), *self.done, *self.sent}
         for predecessor in list(self.predecessors):
             left = {*predecessor.open(), *predecessor.done, *predecessor.sent}
@@ -99,7 +103,7 @@ class InFlight:
         return in_flight
 
     def fresh(self, entries: list[Entry]) -> list[Entry]:
-        """Return the entries without those in flight, which a group that was created again may deliver a second time."""
+        """Return the entries that are not in flight: a recreated group may deliver those in flight a second time."""
         if self.replayed is None:
             return entries
         if parse(entries[-1][0]) >= parse(self.replayed):
@@ -119,7 +123,9 @@ class InFlight:
         self.orphans = []
 
     def resumed(self, begins: bytes, last: bytes) -> None:
-        """Record that the group was created again and delivers the entries after `begins`; older ones in flight are orphans.
+        """Record that the group was created again and delivers the entries after `begins`.
+
+        Entries in flight up to `begins` become orphans.
 
         `last` is the last entry that was delivered to this router.
         """
@@ -129,7 +135,7 @@ class InFlight:
         self.replayed = last if parse(begins) < parse(last) else None
 
     def adopted(self, number: int) -> None:
-        """Record that the first `number` orphans are pending. Acknowledge those again that were completed in the meantime."""
+        """Record that the first `number` orphans are pending. Acknowledge again those that have completed meanwhile."""
         chunk, self.orphans = self.orphans[:number], self.orphans[number:]
         still = {one for in_flight in (self, *self.predecessors) for one in in_flight.open()}
         over = [one for one in chunk if one not in still]
@@ -216,7 +222,7 @@ class Entries:
             self.doubt(position)
 
     def doubt(self, position: int) -> None:
-        """Record that another router may deliver the entry too, or has."""
+        """Record that another router may deliver the entry too, or may have delivered it."""
         self._doubtful = {position} if self._doubtful is None else self._doubtful | {position}
 
     def taken_over(self, position: int) -> None:
@@ -229,7 +235,7 @@ class Entries:
     def marked(self, position: int) -> None:
         """Implements `contracts.Receipt`."""
         in_flight, entry = self._in_flight, self.ids[position]
-        if not entry:  # another router has it, and its mark
+        if not entry:  # another router has the entry, and its mark
             return
         if in_flight is None:
             self._former.stale.append(self._former.mark(entry))

@@ -31,7 +31,7 @@ return pending
 
 
 class PendingEntries:
-    """Commands about the pending entries of one group; raises redis-py's errors."""
+    """The commands for the pending entries of one group. Raises redis-py's errors."""
 
     def __init__(self, link: Link, names: Names) -> None:
         self._link = link
@@ -81,7 +81,7 @@ class PendingEntries:
         return [(entry[0], entry[1]) for entry in found], gone
 
     async def claim(self, ids: Sequence[bytes], *, count: int = -1, idle: float = 0.0, force: bool = False) -> bytes:
-        """Renew the entries that Redis lists as pending for this router; return its answer for each, as `CLAIM` says.
+        """Renew the entries that Redis lists as pending for this router; return the answers of the script `CLAIM`.
 
         `count` sets their delivery count, unless it is -1. `idle` sets their idle time in seconds. With `force`, entries that
         are not pending become pending for this router again.
@@ -105,7 +105,8 @@ class PendingEntries:
     async def abandoned(self, gone: Sequence[Pending], idle: float) -> int:
         """Acknowledge trimmed entries whose consumers were idle for `idle` seconds; return how many were pending.
 
-        A live router can't renew a trimmed entry, so the entry's own idle time proves nothing: the consumer's counts.
+        A live router can't renew a trimmed entry, so the entry's own idle time proves nothing; the idle time of its
+        consumer decides.
         """
         key, group = self._names[:2]
         rows = await self._link.call("XINFO", "CONSUMERS", key, group)

@@ -121,7 +121,8 @@ class Recovery:
     async def _try_alone(self, look: _Look, entry: Pending) -> None:
         """Try one entry while no other suspect is in flight.
 
-        The last count, which would declare it poison, is not reached if another delivery could be the cause.
+        While another delivery could be the cause of a crash, the delivery count is not raised to the limit that makes
+        the entry poison.
         """
         async with self._isolation.entered(self._stop) as alone:
             if not alone:
@@ -136,7 +137,7 @@ class Recovery:
             if entries is not None:
                 self._stuck = not await self._within(entries.tried.wait())
                 if self._stuck:
-                    # The process lives, so the entry is not poison, whatever it waits for.
+                    # The process is still alive, so the entry is not poison, whatever it waits for.
                     look.stream.in_flight.returned += entries.ids
                     look.stream.in_flight.notify()
                 await self._within(self._room.known())

@@ -1,7 +1,7 @@
-"""Adoption of items in flight of the version before 0.1.0, which used lists beside a list; floor 4.
+"""Adoption of items that a version before 0.1.0 had in flight: it kept them in lists beside the source's list; floor 4.
 
-Each router moved items to a list `processing`, and those enqueued in part to `handed`; the items of a router that died were in
-`returned` and `returned-handed`. Remove this module once nobody updates from that version.
+Each router moved items to a list `processing`, and items enqueued in part to a list `handed`; the items of a router
+that died were in `returned` and `returned-handed`. Remove this module once nobody updates from that version.
 """
 
 from __future__ import annotations

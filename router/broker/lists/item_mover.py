@@ -33,9 +33,11 @@ MOST_BYTES = 8 * 1024**2
 
 # Moves items from `landing`, then from the list, into the stream, and reads them as new entries of the group.
 # KEYS: the list, landing, the stream.
-# ARGV: the group; our consumer; the most items; the bytes after which no further item is moved; the field of the item.
-# Items are taken from the right end, where LPUSH leaves the oldest. XADD comes before RPOP, so that an XADD that the server
-# refuses loses no item: scripts are not rolled back. After the group was created again, the read first returns older entries.
+# ARGV: the group; our consumer; the largest number of items; the bytes after which no further item is moved; the field
+# of the item.
+# Items are taken from the right end, where LPUSH leaves the oldest. XADD comes before RPOP, so that an XADD that the
+# server refuses loses no item: scripts are not rolled back. After the group was created again, the read first returns
+# older entries.
 # Answer: the server's error for the list, or ''; 1 if the list may have more items; the entries.
 MOVE = Script(
     """
@@ -89,7 +91,7 @@ return told
 
 
 class _List:
-    """The state of one list while items are waited for."""
+    """The state of one list, for the mover that waits for its items."""
 
     def __init__(self, stream: ListStream, link: Link) -> None:
         self.stream = stream
@@ -126,7 +128,7 @@ class ItemMover:
         self._again = again
         self._now = now
         self._log = log
-        self._alone = len(streams) == 1  # then waiting may block the reader's connection
+        self._alone = len(streams) == 1  # a wait for a single list may block the reader's connection
         self._lists = [_List(each, link if self._alone else Link(server, client.TIMEOUT + BLOCK)) for each in streams]
         self._over = False
         self._woken = asyncio.Event()
@@ -268,7 +270,7 @@ class ItemMover:
             self._note_fault(each, said)
 
     async def _pause(self, seconds: float | None) -> None:
-        """Wait for so many seconds, or until the end is requested."""
+        """Wait for this number of seconds (None: `BLOCK`), or until the end is requested."""
         if not self._over:
             self._woken.clear()
             with contextlib.suppress(TimeoutError):
@@ -276,7 +278,7 @@ class ItemMover:
                     await self._woken.wait()
 
     def _note_fault(self, each: _List, fault: str) -> None:
-        """Remember the server's error for a list, or that there is none; log a change."""
+        """Remember the server's error for a list, empty if there is none; log a change."""
         if fault:
             fault = f"{fault} (the list {each.stream.list!r})"
             each.again_at = self._now() + self._again

@@ -46,11 +46,11 @@ class ListOptions(msgspec.Struct, frozen=True, kw_only=True):
     marks: str | None = None
     """The hash of marks of partly enqueued entries, if the lists are in the router's own Redis; else None."""
     observe: bool = False
-    """True under `deliver: print`: no items are taken."""
+    """True with `deliver: print`: no items are taken."""
 
 
 class ListObserver:
-    """The reader of a list source under `deliver: print`. It does nothing, because an item can't be read without taking it."""
+    """The reader of a list source with `deliver: print`. It does nothing, because reading an item would take it."""
 
     fault = None
 
@@ -59,17 +59,17 @@ class ListObserver:
         self._log = log
 
     async def prepare(self, stream: Stream) -> None:
-        """Leave the list alone."""
+        """Do nothing, so that the list keeps its items."""
         message = "a list is not read: nothing is delivered, so no item is removed from it"
         self._log.info(message, key=stream.channel.decode())
 
     async def run(self, answered: Callable[[], None]) -> None:
-        """Wait for the end."""
+        """Wait until `end` is called."""
         answered()
         await self.stop.wait()
 
     async def end(self) -> None:
-        """End."""
+        """Let `run` return."""
         self.stop.set()
 
 
@@ -110,7 +110,7 @@ class ListSource(GroupSource):
 
 
 def _rights(options: ListOptions) -> str:
-    """Return the command that allows a user all that a source of these lists does."""
+    """Return the ACL command that gives a user all permissions that a source of these lists needs."""
     names = [name for key in options.keys for name in (key, keys.beside(options.prefix, key, ""))]
     globs = [re.sub(r"([*?\[\]\\^])", r"\\\1", name) for name in names]
     patterns = [f"~{glob}{'*' if number % 2 else ''}" for number, glob in enumerate(globs)]

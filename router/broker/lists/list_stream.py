@@ -1,4 +1,4 @@
-"""A list with the stream of its items in flight, and the events made of them; floor 4."""
+"""A list, the stream of its items in flight, and the events made from the items; floor 4."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ PAYLOAD = "payload"
 class ListStream(Stream):
     """The keys of one list of a source: the list, the stream of its items in flight, and the list `landing` between them.
 
-    Both names contain the list and the `prefix`, so all sources and routers that read the list share them. `marks` is the
-    hash of partly enqueued entries, if the list is in the router's own Redis.
+    The names of the other two keys contain the list's key and the `prefix`, so all sources and routers that read the
+    list share them. `marks` is the hash of partly enqueued entries, if the list is in the router's own Redis.
     """
 
     def __init__(self, prefix: str, key: str, consumer: str, marks: str | None = None) -> None:
@@ -36,14 +36,14 @@ class ListStream(Stream):
         self.landing = keys.beside(prefix, key, "landing")
 
     def healed(self, lost: Loss, held: int) -> str:
-        """Log the loss of the stream or group while so many items were in flight, and the consequence."""
+        """Return the message about the loss of the stream or group, and its consequence for `held` items in flight."""
         if lost is Loss.STREAM:
             return f"the items in flight were deleted from Redis: the {counted(held, 'item')} of this router will be delivered, but items of other routers may be lost"
         return "the consumer group of the items in flight was deleted: items that other routers have in flight may be delivered twice"
 
 
 class ItemBatches(EntryBatches):
-    """The batches of items from a list source to its receiver. The id of an entry has the time when its item was taken."""
+    """The batches of items from a list source to its receiver. An entry's id contains the time at which its item was taken."""
 
     def batches(  # the columns of a table
         self,

@@ -12,16 +12,16 @@ from router.errors import DeliveryError, SinkError
 from router.plugin_contracts import RedisClient
 
 KEPT = 30 * 24 * 3600
-"""Seconds for which a message is remembered after it was kept last."""
+"""Seconds for which a message is remembered after it was last stored."""
 
 MOST_MESSAGES = 100_000
 """The largest number of remembered messages of one sink."""
 
 LOOKED_AT = 20
-"""Fields that are checked for their age by each call of `keep`, on a server that has no expiry of fields."""
+"""The number of fields whose age each call of `keep` checks, on a server that can't expire single fields."""
 
 AT_ONCE = 1_000
-"""Fields of one command."""
+"""The largest number of fields in one command."""
 
 WARNED_EVERY = 3600.0
 """The shortest time in seconds between two log lines about messages that can't be forgotten."""
@@ -32,13 +32,15 @@ log = structlog.stdlib.get_logger(__name__)
 class RedisMessageMemory:
     """Implements `plugin_contracts.MessageMemory` by a hash. `now` returns seconds since the epoch.
 
-    A field is the SHA-256 of key and address, and a value the time and the text. Redis from 7.4 and Valkey from 9 drop
-    each field 30 days after it was set. For other servers, every call of `keep` looks at the next few fields and removes
-    the old ones, so that the hash is searched again and again while it is used; 30 days after the last call the whole
-    key expires. If the hash grows beyond its limit, the oldest fields of a random sample are removed.
+    The name of a field is the SHA-256 of key and address; its value holds the time and the text. Redis from 7.4 and
+    Valkey from 9 drop each field 30 days after it was set. For other servers, every call of `keep` looks at the next
+    few fields and removes the old ones, so that all fields are checked in turn while the hash is in use. The whole key
+    expires 30 days after the last call. If the hash grows beyond its limit, the oldest fields of a random sample are
+    removed.
 
-    `keep` fails only if the messages can't be stored. They were sent before, so a server that refuses to remove others, as
-    for a missing right, must not fail their deliveries: that is logged.
+    `keep` fails only if the messages can't be stored. The messages have been sent already, so their deliveries must not
+    fail because a server refuses to remove old messages (for lack of a permission, for example). Such a refusal is
+    logged.
     """
 
     def __init__(self, redis: RedisClient, key: str, now: Callable[[], float]) -> None:
@@ -57,14 +59,14 @@ class RedisMessageMemory:
         return found
 
     async def keep(self, messages: Mapping[tuple[str, str], str]) -> None:
-        """Keep a text for each (key, address). Raises the delivery error if that failed."""
+        """Store a text for each (key, address). Raises a delivery error if the texts can't be stored."""
         begun = int(self._now())
         values = {_field(*each): f"{begun} {text}".encode("utf-8", "surrogatepass") for each, text in messages.items()}
         for part in _parts(list(values)):
             await self._set({field: values[field] for field in part})
 
     async def _set(self, values: Mapping[str, bytes]) -> None:
-        # Kept for this call: the answer to another call may switch it off while this one waits for its own.
+        # A copy for this call: while it waits for its answer, another call may set `_fields_expire` to False.
         by_field = self._fields_expire
         commands: list[tuple[str | bytes | int, ...]] = [
             ("HSET", self._key, *(word for pair in values.items() for word in pair)),
@@ -78,7 +80,7 @@ class RedisMessageMemory:
         if isinstance(stored, Exception):
             raise stored
         if isinstance(last, SinkError) and by_field:
-            self._fields_expire = False  # an unknown command, or one that the user of the URL may not use
+            self._fields_expire = False  # the command is unknown, or the user has no permission
             last = []
         try:
             for answer in (expiry, number, last):
@@ -89,14 +91,14 @@ class RedisMessageMemory:
             self._warn(error)
 
     def _warn(self, error: DeliveryError) -> None:
-        """Log that messages can't be forgotten, at most once an hour, because every message may say so."""
+        """Log that messages can't be forgotten, at most once an hour, because every message may cause it."""
         now = self._now()
         if now - self._warned_at >= WARNED_EVERY:
             self._warned_at = now
             log.warning("old messages of this sink can't be removed from Redis", key=self._key, error=str(error))
 
     async def _remove_old(self, scanned: Sequence[Any], number: int) -> None:
-        """Remove the fields among the `scanned` ones that are too old, and those by which `number` is over the limit."""
+        """Remove expired fields among the `scanned` ones, and old fields if `number`, the size, exceeds the limit."""
         old: list[bytes] = []
         if scanned:
             self._cursor = int(scanned[0])
@@ -121,7 +123,7 @@ class RedisMessageMemory:
 
 
 def _field(key: str, address: str) -> str:
-    """Return the name of the field for a key and an address, which has no NUL."""
+    """Return the name of the field for a key and an address. An address contains no NUL."""
     return hashlib.sha256(f"{key}\0{address}".encode("utf-8", "surrogatepass")).hexdigest()
 
 

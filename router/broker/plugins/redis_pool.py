@@ -37,13 +37,13 @@ class RedisPool:
         self._closed = False
 
     async def call(self, *words: Word) -> Any:
-        """Send one command and return its answer. Raises the error of the delivery."""
+        """Send one command and return its answer. Raises a delivery error."""
         return await self._with_link(lambda link: link.call(*words))
 
     async def pipeline(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         """Send commands together; return for each its answer, or a delivery error.
 
-        Raises the error of the delivery if the server can't be reached.
+        Raises a delivery error if the server can't be reached.
         """
         found: list[Any] = await self._with_link(lambda link: _pipeline(link, commands))
         return [self._failure(each) if isinstance(each, Exception) else each for each in found]

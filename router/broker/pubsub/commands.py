@@ -27,7 +27,7 @@ _ENDS = {SUBSCRIBE: UNSUBSCRIBE, PSUBSCRIBE: PUNSUBSCRIBE}
 
 
 class Commands:
-    """The commands of one connection, sent by `write`, and which of them the server has confirmed or refused.
+    """The commands of one connection, sent by `write`, and the server's confirmations and refusals.
 
     `abort` ends the connection; `proven` is called when a PING for proof is answered.
     """
@@ -71,10 +71,11 @@ class Commands:
         self._write(b"".join(map(_pack, commands)))
 
     def switch(self, subscriptions: Subscriptions) -> None:
-        """Put other subscriptions into force, and unsubscribe from all that they lack. Additions must be confirmed.
+        """Put other subscriptions into force, and unsubscribe from those that they do not contain.
 
-        The switch happens at the answer to a PING. All copies of a published event are on one side of that answer, so
-        the event is neither missed nor received twice.
+        The server must have confirmed added subscriptions before. The switch happens at the answer to a PING. All
+        copies of a published event arrive either before or after that answer, so the event is neither missed nor
+        received twice.
         """
         unwanted = [wanted for wanted in self.subscriptions.wanted if wanted not in subscriptions.wanted]
         self._next.append(subscriptions)
@@ -88,7 +89,7 @@ class Commands:
         self._write(b"PING\r\n")
 
     def doubt(self) -> None:
-        """Let no PING sent before now count as proof."""
+        """Accept no answer to an earlier PING as proof."""
         self._expected = deque(PINGED if asked is PROOF else asked for asked in self._expected)
 
     def leave(self) -> asyncio.Future[None]:
@@ -99,7 +100,7 @@ class Commands:
         return self._left
 
     def answered_by(self, reply: Any) -> None:
-        """Handle the next answer of the server. Raises `ValueError` if no command has this answer."""
+        """Handle the next answer of the server. Raises `ValueError` if no command expects this answer."""
         kind = reply[0] if isinstance(reply, list) else bytes(reply).lower()
         if self._left is not None:
             self._answer_while_leaving(self._left, kind, reply)

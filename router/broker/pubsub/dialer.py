@@ -20,7 +20,7 @@ OVERTAKE_AFTER = 1.0
 class Dialer:
     """Calls `open_one` until one call succeeds.
 
-    Each failure is passed to `failed`, which may raise to end the tries.
+    Each failure is passed to `failed`, which may raise an exception to end the attempts.
     """
 
     def __init__(

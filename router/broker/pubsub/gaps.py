@@ -14,7 +14,7 @@ class Gaps:
         self.count = 0
         """The number of times the subscription was lost."""
         self.seconds = 0.0
-        """The seconds without the subscription, in all gaps that have ended."""
+        """The total length in seconds of all gaps that have ended."""
         self._clock = clock
         self._log = log
         self._began: float | None = None

@@ -64,7 +64,7 @@ class Messages:
                     append(payload)
                     continue
                 if kind == MESSAGE:
-                    if name not in subscriptions.names:  # during a switch: its name is new, or about to be unsubscribed
+                    if name not in subscriptions.names:  # during a switch: the name is new, or about to be unsubscribed
                         subscriptions.duplicates += 1
                         continue
                     batches.append(RawBatch(name, None, run := [payload]))

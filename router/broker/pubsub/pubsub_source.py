@@ -45,15 +45,15 @@ class Timing(msgspec.Struct, frozen=True):
     dead_after: float = SILENCE
     """The time without a byte after which a connection is dead."""
     first_delay: float = 0.1
-    """The first bound of the delay between tries.
+    """The upper limit of the first delay between attempts.
 
-    It doubles up to `longest_delay`; the delay is a random share of it.
+    The limit doubles up to `longest_delay`; each delay is a random part of its limit.
     """
     longest_delay: float = 2.0
     open: float = TIMEOUT
-    """The time allowed for one try to connect."""
+    """The time allowed for one attempt to connect."""
     stable: float = 1.0
-    """The lifetime from which on a subscription resets the delays."""
+    """The lifetime of a subscription after which the delays begin with the first one again."""
     leave: float = 2.0
     """The time that `stop` waits for messages sent before the server unsubscribed us."""
 
@@ -125,7 +125,7 @@ class PubSubSource:
 
     @property
     def gap_seconds(self) -> float:
-        """The seconds without the subscription, in all gaps that have ended."""
+        """The total length in seconds of all gaps that have ended."""
         return self._gaps.seconds
 
     @property
@@ -330,7 +330,7 @@ class PubSubSource:
                 self._assess()
 
     async def _open(self) -> Subscriber:
-        """Connect and log in, with one try."""
+        """Connect and log in, in one attempt."""
         async with asyncio.timeout(self._timing.open):
             connection = await dial(self._server)
         try:
@@ -340,7 +340,7 @@ class PubSubSource:
             raise
 
     def _failed(self, error: BaseException) -> None:
-        """Note why a try failed. During `start`, raise a failure that an operator must remove."""
+        """Record why an attempt failed. During `start`, raise a failure that an operator must remove."""
         failure = client.explain(error, self.address)
         if isinstance(failure, ConfigError) and not self._started:
             raise failure
@@ -350,7 +350,7 @@ class PubSubSource:
             self._waiting(self.reason)
 
     def _log_crash(self, subscriber: Subscriber) -> None:
-        """Log an exception of the receiver. The source reconnects: its fault must not end the other sources."""
+        """Log an exception of the receiver. The source reconnects, because a fault here must not end the other sources."""
         if subscriber.crash is not None:
             message = (
                 "received events could not be processed, which is a fault of the router; the source subscribes again"

@@ -23,7 +23,7 @@ from router.contracts import Clock
 from router.events import RawBatch
 
 MOMENT = 0.01
-"""Seconds between two checks of a connection, at least."""
+"""The minimum number of seconds between two checks of a connection."""
 
 ROUNDED = 0.001
 """Seconds by which a timer of uvloop may fire too early, because it counts in milliseconds."""
@@ -72,8 +72,8 @@ class Subscriber(asyncio.BufferedProtocol):
     def complete_until(self) -> float:
         """The time (`clock.monotonic`) up to which all published events were received, if the connection ends now.
 
-        Bytes read after a silence may have waited in the socket while this process was suspended. They do not prove
-        when they were sent, nor that the server has dropped no later ones.
+        Bytes read after a silence may have waited in the socket while this process was suspended. They prove neither
+        when they were sent nor that the server has dropped no later messages.
         """
         return self.last_byte if self.unproven_since is None else self.unproven_since
 

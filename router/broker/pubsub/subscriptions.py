@@ -8,7 +8,7 @@ from router.core.accounts.books import LONGEST_CHANNEL
 from router.core.matching import ChannelIndex, literal_prefix
 
 REMEMBERED = 10_000
-"""The number of channels whose winner is cached."""
+"""The largest number of channels whose winner is cached."""
 
 SUBSCRIBE, PSUBSCRIBE = b"subscribe", b"psubscribe"
 
@@ -61,7 +61,7 @@ class Subscriptions:
 
 
 def _unrivalled(names: Iterable[bytes], globs: Sequence[str]) -> frozenset[bytes]:
-    """Return the globs whose literal prefix rules out a match shared with a name or an earlier glob."""
+    """Return the globs whose literal prefix shows that no name or earlier glob matches the same channel."""
     found: list[bytes] = []
     before: list[bytes] = []
     for glob in globs:

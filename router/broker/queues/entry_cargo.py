@@ -81,7 +81,7 @@ class EntryCargo:
         return framed(self._frame, self._inboxes, words)
 
     def _removal(self, event: Event, deliveries: int) -> tuple[Word, ...]:
-        """Return the script's instruction for the entry itself. Add to `_ends` the call that then informs its receipt."""
+        """Return the script's instruction for the entry itself. Add the call that informs its receipt afterwards to `_ends`."""
         receipt: Receipt = event._receipt
         position = event._position
         removal = receipt.removal(position, whole=receipt.open(position) == deliveries)

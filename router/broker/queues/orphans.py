@@ -20,7 +20,7 @@ from router.wording import counted
 log = structlog.stdlib.get_logger(__name__)
 
 EVERY = 60.0
-"""Seconds between two scans of the database, at least."""
+"""The minimum number of seconds between two scans of the database."""
 
 PAUSE = 0.005
 """Seconds between two commands of a scan, each over a thousand keys, so that other clients get their turn."""

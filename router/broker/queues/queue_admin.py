@@ -152,7 +152,7 @@ class QueueAdmin(PlainLink):
         return sorted(name for name in found if re.fullmatch(NAME, name))
 
     async def waiting(self, names: Iterable[str] | None = None) -> Mapping[str, int]:
-        """Return the number of deliveries in each queue that is not empty, with those in flight.
+        """Return the number of deliveries in each queue that is not empty, including those in flight.
 
         `names` are the sinks in question; None means all that have a queue.
         """
@@ -188,7 +188,7 @@ class QueueAdmin(PlainLink):
 
         Stops at the first delivery that exceeds `bounds`, the limits of the other queue, and after `limit` deliveries.
         `overriding` are the routes that override options of the other sink. Deliveries that arrive during the move may
-        stay.
+        be left behind.
         """
         reader = Reader(to)
         run = os.urandom(8).hex()
@@ -226,7 +226,7 @@ class QueueAdmin(PlainLink):
         """Turn the waiting deliveries of a sink into dead letters, all with the same reason.
 
         Stops when the stream of dead letters holds `most`, and after `limit` deliveries. Deliveries that arrive in the
-        meantime may stay.
+        meantime may be left behind.
         """
         reader = Reader(name)
         names = [*self._keys(name), keys.dead(self._prefix)]
@@ -245,7 +245,7 @@ class QueueAdmin(PlainLink):
         await self._work_through(name, act, limit, progress)
 
     async def _work_through(self, name: str, act: _Act, limit: int | None, progress: Progress) -> None:
-        """Call `act` with batches of the waiting deliveries, until the destination is full or `limit` were moved."""
+        """Pass batches of the waiting deliveries to `act` until the destination is full or `limit` deliveries are moved."""
         taken = 0
         async for place, page in self._pages(name):
             left = page

@@ -4,7 +4,8 @@ Each script removes a delivery, adds it at its destination and updates the books
 neither duplicates nor loses a delivery. Items that are gone are skipped, so the scripts are idempotent. Entries in
 flight at a live router are not touched.
 
-ARGV of the scripts that move: the group, the idle time (ms) after which an entry may be taken, then as described there.
+ARGV of the scripts that move: the group, the idle time (ms) after which an entry may be taken, then the arguments
+described at each script.
 Answer: the result for each item, in order, up to the first without room: 1 moved, 0 gone, 2 in flight, 3 no room.
 """
 
@@ -68,9 +69,10 @@ local function remove(item)
 end
 """
 
-# The scripts read all keys before their first write, so that a key of a wrong type fails the script as a whole. The
-# first writes change nothing: they fail early if the user may not call these commands. A full Redis still allows moves,
-# which need no additional memory: after a first write that is a removal, a script may add.
+# The scripts read all keys before their first write, so that a key of a wrong type makes the whole script fail. The
+# first writes change nothing: they fail early if the user has no permission for these commands. Moves work even if
+# Redis is out of memory, because they need no additional memory: a script whose first write is a removal is allowed to
+# add afterwards.
 _TRY = """
 redis.call('XDEL', KEYS[1], '0-1')
 redis.call('ZREM', KEYS[2], '')

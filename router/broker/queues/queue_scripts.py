@@ -1,9 +1,9 @@
 """The Lua scripts of the Redis queues. Each changes a queue and its books in one step and is idempotent; floor 4.
 
-A delivery waits as an entry of the sink's stream, or until it is due as a member of its sorted set. The books count it
-as accepted, and under its outcome when it leaves both. So the number of pending deliveries in the books is always the total size
-of the stream and the sorted set; a difference means that another program removed or added entries. The field `d` of an entry is
-the record.
+A delivery waits as an entry of the sink's stream. A delayed delivery is a member of the sink's sorted set until it is
+due. The books count each delivery as accepted, and under its outcome when it leaves both. So the number of pending
+deliveries in the books is always the total size of the stream and the sorted set; a difference means that another
+program removed or added entries. The field `d` of an entry is the record.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ return told
 # KEYS: the guard; stream, sorted set and books of each queue; the hash of marks. ARGV: the batch number; for each queue
 # its limits in events and bytes, 1 (unused here), the drops by outage that are not in the books yet; then for each
 # queue the number of its records, and the records. The scripts read all keys before the first write, so that a key of a
-# wrong type fails the script as a whole. The SET is the first write, because a server that is out of memory refuses a
+# wrong type makes the whole script fail. The SET is the first write, because a server that is out of memory refuses a
 # script only at its first write. Answer: for each queue the number of records appended, in order. The rest had no room.
 APPEND = Script(
     _GUARD

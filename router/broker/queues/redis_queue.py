@@ -38,8 +38,8 @@ _TASKS = ("read", "settle", "keep")
 class RedisQueue:
     """Implements `contracts.Queue` in Redis for the deliveries of one sink.
 
-    `inbox` enqueues new deliveries. `give_up` turns a delivery into a dead letter, and settles it when that is written.
-    `book` counts the deliveries of this router alone; the book over all routers is in Redis.
+    `inbox` enqueues new deliveries. `give_up` turns a delivery into a dead letter, and settles it when the letter is
+    written. `book` counts the deliveries of this router alone; the book over all routers is in Redis.
     """
 
     durable = True
@@ -86,7 +86,7 @@ class RedisQueue:
 
     @property
     def held(self) -> int:
-        """The deliveries in the queue at the last `refresh`, with those in flight at any router."""
+        """The number of deliveries in the queue at the last `refresh`, including those in flight at any router."""
         return self.books.held
 
     @property
@@ -98,12 +98,12 @@ class RedisQueue:
 
     @property
     def events(self) -> int:
-        """The deliveries that are not settled. During a shutdown only those in flight: the others stay in Redis."""
+        """The number of unsettled deliveries; during a shutdown only of those in flight, because the others stay in Redis."""
         return self._inbox.waiting + (self.in_flight.open if self._context.ending.begun else self.held)
 
     @property
     def delayed(self) -> int:
-        """The deliveries among `events` that wait for their next attempt."""
+        """The number of deliveries among `events` that wait for their next attempt."""
         return 0 if self._context.ending.begun else self.books.delayed
 
     def due_in(self) -> float | None:
@@ -141,7 +141,7 @@ class RedisQueue:
     def may_wait(self, event: Event) -> bool:
         """Return whether a delivery may stay in flight for long.
 
-        One that must be alone may not: all others wait for it.
+        A delivery that must be alone in flight may not, because all others wait for it.
         """
         return self.in_flight.may_wait(entry_of(event))
 

@@ -61,10 +61,10 @@ class Server(msgspec.Struct, frozen=True):
 
 
 def server(url: str, *, client_name: str = "event-router", database: bool = True) -> Server:
-    """Return the server that a `redis://`, `rediss://` or `unix://` URL names, with every option checked.
+    """Check a `redis://`, `rediss://` or `unix://` URL with all its options; return the server that it names.
 
-    `client_name` is our name in `CLIENT LIST`. `database` False ignores the database number: pub/sub has none.
-    Raises `ConfigError`; the text never holds a credential.
+    `client_name` is our name in `CLIENT LIST`. If `database` is False, the database number is ignored, because pub/sub
+    has none. Raises `ConfigError`; the text never holds a credential.
     """
     address = shown(url)
     options: dict[str, Any] = {**_parsed(url, address)}
@@ -107,9 +107,9 @@ def explain(error: BaseException, address: str) -> RouterError:
 
 
 def unexpected(error: BaseException) -> BaseException | None:
-    """Return the error if it is a fault of the router: none of redis-py, the network, or `RouterError`.
+    """Return the error if it is a fault of the router, else None.
 
-    Else return None.
+    Errors of redis-py and of the network, and every `RouterError`, are not faults of the router.
     """
     return None if isinstance(error, failures.RedisError | OSError | TimeoutError | RouterError) else error
 
@@ -166,7 +166,7 @@ def _keepalive() -> dict[int, int]:
     """Return the TCP options that detect a dead peer.
 
     Keepalive covers an idle connection; a limit on unacknowledged bytes covers a busy one. Linux has all of these
-    options, other systems have some.
+    options, other systems have only some of them.
     """
     wanted = {
         "TCP_KEEPIDLE": 5,
@@ -230,7 +230,7 @@ class Backoff:
         self._first = first
         self._longest = longest
         self.tries = 0
-        """Delays given since the last `reset`."""
+        """The number of delays returned since the last `reset`."""
 
     def next(self) -> float:
         """Return the seconds until the next try: a random share of a bound that doubles each time."""

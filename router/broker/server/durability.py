@@ -23,7 +23,7 @@ class Durability:
         self.warnings: tuple[str, ...] = ()
         """The settings that endanger the queues, as of the last answer."""
         self.power_cut: tuple[str, ...] = ()
-        """The losses that a power cut may cause, where the server shows the settings in question."""
+        """The losses that a power cut may cause, if the server shows the settings on which that depends."""
         self._config_allowed = True
         self._link = Link(server)
         self._repeating = Repeating("durability", self._ask, every)  # without Health: the queues report outages

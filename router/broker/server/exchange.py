@@ -26,8 +26,8 @@ _MORE = object()  # the parser's result if the answer is not complete yet
 class Exchange(asyncio.Protocol):
     """An open connection. Call `ask` again only when the answers to the last call have come.
 
-    The caller closes the connection after any error of `ask`: an answer may still come, and would be taken for that of
-    the next command. Raises redis-py's `ConnectionError` if the connection has ended already.
+    The caller closes the connection after any error of `ask`: an answer may still come, and would be taken for the
+    answer to the next command. Raises redis-py's `ConnectionError` if the connection has ended already.
     """
 
     def __init__(self, connection: AbstractConnection) -> None:
@@ -40,9 +40,9 @@ class Exchange(asyncio.Protocol):
         )
         self._failure: BaseException | None = None
         self._texts = False  # whether the parser decodes strings
-        self._answer: asyncio.Future[list[Any]] | None = None  # set while an answer is waited for
+        self._answer: asyncio.Future[list[Any]] | None = None  # set while a call of `ask` waits for its answers
         self._found: list[Any] = []
-        self._number = 0  # of answers to wait for
+        self._number = 0  # the number of answers to wait for
         self._due = 0.0
         self._late: Exception | None = None  # the error for an answer that does not come in time
         self._timer: asyncio.TimerHandle | None = None
@@ -78,7 +78,7 @@ class Exchange(asyncio.Protocol):
             self._transport.write(data)
         except RuntimeError:
             self._answer = None
-            with client.broken():  # entered after the error, because most writes have none
+            with client.broken():  # entered only after an error, because most writes raise none
                 raise
 
     def hurry(self, seconds: float, late: Exception) -> None:
@@ -105,7 +105,7 @@ class Exchange(asyncio.Protocol):
             self._timer = None
 
     def _fail(self, failure: BaseException) -> None:
-        """Note why the connection is of no use any more; let the current call of `ask` fail with it."""
+        """Record why the connection can no longer be used; let the current call of `ask` fail with this error."""
         if self._failure is None:
             self._failure = failure
         answer = self._answer
@@ -114,7 +114,7 @@ class Exchange(asyncio.Protocol):
 
     @property
     def _asking(self) -> bool:
-        """True while an answer is waited for."""
+        """True while a call of `ask` waits for its answers."""
         return self._answer is not None and not self._answer.done()
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The health of one component that uses Redis: why it can't, when an outage begins and ends, when to retry; floor 4."""
+"""The health of one component that uses Redis: why it can't be used, when outages begin and end, when to retry; floor 4."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Health:
         return next((task.reason for task in reversed(self._failing.values()) if task.reason is not None), None)
 
     def failed(self, error: BaseException | str, task: str = "", **fields: object) -> float:
-        """Note a failed attempt of a task; return the seconds to wait before the next attempt.
+        """Record a failed attempt of a task; return the seconds to wait before the next attempt.
 
         A connection that ended does not prove an outage: the server may have closed an idle one. The first such failure
         returns 0 and sets no reason. It counts only if the next attempt fails too.

@@ -41,7 +41,7 @@ def books(prefix: str, sink: str) -> str:
 
 
 def thread(prefix: str, sink: str) -> str:
-    """Return the key of the messages that a sink remembers, to send later ones as answers or in their place."""
+    """Return the key of the messages that a sink remembers, so that later messages can answer or replace them."""
     return f"{{{prefix}}}:thread:{sink}"
 
 

@@ -39,9 +39,9 @@ class Script:
 
 
 class Turn:
-    """A fair lock that knows since when it is held; an async context manager.
+    """A fair lock, as an async context manager, that records the time since when it is held.
 
-    `asyncio.Lock` costs five calls where this lock costs two, which counts for a lock around each command.
+    `asyncio.Lock` costs five calls where this lock costs two, which matters because every command acquires it.
     """
 
     def __init__(self) -> None:
@@ -195,7 +195,7 @@ class Link:
             return found, mark
 
     async def _check_mark(self, found: Any) -> None:
-        """Close the connection and raise redis-py's `ConnectionError`, unless the answer is that of the last ECHO."""
+        """Close the connection and raise redis-py's `ConnectionError`, unless `found` is the answer to the last ECHO."""
         if found != b"%d" % self._marks:
             await self.close()
             raise failures.ConnectionError(UNASKED)
@@ -223,7 +223,7 @@ class Link:
     async def close(self) -> None:
         """Close the connection.
 
-        A command that waits for its answer fails; the next command opens another connection.
+        A command that waits for its answer fails. The next command opens another connection.
         """
         exchange, self._exchange = self._exchange, None
         if exchange is not None:

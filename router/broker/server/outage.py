@@ -13,8 +13,8 @@ KINDS = 10
 class Outage:
     """An outage, judged by the attempts of tasks. It is over when each task that failed has had an answer from Redis.
 
-    A component may use Redis in several tasks (`who`), and Redis may allow the command of one and refuse that of
-    another. Only an answer ends the failure of a task; another try does not.
+    A component may use Redis in several tasks (`who`), and Redis may accept the commands of one task and refuse those
+    of another. Only an answer ends the failure of a task; a new attempt does not.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -29,7 +29,7 @@ class Outage:
         return next(reversed(self._failing.values()), None)
 
     def failed(self, reason: str, who: Hashable = "", *, ended: bool = False) -> bool:
-        """Note a failed attempt; return whether to log it: as the first of the outage, or for a new reason.
+        """Record a failed attempt; return whether to log it: as the first of the outage, or for a new reason.
 
         `ended` means that a connection ended, which does not prove an outage: log it only if the next attempt fails
         too.
@@ -45,7 +45,7 @@ class Outage:
         return True
 
     def succeeded(self, who: Hashable = "") -> float | None:
-        """Note an answer; return the length of the outage in seconds if this ends a logged outage, else None."""
+        """Record an answer; return the length of the outage in seconds if this ends a logged outage, else None."""
         if self._failing.pop(who, None) is None or self._failing or not self._logged:
             return None
         return self._clock.monotonic() - self._since

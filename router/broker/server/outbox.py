@@ -19,7 +19,7 @@ from router.broker.server.link import COMMAND, Link, Script, Turn, Word, cancell
 from router.contracts import Sign
 
 HURRIED = 0.1
-"""Seconds between two attempts, at most, while the outbox is drained."""
+"""The maximum number of seconds between two attempts while the outbox is drained."""
 
 
 class Batch(NamedTuple):
@@ -75,7 +75,10 @@ class Outbox:
         self._wake.set()
 
     async def once(self, batch: Batch) -> Any:
-        """Send a batch that may be lost, without retries, and return the answer. Raises the errors of `Link`."""
+        """Send a batch once, without retries, and return the answer.
+
+        After an error the batch may be lost. Raises the errors of `Link`.
+        """
         async with self._turn:
             return await self.link.script(self._script, batch.keys, (self._next_number(), *batch.words))
 

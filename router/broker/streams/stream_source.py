@@ -21,11 +21,11 @@ class StreamOptions(Membership, frozen=True, kw_only=True):
     payload_field: str = "payload"
     """The field that becomes the payload; the others become headers."""
     observe: bool = False
-    """True: read only new entries, without a group, and acknowledge nothing."""
+    """True if the source reads only new entries, without a group, and acknowledges nothing."""
 
 
 class StreamObserver:
-    """The reader of a stream source under `deliver: print`. A read returns at most `most` entries and waits for `block` seconds."""
+    """The reader of a stream source with `deliver: print`. A read returns at most `most` entries and waits `block` seconds."""
 
     fault = None
 

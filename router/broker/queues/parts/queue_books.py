@@ -30,9 +30,9 @@ class QueueBooks:
         self.shared = SinkBook(dropped_by_channel=own.dropped_by_channel)
         """The book of the sink over all routers, as of the last answer."""
         self.held = 0
-        """The deliveries in the queue at the last answer, with those in flight."""
+        """The number of deliveries in the queue at the last answer, including those in flight."""
         self.delayed = 0
-        """The delayed deliveries in the queue at the last answer; they count in `held` too."""
+        """The number of delayed deliveries in the queue at the last answer; `held` includes them."""
         self.due: float | None = None
         """The time (monotonic seconds) at which the next delayed delivery is due; None if none waits."""
         self.more = False
@@ -44,7 +44,7 @@ class QueueBooks:
         self._link = link
         self._own = own
         self._epoch = ""
-        self._next_epoch = _new_epoch()  # for books that have none
+        self._next_epoch = _new_epoch()  # an epoch for books that have none
         self._counters: dict[str, int] = {}
         self._read: list[bytes] = []  # the books as Redis last gave them
 

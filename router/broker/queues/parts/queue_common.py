@@ -33,14 +33,14 @@ MOVES = 100
 
 
 class Timing(msgspec.Struct, frozen=True):
-    """The times of a Redis queue, in seconds. Tests use shorter ones."""
+    """The times of a Redis queue, in seconds. Tests use shorter times."""
 
     block: float = 10.0
     """The time that a read waits for entries. `CLIENT UNBLOCK` ends a read earlier if necessary."""
     unblock: float = 0.5
     """The time after `CLIENT UNBLOCK`, which the server may refuse, until a blocking read is cut off."""
     tick: float = 1.0
-    """The age of the books, and the delay of a peer's retry, at most."""
+    """The maximum age of the books, and the maximum delay until a peer's retry is noticed."""
     claim: float = 5.0
     """The time between two checks for entries of dead peers."""
     linger: float = 1.0

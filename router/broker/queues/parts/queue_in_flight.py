@@ -73,7 +73,7 @@ class Ready:
     def taken(self, number: int) -> None:
         """Record that a worker has taken `number` deliveries. The reader reads again when half of them are taken.
 
-        Reading one for each that is taken would cost a round trip for each.
+        Reading a single delivery for each one that is taken would cost a round trip per delivery.
         """
         self.number -= number
         if 2 * self.number <= self.hold:
@@ -186,7 +186,7 @@ class QueueInFlight:
             self._quiet.set()
 
     def stir(self) -> None:
-        """End a call of `change`."""
+        """Let a waiting call of `change` return."""
         self._quiet.set()
 
     async def change(self, most: float | None = None) -> None:

@@ -45,7 +45,7 @@ class Admission:
     def admit(self, entries: Iterable[tuple[bytes, bytes]], count: int | None = None) -> None:
         """Decode entries, given as (id, record), and offer them.
 
-        `count` is set for one that must be alone in flight.
+        `count` is set for an entry that must be alone in flight: its delivery count.
         """
         events: list[Event] = []
         append, read, held = events.append, self.reader.read, self._in_flight.held
@@ -170,7 +170,7 @@ class QueueRecovery:
         """Take the first ready delivery, a suspected crasher that must be alone; return None if a peer has claimed it.
 
         Its count is raised before the attempt, because the attempt may kill the process. The last count, which makes it
-        poison, is written only if nothing else is in flight: else another delivery may be the cause.
+        poison, is written only if nothing else is in flight: otherwise another delivery may be the cause.
         """
         in_flight = self._in_flight
         bundle = in_flight.ready.lift()
@@ -249,7 +249,7 @@ class QueueReader:
                     self._id = await self._reading.courtesy("CLIENT", "ID") or 0
                     grouped = True
                 if own:
-                    # If nothing was found, nothing was written, and a write may still fail: that is not a success yet.
+                    # If no entry was found, nothing was written. A write may still fail, so this is not a success yet.
                     own = answered = await self.recovery.recover(own=True)
                 elif self._abandoned and not context.ending.begun:
                     self._abandoned = answered = await self.recovery.recover(own=False)

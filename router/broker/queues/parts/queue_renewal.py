@@ -131,7 +131,7 @@ class QueueRenewal:
         """Reset the idle time of the entries in flight; forget ready entries that a peer has claimed or settled.
 
         An entry that is no longer pending was settled by a peer, unless deliveries vanished from Redis (`losses`
-        changed). In that case a missing entry is delivered from here all the same.
+        changed). In that case this router still delivers the missing entry.
         """
         began, losses, in_flight = self._context.clock.monotonic(), self._books.losses, self._in_flight
         states: dict[bytes, int] = {}

@@ -47,7 +47,8 @@ class Member(Protocol):
 
 
 Asked = dict[Member, list[asyncio.Future[None]]]
-"""The queues with a request to send, each with the callers of `ask` that wait for the answer; a round has none."""
+"""The queues with a request to send, each with the callers of `ask` that wait for its answer (none for a request of a
+round)."""
 
 
 class QueueRounds:

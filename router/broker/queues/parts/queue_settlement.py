@@ -17,7 +17,7 @@ from router.errors import Reason
 from router.events import Event, Outcome
 
 PAUSE = 0.005
-"""Seconds between two reports to Redis, at least. A report costs about the same for one outcome as for ten."""
+"""The minimum number of seconds between two reports to Redis. A report costs about the same for one outcome as for ten."""
 
 
 class _Part(msgspec.Struct, eq=False):
@@ -27,7 +27,7 @@ class _Part(msgspec.Struct, eq=False):
 
 
 class _Split(msgspec.Struct, eq=False):
-    """An entry whose delivery was split: how many parts are open, and the outcomes of the others."""
+    """An entry whose delivery was split: the number of open parts, and the outcomes of the other parts."""
 
     entry: bytes
     size: int
