@@ -269,7 +269,7 @@ class Source(Protocol):
 
     @property
     def read_ahead(self) -> ReadAheadFigures:
-        """How much was read and is not processed yet; all 0 except for pub/sub."""
+        """The figures of what was read and is not processed yet; all 0 except for pub/sub."""
 
     @property
     def in_flight(self) -> int:
