@@ -36,6 +36,10 @@ def leaves(event, options):
     raise SystemExit(3)
 
 
+def finds(event, options):
+    next(line for line in [] if line)
+
+
 class Batch(Sink):
     def __init__(self, options):
         pass
@@ -60,7 +64,7 @@ async def tells(event, options):
 
 @hookimpl
 def register_sinks(register):
-    for sink in (coroutine, function, leaves, Batch, library, tells):
+    for sink in (coroutine, function, leaves, finds, Batch, library, tells):
         register(sink.__name__, sink, options=Options)
     register("process", function, options=Options, execution="process")
 """
@@ -72,6 +76,7 @@ FAULTS = {
     "process": DEEPER,
     "Batch": DEEPER,
     "leaves": ("RuntimeError: SystemExit: 3", LINES["raise SystemExit(3)"]),
+    "finds": ("RuntimeError: StopIteration (", LINES["next(line for line in [] if line)"]),
     "library": ("JSONDecodeError: Expecting property name", LINES['json.loads("{")']),
     "tells": (
         "ValueError: the token is ***x",

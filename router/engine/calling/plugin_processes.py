@@ -169,7 +169,7 @@ def _failure(error: Exception) -> _Failure:
     kind = next((known for known in _ERRORS.values() if isinstance(error, known)), None)
     if kind is None:
         more = {"place": accidents.place_of(error), "trace": accidents.trace_of(error) or ""}
-        return _ACCIDENT, f"{type(error).__name__}: {text_of(error)}", more
+        return _ACCIDENT, accidents.described(error)[0], more
     return kind.__name__, text_of(error), {n: getattr(error, n) for n in ("retry_after", "scope") if hasattr(error, n)}
 
 

@@ -81,10 +81,11 @@ class _Job:
     def _complete(self, result: Any, error: BaseException | None) -> None:
         if self.future.done():
             return
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and not isinstance(error, StopIteration):  # a future refuses `StopIteration`
             self.future.set_exception(error)
         elif error is not None:
-            told = RuntimeError(f"{type(error).__name__}: {text_of(error)}")
+            text = text_of(error)
+            told = RuntimeError(f"{type(error).__name__}: {text}" if text else type(error).__name__)
             told.__cause__ = error
             self.future.set_exception(told)
         else:
