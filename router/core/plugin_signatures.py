@@ -1,4 +1,4 @@
-"""The check of the parameters of registered sinks and lookups, so that a wrong signature is refused at load; pure."""
+"""The check of the functions of registered sinks and lookups, so that what the host can't call is refused at load; pure."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def takes_context(function: Callable[..., Any]) -> bool:
 
 
 def wrong_parameters(sink: Callable[..., Any], *, in_process: bool) -> str | None:
-    """Return the fault in the parameters of a sink with its correction; None if the host can call it.
+    """Return the fault of a sink's functions with its correction; None if the host can call them.
 
-    A sink that runs in a process of its own (`in_process`) gets no context. Callables without a signature are not
+    A fault is a wrong number of parameters, or a `yield`. A sink that runs in a process of its own (`in_process`) gets no context. Callables without a signature are not
     checked.
     """
     if not inspect.isclass(sink):
@@ -37,7 +37,7 @@ def wrong_parameters(sink: Callable[..., Any], *, in_process: bool) -> str | Non
 
 
 def wrong_lookup_parameters(fetch: Callable[..., Any]) -> str | None:
-    """Return the fault in the parameters of a lookup with its correction; None if the host can call it."""
+    """Return the fault of a lookup's functions with its correction; None if the host can call them."""
     if not inspect.isclass(fetch):
         return _misfit(fetch, _KEY, context=True)
     return _wrong_methods(fetch, _LOOKUP_METHODS)
@@ -58,6 +58,10 @@ def _wrong_methods(made: type[Any], methods: Mapping[str, tuple[str, ...]]) -> s
 
 
 def _misfit(function: Callable[..., Any], arguments: tuple[str, ...], *, context: bool = False) -> str | None:
+    name = getattr(function, "__name__", type(function).__name__)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        # A call only makes the generator, so nothing would be sent and the delivery would count as delivered.
+        return f"`{name}`{_place(function)} contains `yield`, so a call runs none of its code: remove the `yield`"
     try:
         # A decorator may pass on other arguments than it takes, so its own parameters are checked.
         signature = inspect.signature(function, follow_wrapped=False)
@@ -66,7 +70,6 @@ def _misfit(function: Callable[..., Any], arguments: tuple[str, ...], *, context
     try:
         signature.bind(*arguments, *(["context"] if context and takes_context(function) else []))
     except TypeError:
-        name = getattr(function, "__name__", type(function).__name__)
         wanted = ", ".join(arguments)
         also = ", and `context` as a third where it needs that" if context else ""
         return f"`{name}{_shown(signature)}`{_place(function)} takes ({wanted}){also}: give it these parameters"

@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from router.core.plugin_signatures import wrong_parameters
+from router.core.plugin_signatures import wrong_lookup_parameters, wrong_parameters
 
 
 def third(event, options, context): ...
@@ -98,3 +98,22 @@ def test_other_parameters_are_shown_with_their_place_and_cure(sink, shown):
 def test_a_process_gives_no_context():
     assert wrong_parameters(third, in_process=False) is None
     assert "takes (event, options): give it" in (wrong_parameters(third, in_process=True) or "")
+
+
+def yields(event, options):
+    yield event
+
+
+async def yields_async(event, options):
+    yield event
+
+
+@pytest.mark.parametrize("function", [yields, yields_async])
+def test_a_generator_is_refused_because_a_call_runs_none_of_its_code(function):
+    for said in (
+        wrong_parameters(function, in_process=False),
+        wrong_parameters(class_with(deliver=staticmethod(function)), in_process=False),
+        wrong_lookup_parameters(function),
+    ):
+        assert f"`{function.__name__}` (core/test_plugin_signatures.py, line " in (said or "")
+        assert ": remove the `yield`" in (said or "")

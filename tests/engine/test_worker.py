@@ -14,7 +14,7 @@ import structlog
 from msgspec.structs import replace
 
 from router.engine.calling.plugin_processes import PluginProcesses
-from router.errors import GoneError, PartialError, PermanentError, Reason, SinkError, TransientError
+from router.errors import GoneError, PartialError, PermanentError, PluginError, Reason, SinkError, TransientError
 from router.options import Addresses, SinkOptions, Template, Text
 from tests.support.engine import SteppedClock, bench, make_event
 from tests.support.waiting import block, stays, until
@@ -100,6 +100,29 @@ async def test_whatever_a_plugin_raises_fails_this_delivery_alone(error):
     assert at.book.delivered == 1
     assert len(at.letters.kept) == 1
     assert at.letters.kept[0].reason in {"plugin", "exhausted"}
+
+
+async def nothing():
+    raise AssertionError("nobody awaits it")
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (nothing, "it returned a coroutine that did not run: write `await` before the call"),
+        (lambda: PermanentError("no such user"), "instead of raising it: PermanentError: no such user"),
+    ],
+)
+async def test_what_a_sink_returns_by_mistake_is_not_delivered(returned, said):
+    async def sink(event, options):
+        return returned()
+
+    async with bench(sink) as at:
+        at.put(make_event())
+        await at.settled()
+    [letter] = at.letters.kept
+    assert (at.book.delivered, letter.reason) == (0, "plugin")
+    assert said in letter.detail
 
 
 async def test_what_came_back_while_another_blocked_the_loop_is_no_timeout():
@@ -652,6 +675,15 @@ async def test_a_process_gives_the_answer_of_its_sink(tmp_path: Path):
     )
     processes = PluginProcesses(kind)
     assert await processes.deliver(make_event(b'"good"'), options) == "id 1"
+    await processes.close()
+
+
+async def test_a_process_says_what_its_sink_returned_by_mistake(tmp_path: Path):
+    text = PROCESS_PLUGIN.replace('file.write(f"', 'return PermanentError("never"); file.write(f"')
+    kind, options = process_plugin(tmp_path, "work.py", text)
+    processes = PluginProcesses(kind)
+    with pytest.raises(PluginError, match="instead of raising it: PermanentError: never"):
+        await processes.deliver(make_event(b'"good"'), options)
     await processes.close()
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 from router.core.plugin_signatures import takes_context
 from router.engine.calling.threads import DaemonThreads
-from router.errors import PluginError
+from router.errors import PluginError, text_of
 from router.events import Event
 from router.options import SinkOptions
 from router.plugin_contracts import Result, SinkContext, SinkType
@@ -86,11 +86,11 @@ class Caller:
         """Deliver a batch, which has one delivery if the sink takes no batches.
 
         Returns a result for each delivery, or None if all are delivered. Raises the errors of the sink, and
-        `PluginError` if `deliver_batch` returns anything else.
+        `PluginError` if `deliver_batch` returns anything else, or `deliver` a value that `answer_of` refuses.
         """
         if not self.takes_batches:
-            answer = await self._deliver(*batch[0])
-            return [answer] if isinstance(answer, str) else None  # any other return value means delivered too
+            answer = answer_of(await self._deliver(*batch[0]))
+            return None if answer is None else [answer]
         results = await self._deliver(batch)
         if results is None:
             return None
@@ -114,6 +114,23 @@ class Caller:
         method = getattr(self._sink, name, None)
         if method is not None:
             await self._awaitable(method)(*args)
+
+
+def answer_of(returned: Any) -> str | None:
+    """Return the answer in what a sink returned for one delivery: a str, else None, because other values are ignored.
+
+    Raises `PluginError` for a coroutine, which nothing has run, and for an exception. Both show that the plugin forgot
+    a word (`await`, `raise`), and that the event was not delivered.
+    """
+    if isinstance(returned, str):
+        return returned
+    if inspect.iscoroutine(returned):
+        returned.close()
+        raise PluginError("it returned a coroutine that did not run: write `await` before the call")
+    if isinstance(returned, BaseException):
+        text = text_of(returned)
+        raise PluginError(f"it returned an exception instead of raising it: {type(returned).__name__}: {text}")
+    return None
 
 
 _ANSWERS = frozenset({str, NoneType})

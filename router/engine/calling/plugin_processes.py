@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from router.engine.calling import accidents
+from router.engine.calling.calls import answer_of
 from router.engine.calling.threads import DaemonThreads
-from router.errors import GoneError, PartialError, PermanentError, SinkError, TransientError, text_of
+from router.errors import GoneError, PartialError, PermanentError, PluginError, SinkError, TransientError, text_of
 from router.events import Event
 from router.options import SinkOptions
 from router.plugin_contracts import SinkType
@@ -30,7 +31,7 @@ _Failure = tuple[str, str, dict[str, Any]]
 """An error in the form sent between processes: class name, text, other arguments."""
 
 _ACCIDENT = accidents.RemoteError.__name__
-_ERRORS = {kind.__name__: kind for kind in (TransientError, PermanentError, GoneError, SinkError)}
+_ERRORS = {kind.__name__: kind for kind in (TransientError, PermanentError, GoneError, SinkError, PluginError)}
 
 
 class PluginProcesses:
@@ -157,12 +158,11 @@ def _unloaded(name: str, plugins: Plugins) -> str:
 def _outcome(kind: SinkType, event: Event, options: SinkOptions) -> _Failure | dict[str, _Failure] | str | None:
     """Return the answer of the sink, or its error."""
     try:
-        answer = kind.sink(event, options)
+        return answer_of(kind.sink(event, options))
     except PartialError as error:
         return {address: _failure(each) for address, each in error.failures.items()}
     except Exception as error:  # noqa: BLE001  # any error is sent to the router
         return _failure(error)
-    return answer if isinstance(answer, str) else None
 
 
 def _failure(error: Exception) -> _Failure:
