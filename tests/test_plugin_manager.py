@@ -128,6 +128,10 @@ def test_builtins_import_the_api_and_their_own_modules_alone():
             GOOD.replace("number", "timeout").replace('"pager"', '"a"'),
             "its option `timeout` has the same name as a key of the router",
         ),
+        (
+            GOOD.replace("str", "'Unknown'").replace('"pager"', '"a"'),
+            "sink type 'a': an option of class PagerOptions has the type `Unknown`, which is unknown: define or import it",
+        ),
         (SINK + "    register('log', sink)\n", "built-in log"),
         (SINK + "    register('a', sink)\n    register('a', sink)\n", "taken"),
         (SINK + "    register('a', sink)\n    raise OSError('half way')\n", "half way"),

@@ -12,6 +12,7 @@ from router.config.scalars import NAME
 from router.core.plugin_signatures import wrong_lookup_parameters
 from router.hookspecs import RegisterLookup
 from router.plugin_contracts import LookupCallable, LookupOptions, LookupType
+from router.plugin_loading.option_models import undefined_type
 
 
 class NoLookupOptions(LookupOptions):
@@ -49,7 +50,7 @@ def _fault(kind: LookupType) -> str | None:
     taken = sorted({field.alias or name for name, field in options.model_fields.items()} & _HOST_KEYS)
     if taken:
         return f"its option `{taken[0]}` has the same name as a key of the router, so it would never be set"
-    return wrong_lookup_parameters(fetch)
+    return undefined_type(options) or wrong_lookup_parameters(fetch)
 
 
 _HOST_KEYS = set(PluginLookupConfig.model_fields)

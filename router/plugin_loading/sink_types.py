@@ -16,6 +16,7 @@ from router.hookspecs import RegisterSink
 from router.options import SinkOptions
 from router.plugin_contracts import Execution, QueueType, SinkCallable, SinkType
 from router.plugin_loading.drop_ins import Sources
+from router.plugin_loading.option_models import undefined_type
 
 ALL = "all"
 """The key of `defaults` for all types of sinks. No type may have this name."""
@@ -79,7 +80,7 @@ def _fault(kind: SinkType) -> str | None:
         return f"`execution` must be None or 'process', not {kind.execution!r}"
     if kind.execution == "process" and (is_class or inspect.iscoroutinefunction(sink)):
         return "`execution='process'` is for plain functions"
-    return wrong_parameters(sink, in_process=kind.execution == "process")
+    return undefined_type(options) or wrong_parameters(sink, in_process=kind.execution == "process")
 
 
 def _keys(model: type[BaseModel]) -> set[str]:
