@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from router.api import Secret, SinkOptions
 
@@ -22,6 +22,14 @@ class ClientCertificate(SinkOptions, defer_build=True):
     certificate: Secret = Field(description="The PEM of the certificate: `${file:client.pem}`; may hold the key too.")
     key: Secret | None = Field(default=None, description="The PEM of the private key: `${cred:client-key}`.")
     password: Secret | None = Field(default=None, description="The password of an encrypted key.")
+
+    @field_validator("certificate", "key")
+    @classmethod
+    def _is_pem(cls, secret: Secret | None) -> Secret | None:
+        """Refuse the path of a file, which is the usual mistake. OpenSSL only says `pem lib` about it."""
+        if secret is not None and not secret.is_placeholder and "-----BEGIN " not in secret.get_secret_value():
+            raise ValueError("is not a PEM text (`-----BEGIN …`): write `${file:PATH}` or `${cred:NAME}`")
+        return secret
 
     @model_validator(mode="after")
     def _loads(self) -> Self:

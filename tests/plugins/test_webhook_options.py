@@ -9,6 +9,7 @@ from tests.support.sinks import sink_type, validate
 from tests.support.webhooks import WHSEC
 
 URL = "https://hooks.example.org/in"
+PEM = "-----BEGIN CERTIFICATE-----\nPRIVATE\n-----END CERTIFICATE-----\n"
 LOCAL = "a private address; set `allow_private: true` on the sink"
 
 
@@ -92,7 +93,9 @@ def test_takes(values):
         ({"auth": {"username": "a:b", "password": "c"}}, "has a colon"),
         ({"auth": {"bearer": "a b"}}, "a character that no token has"),
         ({"success": ""}, "at least 1 character"),
-        ({"client_certificate": {"certificate": "PRIVATE"}}, "certificate and key can't be used"),
+        ({"client_certificate": {"certificate": "PRIVATE"}}, "is not a PEM text (`-----BEGIN …`): write `${file:PATH}`"),
+        ({"client_certificate": {"certificate": PEM, "key": "PRIVATE"}}, "is not a PEM text"),
+        ({"client_certificate": {"certificate": PEM}}, "certificate and key can't be used"),
     ],
 )  # fmt: skip
 def test_refuses(values, says):
