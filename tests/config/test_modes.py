@@ -144,6 +144,25 @@ def test_a_header_with_a_credential_is_a_secret_in_clear(folder, name):
     assert "hunter2" not in done.out + shown.out + sent.out
 
 
+@pytest.mark.parametrize("name", ["TICKET_TOKEN", "DB_PASS", "AWS_SECRET_ACCESS_KEY"])
+def test_a_variable_of_a_command_with_a_credential_is_a_secret_in_clear(folder, name):
+    env = {name: "hunter2-hunter2", "LANG": "shown", "SORT_KEY": "shown"}
+    run_it = {"type": "command", "argv": ["/bin/true"], "env": env}
+    own = {"sink": "run", "env": {name: "hunter2-hunter2-own"}}
+    changes = {"allow_commands": True, "sinks": {"run": run_it}, "routes": [{"id": "all", "sinks": [own]}]}
+    (folder / "config.yaml").write_text(json.dumps({**CONFIG, **changes}))
+    done = run("check", "--strict", "config.yaml", cwd=folder)
+    assert done.code == 1
+    for place in (f"sinks.run.env.{name}", f"routes[0].sinks[0].env.{name}"):
+        assert f": {place}: a secret is written here in clear text; write ${{NAME}}" in done.out
+    assert "SORT_KEY: a secret" not in done.out
+    shown = run("config", "-c", "config.yaml", cwd=folder)
+    sent = run("send-test", "run", "-c", "config.yaml", cwd=folder)
+    assert "shown" in shown.out
+    assert "delivered in" in sent.out
+    assert "hunter2" not in done.out + shown.out + sent.out + sent.err
+
+
 @pytest.mark.parametrize("value", ["Bearer ${TOKEN}", "Bearer {{ payload.token }}", "${file:token}"])
 def test_a_header_whose_credential_comes_from_elsewhere_is_none(folder, value):
     (folder / "token").write_text("hunter2-hunter2")

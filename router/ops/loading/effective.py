@@ -18,7 +18,7 @@ from router.ops.loading.draft import Draft
 from router.ops.loading.loader import check
 from router.ops.loading.lookup_entries import CheckedLookup
 from router.ops.loading.reading import shapes
-from router.ops.loading.reading.concealing import is_credential_header
+from router.ops.loading.reading.concealing import is_credential_entry
 from router.ops.loading.reading.nodes import Mapping, Node, Scalar, Sequence, find, items, resolve
 from router.ops.redaction import HIDDEN
 from router.options import is_template
@@ -214,7 +214,7 @@ class _Printer:
         if not isinstance(node.value, str) and "$" not in node.text:
             return node.value
         if not node.expanded and node.text:
-            named = is_credential_header(node.path) or (shape is not None and shapes.is_secret(shape))
+            named = is_credential_entry(node.path) or (shape is not None and shapes.is_secret(shape))
             return _hidden(node.text, secret=named and not is_template(node.text))
         if node.mark.file.folder != self._home:
             return _RELATIVE_FILE.sub(lambda found: "${file:" + self._relative(node, found[1]) + "}", node.text)

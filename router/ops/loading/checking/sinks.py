@@ -15,7 +15,7 @@ from router.config.models import HostKeys, SinkConfig, check_queue
 from router.config.scalars import NAME
 from router.files import read_file, resolve_path
 from router.ops.loading.reading import shapes, typed, yaml_hints
-from router.ops.loading.reading.concealing import holds_a_secret, is_credential_header
+from router.ops.loading.reading.concealing import holds_a_secret, is_credential_entry
 from router.ops.loading.reading.nodes import Entry, Mapping, Node, child_path, find, quoted, scalars, word
 from router.ops.loading.reading.placeholders import WORD
 from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
@@ -278,7 +278,7 @@ def literal_secrets(node: Node, shape: shapes.Shape, problems: Problems) -> None
     """Warn about secrets that are written in the configuration in clear text."""
     for scalar, expected, _ in shapes.scalars(node, shape):
         written = not scalar.expanded and not is_template(scalar.text) and scalar.value not in {None, "", HIDDEN}
-        if written and (shapes.is_secret(expected) or is_credential_header(scalar.path)):
+        if written and (shapes.is_secret(expected) or is_credential_entry(scalar.path)):
             problems.warn(IN_CLEAR, scalar)
 
 
@@ -317,7 +317,7 @@ def likely_secrets(keys: Mapping) -> set[str]:
     for scalar in scalars(keys):
         if scalar.default or not isinstance(scalar.value, str):
             continue
-        named = is_credential_header(scalar.path)
+        named = is_credential_entry(scalar.path)
         if scalar.expanded:
             found |= _webhook(scalar.value)
             named = named or holds_a_secret(scalar.path)

@@ -30,7 +30,10 @@ _SECRET_KEY = re.compile(
     re.IGNORECASE,
 )
 _SECRET_PART = re.compile(r"passw(or)?d|secret|token|credential|api[-_]?key|authorization", re.IGNORECASE)
-_CREDENTIAL_HEADER = re.compile(r"cookie|(^|-)auth(-|$)|access-?key", re.IGNORECASE)
+_CREDENTIAL_ENTRIES = {
+    "headers": re.compile(r"cookie|(^|-)auth(-|$)|access-?key", re.IGNORECASE),
+    "env": re.compile(r"(^|_)(pass|pwd|auth)(_|$)|access_?key", re.IGNORECASE),
+}
 _HARMLESS = re.compile(r"\$\{(?:\w+|(?:file|cred):[^{}]*)\}")  # these values only name a secret
 _FRAME = 72  # the maximum number of characters of a faulty line that are shown
 _LEFT = 40  # of these, the characters before the fault
@@ -192,12 +195,11 @@ def holds_a_secret(path: str) -> bool:
     return _SECRET_PART.search(path.rpartition(".")[2]) is not None
 
 
-def is_credential_header(path: str) -> bool:
-    """Return whether a path is that of an HTTP header whose name says that its value is a credential."""
+def is_credential_entry(path: str) -> bool:
+    """Return whether a path is that of an HTTP header or a variable of `env` whose name says that it is a credential."""
     above, _, name = path.rpartition(".")
-    return above.rpartition(".")[2] == "headers" and (
-        holds_a_secret(path) or _CREDENTIAL_HEADER.search(name) is not None
-    )
+    names = _CREDENTIAL_ENTRIES.get(above.rpartition(".")[2])
+    return names is not None and (holds_a_secret(path) or names.search(name) is not None)
 
 
 def may_be_secret(path: str) -> bool:
