@@ -8,7 +8,8 @@ import time
 class SystemClock:
     """Implements `contracts.Clock`.
 
-    Both are the functions of `time` themselves: they are called ten times for an event that comes alone.
+    Both methods are functions of `time` without a wrapper, because they are called ten times for an event that comes
+    alone.
     """
 
     now = staticmethod(time.time)

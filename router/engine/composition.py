@@ -102,7 +102,7 @@ def sink_part(
 ) -> SinkPart:
     """Return one sink, not yet started, with the `queue` of an earlier worker or a new one.
 
-    `wrap` is for tests: it may replace the caller of the sink, which the worker uses. Raises `ConfigError` if the
+    `wrap` is for tests: it may replace the caller of the sink that the worker uses. Raises `ConfigError` if the
     `__init__` of the plugin's class raises.
     """
     sink, kind = loaded.config.sinks[name], loaded.types[name]
@@ -206,7 +206,7 @@ def rules_of(name: str, loaded: Loaded, lookups: LookupSet) -> Rules:
 
 
 def _expires_of(name: str, loaded: Loaded) -> Mapping[str, Expiry]:
-    """Return the expiry of a sink's deliveries by route. For a fallback sink these are all routes."""
+    """Return the expiry of a sink's deliveries by route. A fallback sink may get deliveries of every route."""
     if any(name in sink.host.fallback for sink in loaded.config.sinks.values()):
         return loaded.expires
     routes = [route.id for route in loaded.config.routes if any(entry.sink == name for entry in route.sinks)]

@@ -59,7 +59,7 @@ class Durable:
         self._heartbeat = Heartbeat(server, keys.router(redis.key_prefix, around.consumer), around.consumer)
 
     def start(self, *, used: bool) -> None:
-        """Start the checks. The server's durability is checked only if `used`: if there is a queue in Redis."""
+        """Start the checks. The server's durability is checked only if a queue in Redis is `used`."""
         self._heartbeat.start()
         if used:
             self.durability.start()
@@ -146,5 +146,5 @@ def ordered(
 
 
 def batch_of(configured: BatchConfig, kind: SinkType) -> int:
-    """Return the events per call: from the configuration, else from the plugin, else the default."""
+    """Return the number of events per call: from the configuration, else from the plugin, else the default."""
     return configured.max_events if "max_events" in configured.model_fields_set or not kind.batch else kind.batch

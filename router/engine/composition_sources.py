@@ -1,6 +1,7 @@
 """The composition of the sources from the configuration; floor 5.
 
-The modules of pub/sub and lists are imported for the first source of the kind. Replays need those of streams.
+The modules of pub/sub and list sources are imported only when the first source of that kind is made. Those of stream
+sources are always imported, because replays need them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A rate limit for log lines about events: a few lines a minute per subject; floor 5.
 
-A flood of faulty events must not become a flood of log lines. The first event is logged, and each new kind of error;
+A flood of faulty events must not become a flood of log lines. The first event and each new kind of error are logged;
 the books have the numbers. Subjects are distinguished by names of the configuration, never by names that a producer
 chooses: 530,000 unmatched channels once caused 530,000 lines.
 """
@@ -17,19 +17,19 @@ from structlog.stdlib import BoundLogger
 from router.contracts import Clock
 
 MOST = 1_000
-"""Subjects that are remembered. Beyond that, all subjects of a message share its limit."""
+"""The number of subjects that are remembered. Beyond it, all further subjects of a message share one limit."""
 
 CHANNELS = 10_000
-"""Channels remembered between two lines. If there are more, a channel that comes again may be counted twice."""
+"""The number of channels remembered between two lines. If there are more, a channel may be counted twice."""
 
 QUIET = 60.0
 """Seconds between two lines about the same subject."""
 
 LONGEST = 256
-"""Characters of a name that distinguish subjects: a record in Redis may name a route of any length."""
+"""The number of characters of a name that distinguish subjects: a record in Redis may name a route of any length."""
 
 KINDS = 10
-"""Kinds of errors of one subject that are logged within `QUIET` seconds."""
+"""The number of kinds of errors of one subject that are logged within `QUIET` seconds."""
 
 _VARIES = re.compile(r"[0-9a-fA-F-]{8,}|\d+")
 """Numbers and ids, which differ in errors of the same kind."""

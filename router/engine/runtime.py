@@ -19,8 +19,8 @@ Printer = Callable[[str], None]
 class Runtime(msgspec.Struct, frozen=True):
     """The values and functions with which a router is started.
 
-    `redis_url` is never `embedded`. `connect_timeout` is in seconds; None means no limit. `waiting` gets the reason while
-    the router waits for Redis.
+    `redis_url` is never `embedded`. `connect_timeout` is in seconds; None means no limit. `waiting` is called with the
+    reason while the router waits for Redis.
     """
 
     instance: str

@@ -150,7 +150,7 @@ class TrialDelivery:
             return NotSent(Reason.TEMPLATE, error_text(error, redacted))
 
     async def _records(self, event: Event, now: float) -> Records | Exception:
-        """Return the records of the lookups that the sink uses, or why there are none."""
+        """Return the records of the lookups that the sink uses, or the error because of which there are none."""
         names = self._template.names if self._only_if is None else self._template.names | self._only_if.names
         known = self._loaded.lookups
         wanted = frozenset(names & known.keys())

@@ -39,7 +39,7 @@ def described(error: BaseException) -> tuple[str, str]:
 
 
 def error_text(error: BaseException, redact: Callable[[str], str]) -> str:
-    """Return the text of a failure, without secrets and cut; for an unexpected error with its class and place.
+    """Return the text of a failure, shortened and without secrets. For an unexpected error, add its class and place.
 
     The text comes from a plugin or a service, and may contain a credential. It is cut, because it is stored with a
     waiting delivery.

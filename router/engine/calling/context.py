@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class PluginContext:
     """The part of a context that sinks and lookups share.
 
-    `make_http` makes an HTTP client, with a TLS context in place of the system's trust store, or None.
+    `make_http` makes an HTTP client that uses the given TLS context, or the system's trust store if that is None.
     """
 
     def __init__(

@@ -24,8 +24,8 @@ from router.options import SinkOptions
 from router.plugin_contracts import SinkType
 from router.plugin_loading.plugin_manager import Plugins, load_again, load_plugins
 
-_MOST_IDLE = 64  # idle processes at most; usually the sink's concurrency is a lower limit
-_LONGEST_END = 1.0  # seconds that a killed process gets to end
+_MOST_IDLE = 64  # the largest number of idle processes; usually the sink's concurrency is a lower limit
+_LONGEST_END = 1.0  # seconds allowed for a killed process to end
 
 _Failure = tuple[str, str, dict[str, Any]]
 """An error in the form sent between processes: class name, text, other arguments."""
@@ -103,7 +103,7 @@ class _Child:
         self._process.start()
         self._theirs.close()
         self._started = True
-        if self._killed:  # while it was started, when `kill` could not do it yet
+        if self._killed:  # `kill` was called during the start and could not kill the process yet
             self._process.kill()
 
     def _ended(self, error: Exception) -> str:

@@ -237,7 +237,7 @@ class Slots:
                 raise AbandonedError from None
             if isinstance(error, Exception):
                 raise
-            raise _contained(error) from error  # as `contained`, which would cost a coroutine more for each call
+            raise _contained(error) from error  # as in `contained`, which would need another coroutine for each call
         else:
             if slot.abandoned:
                 raise AbandonedError
@@ -260,7 +260,7 @@ class Slots:
                 break
             for slot in self._slots:
                 if slot.task in tasks and slot.deadline is None:
-                    slot.task.cancel()  # it waits, but not for a call
+                    slot.task.cancel()  # the slot waits, but not for a call
             await asyncio.wait(tasks, timeout=TICK)
         left = self.in_flight
         self._slots = []

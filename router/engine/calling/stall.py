@@ -3,8 +3,8 @@
 An `async def` that computes, or waits without `await`, blocks the whole router: nothing is read or delivered. A thread
 looks at the loop from outside and logs the line at which it is blocked.
 
-A loop that waits for events is not woken: its stack shows the thread that nothing runs there. If something runs, the
-thread asks the loop for an answer. A busy loop answers at its next turn, a blocked one does not.
+The thread does not wake a loop that waits for events: its stack shows that nothing is running. If something is running,
+the thread asks the loop for an answer. A busy loop answers at its next turn, a blocked one does not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import structlog
 log = structlog.stdlib.get_logger(__name__)
 
 BLOCKED = 0.5
-"""Seconds without an answer after which the loop counts as blocked, plus up to `_LOOK` until the thread asks."""
+"""Seconds without an answer after which the loop counts as blocked. Up to `_LOOK` seconds pass before the thread asks."""
 
 _LOOK = 0.25  # seconds between two checks
 

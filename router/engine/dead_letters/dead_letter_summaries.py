@@ -56,7 +56,7 @@ class DeadLetterSummaries:
         self._timer: asyncio.TimerHandle | None = None
 
     def configure(self, notify: NotifyConfig | None) -> None:
-        """Use another configuration from now on, also for letters counted before."""
+        """Use another configuration from now on, including for letters counted before."""
         if notify is None:
             self._forget()
         self._notify = notify

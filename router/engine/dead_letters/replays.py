@@ -38,7 +38,7 @@ NAME = "replay"
 """The name of the source in the log."""
 
 TRY_AGAIN = 30.0
-"""Seconds between two tries, at most, while Redis refuses a command that the replay needs."""
+"""The maximum number of seconds between two attempts while Redis refuses a command that the replay needs."""
 
 LAST_SWEEP = 1.0
 """Seconds allowed for the last sweep at the end."""
@@ -57,7 +57,7 @@ class ReplayPipeline(Protocol):
         """Return the format of a source; None for an unknown source."""
 
     def leads(self, route: str, sink: str) -> bool:
-        """Return whether the configuration still has such deliveries."""
+        """Return whether the configuration still has this route with this sink."""
 
 
 class At(NamedTuple):
@@ -176,9 +176,9 @@ class Replayer:
         self._back(letter, Reason.ORPHANED, f"can't be replayed: {why} (before: {before})", at, why)
 
     def _back(self, letter: DeadLetter, reason: Reason, detail: str, at: At, logged: str | None = None) -> None:
-        """Make a dead letter again, with the same id. The entry is settled when the letter is written.
+        """Turn a letter into a dead letter again, with the same id. Its entry is settled when the letter is written.
 
-        `logged` replaces `detail` in the log, where the detail may quote a payload.
+        `logged` replaces `detail` in the log if the detail may quote a payload.
         """
         detail = cut(detail, DETAIL_BYTES)
         at.receipt.expect(at.position, 1)

@@ -34,7 +34,7 @@ def wanted() -> bool:
 
 
 def not_routed(events: Iterable[Event], outcome: str, reason: Reason | None = None, error: str | None = None) -> None:
-    """Log events that became no delivery; `outcome` is `rejected` or `unmatched`."""
+    """Log events that did not become deliveries; `outcome` is `rejected` or `unmatched`."""
     if wanted():
         for event in events:
             fields = {"outcome": outcome, "reason": reason and str(reason), "error": error}
@@ -73,7 +73,7 @@ def about(event: Event) -> dict[str, Any]:
 
 
 class Destinations(Protocol):
-    """The source of deliveries' destinations."""
+    """An object that finds the destinations of deliveries."""
 
     def destination(self, event: Event, options: Any) -> Destination:
         """Return the destination of a delivery with these options."""
@@ -88,7 +88,7 @@ class LastCall:
         self._calls: dict[str, tuple[tuple[str, ...], float]] = {}
 
     def returned(self, pairs: Sequence[tuple[Event, Any]], seconds: float, destinations: Destinations) -> None:
-        """Note the deliveries and the duration of a call that has returned."""
+        """Record the deliveries and the duration of a call that has returned."""
         self.told = wanted()
         if self.told:
             seconds = round(seconds, 6)
@@ -97,7 +97,7 @@ class LastCall:
             }
 
     def of(self, event: Event) -> tuple[tuple[str, ...], float | None]:
-        """Return the addresses of a delivery and the duration of its call; empty for a delivery of no call."""
+        """Return the addresses of a delivery and the duration of its call; `((), None)` if it was in no call."""
         # A delivery split off for a failed address has the key of its call's delivery plus the address.
         call = self._calls.get(event.key) or self._calls.get(event.key.removesuffix(f":{event.address}"))
         return call or ((), None)

@@ -53,9 +53,9 @@ class DeliveryMode:
         self._redact = redact
 
     async def part(self, event: Event, rendered: Rendered, *, mail: bool) -> tuple[list[str], list[str]] | None:
-        """Print a delivery unless all its addresses are allowed; then return None, else allowed and refused addresses.
+        """Print a delivery, and return its allowed and its refused addresses.
 
-        `mail` means that the addresses are mail addresses.
+        If all addresses are allowed, print nothing and return None. `mail` means that the addresses are mail addresses.
         """
         parted = self._allowed.split(rendered, mail=mail)
         if parted is None:

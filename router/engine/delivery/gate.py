@@ -23,7 +23,7 @@ CURE = "correct the sink's credential or address and reload, or wait until the s
 
 
 class Destination(NamedTuple):
-    """The destination of a delivery: its addresses, and whether they are literal in the configuration (a team's)."""
+    """The destination of a delivery: its addresses, and whether they are literal in the configuration (as for a team)."""
 
     addresses: tuple[str, ...]
     literal: bool
@@ -115,7 +115,7 @@ class Gate:
         self._wake(ticket)
 
     def report(self, ticket: Ticket, error: Exception | None, told: str = "") -> None:
-        """Note the result of an attempt, None for delivered. `told` is the error's text for the log."""
+        """Record the result of an attempt: its error, or None if it succeeded. `told` is the error's text for the log."""
         says = verdict(error)
         wait = 0.0 if error is None else requested_delay(error) or 0.0
         if self._breaker.report(ticket, says, self._clock.monotonic(), wait):

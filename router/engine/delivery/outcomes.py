@@ -1,7 +1,7 @@
 """The outcomes of deliveries: the only place that settles them in books, metrics, dead letters and log; floor 5.
 
-A delivery may be settled in its worker, in its queue, or before it is enqueued; in each case by the `Outcomes` of its
-sink. The exception is deliveries that vanished from Redis: only their number is known, and the queue counts it.
+A delivery may be settled in its worker, in its queue, or before it is enqueued; the `Outcomes` of its sink do this in
+each case. Deliveries that vanished from Redis are the exception: only their number is known, and the queue counts it.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ An expired delivery does not: it is too late anyway.
 class Relayed:
     """The receipt of deliveries made for a fallback; `over` is called when all are settled or enqueued in Redis.
 
-    Implements `contracts.Receipt` with a single position. `over` is called when `settle` was called once more than
-    deliveries were added, so that it can't be called before all are added.
+    Implements `contracts.Receipt` with a single position. `settle` must be called once more than deliveries were added;
+    then `over` is called. So `over` can't be called before all deliveries are added.
     """
 
     def __init__(self, over: Callable[[], None]) -> None:
@@ -113,7 +113,7 @@ class Outcomes:
         self._last_call = LastCall()
 
     def note_call(self, pairs: Sequence[tuple[Event, Any]], seconds: float, destinations: Destinations) -> None:
-        """Note a call of the sink that has returned after so many seconds. Settle its deliveries next."""
+        """Record a call of the sink that returned after this number of seconds. Settle its deliveries next."""
         self._last_call.returned(pairs, seconds, destinations)
 
     def error_text(self, error: BaseException) -> str:

@@ -174,7 +174,7 @@ class Results:
                 self._gate.heed(error, self._preparing.destination(event, options))
 
     def _put_off(self, event: Event, error: TransientError) -> None:
-        """Delay a delivery for which a lookup can't be made. The sink was not called: its health is not concerned."""
+        """Delay a delivery for which a lookup can't be made. The sink was not called, so its health is not affected."""
         now = self._clock.now()
         age = retry.age(event._history, now)
         text = self._outcomes.error_text(error)

@@ -1,7 +1,7 @@
 """The health of one sink, with log lines when failures begin, change and end; floor 5.
 
-Errors may come by the thousand, each with a different number or address. Errors that differ only in those count as one
-kind, and at most one line a second and ten a minute are logged.
+Errors may come by the thousand, each with a different number or address. Errors that differ only in such numbers and
+addresses count as one kind, and at most one line a second and ten a minute are logged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from router.core.accounts.snapshot import Failure, Fault
 from router.engine.log_limits import KINDS, QUIET, kind
 
 PAUSE = 1.0
-"""Seconds between two log lines about failures of one sink, at least."""
+"""The minimum number of seconds between two log lines about failures of one sink."""
 
 
 class SinkHealth:
@@ -25,7 +25,7 @@ class SinkHealth:
         self.active = False
         """True while the sink fails."""
         self.last_failure: Failure | None = None
-        """The last failure after which a delivery waits for the next attempt, whether or not the sink works since."""
+        """The last failure after which a delivery waits for the next attempt, whether or not the sink has worked since."""
         self._kind = ""  # of the last logged error; empty if none was logged since the failures began
         self._quiet_until = 0.0
         self._lines = 0  # logged in the current minute
@@ -37,7 +37,7 @@ class SinkHealth:
 
     @property
     def fault(self) -> Fault | None:
-        """The time since which the sink fails, and the last error; None while it works."""
+        """The time since which the sink has been failing, and the last error; None while it works."""
         return Fault(self._since, self._why) if self.active else None
 
     def waits(self, error: str) -> None:
@@ -45,7 +45,7 @@ class SinkHealth:
         self.last_failure = Failure(self._clock.now(), error)
 
     def happened(self, message: str, error: str, **fields: object) -> None:
-        """Note a failure of the sink; log it if its kind differs from the last logged one."""
+        """Record a failure of the sink; log it if its kind differs from the last logged one."""
         now = self.count(f"{message}: {error}")
         of_this = kind(f"{message}: {error}")
         if of_this == self._kind or now < self._quiet_until:
@@ -59,13 +59,13 @@ class SinkHealth:
         self._log.warning(message, error=error, **fields)
 
     def stopped(self, message: str, error: str, **fields: object) -> None:
-        """Note a failure from which on deliveries wait. Always logged."""
+        """Record and log a failure that makes all deliveries wait from now on."""
         now = self.count(error)
         self._kind, self._quiet_until = kind(f"{message}: {error}"), now + PAUSE
         self._log.error(message, error=error, **fields)
 
     def count(self, why: str) -> float:
-        """Note a failure without a log line; return the monotonic time now."""
+        """Record a failure without a log line; return the current monotonic time."""
         now = self._clock.monotonic()
         if not self.active:
             self.active, self._since, self._began, self._times = True, self._clock.now(), now, 0

@@ -2,7 +2,7 @@
 
 Producers choose the names of channels, and a glob may match any number of channels. So the cache remembers at most
 `MOST_CHANNELS`, and a channel that is not in the cache costs only a few lookups. Channels with the same plan share all
-values that depend on the plan alone.
+values that depend only on the plan.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Channels:
         self._pattern: bytes | None = None
         self._pattern_text: str | None = None
         self._endings: dict[tuple[Step, ...] | bool, Ending] = {}
-        """The endings, by the steps that take an event. Without such steps, by whether the channel has any steps."""
+        """The endings by the steps that take an event or, if no step takes it, by whether the channel has any steps."""
         self._endings_size = 0
         """The sum of the steps and deliveries of these endings."""
 

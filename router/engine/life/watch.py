@@ -43,7 +43,7 @@ class Admin(Protocol):
 
 
 class Watch:
-    """The view of these parts; implements `core.accounts.snapshot.View`. `App` sets `phase` and `hanging`."""
+    """The view of a router's parts; implements `core.accounts.snapshot.View`. `App` sets `phase` and `hanging`."""
 
     def __init__(self, parts: Parts, reloads: ReloadRequests) -> None:
         self._parts = parts

@@ -22,10 +22,10 @@ from router.ops import systemd
 log = structlog.stdlib.get_logger(__name__)
 
 EVERY = 5.0
-"""Seconds between two checks, at most."""
+"""The maximum number of seconds between two checks."""
 
 SHARE = 3
-"""Checks within the service manager's timeout, so that one late check and one lost datagram do no harm."""
+"""The number of checks within the service manager's timeout, so that one late check and one lost datagram do no harm."""
 
 
 HANGS = "a component of the router hangs"
@@ -34,7 +34,7 @@ HANGS_WITHOUT_HEARTBEAT = f"{HANGS}; the service manager gets no heartbeat until
 
 
 class Watchdog:
-    """Checks the progress of all components; `signs` returns that of the components that exist now.
+    """Checks the progress of all components; `signs` returns the progress of those that exist now.
 
     `asked` is the service manager's timeout in seconds. None means that it expects no heartbeats: then hangs are only
     logged and shown in `warnings`.

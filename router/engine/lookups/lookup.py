@@ -63,7 +63,7 @@ class KeptRecords(Protocol):
         """Return the number of records."""
 
     def look(self) -> object:
-        """Start to check whether the records have changed, unless the last check was a short time ago."""
+        """Begin to check whether the records have changed, unless the last check was a short time ago."""
 
 
 class Lookup:
@@ -166,7 +166,7 @@ class Lookup:
         call.task.add_done_callback(lambda _task: self._calls.discard(call))
         return call
 
-    def _noted(self, call: StoreCall, answers: Sequence[Answer], failed: bool) -> None:  # as `StoreCall` calls `note`
+    def _noted(self, call: StoreCall, answers: Sequence[Answer], failed: bool) -> None:  # `StoreCall` calls this `note`
         """Put the answers of a call into the cache, count errors, and decide whether the store can be reached."""
         for key in call.keys:
             del self._flying[key]

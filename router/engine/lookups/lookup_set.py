@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from router.engine.lookups.lookup import Lookup
 
 Found = Records | NoRecordError | TemplateError | TransientError
-"""The records of one delivery, or the error because of which they are missing."""
+"""The records of one delivery, or the error that explains why they are missing."""
 
 
 class LookupSet:
@@ -41,7 +41,7 @@ class LookupSet:
         return [lookup for lookup in self.lookups.values() if id(lookup) not in kept]
 
     def check(self) -> None:
-        """Notice changed files. Call it twice a second."""
+        """Check whether files of lookups have changed. Call it twice a second."""
         for lookup in self.lookups.values():
             lookup.check()
 

@@ -30,11 +30,11 @@ class Store(Protocol):
         """
 
     async def close(self) -> None:
-        """Close what the store has open."""
+        """Close all connections and files of the store."""
 
 
 class StoreCall:
-    """A call of `store` for some keys. The call starts with the object, and ends within `PATIENCE` seconds in any case.
+    """A call of `store` for some keys. The call starts when the object is made, and ends within `PATIENCE` seconds.
 
     At the end, `note(call, answers, failed)` is called with the answer for each key, in order. `failed` is true if the
     whole call failed. Afterwards `answers` has the answers by key.

@@ -26,9 +26,9 @@ Bundle = tuple[Sequence[Event], int]
 class MemoryQueue:
     """Implements `contracts.Queue` in memory. The deliveries are lost when the process dies.
 
-    `now` returns monotonic seconds, for due times. The queue counts accepted deliveries in `book`, that of the sink in
-    this process, and everything that becomes of them in a book of its own. `dropped` is called for accepted deliveries
-    that are dropped (see `contracts.Dropped`).
+    `now` returns monotonic seconds, for due times. The queue counts accepted deliveries in `book`, the book of the sink
+    in this process. It counts accepted and settled deliveries in a book of its own. `dropped` is called for accepted
+    deliveries that are dropped (see `contracts.Dropped`).
     """
 
     durable = False
@@ -215,7 +215,7 @@ class MemoryQueue:
 
     @property
     def held(self) -> int:
-        """The number of deliveries that are not settled: no other router has any."""
+        """The number of deliveries that are not settled. No other router has deliveries of this queue."""
         return self.events
 
     def start(self) -> None:

@@ -19,10 +19,11 @@ from router.errors import Reason
 from router.events import Event, Outcome, size_of
 
 MOST = 1_000
-"""Deliveries that wait here at most. At the limit, none is taken from the queue until some are settled."""
+"""The largest number of deliveries that wait here. At the limit, none is taken from the queue until some are settled."""
 
 AGAIN = 1.0
-"""The delay, in seconds, of a delivery that is returned to the underlying queue because it may not wait here."""
+"""The delay, in seconds, of a delivery that is returned to the underlying queue because that queue does not allow it to
+wait here."""
 
 
 class Ordered:
@@ -94,7 +95,7 @@ class Ordered:
     def later(self, event: Event, delay: float) -> None:
         """Delay a delivery here, to be retried after `delay` seconds.
 
-        A delivery without a lane, or one that may not stay in flight, is returned to the underlying queue.
+        A delivery without a lane, or one that must not stay in flight, is returned to the underlying queue.
         """
         if (event.id, event.route) not in self._keys or not self._queue.may_wait(event):
             self._queue.later(event, delay)

@@ -256,10 +256,10 @@ class Reloader:
             if name not in self._parts.every_sink():
                 self._parts.shared.forget_sink(name)
 
-    # Putting in force.
+    # Putting a configuration into force.
 
     async def _swap(self, plan: _Plan) -> None:
-        """Put a prepared configuration in force in one turn of the event loop, then stop the replaced parts."""
+        """Put a prepared configuration into force in one turn of the event loop, then stop the replaced parts."""
         parts, loaded = self._parts, plan.loaded
         pipeline = pipeline_of(loaded, parts.shared, plan.sinks)
         old_sources = [part for name, part in parts.sources.items() if plan.sources.get(name) is not part]
