@@ -1,6 +1,6 @@
 """The client of a running router's admin side; floor 6.
 
-It uses `http.client`, because commands start fast: aiohttp takes half a second to import.
+The client uses `http.client`, because commands must start fast and the import of aiohttp takes half a second.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 The server shares the event loop with the router, so it only reads numbers that exist already. The number, lifetime and
 header size of connections are bounded: clients that hold connections open or send slowly do not slow down events.
 
-The socket listens from the start, but aiohttp is imported only when the first connection arrives, which waits meanwhile in the
-socket's backlog: the import takes a quarter of the CPU time of a start, and 9 MB that a router without clients need not hold.
+The socket listens from the start, but aiohttp is imported only when the first connection arrives. That connection waits
+in the socket's backlog during the import. A router without clients saves the 9 MB of aiohttp, and a quarter of the CPU
+time of a start.
 """
 
 from __future__ import annotations
@@ -48,10 +49,10 @@ PATIENCE = 5.0
 """Seconds allowed for a request, and for an idle connection after an answer."""
 
 TURNS_TO_BEGIN = 5
-"""Turns of the event loop after which the protocol of an accepted connection knows it: asyncio needs three."""
+"""The number of turns of the event loop after which an accepted connection has its protocol: asyncio needs three."""
 
 AFTER_FAILURE = 1.0
-"""Seconds between a failure to serve and the next try, which a further connection starts."""
+"""Seconds between a failure to serve and the next attempt, which begins when another connection arrives."""
 
 MOST_HEADER = 8_192
 """The largest size of one header line of a request, in bytes."""
@@ -93,7 +94,7 @@ class AdminServer:
         self._exposition: Exposition | None = None
         self._held = contextlib.AsyncExitStack()
         self._called: asyncio.Future[None] | None = None
-        """Done when a connection has come that nobody serves yet; cancelled if the server closes before."""
+        """Done when a connection has arrived and waits to be served; cancelled if the server closes before."""
         self._serving: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -115,7 +116,7 @@ class AdminServer:
         log.info("the admin side listens", address=str(self.address), token=self._token is not None)
 
     async def _serve_once_called(self, listener: Listener) -> None:
-        """Serve from the first connection on. After a failure the connections that wait are closed, and the next one tries again."""
+        """Serve from the first connection on. After a failure, close waiting connections and try again for the next one."""
         told = ""
         while not self._closing:
             await self._connection_waits(listener.socket)
@@ -182,7 +183,7 @@ class AdminServer:
         if self._called is not None:
             self._called.cancel()
         if self._serving is not None:
-            # A server that is about to serve is closed like any other. But an import may hang, on a disk that fails.
+            # Wait for a server that is about to serve, so that it is closed too. But an import may hang on a failing disk.
             _, late = await asyncio.wait({self._serving}, timeout=PATIENCE)
             for task in late:
                 task.cancel()
@@ -272,14 +273,14 @@ class AdminServer:
 
 
 def _resolve(called: asyncio.Future[None]) -> None:
-    """Record that a connection has come. The event loop may say so again before the reader is removed."""
+    """Record that a connection has arrived. The event loop may report it again before the reader is removed."""
     if not called.done():
         called.set_result(None)
 
 
 def _close_waiting(listening: socket.socket) -> None:
     """Close the connections that wait in the backlog of a socket, so that their clients don't wait for an answer."""
-    with contextlib.suppress(OSError):  # there is none left
+    with contextlib.suppress(OSError):  # no connection is left
         for _ in range(MOST_CONNECTIONS):
             listening.accept()[0].close()
 
@@ -293,10 +294,11 @@ def _connection(runner: web.AppRunner) -> asyncio.BaseProtocol:
 
 
 async def _accept_no_more(listening: socket.socket) -> None:
-    """Stop accepting connections, and return when the protocol of each accepted one knows it.
+    """Stop accepting connections, and return when each accepted connection has its protocol.
 
-    asyncio makes the transport of an accepted connection in a later turn of the event loop. If the server was closed
-    meanwhile, that fails, and nobody closes the connection (`Server._attach` of Python 3.11 asserts that it is open).
+    asyncio makes the transport of an accepted connection in a later turn of the event loop. If the server is closed
+    before that turn, asyncio fails and leaves the connection open (`Server._attach` of Python 3.11 asserts that the
+    server is open).
     """
     asyncio.get_running_loop().remove_reader(listening)
     for _ in range(TURNS_TO_BEGIN):

@@ -1,8 +1,8 @@
-"""What server and client of the admin side share: the sockets, and the paths of commands; floor 6.
+"""The code that server and client of the admin side share: the sockets, and the paths of commands; floor 6.
 
 A unix socket is accessible to its owner alone (mode 0600) from the moment of its creation. A socket that a dead process
-left is replaced, a socket in use never. A path longer than the 107 bytes that the kernel accepts is used through a file
-descriptor of its folder.
+left behind is replaced; a socket in use is never replaced. A path longer than the 107 bytes that the kernel accepts is
+used through a file descriptor of its folder.
 """
 
 from __future__ import annotations
